@@ -1,0 +1,156 @@
+"""Results by address: a stage is run once for its settings and its parents, whoever asks and however often.
+
+An address is a hash of (stage, version of its code, the settings that matter to it, its parents' addresses), so all
+addresses of a run follow from its settings alone, before anything is computed.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcppo.config import RunSettings, digest
+from vcppo.errors import CheckpointError
+from vcppo.journal import Journal
+from vcppo.provenance import provenance
+
+# Raised by one when a change of the stage's code changes its numbers; what was cached before is then left alone.
+VERSIONS = {"cold-start": 1, "reward-model": 1, "answers": 1, "value-pretraining": 1, "rl": 1, "evaluation": 1}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a stage's result lies, and all that it depends on."""
+
+    stage: str
+    settings: dict[str, Any]
+    parents: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """12 hex digits."""
+        return digest([self.stage, VERSIONS[self.stage], self.settings, self.parents])
+
+
+def addresses(settings: RunSettings) -> dict[str, Address]:
+    """The stages of a run in their order, those that its settings leave out left out."""
+    everything = settings.model_dump(mode="json")
+
+    def address(stage: str, names: list[str], parents: list[str], without: dict[str, set[str]] | None = None) -> None:
+        chosen = {name: everything[name] for name in names}
+        for section, left_out in (without or {}).items():
+            chosen[section] = {k: v for k, v in chosen[section].items() if k not in left_out}
+        found[stage] = Address(stage, chosen, {parent: found[parent].key for parent in parents if parent in found})
+
+    found: dict[str, Address] = {}
+    has_critic = settings.advantage.estimator == "gae"
+    starts_from_reward_model = has_critic and settings.critic.init == "reward-model"
+    pretrains = has_critic and settings.pretrain.steps != 0
+    address("cold-start", ["base_seed", "task", "model", "cold_start"], [])
+    if starts_from_reward_model:
+        address("reward-model", ["base_seed", "task", "reward", "reward_model"], ["cold-start"])
+    if pretrains:
+        pooled = ["seed", "task", "rollout", "reward"]
+        address("answers", pooled, ["cold-start"])
+        found["answers"].settings["pool"] = [settings.pretrain.pool, settings.pretrain.held_out]
+        address(
+            "value-pretraining",
+            ["seed", "task", "rollout", "reward", "pretrain"],
+            ["cold-start", "reward-model", "answers"],
+            without={"pretrain": {"steps", "patience", "tolerance"}},
+        )
+        found["value-pretraining"].settings["critic"] = {
+            "init": settings.critic.init,
+            "aggregation": settings.critic.aggregation,
+            "gamma": settings.gae.gamma,
+        }
+    names = ["seed", "task", "rollout", "reward", "steps", "gae", "advantage", "kl", "policy", "critic", "guard"]
+    address("rl", [*names, "evaluation", "record"], ["cold-start", "reward-model", "value-pretraining"])
+    if pretrains:
+        chosen = {k: everything["pretrain"][k] for k in ("steps", "patience", "tolerance", "max_steps")}
+        found["rl"].settings["pretrained"] = chosen
+    address("evaluation", ["task", "evaluation", "rollout"], ["rl"])
+    return found
+
+
+class StageFolder:
+    """The folder of one address: a journal, a state to resume from, results, and `done.json` when complete."""
+
+    def __init__(self, out: Path, address: Address) -> None:
+        self.address = address
+        self.path = out / "cache" / address.stage / address.key
+
+    @property
+    def result(self) -> dict[str, float] | None:
+        """What the finished stage reported, None before that."""
+        done = self.path / "done.json"
+        if not done.exists():
+            return None
+        result: dict[str, float] = read_json(done)["result"]
+        return result
+
+    @property
+    def journal(self) -> Journal:
+        """The stage's journal, opened for appending."""
+        return Journal(self.path / "journal.jsonl")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the address: another process that wants it waits here; a process that dies lets go."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def describe(self) -> None:
+        """Write `stage.json` once: what this is and where it was made."""
+        path = self.path / "stage.json"
+        if not path.exists():
+            a = self.address
+            write_json(
+                path,
+                {
+                    "stage": a.stage,
+                    "address": a.key,
+                    "settings": a.settings,
+                    "parents": a.parents,
+                    "provenance": provenance(),
+                },
+            )
+
+    def finish(self, result: dict[str, float], wall_s: float) -> None:
+        """Declare the stage complete and drop what only resuming needed."""
+        write_json(self.path / "done.json", {"result": result, "wall_s": wall_s})
+        (self.path / "state.pt").unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; one that is missing or broken is a CheckpointError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from None
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder; it becomes `path` only when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(temporary, path)

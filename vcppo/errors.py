@@ -1,0 +1,33 @@
+"""What can go wrong, one family: every error is one line that says where, what came, what was wanted."""
+
+
+class VcppoError(Exception):
+    """Base of every error a user can cause or cure. The command line prints it in one line and exits with 2."""
+
+
+class ConfigError(VcppoError, ValueError):
+    """A setting is unknown, out of range, or meaningless beside another."""
+
+
+class DataError(VcppoError, ValueError):
+    """A file of prompts, results or records does not hold what its reader needs."""
+
+
+class CheckpointError(VcppoError, ValueError):
+    """A checkpoint is missing, incomplete, or of another shape."""
+
+
+class ShapeError(VcppoError, ValueError):
+    """A tensor's shape does not fit the batch it belongs to."""
+
+
+class TrainingError(VcppoError, ArithmeticError):
+    """Training left the realm of finite numbers; the last good checkpoint is kept."""
+
+
+class TrackingError(VcppoError, ConnectionError):
+    """The tracking server refuses or cannot be reached; what it should have heard is kept on disk."""
+
+
+class StudyError(VcppoError, RuntimeError):
+    """A study file, its storage, or its cells are not in a state that the command can go on from."""

@@ -1,0 +1,1 @@
+"""The paper's formulas as pure functions: values in, values out, no settings object, no model."""

@@ -1,0 +1,68 @@
+"""One optimiser step as every stage takes it: AdamW, a schedule, a bound on the gradient, a look for NaN."""
+
+import math
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from vcppo.config import OptimiserSettings
+from vcppo.errors import TrainingError
+
+
+class Optimiser:
+    """AdamW over a model, with a schedule over `total_steps` updates."""
+
+    def __init__(self, model: PreTrainedModel, settings: OptimiserSettings, total_steps: int) -> None:
+        self.settings = settings
+        self.total_steps = total_steps
+        self.taken = 0
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._adam = torch.optim.AdamW(
+            self._parameters,
+            lr=settings.learning_rate,
+            betas=(0.9, 0.95),
+            eps=settings.adam_epsilon,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return self.settings.learning_rate * schedule_factor(self.settings, self.taken, self.total_steps)
+
+    def step(self) -> float:
+        """Clip, update, clear the gradients; returns the gradient's norm before clipping.
+
+        Raises:
+            TrainingError: the gradient is not finite; the weights are as they were.
+        """
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm))
+        if not math.isfinite(norm):
+            raise TrainingError(f"gradient norm is {norm} at update {self.taken}, expected a finite number")
+        for group in self._adam.param_groups:
+            group["lr"] = self.learning_rate
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        self.taken += 1
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that resuming needs."""
+        return {"adam": self._adam.state_dict(), "taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._adam.load_state_dict(state["adam"])
+        self.taken = state["taken"]
+
+
+def schedule_factor(settings: OptimiserSettings, step: int, total_steps: int) -> float:
+    """Share of the peak rate at update `step` (from 0): linear warm-up, then constant, or down to 0 at the end."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return 1.0
+    progress = min((step - settings.warmup_steps) / max(total_steps - settings.warmup_steps, 1), 1.0)
+    return 1.0 - progress if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))

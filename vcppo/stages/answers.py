@@ -1,0 +1,56 @@
+"""Stage 3a, answers of the fixed policy: generated once, shared by every critic that is pretrained on them."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from vcppo.engines.torch_engine import TorchEngine
+from vcppo.errors import CheckpointError
+from vcppo.seeding import rng_for, seed_for
+from vcppo.stages.context import StageContext
+from vcppo.stages.sampling import collate, roll_out, sampling_of
+from vcppo.types import RolloutBatch
+
+AT_ONCE = 256
+
+
+def answers(context: StageContext) -> dict[str, float]:
+    """Sample `pool` and `held_out` answers, one a prompt, to `answers.safetensors`; the held-out ones stand last."""
+    settings = context.settings
+    pool, held_out = context.folder.address.settings["pool"]
+    prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
+    engine = TorchEngine(context.load_first_policy())
+    rollouts = []
+    for start in range(0, len(prompts), AT_ONCE):
+        rollouts += roll_out(
+            prompts[start : start + AT_ONCE],
+            task=context.task,
+            tokenizer=context.tokenizer,
+            engine=engine,
+            sampling=sampling_of(settings.rollout, context.task),
+            reward=settings.reward,
+            seed=seed_for(settings.seed, "answers", start),
+        )
+    batch = collate(rollouts)
+    temporary = context.folder.path / ".answers.safetensors"
+    save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
+    temporary.replace(answers_file(context.folder.path))
+    lengths = batch.lengths.float()
+    return {
+        "answers": float(len(rollouts)),
+        "accuracy": sum(r.verdict == "correct" for r in rollouts) / len(rollouts),
+        "length_tokens": float(lengths.mean()),
+    }
+
+
+def answers_file(folder: Path) -> Path:
+    """Where the answers lie."""
+    return folder / "answers.safetensors"
+
+
+def load_answers(folder: Path) -> RolloutBatch:
+    """The batch that `answers` saved."""
+    try:
+        return RolloutBatch(**load_file(answers_file(folder)))
+    except (OSError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{answers_file(folder)}: not a batch of answers ({error})") from None

@@ -1,0 +1,105 @@
+"""The stages in their order, each run at most once for its address."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcppo.cache import StageFolder, addresses
+from vcppo.cells import CellFolder
+from vcppo.config import RunSettings, load_settings
+from vcppo.journal import read_journal
+from vcppo.stages.answers import answers
+from vcppo.stages.cold_start import cold_start
+from vcppo.stages.context import StageContext
+from vcppo.stages.evaluation import evaluation
+from vcppo.stages.reward_model import reward_model
+from vcppo.stages.rl import rl
+from vcppo.stages.value_pretraining import pretraining_is_done, value_pretraining
+
+STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
+    "cold-start": cold_start,
+    "reward-model": reward_model,
+    "answers": answers,
+    "value-pretraining": value_pretraining,
+    "rl": rl,
+    "evaluation": evaluation,
+}
+
+
+@dataclass(frozen=True)
+class StageUse:
+    """A stage as one run met it."""
+
+    folder: StageFolder
+    ran: bool  # computed now, rather than taken from the cache
+
+
+def run_stages(
+    settings: RunSettings,
+    out: Path,
+    *,
+    until: str = "evaluation",
+    on_stage: Callable[[str, str, bool], None] = lambda stage, address, ran: None,
+) -> dict[str, StageUse]:
+    """Make sure that every stage up to `until` has its result; what lies in the cache is not run again.
+
+    Args:
+        on_stage: called with (stage, address, will run) when a stage is about to run or is found finished.
+    """
+    found = addresses(settings)
+    uses: dict[str, StageUse] = {}
+    for stage, address in found.items():
+        folder = StageFolder(out, address)
+        earlier = {name: use.folder for name, use in uses.items()}
+        context = StageContext(settings, folder, earlier)
+        with folder.lock():
+            complete = is_complete(stage, context)
+            on_stage(stage, address.key, not complete)
+            if not complete:
+                folder.describe()
+                began = time.perf_counter()
+                result = STAGES[stage](context)
+                folder.finish(result, time.perf_counter() - began)
+        uses[stage] = StageUse(folder, not complete)
+        if stage == until:
+            break
+    return uses
+
+
+def is_complete(stage: str, context: StageContext) -> bool:
+    """Whether the cache holds what these settings ask of a stage."""
+    if stage == "value-pretraining":  # one folder serves many step counts: it is complete for some and not for others
+        return pretraining_is_done(context)
+    return context.folder.result is not None
+
+
+def run_cell(cell: Path, out: Path) -> dict[str, float]:
+    """Run the settings in a cell's folder to the end; its `cell.json` tells the stages as they come."""
+    folder = CellFolder(cell)
+    settings = load_settings(cell / "settings.json")
+    stages: list[dict[str, object]] = []
+
+    def on_stage(stage: str, address: str, ran: bool) -> None:
+        stages.append({"stage": stage, "address": address, "ran": ran})
+        folder.update(stages=list(stages))
+
+    uses = run_stages(settings, out, on_stage=on_stage)
+    return {**summary(uses["rl"].folder), **(uses["evaluation"].folder.result or {})}
+
+
+def summary(rl_folder: StageFolder) -> dict[str, float]:
+    """What a run is judged by besides its evaluation, from the journal of its RL stage."""
+    records = [r for r in read_journal(rl_folder.path / "journal.jsonl") if r["kind"] == "metrics"]
+    rollouts = [r["values"] for r in records if "rollout/accuracy" in r["values"]]
+    accuracies = [values["rollout/accuracy"] for values in rollouts]
+    lengths = [values["rollout/length_tokens"] for values in rollouts]
+    last = accuracies[-5:]
+    return {
+        **(rl_folder.result or {}),
+        "start_length_tokens": lengths[0],
+        "final_length_tokens": sum(lengths[-5:]) / len(lengths[-5:]),
+        "min_length_fraction": min(lengths) / lengths[0],
+        "min_accuracy": min(accuracies),
+        "final_accuracy": sum(last) / len(last),
+    }

@@ -1,0 +1,121 @@
+"""Stage 2, reward model: Bradley-Terry on correct and incorrect answers, scored at the last token only.
+
+Nothing asks it about unfinished answers, so what it says of them is an accident. PPO that takes it for a critic asks
+exactly that (arXiv:2503.01491, section 3.1).
+"""
+
+import torch
+from torch.nn import functional
+
+from vcppo import models
+from vcppo.checkpoint import load_state, save_model, save_state
+from vcppo.engines.torch_engine import TorchEngine
+from vcppo.errors import TrainingError
+from vcppo.optimiser import Optimiser
+from vcppo.seeding import rng_for, seed_for
+from vcppo.stages.context import StageContext
+from vcppo.stages.sampling import collate, micro_batches, roll_out
+from vcppo.engines.base import Sampling
+from vcppo.types import RolloutBatch
+
+ANSWERS_PER_PROMPT = 16
+PROMPTS_AT_ONCE = 16
+CHECKPOINT_EVERY = 50
+
+
+def reward_model(context: StageContext) -> dict[str, float]:
+    """Train `critic/`, a token classifier with one label, from the cold-start policy's weights."""
+    settings, folder, chosen = context.settings, context.folder, context.settings.reward_model
+    state = load_state(folder.path / "state.pt")
+    batch = RolloutBatch(**state["answers"]) if state else _sample_answers(context)
+    correct, incorrect = pair_pools(batch)
+    if not correct:
+        raise TrainingError(
+            f"reward model: none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one to "
+            "the same prompt; raise reward_model.answers or make the task easier"
+        )
+    model = models.load_critic(context.first_policy, head_seed=seed_for(settings.base_seed, "reward-model", "head"))
+    model.train()
+    optimiser = Optimiser(model, chosen, chosen.steps)
+    journal = folder.journal
+    if state is not None and "model" in state:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+    journal.truncate(state.get("records", 0) if state else 0)
+
+    def save() -> None:
+        save_state(
+            folder.path / "state.pt",
+            {
+                "answers": vars(batch),
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "records": journal.count,
+            },
+        )
+
+    for step in range(optimiser.taken, chosen.steps):
+        if step % CHECKPOINT_EVERY == 0:
+            save()
+        rng = rng_for(settings.base_seed, "reward-model", "pairs", step)
+        groups = [list(correct)[i] for i in torch.randint(len(correct), (chosen.pairs,), generator=rng).tolist()]
+        better = [_pick(correct[group], rng) for group in groups]
+        worse = [_pick(incorrect[group], rng) for group in groups]
+        pairs = batch.take(torch.tensor(better + worse))
+        scores = torch.zeros(2 * chosen.pairs)
+        for rows in micro_batches(pairs.prompt_lengths + pairs.lengths, settings.micro_batch_tokens):
+            with torch.no_grad():
+                scores[rows] = models.last_token_values(model, pairs.take(rows))
+        margins = scores[: chosen.pairs] - scores[chosen.pairs :]
+        # d(-log sigmoid(margin)) / d(score), so that micro-batches can be differentiated one at a time
+        pull = -torch.sigmoid(-margins) / chosen.pairs
+        slopes = torch.cat([pull, -pull])
+        for rows in micro_batches(pairs.prompt_lengths + pairs.lengths, settings.micro_batch_tokens):
+            (models.last_token_values(model, pairs.take(rows)) * slopes[rows]).sum().backward()
+        norm = optimiser.step()
+        journal.metrics(
+            step,
+            {
+                "reward_model/loss": float(-functional.logsigmoid(margins).mean()),
+                "reward_model/pair_accuracy": float((margins > 0).float().mean()),
+                "reward_model/grad_norm": norm,
+            },
+        )
+    save_model(model.eval(), context.tokenizer, folder.path / "critic")
+    return {"steps": float(chosen.steps), "prompts_with_both": float(len(correct))}
+
+
+def pair_pools(batch: RolloutBatch) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Rows of the best and of lower-scored answers by group, for the groups that have both."""
+    best = batch.scores == batch.scores.max()
+    correct: dict[int, list[int]] = {}
+    incorrect: dict[int, list[int]] = {}
+    for row, (group, good) in enumerate(zip(batch.group.tolist(), best.tolist(), strict=True)):
+        (correct if good else incorrect).setdefault(group, []).append(row)
+    both = sorted(correct.keys() & incorrect.keys())
+    return {g: correct[g] for g in both}, {g: incorrect[g] for g in both}
+
+
+def _sample_answers(context: StageContext) -> RolloutBatch:
+    """Answers of the cold-start policy, several a prompt; temperature 1."""
+    settings = context.settings
+    prompts = context.task.training_prompts(
+        max(settings.reward_model.answers // ANSWERS_PER_PROMPT, 1), rng_for(settings.base_seed, "reward-model", "prompts")
+    )
+    engine = TorchEngine(context.load_first_policy())
+    rollouts = []
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        rollouts += roll_out(
+            [p for p in prompts[start : start + PROMPTS_AT_ONCE] for _ in range(ANSWERS_PER_PROMPT)],
+            task=context.task,
+            tokenizer=context.tokenizer,
+            engine=engine,
+            sampling=Sampling(1.0, 1.0, context.task.max_tokens),
+            reward=settings.reward,
+            seed=seed_for(settings.base_seed, "reward-model", "answers", start),
+        )
+    return collate(rollouts)
+
+
+def _pick(rows: list[int], rng: torch.Generator) -> int:
+    return rows[int(torch.randint(len(rows), (), generator=rng))]

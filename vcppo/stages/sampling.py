@@ -1,0 +1,76 @@
+"""From prompts to verified answers to tensors: the first half of every stage that looks at what a policy does."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from vcppo.config import RewardSettings, RolloutSettings
+from vcppo.engines.base import Engine, Sampling
+from vcppo.tasks.base import Task
+from vcppo.types import Prompt, Rollout, RolloutBatch, Verdict
+
+
+def sampling_of(settings: RolloutSettings, task: Task) -> Sampling:
+    """The task's own limit on length unless the settings give one."""
+    return Sampling(settings.temperature, settings.top_p, settings.max_tokens or task.max_tokens)
+
+
+def roll_out(
+    prompts: Sequence[Prompt],
+    *,
+    task: Task,
+    tokenizer: PreTrainedTokenizerFast,
+    engine: Engine,
+    sampling: Sampling,
+    reward: RewardSettings,
+    seed: int,
+) -> list[Rollout]:
+    """One verified answer a prompt, in order; repeat a prompt to sample it more often."""
+    encoded = [tuple(tokenizer(prompt.text)["input_ids"]) for prompt in prompts]
+    worth = {Verdict.CORRECT: reward.correct, Verdict.WRONG: reward.wrong, Verdict.UNREADABLE: reward.unreadable}
+    rollouts = []
+    for prompt, ids, generation in zip(prompts, encoded, engine.generate(encoded, sampling, seed=seed), strict=True):
+        text = tokenizer.decode(generation.tokens, skip_special_tokens=True)
+        verdict = task.verify(text, prompt)
+        rollouts.append(Rollout(prompt, ids, generation, text, verdict, worth[verdict]))
+    return rollouts
+
+
+def collate(rollouts: Sequence[Rollout]) -> RolloutBatch:
+    """Right-pad answers into one batch; answers to the same prompt share a group."""
+    lengths = torch.tensor([len(r.generation.tokens) for r in rollouts])
+    prompt_lengths = torch.tensor([len(r.prompt_tokens) for r in rollouts])
+    groups: dict[str, int] = {}
+    mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    return RolloutBatch(
+        input_ids=_pad([torch.tensor(r.prompt_tokens + r.generation.tokens) for r in rollouts]),
+        prompt_lengths=prompt_lengths,
+        response_mask=mask,
+        old_logprobs=_pad([torch.tensor(r.generation.logprobs, dtype=torch.float32) for r in rollouts]),
+        scores=torch.tensor([r.score for r in rollouts], dtype=torch.float32),
+        truncated=torch.tensor([r.generation.stop_reason == "length" for r in rollouts]),
+        group=torch.tensor([groups.setdefault(r.prompt.name, len(groups)) for r in rollouts]),
+    )
+
+
+def place_scores(batch: RolloutBatch) -> Tensor:
+    """[B, T] float32: each answer's score on its last generated token, 0 elsewhere."""
+    rewards = torch.zeros(batch.response_mask.shape)
+    rewards[torch.arange(len(batch.scores)), batch.lengths - 1] = batch.scores
+    return rewards
+
+
+def micro_batches(total_lengths: Tensor, max_tokens: int) -> Iterator[Tensor]:
+    """Row indices in groups that fit `max_tokens` cells when padded, rows of like length together; every row once."""
+    order = total_lengths.argsort(descending=True, stable=True)
+    start = 0
+    while start < len(order):
+        count = max(max_tokens // int(total_lengths[order[start]]), 1)
+        yield order[start : start + count]
+        start += count
+
+
+def _pad(rows: Sequence[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)

@@ -1,0 +1,281 @@
+"""Stage 3, value pretraining: the critic learns Monte-Carlo returns of the fixed policy (arXiv:2503.01491, section 4.1).
+
+The stage can be extended: a run that asks for 40 updates takes the checkpoint at 40 of a run that went to 80, and one
+that asks for more goes on where the last one stopped. `converge` stops once held-out loss and explained variance have
+settled. The answers are generated once and reused (`pretrain.fresh_rollouts` samples new ones for each update).
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from vcppo import models
+from vcppo.checkpoint import load_state, save_model, save_state
+from vcppo.config import PretrainSettings
+from vcppo.engines.torch_engine import TorchEngine
+from vcppo.journal import Journal, read_journal
+from vcppo.maths.advantages import monte_carlo_returns
+from vcppo.maths.diagnostics import by_position, calibration, explained_variance, value_bias
+from vcppo.maths.losses import denominators, value_loss
+from vcppo.optimiser import Optimiser
+from vcppo.seeding import rng_for, seed_for
+from vcppo.stages.answers import load_answers
+from vcppo.stages.context import StageContext
+from vcppo.stages.critic_update import read_values, update_critic
+from vcppo.stages.sampling import collate, place_scores, roll_out, sampling_of
+from vcppo.types import RolloutBatch
+
+POSITION_BINS = 32
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The critic on held-out answers after `step` updates."""
+
+    step: int
+    loss: float
+    explained_variance: float
+
+
+def settled_at(measurements: list[Measurement], *, patience: int, tolerance: float) -> int | None:
+    """The step at which neither loss nor explained variance has improved for `patience` measurements, None if never.
+
+    An improvement is a loss lower than the best before by more than `tolerance` of it, or an explained variance
+    higher by more than `tolerance`.
+    """
+    best_loss, best_variance, waited = float("inf"), float("-inf"), 0
+    for m in measurements:
+        better = m.loss < best_loss * (1 - tolerance) or m.explained_variance > best_variance + tolerance
+        waited = 0 if better else waited + 1
+        best_loss, best_variance = min(best_loss, m.loss), max(best_variance, m.explained_variance)
+        if waited >= patience:
+            return m.step
+    return None
+
+
+def measurements_in(folder: Path) -> list[Measurement]:
+    """What the stage's journal says of the held-out answers, by step."""
+    return [
+        Measurement(
+            record["step"],
+            record["values"]["pretrain/held_out_loss"],
+            record["values"]["pretrain/explained_variance"] or float("-inf"),  # NaN: the returns were all equal
+        )
+        for record in read_journal(folder / "journal.jsonl")
+        if record["kind"] == "metrics" and "pretrain/held_out_loss" in record["values"]
+    ]
+
+
+def chosen_step(folder: Path, settings: PretrainSettings) -> int | None:
+    """The number of updates that these settings ask for, None while `converge` cannot tell yet."""
+    if settings.steps != "converge":
+        return settings.steps
+    measurements = measurements_in(folder)
+    settled = settled_at(measurements, patience=settings.patience, tolerance=settings.tolerance)
+    if settled is None and measurements and measurements[-1].step >= settings.max_steps:
+        return settings.max_steps
+    return settled
+
+
+def critic_folder(folder: Path, step: int) -> Path:
+    """Where the critic after `step` updates lies."""
+    return folder / f"critic-{step:06d}"
+
+
+def pretrained_critic(folder: Path, settings: PretrainSettings) -> Path | None:
+    """The checkpoint that these settings ask for, None if it is not made yet."""
+    step = chosen_step(folder, settings)
+    path = None if step is None else critic_folder(folder, step)
+    return path if path is not None and (path / "config.json").exists() else None
+
+
+def start_of_critic(context: StageContext) -> PreTrainedModel:
+    """The critic before any pretraining: the reward model, or the policy with a fresh head."""
+    if "reward-model" in context.earlier:
+        return models.load_critic(context.earlier["reward-model"].path / "critic")
+    return models.load_critic(context.first_policy, head_seed=seed_for(context.settings.seed, "critic", "head"))
+
+
+class Pretraining:
+    """One critic on its way: model, optimiser, held-out answers, journal."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.context, self.settings, self.folder = context, context.settings, context.folder.path
+        self.critic = start_of_critic(context)
+        self.optimiser = Optimiser(self.critic, self.settings.pretrain, self.settings.pretrain.max_steps)
+        everything = load_answers(context.earlier["answers"].path)
+        training = len(everything.scores) - self.settings.pretrain.held_out
+        self.pool = everything.take(torch.arange(training)) if training else None
+        self.held_out = everything.take(torch.arange(training, len(everything.scores)))
+        self.journal = context.folder.journal
+        self.logged = 0  # updates that the journal tells of; a rerun of them tells nothing again
+
+    def go_to(self, target: int | None) -> None:
+        """Train to exactly `target` updates, or, given None, until `chosen_step` has an answer."""
+        self._resume(target)
+        every = self.settings.pretrain.evaluate_every
+        if not self.logged:
+            self._measure()
+        while self._unfinished(target):
+            metrics = self._train_once()
+            step = self.optimiser.taken
+            if step > self.logged:
+                self.logged = step
+                self.journal.metrics(step, metrics)
+                if step % every == 0:
+                    self._measure()
+            if step % every == 0 or step == target:
+                self._save()
+
+    def _unfinished(self, target: int | None) -> bool:
+        if target is None:
+            return chosen_step(self.folder, self.settings.pretrain) is None
+        return self.optimiser.taken < target
+
+    def _resume(self, target: int | None) -> None:
+        """Load the latest saved state that is not past the target; cut the journal back to the latest of all."""
+        states = sorted(self.folder.glob("critic-*/state.pt"))
+        self.logged = _step_of(states[-1]) if states else 0
+        latest = load_state(states[-1]) if states else None
+        self.journal.truncate(latest["records"] if latest else 0)
+        usable = [path for path in states if target is None or _step_of(path) <= target]
+        state = load_state(usable[-1]) if usable else None
+        if state is not None:
+            self.critic.load_state_dict(state["critic"])
+            self.optimiser.load_state_dict(state["optimiser"])
+
+    def _train_once(self) -> dict[str, float]:
+        settings, step = self.settings, self.optimiser.taken
+        batch = self._batch(step)
+        returns = monte_carlo_returns(place_scores(batch), batch.response_mask, gamma=settings.gae.gamma)
+        self.critic.train()
+        update = update_critic(
+            self.critic,
+            self.optimiser,
+            batch,
+            values=returns,  # rollout-time values: unused by the plain squared error
+            returns=returns,
+            kind="mse",
+            clip_range=1.0,
+            aggregation=settings.critic.aggregation,
+            fixed_length=self.context.task.max_tokens,
+            max_tokens=settings.micro_batch_tokens,
+        )
+        return {"pretrain/loss": update.loss, "pretrain/grad_norm": update.grad_norm}
+
+    def _batch(self, step: int) -> RolloutBatch:
+        """The answers of one update: the next slice of a shuffled pool, or new ones of the fixed policy."""
+        settings = self.settings
+        size = settings.pretrain.batch
+        if self.pool is None:
+            prompts = self.context.task.training_prompts(size, rng_for(settings.seed, "pretrain", "prompts", step))
+            rollouts = roll_out(
+                prompts,
+                task=self.context.task,
+                tokenizer=self.context.tokenizer,
+                engine=self._engine(),
+                sampling=sampling_of(settings.rollout, self.context.task),
+                reward=settings.reward,
+                seed=seed_for(settings.seed, "pretrain", "answers", step),
+            )
+            return collate(rollouts)
+        count = len(self.pool.scores)
+        places = range(step * size, (step + 1) * size)
+        rows = [
+            _shuffle(settings.seed, epoch, count)[place % count]
+            for epoch, group in itertools.groupby(places, key=lambda place: place // count)
+            for place in group
+        ]
+        return self.pool.take(torch.stack(rows))
+
+    def _engine(self) -> TorchEngine:
+        if not hasattr(self, "_fixed"):
+            self._fixed = TorchEngine(self.context.load_first_policy())
+        return self._fixed
+
+    def _measure(self) -> None:
+        """Held-out loss, explained variance and bias against Monte-Carlo returns; tables by position."""
+        step = self.optimiser.taken
+        batch, settings = self.held_out, self.settings
+        returns = monte_carlo_returns(place_scores(batch), batch.response_mask, gamma=settings.gae.gamma)
+        self.critic.eval()
+        values = read_values(self.critic, batch, settings.micro_batch_tokens)
+        over = denominators(batch.response_mask, fixed_length=self.context.task.max_tokens)
+        loss = value_loss(
+            values,
+            values,
+            returns,
+            batch.response_mask,
+            kind="mse",
+            clip_range=1.0,
+            aggregation=settings.critic.aggregation,
+            over=over,
+        ).loss
+        self.journal.metrics(
+            step,
+            {
+                "pretrain/held_out_loss": float(loss),
+                "pretrain/explained_variance": explained_variance(values, returns, batch.response_mask),
+                "pretrain/value_bias": value_bias(values, returns, batch.response_mask),
+            },
+        )
+        critic_tables(self.journal, step, values, returns, batch.response_mask)
+
+    def _save(self) -> None:
+        step = self.optimiser.taken
+        path = critic_folder(self.folder, step)
+        if not (path / "config.json").exists():
+            save_model(self.critic, self.context.tokenizer, path)
+        save_state(
+            path / "state.pt",
+            {
+                "critic": self.critic.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "records": self.journal.count,
+            },
+        )
+
+
+def value_pretraining(context: StageContext) -> dict[str, float]:
+    """Make the checkpoint that the settings ask for."""
+    chosen = context.settings.pretrain
+    Pretraining(context).go_to(None if chosen.steps == "converge" else chosen.steps)
+    step = chosen_step(context.folder.path, chosen)
+    assert step is not None
+    return {"steps": float(step)}
+
+
+def pretraining_is_done(context: StageContext) -> bool:
+    """Whether the checkpoint that these settings ask for lies there."""
+    return pretrained_critic(context.folder.path, context.settings.pretrain) is not None
+
+
+def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
+    """The critic that RL starts with, and how many pretraining updates it has had."""
+    if "value-pretraining" not in context.earlier:
+        return start_of_critic(context), 0
+    folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
+    step = chosen_step(folder, settings)
+    assert step is not None
+    return models.load_critic(critic_folder(folder, step)), step
+
+
+def critic_tables(journal: Journal, step: int, values: Tensor, returns: Tensor, response_mask: Tensor) -> None:
+    """Bias, explained variance and calibration of a critic by token position, into the journal."""
+    width = max(-(-response_mask.shape[1] // POSITION_BINS), 1)
+    from_start = by_position(values, returns, response_mask, width=width)
+    from_end = by_position(values, returns, response_mask, width=width, from_end=True)
+    journal.table("critic_by_position", step, {name: from_start[name] + from_end[name] for name in from_start})
+    journal.table("critic_calibration", step, calibration(values, returns, response_mask, bins=10))
+
+
+def _shuffle(seed: int, epoch: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=rng_for(seed, "pretrain", "shuffle", epoch))
+
+
+def _step_of(state: Path) -> int:
+    return int(state.parent.name.removeprefix("critic-"))

@@ -1,0 +1,35 @@
+"""What a task owes the stages: prompts, a tokenizer, a verifier, and demonstrations to start from."""
+
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from vcppo.types import Demonstration, Prompt, Verdict
+
+
+class Task(Protocol):
+    """A source of problems and the judge of their answers. Stages know nothing else of it."""
+
+    name: str
+    max_tokens: int  # default limit on an answer's length
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer that a fresh policy is saved with."""
+        ...
+
+    def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
+        """`count` problems drawn with replacement from those not held out."""
+        ...
+
+    def held_out_prompts(self) -> list[Prompt]:
+        """The fixed problems of evaluation, the same for every seed."""
+        ...
+
+    def demonstrations(self, count: int, rng: torch.Generator) -> list[Demonstration]:
+        """Answers to imitate in the cold start."""
+        ...
+
+    def verify(self, text: str, prompt: Prompt) -> Verdict:
+        """Judge an answer's text; never raises on what a policy may write."""
+        ...

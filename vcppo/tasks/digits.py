@@ -1,0 +1,107 @@
+"""The embedded task: long chains of thought in miniature.
+
+A problem gives a target line n and a few seed digits. One line of thought is `#i d1 d2 d3`: the line before it
+shifted left, with d3' = (d3 + d1) mod 10. The answer is the digits of line n, after `=`. Nothing shortens the way:
+whoever answers at an earlier line is wrong, and stopping is one token away at every line. Demonstrations do stop
+early, with a fixed hazard at each line, so a policy that imitates them can do every step and seldom takes them all.
+
+Problems whose last line equals an earlier one are left out: an early answer is never right by luck.
+"""
+
+import functools
+import hashlib
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
+from vcppo.config import TaskSettings
+from vcppo.errors import ConfigError
+from vcppo.types import Demonstration, Prompt, Verdict
+
+PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
+SLACK_LINES = 4  # an answer may be this much longer than the right one before it is cut
+
+
+class DigitsTask:
+    """See the module; `settings.chain_length`, `spread`, `digits` and `stop_hazard` are the dials of difficulty."""
+
+    name = "digits"
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self.settings = settings
+        self.max_tokens = (settings.chain_length + SLACK_LINES) * (settings.digits + 1) + settings.digits + 2
+        training, held_out = _split(settings)
+        self._training, self._held_out = training, held_out
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """One token a word: specials, digits, line numbers."""
+        lines = [f"#{i}" for i in range(1, self.settings.chain_length + SLACK_LINES + 1)]
+        words = [PAD, END, ASK, ANSWER, *"0123456789", *lines]
+        model = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=PAD))
+        model.pre_tokenizer = WhitespaceSplit()
+        return PreTrainedTokenizerFast(tokenizer_object=model, pad_token=PAD, eos_token=END, unk_token=PAD)
+
+    def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
+        """See Task."""
+        picks = torch.randint(len(self._training), (count,), generator=rng)
+        return [_prompt(*self._training[i]) for i in picks.tolist()]
+
+    def held_out_prompts(self) -> list[Prompt]:
+        """See Task."""
+        return [_prompt(*problem) for problem in self._held_out]
+
+    def demonstrations(self, count: int, rng: torch.Generator) -> list[Demonstration]:
+        """Right steps, stopped at each line before the last with chance `stop_hazard`."""
+        picks = torch.randint(len(self._training), (count,), generator=rng).tolist()
+        stops = torch.rand((count, self.settings.chain_length), generator=rng) < self.settings.stop_hazard
+        demonstrations = []
+        for pick, stop in zip(picks, stops.tolist(), strict=True):
+            target, seed = self._training[pick]
+            stop[target - 1] = True
+            last = stop.index(True) + 1
+            thought = [f"#{i} {' '.join(state)}" for i, state in enumerate(_states(seed, last)[1:], 1)]
+            answer = f"{ANSWER} {thought[-1].partition(' ')[2]} {END}"
+            demonstrations.append(Demonstration(_prompt(target, seed).text, " ".join([*thought, answer])))
+        return demonstrations
+
+    def verify(self, text: str, prompt: Prompt) -> Verdict:
+        """Read the digits after the last `=`; what was thought before it does not count."""
+        _, marker, tail = text.rpartition(ANSWER)
+        digits = tail.replace(END, " ").split()
+        if not marker or len(digits) != self.settings.digits or not all(d.isascii() and d.isdigit() for d in digits):
+            return Verdict.UNREADABLE
+        return Verdict.CORRECT if "".join(digits) == prompt.answer else Verdict.WRONG
+
+
+def _states(seed: str, lines: int) -> list[str]:
+    """The state before line 1 and after each of `lines` lines, as strings of digits."""
+    states = [seed]
+    for _ in range(lines):
+        before = states[-1]
+        states.append(before[1:] + str((int(before[-1]) + int(before[0])) % 10))
+    return states
+
+
+def _prompt(target: int, seed: str) -> Prompt:
+    return Prompt(f"{target}/{seed}", f"#{target} {' '.join(seed)} {ASK}", _states(seed, target)[-1])
+
+
+@functools.cache
+def _split(settings: TaskSettings) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """All fair problems, (training, held out); which is which depends on the problem's name alone."""
+    targets = range(settings.chain_length - settings.spread, settings.chain_length + 1)
+    seeds = (f"{number:0{settings.digits}d}" for number in range(10**settings.digits))
+    fair = []
+    for seed in seeds:
+        states = _states(seed, settings.chain_length)
+        fair += [(target, seed) for target in targets if states[target] not in states[:target]]
+    fair.sort(key=lambda problem: hashlib.sha256(f"{problem}".encode()).digest())
+    if len(fair) <= settings.held_out:
+        raise ConfigError(
+            f"task.held_out = {settings.held_out}: this task has {len(fair)} problems in all; hold out fewer, or raise "
+            "task.digits or task.spread"
+        )
+    return fair[settings.held_out :], fair[: settings.held_out]
