@@ -1,0 +1,208 @@
+"""A study file becomes runs, or one line that says what is wrong with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vcppo.config import RunSettings
+from vcppo.errors import ConfigError
+from vcppo.study import Dimension, Study, load_study, parse_study
+from vcppo.trials import distributions
+
+ABLATIONS = Path(__file__).parents[2] / "ablations"
+
+
+def study(**parts: object) -> Study:
+    return parse_study({"name": "x", "title": "a study", **parts}, "x.toml")
+
+
+@pytest.mark.parametrize("file", sorted(ABLATIONS.glob("*.toml")), ids=lambda file: file.stem)
+def test_every_study_file_loads_under_its_own_name(file: Path):
+    assert load_study(str(file)).name == file.stem
+
+
+@pytest.mark.parametrize(
+    ("name", "cells_a_seed"), [("components", 7), ("pretrain-steps", 6), ("lambda-actor", 4), ("lambda-grid", 16)]
+)
+def test_cells_of_a_seed_come_before_those_of_the_next(name: str, cells_a_seed: int):
+    cells = load_study(name).cells([0, 1, 2])
+    assert [cell.seed for cell in cells] == [0] * cells_a_seed + [1] * cells_a_seed + [2] * cells_a_seed
+    assert len({cell.name for cell in cells}) == len(cells)
+    assert all(cell.settings.seed == cell.seed and cell.settings.arm == cell.arm for cell in cells)
+
+
+def test_the_arms_of_components_differ_in_what_the_paper_says_they_differ_in():
+    arms = {cell.arm: cell.settings for cell in load_study("components").cells([0])}
+
+    def lambdas(arm: str) -> tuple[float, float]:
+        return arms[arm].gae.lambda_actor, arms[arm].gae.lambda_critic
+
+    assert lambdas("ppo") == lambdas("vcppo-no-decouple-0.95") == (0.95, 0.95)
+    assert lambdas("vcppo") == lambdas("vcppo-no-pretrain") == (0.95, 1.0)
+    assert lambdas("ppo-mc") == lambdas("vcppo-no-decouple-1.0") == (1.0, 1.0)
+    assert {arm for arm in arms if arms[arm].pretrain.steps == 0} == {"ppo", "ppo-mc", "vcppo-no-pretrain"}
+
+
+def test_grpo_samples_as_many_answers_an_iteration_as_the_other_arms():
+    answers = {
+        cell.arm: cell.settings.rollout.prompts * cell.settings.rollout.samples_per_prompt
+        for cell in load_study("components").cells([0])
+    }
+    assert set(answers.values()) == {answers["ppo"]}
+
+
+def test_arms_and_grid_multiply_and_the_name_says_which():
+    cells = study(
+        arms=[{"name": "a"}, {"name": "b", "set": {"pretrain.steps": 5}}], grid={"gae.lambda_actor": [0.9, 1]}
+    ).cells([3])
+    assert [cell.name for cell in cells] == [
+        "a,gae.lambda_actor=0.9-s3",
+        "a,gae.lambda_actor=1.0-s3",
+        "b,gae.lambda_actor=0.9-s3",
+        "b,gae.lambda_actor=1.0-s3",
+    ]
+    assert cells[0].swept == {"pretrain.steps": "converge", "gae.lambda_actor": 0.9}
+    assert cells[3].swept == {"pretrain.steps": 5, "gae.lambda_actor": 1.0}
+
+
+def test_quoted_dotted_and_nested_names_are_the_same():
+    quoted = study(grid={"gae.lambda_actor": [0.9, 0.95]}, base={"policy.epochs": 2})
+    nested = study(grid={"gae": {"lambda_actor": [0.9, 0.95]}}, base={"policy": {"epochs": 2}})
+    assert quoted.cells() == nested.cells()
+
+
+def test_an_arm_overrides_the_base():
+    cells = study(base={"policy.epochs": 2}, arms=[{"name": "a"}, {"name": "b", "set": {"policy.epochs": 3}}]).cells(
+        [0]
+    )
+    assert [cell.settings.policy.epochs for cell in cells] == [2, 3]
+
+
+def test_none_is_no_value_only_where_a_setting_may_have_none():
+    cells = study(grid={"policy.dual_clip": ["none", 3.0], "kl.placement": ["none", "loss"]}).cells([0])
+    assert [(cell.settings.policy.dual_clip, cell.settings.kl.placement) for cell in cells] == [
+        (None, "none"),
+        (None, "loss"),
+        (3.0, "none"),
+        (3.0, "loss"),
+    ]
+
+
+def test_a_value_with_a_slash_makes_no_folder_below():
+    (cell,) = study(grid={"model.path": ["org/some model"]}).cells([0])
+    assert cell.name == "model.path=org_some_model-s0"
+    assert cell.settings.model.path == "org/some model"
+
+
+def test_the_name_of_a_cell_fits_a_file_system():
+    grid = {"model.path": ["a" * 300, "a" * 301]}
+    names = [cell.name for cell in study(grid=grid).cells([0])]
+    assert all(len(name) < 200 for name in names)
+    assert len(set(names)) == 2
+
+
+def test_seeds_are_a_count_or_a_list():
+    grid = {"gae.gamma": [0.9, 1.0]}
+    assert study(grid=grid, seeds=3, first_seed=100).seed_list() == (100, 101, 102)
+    assert study(grid=grid, seeds=3).seed_list(5) == (0, 1, 2, 3, 4)
+    assert study(grid=grid, seeds=[7, 3]).seed_list(1) == (7,)
+    assert study(grid=grid, seeds=[7, 3]).seed_list(None, 50) == (50, 51)
+    with pytest.raises(ConfigError, match="3 seeds asked for, study x lists 2"):
+        study(grid=grid, seeds=[7, 3]).seed_list(3)
+
+
+def test_more_base_settings_reach_every_cell():
+    cells = study(grid={"gae.gamma": [0.9, 1.0]}, base={"steps": 9}).with_base({"steps": 3, "policy.epochs": 2}).cells()
+    assert {(cell.settings.steps, cell.settings.policy.epochs) for cell in cells} == {(3, 2)}
+
+
+GRID = {"gae.gamma": [0.9, 1.0]}
+MISTAKES = {
+    "misspelt setting": ({"grid": {"gae.lamda_actor": [1]}}, "gae.lamda_actor (from study x, [grid]): no such setting; "
+                         "did you mean gae.lambda_actor?"),
+    "value out of range": ({"grid": {"gae.lambda_actor": [0.9, 1.3]}}, "gae.lambda_actor = 1.3 (from study x, [grid])"),
+    "value out of range in an arm": (
+        {"arms": [{"name": "a", "set": {"gae.gamma": 2}}]}, "gae.gamma = 2 (from study x, arm a)"),
+    "combination": ({"grid": {"rollout.prompts": [96, 3]}}, "policy.minibatches = 4: expected at most the 3 answers"),
+    "misspelt key": ({"amrs": []}, "x.toml: amrs: no such key; did you mean arms?"),
+    "misspelt key of an arm": (
+        {"arms": [{"name": "a", "lable": "A"}]}, "arms.0.lable: no such key; did you mean label?"),
+    "no name": ({"arms": [{"set": {}}]}, "x.toml: arms.0.name is missing"),
+    "unsafe name": ({"arms": [{"name": "../a"}]}, "arms.0.name = '../a'"),
+    "nothing varied": ({}, "nothing is varied"),
+    "one name twice": ({"arms": [{"name": "a"}, {"name": "a"}]}, "2 arms are named a"),
+    "one arm twice": ({"arms": [{"name": "a"}, {"name": "b"}]}, "a-s0 and b-s0 have the same settings"),
+    "one value twice": ({"grid": {"gae.gamma": [1, 1.0]}}, "gae.gamma=1.0-s0 and gae.gamma=1.0-s0 have the same name"),
+    "grid over base": ({"base": {"gae.gamma": 1}, "grid": GRID}, "said in [base] and in [grid]"),
+    "grid over an arm": (
+        {"arms": [{"name": "a", "set": {"gae.gamma": 1}}], "grid": GRID}, "said in arm a and in [grid]"),
+    "grid without a list": ({"grid": {"gae.gamma": 1}}, "gae.gamma = 1 (from study x, [grid]): expected a list"),
+    "seed swept": ({"grid": {"seed": [0, 1]}}, "seed (from study x, [grid]): a study sets it by `seeds`"),
+    "no seed": ({"grid": GRID, "seeds": 0}, "seeds = 0: expected a count of 1 or more"),
+    "a seed twice": ({"grid": GRID, "seeds": [1, 1]}, "a list of different seeds"),
+    "search and grid": ({"grid": GRID, "search": {"space": {"steps": [1]}}}, "[search] beside [[arms]] or [grid]"),
+    "search out of range": (
+        {"search": {"space": {"gae.gamma": {"low": 0.5, "high": 1.5}}}},
+        "gae.gamma = 1.5 (from study x, [search.space])"),
+    "search of nothing known": ({"search": {"space": {"gae.gamm": {"low": 0, "high": 1}}}}, "did you mean gae.gamma?"),
+    "range upside down": (
+        {"search": {"space": {"gae.gamma": {"low": 0.9, "high": 0.5}}}}, "range 0.9 to 0.5: expected low <= high"),
+    "half a range": ({"search": {"space": {"gae.gamma": {"low": 0.9}}}}, "expected either low and high"),
+    "logarithm of 0": (
+        {"search": {"space": {"kl.coefficient": {"low": 0, "high": 1, "log": True}}}}, "with log, low > 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_in_a_study_is_told_in_one_line(parts: dict[str, object], message: str):
+    with pytest.raises(ConfigError) as caught:
+        study(**parts)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"no ablations/lambda-gird\.toml; did you mean lambda-grid\?"):
+        load_study("lambda-gird")
+    with pytest.raises(ConfigError, match=r"mine\.toml: no such file"):
+        load_study("mine.toml")
+
+
+def test_a_study_in_the_working_folder_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations" / "mine.toml").write_text('name = "mine"\ntitle = "t"\ngrid = { "gae.gamma" = [0.9, 1.0] }')
+    assert load_study("mine").name == "mine"
+
+
+def test_a_search_space_has_the_types_of_its_settings():
+    space = {
+        "gae.lambda_actor": {"low": 0, "high": 1},
+        "pretrain.steps": {"low": 0, "high": 80, "step": 10},
+        "policy.dual_clip": {"choices": ["none", 3.0]},
+    }
+    kinds = {name: type(kind).__name__ for name, kind in distributions(study(search={"space": space})).items()}
+    assert kinds == {
+        "gae.lambda_actor": "FloatDistribution",
+        "pretrain.steps": "IntDistribution",
+        "policy.dual_clip": "CategoricalDistribution",
+    }
+    assert study(search={"space": space}).space()["policy.dual_clip"] == Dimension(choices=(None, 3.0))
+
+
+def test_the_cells_of_a_trial_have_its_parameters_and_a_seed_each():
+    search = study(search={"space": {"gae.lambda_actor": {"low": 0.5, "high": 1.0}}}, base={"steps": 7})
+    cells = search.trial_cells("trial-0004", {"gae.lambda_actor": 0.75}, [1, 2])
+    assert [(cell.name, cell.seed, cell.settings.gae.lambda_actor, cell.settings.steps) for cell in cells] == [
+        ("trial-0004-s1", 1, 0.75, 7),
+        ("trial-0004-s2", 2, 0.75, 7),
+    ]
+
+
+def test_settings_of_a_cell_survive_their_file():
+    for cell in load_study("components").cells([0]):
+        assert (
+            RunSettings.model_validate(json.loads(json.dumps(cell.settings.model_dump(mode="json")))) == cell.settings
+        )
