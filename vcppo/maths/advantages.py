@@ -124,5 +124,5 @@ def whiten(x: Tensor, response_mask: Tensor, *, shift_mean: bool = True) -> Tens
     live = torch.where(response_mask, x, 0.0)
     mean = live.sum() / count
     variance = torch.where(response_mask, live - mean, 0.0).square().sum() / (count - 1).clamp(min=1)
-    scaled = (live - mean) * torch.rsqrt(variance + 1e-8) if count > 1 else live - mean
+    scaled = (live - mean) * torch.rsqrt(variance + 1e-8)
     return torch.where(response_mask, scaled if shift_mean else scaled + mean, 0.0)

@@ -1,0 +1,273 @@
+"""Advantages and value targets: closed forms, identities, and the textbook's loop."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vcppo.maths.advantages import (
+    discounted_suffix_sum,
+    gae,
+    group_advantages,
+    length_adaptive_lambda,
+    monte_carlo_returns,
+    whiten,
+)
+
+close = torch.testing.assert_close
+
+
+def mask_of(*lengths: int, width: int | None = None) -> Tensor:
+    return torch.arange(width or max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def outcome(response_mask: Tensor, scores: Tensor) -> Tensor:
+    """The score on each row's last True cell."""
+    last = response_mask.sum(dim=1) - 1
+    return torch.zeros(response_mask.shape, dtype=scores.dtype).scatter(1, last[:, None], scores[:, None])
+
+
+def textbook_gae(rewards: Tensor, values: Tensor, response_mask: Tensor, gamma: float, lambdas: list[float]) -> Tensor:
+    """Row by row, token by token, from the last one backwards."""
+    advantages = torch.zeros_like(values)
+    for row, gae_lambda in enumerate(lambdas):
+        next_value = next_advantage = 0.0
+        for t in reversed(range(int(response_mask[row].sum()))):
+            delta = float(rewards[row, t]) + gamma * next_value - float(values[row, t])
+            next_advantage = delta + gamma * gae_lambda * next_advantage
+            next_value = float(values[row, t])
+            advantages[row, t] = next_advantage
+    return advantages
+
+
+def drawn(*lengths: int, width: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Rewards, values, mask: float64, a reward on every token."""
+    rng = torch.Generator().manual_seed(seed)
+    response_mask = mask_of(*lengths, width=width)
+    rewards, values = torch.randn(2, *response_mask.shape, generator=rng, dtype=torch.float64)
+    return rewards, values, response_mask
+
+
+def test_with_gamma_one_tenth_the_digits_are_the_rewards():
+    r, on = torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3, dtype=torch.bool)
+    close(gae(r, 0 * r, on, gamma=0.1, gae_lambda=1.0), torch.tensor([[1.23, 2.3, 3.0]]))
+
+
+def test_lambda_and_gamma_decay_alike_where_the_critic_is_zero():
+    r, on = torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3, dtype=torch.bool)
+    close(gae(r, 0 * r, on, gamma=1.0, gae_lambda=0.1), torch.tensor([[1.23, 2.3, 3.0]]))
+
+
+def test_constant_critic_and_one_reward_give_the_published_first_advantage():
+    """T = 6, V = 0.5, R = 1, lambda = 0.95: only the last delta is not 0, so A_0 = 0.5 * 0.95^5 = 0.3869."""
+    on = mask_of(6)
+    advantages = gae(outcome(on, torch.ones(1)), torch.full((1, 6), 0.5), on, gamma=1.0, gae_lambda=0.95)
+    assert round(float(advantages[0, 0]), 4) == 0.3869
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("width", [1, 2, 31, 32, 33, 63, 64, 65, 200, 1024, 1025, 5000])
+def test_agrees_with_the_textbook_loop(width: int, gae_lambda: float):
+    rewards, values, on = drawn(width, max(1, width // 2), 1, width=width, seed=width)
+    expected = textbook_gae(rewards, values, on, 0.99, [gae_lambda] * 3)
+    close(gae(rewards, values, on, gamma=0.99, gae_lambda=gae_lambda), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("width", [1, 33, 1100])
+def test_a_lambda_for_each_row_equals_looping_over_rows(width: int):
+    rewards, values, on = drawn(width, width, max(1, width - 3), 1, width=width)
+    lambdas = [0.0, 0.5, 0.95, 1.0]
+    together = gae(rewards, values, on, gamma=0.9, gae_lambda=torch.tensor(lambdas, dtype=torch.float64))
+    close(together, textbook_gae(rewards, values, on, 0.9, lambdas), rtol=1e-11, atol=1e-11)
+
+
+def test_rows_beyond_one_block_are_the_same_as_each_row_alone(monkeypatch: pytest.MonkeyPatch):
+    rewards, values, on = drawn(7, 40, 1, 33, 20)
+    lambdas = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5], dtype=torch.float64)
+    monkeypatch.setattr("vcppo.maths.advantages.CELLS_AT_ONCE", 80)  # two rows a block, and one left over
+    close(
+        gae(rewards, values, on, gamma=1.0, gae_lambda=lambdas),
+        textbook_gae(rewards, values, on, 1.0, lambdas.tolist()),
+    )
+
+
+def test_lambda_one_gives_reward_minus_value_whatever_the_critic_says():
+    _, values, on = drawn(200, 65, 1)
+    scores = torch.tensor([1.0, -1.0, 0.25], dtype=torch.float64)
+    expected = torch.where(on, scores[:, None] - values, 0.0)
+    close(gae(outcome(on, scores), values, on, gamma=1.0, gae_lambda=1.0), expected)
+
+
+def test_lambda_zero_gives_the_one_step_error():
+    rewards, values, on = drawn(3)
+    v, r = values[0].tolist(), rewards[0].tolist()
+    deltas = [r[0] + 0.9 * v[1] - v[0], r[1] + 0.9 * v[2] - v[1], r[2] - v[2]]
+    close(gae(rewards, values, on, gamma=0.9, gae_lambda=0.0)[0].tolist(), deltas)
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 0.95, 1.0])
+def test_perfect_critic_leaves_no_advantage(gae_lambda: float):
+    rewards, _, on = drawn(70, 12, 1)
+    values = monte_carlo_returns(rewards, on, gamma=0.97)
+    close(gae(rewards, values, on, gamma=0.97, gae_lambda=gae_lambda), torch.zeros_like(values), rtol=0, atol=1e-12)
+
+
+def test_constant_critic_gives_a_geometric_series():
+    """No reward, V = c: every delta is c (gamma - 1), the last -c."""
+    on = mask_of(100)
+    c, gamma, gae_lambda = 2.0, 0.9, 0.8
+    q, to_come = gamma * gae_lambda, torch.arange(99, -1, -1, dtype=torch.float64)
+    expected = c * (gamma - 1) * (1 - q**to_come) / (1 - q) - c * q**to_come
+    values = torch.full((1, 100), c, dtype=torch.float64)
+    close(gae(0 * values, values, on, gamma=gamma, gae_lambda=gae_lambda)[0], expected)
+
+
+def test_what_lies_under_false_changes_nothing_and_comes_out_zero():
+    rewards, values, on = drawn(5, 64, 1, width=130)
+    spoilt = [torch.where(on, x, torch.nan) for x in (rewards, values)]
+    found = gae(*spoilt, on, gamma=0.99, gae_lambda=0.95)
+    close(found, gae(rewards, values, on, gamma=0.99, gae_lambda=0.95), rtol=0, atol=0)
+    assert (found[~on] == 0).all()
+
+
+def test_rows_do_not_see_each_other():
+    rewards, values, on = drawn(40, 40, 40)
+    before = gae(rewards, values, on, gamma=1.0, gae_lambda=0.95)
+    rewards[1], values[1] = 100.0, torch.nan
+    after = gae(rewards, values, on, gamma=1.0, gae_lambda=0.95)
+    close(after[[0, 2]], before[[0, 2]], rtol=0, atol=0)
+
+
+def test_padded_batch_equals_each_row_alone():
+    rewards, values, on = drawn(3, 90, 1, 64, width=140)
+    together = gae(rewards, values, on, gamma=0.98, gae_lambda=0.9)
+    for row, length in enumerate([3, 90, 1, 64]):
+        alone = gae(rewards[[row], :length], values[[row], :length], on[[row], :length], gamma=0.98, gae_lambda=0.9)
+        close(together[[row], :length], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_one_token_is_worth_its_reward_minus_its_value():
+    on = mask_of(1, width=4)
+    found = gae(torch.tensor([[3.0, 9, 9, 9]]), torch.tensor([[1.0, 9, 9, 9]]), on, gamma=0.5, gae_lambda=0.5)
+    close(found, torch.tensor([[2.0, 0, 0, 0]]))
+
+
+def test_where_the_reward_sits_matters_below_lambda_one_only():
+    """One token later, in the padding, the reward is not seen at all; one earlier it decays less."""
+    on = mask_of(6)
+    values = torch.full((1, 6), 0.5)
+    last, before_last = torch.eye(6)[[5]], torch.eye(6)[[4]]
+    first = [float(gae(r, values, on, gamma=1.0, gae_lambda=0.95)[0, 0]) for r in (last, before_last)]
+    assert first == pytest.approx([0.5 * 0.95**5, 0.95**4 - 0.5 * 0.95**5], rel=1e-6)
+    first = [float(gae(r, values, on, gamma=1.0, gae_lambda=1.0)[0, 0]) for r in (last, before_last)]
+    assert first == pytest.approx([0.5, 0.5], rel=1e-6)
+
+
+def test_arguments_are_left_as_they_were():
+    rewards, values, on = drawn(64, 10, width=64)
+    kept = [x.clone() for x in (rewards, values, on)]
+    gae(rewards, values, on, gamma=0.9, gae_lambda=0.9)
+    for now, then in zip((rewards, values, on), kept, strict=True):
+        close(now, then, rtol=0, atol=0)
+
+
+def test_float32_stays_within_float32_rounding_on_a_long_answer():
+    rewards, values, on = drawn(8192)
+    exact = gae(rewards, values, on, gamma=1.0, gae_lambda=1.0)
+    found = gae(rewards.float(), values.float(), on, gamma=1.0, gae_lambda=1.0)
+    assert found.dtype == torch.float32
+    close(found.double(), exact, rtol=1e-5, atol=1e-4)  # sums of 8192 draws reach 100s: 1e-4 is a few of their ulps
+
+
+def test_suffix_sum_without_decay_is_a_reversed_cumulative_sum():
+    x = torch.arange(1.0, 101.0, dtype=torch.float64)[None]
+    close(discounted_suffix_sum(x, torch.tensor(1.0)), x.flip(1).cumsum(1).flip(1))
+
+
+def test_monte_carlo_returns_are_the_outcome_on_every_token():
+    on = mask_of(3, 1, width=4)
+    returns = monte_carlo_returns(outcome(on, torch.tensor([1.0, -1.0])), on, gamma=1.0)
+    close(returns, torch.tensor([[1.0, 1, 1, 0], [-1, 0, 0, 0]]))
+
+
+def test_monte_carlo_returns_discount_what_is_still_to_come():
+    on = mask_of(3)
+    close(monte_carlo_returns(torch.tensor([[1.0, 2, 4]]), on, gamma=0.5), torch.tensor([[3.0, 4, 4]]))
+
+
+def test_value_targets_at_lambda_one_are_monte_carlo_returns_whatever_the_critic_says():
+    rewards, values, on = drawn(50, 20)
+    targets = gae(rewards, values, on, gamma=0.99, gae_lambda=1.0) + values
+    close(targets[on], monte_carlo_returns(rewards, on, gamma=0.99)[on])
+
+
+def test_length_adaptive_lambda_follows_the_paper():
+    """alpha = 0.05: 100 tokens give 1 - 1/5, 1000 give 1 - 1/50; at 20 tokens and below it is 0."""
+    lambdas = length_adaptive_lambda(mask_of(100, 1000, 20, 3, 0), alpha=0.05)
+    close(lambdas, torch.tensor([0.8, 0.98, 0.0, 0.0, 0.0]))
+
+
+def test_group_advantages_are_standard_scores_within_the_group():
+    """Scores 1, 0 have mean 0.5 and unbiased std sqrt(0.5); the other group does not enter."""
+    found = group_advantages(
+        torch.tensor([1.0, 50.0, 0.0, 10.0]), torch.tensor([7, 2, 7, 2]), mask_of(2, 3, 1, 3), scale=True
+    )
+    high, far = 0.5 / (0.5**0.5 + 1e-6), 20.0 / (800**0.5 + 1e-6)
+    close(found, torch.tensor([[high, high, 0], [far, far, far], [-high, 0, 0], [-far, -far, -far]]))
+
+
+def test_without_scale_only_the_mean_is_taken_away():
+    found = group_advantages(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([0, 0, 0]), mask_of(1, 1, 1), scale=False)
+    close(found, torch.tensor([[1.0], [-1.0], [0.0]]))
+
+
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("score", [1.0, 0.1, -0.7, 1000.1, 16777217.0])
+def test_equal_scores_have_no_advantage(score: float, scale: bool):
+    """Exactly 0: a mean that rounds must not be blown up by dividing with the std it makes."""
+    scores = torch.full((7,), score)
+    found = group_advantages(scores, torch.zeros(7, dtype=torch.long), mask_of(*[2] * 7), scale=scale)
+    assert (found == 0).all()
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_a_group_of_one_has_no_advantage(scale: bool):
+    found = group_advantages(torch.tensor([0.3, 5.0]), torch.tensor([4, 9]), mask_of(3, 2), scale=scale)
+    assert (found == 0).all()
+
+
+def test_leave_one_out_baseline_is_the_unscaled_group_advantage_stretched():
+    """RLOO (arXiv:2402.14740): R_i - mean of the other n - 1 scores = n / (n - 1) * (R_i - mean of all)."""
+    scores = torch.tensor([1.0, -1.0, 0.5, 2.0])
+    found = group_advantages(scores, torch.zeros(4, dtype=torch.long), mask_of(1, 1, 1, 1), scale=False)[:, 0]
+    others = torch.stack([scores[torch.arange(4) != i].mean() for i in range(4)])
+    close(found * 4 / 3, scores - others)
+
+
+def test_whitened_cells_have_mean_zero_and_std_one():
+    _, x, on = drawn(30, 7, 1)
+    white = whiten(5 + 3 * x, on)
+    assert float(white[on].mean()) == pytest.approx(0, abs=1e-12)
+    assert float(white[on].std()) == pytest.approx(1, rel=1e-8)
+    assert (white[~on] == 0).all()
+
+
+def test_whitening_two_cells_by_hand():
+    """2 and 4: mean 3, Bessel-corrected variance 2."""
+    close(whiten(torch.tensor([[2.0, 4.0]]), mask_of(2)), torch.tensor([[-(0.5**0.5), 0.5**0.5]]))
+
+
+def test_whitening_can_leave_the_mean_where_it_was():
+    _, x, on = drawn(30, 7)
+    kept = whiten(5 + 3 * x, on, shift_mean=False)
+    assert float(kept[on].mean()) == pytest.approx(float((5 + 3 * x)[on].mean()), rel=1e-12)
+    assert float(kept[on].std()) == pytest.approx(1, rel=1e-8)
+
+
+def test_whitening_does_not_read_what_lies_under_false():
+    _, x, on = drawn(30, 7)
+    close(whiten(torch.where(on, x, torch.nan), on), whiten(x, on), rtol=0, atol=0)
+
+
+def test_whitening_a_single_cell_centres_it():
+    close(whiten(torch.tensor([[3.0, 8.0]]), mask_of(1, width=2)), torch.zeros(1, 2))
+    close(whiten(torch.tensor([[3.0, 8.0]]), mask_of(1, width=2), shift_mean=False), torch.tensor([[3.0, 0.0]]))

@@ -1,0 +1,281 @@
+"""Surrogate, value loss, KL estimators, aggregation: gradients by pencil, and sums that survive being cut up."""
+
+import math
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from vcppo.config import Aggregation, CriticSettings, KlSettings, PolicySettings
+from vcppo.maths.advantages import group_advantages
+from vcppo.maths.losses import (
+    AGGREGATIONS,
+    KL_ESTIMATORS,
+    VALUE_LOSSES,
+    Denominators,
+    PolicyLoss,
+    ValueLoss,
+    denominators,
+    policy_loss,
+    value_loss,
+)
+
+close = torch.testing.assert_close
+
+
+def mask_of(*lengths: int) -> Tensor:
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def drawn(*lengths: int, tensors: int, seed: int = 0) -> tuple[Tensor, ...]:
+    """A mask, then float64 noise of its shape, as many as asked."""
+    response_mask = mask_of(*lengths)
+    rng = torch.Generator().manual_seed(seed)
+    return response_mask, *torch.randn(tensors, *response_mask.shape, generator=rng, dtype=torch.float64)
+
+
+def surrogate(logprobs: Tensor, old: Tensor, advantages: Tensor, response_mask: Tensor, **changes: Any) -> PolicyLoss:
+    arguments: dict[str, Any] = {
+        "clip_low": 0.2,
+        "clip_high": 0.2,
+        "dual_clip": None,
+        "aggregation": "token-mean",
+        "over": denominators(response_mask, fixed_length=10),
+    }
+    return policy_loss(logprobs, old, advantages, response_mask, **(arguments | changes))
+
+
+def critic(new_values: Tensor, values: Tensor, returns: Tensor, response_mask: Tensor, **changes: Any) -> ValueLoss:
+    arguments: dict[str, Any] = {
+        "kind": "mse",
+        "clip_range": 0.5,
+        "aggregation": "token-mean",
+        "over": denominators(response_mask, fixed_length=10),
+    }
+    return value_loss(new_values, values, returns, response_mask, **(arguments | changes))
+
+
+def at_ratio(ratio: float, advantage: float, **changes: Any) -> tuple[float, float]:
+    """Loss of a single token, and its gradient with respect to the log-probability."""
+    logprobs = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
+    advantages = torch.full((1, 1), advantage, dtype=torch.float64)
+    loss = surrogate(logprobs, torch.zeros(1, 1), advantages, mask_of(1), **changes).loss
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    return loss.item(), gradient.item()
+
+
+@pytest.mark.parametrize(
+    ("choices", "functions"),
+    [
+        (get_args(Aggregation), AGGREGATIONS),
+        (get_args(PolicySettings.model_fields["aggregation"].annotation), AGGREGATIONS),
+        (get_args(CriticSettings.model_fields["aggregation"].annotation), AGGREGATIONS),
+        (get_args(CriticSettings.model_fields["value_loss"].annotation), VALUE_LOSSES),
+        (get_args(KlSettings.model_fields["estimator"].annotation), KL_ESTIMATORS),
+    ],
+)
+def test_settings_offer_exactly_the_functions_there_are(choices: tuple[str, ...], functions: dict[str, Any]):
+    assert set(choices) == set(functions)
+
+
+def test_aggregations_by_hand():
+    """Rows of 3, 1 and no tokens: token losses 1, 2, 6 and 5, a fixed length of 10."""
+    x, on = torch.tensor([[1.0, 2, 6], [5, 99, 99], [99, 99, 99]]), mask_of(3, 1, 0)
+    over = denominators(on, fixed_length=10)
+    assert over == Denominators(tokens=4, sequences=2, width=10)
+    found = {name: float(function(x, on, over)) for name, function in AGGREGATIONS.items()}
+    assert found == pytest.approx({"token-mean": 14 / 4, "sequence-mean": (3 + 5) / 2, "fixed-length": 14 / 20})
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_micro_batches_add_up_to_the_whole_minibatch(aggregation: str):
+    on, logprobs, old, advantages, values, returns = drawn(5, 1, 9, 2, 7, tensors=5)
+    whole = {"aggregation": aggregation, "over": denominators(on, fixed_length=12)}
+    parts = [slice(0, 1), slice(1, 4), slice(4, 5)]
+    policy = surrogate(logprobs, old, advantages, on, **whole)
+    pieces = [surrogate(logprobs[p], old[p], advantages[p], on[p], **whole) for p in parts]
+    for name in ("loss", "clip_fraction", "approx_kl"):
+        close(sum(getattr(piece, name) for piece in pieces), getattr(policy, name), rtol=1e-14, atol=1e-16)
+    close(max(piece.ratio_max for piece in pieces), policy.ratio_max)
+    value = critic(logprobs, values, returns, on, kind="clipped", **whole)
+    pieces = [critic(logprobs[p], values[p], returns[p], on[p], kind="clipped", **whole) for p in parts]
+    close(sum(piece.loss for piece in pieces), value.loss, rtol=1e-6, atol=0)  # float32 by design
+    close(sum(piece.clip_fraction for piece in pieces), value.clip_fraction, rtol=1e-6, atol=0)
+
+
+def test_ratio_one_leaves_the_policy_gradient():
+    on, old, advantages = drawn(4, 2, 1, tensors=2)
+    logprobs = old.clone().requires_grad_()
+    result = surrogate(logprobs, old, advantages, on)
+    (gradient,) = torch.autograd.grad(result.loss, logprobs)
+    close(gradient, torch.where(on, -advantages / 7, 0.0))
+    assert (float(result.clip_fraction), float(result.approx_kl), float(result.ratio_max)) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient"),
+    [
+        (1.1, 2.0, -2.2, -2.2),  # inside: d(-r A)/d log p = -r A
+        (0.9, -2.0, 1.8, 1.8),
+        (1.5, 2.0, -2.4, 0.0),  # already better than wanted: clipped, no gradient
+        (0.5, -2.0, 1.6, 0.0),
+        (0.5, 2.0, -1.0, -1.0),  # gone the wrong way: the gradient brings it back
+        (1.5, -2.0, 3.0, 3.0),
+    ],
+)
+def test_token_is_clipped_in_its_advantages_own_direction_only(
+    ratio: float, advantage: float, loss: float, gradient: float
+):
+    assert at_ratio(ratio, advantage) == pytest.approx((loss, gradient), rel=1e-12)
+
+
+def test_clip_higher_leaves_room_above_and_not_below():
+    """DAPO (arXiv:2503.14476): clip_high 0.28 lets a ratio of 1.25 learn on, which 0.2 stops."""
+    assert at_ratio(1.25, 1.0, clip_high=0.28) == pytest.approx((-1.25, -1.25))
+    assert at_ratio(1.25, 1.0, clip_high=0.20) == pytest.approx((-1.2, 0.0))
+    assert at_ratio(0.75, -1.0, clip_high=0.28) == pytest.approx((0.8, 0.0))
+
+
+def test_dual_clip_bounds_the_loss_of_bad_tokens():
+    assert at_ratio(10.0, -2.0) == pytest.approx((20.0, 20.0))
+    assert at_ratio(10.0, -2.0, dual_clip=3.0) == pytest.approx((6.0, 0.0))
+    assert at_ratio(2.0, -2.0, dual_clip=3.0) == pytest.approx((4.0, 4.0))
+    assert at_ratio(0.1, 2.0, dual_clip=3.0) == at_ratio(0.1, 2.0)
+
+
+def test_masked_tokens_have_no_loss_and_no_gradient_even_if_not_a_number():
+    on, old, advantages, noise = drawn(4, 2, tensors=3)
+    logprobs = (old + 0.1 * noise).requires_grad_()
+    spoilt = torch.where(on, logprobs.detach(), torch.nan).requires_grad_()
+    clean = surrogate(logprobs, old, advantages, on, dual_clip=3.0)
+    dirty = surrogate(
+        spoilt, torch.where(on, old, torch.nan), torch.where(on, advantages, torch.nan), on, dual_clip=3.0
+    )
+    for name in ("loss", "clip_fraction", "approx_kl", "ratio_max"):
+        close(getattr(dirty, name), getattr(clean, name), rtol=0, atol=0)
+    (gradient,) = torch.autograd.grad(dirty.loss, spoilt)
+    close(gradient, torch.autograd.grad(clean.loss, logprobs)[0], rtol=0, atol=0)
+    assert (gradient[~on] == 0).all()
+
+
+def test_logged_numbers_of_the_policy_by_hand():
+    """Ratios 1.5, 0.5, 1: the first is clipped, the second would be only with a bad advantage."""
+    logprobs = torch.tensor([[math.log(1.5), math.log(0.5), 0.0]], dtype=torch.float64)
+    result = surrogate(logprobs, torch.zeros(1, 3), torch.ones(1, 3), mask_of(3))
+    assert float(result.clip_fraction) == pytest.approx(1 / 3)
+    assert float(result.approx_kl) == pytest.approx((0.5 - math.log(1.5) - 0.5 - math.log(0.5)) / 3)
+    assert float(result.ratio_max) == pytest.approx(1.5)
+
+
+def test_a_ratio_beyond_all_measure_stays_finite_and_is_told():
+    loss, _ = at_ratio(math.exp(100), -1.0)
+    assert loss == pytest.approx(math.exp(20))
+
+
+def test_token_mean_weighs_tokens_alike_and_sequence_mean_weighs_answers_alike():
+    """DAPO against GRPO: gradients of a long and a short answer with the same advantage."""
+    on = mask_of(4, 1)
+    advantages = group_advantages(
+        torch.tensor([1.0, 1.0, -2.0]), torch.zeros(3, dtype=torch.long), mask_of(4, 1, 1), scale=False
+    )
+    shares = {}
+    for name in AGGREGATIONS:
+        logprobs = torch.zeros(2, 4, requires_grad=True)
+        loss = surrogate(logprobs, torch.zeros(2, 4), advantages[:2], on, aggregation=name).loss
+        shares[name] = -torch.autograd.grad(loss, logprobs)[0]
+    close(shares["token-mean"], torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.2, 0, 0, 0]]))
+    close(shares["sequence-mean"], torch.tensor([[0.125, 0.125, 0.125, 0.125], [0.5, 0, 0, 0]]))
+    close(shares["fixed-length"], torch.tensor([[0.05, 0.05, 0.05, 0.05], [0.05, 0, 0, 0]]))
+
+
+def test_value_loss_is_half_the_squared_error():
+    found = critic(torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]), mask_of(2))
+    assert (float(found.loss), float(found.clip_fraction)) == (0.5 * (1 + 4) / 2, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "target", "loss", "gradient", "decided"),
+    [
+        (0.4, 0.0, 1.0, 0.18, -0.6, 0),  # within the range: the plain loss
+        (0.9, 0.0, 1.0, 0.125, 0.0, 1),  # ran too far towards the target: no gradient
+        (-2.0, 0.0, 1.0, 4.5, -3.0, 0),  # ran away from it: the plain loss is the larger
+        (1.6, 0.0, 1.0, 0.18, 0.6, 0),  # overshot: |1.6 - 1| is beyond |0.5 - 1|
+    ],
+)
+def test_clipped_value_loss_takes_the_larger_error(
+    new: float, old: float, target: float, loss: float, gradient: float, decided: int
+):
+    new_values = torch.tensor([[new]], requires_grad=True)
+    found = critic(new_values, torch.tensor([[old]]), torch.tensor([[target]]), mask_of(1), kind="clipped")
+    slope = torch.autograd.grad(found.loss, new_values)[0].item()
+    assert (found.loss.item(), slope, found.clip_fraction.item()) == pytest.approx((loss, gradient, decided), rel=1e-6)
+
+
+def test_a_wide_clip_is_the_plain_value_loss():
+    on, new_values, values, returns = drawn(300, 200, tensors=3)
+    wide = critic(new_values, values, returns, on, kind="clipped", clip_range=100.0)
+    plain = critic(new_values, values, returns, on)
+    close(wide.loss, plain.loss, rtol=0, atol=0)
+    assert float(wide.clip_fraction) == 0, "rounding alone must not count as clipping"
+
+
+def test_value_loss_is_float32_whatever_the_model_computes_in():
+    """A target 2^-12 above 1 is 1 in bfloat16, and the loss would be 0."""
+    new_values = torch.ones(1, 1, dtype=torch.bfloat16, requires_grad=True)
+    found = critic(new_values, torch.ones(1, 1, dtype=torch.bfloat16), torch.tensor([[1 + 2**-12]]), mask_of(1))
+    assert found.loss.dtype == torch.float32
+    assert found.loss.item() == 2**-25
+    assert torch.autograd.grad(found.loss, new_values)[0].item() == -(2**-12)
+
+
+@pytest.mark.parametrize("kind", VALUE_LOSSES)
+def test_masked_values_have_no_loss_and_no_gradient_even_if_not_a_number(kind: str):
+    on, new_values, values, returns = drawn(4, 2, tensors=3)
+    spoilt = [torch.where(on, x, torch.nan) for x in (new_values, values, returns)]
+    spoilt[0].requires_grad_()
+    found = critic(*spoilt, on, kind=kind)
+    close(found.loss, critic(new_values, values, returns, on, kind=kind).loss, rtol=0, atol=0)
+    gradient = torch.autograd.grad(found.loss, spoilt[0])[0]
+    assert gradient.isfinite().all()
+    assert (gradient[~on] == 0).all()
+    assert (gradient[on] != 0).any()
+
+
+def two_distributions() -> tuple[Tensor, Tensor]:
+    """Log-probabilities of all outcomes of two unlike distributions."""
+    rng = torch.Generator().manual_seed(3)
+    p, q = torch.randn(2, 6, generator=rng, dtype=torch.float64).log_softmax(dim=-1)
+    return p, q
+
+
+@pytest.mark.parametrize("name", ["k1", "k3"])
+def test_the_mean_of_an_unbiased_estimator_is_the_kl(name: str):
+    p, q = two_distributions()
+    exact = torch.nn.functional.kl_div(q, p, log_target=True, reduction="sum")  # KL(p || q)
+    close((p.exp() * KL_ESTIMATORS[name](p, q)).sum(), exact)
+
+
+def test_the_gradient_of_k2_is_the_gradient_of_the_kl():
+    p, q = two_distributions()
+    logits = p.clone().requires_grad_()
+    logprobs = logits.log_softmax(dim=-1)
+    sampled = torch.autograd.grad((p.exp() * KL_ESTIMATORS["k2"](logprobs, q)).sum(), logits, retain_graph=True)[0]
+    exact = torch.autograd.grad((logprobs.exp() * (logprobs - q)).sum(), logits)[0]
+    close(sampled, exact)
+    assert sampled.abs().max() > 0.01
+
+
+def test_kl_estimators_by_hand():
+    """p = 1/2, q = 1/4: log p - log q = log 2, q/p = 1/2."""
+    p, q, two = torch.tensor(0.5).log(), torch.tensor(0.25).log(), math.log(2)
+    found = {name: float(estimator(p, q)) for name, estimator in KL_ESTIMATORS.items()}
+    assert found == pytest.approx({"k1": two, "k2": two**2 / 2, "k3": 0.5 - 1 + two}, rel=1e-6)
+
+
+def test_k3_is_never_negative_and_k1_can_be():
+    rng = torch.Generator().manual_seed(0)
+    p, q = 3 * torch.randn(2, 1000, generator=rng, dtype=torch.float64)
+    assert (KL_ESTIMATORS["k3"](p, q) >= 0).all()
+    assert (KL_ESTIMATORS["k1"](p, q) < 0).any()
+    assert (KL_ESTIMATORS["k3"](p, p) == 0).all()
