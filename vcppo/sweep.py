@@ -4,26 +4,24 @@ What a cell did is known by its folder alone. The process here holds the study's
 and tells Optuna, and may be killed at any moment: the next one reads the folders and goes on.
 """
 
-import fcntl
-import os
-import signal
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
+import sqlalchemy.exc
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from vcppo.cache import Address, addresses, read_json, write_json
 from vcppo.cells import ENDED, CellFolder, CellRecord, State, check_same_settings
 from vcppo.errors import ConfigError, StudyError
 from vcppo.pool import Answer, Death, WorkerPool
+from vcppo.process import interrupts, locked, move_aside
 from vcppo.progress import CellEnded, CellProgress, CellStarted, Event, Notice, StudyStarted, WorkerDied
 from vcppo.study import Cell, Study
 from vcppo.trials import Scoreboard, distributions, grid_params, open_storage, signature
@@ -34,15 +32,19 @@ TICK_S = 0.25  # longest wait for workers
 LOOK_S = 1.0  # between looks at the journals of running cells
 MAX_DEATHS = 3  # of workers in one cell before it is given up
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+LAST_WORDS_S = {False: 30.0, True: 5.0}  # for the courier to finish: at a study's end, after Ctrl-C
 
 Listener = Callable[[Event], None]
 
 
 class Courier(Protocol):
-    """Whoever carries journals and records to a tracking server. It keeps its own troubles to itself."""
+    """Whoever carries journals and records to a tracking server, in a thread of its own."""
 
-    def deliver(self) -> None:
-        """Send what is new; called about once a second, and once after the last cell."""
+    def start(self) -> None:
+        """Begin to deliver what cells write, every few seconds."""
+
+    def close(self, timeout_s: float) -> int:
+        """Deliver the rest, and stop; the number of records that only the disk has."""
 
 
 @dataclass(frozen=True)
@@ -93,25 +95,41 @@ def run_study(
     out = out.resolve()
     folder = out / "studies" / study.name
     began = time.monotonic()
-    with _locked(folder), _interrupts() as interrupted:
+    with locked(folder), interrupts() as interrupted:
         if fresh:
-            _move_aside(folder)
-        sweep = _Sweep(study, tuple(seeds), out, folder, storage, retry_failed, on_event)
-        on_event(sweep.started(workers))
-        size = min(workers, sweep.most_at_once())
-        if size:
-            pool = WorkerPool(size, runner=runner, logs=folder / "logs")
-            try:
-                sweep.run(pool, interrupted, courier)
-            finally:
-                pool.close()
-                sweep.take_back()
-                if courier is not None:
-                    courier.deliver()
+            move_aside(folder)
+        try:
+            sweep = _Sweep(study, tuple(seeds), out, folder, storage, retry_failed, on_event)
+            on_event(sweep.started(workers))
+            _drain(sweep, workers, runner, interrupted, courier)
+        except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+            reason = " ".join(str(error).split())
+            raise StudyError(
+                f"the storage of study {study.name} failed ({reason}); what its cells did is safe in {folder}: "
+                "the same command goes on when the storage is back"
+            ) from error
         outcome = sweep.outcome(time.monotonic() - began, interrupted.is_set())
     if outcome.interrupted:
         on_event(Notice(f"stopped with {outcome.left} cells to go; the same command goes on from here"))
     return outcome
+
+
+def _drain(sweep: "_Sweep", workers: int, runner: str, interrupted: threading.Event, courier: Courier | None) -> None:
+    """Have workers run what is queued, and the courier carry what they write; leave neither behind."""
+    size = min(workers, sweep.most_at_once())
+    pool = WorkerPool(size, runner=runner, logs=sweep.folder / "logs")
+    try:
+        if courier is not None:
+            courier.start()
+        sweep.run(pool, interrupted)
+    finally:
+        pool.close()
+        sweep.take_back()
+        kept = courier.close(LAST_WORDS_S[interrupted.is_set()]) if courier is not None else 0
+        if kept:
+            sweep.on_event(
+                Notice(f"{kept} records are not with the tracking server yet; `vcppo track replay` sends them")
+            )
 
 
 @dataclass
@@ -230,8 +248,6 @@ class _Sweep:
         self.queue += unfinished
         if not unfinished:
             self._settle(group)
-        elif self.study.search is not None:
-            self.board.begin(group.name)  # or the sampler's next proposal would be this one
 
     def _prepare(self, cell: Cell) -> State:
         folder = self.folder_of(cell.name)
@@ -289,7 +305,7 @@ class _Sweep:
 
     # Running
 
-    def run(self, pool: WorkerPool, interrupted: threading.Event, courier: Courier | None) -> None:
+    def run(self, pool: WorkerPool, interrupted: threading.Event) -> None:
         looked = 0.0
         while not interrupted.is_set():
             self._dispatch(pool)
@@ -300,8 +316,6 @@ class _Sweep:
             if time.monotonic() - looked >= LOOK_S:
                 looked = time.monotonic()
                 self._look(pool)
-                if courier is not None:
-                    courier.deliver()
 
     def take_back(self) -> None:
         """After the workers are gone: a cell that was running is queued again, unless it ended at the last moment."""
@@ -427,52 +441,3 @@ def pick(waiting: Sequence[set[str]], busy: set[str]) -> int:
     1
     """
     return min(range(len(waiting)), key=lambda index: len(waiting[index] & busy))
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the study's folder; another process that wants it is told so at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f"{folder.name}.lock")
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError(f"{folder}: {_holder(file)} is running this study; wait for it, or stop it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    return f"process {file.read().strip() or 'unknown'}"
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals are not ours to take
-        yield event
-        return
-
-    def take(number: int, frame: FrameType | None) -> None:
-        event.set()
-
-    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _move_aside(folder: Path) -> None:
-    """components -> components.old-1, or the next number that is free."""
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
-    folder.rename(aside)
-    folder.mkdir()

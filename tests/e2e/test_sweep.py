@@ -15,11 +15,12 @@ from typing import Any
 import optuna
 import psutil
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from vcppo.cells import CellFolder, CellRecord
 from vcppo.errors import ConfigError, StudyError
-from vcppo.progress import CellEnded, Event, WorkerDied
+from vcppo.progress import CellEnded, Event, Notice, WorkerDied
 from vcppo.study import Study, parse_study
 from vcppo.sweep import StudyOutcome, run_study
 from vcppo.trials import open_storage
@@ -63,7 +64,8 @@ def run_cell(cell, out):
         for step in range(settings.steps):
             journal.metrics(step, {"rollout/accuracy": settings.gae.lambda_actor, "rollout/length_tokens": 9.0})
             time.sleep(plan["nap"])
-    while action == "wait" and not (out / "go").exists():
+    patience = time.monotonic() + 60
+    while action == "wait" and not (out / "go").exists() and time.monotonic() < patience:
         time.sleep(0.02)
     time.sleep(plan["nap"])
     say("end")
@@ -370,8 +372,10 @@ def test_a_cell_that_was_done_when_everything_died_is_told_and_not_run_again(ben
 
 def test_a_study_that_changed_under_its_cells_is_refused(bench: Bench):
     bench.run(study(GRID), seeds=[0])
+    before = (bench.out / "studies/grid/study.json").read_text()
     with pytest.raises(StudyError, match=r"was made with policy\.epochs = 1, now 2\. .* --fresh"):
         bench.run(study(GRID, base={"policy.epochs": 2}), seeds=[0])
+    assert (bench.out / "studies/grid/study.json").read_text() == before
     assert bench.run(study(GRID, base={"policy.epochs": 2}), seeds=[0], fresh=True).done == 4
     assert sum(bench.ends().values()) == 8
     assert (bench.out / "studies/grid.old-1/cells" / A_CELL / "cell.json").exists()
@@ -437,6 +441,42 @@ def test_workers_that_cannot_start_say_why(bench: Bench):
     with pytest.raises(StudyError, match=r"worker . cannot start: ModuleNotFoundError: No module named 'missing'"):
         bench.run(study(GRID), runner="missing:run_cell")
     assert bench.record(A_CELL).attempts == 0
+
+
+class FakeCourier:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def close(self, timeout_s: float) -> int:
+        self.calls.append(f"close within {timeout_s:.0f} s")
+        return 17
+
+
+def test_the_courier_works_while_workers_do_and_what_it_keeps_is_told(bench: Bench):
+    courier = FakeCourier()
+    bench.run(study(GRID), seeds=[0], courier=courier)
+    assert courier.calls == ["start", "close within 30 s"]
+    assert [event.text.split(";")[0] for event in bench.events if isinstance(event, Notice)] == [
+        "17 records are not with the tracking server yet"
+    ]
+
+
+def test_a_storage_that_goes_away_costs_no_cell(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    def gone(*_: object) -> None:
+        raise StorageInternalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vcppo.trials.Scoreboard.finish", gone)
+        with pytest.raises(
+            StudyError, match=r"the storage of study grid failed .disk I/O error.; what its cells did is safe"
+        ):
+            bench.run(study(GRID), workers=1)
+    assert sum(bench.ends().values()) >= 1
+    assert bench.run(study(GRID)).done == 8
+    assert sorted(bench.ends().values()) == [1] * 8
 
 
 def test_a_bad_study_starts_nothing(bench: Bench):
