@@ -1,0 +1,106 @@
+"""Seeds to centres and intervals: what several figures and tables compute alike.
+
+Every interval is a 95 % percentile bootstrap. Random numbers come from a generator named after what they are for,
+so that a redraw gives the same digits whatever else is drawn.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vcppo.maths.statistics import (
+    Interval,
+    interquartile_mean,
+    probability_of_improvement,
+    probability_of_improvement_interval,
+    two_level_interval,
+)
+
+RESAMPLES = 2000  # of a curve; single numbers take the 10,000 of vcppo.maths.statistics
+SUMMARY = ["centre", "low", "high", "seeds"]
+
+
+def rng_for(*purpose: object) -> np.random.Generator:
+    """A generator that depends on the purpose alone."""
+    return np.random.default_rng(zlib.crc32("/".join(map(str, purpose)).encode()))
+
+
+def metric(curves: pd.DataFrame, name: str, arms: Sequence[str] | None = None, scale: float = 1.0) -> pd.DataFrame:
+    """One metric of curves.csv as arm, seed, step, value; what was not finite when logged is left out."""
+    rows = curves[(curves["metric"] == name) & curves["value"].notna()]
+    rows = rows if arms is None else rows[rows["arm"].isin(arms)]
+    return rows[["arm", "seed", "step", "value"]].assign(value=rows["value"] * scale).reset_index(drop=True)
+
+
+def over_seeds(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Interquartile mean over seeds and its interval, at each point of a curve.
+
+    Seeds are resampled whole, the same draw along a curve. Below 4 seeds the interquartile mean is the mean; with
+    one seed there is no interval (NaN).
+
+    Args:
+        values: columns of `by`, seed, value. by: the curve's name first, then its abscissa, for example arm, step.
+    Returns:
+        Columns of `by`, centre, low, high, seeds; sorted by `by`.
+    """
+    curves = [_one_curve(key, curve, by) for key, curve in values.groupby(by[0], sort=True)]
+    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=[*by, *SUMMARY])
+
+
+def final_scores(runs: pd.DataFrame, arm: str, column: str = "avg_at_k") -> NDArray[np.float64]:
+    """[seeds] the last word of each finished run of an arm, seeds in order; runs without the number left out."""
+    done = runs[(runs["arm"] == arm) & (runs["status"] == "done")].sort_values("seed")
+    return done[column].dropna().to_numpy(dtype=np.float64)
+
+
+def accuracy_table(problems: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """[seeds, problems] share of right answers."""
+    rows = problems[problems["arm"] == arm]
+    return rows.assign(share=rows["correct"] / rows["samples"]).pivot(index="seed", columns="problem", values="share")
+
+
+def solved_table(problems: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """[seeds, problems] 1 where any of the k answers was right: pass@k with as many samples as k."""
+    rows = problems[problems["arm"] == arm]
+    solved = rows.assign(solved=(rows["correct"] > 0).astype(float))
+    return solved.pivot(index="seed", columns="problem", values="solved")
+
+
+def crossed_interval(table: pd.DataFrame, *purpose: object) -> Interval:
+    """Interval of the mean of a [seeds, problems] table, both resampled; NaN with one seed."""
+    return two_level_interval(table.to_numpy(dtype=np.float64), rng=rng_for(*purpose))
+
+
+def improvement(runs: pd.DataFrame, arm: str, reference: str, *purpose: object) -> tuple[float, Interval]:
+    """Probability that a run of `arm` ends above a run of `reference` by avg_at_k, ties half; and its interval.
+
+    NaN where either has no finished run.
+    """
+    x, y = final_scores(runs, arm), final_scores(runs, reference)
+    if not len(x) or not len(y):
+        return float("nan"), Interval(float("nan"), float("nan"))
+    interval = probability_of_improvement_interval(x, y, rng=rng_for(*purpose, arm, reference))
+    return float(probability_of_improvement(x, y)), interval
+
+
+def _one_curve(key: Any, curve: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    points = curve.pivot_table(index=list(by[1:]), columns="seed", values="value", sort=True)
+    table = points.to_numpy(dtype=np.float64)  # [points, seeds], NaN where a seed has no such point
+    present = ~np.isnan(table)
+    centre, low, high = (np.full(len(table), np.nan) for _ in range(3))
+    for pattern in np.unique(present, axis=0):
+        rows = (present == pattern).all(axis=1)
+        values = table[np.ix_(rows, pattern)]
+        centre[rows] = interquartile_mean(values, axis=1)
+        if values.shape[1] > 1:
+            draws = rng_for(key, *by).integers(values.shape[1], size=(RESAMPLES, values.shape[1]))
+            resampled = interquartile_mean(values[:, draws], axis=2)  # [points, resamples]
+            low[rows], high[rows] = np.quantile(resampled, [0.025, 0.975], axis=1)
+    found = pd.DataFrame({"centre": centre, "low": low, "high": high, "seeds": present.sum(axis=1)}, index=points.index)
+    found = found.reset_index()
+    found[by[0]] = key
+    return found[[*by, *SUMMARY]]
