@@ -221,10 +221,13 @@ def test_a_wide_clip_is_the_plain_value_loss():
 
 
 def test_value_loss_is_float32_whatever_the_model_computes_in():
-    """A target 2^-12 above 1 is 1 in bfloat16, and the loss would be 0."""
-    new_values = torch.ones(1, 1, dtype=torch.bfloat16, requires_grad=True)
-    found = critic(new_values, torch.ones(1, 1, dtype=torch.bfloat16), torch.tensor([[1 + 2**-12]]), mask_of(1))
+    """3 + 2^-6 is a bfloat16, its square is none; and a target 2^-12 above 1 would be 1 and the loss 0."""
+    near_three, nothing = torch.full((1, 1), 3 + 2**-6, dtype=torch.bfloat16), torch.zeros(1, 1, dtype=torch.bfloat16)
+    found = critic(near_three, nothing, nothing, mask_of(1))
     assert found.loss.dtype == torch.float32
+    assert found.loss.item() == 0.5 * (3 + 2**-6) ** 2
+    new_values = torch.ones(1, 1, dtype=torch.bfloat16, requires_grad=True)
+    found = critic(new_values, nothing, torch.tensor([[1 + 2**-12]]), mask_of(1))
     assert found.loss.item() == 2**-25
     assert torch.autograd.grad(found.loss, new_values)[0].item() == -(2**-12)
 

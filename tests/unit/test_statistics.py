@@ -93,6 +93,12 @@ def test_intervals_widen_with_confidence_and_hold_the_statistic():
     assert wide.low < narrow.low < interquartile_mean(values) < narrow.high < wide.high
 
 
+def test_interval_of_a_share_stays_between_nothing_and_all():
+    """One of ten: percentiles reach from 0 upwards, where an interval mirrored about 0.1 would fall below it."""
+    found = bootstrap_interval([0.0] * 9 + [1.0], np.mean, rng=rng())
+    assert both(found) == pytest.approx((0.0, 0.3), abs=1e-12)
+
+
 def test_a_statistic_that_knows_no_axis_serves_too():
     values = rng().normal(size=20)
     found = bootstrap_interval(values, lambda x: float(np.mean(x)), rng=rng(1), resamples=500)
@@ -117,8 +123,11 @@ def test_one_value_or_a_missing_one_has_an_unknown_interval(values: list[float])
     assert all(map(math.isnan, both(bootstrap_interval(values, np.mean, rng=rng()))))
     assert all(map(math.isnan, both(probability_of_improvement_interval(values, [1.0, 2.0], rng=rng()))))
     assert all(map(math.isnan, both(probability_of_improvement_interval([1.0, 2.0], values, rng=rng()))))
-    assert all(map(math.isnan, both(two_level_interval([values], rng=rng()))))
-    assert all(map(math.isnan, both(two_level_interval([[v] for v in values], rng=rng()))))
+
+
+@pytest.mark.parametrize("table", [[[0.1, 0.2, 0.3]], [[0.1], [0.2], [0.3]], [[0.1, 0.2], [0.3, math.nan]]])
+def test_one_seed_one_problem_or_a_missing_cell_has_an_unknown_interval(table: list[list[float]]):
+    assert all(map(math.isnan, both(two_level_interval(table, rng=rng()))))
 
 
 def test_values_of_the_wrong_shape_are_told():
