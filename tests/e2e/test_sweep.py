@@ -56,6 +56,10 @@ def run_cell(cell, out):
         raise ZeroDivisionError("the cell's\\nown fault")
     if action == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if action == "die silent":
+        say("end")
+        folder.update(state="done", finished=time.time(), result={"final_accuracy": 0.5})
+        os.kill(os.getpid(), signal.SIGKILL)
     if action == "nan":
         return {"final_accuracy": float("nan"), "other": 1.0}
     if action == "iterate":
@@ -295,6 +299,13 @@ def test_a_killed_worker_has_its_cell_run_again(bench: Bench):
     assert (bench.record(A_CELL).attempts, bench.record(B_CELL).attempts) == (2, 3)
     assert all(event.again for event in bench.events if isinstance(event, WorkerDied))
     assert bench.states() == {TrialState.COMPLETE: 8}
+
+
+def test_a_worker_that_dies_between_its_last_word_to_the_disk_and_its_answer_costs_nothing(bench: Bench):
+    bench.plan({A_CELL: ["die silent"]})
+    assert bench.run(study(GRID)).done == 8
+    assert sorted(bench.ends().values()) == [1] * 8
+    assert bench.record(A_CELL).attempts == 1
 
 
 def test_a_cell_that_kills_its_workers_is_given_up_and_the_others_are_done(bench: Bench):
