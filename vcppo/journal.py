@@ -30,7 +30,14 @@ class Journal:
         self._write({"kind": "metrics", "step": step, "time": time.time(), "values": clean})
 
     def table(self, name: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Columns of equal length."""
+        """Columns of equal length.
+
+        Raises:
+            DataError: they are not.
+        """
+        lengths = sorted({len(cells) for cells in columns.values()})
+        if len(lengths) > 1:
+            raise DataError(f"table {name} at step {step}: columns of {' and '.join(map(str, lengths))} cells")
         clean = {column: [_finite(cell) for cell in cells] for column, cells in columns.items()}
         self._write({"kind": "table", "name": name, "step": step, "time": time.time(), "columns": clean})
 

@@ -1,0 +1,670 @@
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_study import PROVENANCE, STARTED, FakeStage, FakeStudy, iterate, positions, pretrain
+
+from vcppo.cells import CellFolder
+from vcppo.config import RunSettings
+from vcppo.delivery import KnownPoints, as_params, list_tables, points_of, settings_hash
+from vcppo.errors import TrackingError
+from vcppo.mlflow_store import LONGEST_TAG, MlflowStore, Point, Run, from_split, redacted, to_split
+from vcppo.position_figure import position_figure
+from vcppo.provenance import git_state, hardware, provenance, versions
+from vcppo.tracking import Courier, default_tracking_uri
+
+ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+LENGTHS = [100.0, 50.0, 20.0, 30.0, 40.0, 50.0]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests: making one takes seconds."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    MlflowStore(uri, "first", tmp_path_factory.mktemp("artifacts"))
+    return uri
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> FakeStudy:
+    return FakeStudy(tmp_path / "out")
+
+
+@pytest.fixture
+def courier(database: str, study: FakeStudy, request: pytest.FixtureRequest) -> Iterator[Callable[[], Courier]]:
+    """Makes couriers to an experiment of this test alone; each is the study's next process, the one before is gone."""
+    made: list[Courier] = []
+
+    def make() -> Courier:
+        for before in made:
+            before.close(10)
+        made.append(Courier(study.out, study.name, database, request.node.name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close(10)
+
+
+@pytest.fixture
+def runs(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., list[Run]]:
+    """The runs of this test's experiment with these tags."""
+
+    def find(**tags: str) -> list[Run]:
+        store = MlflowStore(database, request.node.name, tmp_path / "out" / "mlartifacts")
+        return store.find({"vcppo.kind" if name == "kind" else name: value for name, value in tags.items()})
+
+    return find
+
+
+@pytest.fixture
+def store(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> MlflowStore:
+    return MlflowStore(database, request.node.name, tmp_path / "out" / "mlartifacts")
+
+
+def values(store: MlflowStore, run: Run, metric: str) -> list[tuple[int, float]]:
+    """(step, value) of every stored point, as often as it is stored."""
+    return sorted((point.step, point.value) for point in store.points(run, [metric]))
+
+
+def finished(study: FakeStudy, name: str = "ppo-s0") -> CellFolder:
+    return study.finished_cell(name, arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
+
+
+def later(journal: Path, seconds: float) -> None:
+    """As a resumed stage writes the same records again: other times, other measured durations."""
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    for record in records:
+        record["time"] += seconds
+        if "time/update_s" in record.get("values", {}):
+            record["values"]["time/update_s"] += 1.0
+    journal.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+class TestWhatMlflowIsTold:
+    def test_a_cell_is_a_run_below_its_study_with_every_point_of_its_journals(self, study, courier, runs, store):
+        finished(study)
+        assert courier().deliver() == 6 + 8 + 2
+        (parent,) = runs(kind="study")
+        (child,) = runs(kind="cell")
+        assert child.tags["mlflow.parentRunId"] == parent.id
+        assert child.tags["mlflow.runName"] == "ppo-s0"
+        assert values(store, child, "rollout/accuracy") == list(enumerate(ACCURACIES))
+        assert values(store, child, "eval/digits/avg_at_4") == [(6, 0.375)]
+        assert (child.status, parent.status) == ("FINISHED", "FINISHED")
+        assert child.started_ms == STARTED * 1000
+
+    def test_points_carry_the_journals_time(self, study, courier, runs, store):
+        cell = study.cell("ppo-s0")
+        stage = study.enter(cell, "rl", "a")
+        iterate(stage.journal, 1)
+        written = json.loads((stage.folder / "journal.jsonl").read_text())["time"]
+        courier().deliver()
+        (point,) = store.points(runs(kind="cell")[0], ["policy/loss"])
+        assert point.time_ms == int(written * 1000)
+
+    def test_every_resolved_setting_is_a_parameter_and_the_settings_file_an_artifact(self, study, courier, runs, store):
+        cell = finished(study)
+        courier().deliver()
+        (child,) = runs(kind="cell")
+        settings = cell.settings().model_dump(mode="json")
+        assert child.params == as_params(settings)
+        assert child.params["gae.lambda_actor"] == "0.95"
+        assert child.params["pretrain.steps"] == "converge"
+        assert json.loads(store.read(child, "settings.json")) == settings
+
+    def test_tags_say_what_was_run_and_where(self, study, courier, runs):
+        cell = finished(study)
+        courier().deliver()
+        tags = runs(kind="cell")[0].tags
+        expected = {
+            "arm": "ppo",
+            "seed": "0",
+            "study": "components",
+            "cell": "ppo-s0",
+            "state": "done",
+            "cached": "false",
+        }
+        assert expected.items() <= tags.items()
+        assert tags["settings_hash"] == cell.settings().digest()
+        assert (tags["commit"], tags["dirty"]) == (PROVENANCE["commit"], "false")
+        assert json.loads(tags["versions"]) == PROVENANCE["versions"]
+        assert json.loads(tags["hardware"]) == PROVENANCE["hardware"]
+
+    def test_tables_are_artifacts_that_the_ui_knows_as_tables(self, study, courier, runs, store):
+        finished(study)
+        courier().deliver()
+        (child,) = runs(kind="cell")
+        table = store.tables(child, "critic_by_position")[0]
+        assert table["value_mean"] == positions()["value_mean"]
+        assert table["explained_variance"] == [0.5, None, 0.0]
+        listed = json.loads(child.tags["mlflow.loggedArtifacts"])
+        assert {"path": "tables/critic_by_position/000000.json", "type": "table"} in listed
+        assert {"path": "tables/problems/000006.json", "type": "table"} in listed
+
+    def test_mlflow_itself_loads_the_tables(self, study, courier, runs, database, request):
+        finished(study)
+        courier().deliver()
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=database)
+        folder = Path(client.download_artifacts(runs(kind="cell")[0].id, "tables/problems"))
+        frame = client._read_from_file(str(folder / "000006.json"))
+        assert list(frame["correct"]) == [3, 0]
+
+    def test_a_finished_cell_has_a_figure_of_the_critic_by_position(self, study, courier, runs, store):
+        finished(study)
+        courier().deliver()
+        (child,) = runs(kind="cell")
+        figure = study.out / "mlartifacts" / child.id / "artifacts" / "figures" / "critic_by_position.png"
+        assert figure.read_bytes()[:4] == b"\x89PNG"
+
+    def test_a_stage_that_the_cell_ran_is_a_run_below_it(self, study, courier, runs, store):
+        finished(study)
+        courier().deliver()
+        (child,) = runs(kind="cell")
+        (stage,) = runs(kind="stage")
+        assert stage.tags["mlflow.parentRunId"] == child.id
+        assert (stage.tags["stage"], stage.tags["cached"], stage.status) == ("value-pretraining", "false", "FINISHED")
+        assert stage.params == {"seed": "0"}
+        assert values(store, stage, "pretrain/loss") == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
+        assert sorted(store.tables(stage, "critic_by_position")) == [10, 20, 30]
+
+    def test_nan_stays_nan(self, study, courier, runs, store):
+        stage = study.enter(study.cell("ppo-s0"), "rl", "a")
+        stage.journal.metrics(0, {"value/explained_variance": float("nan")})
+        courier().deliver()
+        (point,) = store.points(runs(kind="cell")[0], ["value/explained_variance"])
+        assert math.isnan(point.value)
+
+    @pytest.mark.parametrize(("state", "status"), [("failed", "FAILED"), ("pruned", "KILLED")])
+    def test_a_cell_that_did_not_finish_says_how(self, study, courier, runs, state, status):
+        study.cell("ppo-s0", state=state, error="TrainingError: ratio 1e5 at step 3" if state == "failed" else None)
+        courier().deliver()
+        (child,) = runs(kind="cell")
+        assert (child.status, child.tags["state"]) == (status, state)
+        assert child.tags["pruned"] == str(state == "pruned").lower()
+        assert child.tags["error"] == ("TrainingError: ratio 1e5 at step 3" if state == "failed" else "")
+
+    def test_a_queued_cell_has_no_run_but_the_study_knows_of_it(self, study, courier, runs, store):
+        finished(study)
+        study.cell("ppo-s1", state="queued", seed=1)
+        courier().deliver()
+        assert [run.tags["cell"] for run in runs(kind="cell")] == ["ppo-s0"]
+        (parent,) = runs(kind="study")
+        assert json.loads(store.read(parent, "cells.json")) == ["ppo-s0", "ppo-s1"]
+        assert parent.status == "RUNNING"
+
+    def test_a_stage_shared_by_two_cells_has_one_run_below_the_cell_that_computed_it(self, study, courier, runs):
+        for name, ran in (("a", False), ("b", True)):
+            cell = study.cell(name, arm=name)
+            stage = study.enter(cell, "value-pretraining", "shared", ran=ran)
+            study.enter(cell, "rl", f"rl-{name}")
+        pretrain(stage.journal, steps=[10])
+        courier().deliver()
+        (stage_run,) = runs(kind="stage")
+        (b,) = runs(cell="b", kind="cell")
+        assert stage_run.tags["mlflow.parentRunId"] == b.id
+
+    def test_a_study_wholly_from_the_cache_is_as_complete_in_mlflow_and_says_cached(self, study, courier, runs, store):
+        cell = finished(study)
+        cell.update(stages=[{**stage.model_dump(), "ran": False} for stage in cell.read().stages])
+        courier().deliver()
+        (child,) = runs(kind="cell")
+        assert child.tags["cached"] == "true"
+        assert values(store, child, "rollout/accuracy") == list(enumerate(ACCURACIES))
+        (stage,) = runs(kind="stage")
+        assert stage.tags["cached"] == "true"
+        assert len(values(store, stage, "pretrain/loss")) == 3
+
+
+class TestNothingIsLostAndNothingIsDoubled:
+    def test_what_is_written_later_is_delivered_later_and_once(self, study, courier, runs, store):
+        stage = study.enter(study.cell("ppo-s0"), "rl", "a")
+        iterate(stage.journal, 0)
+        ours = courier()
+        assert ours.deliver() == 3
+        assert ours.undelivered() == 0
+        iterate(stage.journal, 1)
+        assert ours.undelivered() == 1
+        assert ours.deliver() == 1
+        assert ours.deliver() == 0
+        assert values(store, runs(kind="cell")[0], "policy/loss") == [(0, 0.0), (1, -0.25)]
+
+    def test_a_line_being_written_waits_until_it_is_whole(self, study, courier):
+        stage = study.enter(study.cell("ppo-s0"), "rl", "a")
+        iterate(stage.journal, 1)
+        line = (stage.folder / "journal.jsonl").read_text()
+        with open(stage.folder / "journal.jsonl", "a") as file:
+            file.write(line[:20])
+            file.flush()
+            ours = courier()
+            assert ours.deliver() == 1
+            file.write(line[20:])
+        assert ours.deliver() == 1
+
+    def test_a_stage_that_is_resumed_says_nothing_twice(self, study, courier, runs, store):
+        stage = study.enter(study.cell("ppo-s0"), "rl", "a")
+        for step in range(1, 6):
+            iterate(stage.journal, step)
+        ours = courier()
+        assert ours.deliver() == 5
+        stage.journal.truncate(2)
+        assert ours.deliver() == 0
+        for step in range(3, 8):
+            iterate(stage.journal, step)
+        assert ours.deliver() == 2
+        assert [step for step, _ in values(store, runs(kind="cell")[0], "policy/loss")] == list(range(1, 8))
+
+    @pytest.mark.parametrize("resumed", [False, True])
+    def test_a_courier_killed_before_it_noted_what_it_delivered_doubles_nothing(
+        self, study, courier, runs, store, resumed
+    ):
+        cell = finished(study)
+        courier().deliver()
+        (cell.path / "mlflow.json").unlink()
+        if resumed:
+            for journal in study.out.rglob("journal.jsonl"):
+                later(journal, 100.0)
+        courier().deliver()
+        (child,) = runs(kind="cell")
+        (stage,) = runs(kind="stage")
+        for run in (child, stage):
+            stored = store.points(run, run.metrics)
+            assert max(Counter((point.name, point.step) for point in stored).values()) == 1
+        assert len(values(store, child, "time/update_s")) == 6
+
+    @pytest.mark.parametrize(("call", "times"), [("create_run", 1), ("log_batch", 3), ("log_artifacts", 2)])
+    def test_an_answer_of_the_server_that_never_arrives_doubles_nothing(
+        self, study, courier, runs, store, monkeypatch, call, times
+    ):
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        finished(study)
+        ours = courier()
+        ours.deliver()
+        study.enter(study.cell("ppo-s1", seed=1), "rl", "b").journal.metrics(1, {"policy/loss": 1.0})
+        really = getattr(MlflowClient, call)
+
+        def lost(*arguments: Any, **named: Any) -> None:
+            really(*arguments, **named)
+            raise MlflowException("connection reset")
+
+        for _ in range(times):  # with three calls lost, those with settings, tags and points each were one
+            monkeypatch.setattr(MlflowClient, call, lost)
+            with pytest.raises(TrackingError, match="connection reset"):
+                ours.deliver()
+            monkeypatch.setattr(MlflowClient, call, really)
+            later(study.out / "cache" / "rl" / "b" / "journal.jsonl", 100.0)
+        ours.deliver()
+        assert sorted(run.tags["cell"] for run in runs(kind="cell")) == ["ppo-s0", "ppo-s1"]
+        (child,) = runs(cell="ppo-s1")
+        assert values(store, child, "policy/loss") == [(1, 1.0)]
+
+    def test_a_final_evaluation_at_the_step_of_one_during_rl_is_not_taken_for_it(self, study, courier, runs, store):
+        cell = study.cell("ppo-s0")
+        study.enter(cell, "rl", "a").journal.metrics(6, {"eval/digits/length_tokens": 50.0})
+        courier().deliver()
+        study.enter(cell, "evaluation", "b").journal.metrics(6, {"eval/digits/length_tokens": 60.0})
+        courier().deliver()
+        assert values(store, runs(kind="cell")[0], "eval/digits/length_tokens") == [(6, 50.0), (6, 60.0)]
+
+    def test_a_cell_run_again_after_it_failed_goes_on_in_its_run(self, study, courier, runs, store):
+        cell = study.cell("ppo-s0", state="failed", error="TrainingError: boom", attempts=1)
+        stage = study.enter(cell, "rl", "a")
+        iterate(stage.journal, 1)
+        ours = courier()
+        ours.deliver()
+        cell.update(state="running", error=None, attempts=2, finished=None)
+        ours.deliver()
+        assert runs(kind="cell")[0].status == "RUNNING"
+        iterate(stage.journal, 2)
+        cell.update(state="done", finished=STARTED + 90)
+        ours.deliver()
+        (child,) = runs(kind="cell")
+        assert (child.status, child.tags["error"], child.tags["attempts"]) == ("FINISHED", "", "2")
+        assert len(values(store, child, "policy/loss")) == 2
+
+    def test_when_rl_becomes_another_its_numbers_do_not_mix_with_the_old(self, study, courier, runs, store):
+        cell = study.cell("ppo-s0")
+        study.enter(cell, "cold-start", "base")
+        iterate(study.enter(cell, "rl", "version-1").journal, 1)
+        courier().deliver()
+        cell.update(stages=[stage for stage in cell.read().stages if stage.stage != "rl"])
+        ours = courier()
+        ours.deliver()
+        iterate(study.enter(cell, "rl", "version-2").journal, 2)
+        ours.deliver()
+        (child,) = runs(kind="cell")
+        assert [step for step, _ in values(store, child, "policy/loss")] == [2]
+        (stage,) = runs(kind="stage")
+        assert stage.tags["mlflow.parentRunId"] == child.id
+
+    def test_a_cell_with_other_settings_gets_another_run_and_the_old_one_goes_to_the_bin(self, study, courier, runs):
+        study.cell("ppo-s0")
+        courier().deliver()
+        study.cell("ppo-s0", swept={"gae.lambda_actor": 0.5})
+        courier().deliver()
+        (child,) = runs(kind="cell")
+        assert child.params["gae.lambda_actor"] == "0.5"
+
+    def test_a_run_deleted_by_the_user_is_delivered_anew(self, study, courier, runs, store):
+        finished(study)
+        courier().deliver()
+        store.delete(runs(kind="cell")[0])
+        courier().deliver()
+        (child,) = runs(kind="cell")
+        assert len(values(store, child, "policy/loss")) == 6
+
+    def test_two_folders_with_a_study_of_one_name_stay_apart(self, study, courier, runs, database, request, tmp_path):
+        other = FakeStudy(tmp_path / "other")
+        for one in (study, other):
+            finished(one)
+        courier().deliver()
+        theirs = Courier(other.out, other.name, database, request.node.name)
+        theirs.deliver()
+        theirs.close()
+        assert len(runs(kind="study")) == len(runs(kind="cell")) == 2
+        assert len({run.tags["mlflow.parentRunId"] for run in runs(kind="cell")}) == 2
+
+    def test_another_store_hears_everything_from_the_start(self, study, courier, database):
+        finished(study)
+        courier().deliver()
+        theirs = Courier(study.out, study.name, database, "another")
+        assert theirs.undelivered() == 17  # and the cell's state
+        courier().close()
+        assert theirs.deliver() == 16
+        theirs.close()
+
+    def test_what_mlflow_refuses_in_one_cell_does_not_keep_the_others_waiting(self, study, courier, runs):
+        study.enter(study.cell("a", arm="a"), "rl", "a").journal.metrics(0, {"aime/avg@32": 0.5})
+        study.enter(study.cell("b", arm="b"), "rl", "b").journal.metrics(0, {"policy/loss": 0.5})
+        ours = courier()
+        with pytest.raises(TrackingError, match=r"cell a: .*avg@32"):
+            ours.deliver()
+        assert runs(kind="cell", cell="b")[0].metrics == ("policy/loss",)
+        assert ours.undelivered() == 2  # the record, and the state of the cell
+
+
+class TestCourier:
+    def test_the_thread_delivers_and_close_says_the_last(self, study, courier, runs, store):
+        cell = study.cell("ppo-s0")
+        stage = study.enter(cell, "rl", "a")
+        iterate(stage.journal, 1)
+        ours = courier()
+        ours.start()
+        deadline = time.monotonic() + 30
+        while ours.status != "delivered" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert ours.status == "delivered"
+        iterate(stage.journal, 2)
+        cell.update(state="done", finished=STARTED + 60)
+        assert ours.close(30) == 0
+        (child,) = runs(kind="cell")
+        assert child.status == "FINISHED"
+        assert len(values(store, child, "policy/loss")) == 2
+
+    def test_a_stopped_study_is_killed_in_mlflow_and_runs_again_when_taken_up(self, study, courier, runs):
+        cell = study.cell("ppo-s0")
+        ours = courier()
+        ours.start()
+        cell.update(state="queued")
+        ours.close(30)
+        cell.update(state="running")
+        ours = courier()
+        ours.start()
+        ours.close(30)
+        assert (runs(kind="cell")[0].status, runs(kind="study")[0].status) == ("KILLED", "KILLED")
+        assert runs(kind="cell")[0].tags["state"] == "interrupted"
+        courier().deliver()
+        assert (runs(kind="cell")[0].status, runs(kind="study")[0].status) == ("RUNNING", "RUNNING")
+
+    def test_a_server_that_is_not_there_is_noticed_fast_and_everything_is_kept(self, study):
+        finished(study)
+        away = Courier(study.out, study.name, f"http://127.0.0.1:{free_port()}", "x")
+        began = time.monotonic()
+        with pytest.raises(TrackingError, match=r"127\.0\.0\.1"):
+            away.deliver()
+        assert time.monotonic() - began < 10
+        away.start()
+        deadline = time.monotonic() + 30
+        while "not delivered" not in away.status and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "not delivered since" in away.status
+        assert "17 records kept" in away.status
+        assert away.close(30) == 17
+
+    def test_one_process_at_a_time_delivers_a_study(self, study, courier, database, request):
+        finished(study)
+        ours = courier()
+        ours.deliver()
+        second = Courier(study.out, study.name, database, request.node.name)
+        with pytest.raises(TrackingError, match="another process delivers it"):
+            second.deliver()
+        ours.close()
+        assert second.deliver() == 0
+        second.close()
+
+    def test_a_broken_journal_is_told_and_the_rest_delivered(self, study, courier, runs):
+        stage = study.enter(study.cell("a", arm="a"), "rl", "a")
+        (stage.folder / "journal.jsonl").write_text('{"kind": \n{"kind":"metrics","step":0,"time":1,"values":{}}\n')
+        iterate(study.enter(study.cell("b", arm="b"), "rl", "b").journal, 1)
+        with pytest.raises(TrackingError, match=r"cell a: .*journal.jsonl line 1: not a journal record"):
+            courier().deliver()
+        assert "policy/loss" in runs(kind="cell", cell="b")[0].metrics
+
+    def test_an_experiment_in_the_bin_is_told_with_the_way_out(self, study, courier, database, store, request):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=database)
+        client.delete_experiment(client.get_experiment_by_name(request.node.name).experiment_id)
+        with pytest.raises(TrackingError, match="was deleted; `mlflow experiments restore"):
+            courier().deliver()
+
+    def test_the_default_store_lies_in_the_out_folder_and_nothing_elsewhere(
+        self, study, database, tmp_path, monkeypatch
+    ):
+        finished(study)
+        shutil.copy(database.removeprefix("sqlite:///"), study.out / "mlflow.db")  # making one takes seconds
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        ours = Courier(study.out, study.name)
+        ours.deliver()
+        ours.close()
+        assert ours.tracking_uri == default_tracking_uri(study.out) == f"sqlite:///{study.out}/mlflow.db"
+        assert len(list((study.out / "mlartifacts").rglob("tables/problems/000006.json"))) == 1
+        assert list(elsewhere.iterdir()) == []
+
+    def test_the_environment_names_the_store_unless_the_caller_does(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+        assert Courier(tmp_path, "s").tracking_uri == "http://tracking:5000"
+        assert Courier(tmp_path, "s", "sqlite:////x.db").tracking_uri == "sqlite:////x.db"
+
+    def test_importing_the_courier_loads_neither_mlflow_nor_torch(self):
+        code = "import sys, vcppo.tracking, vcppo.export; print({'mlflow', 'torch', 'matplotlib'} & set(sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "set()"
+
+
+class TestSmallParts:
+    def test_a_table_survives_the_way_to_json_and_back(self):
+        assert from_split(to_split({"a": [1, 2], "b": ["x", None]})) == {"a": [1, 2], "b": ["x", None]}
+
+    def test_parameters_are_dotted_and_plain(self):
+        assert as_params({"gae": {"gamma": 1.0}, "arm": "ppo", "x": None, "list": [1, 2], "odd@name": True}) == {
+            "gae.gamma": "1.0",
+            "arm": "ppo",
+            "x": "null",
+            "list": "[1, 2]",
+            "odd_name": "true",
+        }
+
+    def test_the_settings_hash_is_that_of_the_settings(self):
+        settings = RunSettings(arm="a", seed=3)
+        assert settings_hash(settings.model_dump(mode="json")) == settings.digest()
+
+    def test_the_list_of_tables_keeps_the_latest_when_it_grows_too_long(self):
+        listed = list_tables("[]", [f"tables/samples/{step:06d}.json" for step in range(500)])
+        assert len(listed) <= LONGEST_TAG
+        assert json.loads(listed)[-1] == {"path": "tables/samples/000499.json", "type": "table"}
+        assert list_tables(listed, ["tables/samples/000499.json"]) == listed
+
+    def test_only_evaluations_are_known_by_their_value(self):
+        known = KnownPoints([Point("time/update_s", 1, 0.5, 0), Point("eval/digits/avg_at_1", 1, 0.5, 0)])
+        assert known.has(Point("time/update_s", 1, 0.75, 9))
+        assert known.has(Point("eval/digits/avg_at_1", 1, 0.5, 9))
+        assert not known.has(Point("eval/digits/avg_at_1", 1, 0.75, 9))
+
+    def test_tables_are_no_points(self):
+        assert points_of([{"kind": "table", "name": "x", "step": 0, "time": 1.0, "columns": {}}]) == []
+
+    def test_passwords_are_not_repeated(self):
+        assert redacted("postgresql://ada:secret@host/db") == "postgresql://host/db"
+        assert redacted("sqlite:////tmp/a@b.db") == "sqlite:////tmp/a@b.db"
+
+    def test_no_tables_no_figure(self):
+        assert position_figure({}) is None
+
+    def test_the_figure_shows_the_first_and_the_last_step_and_leaves_pyplot_alone(self):
+        one, two = position_figure({5: positions()}), position_figure({0: positions(), 5: positions(), 9: positions()})
+        assert one is not None
+        assert two is not None
+        width = [int.from_bytes(png[16:20], "big") for png in (one, two)]
+        assert width[1] == 2 * width[0]
+        assert "matplotlib.pyplot" not in sys.modules
+
+    def test_long_values_are_cut_with_a_mark(self, courier, study, runs, store):
+        run = store.create("long", {"vcppo.kind": "long"}, started=0.0)
+        store.log(run, params={"a": "x" * 7000}, tags={"b": "y" * 9000})
+        (found,) = runs(kind="long")
+        assert found.params["a"] == "x" * 5999 + "…"
+        assert found.tags["b"] == "y" * 7999 + "…"
+
+
+class TestProvenance:
+    def test_it_is_json_and_names_versions_and_hardware(self):
+        made = json.loads(json.dumps(provenance()))
+        assert made.keys() == {"commit", "dirty", "versions", "hardware"}
+        assert made["versions"]["python"] == sys.version.split()[0]
+        assert made["versions"]["torch"] == versions()["torch"]
+        assert hardware()["cores"] == os.cpu_count()
+        assert 0.1 < hardware()["memory_gb"] < 1e5
+
+    def test_outside_a_repository_the_commit_is_unknown(self, tmp_path):
+        assert git_state(tmp_path) == ("unknown", None)
+
+    def test_without_git_the_commit_is_unknown(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert git_state(tmp_path) == ("unknown", None)
+
+    @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+    def test_a_changed_file_makes_the_tree_dirty_and_an_untracked_one_does_not(self, tmp_path):
+        def git(*arguments: str) -> None:
+            who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+            subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
+
+        git("init")
+        (tmp_path / "a").write_text("1")
+        git("add", "a")
+        git("commit", "-m", "x")
+        (tmp_path / "new").write_text("1")
+        commit, dirty = git_state(tmp_path)
+        assert (len(commit), dirty) == (12, False)
+        (tmp_path / "a").write_text("2")
+        assert git_state(tmp_path) == (commit, True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A real `mlflow server` on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.folder = free_port(), folder
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--artifacts-destination", self.folder]
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1", *options]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **quiet)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise TimeoutError(f"mlflow server did not come up at {self.uri}")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = Server(folder)
+    yield server
+    server.kill()
+
+
+@pytest.mark.e2e
+def test_a_server_killed_in_the_middle_hears_everything_once_when_it_is_back(study: FakeStudy, server: Server) -> None:
+    server.start()
+    cell = study.cell("ppo-s0")
+    stage: FakeStage = study.enter(cell, "rl", "a")
+    journal = stage.journal
+    courier = Courier(study.out, study.name, server.uri, "killed")
+    courier.start()
+
+    def wait_until(said: str) -> None:
+        deadline = time.monotonic() + 60
+        while said not in courier.status and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert said in courier.status
+
+    for step in range(30):
+        iterate(journal, step)
+    wait_until("delivered")
+    server.kill()
+    for step in range(30, 60):
+        iterate(journal, step)
+        journal.table("samples", step, {"problem": ["1"], "verdict": ["correct"]})
+    wait_until("not delivered since")
+    server.start()
+    cell.update(state="done", finished=STARTED + 60)
+    wait_until("delivered")
+    assert courier.close(60) == 0
+
+    store = MlflowStore(server.uri, "killed")
+    (child,) = store.find({"vcppo.kind": "cell"})
+    assert child.status == "FINISHED"
+    for metric in child.metrics:
+        assert [point.step for point in store.points(child, [metric])] == list(range(60))
+    assert sorted(store.tables(child, "samples")) == list(range(30, 60))

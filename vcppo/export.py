@@ -1,0 +1,363 @@
+"""MLflow out: a study read back from its runs, as the tidy CSV files that figures are drawn from."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcppo.errors import StudyError
+from vcppo.mlflow_store import MlflowStore, Point, Run
+
+Row = dict[str, Any]
+Curves = dict[str, dict[int, float]]  # metric -> step -> value
+Tables = dict[int, dict[str, list[Any]]]  # step -> columns
+
+LAST = 5  # iterations that "final" is the mean of
+BULKY = ("time/", "system/")  # left out of curves.csv but for
+KEPT = "time/iteration_s"
+
+PROVENANCE = ("run_id", "commit", "settings_hash", "n", "origin")  # the seed stands further left
+SCORES = (
+    "avg_at_k",
+    "pass_at_k",
+    "k",
+    "problems",
+    "final_length_tokens",
+    "start_length_tokens",
+    "min_length_fraction",
+    "min_accuracy",
+    "final_accuracy",
+    "pretrain_steps_done",
+)
+POSITION_COLUMNS = (
+    "position",
+    "from_end",
+    "n",
+    "value_mean",
+    "return_mean",
+    "value_bias",
+    "explained_variance",
+    "advantage_mean",
+)
+CALIBRATION_COLUMNS = ("bin_low", "bin_high", "predicted_mean", "return_mean", "n")
+PROBLEM_COLUMNS = ("problem", "samples", "correct", "unreadable", "length_tokens")
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A value pretraining, which several cells may have started from."""
+
+    curves: Curves
+    tables: dict[str, Tables]  # by name
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """A cell as its run tells it, with the value pretraining that it started from."""
+
+    run: Run
+    curves: Curves  # of RL and evaluation
+    pretraining: Pretraining | None = None
+
+    @property
+    def arm(self) -> str:
+        return self.run.tags["arm"]
+
+    @property
+    def seed(self) -> int:
+        return int(self.run.tags["seed"])
+
+    @property
+    def done(self) -> bool:
+        return self.run.tags["state"] == "done"
+
+    def setting(self, name: str) -> Any:
+        """A resolved setting by its dotted name."""
+        text = self.run.params[name]
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    @property
+    def answers(self) -> int:
+        """Answers that an RL iteration samples."""
+        return int(self.setting("rollout.prompts") * self.setting("rollout.samples_per_prompt"))
+
+    @property
+    def pretrain_steps(self) -> int:
+        """Updates of value pretraining behind the critic that RL began with; its journal may go on for others."""
+        result = json.loads(self.run.tags["result"])
+        if "pretrain_steps_done" in result:
+            return int(result["pretrain_steps_done"])
+        if self.pretraining is None:
+            return 0
+        asked = self.setting("pretrain.steps")
+        if asked != "converge":
+            return int(asked)
+        return max((max(by_step) for by_step in self.pretraining.curves.values()), default=0)
+
+    def provenance(self, n: int | None) -> Row:
+        """The columns that say where a row comes from; n: answers, problems or tokens that its number is taken over."""
+        tags = self.run.tags
+        made = {"commit": tags.get("commit", "unknown"), "settings_hash": tags["settings_hash"]}
+        return {"run_id": self.run.id, **made, "n": n, "origin": "measured"}
+
+
+def export_experiment(
+    tracking_uri: str,
+    experiment: str,
+    destination: Path,
+    *,
+    study: str | None = None,
+    allow_incomplete: bool = False,
+    all_metrics: bool = False,
+) -> list[Path]:
+    """Write runs.csv, curves.csv, positions.csv, calibration.csv and problems.csv of an experiment's latest study.
+
+    n is the number of answers behind a row of runs.csv and curves.csv, of tokens in positions.csv and
+    calibration.csv, of answers to the problem in problems.csv. Runs that failed or were pruned have a row in
+    runs.csv, without scores, and no other. The same store gives the same bytes.
+
+    Args:
+        destination: the folder of the files, results/<study>.
+        study: its name, if the experiment holds several.
+        allow_incomplete: leave out what is missing instead of refusing.
+        all_metrics: with every time/* and system/* in curves.csv.
+    Raises:
+        StudyError: no such experiment or study, or cells of it are missing or still running.
+        TrackingError: the store cannot be reached.
+    """
+    store = MlflowStore(tracking_uri, experiment)
+    parent = _latest_study(store, study)
+    family = store.find({"vcppo.instance": parent.tags["vcppo.instance"]})
+    children = [run for run in family if run.tags["vcppo.kind"] == "cell"]
+    ended = [run for run in children if run.tags.get("state") in ("done", "failed", "pruned")]
+    if not allow_incomplete:
+        _refuse_holes(store, parent, children)
+    pretrainings = {
+        run.tags["vcppo.address"]: _load_pretraining(store, run)
+        for run in family
+        if run.tags["vcppo.kind"] == "stage" and run.tags["stage"] == "value-pretraining"
+    }
+    cells = [_load(store, run, pretrainings) for run in sorted(ended, key=_order)]
+    done = [cell for cell in cells if cell.done]
+    name = parent.tags["study"]
+    swept = sorted({key for cell in cells for key in json.loads(cell.run.tags["swept"])})
+    return write_csv_files(
+        destination,
+        {
+            "runs.csv": (run_columns(swept), [run_row(name, cell, swept) for cell in cells]),
+            "curves.csv": (
+                ("study", "arm", "seed", "step", "metric", "value", *PROVENANCE),
+                (row for cell in done for row in curve_rows(name, cell, all_metrics=all_metrics)),
+            ),
+            "positions.csv": _critic_table(store, name, done, "critic_by_position", POSITION_COLUMNS),
+            "calibration.csv": _critic_table(store, name, done, "critic_calibration", CALIBRATION_COLUMNS),
+            "problems.csv": (
+                ("study", "arm", "seed", *PROBLEM_COLUMNS, *PROVENANCE),
+                (row for cell in done for row in problem_rows(name, cell, store.tables(cell.run, "problems"))),
+            ),
+        },
+    )
+
+
+def run_columns(swept: Sequence[str]) -> tuple[str, ...]:
+    """Header of runs.csv."""
+    return ("study", "cell", "arm", "seed", "status", "error", "wall_s", "steps", *swept, *SCORES, *PROVENANCE)
+
+
+def run_row(study: str, cell: CellRun, swept: Sequence[str]) -> Row:
+    """A row of runs.csv."""
+    tags = cell.run.tags
+    values = json.loads(tags["swept"])
+    scored = scores(cell) if cell.done else {}
+    answers = scored["k"] * scored["problems"] if scored.get("k") and scored.get("problems") else None
+    return {
+        "study": study,
+        "cell": tags["cell"],
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "status": tags["state"],
+        "error": tags["error"],
+        "wall_s": float(tags["wall_s"]) if "wall_s" in tags else None,
+        "steps": len(cell.curves.get("rollout/accuracy", {})),
+        **{name: values.get(name) for name in swept},
+        **scored,
+        **cell.provenance(answers),
+    }
+
+
+def scores(cell: CellRun) -> Row:
+    """What a finished run came to: its evaluation, and the extremes and the end of its RL curves."""
+    k, curves = cell.setting("evaluation.samples"), cell.curves
+    row: Row = {"pretrain_steps_done": cell.pretrain_steps, "k": k, "problems": cell.setting("task.held_out")}
+    for kind in ("avg", "pass"):
+        found = [by_step for name, by_step in curves.items() if re.fullmatch(rf"eval/.+/{kind}_at_{k}", name)]
+        row[f"{kind}_at_k"] = found[0][max(found[0])] if found else None
+    lengths = _in_order(curves.get("rollout/length_tokens", {}))
+    accuracies = _in_order(curves.get("rollout/accuracy", {}))
+    if lengths and accuracies:
+        row |= {
+            "start_length_tokens": lengths[0],
+            "final_length_tokens": _mean(lengths[-LAST:]),
+            "min_length_fraction": min(lengths) / lengths[0],
+            "min_accuracy": min(accuracies),
+            "final_accuracy": _mean(accuracies[-LAST:]),
+        }
+    return row
+
+
+def curve_rows(study: str, cell: CellRun, *, all_metrics: bool) -> list[Row]:
+    """Rows of curves.csv: RL and evaluation, and value pretraining as far as this cell's critic has seen it."""
+    rows = []
+    before = {
+        name: {step: value for step, value in by_step.items() if step <= cell.pretrain_steps}
+        for name, by_step in (cell.pretraining.curves.items() if cell.pretraining is not None else ())
+    }
+    for name, by_step in sorted({**before, **cell.curves}.items()):
+        if name.startswith(BULKY) and name != KEPT and not all_metrics:
+            continue
+        for step, value in sorted(by_step.items()):
+            own = {"study": study, "arm": cell.arm, "seed": cell.seed, "step": step, "metric": name}
+            own["value"] = None if math.isnan(value) else value
+            rows.append(own | cell.provenance(answers_behind(cell, name, step)))
+    return rows
+
+
+def answers_behind(cell: CellRun, metric: str, step: int) -> int:
+    """How many answers a point of a curve is taken over."""
+    if metric in ("pretrain/loss", "pretrain/grad_norm"):
+        return int(cell.setting("pretrain.batch"))
+    if metric.startswith("pretrain/"):
+        return int(cell.setting("pretrain.held_out"))
+    if metric.startswith("eval/"):
+        at_k = re.search(r"_at_(\d+)$", metric)
+        final = step == max(cell.curves[metric])
+        samples = cell.setting("evaluation.samples" if final else "evaluation.samples_during")
+        return int(cell.setting("task.held_out") * (int(at_k[1]) if at_k else samples))
+    return cell.answers
+
+
+def table_rows(study: str, cell: CellRun, stage: str, tables: Tables, columns: Sequence[str]) -> list[Row]:
+    """Rows of positions.csv and calibration.csv: columns of a table by step, a row for each bin."""
+    rows = []
+    for step, table in sorted(tables.items()):
+        own = {"study": study, "arm": cell.arm, "seed": cell.seed, "stage": stage, "step": step}
+        for i, n in enumerate(table["n"]):
+            rows.append(own | cell.provenance(n) | {name: table[name][i] for name in columns})
+    return rows
+
+
+def problem_rows(study: str, cell: CellRun, tables: Tables) -> list[Row]:
+    """Rows of problems.csv: the final evaluation."""
+    if not tables:
+        return []
+    table = tables[max(tables)]
+    own = {"study": study, "arm": cell.arm, "seed": cell.seed}
+    return [
+        own | {name: table[name][i] for name in PROBLEM_COLUMNS} | cell.provenance(samples)
+        for i, samples in enumerate(table["samples"])
+    ]
+
+
+def write_csv_files(destination: Path, files: Mapping[str, tuple[Sequence[str], Iterable[Row]]]) -> list[Path]:
+    """Write every file beside its place, then move each there; none is moved before all are written."""
+    destination.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=destination) as folder:
+        for name, (columns, rows) in files.items():
+            Path(folder, name).write_text(as_csv(columns, rows), encoding="utf-8")
+        for name in files:
+            os.replace(Path(folder, name), destination / name)
+    return [destination / name for name in files]
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Row]) -> str:
+    """Rows as CSV; a float in its shortest form that reads back the same, what is missing left empty.
+
+    >>> as_csv(("a", "b", "c"), [{"a": 0.1, "b": None, "c": True}])
+    'a,b,c\\n0.1,,True\\n'
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def curves_of(points: Iterable[Point]) -> Curves:
+    """Points by metric and step; of several at one step the latest counts."""
+    curves: Curves = {}
+    for point in sorted(points, key=lambda point: point.time_ms):
+        curves.setdefault(point.name, {})[point.step] = point.value
+    return curves
+
+
+def _latest_study(store: MlflowStore, study: str | None) -> Run:
+    where = f"experiment {store.experiment!r}"
+    wanted = {"vcppo.kind": "study"} if study is None else {"vcppo.kind": "study", "study": study}
+    parents = store.find(wanted)
+    names = sorted({run.tags["study"] for run in parents})
+    if not parents:
+        raise StudyError(f"{where}: holds no study{'' if study is None else f' {study!r}'} of vcppo")
+    if len(names) > 1:
+        raise StudyError(f"{where}: holds the studies {', '.join(names)}; name one")
+    return parents[-1]
+
+
+def _refuse_holes(store: MlflowStore, parent: Run, children: list[Run]) -> None:
+    states = {run.tags["cell"]: run.tags.get("state", "running") for run in children}
+    expected = json.loads(store.read(parent, "cells.json") or "[]")
+    holes = [f"{cell} ({states.get(cell, 'not begun')})" for cell in sorted({*expected, *states})]
+    holes = [hole for hole in holes if not hole.endswith(("(done)", "(failed)", "(pruned)"))]
+    if holes or not expected:
+        missing = ", ".join(holes) or "its list of cells"
+        raise StudyError(
+            f"study {parent.tags['study']} is incomplete, {len(holes)} of {len(expected)} cells missing: {missing}; "
+            "finish the study, or deliver what is still on disk with `vcppo track replay`"
+        )
+
+
+def _load(store: MlflowStore, run: Run, pretrainings: Mapping[str, Pretraining]) -> CellRun:
+    pretraining = pretrainings.get(json.loads(run.tags["stages"]).get("value-pretraining", ""))
+    return CellRun(run, curves_of(store.points(run, run.metrics)), pretraining)
+
+
+def _load_pretraining(store: MlflowStore, run: Run) -> Pretraining:
+    names = [name for name in run.metrics if name.startswith("pretrain/")]
+    tables = {name: store.tables(run, name) for name in ("critic_by_position", "critic_calibration")}
+    return Pretraining(curves_of(store.points(run, names)), tables)
+
+
+def _critic_table(
+    store: MlflowStore, study: str, cells: list[CellRun], name: str, columns: Sequence[str]
+) -> tuple[Sequence[str], Iterable[Row]]:
+    """A table of value pretraining and RL, all steps of all cells."""
+    rows: list[Row] = []
+    for cell in cells:
+        if cell.pretraining is not None:
+            all_steps = cell.pretraining.tables[name]
+            within = {step: table for step, table in all_steps.items() if step <= cell.pretrain_steps}
+            rows += table_rows(study, cell, "value-pretraining", within, columns)
+        rows += table_rows(study, cell, "rl", store.tables(cell.run, name), columns)
+    others = [column for column in PROVENANCE if column not in columns]
+    return ("study", "arm", "seed", "stage", "step", *columns, *others), rows
+
+
+def _order(run: Run) -> tuple[str, int, str]:
+    return run.tags["arm"], int(run.tags["seed"]), run.tags["cell"]
+
+
+def _in_order(by_step: Mapping[int, float]) -> list[float]:
+    return [value for _, value in sorted(by_step.items())]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

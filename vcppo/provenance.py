@@ -1,0 +1,71 @@
+"""Where a number was made: commit, versions, hardware."""
+
+import functools
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "optuna", "mlflow", "vcppo")
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """Commit and whether the tree differed from it, versions, hardware; JSON, taken once a process.
+
+    Imports none of the packages it names, and says "unknown" or null where there is nothing to ask.
+    """
+    commit, dirty = git_state(Path(__file__).resolve().parent)
+    return {"commit": commit, "dirty": dirty, "versions": versions(), "hardware": hardware()}
+
+
+def git_state(folder: Path) -> tuple[str, bool | None]:
+    """12 digits of the commit and whether tracked files differ from it; ("unknown", None) outside a repository."""
+    commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return (commit, bool(changes)) if commit is not None and changes is not None else ("unknown", None)
+
+
+def versions() -> dict[str, str | None]:
+    """Versions as installed, null for what is not."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory; the GPU only if the process has torch loaded, since asking would load it."""
+    torch = sys.modules.get("torch")
+    has_gpu = torch is not None and torch.cuda.is_available()
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch is not None and has_gpu else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, no commit yet
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
