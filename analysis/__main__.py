@@ -108,15 +108,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis", description="Redraw every figure and table.")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with <study>/*.csv (results)")
     parser.add_argument("--out", type=Path, help="where figures go (RESULTS/figures)")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but what is wrong with a file")
     asked = parser.parse_args(arguments)
     try:
-        redraw(
-            read_results(asked.results), asked.out or asked.results / "figures", lambda line: print(line, flush=True)
-        )
+        redraw(read_results(asked.results), asked.out or asked.results / "figures", _hush if asked.quiet else _say)
     except BadResultsError as error:
         print(f"BadResultsError: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _hush(line: str) -> None:
+    pass
 
 
 if __name__ == "__main__":

@@ -147,13 +147,13 @@ def components(study: Study) -> Table:
     )
 
 
-def components_table(results_dir: Path, study: str = "components") -> str:
-    """The table of `components` for a terminal, from results_dir/<study>/*.csv.
+def components_table(folder: Path) -> str:
+    """The outcome of each arm of a study for a terminal, from its CSV files in `folder`, say results/components.
 
     Raises:
         BadResultsError: the study was not exported there, or a file of it is not as it should be.
     """
-    return terminal(components(read_study(results_dir / study)))
+    return terminal(components(read_study(folder)))
 
 
 def terminal(table: Table) -> str:

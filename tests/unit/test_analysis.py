@@ -334,6 +334,16 @@ def test_a_folder_or_table_that_is_none_is_refused(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
+def test_quiet_draws_as_much_and_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis.style, "render", lambda figure: {})
+    write_study(tmp_path, "mine", ["a"], seeds=1, steps=1, problems=2)
+    assert main(["--results", str(tmp_path), "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "figures" / "mine.md").exists()
+
+
 def test_unfinished_runs_enter_no_frame_but_runs(tmp_path: Path) -> None:
     study = read_study(write_study(tmp_path, "s", ["ppo"], seeds=2, steps=2, lost={("ppo", 0): "failed"}))
     assert len(study.runs) == 2
@@ -560,7 +570,7 @@ def test_table_4_joins_measured_and_published_by_the_value_of_lambda() -> None:
 def test_markdown_latex_and_terminal_say_the_same(tmp_path: Path) -> None:
     write_study(tmp_path, "components", ["ppo", "vcppo"], seeds=2, steps=3, problems=4)
     table = tables.components(read_study(tmp_path / "components"))
-    plain = tables.components_table(tmp_path)
+    plain = tables.components_table(tmp_path / "components")
     latex = tables.render(table)["tex"].decode()
     for cell in table.shown.to_numpy().ravel():
         assert cell in plain
