@@ -51,16 +51,16 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     has_critic = settings.advantage.estimator == "gae"
     starts_from_reward_model = has_critic and settings.critic.init == "reward-model"
     pretrains = has_critic and settings.pretrain.steps != 0
-    address("cold-start", ["base_seed", "task", "model", "cold_start"], [])
+    address("cold-start", ["base_seed", "task", "model", "cold_start", "micro_batch_tokens"], [])
     if starts_from_reward_model:
-        address("reward-model", ["base_seed", "task", "reward", "reward_model"], ["cold-start"])
+        address("reward-model", ["base_seed", "task", "reward", "reward_model", "micro_batch_tokens"], ["cold-start"])
     if pretrains:
         pooled = ["seed", "task", "rollout", "reward"]
         address("answers", pooled, ["cold-start"])
         found["answers"].settings["pool"] = [settings.pretrain.pool, settings.pretrain.held_out]
         address(
             "value-pretraining",
-            ["seed", "task", "rollout", "reward", "pretrain"],
+            ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
             ["cold-start", "reward-model", "answers"],
             without={"pretrain": {"steps", "patience", "tolerance"}},
         )
@@ -70,7 +70,11 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
             "gamma": settings.gae.gamma,
         }
     names = ["seed", "task", "rollout", "reward", "steps", "gae", "advantage", "kl", "policy", "critic", "guard"]
-    address("rl", [*names, "evaluation", "record"], ["cold-start", "reward-model", "value-pretraining"])
+    address(
+        "rl",
+        [*names, "evaluation", "record", "micro_batch_tokens"],
+        ["cold-start", "reward-model", "value-pretraining"],
+    )
     if pretrains:
         chosen = {k: everything["pretrain"][k] for k in ("steps", "patience", "tolerance", "max_steps")}
         found["rl"].settings["pretrained"] = chosen

@@ -38,5 +38,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable state ({type(error).__name__}); delete it to begin the stage anew") from None
+        raise CheckpointError(
+            f"{path}: not a readable state ({type(error).__name__}); delete it to begin the stage anew"
+        ) from None
     return state

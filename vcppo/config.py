@@ -4,6 +4,8 @@ import difflib
 import hashlib
 import json
 import tomllib
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -43,6 +45,9 @@ class ModelSettings(Settings):
     layers: int = Field(2, ge=1, description="decoder layers")
     heads: int = Field(4, ge=1, description="attention heads")
     kv_heads: int = Field(4, ge=1, description="key/value heads, a divisor of heads")
+    initializer_range: float = Field(
+        0.1, gt=0, description="standard deviation of fresh weights; 0.02 starts slowly here"
+    )
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
@@ -78,9 +83,10 @@ class ColdStartSettings(OptimiserSettings):
 class RewardModelSettings(OptimiserSettings):
     """Bradley-Terry on (correct, incorrect) answers, scored at the last token only."""
 
-    learning_rate: float = Field(5e-4, gt=0, description="peak")
-    steps: int = Field(60, ge=1, description="updates")
-    pairs: int = Field(32, ge=1, description="(correct, incorrect) pairs an update")
+    learning_rate: float = Field(1e-3, gt=0, description="peak")
+    steps: int = Field(100, ge=1, description="updates")
+    centering: float = Field(0.01, ge=0, description="weight of the squared sum of a pair's scores; 0 leaves it free")
+    pairs: int = Field(16, ge=1, description="(correct, incorrect) pairs an update")
     answers: int = Field(4096, ge=2, description="answers sampled from the cold-start policy to make pairs of")
 
 
@@ -167,7 +173,9 @@ class CriticSettings(OptimiserSettings):
     learning_rate: float = Field(2e-4, gt=0, description="peak; papers keep it at twice the actor's")
     updates_per_policy_update: int = Field(1, ge=1, description="critic updates for each policy update")
     policy_starts_after: int = Field(0, ge=0, description="iterations, exactly so many, that train the critic only")
-    value_loss: Literal["mse", "clipped"] = Field("mse", description="plain squared error, or clipped around old values")
+    value_loss: Literal["mse", "clipped"] = Field(
+        "mse", description="plain squared error, or clipped around old values"
+    )
     value_clip_range: float = Field(0.5, gt=0, description="range of the clipped value loss")
     aggregation: Aggregation = Field("token-mean", description="the critic's own, whatever the actor's is")
 
@@ -205,7 +213,9 @@ class RunSettings(Settings):
     seed: int = Field(0, ge=0, description="of value pretraining and RL: problems drawn, tokens sampled, shuffles")
     base_seed: int = Field(0, ge=0, description="of cold start and reward model, shared by the seeds of a study")
     steps: int = Field(60, ge=1, description="RL iterations")
-    micro_batch_tokens: int = Field(16384, ge=1, description="tokens in memory at once in a forward pass")
+    micro_batch_tokens: int = Field(
+        2048, ge=1, description="cells of a forward pass, padding included; fewer pad less, more keep a GPU busy"
+    )
     task: TaskSettings = TaskSettings()
     model: ModelSettings = ModelSettings()
     cold_start: ColdStartSettings = ColdStartSettings()
@@ -271,13 +281,33 @@ def known_names(model: type[BaseModel] = RunSettings, prefix: str = "") -> list[
     return names
 
 
+def setting_type(name: str) -> tuple[Any, ...]:
+    """The types a setting may have, literals as they are: `pretrain.steps` is (int, Literal["converge"])."""
+    model: type[BaseModel] = RunSettings
+    *sections, leaf = name.split(".")
+    for section in sections:
+        model = typing.cast(type[BaseModel], model.model_fields[section].annotation)
+    kind = model.model_fields[leaf].annotation
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+def may_be_none(name: str) -> bool:
+    """Whether a setting has the value None, which text calls `none`."""
+    return types.NoneType in setting_type(name)
+
+
 def nest(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """{"gae.lambda_actor": 1} to {"gae": {"lambda_actor": 1}}."""
+    """{"gae.lambda_actor": 1} to {"gae": {"lambda_actor": 1}}; "none" is None where the setting may be None.
+
+    Raises:
+        ConfigError: a name is no setting.
+    """
     tree: dict[str, Any] = {}
-    known = known_names()
-    for name, value in dotted.items():
+    known = set(known_names())
+    for name, given in dotted.items():
         if name not in known:
             raise ConfigError(f"{name} (from {source}): no such setting{_suggestion(name)}")
+        value = None if given == "none" and may_be_none(name) else given
         *sections, leaf = name.split(".")
         branch = tree
         for section in sections:
@@ -287,7 +317,7 @@ def nest(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`key=value` with a TOML value; a bare word is a string, `none` is no value.
+    """`key=value` with a TOML value; a bare word is a string.
 
     >>> parse_assignment("gae.lambda_actor=0.99")
     ('gae.lambda_actor', 0.99)
@@ -298,8 +328,6 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not equals or not name.strip():
         raise ConfigError(f"--set {text}: expected key=value, for example --set gae.lambda_actor=0.99")
     raw = raw.strip()
-    if raw.lower() == "none":
-        return name.strip(), None
     try:
         return name.strip(), tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -373,12 +401,14 @@ def _explain(detail: Any, layers: list[tuple[str, dict[str, Any]]]) -> str:
     while len(location) > 1 and ".".join(location) not in known and detail["type"] != "extra_forbidden":
         location.pop()  # pydantic appends the union's member
     name = ".".join(location)
-    source = next((source for source, tree in reversed(layers) if _holds(tree, location)), "the combination of settings")
+    source = next(
+        (source for source, tree in reversed(layers) if _holds(tree, location)), "the combination of settings"
+    )
     if detail["type"] == "extra_forbidden":
         return f"{name} (from {source}): no such setting{_suggestion(name)}"
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
-        return message
+        return str(message)
     return f"{name} = {detail['input']!r} (from {source}): {message[0].lower()}{message[1:]}"
 
 

@@ -24,7 +24,9 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
-def new_policy(settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, *, max_length: int, seed: int) -> PreTrainedModel:
+def new_policy(
+    settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, *, max_length: int, seed: int
+) -> PreTrainedModel:
     """A causal language model with random weights that depend on `seed` alone."""
     config = AutoConfig.for_model(
         settings.architecture,
@@ -36,6 +38,7 @@ def new_policy(settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, *, m
         num_key_value_heads=settings.kv_heads,
         head_dim=settings.hidden_size // settings.heads,
         max_position_embeddings=max_length,
+        initializer_range=settings.initializer_range,
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -76,11 +79,14 @@ def value_head(critic: PreTrainedModel) -> torch.nn.Linear:
         head = getattr(critic, name, None)
         if isinstance(head, torch.nn.Linear) and head.out_features == 1:
             return head
-    raise CheckpointError(f"{type(critic).__name__}: no head with one output, expected a token classifier with one label")
+    raise CheckpointError(
+        f"{type(critic).__name__}: no head with one output, expected a token classifier with one label"
+    )
 
 
 def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
     """The fast tokenizer that was saved with a policy."""
+    _check_folder(path)
     try:
         return AutoTokenizer.from_pretrained(str(path))
     except (OSError, ValueError) as error:
@@ -94,7 +100,8 @@ def response_logits(policy: PreTrainedModel, batch: RolloutBatch, temperature: f
     """
     hidden = policy.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     logits = policy.get_output_embeddings()(_before_each_token(hidden, batch)[batch.response_mask])
-    return logits.float() / temperature
+    scaled: Tensor = logits.float() / temperature
+    return scaled
 
 
 def response_logprobs(logits: Tensor, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
@@ -116,7 +123,8 @@ def last_token_values(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
     """[B] float32: the value read from each answer's last token, where a reward model scores."""
     values = critic(input_ids=batch.input_ids, use_cache=False).logits[..., 0].float()
     last = batch.prompt_lengths + batch.lengths - 1
-    return values.gather(1, last[:, None])[:, 0]
+    scores: Tensor = values.gather(1, last[:, None])[:, 0]
+    return scores
 
 
 def _before_each_token(x: Tensor, batch: RolloutBatch) -> Tensor:
@@ -127,7 +135,15 @@ def _before_each_token(x: Tensor, batch: RolloutBatch) -> Tensor:
     return x[rows, columns]
 
 
+def _check_folder(path: Path | str) -> None:
+    """A Path, or a string that can only be one, must exist; anything else may be a hub's name."""
+    local = isinstance(path, Path) or str(path).startswith((".", "/", "~"))
+    if local and not (Path(path) / "config.json").exists():
+        raise CheckpointError(f"{path}: no config.json there, expected a folder in transformers format")
+
+
 def _load(kind: Any, path: Path | str, what: str, **options: Any) -> PreTrainedModel:
+    _check_folder(path)
     try:
         config = AutoConfig.from_pretrained(str(path))
         config.update(options)

@@ -3,17 +3,15 @@
 import difflib
 import itertools
 import re
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 import vcppo
-from vcppo.config import RunSettings, Settings, build_settings, digest, known_names, nest, read_toml
+from vcppo.config import RunSettings, Settings, build_settings, digest, known_names, may_be_none, nest, read_toml
 from vcppo.errors import ConfigError
 
 Scalar = bool | int | float | str | None
@@ -179,7 +177,7 @@ class Study(Settings):
         for name, tree in _dotted(self.search.space, stop=set(Dimension.model_fields)).items():
             where = f"study {self.name}, [search.space] {name}"
             dimension = _parse(Dimension, tree if isinstance(tree, dict) else {"choices": tree}, where)
-            if dimension.choices is not None and name in known and _may_be_none(name):
+            if dimension.choices is not None and name in known and may_be_none(name):
                 choices = tuple(None if choice == "none" else choice for choice in dimension.choices)
                 dimension = dimension.model_copy(update={"choices": choices})
             space[name] = dimension
@@ -271,16 +269,6 @@ def parse_study(tree: Mapping[str, Any], source: str) -> Study:
     return _parse(Study, tree, source).validate_all()
 
 
-def setting_type(name: str) -> tuple[Any, ...]:
-    """The types a setting may have, literals as they are: `pretrain.steps` is (int, Literal["converge"])."""
-    model: type[BaseModel] = RunSettings
-    *sections, leaf = name.split(".")
-    for section in sections:
-        model = typing.cast(type[BaseModel], model.model_fields[section].annotation)
-    kind = model.model_fields[leaf].annotation
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-
-
 def _parse(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:
     try:
         return model.model_validate(tree)
@@ -313,16 +301,10 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = N
 
 
 def _layer(source: str, dotted: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Dotted settings as a layer of `build_settings`; "none" is no value, for a setting that may have none."""
+    """Dotted settings as a layer of `build_settings`, less those that are the study's own to set."""
     for name in OWNED_BY_THE_STUDY.keys() & dotted.keys():
         raise ConfigError(f"{name} (from {source}): a study sets it by {OWNED_BY_THE_STUDY[name]}")
-    known = set(known_names())
-    absent = {name for name, value in dotted.items() if value == "none" and name in known and _may_be_none(name)}
-    return source, nest({name: None if name in absent else value for name, value in dotted.items()}, source)
-
-
-def _may_be_none(name: str) -> bool:
-    return types.NoneType in setting_type(name)
+    return source, nest(dotted, source)
 
 
 def _values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ gated feed-forward, with or without biases and with or without norms on queries 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ GROWTH = 64  # columns the cache starts with beyond the prompt; it doubles when 
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer's weights. `project` holds queries, keys, values, then queries and keys rotated by 90 degrees."""
+    """One decoder layer's weights; `project` makes queries, keys, values, then queries and keys turned by 90 degrees."""
 
     norm_in: Tensor
     project: Tensor
@@ -35,13 +36,13 @@ class Layer:
 
 
 class Decoder:
-    """Holds a copy of the weights and the state of one batch; `start`, then `step` token by token."""
+    """Holds views or fused copies of the weights, to be made anew when they change, and the state of one batch; `start`, then `step` token by token."""
 
     def __init__(self, policy: PreTrainedModel) -> None:
         config = policy.config
         if config.model_type not in FAMILIES:
             raise CheckpointError(
-                f"{config.model_type}: the torch engine decodes {', '.join(FAMILIES)}; use another engine for this model"
+                f"{config.model_type}: the torch engine decodes {', '.join(FAMILIES)}; this model needs another"
             )
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
@@ -137,7 +138,9 @@ class Decoder:
         columns = torch.arange(end, device=self.device)
         causal = columns[None, :] <= torch.arange(start, end, device=self.device)[:, None]
         seen = columns[None, None, :] >= self._padding[:, None, None]
-        itself = columns[None, :] == torch.arange(start, end, device=self.device)[:, None]  # padding sees itself: no NaN
+        itself = (
+            columns[None, :] == torch.arange(start, end, device=self.device)[:, None]
+        )  # padding sees itself: no NaN
         return ((causal[None] & seen) | itself[None])[:, None]
 
     def _positions(self, start: int, end: int) -> tuple[Tensor, Tensor]:
@@ -157,7 +160,7 @@ class Decoder:
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(x, (x.shape[-1],), weight, self.epsilon)
 
-    def _read_layer(self, layer: torch.nn.Module) -> Layer:
+    def _read_layer(self, layer: Any) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         normed = hasattr(attention, "q_norm")

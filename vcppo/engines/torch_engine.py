@@ -79,4 +79,3 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor
     point = uniforms * cumulative[:, -1]
     chosen = (cumulative <= point[:, None]).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
     return chosen, all_logprobs.gather(1, chosen[:, None])[:, 0]
-

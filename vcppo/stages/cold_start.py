@@ -17,6 +17,7 @@ from vcppo.tasks.base import Task
 
 CHECKPOINT_EVERY = 50
 LOG_EVERY = 10
+DEMONSTRATIONS_AT_ONCE = 16
 
 
 def cold_start(context: StageContext) -> dict[str, float]:
@@ -78,14 +79,12 @@ def draw(
     """Demonstrations of `batch_tokens` tokens or just over: (token ids of each, where each one's answer starts)."""
     sequences: list[Tensor] = []
     starts: list[int] = []
-    tokens = 0
-    while tokens < batch_tokens:
-        for demonstration in task.demonstrations(16, rng):
-            prompt = tokenizer(demonstration.prompt)["input_ids"]
-            response = tokenizer(demonstration.response)["input_ids"]
-            sequences.append(torch.tensor(prompt + response))
-            starts.append(len(prompt))
-            tokens += len(prompt) + len(response)
+    while sum(map(len, sequences)) < batch_tokens:
+        drawn = task.demonstrations(DEMONSTRATIONS_AT_ONCE, rng)
+        prompts = tokenizer([demonstration.prompt for demonstration in drawn])["input_ids"]
+        responses = tokenizer([demonstration.response for demonstration in drawn])["input_ids"]
+        sequences += [torch.tensor(prompt + response) for prompt, response in zip(prompts, responses, strict=True)]
+        starts += map(len, prompts)
     return sequences, starts
 
 

@@ -1,19 +1,22 @@
 """Stage 5, evaluation: fixed held-out problems, several answers each, avg@k and the unbiased pass@k."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vcppo import models
-from vcppo.config import EvaluationSettings, RewardSettings
+from vcppo.config import EvaluationSettings, RewardSettings, RunSettings
 from vcppo.engines.base import Engine, Sampling
 from vcppo.engines.torch_engine import TorchEngine
-from vcppo.maths.statistics import avg_at_k, pass_at_k
+from vcppo.maths.statistics import avg_at_k, bootstrap_interval, pass_at_k
+from vcppo.provenance import provenance
 from vcppo.seeding import seed_for
 from vcppo.stages.context import StageContext
 from vcppo.stages.sampling import roll_out
-from vcppo.tasks.base import Task
+from vcppo.tasks import Task, make_task
 from vcppo.types import Verdict
 
 PROMPTS_AT_ONCE = 32
@@ -103,3 +106,54 @@ def evaluation(context: StageContext) -> dict[str, float]:
     journal.metrics(context.settings.steps, metrics)
     journal.table("problems", context.settings.steps, results.table())
     return metrics
+
+
+@dataclass(frozen=True)
+class CheckpointEvaluation:
+    """A checkpoint's results with the settings that repeat them."""
+
+    checkpoint: Path
+    task: str
+    settings: EvaluationSettings
+    results: ProblemResults
+
+    def lines(self) -> list[str]:
+        """For people: each number with its 95 % bootstrap interval over problems."""
+        k, correct = self.results.samples, np.array(self.results.correct)
+        rows = [(f"avg@{k}", avg_at_k(correct, k)), (f"pass@{k}", pass_at_k(correct, k, k))]
+        rows.append(("length (tokens)", np.array(self.results.length_tokens)))
+        unreadable = sum(self.results.unreadable) / (k * len(correct))
+        lines = [f"{self.checkpoint} on {self.task}: {len(correct)} problems, {k} answers each"]
+        for name, by_problem in rows:
+            interval = bootstrap_interval(by_problem, np.mean, rng=np.random.default_rng(0))
+            lines.append(f"{name:16} {np.mean(by_problem):8.3f}   [{interval.low:.3f}, {interval.high:.3f}]")
+        return [*lines, f"{'unreadable':16} {unreadable:8.3f}"]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything needed to repeat it, and the counts by problem."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "task": self.task,
+            "evaluation": self.settings.model_dump(),
+            "provenance": provenance(),
+            **asdict(self.results),
+        }
+
+
+def evaluate_checkpoint(checkpoint: Path, settings: RunSettings, samples: int) -> CheckpointEvaluation:
+    """Evaluate any policy in transformers format on the task of the settings.
+
+    Raises:
+        CheckpointError: no such policy or tokenizer, or the engine cannot decode it.
+    """
+    task = make_task(settings.task)
+    tokenizer = models.load_tokenizer(checkpoint)
+    results = evaluate(
+        TorchEngine(models.load_policy(checkpoint)),
+        task=task,
+        tokenizer=tokenizer,
+        settings=settings.evaluation,
+        samples=samples,
+        max_tokens=settings.rollout.max_tokens,
+    )
+    return CheckpointEvaluation(checkpoint, task.name, settings.evaluation, results)

@@ -74,18 +74,20 @@ def is_complete(stage: str, context: StageContext) -> bool:
     return context.folder.result is not None
 
 
-def run_cell(cell: Path, out: Path) -> dict[str, float]:
-    """Run the settings in a cell's folder to the end; its `cell.json` tells the stages as they come."""
+def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, float]:
+    """Run the settings in a cell's folder up to a stage; its `cell.json` tells the stages as they come.
+
+    Returns:
+        What the last stage reported; of a whole run also what its RL stage is judged by.
+    """
     folder = CellFolder(cell)
-    settings = load_settings(cell / "settings.json")
-    stages: list[dict[str, object]] = []
 
     def on_stage(stage: str, address: str, ran: bool) -> None:
-        stages.append({"stage": stage, "address": address, "ran": ran})
-        folder.update(stages=list(stages))
+        folder.add_stage(stage, address, ran=ran)
 
-    uses = run_stages(settings, out, on_stage=on_stage)
-    return {**summary(uses["rl"].folder), **(uses["evaluation"].folder.result or {})}
+    uses = run_stages(load_settings(cell / "settings.json"), out, until=until, on_stage=on_stage)
+    last = uses[until].folder.result or {}
+    return {**summary(uses["rl"].folder), **last} if "rl" in uses else last
 
 
 def summary(rl_folder: StageFolder) -> dict[str, float]:

@@ -2,6 +2,9 @@
 
 Nothing asks it about unfinished answers, so what it says of them is an accident. PPO that takes it for a critic asks
 exactly that (arXiv:2503.01491, section 3.1).
+
+Bradley-Terry leaves the scores' origin free. A small penalty on the square of a pair's sum fixes it
+(arXiv:2312.09244): right and wrong answers score about the same distance above and below 0.
 """
 
 import torch
@@ -9,13 +12,13 @@ from torch.nn import functional
 
 from vcppo import models
 from vcppo.checkpoint import load_state, save_model, save_state
+from vcppo.engines.base import Sampling
 from vcppo.engines.torch_engine import TorchEngine
 from vcppo.errors import TrainingError
 from vcppo.optimiser import Optimiser
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
 from vcppo.stages.sampling import collate, micro_batches, roll_out
-from vcppo.engines.base import Sampling
 from vcppo.types import RolloutBatch
 
 ANSWERS_PER_PROMPT = 16
@@ -31,8 +34,8 @@ def reward_model(context: StageContext) -> dict[str, float]:
     correct, incorrect = pair_pools(batch)
     if not correct:
         raise TrainingError(
-            f"reward model: none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one to "
-            "the same prompt; raise reward_model.answers or make the task easier"
+            f"reward model: none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one "
+            "to the same prompt; raise reward_model.answers or make the task easier"
         )
     model = models.load_critic(context.first_policy, head_seed=seed_for(settings.base_seed, "reward-model", "head"))
     model.train()
@@ -67,9 +70,10 @@ def reward_model(context: StageContext) -> dict[str, float]:
             with torch.no_grad():
                 scores[rows] = models.last_token_values(model, pairs.take(rows))
         margins = scores[: chosen.pairs] - scores[chosen.pairs :]
-        # d(-log sigmoid(margin)) / d(score), so that micro-batches can be differentiated one at a time
-        pull = -torch.sigmoid(-margins) / chosen.pairs
-        slopes = torch.cat([pull, -pull])
+        sums = scores[: chosen.pairs] + scores[chosen.pairs :]
+        # d(-log sigmoid(margin) + centering * sum^2) / d(score): micro-batches are differentiated one at a time
+        pull, centre = -torch.sigmoid(-margins) / chosen.pairs, 2.0 * chosen.centering * sums / chosen.pairs
+        slopes = torch.cat([centre + pull, centre - pull])
         for rows in micro_batches(pairs.prompt_lengths + pairs.lengths, settings.micro_batch_tokens):
             (models.last_token_values(model, pairs.take(rows)) * slopes[rows]).sum().backward()
         norm = optimiser.step()
@@ -78,6 +82,8 @@ def reward_model(context: StageContext) -> dict[str, float]:
             {
                 "reward_model/loss": float(-functional.logsigmoid(margins).mean()),
                 "reward_model/pair_accuracy": float((margins > 0).float().mean()),
+                "reward_model/margin": float(margins.mean()),
+                "reward_model/centre": float(sums.mean()) / 2.0,
                 "reward_model/grad_norm": norm,
             },
         )
@@ -100,7 +106,8 @@ def _sample_answers(context: StageContext) -> RolloutBatch:
     """Answers of the cold-start policy, several a prompt; temperature 1."""
     settings = context.settings
     prompts = context.task.training_prompts(
-        max(settings.reward_model.answers // ANSWERS_PER_PROMPT, 1), rng_for(settings.base_seed, "reward-model", "prompts")
+        max(settings.reward_model.answers // ANSWERS_PER_PROMPT, 1),
+        rng_for(settings.base_seed, "reward-model", "prompts"),
     )
     engine = TorchEngine(context.load_first_policy())
     rollouts = []

@@ -3,6 +3,8 @@
 import math
 import time
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -59,9 +61,7 @@ class Trainer:
         values = None if self.critic is None else read_values(self.critic, batch, limit)
         reference = None
         if self.reference is not None:
-            reference = read_logprobs(
-                self.reference, batch, temperature=settings.rollout.temperature, max_tokens=limit
-            )
+            reference = read_logprobs(self.reference, batch, temperature=settings.rollout.temperature, max_tokens=limit)
         estimates = estimate(batch, values, reference, self._final_values(batch), settings)
         scored = time.perf_counter()
         policy_updates, critic_updates = self._update(batch, values, reference, estimates)
@@ -113,7 +113,9 @@ class Trainer:
         policy_updates: list[PolicyUpdate] = []
         critic_updates: list[CriticUpdate] = []
         for epoch in range(settings.policy.epochs):
-            order = torch.randperm(len(batch.scores), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch))
+            order = torch.randperm(
+                len(batch.scores), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch)
+            )
             for rows in order.chunk(settings.policy.minibatches):
                 part = batch.take(rows)
                 width = part.response_mask.shape[1]
@@ -151,9 +153,9 @@ class Trainer:
                     )
         return policy_updates, critic_updates
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """All that resuming needs."""
-        state: dict[str, object] = {
+        state: dict[str, Any] = {
             "step": self.step,
             "policy": self.policy.state_dict(),
             "policy_optimiser": self.policy_optimiser.state_dict(),
@@ -163,7 +165,7 @@ class Trainer:
             state |= {"critic": self.critic.state_dict(), "critic_optimiser": self.critic_optimiser.state_dict()}
         return state
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.step = state["step"]
         self.policy.load_state_dict(state["policy"])
@@ -281,6 +283,6 @@ def _mean(numbers: list[float]) -> float:
     return math.fsum(numbers) / len(numbers)
 
 
-def _last_good(state_path: object) -> str:
+def _last_good(state_path: Path) -> str:
     state = load_state(state_path)
     return f"the last good state is iteration {state['step']}" if state else "no state was saved yet"

@@ -28,11 +28,12 @@ def roll_out(
     seed: int,
 ) -> list[Rollout]:
     """One verified answer a prompt, in order; repeat a prompt to sample it more often."""
-    encoded = [tuple(tokenizer(prompt.text)["input_ids"]) for prompt in prompts]
+    encoded = [tuple(ids) for ids in tokenizer([prompt.text for prompt in prompts])["input_ids"]]
     worth = {Verdict.CORRECT: reward.correct, Verdict.WRONG: reward.wrong, Verdict.UNREADABLE: reward.unreadable}
+    generations = engine.generate(encoded, sampling, seed=seed)
+    texts = tokenizer.batch_decode([generation.tokens for generation in generations], skip_special_tokens=True)
     rollouts = []
-    for prompt, ids, generation in zip(prompts, encoded, engine.generate(encoded, sampling, seed=seed), strict=True):
-        text = tokenizer.decode(generation.tokens, skip_special_tokens=True)
+    for prompt, ids, generation, text in zip(prompts, encoded, generations, texts, strict=True):
         verdict = task.verify(text, prompt)
         rollouts.append(Rollout(prompt, ids, generation, text, verdict, worth[verdict]))
     return rollouts

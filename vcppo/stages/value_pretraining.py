@@ -1,4 +1,4 @@
-"""Stage 3, value pretraining: the critic learns Monte-Carlo returns of the fixed policy (arXiv:2503.01491, section 4.1).
+"""Stage 3, value pretraining: Monte-Carlo returns of the fixed policy (arXiv:2503.01491, section 4.1).
 
 The stage can be extended: a run that asks for 40 updates takes the checkpoint at 40 of a run that went to 80, and one
 that asks for more goes on where the last one stopped. `converge` stops once held-out loss and explained variance have

@@ -1,0 +1,65 @@
+"""Sessions for developers: `nox` runs lint, types and tests; the others by name, `nox -s bench`."""
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "venv"
+CONSTRAINED = ("--constraint", "constraints.txt")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+
+
+def _install(session: nox.Session) -> None:
+    session.install(*CONSTRAINED, "--editable", ".[dev]")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and imports."""
+    session.install(*CONSTRAINED, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict over vcppo and analysis."""
+    _install(session)
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything `make test` runs."""
+    _install(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def fast(session: nox.Session) -> None:
+    """Tests without the end-to-end tier."""
+    _install(session)
+    session.run("pytest", "-m", "not e2e", *session.posargs)
+
+
+@nox.session
+def golden(session: nox.Session) -> None:
+    """Recompute the golden values with verl and compare them with the stored ones."""
+    session.install("torch==2.13.0", "numpy==2.4.6")
+    session.install("--no-deps", "verl==0.9.1")
+    session.install("-r", "tests/golden/requirements-verl.txt")
+    session.run("python", "tests/golden/make_verl_golden.py", "--check")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Every benchmark, one thread, ratios against a named peer or limit."""
+    _install(session)
+    for name in ("gae", "generator", "iteration", "cache", "tracking"):
+        session.run("python", f"bench/bench_{name}.py", env=ONE_THREAD)
+
+
+@nox.session
+def figures(session: nox.Session) -> None:
+    """Redraw figures and tables from results/."""
+    _install(session)
+    session.run("python", "-m", "analysis", "--results", "results", "--out", "results/figures")

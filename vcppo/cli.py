@@ -1,0 +1,324 @@
+"""The command `vcppo`. Each command builds settings and calls one function; what is heavy is imported inside."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vcppo import __version__
+from vcppo.config import RunSettings, load_settings
+from vcppo.errors import ConfigError, VcppoError
+
+# Spinning threads of two workers on two cores are 10 to 30 times slower than sleeping ones; read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+Command = Callable[..., Any]
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file of settings, or the settings.json of an earlier run."
+)
+set_option = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One setting, for example gae.lambda_actor=0.99; repeat.",
+)
+out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Where results go.",
+)
+tracking_option = click.option(
+    "--tracking-uri",
+    metavar="URI",
+    help="MLflow server or database. [default: $MLFLOW_TRACKING_URI, else OUT/mlflow.db]",
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the settings and the estimated cost, run nothing.")
+
+
+class OneLineErrors(click.Group):
+    """The user's mistake is one line and exit code 2; ours is a traceback and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except VcppoError as error:
+            click.echo(f"{type(error).__name__}: {' '.join(str(error).split())}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="vcppo")
+def main() -> None:
+    """Value-Calibrated PPO (arXiv 2503.01491), every part switchable and compared with its alternatives.
+
+    \b
+    A first look, on a laptop:
+      vcppo sweep components --workers 2        run the component study, ten minutes on two cores
+      mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
+      make figures RESULTS=runs/results         draw its figures and tables
+
+    \b
+    One run, step by step (each step takes what the last one left in the cache):
+      vcppo cold-start, vcppo reward-model, vcppo pretrain-value, vcppo train, vcppo evaluate CHECKPOINT
+
+    `vcppo settings` lists every setting with its default. A run with the same settings is never computed twice.
+    """
+
+
+def run_options(command: Command) -> Command:
+    """The options of every command that runs stages."""
+    for option in (dry_run_option, tracking_option, out_option, set_option, config_option):
+        command = option(command)
+    return command
+
+
+@main.command("train")
+@run_options
+def train(
+    config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    """Run every stage: cold start, reward model, value pretraining, RL, evaluation.
+
+    \b
+    vcppo train                                                       VC-PPO with its defaults
+    vcppo train --set pretrain.steps=0 --set gae.lambda_critic=0.95   the PPO that collapses
+    vcppo train --config runs/studies/train/cells/NAME/settings.json  an earlier run once more, to the bit
+
+    Ctrl-C or a crash loses at most the steps since the last checkpoint: the same command goes on from there.
+    """
+    _run_one("train", "evaluation", load_settings(config, assignments), out, tracking_uri, dry_run)
+
+
+@main.command("cold-start")
+@run_options
+def cold_start(
+    config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    """Make the policy that everything starts from, by supervised fine-tuning on the task's demonstrations."""
+    _run_one("cold-start", "cold-start", load_settings(config, assignments), out, tracking_uri, dry_run)
+
+
+@main.command("reward-model")
+@run_options
+def reward_model(
+    config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    """Make the reward model: Bradley-Terry on right and wrong answers, scored at the last token only."""
+    _run_one("reward-model", "reward-model", load_settings(config, assignments), out, tracking_uri, dry_run)
+
+
+@main.command("pretrain-value")
+@run_options
+def pretrain_value(
+    config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    """Pretrain the critic on Monte-Carlo returns of the fixed policy.
+
+    \b
+    vcppo pretrain-value                           until held-out loss and explained variance have settled
+    vcppo pretrain-value --set pretrain.steps=50   exactly 50 updates
+    """
+    settings = load_settings(config, assignments)
+    if settings.pretrain.steps == 0:
+        raise ConfigError(
+            "pretrain.steps = 0 (from --set): nothing to pretrain; give a number of updates or `converge`"
+        )
+    _run_one("pretrain-value", "value-pretraining", settings, out, tracking_uri, dry_run)
+
+
+@main.command("evaluate")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--samples", type=click.IntRange(1), help="Answers a problem. [default: evaluation.samples]")
+@click.option("--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Write counts by problem here.")
+@config_option
+@set_option
+def evaluate(
+    checkpoint: Path, samples: int | None, report: Path | None, config: Path | None, assignments: tuple[str, ...]
+) -> None:
+    """Answer the held-out problems with any policy in transformers format; avg@k and pass@k with intervals.
+
+    CHECKPOINT is a folder with config.json, model.safetensors and a tokenizer, for example the policy/ folder of an
+    RL stage under runs/cache/rl. Intervals are 95 % bootstrap intervals over problems.
+    """
+    settings = load_settings(config, assignments)
+    from vcppo.stages.evaluation import evaluate_checkpoint
+
+    result = evaluate_checkpoint(checkpoint, settings, samples or settings.evaluation.samples)
+    for line in result.lines():
+        click.echo(line)
+    if report is not None:
+        from vcppo.cache import write_json
+
+        write_json(report, result.as_json())
+        click.echo(f"written to {report}")
+
+
+@main.command("sweep")
+@click.argument("study")
+@click.option("--workers", type=click.IntRange(1), help="Processes, one thread each. [default: the number of cores]")
+@click.option("--seeds", type=click.IntRange(1), help="How many. [default: the study's]")
+@click.option("--first-seed", type=click.IntRange(0), help="Seeds count up from here. [default: the study's]")
+@click.option("--storage", metavar="URL", help="Optuna storage. [default: a journal file in the study's folder]")
+@click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
+@click.option("--fresh", is_flag=True, help="Move the old study of this name aside; the cache of stages stays.")
+@run_options
+def sweep(
+    study: str,
+    workers: int | None,
+    seeds: int | None,
+    first_seed: int | None,
+    storage: str | None,
+    retry_failed: bool,
+    fresh: bool,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    out: Path,
+    tracking_uri: str | None,
+    dry_run: bool,
+) -> None:
+    """Run a study: ablations/STUDY.toml, or any TOML file of that form.
+
+    \b
+    vcppo sweep components --workers 2 --seeds 2
+    vcppo sweep lambda-grid --seeds 3 --dry-run
+    vcppo sweep my-study.toml --set steps=30
+
+    Stop it with Ctrl-C or kill it at any moment: the same command goes on. Every cell ends once; one that failed is
+    shown with its error and never scored. Stages that cells share are computed once.
+    """
+    from vcppo.commands import sweep_study
+
+    sys.exit(
+        sweep_study(
+            study,
+            workers=workers,
+            seeds=seeds,
+            first_seed=first_seed,
+            storage=storage,
+            retry_failed=retry_failed,
+            fresh=fresh,
+            config=config,
+            assignments=assignments,
+            out=out,
+            tracking_uri=tracking_uri,
+            dry_run=dry_run,
+        )
+    )
+
+
+@main.command("export")
+@click.argument("study")
+@click.option(
+    "--to", "destination", type=click.Path(path_type=Path, file_okay=False), help="Folder. [default: results/STUDY]"
+)
+@click.option("--allow-incomplete", is_flag=True, help="Export what is there of a study that has not ended.")
+@click.option("--all-metrics", is_flag=True, help="Timing and system metrics too.")
+@out_option
+@tracking_option
+def export(
+    study: str, destination: Path | None, allow_incomplete: bool, all_metrics: bool, out: Path, tracking_uri: str | None
+) -> None:
+    """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from."""
+    from vcppo.commands import export_study
+
+    for path in export_study(
+        study,
+        destination or Path("results") / study,
+        out=out,
+        tracking_uri=tracking_uri,
+        allow_incomplete=allow_incomplete,
+        all_metrics=all_metrics,
+    ):
+        click.echo(f"written: {path}")
+
+
+@main.group("track")
+def track() -> None:
+    """What MLflow was told, and what it has yet to hear."""
+
+
+@track.command("replay")
+@click.argument("studies", nargs=-1)
+@out_option
+@tracking_option
+def replay(studies: tuple[str, ...], out: Path, tracking_uri: str | None) -> None:
+    """Deliver to MLflow what it has not heard yet, for example after its server was away.
+
+    Without STUDIES, everything under OUT/studies. Nothing is delivered twice.
+    """
+    from vcppo.commands import replay_studies
+
+    for study, records in replay_studies(studies, out, tracking_uri):
+        click.echo(f"{study}: {records} records delivered")
+
+
+@main.command("figures")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="CSV files.",
+)
+@click.option(
+    "--to", "destination", type=click.Path(path_type=Path, file_okay=False), help="Folder. [default: RESULTS/figures]"
+)
+def figures(results: Path, destination: Path | None) -> None:
+    """Draw every figure and table from the CSV files in RESULTS; the same as `make figures`."""
+    import subprocess
+
+    command = [
+        sys.executable,
+        "-m",
+        "analysis",
+        "--results",
+        str(results),
+        "--out",
+        str(destination or results / "figures"),
+    ]
+    sys.exit(subprocess.call(command))
+
+
+@main.command("settings")
+@config_option
+@set_option
+def settings_command(config: Path | None, assignments: tuple[str, ...]) -> None:
+    """List every setting with its value and what it does."""
+    from vcppo.commands import describe_settings
+
+    click.echo(describe_settings(load_settings(config, assignments)))
+
+
+@main.command("doctor")
+@out_option
+def doctor(out: Path) -> None:
+    """Say what is installed, what is missing, and what would be slow."""
+    from vcppo.doctor import examine
+
+    findings = examine(out)
+    for finding in findings:
+        colour = {"good": "green", "slow": "yellow"}.get(finding.state, "red")
+        click.echo(f"{click.style(f'{finding.state:8}', fg=colour)} {finding.subject:14} {finding.words}")
+    bad = [f.subject for f in findings if f.state in ("missing", "wrong")]
+    click.echo(f"to mend: {', '.join(bad)}" if bad else "vcppo can run here")
+    sys.exit(2 if bad else 0)
+
+
+def _run_one(
+    command: str, until: str, settings: RunSettings, out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    from vcppo.commands import print_plan, run_one
+
+    if dry_run:
+        print_plan(settings, out, until=until)
+        return
+    sys.exit(run_one(command, settings, out, until=until, tracking_uri=tracking_uri))

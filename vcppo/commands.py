@@ -1,0 +1,258 @@
+"""What the commands do, once their text has become settings."""
+
+import typing
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from vcppo.config import RunSettings, build_settings, nest, parse_assignment, read_toml
+from vcppo.errors import StudyError
+from vcppo.estimate import StageCost, estimate_costs
+from vcppo.progress import ProgressView
+from vcppo.study import Study, load_study
+
+MINUTES_A_WORKER_STARTS = 0.2  # importing torch and transformers
+
+
+def run_one(command: str, settings: RunSettings, out: Path, *, until: str, tracking_uri: str | None) -> int:
+    """Run a single configuration in this process, recorded as a cell of the study named after the command.
+
+    Returns:
+        The exit code: 0 if it ended well, 2 if it failed, 130 after Ctrl-C.
+    """
+    from vcppo.cells import CellFolder, CellRecord, perform
+    from vcppo.process import locked
+    from vcppo.progress import following
+    from vcppo.tracking import Courier
+
+    name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
+    path = out / "studies" / command / "cells" / name
+    folder = CellFolder(path)
+    if not folder.exists():
+        CellFolder.create(path, CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed), settings)
+    courier = Courier(out, command, tracking_uri)
+    with ProgressView() as view, locked(path):
+        courier.start()
+        try:
+            with following(folder, out, view):
+                from vcppo.stages.pipeline import run_cell
+
+                record = perform(folder, out, partial(run_cell, until=until))
+        except KeyboardInterrupt:
+            print(f"stopped; the same command goes on from the last checkpoint (cell {name})")
+            return 130
+        finally:
+            kept = courier.close()
+    if record.state == "failed":
+        print(f"{name} failed: {record.error}\ntraceback: {path / 'traceback.txt'}")
+        return 2
+    for key, value in sorted(record.result.items()):
+        print(f"{key:36} {'nan' if value is None else format(value, '.4g')}")
+    for stage in record.stages:
+        print(f"{stage.stage:18} {'ran' if stage.ran else 'cached':7} {out / 'cache' / stage.stage / stage.address}")
+    print(_tracking_words(courier.tracking_uri, kept))
+    return 0
+
+
+def sweep_study(
+    name: str,
+    *,
+    workers: int | None,
+    seeds: int | None,
+    first_seed: int | None,
+    storage: str | None,
+    retry_failed: bool,
+    fresh: bool,
+    config: Path | None,
+    assignments: Sequence[str],
+    out: Path,
+    tracking_uri: str | None,
+    dry_run: bool,
+) -> int:
+    """Run a study to its end, export it to OUT/results, draw its figures, print its table; returns the exit code."""
+    study = with_settings(load_study(name), config, assignments)
+    chosen = study.seed_list(seeds, first_seed)
+    study.validate_all()
+    count = workers or _cores()
+    if dry_run:
+        print_study_plan(study, chosen, count, out)
+        return 0
+    from vcppo.sweep import run_study
+    from vcppo.tracking import Courier
+
+    courier = Courier(out, study.name, tracking_uri)
+    with ProgressView() as view:
+        outcome = run_study(
+            study,
+            seeds=chosen,
+            workers=count,
+            out=out,
+            storage=storage,
+            retry_failed=retry_failed,
+            fresh=fresh,
+            on_event=view,
+            courier=courier,
+        )
+    for cell, error in outcome.failures:
+        print(f"FAILED {cell}: {error}")
+    kept = courier.undelivered()
+    if not outcome.interrupted:
+        conclude(study.name, out, courier.tracking_uri)
+    print(_tracking_words(courier.tracking_uri, kept))
+    return outcome.exit_code
+
+
+def conclude(study: str, out: Path, tracking_uri: str) -> None:
+    """Export what a study measured to OUT/results/STUDY, draw it, and print its table."""
+    import subprocess
+    import sys
+
+    from vcppo.errors import TrackingError
+
+    results = out / "results"
+    try:
+        export_study(
+            study, results / study, out=out, tracking_uri=tracking_uri, allow_incomplete=True, all_metrics=False
+        )
+    except (StudyError, TrackingError) as error:
+        print(f"not exported: {error}")
+        return
+    figures = results / "figures"
+    command = [sys.executable, "-m", "analysis", "--results", str(results), "--out", str(figures), "--quiet"]
+    drawn = subprocess.call(command)
+    from analysis.tables import components_table
+
+    print(components_table(results / study))
+    print(f"figures and tables: {figures}" if drawn == 0 else "figures: not drawn, see above")
+
+
+def with_settings(study: Study, config: Path | None, assignments: Sequence[str]) -> Study:
+    """The study with settings from a file and from --set beneath its own."""
+    from vcppo.cells import flatten
+
+    overrides = flatten(read_toml(config)) if config is not None else {}
+    overrides |= dict(parse_assignment(text) for text in assignments)
+    build_settings([("--set", nest(overrides, "--set"))])  # a wrong name or value is told as such
+    return study.with_base(overrides)
+
+
+def export_study(
+    study: str, destination: Path, *, out: Path, tracking_uri: str | None, allow_incomplete: bool, all_metrics: bool
+) -> list[Path]:
+    """Write a study's CSV files from its MLflow experiment, after delivering what lies on disk only."""
+    from vcppo.export import export_experiment
+    from vcppo.tracking import Courier
+
+    courier = Courier(out, study, tracking_uri)
+    if (out / "studies" / study).is_dir():
+        try:
+            courier.deliver()
+        finally:
+            courier.close()
+    return export_experiment(
+        courier.tracking_uri,
+        courier.experiment,
+        destination,
+        study=study,
+        allow_incomplete=allow_incomplete,
+        all_metrics=all_metrics,
+    )
+
+
+def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) -> Iterator[tuple[str, int]]:
+    """Deliver what is left of each study: (name, records delivered)."""
+    from vcppo.tracking import Courier
+
+    known = sorted(path.name for path in (out / "studies").glob("*") if (path / "cells").is_dir())
+    for study in studies or known:
+        if study not in known:
+            raise StudyError(
+                f"study {study}: no such folder in {out / 'studies'}; there are {', '.join(known) or 'none'}"
+            )
+        courier = Courier(out, study, tracking_uri)
+        try:
+            yield study, courier.deliver()
+        finally:
+            courier.close()
+
+
+def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
+    """The resolved settings as TOML-like lines, and what each stage will cost."""
+    print(describe_settings(settings))
+    costs = estimate_costs(settings, out)
+    last = [cost.stage for cost in costs].index(until)
+    _cost_table(costs[: last + 1])
+
+
+def print_study_plan(study: Study, seeds: Sequence[int], workers: int, out: Path) -> None:
+    """The cells of a study and what they will cost together, each shared stage counted once."""
+    cells = study.cells(seeds) if study.search is None else []
+    print(f"{study.name}: {study.title}\n{study.why.strip()}\n")
+    if not cells:
+        assert study.search is not None
+        print(f"a search of {study.search.trials} trials, {len(seeds)} seeds each, over {', '.join(study.space())}")
+        return
+    by_address: dict[str, StageCost] = {}
+    from vcppo.estimate import matrix_product_rate
+
+    rate = matrix_product_rate()
+    for cell in cells:
+        swept = "  ".join(f"{name}={value}" for name, value in cell.swept.items())
+        print(f"{cell.name:32} {swept}")
+        for cost in estimate_costs(cell.settings, out, flops_per_s=rate):
+            by_address[f"{cost.stage}/{cost.address}"] = cost
+    total = sum(cost.minutes for cost in by_address.values())
+    tokens = sum(cost.generated_tokens for cost in by_address.values())
+    print(
+        f"\n{len(cells)} cells, {len(by_address)} stages, {sum(c.cached for c in by_address.values())} of them cached; "
+        f"at most {tokens / 1e6:.1f} M generated tokens, about {total / workers + MINUTES_A_WORKER_STARTS:.1f} minutes "
+        f"with {workers} workers"
+    )
+
+
+def describe_settings(settings: RunSettings) -> str:
+    """Every setting by its dotted name, with its value and its description."""
+    lines = []
+
+    def walk(model: BaseModel, prefix: str) -> None:
+        for name, field in type(model).model_fields.items():
+            value = getattr(model, name)
+            if isinstance(value, BaseModel):
+                lines.append(f"\n# {(type(value).__doc__ or '').splitlines()[0]}")
+                walk(value, f"{prefix}{name}.")
+            else:
+                shown = "none" if value is None else value
+                allowed = [str(choice) for choice in typing.get_args(field.annotation) if isinstance(choice, str)]
+                words = f"{field.description or ''}" + (f" ({' | '.join(allowed)})" if allowed else "")
+                lines.append(f"{prefix + name + ' = ' + str(shown):48} # {words}")
+
+    walk(settings, "")
+    return "\n".join(lines)
+
+
+def _cost_table(costs: Sequence[StageCost]) -> None:
+    table = Table("stage", "address", "generated", "scored", "trained", "minutes", title="at most, in tokens")
+    for cost in costs:
+        counts = (cost.generated_tokens, cost.forward_tokens, cost.trained_tokens)
+        numbers = ["", "", "", "cached"] if cost.cached else [*(f"{n:,}" for n in counts), f"{cost.minutes:.1f}"]
+        table.add_row(cost.stage, cost.address, *numbers)
+    Console().print(table)
+    print(f"about {sum(cost.minutes for cost in costs):.1f} minutes here")
+
+
+def _tracking_words(tracking_uri: str, kept: int) -> str:
+    if kept:
+        return f"{kept} records did not reach {tracking_uri}; they are kept on disk: vcppo track replay delivers them"
+    if tracking_uri.startswith("sqlite"):
+        return f"MLflow: mlflow ui --backend-store-uri {tracking_uri}"
+    return f"MLflow: {tracking_uri}"
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,102 @@
+"""What is installed, what is missing, and what would be slow, in plain words."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from packaging.requirements import Requirement
+
+State = Literal["good", "slow", "missing", "wrong"]
+LITTLE_MEMORY_GB, LITTLE_DISK_GB = 3.0, 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `wrong` and `missing` stop vcppo from working; `slow` does not."""
+
+    state: State
+    subject: str
+    words: str
+
+
+def examine(out: Path) -> list[Finding]:
+    """Look at everything vcppo leans on; takes some seconds, since it imports torch."""
+    return [*packages(), *torch_and_threads(), *machine(out), *optional()]
+
+
+def packages() -> list[Finding]:
+    """The packages that vcppo's own metadata asks for, at the versions it asks for."""
+    findings = []
+    for text in importlib.metadata.requires("vcppo") or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None:
+            continue
+        try:
+            found = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(Finding("missing", requirement.name, f"not installed; pip install '{text}'"))
+            continue
+        if requirement.specifier.contains(found, prereleases=True):
+            findings.append(Finding("good", requirement.name, found))
+        else:
+            findings.append(
+                Finding("wrong", requirement.name, f"{found} is installed, {requirement.specifier} is needed")
+            )
+    return findings
+
+
+def torch_and_threads() -> list[Finding]:
+    """Where torch computes, and whether its threads will get into each other's way."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    import torch
+
+    findings = []
+    if torch.cuda.is_available():
+        findings.append(
+            Finding(
+                "good", "GPU", ", ".join(f"{torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))
+            )
+        )
+    else:
+        words = "none that torch can use: right for the embedded task, out of the question for real models"
+        findings.append(Finding("slow", "GPU", words))
+    if os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive" and "OMP_NUM_THREADS" not in os.environ:
+        words = (
+            "torch's threads spin while they wait; beside another busy core that is 10 to 30 times slower. `vcppo` "
+            "sets OMP_WAIT_POLICY=passive for its own processes; set it for your own scripts too"
+        )
+        findings.append(Finding("slow", "threads", words))
+    return findings
+
+
+def machine(out: Path) -> list[Finding]:
+    """Cores, memory and disk against what a sweep with a worker on each core takes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = psutil.virtual_memory().available / 1e9
+    folder = next(parent for parent in [out.resolve(), *out.resolve().parents] if parent.exists())
+    disk = shutil.disk_usage(folder).free / 1e9
+    findings = [Finding("good" if cores > 1 else "slow", "cores", f"{cores}: sweep with --workers {cores}")]
+    enough = memory >= LITTLE_MEMORY_GB
+    words = f"{memory:.1f} GB free; a worker takes about 1 GB"
+    findings.append(Finding("good" if enough else "slow", "memory", words))
+    room = disk >= LITTLE_DISK_GB
+    findings.append(Finding("good" if room else "wrong", "disk", f"{disk:.1f} GB free for {out}"))
+    if not os.access(folder, os.W_OK):
+        findings.append(Finding("wrong", "folder", f"{folder} cannot be written to; give another --out"))
+    version = ".".join(map(str, sys.version_info[:3]))
+    findings.append(Finding("good" if sys.version_info >= (3, 11) else "wrong", "Python", f"{version}; 3.11 is needed"))
+    return findings
+
+
+def optional() -> list[Finding]:
+    """What only some commands use."""
+    git = shutil.which("git")
+    words = "runs record their commit" if git else "not found: runs cannot record their commit"
+    return [Finding("good" if git else "slow", "git", words)]

@@ -1,0 +1,91 @@
+"""What a run will cost before it starts: tokens and minutes by stage, from its settings and one matrix product."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vcppo.cache import StageFolder, addresses
+from vcppo.config import ModelSettings, RunSettings, TaskSettings
+
+EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage's share. Tokens are upper bounds: every answer taken at the length of a whole chain."""
+
+    stage: str
+    address: str
+    cached: bool
+    generated_tokens: int
+    forward_tokens: int
+    trained_tokens: int
+    minutes: float
+
+
+def estimate_costs(settings: RunSettings, out: Path, *, flops_per_s: float | None = None) -> list[StageCost]:
+    """Costs of the stages that the settings need; those in the cache cost nothing."""
+    rate = (flops_per_s or matrix_product_rate()) * EFFICIENCY
+    answer = chain_tokens(settings.task) if settings.rollout.max_tokens is None else settings.rollout.max_tokens
+    weights = weight_count(settings.model)
+    costs = []
+    for stage, address in addresses(settings).items():
+        cached = StageFolder(out, address).result is not None
+        generated, forward, trained = (0, 0, 0) if cached else stage_tokens(stage, settings, answer)
+        minutes = weights * (2 * generated + 2 * forward + 6 * trained) / rate / 60
+        costs.append(StageCost(stage, address.key, cached, generated, forward, trained, minutes))
+    return costs
+
+
+def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, int, int]:
+    """(generated, scored without gradient, trained) tokens of a stage; `answer` is the length of one answer."""
+    pretrain, model = settings.pretrain, settings.reward_model
+    if stage == "cold-start":
+        return 0, 0, settings.cold_start.steps * settings.cold_start.batch_tokens
+    if stage == "reward-model":
+        pairs = model.steps * model.pairs * 2 * answer
+        return model.answers * answer, pairs, pairs
+    if stage == "answers":
+        return (pretrain.held_out + (0 if pretrain.fresh_rollouts else pretrain.pool)) * answer, 0, 0
+    if stage == "value-pretraining":
+        steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
+        sampled = steps * pretrain.batch * answer
+        measured = (steps // pretrain.evaluate_every + 1) * pretrain.held_out * answer
+        return sampled if pretrain.fresh_rollouts else 0, measured, sampled
+    answers = settings.rollout.prompts * settings.rollout.samples_per_prompt * answer
+    if stage == "rl":
+        has_critic = settings.advantage.estimator == "gae"
+        networks = 1 + has_critic * settings.critic.updates_per_policy_update
+        every = settings.evaluation.every
+        evaluations = -(-settings.steps // every) if every else 0
+        evaluated = evaluations * settings.task.held_out * settings.evaluation.samples_during * answer
+        scored = settings.steps * answers * (has_critic + (settings.kl.placement != "none"))
+        trained = settings.steps * answers * settings.policy.epochs * networks
+        return settings.steps * answers + evaluated, scored, trained
+    return settings.task.held_out * settings.evaluation.samples * answer, 0, 0
+
+
+def chain_tokens(task: TaskSettings) -> int:
+    """Tokens of an answer that thinks to the end."""
+    return task.chain_length * (task.digits + 1) + task.digits + 2
+
+
+def weight_count(model: ModelSettings) -> int:
+    """Weights of the decoder's layers; embeddings of a small vocabulary are left out."""
+    kv = model.hidden_size * model.kv_heads // model.heads
+    attention = model.hidden_size * (2 * model.hidden_size + 2 * kv)
+    return model.layers * (attention + 3 * model.hidden_size * model.intermediate_size)
+
+
+def matrix_product_rate() -> float:
+    """Floating-point operations a second of a float32 matrix product here, the best of a few short tries."""
+    size = 512
+    x = np.ones((size, size), dtype=np.float32)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        x @ x
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
