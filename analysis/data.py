@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vcppo.errors import DataError
+
 STATUSES = ("done", "failed", "pruned")
 NUMBERS: Mapping[str, tuple[str, ...]] = {  # columns that hold numbers, or nothing where unknown
     "runs": ("seed", "avg_at_k", "pass_at_k", "k", "problems", "final_length_tokens", "start_length_tokens",
@@ -31,7 +33,7 @@ PAPER_NUMBERS = ("step", "position", "token", "distance_tokens", "lambda", "valu
 PAPER_FALLBACK = Path(__file__).resolve().parent.parent / "results" / "paper"
 
 
-class BadResultsError(ValueError):
+class BadResultsError(DataError):
     """A file under results/ does not hold what it should: one line with file, place, what came, what was wanted."""
 
 

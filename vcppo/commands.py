@@ -167,7 +167,8 @@ def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) 
     """Deliver what is left of each study: (name, records delivered)."""
     from vcppo.tracking import Courier
 
-    known = sorted(path.name for path in (out / "studies").glob("*") if (path / "cells").is_dir())
+    folders = [path for path in (out / "studies").glob("*") if (path / "cells").is_dir()]
+    known = sorted(path.name for path in folders if ".old-" not in path.name)  # what --fresh moved aside is left alone
     for study in studies or known:
         if study not in known:
             raise StudyError(

@@ -73,10 +73,10 @@ class OptimiserSettings(Settings):
 class ColdStartSettings(OptimiserSettings):
     """Supervised fine-tuning on demonstrations that mostly stop thinking too early."""
 
-    learning_rate: float = Field(3e-3, gt=0, description="peak")
-    schedule: Schedule = "cosine"
+    learning_rate: float = Field(1e-2, gt=0, description="peak")
+    schedule: Schedule = Field("cosine", description="after the warm-up")
     warmup_steps: int = Field(30, ge=0, description="steps over which the rate rises linearly from 0")
-    steps: int = Field(600, ge=1, description="updates")
+    steps: int = Field(800, ge=1, description="updates")
     batch_tokens: int = Field(3000, ge=1, description="tokens of demonstrations an update, in whole demonstrations")
 
 
@@ -84,8 +84,8 @@ class RewardModelSettings(OptimiserSettings):
     """Bradley-Terry on (correct, incorrect) answers, scored at the last token only."""
 
     learning_rate: float = Field(1e-3, gt=0, description="peak")
-    steps: int = Field(100, ge=1, description="updates")
-    centering: float = Field(0.01, ge=0, description="weight of the squared sum of a pair's scores; 0 leaves it free")
+    steps: int = Field(200, ge=1, description="updates")
+    centering: float = Field(0.1, ge=0, description="weight of the squared sum of a pair's scores; 0 leaves it free")
     pairs: int = Field(16, ge=1, description="(correct, incorrect) pairs an update")
     answers: int = Field(4096, ge=2, description="answers sampled from the cold-start policy to make pairs of")
 
@@ -121,8 +121,8 @@ class PretrainSettings(OptimiserSettings):
     held_out: int = Field(384, ge=2, description="further answers that only measure loss and explained variance")
     fresh_rollouts: bool = Field(False, description="sample new answers for every update instead, as the paper does")
     evaluate_every: int = Field(10, ge=1, description="updates between measurements on the held-out answers")
-    patience: int = Field(3, ge=1, description="measurements in a row without improvement that end `converge`")
-    tolerance: float = Field(0.005, ge=0, description="a change smaller than this is no improvement")
+    patience: int = Field(2, ge=1, description="measurements in a row without improvement that end `converge`")
+    tolerance: float = Field(0.01, ge=0, description="a change smaller than this is no improvement")
 
 
 class GaeSettings(Settings):
@@ -156,7 +156,8 @@ class KlSettings(Settings):
 class PolicySettings(OptimiserSettings):
     """The actor's update."""
 
-    learning_rate: float = Field(1e-4, gt=0, description="peak")
+    learning_rate: float = Field(3e-4, gt=0, description="peak")
+    schedule: Schedule = Field("linear", description="after the warm-up")
     epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
     minibatches: int = Field(4, ge=1, description="updates a pass")
     clip_low: float = Field(0.2, gt=0, lt=1, description="ratio is clipped at 1 - clip_low")
@@ -170,7 +171,8 @@ class CriticSettings(OptimiserSettings):
     """The critic's start and its update during RL."""
 
     init: Literal["reward-model", "policy"] = Field("reward-model", description="where value pretraining starts from")
-    learning_rate: float = Field(2e-4, gt=0, description="peak; papers keep it at twice the actor's")
+    learning_rate: float = Field(6e-4, gt=0, description="peak; papers keep it at twice the actor's")
+    schedule: Schedule = Field("linear", description="after the warm-up")
     updates_per_policy_update: int = Field(1, ge=1, description="critic updates for each policy update")
     policy_starts_after: int = Field(0, ge=0, description="iterations, exactly so many, that train the critic only")
     value_loss: Literal["mse", "clipped"] = Field(
@@ -212,7 +214,7 @@ class RunSettings(Settings):
     arm: str = Field("vcppo", min_length=1, description="name of the run in tables and figures; changes nothing else")
     seed: int = Field(0, ge=0, description="of value pretraining and RL: problems drawn, tokens sampled, shuffles")
     base_seed: int = Field(0, ge=0, description="of cold start and reward model, shared by the seeds of a study")
-    steps: int = Field(60, ge=1, description="RL iterations")
+    steps: int = Field(50, ge=1, description="RL iterations")
     micro_batch_tokens: int = Field(
         2048, ge=1, description="cells of a forward pass, padding included; fewer pad less, more keep a GPU busy"
     )
