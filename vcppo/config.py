@@ -65,6 +65,8 @@ class OptimiserSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, description="peak")
     schedule: Schedule = Field("constant", description="after the warm-up")
     warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's mean of gradients")
+    adam_beta2: float = Field(0.95, ge=0, lt=1, description="decay of AdamW's mean of squared gradients")
     adam_epsilon: float = Field(1e-8, gt=0, description="added to AdamW's denominator")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
@@ -88,6 +90,7 @@ class RewardModelSettings(OptimiserSettings):
     centering: float = Field(0.1, ge=0, description="weight of the squared sum of a pair's scores; 0 leaves it free")
     pairs: int = Field(16, ge=1, description="(correct, incorrect) pairs an update")
     answers: int = Field(4096, ge=2, description="answers sampled from the cold-start policy to make pairs of")
+    answers_per_prompt: int = Field(16, ge=2, description="of them to each problem; a pair shares its problem")
 
 
 class RolloutSettings(Settings):

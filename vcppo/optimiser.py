@@ -21,7 +21,7 @@ class Optimiser:
         self._adam = torch.optim.AdamW(
             self._parameters,
             lr=settings.learning_rate,
-            betas=(0.9, 0.95),
+            betas=(settings.adam_beta1, settings.adam_beta2),
             eps=settings.adam_epsilon,
             weight_decay=settings.weight_decay,
             fused=True,

@@ -21,7 +21,6 @@ from vcppo.stages.context import StageContext
 from vcppo.stages.sampling import collate, micro_batches, roll_out
 from vcppo.types import RolloutBatch
 
-ANSWERS_PER_PROMPT = 16
 PROMPTS_AT_ONCE = 16
 CHECKPOINT_EVERY = 50
 
@@ -104,16 +103,14 @@ def pair_pools(batch: RolloutBatch) -> tuple[dict[int, list[int]], dict[int, lis
 
 def _sample_answers(context: StageContext) -> RolloutBatch:
     """Answers of the cold-start policy, several a prompt; temperature 1."""
-    settings = context.settings
-    prompts = context.task.training_prompts(
-        max(settings.reward_model.answers // ANSWERS_PER_PROMPT, 1),
-        rng_for(settings.base_seed, "reward-model", "prompts"),
-    )
+    settings, chosen = context.settings, context.settings.reward_model
+    count = max(chosen.answers // chosen.answers_per_prompt, 1)
+    prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))
     engine = TorchEngine(context.load_first_policy())
     rollouts = []
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):
         rollouts += roll_out(
-            [p for p in prompts[start : start + PROMPTS_AT_ONCE] for _ in range(ANSWERS_PER_PROMPT)],
+            [p for p in prompts[start : start + PROMPTS_AT_ONCE] for _ in range(chosen.answers_per_prompt)],
             task=context.task,
             tokenizer=context.tokenizer,
             engine=engine,
