@@ -57,7 +57,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     if pretrains:
         pooled = ["seed", "task", "rollout", "reward"]
         address("answers", pooled, ["cold-start"])
-        found["answers"].settings["pool"] = [settings.pretrain.pool, settings.pretrain.held_out]
+        pool = 0 if settings.pretrain.fresh_rollouts else settings.pretrain.pool
+        found["answers"].settings["pool"] = [pool, settings.pretrain.held_out]
         address(
             "value-pretraining",
             ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],

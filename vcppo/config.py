@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from vcppo.errors import ConfigError
 
@@ -126,6 +127,13 @@ class PretrainSettings(OptimiserSettings):
     evaluate_every: int = Field(10, ge=1, description="updates between measurements on the held-out answers")
     patience: int = Field(2, ge=1, description="measurements in a row without improvement that end `converge`")
     tolerance: float = Field(0.01, ge=0, description="a change smaller than this is no improvement")
+
+    @field_validator("steps")
+    @classmethod
+    def _not_negative(cls, steps: int | str) -> int | str:
+        if isinstance(steps, int) and steps < 0:
+            raise PydanticCustomError("steps", "expected 0 or more, or `converge`")
+        return steps
 
 
 class GaeSettings(Settings):

@@ -32,11 +32,19 @@ def estimate_costs(settings: RunSettings, out: Path, *, flops_per_s: float | Non
     weights = weight_count(settings.model)
     costs = []
     for stage, address in addresses(settings).items():
-        cached = StageFolder(out, address).result is not None
+        cached = is_cached(StageFolder(out, address), settings)
         generated, forward, trained = (0, 0, 0) if cached else stage_tokens(stage, settings, answer)
         minutes = weights * (2 * generated + 2 * forward + 6 * trained) / rate / 60
         costs.append(StageCost(stage, address.key, cached, generated, forward, trained, minutes))
     return costs
+
+
+def is_cached(folder: StageFolder, settings: RunSettings) -> bool:
+    """Whether a stage is complete; one of value pretraining is only as far as it was asked to go before."""
+    steps = settings.pretrain.steps
+    if folder.address.stage == "value-pretraining" and steps != "converge":
+        return (folder.path / f"critic-{steps:06d}" / "state.pt").exists()
+    return folder.result is not None
 
 
 def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, int, int]:

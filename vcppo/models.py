@@ -1,9 +1,14 @@
-"""Policies and critics: stock transformers models, loaded and saved in their own format."""
+"""Policies and critics: stock transformers models, loaded and saved in their own format.
+
+All of them stay in evaluation mode, in training too: dropout would draw from a global state, and the ratio of a policy
+to itself would not be 1.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -46,7 +51,7 @@ def new_policy(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "weights"))
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config).eval()
 
 
 def load_policy(path: Path | str) -> PreTrainedModel:
@@ -65,9 +70,10 @@ def load_critic(path: Path | str, *, head_seed: int | None = None) -> PreTrained
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if head_seed is None else head_seed)
-        critic = _load(AutoModelForTokenClassification, path, "a critic", num_labels=1, classifier_dropout=0.0)
+        new = () if head_seed is None else ("score.", "classifier.")
+        critic = _load(AutoModelForTokenClassification, path, "a critic", new, num_labels=1, classifier_dropout=0.0)
+        head = value_head(critic)
         if head_seed is not None:
-            head = value_head(critic)
             torch.nn.init.normal_(head.weight, std=1.0 / (head.in_features + 1))
             torch.nn.init.zeros_(head.bias)
     return critic
@@ -142,14 +148,20 @@ def _check_folder(path: Path | str) -> None:
         raise CheckpointError(f"{path}: no config.json there, expected a folder in transformers format")
 
 
-def _load(kind: Any, path: Path | str, what: str, **options: Any) -> PreTrainedModel:
+def _load(kind: Any, path: Path | str, what: str, new: tuple[str, ...] = (), **options: Any) -> PreTrainedModel:
+    """A model whose weights all come from the checkpoint, but for those whose names begin with one of `new`."""
     _check_folder(path)
     try:
         config = AutoConfig.from_pretrained(str(path))
         config.update(options)
-        model = kind.from_pretrained(str(path), config=config, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        model, info = kind.from_pretrained(
+            str(path), config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: expected {what} in transformers format ({_first_line(error)})") from None
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
+    if missing:
+        raise CheckpointError(f"{path}: expected {what}, but {len(missing)} of its weights are missing: {missing[0]}")
     return model.eval()
 
 

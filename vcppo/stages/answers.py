@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vcppo.engines.torch_engine import TorchEngine
@@ -52,5 +53,5 @@ def load_answers(folder: Path) -> RolloutBatch:
     """The batch that `answers` saved."""
     try:
         return RolloutBatch(**load_file(answers_file(folder)))
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{answers_file(folder)}: not a batch of answers ({error})") from None

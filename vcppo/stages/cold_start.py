@@ -30,7 +30,6 @@ def cold_start(context: StageContext) -> dict[str, float]:
     else:
         tokenizer = models.load_tokenizer(settings.model.path)
         policy = models.load_policy(settings.model.path)
-    policy.train()
     optimiser = Optimiser(policy, chosen, chosen.steps)
     journal = folder.journal
     state = load_state(folder.path / "state.pt")
@@ -69,7 +68,7 @@ def cold_start(context: StageContext) -> dict[str, float]:
                 folder.path / "state.pt",
                 {"policy": policy.state_dict(), "optimiser": optimiser.state_dict(), **records},
             )
-    save_model(policy.eval(), tokenizer, folder.path / "policy")
+    save_model(policy, tokenizer, folder.path / "policy")
     return {"steps": float(chosen.steps)}
 
 
@@ -82,7 +81,8 @@ def draw(
     while sum(map(len, sequences)) < batch_tokens:
         drawn = task.demonstrations(DEMONSTRATIONS_AT_ONCE, rng)
         prompts = tokenizer([demonstration.prompt for demonstration in drawn])["input_ids"]
-        responses = tokenizer([demonstration.response for demonstration in drawn])["input_ids"]
+        texts = [demonstration.response for demonstration in drawn]
+        responses = tokenizer(texts, add_special_tokens=False)["input_ids"]
         sequences += [torch.tensor(prompt + response) for prompt, response in zip(prompts, responses, strict=True)]
         starts += map(len, prompts)
     return sequences, starts

@@ -32,6 +32,15 @@ def read_values(critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int) -
     return values
 
 
+def read_final_values(critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int) -> Tensor:
+    """[B] float32 values of the states after the last tokens, without gradient."""
+    values = torch.zeros(len(batch.scores))
+    with torch.inference_mode():
+        for rows in micro_batches(batch.prompt_lengths + batch.lengths, max_tokens):
+            values[rows] = models.last_token_values(critic, batch.take(rows))
+    return values
+
+
 def update_critic(
     critic: PreTrainedModel,
     optimiser: Optimiser,

@@ -15,7 +15,7 @@ from vcppo.stages.context import StageContext
 from vcppo.stages.evaluation import evaluation
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
-from vcppo.stages.value_pretraining import pretraining_is_done, value_pretraining
+from vcppo.stages.value_pretraining import chosen_step, pretraining_is_done, value_pretraining
 
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
     "cold-start": cold_start,
@@ -85,8 +85,11 @@ def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, f
     def on_stage(stage: str, address: str, ran: bool) -> None:
         folder.add_stage(stage, address, ran=ran)
 
-    uses = run_stages(load_settings(cell / "settings.json"), out, until=until, on_stage=on_stage)
+    settings = load_settings(cell / "settings.json")
+    uses = run_stages(settings, out, until=until, on_stage=on_stage)
     last = uses[until].folder.result or {}
+    if until == "value-pretraining":  # its folder serves many step counts, and tells of the last that was asked for
+        last = {"steps": float(chosen_step(uses[until].folder.path, settings.pretrain) or 0)}
     return {**summary(uses["rl"].folder), **last} if "rl" in uses else last
 
 

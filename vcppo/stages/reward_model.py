@@ -30,14 +30,13 @@ def reward_model(context: StageContext) -> dict[str, float]:
     settings, folder, chosen = context.settings, context.folder, context.settings.reward_model
     state = load_state(folder.path / "state.pt")
     batch = RolloutBatch(**state["answers"]) if state else _sample_answers(context)
-    correct, incorrect = pair_pools(batch)
+    correct, incorrect = pair_pools(batch, settings.reward.correct)
     if not correct:
         raise TrainingError(
             f"reward model: none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one "
             "to the same prompt; raise reward_model.answers or make the task easier"
         )
     model = models.load_critic(context.first_policy, head_seed=seed_for(settings.base_seed, "reward-model", "head"))
-    model.train()
     optimiser = Optimiser(model, chosen, chosen.steps)
     journal = folder.journal
     if state is not None and "model" in state:
@@ -86,13 +85,13 @@ def reward_model(context: StageContext) -> dict[str, float]:
                 "reward_model/grad_norm": norm,
             },
         )
-    save_model(model.eval(), context.tokenizer, folder.path / "critic")
+    save_model(model, context.tokenizer, folder.path / "critic")
     return {"steps": float(chosen.steps), "prompts_with_both": float(len(correct))}
 
 
-def pair_pools(batch: RolloutBatch) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-    """Rows of the best and of lower-scored answers by group, for the groups that have both."""
-    best = batch.scores == batch.scores.max()
+def pair_pools(batch: RolloutBatch, right: float) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Rows of the answers that scored `right` and of the others, by group, for the groups that have both."""
+    best = batch.scores == right
     correct: dict[int, list[int]] = {}
     incorrect: dict[int, list[int]] = {}
     for row, (group, good) in enumerate(zip(batch.group.tolist(), best.tolist(), strict=True)):

@@ -10,7 +10,6 @@ import psutil
 import torch
 from torch import Tensor
 
-from vcppo import models
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.engines.torch_engine import TorchEngine
 from vcppo.errors import TrainingError
@@ -19,7 +18,7 @@ from vcppo.maths.diagnostics import explained_variance, real_reward_share, value
 from vcppo.optimiser import Optimiser
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
-from vcppo.stages.critic_update import CriticUpdate, read_values, update_critic
+from vcppo.stages.critic_update import CriticUpdate, read_final_values, read_values, update_critic
 from vcppo.stages.estimates import Estimates, estimate
 from vcppo.stages.evaluation import evaluate_policy
 from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
@@ -36,8 +35,9 @@ class Trainer:
         self.context, self.settings = context, settings
         self.fixed_length = settings.rollout.max_tokens or context.task.max_tokens
         self.policy = context.load_first_policy()
-        updates = settings.steps * settings.policy.epochs * settings.policy.minibatches
-        self.policy_optimiser = Optimiser(self.policy, settings.policy, updates)
+        updates_an_iteration = settings.policy.epochs * settings.policy.minibatches
+        policy_iterations = max(settings.steps - settings.critic.policy_starts_after, 0)
+        self.policy_optimiser = Optimiser(self.policy, settings.policy, policy_iterations * updates_an_iteration)
         self.reference = context.load_first_policy() if settings.kl.placement != "none" else None
         self.engine = TorchEngine(self.policy)
         self.pretrain_steps = 0
@@ -45,7 +45,9 @@ class Trainer:
         if settings.advantage.estimator == "gae":
             self.critic, self.pretrain_steps = critic_for(context)
             self.critic_optimiser = Optimiser(
-                self.critic, settings.critic, updates * settings.critic.updates_per_policy_update
+                self.critic,
+                settings.critic,
+                settings.steps * updates_an_iteration * settings.critic.updates_per_policy_update,
             )
         self.generated_tokens = self.trained_tokens = 0
         self.step = 0
@@ -103,8 +105,7 @@ class Trainer:
     def _final_values(self, batch: RolloutBatch) -> Tensor | None:
         if self.critic is None or not self.settings.gae.bootstrap_truncated:
             return None
-        with torch.inference_mode():
-            return models.last_token_values(self.critic, batch)
+        return read_final_values(self.critic, batch, self.settings.micro_batch_tokens)
 
     def _update(
         self, batch: RolloutBatch, values: Tensor | None, reference: Tensor | None, estimates: Estimates
@@ -116,7 +117,7 @@ class Trainer:
             order = torch.randperm(
                 len(batch.scores), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch)
             )
-            for rows in order.chunk(settings.policy.minibatches):
+            for rows in order.tensor_split(settings.policy.minibatches):
                 part = batch.take(rows)
                 width = part.response_mask.shape[1]
                 if self.step >= settings.critic.policy_starts_after:

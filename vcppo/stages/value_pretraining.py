@@ -62,8 +62,8 @@ def measurements_in(folder: Path) -> list[Measurement]:
     return [
         Measurement(
             record["step"],
-            record["values"]["pretrain/held_out_loss"],
-            record["values"]["pretrain/explained_variance"] or float("-inf"),  # NaN: the returns were all equal
+            _or(record["values"]["pretrain/held_out_loss"], float("inf")),
+            _or(record["values"]["pretrain/explained_variance"], float("-inf")),  # null: the returns were all equal
         )
         for record in read_journal(folder / "journal.jsonl")
         if record["kind"] == "metrics" and "pretrain/held_out_loss" in record["values"]
@@ -74,9 +74,9 @@ def chosen_step(folder: Path, settings: PretrainSettings) -> int | None:
     """The number of updates that these settings ask for, None while `converge` cannot tell yet."""
     if settings.steps != "converge":
         return settings.steps
-    measurements = measurements_in(folder)
+    measurements = [m for m in measurements_in(folder) if m.step <= settings.max_steps]
     settled = settled_at(measurements, patience=settings.patience, tolerance=settings.tolerance)
-    if settled is None and measurements and measurements[-1].step >= settings.max_steps:
+    if settled is None and measurements and measurements[-1].step == settings.max_steps:
         return settings.max_steps
     return settled
 
@@ -90,7 +90,7 @@ def pretrained_critic(folder: Path, settings: PretrainSettings) -> Path | None:
     """The checkpoint that these settings ask for, None if it is not made yet."""
     step = chosen_step(folder, settings)
     path = None if step is None else critic_folder(folder, step)
-    return path if path is not None and (path / "config.json").exists() else None
+    return path if path is not None and (path / "state.pt").exists() else None  # the state is the last to be written
 
 
 def start_of_critic(context: StageContext) -> PreTrainedModel:
@@ -117,7 +117,7 @@ class Pretraining:
     def go_to(self, target: int | None) -> None:
         """Train to exactly `target` updates, or, given None, until `chosen_step` has an answer."""
         self._resume(target)
-        every = self.settings.pretrain.evaluate_every
+        every, limit = self.settings.pretrain.evaluate_every, self.settings.pretrain.max_steps
         if not self.logged:
             self._measure()
         while self._unfinished(target):
@@ -126,9 +126,9 @@ class Pretraining:
             if step > self.logged:
                 self.logged = step
                 self.journal.metrics(step, metrics)
-                if step % every == 0:
+                if step % every == 0 or step == limit:
                     self._measure()
-            if step % every == 0 or step == target:
+            if step % every == 0 or step in (limit, target):
                 self._save()
 
     def _unfinished(self, target: int | None) -> bool:
@@ -152,7 +152,6 @@ class Pretraining:
         settings, step = self.settings, self.optimiser.taken
         batch = self._batch(step)
         returns = monte_carlo_returns(place_scores(batch), batch.response_mask, gamma=settings.gae.gamma)
-        self.critic.train()
         update = update_critic(
             self.critic,
             self.optimiser,
@@ -202,7 +201,6 @@ class Pretraining:
         step = self.optimiser.taken
         batch, settings = self.held_out, self.settings
         returns = monte_carlo_returns(place_scores(batch), batch.response_mask, gamma=settings.gae.gamma)
-        self.critic.eval()
         values = read_values(self.critic, batch, settings.micro_batch_tokens)
         over = denominators(batch.response_mask, fixed_length=self.context.task.max_tokens)
         loss = value_loss(
@@ -271,6 +269,10 @@ def critic_tables(journal: Journal, step: int, values: Tensor, returns: Tensor, 
     from_end = by_position(values, returns, response_mask, width=width, from_end=True)
     journal.table("critic_by_position", step, {name: from_start[name] + from_end[name] for name in from_start})
     journal.table("critic_calibration", step, calibration(values, returns, response_mask, bins=10))
+
+
+def _or(number: float | None, otherwise: float) -> float:
+    return otherwise if number is None else number
 
 
 def _shuffle(seed: int, epoch: int, count: int) -> Tensor:
