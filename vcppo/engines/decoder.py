@@ -2,11 +2,15 @@
 
 Serves the Llama, Qwen2 and Qwen3 families of transformers: RMS norm, rotary positions, grouped keys and values,
 gated feed-forward, with or without biases and with or without norms on queries and keys.
+
+What can be done once is done on reading: norm weights and the scale of attention are multiplied into the matrices
+that follow them, and the two halves of each query and key are interleaved, so that turning them to their position is
+one complex product. Scores do not change: queries and keys are reordered alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,40 +23,49 @@ FAMILIES = ("llama", "qwen2", "qwen3")
 GROWTH = 64  # columns the cache starts with beyond the prompt; it doubles when full
 
 
+class Affine(NamedTuple):
+    """Arguments of `functional.linear`."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Affine":
+        """Change the outputs: the rows of the weight, the entries of the bias."""
+        return Affine(change(self.weight), None if self.bias is None else change(self.bias))
+
+
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer's weights; `project` makes queries, keys, values, then queries and keys turned by 90 degrees."""
+    """One decoder layer's weights."""
 
-    norm_in: Tensor
-    project: Tensor
-    project_bias: Tensor | None
-    query_norm: Tensor | None
-    key_norm: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
-    norm_mlp: Tensor
-    gate_up: Tensor
-    down: Tensor
+    project: Affine  # to queries, keys and values, head by head
+    gain: Tensor | None  # [heads + kv_heads, width] of the norms on queries and keys, in the families that have them
+    out: Affine
+    gate_up: Affine
+    down: Affine
 
 
 class Decoder:
-    """Holds views or fused copies of the weights, to be made anew when they change, and the state of one batch; `start`, then `step` token by token."""
+    """Fused copies of the weights, to be made anew when they change, and one batch: `start`, then `step` by step."""
 
     def __init__(self, policy: PreTrainedModel) -> None:
-        config = policy.config
+        config, base = policy.config, policy.base_model
         if config.model_type not in FAMILIES:
             raise CheckpointError(
                 f"{config.model_type}: the torch engine decodes {', '.join(FAMILIES)}; this model needs another"
             )
+        if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+            raise CheckpointError(f"{config.model_type} with sliding windows: the torch engine attends to everything")
+        self.embedding = base.embed_tokens.weight.detach().float()
+        self.device = self.embedding.device
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self.epsilon = config.rms_norm_eps
-        base = policy.base_model
-        self.embedding = base.embed_tokens.weight.detach()
-        self.device, self.dtype = self.embedding.device, self.embedding.dtype
+        # a norm divides by the root of (mean square + epsilon) = hypot(length, root of (size * epsilon)) / root of size
+        sizes = (config.hidden_size, self.width)
+        self._floors = {size: torch.tensor((size * config.rms_norm_eps) ** 0.5, device=self.device) for size in sizes}
+        self.activation = base.layers[0].mlp.act_fn
         self.layers = [self._read_layer(layer) for layer in base.layers]
-        self.norm = base.norm.weight.detach()
-        self.head = policy.get_output_embeddings().weight.detach()
+        self.head = _affine(policy.get_output_embeddings(), norm=base.norm)
         self._rotary = base.rotary_emb
 
     def start(self, prompts: Sequence[Sequence[int]], *, room: int) -> Tensor:
@@ -62,17 +75,16 @@ class Decoder:
         ids = torch.zeros((len(prompts), size), dtype=torch.int64)
         for row, prompt in enumerate(prompts):
             ids[row, size - len(prompt) :] = torch.tensor(list(prompt))
+        self._limit, self._filled = size + room, 0
+        columns = torch.arange(self._limit, device=self.device)
         self._padding = size - lengths  # [B] columns on the left that hold no token
-        self._ragged = bool((self._padding > 0).any())
-        self._column = 0
-        self._limit = size + room
-        angles = torch.arange(self._limit, device=self.device)[None]
-        cos, sin = self._rotary(self.embedding[:1, None], angles)  # [1, limit, width] each
-        self._cos, self._sin = cos[0], sin[0]
-        capacity = min(self._limit, size + GROWTH)
-        shape = (len(prompts), self.kv_heads, capacity, self.width)
-        self._keys = [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in self.layers]
-        self._values = [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in self.layers]
+        self._blank = columns < self._padding[:, None]  # [B, limit]
+        self._ragged = bool(self._blank.any())
+        cos, sin = self._rotary(self.embedding[:1, None], columns[None])  # [1, limit, width], the second half a copy
+        phases = torch.complex(cos, sin)[0, :, None, : self.width // 2]
+        self._phases = phases.repeat(1, self.heads + self.kv_heads, 1)  # [limit, heads + kv_heads, width / 2]
+        shape = (len(self.layers), 2, len(prompts), self.kv_heads, min(self._limit, size + GROWTH), self.width)
+        self._cache = self.embedding.new_empty(shape)  # 2: keys and values
         return self._forward(ids.to(self.device))
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -81,113 +93,122 @@ class Decoder:
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these ([B] bool)."""
-        self._padding = self._padding[rows]
-        self._keys = [cache[rows] for cache in self._keys]
-        self._values = [cache[rows] for cache in self._values]
+        self._padding, self._blank = self._padding[rows], self._blank[rows]
+        self._cache = self._cache[:, :, rows]
 
     def _forward(self, ids: Tensor) -> Tensor:
+        """Append [B, count] tokens; [B, V] logits after the last."""
         rows, count = ids.shape
-        start, end = self._column, self._column + count
+        start, end = self._filled, self._filled + count
         self._make_room(end)
-        mask = self._mask(start, end)
-        cos, sin = self._positions(start, end)
-        x = self.embedding[ids.reshape(-1)]  # [B * count, H]
-        for layer, keys, values in zip(self.layers, self._keys, self._values, strict=True):
-            projected = functional.linear(self._rms(x, layer.norm_in), layer.project, layer.project_bias)
-            q, k, v = self._split(projected.view(rows, count, -1, self.width), layer, cos, sin)
-            keys[:, :, start:end] = k.transpose(1, 2)
-            values[:, :, start:end] = v.transpose(1, 2)
-            mixed = self._attend(q, keys[:, :, :end], values[:, :, :end], mask)
-            x = x + functional.linear(mixed, layer.out, layer.out_bias)
-            gate, up = functional.linear(self._rms(x, layer.norm_mlp), layer.gate_up).chunk(2, dim=-1)
-            x = x + functional.linear(functional.silu(gate) * up, layer.down)
-        self._column = end
+        self._filled = end
+        phases = self._phases[self._places(start, end)]
+        seen = self._cache[..., :end, :].flatten(2, 3).unbind()  # a layer: [2, B * kv_heads, end, width]
+        unwritten = self._cache[..., start:end, :].unbind()
+        attend = self._attend_once if count == 1 else self._attend_causally
+        x = self.embedding[ids].flatten(0, 1)  # [B * count, H]
+        for layer, cache, new in zip(self.layers, seen, unwritten, strict=True):
+            projected = functional.linear(self._norm(x), *layer.project).view(rows, count, -1, self.width)
+            self._turn(projected, layer, phases)
+            queries, kept = projected.tensor_split((self.heads,), dim=2)
+            new.copy_(kept.unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4))
+            x += functional.linear(attend(queries, *cache.unbind()), *layer.out)
+            gate, up = functional.linear(self._norm(x), *layer.gate_up).chunk(2, dim=-1)
+            x += functional.linear(self.activation(gate) * up, *layer.down)
         last = x.view(rows, count, -1)[:, -1]
-        return functional.linear(self._rms(last, self.norm), self.head).float()
+        return functional.linear(self._norm(last), *self.head)
 
-    def _split(self, projected: Tensor, layer: Layer, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys with their positions turned in, and values: [B, count, heads, width] each."""
-        both = self.heads + self.kv_heads
-        if layer.query_norm is not None and layer.key_norm is not None:
-            q, k, v = projected.split([self.heads, self.kv_heads, self.kv_heads], dim=2)
-            plain = torch.cat([self._rms(q, layer.query_norm), self._rms(k, layer.key_norm)], dim=2)
-            turned = _quarter_turn(plain)
-        else:
-            plain, v, turned = projected.split([both, self.kv_heads, both], dim=2)
-        placed = plain * cos + turned * sin
-        q, k = placed.split([self.heads, self.kv_heads], dim=2)
-        return q, k, v
+    def _turn(self, projected: Tensor, layer: Layer, phases: Tensor) -> None:
+        """Turn queries and keys in [B, count, heads + 2 * kv_heads, width] to their positions, where they are."""
+        turned = projected[:, :, : -self.kv_heads]
+        if layer.gain is not None:
+            turned.copy_(self._norm(turned) * layer.gain)
+        torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(phases)
 
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, count, heads, width] queries against the cache, to [B * count, heads * width]."""
-        rows, count, heads, width = q.shape
-        if count == 1:  # all queries of a group see the same columns: they are one small matrix
-            q = q.view(rows, self.kv_heads, heads // self.kv_heads, width)
-            mixed = functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-            return mixed.reshape(rows, heads * width)
-        keys, values = (x.repeat_interleave(heads // self.kv_heads, dim=1) for x in (keys, values))
-        mixed = functional.scaled_dot_product_attention(
-            q.transpose(1, 2), keys, values, attn_mask=mask, is_causal=mask is None
+    def _attend_once(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """One query a row: all heads of a group see the same columns, so they are one small matrix. [B, heads * width]
+
+        Two batched products cost less than `scaled_dot_product_attention`, which is made for many queries.
+        """
+        rows, columns = len(queries), keys.shape[1]
+        scores = torch.bmm(queries.reshape(len(keys), -1, self.width), keys.mT)
+        if self._ragged:
+            scores.view(rows, self.heads, columns).masked_fill_(self._blank[:, None, :columns], -torch.inf)
+        return torch.bmm(scores.softmax(dim=-1), values).view(rows, -1)
+
+    def _attend_causally(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Many queries a row, the first tokens of all: [B * count, heads * width]."""
+        rows, columns = len(queries), keys.shape[1]
+        mask = None
+        if self._ragged:
+            square = torch.ones((columns, columns), dtype=torch.bool, device=self.device)
+            seen = square.tril() & ~self._blank[:, None, :columns]
+            mask = (seen | square.diag().diag())[:, None]  # padding sees itself: no NaN
+        keys, values = (
+            x.repeat_interleave(self.heads // self.kv_heads, dim=0).unflatten(0, (rows, -1)) for x in (keys, values)
         )
-        return mixed.transpose(1, 2).reshape(rows * count, heads * width)
+        mixed = functional.scaled_dot_product_attention(
+            queries.transpose(1, 2), keys, values, attn_mask=mask, is_causal=mask is None, scale=1.0
+        )
+        return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
-    def _mask(self, start: int, end: int) -> Tensor | None:
-        """[B, 1, count, end] bool, True where a query may look; None where causality says it all."""
+    def _places(self, start: int, end: int) -> slice | Tensor:
+        """Positions of the new columns: the same for all rows, or [B, count]."""
         if not self._ragged:
-            return None
-        columns = torch.arange(end, device=self.device)
-        causal = columns[None, :] <= torch.arange(start, end, device=self.device)[:, None]
-        seen = columns[None, None, :] >= self._padding[:, None, None]
-        itself = (
-            columns[None, :] == torch.arange(start, end, device=self.device)[:, None]
-        )  # padding sees itself: no NaN
-        return ((causal[None] & seen) | itself[None])[:, None]
-
-    def _positions(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """cos and sin of the new columns, shaped to multiply [B, count, heads, width]."""
-        if not self._ragged:
-            return self._cos[None, start:end, None], self._sin[None, start:end, None]
-        places = (torch.arange(start, end, device=self.device)[None] - self._padding[:, None]).clamp(min=0)
-        return self._cos[places][:, :, None], self._sin[places][:, :, None]
+            return slice(start, end)
+        return (torch.arange(start, end, device=self.device) - self._padding[:, None]).clamp(min=0)
 
     def _make_room(self, end: int) -> None:
-        capacity = self._keys[0].shape[2]
+        capacity = self._cache.shape[-2]
         if end > capacity:
             more = min(max(2 * capacity, end), self._limit) - capacity
-            self._keys = [functional.pad(cache, (0, 0, 0, more)) for cache in self._keys]
-            self._values = [functional.pad(cache, (0, 0, 0, more)) for cache in self._values]
+            self._cache = functional.pad(self._cache, (0, 0, 0, more))
 
-    def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.rms_norm(x, (x.shape[-1],), weight, self.epsilon)
+    def _norm(self, x: Tensor) -> Tensor:
+        """Over the last dimension, the root of its size left out: `_norm_weight` has it. Three kernels."""
+        length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x / length.hypot(self._floors[x.shape[-1]])
 
     def _read_layer(self, layer: Any) -> Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-        normed = hasattr(attention, "q_norm")
-        weights = [part.weight.detach() for part in parts]
-        biases = None if parts[0].bias is None else [part.bias.detach() for part in parts]
-        if not normed:  # turning by 90 degrees is linear: let the projection do it
-            weights += [self._turn_rows(w) for w in weights[:2]]
-            biases = None if biases is None else biases + [self._turn_rows(b) for b in biases[:2]]
+        attention, mlp, scale = layer.self_attn, layer.mlp, self.width**-0.5
+        queries, keys, values = (
+            _affine(part, layer.input_layernorm) for part in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        gain = None
+        if hasattr(attention, "q_norm"):  # it would undo a scale in the matrix
+            norms = [scale * _norm_weight(attention.q_norm)] * self.heads
+            norms += [_norm_weight(attention.k_norm)] * self.kv_heads
+            gain = self._interleave(torch.cat(norms)).view(-1, self.width)
+        else:
+            queries = queries.map(lambda x: scale * x)
         return Layer(
-            norm_in=layer.input_layernorm.weight.detach(),
-            project=torch.cat(weights),
-            project_bias=None if biases is None else torch.cat(biases),
-            query_norm=attention.q_norm.weight.detach() if normed else None,
-            key_norm=attention.k_norm.weight.detach() if normed else None,
-            out=attention.o_proj.weight.detach(),
-            out_bias=None if attention.o_proj.bias is None else attention.o_proj.bias.detach(),
-            norm_mlp=layer.post_attention_layernorm.weight.detach(),
-            gate_up=torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()]),
-            down=mlp.down_proj.weight.detach(),
+            project=_stack([queries.map(self._interleave), keys.map(self._interleave), values]),
+            gain=gain,
+            out=_affine(attention.o_proj),
+            gate_up=_stack([_affine(part, layer.post_attention_layernorm) for part in (mlp.gate_proj, mlp.up_proj)]),
+            down=_affine(mlp.down_proj),
         )
 
-    def _turn_rows(self, weight: Tensor) -> Tensor:
-        by_head = weight.view(-1, self.width, *weight.shape[1:])
-        low, high = by_head.chunk(2, dim=1)
-        return torch.cat([-high, low], dim=1).reshape(weight.shape)
+    def _interleave(self, rows: Tensor) -> Tensor:
+        """[heads * width, ...]: the two halves of each head's rows, one from each in turn."""
+        halves: Tensor = rows.unflatten(0, (-1, 2, self.width // 2))
+        return halves.transpose(1, 2).flatten(0, 2)
 
 
-def _quarter_turn(x: Tensor) -> Tensor:
-    low, high = x.chunk(2, dim=-1)
-    return torch.cat([-high, low], dim=-1)
+def _affine(linear: Any, norm: Any = None) -> Affine:
+    """A layer's weights, with the weight of the norm that comes before it."""
+    weight = linear.weight.detach().float()
+    bias = None if linear.bias is None else linear.bias.detach().float()
+    return Affine(weight if norm is None else weight * _norm_weight(norm), bias)
+
+
+def _norm_weight(norm: Any) -> Tensor:
+    """What a norm multiplies by, the root of its size included."""
+    weight: Tensor = norm.weight.detach().float()
+    root: float = len(weight) ** 0.5
+    return weight * root
+
+
+def _stack(parts: list[Affine]) -> Affine:
+    biases = [part.bias for part in parts if part.bias is not None]
+    return Affine(torch.cat([part.weight for part in parts]), torch.cat(biases) if biases else None)

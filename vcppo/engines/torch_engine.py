@@ -16,6 +16,7 @@ from vcppo.engines.decoder import Decoder
 from vcppo.types import Generation
 
 KEEP = 0.75  # the batch is compacted when fewer than this share of its rows are still being written
+UNWRITTEN = -1
 
 
 class TorchEngine:
@@ -32,33 +33,28 @@ class TorchEngine:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Generation]:
         """See Engine."""
-        decoder, device = self._decoder, self._decoder.device
+        decoder, device, limit = self._decoder, self._decoder.device, sampling.max_tokens
         rng = torch.Generator().manual_seed(seed)
-        uniforms = torch.rand((len(prompts), sampling.max_tokens), generator=rng).to(device)
-        tokens = torch.zeros((sampling.max_tokens, len(prompts)), dtype=torch.int64, device=device)
-        logprobs = torch.zeros((sampling.max_tokens, len(prompts)), device=device)
-        lengths = torch.full((len(prompts),), sampling.max_tokens, device=device)
-        finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        uniforms = torch.rand((len(prompts), limit), generator=rng).T.contiguous().to(device)  # [limit, B]
+        tokens = torch.full((limit, len(prompts)), UNWRITTEN, device=device)
+        logprobs = torch.zeros((limit, len(prompts)), device=device)
 
         rows = torch.arange(len(prompts), device=device)  # which answers the batch still holds
-        logits = decoder.start(prompts, room=sampling.max_tokens)
-        for t in range(sampling.max_tokens):
-            chosen, chosen_logprobs = sample(logits, uniforms[rows, t], sampling)
+        ended = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended; what they go on to say is cut
+        logits = decoder.start(prompts, room=limit)
+        for t in range(limit):
+            chosen, chosen_logprobs = sample(logits, uniforms[t, rows], sampling)
             tokens[t, rows], logprobs[t, rows] = chosen, chosen_logprobs
-            ended = chosen == self._end
-            if bool(ended.any()):
-                fresh = rows[ended & ~finished[rows]]
-                finished[fresh], lengths[fresh] = True, t + 1
-                live = ~finished[rows]
-                if not bool(live.any()):
-                    break
-                if int(live.sum()) < KEEP * len(rows):
-                    rows, chosen = rows[live], chosen[live]
-                    decoder.keep(live)
-            if t + 1 < sampling.max_tokens:
-                logits = decoder.step(chosen)
-        answers = zip(tokens.T.tolist(), logprobs.T.tolist(), lengths.tolist(), finished.tolist(), strict=True)
-        return [Generation(tuple(i[:n]), tuple(p[:n]), "stop" if done else "length") for i, p, n, done in answers]
+            ended |= chosen == self._end
+            live = len(rows) - int(ended.sum())
+            if live == 0 or t + 1 == limit:
+                break
+            if live < KEEP * len(rows):
+                kept = ~ended
+                rows, chosen, ended = rows[kept], chosen[kept], ended[kept]
+                decoder.keep(kept)
+            logits = decoder.step(chosen)
+        return [_answer(i, p, self._end) for i, p in zip(tokens.T.tolist(), logprobs.T.tolist(), strict=True)]
 
 
 def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -76,6 +72,15 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor
         outside = (ordered.cumsum(dim=-1) - ordered >= sampling.top_p).gather(1, order.argsort(dim=-1))
         weights = weights.masked_fill(outside, 0.0)
     cumulative = weights.cumsum(dim=-1)
-    point = uniforms * cumulative[:, -1]
-    chosen = (cumulative <= point[:, None]).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
-    return chosen, all_logprobs.gather(1, chosen[:, None])[:, 0]
+    total = cumulative[:, -1]
+    point = torch.minimum(uniforms * total, total.nextafter(torch.zeros_like(total)))  # rounding must not reach total
+    chosen = torch.searchsorted(cumulative, point[:, None], right=True)
+    return chosen[:, 0], all_logprobs.gather(1, chosen)[:, 0]
+
+
+def _answer(tokens: list[int], logprobs: list[float], end: int) -> Generation:
+    """What stands up to the first end of sequence, that one included."""
+    if end in tokens:
+        length = tokens.index(end) + 1
+        return Generation(tuple(tokens[:length]), tuple(logprobs[:length]), "stop")
+    return Generation(tuple(tokens), tuple(logprobs), "length")
