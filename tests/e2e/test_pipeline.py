@@ -1,0 +1,350 @@
+"""Whole runs on a tiny model: the same to the bit, whatever interrupts them, and nothing computed twice."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import ASSIGNMENTS, tiny
+
+from vcppo.cache import StageFolder, addresses
+from vcppo.config import RunSettings
+from vcppo.errors import TrainingError
+from vcppo.journal import Journal, read_journal
+from vcppo.optimiser import Optimiser
+from vcppo.stages.pipeline import run_stages
+
+pytestmark = pytest.mark.e2e
+
+STAGES = ["cold-start", "reward-model", "answers", "value-pretraining", "rl", "evaluation"]
+VARYING = ("time/", "system/rss_mb")
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The --out of one run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("straight")
+    run_stages(tiny(), out)
+    return out
+
+
+def folder(out: Path, stage: str, settings: RunSettings | None = None) -> Path:
+    return StageFolder(out, addresses(settings or tiny())[stage]).path
+
+
+def borrow(straight: Path, out: Path, *stages: str) -> None:
+    """Stages of the undisturbed run into another --out."""
+    for stage in stages:
+        shutil.copytree(folder(straight, stage), folder(out, stage))
+
+
+def told(path: Path) -> list[dict[str, object]]:
+    """The journal without clocks and memory."""
+    records = []
+    for record in read_journal(path / "journal.jsonl"):
+        del record["time"]
+        if record["kind"] == "metrics":
+            record["values"] = {k: v for k, v in record["values"].items() if not k.startswith(VARYING)}
+        records.append(record)
+    return records
+
+
+def models_in(path: Path) -> dict[str, bytes]:
+    """Every file of weights or answers, by its place."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*.safetensors")}
+
+
+def assert_same(one: Path, other: Path, *stages: str) -> None:
+    for stage in stages:
+        assert told(folder(one, stage)) == told(folder(other, stage)), stage
+        assert models_in(folder(one, stage)) == models_in(folder(other, stage)), stage
+        results = [json.loads((folder(out, stage) / "done.json").read_text())["result"] for out in (one, other)]
+        assert results[0] == results[1]
+
+
+def test_two_runs_are_equal_to_the_bit_and_touch_no_global_randomness(straight: Path, tmp_path: Path):
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    run_stages(tiny(), tmp_path)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert random.getstate() == states[2]
+    assert_same(straight, tmp_path, *STAGES)
+    assert {"policy/model.safetensors", "critic/model.safetensors"} == set(models_in(folder(straight, "rl")))
+
+
+def test_a_journal_tells_what_the_contract_names(straight: Path):
+    records = read_journal(folder(straight, "rl") / "journal.jsonl")
+    steps = [r for r in records if r["kind"] == "metrics" and "rollout/accuracy" in r["values"]]
+    assert [r["step"] for r in steps] == [0, 1, 2, 3]
+    names = set(steps[0]["values"])
+    for name in ("length_tokens", "length_p10_tokens", "length_p90_tokens", "unreadable_rate", "truncated_rate"):
+        assert f"rollout/{name}" in names
+    for name in ("loss", "entropy", "approx_kl", "clip_fraction", "ratio_max", "grad_norm", "learning_rate", "ref_kl"):
+        assert f"policy/{name}" in names
+    for name in ("loss", "explained_variance", "value_bias", "mean", "grad_norm", "learning_rate"):
+        assert f"value/{name}" in names
+    assert {"advantage/mean", "advantage/std", "advantage/real_reward_share", "system/rss_mb"} <= names
+    assert {f"time/{part}_s" for part in ("generate", "score", "update", "other", "iteration")} <= names
+    assert all(r["values"]["system/rss_mb"] > 10 for r in steps)
+    evaluations = [r["step"] for r in records if r["kind"] == "metrics" and "eval/digits/avg_at_1" in r["values"]]
+    assert evaluations == [0, 2]
+    assert {r["name"] for r in records if r["kind"] == "table"} == {
+        "critic_by_position", "critic_calibration", "samples",
+    }  # fmt: skip
+    final = read_journal(folder(straight, "evaluation") / "journal.jsonl")
+    assert final[0]["step"] == 4
+    assert set(final[0]["values"]) == {"eval/digits/avg_at_2", "eval/digits/pass_at_2", "eval/digits/length_tokens"}
+    assert len(final[1]["columns"]["problem"]) == 10
+    for stage, name in [("cold-start", "cold_start/loss"), ("reward-model", "reward_model/pair_accuracy")]:
+        assert name in read_journal(folder(straight, stage) / "journal.jsonl")[0]["values"]
+
+
+def test_the_cold_start_learns_its_demonstrations(straight: Path):
+    losses = [record["values"]["cold_start/loss"] for record in told(folder(straight, "cold-start"))]
+    assert losses[0] > 2.5  # log of 21 words is 3.0
+    assert losses[-1] < 1.5
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+class Fuse:
+    """Lets `left` writes and updates happen, then kills before the next."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left: float = float("inf")
+        for owner, name in ((os, "replace"), (Journal, "_write"), (Optimiser, "step")):
+            monkeypatch.setattr(owner, name, self.guard(getattr(owner, name)))
+
+    def guard(self, original):
+        def guarded(*arguments):
+            if self.left <= 0:
+                raise Killed
+            self.left -= 1
+            return original(*arguments)
+
+        return guarded
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_moment_of_a_stage_and_resumed_is_straight_through(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+):
+    """Attempt i dies before its i-th write or update (in the cold start, every 23rd), until one gets through."""
+    borrow(straight, tmp_path, *STAGES[: STAGES.index(stage)])
+    fuse = Fuse(monkeypatch)
+    attempts = 0
+    for attempts in range(1000):
+        fuse.left = 23 * attempts if stage == "cold-start" else attempts
+        try:
+            run_stages(tiny(), tmp_path, until=stage)
+        except Killed:
+            continue
+        break
+    assert attempts > 1
+    fuse.left = float("inf")
+    assert_same(straight, tmp_path, stage)
+    assert not (folder(tmp_path, stage) / "state.pt").exists()
+
+
+def test_only_what_followed_the_last_checkpoint_is_done_again(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    borrow(straight, tmp_path, *STAGES[:4])
+    taken = []
+    step = Optimiser.step
+
+    def counted(self: Optimiser) -> float:
+        if len(taken) == 14:  # 4 iterations of 2 minibatches, policy and critic each: the last but one update
+            taken.append(0)
+            raise Killed
+        taken.append(1)
+        return step(self)
+
+    monkeypatch.setattr(Optimiser, "step", counted)
+    with pytest.raises(Killed):
+        run_stages(tiny(), tmp_path, until="rl")
+    run_stages(tiny(), tmp_path, until="rl")
+    assert sum(taken) == 14 + 8  # two iterations again
+    assert_same(straight, tmp_path, "rl")
+
+
+RUN = """
+import sys
+from pathlib import Path
+from vcppo.config import load_settings
+from vcppo.stages.pipeline import run_stages
+
+run_stages(load_settings(assignments=sys.argv[2:]), Path(sys.argv[1]))
+"""
+
+
+def test_sigkill_in_rl_and_a_new_process_is_straight_through(straight: Path, tmp_path: Path):
+    borrow(straight, tmp_path, *STAGES[:4])
+    journal = folder(tmp_path, "rl") / "journal.jsonl"
+    with subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), *ASSIGNMENTS]) as process:
+        deadline = time.monotonic() + 120
+        while not (journal.exists() and journal.read_bytes().count(b"\n") >= 6):
+            assert time.monotonic() < deadline
+            assert process.poll() in (None, 0)
+            time.sleep(0.002)
+        process.kill()
+    run_stages(tiny(), tmp_path)
+    assert_same(straight, tmp_path, "rl", "evaluation")
+
+
+def test_nothing_is_computed_twice(straight: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Optimiser, "step", Fuse.guard(type("", (), {"left": 0})(), Optimiser.step))
+    seen = []
+    uses = run_stages(tiny("arm=renamed"), straight, on_stage=lambda stage, key, ran: seen.append((stage, ran)))
+    assert seen == [(stage, False) for stage in STAGES]
+    assert not any(use.ran for use in uses.values())
+
+
+def ran(out: Path, *assignments: str, until: str = "evaluation") -> list[str]:
+    uses = run_stages(tiny(*assignments), out, until=until)
+    return [stage for stage, use in uses.items() if use.ran]
+
+
+@pytest.fixture
+def out(straight: Path, tmp_path: Path) -> Path:
+    """An --out with everything before RL in it."""
+    borrow(straight, tmp_path, *STAGES[:4])
+    return tmp_path
+
+
+def test_another_lambda_takes_everything_before_rl_from_the_cache(out: Path, straight: Path):
+    assert ran(out, "gae.lambda_actor=0.5") == ["rl", "evaluation"]
+    other = tiny("gae.lambda_actor=0.5")
+    assert models_in(folder(out, "rl", other)) != models_in(folder(straight, "rl"))
+
+
+def test_grpo_needs_no_critic(out: Path):
+    grpo = ("advantage.estimator=grpo", "rollout.samples_per_prompt=4", "rollout.prompts=3", "steps=2")
+    assert ran(out, *grpo) == ["rl", "evaluation"]
+    path = folder(out, "rl", tiny(*grpo))
+    assert set(models_in(path)) == {"policy/model.safetensors"}
+    names = {name for record in told(path) for name in record.get("values", {})}
+    assert not any(name.startswith("value/") for name in names)
+    assert "policy/loss" in names
+
+
+def test_a_critic_may_start_from_the_policy(out: Path):
+    assert ran(out, "critic.init=policy", "steps=2") == ["value-pretraining", "rl", "evaluation"]
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ("gae.bootstrap_truncated=true", "rollout.max_tokens=3"),
+        ("rollout.max_tokens=1",),
+        ("rollout.top_p=0.9", "rollout.temperature=0.8", "advantage.whiten=minibatch"),
+        ("kl.placement=reward", "kl.estimator=k1", "gae.length_adaptive_alpha=0.05"),
+        ("kl.placement=loss", "policy.dual_clip=3", "policy.entropy_coefficient=0.01", "policy.epochs=2"),
+        ("critic.value_loss=clipped", "critic.updates_per_policy_update=2", "policy.aggregation=fixed-length"),
+        ("rollout.prompts=7", "policy.minibatches=5"),
+    ],
+    ids=lambda assignments: assignments[0],
+)
+def test_settings_off_the_beaten_path_run_to_their_end(out: Path, assignments: tuple[str, ...]):
+    assert "rl" in ran(out, "steps=1", "pretrain.steps=0", *assignments, until="rl")
+    settings = tiny("steps=1", "pretrain.steps=0", *assignments)
+    values = told(folder(out, "rl", settings))[-1]["values"]
+    lost = {name for name, value in values.items() if value is None}
+    assert lost <= {"value/explained_variance"}  # no answer was right: the returns are all alike
+
+
+@pytest.mark.parametrize("wait", [0, 1, 2])
+def test_the_policy_waits_exactly_so_many_iterations_for_its_critic(out: Path, straight: Path, wait: int):
+    for steps, moves in [(wait, False), (wait + 1, True)]:
+        if steps == 0:
+            continue
+        settings = tiny(f"critic.policy_starts_after={wait}", f"steps={steps}")
+        run_stages(settings, out, until="rl")
+        path = folder(out, "rl", settings)
+        start = (folder(straight, "cold-start") / "policy" / "model.safetensors").read_bytes()
+        assert ((path / "policy" / "model.safetensors").read_bytes() != start) == moves
+        critics = {file.read_bytes() for file in folder(out, "value-pretraining").glob("critic-*/model.safetensors")}
+        assert (path / "critic" / "model.safetensors").read_bytes() not in critics
+        steps_told = [r for r in told(path) if r["kind"] == "metrics" and "rollout/accuracy" in r["values"]]
+        assert ["policy/loss" in record["values"] for record in steps_told] == [False] * wait + [True] * moves
+
+
+def test_as_many_policy_updates_as_asked(out: Path, monkeypatch: pytest.MonkeyPatch):
+    taken = []
+    step = Optimiser.step
+    monkeypatch.setattr(Optimiser, "step", lambda self: (taken.append(self.total_steps), step(self))[1])
+    five = ("rollout.prompts=12", "policy.minibatches=5", "policy.epochs=2", "critic.updates_per_policy_update=3")
+    ran(out, *five, "steps=2", "pretrain.steps=0", until="rl")
+    assert (taken.count(20), taken.count(60)) == (20, 60)  # 2 iterations, 2 passes, 5 updates; the critic 3 each
+
+
+def test_a_run_may_start_from_a_saved_policy(straight: Path, tmp_path: Path):
+    saved = folder(straight, "cold-start") / "policy"
+    settings = tiny(f"model.path={saved}", "cold_start.steps=2", "cold_start.learning_rate=1e-9")
+    run_stages(settings, tmp_path, until="cold-start")
+    losses = [record["values"]["cold_start/loss"] for record in told(folder(tmp_path, "cold-start", settings))]
+    assert losses[0] == pytest.approx(told(folder(straight, "cold-start"))[-1]["values"]["cold_start/loss"], rel=0.3)
+
+
+def test_a_run_that_leaves_sense_says_where_and_which_state_is_good(out: Path):
+    settings = ("guard.max_ratio=1.0001", "policy.learning_rate=0.5", "record.checkpoint_every=1")
+    with pytest.raises(TrainingError, match=r"^RL iteration \d: probability ratio .* (no state was saved|last good)"):
+        run_stages(tiny(*settings), out, until="rl")
+
+
+def test_fresh_rollouts_make_no_pool(out: Path):
+    assert "answers" in ran(out, "pretrain.fresh_rollouts=true", until="value-pretraining")
+    settings = tiny("pretrain.fresh_rollouts=true")
+    done = json.loads((folder(out, "answers", settings) / "done.json").read_text())
+    assert done["result"]["answers"] == 32.0  # those held out
+    pooled = models_in(folder(out, "value-pretraining"))
+    assert models_in(folder(out, "value-pretraining", settings)) != pooled
+
+
+def test_a_corrupt_state_is_one_clear_line(out: Path):
+    path = folder(out, "rl")
+    path.mkdir(parents=True)
+    (path / "state.pt").write_bytes(b"garbage of some length")
+    with pytest.raises(ValueError, match=r"state.pt: not a readable state .*; delete it to begin the stage anew"):
+        run_stages(tiny(), out, until="rl")
+    (path / "state.pt").unlink()
+    run_stages(tiny(), out, until="rl")
+
+
+# ---- the command line, in processes of its own ----
+
+
+@pytest.fixture
+def train(out: Path) -> list[str]:
+    flags = [flag for text in ASSIGNMENTS for flag in ("--set", text)]
+    nobody = "http://127.0.0.1:9"  # no tracking server: quicker, and no obstacle
+    return [sys.executable, "-m", "vcppo", "train", "--out", str(out), "--tracking-uri", nobody, *flags]
+
+
+def test_train_interrupted_exits_130_and_goes_on_to_the_same_end(train: list[str], out: Path, straight: Path):
+    journal = folder(out, "rl") / "journal.jsonl"
+    with subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not (journal.exists() and journal.read_bytes()):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert b"the same command goes on" in said[0]
+    done = subprocess.run(train, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "eval/digits/avg_at_2" in done.stdout
+    assert "they are kept on disk" in done.stdout
+    assert_same(straight, out, "rl", "evaluation")

@@ -1,0 +1,68 @@
+"""Settings, models and batches small enough that a whole pipeline takes seconds."""
+
+import torch
+from transformers import PreTrainedModel
+
+from vcppo import models
+from vcppo.config import RunSettings, load_settings
+from vcppo.tasks import make_task
+from vcppo.types import RolloutBatch
+
+ASSIGNMENTS = (
+    "task.chain_length=3",
+    "task.digits=2",
+    "task.stop_hazard=0.3",
+    "task.held_out=10",
+    "model.hidden_size=16",
+    "model.intermediate_size=32",
+    "model.layers=1",
+    "model.heads=2",
+    "model.kv_heads=2",
+    "cold_start.steps=160",
+    "cold_start.learning_rate=0.01",
+    "cold_start.batch_tokens=300",
+    "reward_model.steps=6",
+    "reward_model.answers=512",
+    "reward_model.pairs=4",
+    "rollout.prompts=12",
+    "policy.minibatches=2",
+    "policy.learning_rate=0.001",
+    "steps=4",
+    "pretrain.steps=4",
+    "pretrain.batch=16",
+    "pretrain.pool=48",
+    "pretrain.held_out=32",
+    "pretrain.evaluate_every=2",
+    "evaluation.samples=2",
+    "evaluation.every=2",
+    "record.checkpoint_every=2",
+    "micro_batch_tokens=200",
+)
+
+
+def tiny(*more: str) -> RunSettings:
+    """Settings of a run of some two seconds, with more `key=value` on top."""
+    return load_settings(assignments=[*ASSIGNMENTS, *more])
+
+
+def new_policy(*more: str, seed: int = 0) -> PreTrainedModel:
+    """A random policy on the tiny task."""
+    settings = tiny(*more)
+    return models.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=256, seed=seed)
+
+
+def random_batch(lengths: list[int], *, vocabulary: int = 20, seed: int = 0, prompt_lengths: list[int] | None = None):
+    """Answers of these lengths made of random tokens, prompts of 2, 3, 4, 2, ... tokens unless given."""
+    rng = torch.Generator().manual_seed(seed)
+    prompts = prompt_lengths or [2 + i % 3 for i in range(len(lengths))]
+    rows = [torch.randint(1, vocabulary, (p + n,), generator=rng) for p, n in zip(prompts, lengths, strict=True)]
+    mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+    return RolloutBatch(
+        input_ids=torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
+        prompt_lengths=torch.tensor(prompts),
+        response_mask=mask,
+        old_logprobs=torch.where(mask, -2.0 + torch.rand(mask.shape, generator=rng), 0.0),
+        scores=torch.where(torch.rand(len(lengths), generator=rng) < 0.5, 1.0, -1.0),
+        truncated=torch.zeros(len(lengths), dtype=torch.bool),
+        group=torch.arange(len(lengths)),
+    )

@@ -1,0 +1,127 @@
+"""A stage's address knows all that its result depends on, and nothing else."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from tiny import tiny
+
+from vcppo.cache import StageFolder, addresses, read_json, whole_folder, write_json
+from vcppo.config import RunSettings
+from vcppo.errors import CheckpointError
+
+ALL = ["cold-start", "reward-model", "answers", "value-pretraining", "rl", "evaluation"]
+
+
+def keys(*assignments: str) -> dict[str, str]:
+    return {stage: address.key for stage, address in addresses(tiny(*assignments)).items()}
+
+
+@pytest.mark.parametrize(
+    ("assignments", "changed"),
+    [
+        (["arm=other"], []),
+        (["gae.lambda_actor=0.5"], ["rl", "evaluation"]),
+        (["gae.lambda_critic=0.5"], ["rl", "evaluation"]),
+        (["pretrain.steps=converge"], ["rl", "evaluation"]),
+        (["pretrain.steps=8"], ["rl", "evaluation"]),
+        (["pretrain.learning_rate=0.1"], ["value-pretraining", "rl", "evaluation"]),
+        (["pretrain.pool=49"], ["answers", "value-pretraining", "rl", "evaluation"]),
+        (["gae.gamma=0.9"], ["value-pretraining", "rl", "evaluation"]),
+        (["critic.aggregation=sequence-mean"], ["value-pretraining", "rl", "evaluation"]),
+        (["seed=1"], ["answers", "value-pretraining", "rl", "evaluation"]),
+        (["evaluation.seed=1"], ["rl", "evaluation"]),
+        (["policy.learning_rate=0.1"], ["rl", "evaluation"]),
+        (["reward_model.steps=7"], ["reward-model", "value-pretraining", "rl", "evaluation"]),
+        (["reward.wrong=0"], ALL[1:]),
+        (["base_seed=1"], ALL),
+        (["task.stop_hazard=0.1"], ALL),
+        (["model.layers=2"], ALL),
+        (["micro_batch_tokens=100"], [s for s in ALL if s != "answers"] + ["answers"]),
+    ],
+)
+def test_a_setting_changes_the_stages_that_it_matters_to(assignments: list[str], changed: list[str]):
+    before, after = keys(), keys(*assignments)
+    assert [stage for stage in ALL if before[stage] != after[stage]] == sorted(changed, key=ALL.index)
+
+
+def test_a_run_has_the_stages_that_its_settings_need():
+    assert list(keys()) == ALL
+    assert list(keys("pretrain.steps=0")) == ["cold-start", "reward-model", "rl", "evaluation"]
+    assert list(keys("critic.init=policy")) == [s for s in ALL if s != "reward-model"]
+    grpo = ("advantage.estimator=grpo", "rollout.samples_per_prompt=2")
+    assert list(keys(*grpo)) == ["cold-start", "rl", "evaluation"]
+
+
+def test_fresh_rollouts_need_no_pool():
+    assert addresses(tiny("pretrain.fresh_rollouts=true"))["answers"].settings["pool"] == [0, 32]
+    assert addresses(tiny())["answers"].settings["pool"] == [48, 32]
+
+
+def test_a_stage_is_complete_when_it_says_so(tmp_path: Path):
+    folder = StageFolder(tmp_path, addresses(tiny())["rl"])
+    assert folder.result is None
+    folder.describe()
+    (folder.path / "state.pt").write_bytes(b"x")
+    folder.finish({"steps": 4.0}, 1.5)
+    assert folder.result == {"steps": 4.0}
+    assert not (folder.path / "state.pt").exists()
+    assert read_json(folder.path / "done.json")["wall_s"] == 1.5
+    told = read_json(folder.path / "stage.json")
+    assert told["address"] == folder.path.name == addresses(tiny())["rl"].key
+    assert told["parents"]["cold-start"] == keys()["cold-start"]
+    assert told["provenance"]["versions"]["torch"]
+
+
+def test_files_and_folders_are_whole_or_not_there(tmp_path: Path):
+    target = tmp_path / "policy"
+    with whole_folder(target) as folder:
+        (folder / "a").write_text("old")
+        assert not target.exists()
+
+    def fail_in_the_middle() -> None:
+        with whole_folder(target) as folder:
+            (folder / "a").write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_in_the_middle()
+    assert (target / "a").read_text() == "old"
+    with whole_folder(target) as folder:
+        (folder / "b").write_text("new")
+    assert [file.name for file in target.iterdir()] == ["b"]
+    write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {"a": object()})
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_a_broken_record_is_told_by_name(tmp_path: Path):
+    (tmp_path / "done.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"done.json: cannot be read"):
+        read_json(tmp_path / "done.json")
+
+
+HOLD = """
+import pathlib, sys, time
+from vcppo.cache import StageFolder, addresses
+from vcppo.config import RunSettings
+
+with StageFolder(pathlib.Path(sys.argv[1]), addresses(RunSettings())["rl"]).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_an_address_is_worked_on_by_one_process_and_let_go_of_by_a_dead_one(tmp_path: Path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        timer = threading.Timer(0.3, other.kill)
+        timer.start()
+        with StageFolder(tmp_path, addresses(RunSettings())["rl"]).lock():
+            assert timer.finished.is_set()  # only the other's death let us in
+        assert other.wait() == -signal.SIGKILL

@@ -1,0 +1,185 @@
+"""The command line: quick where it can be, one line where the user is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny import ASSIGNMENTS, new_policy, tiny
+
+from vcppo.cache import StageFolder, addresses
+from vcppo.checkpoint import save_model
+from vcppo.cli import main
+from vcppo.tasks import make_task
+
+HEAVY = ("torch", "transformers", "mlflow", "optuna", "pandas", "matplotlib")
+COMMANDS = sorted(main.commands)
+TINY = [part for text in ASSIGNMENTS for part in ("--set", text)]
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+FRESH = f"""
+import json, sys
+from vcppo.cli import main
+
+told = []
+for arguments in json.load(sys.stdin):
+    try:
+        main(arguments, standalone_mode=True)
+    except SystemExit as exit:
+        told.append([exit.code, [name for name in {HEAVY!r} if name in sys.modules]])
+print("\\n" + json.dumps(told))
+"""
+
+
+def test_help_settings_and_mistakes_load_nothing_heavy():
+    helps = [[command, "--help"] for command in COMMANDS]
+    good = [["--help"], ["--version"], *helps, ["track", "replay", "--help"], ["settings"]]
+    bad = [
+        ["train", "--set", "gae.gamma=2"],
+        ["sweep", "no-such-study"],
+        ["pretrain-value", "--set", "pretrain.steps=0"],
+    ]
+    calls = [*good, *bad]
+    done = subprocess.run([sys.executable, "-c", FRESH], input=json.dumps(calls), capture_output=True, text=True)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert [code for code, _ in told] == [0] * len(good) + [2] * len(bad)
+    assert [(call, loaded) for call, (_, loaded) in zip(calls, told, strict=True) if loaded] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_does(command: str):
+    done = invoke(command, "--help")
+    assert done.exit_code == 0
+    assert len(done.output.splitlines()) > 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "--set", "gae.gamma=2"], "ConfigError: gae.gamma = 2 (from --set): input should be less than or"),
+        (["train", "--set", "gae.gama=1"], "ConfigError: gae.gama (from --set): no such setting; did you mean"),
+        (["settings", "--config", "nowhere.toml"], "ConfigError: nowhere.toml: no such file"),
+        (["evaluate", "nowhere"], "CheckpointError: nowhere: no config.json there"),
+        (["pretrain-value", "--set", "pretrain.steps=0"], "ConfigError: pretrain.steps = 0 (from --set): nothing"),
+        (["sweep", "componets"], "ConfigError: study componets: no ablations/componets.toml; did you mean components?"),
+        (["track", "replay", "nowhere", "--out", "no-runs"], "StudyError: study nowhere: no such folder"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments: list[str], line: str):
+    done = invoke(*arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+
+
+def test_settings_lists_every_setting_with_the_value_it_would_have():
+    said = invoke("settings", "--set", "gae.lambda_actor=0.5").output
+    assert "gae.lambda_actor = 0.5 " in said
+    assert "gae.length_adaptive_alpha = none " in said
+    assert "critic.init = reward-model" in said
+    assert "(reward-model | policy)" in said
+
+
+def test_a_dry_run_writes_nothing_and_says_what_it_would_cost(tmp_path: Path):
+    done = invoke("train", "--dry-run", "--out", str(tmp_path / "runs"), *TINY)
+    assert done.exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+    for stage, address in addresses(tiny()).items():
+        assert stage in done.output
+        assert address.key in done.output
+    assert "minutes here" in done.output
+    short = invoke("cold-start", "--dry-run", "--out", str(tmp_path / "runs"), *TINY)
+    assert addresses(tiny())["rl"].key not in short.output
+
+
+def test_a_dry_run_of_a_study_counts_what_its_cells_share_once(tmp_path: Path):
+    done = invoke("sweep", "lambda-grid", "--seeds", "1", "--dry-run", "--out", str(tmp_path / "runs"))
+    assert "16 cells, 36 stages, 0 of them cached" in done.output  # four shared, then rl and evaluation of each
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_knows_what_lies_in_the_cache(tmp_path: Path):
+    StageFolder(tmp_path, addresses(tiny())["cold-start"]).finish({"steps": 1.0}, 1.0)
+    pretraining = StageFolder(tmp_path, addresses(tiny())["value-pretraining"])
+    pretraining.finish({"steps": 2.0}, 1.0)  # but 4 are asked for
+    (pretraining.path / "critic-000002").mkdir()
+    (pretraining.path / "critic-000002" / "state.pt").touch()
+    rows = invoke("train", "--dry-run", "--out", str(tmp_path), *TINY).output.splitlines()
+    lines = {row.split()[1]: row for row in rows if row.startswith("│")}
+    assert "cached" in lines["cold-start"]
+    assert "cached" not in lines["value-pretraining"]
+    again = invoke("train", "--dry-run", "--out", str(tmp_path), *TINY, "--set", "pretrain.steps=2").output
+    assert any("value-pretraining" in line and "cached" in line for line in again.splitlines())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("policy") / "policy"
+    save_model(new_policy(), make_task(tiny().task).tokenizer(), path)
+    return path
+
+
+def test_evaluate_prints_intervals_and_writes_counts_by_problem(checkpoint: Path, tmp_path: Path):
+    report = tmp_path / "deep" / "report.json"
+    done = invoke("evaluate", str(checkpoint), "--samples", "3", "--json", str(report), *TINY)
+    assert done.exit_code == 0
+    first, avg, passed, length, unreadable, written = done.output.splitlines()
+    assert first == f"{checkpoint} on digits: 10 problems, 3 answers each"
+    for line, name in [(avg, "avg@3"), (passed, "pass@3"), (length, "length (tokens)")]:
+        assert line.startswith(name)
+        low, high = line[line.index("[") + 1 : line.index("]")].split(", ")
+        assert float(low) <= float(line[len(name) : line.index("[")]) <= float(high)
+    assert unreadable.startswith("unreadable")
+    assert written == f"written to {report}"
+    told = json.loads(report.read_text())
+    assert told["samples"] == 3
+    assert len(told["problems"]) == len(told["correct"]) == 10
+    assert told["provenance"]["versions"]["torch"]
+    assert [file.name for file in report.parent.iterdir()] == ["report.json"]
+    before = report.read_bytes()
+    invoke("evaluate", str(checkpoint), "--samples", "3", "--json", str(report), *TINY)
+    assert report.read_bytes() == before  # the draws depend on evaluation.seed alone
+
+
+def test_evaluate_of_a_broken_checkpoint_is_one_line(checkpoint: Path, tmp_path: Path):
+    broken = tmp_path / "policy"
+    save_model(new_policy(), make_task(tiny().task).tokenizer(), broken)
+    (broken / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:100])
+    done = invoke("evaluate", str(broken), *TINY)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"CheckpointError: {broken}: expected a causal language model")
+    assert done.stderr.count("\n") == 1
+
+
+def test_settings_that_are_broken_json_are_one_line(tmp_path: Path):
+    (tmp_path / "settings.json").write_text("{")
+    done = invoke("train", "--config", str(tmp_path / "settings.json"))
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"ConfigError: {tmp_path / 'settings.json'}: not valid JSON")
+
+
+def test_the_doctor_ends_well_here_and_names_what_it_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vcppo.doctor.LITTLE_DISK_GB", 0.0)
+    done = invoke("doctor", "--out", str(tmp_path / "runs"))
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-1] == "vcppo can run here"
+    for subject in ("torch", "mlflow", "cores", "memory", "disk", "Python", "git"):
+        assert f" {subject} " in done.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_doctor_says_what_is_missing_or_wrong_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = ["torch>=999", "no-such-package-here>=1", "pytest; extra == 'dev'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: asked)
+    done = invoke("doctor", "--out", str(tmp_path))
+    assert done.exit_code == 2
+    assert done.output.splitlines()[-1] == "to mend: torch, no-such-package-here"
+    assert "pip install 'no-such-package-here>=1'" in done.output
+    assert ">=999 is needed" in done.output

@@ -1,0 +1,199 @@
+"""The torch engine says what transformers would say, and its answers do not know each other."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from vcppo.engines.base import Sampling
+from vcppo.engines.decoder import Decoder
+from vcppo.engines.torch_engine import TorchEngine, sample
+from vcppo.errors import CheckpointError
+from vcppo.types import Generation
+
+VOCABULARY, END = 17, 1
+RAGGED = [[5, 6], [3, 4, 5, 6, 7], [2], [9, 8, 7], [3, 3, 3, 3, 3, 3, 3]]
+FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=12)
+
+
+def model(kind: str = "llama", *, seed: int = 0, end: int = END, **options: object) -> PreTrainedModel:
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "head_dim": 4}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": VOCABULARY}
+    config = AutoConfig.for_model(
+        kind, **{**shape, **heads, "initializer_range": 0.4, "max_position_embeddings": 512, **options}
+    )
+    config.eos_token_id, config.bos_token_id, config.pad_token_id = end, None, 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = AutoModelForCausalLM.from_config(config).eval()
+        with torch.no_grad():  # biases and norms start at 0 and 1, where a mistake in them would not show
+            for parameter in made.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.3 * torch.randn(parameter.shape))
+    return made
+
+
+KINDS = {
+    "llama": {},
+    "llama, grouped heads": {"num_key_value_heads": 2},
+    "llama, one key head": {"num_key_value_heads": 1},
+    "llama, tied embeddings": {"tie_word_embeddings": True},
+    "llama, biases": {"attention_bias": True},
+    "qwen2": {},
+    "qwen2, grouped heads": {"num_key_value_heads": 2},
+    "qwen3": {},
+    "qwen3, grouped heads": {"num_key_value_heads": 2, "attention_bias": True, "head_dim": 8},
+}
+
+
+@pytest.fixture(params=KINDS)
+def policy(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return model(request.param.split(",")[0], **KINDS[request.param])
+
+
+def reference_logprobs(policy: PreTrainedModel, prompt: list[int], tokens: tuple[int, ...], temperature: float):
+    """Of each generated token, from one plain forward pass over one row."""
+    with torch.inference_mode():
+        logits = policy(input_ids=torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0]
+    rows = torch.log_softmax(logits[len(prompt) - 1 : -1] / temperature, dim=-1)
+    return rows.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+
+
+def assert_agrees(policy: PreTrainedModel, prompts: list[list[int]], answers: list[Generation], temperature: float):
+    for prompt, answer in zip(prompts, answers, strict=True):
+        want = reference_logprobs(policy, prompt, answer.tokens, temperature)
+        torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_logprobs_are_those_of_transformers(policy: PreTrainedModel, temperature: float):
+    answers = TorchEngine(policy).generate(RAGGED * 4, Sampling(temperature, 1.0, 12), seed=0)
+    assert_agrees(policy, RAGGED * 4, answers, temperature)
+    assert len({len(answer.tokens) for answer in answers}) > 1  # some ended, rows were dropped
+
+
+def test_prompts_of_one_length_agree_too(policy: PreTrainedModel):
+    prompts = [[3, 4, 5], [6, 7, 8], [2, 2, 2]]
+    assert_agrees(policy, prompts, TorchEngine(policy).generate(prompts, FREE, seed=1), 1.0)
+
+
+@pytest.mark.parametrize("prompts", [RAGGED, [[2, 3]] * 3])
+def test_the_cache_may_grow_many_times(prompts: list[list[int]]):
+    policy = model("qwen3", num_key_value_heads=2, end=-1)
+    answers = TorchEngine(policy).generate(prompts, Sampling(1.0, 1.0, 300), seed=0)
+    assert [len(answer.tokens) for answer in answers] == [300] * len(prompts)
+    assert_agrees(policy, prompts, answers, 1.0)
+
+
+@pytest.mark.parametrize("room", [1, 2, 63, 64, 65, 66, 129])
+def test_any_room_is_enough_room(room: int):
+    policy = model(end=-1)
+    answers = TorchEngine(policy).generate([[2, 3], [4]], Sampling(1.0, 1.0, room), seed=0)
+    assert [len(answer.tokens) for answer in answers] == [room, room]
+    assert_agrees(policy, [[2, 3], [4]], answers, 1.0)
+
+
+def test_a_decoder_step_by_step_with_rows_dropped_is_a_plain_forward_pass(policy: PreTrainedModel):
+    rows = torch.randint(2, VOCABULARY, (4, 20), generator=torch.Generator().manual_seed(0))
+    starts = [6, 2, 4, 3]
+    decoder = Decoder(policy)
+    alive = torch.arange(4)
+    with torch.inference_mode():
+        logits = decoder.start([row[:start].tolist() for row, start in zip(rows, starts, strict=True)], room=10)
+        for t in range(9):
+            for place, row in enumerate(alive.tolist()):
+                want = policy(input_ids=rows[row : row + 1, : starts[row] + t]).logits[0, -1]
+                torch.testing.assert_close(logits[place], want, rtol=1e-4, atol=1e-4)
+            if t in (3, 6):
+                live = torch.arange(len(alive)) != t % len(alive)
+                decoder.keep(live)
+                alive = alive[live]
+            logits = decoder.step(torch.stack([rows[row, starts[row] + t] for row in alive.tolist()]))
+
+
+def test_an_answer_does_not_depend_on_its_company():
+    engine = TorchEngine(model())
+    together = engine.generate(RAGGED, FREE, seed=7)
+    others = engine.generate([[7] * 9 if i != 2 else prompt for i, prompt in enumerate(RAGGED)], FREE, seed=7)
+    assert others[2].tokens == together[2].tokens
+    assert others[2].stop_reason == together[2].stop_reason
+    torch.testing.assert_close(
+        torch.tensor(others[2].logprobs), torch.tensor(together[2].logprobs), rtol=1e-5, atol=1e-5
+    )
+    fewer = engine.generate(RAGGED[:3], FREE, seed=7)
+    assert [answer.tokens for answer in fewer] == [answer.tokens for answer in together[:3]]
+
+
+def test_the_same_seed_repeats_to_the_bit_and_another_does_not():
+    engine = TorchEngine(model())
+    first = engine.generate(RAGGED, FREE, seed=3)
+    assert engine.generate(RAGGED, FREE, seed=3) == first
+    assert engine.generate(RAGGED, FREE, seed=4) != first
+    assert len({answer.tokens for answer in engine.generate([[5, 6]] * 6, FREE, seed=3)}) > 1  # a stream a row
+
+
+def test_what_ended_ends_with_the_end_token_and_what_was_cut_does_not():
+    answers = TorchEngine(model()).generate([[5, 6], [2], [9, 9, 9]] * 20, Sampling(1.0, 1.0, 8), seed=0)
+    assert {answer.stop_reason for answer in answers} == {"stop", "length"}
+    for answer in answers:
+        assert len(answer.tokens) == len(answer.logprobs)
+        assert END not in answer.tokens[:-1]
+        assert (answer.tokens[-1] == END) == (answer.stop_reason == "stop")
+        assert answer.stop_reason == "stop" or len(answer.tokens) == 8
+
+
+def test_tokens_come_as_often_as_their_probability_says():
+    policy = model(end=-1)
+    answers = TorchEngine(policy).generate([[5, 6, 7]] * 20000, Sampling(1.3, 1.0, 1), seed=0)
+    counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in answers]), minlength=VOCABULARY)
+    with torch.inference_mode():
+        want = torch.softmax(policy(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1] / 1.3, dim=-1)
+    error = (counts / 20000 - want).abs() / (want * (1 - want) / 20000).sqrt()
+    assert float(error.max()) < 4.5  # standard errors, 17 tokens
+
+
+def test_a_cold_temperature_takes_the_likeliest_token():
+    policy = model("qwen2", end=-1)
+    answers = TorchEngine(policy).generate(RAGGED, Sampling(1e-4, 1.0, 10), seed=0)
+    for prompt, answer in zip(RAGGED, answers, strict=True):
+        ids = list(prompt)
+        for _ in range(10):
+            with torch.inference_mode():
+                ids.append(int(policy(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        assert tuple(ids[len(prompt) :]) == answer.tokens
+
+
+def test_the_nucleus_holds_the_likeliest_tokens_that_reach_top_p_and_no_other():
+    logits = torch.log(torch.tensor([[0.1, 0.5, 0.3, 0.1]])).expand(1000, 4)
+    uniforms = torch.linspace(0, 0.999, 1000)
+    for top_p, allowed in [(0.4, {1}), (0.6, {1, 2}), (0.79, {1, 2}), (1.0, {0, 1, 2, 3})]:
+        tokens, _ = sample(logits, uniforms, Sampling(1.0, top_p, 1))
+        assert set(tokens.tolist()) == allowed
+    tokens, _ = sample(logits, uniforms, Sampling(1.0, 0.6, 1))
+    assert abs(float((tokens == 1).float().mean()) - 5 / 8) < 0.01
+
+
+def test_weights_given_later_are_the_ones_used():
+    first, second = model(seed=0), model(seed=1)
+    engine = TorchEngine(first)
+    before = engine.generate(RAGGED, FREE, seed=0)
+    engine.update_weights(second)
+    after = engine.generate(RAGGED, FREE, seed=0)
+    assert after != before
+    assert_agrees(second, RAGGED, after, 1.0)
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.mul_(1.1)
+    engine.update_weights(second)
+    assert_agrees(second, RAGGED, engine.generate(RAGGED, FREE, seed=0), 1.0)
+
+
+def test_a_model_the_engine_cannot_decode_is_told_in_one_line():
+    config = AutoConfig.for_model("gpt2", n_embd=16, n_layer=1, n_head=2, vocab_size=VOCABULARY)
+    with pytest.raises(CheckpointError, match=r"^gpt2: the torch engine decodes llama, qwen2, qwen3"):
+        TorchEngine(AutoModelForCausalLM.from_config(config))
+
+
+def test_sampling_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    TorchEngine(model()).generate(RAGGED, FREE, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,134 @@
+"""What the updates are given: two calls of one gae, group advantages, penalties, bootstraps."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny import random_batch, tiny
+
+from vcppo.maths.advantages import gae, group_advantages, length_adaptive_lambda, whiten
+from vcppo.stages.estimates import Estimates, estimate
+from vcppo.stages.rl import advantage_metrics, value_metrics
+from vcppo.stages.sampling import place_scores
+from vcppo.types import RolloutBatch
+
+
+@pytest.fixture
+def batch() -> RolloutBatch:
+    made = random_batch([4, 1, 6, 3])
+    return dataclasses.replace(made, truncated=torch.tensor([False, True, True, False]))
+
+
+def values_for(batch: RolloutBatch) -> torch.Tensor:
+    drawn = torch.randn(batch.response_mask.shape, generator=torch.Generator().manual_seed(9))
+    return torch.where(batch.response_mask, drawn, 0.0)
+
+
+def run(batch: RolloutBatch, *assignments: str, values: torch.Tensor | None = None, **more: object) -> Estimates:
+    given = {"ref_logprobs": None, "final_values": None, **more}
+    values = values_for(batch) if values is None else values
+    return estimate(batch, values, settings=tiny(*assignments), **given)
+
+
+def test_decoupled_lambdas_are_two_calls_of_gae(batch: RolloutBatch):
+    values, rewards = values_for(batch), place_scores(batch)
+    got = run(batch, "gae.lambda_actor=0.7", "gae.lambda_critic=0.9", "gae.gamma=0.8")
+    at = {"gamma": 0.8}
+    torch.testing.assert_close(
+        got.advantages, gae(rewards, values, batch.response_mask, gae_lambda=0.7, **at), rtol=0, atol=0
+    )
+    want = gae(rewards, values, batch.response_mask, gae_lambda=0.9, **at) + values
+    torch.testing.assert_close(got.returns, want, rtol=0, atol=0)
+    assert got.gae_lambda == 0.7
+
+
+def test_equal_lambdas_are_plain_ppo(batch: RolloutBatch):
+    got = run(batch, "gae.lambda_actor=0.9", "gae.lambda_critic=0.9")
+    torch.testing.assert_close(got.returns, got.advantages + values_for(batch))
+    other = run(batch, "gae.lambda_actor=0.5", "gae.lambda_critic=0.9")
+    torch.testing.assert_close(other.returns, got.returns)  # the actor's lambda does not reach the critic
+    assert not torch.allclose(other.advantages, got.advantages)
+
+
+def test_targets_at_lambda_one_are_the_outcome(batch: RolloutBatch):
+    got = run(batch, "gae.lambda_critic=1.0")
+    want = torch.where(batch.response_mask, batch.scores[:, None], 0.0)
+    torch.testing.assert_close(got.returns, want, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(got.monte_carlo, want, atol=1e-6, rtol=1e-5)
+
+
+def test_the_critic_is_measured_against_monte_carlo_returns_and_not_its_own_lambda_returns():
+    batch = random_batch([40, 50, 60, 30])
+    values = torch.where(batch.response_mask, values_for(batch).cumsum(dim=1), 0.0)  # useless, and smooth
+    got = run(batch, "gae.lambda_critic=0.5", values=values)
+    measured = value_metrics(values, got.monte_carlo, batch.response_mask)
+    against_itself = value_metrics(values, got.returns, batch.response_mask)
+    assert measured["value/explained_variance"] < 0 < against_itself["value/explained_variance"]
+    live = batch.response_mask
+    mean = float((values - batch.scores[:, None])[live].mean())
+    assert measured["value/value_bias"] == pytest.approx(mean, abs=1e-6)
+    assert measured["value/mean"] == pytest.approx(float(values[live].mean()))
+
+
+def test_length_adaptive_lambda_replaces_the_number_for_the_actor_only(batch: RolloutBatch):
+    got = run(batch, "gae.length_adaptive_alpha=0.5", "gae.lambda_critic=0.9")
+    lambdas = length_adaptive_lambda(batch.response_mask, alpha=0.5)
+    assert lambdas.tolist() == pytest.approx([0.5, 0.0, 2 / 3, 1 / 3])
+    want = gae(place_scores(batch), values_for(batch), batch.response_mask, gamma=1.0, gae_lambda=lambdas)
+    torch.testing.assert_close(got.advantages, want)
+    torch.testing.assert_close(got.returns, run(batch, "gae.lambda_critic=0.9").returns)
+
+
+def test_truncated_answers_end_at_zero_or_at_their_value(batch: RolloutBatch):
+    final = torch.tensor([10.0, 20.0, 30.0, 40.0])
+    plain = run(batch, "gae.gamma=0.5", "gae.lambda_actor=0.0", "gae.lambda_critic=0.0")
+    booted = run(batch, "gae.gamma=0.5", "gae.lambda_actor=0.0", "gae.lambda_critic=0.0", final_values=final)
+    difference = booted.advantages - plain.advantages
+    want = torch.zeros_like(difference)
+    want[1, 0], want[2, 5] = 10.0, 15.0  # gamma * V at the last token of the two that were cut
+    torch.testing.assert_close(difference, want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(booted.returns - plain.returns, want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(booted.monte_carlo, plain.monte_carlo)  # what really came is what it was
+    last = plain.advantages[2, 5] + values_for(batch)[2, 5]
+    assert float(last) == pytest.approx(float(batch.scores[2]))
+
+
+def test_kl_in_the_reward_is_taken_from_every_token_and_from_nothing_else(batch: RolloutBatch):
+    ref = torch.where(batch.response_mask, batch.old_logprobs - 0.3, 0.0)
+    kl = ("kl.placement=reward", "kl.coefficient=0.1", "kl.estimator=k1")
+    got = run(batch, *kl, ref_logprobs=ref)
+    want = place_scores(batch) - torch.where(batch.response_mask, 0.03, 0.0)
+    torch.testing.assert_close(got.rewards, want)
+    assert float(got.monte_carlo[2, 0]) == pytest.approx(float(batch.scores[2]) - 6 * 0.03)
+    same = run(batch, "kl.placement=loss", ref_logprobs=ref)
+    torch.testing.assert_close(same.rewards, place_scores(batch))
+
+
+@pytest.mark.parametrize("scale", ["true", "false"])
+def test_grpo_compares_answers_to_one_prompt_and_knows_no_values(scale: str):
+    batch = dataclasses.replace(
+        random_batch([4, 1, 6, 3]), group=torch.tensor([0, 0, 1, 1]), scores=torch.tensor([1.0, -1.0, -1.0, -1.0])
+    )
+    settings = tiny("advantage.estimator=grpo", "rollout.samples_per_prompt=2", f"advantage.group_scale={scale}")
+    got = estimate(batch, None, None, None, settings)
+    want = group_advantages(batch.scores, batch.group, batch.response_mask, scale=scale == "true")
+    torch.testing.assert_close(got.advantages, want)
+    assert not got.advantages[2:].any()  # equal scores teach nothing
+    assert advantage_metrics(batch, got, 1.0)["advantage/real_reward_share"] == 1.0
+
+
+def test_whitening_over_the_batch_is_a_setting(batch: RolloutBatch):
+    plain, white = run(batch), run(batch, "advantage.whiten=batch")
+    torch.testing.assert_close(white.advantages, whiten(plain.advantages, batch.response_mask))
+    torch.testing.assert_close(white.returns, plain.returns)
+    told = advantage_metrics(batch, white, 1.0)
+    assert told["advantage/mean"] == pytest.approx(0, abs=1e-6)
+    assert told["advantage/std"] == pytest.approx((13 / 14) ** 0.5, rel=1e-4)  # Bessel's correction, 14 tokens
+    torch.testing.assert_close(run(batch, "advantage.whiten=minibatch").advantages, plain.advantages)
+
+
+def test_a_batch_without_a_right_answer_has_finite_estimates():
+    batch = dataclasses.replace(random_batch([1, 1, 1]), scores=-torch.ones(3))
+    got = run(batch, "advantage.whiten=batch")
+    for tensor in (got.rewards, got.monte_carlo, got.advantages, got.returns):
+        assert bool(tensor.isfinite().all())

@@ -1,0 +1,168 @@
+"""What is read from policies and critics, and what is refused as one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import new_policy, random_batch, tiny
+from transformers import PreTrainedModel
+
+from vcppo import models
+from vcppo.checkpoint import load_state, save_model, save_state
+from vcppo.errors import CheckpointError
+from vcppo.stages.critic_update import read_final_values, read_values
+from vcppo.stages.policy_update import read_logprobs
+from vcppo.tasks import make_task
+
+LENGTHS = [5, 1, 3, 7, 2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "policy"
+    save_model(new_policy(), make_task(tiny().task).tokenizer(), path)
+    return path
+
+
+@pytest.fixture
+def critic(folder: Path) -> PreTrainedModel:
+    critic = models.load_critic(folder, head_seed=3)
+    with torch.no_grad():
+        models.value_head(critic).weight.mul_(30.0)  # values as different as a trained critic's
+    return critic
+
+
+def test_a_value_is_read_from_the_token_before_the_one_it_judges(critic: PreTrainedModel):
+    batch = random_batch(LENGTHS)
+    with torch.inference_mode():
+        values = models.response_values(critic, batch)
+        for row, (prompt, length) in enumerate(zip(batch.prompt_lengths.tolist(), LENGTHS, strict=True)):
+            alone = critic(input_ids=batch.input_ids[row : row + 1, : prompt + length]).logits[0, :, 0]
+            torch.testing.assert_close(values[row, :length], alone[prompt - 1 : prompt + length - 1])
+            assert values[row, length:].tolist() == [0.0] * (values.shape[1] - length)
+            final = models.last_token_values(critic, batch)[row]
+            torch.testing.assert_close(final, alone[prompt + length - 1])
+
+
+def test_a_value_does_not_know_the_token_it_judges_nor_what_follows(critic: PreTrainedModel):
+    batch = random_batch([6], prompt_lengths=[3])
+    changed = batch.take(torch.tensor([0]))
+    changed.input_ids[0, 3 + 2] = (changed.input_ids[0, 3 + 2] + 1) % 20  # the generated token number 2
+    with torch.inference_mode():
+        before, after = (models.response_values(critic, b)[0] for b in (batch, changed))
+    torch.testing.assert_close(before[:3], after[:3], rtol=0, atol=0)
+    assert (before[3:] != after[3:]).all()
+
+
+def test_logprobs_and_entropy_are_those_of_the_generated_tokens():
+    policy, batch = new_policy(), random_batch(LENGTHS)
+    with torch.inference_mode():
+        logprobs, entropy = models.response_logprobs(models.response_logits(policy, batch, 0.7), batch)
+        for row, (prompt, length) in enumerate(zip(batch.prompt_lengths.tolist(), LENGTHS, strict=True)):
+            ids = batch.input_ids[row : row + 1, : prompt + length]
+            rows = torch.log_softmax(policy(input_ids=ids).logits[0, prompt - 1 : -1] / 0.7, dim=-1)
+            want = rows.gather(1, ids[0, prompt:, None])[:, 0]
+            torch.testing.assert_close(logprobs[row, :length], want, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(entropy[row, :length], -(rows.exp() * rows).sum(-1), rtol=1e-5, atol=1e-5)
+            assert not logprobs[row, length:].any()
+            assert not entropy[row, length:].any()
+
+
+def test_reading_in_micro_batches_is_reading_at_once(critic: PreTrainedModel):
+    policy, batch = new_policy(), random_batch(LENGTHS)
+    for few, many in [(1, 10**6), (12, 10**6)]:
+        torch.testing.assert_close(read_values(critic, batch, few), read_values(critic, batch, many))
+        torch.testing.assert_close(read_final_values(critic, batch, few), read_final_values(critic, batch, many))
+        torch.testing.assert_close(
+            read_logprobs(policy, batch, temperature=1.0, max_tokens=few),
+            read_logprobs(policy, batch, temperature=1.0, max_tokens=many),
+        )
+
+
+def test_weights_follow_the_seed_and_leave_the_global_state_alone(folder: Path):
+    before = torch.get_rng_state()
+    first, again, other = new_policy(seed=0), new_policy(seed=0), new_policy(seed=1)
+    heads = [models.value_head(models.load_critic(folder, head_seed=s)).weight for s in (1, 1, 2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.lm_head.weight, again.lm_head.weight)
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_new_head_is_small_whatever_the_width(tmp_path: Path):
+    assignments = ("model.hidden_size=1024", "model.intermediate_size=8", "model.heads=2", "model.kv_heads=2")
+    save_model(new_policy(*assignments), make_task(tiny().task).tokenizer(), tmp_path / "wide")
+    head = models.value_head(models.load_critic(tmp_path / "wide", head_seed=0))
+    assert float(head.weight.detach().std()) == pytest.approx(
+        1 / 1025, rel=0.1
+    )  # 1024 draws: 2 % is one standard error
+    assert not head.bias.any()
+
+
+def test_a_saved_critic_has_the_same_values_when_it_is_loaded_again(critic: PreTrainedModel, tmp_path: Path):
+    batch = random_batch(LENGTHS)
+    save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
+    again = models.load_critic(tmp_path / "critic")
+    assert torch.equal(read_values(again, batch, 100), read_values(critic, batch, 100))
+
+
+def test_no_dropout_is_active_whatever_the_checkpoint_asks_for(folder: Path, tmp_path: Path):
+    policy = models.load_policy(folder)
+    policy.config.attention_dropout = 0.5
+    policy.config.classifier_dropout = 0.5
+    save_model(policy, make_task(tiny().task).tokenizer(), tmp_path / "dropping")
+    for model in (models.load_policy(tmp_path / "dropping"), models.load_critic(tmp_path / "dropping", head_seed=0)):
+        assert not any(module.training for module in model.modules())
+    assert not any(module.training for module in new_policy().modules())
+
+
+def message(load, path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    said = str(caught.value)
+    assert said.startswith(str(path))
+    assert "\n" not in said
+    return said
+
+
+def test_what_is_no_checkpoint_is_one_line(folder: Path, critic: PreTrainedModel, tmp_path: Path):
+    for load in (models.load_policy, models.load_critic, models.load_tokenizer):
+        assert "no config.json there" in message(load, tmp_path / "nothing")
+    tokenizer = make_task(tiny().task).tokenizer()
+    broken = tmp_path / "broken"
+    save_model(models.load_policy(folder), tokenizer, broken)
+    (broken / "model.safetensors").write_bytes(b"\0" * 20)
+    assert "expected a causal language model" in message(models.load_policy, broken)
+    (broken / "model.safetensors").unlink()
+    assert "expected a causal language model" in message(models.load_policy, broken)
+    (broken / "config.json").write_text("{")
+    assert "expected a causal language model" in message(models.load_policy, broken)
+
+
+def test_a_policy_is_no_critic_and_a_critic_no_policy(folder: Path, critic: PreTrainedModel, tmp_path: Path):
+    save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
+    assert "1 of its weights are missing: lm_head.weight" in message(models.load_policy, tmp_path / "critic")
+    assert "2 of its weights are missing: score.bias" in message(models.load_critic, folder)
+
+
+def test_tied_embeddings_are_no_missing_weights(tmp_path: Path):
+    policy = new_policy()
+    policy.config.tie_word_embeddings = True
+    policy.tie_weights()
+    save_model(policy, make_task(tiny().task).tokenizer(), tmp_path / "tied")
+    again = models.load_policy(tmp_path / "tied")
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+
+
+def test_a_state_is_read_back_or_refused_in_one_line(tmp_path: Path):
+    path = tmp_path / "deep" / "state.pt"
+    assert load_state(path) is None
+    save_state(path, {"step": 3, "weights": {"w": torch.arange(4.0)}})
+    assert load_state(path)["weights"]["w"].tolist() == [0, 1, 2, 3]
+    assert [file.name for file in path.parent.iterdir()] == ["state.pt"]
+    whole = path.read_bytes()
+    for content in (b"", b"garbage of some length", whole[: len(whole) // 2], b"\x80\x02cos\nsystem\n."):
+        path.write_bytes(content)
+        assert "not a readable state" in message(load_state, path)
+        assert "delete it to begin the stage anew" in message(load_state, path)

@@ -1,0 +1,113 @@
+"""From prompts to verified answers to tensors."""
+
+import pytest
+import torch
+from tiny import new_policy, random_batch, tiny
+
+from vcppo.config import RewardSettings
+from vcppo.engines.base import Sampling
+from vcppo.engines.torch_engine import TorchEngine
+from vcppo.stages.sampling import collate, micro_batches, place_scores, roll_out, sampling_of
+from vcppo.tasks import make_task
+from vcppo.types import Generation, Rollout, Verdict
+
+
+class Scripted:
+    """An engine that says what it is told to."""
+
+    def __init__(self, answers: list[Generation]) -> None:
+        self.answers = answers
+
+    def update_weights(self, policy: object) -> None: ...
+
+    def generate(self, prompts: object, sampling: Sampling, *, seed: int) -> list[Generation]:
+        return self.answers
+
+
+def scripted(*texts: str) -> list[Rollout]:
+    """One rollout a text, to held-out problems; a text without <eos> was cut. `{}` is the right answer."""
+    task = make_task(tiny().task)
+    tokenizer = task.tokenizer()
+    prompts = task.held_out_prompts()[: len(texts)]
+    filled = [text.format(" ".join(prompt.answer)) for text, prompt in zip(texts, prompts, strict=True)]
+    rows = tokenizer(filled)["input_ids"]
+    stops = ["stop" if "<eos>" in text else "length" for text in filled]
+    answers = [Generation(tuple(ids), (-0.5,) * len(ids), stop) for ids, stop in zip(rows, stops, strict=True)]
+    return roll_out(
+        prompts,
+        task=task,
+        tokenizer=tokenizer,
+        engine=Scripted(answers),
+        sampling=Sampling(1.0, 1.0, 99),
+        reward=RewardSettings(correct=2.0, wrong=-1.0, unreadable=-3.0),
+        seed=0,
+    )
+
+
+def test_verdicts_are_worth_what_the_settings_say():
+    rollouts = scripted("#1 1 1 = {} <eos>", "= # <eos>", "#1", "{} = 1 1 1 <eos>", "= {}")
+    assert [r.verdict for r in rollouts] == [
+        Verdict.CORRECT,
+        Verdict.UNREADABLE,
+        Verdict.UNREADABLE,
+        Verdict.UNREADABLE,
+        Verdict.CORRECT,  # cut answers are scored as they are
+    ]
+    assert [r.score for r in rollouts] == [2.0, -3.0, -3.0, -3.0, 2.0]
+
+
+def test_a_batch_of_answers_of_any_length_down_to_one_token():
+    batch = collate(scripted("<eos>", "#1 1 1 = {} <eos>", "#1"))
+    assert batch.lengths.tolist() == [1, 7, 1]
+    assert batch.truncated.tolist() == [False, False, True]
+    assert batch.prompt_lengths.tolist() == [4, 4, 4]
+    assert batch.group.tolist() == [0, 1, 2]
+    assert batch.old_logprobs[2].tolist() == [-0.5, 0, 0, 0, 0, 0, 0]
+    assert place_scores(batch).tolist() == [[-3.0] + 6 * [0.0], 6 * [0.0] + [2.0], [-3.0] + 6 * [0.0]]
+
+
+def test_scores_stand_on_the_last_generated_token_only():
+    batch = random_batch([3, 5, 1])
+    rewards = place_scores(batch)
+    assert rewards.count_nonzero() == 3
+    assert rewards[0, 2] == batch.scores[0]
+    assert rewards[1, 4] == batch.scores[1]
+    assert rewards[2, 0] == batch.scores[2]
+
+
+def test_answers_to_one_prompt_are_a_group():
+    task = make_task(tiny().task)
+    first, second = task.held_out_prompts()[:2]
+    tokenizer = task.tokenizer()
+    rollouts = roll_out(
+        [first, first, second, second],
+        task=task,
+        tokenizer=tokenizer,
+        engine=TorchEngine(new_policy()),
+        sampling=sampling_of(tiny().rollout, task),
+        reward=RewardSettings(),
+        seed=0,
+    )
+    assert collate(rollouts).group.tolist() == [0, 0, 1, 1]
+    assert rollouts[0].generation.tokens != rollouts[1].generation.tokens
+    assert [r.prompt for r in rollouts] == [first, first, second, second]
+    assert tuple(tokenizer(second.text)["input_ids"]) == rollouts[2].prompt_tokens
+
+
+def test_the_limit_on_length_is_the_task_s_unless_given():
+    task = make_task(tiny().task)
+    assert sampling_of(tiny("rollout.temperature=0.5").rollout, task) == Sampling(0.5, 1.0, task.max_tokens)
+    assert sampling_of(tiny("rollout.max_tokens=3").rollout, task).max_tokens == 3
+
+
+@pytest.mark.parametrize("bound", [1, 10, 37, 64, 1000])
+def test_micro_batches_hold_every_row_once_and_fit(bound: int):
+    lengths = torch.randint(1, 30, (50,), generator=torch.Generator().manual_seed(0))
+    groups = list(micro_batches(lengths, bound))
+    assert sorted(torch.cat(groups).tolist()) == list(range(50))
+    for rows in groups:
+        assert len(rows) == 1 or len(rows) * int(lengths[rows].max()) <= bound
+    cells = sum(len(rows) * int(lengths[rows].max()) for rows in groups)
+    assert cells <= max(50 * 29, int(lengths.sum()))
+    if bound == 1000:
+        assert len(groups) == 1 or cells < 50 * 29  # rows of like length stand together

@@ -1,0 +1,139 @@
+"""The embedded task: its rule, its verifier, its tokenizer, its dials."""
+
+import pytest
+import torch
+
+from vcppo.config import TaskSettings
+from vcppo.errors import ConfigError
+from vcppo.tasks import make_task
+from vcppo.tasks.digits import DigitsTask
+from vcppo.types import Prompt, Verdict
+
+SETTINGS = TaskSettings(chain_length=6, spread=2, digits=2, held_out=40, stop_hazard=0.2)
+
+
+@pytest.fixture(scope="module")
+def task() -> DigitsTask:
+    return DigitsTask(SETTINGS)
+
+
+def test_a_chain_by_pencil():
+    """123: drop the 1, append 3 + 1: 234; then 3 4 and 4 + 2: 346; then 4 6 and 6 + 3: 469; then 6 9 and 9 + 4: 693."""
+    task = DigitsTask(TaskSettings(chain_length=4, digits=3, held_out=1, stop_hazard=0.0))
+    drawn = [*task.demonstrations(20000, torch.Generator().manual_seed(0))]
+    text = {demonstration.prompt: demonstration.response for demonstration in drawn}
+    assert text["#4 1 2 3 ?"] == "#1 2 3 4 #2 3 4 6 #3 4 6 9 #4 6 9 3 = 6 9 3 <eos>"
+
+
+def test_prompts_ask_for_the_last_line(task: DigitsTask):
+    for prompt in task.held_out_prompts():
+        target, *seed, mark = prompt.text.split()
+        assert mark == "?"
+        state = [int(digit) for digit in seed]
+        seen = []
+        for _ in range(int(target.removeprefix("#"))):
+            seen.append("".join(map(str, state)))
+            state = [*state[1:], (state[-1] + state[0]) % 10]
+        assert prompt.answer == "".join(map(str, state))
+        assert prompt.answer not in seen  # no earlier line, nor the question, has the answer
+
+
+def test_no_held_out_problem_is_trained_on_and_all_others_are(task: DigitsTask):
+    held_out = {prompt.name for prompt in task.held_out_prompts()}
+    assert len(held_out) == 40
+    rng = torch.Generator().manual_seed(0)
+    trained = {prompt.text for prompt in task.training_prompts(5000, rng)}
+    shown = {demonstration.prompt for demonstration in task.demonstrations(5000, rng)}
+    assert not {prompt.text for prompt in task.held_out_prompts()} & (trained | shown)
+    assert trained == shown
+    assert {text.split()[0] for text in trained} == {"#4", "#5", "#6"}  # spread 2
+
+
+def test_held_out_problems_are_the_same_for_all_and_draws_follow_the_generator(task: DigitsTask):
+    assert DigitsTask(SETTINGS).held_out_prompts() == task.held_out_prompts()
+    first, again, other = (task.training_prompts(50, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("#1 1 2 = 4 7 <eos>", Verdict.CORRECT),
+        ("= 4 7", Verdict.CORRECT),
+        ("= 9 9 = 4 7", Verdict.CORRECT),
+        ("= 4 7 = 9 9", Verdict.WRONG),
+        ("= 7 4", Verdict.WRONG),
+        ("", Verdict.UNREADABLE),
+        ("4 7", Verdict.UNREADABLE),
+        ("=", Verdict.UNREADABLE),
+        ("= = = =", Verdict.UNREADABLE),
+        ("= 4 7 =", Verdict.UNREADABLE),
+        ("= 4", Verdict.UNREADABLE),
+        ("= 4 7 0", Verdict.UNREADABLE),
+        ("= #4 7", Verdict.UNREADABLE),
+        ("= 4 ٧", Verdict.UNREADABLE),
+        ("= ４ ７", Verdict.UNREADABLE),
+        ("= 4 ²", Verdict.UNREADABLE),
+        ("= -4 7", Verdict.UNREADABLE),
+        ("\x00= \n\ud800", Verdict.UNREADABLE),
+    ],
+)
+def test_three_verdicts(task: DigitsTask, text: str, verdict: Verdict):
+    assert task.verify(text, Prompt("p", "#4 0 0 ?", "47")) is verdict
+
+
+def test_demonstrations_are_right_steps_and_only_complete_ones_are_correct(task: DigitsTask):
+    answers = {prompt.text: prompt for prompt in task.training_prompts(5000, torch.Generator().manual_seed(0))}
+    complete = 0
+    for demonstration in task.demonstrations(500, torch.Generator().manual_seed(1)):
+        prompt = answers[demonstration.prompt]
+        whole = demonstration.response.count("#") == int(prompt.text.split()[0].removeprefix("#"))
+        assert (task.verify(demonstration.response, prompt) is Verdict.CORRECT) == whole
+        complete += whole
+    assert 0 < complete < 500
+
+
+def test_demonstrations_stop_early_at_the_hazard_of_each_line():
+    task = DigitsTask(TaskSettings(chain_length=6, digits=3, held_out=10, stop_hazard=0.25))
+    lines = torch.tensor([d.response.count("#") for d in task.demonstrations(8000, torch.Generator().manual_seed(0))])
+    for line in range(1, 6):
+        there = int((lines >= line).sum())
+        share = float((lines == line).sum()) / there
+        assert abs(share - 0.25) < 4 * (0.25 * 0.75 / there) ** 0.5
+    assert int(lines.max()) == 6
+
+
+def test_the_tokenizer_survives_its_file_and_ends_answers(task: DigitsTask, tmp_path):
+    from vcppo.models import load_tokenizer
+
+    tokenizer = task.tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    again = load_tokenizer(tmp_path)
+    text = "#1 0 1 #10 9 = 2 3 <eos>"
+    ids = tokenizer(text)["input_ids"]
+    assert len(ids) == 9
+    assert again(text)["input_ids"] == ids
+    assert ids[-1] == again.eos_token_id == tokenizer.eos_token_id
+    assert again.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert again.batch_decode([ids], skip_special_tokens=True) == ["#1 0 1 #10 9 = 2 3"]
+    assert len(set(tokenizer.get_vocab().values())) == len(tokenizer)
+
+
+def test_the_right_answer_fits_below_the_limit_and_every_word_is_known(task: DigitsTask):
+    tokenizer = task.tokenizer()
+    rows = tokenizer([d.response for d in task.demonstrations(200, torch.Generator().manual_seed(0))])["input_ids"]
+    assert max(map(len, rows)) < task.max_tokens
+    assert all(tokenizer.pad_token_id not in row for row in rows)
+
+
+def test_more_problems_held_out_than_there_are_is_refused():
+    with pytest.raises(ConfigError, match=r"task.held_out = 200: this task has \d+ problems in all"):
+        make_task(TaskSettings(chain_length=4, digits=2, held_out=200))
+
+
+def test_difficulty_is_a_dial():
+    long, short = (DigitsTask(TaskSettings(chain_length=n, held_out=5)) for n in (40, 10))
+    assert long.max_tokens - short.max_tokens == 30 * 4
+    assert len(DigitsTask(TaskSettings(chain_length=10, spread=3, held_out=5))._training) > 3 * len(short._training)

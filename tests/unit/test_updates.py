@@ -1,0 +1,199 @@
+"""One optimiser step of the actor, one of the critic."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny import new_policy, random_batch, tiny
+from transformers import AutoModelForTokenClassification, PreTrainedModel
+
+from vcppo import models
+from vcppo.config import RunSettings
+from vcppo.errors import TrainingError
+from vcppo.optimiser import Optimiser
+from vcppo.stages.critic_update import CriticUpdate, read_values, update_critic
+from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
+from vcppo.types import RolloutBatch
+
+LENGTHS = [5, 1, 3, 7, 2, 6]
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).clone()
+
+
+def on_policy(policy: PreTrainedModel) -> RolloutBatch:
+    batch = random_batch(LENGTHS)
+    return dataclasses.replace(batch, old_logprobs=read_logprobs(policy, batch, temperature=1.0, max_tokens=1000))
+
+
+def advantages_for(batch: RolloutBatch) -> torch.Tensor:
+    return torch.where(batch.response_mask, batch.scores[:, None] * (1 + torch.arange(7.0) / 7), 0.0)
+
+
+class Gradient(Optimiser):
+    """Keeps the gradient instead of stepping."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model, tiny().policy, 10)
+
+    def step(self) -> float:
+        self.kept = torch.cat([p.grad.flatten() for p in self._parameters]).clone()
+        for parameter in self._parameters:
+            parameter.grad = None
+        return float(self.kept.norm())
+
+
+def policy_gradient(
+    policy: PreTrainedModel, batch: RolloutBatch, settings: RunSettings, ref: torch.Tensor | None = None
+) -> tuple[torch.Tensor, PolicyUpdate]:
+    optimiser = Gradient(policy)
+    update = update_policy(policy, optimiser, batch, advantages_for(batch), ref, settings, fixed_length=16)
+    return optimiser.kept, update
+
+
+def new_critic() -> PreTrainedModel:
+    config = new_policy().config
+    config.num_labels = 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForTokenClassification.from_config(config).eval()
+
+
+def critic_gradient(critic: PreTrainedModel, batch: RolloutBatch, **more: object) -> tuple[torch.Tensor, CriticUpdate]:
+    optimiser = Gradient(critic)
+    values = read_values(critic, batch, 1000)
+    chosen = {"kind": "mse", "clip_range": 0.5, "aggregation": "token-mean", "fixed_length": 16, "max_tokens": 1000}
+    update = update_critic(critic, optimiser, batch, values, advantages_for(batch), **{**chosen, **more})
+    return optimiser.kept, update
+
+
+@pytest.mark.parametrize("aggregation", ["token-mean", "sequence-mean", "fixed-length"])
+@pytest.mark.parametrize("max_tokens", [1, 13, 25])
+def test_gradients_do_not_depend_on_the_size_of_micro_batches(aggregation: str, max_tokens: int):
+    policy, critic = new_policy(), new_critic()
+    batch = random_batch(LENGTHS)  # old_logprobs far off: some tokens are clipped
+    ref = batch.old_logprobs - 0.1
+    options = (
+        f"policy.aggregation={aggregation}",
+        "policy.entropy_coefficient=0.1",
+        "kl.placement=loss",
+        "kl.coefficient=0.3",
+    )
+    whole, of_whole = policy_gradient(policy, batch, tiny(*options, "micro_batch_tokens=1000"), ref)
+    parts, of_parts = policy_gradient(policy, batch, tiny(*options, f"micro_batch_tokens={max_tokens}"), ref)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
+    for name, value in vars(of_whole).items():
+        assert getattr(of_parts, name) == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    whole, of_whole = critic_gradient(critic, batch, aggregation=aggregation)
+    parts, of_parts = critic_gradient(critic, batch, aggregation=aggregation, max_tokens=max_tokens)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
+    assert of_parts.loss == pytest.approx(of_whole.loss, rel=1e-5)
+
+
+def test_on_policy_the_gradient_is_the_policy_gradient():
+    policy = new_policy()
+    batch = on_policy(policy)
+    got, update = policy_gradient(policy, batch, tiny())
+    logprobs, _ = models.response_logprobs(models.response_logits(policy, batch, 1.0), batch)
+    (-(logprobs * advantages_for(batch)).sum() / sum(LENGTHS)).backward()
+    want = torch.cat([p.grad.flatten() for p in policy.parameters()])
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+    assert update.ratio_max == pytest.approx(1.0, abs=1e-5)
+    assert update.clip_fraction == 0
+    assert update.approx_kl == pytest.approx(0, abs=1e-6)
+
+
+def test_the_temperature_of_sampling_is_the_temperature_of_the_ratio():
+    policy, batch = new_policy(), random_batch(LENGTHS)
+    old = read_logprobs(policy, batch, temperature=0.5, max_tokens=1000)
+    batch = dataclasses.replace(batch, old_logprobs=old)
+    _, same = policy_gradient(policy, batch, tiny("rollout.temperature=0.5"))
+    _, other = policy_gradient(policy, batch, tiny("rollout.temperature=1.0", "guard.max_ratio=1e9"))
+    assert same.ratio_max == pytest.approx(1.0, abs=1e-5)
+    assert other.ratio_max > 1.1
+
+
+def entropy_after(coefficient: float) -> tuple[float, float]:
+    policy = new_policy()
+    batch = on_policy(policy)
+    settings = tiny(f"policy.entropy_coefficient={coefficient}", "policy.learning_rate=0.01")
+    optimiser = Optimiser(policy, settings.policy, 10)
+    nothing = torch.zeros_like(batch.old_logprobs)
+    before = update_policy(policy, optimiser, batch, nothing, None, settings, fixed_length=16)
+    after = update_policy(policy, optimiser, batch, nothing, None, settings, fixed_length=16)
+    return before.entropy, after.entropy
+
+
+def test_the_entropy_bonus_raises_entropy_and_no_bonus_leaves_it():
+    before, after = entropy_after(0.1)
+    assert after > before + 0.01
+    before, after = entropy_after(0.0)
+    assert after == before
+
+
+def test_kl_in_the_loss_pulls_towards_the_reference_only_where_asked():
+    reference, policy = new_policy(seed=1), new_policy()
+    batch = on_policy(policy)
+    ref = read_logprobs(reference, batch, temperature=1.0, max_tokens=1000)
+    nothing = torch.zeros_like(ref)
+    for placement, pulls in [("loss", True), ("reward", False)]:
+        policy = new_policy()
+        settings = tiny(f"kl.placement={placement}", "kl.coefficient=1.0", "policy.learning_rate=0.01")
+        optimiser = Optimiser(policy, settings.policy, 10)
+        told = [update_policy(policy, optimiser, batch, nothing, ref, settings, fixed_length=16) for _ in range(5)]
+        assert told[0].ref_kl > 0
+        assert (told[-1].ref_kl < told[0].ref_kl - 0.01) == pulls
+        assert pulls or told[-1].ref_kl == told[0].ref_kl
+
+
+@pytest.mark.parametrize("wrong", ["ratio", "nan"])
+def test_training_that_has_left_sense_stops_with_the_weights_as_they_were(wrong: str):
+    policy = new_policy()
+    batch = on_policy(policy)
+    advantages = advantages_for(batch)
+    if wrong == "ratio":
+        batch.old_logprobs[3, 2] -= 12.0  # e^12 > 1e4
+        message = r"probability ratio 1\.63e\+05 at policy update 0, guard.max_ratio is 10000"
+    else:
+        advantages[3, 2] = float("nan")
+        message = "gradient norm is nan at update 0"
+    settings = tiny()
+    optimiser = Optimiser(policy, settings.policy, 10)
+    before = weights(policy)
+    with pytest.raises(TrainingError, match=message):
+        update_policy(policy, optimiser, batch, advantages, None, settings, fixed_length=16)
+    assert torch.equal(weights(policy), before)
+
+
+def test_a_critic_of_targets_that_are_no_numbers_stops_with_its_weights_as_they_were():
+    critic, batch = new_critic(), random_batch(LENGTHS)
+    targets = advantages_for(batch)
+    targets[0, 0] = float("inf")
+    optimiser = Optimiser(critic, tiny().critic, 10)
+    before = weights(critic)
+    options = {"kind": "mse", "clip_range": 0.5, "aggregation": "token-mean", "fixed_length": 16, "max_tokens": 100}
+    with pytest.raises(TrainingError, match="gradient norm is"):
+        update_critic(critic, optimiser, batch, targets, targets, **options)
+    assert torch.equal(weights(critic), before)
+
+
+def test_the_critic_weighs_tokens_its_own_way():
+    critic, batch = new_critic(), random_batch(LENGTHS)
+    values, returns = read_values(critic, batch, 1000), advantages_for(batch)
+    errors = 0.5 * (values - returns).square()
+    by_token = float(errors.sum()) / sum(LENGTHS)
+    by_answer = float((errors.sum(dim=1) / torch.tensor(LENGTHS)).mean())
+    assert critic_gradient(critic, batch)[1].loss == pytest.approx(by_token, rel=1e-5)
+    assert critic_gradient(critic, batch, aggregation="sequence-mean")[1].loss == pytest.approx(by_answer, rel=1e-5)
+    assert by_token != pytest.approx(by_answer, rel=0.01)
+
+
+def test_the_critic_learns_its_targets():
+    critic, batch = new_critic(), random_batch(LENGTHS)
+    settings = tiny("critic.learning_rate=0.01").critic
+    optimiser = Optimiser(critic, settings, 10)
+    values, returns = read_values(critic, batch, 1000), advantages_for(batch)
+    options = {"kind": "mse", "clip_range": 0.5, "aggregation": "token-mean", "fixed_length": 16, "max_tokens": 100}
+    losses = [update_critic(critic, optimiser, batch, values, returns, **options).loss for _ in range(20)]
+    assert losses[-1] < 0.5 * losses[0]

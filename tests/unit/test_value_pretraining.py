@@ -1,0 +1,223 @@
+"""Value pretraining on answers whose tokens tell their outcome."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import new_policy, random_batch, tiny
+
+from vcppo.cache import StageFolder, addresses
+from vcppo.checkpoint import save_model
+from vcppo.errors import CheckpointError
+from vcppo.journal import read_journal
+from vcppo.optimiser import Optimiser
+from vcppo.stages import value_pretraining as stage
+from vcppo.stages.answers import answers_file, load_answers
+from vcppo.stages.context import StageContext
+from vcppo.stages.value_pretraining import Measurement, chosen_step, pretraining_is_done, settled_at, value_pretraining
+from vcppo.tasks import make_task
+
+FROM_POLICY = "critic.init=policy"
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stages before leave: a policy, and 48 + 32 answers; right ones have low tokens, wrong ones high."""
+    out = tmp_path_factory.mktemp("before")
+    found = addresses(tiny(FROM_POLICY))
+    policy = StageFolder(out, found["cold-start"]).path / "policy"
+    save_model(new_policy(), make_task(tiny().task).tokenizer(), policy)
+    batch = random_batch([6, 3, 4, 6] * 20)
+    columns = torch.arange(batch.input_ids.shape[1])[None]
+    generated = (columns >= batch.prompt_lengths[:, None]) & (batch.input_ids > 0)
+    low_or_high = batch.input_ids % 9 + torch.where(batch.scores > 0, 1, 10)[:, None]
+    batch = dataclasses.replace(batch, input_ids=torch.where(generated, low_or_high, batch.input_ids))
+    folder = StageFolder(out, found["answers"])
+    folder.path.mkdir(parents=True)
+    save_file({name: x.contiguous() for name, x in vars(batch).items()}, answers_file(folder.path))
+    return out
+
+
+def context(before: Path, out: Path, *assignments: str) -> StageContext:
+    """The stage with these settings in an --out of its own, over the same earlier stages."""
+    settings = tiny(FROM_POLICY, *assignments)
+    found = addresses(settings)
+    for name in ("cold-start", "answers"):
+        there = StageFolder(out, found[name]).path
+        if not there.exists():
+            plain = StageFolder(before, addresses(tiny(FROM_POLICY))[name]).path
+            shutil.copytree(plain, there)
+    earlier = {name: StageFolder(out, found[name]) for name in ("cold-start", "answers")}
+    return StageContext(settings, StageFolder(out, found["value-pretraining"]), earlier)
+
+
+def weights(stage_context: StageContext, step: int) -> bytes:
+    return (stage.critic_folder(stage_context.folder.path, step) / "model.safetensors").read_bytes()
+
+
+def told(stage_context: StageContext) -> list[dict[str, object]]:
+    records = read_journal(stage_context.folder.path / "journal.jsonl")
+    return [{key: value for key, value in record.items() if key != "time"} for record in records]
+
+
+def at(*numbers: tuple[float, float]) -> list[Measurement]:
+    return [Measurement(10 * i, loss, variance) for i, (loss, variance) in enumerate(numbers)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "settled"),
+    [
+        ([(1.0, 0.0), (1.0, 0.0), (1.0, 0.0)], 20),
+        ([(1.0, 0.0), (1.0, 0.0)], None),
+        ([(1.0, 0.0), (0.95, 0.0), (0.94, 0.09)], 20),  # too little of either
+        ([(1.0, 0.0), (0.8, 0.0), (0.8, 0.0), (0.8, 0.0)], 30),  # the loss improves once
+        ([(1.0, 0.0), (1.0, 0.2), (1.0, 0.2), (1.0, 0.2)], 30),  # the explained variance improves once
+        ([(1.0, 0.0), (1.0, 0.05), (1.0, 0.2), (1.0, 0.2), (1.0, 0.2)], 40),
+        ([(1.0, 0.0), (2.0, -1.0), (3.0, -2.0)], 20),
+        ([(1.0, 0.0), (0.5, 0.5), (0.6, 0.4), (0.4, 0.4), (0.4, 0.4), (0.4, 0.4)], 50),
+    ],
+)
+def test_settled_by_pencil(numbers: list[tuple[float, float]], settled: int | None):
+    """Patience 2, tolerance 0.1; the first measurement is always better than none."""
+    assert settled_at(at(*numbers), patience=2, tolerance=0.1) == settled
+
+
+def test_a_step_count_is_exactly_so_many_updates(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    taken = []
+    step = Optimiser.step
+    monkeypatch.setattr(Optimiser, "step", lambda self: (taken.append(1), step(self))[1])
+    here = context(before, tmp_path, "pretrain.steps=5")
+    assert not pretraining_is_done(here)
+    assert value_pretraining(here) == {"steps": 5.0}
+    assert pretraining_is_done(here)
+    assert len(taken) == 5
+    folders = sorted(path.name for path in here.folder.path.glob("critic-*"))
+    assert folders == ["critic-000002", "critic-000004", "critic-000005"]
+
+
+def test_more_asked_for_later_goes_on_and_less_takes_what_is_there(before: Path, tmp_path: Path):
+    straight = context(before, tmp_path / "straight", "pretrain.steps=8")
+    value_pretraining(straight)
+    first = context(before, tmp_path / "extended", "pretrain.steps=3")
+    value_pretraining(first)
+    extended = context(before, tmp_path / "extended", "pretrain.steps=8")
+    assert extended.folder.path == first.folder.path
+    assert not pretraining_is_done(extended)
+    value_pretraining(extended)
+    for step in (2, 4, 6, 8):
+        assert weights(extended, step) == weights(straight, step)
+    assert told(extended) == told(straight)
+
+    for few in (3, 1):  # neither lies there: 3 lies between two saved states, 1 before the first
+        less = context(before, tmp_path / "straight", f"pretrain.steps={few}")
+        assert not pretraining_is_done(less)
+        journal = told(straight)
+        value_pretraining(less)
+        assert told(straight) == journal  # the same updates tell nothing twice
+        assert pretraining_is_done(straight)
+    assert weights(less, 3) == weights(first, 3)
+    alone = context(before, tmp_path / "alone", "pretrain.steps=1")
+    value_pretraining(alone)
+    assert weights(less, 1) == weights(alone, 1)
+
+
+def test_a_folder_whose_state_was_never_written_is_not_made(before: Path, tmp_path: Path):
+    here = context(before, tmp_path, "pretrain.steps=4")
+    value_pretraining(here)
+    whole = told(here)
+    (stage.critic_folder(here.folder.path, 4) / "state.pt").unlink()  # killed between the two
+    assert not pretraining_is_done(here)
+    value_pretraining(here)
+    assert told(here) == whole
+    assert pretraining_is_done(here)
+
+
+def test_it_learns_what_can_be_told(before: Path, tmp_path: Path):
+    here = context(before, tmp_path, "pretrain.steps=20", "pretrain.learning_rate=0.003", "pretrain.evaluate_every=10")
+    value_pretraining(here)
+    measured = [r["values"] for r in told(here) if "pretrain/held_out_loss" in r.get("values", {})]
+    assert [r["step"] for r in told(here) if "pretrain/held_out_loss" in r.get("values", {})] == [0, 10, 20]
+    assert measured[-1]["pretrain/held_out_loss"] < 0.6 * measured[0]["pretrain/held_out_loss"]
+    assert measured[0]["pretrain/explained_variance"] < 0.2
+    assert measured[-1]["pretrain/explained_variance"] > 0.4
+    losses = [r["values"]["pretrain/loss"] for r in told(here) if "pretrain/loss" in r.get("values", {})]
+    assert len(losses) == 20
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    tables = {(r["name"], r["step"]) for r in told(here) if r["kind"] == "table"}
+    assert tables == {(n, s) for n in ("critic_by_position", "critic_calibration") for s in (0, 10, 20)}
+
+
+def test_converge_ends_where_the_measurements_say_and_another_patience_elsewhere(before: Path, tmp_path: Path):
+    slow = ("pretrain.steps=converge", "pretrain.learning_rate=1e-9")
+    here = context(before, tmp_path, *slow, "pretrain.patience=2")
+    assert value_pretraining(here) == {"steps": 4.0}  # measured at 0, 2, 4; nothing moves
+    longer = context(before, tmp_path, *slow, "pretrain.patience=3")
+    assert longer.folder.path == here.folder.path
+    assert not pretraining_is_done(longer)
+    assert value_pretraining(longer) == {"steps": 6.0}
+    assert pretraining_is_done(here)
+    assert chosen_step(here.folder.path, here.settings.pretrain) == 4
+
+
+def test_converge_gives_up_at_max_steps_exactly(before: Path, tmp_path: Path):
+    here = context(before, tmp_path, "pretrain.steps=converge", "pretrain.max_steps=5", "pretrain.patience=99")
+    assert value_pretraining(here) == {"steps": 5.0}
+    assert pretraining_is_done(here)
+    assert (
+        stage.critic_for(dataclasses.replace(here, earlier={**here.earlier, "value-pretraining": here.folder}))[1] == 5
+    )
+    beyond = context(before, tmp_path, "pretrain.steps=12", "pretrain.max_steps=5", "pretrain.patience=99")
+    value_pretraining(beyond)
+    assert chosen_step(here.folder.path, here.settings.pretrain) == 5  # what lies beyond does not count
+
+
+def test_each_pass_over_the_pool_takes_every_answer_once(before: Path, tmp_path: Path):
+    pretraining = stage.Pretraining(context(before, tmp_path))
+    assert len(pretraining.pool.scores) == 48
+    assert len(pretraining.held_out.scores) == 32
+    seen = [tuple(row) for step in range(3) for row in pretraining._batch(step).old_logprobs[:, :3].tolist()]
+    assert sorted(seen) == sorted(tuple(row) for row in pretraining.pool.old_logprobs[:, :3].tolist())
+    again = [tuple(row) for step in range(3, 6) for row in pretraining._batch(step).old_logprobs[:, :3].tolist()]
+    assert sorted(again) == sorted(seen)
+    assert again != seen
+
+
+def test_a_pool_smaller_than_an_update_is_gone_through_again(before: Path, tmp_path: Path):
+    pretraining = stage.Pretraining(context(before, tmp_path, "pretrain.batch=100"))
+    assert len(pretraining._batch(0).scores) == 100
+
+
+def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tmp_path: Path):
+    here = context(before, tmp_path, "pretrain.fresh_rollouts=true", "pretrain.steps=2")
+    held_out = load_answers(here.earlier["answers"].path).take(torch.arange(48, 80))
+    save_file({name: x.contiguous() for name, x in vars(held_out).items()}, answers_file(here.earlier["answers"].path))
+    pretraining = stage.Pretraining(here)
+    assert pretraining.pool is None
+    first, again, second = (pretraining._batch(step) for step in (0, 0, 1))
+    assert torch.equal(first.input_ids, again.input_ids)
+    assert len(first.scores) == 16
+    assert not torch.equal(first.old_logprobs, second.old_logprobs)
+    value_pretraining(here)
+    assert pretraining_is_done(here)
+
+
+def test_answers_that_are_none_are_told_by_name(tmp_path: Path):
+    for content in (b"", b"garbage of some length"):
+        (tmp_path / "answers.safetensors").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"answers.safetensors: not a batch of answers"):
+            load_answers(tmp_path)
+    with pytest.raises(CheckpointError, match="not a batch of answers"):
+        load_answers(tmp_path / "nothing")
+
+
+def test_outcomes_that_are_all_alike_are_no_number_and_no_obstacle(before: Path, tmp_path: Path):
+    here = context(before, tmp_path, "pretrain.steps=converge", "pretrain.max_steps=4")
+    path = answers_file(here.earlier["answers"].path)
+    alike = dataclasses.replace(load_answers(path.parent), scores=-torch.ones(80))
+    save_file({name: x.contiguous() for name, x in vars(alike).items()}, path)
+    assert value_pretraining(here)["steps"] <= 4
+    measured = [r["values"] for r in told(here) if "pretrain/held_out_loss" in r.get("values", {})]
+    assert measured[0]["pretrain/explained_variance"] is None
