@@ -230,6 +230,8 @@ class Delivery:
             self.store.log(run, [point for point in points_of(chunk) if not known.has(point)], tags=tags)
             self._progress[key] = start + i + len(chunk)
             cursors.put(stage, run, self._progress[key])
+        if start > cursors.get(stage, run):  # another cell that shares the stage has delivered for this one
+            cursors.put(stage, run, start)
         return len(records)
 
     def _already_there(self, stage: Stage, run: Run, records: list[dict[str, Any]]) -> "KnownPoints":

@@ -157,7 +157,7 @@ class ProgressView:
 
     def _seconds_left(self) -> float | None:
         progress = self._progress()
-        if progress < 0.05 or self._total == 0:
+        if progress < 0.5 or self._total == 0:  # sooner, the stages that all cells share distort it
             return None
         return (self._clock() - self._began) * max(0.0, self._total - self._before - progress) / progress
 

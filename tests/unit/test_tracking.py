@@ -216,6 +216,17 @@ class TestWhatMlflowIsTold:
         (b,) = runs(cell="b", kind="cell")
         assert stage_run.tags["mlflow.parentRunId"] == b.id
 
+    def test_what_one_cell_delivers_of_a_shared_stage_counts_for_the_other(self, study, courier):
+        carrier = courier()
+        computing, sharing = study.cell("b-s0"), study.cell("a-s0")
+        stage = study.enter(computing, "value-pretraining", "shared")
+        pretrain(stage.journal, steps=[10])
+        carrier.deliver()
+        pretrain(stage.journal, steps=[20])
+        study.enter(sharing, "value-pretraining", "shared", ran=False)  # is looked at first, and delivers the rest
+        carrier.deliver()
+        assert carrier.undelivered() == 0
+
     def test_a_study_wholly_from_the_cache_is_as_complete_in_mlflow_and_says_cached(self, study, courier, runs, store):
         cell = finished(study)
         cell.update(stages=[{**stage.model_dump(), "ran": False} for stage in cell.read().stages])
