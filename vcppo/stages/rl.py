@@ -204,7 +204,7 @@ def rl(context: StageContext) -> dict[str, float]:
         except TrainingError as error:
             raise TrainingError(f"RL iteration {step}: {error}; {_last_good(state_path)}") from None
         if values is not None and (step % record.positions_every == 0 or step + 1 == settings.steps):
-            critic_tables(journal, step, values, estimates.monte_carlo, batch.response_mask)
+            critic_tables(journal, step, values, estimates.monte_carlo, batch.response_mask, limit=trainer.fixed_length)
         if step % record.samples_every == 0 or step + 1 == settings.steps:
             journal.table("samples", step, samples_table(rollouts[: record.samples]))
         ended = time.perf_counter()

@@ -221,7 +221,8 @@ class Pretraining:
                 "pretrain/value_bias": value_bias(values, returns, batch.response_mask),
             },
         )
-        critic_tables(self.journal, step, values, returns, batch.response_mask)
+        limit = sampling_of(settings.rollout, self.context.task).max_tokens
+        critic_tables(self.journal, step, values, returns, batch.response_mask, limit=limit)
 
     def _save(self) -> None:
         step = self.optimiser.taken
@@ -262,9 +263,14 @@ def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
     return models.load_critic(critic_folder(folder, step)), step
 
 
-def critic_tables(journal: Journal, step: int, values: Tensor, returns: Tensor, response_mask: Tensor) -> None:
-    """Bias, explained variance and calibration of a critic by token position, into the journal."""
-    width = max(-(-response_mask.shape[1] // POSITION_BINS), 1)
+def critic_tables(
+    journal: Journal, step: int, values: Tensor, returns: Tensor, response_mask: Tensor, *, limit: int
+) -> None:
+    """Bias, explained variance and calibration of a critic by token position, into the journal.
+
+    The bins follow from the longest answer allowed (`limit`, tokens), so that every step and run has the same.
+    """
+    width = max(-(-limit // POSITION_BINS), 1)
     from_start = by_position(values, returns, response_mask, width=width)
     from_end = by_position(values, returns, response_mask, width=width, from_end=True)
     journal.table("critic_by_position", step, {name: from_start[name] + from_end[name] for name in from_start})
