@@ -66,6 +66,9 @@ class Trainer:
             reference = read_logprobs(self.reference, batch, temperature=settings.rollout.temperature, max_tokens=limit)
         estimates = estimate(batch, values, reference, self._final_values(batch), settings)
         scored = time.perf_counter()
+        rates = {"policy/learning_rate": self.policy_optimiser.learning_rate}
+        if self.critic is not None:
+            rates["value/learning_rate"] = self.critic_optimiser.learning_rate
         policy_updates, critic_updates = self._update(batch, values, reference, estimates)
         self.engine.update_weights(self.policy)
         updated = time.perf_counter()
@@ -76,7 +79,8 @@ class Trainer:
         metrics = {
             **rollout_metrics(rollouts, batch),
             **advantage_metrics(batch, estimates, settings.gae.gamma),
-            **_policy_metrics(policy_updates, self.policy_optimiser),
+            **_policy_metrics(policy_updates),
+            **rates,
             "time/generate_s": generated - began,
             "time/score_s": scored - generated,
             "time/update_s": updated - scored,
@@ -86,7 +90,7 @@ class Trainer:
         }
         if values is not None:
             metrics |= value_metrics(values, estimates.monte_carlo, batch.response_mask)
-            metrics |= _critic_metrics(critic_updates, self.critic_optimiser)
+            metrics |= _critic_metrics(critic_updates)
         return rollouts, batch, values, estimates, metrics
 
     def _sample(self) -> list[Rollout]:
@@ -267,17 +271,16 @@ def samples_table(rollouts: list[Rollout]) -> dict[str, list[str] | list[int]]:
     }
 
 
-def _policy_metrics(updates: list[PolicyUpdate], optimiser: Optimiser) -> dict[str, float]:
+def _policy_metrics(updates: list[PolicyUpdate]) -> dict[str, float]:
     if not updates:
         return {}
     means = {f"policy/{name}": _mean([getattr(u, name) for u in updates]) for name in asdict(updates[0])}
     means["policy/ratio_max"] = max(u.ratio_max for u in updates)
-    return {**means, "policy/learning_rate": optimiser.learning_rate}
+    return means
 
 
-def _critic_metrics(updates: list[CriticUpdate], optimiser: Optimiser) -> dict[str, float]:
-    means = {f"value/{name}": _mean([getattr(u, name) for u in updates]) for name in asdict(updates[0])}
-    return {**means, "value/learning_rate": optimiser.learning_rate}
+def _critic_metrics(updates: list[CriticUpdate]) -> dict[str, float]:
+    return {f"value/{name}": _mean([getattr(u, name) for u in updates]) for name in asdict(updates[0])}
 
 
 def _mean(numbers: list[float]) -> float:
