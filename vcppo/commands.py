@@ -101,6 +101,9 @@ def sweep_study(
         print(f"FAILED {cell}: {error}")
     if not outcome.interrupted:
         conclude(study.name, out, courier.tracking_uri)
+    if study.search is not None:
+        for line in best_trials(study, out):
+            print(line)
     print(_tracking_words(courier.tracking_uri, 0))
     return outcome.exit_code
 
@@ -127,6 +130,24 @@ def conclude(study: str, out: Path, tracking_uri: str) -> None:
 
     print(components_table(results / study))
     print(f"figures and tables: {figures}" if drawn == 0 else "figures: not drawn, see above")
+
+
+def best_trials(study: Study, out: Path, count: int = 3) -> list[str]:
+    """The best configurations of a search, by the mean of its objective over seeds, with what they set."""
+    from vcppo.cells import CellFolder
+
+    assert study.search is not None
+    scores: dict[str, list[float]] = {}
+    settings: dict[str, str] = {}
+    for path in sorted((out / "studies" / study.name / "cells").glob("*")):
+        record = CellFolder(path).read()
+        score = record.result.get(study.objective)
+        if record.state == "done" and score is not None:
+            scores.setdefault(record.arm, []).append(score)
+            settings[record.arm] = "  ".join(f"{name}={value}" for name, value in record.swept.items())
+    means = {trial: sum(values) / len(values) for trial, values in scores.items()}
+    best = sorted(means, key=means.__getitem__, reverse=study.search.direction == "maximize")[:count]
+    return [f"{trial}: {study.objective} {means[trial]:.3f}  {settings[trial]}" for trial in best]
 
 
 def with_settings(study: Study, config: Path | None, assignments: Sequence[str]) -> Study:
