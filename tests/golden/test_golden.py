@@ -82,9 +82,11 @@ def test_policy_loss_and_its_gradient_agree(case: dict[str, Any], output: dict[s
         old,
         advantages,
         on,
+        kind="clip",
         clip_low=output["clip_low"],
         clip_high=output["clip_high"],
         dual_clip=output["dual_clip"],
+        advantage_temperature=1.0,
         aggregation=OURS[output["aggregation"]],
         over=denominators(on, fixed_length=case["fixed_length"]),
     )

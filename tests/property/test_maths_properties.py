@@ -121,8 +121,8 @@ def test_micro_batches_add_up(b: Batch, aggregation: str, cut: int):
 
     def loss(rows: slice) -> Tensor:
         x = [tensor[rows] for tensor in (b.values, 0 * b.values, b.rewards, b.response_mask)]
-        limits = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0}
-        return policy_loss(*x, **limits, aggregation=aggregation, over=over).loss
+        limits = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "advantage_temperature": 1.0}
+        return policy_loss(*x, kind="clip", **limits, aggregation=aggregation, over=over).loss
 
     close(torch.stack([loss(rows) for rows in parts]).sum(), loss(slice(None)), rtol=1e-12, atol=1e-13)
 

@@ -37,9 +37,11 @@ def drawn(*lengths: int, tensors: int, seed: int = 0) -> tuple[Tensor, ...]:
 
 def surrogate(logprobs: Tensor, old: Tensor, advantages: Tensor, response_mask: Tensor, **changes: Any) -> PolicyLoss:
     arguments: dict[str, Any] = {
+        "kind": "clip",
         "clip_low": 0.2,
         "clip_high": 0.2,
         "dual_clip": None,
+        "advantage_temperature": 2.0,
         "aggregation": "token-mean",
         "over": denominators(response_mask, fixed_length=10),
     }

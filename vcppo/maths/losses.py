@@ -12,7 +12,7 @@ class PolicyLoss:
     """A policy loss and what to log of it; every scalar is a mean over the same tokens the loss is over."""
 
     loss: Tensor  # [] to be minimised
-    clip_fraction: Tensor  # [] share of tokens where the clipped term is the one that counts
+    clip_fraction: Tensor  # [] share of tokens where a clip decides the loss; 0 where there is none
     approx_kl: Tensor  # [] mean of (ratio - 1) - log ratio, nats
     ratio_max: Tensor  # [] the largest ratio among the tokens
 
@@ -63,40 +63,157 @@ AGGREGATIONS: dict[str, Callable[[Tensor, Tensor, Denominators], Tensor]] = {
 }
 
 
+@dataclass(frozen=True)
+class PolicyTokens:
+    """What a policy loss looks at, one cell a generated token: B answers, T tokens, 0 where masked."""
+
+    response_mask: Tensor  # [B, T] bool
+    logprobs: Tensor  # [B, T] nats, with gradient
+    ratio: Tensor  # [B, T] to the policy that sampled, with gradient
+    log_ratio: Tensor  # [B, T] its logarithm
+    advantages: Tensor  # [B, T]
+    ref_logprobs: Tensor | None  # [B, T] nats, under the reference
+
+
+@dataclass(frozen=True)
+class PolicyLimits:
+    """How far a policy loss lets a token go; each loss reads what it needs of it."""
+
+    clip_low: float  # the ratio is clipped at 1 - clip_low; 1 leaves that side open, since no ratio is below 0
+    clip_high: float  # and at 1 + clip_high
+    dual_clip: float | None
+    advantage_temperature: float  # APA's and AWR's lambda, in units of advantage
+
+    def clip(self, ratio: Tensor) -> Tensor:
+        return ratio.clamp(1.0 - self.clip_low, 1.0 + self.clip_high)
+
+
+def clipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+    """PPO's clipped surrogate (arXiv:1707.06347, eq. 7), with separate low and high clip and optional dual clip.
+
+    loss_t = max(-r A, -clip(r, 1 - clip_low, 1 + clip_high) A); where A < 0 and `dual_clip` = c > 1 is given,
+    at most -c A (arXiv:1912.09729, eq. 5).
+    """
+    plain = -tokens.ratio * tokens.advantages
+    clipped = -limits.clip(tokens.ratio) * tokens.advantages
+    losses = torch.maximum(plain, clipped)
+    if limits.dual_clip is not None:
+        losses = torch.where(
+            tokens.advantages < 0, torch.minimum(losses, -limits.dual_clip * tokens.advantages), losses
+        )
+    return losses, (clipped > plain).to(losses.dtype)
+
+
+def unclipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+    """ESPO's surrogate (arXiv:2202.00079): loss_t = -r A. What bounds it is the early stop, see `ratio_deviation`."""
+    return -tokens.ratio * tokens.advantages, torch.zeros_like(tokens.ratio)
+
+
+def reinforce(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+    """REINFORCE (Williams, 1992): loss_t = -A log pi, with no correction for the policy that sampled."""
+    return -tokens.advantages * tokens.logprobs, torch.zeros_like(tokens.ratio)
+
+
+def squared_distance_to_target(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+    """APA, advantage-induced policy alignment (arXiv:2306.02231): loss_t = (log pi - log pi_ref - A / lambda)^2.
+
+    The paper takes the normaliser of the target pi_ref exp(A / lambda) for 1, so that a target can ask for a
+    probability above 1; here log pi_ref + A / lambda is cut at 0, and such a token counts as clipped.
+    The policy that sampled has no part in it.
+    """
+    assert tokens.ref_logprobs is not None, "APA's target is built on the reference's log-probabilities"
+    target = tokens.ref_logprobs + tokens.advantages / limits.advantage_temperature
+    return (tokens.logprobs - target.clamp(max=0.0)).square(), (target > 0).to(tokens.ratio.dtype)
+
+
+def advantage_weighted(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+    """AWR, advantage-weighted regression (arXiv:1910.00177, algorithm 1): loss_t = -exp(A / lambda) log pi.
+
+    No bound on the weight: advantages far above the temperature overflow, and the gradient tells.
+    """
+    weights = (tokens.advantages / limits.advantage_temperature).exp()
+    return -weights * tokens.logprobs, torch.zeros_like(tokens.ratio)
+
+
+def sequence_clipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+    """GSPO in its token form (arXiv:2507.18071, section 4.3): PPO's loss with one ratio for all tokens of an answer.
+
+    s = exp(mean_t log r_t), the ratio of the answers' probabilities per token, stands in for r_t in the value and
+    in the clip; the gradient of token t is that of s log pi_t, s held fixed. With the same advantage on
+    every token and the mean over tokens, that is the gradient of s itself.
+    """
+    lengths = tokens.response_mask.sum(dim=1, keepdim=True).clamp(min=1)
+    sequence_ratio = (tokens.log_ratio.sum(dim=1, keepdim=True) / lengths).exp().detach()
+    ratio = sequence_ratio * (tokens.logprobs - tokens.logprobs.detach()).exp()  # the second factor is 1
+    plain, clipped = -ratio * tokens.advantages, -limits.clip(ratio) * tokens.advantages
+    return torch.maximum(plain, clipped), (clipped > plain).to(plain.dtype)
+
+
+def clipped_weight(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+    """CISPO (MiniMax-M1, arXiv:2506.13585, section 3.1): loss_t = -sg(clip(r, 1 - clip_low, 1 + clip_high)) A log pi.
+
+    The weight of a token is clipped, none loses its gradient (sg holds fixed). The paper leaves the low side open,
+    clip_low = 1.
+    """
+    ratio = tokens.ratio.detach()
+    weights = limits.clip(ratio)
+    return -weights * tokens.advantages * tokens.logprobs, (weights != ratio).to(ratio.dtype)
+
+
+POLICY_LOSSES: dict[str, Callable[[PolicyTokens, PolicyLimits], tuple[Tensor, Tensor]]] = {
+    "clip": clipped_surrogate,
+    "unclipped": unclipped_surrogate,
+    "reinforce": reinforce,
+    "apa": squared_distance_to_target,
+    "awr": advantage_weighted,
+    "gspo": sequence_clipped_surrogate,
+    "cispo": clipped_weight,
+}
+
+
+def masked_log_ratio(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor) -> Tensor:
+    """[B, T] log pi - log pi_old, 0 where masked, cut at +-20: exp stays finite; the training loop's guard sees it."""
+    return torch.where(response_mask, logprobs - old_logprobs, 0.0).clamp(-20.0, 20.0)
+
+
 def policy_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
     advantages: Tensor,
     response_mask: Tensor,
     *,
+    kind: str,
     clip_low: float,
     clip_high: float,
     dual_clip: float | None,
+    advantage_temperature: float,
     aggregation: str,
     over: Denominators,
+    ref_logprobs: Tensor | None = None,
 ) -> PolicyLoss:
-    """PPO's clipped surrogate (arXiv:1707.06347, eq. 7), with separate low and high clip and optional dual clip.
-
-    loss_t = max(-r A, -clip(r, 1 - clip_low, 1 + clip_high) A); where A < 0 and `dual_clip` = c > 1 is given,
-    at most -c A (arXiv:1912.09729, eq. 5).
+    """One of POLICY_LOSSES, aggregated, with what to log; the logged ratios are to `old_logprobs` whatever the kind.
 
     Args:
         logprobs, old_logprobs, advantages: [B, T] float. response_mask: [B, T] bool.
+        kind: a key of POLICY_LOSSES. aggregation: a key of AGGREGATIONS.
+        dual_clip: read by `clip` only. advantage_temperature: by `apa` and `awr`. clips: by `clip`, `gspo`, `cispo`.
         over: counts of the whole minibatch that these rows are a part of.
+        ref_logprobs: [B, T] float, needed by `apa`.
     """
-    log_ratio = torch.where(response_mask, logprobs - old_logprobs, 0.0)
-    log_ratio = log_ratio.clamp(-20.0, 20.0)  # exp stays finite; the training loop's guard sees ratio_max
-    ratio = log_ratio.exp()
-    advantages = torch.where(response_mask, advantages, 0.0)
-    plain = -ratio * advantages
-    clipped = -ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * advantages
-    losses = torch.maximum(plain, clipped)
-    if dual_clip is not None:
-        losses = torch.where(advantages < 0, torch.minimum(losses, -dual_clip * advantages), losses)
+    log_ratio = masked_log_ratio(logprobs, old_logprobs, response_mask)
+    tokens = PolicyTokens(
+        response_mask=response_mask,
+        logprobs=torch.where(response_mask, logprobs, 0.0),
+        ratio=log_ratio.exp(),
+        log_ratio=log_ratio,
+        advantages=torch.where(response_mask, advantages, 0.0),
+        ref_logprobs=None if ref_logprobs is None else torch.where(response_mask, ref_logprobs, 0.0),
+    )
+    losses, decided = POLICY_LOSSES[kind](tokens, PolicyLimits(clip_low, clip_high, dual_clip, advantage_temperature))
     with torch.no_grad():
-        clip_fraction = token_mean((clipped > plain).to(losses.dtype), response_mask, over)
-        approx_kl = token_mean(ratio - 1.0 - log_ratio, response_mask, over)
-        ratio_max = torch.where(response_mask, ratio, 0.0).max()
+        clip_fraction = token_mean(decided, response_mask, over)
+        approx_kl = token_mean(tokens.ratio - 1.0 - log_ratio, response_mask, over)
+        ratio_max = torch.where(response_mask, tokens.ratio, 0.0).max()
     return PolicyLoss(AGGREGATIONS[aggregation](losses, response_mask, over), clip_fraction, approx_kl, ratio_max)
 
 
