@@ -1,4 +1,4 @@
-"""Advantages and value targets: GAE with its two lambdas, length-adaptive lambda, group baselines, whitening."""
+"""Advantages: GAE with its two lambdas, group baselines, sampled values of steps, frozen critics; whitening."""
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ def gae(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float,
     A_t = sum_l (gamma * lambda)^l delta_{t+l},   delta_t = r_t + gamma * V_{t+1} - V_t,
     with V = 0 after the last generated token: a response cut at the length limit counts as ended.
     Value targets are a second call with lambda_critic, plus the values (arXiv:2503.01491, algorithm 1).
+    gae_lambda 0 is the one-step temporal difference r_t + gamma * V_{t+1} - V_t, which with deterministic transitions
+    is Q - V: the centred form of DVPO's advantage (arXiv:2502.16944), `q_advantages` being the other.
 
     Args:
         rewards, values: [B, T] float. response_mask: [B, T] bool, True on a prefix of each row.
@@ -100,16 +102,97 @@ def group_advantages(scores: Tensor, group: Tensor, response_mask: Tensor, *, sc
     Returns:
         [B, T], 0 where the mask is False.
     """
+    centred, index, count = _centred_in_group(scores, group)
+    if scale:
+        variance = torch.zeros_like(count).index_add(0, index, centred**2) / (count - 1).clamp(min=1)
+        centred = centred / (variance.sqrt()[index] + 1e-6)
+    return torch.where(response_mask, centred[:, None], 0.0)
+
+
+def rloo_advantages(scores: Tensor, group: Tensor, response_mask: Tensor) -> Tensor:
+    """REINFORCE leave-one-out (arXiv:2402.14740): A_i = R_i - mean of the other answers' scores to the same prompt.
+
+    That is n / (n - 1) * (R_i - mean of all n), since a baseline without R_i in it takes nothing of R_i away:
+    its expected gradient is the policy gradient, Dr. GRPO's is (n - 1) / n of it. A group of one has advantage 0.
+
+    Args:
+        scores: [B] float. group: [B] int, equal for answers to the same prompt. response_mask: [B, T] bool.
+    Returns:
+        [B, T], the same on every token, 0 where the mask is False.
+    """
+    centred, index, count = _centred_in_group(scores, group)
+    stretch = count / (count - 1).clamp(min=1)
+    return torch.where(response_mask, (stretch[index] * centred)[:, None], 0.0)
+
+
+def _centred_in_group(scores: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[B] scores minus their group's mean, [B] which group that is, counted from 0, [groups] their sizes."""
     _, index = torch.unique(group, return_inverse=True)
     count = torch.zeros(int(index.max()) + 1, dtype=scores.dtype, device=scores.device)
     count = count.index_add(0, index, torch.ones_like(scores))
     lowest = torch.full_like(count, torch.inf).scatter_reduce(0, index, scores, "amin")
     above = scores - lowest[index]  # exactly 0 where all are equal, so that no rounding is divided by its own std
     centred = above - (torch.zeros_like(count).index_add(0, index, above) / count)[index]
-    if scale:
-        variance = torch.zeros_like(count).index_add(0, index, centred**2) / (count - 1).clamp(min=1)
-        centred = centred / (variance.sqrt()[index] + 1e-6)
-    return torch.where(response_mask, centred[:, None], 0.0)
+    return centred, index, count
+
+
+def segment_advantages(rewards: Tensor, segment_values: Tensor, segments: Tensor, response_mask: Tensor) -> Tensor:
+    """VinePPO (arXiv:2410.01679): the advantage of a step of reasoning, the same on each of its tokens.
+
+    A_j = (sum of the rewards in step j) + V(s_{j+1}) - V(s_j), with V = 0 after a row's last step and no discount.
+    The steps' advantages add up to R - V(s_0) whatever the values, so noise in them moves credit between steps only.
+
+    Args:
+        rewards: [B, T] float. response_mask: [B, T] bool, True on a prefix of each row.
+        segments: [B, T] int64, which step a token is in: 0 first, never falling along a row, none left out;
+            what stands under False is not read.
+        segment_values: [B, J] float, V of the state in which step j begins (column 0: the prompt), in VinePPO the
+            mean score of K continuations; what stands beyond a row's last step is not read.
+    Returns:
+        [B, T], 0 where the mask is False.
+    """
+    step = torch.where(response_mask, segments, 0)
+    begun = torch.arange(segment_values.shape[1], device=step.device) <= step.amax(dim=1, keepdim=True)
+    value = torch.where(begun, segment_values, 0.0)
+    following = torch.nn.functional.pad(value[:, 1:], (0, 1))
+    earned = torch.zeros_like(value).scatter_add(1, step, torch.where(response_mask, rewards, 0.0))
+    return torch.where(response_mask, (earned + following - value).gather(1, step), 0.0)
+
+
+def q_advantages(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float) -> Tensor:
+    """DVPO as its paper states it (arXiv:2502.16944): A_t = Q(s_t, a_t) = r_t + gamma * V(s_{t+1}), no baseline.
+
+    Transitions are deterministic, so a critic of states gives Q too; V = 0 after the last generated token, where
+    only the reward is left. Not centred: whiten it.
+
+    Args:
+        rewards, values: [B, T] float. response_mask: [B, T] bool, True on a prefix of each row.
+    Returns:
+        [B, T], 0 where the mask is False.
+    """
+    live_values = torch.where(response_mask, values, 0.0)
+    following = torch.nn.functional.pad(live_values[:, 1:], (0, 1))
+    return torch.where(response_mask, rewards + gamma * following, 0.0)
+
+
+def released_dvpo_advantages(values: Tensor, penalties: Tensor, response_mask: Tensor, *, gae_lambda: float) -> Tensor:
+    """DVPO as its released code computes it (microsoft/DKI_LLM at c090b7d, not as arXiv:2502.16944 states it).
+
+    V is whitened within each answer, no score is placed on the last token, V = 0 after it, and gamma is 1. With the
+    whitened values W and without penalties that is
+
+        A_t = -W_t + (1 - lambda) * sum_{l >= 1} lambda^(l - 1) W_{t+l},
+
+    so at lambda = 1 an answer's level is gone and its advantage is -W_t, whatever token was chosen. The code's
+    whitening also counts the prompt's and the padding's positions; here it is the answer's own tokens.
+
+    Args:
+        values: [B, T] float. response_mask: [B, T] bool, True on a prefix of each row.
+        penalties: [B, T] float, what the reward of a token is: -beta * k1, zeros without KL penalty.
+    Returns:
+        [B, T], not whitened over the batch, 0 where the mask is False.
+    """
+    return gae(penalties, whiten_rows(values, response_mask), response_mask, gamma=1.0, gae_lambda=gae_lambda)
 
 
 def whiten(x: Tensor, response_mask: Tensor, *, shift_mean: bool = True) -> Tensor:
@@ -126,3 +209,16 @@ def whiten(x: Tensor, response_mask: Tensor, *, shift_mean: bool = True) -> Tens
     variance = torch.where(response_mask, live - mean, 0.0).square().sum() / (count - 1).clamp(min=1)
     scaled = (live - mean) * torch.rsqrt(variance + 1e-8)
     return torch.where(response_mask, scaled if shift_mean else scaled + mean, 0.0)
+
+
+def whiten_rows(x: Tensor, response_mask: Tensor) -> Tensor:
+    """`whiten` of each row by itself: mean 0 and standard deviation 1 over its True cells, False cells 0.
+
+    Args:
+        x: [B, T] float. response_mask: [B, T] bool, at least one True in each row.
+    """
+    count = response_mask.sum(dim=1, keepdim=True)
+    live = torch.where(response_mask, x, 0.0)
+    centred = torch.where(response_mask, live - live.sum(dim=1, keepdim=True) / count, 0.0)
+    variance = centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+    return centred * torch.rsqrt(variance + 1e-8)
