@@ -18,6 +18,15 @@ class Sampling:
     max_tokens: int
 
 
+@dataclass(frozen=True)
+class BranchPoint:
+    """Where to go on from: after the first `length` tokens of stem number `stem`, with at most `limit` tokens."""
+
+    stem: int
+    length: int
+    limit: int
+
+
 class Engine(Protocol):
     """A generator of answers. It may live in this process or on a server."""
 
@@ -27,4 +36,15 @@ class Engine(Protocol):
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Generation]:
         """One answer a prompt, in order. Answer i depends on the weights, prompt i, `seed` and i, on nothing else."""
+        ...
+
+    def branch(
+        self, stems: Sequence[Sequence[int]], points: Sequence[BranchPoint], sampling: Sampling, *, seed: int
+    ) -> list[Generation]:
+        """One continuation a point, in order; name a point K times for K of them.
+
+        A stem is a prompt with its answer, as token ids, and is read once, however many points it has. Answer i
+        depends on the weights, what stands before point i, its limit, `sampling`, `seed` and i, on nothing else.
+        A continuation is cut at its point's limit or at `sampling.max_tokens`, whichever comes first.
+        """
         ...

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from vcppo.engines.trunk import Trunk
 from vcppo.errors import CheckpointError
 
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -45,8 +46,19 @@ class Layer:
     down: Affine
 
 
+@dataclass(frozen=True)
+class Stems:
+    """Sequences that were read to be continued. G stems, right-padded to C columns."""
+
+    cache: Tensor  # [layers, 2, G, kv_heads, C, width]
+    last: Tensor  # [G, C, H] what the head reads after each token
+
+
 class Decoder:
-    """Fused copies of the weights, to be made anew when they change, and one batch: `start`, then `step` by step."""
+    """Fused copies of the weights, to be made anew when they change, and one batch, written `step` by `step`.
+
+    It begins by `start`, with prompts of its own, or by `fork`, with beginnings of stems that were `read` before.
+    """
 
     def __init__(self, policy: PreTrainedModel) -> None:
         config, base = policy.config, policy.base_model
@@ -68,6 +80,22 @@ class Decoder:
         self.head = _affine(policy.get_output_embeddings(), norm=base.norm)
         self._rotary = base.rotary_emb
 
+    def _begin(self, rows: int, size: int, room: int, *, offsets: Tensor | None, trunk: Trunk | None) -> None:
+        """An empty cache for `size` columns and `room` more. Position = column + offset ([B]; None: 0)."""
+        self._limit, self._filled = size + room, 0
+        self._offsets, self._trunk = offsets, trunk
+        self._blank: Tensor | None = None  # [B, limit] columns that hold no token
+        positions = self._limit
+        if trunk is not None:
+            positions += trunk.hidden.shape[-1]
+        elif offsets is not None:
+            self._blank = torch.arange(self._limit, device=self.device) < -offsets[:, None]
+        cos, sin = self._rotary(self.embedding[:1, None], torch.arange(positions, device=self.device)[None])
+        phases = torch.complex(cos, sin)[0, :, None, : self.width // 2]  # the second half of cos and sin is a copy
+        self._phases = phases.repeat(1, self.heads + self.kv_heads, 1)  # [positions, heads + kv_heads, width / 2]
+        shape = (len(self.layers), 2, rows, self.kv_heads, min(self._limit, size + GROWTH), self.width)
+        self._cache = self.embedding.new_empty(shape)  # 2: keys and values
+
     def start(self, prompts: Sequence[Sequence[int]], *, room: int) -> Tensor:
         """Read the prompts; [B, V] logits of the first generated token. At most `room` steps may follow, less one."""
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
@@ -75,17 +103,28 @@ class Decoder:
         ids = torch.zeros((len(prompts), size), dtype=torch.int64)
         for row, prompt in enumerate(prompts):
             ids[row, size - len(prompt) :] = torch.tensor(list(prompt))
-        self._limit, self._filled = size + room, 0
-        columns = torch.arange(self._limit, device=self.device)
-        self._padding = size - lengths  # [B] columns on the left that hold no token
-        self._blank = columns < self._padding[:, None]  # [B, limit]
-        self._ragged = bool(self._blank.any())
-        cos, sin = self._rotary(self.embedding[:1, None], columns[None])  # [1, limit, width], the second half a copy
-        phases = torch.complex(cos, sin)[0, :, None, : self.width // 2]
-        self._phases = phases.repeat(1, self.heads + self.kv_heads, 1)  # [limit, heads + kv_heads, width / 2]
-        shape = (len(self.layers), 2, len(prompts), self.kv_heads, min(self._limit, size + GROWTH), self.width)
-        self._cache = self.embedding.new_empty(shape)  # 2: keys and values
+        padding = size - lengths  # [B] columns on the left that hold no token
+        self._begin(len(prompts), size, room, offsets=-padding if padding.any() else None, trunk=None)
         return self._forward(ids.to(self.device))
+
+    def read(self, stems: Sequence[Sequence[int]]) -> Stems:
+        """Run the model over the stems, once, for `fork` to continue them from any place. The batch is forgotten."""
+        size = max(len(stem) for stem in stems)
+        ids = torch.zeros((len(stems), size), dtype=torch.int64)
+        for row, stem in enumerate(stems):
+            ids[row, : len(stem)] = torch.tensor(list(stem))  # what follows is seen by nothing before it
+        self._begin(len(stems), size, 0, offsets=None, trunk=None)
+        last = self._run(ids.to(self.device))
+        return Stems(self._cache, last.unflatten(0, ids.shape))
+
+    def fork(self, stems: Stems, owners: Tensor, lengths: Tensor, *, room: int) -> Tensor:
+        """Row i continues stem owners[i] ([B], ascending) after its first lengths[i] ([B]) tokens, as if it alone.
+
+        Returns what `start` returns on these prefixes; nothing is read again.
+        """
+        trunk = Trunk.over(stems.cache, owners, lengths)
+        self._begin(len(owners), 0, room, offsets=lengths, trunk=trunk)
+        return self._logits(stems.last[owners, lengths - 1])
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token a row; [B, V] logits of the next."""
@@ -93,11 +132,24 @@ class Decoder:
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these ([B] bool)."""
-        self._padding, self._blank = self._padding[rows], self._blank[rows]
+        if self._offsets is not None:
+            self._offsets = self._offsets[rows]
+        if self._blank is not None:
+            self._blank = self._blank[rows]
+        if self._trunk is not None:
+            self._trunk = self._trunk.keep(rows)
         self._cache = self._cache[:, :, rows]
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Append [B, count] tokens; [B, V] logits after the last."""
+        return self._logits(self._run(ids).view(*ids.shape, -1)[:, -1])
+
+    def _logits(self, last: Tensor) -> Tensor:
+        scores: Tensor = functional.linear(self._norm(last), *self.head)
+        return scores
+
+    def _run(self, ids: Tensor) -> Tensor:
+        """Append [B, count] tokens; [B * count, H] after the last layer."""
         rows, count = ids.shape
         start, end = self._filled, self._filled + count
         self._make_room(end)
@@ -105,18 +157,18 @@ class Decoder:
         phases = self._phases[self._places(start, end)]
         seen = self._cache[..., :end, :].flatten(2, 3).unbind()  # a layer: [2, B * kv_heads, end, width]
         unwritten = self._cache[..., start:end, :].unbind()
+        trunks = [None] * len(self.layers) if self._trunk is None else self._trunk.cache.unbind()
         attend = self._attend_once if count == 1 else self._attend_causally
-        x = self.embedding[ids].flatten(0, 1)  # [B * count, H]
-        for layer, cache, new in zip(self.layers, seen, unwritten, strict=True):
+        x: Tensor = self.embedding[ids].flatten(0, 1)  # [B * count, H]
+        for layer, cache, new, trunk in zip(self.layers, seen, unwritten, trunks, strict=True):
             projected = functional.linear(self._norm(x), *layer.project).view(rows, count, -1, self.width)
             self._turn(projected, layer, phases)
             queries, kept = projected.tensor_split((self.heads,), dim=2)
             new.copy_(kept.unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4))
-            x += functional.linear(attend(queries, *cache.unbind()), *layer.out)
+            x += functional.linear(attend(queries, *cache.unbind(), trunk=trunk), *layer.out)
             gate, up = functional.linear(self._norm(x), *layer.gate_up).chunk(2, dim=-1)
             x += functional.linear(self.activation(gate) * up, *layer.down)
-        last = x.view(rows, count, -1)[:, -1]
-        return functional.linear(self._norm(last), *self.head)
+        return x
 
     def _turn(self, projected: Tensor, layer: Layer, phases: Tensor) -> None:
         """Turn queries and keys in [B, count, heads + 2 * kv_heads, width] to their positions, where they are."""
@@ -125,22 +177,29 @@ class Decoder:
             turned.copy_(self._norm(turned) * layer.gain)
         torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(phases)
 
-    def _attend_once(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _attend_once(self, queries: Tensor, keys: Tensor, values: Tensor, *, trunk: Tensor | None) -> Tensor:
         """One query a row: all heads of a group see the same columns, so they are one small matrix. [B, heads * width]
 
         Two batched products cost less than `scaled_dot_product_attention`, which is made for many queries.
         """
         rows, columns = len(queries), keys.shape[1]
         scores = torch.bmm(queries.reshape(len(keys), -1, self.width), keys.mT)
-        if self._ragged:
+        if self._trunk is not None and trunk is not None:
+            ahead = self._trunk.scores(queries[:, 0], trunk[0])
+            shares = torch.cat([ahead, scores.view(rows, self.heads, columns)], dim=-1).softmax(dim=-1)
+            of_trunk, own = shares.split([ahead.shape[-1], columns], dim=-1)
+            mixed = torch.bmm(own.reshape(scores.shape), values).view(rows, self.heads, self.width)
+            return (mixed + self._trunk.mix(of_trunk, trunk[1])).flatten(1)
+        if self._blank is not None:
             scores.view(rows, self.heads, columns).masked_fill_(self._blank[:, None, :columns], -torch.inf)
         return torch.bmm(scores.softmax(dim=-1), values).view(rows, -1)
 
-    def _attend_causally(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _attend_causally(self, queries: Tensor, keys: Tensor, values: Tensor, *, trunk: Tensor | None) -> Tensor:
         """Many queries a row, the first tokens of all: [B * count, heads * width]."""
+        assert trunk is None, "rows that share stems are written one token at a time"
         rows, columns = len(queries), keys.shape[1]
         mask = None
-        if self._ragged:
+        if self._blank is not None:
             square = torch.ones((columns, columns), dtype=torch.bool, device=self.device)
             seen = square.tril() & ~self._blank[:, None, :columns]
             mask = (seen | square.diag().diag())[:, None]  # padding sees itself: no NaN
@@ -154,9 +213,9 @@ class Decoder:
 
     def _places(self, start: int, end: int) -> slice | Tensor:
         """Positions of the new columns: the same for all rows, or [B, count]."""
-        if not self._ragged:
+        if self._offsets is None:
             return slice(start, end)
-        return (torch.arange(start, end, device=self.device) - self._padding[:, None]).clamp(min=0)
+        return (torch.arange(start, end, device=self.device) + self._offsets[:, None]).clamp(min=0)
 
     def _make_room(self, end: int) -> None:
         capacity = self._cache.shape[-2]

@@ -5,24 +5,27 @@ about twenty small kernels a layer. Rows that have ended are dropped from the ba
 of uniform numbers, so what it says does not depend on its company or on when others are dropped.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo.engines.base import Sampling
+from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.decoder import Decoder
 from vcppo.types import Generation
 
 KEEP = 0.75  # the batch is compacted when fewer than this share of its rows are still being written
+ROWS = 512  # continuations written together; their cache is a few MB to a few tens of MB for the default model
 UNWRITTEN = -1
 
 
 class TorchEngine:
-    """Samples with a `Decoder` in this process."""
+    """Samples with a `Decoder` in this process; continues answers `rows` at a time."""
 
-    def __init__(self, policy: PreTrainedModel) -> None:
+    def __init__(self, policy: PreTrainedModel, *, rows: int = ROWS) -> None:
+        self.rows = rows
         self.update_weights(policy)
 
     def update_weights(self, policy: PreTrainedModel) -> None:
@@ -33,28 +36,95 @@ class TorchEngine:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Generation]:
         """See Engine."""
-        decoder, device, limit = self._decoder, self._decoder.device, sampling.max_tokens
-        rng = torch.Generator().manual_seed(seed)
-        uniforms = torch.rand((len(prompts), limit), generator=rng).T.contiguous().to(device)  # [limit, B]
-        tokens = torch.full((limit, len(prompts)), UNWRITTEN, device=device)
-        logprobs = torch.zeros((limit, len(prompts)), device=device)
+        uniforms = self._uniforms(len(prompts), sampling, seed)
+        limits = torch.full((len(prompts),), sampling.max_tokens, device=self._decoder.device)
+        return self._write(self._decoder.start(prompts, room=sampling.max_tokens), uniforms, limits, sampling)
 
-        rows = torch.arange(len(prompts), device=device)  # which answers the batch still holds
+    @torch.inference_mode()
+    def branch(
+        self, stems: Sequence[Sequence[int]], points: Sequence[BranchPoint], sampling: Sampling, *, seed: int
+    ) -> list[Generation]:
+        """See Engine. Points are taken stem by stem, some stems at a time, `rows` points at a time."""
+        decoder = self._decoder
+        for point in points:
+            self._check(point, stems)
+        uniforms = self._uniforms(len(points), sampling, seed)
+        found: dict[int, Generation] = {}
+        for members in _by_stem(points, self.rows):
+            which = sorted({points[i].stem for i in members})
+            place = {stem: owner for owner, stem in enumerate(which)}
+            read = decoder.read([stems[stem] for stem in which])
+            for block in _evenly(members, self.rows):
+                owners, lengths, limits = torch.tensor(
+                    [
+                        (place[points[i].stem], points[i].length, min(points[i].limit, sampling.max_tokens))
+                        for i in block
+                    ],
+                    device=decoder.device,
+                ).unbind(dim=1)
+                logits = decoder.fork(read, owners, lengths, room=int(limits.max()))
+                found.update(zip(block, self._write(logits, uniforms[:, block], limits, sampling), strict=True))
+        return [found[i] for i in range(len(points))]
+
+    def _check(self, point: BranchPoint, stems: Sequence[Sequence[int]]) -> None:
+        assert 0 <= point.stem < len(stems), f"{point}: there are {len(stems)} stems"
+        stem = stems[point.stem]
+        assert 1 <= point.length <= len(stem), f"{point}: its stem has {len(stem)} tokens"
+        assert point.limit >= 1, f"{point}: nothing to write"
+        assert stem[point.length - 1] != self._end, f"{point}: the answer has ended there"
+
+    def _uniforms(self, rows: int, sampling: Sampling, seed: int) -> Tensor:
+        """[max_tokens, rows] in [0, 1): a stream a row."""
+        rng = torch.Generator().manual_seed(seed)
+        return torch.rand((rows, sampling.max_tokens), generator=rng).T.contiguous().to(self._decoder.device)
+
+    def _write(self, logits: Tensor, uniforms: Tensor, limits: Tensor, sampling: Sampling) -> list[Generation]:
+        """Draw tokens for the decoder's batch until every row has ended or reached its limit.
+
+        Args:
+            logits: [B, V] of the first token. uniforms: [T, B]. limits: [B], 1 to T tokens.
+        """
+        decoder, device, count = self._decoder, self._decoder.device, len(limits)
+        longest = int(limits.max())
+        tokens = torch.full((longest, count), UNWRITTEN, device=device)
+        logprobs = torch.zeros((longest, count), device=device)
+
+        rows = torch.arange(count, device=device)  # which answers the batch still holds
         ended = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended; what they go on to say is cut
-        logits = decoder.start(prompts, room=limit)
-        for t in range(limit):
+        for t in range(longest):
             chosen, chosen_logprobs = sample(logits, uniforms[t, rows], sampling)
             tokens[t, rows], logprobs[t, rows] = chosen, chosen_logprobs
-            ended |= chosen == self._end
+            ended |= (chosen == self._end) | (limits[rows] == t + 1)
             live = len(rows) - int(ended.sum())
-            if live == 0 or t + 1 == limit:
+            if live == 0:
                 break
             if live < KEEP * len(rows):
                 kept = ~ended
                 rows, chosen, ended = rows[kept], chosen[kept], ended[kept]
                 decoder.keep(kept)
             logits = decoder.step(chosen)
-        return [_answer(i, p, self._end) for i, p in zip(tokens.T.tolist(), logprobs.T.tolist(), strict=True)]
+        written = zip(tokens.T.tolist(), logprobs.T.tolist(), limits.tolist(), strict=True)
+        return [_answer(said[:limit], scores[:limit], self._end) for said, scores, limit in written]
+
+
+def _by_stem(points: Sequence[BranchPoint], rows: int) -> Iterator[list[int]]:
+    """Numbers of the points, by stem: as many stems at a time as have `rows` points together, or else one."""
+    order = sorted(range(len(points)), key=lambda i: points[i].stem)
+    members: list[int] = []
+    for _, group in itertools.groupby(order, key=lambda i: points[i].stem):
+        more = list(group)
+        if members and len(members) + len(more) > rows:
+            yield members
+            members = []
+        members = members + more
+    if members:
+        yield members
+
+
+def _evenly(members: list[int], rows: int) -> Iterator[list[int]]:
+    """In order, in as few blocks of at most `rows` as will do, of nearly one size."""
+    size = -(-len(members) // -(-len(members) // rows))
+    return (members[start : start + size] for start in range(0, len(members), size))
 
 
 def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
