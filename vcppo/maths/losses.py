@@ -1,4 +1,4 @@
-"""What the actor and the critic descend: clipped surrogates, value losses, KL estimators, token aggregation."""
+"""What the actor and the critic descend: policy losses, preferences, value losses, KL estimators, aggregation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -215,6 +215,83 @@ def policy_loss(
         approx_kl = token_mean(tokens.ratio - 1.0 - log_ratio, response_mask, over)
         ratio_max = torch.where(response_mask, tokens.ratio, 0.0).max()
     return PolicyLoss(AGGREGATIONS[aggregation](losses, response_mask, over), clip_fraction, approx_kl, ratio_max)
+
+
+@dataclass(frozen=True)
+class PreferencePull:
+    """DPO's loss on a minibatch of pairs, and the weight with which each answer is pulled up or pushed down."""
+
+    loss: Tensor  # [] mean over pairs, without gradient
+    accuracy: Tensor  # [] share of pairs whose chosen answer gained more on the reference; a tie is none
+    margin: Tensor  # [] mean of beta * (chosen gain - rejected gain), nats
+    weights: Tensor  # [B] minus the loss's derivative by an answer's log-probability
+
+
+@torch.no_grad()
+def preference_pull(logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor, *, beta: float) -> PreferencePull:
+    """Direct preference optimisation (arXiv:2305.18290, eq. 7), its gradient by pencil (section 4 there).
+
+    loss = mean over pairs of -log sigmoid(beta * (gain of the chosen - gain of the rejected)), where an answer's gain
+    is sum_t (log pi - log pi_ref). -sum_b weights_b sum_t log pi_bt has the loss's gradient, so that the rows may
+    be passed through the model one micro-batch at a time although the loss couples two of them.
+
+    Args:
+        logprobs, ref_logprobs: [B, T] float; rows 2p and 2p + 1 are the chosen and the rejected answer of pair p.
+        response_mask: [B, T] bool. beta: strength of the pull towards the reference.
+    Raises:
+        RuntimeError: an odd number of rows.
+    """
+    gains = torch.where(response_mask, logprobs - ref_logprobs, 0.0).sum(dim=1)
+    chosen, rejected = gains.view(-1, 2).unbind(dim=1)
+    margins = beta * (chosen - rejected)
+    push = beta * torch.sigmoid(-margins) / len(margins)
+    return PreferencePull(
+        loss=-torch.nn.functional.logsigmoid(margins).mean(),
+        accuracy=(margins > 0).to(margins.dtype).mean(),
+        margin=margins.mean(),
+        weights=torch.stack((push, -push), dim=1).flatten(),
+    )
+
+
+def over_tokens(deviation: Tensor, entropy: Tensor, response_mask: Tensor, entropy_share: float) -> Tensor:
+    """Every token counts the same, the many that were never in doubt too."""
+    return deviation[response_mask].mean()
+
+
+def over_sequences(deviation: Tensor, entropy: Tensor, response_mask: Tensor, entropy_share: float) -> Tensor:
+    """Mean over each answer's tokens, then over answers."""
+    return sequence_mean(deviation, response_mask, denominators(response_mask, fixed_length=1))
+
+
+def over_high_entropy_tokens(deviation: Tensor, entropy: Tensor, response_mask: Tensor, entropy_share: float) -> Tensor:
+    """Over the share of tokens with the largest entropy, at least one: where the policy had a choice."""
+    order = entropy[response_mask].argsort(descending=True, stable=True)
+    return deviation[response_mask][order[: max(1, round(entropy_share * len(order)))]].mean()
+
+
+DEVIATION_SCOPES: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "tokens": over_tokens,
+    "sequences": over_sequences,
+    "high-entropy-tokens": over_high_entropy_tokens,
+}
+
+
+@torch.no_grad()
+def ratio_deviation(
+    logprobs: Tensor, old_logprobs: Tensor, entropy: Tensor, response_mask: Tensor, *, scope: str, entropy_share: float
+) -> Tensor:
+    """ESPO's measure of how far a policy has moved (arXiv:2202.00079): D = mean |ratio - 1|, at which epochs stop.
+
+    On tokens that the old policy sampled, the expectation of D is sum_a |pi(a) - pi_old(a)|, twice the total variation.
+
+    Args:
+        logprobs, old_logprobs, entropy: [B, T] float. response_mask: [B, T] bool, at least one True.
+        scope: a key of DEVIATION_SCOPES. entropy_share: read by `high-entropy-tokens` only, in (0, 1].
+    Returns:
+        [], 0 if the policies agree on every token.
+    """
+    deviation = (masked_log_ratio(logprobs, old_logprobs, response_mask).exp() - 1.0).abs()
+    return DEVIATION_SCOPES[scope](deviation, entropy, response_mask, entropy_share)
 
 
 def squared_error(new_values: Tensor, values: Tensor, returns: Tensor, clip_range: float) -> tuple[Tensor, Tensor]:

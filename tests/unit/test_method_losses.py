@@ -1,0 +1,397 @@
+"""The other methods' losses, DPO's pull and ESPO's deviation: closed forms, and what they share with PPO's."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vcppo.maths.losses import (
+    AGGREGATIONS,
+    DEVIATION_SCOPES,
+    POLICY_LOSSES,
+    PolicyLoss,
+    denominators,
+    policy_loss,
+    preference_pull,
+    ratio_deviation,
+)
+
+close = torch.testing.assert_close
+TEMPERATURE = 2.0
+every_kind = pytest.mark.parametrize("kind", POLICY_LOSSES)
+every_scope = pytest.mark.parametrize("scope", DEVIATION_SCOPES)
+
+
+def mask_of(*lengths: int) -> Tensor:
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def drawn(*lengths: int, tensors: int, seed: int = 0) -> tuple[Tensor, ...]:
+    """A mask, then float64 noise of its shape, as many as asked."""
+    response_mask = mask_of(*lengths)
+    rng = torch.Generator().manual_seed(seed)
+    return response_mask, *torch.randn(tensors, *response_mask.shape, generator=rng, dtype=torch.float64)
+
+
+def loss_of(
+    kind: str, logprobs: Tensor, old: Tensor, advantages: Tensor, on: Tensor, ref: Tensor | None = None, **changes: Any
+) -> PolicyLoss:
+    arguments: dict[str, Any] = {
+        "clip_low": 0.2,
+        "clip_high": 0.2,
+        "dual_clip": None,
+        "advantage_temperature": TEMPERATURE,
+        "aggregation": "token-mean",
+        "over": denominators(on, fixed_length=10),
+    }
+    return policy_loss(logprobs, old, advantages, on, kind=kind, ref_logprobs=ref, **(arguments | changes))
+
+
+def gradient_of(
+    kind: str, logprobs: Tensor, old: Tensor, advantages: Tensor, on: Tensor, ref: Tensor | None = None, **changes: Any
+) -> Tensor:
+    logprobs = logprobs.clone().requires_grad_()
+    loss = loss_of(kind, logprobs, old, advantages, on, ref, **changes).loss
+    return torch.autograd.grad(loss, logprobs)[0]
+
+
+LOG_HALF = math.log(0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ratio", "advantage", "loss", "gradient", "decided"),
+    [
+        ("unclipped", 1.5, 2.0, -3.0, -3.0, 0),
+        ("unclipped", 0.5, -2.0, 1.0, 1.0, 0),
+        ("reinforce", 1.5, 2.0, -2.0 * LOG_HALF, -2.0, 0),
+        ("reinforce", 9.0, -1.0, LOG_HALF, 1.0, 0),
+        ("apa", 1.5, 1.0, (math.log(2) - 0.5) ** 2, 2 * (math.log(2) - 0.5), 0),
+        ("apa", 1.5, -1.0, (math.log(2) + 0.5) ** 2, 2 * (math.log(2) + 0.5), 0),
+        ("apa", 1.5, 8.0, LOG_HALF**2, 2 * LOG_HALF, 1),  # log(1/4) + 4 would be a probability above 1
+        ("awr", 1.5, 2.0, -math.e * LOG_HALF, -math.e, 0),
+        ("awr", 1.5, -2.0, -LOG_HALF / math.e, -1 / math.e, 0),
+        ("gspo", 1.1, 2.0, -2.2, -2.2, 0),
+        ("gspo", 1.5, 2.0, -2.4, 0.0, 1),
+        ("gspo", 0.5, -2.0, 1.6, 0.0, 1),
+        ("gspo", 1.5, -2.0, 3.0, 3.0, 0),
+        ("cispo", 1.1, 2.0, -2.2 * LOG_HALF, -2.2, 0),
+        ("cispo", 1.5, 2.0, -2.4 * LOG_HALF, -2.4, 1),  # where PPO's gradient is 0
+        ("cispo", 1.5, -2.0, 2.4 * LOG_HALF, 2.4, 1),
+        ("cispo", 0.5, -2.0, 1.6 * LOG_HALF, 1.6, 1),
+    ],
+)
+def test_a_single_token_by_hand(
+    kind: str, ratio: float, advantage: float, loss: float, gradient: float, decided: float
+):
+    """pi = 1/2, pi_ref = 1/4, pi_old = 1 / (2 ratio); a temperature of 2."""
+    logprobs = torch.full((1, 1), LOG_HALF, dtype=torch.float64)
+    inputs = (logprobs, logprobs - math.log(ratio), torch.full_like(logprobs, advantage), mask_of(1), 2 * logprobs)
+    found = loss_of(kind, *inputs)
+    slope = gradient_of(kind, *inputs).item()
+    assert (found.loss.item(), slope, found.clip_fraction.item()) == pytest.approx((loss, gradient, decided), rel=1e-12)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_on_policy_every_method_takes_the_policy_gradient(aggregation: str):
+    """At ratio 1, with the reference that sampled: -A times a token's share, APA's by lambda / 2."""
+    on, noise, advantages = drawn(5, 1, 3, tensors=2)
+    old = -3.0 - noise.abs()  # so far below 0 that no target of APA's is cut
+    share = torch.autograd.grad(
+        AGGREGATIONS[aggregation](
+            x := torch.zeros_like(old, requires_grad=True), on, denominators(on, fixed_length=10)
+        ),
+        x,
+    )[0]
+    for kind, scale in {
+        "clip": 1,
+        "unclipped": 1,
+        "reinforce": 1,
+        "cispo": 1,
+        "gspo": 1,
+        "apa": TEMPERATURE / 2,
+    }.items():
+        found = gradient_of(kind, old, old, advantages, on, old, aggregation=aggregation)
+        close(scale * found, -advantages * share, rtol=1e-12, atol=1e-15)
+        logged = loss_of(kind, old, old, advantages, on, old, aggregation=aggregation)
+        assert (float(logged.clip_fraction), float(logged.approx_kl), float(logged.ratio_max)) == (0, 0, 1)
+
+
+def test_on_policy_gspo_is_grpo():
+    """One advantage an answer, mean over tokens, then over answers: loss and gradient."""
+    on, old, noise = drawn(5, 1, 9, 2, tensors=2)
+    advantages = noise[:, :1].expand_as(old)
+    for ask in (gradient_of, lambda *inputs, **changes: loss_of(*inputs, **changes).loss):
+        found, expected = (ask(k, old, old, advantages, on, aggregation="sequence-mean") for k in ("gspo", "clip"))
+        close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_gspo_has_the_gradient_of_the_answers_ratio():
+    """Off policy, against the paper's own form: mean_i min(s_i A_i, clip(s_i) A_i), s_i by the answer's mean."""
+    on, old, step, noise = drawn(5, 1, 9, 2, 7, 4, tensors=3)
+    advantages = noise[:, :1].expand_as(old)
+    logprobs = (old + 0.5 * step).requires_grad_()
+    ratio = (torch.where(on, logprobs - old, 0.0).sum(dim=1) / on.sum(dim=1)).exp()
+    expected = -torch.minimum(ratio * noise[:, 0], ratio.clamp(0.8, 1.2) * noise[:, 0]).mean()
+    found = loss_of("gspo", logprobs, old, advantages, on, aggregation="sequence-mean")
+    close(found.loss, expected, rtol=1e-12, atol=0)
+    (slope,), (expected_slope,) = (torch.autograd.grad(x, logprobs) for x in (found.loss, expected))
+    close(slope, expected_slope, rtol=1e-12, atol=1e-16)
+    frozen = (slope[on.nonzero()[:, 0].unique()] == 0).all(dim=1)
+    assert 0 < int(frozen.sum()) < len(on), "the draw must hold clipped answers and others"
+
+
+def test_gspo_judges_an_answer_as_a_whole():
+    """Ratios 2 and 1/2 make an answer as likely as before: nothing is clipped, and both tokens weigh 1."""
+    logprobs = torch.tensor([[math.log(2), -math.log(2)]], dtype=torch.float64)
+    inputs = (logprobs, torch.zeros(1, 2), torch.ones(1, 2), mask_of(2))
+    close(gradient_of("gspo", *inputs), torch.tensor([[-0.5, -0.5]], dtype=torch.float64))
+    assert float(loss_of("gspo", *inputs).clip_fraction) == 0
+    assert float(loss_of("gspo", *inputs).ratio_max) == 2, "what is logged is the token's"
+
+
+@pytest.mark.parametrize(("kind", "weight"), [("clip", 0.01), ("gspo", 0.01), ("cispo", 0.01)])
+def test_a_low_clip_of_one_leaves_the_low_side_open(kind: str, weight: float):
+    """Ratio 0.01, A = -1: PPO's clip of 0.2 would stop it, CISPO's would weigh it 0.8."""
+    logprobs = torch.full((1, 1), math.log(0.01), dtype=torch.float64)
+    inputs = (logprobs, torch.zeros(1, 1), -torch.ones(1, 1), mask_of(1))
+    assert gradient_of(kind, *inputs, clip_low=1.0).item() == pytest.approx(weight)
+    assert gradient_of(kind, *inputs).item() == pytest.approx(0.8 if kind == "cispo" else 0.0)
+    assert float(loss_of(kind, *inputs, clip_low=1.0).clip_fraction) == 0
+
+
+@pytest.mark.parametrize(("kind", "slope"), [("clip", 0.0), ("gspo", 0.0), ("cispo", -1.28)])
+def test_the_high_clip_has_a_limit_of_its_own(kind: str, slope: float):
+    """Ratio 1.25 is within clip_high = 0.28 whatever clip_low; 1.5 is not."""
+    for ratio, expected in ((1.25, -1.25), (1.5, slope)):
+        logprobs = torch.full((1, 1), math.log(ratio), dtype=torch.float64)
+        found = gradient_of(kind, logprobs, torch.zeros(1, 1), torch.ones(1, 1), mask_of(1), clip_high=0.28)
+        assert found.item() == pytest.approx(expected)
+
+
+def test_limits_beyond_reach_make_ppo_and_espo_one():
+    on, logprobs, old, advantages = drawn(9, 4, tensors=3)
+    wide = {"clip_low": 1.0, "clip_high": 1e9}
+    inputs = (logprobs, old, advantages, on)
+    close(gradient_of("clip", *inputs, **wide), gradient_of("unclipped", *inputs), rtol=0, atol=0)
+    assert not torch.equal(gradient_of("clip", *inputs), gradient_of("unclipped", *inputs))
+
+
+@every_kind
+def test_the_dual_clip_is_ppos_alone(kind: str):
+    on, logprobs, old, advantages, ref = drawn(9, 4, tensors=4)
+    plain, dual = (loss_of(kind, logprobs, old, advantages, on, ref, dual_clip=c).loss for c in (None, 1.01))
+    assert torch.equal(plain, dual) == (kind != "clip")
+
+
+@every_kind
+def test_what_is_logged_of_the_ratio_is_the_same_for_every_kind(kind: str):
+    """Ratios 1.5, 0.5, 1 to the policy that sampled."""
+    logprobs = torch.tensor([[math.log(1.5), math.log(0.5), 0.0]], dtype=torch.float64)
+    found = loss_of(kind, logprobs, torch.zeros(1, 3), torch.ones(1, 3), mask_of(3), logprobs)
+    assert float(found.approx_kl) == pytest.approx((0.5 - math.log(1.5) - 0.5 - math.log(0.5)) / 3)
+    assert float(found.ratio_max) == pytest.approx(1.5)
+    for logged in (found.clip_fraction, found.approx_kl, found.ratio_max):
+        assert not logged.requires_grad
+
+
+@every_kind
+def test_masked_tokens_have_no_part_in_any_loss_even_if_not_a_number(kind: str):
+    on, *clean = drawn(4, 2, tensors=4)
+    spoilt = [torch.where(on, x, torch.nan) for x in clean]
+    found, expected = (loss_of(kind, *x[:3], on, x[3], dual_clip=3.0) for x in (spoilt, clean))
+    for name in ("loss", "clip_fraction", "approx_kl", "ratio_max"):
+        close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
+    gradient = gradient_of(kind, *spoilt[:3], on, spoilt[3])
+    close(gradient, gradient_of(kind, *clean[:3], on, clean[3]), rtol=0, atol=0)
+    assert (gradient[~on] == 0).all()
+    assert (gradient[on] != 0).any()
+
+
+@every_kind
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_micro_batches_add_up_whatever_the_kind(kind: str, aggregation: str):
+    on, *inputs = drawn(5, 1, 9, 2, 7, tensors=4)
+    whole = {"aggregation": aggregation, "over": denominators(on, fixed_length=12)}
+    rows = [slice(0, 1), slice(1, 4), slice(4, 5)]
+    pieces = [loss_of(kind, *(x[p] for x in inputs[:3]), on[p], inputs[3][p], **whole) for p in rows]
+    expected = loss_of(kind, *inputs[:3], on, inputs[3], **whole)
+    for name in ("loss", "clip_fraction", "approx_kl"):
+        close(sum(getattr(piece, name) for piece in pieces), getattr(expected, name), rtol=1e-13, atol=1e-15)
+
+
+def apa_over_all_actions(logits: Tensor, ref: Tensor, advantages: Tensor, temperature: float) -> PolicyLoss:
+    """APA's expected loss where each of the actions has the same probability to be sampled: one token for each."""
+    on = torch.ones(1, len(ref), dtype=torch.bool)
+    rows = (x[None] for x in (logits.log_softmax(dim=0), torch.zeros_like(ref), advantages))
+    return loss_of("apa", *rows, on, ref[None], advantage_temperature=temperature)
+
+
+def fitted(ref: Tensor, advantages: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities that minimise APA's expected loss, found from the reference."""
+    logits = ref.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS(
+        [logits], max_iter=500, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = apa_over_all_actions(logits, ref, advantages, temperature).loss
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return logits.detach().log_softmax(dim=0)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_apa_with_a_normalised_target_ends_at_it(temperature: float):
+    """Advantages less lambda log sum pi_ref exp(A / lambda): then pi_ref exp(A / lambda) is a distribution."""
+    _, noise, ref = (x.flatten() for x in drawn(8, tensors=2))
+    ref = ref.log_softmax(dim=0)
+    advantages = noise - temperature * (ref + noise / temperature).logsumexp(dim=0)
+    target = ref + advantages / temperature
+    close(target.exp().sum(), torch.tensor(1.0, dtype=torch.float64))
+    assert float(apa_over_all_actions(target, ref, advantages, temperature).loss) < 1e-28
+    close(fitted(ref, advantages, temperature), target, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spread", "temperature", "low", "high"), [(0.1, 1.0, 0, 1e-5), (0.5, 1.0, 1e-4, 0.01), (1.0, 0.1, 0.1, math.inf)]
+)
+def test_apa_misses_its_target_as_the_spread_of_advantages_nears_lambda(
+    spread: float, temperature: float, low: float, high: float
+):
+    """KL(normalised target || minimiser), advantages centred but not normalised; the assumption is Z = 1."""
+    _, noise = (x.flatten() for x in drawn(16, tensors=1))
+    advantages = spread * (noise - noise.mean()) / noise.std(correction=0)
+    ref = torch.full_like(noise, -math.log(16))
+    target = (advantages / temperature).log_softmax(dim=0)
+    kl = float((target.exp() * (target - fitted(ref, advantages, temperature))).sum())
+    assert low <= kl < high
+
+
+def test_apa_without_advantage_goes_back_to_the_reference_and_ppo_stays():
+    """log pi - log pi_ref = log 2 on both of two tokens: the gradient is 2 log 2, shared."""
+    ref = torch.full((1, 2), math.log(0.25), dtype=torch.float64)
+    logprobs, nothing = ref + math.log(2), torch.zeros_like(ref)
+    close(gradient_of("apa", logprobs, logprobs, nothing, mask_of(2), ref), torch.full_like(ref, math.log(2)))
+    close(gradient_of("clip", logprobs, logprobs, nothing, mask_of(2), ref), nothing)
+    close(gradient_of("apa", ref, logprobs, nothing, mask_of(2), ref), nothing)
+
+
+@every_kind
+def test_who_sampled_matters_but_to_apa_awr_and_reinforce(kind: str):
+    on, logprobs, old, advantages, ref = drawn(5, 3, tensors=4)
+    wide = {"clip_low": 1.0, "clip_high": 100.0}
+    one, other = (loss_of(kind, logprobs, old + shift, advantages, on, ref, **wide) for shift in (0.0, 0.05))
+    assert torch.equal(one.loss, other.loss) == (kind in {"apa", "awr", "reinforce"})
+    assert one.approx_kl != other.approx_kl
+
+
+@every_kind
+def test_the_reference_matters_to_apa_alone(kind: str):
+    on, logprobs, old, advantages, ref = drawn(5, 3, tensors=4)
+    one, other = (loss_of(kind, logprobs, old, advantages, on, r) for r in (ref, ref - 0.5))
+    assert torch.equal(one.loss, other.loss) == (kind != "apa")
+
+
+def pair(*probabilities: float) -> Tensor:
+    """Log-probabilities of one-token answers."""
+    return torch.tensor(probabilities, dtype=torch.float64).log()[:, None]
+
+
+@pytest.mark.parametrize(("chosen", "rejected"), [(0.6, 0.3), (0.2, 0.1), (0.02, 0.01)])
+def test_dpo_sees_a_pairs_ratio_only(chosen: float, rejected: float):
+    """The counter-example of arXiv:2404.10719: log(1 + 2^-beta), though the last leaves 97 % to an unseen answer."""
+    found = preference_pull(pair(chosen, rejected), pair(0.5, 0.5), mask_of(1, 1), beta=0.1)
+    assert found.loss.item() == pytest.approx(0.65909, abs=5e-6)
+    assert found.loss.item() == pytest.approx(math.log(1 + 2**-0.1), rel=1e-12)
+    assert (found.accuracy.item(), found.margin.item()) == pytest.approx((1.0, 0.1 * math.log(2)), rel=1e-12)
+
+
+def test_dpo_at_the_reference_pulls_every_pair_by_half_of_beta():
+    on, ref = drawn(3, 5, 1, 2, tensors=1)
+    found = preference_pull(ref, ref, on, beta=0.2)
+    close(found.weights, torch.tensor([0.05, -0.05, 0.05, -0.05], dtype=torch.float64))
+    assert found.loss.item() == pytest.approx(math.log(2))
+    assert (found.accuracy.item(), found.margin.item()) == (0, 0)
+
+
+def test_dpo_pushes_a_pair_in_the_wrong_order_harder():
+    """Gains of +-2 and -+2 over the reference: margins 4 and -4, one of two pairs right."""
+    ref = torch.zeros(4, 2, dtype=torch.float64)
+    found = preference_pull(torch.tensor([[1.0, 1], [-1, -1], [-1, -1], [1, 1]]), ref, mask_of(2, 2, 2, 2), beta=1.0)
+    right, wrong = 1 / (1 + math.exp(4)) / 2, 1 / (1 + math.exp(-4)) / 2
+    close(found.weights, torch.tensor([right, -right, wrong, -wrong], dtype=torch.float64))
+    assert found.loss.item() == pytest.approx((math.log1p(math.exp(-4)) + math.log1p(math.exp(4))) / 2)
+    assert (found.accuracy.item(), found.margin.item()) == (0.5, 0.0)
+
+
+def test_the_weights_of_dpo_have_the_gradient_of_its_loss():
+    """-sum_b weights_b sum_t log pi against autograd through the loss as the paper writes it."""
+    on, noise, ref = drawn(4, 6, 1, 3, 7, 7, tensors=2)
+    logprobs = noise.requires_grad_()
+    gains = torch.where(on, logprobs - ref, 0.0).sum(dim=1)
+    loss = -torch.sigmoid(0.3 * (gains[0::2] - gains[1::2])).log().mean()
+    found = preference_pull(logprobs, ref, on, beta=0.3)
+    close(found.loss, loss.detach(), rtol=1e-12, atol=0)
+    assert not found.loss.requires_grad
+    assert not found.weights.requires_grad
+    stand_in = -(found.weights * torch.where(on, logprobs, 0.0).sum(dim=1)).sum()
+    slopes = [torch.autograd.grad(x, logprobs)[0] for x in (stand_in, loss)]
+    close(*slopes, rtol=1e-12, atol=1e-16)
+
+
+def test_dpo_ignores_masked_tokens_even_if_not_a_number_and_a_lost_cause_stays_finite():
+    on, logprobs, ref = drawn(4, 2, tensors=2)
+    clean = preference_pull(logprobs, ref, on, beta=0.1)
+    dirty = preference_pull(*(torch.where(on, x, torch.nan) for x in (logprobs, ref)), on, beta=0.1)
+    for name in ("loss", "accuracy", "margin", "weights"):
+        close(getattr(dirty, name), getattr(clean, name), rtol=0, atol=0)
+    lost = preference_pull(torch.tensor([[-1e4], [0.0]]), torch.zeros(2, 1), mask_of(1, 1), beta=1.0)
+    assert (lost.loss.item(), lost.weights.tolist()) == (1e4, [1.0, -1.0])
+
+
+def test_an_answer_without_its_partner_is_refused():
+    with pytest.raises(RuntimeError, match="invalid for input of size 3"):
+        preference_pull(torch.zeros(3, 2), torch.zeros(3, 2), mask_of(2, 2, 2), beta=0.1)
+
+
+def deviation_of(ratios: list[list[float]], entropy: Tensor, on: Tensor, scope: str, share: float = 0.2) -> float:
+    logprobs = torch.tensor(ratios, dtype=torch.float64).log()
+    found = ratio_deviation(logprobs, torch.zeros_like(logprobs), entropy, on, scope=scope, entropy_share=share)
+    return found.item()
+
+
+def test_deviation_is_the_distance_of_two_distributions():
+    """pi_old = (2, 1, 1) / 4, drawn in proportion; pi = (1, 1, 2) / 4: |2-1|/4 + 0 + |1-2|/4."""
+    found = deviation_of([[0.5, 0.5, 1.0, 2.0]], torch.zeros(1, 4), mask_of(4), "tokens")
+    assert found == pytest.approx(0.5, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("scope", "share", "expected"),
+    [
+        ("tokens", 0.2, (0.5 + 0.1 + 0.3 + 0.1 + 2.0) / 5),
+        ("sequences", 0.2, ((0.5 + 0.1 + 0.3 + 0.1) / 4 + 2.0) / 2),
+        ("high-entropy-tokens", 0.2, 0.3),
+        ("high-entropy-tokens", 0.4, (0.3 + 2.0) / 2),
+        ("high-entropy-tokens", 0.01, 0.3),  # at least one
+        ("high-entropy-tokens", 1.0, (0.5 + 0.1 + 0.3 + 0.1 + 2.0) / 5),
+    ],
+)
+def test_deviation_of_each_scope_by_hand(scope: str, share: float, expected: float):
+    ratios = [[0.5, 1.1, 0.7, 0.9], [3.0, math.nan, math.nan, math.nan]]
+    entropy = torch.tensor([[0.1, 0.2, 0.9, 0.0], [0.8, math.nan, 5.0, 5.0]])
+    assert deviation_of(ratios, entropy, mask_of(4, 1), scope, share) == pytest.approx(expected, rel=1e-9)
+
+
+@every_scope
+def test_policies_that_agree_do_not_deviate_and_rows_without_tokens_do_not_count(scope: str):
+    on, old, entropy = drawn(5, 2, 0, tensors=2)
+    found = ratio_deviation(old, old, entropy, on, scope=scope, entropy_share=0.5)
+    assert (float(found), found.requires_grad) == (0, False)
+    moved = ratio_deviation(old + math.log(1.5), old, entropy, on, scope=scope, entropy_share=0.5)
+    assert float(moved) == pytest.approx(0.5)
