@@ -10,7 +10,12 @@ from vcppo.maths.advantages import (
     group_advantages,
     length_adaptive_lambda,
     monte_carlo_returns,
+    q_advantages,
+    released_dvpo_advantages,
+    rloo_advantages,
+    segment_advantages,
     whiten,
+    whiten_rows,
 )
 
 close = torch.testing.assert_close
@@ -235,12 +240,106 @@ def test_a_group_of_one_has_no_advantage(scale: bool):
     assert (found == 0).all()
 
 
-def test_leave_one_out_baseline_is_the_unscaled_group_advantage_stretched():
-    """RLOO (arXiv:2402.14740): R_i - mean of the other n - 1 scores = n / (n - 1) * (R_i - mean of all)."""
-    scores = torch.tensor([1.0, -1.0, 0.5, 2.0])
-    found = group_advantages(scores, torch.zeros(4, dtype=torch.long), mask_of(1, 1, 1, 1), scale=False)[:, 0]
-    others = torch.stack([scores[torch.arange(4) != i].mean() for i in range(4)])
-    close(found * 4 / 3, scores - others)
+def test_leave_one_out_takes_away_the_mean_of_the_others():
+    """3, 1, 2: 3 - 1.5, 1 - 2.5, 2 - 2; and 5 against 1 in the other group."""
+    scores, group = torch.tensor([3.0, 5.0, 1.0, 1.0, 2.0]), torch.tensor([8, 3, 8, 3, 8])
+    found = rloo_advantages(scores, group, mask_of(2, 1, 1, 2, 1))
+    close(found, torch.tensor([[1.5, 1.5], [4, 0], [-1.5, 0], [-4, -4], [0, 0]]))
+
+
+def test_leave_one_out_is_the_unscaled_group_advantage_stretched():
+    scores, group, on = torch.tensor([1.0, -1.0, 0.5, 2.0]), torch.zeros(4, dtype=torch.long), mask_of(1, 2, 3, 1)
+    close(rloo_advantages(scores, group, on), 4 / 3 * group_advantages(scores, group, on, scale=False))
+
+
+@pytest.mark.parametrize("score", [1.0, 0.1, 16777217.0])
+def test_without_others_or_differences_leave_one_out_is_zero(score: float):
+    scores, group = torch.tensor([score] * 7 + [0.3]), torch.tensor([0] * 7 + [1])
+    assert (rloo_advantages(scores, group, mask_of(*[2] * 8)) == 0).all()
+
+
+def test_a_step_is_worth_its_rewards_and_the_rise_of_the_value():
+    """Three steps of values .5, .75, .25 and a last reward 1; then two steps with rewards in both."""
+    on, nan = mask_of(5, 3), torch.nan
+    segments = torch.tensor([[0, 0, 1, 2, 2], [0, 1, 1, 9, -7]])
+    values = torch.tensor([[0.5, 0.75, 0.25], [2.0, 3.0, nan]])
+    rewards = torch.tensor([[0.0, 0, 0, 0, 1], [10.0, 20, 30, nan, nan]])
+    found = segment_advantages(rewards, values, segments, on)
+    close(found, torch.tensor([[0.25, 0.25, -0.5, 0.75, 0.75], [11.0, 47, 47, 0, 0]]))
+
+
+def test_steps_share_out_the_return_less_the_first_value_whatever_the_values():
+    """Sum over steps of A_j = R - V(x)."""
+    rewards, values, on = drawn(12, 7, 1)
+    starts = torch.rand(on.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    starts[:, 0] = True
+    segments = starts.cumsum(1) - 1
+    found = segment_advantages(rewards, values, segments, on)
+    of_steps = torch.where(starts & on, found, 0.0).sum(1)
+    close(of_steps, torch.where(on, rewards, 0.0).sum(1) - values[:, 0])
+
+
+def test_steps_of_one_token_are_one_step_errors():
+    rewards, values, on = drawn(6, 3, 1)
+    segments = torch.arange(6).expand(3, 6)
+    close(segment_advantages(rewards, values, segments, on), gae(rewards, values, on, gamma=1.0, gae_lambda=0.0))
+
+
+def test_one_step_valued_by_the_other_answers_is_leave_one_out():
+    on, scores, group = mask_of(2, 4, 1), torch.tensor([1.0, 0.0, 0.5]), torch.zeros(3, dtype=torch.long)
+    others = torch.tensor([[0.25], [0.75], [0.5]])
+    found = segment_advantages(outcome(on, scores), others, torch.zeros_like(on, dtype=torch.long), on)
+    close(found, rloo_advantages(scores, group, on))
+
+
+def test_the_value_of_an_action_is_its_reward_and_the_next_value():
+    rewards = torch.tensor([[1.0, 2.0, 4.0], [8.0, 9.0, torch.nan]])
+    values = torch.tensor([[10.0, 20.0, 30.0], [40.0, 50.0, torch.nan]])
+    found = q_advantages(rewards, values, mask_of(3, 2), gamma=0.1)
+    close(found, torch.tensor([[3.0, 5.0, 4.0], [13.0, 9.0, 0.0]]))
+
+
+def test_the_value_of_an_action_less_that_of_its_state_is_the_one_step_error():
+    rewards, values, on = drawn(9, 4, 1)
+    centred = torch.where(on, q_advantages(rewards, values, on, gamma=0.9) - values, 0.0)
+    close(centred, gae(rewards, values, on, gamma=0.9, gae_lambda=0.0))
+
+
+def test_one_step_errors_see_a_constant_in_the_critic_at_the_end_only():
+    rewards, values, on = drawn(4)
+    before, after = (gae(rewards, v, on, gamma=1.0, gae_lambda=0.0) for v in (values, values + 3))
+    close(after - before, torch.tensor([[0.0, 0, 0, -3]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 0.95, 1.0])
+def test_released_dvpo_by_its_algebra(gae_lambda: float):
+    """A_t = -W_t + (1 - lambda) sum_{l >= 1} lambda^(l - 1) W_{t+l}, W the answer's values whitened by themselves."""
+    _, values, on = drawn(6, 3)
+    found = released_dvpo_advantages(values, torch.zeros_like(values), on, gae_lambda=gae_lambda)
+    for row, length in enumerate((6, 3)):
+        v = values[row, :length]
+        w = (v - v.mean()) / v.std()
+        expected = [
+            -w[t] + (1 - gae_lambda) * sum(gae_lambda ** (k - t - 1) * w[k] for k in range(t + 1, length))
+            for t in range(length)
+        ]
+        close(found[row, :length], torch.stack(expected), rtol=1e-6, atol=1e-7)  # 1e-8 stands beside the variance
+    assert (found[~on] == 0).all()
+
+
+def test_released_dvpo_forgets_the_level_and_the_scale_of_an_answer():
+    _, values, on = drawn(6, 3)
+    none = torch.zeros_like(values)
+    found = released_dvpo_advantages(100 + 50 * values, none, on, gae_lambda=0.95)
+    close(found, released_dvpo_advantages(values, none, on, gae_lambda=0.95), rtol=1e-6, atol=1e-6)
+
+
+def test_released_dvpo_adds_penalties_up_as_any_reward():
+    penalties, values, on = drawn(6, 1)
+    both = released_dvpo_advantages(values, penalties, on, gae_lambda=0.5)
+    values_alone = released_dvpo_advantages(values, torch.zeros_like(values), on, gae_lambda=0.5)
+    close(both - values_alone, gae(penalties, torch.zeros_like(values), on, gamma=1.0, gae_lambda=0.5))
+    assert float(values_alone[1].abs().sum()) == 0  # a single token has nothing to be whitened against
 
 
 def test_whitened_cells_have_mean_zero_and_std_one():
@@ -271,3 +370,9 @@ def test_whitening_does_not_read_what_lies_under_false():
 def test_whitening_a_single_cell_centres_it():
     close(whiten(torch.tensor([[3.0, 8.0]]), mask_of(1, width=2)), torch.zeros(1, 2))
     close(whiten(torch.tensor([[3.0, 8.0]]), mask_of(1, width=2), shift_mean=False), torch.tensor([[3.0, 0.0]]))
+
+
+def test_whitening_rows_is_whitening_each_by_itself():
+    _, x, on = drawn(30, 7, 2, 1)
+    found = whiten_rows(torch.where(on, 5 + 3 * x, torch.nan), on)
+    close(found, torch.cat([whiten(5 + 3 * x[[row]], on[[row]]) for row in range(4)]))
