@@ -141,6 +141,69 @@ def kl_case(rng: np.random.Generator) -> dict[str, Any]:
     return inputs | {k: cells(core_algos.kl_penalty(logprobs, reference, k), mask) for k in ("k1", "k2", "k3")}
 
 
+def method_cases(rng: np.random.Generator, function: Any, clips: list[tuple[float, float]]) -> list[dict[str, Any]]:
+    """GSPO's token form and CISPO, each token with an advantage of its own; verl turns CISPO's low side off by 10."""
+    cases = []
+    for lengths in ([7, 1, 12, 4], [3], [1, 1]):
+        mask, advantages = mask_of(lengths), drawn(rng, lengths, 1.0)
+        old, new = (drawn(rng, lengths, 0.5) for _ in range(2))
+        outputs = []
+        for (low, high), mode in itertools.product(clips, AGGREGATIONS):
+            config = core_algos.ActorConfig(
+                strategy="fsdp",
+                rollout_n=1,
+                ppo_micro_batch_size_per_gpu=1,
+                clip_ratio_low=10.0 if low == 1.0 else low,
+                clip_ratio_high=high,
+                global_batch_info=batch_info(mask, 16),
+            )
+            logprobs = new.clone().requires_grad_()
+            loss, metrics = function(old, logprobs, advantages, mask, mode, config)
+            (gradient,) = torch.autograd.grad(loss, logprobs)
+            answer = {"loss": short(loss.item()), "gradient": cells(gradient, mask)}
+            fraction = short(metrics["actor/pg_clipfrac"])
+            outputs.append(
+                {"aggregation": mode, "clip_low": low, "clip_high": high, **answer, "clip_fraction": fraction}
+            )
+        inputs = {"logprobs": new, "old_logprobs": old, "advantages": advantages}
+        stored = {name: cells(x, mask) for name, x in inputs.items()}
+        cases.append({"lengths": lengths, "fixed_length": 16, **stored, "outputs": outputs})
+    return cases
+
+
+def outcome_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """RLOO and REINFORCE++-baseline of groups of two and more; a group of one keeps its raw score in verl."""
+    cases = []
+    for lengths, group in (
+        ([3, 1, 4, 2, 5, 1, 2], [5, 9, 5, 9, 5, 0, 0]),
+        ([1, 2], [3, 3]),
+        ([6, 1, 1, 33], [1, 1, 1, 1]),
+    ):
+        mask = mask_of(lengths)
+        scores = torch.from_numpy(np.round(rng.normal(0, 1, len(lengths)) * 16) / 16)
+        rewards = torch.zeros(mask.shape, dtype=torch.float64)
+        rewards[:, 0] = scores
+        rloo, _ = core_algos.compute_rloo_outcome_advantage(rewards, mask, np.array(group))
+        whitened, _ = core_algos.compute_reinforce_plus_plus_baseline_outcome_advantage(rewards, mask, np.array(group))
+        answers = {"rloo": cells(rloo, mask), "reinforce++-baseline": cells(whitened, mask)}
+        cases.append({"lengths": lengths, "group": group, "scores": scores.tolist(), **answers})
+    return cases
+
+
+def reinforce_plus_plus_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
+    cases = []
+    for lengths in LENGTHS:
+        mask, rewards = mask_of(lengths), drawn(rng, lengths, 0.25)
+        outputs = []
+        for gamma in (1.0, 0.9):
+            found, returns = core_algos.compute_reinforce_plus_plus_outcome_advantage(
+                rewards, mask, OmegaConf.create({"gamma": gamma})
+            )
+            outputs.append({"gamma": gamma, "returns": cells(returns, mask), "advantages": cells(found, mask)})
+        cases.append({"lengths": lengths, "rewards": cells(rewards, mask), "outputs": outputs})
+    return cases
+
+
 def main() -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(20250303)
@@ -153,6 +216,10 @@ def main() -> None:
         "policy": policy_cases(rng),
         "value": value_cases(rng),
         "kl": kl_case(rng),
+        "gspo": method_cases(rng, core_algos.compute_policy_loss_gspo, [(0.2, 0.28), (3e-4, 4e-4), (1.0, 0.1)]),
+        "cispo": method_cases(rng, core_algos.compute_policy_loss_cispo, [(0.2, 0.28), (0.3, 0.1), (1.0, 0.28)]),
+        "outcome": outcome_cases(rng),
+        "reinforce++": reinforce_plus_plus_cases(rng),
     }
     path = Path(__file__).with_name("verl_0.9.1.json")
     path.write_text(

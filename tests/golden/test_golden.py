@@ -1,4 +1,7 @@
-"""Agreement with verl 0.9.1, which computed the answers in verl_0.9.1.json (`make_verl_golden.py` says how)."""
+"""Agreement with verl 0.9.1 and TRL 1.16.0, which computed the answers in the JSON files of those names.
+
+`make_verl_golden.py` and `make_trl_golden.py` say how, and where the two have conventions that are not ours.
+"""
 
 import json
 from pathlib import Path
@@ -8,10 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from vcppo.maths.advantages import gae, group_advantages, whiten
-from vcppo.maths.losses import KL_ESTIMATORS, denominators, policy_loss, value_loss
+from vcppo.maths.advantages import gae, group_advantages, monte_carlo_returns, rloo_advantages, whiten
+from vcppo.maths.losses import KL_ESTIMATORS, denominators, policy_loss, preference_pull, value_loss
 
-GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("verl_0.9.1.json").read_text(encoding="utf-8"))
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return found
+
+
+GOLDEN = read("verl_0.9.1.json") | {"dpo": read("trl_1.16.0.json")["dpo"]}
 OURS = {
     "token-mean": "token-mean",
     "seq-mean-token-mean": "sequence-mean",
@@ -24,7 +33,7 @@ float32_too = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def outputs(kind: str) -> list[Any]:
     """Every (case, output) of a kind, each a test of its own."""
     pairs = [(case, output) for case in GOLDEN[kind] for output in case["outputs"]]
-    told = ("gamma", "gae_lambda", "scale", "aggregation", "clip_low", "clip_high", "dual_clip", "clip_range")
+    told = ("gamma", "gae_lambda", "scale", "aggregation", "clip_low", "clip_high", "dual_clip", "clip_range", "beta")
     return [
         pytest.param(case, output, id=f"{case['lengths']}-" + "-".join(str(output[k]) for k in told if k in output))
         for case, output in pairs
@@ -47,8 +56,9 @@ def agree(found: Tensor, stored: float | list[float]) -> None:
     torch.testing.assert_close(found.detach().to(torch.float64), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_answers_come_from_the_version_that_the_file_is_named_after():
-    assert GOLDEN["versions"]["verl"] == "0.9.1"
+@pytest.mark.parametrize(("library", "release"), [("verl", "0.9.1"), ("trl", "1.16.0")])
+def test_answers_come_from_the_version_that_the_file_is_named_after(library: str, release: str):
+    assert read(f"{library}_{release}.json")["versions"][library] == release
 
 
 @float32_too
@@ -73,8 +83,37 @@ def test_group_advantages_agree(case: dict[str, Any], output: dict[str, Any], dt
 
 
 @float32_too
-@pytest.mark.parametrize(("case", "output"), outputs("policy"))
-def test_policy_loss_and_its_gradient_agree(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype):
+@pytest.mark.parametrize("case", GOLDEN["outcome"], ids=lambda case: str(case["lengths"]))
+def test_rloo_and_reinforce_plus_plus_baseline_agree(case: dict[str, Any], dtype: torch.dtype):
+    """The same Bessel-corrected variance plus 1e-8 on both sides; no group of one."""
+    on, group = mask_of(case["lengths"]), torch.tensor(case["group"])
+    scores = torch.tensor(case["scores"], dtype=dtype)
+    agree(rloo_advantages(scores, group, on)[on], case["rloo"])
+    agree(whiten(group_advantages(scores, group, on, scale=False), on)[on], case["reinforce++-baseline"])
+
+
+@float32_too
+@pytest.mark.parametrize(("case", "output"), outputs("reinforce++"))
+def test_reinforce_plus_plus_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype):
+    on = mask_of(case["lengths"])
+    returns = monte_carlo_returns(filled(case["rewards"], on, dtype), on, gamma=output["gamma"])
+    agree(returns[on], output["returns"])
+    agree(whiten(returns, on)[on], output["advantages"])
+
+
+@float32_too
+@pytest.mark.parametrize(
+    ("kind", "case", "output"),
+    [
+        pytest.param(kind, *case.values, id=f"{kind}-{case.id}")
+        for kind, stored in (("clip", "policy"), ("gspo", "gspo"), ("cispo", "cispo"))
+        for case in outputs(stored)
+    ],
+)
+def test_policy_loss_and_its_gradient_agree(
+    kind: str, case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype
+):
+    """`policy` holds PPO's clip: the same on both sides, clip-higher, dual."""
     on = mask_of(case["lengths"])
     logprobs, old, advantages = (filled(case[name], on, dtype) for name in ("logprobs", "old_logprobs", "advantages"))
     found = policy_loss(
@@ -82,10 +121,10 @@ def test_policy_loss_and_its_gradient_agree(case: dict[str, Any], output: dict[s
         old,
         advantages,
         on,
-        kind="clip",
+        kind=kind,
         clip_low=output["clip_low"],
         clip_high=output["clip_high"],
-        dual_clip=output["dual_clip"],
+        dual_clip=output.get("dual_clip"),
         advantage_temperature=1.0,
         aggregation=OURS[output["aggregation"]],
         over=denominators(on, fixed_length=case["fixed_length"]),
@@ -93,6 +132,17 @@ def test_policy_loss_and_its_gradient_agree(case: dict[str, Any], output: dict[s
     agree(found.loss, output["loss"])
     agree(found.clip_fraction, output["clip_fraction"])
     agree(torch.autograd.grad(found.loss, logprobs)[0][on], output["gradient"])
+
+
+@float32_too
+@pytest.mark.parametrize(("case", "output"), outputs("dpo"))
+def test_dpo_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype):
+    on = mask_of(case["lengths"])
+    logprobs, ref_logprobs = (filled(case[name], on, dtype) for name in ("logprobs", "ref_logprobs"))
+    found = preference_pull(logprobs, ref_logprobs, on, beta=output["beta"])
+    for name in ("loss", "accuracy", "margin"):
+        agree(getattr(found, name), output[name])
+    agree(-found.weights[:, None].expand_as(on)[on], output["gradient"])
 
 
 @float32_too
