@@ -13,7 +13,15 @@ from torch import Tensor
 
 from vcppo.maths.advantages import gae, group_advantages, monte_carlo_returns, whiten
 from vcppo.maths.diagnostics import by_position, calibration, explained_variance, real_reward_share, value_bias
-from vcppo.maths.losses import AGGREGATIONS, KL_ESTIMATORS, denominators, policy_loss
+from vcppo.maths.losses import (
+    AGGREGATIONS,
+    KL_ESTIMATORS,
+    POLICY_LOSSES,
+    denominators,
+    policy_loss,
+    preference_pull,
+    ratio_deviation,
+)
 from vcppo.maths.statistics import avg_at_k, pass_at_k, probability_of_improvement
 
 close = torch.testing.assert_close
@@ -114,17 +122,74 @@ def test_every_groups_advantages_add_up_to_nothing(answers: list[tuple[int, floa
 
 
 @quick
-@given(batches(), st.sampled_from(sorted(AGGREGATIONS)), st.integers(1, 3))
-def test_micro_batches_add_up(b: Batch, aggregation: str, cut: int):
+@given(batches(), st.sampled_from(sorted(AGGREGATIONS)), st.sampled_from(sorted(POLICY_LOSSES)), st.integers(1, 3))
+def test_micro_batches_add_up(b: Batch, aggregation: str, kind: str, cut: int):
     over = denominators(b.response_mask, fixed_length=50)
     parts = [slice(0, cut), slice(cut, None)] if cut < len(b.values) else [slice(None)]
 
     def loss(rows: slice) -> Tensor:
         x = [tensor[rows] for tensor in (b.values, 0 * b.values, b.rewards, b.response_mask)]
         limits = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "advantage_temperature": 1.0}
-        return policy_loss(*x, kind="clip", **limits, aggregation=aggregation, over=over).loss
+        return policy_loss(*x, kind=kind, ref_logprobs=x[0] - 1, **limits, aggregation=aggregation, over=over).loss
 
     close(torch.stack([loss(rows) for rows in parts]).sum(), loss(slice(None)), rtol=1e-12, atol=1e-13)
+
+
+@quick
+@given(batches(), st.sampled_from(["clip", "unclipped", "cispo", "apa", "gspo"]), st.floats(0.1, 10))
+def test_on_policy_methods_are_one(b: Batch, kind: str, temperature: float):
+    """At ratio 1 and a reference low enough to cut no target: -A over the tokens, APA's by lambda / 2."""
+    on, old = b.response_mask, b.values - 1000.0
+    logprobs = old.clone().requires_grad_()
+    limits = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": None, "advantage_temperature": temperature}
+    result = policy_loss(
+        logprobs,
+        old,
+        b.rewards,
+        on,
+        kind=kind,
+        ref_logprobs=old,
+        **limits,
+        aggregation="token-mean",
+        over=denominators(on, fixed_length=1),
+    )
+    (gradient,) = torch.autograd.grad(result.loss * (temperature / 2 if kind == "apa" else 1.0), logprobs)
+    same(gradient, torch.where(on, -b.rewards / on.sum(), 0.0))
+    assert float(result.clip_fraction) == 0
+
+
+@quick
+@given(batches(), batches(), st.floats(0.01, 10))
+def test_preference_weights_are_minus_the_gradient_and_cancel_in_each_pair(b: Batch, c: Batch, beta: float):
+    """Each batch's answers against each other's, shortened to as many rows; autograd through the loss itself."""
+    rows, width = min(len(b.values), len(c.values)), min(b.values.shape[1], c.values.shape[1])
+    chosen, rejected = (Batch(*(x[:rows, :width] for x in vars(batch).values())) for batch in (b, c))
+    on = torch.stack((chosen.response_mask, rejected.response_mask), dim=1).flatten(0, 1)
+    logprobs = torch.stack((chosen.values, rejected.values), dim=1).flatten(0, 1).requires_grad_()
+    ref = torch.stack((chosen.rewards, rejected.rewards), dim=1).flatten(0, 1)
+    gains = torch.where(on, logprobs - ref, 0.0).sum(dim=1)
+    margins = beta * (gains[0::2] - gains[1::2])
+    loss = torch.logaddexp(torch.zeros_like(margins), -margins).mean()
+    found = preference_pull(logprobs, ref, on, beta=beta)
+    same(found.loss, loss.detach())
+    same(torch.where(on, -found.weights[:, None], 0.0), torch.autograd.grad(loss, logprobs)[0])
+    assert (found.weights[0::2] >= 0).all()
+    assert (found.weights[0::2] == -found.weights[1::2]).all()
+
+
+@quick
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=8), st.integers(0, 2**31))
+def test_expected_deviation_is_the_distance_of_the_distributions(counts: list[int], seed: int):
+    """D over tokens drawn in proportion to pi_old = sum_a |pi(a) - pi_old(a)|, at most sqrt(2 KL) (Pinsker)."""
+    old = torch.tensor(counts, dtype=torch.float64).log().log_softmax(dim=0)
+    new = torch.randn(len(counts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(
+        dim=0
+    )
+    sampled = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))[None]
+    on = torch.ones_like(sampled, dtype=torch.bool)
+    found = ratio_deviation(new[sampled], old[sampled], new[sampled], on, scope="tokens", entropy_share=1.0)
+    close(found, (new.exp() - old.exp()).abs().sum(), rtol=0, atol=1e-12)
+    assert found <= math.sqrt(2 * float((old.exp() * (old - new)).sum())) + 1e-12
 
 
 @quick
