@@ -4,7 +4,8 @@ import torch
 from transformers import PreTrainedModel
 
 from vcppo import models
-from vcppo.config import RunSettings, load_settings
+from vcppo.config import RunSettings
+from vcppo.loading import Layer, build_settings, nest, parse_assignment
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 
@@ -41,8 +42,10 @@ ASSIGNMENTS = (
 
 
 def tiny(*more: str) -> RunSettings:
-    """Settings of a run of some two seconds, with more `key=value` on top."""
-    return load_settings(assignments=[*ASSIGNMENTS, *more])
+    """Settings of a run of some two seconds, with more `key=value` on top; what a method among them ignores, it may."""
+    small, on_top = (dict(parse_assignment(text) for text in texts) for texts in (ASSIGNMENTS, more))
+    layers = [Layer("tiny", nest(small, "tiny"), shared=True), Layer("--set", nest(on_top, "--set"))]
+    return build_settings(layers)
 
 
 def new_policy(*more: str, seed: int = 0) -> PreTrainedModel:
@@ -63,6 +66,7 @@ def random_batch(lengths: list[int], *, vocabulary: int = 20, seed: int = 0, pro
         response_mask=mask,
         old_logprobs=torch.where(mask, -2.0 + torch.rand(mask.shape, generator=rng), 0.0),
         scores=torch.where(torch.rand(len(lengths), generator=rng) < 0.5, 1.0, -1.0),
+        correct=torch.zeros(len(lengths), dtype=torch.bool),
         truncated=torch.zeros(len(lengths), dtype=torch.bool),
         group=torch.arange(len(lengths)),
     )

@@ -17,10 +17,22 @@ from typing import Any
 from vcppo.config import RunSettings, digest
 from vcppo.errors import CheckpointError
 from vcppo.journal import Journal
+from vcppo.loading import Layer, build_settings
 from vcppo.provenance import provenance
 
 # Raised by one when a change of the stage's code changes its numbers; what was cached before is then left alone.
-VERSIONS = {"cold-start": 1, "reward-model": 1, "answers": 1, "value-pretraining": 1, "rl": 1, "evaluation": 1}
+VERSIONS = {
+    "cold-start": 1,
+    "reward-model": 2,
+    "preference": 2,
+    "answers": 2,
+    "value-pretraining": 2,
+    "rl": 2,
+    "evaluation": 1,
+}
+
+
+VERDICTS = ("correct", "wrong", "unreadable")  # what the verifier's words are worth, before any shaping
 
 
 @dataclass(frozen=True)
@@ -48,39 +60,51 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         found[stage] = Address(stage, chosen, {parent: found[parent].key for parent in parents if parent in found})
 
     found: dict[str, Address] = {}
-    has_critic = settings.advantage.estimator == "gae"
-    starts_from_reward_model = has_critic and settings.critic.init == "reward-model"
-    pretrains = has_critic and settings.pretrain.steps != 0
+    pretrains = settings.has_critic and settings.pretrain.steps != 0
     address("cold-start", ["base_seed", "task", "model", "cold_start", "micro_batch_tokens"], [])
-    if starts_from_reward_model:
-        address("reward-model", ["base_seed", "task", "reward", "reward_model", "micro_batch_tokens"], ["cold-start"])
+    if settings.has_critic and settings.critic.init == "reward-model":
+        address("reward-model", ["base_seed", "task", "reward_model", "micro_batch_tokens"], ["cold-start"])
+    if settings.token_reward.kind != "none":
+        of_dpo = addresses(preference_settings(settings))["rl"]
+        found["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
+    sampled = {"rollout": {"prompts", "samples_per_prompt", "refresh_every"}}
     if pretrains:
-        pooled = ["seed", "task", "rollout", "reward"]
-        address("answers", pooled, ["cold-start"])
+        address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled)
+        found["answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
         pool = 0 if settings.pretrain.fresh_rollouts else settings.pretrain.pool
         found["answers"].settings["pool"] = [pool, settings.pretrain.held_out]
         address(
             "value-pretraining",
             ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
             ["cold-start", "reward-model", "answers"],
-            without={"pretrain": {"steps", "patience", "tolerance"}},
+            sampled | {"pretrain": {"steps", "patience", "tolerance"}},
         )
         found["value-pretraining"].settings["critic"] = {
             "init": settings.critic.init,
             "aggregation": settings.critic.aggregation,
             "gamma": settings.gae.gamma,
         }
-    names = ["seed", "task", "rollout", "reward", "steps", "gae", "advantage", "kl", "policy", "critic", "guard"]
+    apart = {"arm", "method", "base_seed", "model", "cold_start", "reward_model", "pretrain"}  # earlier stages' own
     address(
         "rl",
-        [*names, "evaluation", "record", "micro_batch_tokens"],
-        ["cold-start", "reward-model", "value-pretraining"],
+        [name for name in everything if name not in apart],
+        ["cold-start", "reward-model", "preference", "value-pretraining"],
     )
     if pretrains:
         chosen = {k: everything["pretrain"][k] for k in ("steps", "patience", "tolerance", "max_steps")}
         found["rl"].settings["pretrained"] = chosen
     address("evaluation", ["task", "evaluation", "rollout"], ["rl"])
     return found
+
+
+def preference_settings(settings: RunSettings) -> RunSettings:
+    """The settings of the DPO run that makes RTO's reward: `method=dpo` on the same task, base and seed."""
+    tree = settings.model_dump(
+        mode="json", include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "cold_start"}
+    )
+    sampling = settings.model_dump(mode="json", include={"rollout": {"temperature", "top_p", "max_tokens"}})
+    own = {"method": "dpo", "steps": settings.token_reward.dpo_steps, "evaluation": {"every": 0}}
+    return build_settings([Layer("token_reward", {**tree, **sampling, **own}, shared=True)])
 
 
 class StageFolder:

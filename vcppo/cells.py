@@ -11,8 +11,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vcppo.cache import write_json
-from vcppo.config import RunSettings, load_settings
+from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, StudyError, VcppoError
+from vcppo.loading import flatten, load_settings
 
 State = Literal["queued", "running", "done", "failed", "pruned"]
 ENDED: tuple[State, ...] = ("done", "failed", "pruned")
@@ -166,11 +167,3 @@ def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:
             f"cell {folder.path.name} in {folder.path.parent.parent} was made with {'; '.join(differing[:3])}{more}. "
             f"The cells of one study share their settings: {advice}"
         )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"gae": {"gamma": 1}} to {"gae.gamma": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat

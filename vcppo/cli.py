@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from vcppo import __version__
-from vcppo.config import RunSettings, load_settings
+from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, VcppoError
+from vcppo.loading import load_settings
 
 # Spinning threads of two workers on two cores are 10 to 30 times slower than sleeping ones; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

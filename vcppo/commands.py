@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from vcppo.config import RunSettings, build_settings, nest, parse_assignment, read_toml
+from vcppo.config import RunSettings
 from vcppo.errors import StudyError
 from vcppo.estimate import StageCost, estimate_costs
+from vcppo.loading import Layer, build_settings, flatten, nest, parse_assignment, read_toml
 from vcppo.progress import ProgressView
 from vcppo.study import Study, load_study
 
@@ -152,11 +153,9 @@ def best_trials(study: Study, out: Path, count: int = 3) -> list[str]:
 
 def with_settings(study: Study, config: Path | None, assignments: Sequence[str]) -> Study:
     """The study with settings from a file and from --set beneath its own."""
-    from vcppo.cells import flatten
-
     overrides = flatten(read_toml(config)) if config is not None else {}
     overrides |= dict(parse_assignment(text) for text in assignments)
-    build_settings([("--set", nest(overrides, "--set"))])  # a wrong name or value is told as such
+    build_settings([Layer("--set", nest(overrides, "--set"), shared=True)])  # a wrong name or value is told as such
     return study.with_base(overrides)
 
 

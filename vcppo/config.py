@@ -1,28 +1,32 @@
-"""Every setting and its default, once; how text becomes settings, and how a mistake in it is told."""
+"""Every setting and its default, once. How text becomes settings is in vcppo/loading.py."""
 
-import difflib
 import hashlib
 import json
-import tomllib
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from vcppo.errors import ConfigError
+from vcppo.composition import meaningless
 
 Aggregation = Literal["token-mean", "sequence-mean", "fixed-length"]
 Schedule = Literal["constant", "linear", "cosine"]
+Estimator = Literal["gae", "td", "q", "released-dvpo", "vine", "return", "grpo", "rloo", "none"]
+PolicyLossKind = Literal["clip", "unclipped", "reinforce", "apa", "awr", "gspo", "cispo", "dpo"]
+Every = Literal["never"]
+WITH_CRITIC = ("gae", "td", "q", "released-dvpo")
 
 
 class Settings(BaseModel):
     """Frozen and closed: an unknown name is an error, never ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _positive(interval: int | str) -> int | str:
+    if isinstance(interval, int) and interval < 1:
+        raise PydanticCustomError("interval", "expected 1 or more, or `never`")
+    return interval
 
 
 class TaskSettings(Settings):
@@ -102,14 +106,64 @@ class RolloutSettings(Settings):
     temperature: float = Field(1.0, gt=0, description="of sampling; log-probabilities are taken at it too")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus; below 1 old_logprobs are those of the cut distribution")
     max_tokens: int | None = Field(None, ge=1, description="an answer is cut here; by default the task says")
+    refresh_every: int | Every = Field(
+        1, description="iterations between refreshes of the policy that samples; `never`: the cold-start policy does"
+    )
+
+    _interval = field_validator("refresh_every")(_positive)
 
 
 class RewardSettings(Settings):
-    """What the verifier's three verdicts are worth."""
+    """What the verifier's three verdicts are worth, and how the worth of an answer is shaped."""
 
     correct: float = Field(1.0, description="reward of a right answer")
     wrong: float = Field(-1.0, description="reward of a wrong answer")
     unreadable: float = Field(-1.0, description="reward of an answer with no readable result")
+    truncated: float | None = Field(None, description="reward of an answer cut at the limit; none: as it was verified")
+    overlong_share: float | None = Field(
+        None, gt=0, le=1, description="last share of the length limit in which an answer is punished; DAPO uses 0.2"
+    )
+    overlong_penalty: float = Field(1.0, gt=0, description="punishment at the limit, growing linearly to it")
+    normalise: Literal["none", "scale", "standardise"] = Field(
+        "none", description="by running moments: divide by the deviation, or subtract the mean too"
+    )
+    clip: float | None = Field(None, gt=0, description="rewards are kept within +-clip, after normalisation")
+
+
+class TokenRewardSettings(Settings):
+    """A reward for every token from a policy trained by DPO (RTO, arXiv:2404.18922)."""
+
+    kind: Literal["none", "rto", "semi-rto", "ddpo", "rs-ppo"] = Field(
+        "none",
+        description="on each token; at the end of each step; at the end; on each token and taken back at the end",
+    )
+    weight: float = Field(0.05, ge=0, description="of log(pi_dpo / pi_ref)")
+    clip: float | None = Field(None, gt=0, description="a token's reward is kept within +-clip")
+    dpo_steps: int = Field(25, ge=1, description="iterations of DPO that train pi_dpo, as `method=dpo` trains it")
+
+
+class SelectSettings(Settings):
+    """Which answers are trained on."""
+
+    prune_rate: float = Field(0.0, ge=0, lt=1, description="share of answers dropped before any forward pass (CPPO)")
+    scope: Literal["question", "batch"] = Field("question", description="answers are ranked within it")
+    keep: Literal["largest", "smallest", "signed", "random"] = Field(
+        "largest", description="answers with the largest or smallest |advantage|, the largest advantage, or any"
+    )
+    refill: bool = Field(False, description="ask 1 / (1 - prune_rate) times as many questions (dynamic allocation)")
+    dynamic_sampling: bool = Field(False, description="groups all right or all wrong are replaced by new ones (DAPO)")
+    max_rounds: int = Field(10, ge=1, description="rounds of sampling before a smaller batch has to do")
+    drop_truncated: bool = Field(False, description="answers cut at the limit are not trained on (DAPO's filter)")
+
+
+class VineSettings(Settings):
+    """Values by Monte Carlo: continuations sampled from the ends of an answer's steps (VinePPO, arXiv:2410.01679)."""
+
+    samples: int = Field(9, ge=1, description="continuations of each state")
+    max_steps: int | None = Field(8, ge=1, description="steps of an answer that get a value of their own; none: all")
+    cap: Literal["merge", "first"] = Field(
+        "merge", description="beyond max_steps: join neighbouring steps, or give the rest the realised return"
+    )
 
 
 class PretrainSettings(OptimiserSettings):
@@ -151,8 +205,9 @@ class GaeSettings(Settings):
 class AdvantageSettings(Settings):
     """How good a token was."""
 
-    estimator: Literal["gae", "grpo"] = Field("gae", description="`grpo` has no critic")
+    estimator: Estimator = Field("gae", description="gae, td, q and released-dvpo read a critic; see docs/methods.md")
     whiten: Literal["none", "batch", "minibatch"] = Field("none", description="scope of normalisation to mean 0, std 1")
+    clip: float | None = Field(None, gt=0, description="advantages are kept within +-clip, after whitening")
     group_scale: bool = Field(True, description="GRPO divides by the group's standard deviation")
 
 
@@ -164,6 +219,15 @@ class KlSettings(Settings):
     estimator: Literal["k1", "k2", "k3"] = Field("k3", description="see vcppo/maths/losses.py")
 
 
+class ReferenceSettings(Settings):
+    """The policy that KL penalties, APA, DPO and RTO compare with: the cold-start policy, unless it moves."""
+
+    ema: float = Field(0.0, ge=0, le=1, description="share of the policy mixed into it after every iteration")
+    refresh_every: int | Every = Field("never", description="iterations after which it is replaced by the policy")
+
+    _interval = field_validator("refresh_every")(_positive)
+
+
 class PolicySettings(OptimiserSettings):
     """The actor's update."""
 
@@ -171,11 +235,28 @@ class PolicySettings(OptimiserSettings):
     schedule: Schedule = Field("linear", description="after the warm-up")
     epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
     minibatches: int = Field(4, ge=1, description="updates a pass")
-    clip_low: float = Field(0.2, gt=0, lt=1, description="ratio is clipped at 1 - clip_low")
+    loss: PolicyLossKind = Field("clip", description="see vcppo/maths/losses.py")
+    clip_low: float = Field(0.2, gt=0, le=1, description="ratio is clipped at 1 - clip_low; 1 leaves it open")
     clip_high: float = Field(0.2, gt=0, description="ratio is clipped at 1 + clip_high")
     dual_clip: float | None = Field(None, gt=1, description="bound on the loss of bad tokens, off by default")
     aggregation: Aggregation = Field("token-mean", description="how token losses become one number")
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    advantage_temperature: float = Field(
+        0.1, gt=0, description="APA's target is advantage / temperature, AWR's weight exp(advantage / temperature)"
+    )
+    dpo_beta: float = Field(0.1, gt=0, description="of DPO's implicit reward")
+    positive_nll: float = Field(0.0, ge=0, description="weight of the likelihood of right answers (VAPO: 0.1)")
+    demonstration_nll: float = Field(0.0, ge=0, description="weight of the likelihood of demonstrations (PPO-max)")
+
+
+class EarlyStopSettings(Settings):
+    """ESPO (arXiv:2202.00079): instead of clipping ratios, end an iteration's policy updates when they drift."""
+
+    deviation: Literal["none", "tokens", "sequences", "high-entropy-tokens"] = Field(
+        "none", description="what |ratio - 1| is averaged over"
+    )
+    threshold: float = Field(0.25, ge=0, description="updates end after the first that saw more than this")
+    entropy_share: float = Field(0.2, gt=0, le=1, description="share of tokens that counts as of high entropy")
 
 
 class CriticSettings(OptimiserSettings):
@@ -191,6 +272,10 @@ class CriticSettings(OptimiserSettings):
     )
     value_clip_range: float = Field(0.5, gt=0, description="range of the clipped value loss")
     aggregation: Aggregation = Field("token-mean", description="the critic's own, whatever the actor's is")
+    update_every: int | Every = Field(1, description="iterations between those that train it; `never`: frozen (DVPO)")
+    normalise_returns: bool = Field(False, description="it learns returns divided by their running deviation")
+
+    _interval = field_validator("update_every")(_positive)
 
 
 class GuardSettings(Settings):
@@ -217,11 +302,15 @@ class RecordSettings(Settings):
     positions_every: int = Field(5, ge=1, description="iterations between tables of the critic by token position")
     samples_every: int = Field(10, ge=1, description="iterations between tables of sampled answers")
     samples: int = Field(4, ge=1, description="answers in such a table")
+    truth_every: int = Field(0, ge=0, description="iterations between measurements of the true values; 0 for none")
+    truth_answers: int = Field(8, ge=1, description="answers whose states are measured")
+    truth_samples: int = Field(256, ge=2, description="continuations of each state")
 
 
 class RunSettings(Settings):
-    """One run, whole."""
+    """One run, whole. Defaults are VC-PPO's; `method` puts another set of them beneath what is given explicitly."""
 
+    method: str = Field("vcppo", description="a named set of settings; `vcppo methods` lists them")
     arm: str = Field("vcppo", min_length=1, description="name of the run in tables and figures; changes nothing else")
     seed: int = Field(0, ge=0, description="of value pretraining and RL: problems drawn, tokens sampled, shuffles")
     base_seed: int = Field(0, ge=0, description="of cold start and reward model, shared by the seeds of a study")
@@ -235,11 +324,16 @@ class RunSettings(Settings):
     reward_model: RewardModelSettings = RewardModelSettings()
     rollout: RolloutSettings = RolloutSettings()
     reward: RewardSettings = RewardSettings()
+    token_reward: TokenRewardSettings = TokenRewardSettings()
+    select: SelectSettings = SelectSettings()
+    vine: VineSettings = VineSettings()
     pretrain: PretrainSettings = PretrainSettings()
     gae: GaeSettings = GaeSettings()
     advantage: AdvantageSettings = AdvantageSettings()
     kl: KlSettings = KlSettings()
+    reference: ReferenceSettings = ReferenceSettings()
     policy: PolicySettings = PolicySettings()
+    early_stop: EarlyStopSettings = EarlyStopSettings()
     critic: CriticSettings = CriticSettings()
     guard: GuardSettings = GuardSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -247,187 +341,40 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        answers = self.rollout.prompts * self.rollout.samples_per_prompt
-        if self.policy.minibatches > answers:
-            raise ValueError(
-                f"policy.minibatches = {self.policy.minibatches}: expected at most the {answers} answers "
-                "an iteration samples (rollout.prompts * rollout.samples_per_prompt)"
-            )
-        if self.advantage.estimator == "grpo" and self.rollout.samples_per_prompt < 2:
-            raise ValueError(
-                "rollout.samples_per_prompt = 1: advantage.estimator = grpo compares answers to one prompt and needs "
-                "2 or more"
-            )
         if self.task.spread >= self.task.chain_length:
             raise ValueError(
                 f"task.spread = {self.task.spread}: expected less than task.chain_length = {self.task.chain_length}"
             )
+        for reason in meaningless(self):
+            raise ValueError(reason)
         return self
 
-    def with_overrides(self, overrides: Mapping[str, Any], *, source: str = "overrides") -> "RunSettings":
-        """These settings with dotted names replaced, validated anew; the only door for sweeps and flags.
+    @property
+    def has_critic(self) -> bool:
+        """Whether advantages read a value model."""
+        return self.advantage.estimator in WITH_CRITIC
 
-        Raises:
-            ConfigError: a name is unknown or a value out of range; the message names both and `source`.
-        """
-        return build_settings([(source, nest(overrides, source))], base=self)
+    @property
+    def needs_reference(self) -> bool:
+        """Whether anything compares the policy with a reference."""
+        compares = self.kl.placement != "none" or self.token_reward.kind != "none"
+        return compares or self.policy.loss in ("apa", "dpo")
+
+    @property
+    def answers(self) -> int:
+        """Answers that an iteration samples, or with dynamic sampling keeps."""
+        return self.rollout.prompts * self.refill * self.rollout.samples_per_prompt
+
+    @property
+    def refill(self) -> int:
+        """How many times more questions an iteration asks because it will prune (CPPO)."""
+        return round(1.0 / (1.0 - self.select.prune_rate)) if self.select.refill else 1
 
     def digest(self) -> str:
-        """12 hex digits that two runs share only if every setting but `arm` is the same."""
-        return digest(self.model_dump(mode="json", exclude={"arm"}))
+        """12 hex digits that two runs share only if every setting is the same, their names (arm, method) aside."""
+        return digest(self.model_dump(mode="json", exclude={"arm", "method"}))
 
 
 def digest(value: Any) -> str:
     """12 hex digits of a JSON value's canonical text."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def known_names(model: type[BaseModel] = RunSettings, prefix: str = "") -> list[str]:
-    """Every dotted setting name, in the order of declaration."""
-    names = []
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names += known_names(kind, f"{prefix}{name}.")
-        else:
-            names.append(prefix + name)
-    return names
-
-
-def setting_type(name: str) -> tuple[Any, ...]:
-    """The types a setting may have, literals as they are: `pretrain.steps` is (int, Literal["converge"])."""
-    model: type[BaseModel] = RunSettings
-    *sections, leaf = name.split(".")
-    for section in sections:
-        model = typing.cast(type[BaseModel], model.model_fields[section].annotation)
-    kind = model.model_fields[leaf].annotation
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-
-
-def may_be_none(name: str) -> bool:
-    """Whether a setting has the value None, which text calls `none`."""
-    return types.NoneType in setting_type(name)
-
-
-def nest(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """{"gae.lambda_actor": 1} to {"gae": {"lambda_actor": 1}}; "none" is None where the setting may be None.
-
-    Raises:
-        ConfigError: a name is no setting.
-    """
-    tree: dict[str, Any] = {}
-    known = set(known_names())
-    for name, given in dotted.items():
-        if name not in known:
-            raise ConfigError(f"{name} (from {source}): no such setting{_suggestion(name)}")
-        value = None if given == "none" and may_be_none(name) else given
-        *sections, leaf = name.split(".")
-        branch = tree
-        for section in sections:
-            branch = branch.setdefault(section, {})
-        branch[leaf] = value
-    return tree
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """`key=value` with a TOML value; a bare word is a string.
-
-    >>> parse_assignment("gae.lambda_actor=0.99")
-    ('gae.lambda_actor', 0.99)
-    >>> parse_assignment("pretrain.steps=converge")
-    ('pretrain.steps', 'converge')
-    """
-    name, equals, raw = text.partition("=")
-    if not equals or not name.strip():
-        raise ConfigError(f"--set {text}: expected key=value, for example --set gae.lambda_actor=0.99")
-    raw = raw.strip()
-    try:
-        return name.strip(), tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name.strip(), raw
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dict; a file that cannot be read is a ConfigError with its line."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-
-
-def load_settings(config: Path | None = None, assignments: Iterable[str] = ()) -> RunSettings:
-    """Defaults, then a TOML file, then `--set key=value` flags; later wins, validated once."""
-    layers: list[tuple[str, dict[str, Any]]] = []
-    if config is not None:
-        text_is_json = config.suffix == ".json"
-        layers.append((str(config), _read_json(config) if text_is_json else read_toml(config)))
-    flags = dict(parse_assignment(text) for text in assignments)
-    layers.append(("--set", nest(flags, "--set")))
-    return build_settings(layers)
-
-
-def build_settings(layers: list[tuple[str, dict[str, Any]]], base: RunSettings | None = None) -> RunSettings:
-    """Merge (source, tree) layers over `base` and validate; every mistake is told with the layer it came from."""
-    merged: dict[str, Any] = base.model_dump() if base is not None else {}
-    for _, tree in layers:
-        merged = _merge(merged, tree)
-    try:
-        return RunSettings.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(detail, layers) for detail in error.errors())) from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected an object of settings, found {type(tree).__name__}")
-    return tree
-
-
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for name, value in above.items():
-        both_trees = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
-        merged[name] = _merge(merged[name], value) if both_trees else value
-    return merged
-
-
-def _suggestion(name: str) -> str:
-    known = known_names()
-    close = difflib.get_close_matches(name, known, n=1) or [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
-    return f"; did you mean {close[0]}?" if close else "; `vcppo settings` lists them all"
-
-
-def _explain(detail: Any, layers: list[tuple[str, dict[str, Any]]]) -> str:
-    """One pydantic error as one clause: name, value, source, what was wanted."""
-    location = [str(part) for part in detail["loc"]]
-    known = known_names()
-    while len(location) > 1 and ".".join(location) not in known and detail["type"] != "extra_forbidden":
-        location.pop()  # pydantic appends the union's member
-    name = ".".join(location)
-    source = next(
-        (source for source, tree in reversed(layers) if _holds(tree, location)), "the combination of settings"
-    )
-    if detail["type"] == "extra_forbidden":
-        return f"{name} (from {source}): no such setting{_suggestion(name)}"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return str(message)
-    return f"{name} = {detail['input']!r} (from {source}): {message[0].lower()}{message[1:]}"
-
-
-def _holds(tree: Any, location: list[str]) -> bool:
-    for part in location:
-        if not isinstance(tree, Mapping) or part not in tree:
-            return False
-        tree = tree[part]
-    return True

@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from vcppo.cells import ENDED, CellFolder, CellRecord, flatten
+from vcppo.cells import ENDED, CellFolder, CellRecord
 from vcppo.config import digest
 from vcppo.errors import DataError
 from vcppo.journal import read_journal
+from vcppo.loading import flatten
 from vcppo.mlflow_store import LOGGED_TABLES, LONGEST_TAG, MlflowStore, Point, RefusedError, Run, redacted, to_split
 from vcppo.position_figure import position_figure
 from vcppo.study_files import OF_THE_CELL, Cursors, Stage, StudyFiles, read_json, stamps

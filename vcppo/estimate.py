@@ -64,7 +64,7 @@ def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, i
         return sampled if pretrain.fresh_rollouts else 0, measured, sampled
     answers = settings.rollout.prompts * settings.rollout.samples_per_prompt * answer
     if stage == "rl":
-        has_critic = settings.advantage.estimator == "gae"
+        has_critic = settings.has_critic
         networks = 1 + has_critic * settings.critic.updates_per_policy_update
         every = settings.evaluation.every
         evaluations = -(-settings.steps // every) if every else 0

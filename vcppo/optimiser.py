@@ -48,6 +48,10 @@ class Optimiser:
         self.taken += 1
         return norm
 
+    def skip(self) -> None:
+        """Let an update pass: the schedule goes on, the weights stay."""
+        self.taken += 1
+
     def state_dict(self) -> dict[str, Any]:
         """All that resuming needs."""
         return {"adam": self._adam.state_dict(), "taken": self.taken}

@@ -11,8 +11,10 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 import vcppo
-from vcppo.config import RunSettings, Settings, build_settings, digest, known_names, may_be_none, nest, read_toml
+from vcppo.composition import unused
+from vcppo.config import RunSettings, Settings, digest
 from vcppo.errors import ConfigError
+from vcppo.loading import Layer, build_settings, known_names, may_be_none, nest, read_toml
 
 Scalar = bool | int | float | str | None
 Model = TypeVar("Model", bound=Settings)
@@ -151,6 +153,7 @@ class Study(Settings):
                 for point in self._grid_points():
                     cells.append(self._cell(arm, point, seed, swept_names))
         _refuse_twins(self.name, cells)
+        self._refuse_unused_base(cells)
         return cells
 
     def trial_cells(self, trial: str, params: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:
@@ -162,7 +165,7 @@ class Study(Settings):
         cells = []
         for seed in seeds:
             layers = [self._base_layer(), _layer(f"study {self.name}, {trial}", params)]
-            settings = build_settings([*layers, ("study", {"arm": trial, "seed": seed})])
+            settings = build_settings([*layers, Layer("study", {"arm": trial, "seed": seed})])
             cells.append(Cell(f"{trial}-s{seed}", trial, seed, _values_of(settings, params), settings))
         return cells
 
@@ -213,14 +216,21 @@ class Study(Settings):
         if arm is not None:
             layers.append(_layer(f"study {self.name}, arm {arm.name}", _dotted(arm.set)))
         layers.append(_layer(f"study {self.name}, [grid]", point))
-        settings = build_settings(layers)
-        at = [f"{name}={_text(value)}" for name, value in _values_of(settings, point).items()]
+        values = _values_of(build_settings(layers), point)
+        at = [f"{name}={_text(value)}" for name, value in values.items()]
         arm_name = _short(",".join([arm.name, *at] if arm is not None else at))
-        settings = build_settings([("study", {"arm": arm_name, "seed": seed})], base=settings)
+        settings = build_settings([*layers, Layer("study", {"arm": arm_name, "seed": seed})])
         return Cell(f"{arm_name}-s{seed}", arm_name, seed, _values_of(settings, swept_names), settings)
 
-    def _base_layer(self) -> tuple[str, dict[str, Any]]:
-        return _layer(f"study {self.name}, [base]", _dotted(self.base))
+    def _refuse_unused_base(self, cells: Sequence[Cell]) -> None:
+        """What one arm ignores may be another's; what all of them ignore is a mistake."""
+        for name in _dotted(self.base):
+            reasons = [unused(cell.settings, name) for cell in cells]
+            if cells and all(reasons):
+                raise ConfigError(f"{name} (from study {self.name}, [base]): every run would ignore it: {reasons[0]}")
+
+    def _base_layer(self) -> Layer:
+        return _layer(f"study {self.name}, [base]", _dotted(self.base), shared=True)
 
     def _grid_points(self) -> list[dict[str, Any]]:
         grid = _dotted(self.grid)
@@ -300,11 +310,11 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = N
     return flat
 
 
-def _layer(source: str, dotted: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _layer(source: str, dotted: Mapping[str, Any], *, shared: bool = False) -> Layer:
     """Dotted settings as a layer of `build_settings`, less those that are the study's own to set."""
     for name in OWNED_BY_THE_STUDY.keys() & dotted.keys():
         raise ConfigError(f"{name} (from {source}): a study sets it by {OWNED_BY_THE_STUDY[name]}")
-    return source, nest(dotted, source)
+    return Layer(source, nest(dotted, source), shared)
 
 
 def _values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from vcppo.config import digest, setting_type
+from vcppo.config import digest
 from vcppo.errors import StudyError
+from vcppo.loading import setting_type
 from vcppo.study import Cell, Dimension, PrunerSettings, SearchSettings, Study
 
 LARGEST_SEED = 2**53  # a storage keeps numbers as floats

@@ -73,6 +73,7 @@ class RolloutBatch:
     )
     old_logprobs: Tensor  # [B, T] float32  nats, under the policy that sampled, at its temperature
     scores: Tensor  # [B] float32     the verifier's outcome in units of reward
+    correct: Tensor  # [B] bool        what the verifier said, whatever it is worth
     truncated: Tensor  # [B] bool        cut at the length limit
     group: Tensor  # [B] int64       equal for answers to the same prompt
 
@@ -83,6 +84,7 @@ class RolloutBatch:
             "prompt_lengths": (rows,),
             "old_logprobs": (rows, width),
             "scores": (rows,),
+            "correct": (rows,),
             "truncated": (rows,),
             "group": (rows,),
         }
@@ -103,6 +105,11 @@ class RolloutBatch:
     def lengths(self) -> Tensor:
         """[B] int64: generated tokens of each answer."""
         return self.response_mask.sum(dim=1)
+
+    @property
+    def total_lengths(self) -> Tensor:
+        """[B] int64: tokens of each prompt with its answer."""
+        return self.prompt_lengths + self.lengths
 
     @property
     def response_tokens(self) -> Tensor:

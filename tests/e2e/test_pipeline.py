@@ -182,7 +182,7 @@ def test_only_what_followed_the_last_checkpoint_is_done_again(
 RUN = """
 import sys
 from pathlib import Path
-from vcppo.config import load_settings
+from vcppo.loading import load_settings
 from vcppo.stages.pipeline import run_stages
 
 run_stages(load_settings(assignments=sys.argv[2:]), Path(sys.argv[1]))

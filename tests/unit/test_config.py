@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.config import RunSettings, known_names, load_settings, may_be_none, parse_assignment
+from vcppo.config import RunSettings
+from vcppo.loading import known_names, load_settings, may_be_none, parse_assignment
 from vcppo.errors import ConfigError
 
 

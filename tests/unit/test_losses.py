@@ -7,17 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from vcppo.config import Aggregation, CriticSettings, KlSettings, PolicySettings
+from vcppo.config import Aggregation, CriticSettings, EarlyStopSettings, KlSettings, PolicyLossKind, PolicySettings
 from vcppo.maths.advantages import group_advantages
 from vcppo.maths.losses import (
     AGGREGATIONS,
+    DEVIATION_SCOPES,
     KL_ESTIMATORS,
+    POLICY_LOSSES,
     VALUE_LOSSES,
     Denominators,
     PolicyLoss,
     ValueLoss,
     denominators,
     policy_loss,
+    preference_pull,
     value_loss,
 )
 
@@ -75,6 +78,8 @@ def at_ratio(ratio: float, advantage: float, **changes: Any) -> tuple[float, flo
         (get_args(CriticSettings.model_fields["aggregation"].annotation), AGGREGATIONS),
         (get_args(CriticSettings.model_fields["value_loss"].annotation), VALUE_LOSSES),
         (get_args(KlSettings.model_fields["estimator"].annotation), KL_ESTIMATORS),
+        (get_args(PolicyLossKind), {"dpo": preference_pull, **POLICY_LOSSES}),
+        (get_args(EarlyStopSettings.model_fields["deviation"].annotation), {"none": None, **DEVIATION_SCOPES}),
     ],
 )
 def test_settings_offer_exactly_the_functions_there_are(choices: tuple[str, ...], functions: dict[str, Any]):

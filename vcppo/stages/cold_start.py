@@ -5,19 +5,17 @@ import time
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast
 
 from vcppo import models
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.optimiser import Optimiser
 from vcppo.seeding import rng_for
 from vcppo.stages.context import StageContext
+from vcppo.stages.demonstrations import draw
 from vcppo.stages.sampling import micro_batches
-from vcppo.tasks.base import Task
 
 CHECKPOINT_EVERY = 50
 LOG_EVERY = 10
-DEMONSTRATIONS_AT_ONCE = 16
 
 
 def cold_start(context: StageContext) -> dict[str, float]:
@@ -70,22 +68,6 @@ def cold_start(context: StageContext) -> dict[str, float]:
             )
     save_model(policy, tokenizer, folder.path / "policy")
     return {"steps": float(chosen.steps)}
-
-
-def draw(
-    task: Task, tokenizer: PreTrainedTokenizerFast, batch_tokens: int, rng: torch.Generator
-) -> tuple[list[Tensor], list[int]]:
-    """Demonstrations of `batch_tokens` tokens or just over: (token ids of each, where each one's answer starts)."""
-    sequences: list[Tensor] = []
-    starts: list[int] = []
-    while sum(map(len, sequences)) < batch_tokens:
-        drawn = task.demonstrations(DEMONSTRATIONS_AT_ONCE, rng)
-        prompts = tokenizer([demonstration.prompt for demonstration in drawn])["input_ids"]
-        texts = [demonstration.response for demonstration in drawn]
-        responses = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        sequences += [torch.tensor(prompt + response) for prompt, response in zip(prompts, responses, strict=True)]
-        starts += map(len, prompts)
-    return sequences, starts
 
 
 def _pad(sequences: list[Tensor], answer_starts: list[int]) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,10 @@ class StageContext:
         """The tokenizer that the policy was saved with."""
         return models.load_tokenizer(self.first_policy)
 
+    def load_preference_policy(self) -> PreTrainedModel:
+        """The policy that DPO made of the first one, which RTO's reward is made of."""
+        return models.load_policy(self.earlier["preference"].path / "policy")
+
     def load_first_policy(self) -> PreTrainedModel:
         """The policy that RL starts from and value pretraining keeps fixed."""
         return models.load_policy(self.first_policy)

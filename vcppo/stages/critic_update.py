@@ -22,22 +22,24 @@ class CriticUpdate:
     clip_fraction: float
 
 
-def read_values(critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int) -> Tensor:
-    """[B, T] float32 values of every state, without gradient; 0 where masked."""
+def read_values(critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int, rows: Tensor | None = None) -> Tensor:
+    """[B, T] float32 values of every state, without gradient; 0 where masked, and in rows not asked for."""
     values = torch.zeros(batch.response_mask.shape)
     with torch.inference_mode():
-        for rows in micro_batches(batch.prompt_lengths + batch.lengths, max_tokens):
-            part = batch.take(rows)
-            values[rows, : part.response_mask.shape[1]] = models.response_values(critic, part)
+        for some in micro_batches(batch.total_lengths, max_tokens, rows):
+            part = batch.take(some)
+            values[some, : part.response_mask.shape[1]] = models.response_values(critic, part)
     return values
 
 
-def read_final_values(critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int) -> Tensor:
-    """[B] float32 values of the states after the last tokens, without gradient."""
+def read_final_values(
+    critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int, rows: Tensor | None = None
+) -> Tensor:
+    """[B] float32 values of the states after the last tokens, without gradient; 0 in rows not asked for."""
     values = torch.zeros(len(batch.scores))
     with torch.inference_mode():
-        for rows in micro_batches(batch.prompt_lengths + batch.lengths, max_tokens):
-            values[rows] = models.last_token_values(critic, batch.take(rows))
+        for some in micro_batches(batch.total_lengths, max_tokens, rows):
+            values[some] = models.last_token_values(critic, batch.take(some))
     return values
 
 
@@ -57,7 +59,7 @@ def update_critic(
     """One optimiser step on a minibatch towards `returns` ([B, T]); `values` are those of rollout time."""
     over = denominators(batch.response_mask, fixed_length=fixed_length)
     total = clipped = 0.0
-    for rows in micro_batches(batch.prompt_lengths + batch.lengths, max_tokens):
+    for rows in micro_batches(batch.total_lengths, max_tokens):
         part = batch.take(rows)
         result = value_loss(
             models.response_values(critic, part),

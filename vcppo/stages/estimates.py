@@ -6,63 +6,117 @@ import torch
 from torch import Tensor
 
 from vcppo.config import RunSettings
-from vcppo.maths.advantages import gae, group_advantages, length_adaptive_lambda, monte_carlo_returns, whiten
-from vcppo.maths.losses import KL_ESTIMATORS
-from vcppo.stages.sampling import place_scores
+from vcppo.maths.advantages import (
+    gae,
+    group_advantages,
+    length_adaptive_lambda,
+    monte_carlo_returns,
+    q_advantages,
+    released_dvpo_advantages,
+    rloo_advantages,
+    segment_advantages,
+    whiten,
+)
+from vcppo.stages.rewards import token_rewards
+from vcppo.stages.sampling import on_last_token, place_scores
 from vcppo.types import RolloutBatch
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What models and continuations say of a batch, each None where nothing asks for it."""
+
+    values: Tensor | None = None  # [B, T] of the critic, in units of reward
+    final_values: Tensor | None = None  # [B] V after the last token, where cut answers are bootstrapped
+    ref_logprobs: Tensor | None = None  # [B, T] under the reference
+    dpo_logprobs: Tensor | None = None  # [B, T] under RTO's DPO policy
+    segments: Tensor | None = None  # [B, T] int64, the step that a token is in
+    step_values: Tensor | None = None  # [B, J] mean score of continuations from the start of each step
 
 
 @dataclass(frozen=True)
 class Estimates:
     """Everything [B, T] float32, 0 where masked."""
 
-    rewards: Tensor  # the verifier's score on the last token, KL penalty included where it is part of the reward
+    rewards: Tensor  # the shaped score on the last token, with what tokens are worth beyond it
     monte_carlo: Tensor  # returns with no value in them, which diagnostics measure the critic against
+    raw_advantages: Tensor  # before whitening: on-policy their mean is near 0, a check of their own
     advantages: Tensor  # for the policy, whitened over the batch if the settings say so
     returns: Tensor  # targets of the critic
-    gae_lambda: float | Tensor  # the actor's: a number, or one a row ([B])
+    gae_lambda: float | Tensor  # the actor's: a number, or one a row ([B]); 1 where no lambda is used
 
 
-def estimate(
-    batch: RolloutBatch,
-    values: Tensor | None,
-    ref_logprobs: Tensor | None,
-    final_values: Tensor | None,
-    settings: RunSettings,
-) -> Estimates:
-    """Two calls of one `gae` with two lambdas (arXiv:2503.01491, algorithm 1, lines 5 and 6), or group advantages.
+def estimate(batch: RolloutBatch, readings: Readings, kept: Tensor, settings: RunSettings) -> Estimates:
+    """Advantages and targets of a batch; in VC-PPO two calls of one `gae` with two lambdas (algorithm 1, lines 5, 6).
 
     Args:
-        values: [B, T] at rollout time, None for an estimator without critic.
-        ref_logprobs: [B, T], needed where the KL penalty is part of the reward.
-        final_values: [B] V after the last token, needed where truncated answers are bootstrapped.
+        batch: scores already shaped. kept: [K] rows that will be trained on; whitening looks at no other. Group
+            statistics are of the whole batch (CPPO, arXiv:2503.22342).
     """
     mask, gamma = batch.response_mask, settings.gae.gamma
-    rewards = place_scores(batch)
-    if settings.kl.placement == "reward":
-        assert ref_logprobs is not None
-        penalty = KL_ESTIMATORS[settings.kl.estimator](batch.old_logprobs, ref_logprobs)
-        rewards = rewards - settings.kl.coefficient * torch.where(mask, penalty, 0.0)
+    extra = token_rewards(batch, readings.ref_logprobs, readings.dpo_logprobs, readings.segments, settings)
+    rewards = place_scores(batch) + extra
     monte_carlo = monte_carlo_returns(rewards, mask, gamma=gamma)
-    gae_lambda: float | Tensor = settings.gae.lambda_actor
-    if values is None:
-        scores = rewards.sum(dim=1)
-        advantages = group_advantages(scores, batch.group, mask, scale=settings.advantage.group_scale)
-        returns, gae_lambda = monte_carlo, 1.0
-    else:
-        if settings.gae.length_adaptive_alpha is not None:
-            gae_lambda = length_adaptive_lambda(mask, alpha=settings.gae.length_adaptive_alpha)
-        earned = rewards if final_values is None else bootstrap(rewards, final_values, batch, gamma=gamma)
-        advantages = gae(earned, values, mask, gamma=gamma, gae_lambda=gae_lambda)
+    gae_lambda = actor_lambda(batch, settings)
+    earned = rewards
+    if readings.final_values is not None:
+        earned = bootstrap(rewards, readings.final_values, batch, gamma=gamma)
+    raw = raw_advantages(batch, readings, earned, extra, gae_lambda, settings)
+    returns = monte_carlo
+    if readings.values is not None:
+        values = readings.values
         returns = gae(earned, values, mask, gamma=gamma, gae_lambda=settings.gae.lambda_critic) + values
-    if settings.advantage.whiten == "batch":
-        advantages = whiten(advantages, mask)
-    return Estimates(rewards, monte_carlo, advantages, returns, gae_lambda)
+    trained = torch.zeros_like(mask)
+    trained[kept] = mask[kept]
+    advantages = whiten(raw, trained) if settings.advantage.whiten == "batch" else raw
+    if settings.advantage.clip is not None and settings.advantage.whiten != "minibatch":
+        advantages = advantages.clamp(-settings.advantage.clip, settings.advantage.clip)
+    return Estimates(rewards, monte_carlo, raw, advantages, returns, gae_lambda)
+
+
+def raw_advantages(
+    batch: RolloutBatch,
+    readings: Readings,
+    earned: Tensor,
+    extra: Tensor,
+    gae_lambda: float | Tensor,
+    settings: RunSettings,
+) -> Tensor:
+    """[B, T] by the settings' estimator, not whitened; `earned` are all rewards, `extra` those beside the score."""
+    mask, values, gamma = batch.response_mask, readings.values, settings.gae.gamma
+    match settings.advantage.estimator:
+        case "grpo":
+            return group_advantages(earned.sum(dim=1), batch.group, mask, scale=settings.advantage.group_scale)
+        case "rloo":
+            return rloo_advantages(earned.sum(dim=1), batch.group, mask)
+        case "return":
+            return monte_carlo_returns(earned, mask, gamma=gamma)
+        case "vine":
+            assert readings.step_values is not None
+            assert readings.segments is not None
+            return segment_advantages(earned, readings.step_values, readings.segments, mask)
+        case "none":
+            return torch.zeros(mask.shape)
+    assert values is not None
+    match settings.advantage.estimator:
+        case "q":
+            return q_advantages(earned, values, mask, gamma=gamma)
+        case "released-dvpo":
+            return released_dvpo_advantages(values, extra, mask, gae_lambda=settings.gae.lambda_actor)
+    return gae(earned, values, mask, gamma=gamma, gae_lambda=gae_lambda)
+
+
+def actor_lambda(batch: RolloutBatch, settings: RunSettings) -> float | Tensor:
+    """The lambda of the actor's advantages; one-step differences (`td`) are those of lambda 0."""
+    if settings.advantage.estimator in ("td", "q"):
+        return 0.0
+    if settings.advantage.estimator not in ("gae", "released-dvpo"):
+        return 1.0
+    if settings.advantage.estimator == "gae" and settings.gae.length_adaptive_alpha is not None:
+        return length_adaptive_lambda(batch.response_mask, alpha=settings.gae.length_adaptive_alpha)
+    return settings.gae.lambda_actor
 
 
 def bootstrap(rewards: Tensor, final_values: Tensor, batch: RolloutBatch, *, gamma: float) -> Tensor:
     """gamma * V(after the last token) added to the last reward of answers cut at the limit; others unchanged."""
-    added = torch.zeros_like(rewards)
-    rows = torch.arange(len(final_values))
-    added[rows, batch.lengths - 1] = torch.where(batch.truncated, gamma * final_values, 0.0)
-    return rewards + added
+    return rewards + on_last_token(torch.where(batch.truncated, gamma * final_values, 0.0), batch)

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vcppo.cache import StageFolder, addresses
+from vcppo.cache import StageFolder, addresses, preference_settings
 from vcppo.cells import CellFolder
-from vcppo.config import RunSettings, load_settings
+from vcppo.config import RunSettings
 from vcppo.journal import read_journal
+from vcppo.loading import load_settings
 from vcppo.stages.answers import answers
 from vcppo.stages.cold_start import cold_start
 from vcppo.stages.context import StageContext
@@ -20,6 +21,7 @@ from vcppo.stages.value_pretraining import chosen_step, pretraining_is_done, val
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
     "cold-start": cold_start,
     "reward-model": reward_model,
+    "preference": rl,  # of the settings that `preference_settings` makes
     "answers": answers,
     "value-pretraining": value_pretraining,
     "rl": rl,
@@ -52,7 +54,8 @@ def run_stages(
     for stage, address in found.items():
         folder = StageFolder(out, address)
         earlier = {name: use.folder for name, use in uses.items()}
-        context = StageContext(settings, folder, earlier)
+        own = preference_settings(settings) if stage == "preference" else settings
+        context = StageContext(own, folder, earlier)
         with folder.lock():
             complete = is_complete(stage, context)
             on_stage(stage, address.key, not complete)

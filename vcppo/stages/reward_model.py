@@ -30,7 +30,7 @@ def reward_model(context: StageContext) -> dict[str, float]:
     settings, folder, chosen = context.settings, context.folder, context.settings.reward_model
     state = load_state(folder.path / "state.pt")
     batch = RolloutBatch(**state["answers"]) if state else _sample_answers(context)
-    correct, incorrect = pair_pools(batch, settings.reward.correct)
+    correct, incorrect = pair_pools(batch)
     if not correct:
         raise TrainingError(
             f"reward model: none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one "
@@ -89,12 +89,11 @@ def reward_model(context: StageContext) -> dict[str, float]:
     return {"steps": float(chosen.steps), "prompts_with_both": float(len(correct))}
 
 
-def pair_pools(batch: RolloutBatch, right: float) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-    """Rows of the answers that scored `right` and of the others, by group, for the groups that have both."""
-    best = batch.scores == right
+def pair_pools(batch: RolloutBatch) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Rows of the correct answers and of the others, by group, for the groups that have both."""
     correct: dict[int, list[int]] = {}
     incorrect: dict[int, list[int]] = {}
-    for row, (group, good) in enumerate(zip(batch.group.tolist(), best.tolist(), strict=True)):
+    for row, (group, good) in enumerate(zip(batch.group.tolist(), batch.correct.tolist(), strict=True)):
         (correct if good else incorrect).setdefault(group, []).append(row)
     both = sorted(correct.keys() & incorrect.keys())
     return {g: correct[g] for g in both}, {g: incorrect[g] for g in both}

@@ -17,6 +17,13 @@ def sampling_of(settings: RolloutSettings, task: Task) -> Sampling:
     return Sampling(settings.temperature, settings.top_p, settings.max_tokens or task.max_tokens)
 
 
+def worth(verdict: Verdict, reward: RewardSettings) -> float:
+    """What a verdict is worth before any shaping."""
+    return {Verdict.CORRECT: reward.correct, Verdict.WRONG: reward.wrong, Verdict.UNREADABLE: reward.unreadable}[
+        verdict
+    ]
+
+
 def roll_out(
     prompts: Sequence[Prompt],
     *,
@@ -29,13 +36,12 @@ def roll_out(
 ) -> list[Rollout]:
     """One verified answer a prompt, in order; repeat a prompt to sample it more often."""
     encoded = [tuple(ids) for ids in tokenizer([prompt.text for prompt in prompts])["input_ids"]]
-    worth = {Verdict.CORRECT: reward.correct, Verdict.WRONG: reward.wrong, Verdict.UNREADABLE: reward.unreadable}
     generations = engine.generate(encoded, sampling, seed=seed)
     texts = tokenizer.batch_decode([generation.tokens for generation in generations], skip_special_tokens=True)
     rollouts = []
     for prompt, ids, generation, text in zip(prompts, encoded, generations, texts, strict=True):
         verdict = task.verify(text, prompt)
-        rollouts.append(Rollout(prompt, ids, generation, text, verdict, worth[verdict]))
+        rollouts.append(Rollout(prompt, ids, generation, text, verdict, worth(verdict, reward)))
     return rollouts
 
 
@@ -51,6 +57,7 @@ def collate(rollouts: Sequence[Rollout]) -> RolloutBatch:
         response_mask=mask,
         old_logprobs=_pad([torch.tensor(r.generation.logprobs, dtype=torch.float32) for r in rollouts]),
         scores=torch.tensor([r.score for r in rollouts], dtype=torch.float32),
+        correct=torch.tensor([r.verdict is Verdict.CORRECT for r in rollouts]),
         truncated=torch.tensor([r.generation.stop_reason == "length" for r in rollouts]),
         group=torch.tensor([groups.setdefault(r.prompt.name, len(groups)) for r in rollouts]),
     )
@@ -58,14 +65,26 @@ def collate(rollouts: Sequence[Rollout]) -> RolloutBatch:
 
 def place_scores(batch: RolloutBatch) -> Tensor:
     """[B, T] float32: each answer's score on its last generated token, 0 elsewhere."""
-    rewards = torch.zeros(batch.response_mask.shape)
-    rewards[torch.arange(len(batch.scores)), batch.lengths - 1] = batch.scores
-    return rewards
+    return on_last_token(batch.scores, batch)
 
 
-def micro_batches(total_lengths: Tensor, max_tokens: int) -> Iterator[Tensor]:
-    """Row indices in groups that fit `max_tokens` cells when padded, rows of like length together; every row once."""
-    order = total_lengths.argsort(descending=True, stable=True)
+def on_last_token(x: Tensor, batch: RolloutBatch) -> Tensor:
+    """[B] to [B, T]: each number on its answer's last generated token, 0 elsewhere."""
+    placed = torch.zeros(batch.response_mask.shape, dtype=x.dtype)
+    placed[torch.arange(len(x)), batch.lengths - 1] = x
+    return placed
+
+
+def micro_batches(total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None) -> Iterator[Tensor]:
+    """Row indices in groups that fit `max_tokens` cells when padded, rows of like length together; every row once.
+
+    Args:
+        rows: [N] int64, the only rows that are wanted; all by default.
+    """
+    if rows is None:
+        order = total_lengths.argsort(descending=True, stable=True)
+    else:
+        order = rows[total_lengths[rows].argsort(descending=True, stable=True)]
     start = 0
     while start < len(order):
         count = max(max_tokens // int(total_lengths[order[start]]), 1)

@@ -5,6 +5,7 @@ that asks for more goes on where the last one stopped. `converge` stops once hel
 settled. The answers are generated once and reused (`pretrain.fresh_rollouts` samples new ones for each update).
 """
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.answers import load_answers
 from vcppo.stages.context import StageContext
 from vcppo.stages.critic_update import read_values, update_critic
+from vcppo.stages.rewards import Shaping
 from vcppo.stages.sampling import collate, place_scores, roll_out, sampling_of
 from vcppo.types import RolloutBatch
 
@@ -108,6 +110,9 @@ class Pretraining:
         self.critic = start_of_critic(context)
         self.optimiser = Optimiser(self.critic, self.settings.pretrain, self.settings.pretrain.max_steps)
         everything = load_answers(context.earlier["answers"].path)
+        limit = sampling_of(self.settings.rollout, context.task).max_tokens
+        self.shaping = Shaping(self.settings.reward, limit).seen(everything)
+        everything = dataclasses.replace(everything, scores=self.shaping.of(everything))
         training = len(everything.scores) - self.settings.pretrain.held_out
         self.pool = everything.take(torch.arange(training)) if training else None
         self.held_out = everything.take(torch.arange(training, len(everything.scores)))
@@ -181,7 +186,8 @@ class Pretraining:
                 reward=settings.reward,
                 seed=seed_for(settings.seed, "pretrain", "answers", step),
             )
-            return collate(rollouts)
+            batch = collate(rollouts)
+            return dataclasses.replace(batch, scores=self.shaping.of(batch))
         count = len(self.pool.scores)
         places = range(step * size, (step + 1) * size)
         rows = [

@@ -1,5 +1,6 @@
 """What a task owes the stages: prompts, a tokenizer, a verifier, and demonstrations to start from."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -28,6 +29,14 @@ class Task(Protocol):
 
     def demonstrations(self, count: int, rng: torch.Generator) -> list[Demonstration]:
         """Answers to imitate in the cold start."""
+        ...
+
+    def step_starts(self, pieces: Sequence[str]) -> list[int]:
+        """Where the steps of an answer begin, as numbers of tokens; 0 first, strictly rising.
+
+        Args:
+            pieces: the answer's tokens as the tokenizer names them, at least one.
+        """
         ...
 
     def verify(self, text: str, prompt: Prompt) -> Verdict:

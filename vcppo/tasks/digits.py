@@ -10,6 +10,7 @@ Problems whose last line equals an earlier one are left out: an early answer is 
 
 import functools
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from tokenizers import Tokenizer
@@ -66,6 +67,10 @@ class DigitsTask:
             answer = f"{ANSWER} {thought[-1].partition(' ')[2]} {END}"
             demonstrations.append(Demonstration(_prompt(target, seed).text, " ".join([*thought, answer])))
         return demonstrations
+
+    def step_starts(self, pieces: Sequence[str]) -> list[int]:
+        """See Task: a line of thought is a step, and so is the answer."""
+        return [0, *(i for i, piece in enumerate(pieces) if i and (piece == ANSWER or piece.startswith("#")))]
 
     def verify(self, text: str, prompt: Prompt) -> Verdict:
         """Read the digits after the last `=`; what was thought before it does not count."""

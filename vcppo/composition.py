@@ -1,0 +1,263 @@
+"""Which settings mean nothing beside which others: a setting that would be ignored is refused, and so is a nonsense.
+
+Rules are on the slots, not on names of methods: a method that somebody puts together anew is judged like a known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vcppo.config import RunSettings
+
+Rule = tuple[tuple[str, ...], Callable[["RunSettings"], bool], str]
+
+GROUPED = ("grpo", "rloo")  # advantages that compare the answers to one question
+BY_OUTCOME = (*GROUPED, "none")  # one number an answer: nothing is discounted or bootstrapped
+WITH_LAMBDA = ("gae", "released-dvpo")
+RATIO_CLIPPED = ("clip", "gspo", "cispo")
+FROZEN_CRITIC = [
+    "learning_rate",
+    "schedule",
+    "warmup_steps",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "max_grad_norm",
+    "updates_per_policy_update",
+    "value_loss",
+    "value_clip_range",
+    "normalise_returns",
+]
+
+PRETRAINING = [
+    "learning_rate",
+    "schedule",
+    "warmup_steps",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "max_grad_norm",
+    "max_steps",
+    "batch",
+    "pool",
+    "held_out",
+    "fresh_rollouts",
+    "evaluate_every",
+    "patience",
+    "tolerance",
+]
+
+# (names or sections, when they are unused, why)
+UNUSED: tuple[Rule, ...] = (
+    (("critic", "pretrain"), lambda s: not s.has_critic, "advantage.estimator = {s.advantage.estimator} has no critic"),
+    (
+        tuple(f"pretrain.{name}" for name in PRETRAINING),
+        lambda s: s.pretrain.steps == 0,
+        "pretrain.steps = 0",
+    ),
+    (
+        ("pretrain.patience", "pretrain.tolerance"),
+        lambda s: s.pretrain.steps != "converge",
+        "pretrain.steps = {s.pretrain.steps}",
+    ),
+    (("pretrain.pool",), lambda s: s.pretrain.fresh_rollouts, "pretrain.fresh_rollouts = true"),
+    (
+        ("reward_model",),
+        lambda s: not s.has_critic or s.critic.init != "reward-model",
+        "no critic starts from a reward model here",
+    ),
+    (
+        ("gae.lambda_actor",),
+        lambda s: s.advantage.estimator not in WITH_LAMBDA,
+        "advantage.estimator = {s.advantage.estimator} uses no lambda",
+    ),
+    (
+        ("gae.length_adaptive_alpha",),
+        lambda s: s.advantage.estimator != "gae",
+        "advantage.estimator = {s.advantage.estimator} has no length-adaptive lambda",
+    ),
+    (
+        ("gae.lambda_actor",),
+        lambda s: s.gae.length_adaptive_alpha is not None,
+        "gae.length_adaptive_alpha makes lambda_actor from each answer's length",
+    ),
+    (
+        ("gae.lambda_critic",),
+        lambda s: not s.has_critic,
+        "advantage.estimator = {s.advantage.estimator} has no critic",
+    ),
+    (("gae.lambda_critic",), lambda s: s.critic.update_every == "never", "critic.update_every = never: it is frozen"),
+    (
+        ("gae.gamma",),
+        lambda s: s.advantage.estimator in (*BY_OUTCOME, "vine"),
+        "advantage.estimator = {s.advantage.estimator} discounts nothing",
+    ),
+    (
+        ("gae.bootstrap_truncated",),
+        lambda s: s.advantage.estimator not in ("gae", "td", "q"),
+        "advantage.estimator = {s.advantage.estimator} bootstraps nothing",
+    ),
+    (
+        tuple(f"critic.{name}" for name in FROZEN_CRITIC),
+        lambda s: s.critic.update_every == "never",
+        "critic.update_every = never: it is frozen",
+    ),
+    (
+        ("critic.value_clip_range",),
+        lambda s: s.critic.value_loss != "clipped",
+        "critic.value_loss = {s.critic.value_loss}",
+    ),
+    (
+        ("advantage.whiten", "advantage.clip"),
+        lambda s: s.advantage.estimator == "none",
+        "advantage.estimator = none",
+    ),
+    (
+        ("advantage.group_scale",),
+        lambda s: s.advantage.estimator != "grpo",
+        "advantage.estimator = {s.advantage.estimator} is not GRPO's",
+    ),
+    (("kl.coefficient", "kl.estimator"), lambda s: s.kl.placement == "none", "kl.placement = none"),
+    (("reference",), lambda s: not s.needs_reference, "nothing compares with a reference here"),
+    (
+        ("policy.clip_low", "policy.clip_high"),
+        lambda s: s.policy.loss not in RATIO_CLIPPED,
+        "policy.loss = {s.policy.loss} clips no ratio",
+    ),
+    (("policy.dual_clip",), lambda s: s.policy.loss != "clip", "policy.loss = {s.policy.loss} is not PPO's"),
+    (
+        ("policy.advantage_temperature",),
+        lambda s: s.policy.loss not in ("apa", "awr"),
+        "policy.loss = {s.policy.loss} is neither APA's nor AWR's",
+    ),
+    (("policy.dpo_beta",), lambda s: s.policy.loss != "dpo", "policy.loss = {s.policy.loss} is not DPO's"),
+    (("policy.aggregation",), lambda s: s.policy.loss == "dpo", "DPO's loss is a mean over pairs"),
+    (
+        ("reward.normalise", "reward.clip", "reward.overlong_share", "reward.truncated"),
+        lambda s: s.policy.loss == "dpo",
+        "DPO reads verdicts, not rewards",
+    ),
+    (("reward.overlong_penalty",), lambda s: s.reward.overlong_share is None, "reward.overlong_share = none"),
+    (("token_reward.weight", "token_reward.clip", "token_reward.dpo_steps"), lambda s: s.token_reward.kind == "none",
+     "token_reward.kind = none"),
+    (("select.scope", "select.keep", "select.refill"), lambda s: s.select.prune_rate == 0, "select.prune_rate = 0"),
+    (("select.max_rounds",), lambda s: not s.select.dynamic_sampling, "select.dynamic_sampling = false"),
+    (("vine",), lambda s: s.advantage.estimator != "vine", "advantage.estimator = {s.advantage.estimator} is not vine"),
+    (("vine.cap",), lambda s: s.vine.max_steps is None, "vine.max_steps = none"),
+    (("early_stop.threshold",), lambda s: s.early_stop.deviation == "none", "early_stop.deviation = none"),
+    (
+        ("early_stop.entropy_share",),
+        lambda s: s.early_stop.deviation != "high-entropy-tokens",
+        "early_stop.deviation = {s.early_stop.deviation}",
+    ),
+    (("record.truth_answers", "record.truth_samples"), lambda s: s.record.truth_every == 0, "record.truth_every = 0"),
+)  # fmt: skip
+
+
+def unused(settings: RunSettings, name: str) -> str | None:
+    """Why a setting, by its dotted name, would change nothing in this run; None if it may."""
+    section = name.split(".")[0]
+    for names, when, why in UNUSED:
+        if (name in names or section in names) and when(settings):
+            return why.format(s=settings)
+    return None
+
+
+def meaningless(settings: RunSettings) -> Iterator[str]:
+    """Every reason why the settings do not go together, each naming what was set and what was wanted."""
+    s = settings
+    samples, estimator, loss = s.rollout.samples_per_prompt, s.advantage.estimator, s.policy.loss
+    kept = s.answers - int(s.answers * s.select.prune_rate)
+    if s.policy.minibatches > kept:
+        yield (
+            f"policy.minibatches = {s.policy.minibatches}: expected at most the {kept} answers an iteration trains on "
+            "(rollout.prompts * rollout.samples_per_prompt, less what is pruned)"
+        )
+    groups = {
+        f"advantage.estimator = {estimator}": estimator in GROUPED,
+        "policy.loss = dpo": loss == "dpo",
+        "select.dynamic_sampling = true": s.select.dynamic_sampling,
+        f"select.prune_rate = {s.select.prune_rate:g}": s.select.prune_rate > 0 and s.select.scope == "question",
+    }
+    for what, wanted in groups.items():
+        if wanted and samples < 2:
+            yield (
+                f"rollout.samples_per_prompt = {samples}: {what} compares answers to one question, expected 2 or more"
+            )
+    if (loss == "dpo") != (estimator == "none"):
+        yield (
+            f"policy.loss = {loss} with advantage.estimator = {estimator}: DPO has pairs in place of advantages, "
+            "expected both `dpo` and `none`, or neither"
+        )
+    yield from _about_rewards(s)
+    yield from _about_losses(s)
+    yield from _about_values(s)
+
+
+def _about_rewards(s: RunSettings) -> Iterator[str]:
+    estimator, grouped = s.advantage.estimator, s.advantage.estimator in GROUPED
+    moves = s.reference.ema > 0 or s.reference.refresh_every != "never"
+    if s.reward.normalise != "none" and estimator == "grpo" and s.advantage.group_scale:
+        yield (
+            f"reward.normalise = {s.reward.normalise} with GRPO's division by the group's deviation: the second "
+            "undoes the first; drop it, or set advantage.group_scale = false"
+        )
+    if s.token_reward.kind != "none" and moves:
+        yield (
+            f"token_reward.kind = {s.token_reward.kind} with a reference that moves: its potential would move too; "
+            "expected reference.ema = 0 and reference.refresh_every = never"
+        )
+    if s.reference.ema > 0 and s.reference.refresh_every != "never":
+        yield "reference.ema with reference.refresh_every: it moves one way or the other, expected one of them"
+    dense = s.kl.placement == "reward" or s.token_reward.kind != "none"
+    if s.select.prune_rate > 0 and grouped and dense:
+        yield (
+            "select.prune_rate with a reward that needs a forward pass (kl.placement = reward, token_reward): CPPO "
+            "knows the advantage before any; use kl.placement = loss"
+        )
+    if estimator == "vine" and dense:
+        yield (
+            "advantage.estimator = vine with a reward on every token (kl.placement = reward, token_reward): its values "
+            "are of the verifier's score alone; use kl.placement = loss"
+        )
+    if estimator == "released-dvpo" and s.token_reward.kind != "none":
+        yield f"token_reward.kind = {s.token_reward.kind}: DVPO's released code has no reward but a KL penalty"
+
+
+def _about_losses(s: RunSettings) -> Iterator[str]:
+    loss = s.policy.loss
+    if s.early_stop.deviation != "none" and loss in RATIO_CLIPPED:
+        yield (
+            f"early_stop.deviation = {s.early_stop.deviation} with policy.loss = {loss}: ESPO stops in place of "
+            "clipping, both together test neither; use policy.loss = unclipped"
+        )
+    if s.early_stop.deviation != "none" and loss in ("apa", "dpo"):
+        yield f"early_stop.deviation = {s.early_stop.deviation} with policy.loss = {loss}, which knows no ratio"
+    if loss == "apa" and (s.reference.ema > 0 or s.reference.refresh_every != "never"):
+        yield "policy.loss = apa with a reference that moves: APA's target is the first policy's, expected it frozen"
+    if loss == "dpo":
+        if s.kl.placement != "none":
+            yield f"kl.placement = {s.kl.placement} with policy.loss = dpo: policy.dpo_beta is its weight of the KL"
+        if s.token_reward.kind != "none":
+            yield f"token_reward.kind = {s.token_reward.kind} with policy.loss = dpo: DPO reads verdicts, not rewards"
+        if s.select.prune_rate > 0:
+            yield "select.prune_rate with policy.loss = dpo: pairs are made of right and wrong answers, not ranked ones"
+
+
+def _about_values(s: RunSettings) -> Iterator[str]:
+    if not s.has_critic:
+        return
+    if s.critic.update_every == "never" and s.critic.policy_starts_after > 0:
+        yield (
+            f"critic.policy_starts_after = {s.critic.policy_starts_after} with critic.update_every = never: those "
+            "iterations would train nothing"
+        )
+    if s.critic.normalise_returns and s.pretrain.steps != 0:
+        yield (
+            "critic.normalise_returns with value pretraining: pretraining teaches plain returns; expected "
+            "pretrain.steps = 0"
+        )

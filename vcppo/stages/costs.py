@@ -1,0 +1,53 @@
+"""What a run spends: counted as it goes, so that methods can be compared by more than their iterations."""
+
+import contextlib
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+BACKWARD = 3  # a forward and a backward pass cost about three forward passes
+
+
+@dataclass
+class Costs:
+    """Totals since the run began. A token of the prompt counts where a model reads it, not where it is generated."""
+
+    answers: int = 0  # sampled from prompts; continuations of them are not counted here
+    generated_tokens: int = 0  # continuations included
+    forward_tokens: int = 0  # passed through a model of any kind without gradient
+    backward_tokens: int = 0  # passed through a model of any kind forward and backward
+    elapsed_s: float = 0.0  # in training iterations, evaluation left out
+
+    def metrics(self) -> dict[str, float]:
+        """Under their logged names. `compute_tokens` is in forward passes of one token."""
+        return {
+            "cost/answers": self.answers,
+            "cost/generated_tokens": self.generated_tokens,
+            "cost/forward_tokens": self.forward_tokens,
+            "cost/backward_tokens": self.backward_tokens,
+            "cost/compute_tokens": self.generated_tokens + self.forward_tokens + BACKWARD * self.backward_tokens,
+            "cost/elapsed_s": self.elapsed_s,
+            "cost/peak_memory_mb": peak_memory_mb(),
+        }
+
+
+def reset_peak_memory() -> None:
+    """Let the peak start from what is held now, where the system can (CUDA; Linux)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # no Linux, or a kernel without it: the peak is the process's
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Of the accelerator if there is one, else of this process's resident memory, since `reset_peak_memory`."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

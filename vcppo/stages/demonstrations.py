@@ -1,0 +1,45 @@
+"""Demonstrations as token ids: what the cold start learns from, and what a policy may be kept near to in RL."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from vcppo.tasks.base import Task
+from vcppo.types import RolloutBatch
+
+AT_ONCE = 16
+
+
+def draw(
+    task: Task, tokenizer: PreTrainedTokenizerFast, tokens: int, rng: torch.Generator
+) -> tuple[list[Tensor], list[int]]:
+    """Demonstrations of `tokens` tokens or just over: (token ids of each, where each one's answer starts)."""
+    sequences: list[Tensor] = []
+    starts: list[int] = []
+    while sum(map(len, sequences)) < tokens:
+        drawn = task.demonstrations(AT_ONCE, rng)
+        prompts = tokenizer([demonstration.prompt for demonstration in drawn])["input_ids"]
+        texts = [demonstration.response for demonstration in drawn]
+        responses = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        sequences += [torch.tensor(prompt + response) for prompt, response in zip(prompts, responses, strict=True)]
+        starts += map(len, prompts)
+    return sequences, starts
+
+
+def demonstrations(task: Task, tokenizer: PreTrainedTokenizerFast, rng: torch.Generator) -> RolloutBatch:
+    """AT_ONCE of them as a batch; what only sampled answers have (scores, log-probabilities) is 0."""
+    sequences, starts = draw(task, tokenizer, 1, rng)
+    prompt_lengths = torch.tensor(starts)
+    lengths = torch.tensor([len(sequence) for sequence in sequences]) - prompt_lengths
+    mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    count = len(sequences)
+    return RolloutBatch(
+        input_ids=torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True),
+        prompt_lengths=prompt_lengths,
+        response_mask=mask,
+        old_logprobs=torch.zeros(mask.shape),
+        scores=torch.zeros(count),
+        correct=torch.zeros(count, dtype=torch.bool),
+        truncated=torch.zeros(count, dtype=torch.bool),
+        group=torch.arange(count),
+    )

@@ -1,0 +1,79 @@
+"""What an answer is worth: the verifier's score, shaped; and what a token is worth beyond that."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vcppo.config import RewardSettings, RunSettings
+from vcppo.maths.losses import KL_ESTIMATORS
+from vcppo.maths.shaping import RunningMoments, log_ratio_rewards, normalised, overlong_penalty
+from vcppo.types import RolloutBatch
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """How scores are shaped at some moment of a run: settings, the length limit, and what it has seen so far."""
+
+    settings: RewardSettings
+    limit: int  # tokens
+    moments: RunningMoments = field(default_factory=RunningMoments)
+
+    def plain(self, scores: Tensor, lengths: Tensor, truncated: Tensor) -> Tensor:
+        """[B] scores with what is said of cut and overlong answers (DAPO), before any normalisation."""
+        if self.settings.truncated is not None:
+            scores = torch.where(truncated, self.settings.truncated, scores)
+        if self.settings.overlong_share is not None:
+            buffer = max(round(self.settings.overlong_share * self.limit), 1)
+            weight = self.settings.overlong_penalty
+            scores = scores + overlong_penalty(lengths, limit=self.limit, buffer=buffer, weight=weight)
+        return scores
+
+    def seen(self, batch: RolloutBatch) -> "Shaping":
+        """With the running moments of one batch more (PPO-max updates them before it uses them)."""
+        plain = self.plain(batch.scores, batch.lengths, batch.truncated)
+        return Shaping(self.settings, self.limit, self.moments.updated(plain))
+
+    def shape(self, scores: Tensor, lengths: Tensor, truncated: Tensor) -> Tensor:
+        """[B] shaped scores of answers with these raw scores, lengths and ends."""
+        plain = self.plain(scores, lengths, truncated)
+        return normalised(plain, self.moments, kind=self.settings.normalise, clip=self.settings.clip)
+
+    def of(self, batch: RolloutBatch) -> Tensor:
+        """[B] shaped scores of a batch."""
+        return self.shape(batch.scores, batch.lengths, batch.truncated)
+
+
+def token_rewards(
+    batch: RolloutBatch,
+    ref_logprobs: Tensor | None,
+    dpo_logprobs: Tensor | None,
+    segments: Tensor | None,
+    settings: RunSettings,
+) -> Tensor:
+    """[B, T] what is added to the score on the last token: RTO's reward, less the KL penalty where it is a reward.
+
+    Args:
+        ref_logprobs, dpo_logprobs: [B, T] under the reference and under RTO's DPO policy, where they are needed.
+        segments: [B, T] the step that a token is in, needed by Semi-RTO.
+    """
+    mask = batch.response_mask
+    rewards = torch.zeros(mask.shape)
+    if settings.kl.placement == "reward":
+        assert ref_logprobs is not None
+        penalty = KL_ESTIMATORS[settings.kl.estimator](batch.old_logprobs, ref_logprobs)
+        rewards = rewards - settings.kl.coefficient * torch.where(mask, penalty, 0.0)
+    chosen = settings.token_reward
+    if chosen.kind != "none" and chosen.weight > 0:
+        assert ref_logprobs is not None
+        assert dpo_logprobs is not None
+        rewards = rewards + log_ratio_rewards(
+            dpo_logprobs,
+            ref_logprobs,
+            torch.zeros(mask.shape, dtype=torch.int64) if segments is None else segments,
+            mask,
+            kind=chosen.kind,
+            weight=chosen.weight,
+            clip=chosen.clip,
+        )
+    return rewards

@@ -1,0 +1,356 @@
+"""One iteration of RL, slot by slot: sample, shape, choose, read, estimate, update. Methods differ in settings alone.
+
+What a slot does is said in its own room: stages/rewards.py, selection.py, continuations.py, estimates.py,
+policy_update.py, critic_update.py, reference.py.
+"""
+
+import copy
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from vcppo.engines.torch_engine import TorchEngine
+from vcppo.maths.advantages import whiten
+from vcppo.maths.shaping import DebiasedMoments, RunningMoments
+from vcppo.optimiser import Optimiser
+from vcppo.seeding import rng_for, seed_for
+from vcppo.stages.context import StageContext
+from vcppo.stages.continuations import StepValues, segments_of, step_starts, step_values
+from vcppo.stages.costs import Costs, reset_peak_memory
+from vcppo.stages.critic_update import CriticUpdate, read_final_values, read_values, update_critic
+from vcppo.stages.demonstrations import demonstrations
+from vcppo.stages.estimates import Estimates, Readings, estimate
+from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
+from vcppo.stages.reference import Reference
+from vcppo.stages.rewards import Shaping
+from vcppo.stages.rl_metrics import advantage_metrics, critic_metrics, policy_metrics, rollout_metrics, value_metrics
+from vcppo.stages.sampling import collate, roll_out, sampling_of
+from vcppo.stages.selection import choose, until_mixed
+from vcppo.stages.true_values import true_values
+from vcppo.stages.value_pretraining import critic_for
+from vcppo.types import Rollout, RolloutBatch, cut_to
+
+VALUE_DECAY = 0.99995  # of running moments of returns (arXiv:2404.10719, its code)
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration saw and did."""
+
+    rollouts: list[Rollout]  # of the batch, in its order
+    batch: RolloutBatch  # scores shaped
+    kept: Tensor  # [K] rows that were trained on; what is read and estimated of others means nothing
+    readings: Readings
+    steps: StepValues | None  # VinePPO's
+    estimates: Estimates
+    true_values: dict[str, list[Any]] | None  # columns of the table, in iterations that measure them
+    metrics: dict[str, float]
+
+
+class Trainer:
+    """Policy, critic, reference, their optimisers, and the iteration they have come to."""
+
+    def __init__(self, context: StageContext) -> None:
+        settings = context.settings
+        self.context, self.settings = context, settings
+        self.sampling = sampling_of(settings.rollout, context.task)
+        self.policy = context.load_first_policy()
+        self.updates_planned = settings.policy.epochs * settings.policy.minibatches
+        policy_iterations = max(settings.steps - settings.critic.policy_starts_after, 0)
+        self.policy_optimiser = Optimiser(self.policy, settings.policy, policy_iterations * self.updates_planned)
+        first = context.load_first_policy
+        self.reference = Reference(first(), settings.reference) if settings.needs_reference else None
+        self.dpo_policy = context.load_preference_policy() if settings.token_reward.kind != "none" else None
+        self.sampler = self.policy if settings.rollout.refresh_every == 1 else copy.deepcopy(self.policy)
+        self.engine = TorchEngine(self.sampler)
+        self.pretrain_steps = 0
+        self.critic = None
+        if settings.has_critic:
+            self.critic, self.pretrain_steps = critic_for(context)
+            self.critic_optimiser = Optimiser(
+                self.critic,
+                settings.critic,
+                settings.steps * self.updates_planned * settings.critic.updates_per_policy_update,
+            )
+        self.shaping = Shaping(settings.reward, self.sampling.max_tokens)
+        self.value_moments = DebiasedMoments(VALUE_DECAY)
+        self.costs = Costs()
+        self.step = 0
+        reset_peak_memory()
+
+    def iterate(self) -> Iteration:
+        """Sample, shape, choose, read, estimate, update."""
+        settings, step = self.settings, self.step
+        began = time.perf_counter()
+        rollouts, sampled = self._sample()
+        batch = collate(rollouts)
+        self.shaping = self.shaping.seen(batch)
+        batch = dataclasses.replace(batch, scores=self.shaping.of(batch))
+        steps = self._continue(rollouts, batch)
+        generated = time.perf_counter()
+
+        units = choose(batch, settings, rng_for(settings.seed, "rl", "select", step))
+        kept = units.flatten().sort().values
+        readings = self._read(rollouts, batch, kept, steps)
+        estimates = estimate(batch, readings, kept, settings)
+        scored = time.perf_counter()
+        truth = self._true_values(rollouts, readings, steps)  # before the policy changes, and on nobody's account
+        measured = time.perf_counter()
+
+        rates = {"policy/learning_rate": self.policy_optimiser.learning_rate}
+        if self.critic is not None and settings.critic.update_every != "never":
+            rates["value/learning_rate"] = self.critic_optimiser.learning_rate
+        policy_updates, critic_updates = self._update(batch, units, readings, estimates)
+        self.step = step + 1
+        self._refresh()
+        updated = time.perf_counter()
+
+        self.costs.elapsed_s += updated - began - (measured - scored)
+        metrics = {
+            **rollout_metrics(sampled),
+            **advantage_metrics(batch, kept, estimates, settings.gae.gamma),
+            **policy_metrics(policy_updates),
+            **rates,
+            **self.costs.metrics(),
+            "select/kept": float(len(kept)),
+            "time/generate_s": generated - began,
+            "time/score_s": scored - generated,
+            "time/update_s": updated - measured,
+            "time/true_values_s": measured - scored,
+            "system/rss_mb": psutil.Process().memory_info().rss / 2**20,
+        }
+        if readings.values is not None and len(kept):
+            metrics |= value_metrics(readings.values[kept], estimates.monte_carlo[kept], batch.response_mask[kept])
+            metrics |= critic_metrics(critic_updates)
+        return Iteration(rollouts, batch, kept, readings, steps, estimates, truth, metrics)
+
+    def _sample(self) -> tuple[list[Rollout], list[Rollout]]:
+        """(the batch's answers, all that were sampled for it)."""
+        settings, select = self.settings, self.settings.select
+        size = settings.rollout.samples_per_prompt
+
+        def sample(number: int) -> list[Rollout]:
+            again = ("again", number) if number else ()
+            prompts = self.context.task.training_prompts(
+                settings.rollout.prompts * settings.refill, rng_for(settings.seed, "rl", "prompts", self.step, *again)
+            )
+            return roll_out(
+                [prompt for prompt in prompts for _ in range(size)],
+                task=self.context.task,
+                tokenizer=self.context.tokenizer,
+                engine=self.engine,
+                sampling=self.sampling,
+                reward=settings.reward,
+                seed=seed_for(settings.seed, "rl", "rollout", self.step, *again),
+            )
+
+        if select.dynamic_sampling:
+            rollouts, sampled = until_mixed(sample, settings.rollout.prompts, size, select.max_rounds)
+        else:
+            rollouts = sampled = sample(0)
+        self.costs.answers += len(sampled)
+        self.costs.generated_tokens += sum(len(rollout.generation.tokens) for rollout in sampled)
+        return rollouts, sampled
+
+    def _continue(self, rollouts: list[Rollout], batch: RolloutBatch) -> StepValues | None:
+        """VinePPO's auxiliary samples."""
+        if self.settings.advantage.estimator != "vine":
+            return None
+        steps = step_values(
+            rollouts,
+            batch.scores,
+            self.shaping,
+            self.settings.vine,
+            context=self.context,
+            engine=self.engine,
+            sampling=self.sampling,
+            seed=seed_for(self.settings.seed, "rl", "continuations", self.step),
+        )
+        self.costs.generated_tokens += steps.generated_tokens
+        self.costs.forward_tokens += int(batch.total_lengths.sum())  # the answers, read once for their caches
+        return steps
+
+    def _read(self, rollouts: list[Rollout], batch: RolloutBatch, kept: Tensor, steps: StepValues | None) -> Readings:
+        """Everything that a model has to say of the rows that will be trained on, and of no other."""
+        settings, limit = self.settings, self.settings.micro_batch_tokens
+        tokens, temperature = int(batch.total_lengths[kept].sum()), settings.rollout.temperature
+        values = final_values = None
+        if self.critic is not None:
+            values = self._in_reward(read_values(self.critic, batch, limit, kept), batch.response_mask)
+            self.costs.forward_tokens += tokens
+            if settings.gae.bootstrap_truncated:
+                final_values = self._in_reward(read_final_values(self.critic, batch, limit, kept))
+                self.costs.forward_tokens += tokens
+        ref_logprobs = dpo_logprobs = None
+        if self.reference is not None:
+            ref_logprobs = read_logprobs(
+                self.reference.policy, batch, temperature=temperature, max_tokens=limit, rows=kept
+            )
+            self.costs.forward_tokens += tokens
+        if self.dpo_policy is not None:
+            dpo_logprobs = read_logprobs(self.dpo_policy, batch, temperature=temperature, max_tokens=limit, rows=kept)
+            self.costs.forward_tokens += tokens
+        segments = None if steps is None else steps.segments
+        if settings.token_reward.kind == "semi-rto":
+            segments = segments_of(step_starts(rollouts, self.context), batch.response_mask.shape[1])
+        return Readings(
+            values, final_values, ref_logprobs, dpo_logprobs, segments, None if steps is None else steps.step_values
+        )
+
+    def _in_reward(self, read: Tensor, response_mask: Tensor | None = None) -> Tensor:
+        """What the critic says, in units of reward."""
+        if not self.settings.critic.normalise_returns:
+            return read
+        values = self.value_moments.denormalise(read)
+        return values if response_mask is None else torch.where(response_mask, values, 0.0)
+
+    def _true_values(
+        self, rollouts: list[Rollout], readings: Readings, steps: StepValues | None
+    ) -> dict[str, list[Any]] | None:
+        record = self.settings.record
+        nothing_to_compare = readings.values is None and steps is None
+        if record.truth_every == 0 or self.step % record.truth_every or nothing_to_compare:
+            return None
+        return true_values(
+            rollouts,
+            readings.values,
+            steps,
+            self.shaping,
+            record,
+            context=self.context,
+            engine=self.engine,
+            sampling=self.sampling,
+            seed=seed_for(self.settings.seed, "rl", "true values", self.step),
+        )
+
+    def _update(
+        self, batch: RolloutBatch, units: Tensor, readings: Readings, estimates: Estimates
+    ) -> tuple[list[PolicyUpdate], list[CriticUpdate]]:
+        """Minibatches of whole units, epoch after epoch; a policy that has drifted too far ends its part (ESPO)."""
+        settings = self.settings
+        policy_updates: list[PolicyUpdate] = []
+        critic_updates: list[CriticUpdate] = []
+        scheduled = learns = self.step >= settings.critic.policy_starts_after
+        values, returns = self._for_critic(batch, readings, estimates)
+        for epoch in range(settings.policy.epochs):
+            order = torch.randperm(len(units), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch))
+            for number, places in enumerate(order.tensor_split(settings.policy.minibatches)):
+                rows = units[places].flatten()
+                if scheduled and not (learns and len(rows)):
+                    self.policy_optimiser.skip()
+                if not len(rows):
+                    continue
+                part = batch.take(rows)
+                if learns:
+                    policy_updates.append(self._update_policy(part, rows, readings, estimates, (epoch, number)))
+                    deviation, limit = policy_updates[-1].deviation, settings.early_stop.threshold
+                    learns = deviation is None or deviation <= limit
+                if values is not None:
+                    critic_updates += [
+                        self._update_critic(part, cut_to(values, rows, part), cut_to(returns, rows, part))
+                        for _ in range(settings.critic.updates_per_policy_update)
+                    ]
+        return policy_updates, critic_updates
+
+    def _update_policy(
+        self, part: RolloutBatch, rows: Tensor, readings: Readings, estimates: Estimates, which: tuple[int, int]
+    ) -> PolicyUpdate:
+        settings = self.settings
+        advantages = cut_to(estimates.advantages, rows, part)
+        if settings.advantage.whiten == "minibatch":
+            advantages = whiten(advantages, part.response_mask)
+            if settings.advantage.clip is not None:
+                advantages = advantages.clamp(-settings.advantage.clip, settings.advantage.clip)
+        imitated = None
+        if settings.policy.demonstration_nll:
+            rng = rng_for(settings.seed, "rl", "demonstrations", self.step, *which)
+            imitated = demonstrations(self.context.task, self.context.tokenizer, rng)
+        return update_policy(
+            self.policy,
+            self.policy_optimiser,
+            part,
+            advantages,
+            None if readings.ref_logprobs is None else cut_to(readings.ref_logprobs, rows, part),
+            settings,
+            fixed_length=self.sampling.max_tokens,
+            costs=self.costs,
+            demonstrations=imitated,
+        )
+
+    def _for_critic(
+        self, batch: RolloutBatch, readings: Readings, estimates: Estimates
+    ) -> tuple[Tensor | None, Tensor]:
+        """(values, returns) in the critic's own units; no values in an iteration that does not train it."""
+        every, values, returns = self.settings.critic.update_every, readings.values, estimates.returns
+        if values is None or every == "never" or self.step % every:
+            return None, returns
+        if self.settings.critic.normalise_returns:
+            self.value_moments = self.value_moments.updated(returns, batch.response_mask)
+            values, returns = self.value_moments.normalise(values), self.value_moments.normalise(returns)
+        return values, returns
+
+    def _update_critic(self, part: RolloutBatch, values: Tensor, returns: Tensor) -> CriticUpdate:
+        assert self.critic is not None
+        chosen = self.settings.critic
+        self.costs.backward_tokens += int(part.total_lengths.sum())
+        return update_critic(
+            self.critic,
+            self.critic_optimiser,
+            part,
+            values,
+            returns,
+            kind=chosen.value_loss,
+            clip_range=chosen.value_clip_range,
+            aggregation=chosen.aggregation,
+            fixed_length=self.sampling.max_tokens,
+            max_tokens=self.settings.micro_batch_tokens,
+        )
+
+    def _refresh(self) -> None:
+        """Let the sampler and the reference follow the policy, as far as the settings want it."""
+        every = self.settings.rollout.refresh_every
+        if every != "never" and self.step % every == 0:
+            if self.sampler is not self.policy:
+                self.sampler.load_state_dict(self.policy.state_dict())
+            self.engine.update_weights(self.sampler)
+        if self.reference is not None:
+            self.reference.follow(self.policy, self.step)
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs."""
+        state: dict[str, Any] = {
+            "step": self.step,
+            "policy": self.policy.state_dict(),
+            "policy_optimiser": self.policy_optimiser.state_dict(),
+            "costs": dataclasses.asdict(self.costs),
+            "reward_moments": dataclasses.asdict(self.shaping.moments),
+            "value_moments": dataclasses.asdict(self.value_moments),
+            "reference": None if self.reference is None else self.reference.state_dict(),
+        }
+        if self.sampler is not self.policy:
+            state["sampler"] = self.sampler.state_dict()
+        if self.critic is not None:
+            state |= {"critic": self.critic.state_dict(), "critic_optimiser": self.critic_optimiser.state_dict()}
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.step = state["step"]
+        self.policy.load_state_dict(state["policy"])
+        self.policy_optimiser.load_state_dict(state["policy_optimiser"])
+        self.costs = Costs(**state["costs"])
+        self.shaping = dataclasses.replace(self.shaping, moments=RunningMoments(**state["reward_moments"]))
+        self.value_moments = DebiasedMoments(**state["value_moments"])
+        if self.reference is not None:
+            self.reference.load_state_dict(state["reference"])
+        if self.sampler is not self.policy:
+            self.sampler.load_state_dict(state["sampler"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
+            self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.engine.update_weights(self.sampler)
