@@ -91,7 +91,8 @@ def train(
 
     \b
     vcppo train                                                       VC-PPO with its defaults
-    vcppo train --set pretrain.steps=0 --set gae.lambda_critic=0.95   the PPO that collapses
+    vcppo train --set method=ppo                                      the PPO that collapses
+    vcppo train --set method=vineppo --set vine.samples=3             any of `vcppo methods`, and what you change
     vcppo train --config runs/studies/train/cells/NAME/settings.json  an earlier run once more, to the bit
 
     Ctrl-C or a crash loses at most the steps since the last checkpoint: the same command goes on from there.
@@ -222,11 +223,21 @@ def sweep(
     "--to", "destination", type=click.Path(path_type=Path, file_okay=False), help="Folder. [default: results/STUDY]"
 )
 @click.option("--allow-incomplete", is_flag=True, help="Export what is there of a study that has not ended.")
-@click.option("--all-metrics", is_flag=True, help="Timing and system metrics too.")
+@click.option(
+    "--metrics",
+    multiple=True,
+    metavar="PATTERN",
+    help="Names that curves.csv holds, for example 'eval/*'; repeat. [default: all but the machine's and most times]",
+)
 @out_option
 @tracking_option
 def export(
-    study: str, destination: Path | None, allow_incomplete: bool, all_metrics: bool, out: Path, tracking_uri: str | None
+    study: str,
+    destination: Path | None,
+    allow_incomplete: bool,
+    metrics: tuple[str, ...],
+    out: Path,
+    tracking_uri: str | None,
 ) -> None:
     """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from."""
     from vcppo.commands import export_study
@@ -237,7 +248,7 @@ def export(
         out=out,
         tracking_uri=tracking_uri,
         allow_incomplete=allow_incomplete,
-        all_metrics=all_metrics,
+        metrics=metrics,
     ):
         click.echo(f"written: {path}")
 
@@ -287,6 +298,23 @@ def figures(results: Path, destination: Path | None) -> None:
         str(destination or results / "figures"),
     ]
     sys.exit(subprocess.call(command))
+
+
+@main.command("methods")
+@click.argument("name", required=False)
+def methods_command(name: str | None) -> None:
+    """List the methods, or what NAME sets over the defaults.
+
+    \b
+    vcppo methods
+    vcppo methods vineppo
+    vcppo train --set method=vineppo
+
+    docs/methods.md has a page on each: its equation, its settings with their sources, when to use it.
+    """
+    from vcppo.commands import describe_method, list_methods
+
+    click.echo(list_methods() if name is None else describe_method(name))
 
 
 @main.command("settings")

@@ -12,7 +12,8 @@ from rich.table import Table
 from vcppo.config import RunSettings
 from vcppo.errors import StudyError
 from vcppo.estimate import StageCost, estimate_costs
-from vcppo.loading import Layer, build_settings, flatten, nest, parse_assignment, read_toml
+from vcppo.loading import Layer, build_settings, fields, flatten, method_tree, nest, parse_assignment, read_toml
+from vcppo.methods import METHODS
 from vcppo.progress import ProgressView
 from vcppo.study import Study, load_study
 
@@ -118,9 +119,7 @@ def conclude(study: str, out: Path, tracking_uri: str) -> None:
 
     results = out / "results"
     try:
-        export_study(
-            study, results / study, out=out, tracking_uri=tracking_uri, allow_incomplete=True, all_metrics=False
-        )
+        export_study(study, results / study, out=out, tracking_uri=tracking_uri, allow_incomplete=True)
     except (StudyError, TrackingError) as error:
         print(f"not exported: {error}")
         return
@@ -160,10 +159,16 @@ def with_settings(study: Study, config: Path | None, assignments: Sequence[str])
 
 
 def export_study(
-    study: str, destination: Path, *, out: Path, tracking_uri: str | None, allow_incomplete: bool, all_metrics: bool
+    study: str,
+    destination: Path,
+    *,
+    out: Path,
+    tracking_uri: str | None,
+    allow_incomplete: bool,
+    metrics: Sequence[str] = (),
 ) -> list[Path]:
     """Write a study's CSV files from its MLflow experiment, after delivering what lies on disk only."""
-    from vcppo.export import export_experiment
+    from vcppo.export import METRICS, export_experiment
     from vcppo.tracking import Courier
 
     courier = Courier(out, study, tracking_uri)
@@ -178,7 +183,7 @@ def export_study(
         destination,
         study=study,
         allow_incomplete=allow_incomplete,
-        all_metrics=all_metrics,
+        metrics=metrics or METRICS,
     )
 
 
@@ -232,6 +237,24 @@ def print_study_plan(study: Study, seeds: Sequence[int], workers: int, out: Path
         f"at most {tokens / 1e6:.1f} M generated tokens, about {total / workers + MINUTES_A_WORKER_STARTS:.1f} minutes "
         f"with {workers} workers"
     )
+
+
+def list_methods() -> str:
+    """A line for each method."""
+    return "\n".join(f"{name:22} {method.title:50} {method.source}" for name, method in METHODS.items())
+
+
+def describe_method(name: str) -> str:
+    """What a method sets over the defaults, with what each setting is.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    method_tree(name, "vcppo methods")
+    method = METHODS[name]
+    words = {known: field.description for known, field in fields()}
+    lines = [f"{setting + ' = ' + str(value):48} # {words[setting]}" for setting, value in method.settings.items()]
+    return "\n".join([f"# {method.title} ({method.source})", *(lines or ["# the defaults as they are"])])
 
 
 def describe_settings(settings: RunSettings) -> str:

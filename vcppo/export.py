@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ Curves = dict[str, dict[int, float]]  # metric -> step -> value
 Tables = dict[int, dict[str, list[Any]]]  # step -> columns
 
 LAST = 5  # iterations that "final" is the mean of
-BULKY = ("time/", "system/")  # left out of curves.csv but for
-KEPT = "time/iteration_s"
+METRICS = (  # patterns of what curves.csv holds unless asked otherwise: not every time, nothing of the machine
+    *(f"{stage}/*" for stage in ("rollout", "policy", "value", "advantage", "select", "cost", "pretrain", "eval")),
+    *(f"time/{part}_s" for part in ("generate", "score", "update", "iteration")),
+)
+COSTS = ("answers", "generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens")
 
 PROVENANCE = ("run_id", "commit", "settings_hash", "n", "origin")  # the seed stands further left
 SCORES = (
@@ -35,6 +39,9 @@ SCORES = (
     "min_accuracy",
     "final_accuracy",
     "pretrain_steps_done",
+    *COSTS,
+    "train_s",
+    "peak_memory_mb",
 )
 POSITION_COLUMNS = (
     "position",
@@ -47,6 +54,7 @@ POSITION_COLUMNS = (
     "advantage_mean",
 )
 CALIBRATION_COLUMNS = ("bin_low", "bin_high", "predicted_mean", "return_mean", "n")
+TRUTH_COLUMNS = ("answer", "position", "fraction", "truth", "estimate")
 PROBLEM_COLUMNS = ("problem", "samples", "correct", "unreadable", "length_tokens")
 
 
@@ -118,9 +126,11 @@ def export_experiment(
     *,
     study: str | None = None,
     allow_incomplete: bool = False,
-    all_metrics: bool = False,
+    metrics: Sequence[str] = METRICS,
 ) -> list[Path]:
     """Write runs.csv, curves.csv, positions.csv, calibration.csv and problems.csv of an experiment's latest study.
+
+    Where runs measured true values, truth.csv too.
 
     n is the number of answers behind a row of runs.csv and curves.csv, of tokens in positions.csv and
     calibration.csv, of answers to the problem in problems.csv. Runs that failed or were pruned have a row in
@@ -130,7 +140,7 @@ def export_experiment(
         destination: the folder of the files, results/<study>.
         study: its name, if the experiment holds several.
         allow_incomplete: leave out what is missing instead of refusing.
-        all_metrics: with every time/* and system/* in curves.csv.
+        metrics: patterns of the names that curves.csv holds.
     Raises:
         StudyError: no such experiment or study, or cells of it are missing or still running.
         TrackingError: the store cannot be reached.
@@ -151,13 +161,16 @@ def export_experiment(
     done = [cell for cell in cells if cell.done]
     name = parent.tags["study"]
     swept = sorted({key for cell in cells for key in json.loads(cell.run.tags["swept"])})
+    truth = [row for cell in done for row in truth_rows(name, cell, store.tables(cell.run, "true_values"))]
+    truth_columns = ("study", "arm", "seed", "step", *TRUTH_COLUMNS, *PROVENANCE)
     return write_csv_files(
         destination,
         {
+            **({"truth.csv": (truth_columns, truth)} if truth else {}),
             "runs.csv": (run_columns(swept), [run_row(name, cell, swept) for cell in cells]),
             "curves.csv": (
                 ("study", "arm", "seed", "step", "metric", "value", *PROVENANCE),
-                (row for cell in done for row in curve_rows(name, cell, all_metrics=all_metrics)),
+                (row for cell in done for row in curve_rows(name, cell, metrics)),
             ),
             "positions.csv": _critic_table(store, name, done, "critic_by_position", POSITION_COLUMNS),
             "calibration.csv": _critic_table(store, name, done, "critic_calibration", CALIBRATION_COLUMNS),
@@ -212,10 +225,14 @@ def scores(cell: CellRun) -> Row:
             "min_accuracy": min(accuracies),
             "final_accuracy": _mean(accuracies[-LAST:]),
         }
+    ends = {"train_s": "elapsed_s", "peak_memory_mb": "peak_memory_mb", **{name: name for name in COSTS}}
+    for column, metric in ends.items():
+        by_step = curves.get(f"cost/{metric}")
+        row[column] = by_step[max(by_step)] if by_step else None
     return row
 
 
-def curve_rows(study: str, cell: CellRun, *, all_metrics: bool) -> list[Row]:
+def curve_rows(study: str, cell: CellRun, metrics: Sequence[str] = METRICS) -> list[Row]:
     """Rows of curves.csv: RL and evaluation, and value pretraining as far as this cell's critic has seen it."""
     rows = []
     before = {
@@ -223,7 +240,7 @@ def curve_rows(study: str, cell: CellRun, *, all_metrics: bool) -> list[Row]:
         for name, by_step in (cell.pretraining.curves.items() if cell.pretraining is not None else ())
     }
     for name, by_step in sorted({**before, **cell.curves}.items()):
-        if name.startswith(BULKY) and name != KEPT and not all_metrics:
+        if not any(fnmatch(name, pattern) for pattern in metrics):
             continue
         for step, value in sorted(by_step.items()):
             own = {"study": study, "arm": cell.arm, "seed": cell.seed, "step": step, "metric": name}
@@ -265,6 +282,18 @@ def problem_rows(study: str, cell: CellRun, tables: Tables) -> list[Row]:
     return [
         own | {name: table[name][i] for name in PROBLEM_COLUMNS} | cell.provenance(samples)
         for i, samples in enumerate(table["samples"])
+    ]
+
+
+def truth_rows(study: str, cell: CellRun, tables: Tables) -> list[Row]:
+    """Rows of truth.csv: states with their true values and the estimates that training used."""
+    samples = cell.setting("record.truth_samples") if tables else 0
+    return [
+        {"study": study, "arm": cell.arm, "seed": cell.seed, "step": step}
+        | {name: table[name][i] for name in TRUTH_COLUMNS}
+        | cell.provenance(samples)
+        for step, table in sorted(tables.items())
+        for i in range(len(table["truth"]))
     ]
 
 

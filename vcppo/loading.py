@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from vcppo.composition import unused
 from vcppo.config import RunSettings
@@ -27,16 +28,21 @@ class Layer:
     shared: bool = False  # meant for runs of several methods: what one of them would ignore may stand in it
 
 
-def known_names(model: type[BaseModel] = RunSettings, prefix: str = "") -> list[str]:
-    """Every dotted setting name, in the order of declaration."""
-    names = []
+def fields(model: type[BaseModel] = RunSettings, prefix: str = "") -> list[tuple[str, FieldInfo]]:
+    """Every setting with its dotted name, in the order of declaration."""
+    found = []
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names += known_names(kind, f"{prefix}{name}.")
+            found += fields(kind, f"{prefix}{name}.")
         else:
-            names.append(prefix + name)
-    return names
+            found.append((prefix + name, field))
+    return found
+
+
+def known_names() -> list[str]:
+    """Every dotted setting name, in the order of declaration."""
+    return [name for name, _ in fields()]
 
 
 def setting_type(name: str) -> tuple[Any, ...]:

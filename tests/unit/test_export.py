@@ -123,7 +123,7 @@ def test_curves_csv_has_rl_evaluation_and_the_pretraining_that_the_critic_has_se
 def test_all_metrics_are_there_when_asked_for(study, deliver, export):
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     deliver()
-    metrics = {row["metric"] for row in export(all_metrics=True)["curves.csv"]}
+    metrics = {row["metric"] for row in export(metrics=["*"])["curves.csv"]}
     assert {"time/update_s", "system/rss_mb"} <= metrics
 
 
