@@ -187,10 +187,10 @@ def test_the_dual_clip_is_ppos_alone(kind: str):
 
 @every_kind
 def test_what_is_logged_of_the_ratio_is_the_same_for_every_kind(kind: str):
-    """Ratios 1.5, 0.5, 1 to the policy that sampled."""
-    logprobs = torch.tensor([[math.log(1.5), math.log(0.5), 0.0]], dtype=torch.float64)
+    """Ratios 1.5, 0.5, 1.25 to the policy that sampled."""
+    logprobs = torch.tensor([[math.log(1.5), math.log(0.5), math.log(1.25)]], dtype=torch.float64)
     found = loss_of(kind, logprobs, torch.zeros(1, 3), torch.ones(1, 3), mask_of(3), logprobs)
-    assert float(found.approx_kl) == pytest.approx((0.5 - math.log(1.5) - 0.5 - math.log(0.5)) / 3)
+    assert float(found.approx_kl) == pytest.approx((0.5 - 0.5 + 0.25 - math.log(1.5 * 0.5 * 1.25)) / 3)
     assert float(found.ratio_max) == pytest.approx(1.5)
     for logged in (found.clip_fraction, found.approx_kl, found.ratio_max):
         assert not logged.requires_grad
@@ -320,13 +320,14 @@ def test_dpo_at_the_reference_pulls_every_pair_by_half_of_beta():
 
 
 def test_dpo_pushes_a_pair_in_the_wrong_order_harder():
-    """Gains of +-2 and -+2 over the reference: margins 4 and -4, one of two pairs right."""
+    """Gains of +-2 and -+1 over the reference: margins 4 and -2, one of two pairs right."""
     ref = torch.zeros(4, 2, dtype=torch.float64)
-    found = preference_pull(torch.tensor([[1.0, 1], [-1, -1], [-1, -1], [1, 1]]), ref, mask_of(2, 2, 2, 2), beta=1.0)
-    right, wrong = 1 / (1 + math.exp(4)) / 2, 1 / (1 + math.exp(-4)) / 2
+    logprobs = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [-0.5, -0.5], [0.5, 0.5]])
+    found = preference_pull(logprobs, ref, mask_of(2, 2, 2, 2), beta=1.0)
+    right, wrong = 1 / (1 + math.exp(4)) / 2, 1 / (1 + math.exp(-2)) / 2
     close(found.weights, torch.tensor([right, -right, wrong, -wrong], dtype=torch.float64))
-    assert found.loss.item() == pytest.approx((math.log1p(math.exp(-4)) + math.log1p(math.exp(4))) / 2)
-    assert (found.accuracy.item(), found.margin.item()) == (0.5, 0.0)
+    assert found.loss.item() == pytest.approx((math.log1p(math.exp(-4)) + math.log1p(math.exp(2))) / 2)
+    assert (found.accuracy.item(), found.margin.item()) == (0.5, 1.0)
 
 
 def test_the_weights_of_dpo_have_the_gradient_of_its_loss():
