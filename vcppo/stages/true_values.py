@@ -35,13 +35,14 @@ def true_values(
         Columns answer, position (tokens before the state), fraction (of the answer's tokens), truth (mean shaped
         score of `record.truth_samples` continuations), estimate.
     """
-    some = list(rollouts[: record.truth_answers])
-    starts = [merged(own, STATES) for own in step_starts(some, context)]
-    places = [(row, start) for row, own in enumerate(starts) for start in own]
+    every = [merged(own, STATES) for own in step_starts(rollouts, context)]
+    count = min(record.truth_answers, len(rollouts))
+    rows = [i * len(rollouts) // count for i in range(count)]  # spread over the batch: neighbours share a question
+    places = [(row, start) for row in rows for start in every[row]]
     if steps is not None:
         places = [place for place in places if place in steps.at]
     found, _ = mean_scores(
-        some, places, record.truth_samples, shaping, context=context, engine=engine, sampling=sampling, seed=seed
+        rollouts, places, record.truth_samples, shaping, context=context, engine=engine, sampling=sampling, seed=seed
     )
     if steps is not None:
         estimates = [steps.at[place] for place in places]
@@ -51,7 +52,7 @@ def true_values(
     return {
         "answer": [row for row, _ in places],
         "position": [start for _, start in places],
-        "fraction": [start / len(some[row].generation.tokens) for row, start in places],
+        "fraction": [start / len(rollouts[row].generation.tokens) for row, start in places],
         "truth": found,
         "estimate": estimates,
     }
