@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcppo.cache import StageFolder, addresses
+from vcppo.cache import StageFolder, addresses, preference_settings
 from vcppo.config import ModelSettings, RunSettings, TaskSettings
 
 EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
@@ -62,17 +62,28 @@ def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, i
         sampled = steps * pretrain.batch * answer
         measured = (steps // pretrain.evaluate_every + 1) * pretrain.held_out * answer
         return sampled if pretrain.fresh_rollouts else 0, measured, sampled
-    answers = settings.rollout.prompts * settings.rollout.samples_per_prompt * answer
+    if stage == "preference":
+        return stage_tokens("rl", preference_settings(settings), answer)
     if stage == "rl":
-        has_critic = settings.has_critic
-        networks = 1 + has_critic * settings.critic.updates_per_policy_update
-        every = settings.evaluation.every
-        evaluations = -(-settings.steps // every) if every else 0
-        evaluated = evaluations * settings.task.held_out * settings.evaluation.samples_during * answer
-        scored = settings.steps * answers * (has_critic + (settings.kl.placement != "none"))
-        trained = settings.steps * answers * settings.policy.epochs * networks
-        return settings.steps * answers + evaluated, scored, trained
+        return rl_tokens(settings, answer)
     return settings.task.held_out * settings.evaluation.samples * answer, 0, 0
+
+
+def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
+    """The same of the RL stage. Dynamic sampling and early stops depend on the policy: as if there were none."""
+    tokens = settings.steps * settings.answers * answer
+    every = settings.evaluation.every
+    evaluations = -(-settings.steps // every) if every else 0
+    evaluated = evaluations * settings.task.held_out * settings.evaluation.samples_during * answer
+    kept = tokens * (1.0 - settings.select.prune_rate)
+    has_dpo, vine = settings.policy.loss == "dpo", settings.advantage.estimator == "vine"
+    readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
+    learns = settings.has_critic and settings.critic.update_every != "never"
+    networks = 1 + learns * settings.critic.updates_per_policy_update
+    steps = min(settings.vine.max_steps or settings.task.chain_length, settings.task.chain_length)
+    continued = tokens * settings.vine.samples * (steps + 1) / 2 if vine else 0.0  # half an answer is left on average
+    scored = kept * (readers + has_dpo * settings.policy.epochs) + tokens * vine
+    return int(tokens + evaluated + continued), int(scored), int(kept * settings.policy.epochs * networks)
 
 
 def chain_tokens(task: TaskSettings) -> int:
