@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis import (
     calibration,
+    cppo,
     critic_error,
     figure1,
     figure2,
@@ -19,10 +20,15 @@ from analysis import (
     headline,
     improvement,
     lambda_grid,
+    methods,
+    methods_compute,
+    methods_tables,
     outcomes,
     style,
     tables,
     training,
+    vapo,
+    vine,
 )
 from analysis.data import BadResultsError, NoDataError, Results, read_results
 from analysis.picture import Picture
@@ -40,23 +46,39 @@ FIGURES: tuple[Callable[[Results], Picture], ...] = (
     lambda_grid.make,
     lambda results: outcomes.make(results, "components", "outcomes"),
     lambda results: improvement.make(results, "components", "improvement"),
+    methods.make,
+    methods_compute.make,
+    cppo.make,
+    vine.make,
+    vapo.make,
 )
-TABLES = (tables.table1, tables.table2, tables.table3, tables.table4)
+TABLES = (
+    tables.table1,
+    tables.table2,
+    tables.table3,
+    tables.table4,
+    methods_tables.equal_samples,
+    methods_tables.equal_compute,
+    vine.table,
+    vapo.table,
+)
+TOO_MANY_ARMS = ("methods",)  # for a panel or a colour each; this study has figures of its own
+OWN_TABLE = ("methods", "vapo")  # studies whose table of that name replaces the outcome of each arm
 
 
 def figures_of(results: Results) -> Iterator[Callable[[Results], Picture]]:
-    """The figures by name, then accuracy, lengths and outcomes of every other study."""
+    """The figures by name, then accuracy, lengths and outcomes of every other study that a page can hold."""
     yield from FIGURES
-    for study in sorted(results.studies.keys() - {"components"}):
+    for study in sorted(results.studies.keys() - {"components", *TOO_MANY_ARMS}):
         for name, kind in (("accuracy", training.ACCURACY), ("lengths", training.LENGTH)):
             yield lambda results, s=study, n=f"{name}-{study}", k=kind: training.make(results, s, k, n)  # type: ignore[misc]
         yield lambda results, s=study: outcomes.make(results, s, f"outcomes-{s}")  # type: ignore[misc]
 
 
 def tables_of(results: Results) -> Iterator[Callable[[Results], tables.Table]]:
-    """Tables 1 to 4, then the outcome of each arm of every study."""
+    """The tables by name, then the outcome of each arm of every study that has none of its own."""
     yield from TABLES
-    for name in ["components", *sorted(results.studies.keys() - {"components"})]:
+    for name in ["components", *sorted(results.studies.keys() - {"components", *OWN_TABLE})]:
         yield lambda results, n=name: tables.components(results.study(n, f"table of {n}"))  # type: ignore[misc]
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ NUMBERS: Mapping[str, tuple[str, ...]] = {  # columns that hold numbers, or noth
                   "advantage_mean"),
     "calibration": ("seed", "step", "bin_low", "bin_high", "predicted_mean", "return_mean", "n"),
     "problems": ("seed", "samples", "correct", "unreadable", "length_tokens"),
+    "truth": ("seed", "step", "answer", "position", "fraction", "truth", "estimate"),
 }  # fmt: skip
 TEXTS: Mapping[str, tuple[str, ...]] = {
     "runs": ("study", "cell", "arm", "status", "error", "commit", "origin"),
@@ -26,8 +27,10 @@ TEXTS: Mapping[str, tuple[str, ...]] = {
     "positions": ("arm", "stage", "from_end", "origin"),
     "calibration": ("arm", "stage", "origin"),
     "problems": ("arm", "problem", "origin"),
+    "truth": ("arm", "origin"),
 }
-NEVER_EMPTY = ("seed", "step", "position", "samples", "correct")
+NEVER_EMPTY = ("seed", "step", "position", "samples", "correct", "answer", "fraction", "truth", "estimate")
+BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {"truth": {"fraction": (0, 1), "truth": (-1, 1)}}
 PAPER_COLUMNS = ("metric", "value", "unit", "n", "origin", "confidence", "source")
 PAPER_NUMBERS = ("step", "position", "token", "distance_tokens", "lambda", "value")
 PAPER_FALLBACK = Path(__file__).resolve().parent.parent / "results" / "paper"
@@ -55,6 +58,7 @@ class Study:
     positions: pd.DataFrame
     calibration: pd.DataFrame
     problems: pd.DataFrame
+    truth: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -98,18 +102,42 @@ class Results:
         return self.paper.get(name, pd.DataFrame(columns=[*PAPER_COLUMNS, *PAPER_NUMBERS, "arm", "system"]))
 
 
+FAMILIES: Mapping[str, tuple[str, ...]] = {  # the arms of the study `methods`, by what they take a token's worth from
+    "Learned critic": ("ppo", "ppo-max", "ppo-xu", "espo", "apa", "awr"),
+    "Calibrated values": ("vcppo", "dvpo", "vapo", "vineppo"),
+    "Preferences": ("dpo", "dpo-iter", "rto", "semi-rto", "ddpo", "rs-ppo"),
+    "Group baseline": ("grpo", "dr-grpo", "dapo", "gspo", "cispo", "cppo"),
+    "REINFORCE": ("rloo", "reinforce++", "reinforce++-baseline"),
+}
+OTHER_FAMILY = "Other"
 ARM_ORDER = (
-    "ppo", "ppo-mc", "vcppo-no-pretrain", "vcppo-no-decouple-0.95", "vcppo-no-decouple-1.0", "vcppo", "grpo",
+    "ppo", "ppo-mc", "ppo-max", "ppo-xu", "espo", "apa", "awr",
+    "vcppo-no-pretrain", "vcppo-no-decouple-0.95", "vcppo-no-decouple-1.0", "vcppo", "dvpo",
+    "vapo-no-pretrain", "vapo-no-decouple", "vapo-no-length-adaptive", "vapo-no-clip-higher", "vapo-no-token-loss",
+    "vapo-no-positive-nll", "vapo-no-group", "vapo", "vineppo", "vine-k1", "vine-k3", "vine-k9",
+    "dpo", "dpo-iter", "rto", "semi-rto", "ddpo", "rs-ppo",
+    "grpo", "dr-grpo", "dapo", "gspo", "cispo",
+    "cppo", "cppo-0.5", "cppo-0.5-refill", "cppo-0.75", "cppo-0.75-refill", "cppo-0.875", "cppo-0.875-refill",
+    "rloo", "reinforce++", "reinforce++-baseline",
 )  # fmt: skip
 
 
 def sort_arms(arms: Iterable[str]) -> list[str]:
-    """The paper's arms first, in the order of its argument, then any others with numbers in them read as numbers.
+    """Arms with a name of their own first, in the order of the argument, then others, numbers in them read as numbers.
 
     >>> sort_arms(["vcppo", "pretrain.steps=150", "pretrain.steps=50", "ppo"])
     ['ppo', 'vcppo', 'pretrain.steps=50', 'pretrain.steps=150']
     """
     return sorted(arms, key=lambda arm: (ARM_ORDER.index(arm) if arm in ARM_ORDER else len(ARM_ORDER), _natural(arm)))
+
+
+def family(arm: str) -> str:
+    """The family of an arm of the study `methods`.
+
+    >>> family("dapo"), family("mine")
+    ('Group baseline', 'Other')
+    """
+    return next((name for name, arms in FAMILIES.items() if arm in arms), OTHER_FAMILY)
 
 
 def make_command(study: str, seeds: int) -> str:
@@ -164,6 +192,10 @@ def _read_measured(path: Path, kind: str) -> pd.DataFrame:
     swept = [name for name in frame.columns if kind == "runs" and "." in name and _all_numbers(frame[name])]
     for name in [*NUMBERS[kind], *swept]:
         frame[name] = _numbers(path, frame[name], may_be_empty=name not in NEVER_EMPTY)
+    for name, (low, high) in BOUNDS.get(kind, {}).items():
+        for row in np.flatnonzero(~frame[name].between(low, high)):
+            got = frame[name].iloc[row]
+            raise BadResultsError(f"{path} line {row + 2}: {name} = {got:g}, expected {low:g} to {high:g}")
     if kind == "positions":
         frame["from_end"] = frame["from_end"].str.lower().isin(["true", "1"])
     return frame

@@ -68,14 +68,54 @@ class ArmStyle:
         return {"color": self.colour, "linestyle": self.line, "label": self.label}
 
 
-KNOWN: Mapping[str, ArmStyle] = {
+DASH, DOT, LONG = (0, (4, 1.5)), (0, (1, 1)), (0, (8, 2))
+DASH_DOT, DASH_DOT_DOT = (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1))
+KNOWN: Mapping[str, ArmStyle] = {  # colours differ within a family and a study, looks as a whole everywhere
     "ppo": ArmStyle("PPO", "#c44601", "-", "o"),
-    "ppo-mc": ArmStyle("PPO, λ = 1", "#d98b2b", (0, (4, 1.5)), "s"),
-    "vcppo-no-pretrain": ArmStyle("VC-PPO, no pretraining", "#8a6bb1", (0, (1, 1)), "^"),
-    "vcppo-no-decouple-0.95": ArmStyle("VC-PPO, one λ = 0.95", "#4aa3a2", (0, (5, 1, 1, 1)), "v"),
-    "vcppo-no-decouple-1.0": ArmStyle("VC-PPO, one λ = 1", "#2e7d4f", (0, (3, 1, 1, 1, 1, 1)), "D"),
+    "ppo-mc": ArmStyle("PPO, λ = 1", "#d98b2b", DASH, "s"),
+    "ppo-max": ArmStyle("PPO-max", "#1f6cb0", DASH, "s"),
+    "ppo-xu": ArmStyle("PPO (Xu et al.)", "#2e7d4f", DASH_DOT, "^"),
+    "espo": ArmStyle("ESPO", "#8a6bb1", DASH_DOT_DOT, "D"),
+    "apa": ArmStyle("APA", "#b8860b", LONG, "v"),
+    "awr": ArmStyle("AWR", "#3fa7a6", DOT, "X"),
+    "vcppo-no-pretrain": ArmStyle("VC-PPO, no pretraining", "#8a6bb1", DOT, "^"),
+    "vcppo-no-decouple-0.95": ArmStyle("VC-PPO, one λ = 0.95", "#4aa3a2", DASH_DOT, "v"),
+    "vcppo-no-decouple-1.0": ArmStyle("VC-PPO, one λ = 1", "#2e7d4f", DASH_DOT_DOT, "D"),
     "vcppo": ArmStyle("VC-PPO", "#0b4f8a", "-", "P"),
+    "dvpo": ArmStyle("DVPO", "#8a6bb1", DASH, "X"),
+    "vapo-no-pretrain": ArmStyle("VAPO, no pretraining", "#8a6bb1", DOT, "p"),
+    "vapo-no-decouple": ArmStyle("VAPO, one λ", "#4aa3a2", DASH_DOT, "s"),
+    "vapo-no-length-adaptive": ArmStyle("VAPO, λ blind to length", "#d98b2b", LONG, "^"),
+    "vapo-no-clip-higher": ArmStyle("VAPO, no clip-higher", "#a33b5a", DASH_DOT_DOT, "X"),
+    "vapo-no-token-loss": ArmStyle("VAPO, no token-level loss", "#1f6cb0", (0, (6, 2)), "<"),
+    "vapo-no-positive-nll": ArmStyle("VAPO, no positive-example loss", "#7a7a1e", (0, (2, 1)), ">"),
+    "vapo-no-group": ArmStyle("VAPO, no group sampling", "#2e7d4f", DASH, "v"),
+    "vapo": ArmStyle("VAPO", "#b8860b", DASH_DOT, "D"),
+    "vineppo": ArmStyle("VinePPO", "#00582a", DASH_DOT_DOT, "s"),
+    "vine-k1": ArmStyle("VinePPO, K = 1", "#74c08a", DOT, "^"),
+    "vine-k3": ArmStyle("VinePPO, K = 3", "#3a9a5b", DASH_DOT, "v"),
+    "vine-k9": ArmStyle("VinePPO, K = 9", "#00582a", LONG, "s"),
+    "dpo": ArmStyle("DPO", "#c44601", DASH, "<"),
+    "dpo-iter": ArmStyle("Iterative DPO", "#1f6cb0", "-", ">"),
+    "rto": ArmStyle("RTO", "#2e7d4f", LONG, "p"),
+    "semi-rto": ArmStyle("Semi-RTO", "#8a6bb1", DASH_DOT, "d"),
+    "ddpo": ArmStyle("DDPO", "#b8860b", DASH_DOT_DOT, "h"),
+    "rs-ppo": ArmStyle("RS-PPO", "#3fa7a6", DOT, "o"),
     "grpo": ArmStyle("GRPO", "#7a7a1e", (0, (6, 2)), "X"),
+    "dr-grpo": ArmStyle("Dr. GRPO", "#1f6cb0", DASH_DOT_DOT, "h"),
+    "dapo": ArmStyle("DAPO", "#c44601", "-", "v"),
+    "gspo": ArmStyle("GSPO", "#8a6bb1", DOT, "d"),
+    "cispo": ArmStyle("CISPO", "#2e7d4f", DASH_DOT, "<"),
+    "cppo": ArmStyle("CPPO", "#3fa7a6", DASH, "p"),
+    "cppo-0.5": ArmStyle("CPPO, P = 0.5", "#a78cc9", DASH, "s"),
+    "cppo-0.5-refill": ArmStyle("CPPO, P = 0.5, refill", "#d9a05b", DASH, "<"),
+    "cppo-0.75": ArmStyle("CPPO, P = 0.75", "#7b59a8", DASH_DOT, "D"),
+    "cppo-0.75-refill": ArmStyle("CPPO, P = 0.75, refill", "#b8732b", DASH_DOT, ">"),
+    "cppo-0.875": ArmStyle("CPPO, P = 0.875", "#4a2a78", "-", "v"),
+    "cppo-0.875-refill": ArmStyle("CPPO, P = 0.875, refill", "#7d4510", "-", "h"),
+    "rloo": ArmStyle("RLOO", "#c44601", "-", "s"),
+    "reinforce++": ArmStyle("REINFORCE++", "#1f6cb0", DASH, "^"),
+    "reinforce++-baseline": ArmStyle("REINFORCE++ baseline", "#2e7d4f", DOT, "D"),
 }
 OTHER_COLOURS = ("#0b4f8a", "#c44601", "#2e7d4f", "#8a6bb1", "#b8860b", "#4aa3a2", "#a33b5a")
 OTHER_LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
@@ -93,6 +133,7 @@ PUBLISHED: Mapping[str, Any] = {
     "zorder": 3,
 }
 PUBLISHED_TITLE = "published (arXiv 2503.01491)"
+REFERENCE_LINE: Mapping[str, Any] = {"color": "0.5", "linestyle": (0, (1, 1.2)), "linewidth": 0.8, "zorder": 0}
 SYMBOLS: Mapping[str, str] = {
     "gae.lambda_actor": "λ actor",
     "gae.lambda_critic": "λ critic",
@@ -180,6 +221,19 @@ def seed_lines(axes: Any, values: pd.DataFrame, x: str, style: ArmStyle) -> None
     if values["seed"].nunique() > 1:
         for _, one in values.groupby("seed", sort=True):
             axes.plot(one[x], one["value"], color=style.colour, linewidth=0.45, alpha=0.55, zorder=2)
+
+
+def interval(axes: Any, low: float, high: float, at: float, style: ArmStyle) -> None:
+    """An interval as a horizontal line with ends, at a height; nothing where it is unknown."""
+    axes.plot([low, high], [at, at], color=style.colour, linewidth=1.4, solid_capstyle="butt", zorder=2)
+    axes.plot([low, high], [at, at], color=style.colour, marker="|", markersize=5, linestyle="none", zorder=2)
+
+
+def seed_dots(axes: Any, values: Sequence[float], at: float, style: ArmStyle, spread: float = 0.24) -> None:
+    """Every seed as a small open dot about a height, in the order given."""
+    heights = [at + spread * (2 * i / max(1, len(values) - 1) - 1) * (len(values) > 1) for i in range(len(values))]
+    axes.plot(values, heights, marker="o", markersize=1.8, linestyle="none", markerfacecolor="white",
+              markeredgecolor=style.colour, markeredgewidth=0.5, alpha=0.8, zorder=1)  # fmt: skip
 
 
 def published(axes: Any, rows: pd.DataFrame, x: str, scale: float = 1.0) -> None:

@@ -115,26 +115,26 @@ def components(study: Study) -> Table:
     numbers = measured(study, study.arms)
     extra = [_collapse(study, arm) | _improvement(study, arm) for arm in study.arms]
     numbers = pd.concat([numbers, pd.DataFrame(extra)], axis=1)
-    k = _samples(numbers)
+    k = samples_behind(numbers)
     shown = pd.DataFrame(
         {
             "arm": [arm_label(arm) for arm in numbers["arm"]],
-            f"avg@{k} (%)": _with_interval(numbers, "avg"),
-            f"pass@{k} (%)": _with_interval(numbers, "pass", 0),
-            "shortest / start": [_number(x, 2) for x in numbers["min_length"]],
-            "lowest accuracy (%)": [_number(x, 1) for x in numbers["min_accuracy"]],
+            f"avg@{k} (%)": with_interval(numbers, "avg"),
+            f"pass@{k} (%)": with_interval(numbers, "pass", 0),
+            "shortest / start": [number(x, 2) for x in numbers["min_length"]],
+            "lowest accuracy (%)": [number(x, 1) for x in numbers["min_accuracy"]],
             "collapsed": [
                 f"{hit} of {done}" if done else NOTHING
                 for hit, done in zip(numbers["collapsed"], numbers["done"], strict=True)
             ],
-            "P(better than PPO)": _with_interval(numbers, "improvement", 2),
-            "seeds": _seeds(numbers),
+            "P(better than PPO)": with_interval(numbers, "improvement", 2),
+            "seeds": seeds_behind(numbers),
         }
     )
     if REFERENCE not in study.arms:
         shown = shown.drop(columns="P(better than PPO)")
     notes = [
-        INTERVAL_NOTE + f" {_number(numbers['problems'].max(), 0)} problems, {k} answers each.",
+        INTERVAL_NOTE + f" {number(numbers['problems'].max(), 0)} problems, {k} answers each.",
         "Shortest / start, lowest accuracy: mean over seeds of each run's lowest point during training.",
         f"Collapsed: mean length below {COLLAPSED_LENGTH:g} of its start and accuracy below "
         f"{100 * COLLAPSED_ACCURACY:g} % at some point of training.",
@@ -182,7 +182,7 @@ def markdown(table: Table) -> str:
 def render(table: Table) -> dict[str, bytes]:
     """The table as Markdown, CSV (numbers, six digits) and LaTeX (booktabs)."""
     latex = table.shown.to_latex(index=False, escape=True, column_format="l" + "r" * (table.shown.shape[1] - 1))
-    for plain, command in (("λ", r"$\lambda$"), (NOTHING, "--")):
+    for plain, command in (("λ", r"$\lambda$"), (NOTHING, "--"), ("†", r"$\dagger$")):
         latex = latex.replace(plain, command)
     notes = "".join(f"% {note}\n" for note in (table.title, *table.notes))
     return {
@@ -200,18 +200,18 @@ def _pad(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 def _table(name: str, title: str, numbers: pd.DataFrame, notes: Sequence[str], first: str = "arm") -> Table:
     """Text of a table that has measured and published columns."""
-    k = _samples(numbers)
+    k = samples_behind(numbers)
     shown = pd.DataFrame(
         {
             first: numbers["row"],
-            f"measured avg@{k} (%)": _with_interval(numbers, "avg"),
-            f"measured pass@{k} (%)": _with_interval(numbers, "pass"),
-            "seeds": _seeds(numbers),
-            "problems": [_number(x, 0) for x in numbers["problems"]],
+            f"measured avg@{k} (%)": with_interval(numbers, "avg"),
+            f"measured pass@{k} (%)": with_interval(numbers, "pass"),
+            "seeds": seeds_behind(numbers),
+            "problems": [number(x, 0) for x in numbers["problems"]],
         }
     )
     for column in numbers.columns[numbers.columns.str.startswith("published ")]:
-        shown[column] = [_number(x, 1) for x in numbers[column]]
+        shown[column] = [number(x, 1) for x in numbers[column]]
     lost = numbers["failed"].sum() + numbers["pruned"].sum() > 0
     return Table(name, title, numbers, shown, [INTERVAL_NOTE, *notes, *([LOST_NOTE] if lost else [])])
 
@@ -269,25 +269,27 @@ def _improvement(study: Study, arm: str) -> dict[str, object]:
     return {"improvement": centre, "improvement_low": interval.low, "improvement_high": interval.high}
 
 
-def _with_interval(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str]:
+def with_interval(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str]:
+    """Columns name, name_low, name_high as text: 95.2 [94.1, 96.3]; without an interval only the number."""
     rows = zip(numbers[name], numbers[f"{name}_low"], numbers[f"{name}_high"], strict=True)
     return [
-        _number(x, digits) + ("" if math.isnan(low) else f" [{_number(low, digits)}, {_number(high, digits)}]")
+        number(x, digits) + ("" if math.isnan(low) else f" [{number(low, digits)}, {number(high, digits)}]")
         for x, low, high in rows
     ]
 
 
-def _number(value: float, digits: int) -> str:
+def number(value: float, digits: int) -> str:
+    """A number with so many digits behind the point; a dash where it is unknown."""
     return NOTHING if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _samples(numbers: pd.DataFrame) -> str:
+def samples_behind(numbers: pd.DataFrame) -> str:
     """Answers a problem, k; the letter where no run got so far."""
     k = numbers["k"].max()
     return "k" if math.isnan(k) else f"{k:g}"
 
 
-def _seeds(numbers: pd.DataFrame) -> list[str]:
+def seeds_behind(numbers: pd.DataFrame) -> list[str]:
     """How many runs are behind a row; those that were lost are named."""
     said = []
     for done, failed, pruned in numbers[["done", "failed", "pruned"]].itertuples(index=False):
