@@ -1,10 +1,12 @@
 """The torch engine says what transformers would say, and its answers do not know each other."""
 
+import dataclasses
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from vcppo.engines.base import Sampling
+from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.decoder import Decoder
 from vcppo.engines.torch_engine import TorchEngine, sample
 from vcppo.errors import CheckpointError
@@ -197,3 +199,133 @@ def test_sampling_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     TorchEngine(model()).generate(RAGGED, FREE, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def stems_of(policy: PreTrainedModel, *, tokens: int = 14) -> list[list[int]]:
+    """Ragged prompts with answers, as they were sampled."""
+    answers = TorchEngine(policy).generate(RAGGED, Sampling(1.0, 1.0, tokens), seed=5)
+    return [[*prompt, *answer.tokens] for prompt, answer in zip(RAGGED, answers, strict=True)]
+
+
+def everywhere(stems: list[list[int]], *, limit: int, times: int = 1) -> list[BranchPoint]:
+    """Every place of every stem, the stems in turn, so that neighbours share nothing."""
+    places = [(n, s) for s, stem in enumerate(stems) for n in range(1, len(stem)) if stem[n - 1] != END]
+    return [BranchPoint(s, n, limit) for n, s in sorted(places) for _ in range(times)]
+
+
+def prefixes(stems: list[list[int]], points: list[BranchPoint]) -> list[list[int]]:
+    return [stems[point.stem][: point.length] for point in points]
+
+
+def test_continuations_have_the_logprobs_of_transformers(policy: PreTrainedModel):
+    stems = stems_of(policy)
+    points = everywhere(stems, limit=12, times=2)[::3]
+    answers = TorchEngine(policy).branch(stems, points, Sampling(0.8, 1.0, 12), seed=0)
+    assert_agrees(policy, prefixes(stems, points), answers, 0.8)
+    assert len({len(answer.tokens) for answer in answers}) > 1  # some ended, rows were dropped
+
+
+def test_a_cold_continuation_takes_the_likeliest_tokens(policy: PreTrainedModel):
+    stems = stems_of(policy)
+    points = everywhere(stems, limit=6)[::3]
+    answers = TorchEngine(policy).branch(stems, points, Sampling(1e-6, 1.0, 6), seed=0)
+    for prefix, answer in zip(prefixes(stems, points), answers, strict=True):
+        with torch.inference_mode():  # each token is the likeliest after all before it: what greedy decoding writes
+            likeliest = policy(input_ids=torch.tensor([[*prefix, *answer.tokens]])).logits[0, len(prefix) - 1 : -1]
+        assert answer.tokens == tuple(likeliest.argmax(dim=-1).tolist())
+        assert len(answer.tokens) == 6 or answer.tokens[-1] == END
+
+
+def test_to_continue_a_prompt_is_to_answer_it(policy: PreTrainedModel):
+    engine, stems = TorchEngine(policy), stems_of(policy)
+    ends = [BranchPoint(i, len(prompt), 12) for i, prompt in enumerate(RAGGED)]
+    answers = engine.generate(RAGGED, FREE, seed=3)
+    for found in (engine.branch(RAGGED, ends, FREE, seed=3), engine.branch(stems, ends, FREE, seed=3)):
+        assert [answer.tokens for answer in found] == [answer.tokens for answer in answers]
+        assert [answer.stop_reason for answer in found] == [answer.stop_reason for answer in answers]
+
+
+@pytest.mark.parametrize("rows", [3, 20])
+def test_a_continuation_does_not_depend_on_its_company(rows: int):
+    policy = model()
+    stems = stems_of(policy)
+    points = everywhere(stems, limit=12, times=2)
+    together = TorchEngine(policy).branch(stems, points, FREE, seed=7)
+    in_blocks = TorchEngine(policy, rows=rows).branch(stems, points, FREE, seed=7)
+    fewer = TorchEngine(policy).branch(stems, points[:9], FREE, seed=7)
+    for found in (in_blocks, fewer):
+        for one, other in zip(found, together, strict=False):
+            assert (one.tokens, one.stop_reason) == (other.tokens, other.stop_reason)
+            torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), rtol=1e-4, atol=1e-5)
+    assert (len(in_blocks), len(fewer)) == (len(points), 9)
+    others = [point if i == 4 else BranchPoint(0, 2, 5) for i, point in enumerate(points)]
+    assert TorchEngine(policy).branch(stems, others, FREE, seed=7)[4].tokens == together[4].tokens
+
+
+@pytest.mark.parametrize("rows", [4, 512])
+def test_a_stem_is_read_once(rows: int, monkeypatch: pytest.MonkeyPatch):
+    read: list[tuple[int, ...]] = []
+    plain = Decoder.read
+    monkeypatch.setattr(
+        Decoder, "read", lambda self, stems: read.extend(tuple(stem) for stem in stems) or plain(self, stems)
+    )
+    policy = model()
+    stems = stems_of(policy)
+    TorchEngine(policy, rows=rows).branch(stems, everywhere(stems, limit=3, times=3), FREE, seed=0)
+    assert sorted(read) == sorted(tuple(stem) for stem in stems)
+
+
+def test_each_continuation_stops_at_its_own_limit():
+    policy = model(end=-1)
+    points = [BranchPoint(i % len(RAGGED), 1, 1 + 3 * i % 11) for i in range(20)]
+    answers = TorchEngine(policy).branch(RAGGED, points, Sampling(1.0, 1.0, 9), seed=0)
+    assert [len(answer.tokens) for answer in answers] == [min(point.limit, 9) for point in points]
+    assert {answer.stop_reason for answer in answers} == {"length"}
+    assert_agrees(policy, prefixes(RAGGED, points), answers, 1.0)
+
+
+def test_a_longer_limit_only_adds_tokens():
+    policy = model()
+    points = [BranchPoint(i % len(RAGGED), 1, 3) for i in range(40)]
+    short = TorchEngine(policy).branch(RAGGED, points, FREE, seed=0)
+    longer = [dataclasses.replace(point, limit=12) for point in points]
+    for one, other in zip(short, TorchEngine(policy).branch(RAGGED, longer, FREE, seed=0), strict=True):
+        assert one.tokens == other.tokens[:3]
+        assert one.stop_reason == ("stop" if END in one.tokens else "length")
+
+
+def test_continuations_of_one_place_come_as_often_as_their_probability_says():
+    policy = model(end=-1)
+    stem, times = [5, 6, 7, 4, 3], 20000
+    answers = TorchEngine(policy).branch([stem], [BranchPoint(0, 3, 1)] * times, FREE, seed=0)
+    counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in answers]), minlength=VOCABULARY)
+    with torch.inference_mode():
+        want = torch.softmax(policy(input_ids=torch.tensor([stem[:3]])).logits[0, -1], dim=-1)
+    assert float(((counts / times - want).abs() / (want * (1 - want) / times).sqrt()).max()) < 4.5  # standard errors
+
+
+def test_long_continuations_may_grow_the_cache_many_times():
+    policy = model("qwen3", num_key_value_heads=2, end=-1)
+    points = [BranchPoint(1, 2, 300), BranchPoint(4, 7, 200), BranchPoint(1, 5, 130)]
+    answers = TorchEngine(policy).branch(RAGGED, points, Sampling(1.0, 1.0, 300), seed=0)
+    assert [len(answer.tokens) for answer in answers] == [300, 200, 130]
+    assert_agrees(policy, prefixes(RAGGED, points), answers, 1.0)
+
+
+def test_nothing_to_continue_gives_nothing():
+    assert TorchEngine(model()).branch(RAGGED, [], FREE, seed=0) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        (BranchPoint(1, 1, 5), "there are 1 stems"),
+        (BranchPoint(0, 0, 5), "its stem has 3 tokens"),
+        (BranchPoint(0, 4, 5), "its stem has 3 tokens"),
+        (BranchPoint(0, 1, 0), "nothing to write"),
+        (BranchPoint(0, 3, 5), "the answer has ended there"),
+    ],
+)
+def test_a_place_that_cannot_be_continued_is_told(point: BranchPoint, said: str):
+    with pytest.raises(AssertionError, match=said):
+        TorchEngine(model()).branch([[5, 6, END]], [point], FREE, seed=0)

@@ -22,6 +22,7 @@ from vcppo.errors import CheckpointError
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 GROWTH = 64  # columns the cache starts with beyond the prompt; it doubles when full
+SMALL = 400  # torch gives products of fewer multiplications to a kernel several times slower than the others
 
 
 class Affine(NamedTuple):
@@ -72,6 +73,7 @@ class Decoder:
         self.device = self.embedding.device
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self._least = -(-SMALL * self.kv_heads // (self.heads * self.width))  # columns that one row's attention reads
         # a norm divides by the root of (mean square + epsilon) = hypot(length, root of (size * epsilon)) / root of size
         sizes = (config.hidden_size, self.width)
         self._floors = {size: torch.tensor((size * config.rms_norm_eps) ** 0.5, device=self.device) for size in sizes}
@@ -82,19 +84,26 @@ class Decoder:
 
     def _begin(self, rows: int, size: int, room: int, *, offsets: Tensor | None, trunk: Trunk | None) -> None:
         """An empty cache for `size` columns and `room` more. Position = column + offset ([B]; None: 0)."""
-        self._limit, self._filled = size + room, 0
+        self._limit, self._filled = max(size + room, self._least), 0
         self._offsets, self._trunk = offsets, trunk
         self._blank: Tensor | None = None  # [B, limit] columns that hold no token
         positions = self._limit
         if trunk is not None:
-            positions += trunk.hidden.shape[-1]
+            positions += trunk.bias.shape[-1]
         elif offsets is not None:
             self._blank = torch.arange(self._limit, device=self.device) < -offsets[:, None]
         cos, sin = self._rotary(self.embedding[:1, None], torch.arange(positions, device=self.device)[None])
         phases = torch.complex(cos, sin)[0, :, None, : self.width // 2]  # the second half of cos and sin is a copy
         self._phases = phases.repeat(1, self.heads + self.kv_heads, 1)  # [positions, heads + kv_heads, width / 2]
-        shape = (len(self.layers), 2, rows, self.kv_heads, min(self._limit, size + GROWTH), self.width)
-        self._cache = self.embedding.new_empty(shape)  # 2: keys and values
+        shape = (
+            len(self.layers),
+            2,
+            rows,
+            self.kv_heads,
+            max(min(self._limit, size + GROWTH), self._least),
+            self.width,
+        )
+        self._cache = self.embedding.new_zeros(shape)  # 2: keys and values
 
     def start(self, prompts: Sequence[Sequence[int]], *, room: int) -> Tensor:
         """Read the prompts; [B, V] logits of the first generated token. At most `room` steps may follow, less one."""
@@ -122,7 +131,7 @@ class Decoder:
 
         Returns what `start` returns on these prefixes; nothing is read again.
         """
-        trunk = Trunk.over(stems.cache, owners, lengths)
+        trunk = Trunk.over(stems.cache, self.heads, owners, lengths)
         self._begin(len(owners), 0, room, offsets=lengths, trunk=trunk)
         return self._logits(stems.last[owners, lengths - 1])
 
@@ -132,13 +141,14 @@ class Decoder:
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these ([B] bool)."""
+        kept = rows.nonzero()[:, 0]
         if self._offsets is not None:
-            self._offsets = self._offsets[rows]
+            self._offsets = self._offsets[kept]
         if self._blank is not None:
-            self._blank = self._blank[rows]
+            self._blank = self._blank[kept]
         if self._trunk is not None:
-            self._trunk = self._trunk.keep(rows)
-        self._cache = self._cache[:, :, rows]
+            self._trunk = self._trunk.keep(kept)
+        self._cache = self._cache.index_select(2, kept)
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Append [B, count] tokens; [B, V] logits after the last."""
@@ -154,8 +164,9 @@ class Decoder:
         start, end = self._filled, self._filled + count
         self._make_room(end)
         self._filled = end
-        phases = self._phases[self._places(start, end)]
-        seen = self._cache[..., :end, :].flatten(2, 3).unbind()  # a layer: [2, B * kv_heads, end, width]
+        phases = self._phases_of(start, end)
+        read = max(end, self._least) if count == 1 else end
+        seen = self._cache[..., :read, :].flatten(2, 3).unbind()  # a layer: [2, B * kv_heads, read, width]
         unwritten = self._cache[..., start:end, :].unbind()
         trunks = [None] * len(self.layers) if self._trunk is None else self._trunk.cache.unbind()
         attend = self._attend_once if count == 1 else self._attend_causally
@@ -183,16 +194,18 @@ class Decoder:
         Two batched products cost less than `scaled_dot_product_attention`, which is made for many queries.
         """
         rows, columns = len(queries), keys.shape[1]
-        scores = torch.bmm(queries.reshape(len(keys), -1, self.width), keys.mT)
+        queries = queries.reshape(len(keys), -1, self.width)
+        scores = torch.bmm(queries, keys.mT).view(rows, self.heads, columns)
+        scores[..., self._filled :] = -torch.inf
         if self._trunk is not None and trunk is not None:
-            ahead = self._trunk.scores(queries[:, 0], trunk[0])
-            shares = torch.cat([ahead, scores.view(rows, self.heads, columns)], dim=-1).softmax(dim=-1)
+            ahead = self._trunk.scores(queries.reshape(-1, self.width), trunk[0])
+            shares = torch.cat([ahead, scores], dim=-1).softmax(dim=-1).flatten(0, 1)
             of_trunk, own = shares.split([ahead.shape[-1], columns], dim=-1)
-            mixed = torch.bmm(own.reshape(scores.shape), values).view(rows, self.heads, self.width)
+            mixed = torch.bmm(own.view(len(keys), -1, columns), values).view(rows, self.heads, self.width)
             return (mixed + self._trunk.mix(of_trunk, trunk[1])).flatten(1)
         if self._blank is not None:
-            scores.view(rows, self.heads, columns).masked_fill_(self._blank[:, None, :columns], -torch.inf)
-        return torch.bmm(scores.softmax(dim=-1), values).view(rows, -1)
+            scores.masked_fill_(self._blank[:, None, :columns], -torch.inf)
+        return torch.bmm(scores.softmax(dim=-1).view(len(keys), -1, columns), values).view(rows, -1)
 
     def _attend_causally(self, queries: Tensor, keys: Tensor, values: Tensor, *, trunk: Tensor | None) -> Tensor:
         """Many queries a row, the first tokens of all: [B * count, heads * width]."""
@@ -211,11 +224,13 @@ class Decoder:
         )
         return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
-    def _places(self, start: int, end: int) -> slice | Tensor:
-        """Positions of the new columns: the same for all rows, or [B, count]."""
+    def _phases_of(self, start: int, end: int) -> Tensor:
+        """Of the new columns: [count or B, count, heads + kv_heads, width / 2], the same for all rows or not."""
         if self._offsets is None:
-            return slice(start, end)
-        return (torch.arange(start, end, device=self.device) + self._offsets[:, None]).clamp(min=0)
+            return self._phases[start:end]
+        places = (torch.arange(start, end, device=self.device) + self._offsets[:, None]).clamp(min=0)
+        found = self._phases.index_select(0, places.flatten())
+        return found.view(*places.shape, *found.shape[1:])
 
     def _make_room(self, end: int) -> None:
         capacity = self._cache.shape[-2]
