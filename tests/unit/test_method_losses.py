@@ -188,7 +188,7 @@ def test_the_dual_clip_is_ppos_alone(kind: str):
 @every_kind
 def test_what_is_logged_of_the_ratio_is_the_same_for_every_kind(kind: str):
     """Ratios 1.5, 0.5, 1.25 to the policy that sampled."""
-    logprobs = torch.tensor([[math.log(1.5), math.log(0.5), math.log(1.25)]], dtype=torch.float64)
+    logprobs = torch.tensor([[math.log(1.5), math.log(0.5), math.log(1.25)]], dtype=torch.float64, requires_grad=True)
     found = loss_of(kind, logprobs, torch.zeros(1, 3), torch.ones(1, 3), mask_of(3), logprobs)
     assert float(found.approx_kl) == pytest.approx((0.5 - 0.5 + 0.25 - math.log(1.5 * 0.5 * 1.25)) / 3)
     assert float(found.ratio_max) == pytest.approx(1.5)
@@ -392,7 +392,7 @@ def test_deviation_of_each_scope_by_hand(scope: str, share: float, expected: flo
 @every_scope
 def test_policies_that_agree_do_not_deviate_and_rows_without_tokens_do_not_count(scope: str):
     on, old, entropy = drawn(5, 2, 0, tensors=2)
-    found = ratio_deviation(old, old, entropy, on, scope=scope, entropy_share=0.5)
+    found = ratio_deviation(old.clone().requires_grad_(), old, entropy, on, scope=scope, entropy_share=0.5)
     assert (float(found), found.requires_grad) == (0, False)
     moved = ratio_deviation(old + math.log(1.5), old, entropy, on, scope=scope, entropy_share=0.5)
     assert float(moved) == pytest.approx(0.5)
