@@ -108,12 +108,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 def load_settings(config: Path | None = None, assignments: Iterable[str] = ()) -> RunSettings:
     """Defaults, the method's settings, then a file, then `--set key=value` flags; later wins, validated once.
 
-    A JSON file is the record of a run: what in it is as its method has it counts as not said.
+    A JSON file is the record of a run: what in it is as its method has it counts as not said, and the rest was judged
+    when the run was made.
     """
     layers = []
     if config is not None:
-        tree = _differences(_read_json(config)) if config.suffix == ".json" else read_toml(config)
-        layers.append(Layer(str(config), tree))
+        record = config.suffix == ".json"
+        layers.append(Layer(str(config), _differences(_read_json(config)) if record else read_toml(config), record))
     flags = dict(parse_assignment(text) for text in assignments)
     layers.append(Layer("--set", nest(flags, "--set")))
     return build_settings(layers)
