@@ -1,5 +1,6 @@
-"""What the README names must exist: files, commands, studies, and the code that it shows."""
+"""What the README and the pages in docs/ name must exist: files, commands, settings, studies, code, defaults."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -8,20 +9,48 @@ import click
 import pytest
 
 from vcppo.cli import main
+from vcppo.config import RunSettings
+from vcppo.errors import ConfigError
+from vcppo.loading import flatten, known_names, load_settings, nest, parse_assignment
+from vcppo.methods import METHODS
 from vcppo.study import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, flags=re.DOTALL)
-CONSOLE = [line.split("#")[0].strip() for kind, block in BLOCKS if kind == "console" for line in block.splitlines()]
-COMMANDS = sorted({*filter(None, CONSOLE), *re.findall(r"`((?:vcppo|make) [^`]+)`", TEXT)})
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+README, METHODS_PAGE = PAGES["README.md"], PAGES["docs/methods.md"]
 
 
-def test_every_linked_file_exists():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not link.startswith("http")]
-    missing = [link for link in links if not (ROOT / link).exists()]
-    assert links
-    assert not missing
+def blocks(text: str, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def prose(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands_of(text: str) -> set[str]:
+    console = [line.split("#")[0].strip() for block in blocks(text, "console") for line in block.splitlines()]
+    return {*filter(None, console), *re.findall(r"`((?:vcppo|make) [^`]+)`", prose(text))}
+
+
+COMMANDS = sorted(set().union(*map(commands_of, PAGES.values())))
+SETTING_NAMES = [command for command in COMMANDS if command.startswith("vcppo ") and "--set" in command]
+NAMES = known_names()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_linked_file_exists(page):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if not link.startswith("http")]
+    assert not [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
+
+
+def test_there_are_pages_commands_and_links_to_check():
+    assert {"README.md", "docs/methods.md", "docs/speed.md"} <= PAGES.keys()
+    assert len(SETTING_NAMES) > len(METHODS)
+    assert all("](" in text for text in (README, METHODS_PAGE))
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("vcppo ")])
@@ -36,7 +65,19 @@ def test_every_vcppo_command_and_option_exists(command):
     assert {word for word in words if word.startswith("-")} <= options
 
 
-@pytest.mark.parametrize("study", sorted(set(re.findall(r"vcppo sweep ([a-z-]+)`", TEXT))))
+@pytest.mark.parametrize("command", SETTING_NAMES)
+def test_what_every_command_sets_is_accepted(command):
+    load_settings(None, assignments_of(command))
+
+
+def assignments_of(command: str) -> list[str]:
+    words = shlex.split(command)
+    return [after for word, after in itertools.pairwise(words) if word == "--set"]
+
+
+@pytest.mark.parametrize(
+    "study", sorted({s for text in PAGES.values() for s in re.findall(r"vcppo sweep ([a-z-]+)`", text)})
+)
 def test_every_study_exists(study):
     assert load_study(study).name == study
 
@@ -46,12 +87,134 @@ def test_every_make_target_exists(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("code", [block for kind, block in BLOCKS if kind == "python"])
+@pytest.mark.parametrize("code", blocks(README, "python"))
 def test_the_code_it_shows_runs(code):
     names: dict[str, object] = {}
     exec(code, names)
     assert names["returns"].tolist() == [[1.0, 1.0, 1.0]]
 
 
-def test_no_number_is_left_to_be_filled_in():
-    assert not re.findall(r"\b(?:HEADLINE|MEASURED|REPRODUCED|FORCED|\w+_MINUTES|COST_[\w-]+)\b", TEXT)
+@pytest.mark.parametrize("page", PAGES)
+def test_no_number_is_left_to_be_filled_in(page):
+    assert not re.findall(r"\b(?:HEADLINE|MEASURED|REPRODUCED|FORCED|\w+_MINUTES|COST_[\w-]+)\b", PAGES[page])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_setting_named_in_passing_exists(page):
+    sections = {name.split(".")[0] for name in NAMES if "." in name}
+    named = {word.partition("=")[0] for word in re.findall(r"`([a-z_]+\.[a-z_]+(?:=[^`]*)?)`", PAGES[page])}
+    assert not {name for name in named if name.split(".")[0] in sections} - set(NAMES)
+
+
+# docs/methods.md: what it says of a method is what the method's settings are.
+
+REFUSALS = [
+    pair for block in blocks(METHODS_PAGE, "text") for pair in re.findall(r"^\$ (.+)\n(.+)$", block, re.MULTILINE)
+]
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", METHODS_PAGE, re.DOTALL | re.MULTILINE))
+METHOD_PAGES = {title: re.findall(r"`([^`]+)`", title) for title in SECTIONS if "`" in title}
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Each table as its rows of cells, the header first, without the rule under it."""
+    found = []
+    for lines in re.findall(r"(?:^\|.*\|$\n?)+", text, flags=re.MULTILINE):
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines.splitlines()]
+        found.append([rows[0], *rows[2:]])
+    return found
+
+
+SLOTS, OVERVIEW = tables(METHODS_PAGE)[:2]
+
+
+def slots_of(method: str) -> list[str]:
+    """The slots of the settings that a method names: of the most exact name in the table of slots."""
+    owner = {name: slot for slot, names, _ in SLOTS[1:] for name in re.findall(r"`([^`]+)`", names)}
+    filled = {owner.get(name) or owner[name.split(".")[0]] for name in METHODS[method].settings}
+    return [slot for slot, _, _ in SLOTS[1:] if slot in filled]
+
+
+def resolved(method: str) -> RunSettings:
+    return load_settings(None, [f"method={method}"])
+
+
+@pytest.mark.parametrize(("command", "answer"), REFUSALS)
+def test_what_is_shown_as_refused_is_refused_in_these_words(command, answer):
+    with pytest.raises(ConfigError) as refused:
+        load_settings(None, assignments_of(command))
+    assert f"ConfigError: {refused.value}" == answer
+
+
+def test_every_method_has_its_page_once_and_every_refusal_is_seen():
+    assert sorted(name for names in METHOD_PAGES.values() for name in names) == sorted(METHODS)
+    assert len(REFUSALS) >= 4
+
+
+@pytest.mark.parametrize("title", METHOD_PAGES)
+def test_a_page_has_equation_slots_command_and_what_is_different(title):
+    body, methods = SECTIONS[title], METHOD_PAGES[title]
+    assert blocks(body, "text")
+    assert {"**Different here.**", "**Traps.**", "**Use it**"} <= set(re.findall(r"\*\*[^*]+\*\*", body))
+    assert re.search(r"arXiv \d{4}\.\d{5}", body)
+    commands = commands_of(body)
+    assert {f"vcppo train --set method={name}" for name in methods} & commands or "vcppo train" in commands
+    filled = {slot for name in methods for slot in slots_of(name)}
+    said = re.search(r"^Slots: (.+?)[.;]", body, flags=re.MULTILINE)
+    assert said is not None
+    assert said[1].split(", ") == ([slot for slot, _, _ in SLOTS[1:] if slot in filled] or ["none"])
+
+
+@pytest.mark.parametrize("title", METHOD_PAGES)
+def test_every_default_in_a_page_is_what_its_methods_resolve_to(title):
+    (table,) = tables(SECTIONS[title])
+    assert table[0] == ["setting", "default here", "published", "source"]
+    for name, default, published, source in table[1:]:
+        assert published
+        assert source
+        name = name.strip("`")
+        apart = dict(re.findall(r"`([^`]+)` ([^,]+)", default))
+        for method in METHOD_PAGES[title]:
+            said = nest(dict([parse_assignment(f"{name}={apart.get(method, default)}")]), title)
+            assert flatten(said)[name] == flatten(resolved(method).model_dump())[name], (method, name)
+
+
+@pytest.mark.parametrize("title", METHOD_PAGES)
+def test_a_page_lists_every_setting_that_its_methods_name(title):
+    (table,) = tables(SECTIONS[title])
+    listed = [row[0].strip("`") for row in table[1:]]
+    assert not {name for method in METHOD_PAGES[title] for name in METHODS[method].settings} - set(listed)
+    assert len(listed) == len(set(listed))
+
+
+def test_the_overview_is_of_all_methods_in_their_order():
+    assert [row[0].strip("`") for row in OVERVIEW[1:]] == list(METHODS)
+
+
+@pytest.mark.parametrize("row", OVERVIEW[1:], ids=lambda row: row[0].strip("`"))
+def test_a_row_of_the_overview_is_what_the_method_resolves_to(row):
+    name, slots, critic, answers, models = row
+    method = name.strip("`")
+    settings = resolved(method)
+    assert slots == (", ".join(slots_of(method)) or "none")
+    kinds = {
+        "no": not settings.has_critic,
+        "pretrained, frozen": settings.critic.update_every == "never",
+        "pretrained": settings.pretrain.steps != 0,
+        "trained": True,
+    }
+    assert critic == next(kind for kind, is_so in kinds.items() if is_so)
+    assert answers == f"{settings.rollout.samples_per_prompt}{', needed' if needs_a_group(method) else ''}"
+    needed = {
+        "reward model": settings.has_critic and settings.critic.init == "reward-model",
+        "reference": settings.needs_reference,
+        "DPO policy": settings.token_reward.kind != "none",
+    }
+    assert models == (", ".join(model for model, is_so in needed.items() if is_so) or "–")
+
+
+def needs_a_group(method: str) -> bool:
+    try:
+        load_settings(None, [f"method={method}", "rollout.samples_per_prompt=1", "rollout.prompts=96"])
+    except ConfigError as error:
+        return "compares answers to one question" in str(error)
+    return False
