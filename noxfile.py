@@ -42,11 +42,13 @@ def fast(session: nox.Session) -> None:
 
 
 @nox.session
-def golden(session: nox.Session) -> None:
-    """Recompute the golden values with verl and compare them with the stored ones."""
-    session.install("-r", "tests/golden/requirements-verl.txt")
-    session.install("--no-deps", "verl==0.9.1")
-    session.run("python", "tests/golden/make_verl_golden.py")
+@nox.parametrize("peer", ["verl", "trl"])
+def golden(session: nox.Session, peer: str) -> None:
+    """Recompute the golden values with verl and TRL, each in its own environment, and compare with the stored ones."""
+    session.install("-r", f"tests/golden/requirements-{peer}.txt")
+    if peer == "verl":
+        session.install("--no-deps", "verl==0.9.1")
+    session.run("python", f"tests/golden/make_{peer}_golden.py")
     session.run("git", "diff", "--exit-code", "tests/golden", external=True)
 
 
@@ -54,7 +56,7 @@ def golden(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Every benchmark, one thread, ratios against a named peer or limit."""
     _install(session)
-    for name in ("gae", "generator", "iteration", "cache", "tracking"):
+    for name in ("gae", "generator", "branch", "iteration", "cache", "tracking"):
         session.run("python", f"bench/bench_{name}.py", env=ONE_THREAD)
 
 

@@ -103,19 +103,19 @@ class Results:
 
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {  # the arms of the study `methods`, by what they take a token's worth from
-    "Learned critic": ("ppo", "ppo-max", "ppo-xu", "espo", "apa", "awr"),
+    "Learned critic": ("ppo", "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr"),
     "Calibrated values": ("vcppo", "dvpo", "vapo", "vineppo"),
-    "Preferences": ("dpo", "dpo-iter", "rto", "semi-rto", "ddpo", "rs-ppo"),
+    "Preferences": ("dpo", "dpo-iter", "rto", "rto-calibrated", "semi-rto", "ddpo", "rs-ppo"),
     "Group baseline": ("grpo", "dr-grpo", "dapo", "gspo", "cispo", "cppo"),
     "REINFORCE": ("rloo", "reinforce++", "reinforce++-baseline"),
 }
 OTHER_FAMILY = "Other"
 ARM_ORDER = (
-    "ppo", "ppo-mc", "ppo-max", "ppo-xu", "espo", "apa", "awr",
+    "ppo", "ppo-mc", "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr",
     "vcppo-no-pretrain", "vcppo-no-decouple-0.95", "vcppo-no-decouple-1.0", "vcppo", "dvpo",
     "vapo-no-pretrain", "vapo-no-decouple", "vapo-no-length-adaptive", "vapo-no-clip-higher", "vapo-no-token-loss",
     "vapo-no-positive-nll", "vapo-no-group", "vapo", "vineppo", "vine-k1", "vine-k3", "vine-k9",
-    "dpo", "dpo-iter", "rto", "semi-rto", "ddpo", "rs-ppo",
+    "dpo", "dpo-iter", "rto", "rto-calibrated", "semi-rto", "ddpo", "rs-ppo",
     "grpo", "dr-grpo", "dapo", "gspo", "cispo",
     "cppo", "cppo-0.5", "cppo-0.5-refill", "cppo-0.75", "cppo-0.75-refill", "cppo-0.875", "cppo-0.875-refill",
     "rloo", "reinforce++", "reinforce++-baseline",
