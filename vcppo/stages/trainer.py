@@ -60,9 +60,9 @@ class Trainer:
         self.context, self.settings = context, settings
         self.sampling = sampling_of(settings.rollout, context.task)
         self.policy = context.load_first_policy()
-        self.updates_planned = settings.policy.epochs * settings.policy.minibatches
+        updates_planned = settings.policy.epochs * settings.policy.minibatches
         policy_iterations = max(settings.steps - settings.critic.policy_starts_after, 0)
-        self.policy_optimiser = Optimiser(self.policy, settings.policy, policy_iterations * self.updates_planned)
+        self.policy_optimiser = Optimiser(self.policy, settings.policy, policy_iterations * updates_planned)
         first = context.load_first_policy
         self.reference = Reference(first(), settings.reference) if settings.needs_reference else None
         self.dpo_policy = context.load_preference_policy() if settings.token_reward.kind != "none" else None
@@ -72,11 +72,10 @@ class Trainer:
         self.critic = None
         if settings.has_critic:
             self.critic, self.pretrain_steps = critic_for(context)
-            self.critic_optimiser = Optimiser(
-                self.critic,
-                settings.critic,
-                settings.steps * self.updates_planned * settings.critic.updates_per_policy_update,
-            )
+            every = settings.critic.update_every
+            critic_iterations = 0 if every == "never" else -(-settings.steps // every)
+            critic_updates = critic_iterations * updates_planned * settings.critic.updates_per_policy_update
+            self.critic_optimiser = Optimiser(self.critic, settings.critic, critic_updates)
         self.shaping = Shaping(settings.reward, self.sampling.max_tokens)
         self.value_moments = DebiasedMoments(VALUE_DECAY)
         self.costs = Costs()
