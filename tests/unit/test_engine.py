@@ -275,6 +275,33 @@ def test_a_stem_is_read_once(rows: int, monkeypatch: pytest.MonkeyPatch):
     assert sorted(read) == sorted(tuple(stem) for stem in stems)
 
 
+def test_no_more_than_the_rows_allowed_are_held_together(monkeypatch: pytest.MonkeyPatch):
+    stems_read: list[int] = []
+    rows_forked: list[int] = []
+    read, fork = Decoder.read, Decoder.fork
+    monkeypatch.setattr(Decoder, "read", lambda self, stems: stems_read.append(len(stems)) or read(self, stems))
+    monkeypatch.setattr(
+        Decoder,
+        "fork",
+        lambda self, read, owners, lengths, *, room: (
+            rows_forked.append(len(owners)) or fork(self, read, owners, lengths, room=room)
+        ),
+    )
+    points = [BranchPoint(i, 1, 3) for i in range(5)] + [BranchPoint(0, 1, 3)] * 9 + [BranchPoint(3, 2, 3)] * 2
+    TorchEngine(model(), rows=4).branch(RAGGED, points, FREE, seed=0)
+    assert stems_read == [1, 2, 2]  # 10 rows on the first stem, then 1, 1, 3 and 1
+    assert rows_forked == [4, 4, 2, 2, 4]
+
+
+def test_rows_at_their_limit_leave_the_batch(monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+    step = Decoder.step
+    monkeypatch.setattr(Decoder, "step", lambda self, tokens: sizes.append(len(tokens)) or step(self, tokens))
+    points = [BranchPoint(i % 5, 1, 2 if i < 8 else 6) for i in range(10)]
+    TorchEngine(model(end=-1)).branch(RAGGED, points, FREE, seed=0)
+    assert sizes == [10, 2, 2, 2, 2]
+
+
 def test_each_continuation_stops_at_its_own_limit():
     policy = model(end=-1)
     points = [BranchPoint(i % len(RAGGED), 1, 1 + 3 * i % 11) for i in range(20)]
