@@ -23,6 +23,7 @@ import torch
 
 from vcppo.cache import read_json
 from vcppo.config import RunSettings
+from vcppo.loading import Layer, build_settings, nest
 from vcppo.stages.pipeline import run_stages
 
 SCALE, SHORTER = 16, 4
@@ -51,7 +52,7 @@ SHARED = ("cold-start", "reward-model", "answers", "value-pretraining")
 
 def run_cell(steps: int, out: Path) -> tuple[float, dict[str, float]]:
     """Wall seconds of one cell, and those of the stages that it ran."""
-    settings = REAL.with_overrides({**SCALED, "pretrain.steps": steps})
+    settings = build_settings([Layer("bench", nest({**SCALED, "pretrain.steps": steps}, "bench"), shared=True)])
     began = time.perf_counter()
     uses = run_stages(settings, out)
     spent = time.perf_counter() - began

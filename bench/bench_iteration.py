@@ -27,8 +27,10 @@ from vcppo.config import RunSettings
 from vcppo.engines.decoder import Decoder
 from vcppo.engines.torch_engine import TorchEngine
 from vcppo.journal import Journal, read_journal
+from vcppo.loading import override
 from vcppo.optimiser import Optimiser
 from vcppo.stages import rl as rl_stage
+from vcppo.stages import trainer
 from vcppo.stages.context import StageContext
 from vcppo.stages.pipeline import run_stages
 
@@ -70,19 +72,19 @@ class Clock:
 
 
 TIMED = [  # object, attribute, part it belongs to (None: whichever it is called from), model arithmetic?
-    (rl_stage.Trainer, "__init__", OUTSIDE_LOOP, False),
+    (trainer.Trainer, "__init__", OUTSIDE_LOOP, False),
     (rl_stage, "save_model", OUTSIDE_LOOP, False),
     (TorchEngine, "generate", "generate", False),
     (TorchEngine, "update_weights", "generate", False),
-    (rl_stage, "read_values", "score", False),
-    (rl_stage, "update_policy", "update policy", False),
-    (rl_stage, "update_critic", "update critic", False),
-    (rl_stage, "roll_out", "verify, collate, estimate", False),
-    (rl_stage, "collate", "verify, collate, estimate", False),
-    (rl_stage, "estimate", "verify, collate, estimate", False),
-    (rl_stage, "rollout_metrics", "metrics and tables", False),
-    (rl_stage, "advantage_metrics", "metrics and tables", False),
-    (rl_stage, "value_metrics", "metrics and tables", False),
+    (trainer, "read_values", "score", False),
+    (trainer, "update_policy", "update policy", False),
+    (trainer, "update_critic", "update critic", False),
+    (trainer, "roll_out", "verify, collate, estimate", False),
+    (trainer, "collate", "verify, collate, estimate", False),
+    (trainer, "estimate", "verify, collate, estimate", False),
+    (trainer, "rollout_metrics", "metrics and tables", False),
+    (trainer, "advantage_metrics", "metrics and tables", False),
+    (trainer, "value_metrics", "metrics and tables", False),
     (rl_stage, "critic_tables", "metrics and tables", False),
     (Journal, "metrics", "journal and checkpoint", False),
     (Journal, "table", "journal and checkpoint", False),
@@ -149,14 +151,15 @@ def floors(settings: RunSettings, generated: float, prompt_tokens: float, length
 def main() -> None:
     """Print a line a part, the share outside model arithmetic, and the floors."""
     torch.set_num_threads(1)
-    settings = RunSettings().with_overrides(
+    settings = override(
+        RunSettings(),
         {
             "steps": ITERATIONS,
             "cold_start.steps": COLD_STEPS,
             "critic.init": "policy",
             "pretrain.steps": 0,
             "evaluation.every": 0,
-        }
+        },
     )
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; default task, one thread")
     with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +171,7 @@ def main() -> None:
         records = [r["values"] for r in read_journal(context.folder.path / "journal.jsonl") if r["kind"] == "metrics"]
         prompt_tokens = len(context.tokenizer(context.task.held_out_prompts()[0].text)["input_ids"])
     answers = settings.rollout.prompts * settings.rollout.samples_per_prompt
-    generated = records[-1]["system/generated_tokens"] / ITERATIONS
+    generated = records[-1]["cost/generated_tokens"] / ITERATIONS
     floor = floors(settings, generated, answers * prompt_tokens, generated / answers + prompt_tokens)
 
     parts = dict.fromkeys(part for part, _ in clock.spent if part != OUTSIDE_LOOP)

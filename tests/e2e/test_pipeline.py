@@ -25,7 +25,7 @@ from vcppo.stages.pipeline import run_stages
 pytestmark = pytest.mark.e2e
 
 STAGES = ["cold-start", "reward-model", "answers", "value-pretraining", "rl", "evaluation"]
-VARYING = ("time/", "system/rss_mb")
+VARYING = ("time/", "system/rss_mb", "cost/elapsed_s", "cost/peak_memory_mb")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 from vcppo.cells import CellFolder, CellRecord, State
 from vcppo.config import RunSettings
 from vcppo.journal import Journal
+from vcppo.loading import override
 
 STARTED = 1_700_000_000.0
 PROVENANCE = {
@@ -51,7 +52,7 @@ class FakeStudy:
     def cell(
         self, name: str, *, state: State = "running", arm: str = "ppo", seed: int = 0, **fields: Any
     ) -> CellFolder:
-        settings = RunSettings(arm=arm, seed=seed).with_overrides({**SETTINGS, **fields.get("swept", {})})
+        settings = override(RunSettings(arm=arm, seed=seed), {**SETTINGS, **fields.get("swept", {})})
         record = CellRecord(
             study=self.name,
             cell=name,
@@ -97,7 +98,8 @@ def iterate(journal: Journal, step: int, *, accuracy: float = 0.5, length: float
         journal.table("critic_by_position", step, positions())
         journal.table("critic_calibration", step, calibration())
     values = {"rollout/accuracy": accuracy, "rollout/length_tokens": length, "policy/loss": -0.25 * step}
-    journal.metrics(step, {**values, "time/iteration_s": 0.5, "time/update_s": 0.25, "system/rss_mb": 700.0})
+    times = {"time/iteration_s": 0.5, "time/update_s": 0.25, "time/other_s": 0.05}
+    journal.metrics(step, {**values, **times, "system/rss_mb": 700.0})
 
 
 def pretrain(journal: Journal, steps: list[int]) -> None:

@@ -7,8 +7,8 @@ import torch
 from tiny import random_batch, tiny
 
 from vcppo.maths.advantages import gae, group_advantages, length_adaptive_lambda, whiten
-from vcppo.stages.estimates import Estimates, estimate
-from vcppo.stages.rl import advantage_metrics, value_metrics
+from vcppo.stages.estimates import Estimates, Readings, estimate
+from vcppo.stages.rl_metrics import advantage_metrics, value_metrics
 from vcppo.stages.sampling import place_scores
 from vcppo.types import RolloutBatch
 
@@ -24,10 +24,13 @@ def values_for(batch: RolloutBatch) -> torch.Tensor:
     return torch.where(batch.response_mask, drawn, 0.0)
 
 
-def run(batch: RolloutBatch, *assignments: str, values: torch.Tensor | None = None, **more: object) -> Estimates:
-    given = {"ref_logprobs": None, "final_values": None, **more}
-    values = values_for(batch) if values is None else values
-    return estimate(batch, values, settings=tiny(*assignments), **given)
+def rows_of(batch: RolloutBatch) -> torch.Tensor:
+    return torch.arange(len(batch.scores))
+
+
+def run(batch: RolloutBatch, *assignments: str, **read: torch.Tensor) -> Estimates:
+    readings = Readings(**{"values": values_for(batch), **read})
+    return estimate(batch, readings, rows_of(batch), tiny(*assignments))
 
 
 def test_decoupled_lambdas_are_two_calls_of_gae(batch: RolloutBatch):
@@ -110,18 +113,18 @@ def test_grpo_compares_answers_to_one_prompt_and_knows_no_values(scale: str):
         random_batch([4, 1, 6, 3]), group=torch.tensor([0, 0, 1, 1]), scores=torch.tensor([1.0, -1.0, -1.0, -1.0])
     )
     settings = tiny("advantage.estimator=grpo", "rollout.samples_per_prompt=2", f"advantage.group_scale={scale}")
-    got = estimate(batch, None, None, None, settings)
+    got = estimate(batch, Readings(), rows_of(batch), settings)
     want = group_advantages(batch.scores, batch.group, batch.response_mask, scale=scale == "true")
     torch.testing.assert_close(got.advantages, want)
     assert not got.advantages[2:].any()  # equal scores teach nothing
-    assert advantage_metrics(batch, got, 1.0)["advantage/real_reward_share"] == 1.0
+    assert advantage_metrics(batch, rows_of(batch), got, 1.0)["advantage/real_reward_share"] == 1.0
 
 
 def test_whitening_over_the_batch_is_a_setting(batch: RolloutBatch):
     plain, white = run(batch), run(batch, "advantage.whiten=batch")
     torch.testing.assert_close(white.advantages, whiten(plain.advantages, batch.response_mask))
     torch.testing.assert_close(white.returns, plain.returns)
-    told = advantage_metrics(batch, white, 1.0)
+    told = advantage_metrics(batch, rows_of(batch), white, 1.0)
     assert told["advantage/mean"] == pytest.approx(0, abs=1e-6)
     assert told["advantage/std"] == pytest.approx((13 / 14) ** 0.5, rel=1e-4)  # Bessel's correction, 14 tokens
     torch.testing.assert_close(run(batch, "advantage.whiten=minibatch").advantages, plain.advantages)

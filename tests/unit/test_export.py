@@ -115,7 +115,8 @@ def test_curves_csv_has_rl_evaluation_and_the_pretraining_that_the_critic_has_se
     assert of["pretrain/loss"] == [("10", "0.1"), ("20", "0.05")]  # its journal goes on to 30, for others
     assert of["eval/digits/pass_at_4"] == [("6", "0.5")]
     assert "time/iteration_s" in of
-    assert "time/update_s" not in of
+    assert "time/update_s" in of
+    assert "time/other_s" not in of
     assert "system/rss_mb" not in of
     assert rows == sorted(rows, key=lambda row: (row["metric"], int(row["step"])))
 
@@ -195,15 +196,15 @@ def test_a_failed_cell_has_its_error_and_no_scores(study, deliver, export):
 
 def test_swept_settings_are_columns_by_their_dotted_names(study, deliver, export):
     for seed, value in ((0, 0.9), (1, None)):
-        swept = {"gae.lambda_actor": 0.9, "gae.length_adaptive_alpha": value}
+        swept = {"gae.lambda_critic": 0.9, "gae.length_adaptive_alpha": value}
         study.cell(f"x-s{seed}", state="failed", error="x", seed=seed, swept=swept)
     deliver()
     rows = export()["runs.csv"]
-    assert [(row["gae.lambda_actor"], row["gae.length_adaptive_alpha"]) for row in rows] == [
+    assert [(row["gae.lambda_critic"], row["gae.length_adaptive_alpha"]) for row in rows] == [
         ("0.9", "0.9"),
         ("0.9", ""),
     ]
-    assert list(rows[0])[7:10] == ["steps", "gae.lambda_actor", "gae.length_adaptive_alpha"]
+    assert list(rows[0])[7:10] == ["steps", "gae.lambda_critic", "gae.length_adaptive_alpha"]
 
 
 def test_cells_that_share_a_pretraining_each_have_its_rows(study, deliver, export):

@@ -24,10 +24,11 @@ def test_pairs_are_right_and_not_right_answers_to_one_prompt():
     batch = dataclasses.replace(
         random_batch([1] * 7),
         group=torch.tensor([0, 0, 0, 1, 1, 2, 2]),
-        scores=torch.tensor([1.0, -1.0, -2.0, 1.0, 1.0, -1.0, -2.0]),
+        correct=torch.tensor([True, False, False, True, True, False, False]),
+        scores=torch.tensor([-3.0, 1.0, 1.0, 1.0, -3.0, 1.0, -3.0]),  # what verdicts are worth does not matter
     )
-    assert stage.pair_pools(batch, 1.0) == ({0: [0]}, {0: [1, 2]})  # group 1 has no wrong one, group 2 no right one
-    assert stage.pair_pools(dataclasses.replace(batch, scores=batch.scores - 2), 1.0) == ({}, {})
+    assert stage.pair_pools(batch) == ({0: [0]}, {0: [1, 2]})  # group 1 has no wrong one, group 2 no right one
+    assert stage.pair_pools(dataclasses.replace(batch, correct=torch.zeros(7, dtype=torch.bool))) == ({}, {})
 
 
 def prepared(out: Path, settings: RunSettings) -> StageContext:
@@ -41,9 +42,9 @@ def prepared(out: Path, settings: RunSettings) -> StageContext:
 def separable() -> RolloutBatch:
     """Right answers end with token 5, wrong ones with 6; nothing else tells them apart."""
     batch = random_batch([4] * 16, prompt_lengths=[2] * 16)
-    scores = torch.tensor([1.0, -1.0] * 8)
-    batch.input_ids[:, -1] = torch.where(scores > 0, 5, 6)
-    return dataclasses.replace(batch, scores=scores, group=torch.arange(16) // 2)
+    correct = torch.tensor([True, False] * 8)
+    batch.input_ids[:, -1] = torch.where(correct, 5, 6)
+    return dataclasses.replace(batch, correct=correct, group=torch.arange(16) // 2)
 
 
 def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -61,7 +62,7 @@ def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(tmp_path: Path
     critic = models.load_critic(context.folder.path / "critic")
     with torch.inference_mode():
         scores = models.last_token_values(critic, batch)
-    assert bool(((scores > 0) == (batch.scores > 0)).all())
+    assert torch.equal(scores > 0, batch.correct)
     assert read_values(critic, batch, 100).shape == batch.response_mask.shape
 
 
@@ -93,7 +94,7 @@ def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: 
 
 
 def test_nothing_right_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    hopeless = dataclasses.replace(separable(), scores=torch.tensor([-1.0, -2.0] * 8))
+    hopeless = dataclasses.replace(separable(), correct=torch.zeros(16, dtype=torch.bool))
     monkeypatch.setattr(stage, "_sample_answers", lambda context: hopeless)
     with pytest.raises(TrainingError, match=r"none of 16 answers .* raise reward_model.answers"):
         stage.reward_model(prepared(tmp_path, tiny()))

@@ -169,7 +169,7 @@ def test_converge_gives_up_at_max_steps_exactly(before: Path, tmp_path: Path):
     assert (
         stage.critic_for(dataclasses.replace(here, earlier={**here.earlier, "value-pretraining": here.folder}))[1] == 5
     )
-    beyond = context(before, tmp_path, "pretrain.steps=12", "pretrain.max_steps=5", "pretrain.patience=99")
+    beyond = context(before, tmp_path, "pretrain.steps=12", "pretrain.max_steps=5")
     value_pretraining(beyond)
     assert chosen_step(here.folder.path, here.settings.pretrain) == 5  # what lies beyond does not count
 
