@@ -71,7 +71,8 @@ def main() -> None:
     One run, step by step (each step takes what the last one left in the cache):
       vcppo cold-start, vcppo reward-model, vcppo pretrain-value, vcppo train, vcppo evaluate CHECKPOINT
 
-    `vcppo settings` lists every setting with its default. A run with the same settings is never computed twice.
+    `vcppo settings` lists every setting with its default, `vcppo methods` every method. A run with the same settings is
+    never computed twice.
     """
 
 
@@ -191,6 +192,7 @@ def sweep(
 
     \b
     vcppo sweep components --workers 2 --seeds 2
+    vcppo sweep methods --seeds 5
     vcppo sweep lambda-grid --seeds 3 --dry-run
     vcppo sweep my-study.toml --set steps=30
 
