@@ -141,10 +141,20 @@ UNUSED: tuple[Rule, ...] = (
         lambda s: s.policy.loss == "dpo",
         "DPO reads verdicts, not rewards",
     ),
+    (
+        ("select.drop_truncated",),
+        lambda s: s.policy.loss == "dpo",
+        "DPO takes every pair of a right and a wrong answer",
+    ),
     (("reward.overlong_penalty",), lambda s: s.reward.overlong_share is None, "reward.overlong_share = none"),
     (("token_reward.weight", "token_reward.clip", "token_reward.dpo_steps"), lambda s: s.token_reward.kind == "none",
      "token_reward.kind = none"),
     (("select.scope", "select.keep", "select.refill"), lambda s: s.select.prune_rate == 0, "select.prune_rate = 0"),
+    (
+        ("select.refill",),
+        lambda s: round(1.0 / (1.0 - s.select.prune_rate)) == 1,
+        "at select.prune_rate = {s.select.prune_rate:g} it asks no question more",
+    ),
     (("select.max_rounds",), lambda s: not s.select.dynamic_sampling, "select.dynamic_sampling = false"),
     (("vine",), lambda s: s.advantage.estimator != "vine", "advantage.estimator = {s.advantage.estimator} is not vine"),
     (("vine.cap",), lambda s: s.vine.max_steps is None, "vine.max_steps = none"),
@@ -153,6 +163,11 @@ UNUSED: tuple[Rule, ...] = (
         ("early_stop.entropy_share",),
         lambda s: s.early_stop.deviation != "high-entropy-tokens",
         "early_stop.deviation = {s.early_stop.deviation}",
+    ),
+    (
+        ("record.truth_every", "record.truth_answers", "record.truth_samples"),
+        lambda s: not s.has_critic and s.advantage.estimator != "vine",
+        "advantage.estimator = {s.advantage.estimator} estimates no state's value",
     ),
     (("record.truth_answers", "record.truth_samples"), lambda s: s.record.truth_every == 0, "record.truth_every = 0"),
 )  # fmt: skip

@@ -1,0 +1,323 @@
+"""A setting that would be ignored is refused with the reason, and so are settings that make no sense together."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vcppo.composition import UNUSED, unused
+from vcppo.config import RunSettings
+from vcppo.errors import ConfigError
+from vcppo.loading import flatten, known_names, load_settings
+from vcppo.study import parse_study
+
+GROUPS = ("rollout.prompts=12", "rollout.samples_per_prompt=8")
+GRPO = (*GROUPS, "advantage.estimator=grpo")
+RLOO = (*GROUPS, "advantage.estimator=rloo")
+DPO = (*GROUPS, "advantage.estimator=none", "policy.loss=dpo")
+VINE = ("advantage.estimator=vine",)
+TD = ("advantage.estimator=td",)
+FROZEN = ("critic.update_every=never",)
+RTO = ("token_reward.kind=rto",)
+UNCLIPPED = ("policy.loss=unclipped",)
+ADAM = ("learning_rate", "schedule", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay")
+
+
+def value(name: str) -> str:
+    """A setting's own default as text: refused or not, that it is said is what matters."""
+    at = flatten(RunSettings().model_dump(mode="json"))[name]
+    return "none" if at is None else json.dumps(at)
+
+
+def names(section: str, words: str) -> list[str]:
+    return [f"{section}.{word}" for word in words.split()]
+
+
+# (what makes them unused, settings that then are, the reason told)
+IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
+    (GRPO, names("critic", "init learning_rate value_loss update_every"), "advantage.estimator = grpo has no critic"),
+    (VINE, names("pretrain", "steps batch pool"), "advantage.estimator = vine has no critic"),
+    (
+        ("pretrain.steps=0",),
+        [
+            *(f"pretrain.{name}" for name in ADAM),
+            *names("pretrain", "max_grad_norm max_steps batch pool held_out fresh_rollouts evaluate_every"),
+            *names("pretrain", "patience tolerance"),
+        ],
+        "pretrain.steps = 0",
+    ),
+    (("pretrain.steps=20",), names("pretrain", "patience tolerance"), "pretrain.steps = 20"),
+    (("pretrain.fresh_rollouts=true",), ["pretrain.pool"], "pretrain.fresh_rollouts = true"),
+    (RLOO, names("reward_model", "steps pairs learning_rate"), "no critic starts from a reward model here"),
+    (("critic.init=policy",), ["reward_model.answers"], "no critic starts from a reward model here"),
+    (TD, ["gae.lambda_actor"], "advantage.estimator = td uses no lambda"),
+    (GRPO, ["gae.lambda_actor"], "advantage.estimator = grpo uses no lambda"),
+    (
+        ("gae.length_adaptive_alpha=0.05",),
+        ["gae.lambda_actor"],
+        "gae.length_adaptive_alpha makes lambda_actor from each answer's length",
+    ),
+    (
+        ("advantage.estimator=released-dvpo",),
+        ["gae.length_adaptive_alpha"],
+        "advantage.estimator = released-dvpo has no length-adaptive lambda",
+    ),
+    (GRPO, ["gae.lambda_critic"], "advantage.estimator = grpo has no critic"),
+    (FROZEN, ["gae.lambda_critic"], "critic.update_every = never: it is frozen"),
+    (GRPO, ["gae.gamma"], "advantage.estimator = grpo discounts nothing"),
+    (VINE, ["gae.gamma"], "advantage.estimator = vine discounts nothing"),
+    (DPO, ["gae.gamma"], "advantage.estimator = none discounts nothing"),
+    (
+        ("advantage.estimator=return",),
+        ["gae.bootstrap_truncated"],
+        "advantage.estimator = return bootstraps nothing",
+    ),
+    (
+        FROZEN,
+        [
+            *(f"critic.{name}" for name in ADAM),
+            *names("critic", "max_grad_norm updates_per_policy_update value_loss value_clip_range normalise_returns"),
+        ],
+        "critic.update_every = never: it is frozen",
+    ),
+    (("critic.value_loss=mse",), ["critic.value_clip_range"], "critic.value_loss = mse"),
+    (DPO, names("advantage", "whiten clip"), "advantage.estimator = none"),
+    (RLOO, ["advantage.group_scale"], "advantage.estimator = rloo is not GRPO's"),
+    (("kl.placement=none",), names("kl", "coefficient estimator"), "kl.placement = none"),
+    ((), names("reference", "ema refresh_every"), "nothing compares with a reference here"),
+    (UNCLIPPED, names("policy", "clip_low clip_high"), "policy.loss = unclipped clips no ratio"),
+    (("policy.loss=apa",), names("policy", "clip_low clip_high"), "policy.loss = apa clips no ratio"),
+    (("policy.loss=cispo",), ["policy.dual_clip"], "policy.loss = cispo is not PPO's"),
+    ((), ["policy.advantage_temperature"], "policy.loss = clip is neither APA's nor AWR's"),
+    ((), ["policy.dpo_beta"], "policy.loss = clip is not DPO's"),
+    (DPO, ["policy.aggregation"], "DPO's loss is a mean over pairs"),
+    (DPO, names("reward", "normalise clip overlong_share truncated"), "DPO reads verdicts, not rewards"),
+    (DPO, ["select.drop_truncated"], "DPO takes every pair of a right and a wrong answer"),
+    ((), ["reward.overlong_penalty"], "reward.overlong_share = none"),
+    ((), names("token_reward", "weight clip dpo_steps"), "token_reward.kind = none"),
+    (GRPO, names("select", "scope keep refill"), "select.prune_rate = 0"),
+    ((*GRPO, "select.prune_rate=0.25"), ["select.refill"], "at select.prune_rate = 0.25 it asks no question more"),
+    (GRPO, ["select.max_rounds"], "select.dynamic_sampling = false"),
+    (GRPO, names("vine", "samples max_steps cap"), "advantage.estimator = grpo is not vine"),
+    ((*VINE, "vine.max_steps=none"), ["vine.cap"], "vine.max_steps = none"),
+    (UNCLIPPED, ["early_stop.threshold"], "early_stop.deviation = none"),
+    (
+        (*UNCLIPPED, "early_stop.deviation=sequences"),
+        ["early_stop.entropy_share"],
+        "early_stop.deviation = sequences",
+    ),
+    ((), names("record", "truth_answers truth_samples"), "record.truth_every = 0"),
+    (
+        GRPO,
+        names("record", "truth_every truth_answers truth_samples"),
+        "advantage.estimator = grpo estimates no state's value",
+    ),
+]
+CASES = [(given, name, reason) for given, ignored, reason in IGNORED for name in ignored]
+
+
+def identity(case: tuple[tuple[str, ...], str, str]) -> str:
+    return f"{case[1]}:{','.join(case[0])}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=identity)
+def test_a_setting_that_would_be_ignored_is_refused_with_the_reason(case: tuple[tuple[str, ...], str, str]):
+    given, name, reason = case
+    load_settings(assignments=given)  # fine without it
+    with pytest.raises(ConfigError) as caught:
+        load_settings(assignments=[*given, f"{name}={value(name)}"])
+    said = str(caught.value)
+    assert said.startswith(f"{name} = ")
+    assert f" (from --set): it would be ignored, for {reason}" in said
+    assert "\n" not in said
+
+
+def test_every_rule_is_held_by_a_case_of_its_own():
+    """Of each name in each rule: a case in which that rule is the one that speaks."""
+    found = {(name, reason) for _, name, reason in CASES}
+    settings = [(load_settings(assignments=given), name) for given, name, _ in CASES]
+    for rule, (ruled, when, why) in enumerate(UNUSED):
+        for name in ruled:
+            of_it = [known for known in known_names() if known == name or known.startswith(f"{name}.")]
+            assert of_it, f"rule {rule} names {name}, which is no setting"
+            held = [s for s, case in settings if case in of_it and when(s) and (case, why.format(s=s)) in found]
+            assert held, f"rule {rule}, {name}: {why}"
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ((), "critic.init"),
+        ((), "reward_model.steps"),
+        ((), "pretrain.patience"),
+        ((), "gae.lambda_critic"),
+        ((), "gae.bootstrap_truncated"),
+        ((), "policy.clip_high"),
+        ((), "policy.dual_clip"),
+        (("advantage.estimator=released-dvpo",), "gae.lambda_actor"),
+        (FROZEN, "critic.aggregation"),
+        (FROZEN, "critic.init"),
+        (FROZEN, "pretrain.batch"),
+        (TD, "gae.gamma"),
+        (TD, "gae.lambda_critic"),
+        (("advantage.estimator=return",), "gae.gamma"),
+        (("advantage.estimator=q",), "gae.bootstrap_truncated"),
+        (("critic.value_loss=clipped",), "critic.value_clip_range"),
+        (GRPO, "advantage.group_scale"),
+        (RLOO, "advantage.whiten"),
+        (("kl.placement=loss",), "kl.estimator"),
+        (("kl.placement=reward",), "reference.ema"),
+        (RTO, "token_reward.weight"),
+        (("policy.loss=gspo",), "policy.clip_low"),
+        (("policy.loss=awr",), "policy.advantage_temperature"),
+        (DPO, "policy.dpo_beta"),
+        (DPO, "reference.refresh_every"),
+        (DPO, "select.dynamic_sampling"),
+        (("reward.overlong_share=0.2",), "reward.overlong_penalty"),
+        ((*GRPO, "select.prune_rate=0.5"), "select.refill"),
+        ((*GRPO, "select.dynamic_sampling=true"), "select.max_rounds"),
+        (VINE, "vine.cap"),
+        ((*UNCLIPPED, "early_stop.deviation=high-entropy-tokens"), "early_stop.entropy_share"),
+        (("record.truth_every=5",), "record.truth_samples"),
+        ((*VINE, "record.truth_every=5"), "record.truth_samples"),
+    ],
+)
+def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
+    assert unused(load_settings(assignments=[*given, f"{used}={value(used)}"]), used) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((*GRPO, "select.prune_rate=0.5", "policy.minibatches=49"), "policy.minibatches = 49: expected at most the 48"),
+        (
+            (*GRPO, "select.prune_rate=0.5", "select.refill=true", "policy.minibatches=97"),
+            "policy.minibatches = 97: expected at most the 96",
+        ),
+        (("advantage.estimator=grpo",), "rollout.samples_per_prompt = 1: advantage.estimator = grpo compares"),
+        (("advantage.estimator=rloo",), "rollout.samples_per_prompt = 1: advantage.estimator = rloo compares"),
+        (("advantage.estimator=none", "policy.loss=dpo"), "rollout.samples_per_prompt = 1: policy.loss = dpo compares"),
+        (("select.dynamic_sampling=true",), "rollout.samples_per_prompt = 1: select.dynamic_sampling = true compares"),
+        (("select.prune_rate=0.5",), "rollout.samples_per_prompt = 1: select.prune_rate = 0.5 compares"),
+        ((*GROUPS, "policy.loss=dpo"), "policy.loss = dpo with advantage.estimator = gae: DPO has pairs"),
+        ((*GROUPS, "advantage.estimator=none"), "policy.loss = clip with advantage.estimator = none: DPO has pairs"),
+        ((*GRPO, "reward.normalise=scale"), "reward.normalise = scale with GRPO's division by the group's deviation"),
+        ((*RTO, "reference.ema=0.1"), "token_reward.kind = rto with a reference that moves"),
+        ((*RTO, "reference.refresh_every=5"), "token_reward.kind = rto with a reference that moves"),
+        (
+            ("kl.placement=loss", "reference.ema=0.1", "reference.refresh_every=5"),
+            "reference.ema with reference.refresh_every: it moves one way or the other",
+        ),
+        (
+            (*GRPO, "select.prune_rate=0.5", "kl.placement=reward"),
+            "select.prune_rate with a reward that needs a forward",
+        ),
+        ((*RLOO, "select.prune_rate=0.5", *RTO), "select.prune_rate with a reward that needs a forward pass"),
+        ((*VINE, "kl.placement=reward"), "advantage.estimator = vine with a reward on every token"),
+        ((*VINE, *RTO), "advantage.estimator = vine with a reward on every token"),
+        (("advantage.estimator=released-dvpo", *RTO), "token_reward.kind = rto: DVPO's released code has no reward"),
+        (
+            ("early_stop.deviation=tokens",),
+            "early_stop.deviation = tokens with policy.loss = clip: ESPO stops in place",
+        ),
+        (("policy.loss=gspo", "early_stop.deviation=tokens"), "early_stop.deviation = tokens with policy.loss = gspo"),
+        (
+            ("policy.loss=cispo", "early_stop.deviation=tokens"),
+            "early_stop.deviation = tokens with policy.loss = cispo",
+        ),
+        (
+            ("policy.loss=apa", "early_stop.deviation=sequences"),
+            "early_stop.deviation = sequences with policy.loss = apa, which knows no ratio",
+        ),
+        ((*DPO, "early_stop.deviation=tokens"), "early_stop.deviation = tokens with policy.loss = dpo, which knows no"),
+        (("policy.loss=apa", "reference.ema=0.5"), "policy.loss = apa with a reference that moves"),
+        (("policy.loss=apa", "reference.refresh_every=5"), "policy.loss = apa with a reference that moves"),
+        ((*DPO, "kl.placement=loss"), "kl.placement = loss with policy.loss = dpo: policy.dpo_beta is its weight"),
+        ((*DPO, *RTO), "token_reward.kind = rto with policy.loss = dpo: DPO reads verdicts"),
+        ((*DPO, "select.prune_rate=0.5"), "select.prune_rate with policy.loss = dpo: pairs are made of"),
+        ((*FROZEN, "critic.policy_starts_after=3"), "critic.policy_starts_after = 3 with critic.update_every = never"),
+        (("critic.normalise_returns=true",), "critic.normalise_returns with value pretraining"),
+    ],
+    ids=lambda part: ",".join(part) if isinstance(part, tuple) else "",
+)
+def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: tuple[str, ...], message: str):
+    with pytest.raises(ConfigError) as caught:
+        load_settings(assignments=given)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (*GRPO, "reward.normalise=scale", "advantage.group_scale=false"),
+        (*RLOO, "reward.normalise=standardise"),
+        (*RTO, "kl.placement=reward"),
+        ("kl.placement=loss", "reference.ema=0.1"),
+        (*GRPO, "select.prune_rate=0.5", "kl.placement=loss"),
+        (*GROUPS, "select.prune_rate=0.5", "kl.placement=reward"),  # a critic's GAE, ranked by outcome
+        (*VINE, "kl.placement=loss"),
+        ("advantage.estimator=released-dvpo", "kl.placement=reward"),
+        (*UNCLIPPED, "early_stop.deviation=tokens"),
+        ("policy.loss=awr", "early_stop.deviation=tokens"),
+        (*DPO, "reference.refresh_every=5"),
+        ("select.prune_rate=0.5", "select.scope=batch"),
+        ("critic.normalise_returns=true", "pretrain.steps=0"),
+    ],
+    ids=",".join,
+)
+def test_their_neighbours_are_taken(given: tuple[str, ...]):
+    load_settings(assignments=given)
+
+
+# ---- who is told ----
+
+
+def study(base: dict[str, object], *methods: str) -> None:
+    arms = [{"name": method, "set": {"method": method}} for method in methods]
+    parse_study({"name": "s", "title": "t", "seeds": 1, "base": base, "arms": arms}, "s.toml")
+
+
+def test_a_studys_base_may_hold_what_one_arm_ignores_but_not_what_all_ignore():
+    base = {"pretrain.batch": 7, "vine.samples": 2}
+    study(base, "vcppo", "grpo", "vineppo")
+    with pytest.raises(ConfigError) as caught:
+        study(base, "vcppo", "grpo")
+    assert str(caught.value) == (
+        "vine.samples (from study s, [base]): every run would ignore it: advantage.estimator = gae is not vine"
+    )
+
+
+def test_an_arm_may_not_hold_what_it_ignores():
+    arms = [{"name": "a", "set": {"method": "grpo", "gae.lambda_actor": 0.5}}, {"name": "b"}]
+    with pytest.raises(ConfigError, match=r"gae.lambda_actor = 0.5 \(from study s, arm a\): it would be ignored"):
+        parse_study({"name": "s", "title": "t", "arms": arms}, "s.toml")
+
+
+def test_a_grid_over_what_is_ignored_is_refused():
+    tree = {"name": "s", "title": "t", "base": {"method": "dvpo"}, "grid": {"gae.lambda_actor": [0.5, 1.0]}}
+    with pytest.raises(ConfigError, match=r"gae.lambda_actor = 0.5 \(from study s, \[grid\]\): it would be ignored"):
+        parse_study(tree, "s.toml")
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo", "dvpo", "dpo"])
+def test_the_whole_record_of_a_run_is_taken_though_it_names_what_the_method_ignores(tmp_path: Path, method: str):
+    settings = load_settings(assignments=[f"method={method}", "seed=3"])
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings.model_dump(mode="json")))
+    assert load_settings(file) == settings
+
+
+def test_a_file_is_told_by_its_name(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text('method = "grpo"\n[vine]\nsamples = 3\n')
+    with pytest.raises(ConfigError, match=rf"vine.samples = 3 \(from {file}\): it would be ignored"):
+        load_settings(file)
+
+
+def test_every_mistake_of_several_is_one_line():
+    with pytest.raises(ConfigError) as caught:
+        load_settings(assignments=["gae.gamma=7", "policy.clip_low=-1"])
+    assert "gae.gamma = 7" in str(caught.value)
+    assert "policy.clip_low = -1" in str(caught.value)
+    assert "\n" not in str(caught.value)
