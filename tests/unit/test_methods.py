@@ -1,0 +1,322 @@
+"""A method is a name for settings: complete, published, changed by one word, and able to run."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from tiny import tiny_method
+
+from vcppo import config
+from vcppo.cache import StageFolder, addresses, preference_settings
+from vcppo.composition import unused
+from vcppo.config import RunSettings
+from vcppo.errors import ConfigError
+from vcppo.journal import read_journal
+from vcppo.loading import flatten, known_names, load_settings, override, setting_type
+from vcppo.maths import losses, selection, shaping
+from vcppo.methods import METHODS
+from vcppo.stages.pipeline import run_stages
+from vcppo.study import parse_study
+from vcppo.tasks.digits import DigitsTask
+from vcppo.types import Prompt, Verdict
+
+ASKED_FOR = {
+    "ppo", "ppo-max", "ppo-xu", "vcppo", "dvpo", "vapo", "vineppo", "rto", "semi-rto", "ddpo", "rs-ppo", "dpo",
+    "dpo-iter", "apa", "awr", "espo", "cppo", "grpo", "dr-grpo", "dapo", "rloo", "reinforce++",
+    "reinforce++-baseline", "gspo", "cispo",
+}  # fmt: skip
+
+
+def value_of(settings: RunSettings, name: str) -> object:
+    return flatten(settings.model_dump(mode="json"))[name]
+
+
+def test_the_methods_are_those_asked_for():
+    assert set(METHODS) == ASKED_FOR
+    assert all(method.title and method.source.startswith("arXiv:") for method in METHODS.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_preset_names_known_settings_that_it_makes_use_of(method: str):
+    settings = load_settings(assignments=[f"method={method}"])
+    assert (settings.method, settings.arm) == (method, method)
+    for name, wanted in METHODS[method].settings.items():
+        assert name in known_names()
+        assert value_of(settings, name) == wanted
+        assert unused(settings, name) is None, f"{method} sets {name}"
+
+
+def test_no_two_methods_are_the_same_run():
+    digests = {load_settings(assignments=[f"method={method}"]).digest(): method for method in METHODS}
+    assert len(digests) == len(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_have_the_same_answers_an_iteration_and_the_trainers_own_optimisers(method: str):
+    settings, plain = load_settings(assignments=[f"method={method}"]), RunSettings()
+    assert settings.answers == 96
+    for name in ("learning_rate", "schedule", "minibatches", "max_grad_norm"):
+        assert value_of(settings, f"policy.{name}") == value_of(plain, f"policy.{name}")
+
+
+PUBLISHED = {
+    "vcppo": {"gae.lambda_actor": 0.95, "gae.lambda_critic": 1.0, "pretrain.steps": "converge"},
+    "ppo": {"gae.lambda_actor": 0.95, "gae.lambda_critic": 0.95, "pretrain.steps": 0, "critic.init": "reward-model"},
+    "vapo": {
+        "gae.length_adaptive_alpha": 0.05,
+        "gae.lambda_critic": 1.0,
+        "policy.clip_low": 0.2,
+        "policy.clip_high": 0.28,
+        "policy.positive_nll": 0.1,
+        "policy.aggregation": "token-mean",
+    },
+    "dvpo": {"critic.update_every": "never", "pretrain.steps": "converge", "gae.gamma": 1.0},
+    "vineppo": {"vine.samples": 9, "kl.estimator": "k3", "kl.coefficient": 1e-4, "advantage.whiten": "batch"},
+    "rto": {"token_reward.weight": 0.05, "token_reward.clip": None, "kl.coefficient": 0.01, "gae.lambda_actor": 0.95},
+    "semi-rto": {"token_reward.kind": "semi-rto"},
+    "ddpo": {"token_reward.kind": "ddpo"},
+    "rs-ppo": {"token_reward.kind": "rs-ppo"},
+    "dpo": {"policy.dpo_beta": 0.1, "rollout.refresh_every": "never", "reference.refresh_every": "never"},
+    "dpo-iter": {"rollout.refresh_every": 10, "reference.refresh_every": 10},
+    "ppo-max": {
+        "advantage.clip": 0.5,
+        "critic.value_clip_range": 0.2,
+        "gae.lambda_actor": 0.95,
+        "pretrain.steps": "converge",
+        "kl.coefficient": 0.05,
+        "kl.placement": "reward",
+    },
+    "ppo-xu": {
+        "gae.lambda_actor": 1.0,
+        "gae.lambda_critic": 1.0,
+        "kl.coefficient": 0.1,
+        "reward.clip": 20.0,
+        "reference.ema": 0.001,
+        "reward.truncated": 0.0,
+        "critic.normalise_returns": True,
+        "advantage.whiten": "batch",
+    },
+    "apa": {"policy.advantage_temperature": 0.1, "policy.loss": "apa", "critic.init": "policy"},
+    "awr": {"policy.advantage_temperature": 2.0, "policy.loss": "awr"},
+    "espo": {"early_stop.threshold": 0.25, "policy.loss": "unclipped", "early_stop.deviation": "tokens"},
+    "grpo": {
+        "kl.coefficient": 0.04,
+        "kl.estimator": "k3",
+        "kl.placement": "loss",
+        "policy.aggregation": "sequence-mean",
+    },
+    "cppo": {"select.prune_rate": 0.5, "select.keep": "largest", "select.scope": "question", "kl.coefficient": 0.04},
+    "dr-grpo": {"advantage.group_scale": False, "policy.aggregation": "fixed-length", "kl.placement": "none"},
+    "dapo": {
+        "policy.clip_low": 0.2,
+        "policy.clip_high": 0.28,
+        "select.dynamic_sampling": True,
+        "select.max_rounds": 10,
+        "reward.overlong_share": 4096 / 20480,
+        "reward.overlong_penalty": 1.0,
+        "policy.aggregation": "token-mean",
+        "kl.placement": "none",
+    },
+    "rloo": {"kl.coefficient": 0.03, "kl.placement": "reward", "kl.estimator": "k1"},
+    "reinforce++": {"advantage.estimator": "return", "kl.placement": "reward", "advantage.whiten": "batch"},
+    "reinforce++-baseline": {"advantage.group_scale": False, "kl.estimator": "k2", "advantage.whiten": "batch"},
+    "gspo": {"policy.clip_low": 3e-4, "policy.clip_high": 4e-4, "kl.placement": "none"},
+    "cispo": {"policy.clip_low": 1.0, "policy.aggregation": "token-mean", "kl.placement": "none"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_is_as_published(method: str):
+    settings = load_settings(assignments=[f"method={method}"])
+    assert {name: value_of(settings, name) for name in PUBLISHED[method]} == PUBLISHED[method]
+
+
+# ---- one word changes the method ----
+
+
+def test_what_is_said_wins_over_the_method_wherever_it_stands():
+    for order in itertools.permutations(["method=grpo", "kl.coefficient=0.2"]):
+        settings = load_settings(assignments=order)
+        assert (settings.kl.coefficient, settings.advantage.estimator) == (0.2, "grpo")
+
+
+def test_a_flag_changes_the_method_of_a_file_and_keeps_what_the_file_says(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text('method = "grpo"\nsteps = 7\n[policy]\nlearning_rate = 0.002\n')
+    settings = load_settings(file, ["method=cispo"])
+    assert settings == load_settings(assignments=["method=cispo", "steps=7", "policy.learning_rate=0.002"])
+
+
+def test_another_method_keeps_what_was_set_and_drops_the_old_methods_own():
+    before = load_settings(assignments=["method=espo", "steps=7", "policy.learning_rate=0.002", "policy.epochs=6"])
+    after = override(before, {"method": "grpo"})
+    assert after == load_settings(
+        assignments=["method=grpo", "steps=7", "policy.learning_rate=0.002", "policy.epochs=6"]
+    )
+    assert (after.early_stop.deviation, after.advantage.whiten, after.arm) == ("none", "none", "grpo")
+    assert override(after, {"method": "espo"}) == before
+
+
+def test_a_name_of_ones_own_stays():
+    before = load_settings(assignments=["method=grpo", "arm=mine"])
+    assert override(before, {"method": "rloo"}).arm == "mine"
+
+
+@pytest.mark.parametrize("first", ["vcppo", "grpo", "dpo", "espo"])
+def test_from_any_method_to_any_other_is_that_other(first: str):
+    before = load_settings(assignments=[f"method={first}"])
+    for method in METHODS:
+        assert override(before, {"method": method}) == load_settings(assignments=[f"method={method}"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_from_its_record_is_the_same_run(tmp_path: Path, method: str):
+    settings = load_settings(assignments=[f"method={method}", "seed=4", "policy.learning_rate=0.002"])
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings.model_dump(mode="json")))
+    again = load_settings(file)
+    assert again == settings
+    assert again.digest() == settings.digest()
+    assert {s: a.key for s, a in addresses(again).items()} == {s: a.key for s, a in addresses(settings).items()}
+
+
+def test_the_name_of_a_method_is_no_part_of_a_run():
+    """Settings that are a method's, said one by one, are its run."""
+    said = [f"{name}={json.dumps(value)}" for name, value in METHODS["rloo"].settings.items()]
+    by_hand, by_name = load_settings(assignments=said), load_settings(assignments=["method=rloo"])
+    assert (by_hand.method, by_name.method) == ("vcppo", "rloo")
+    assert by_hand.digest() == by_name.digest()
+    assert addresses(by_hand)["rl"].key == addresses(by_name)["rl"].key
+
+
+def test_methods_are_arms_of_a_study():
+    arms = [{"name": method, "set": {"method": method}} for method in METHODS]
+    study = parse_study({"name": "s", "title": "t", "seeds": 1, "base": {"steps": 9}, "arms": arms}, "s.toml")
+    for cell, method in zip(study.cells(), METHODS, strict=True):
+        assert cell.settings == load_settings(assignments=[f"method={method}", "steps=9"])
+        assert (cell.arm, cell.swept) == (method, {"method": method})
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [("vinepo", "did you mean vineppo?"), ("GRPO", "there are vcppo, ppo, "), ("dr_grpo", "did you mean dr-grpo?")],
+)
+def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path: Path):
+    with pytest.raises(ConfigError) as caught:
+        load_settings(assignments=[f"method={given}"])
+    assert str(caught.value).startswith(f"method = '{given}' (from --set): no such method; {hint}")
+    file = tmp_path / "mine.toml"
+    file.write_text(f'method = "{given}"')
+    with pytest.raises(ConfigError, match=rf"\(from {file}\): no such method"):
+        load_settings(file)
+
+
+# ---- settings and code agree ----
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        (get_args(config.PolicyLossKind), {*losses.POLICY_LOSSES, "dpo"}),  # DPO couples rows: a function of its own
+        (get_args(config.Aggregation), set(losses.AGGREGATIONS)),
+        (setting_type("early_stop.deviation")[0], {*losses.DEVIATION_SCOPES, "none"}),
+        (setting_type("critic.value_loss")[0], set(losses.VALUE_LOSSES)),
+        (setting_type("kl.estimator")[0], set(losses.KL_ESTIMATORS)),
+        (setting_type("token_reward.kind")[0], {*get_args(shaping.LogRatioKind), "none"}),
+        (setting_type("reward.normalise")[0], set(get_args(shaping.Normalisation))),
+        (setting_type("select.keep")[0], set(get_args(selection.Keep))),
+        (setting_type("select.scope")[0], set(get_args(selection.Scope))),
+    ],
+    ids=lambda part: str(sorted(part))[:40] if isinstance(part, set) else "",
+)
+def test_the_words_that_settings_know_are_those_that_the_code_knows(words: object, known: set[str]):
+    listed = words if isinstance(words, tuple) else get_args(words)
+    assert set(listed) == known
+
+
+def test_rtos_reward_is_made_by_the_dpo_run_of_the_same_task_and_seed():
+    settings = load_settings(
+        assignments=[
+            "method=rto",
+            "seed=3",
+            "task.chain_length=5",
+            "rollout.temperature=0.7",
+            "token_reward.dpo_steps=9",
+        ]
+    )
+    own = preference_settings(settings)
+    assert (own.method, own.seed, own.task, own.steps) == ("dpo", 3, settings.task, 9)
+    assert own.rollout.temperature == 0.7
+    assert own.evaluation.every == 0
+    same = load_settings(
+        assignments=[
+            "method=dpo",
+            "seed=3",
+            "task.chain_length=5",
+            "rollout.temperature=0.7",
+            "steps=9",
+            "evaluation.every=0",
+        ]
+    )
+    found, of_dpo = addresses(settings), addresses(same)["rl"]
+    assert (found["preference"].settings, found["preference"].parents) == (of_dpo.settings, of_dpo.parents)
+    assert found["rl"].parents["preference"] == found["preference"].key
+    variants = {addresses(override(settings, {"method": m}))["preference"].key for m in ("semi-rto", "ddpo", "rs-ppo")}
+    assert variants == {found["preference"].key}  # one DPO run serves all four
+    later = override(settings, {"token_reward.dpo_steps": 10})
+    assert addresses(later)["preference"].key != found["preference"].key
+
+
+# ---- every method runs ----
+
+
+def by_length(self: DigitsTask, text: str, prompt: Prompt) -> Verdict:
+    """About half of all answers are right, whatever the policy has learnt."""
+    return Verdict.CORRECT if len(text.split()) % 2 else Verdict.WRONG
+
+
+SMALL = (
+    "cold_start.steps=2",
+    "reward_model.steps=1",
+    "reward_model.answers=32",
+    "pretrain.max_steps=2",
+    "pretrain.pool=16",
+    "pretrain.held_out=8",
+    "rollout.prompts=3",
+    "rollout.samples_per_prompt=4",
+    "rollout.max_tokens=10",
+    "token_reward.dpo_steps=1",
+    "vine.samples=2",
+    "evaluation.samples=1",
+    "evaluation.every=0",
+    "task.held_out=4",
+    "steps=2",
+    "micro_batch_tokens=2000",
+)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache for all methods."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DigitsTask, "verify", by_length)
+        yield tmp_path_factory.mktemp("methods")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_runs_from_its_first_stage_to_its_last(out: Path, method: str):
+    settings = tiny_method(method, shared=SMALL)
+    uses = run_stages(settings, out)
+    assert uses["evaluation"].folder.result is not None
+    records = read_journal(StageFolder(out, addresses(settings)["rl"]).path / "journal.jsonl")
+    told = [record["values"] for record in records if record["kind"] == "metrics"]
+    assert len(told) == 2
+    assert told[1]["policy/updates"] >= 1
+    assert 0 < told[1]["policy/grad_norm"] < float("inf")
+    assert told[1]["cost/compute_tokens"] > told[0]["cost/compute_tokens"] > 0
+    lost = {name for name, value in told[1].items() if value is None}
+    assert lost <= {"value/explained_variance"}
+    assert ("value/mean" in told[1]) == settings.has_critic
