@@ -161,6 +161,71 @@ def test_kl_in_the_loss_pulls_towards_the_reference_only_where_asked():
         assert pulls or told[-1].ref_kl == told[0].ref_kl
 
 
+PAIRS = [3, 5, 7, 2, 4, 6]  # rows 2p and 2p + 1 are one
+
+
+def autograd(policy: PreTrainedModel, loss: torch.Tensor) -> torch.Tensor:
+    loss.backward()
+    gradient = torch.cat([p.grad.flatten() for p in policy.parameters()])
+    policy.zero_grad(set_to_none=True)
+    return gradient
+
+
+def live_logprobs(policy: PreTrainedModel, batch: RolloutBatch) -> torch.Tensor:
+    return models.response_logprobs(models.response_logits(policy, batch, 1.0), batch)[0]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 20, 1000])
+def test_dpos_gradient_is_that_of_its_loss_though_micro_batches_part_the_pairs(max_tokens: int):
+    policy, batch = new_policy(), random_batch(PAIRS)
+    ref = read_logprobs(new_policy(seed=1), batch, temperature=1.0, max_tokens=1000)
+    dpo = ("method=dpo", "policy.dpo_beta=0.7", "rollout.samples_per_prompt=2", f"micro_batch_tokens={max_tokens}")
+    costs, optimiser = Costs(), Gradient(policy)
+    nothing = torch.zeros_like(ref)
+    update = update_policy(policy, optimiser, batch, nothing, ref, tiny(*dpo), fixed_length=16, costs=costs)
+    gains = (live_logprobs(policy, batch) - ref).sum(dim=1)
+    margins = 0.7 * (gains[::2] - gains[1::2])
+    loss = -torch.nn.functional.logsigmoid(margins).mean()
+    torch.testing.assert_close(optimiser.kept, autograd(policy, loss), rtol=1e-4, atol=1e-6)
+    assert update.loss == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert update.preference_margin == pytest.approx(float(margins.detach().mean()), rel=1e-4)
+    assert update.preference_accuracy == pytest.approx(float((margins > 0).float().mean()))
+    tokens = int(batch.total_lengths.sum())
+    assert (costs.forward_tokens, costs.backward_tokens) == (tokens, tokens)
+
+
+@pytest.mark.parametrize("max_tokens", [13, 1000])
+def test_right_answers_are_imitated_by_the_mean_over_their_tokens_alone(max_tokens: int):
+    policy = new_policy()
+    batch = dataclasses.replace(on_policy(policy), correct=torch.tensor([True, False, True, False, False, True]))
+    size = f"micro_batch_tokens={max_tokens}"
+    with_it, update = policy_gradient(policy, batch, tiny("policy.positive_nll=0.3", size))
+    without, plain = policy_gradient(policy, batch, tiny(size))
+    nll = -live_logprobs(policy, batch)[batch.correct].sum() / (LENGTHS[0] + LENGTHS[2] + LENGTHS[5])
+    torch.testing.assert_close(with_it - without, autograd(policy, 0.3 * nll), rtol=1e-3, atol=1e-6)
+    assert update.positive_nll == pytest.approx(float(nll.detach()), rel=1e-5)
+    assert update.loss == pytest.approx(plain.loss + 0.3 * float(nll.detach()), abs=1e-5)
+    wrong = dataclasses.replace(batch, correct=torch.zeros(6, dtype=torch.bool))
+    same, update = policy_gradient(policy, wrong, tiny("policy.positive_nll=0.3", size))
+    assert torch.equal(same, without)
+    assert update.positive_nll is None
+
+
+@pytest.mark.parametrize("max_tokens", [13, 1000])
+def test_demonstrations_are_imitated_at_temperature_one_beside_the_policy_loss(max_tokens: int):
+    policy, shown = new_policy(), random_batch([4, 2, 6], seed=3)
+    batch = on_policy(policy)
+    costs, optimiser = Costs(), Gradient(policy)
+    settings = tiny("policy.demonstration_nll=0.2", "rollout.temperature=2.0", f"micro_batch_tokens={max_tokens}")
+    nothing = torch.zeros_like(batch.old_logprobs)  # no advantage: what is left is imitation
+    options = {"fixed_length": 16, "costs": costs}
+    update = update_policy(policy, optimiser, batch, nothing, None, settings, demonstrations=shown, **options)
+    nll = -live_logprobs(policy, shown).sum() / 12
+    torch.testing.assert_close(optimiser.kept, autograd(policy, 0.2 * nll), rtol=1e-4, atol=1e-6)
+    assert update.demonstration_nll == pytest.approx(float(nll.detach()), rel=1e-5)
+    assert costs.backward_tokens == int(batch.total_lengths.sum() + shown.total_lengths.sum())
+
+
 @pytest.mark.parametrize("wrong", ["ratio", "nan"])
 def test_training_that_has_left_sense_stops_with_the_weights_as_they_were(wrong: str):
     policy = new_policy()

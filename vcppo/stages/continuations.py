@@ -28,6 +28,16 @@ class StepValues:
     step_values: Tensor  # [B, J] mean score of continuations from the start of each step
     at: dict[Place, float]  # the same, by place
     generated_tokens: int
+    read_tokens: int  # of the answers that were read for their caches, prompts included
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean scores of continuations, and what they took."""
+
+    scores: list[float]
+    generated_tokens: int
+    read_tokens: int
 
 
 def step_starts(rollouts: Sequence[Rollout], context: StageContext) -> list[list[int]]:
@@ -79,7 +89,7 @@ def step_values(
     every = step_starts(rollouts, context)
     starts = [merged(own, settings.max_steps) for own in every] if settings.cap == "merge" else every
     asked = [(row, start) for row, own in enumerate(starts) for start in own[: settings.max_steps]]
-    found, tokens = mean_scores(
+    found = mean_scores(
         rollouts,
         asked,
         settings.samples,
@@ -89,12 +99,12 @@ def step_values(
         sampling=sampling,
         seed=seed,
     )
-    at = dict(zip(asked, found, strict=True))
+    at = dict(zip(asked, found.scores, strict=True))
     values = torch.zeros((len(starts), max(map(len, starts))))
     for row, own in enumerate(starts):
         values[row, : len(own)] = torch.tensor([at.get((row, start), float(scores[row])) for start in own])
     width = max(len(rollout.generation.tokens) for rollout in rollouts)
-    return StepValues(segments_of(starts, width), values, at, tokens)
+    return StepValues(segments_of(starts, width), values, at, found.generated_tokens, found.read_tokens)
 
 
 def mean_scores(
@@ -107,8 +117,8 @@ def mean_scores(
     engine: Engine,
     sampling: Sampling,
     seed: int,
-) -> tuple[list[float], int]:
-    """The mean shaped score of `samples` continuations from each place, and how many tokens they took."""
+) -> Means:
+    """The mean shaped score of `samples` continuations from each place."""
     owners: dict[tuple[int, ...], Place] = {}  # a state's tokens -> the first place that it was met at
     states = [(*rollouts[row].prompt_tokens, *rollouts[row].generation.tokens[:offset]) for row, offset in places]
     for state, place in zip(states, places, strict=True):
@@ -132,4 +142,8 @@ def mean_scores(
         torch.tensor([made.stop_reason == "length" for made in continuations]),
     )
     means = dict(zip(owners, shaped.view(-1, samples).mean(dim=1).tolist(), strict=True))
-    return [means[state] for state in states], sum(len(made.tokens) for made in continuations)
+    return Means(
+        scores=[means[state] for state in states],
+        generated_tokens=sum(len(made.tokens) for made in continuations),
+        read_tokens=sum(len(stems[row]) for row in {row for row, _ in owners.values()}),
+    )

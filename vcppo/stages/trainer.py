@@ -149,7 +149,8 @@ class Trainer:
             )
 
         if select.dynamic_sampling:
-            rollouts, sampled = until_mixed(sample, settings.rollout.prompts, size, select.max_rounds)
+            groups = settings.rollout.prompts * settings.refill
+            rollouts, sampled = until_mixed(sample, groups, size, select.max_rounds)
         else:
             rollouts = sampled = sample(0)
         self.costs.answers += len(sampled)
@@ -171,7 +172,7 @@ class Trainer:
             seed=seed_for(self.settings.seed, "rl", "continuations", self.step),
         )
         self.costs.generated_tokens += steps.generated_tokens
-        self.costs.forward_tokens += int(batch.total_lengths.sum())  # the answers, read once for their caches
+        self.costs.forward_tokens += steps.read_tokens
         return steps
 
     def _read(self, rollouts: list[Rollout], batch: RolloutBatch, kept: Tensor, steps: StepValues | None) -> Readings:

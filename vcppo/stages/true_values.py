@@ -41,7 +41,7 @@ def true_values(
     places = [(row, start) for row in rows for start in every[row]]
     if steps is not None:
         places = [place for place in places if place in steps.at]
-    found, _ = mean_scores(
+    found = mean_scores(
         rollouts, places, record.truth_samples, shaping, context=context, engine=engine, sampling=sampling, seed=seed
     )
     if steps is not None:
@@ -53,6 +53,6 @@ def true_values(
         "answer": [row for row, _ in places],
         "position": [start for _, start in places],
         "fraction": [start / len(rollouts[row].generation.tokens) for row, start in places],
-        "truth": found,
+        "truth": found.scores,
         "estimate": estimates,
     }

@@ -1,0 +1,790 @@
+"""What each method's iteration does: whom it trains on, what it spends, what it leaves alone, where it goes on."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import new_policy, tiny, tiny_method
+from torch import Tensor
+
+from vcppo import models
+from vcppo.cache import Address, StageFolder
+from vcppo.checkpoint import save_model
+from vcppo.config import ReferenceSettings, RewardSettings, RunSettings
+from vcppo.engines.decoder import Decoder
+from vcppo.engines.torch_engine import TorchEngine
+from vcppo.journal import read_journal
+from vcppo.maths.advantages import whiten
+from vcppo.methods import METHODS
+from vcppo.stages import trainer as room
+from vcppo.stages.context import StageContext
+from vcppo.stages.continuations import step_starts
+from vcppo.stages.costs import Costs
+from vcppo.stages.policy_update import read_logprobs
+from vcppo.stages.reference import Reference
+from vcppo.stages.rewards import Shaping
+from vcppo.stages.rl import rl
+from vcppo.stages.selection import until_mixed
+from vcppo.stages.trainer import Iteration, Trainer
+from vcppo.tasks import make_task
+from vcppo.tasks.digits import DigitsTask
+from vcppo.types import Generation, Prompt, Rollout, RolloutBatch, Verdict
+
+SMALL = (
+    "pretrain.steps=0",
+    "rollout.prompts=3",
+    "rollout.samples_per_prompt=4",
+    "rollout.max_tokens=10",
+    "policy.learning_rate=0.003",
+    "critic.learning_rate=0.003",
+    "vine.samples=2",
+    "evaluation.every=0",
+    "steps=4",
+    "micro_batch_tokens=2000",
+)
+
+
+def by_length(self: DigitsTask, text: str, prompt: Prompt) -> Verdict:
+    """About half of all answers are right, whatever the policy has learnt."""
+    return Verdict.CORRECT if len(text.split()) % 2 else Verdict.WRONG
+
+
+@pytest.fixture(autouse=True)
+def verifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DigitsTask, "verify", by_length)
+
+
+def place(path: Path) -> StageFolder:
+    folder = StageFolder(path, Address("cold-start", {}, {}))
+    folder.path = path
+    return folder
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StageFolder]:
+    """What earlier stages would have left: random models."""
+    out, tokenizer = tmp_path_factory.mktemp("before"), make_task(tiny().task).tokenizer()
+    save_model(new_policy(), tokenizer, out / "cold" / "policy")
+    save_model(new_policy(seed=1), tokenizer, out / "dpo" / "policy")
+    critic = models.load_critic(out / "cold" / "policy", head_seed=5)
+    torch.nn.init.normal_(models.value_head(critic).weight, std=1.0, generator=torch.Generator().manual_seed(6))
+    save_model(critic, tokenizer, out / "scores" / "critic")
+    return {"cold-start": place(out / "cold"), "preference": place(out / "dpo"), "reward-model": place(out / "scores")}
+
+
+Make = Callable[..., Trainer]
+
+
+@pytest.fixture
+def make(before: dict[str, StageFolder], tmp_path: Path) -> Make:
+    """make(method, "key=value", ...): a trainer at its first iteration."""
+
+    def new(method: str, *more: str, shared: tuple[str, ...] = ()) -> Trainer:
+        return Trainer(context(before, tmp_path, tiny_method(method, *more, shared=(*SMALL, *shared))))
+
+    return new
+
+
+def context(before: dict[str, StageFolder], path: Path, settings: RunSettings) -> StageContext:
+    earlier = dict(before)
+    if settings.critic.init == "policy":
+        del earlier["reward-model"]
+    return StageContext(settings, place(path), earlier)
+
+
+def weights(model: torch.nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).clone()
+
+
+def spy(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any], Any]]:
+    """(arguments, options, result) of every call from now on."""
+    calls, original = [], getattr(owner, name)
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        calls.append((arguments, options, original(*arguments, **options)))
+        return calls[-1][2]
+
+    monkeypatch.setattr(owner, name, watched)
+    return calls
+
+
+def assert_same(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+# ---- off is off ----
+
+RTO_WITHOUT = ("token_reward.kind=none",)
+CLIPPED = ("critic.value_loss=clipped",)
+OFF = [  # (method, settings of the one, of the other: the same to the bit; settings that do change something)
+    ("cppo", ("select.prune_rate=0",), ("method=grpo",), ("select.prune_rate=0.5", "select.refill=false")),
+    ("rto", ("token_reward.weight=0",), RTO_WITHOUT, ("token_reward.weight=0.5",)),
+    ("semi-rto", ("token_reward.weight=0",), RTO_WITHOUT, ("token_reward.weight=0.5",)),
+    ("espo", ("early_stop.threshold=1e9",), ("early_stop.deviation=none",), ("early_stop.threshold=0",)),
+    ("ppo", ("rollout.refresh_every=2",), ("rollout.refresh_every=never",), ()),
+    ("grpo", ("reference.refresh_every=9",), (), ("reference.refresh_every=1",)),
+    ("grpo", ("kl.coefficient=0",), ("kl.placement=none",), ()),
+    ("rloo", ("kl.coefficient=0",), ("kl.placement=none",), ()),
+    ("ppo", ("reward.clip=99",), (), ("reward.clip=0.5",)),
+    ("ppo", ("reward.overlong_share=0.1", "reward.overlong_penalty=1e-30"), (), ("reward.overlong_share=0.9",)),
+    ("ppo", ("advantage.clip=1e9",), (), ("advantage.clip=0.1",)),
+    ("ppo", ("policy.dual_clip=1e9",), (), ()),
+    ("ppo", (*CLIPPED, "critic.value_clip_range=1e9"), (), (*CLIPPED, "critic.value_clip_range=1e-6")),
+    ("vineppo", ("vine.max_steps=999",), ("vine.max_steps=none",), ("vine.max_steps=1",)),
+    ("vineppo", ("vine.cap=first", "vine.max_steps=999"), ("vine.max_steps=none",), ("vine.samples=5",)),
+    ("ppo", ("record.truth_every=1", "record.truth_samples=2"), (), ()),
+]
+
+
+def after_two(make: Make, method: str, *more: str) -> Tensor:
+    given = dict(text.split("=", 1) for text in more)
+    trainer = make(given.pop("method", method), *(f"{name}={value}" for name, value in given.items()))
+    for _ in range(min(trainer.settings.steps, 2)):
+        trainer.iterate()
+    return weights(trainer.policy)
+
+
+@pytest.mark.parametrize(("method", "one", "other", "on"), OFF, ids=lambda part: ",".join(part) if part else "")
+def test_a_component_that_is_off_leaves_no_trace(
+    make: Make, method: str, one: tuple[str, ...], other: tuple[str, ...], on: tuple[str, ...]
+):
+    same = after_two(make, method, *other)
+    assert_same(after_two(make, method, *one), same)
+    if on:
+        assert not torch.equal(after_two(make, method, *on), same)
+
+
+def test_a_dpo_policy_that_is_the_reference_rewards_nothing(make: Make, before: dict[str, StageFolder]):
+    without = after_two(make, "rto", *RTO_WITHOUT)
+    assert not torch.equal(after_two(make, "rto"), without)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(before, "preference", before["cold-start"])
+        assert_same(after_two(make, "rto"), without)
+
+
+def test_dynamic_sampling_of_groups_that_are_always_mixed_is_none(make: Make, monkeypatch: pytest.MonkeyPatch):
+    """Every other answer is right."""
+
+    def turns() -> Callable[[DigitsTask, str, Prompt], Verdict]:
+        verdicts = itertools.cycle([Verdict.CORRECT, Verdict.WRONG])
+        return lambda self, text, prompt: next(verdicts)
+
+    found = []
+    for flag in ("true", "false"):
+        monkeypatch.setattr(DigitsTask, "verify", turns())
+        found.append(after_two(make, "dapo", f"select.dynamic_sampling={flag}"))
+    assert_same(*found)
+
+
+def test_a_reference_that_takes_the_policy_over_whole_has_no_kl(make: Make):
+    trainer = make("grpo", "reference.ema=1", "policy.learning_rate=0.05")
+    for _ in range(2):
+        trainer.iterate()
+        assert_same(weights(trainer.reference.policy), weights(trainer.policy))
+
+
+# ---- costs ----
+
+
+class Meter:
+    """Counts what passes through models and engine by itself."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.generated = self.forward = self.backward = 0
+        for name in ("response_logits", "response_values", "last_token_values"):
+            patch.setattr(models, name, self.reading(getattr(models, name)))
+        for name in ("generate", "branch"):
+            patch.setattr(TorchEngine, name, self.writing(getattr(TorchEngine, name)))
+        read = Decoder.read
+        patch.setattr(Decoder, "read", lambda decoder, stems: (self.stems(stems), read(decoder, stems))[1])
+
+    def stems(self, stems: Any) -> None:
+        self.forward += sum(map(len, stems))
+
+    def reading(self, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def counted(model: Any, batch: RolloutBatch, *more: Any) -> Tensor:
+            tokens = int((batch.prompt_lengths + batch.response_mask.sum(dim=1)).sum())
+            if torch.is_grad_enabled():
+                self.backward += tokens
+            else:
+                self.forward += tokens
+            return original(model, batch, *more)
+
+        return counted
+
+    def writing(self, original: Callable[..., list[Generation]]) -> Callable[..., list[Generation]]:
+        def counted(*arguments: Any, **options: Any) -> list[Generation]:
+            made = original(*arguments, **options)
+            self.generated += sum(len(one.tokens) for one in made)
+            return made
+
+        return counted
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_costs_are_what_passed_through_the_models(make: Make, method: str, monkeypatch: pytest.MonkeyPatch):
+    trainer = make(method)
+    meter = Meter(monkeypatch)
+    for _ in range(2):
+        told = trainer.iterate().metrics
+    assert told["cost/generated_tokens"] == meter.generated
+    assert told["cost/forward_tokens"] == meter.forward
+    assert told["cost/backward_tokens"] == meter.backward
+    assert told["cost/compute_tokens"] == meter.generated + meter.forward + 3 * meter.backward
+    assert told["cost/answers"] >= 2 * 12
+    assert told["cost/elapsed_s"] > 0
+    assert told["cost/peak_memory_mb"] > 10
+
+
+def test_ppos_costs_by_hand(make: Make):
+    trainer = make("ppo", "policy.epochs=2", "critic.updates_per_policy_update=3")
+    done = trainer.iterate()
+    tokens = int(done.batch.total_lengths.sum())
+    assert trainer.costs.answers == 12
+    assert trainer.costs.generated_tokens == int(done.batch.lengths.sum())
+    assert trainer.costs.forward_tokens == tokens  # values
+    assert trainer.costs.backward_tokens == 2 * tokens + 6 * tokens  # policy, critic
+
+
+def test_measuring_the_truth_is_on_nobodys_account(make: Make):
+    totals = []
+    for more in ((), ("record.truth_every=1", "record.truth_samples=3")):
+        told = make("vineppo", *more).iterate().metrics
+        totals.append({k: v for k, v in told.items() if k.startswith("cost/") and k.endswith(("tokens", "answers"))})
+    assert len(totals[0]) == 5
+    assert totals[0] == totals[1]
+
+
+def test_compute_is_in_forward_passes():
+    metrics = Costs(answers=1, generated_tokens=10, forward_tokens=200, backward_tokens=3000).metrics()
+    assert metrics["cost/compute_tokens"] == 9210
+
+
+# ---- who is trained on ----
+
+
+def test_cppo_ranks_by_the_whole_group_and_trains_on_its_extremes(make: Make):
+    whole = make("cppo", "select.prune_rate=0").iterate()
+    done = make("cppo", "select.prune_rate=0.5", "select.refill=false").iterate()
+    assert torch.equal(done.batch.input_ids, whole.batch.input_ids)
+    assert len(done.kept) == 6
+    assert_same(done.estimates.advantages[done.kept], whole.estimates.advantages[done.kept])
+    size = whole.estimates.advantages[:, 0].abs()
+    for group in done.batch.group.unique():
+        rows = (done.batch.group == group).nonzero()[:, 0]
+        stay = torch.isin(rows, done.kept)
+        assert int(stay.sum()) == len(rows) // 2
+        assert float(size[rows[stay]].min()) >= float(size[rows[~stay]].max())
+
+
+def test_cppo_reads_and_trains_on_no_row_that_it_dropped(make: Make):
+    trainer = make("cppo", "select.prune_rate=0.75", "select.refill=false")
+    done = trainer.iterate()
+    tokens = int(done.batch.total_lengths[done.kept].sum())
+    assert tokens < int(done.batch.total_lengths.sum())
+    assert trainer.costs.forward_tokens == tokens  # the reference
+    assert trainer.costs.backward_tokens == tokens
+    dropped = torch.ones(12, dtype=torch.bool)
+    dropped[done.kept] = False
+    assert not bool(done.readings.ref_logprobs[dropped].any())
+    assert bool(done.readings.ref_logprobs[done.kept].any(dim=1).all())
+
+
+@pytest.mark.parametrize(("rate", "asked"), [(0.5, 2), (0.75, 4), (0.875, 8)])
+def test_refilling_asks_for_as_many_more_questions_as_it_drops(make: Make, rate: float, asked: int):
+    done = make("cppo", f"select.prune_rate={rate}", "rollout.samples_per_prompt=8").iterate()
+    assert done.metrics["cost/answers"] == asked * 24
+    assert len(done.kept) == 24
+
+
+def test_refilling_and_dynamic_sampling_together_fill_the_wider_batch(make: Make):
+    done = make("cppo", "select.prune_rate=0.5", "select.dynamic_sampling=true").iterate()
+    assert len(done.batch.scores) == 24
+    assert len(done.kept) == 12
+
+
+def test_answers_that_were_cut_are_not_trained_on_if_so_wanted(make: Make):
+    done = make("grpo", "select.drop_truncated=true", "rollout.max_tokens=6", "rollout.prompts=12").iterate()
+    assert bool(done.batch.truncated.any())
+    assert not bool(done.batch.truncated[done.kept].any())
+    assert len(done.kept) == int((~done.batch.truncated).sum())
+    assert make("grpo", "rollout.max_tokens=6").iterate().metrics["select/kept"] == 12
+
+
+@pytest.mark.parametrize("method", ["dpo", "dapo"])
+def test_an_iteration_of_nothing_to_learn_from_passes(make: Make, monkeypatch: pytest.MonkeyPatch, method: str):
+    monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
+    trainer = make(method)
+    first = weights(trainer.policy)
+    told = trainer.iterate().metrics
+    assert told["select/kept"] == {"dpo": 0, "dapo": 12}[method]  # no pair; no group with both: the last round's
+    assert told["cost/answers"] == {"dpo": 12, "dapo": 120}[method]
+    assert trainer.policy_optimiser.taken == 2  # the schedule goes on
+    if method == "dpo":
+        assert_same(weights(trainer.policy), first)
+        assert told["cost/backward_tokens"] == 0
+
+
+def rollout(question: int, right: bool) -> Rollout:
+    verdict = Verdict.CORRECT if right else Verdict.WRONG
+    return Rollout(Prompt(f"q{question}", "?", "1"), (1,), Generation((2,), (-1.0,), "stop"), "", verdict, 0.0)
+
+
+def rounds(*patterns: str) -> tuple[Callable[[int], list[Rollout]], list[int]]:
+    """Groups of two by round, "10 11" for one mixed and one right group; and which rounds were asked for."""
+    asked: list[int] = []
+
+    def sample(number: int) -> list[Rollout]:
+        asked.append(number)
+        groups = patterns[number].split()
+        return [rollout(100 * number + i, letter == "1") for i, group in enumerate(groups) for letter in group]
+
+    return sample, asked
+
+
+def test_dynamic_sampling_asks_until_enough_groups_are_mixed():
+    sample, asked = rounds("11 10", "00 11", "01 10", "10 10")
+    batch, everything = until_mixed(sample, groups=2, size=2, max_rounds=10)
+    assert [r.prompt.name for r in batch] == ["q1", "q1", "q200", "q200"]  # in their order, no more than wanted
+    assert asked == [0, 1, 2]
+    assert len(everything) == 12
+
+
+def test_dynamic_sampling_ends_with_a_smaller_batch_after_its_last_round():
+    sample, asked = rounds("11 10", "00 11", "01 10")
+    batch, everything = until_mixed(sample, groups=2, size=2, max_rounds=2)
+    assert [r.prompt.name for r in batch] == ["q1", "q1"]
+    assert (asked, len(everything)) == ([0, 1], 8)
+    sample, _ = rounds("11 00", "00 11")
+    batch, _ = until_mixed(sample, groups=2, size=2, max_rounds=2)
+    assert [r.prompt.name for r in batch] == ["q100", "q100", "q101", "q101"]  # nothing mixed: the last round's
+
+
+# ---- critics ----
+
+
+def test_dvpos_critic_is_never_touched(make: Make):
+    trainer = make("dvpo")
+    first, policy = weights(trainer.critic), weights(trainer.policy)
+    for _ in range(2):
+        told = trainer.iterate().metrics
+        assert told["policy/updates"] == 2
+        assert {"value/loss", "value/learning_rate", "value/grad_norm"} & told.keys() == set()
+        assert {"value/mean", "value/value_bias"} <= told.keys()
+    assert_same(weights(trainer.critic), first)
+    assert trainer.critic_optimiser.taken == 0
+    assert not torch.equal(weights(trainer.policy), policy)
+
+
+def test_a_critic_is_trained_every_so_many_iterations(make: Make):
+    trainer = make("ppo", "critic.update_every=3")
+    moved = []
+    for _ in range(4):
+        first = weights(trainer.critic)
+        trainer.iterate()
+        moved.append(not torch.equal(weights(trainer.critic), first))
+    assert moved == [True, False, False, True]
+    assert trainer.critic_optimiser.taken == trainer.critic_optimiser.total_steps == 4
+    assert trainer.critic_optimiser.learning_rate == 0
+
+
+def test_value_normalisation_teaches_the_critic_in_its_own_units(make: Make, monkeypatch: pytest.MonkeyPatch):
+    trainer = make("ppo-xu", "reward.truncated=none", "policy.minibatches=1")
+    calls = spy(monkeypatch, room, "update_critic")
+    raw = spy(monkeypatch, room, "read_values")
+    first, second = trainer.iterate(), trainer.iterate()
+    mask = first.batch.response_mask
+    assert_same(first.readings.values, raw[0][2])  # nothing seen yet: units of reward
+    returns = first.estimates.returns[mask]
+    mean, deviation = float(returns.mean()), float(returns.std(correction=0))
+    assert trainer.value_moments.weight > 0
+    _, _, part, values, targets = calls[0][0]
+    live = part.response_mask
+    assert float(targets[live].mean()) == pytest.approx(0, abs=1e-5)
+    assert float(targets[live].std(correction=0)) == pytest.approx(1, abs=1e-4)
+    assert sorted(targets[live].tolist()) == pytest.approx(sorted(((returns - mean) / deviation).tolist()), abs=1e-4)
+    assert sorted(values[live].tolist()) == pytest.approx(
+        sorted(((first.readings.values[mask] - mean) / deviation).clamp(-5, 5).tolist()), abs=1e-3
+    )
+    mask = second.batch.response_mask
+    expected = torch.where(mask, raw[1][2] * deviation + mean, 0.0)
+    torch.testing.assert_close(second.readings.values, expected, rtol=1e-4, atol=1e-4)
+
+
+# ---- VinePPO ----
+
+
+def steps_of(done: Iteration) -> list[list[float]]:
+    """Each answer's advantages, one a step."""
+    raw, segments, lengths = done.estimates.raw_advantages, done.steps.segments, done.batch.lengths.tolist()
+    found = []
+    for row, length in enumerate(lengths):
+        kinds = segments[row, :length]
+        advantages = [raw[row, :length][kinds == step] for step in range(int(kinds.max()) + 1)]
+        assert all(bool((own == own[0]).all()) for own in advantages)  # one for all tokens of a step
+        found.append([float(own[0]) for own in advantages])
+    return found
+
+
+@pytest.mark.parametrize("more", [(), ("vine.max_steps=2",), ("vine.max_steps=2", "vine.cap=first")], ids=str)
+def test_the_advantages_of_an_answers_steps_add_up_to_its_score_less_the_prompts_value(
+    make: Make, more: tuple[str, ...]
+):
+    done = make("vineppo", "rollout.max_tokens=20", *more).iterate()
+    added = torch.tensor([sum(own) for own in steps_of(done)])
+    torch.testing.assert_close(added, done.batch.scores - done.steps.step_values[:, 0], atol=1e-5, rtol=0)
+    assert max(map(len, steps_of(done))) > 1
+    if more == ("vine.max_steps=2",):
+        assert max(map(len, steps_of(done))) == 2
+
+
+def test_steps_beyond_the_cap_get_nothing_and_the_last_before_it_all_that_is_left(make: Make):
+    done = make("vineppo", "rollout.max_tokens=25", "vine.max_steps=2", "vine.cap=first").iterate()
+    longer = [(row, own) for row, own in enumerate(steps_of(done)) if len(own) > 2]
+    assert longer
+    for row, own in longer:
+        assert own[2:] == [0.0] * len(own[2:])
+        assert own[1] == pytest.approx(float(done.batch.scores[row] - done.steps.step_values[row, 1]))
+
+
+def test_answers_to_one_question_share_the_value_of_their_start(make: Make, monkeypatch: pytest.MonkeyPatch):
+    calls = spy(monkeypatch, TorchEngine, "branch")
+    done = make("vineppo", "vine.samples=3").iterate()
+    start = done.steps.step_values[:, 0]
+    for group in done.batch.group.unique():
+        assert len(set(start[done.batch.group == group].tolist())) == 1
+    (_, stems, points, _), _, _ = calls[0]
+    states = [tuple(stems[point.stem][: point.length]) for point in points]
+    assert len(points) == 3 * len(set(states))
+    assert len(set(states)) < len(done.steps.at)
+
+
+def test_continuations_start_from_the_sampled_token_ids_and_keep_within_the_limit(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    calls = spy(monkeypatch, TorchEngine, "branch")
+    done = make("vineppo").iterate()
+    (_, stems, points, sampling), _, made = calls[0]
+    assert list(stems) == [(*r.prompt_tokens, *r.generation.tokens) for r in done.rollouts]
+    begun = {(row, len(done.rollouts[row].prompt_tokens) + offset) for row, offset in done.steps.at}
+    assert {(point.stem, point.length) for point in points} <= begun
+    for point, continuation in zip(points, made, strict=True):
+        so_far = point.length - len(done.rollouts[point.stem].prompt_tokens)
+        assert so_far + point.limit == sampling.max_tokens == 10
+        assert so_far + len(continuation.tokens) <= 10
+
+
+def test_auxiliary_samples_leave_the_batch_as_it_is(make: Make):
+    few, many = (make("vineppo", f"vine.samples={samples}").iterate() for samples in (1, 7))
+    for field in dataclasses.fields(RolloutBatch):
+        assert_same(getattr(few.batch, field.name), getattr(many.batch, field.name))
+    assert few.metrics["cost/backward_tokens"] == many.metrics["cost/backward_tokens"]
+    assert few.metrics["cost/generated_tokens"] < many.metrics["cost/generated_tokens"]
+    assert not torch.equal(few.estimates.advantages, many.estimates.advantages)
+
+
+def test_where_every_continuation_is_right_no_step_is_better_than_another(make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
+    done = make("vineppo").iterate()
+    assert set(done.steps.at.values()) == {1.0}
+    assert not bool(done.estimates.raw_advantages.any())
+
+
+# ---- ESPO ----
+
+
+def test_a_threshold_of_zero_leaves_one_policy_update_and_all_of_the_critics(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    trainer = make("espo", "early_stop.threshold=0")
+    critic = spy(monkeypatch, room, "update_critic")
+    for iteration in range(1, 3):
+        told = trainer.iterate().metrics
+        assert told["policy/updates"] == 1
+        assert told["policy/deviation"] < 1e-4  # it is still the policy that sampled
+        assert trainer.policy_optimiser.taken == 8 * iteration  # 4 epochs of 2 minibatches: the rate falls as planned
+        assert len(critic) == 8 * iteration
+    assert trainer.policy_optimiser.total_steps == 32
+    assert trainer.policy_optimiser.learning_rate == pytest.approx(0.003 * 0.5)
+
+
+@pytest.mark.parametrize("scope", ["tokens", "sequences", "high-entropy-tokens"])
+def test_updates_end_with_the_first_that_saw_too_much(make: Make, monkeypatch: pytest.MonkeyPatch, scope: str):
+    trainer = make("espo", f"early_stop.deviation={scope}", "early_stop.threshold=0.02", "policy.learning_rate=0.01")
+    calls = spy(monkeypatch, room, "update_policy")
+    trainer.iterate()
+    seen = [result.deviation for _, _, result in calls]
+    assert 1 < len(seen) < 8
+    assert seen[-1] > 0.02
+    assert max(seen[:-1]) <= 0.02
+    trainer.iterate()
+    assert len(calls) > len(seen)  # the next iteration begins anew
+
+
+def test_a_larger_rate_stops_earlier(make: Make):
+    updates = [
+        make("espo", "early_stop.threshold=0.02", f"policy.learning_rate={rate}").iterate().metrics["policy/updates"]
+        for rate in (1e-4, 0.005, 0.05)
+    ]
+    assert updates == sorted(updates, reverse=True)
+    assert updates[0] == 8 > updates[2]
+
+
+# ---- DPO ----
+
+
+def test_pairs_of_a_right_and_a_wrong_answer_stay_together(make: Make, monkeypatch: pytest.MonkeyPatch):
+    trainer = make("dpo", "rollout.prompts=8", "policy.minibatches=3", "policy.epochs=2")
+    calls = spy(monkeypatch, room, "update_policy")
+    done = trainer.iterate()
+    assert len(calls) == 6
+    for (_, _, part, *_), _, _ in calls:
+        assert part.correct.tolist() == [True, False] * (len(part.correct) // 2)
+        assert torch.equal(part.group[::2], part.group[1::2])
+    assert sum(len(arguments[2].scores) for arguments, _, _ in calls) == 2 * len(done.kept)
+    right, wrong = int(done.batch.correct.sum()), int((~done.batch.correct).sum())
+    assert 0 < len(done.kept) <= 2 * min(right, wrong)
+
+
+def test_dpo_goes_on_learning_from_answers_of_the_first_policy(make: Make):
+    trainer = make("dpo", "policy.learning_rate=0.02")
+    first = trainer.context.load_first_policy()
+    for _ in range(3):
+        done = trainer.iterate()
+        at_first = read_logprobs(first, done.batch, temperature=1.0, max_tokens=2000)
+        torch.testing.assert_close(done.batch.old_logprobs, at_first, atol=1e-4, rtol=1e-4)
+        assert done.readings.ref_logprobs is not None
+        kept = done.kept
+        torch.testing.assert_close(done.readings.ref_logprobs[kept], at_first[kept], atol=1e-4, rtol=1e-4)
+    now = read_logprobs(trainer.policy, done.batch, temperature=1.0, max_tokens=2000)
+    assert float((now - at_first).abs().max()) > 0.01
+
+
+def test_iterative_dpo_renews_sampler_and_reference_every_so_often(make: Make):
+    trainer = make("dpo-iter", "rollout.refresh_every=2", "reference.refresh_every=2")
+    policies = [weights(trainer.policy)]
+    for iteration in range(1, 5):
+        trainer.iterate()
+        policies.append(weights(trainer.policy))
+        of_last_refresh = policies[iteration - iteration % 2]
+        assert_same(weights(trainer.sampler), of_last_refresh)
+        assert_same(weights(trainer.reference.policy), of_last_refresh)
+    assert len({float(policy.sum()) for policy in policies}) == 5
+    done = trainer.iterate()
+    torch.testing.assert_close(
+        done.batch.old_logprobs,
+        read_logprobs(trainer.sampler, done.batch, temperature=1.0, max_tokens=2000),
+        atol=1e-4,
+        rtol=1e-4,
+    )  # it is the refreshed one that answers
+
+
+# ---- references and rewards ----
+
+
+def test_an_averaged_reference_nears_a_policy_that_stays_by_the_closed_form():
+    start, target = new_policy(), new_policy(seed=1)
+    first, last = weights(start), weights(target)
+    reference = Reference(start, ReferenceSettings(ema=0.3))
+    for n in range(1, 6):
+        reference.follow(target, n)
+        torch.testing.assert_close(
+            weights(reference.policy), first + (1 - 0.7**n) * (last - first), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_a_frozen_reference_stays_whatever_the_policy_does(make: Make):
+    trainer = make("grpo")
+    first = weights(trainer.reference.policy)
+    for _ in range(2):
+        trainer.iterate()
+    assert_same(weights(trainer.reference.policy), first)
+    assert trainer.reference.state_dict() is None
+
+
+def scored(scores: list[float], lengths: list[int], truncated: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.tensor(scores), torch.tensor(lengths), torch.tensor(truncated)
+
+
+def test_scores_are_cut_punished_normalised_and_clipped_in_this_order():
+    settings = RewardSettings(
+        truncated=0.0, overlong_share=0.2, overlong_penalty=0.5, normalise="standardise", clip=1.1
+    )
+    shaping = Shaping(settings, limit=10)
+    raw = scored([1.0, -1.0, 1.0, 1.0], [5, 10, 9, 8], [False, True, False, False])
+    plain = shaping.plain(*raw)
+    assert plain.tolist() == [1.0, -0.5, 0.75, 1.0]  # the cut one is worth 0, less the whole punishment
+    shaping = dataclasses.replace(shaping, moments=shaping.moments.updated(plain))
+    mean, deviation = 2.25 / 4, (((7 / 16) ** 2 * 2 + (17 / 16) ** 2 + (3 / 16) ** 2) / 4) ** 0.5
+    wanted = [(x - mean) / deviation for x in plain.tolist()]
+    assert min(wanted) < -1.1
+    assert shaping.shape(*raw).tolist() == pytest.approx([wanted[0], -1.1, wanted[2], wanted[3]], rel=1e-5)
+
+
+def test_rewards_are_normalised_by_all_that_was_seen_this_batch_included(make: Make):
+    trainer = make("ppo-max", "reward.clip=none", "reward.correct=3", "reward.wrong=-2")
+    seen: list[float] = []
+    for _ in range(3):
+        done = trainer.iterate()
+        seen += [r.score for r in done.rollouts]
+        everything = torch.tensor(seen)
+        wanted = (torch.tensor([r.score for r in done.rollouts]) - everything.mean()) / everything.std(correction=0)
+        torch.testing.assert_close(done.batch.scores, wanted, rtol=1e-4, atol=1e-5)
+    assert trainer.shaping.moments.count == 36
+
+
+# ---- going on ----
+
+STATEFUL = [
+    ("ppo-xu", ("reference.ema=0.2",)),
+    ("ppo-max", ()),
+    ("dpo-iter", ("rollout.refresh_every=3", "reference.refresh_every=3")),
+    ("vineppo", ()),
+    ("espo", ("early_stop.threshold=0.01",)),
+    ("cppo", ()),
+    ("dapo", ()),
+    ("dvpo", ("critic.update_every=3",)),
+]
+CLOCKS = ("time/", "system/", "cost/elapsed_s", "cost/peak_memory_mb")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def told(path: Path) -> list[dict[str, Any]]:
+    records = []
+    for record in read_journal(path / "journal.jsonl"):
+        del record["time"]
+        if record["kind"] == "metrics":
+            record["values"] = {k: v for k, v in record["values"].items() if not k.startswith(CLOCKS)}
+        records.append(record)
+    return records
+
+
+@pytest.mark.parametrize(("method", "more"), STATEFUL)
+def test_killed_and_resumed_is_straight_through(
+    before: dict[str, StageFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, more: tuple[str, ...]
+):
+    settings = tiny_method(method, *more, shared=SMALL)
+    contexts = [context(before, tmp_path / name, settings) for name in ("straight", "killed")]
+    rl(contexts[0])
+    iterate = Trainer.iterate
+
+    def mortal(self: Trainer) -> Iteration:
+        done = iterate(self)
+        if self.step == 3:  # after the checkpoint of iteration 2
+            raise Killed
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "iterate", mortal)
+        with pytest.raises(Killed):
+            rl(contexts[1])
+    rl(contexts[1])
+    straight, killed = (made.folder.path for made in contexts)
+    assert told(straight) == told(killed)
+    for file in straight.rglob("*.safetensors"):
+        assert file.read_bytes() == (killed / file.relative_to(straight)).read_bytes()
+
+
+# ---- one answer whatever the micro-batches ----
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("cppo", ("select.scope=batch", "select.refill=false")),
+        ("cppo", ("select.scope=question", "select.refill=false")),
+        ("ppo", ("advantage.whiten=batch",)),
+        ("ppo", ("advantage.whiten=minibatch", "advantage.clip=0.8")),
+        ("vapo", ("advantage.whiten=batch",)),
+        ("reinforce++", ()),
+        ("espo", ("early_stop.threshold=0.005",)),
+        ("espo", ("early_stop.deviation=sequences", "early_stop.threshold=0.005")),
+        ("espo", ("early_stop.deviation=high-entropy-tokens", "early_stop.threshold=0.005")),
+        ("dpo", ()),
+        ("gspo", ()),
+    ],
+    ids=lambda part: ",".join(part) if isinstance(part, tuple) else part,
+)
+def test_whitening_pruning_and_stopping_do_not_see_micro_batches(make: Make, method: str, more: tuple[str, ...]):
+    found = []
+    for size in (1, 40, 100_000):
+        trainer = make(method, *more, f"micro_batch_tokens={size}")
+        done = trainer.iterate()
+        numbers = {k: v for k, v in done.metrics.items() if k.startswith(("policy/", "advantage/", "select/"))}
+        numbers.pop("policy/preference_accuracy", None)  # on-policy all margins are 0, but for rounding
+        found.append((done, numbers, trainer.policy_optimiser.taken))
+    (first, numbers, taken), *others = found
+    for other, its_numbers, its_taken in others:
+        assert torch.equal(other.kept, first.kept)
+        torch.testing.assert_close(other.estimates.advantages, first.estimates.advantages, rtol=1e-3, atol=1e-4)
+        assert its_numbers == pytest.approx(numbers, rel=2e-2, abs=1e-4)
+        assert (its_taken, its_numbers.get("policy/updates")) == (taken, numbers.get("policy/updates"))
+
+
+def test_batch_whitening_sees_every_row_trained_on_and_no_other(make: Make):
+    done = make("ppo", "advantage.whiten=batch", "select.prune_rate=0.5").iterate()
+    part = done.batch.take(done.kept)
+    width = part.response_mask.shape[1]
+    wanted = whiten(done.estimates.raw_advantages[done.kept][:, :width], part.response_mask)
+    torch.testing.assert_close(done.estimates.advantages[done.kept][:, :width], wanted)
+    assert float(wanted[part.response_mask].mean()) == pytest.approx(0, abs=1e-5)
+
+
+# ---- the truth ----
+
+
+@pytest.mark.parametrize("method", ["ppo", "vineppo", "dvpo"])
+def test_the_table_of_true_values_has_what_training_used(make: Make, method: str):
+    record = ("record.truth_every=1", "record.truth_answers=5", "record.truth_samples=6")
+    done = make(method, *record, "rollout.max_tokens=25").iterate()
+    table = done.true_values
+    assert {len(column) for column in table.values()} == {len(table["answer"])}
+    answers = sorted(set(table["answer"]))
+    assert len(answers) == 5
+    for row, position, fraction, truth, estimate in zip(
+        table["answer"], table["position"], table["fraction"], table["truth"], table["estimate"], strict=True
+    ):
+        assert fraction == position / int(done.batch.lengths[row])
+        assert 0 <= fraction < 1
+        assert -1 <= truth <= 1
+        assert (6 * (truth + 1) / 2) == pytest.approx(round(6 * (truth + 1) / 2), abs=1e-5)  # a share of 6 answers
+        used = done.steps.at[row, position] if method == "vineppo" else float(done.readings.values[row, position])
+        assert estimate == pytest.approx(used, abs=1e-6)
+    starts = step_starts(done.rollouts, make(method).context)
+    assert all(position in starts[row] for row, position in zip(table["answer"], table["position"], strict=True))
+    assert [place for place in zip(table["answer"], table["position"], strict=True) if place[1] == 0] == [
+        (row, 0) for row in answers
+    ]
+
+
+def test_truth_is_measured_when_asked_for(make: Make):
+    trainer = make("ppo", "record.truth_every=2", "record.truth_samples=2", "record.truth_answers=1")
+    assert [trainer.iterate().true_values is not None for _ in range(3)] == [True, False, True]
+
+
+def test_the_truth_is_the_mean_score_of_continuations(make: Make, monkeypatch: pytest.MonkeyPatch):
+    """Of answers judged by their first word alone, every state beyond it has its answer's score as true value."""
+    decode = make_task(tiny().task).tokenizer().decode
+
+    def by_first_word(self: DigitsTask, text: str, prompt: Prompt) -> Verdict:
+        return Verdict.CORRECT if text.split()[:1] and text.split()[0].isdigit() else Verdict.WRONG
+
+    monkeypatch.setattr(DigitsTask, "verify", by_first_word)
+    record = ("record.truth_every=1", "record.truth_answers=12", "record.truth_samples=40")
+    done = make("ppo", *record, "rollout.max_tokens=25").iterate()
+    table = done.true_values
+    later = 0
+    for row, position, truth in zip(table["answer"], table["position"], table["truth"], strict=True):
+        if decode(done.rollouts[row].generation.tokens[:position], skip_special_tokens=True):
+            assert truth == done.rollouts[row].score
+            later += 1
+        else:
+            assert -1 < truth < 1
+    assert later > 5
