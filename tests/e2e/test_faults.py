@@ -27,7 +27,7 @@ set = { "pretrain.steps" = 0, "gae.lambda_critic" = 0.95 }
 name = "vcppo"
 set = { "pretrain.steps" = 4, "gae.lambda_critic" = 1.0 }
 """
-ABOUT_THE_RUN = ("run_id", "wall_s")  # everything else in runs.csv must be the same
+ABOUT_THE_RUN = ("run_id", "wall_s", "train_s", "peak_memory_mb")  # everything else in runs.csv must be the same
 PATIENCE_S = 120.0
 
 
