@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -372,7 +373,12 @@ class RunSettings(Settings):
 
     def digest(self) -> str:
         """12 hex digits that two runs share only if every setting is the same, their names (arm, method) aside."""
-        return digest(self.model_dump(mode="json", exclude={"arm", "method"}))
+        return settings_digest(self.model_dump(mode="json"))
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """12 hex digits of resolved settings as JSON, less the names they go by."""
+    return digest({name: value for name, value in settings.items() if name not in ("arm", "method")})
 
 
 def digest(value: Any) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vcppo.cells import ENDED, CellFolder, CellRecord
-from vcppo.config import digest
+from vcppo.config import settings_digest
 from vcppo.errors import DataError
 from vcppo.journal import read_journal
 from vcppo.loading import flatten
@@ -107,7 +107,7 @@ class Delivery:
     def _child(self, folder: CellFolder, record: CellRecord) -> Run | None:
         """The cell's one run, made when the cell first runs; runs of the cell with other numbers go to the bin."""
         settings = read_json(folder.path / "settings.json")
-        identity = {"settings_hash": settings_hash(settings), "arm": record.arm}
+        identity = {"settings_hash": settings_digest(settings), "arm": record.arm}
         now = {stage.stage: stage.address for stage in record.stages}
         own = [run for run in self._children if run.tags["cell"] == record.cell]
         fitting = [
@@ -301,11 +301,6 @@ def as_params(settings: Mapping[str, Any]) -> dict[str, str]:
         re.sub(r"[^\w\-. :/]", "_", name): value if isinstance(value, str) else json.dumps(value)
         for name, value in flatten(settings).items()
     }
-
-
-def settings_hash(settings: Mapping[str, Any]) -> str:
-    """`RunSettings.digest` of settings.json as it stands, whichever version wrote it."""
-    return digest({name: value for name, value in settings.items() if name != "arm"})
 
 
 def provenance_tags(made: Mapping[str, Any]) -> dict[str, str]:

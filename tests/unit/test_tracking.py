@@ -15,8 +15,8 @@ from fake_study import PROVENANCE, STARTED, FakeStage, FakeStudy, iterate, posit
 from mlflow_server import Server, free_port
 
 from vcppo.cells import CellFolder
-from vcppo.config import RunSettings
-from vcppo.delivery import KnownPoints, as_params, list_tables, points_of, settings_hash
+from vcppo.config import RunSettings, settings_digest
+from vcppo.delivery import KnownPoints, as_params, list_tables, points_of
 from vcppo.errors import TrackingError
 from vcppo.mlflow_store import LONGEST_TAG, MlflowStore, Point, Run, from_split, redacted, to_split
 from vcppo.position_figure import position_figure
@@ -525,7 +525,7 @@ class TestSmallParts:
 
     def test_the_settings_hash_is_that_of_the_settings(self):
         settings = RunSettings(arm="a", seed=3)
-        assert settings_hash(settings.model_dump(mode="json")) == settings.digest()
+        assert settings_digest(settings.model_dump(mode="json")) == settings.digest()
 
     def test_the_list_of_tables_keeps_the_latest_when_it_grows_too_long(self):
         listed = list_tables("[]", [f"tables/samples/{step:06d}.json" for step in range(500)])
