@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import new_policy, tiny, tiny_method
+from tiny import new_policy, random_batch, tiny, tiny_method
 from torch import Tensor
 
 from vcppo import models
@@ -28,7 +28,7 @@ from vcppo.stages.policy_update import read_logprobs
 from vcppo.stages.reference import Reference
 from vcppo.stages.rewards import Shaping
 from vcppo.stages.rl import rl
-from vcppo.stages.selection import until_mixed
+from vcppo.stages.selection import choose, until_mixed
 from vcppo.stages.trainer import Iteration, Trainer
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
@@ -140,6 +140,10 @@ OFF = [  # (method, settings of the one, of the other: the same to the bit; sett
 ]
 
 
+def name_of(part: str | tuple[str, ...]) -> str:
+    return part if isinstance(part, str) else ",".join(part)
+
+
 def after_two(make: Make, method: str, *more: str) -> Tensor:
     given = dict(text.split("=", 1) for text in more)
     trainer = make(given.pop("method", method), *(f"{name}={value}" for name, value in given.items()))
@@ -148,7 +152,7 @@ def after_two(make: Make, method: str, *more: str) -> Tensor:
     return weights(trainer.policy)
 
 
-@pytest.mark.parametrize(("method", "one", "other", "on"), OFF, ids=lambda part: ",".join(part) if part else "")
+@pytest.mark.parametrize(("method", "one", "other", "on"), OFF, ids=name_of)
 def test_a_component_that_is_off_leaves_no_trace(
     make: Make, method: str, one: tuple[str, ...], other: tuple[str, ...], on: tuple[str, ...]
 ):
@@ -281,6 +285,18 @@ def test_cppo_ranks_by_the_whole_group_and_trains_on_its_extremes(make: Make):
         assert float(size[rows[stay]].min()) >= float(size[rows[~stay]].max())
 
 
+@pytest.mark.parametrize("scope", ["question", "batch"])
+def test_cppo_ranks_an_answer_by_its_own_questions_others(scope: str):
+    """One of four is wrong, one of four is right: these two stand out, though not from the average of all eight."""
+    batch = dataclasses.replace(
+        random_batch([2] * 8),
+        scores=torch.tensor([1.0, 1.0, 1.0, -1.0, 1.0, -1.0, -1.0, -1.0]),
+        group=torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]),
+    )
+    settings = tiny_method("cppo", "select.prune_rate=0.75", f"select.scope={scope}")
+    assert choose(batch, settings, torch.Generator()).tolist() == [[3], [4]]
+
+
 def test_cppo_reads_and_trains_on_no_row_that_it_dropped(make: Make):
     trainer = make("cppo", "select.prune_rate=0.75", "select.refill=false")
     done = trainer.iterate()
@@ -352,6 +368,12 @@ def test_dynamic_sampling_asks_until_enough_groups_are_mixed():
     assert [r.prompt.name for r in batch] == ["q1", "q1", "q200", "q200"]  # in their order, no more than wanted
     assert asked == [0, 1, 2]
     assert len(everything) == 12
+
+
+def test_dynamic_sampling_asks_no_more_than_it_needs():
+    sample, asked = rounds("10 01", "10 01")
+    batch, everything = until_mixed(sample, groups=2, size=2, max_rounds=10)
+    assert (len(batch), len(everything), asked) == (4, 4, [0])
 
 
 def test_dynamic_sampling_ends_with_a_smaller_batch_after_its_last_round():
@@ -485,6 +507,26 @@ def test_auxiliary_samples_leave_the_batch_as_it_is(make: Make):
     assert few.metrics["cost/backward_tokens"] == many.metrics["cost/backward_tokens"]
     assert few.metrics["cost/generated_tokens"] < many.metrics["cost/generated_tokens"]
     assert not torch.equal(few.estimates.advantages, many.estimates.advantages)
+
+
+def test_a_states_value_is_the_mean_score_of_the_answers_that_go_on_from_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    calls = spy(monkeypatch, TorchEngine, "branch")
+    done = make("vineppo", "vine.samples=3", "rollout.max_tokens=20").iterate()
+    (_, stems, points, _), _, made = calls[0]
+    decode = make_task(tiny().task).tokenizer().decode
+    scores: dict[tuple[int, ...], list[float]] = {}
+    for point, continuation in zip(points, made, strict=True):
+        answer = (*stems[point.stem][: point.length], *continuation.tokens)[
+            len(done.rollouts[point.stem].prompt_tokens) :
+        ]
+        words = decode(answer, skip_special_tokens=True).split()
+        scores.setdefault(tuple(stems[point.stem][: point.length]), []).append(1.0 if len(words) % 2 else -1.0)
+    assert {len(own) for own in scores.values()} == {3}
+    for (row, offset), value in done.steps.at.items():
+        own = scores[(*done.rollouts[row].prompt_tokens, *done.rollouts[row].generation.tokens[:offset])]
+        assert value == pytest.approx(sum(own) / 3, abs=1e-6)
 
 
 def test_where_every_continuation_is_right_no_step_is_better_than_another(make: Make, monkeypatch: pytest.MonkeyPatch):
@@ -642,7 +684,7 @@ def test_rewards_are_normalised_by_all_that_was_seen_this_batch_included(make: M
 STATEFUL = [
     ("ppo-xu", ("reference.ema=0.2",)),
     ("ppo-max", ()),
-    ("dpo-iter", ("rollout.refresh_every=3", "reference.refresh_every=3")),
+    ("dpo-iter", ("rollout.refresh_every=3", "reference.refresh_every=3", "steps=6")),
     ("vineppo", ()),
     ("espo", ("early_stop.threshold=0.01",)),
     ("cppo", ()),
@@ -666,7 +708,7 @@ def told(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-@pytest.mark.parametrize(("method", "more"), STATEFUL)
+@pytest.mark.parametrize(("method", "more"), STATEFUL, ids=name_of)
 def test_killed_and_resumed_is_straight_through(
     before: dict[str, StageFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, more: tuple[str, ...]
 ):
@@ -677,7 +719,7 @@ def test_killed_and_resumed_is_straight_through(
 
     def mortal(self: Trainer) -> Iteration:
         done = iterate(self)
-        if self.step == 3:  # after the checkpoint of iteration 2
+        if self.step == settings.steps - 1:  # one iteration after the last checkpoint
             raise Killed
         return done
 
@@ -710,7 +752,7 @@ def test_killed_and_resumed_is_straight_through(
         ("dpo", ()),
         ("gspo", ()),
     ],
-    ids=lambda part: ",".join(part) if isinstance(part, tuple) else part,
+    ids=name_of,
 )
 def test_whitening_pruning_and_stopping_do_not_see_micro_batches(make: Make, method: str, more: tuple[str, ...]):
     found = []
@@ -726,6 +768,22 @@ def test_whitening_pruning_and_stopping_do_not_see_micro_batches(make: Make, met
         torch.testing.assert_close(other.estimates.advantages, first.estimates.advantages, rtol=1e-3, atol=1e-4)
         assert its_numbers == pytest.approx(numbers, rel=2e-2, abs=1e-4)
         assert (its_taken, its_numbers.get("policy/updates")) == (taken, numbers.get("policy/updates"))
+
+
+def test_minibatch_whitening_is_of_each_update_by_itself_and_comes_before_the_clip(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    for clip in ("none", "0.6"):
+        calls = spy(monkeypatch, room, "update_policy")
+        make("ppo", "advantage.whiten=minibatch", f"advantage.clip={clip}").iterate()
+        for (_, _, part, advantages, *_), _, _ in calls:
+            live = advantages[part.response_mask]
+            if clip == "none":
+                assert float(live.mean()) == pytest.approx(0, abs=1e-5)
+                assert float(live.std()) == pytest.approx(1, abs=1e-4)
+                assert float(live.abs().max()) > 0.6
+            else:
+                assert float(live.abs().max()) == pytest.approx(0.6)
 
 
 def test_batch_whitening_sees_every_row_trained_on_and_no_other(make: Make):
