@@ -62,11 +62,12 @@ def models_in(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*.safetensors")}
 
 
-def assert_same(one: Path, other: Path, *stages: str) -> None:
+def assert_same(one: Path, other: Path, *stages: str, settings: RunSettings | None = None) -> None:
     for stage in stages:
-        assert told(folder(one, stage)) == told(folder(other, stage)), stage
-        assert models_in(folder(one, stage)) == models_in(folder(other, stage)), stage
-        results = [json.loads((folder(out, stage) / "done.json").read_text())["result"] for out in (one, other)]
+        first, second = (folder(out, stage, settings) for out in (one, other))
+        assert told(first) == told(second), stage
+        assert models_in(first) == models_in(second), stage
+        results = [json.loads((path / "done.json").read_text())["result"] for path in (first, second)]
         assert results[0] == results[1]
 
 
@@ -333,7 +334,10 @@ def train(out: Path) -> list[str]:
 
 
 def test_train_interrupted_exits_130_and_goes_on_to_the_same_end(train: list[str], out: Path, straight: Path):
-    journal = folder(out, "rl") / "journal.jsonl"
+    long = tiny("steps=60")  # some seconds of RL: a busy machine may be late with the signal
+    run_stages(long, straight)
+    train += ["--set", "steps=60"]
+    journal = folder(out, "rl", long) / "journal.jsonl"
     with subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
         while not (journal.exists() and journal.read_bytes()):
@@ -348,4 +352,4 @@ def test_train_interrupted_exits_130_and_goes_on_to_the_same_end(train: list[str
     assert done.returncode == 0, done.stderr
     assert "eval/digits/avg_at_2" in done.stdout
     assert "they are kept on disk" in done.stdout
-    assert_same(straight, out, "rl", "evaluation")
+    assert_same(straight, out, "rl", "evaluation", settings=long)
