@@ -333,12 +333,18 @@ def train(out: Path) -> list[str]:
     return [sys.executable, "-m", "vcppo", "train", "--out", str(out), "--tracking-uri", nobody, *flags]
 
 
+def _hear_interrupts() -> None:
+    """A shell's background job, as this one may be, ignores SIGINT and hands that down."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_train_interrupted_exits_130_and_goes_on_to_the_same_end(train: list[str], out: Path, straight: Path):
     long = tiny("steps=60")  # some seconds of RL: a busy machine may be late with the signal
     run_stages(long, straight)
     train += ["--set", "steps=60"]
     journal = folder(out, "rl", long) / "journal.jsonl"
-    with subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(train, **pipes, preexec_fn=_hear_interrupts) as process:
         deadline = time.monotonic() + 120
         while not (journal.exists() and journal.read_bytes()):
             assert time.monotonic() < deadline
