@@ -17,7 +17,7 @@ GROUPED = ("grpo", "rloo")  # advantages that compare the answers to one questio
 BY_OUTCOME = (*GROUPED, "none")  # one number an answer: nothing is discounted or bootstrapped
 WITH_LAMBDA = ("gae", "released-dvpo")
 RATIO_CLIPPED = ("clip", "gspo", "cispo")
-FROZEN_CRITIC = [
+OPTIMISER = (
     "learning_rate",
     "schedule",
     "warmup_steps",
@@ -26,6 +26,9 @@ FROZEN_CRITIC = [
     "adam_epsilon",
     "weight_decay",
     "max_grad_norm",
+)
+FROZEN_CRITIC = [
+    *OPTIMISER,
     "updates_per_policy_update",
     "value_loss",
     "value_clip_range",
@@ -33,14 +36,7 @@ FROZEN_CRITIC = [
 ]
 
 PRETRAINING = [
-    "learning_rate",
-    "schedule",
-    "warmup_steps",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "weight_decay",
-    "max_grad_norm",
+    *OPTIMISER,
     "max_steps",
     "batch",
     "pool",
