@@ -99,6 +99,12 @@ class RewardModelSettings(OptimiserSettings):
     answers_per_prompt: int = Field(16, ge=2, description="of them to each problem; a pair shares its problem")
 
 
+class EngineSettings(Settings):
+    """Who generates answers."""
+
+    kind: Literal["torch"] = Field("torch", description="torch: in this process, with nothing but torch")
+
+
 class RolloutSettings(Settings):
     """What one iteration samples."""
 
@@ -323,6 +329,7 @@ class RunSettings(Settings):
     model: ModelSettings = ModelSettings()
     cold_start: ColdStartSettings = ColdStartSettings()
     reward_model: RewardModelSettings = RewardModelSettings()
+    engine: EngineSettings = EngineSettings()
     rollout: RolloutSettings = RolloutSettings()
     reward: RewardSettings = RewardSettings()
     token_reward: TokenRewardSettings = TokenRewardSettings()

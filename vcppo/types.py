@@ -6,7 +6,7 @@ Legend of shapes: B answers in a batch, T tokens of the longest answer, S tokens
 import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,13 @@ class Prompt:
     name: str
     text: str
     answer: str
+
+
+class Judgement(NamedTuple):
+    """What the verifier says of one answer, and of an unreadable one why, in a word or two."""
+
+    verdict: Verdict
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Rollout:
     text: str
     verdict: Verdict
     score: float
+    note: str = ""  # why it is unreadable
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,15 @@
+"""Who generates: one small protocol, and the generator that the settings name."""
+
+from transformers import PreTrainedModel
+
+from vcppo.config import EngineSettings
+from vcppo.engines.base import Engine
+from vcppo.engines.torch_engine import TorchEngine
+
+
+def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
+    """The generator of these settings, sampling from the policy's weights."""
+    return TorchEngine(policy)
+
+
+__all__ = ["Engine", "make_engine"]

@@ -34,17 +34,29 @@ class Engine(Protocol):
         """Sample from these weights from now on."""
         ...
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Generation]:
-        """One answer a prompt, in order. Answer i depends on the weights, prompt i, `seed` and i, on nothing else."""
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
+    ) -> list[Generation]:
+        """One answer a prompt, in order. Answer i depends on the weights, prompt i, `seed` and first + i alone.
+
+        So processes that each write some of the answers, `first` being the number of their first one, write together
+        what one process would.
+        """
         ...
 
     def branch(
-        self, stems: Sequence[Sequence[int]], points: Sequence[BranchPoint], sampling: Sampling, *, seed: int
+        self,
+        stems: Sequence[Sequence[int]],
+        points: Sequence[BranchPoint],
+        sampling: Sampling,
+        *,
+        seed: int,
+        first: int = 0,
     ) -> list[Generation]:
         """One continuation a point, in order; name a point K times for K of them.
 
         A stem is a prompt with its answer, as token ids, and is read once, however many points it has. Answer i
-        depends on the weights, what stands before point i, its limit, `sampling`, `seed` and i, on nothing else.
+        depends on the weights, what stands before point i, its limit, `sampling`, `seed` and first + i alone.
         A continuation is cut at its point's limit or at `sampling.max_tokens`, whichever comes first.
         """
         ...

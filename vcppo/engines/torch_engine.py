@@ -34,21 +34,31 @@ class TorchEngine:
         self._end = policy.config.eos_token_id
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int) -> list[Generation]:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
+    ) -> list[Generation]:
         """See Engine."""
-        uniforms = self._uniforms(len(prompts), sampling, seed)
+        if not prompts:
+            return []
+        uniforms = self._uniforms(len(prompts), sampling, seed, first)
         limits = torch.full((len(prompts),), sampling.max_tokens, device=self._decoder.device)
         return self._write(self._decoder.start(prompts, room=sampling.max_tokens), uniforms, limits, sampling)
 
     @torch.inference_mode()
     def branch(
-        self, stems: Sequence[Sequence[int]], points: Sequence[BranchPoint], sampling: Sampling, *, seed: int
+        self,
+        stems: Sequence[Sequence[int]],
+        points: Sequence[BranchPoint],
+        sampling: Sampling,
+        *,
+        seed: int,
+        first: int = 0,
     ) -> list[Generation]:
         """See Engine. Points are taken stem by stem, some stems at a time, `rows` points at a time."""
         decoder = self._decoder
         for point in points:
             self._check(point, stems)
-        uniforms = self._uniforms(len(points), sampling, seed)
+        uniforms = self._uniforms(len(points), sampling, seed, first)
         found: dict[int, Generation] = {}
         for members in _by_stem(points, self.rows):
             which = sorted({points[i].stem for i in members})
@@ -73,10 +83,11 @@ class TorchEngine:
         assert point.limit >= 1, f"{point}: nothing to write"
         assert stem[point.length - 1] != self._end, f"{point}: the answer has ended there"
 
-    def _uniforms(self, rows: int, sampling: Sampling, seed: int) -> Tensor:
-        """[max_tokens, rows] in [0, 1): a stream a row."""
+    def _uniforms(self, rows: int, sampling: Sampling, seed: int, first: int) -> Tensor:
+        """[max_tokens, rows] in [0, 1): a stream a row, those of rows `first` and after."""
         rng = torch.Generator().manual_seed(seed)
-        return torch.rand((rows, sampling.max_tokens), generator=rng).T.contiguous().to(self._decoder.device)
+        drawn = torch.rand((first + rows, sampling.max_tokens), generator=rng)[first:]
+        return drawn.T.contiguous().to(self._decoder.device)
 
     def _write(self, logits: Tensor, uniforms: Tensor, limits: Tensor, sampling: Sampling) -> list[Generation]:
         """Draw tokens for the decoder's batch until every row has ended or reached its limit.

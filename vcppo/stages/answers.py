@@ -5,7 +5,6 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vcppo.engines.torch_engine import TorchEngine
 from vcppo.errors import CheckpointError
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
@@ -20,7 +19,7 @@ def answers(context: StageContext) -> dict[str, float]:
     settings = context.settings
     pool, held_out = context.folder.address.settings["pool"]
     prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
-    engine = TorchEngine(context.load_first_policy())
+    engine = context.engine(context.load_first_policy())
     rollouts = []
     for start in range(0, len(prompts), AT_ONCE):
         rollouts += roll_out(

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from vcppo import models
 from vcppo.cache import StageFolder
 from vcppo.config import RunSettings
+from vcppo.engines import Engine, make_engine
 from vcppo.tasks import Task, make_task
 
 
@@ -42,3 +43,7 @@ class StageContext:
     def load_first_policy(self) -> PreTrainedModel:
         """The policy that RL starts from and value pretraining keeps fixed."""
         return models.load_policy(self.first_policy)
+
+    def engine(self, policy: PreTrainedModel) -> Engine:
+        """The generator of the settings, sampling from these weights."""
+        return make_engine(self.settings.engine, policy)

@@ -135,7 +135,7 @@ def mean_scores(
     texts = context.tokenizer.batch_decode(answers, skip_special_tokens=True)
     prompts = [rollouts[point.stem].prompt for point in points]
     reward: RewardSettings = context.settings.reward
-    raw = [worth(context.task.verify(text, prompt), reward) for text, prompt in zip(texts, prompts, strict=True)]
+    raw = [worth(verdict, reward) for verdict, _ in context.task.judge(texts, prompts)]
     shaped = shaping.shape(
         torch.tensor(raw),
         torch.tensor([len(answer) for answer in answers]),

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vcppo import models
 from vcppo.config import EvaluationSettings, RewardSettings, RunSettings
-from vcppo.engines.base import Engine, Sampling
-from vcppo.engines.torch_engine import TorchEngine
+from vcppo.engines import Engine, make_engine
+from vcppo.engines.base import Sampling
 from vcppo.maths.statistics import avg_at_k, bootstrap_interval, pass_at_k
 from vcppo.provenance import provenance
 from vcppo.seeding import seed_for
@@ -87,7 +87,7 @@ def evaluate(
 def evaluate_policy(policy: PreTrainedModel, context: StageContext, samples: int) -> ProblemResults:
     """`evaluate` with the settings of a run."""
     return evaluate(
-        TorchEngine(policy),
+        context.engine(policy),
         task=context.task,
         tokenizer=context.tokenizer,
         settings=context.settings.evaluation,
@@ -149,7 +149,7 @@ def evaluate_checkpoint(checkpoint: Path, settings: RunSettings, samples: int) -
     task = make_task(settings.task)
     tokenizer = models.load_tokenizer(checkpoint)
     results = evaluate(
-        TorchEngine(models.load_policy(checkpoint)),
+        make_engine(settings.engine, models.load_policy(checkpoint)),
         task=task,
         tokenizer=tokenizer,
         settings=settings.evaluation,

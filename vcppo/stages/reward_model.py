@@ -13,7 +13,6 @@ from torch.nn import functional
 from vcppo import models
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch_engine import TorchEngine
 from vcppo.errors import TrainingError
 from vcppo.optimiser import Optimiser
 from vcppo.seeding import rng_for, seed_for
@@ -104,7 +103,7 @@ def _sample_answers(context: StageContext) -> RolloutBatch:
     settings, chosen = context.settings, context.settings.reward_model
     count = max(chosen.answers // chosen.answers_per_prompt, 1)
     prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))
-    engine = TorchEngine(context.load_first_policy())
+    engine = context.engine(context.load_first_policy())
     rollouts = []
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):
         rollouts += roll_out(

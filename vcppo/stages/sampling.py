@@ -35,14 +35,16 @@ def roll_out(
     seed: int,
 ) -> list[Rollout]:
     """One verified answer a prompt, in order; repeat a prompt to sample it more often."""
-    encoded = [tuple(ids) for ids in tokenizer([prompt.text for prompt in prompts])["input_ids"]]
+    encoded = task.encode(prompts, tokenizer)
     generations = engine.generate(encoded, sampling, seed=seed)
     texts = tokenizer.batch_decode([generation.tokens for generation in generations], skip_special_tokens=True)
-    rollouts = []
-    for prompt, ids, generation, text in zip(prompts, encoded, generations, texts, strict=True):
-        verdict = task.verify(text, prompt)
-        rollouts.append(Rollout(prompt, ids, generation, text, verdict, worth(verdict, reward)))
-    return rollouts
+    judgements = task.judge(texts, prompts)
+    return [
+        Rollout(prompt, ids, generation, text, verdict, worth(verdict, reward), note)
+        for prompt, ids, generation, text, (verdict, note) in zip(
+            prompts, encoded, generations, texts, judgements, strict=True
+        )
+    ]
 
 
 def collate(rollouts: Sequence[Rollout]) -> RolloutBatch:

@@ -14,7 +14,6 @@ import psutil
 import torch
 from torch import Tensor
 
-from vcppo.engines.torch_engine import TorchEngine
 from vcppo.maths.advantages import whiten
 from vcppo.maths.shaping import DebiasedMoments, RunningMoments
 from vcppo.optimiser import Optimiser
@@ -67,7 +66,7 @@ class Trainer:
         self.reference = Reference(first(), settings.reference) if settings.needs_reference else None
         self.dpo_policy = context.load_preference_policy() if settings.token_reward.kind != "none" else None
         self.sampler = self.policy if settings.rollout.refresh_every == 1 else copy.deepcopy(self.policy)
-        self.engine = TorchEngine(self.sampler)
+        self.engine = context.engine(self.sampler)
         self.pretrain_steps = 0
         self.critic = None
         if settings.has_critic:

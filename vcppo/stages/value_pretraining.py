@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from vcppo import models
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.config import PretrainSettings
-from vcppo.engines.torch_engine import TorchEngine
+from vcppo.engines import Engine
 from vcppo.journal import Journal, read_journal
 from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.diagnostics import by_position, calibration, explained_variance, value_bias
@@ -197,9 +197,9 @@ class Pretraining:
         ]
         return self.pool.take(torch.stack(rows))
 
-    def _engine(self) -> TorchEngine:
+    def _engine(self) -> Engine:
         if not hasattr(self, "_fixed"):
-            self._fixed = TorchEngine(self.context.load_first_policy())
+            self._fixed = self.context.engine(self.context.load_first_policy())
         return self._fixed
 
     def _measure(self) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from vcppo.types import Demonstration, Prompt, Verdict
+from vcppo.types import Demonstration, Judgement, Prompt
 
 
 class Task(Protocol):
@@ -39,6 +39,10 @@ class Task(Protocol):
         """
         ...
 
-    def verify(self, text: str, prompt: Prompt) -> Verdict:
-        """Judge an answer's text; never raises on what a policy may write."""
+    def encode(self, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, ...]]:
+        """Each prompt as the token ids that the policy reads, at least one."""
+        ...
+
+    def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
+        """Judge the texts of answers, each to its prompt; never raises on what a policy may write."""
         ...

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vcppo.config import TaskSettings
 from vcppo.errors import ConfigError
-from vcppo.types import Demonstration, Prompt, Verdict
+from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
 SLACK_LINES = 4  # an answer may be this much longer than the right one before it is cut
@@ -71,6 +71,14 @@ class DigitsTask:
     def step_starts(self, pieces: Sequence[str]) -> list[int]:
         """See Task: a line of thought is a step, and so is the answer."""
         return [0, *(i for i, piece in enumerate(pieces) if i and (piece == ANSWER or piece.startswith("#")))]
+
+    def encode(self, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, ...]]:
+        """See Task."""
+        return [tuple(ids) for ids in tokenizer([prompt.text for prompt in prompts])["input_ids"]]
+
+    def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
+        """See Task."""
+        return [Judgement(self.verify(text, prompt)) for text, prompt in zip(texts, prompts, strict=True)]
 
     def verify(self, text: str, prompt: Prompt) -> Verdict:
         """Read the digits after the last `=`; what was thought before it does not count."""
