@@ -54,6 +54,8 @@ class ModelSettings(Settings):
     initializer_range: float = Field(
         0.1, gt=0, description="standard deviation of fresh weights; 0.02 starts slowly here"
     )
+    tied: bool = Field(False, description="a fresh policy's output head is its embedding")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with `path`; only if you wrote it")
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
@@ -63,6 +65,28 @@ class ModelSettings(Settings):
                 "an even multiple of heads, and heads a multiple of kv_heads"
             )
         return self
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters (arXiv:2106.09685) in place of whole weights, in every stage that trains; saved merged."""
+
+    rank: int = Field(0, ge=0, description="of the adapters; 0 trains all weights")
+    alpha: float = Field(32.0, gt=0, description="adapters are scaled by alpha / rank")
+    targets: str = Field("all-linear", description="layers with an adapter: names with commas between, or `all-linear`")
+
+
+class ComputeSettings(Settings):
+    """How passes are computed: speed and memory, and of the numbers no more than their last digits."""
+
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of passes; weights, optimiser, values and losses stay float32"
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="as transformers calls it")
+    packing: bool = Field(False, description="answers stand in one line, without padding; for flash_attention_2")
+    gradient_checkpointing: bool = Field(False, description="recompute each layer in the backward pass")
+    logit_cells: int = Field(2**26, ge=1, description="float32 logits alive at once; 2**26 are 256 MiB")
+    offload: bool = Field(False, description="weights, gradients and optimiser wait in main memory (FSDP2)")
+    replicas: int = Field(1, ge=1, description="groups of processes that each hold all shards (hybrid sharding)")
 
 
 class OptimiserSettings(Settings):
@@ -269,7 +293,14 @@ class EarlyStopSettings(Settings):
 class CriticSettings(OptimiserSettings):
     """The critic's start and its update during RL."""
 
-    init: Literal["reward-model", "policy"] = Field("reward-model", description="where value pretraining starts from")
+    init: Literal["reward-model", "policy", "saved"] = Field(
+        "reward-model", description="where value pretraining starts from"
+    )
+    path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
+    initial_value: float | Literal["mean-score"] = Field(
+        0.0, description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on"
+    )
+    bounded: bool = Field(False, description="values cannot leave the range of rewards, by a sigmoid")
     learning_rate: float = Field(6e-4, gt=0, description="peak; papers keep it at twice the actor's")
     schedule: Schedule = Field("linear", description="after the warm-up")
     updates_per_policy_update: int = Field(1, ge=1, description="critic updates for each policy update")
@@ -283,6 +314,18 @@ class CriticSettings(OptimiserSettings):
     normalise_returns: bool = Field(False, description="it learns returns divided by their running deviation")
 
     _interval = field_validator("update_every")(_positive)
+
+
+class MismatchSettings(Settings):
+    """What the generator says of its tokens' probabilities beside what the trainer says of them."""
+
+    check: Literal["auto", "always", "never"] = Field(
+        "auto", description="read log-probabilities again before training; auto: if generator or passes differ"
+    )
+    cap: float | None = Field(
+        2.0, gt=0, description="truncated importance weight of a token, trainer over generator; none: no correction"
+    )
+    alarm: float = Field(0.05, gt=0, description="mean |difference| (nats) above which an iteration warns")
 
 
 class GuardSettings(Settings):
@@ -327,6 +370,8 @@ class RunSettings(Settings):
     )
     task: TaskSettings = TaskSettings()
     model: ModelSettings = ModelSettings()
+    lora: LoraSettings = LoraSettings()
+    compute: ComputeSettings = ComputeSettings()
     cold_start: ColdStartSettings = ColdStartSettings()
     reward_model: RewardModelSettings = RewardModelSettings()
     engine: EngineSettings = EngineSettings()
@@ -343,6 +388,7 @@ class RunSettings(Settings):
     policy: PolicySettings = PolicySettings()
     early_stop: EarlyStopSettings = EarlyStopSettings()
     critic: CriticSettings = CriticSettings()
+    mismatch: MismatchSettings = MismatchSettings()
     guard: GuardSettings = GuardSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     record: RecordSettings = RecordSettings()
@@ -367,6 +413,12 @@ class RunSettings(Settings):
         """Whether anything compares the policy with a reference."""
         compares = self.kl.placement != "none" or self.token_reward.kind != "none"
         return compares or self.policy.loss in ("apa", "dpo")
+
+    @property
+    def checks_mismatch(self) -> bool:
+        """Whether the trainer reads the log-probabilities of sampled tokens itself."""
+        differ = self.engine.kind != "torch" or self.compute.dtype != "float32"
+        return self.mismatch.check == "always" or (self.mismatch.check == "auto" and differ)
 
     @property
     def answers(self) -> int:
