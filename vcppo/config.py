@@ -71,7 +71,7 @@ class LoraSettings(Settings):
     """Low-rank adapters (arXiv:2106.09685) in place of whole weights, in every stage that trains; saved merged."""
 
     rank: int = Field(0, ge=0, description="of the adapters; 0 trains all weights")
-    alpha: float = Field(32.0, gt=0, description="adapters are scaled by alpha / rank")
+    alpha: int = Field(32, gt=0, description="adapters are scaled by alpha / rank")
     targets: str = Field("all-linear", description="layers with an adapter: names with commas between, or `all-linear`")
 
 
@@ -108,7 +108,7 @@ class ColdStartSettings(OptimiserSettings):
     learning_rate: float = Field(1e-2, gt=0, description="peak")
     schedule: Schedule = Field("cosine", description="after the warm-up")
     warmup_steps: int = Field(30, ge=0, description="steps over which the rate rises linearly from 0")
-    steps: int = Field(800, ge=1, description="updates")
+    steps: int = Field(800, ge=0, description="updates; 0 takes the model of model.path as it is")
     batch_tokens: int = Field(3000, ge=1, description="tokens of demonstrations an update, in whole demonstrations")
 
 

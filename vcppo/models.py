@@ -4,12 +4,12 @@ All of them stay in evaluation mode, in training too: dropout would draw from a 
 to itself would not be 1.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,9 +21,10 @@ from transformers import (
 from transformers.utils import logging
 
 from vcppo.config import ModelSettings
+from vcppo.distributed import world
 from vcppo.errors import CheckpointError
+from vcppo.passes import value_head
 from vcppo.seeding import seed_for
-from vcppo.types import RolloutBatch
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -44,7 +45,7 @@ def new_policy(
         head_dim=settings.hidden_size // settings.heads,
         max_position_embeddings=max_length,
         initializer_range=settings.initializer_range,
-        tie_word_embeddings=False,
+        tie_word_embeddings=settings.tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -54,91 +55,65 @@ def new_policy(
         return AutoModelForCausalLM.from_config(config).eval()
 
 
-def load_policy(path: Path | str) -> PreTrainedModel:
-    """A saved causal language model, in evaluation mode.
+def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A saved causal language model, in evaluation mode; of several processes only the main one reads weights.
 
     Raises:
-        CheckpointError: nothing loadable is there.
+        CheckpointError: nothing loadable is there, or its logits are more than a product with its output head.
     """
-    return _load(AutoModelForCausalLM, path, "a causal language model")
+    policy = _load(AutoModelForCausalLM, path, "a causal language model", trust_remote_code=trust_remote_code)
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(policy.config, name, None) not in (None, 1.0):
+            raise CheckpointError(f"{path}: {name} = {getattr(policy.config, name)}: expected plain logits")
+    return policy
 
 
-def load_critic(path: Path | str, *, head_seed: int | None = None) -> PreTrainedModel:
+def load_critic(
+    path: Path | str,
+    *,
+    head_seed: int | None = None,
+    initial_value: float = 0.0,
+    bounds: tuple[float, float] | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
     """A token classifier with one label from a saved critic, or, given `head_seed`, from any checkpoint.
 
-    A new head is drawn with standard deviation 1 / (width + 1): the first values lie near 0 whatever the width.
+    A new head is drawn with standard deviation 1 / (width + 1): the first values lie near `initial_value` whatever
+    the width, where transformers' own start spreads with the root of it (verl issue 498: from -16 to 14).
+
+    Args:
+        bounds: values are squeezed between these two, now and whenever the critic is loaded again.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if head_seed is None else head_seed)
         new = () if head_seed is None else ("score.", "classifier.")
-        critic = _load(AutoModelForTokenClassification, path, "a critic", new, num_labels=1, classifier_dropout=0.0)
+        options = {"num_labels": 1, "classifier_dropout": 0.0}
+        critic = _load(
+            AutoModelForTokenClassification, path, "a critic", new, options, trust_remote_code=trust_remote_code
+        )
         head = value_head(critic)
+        if bounds is not None:
+            critic.config.value_range = list(bounds)
         if head_seed is not None:
             torch.nn.init.normal_(head.weight, std=1.0 / (head.in_features + 1))
-            torch.nn.init.zeros_(head.bias)
+            torch.nn.init.constant_(head.bias, initial_value if bounds is None else _logit(initial_value, bounds))
     return critic
 
 
-def value_head(critic: PreTrainedModel) -> torch.nn.Linear:
-    """The layer that turns a hidden state into a value."""
-    for name in ("score", "classifier"):
-        head = getattr(critic, name, None)
-        if isinstance(head, torch.nn.Linear) and head.out_features == 1:
-            return head
-    raise CheckpointError(
-        f"{type(critic).__name__}: no head with one output, expected a token classifier with one label"
-    )
+def _logit(value: float, bounds: tuple[float, float]) -> float:
+    """What the sigmoid of a bounded critic makes `value` of, or the nearest it can give within a percent."""
+    low, high = bounds
+    share = min(max((value - low) / (high - low), 0.01), 0.99)
+    return math.log(share / (1.0 - share))
 
 
-def load_tokenizer(path: Path | str) -> PreTrainedTokenizerFast:
+def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
     """The fast tokenizer that was saved with a policy."""
     _check_folder(path)
     try:
-        return AutoTokenizer.from_pretrained(str(path))
+        return AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: no tokenizer there ({_first_line(error)})") from None
-
-
-def response_logits(policy: PreTrainedModel, batch: RolloutBatch, temperature: float) -> Tensor:
-    """[N, V] float32 logits over each generated token's place, N = True cells of response_mask in row order.
-
-    Padding stands on the right and attention is causal, so no generated token sees it and no mask is needed.
-    """
-    hidden = policy.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    logits = policy.get_output_embeddings()(_before_each_token(hidden, batch)[batch.response_mask])
-    scaled: Tensor = logits.float() / temperature
-    return scaled
-
-
-def response_logprobs(logits: Tensor, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
-    """([B, T] log-probability of each generated token, [B, T] entropy of its place), nats; 0 where masked."""
-    all_logprobs = torch.log_softmax(logits, dim=-1)
-    chosen = all_logprobs.gather(1, batch.response_tokens[batch.response_mask][:, None])[:, 0]
-    entropy = -(all_logprobs.exp() * all_logprobs).sum(dim=-1)
-    blank = logits.new_zeros(batch.response_mask.shape)
-    return blank.masked_scatter(batch.response_mask, chosen), blank.masked_scatter(batch.response_mask, entropy)
-
-
-def response_values(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
-    """[B, T] float32: V(s_t), read from the token before the t-th generated one; 0 where masked."""
-    values = critic(input_ids=batch.input_ids, use_cache=False).logits[..., 0].float()
-    return torch.where(batch.response_mask, _before_each_token(values, batch), 0.0)
-
-
-def last_token_values(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
-    """[B] float32: the value read from each answer's last token, where a reward model scores."""
-    values = critic(input_ids=batch.input_ids, use_cache=False).logits[..., 0].float()
-    last = batch.prompt_lengths + batch.lengths - 1
-    scores: Tensor = values.gather(1, last[:, None])[:, 0]
-    return scores
-
-
-def _before_each_token(x: Tensor, batch: RolloutBatch) -> Tensor:
-    """[B, S, ...] to [B, T, ...]: column t holds the place from which the t-th generated token was chosen."""
-    columns = batch.prompt_lengths[:, None] - 1 + torch.arange(batch.response_mask.shape[1], device=x.device)
-    columns = columns.clamp(max=x.shape[1] - 1)
-    rows = torch.arange(len(x), device=x.device)[:, None]
-    return x[rows, columns]
 
 
 def _check_folder(path: Path | str) -> None:
@@ -148,14 +123,36 @@ def _check_folder(path: Path | str) -> None:
         raise CheckpointError(f"{path}: no config.json there, expected a folder in transformers format")
 
 
-def _load(kind: Any, path: Path | str, what: str, new: tuple[str, ...] = (), **options: Any) -> PreTrainedModel:
-    """A model whose weights all come from the checkpoint, but for those whose names begin with one of `new`."""
+def _load(
+    kind: Any,
+    path: Path | str,
+    what: str,
+    new: tuple[str, ...] = (),
+    options: dict[str, Any] | None = None,
+    *,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    """A model whose weights all come from the checkpoint, but for those whose names begin with one of `new`.
+
+    Processes other than the main one build it without weights, on the meta device; `placement.prepare` brings them.
+    """
     _check_folder(path)
     try:
-        config = AutoConfig.from_pretrained(str(path))
-        config.update(options)
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+        config.update(options or {})
+        if not world().is_main:
+            with torch.device("meta"):
+                empty: PreTrainedModel = kind.from_config(
+                    config, dtype=torch.float32, trust_remote_code=trust_remote_code
+                )
+            return empty.eval()
         model, info = kind.from_pretrained(
-            str(path), config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            str(path),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: expected {what} in transformers format ({_first_line(error)})") from None

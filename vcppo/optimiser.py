@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from vcppo.config import OptimiserSettings
 from vcppo.errors import TrainingError
+from vcppo.placement import like, whole
 
 
 class Optimiser:
@@ -38,7 +39,7 @@ class Optimiser:
         Raises:
             TrainingError: the gradient is not finite; the weights are as they were.
         """
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)))
         if not math.isfinite(norm):
             raise TrainingError(f"gradient norm is {norm} at update {self.taken}, expected a finite number")
         for group in self._adam.param_groups:
@@ -58,7 +59,13 @@ class Optimiser:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self._adam.load_state_dict(state["adam"])
+        groups, saved = state["adam"]["param_groups"], state["adam"]["state"]
+        parameters = dict(enumerate(self._parameters))
+        placed = {
+            number: {name: like(x, parameters[number]) if name != "step" else x for name, x in moments.items()}
+            for number, moments in saved.items()
+        }
+        self._adam.load_state_dict({"param_groups": groups, "state": placed})
         self.taken = state["taken"]
 
 

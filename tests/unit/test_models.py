@@ -7,7 +7,7 @@ import torch
 from tiny import new_policy, random_batch, tiny
 from transformers import PreTrainedModel
 
-from vcppo import models
+from vcppo import models, passes
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.errors import CheckpointError
 from vcppo.stages.critic_update import read_final_values, read_values
@@ -28,19 +28,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def critic(folder: Path) -> PreTrainedModel:
     critic = models.load_critic(folder, head_seed=3)
     with torch.no_grad():
-        models.value_head(critic).weight.mul_(30.0)  # values as different as a trained critic's
+        passes.value_head(critic).weight.mul_(30.0)  # values as different as a trained critic's
     return critic
 
 
 def test_a_value_is_read_from_the_token_before_the_one_it_judges(critic: PreTrainedModel):
     batch = random_batch(LENGTHS)
     with torch.inference_mode():
-        values = models.response_values(critic, batch)
+        values = passes.response_values(critic, batch)
         for row, (prompt, length) in enumerate(zip(batch.prompt_lengths.tolist(), LENGTHS, strict=True)):
             alone = critic(input_ids=batch.input_ids[row : row + 1, : prompt + length]).logits[0, :, 0]
             torch.testing.assert_close(values[row, :length], alone[prompt - 1 : prompt + length - 1])
             assert values[row, length:].tolist() == [0.0] * (values.shape[1] - length)
-            final = models.last_token_values(critic, batch)[row]
+            final = passes.last_token_values(critic, batch)[row]
             torch.testing.assert_close(final, alone[prompt + length - 1])
 
 
@@ -49,7 +49,7 @@ def test_a_value_does_not_know_the_token_it_judges_nor_what_follows(critic: PreT
     changed = batch.take(torch.tensor([0]))
     changed.input_ids[0, 3 + 2] = (changed.input_ids[0, 3 + 2] + 1) % 20  # the generated token number 2
     with torch.inference_mode():
-        before, after = (models.response_values(critic, b)[0] for b in (batch, changed))
+        before, after = (passes.response_values(critic, b)[0] for b in (batch, changed))
     torch.testing.assert_close(before[:3], after[:3], rtol=0, atol=0)
     assert (before[3:] != after[3:]).all()
 
@@ -57,7 +57,7 @@ def test_a_value_does_not_know_the_token_it_judges_nor_what_follows(critic: PreT
 def test_logprobs_and_entropy_are_those_of_the_generated_tokens():
     policy, batch = new_policy(), random_batch(LENGTHS)
     with torch.inference_mode():
-        logprobs, entropy = models.response_logprobs(models.response_logits(policy, batch, 0.7), batch)
+        logprobs, entropy = passes.response_logprobs(policy, batch, 0.7)
         for row, (prompt, length) in enumerate(zip(batch.prompt_lengths.tolist(), LENGTHS, strict=True)):
             ids = batch.input_ids[row : row + 1, : prompt + length]
             rows = torch.log_softmax(policy(input_ids=ids).logits[0, prompt - 1 : -1] / 0.7, dim=-1)
@@ -82,7 +82,7 @@ def test_reading_in_micro_batches_is_reading_at_once(critic: PreTrainedModel):
 def test_weights_follow_the_seed_and_leave_the_global_state_alone(folder: Path):
     before = torch.get_rng_state()
     first, again, other = new_policy(seed=0), new_policy(seed=0), new_policy(seed=1)
-    heads = [models.value_head(models.load_critic(folder, head_seed=s)).weight for s in (1, 1, 2)]
+    heads = [passes.value_head(models.load_critic(folder, head_seed=s)).weight for s in (1, 1, 2)]
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.lm_head.weight, again.lm_head.weight)
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
@@ -93,7 +93,7 @@ def test_weights_follow_the_seed_and_leave_the_global_state_alone(folder: Path):
 def test_a_new_head_is_small_whatever_the_width(tmp_path: Path):
     assignments = ("model.hidden_size=1024", "model.intermediate_size=8", "model.heads=2", "model.kv_heads=2")
     save_model(new_policy(*assignments), make_task(tiny().task).tokenizer(), tmp_path / "wide")
-    head = models.value_head(models.load_critic(tmp_path / "wide", head_seed=0))
+    head = passes.value_head(models.load_critic(tmp_path / "wide", head_seed=0))
     assert float(head.weight.detach().std()) == pytest.approx(
         1 / 1025, rel=0.1
     )  # 1024 draws: 2 % is one standard error

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import new_policy, random_batch, tiny
 
-from vcppo import models
+from vcppo import models, passes
 from vcppo.cache import StageFolder, addresses
 from vcppo.checkpoint import save_model
 from vcppo.config import RunSettings
@@ -61,7 +61,7 @@ def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(tmp_path: Path
     assert abs(told[-1]["reward_model/centre"]) < 0.5
     critic = models.load_critic(context.folder.path / "critic")
     with torch.inference_mode():
-        scores = models.last_token_values(critic, batch)
+        scores = passes.last_token_values(critic, batch)
     assert torch.equal(scores > 0, batch.correct)
     assert read_values(critic, batch, 100).shape == batch.response_mask.shape
 
@@ -86,7 +86,7 @@ def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: 
     told = read_journal(context.folder.path / "journal.jsonl")[0]["values"]
     seed = stage.seed_for(0, "reward-model", "head")
     model = models.load_critic(context.first_policy, head_seed=seed)
-    better, worse = models.last_token_values(model, batch)
+    better, worse = passes.last_token_values(model, batch)
     loss = -torch.nn.functional.logsigmoid(better - worse) + 0.3 * (better + worse) ** 2
     loss.backward()
     norm = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()

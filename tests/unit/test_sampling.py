@@ -7,7 +7,8 @@ from tiny import new_policy, random_batch, tiny
 from vcppo.config import RewardSettings
 from vcppo.engines.base import Sampling
 from vcppo.engines.torch_engine import TorchEngine
-from vcppo.stages.sampling import collate, micro_batches, place_scores, roll_out, sampling_of
+from vcppo.passes import micro_batches
+from vcppo.stages.sampling import collate, place_scores, roll_out, sampling_of
 from vcppo.tasks import make_task
 from vcppo.types import Generation, Rollout, Verdict
 

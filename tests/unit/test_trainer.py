@@ -11,7 +11,7 @@ import torch
 from tiny import new_policy, random_batch, tiny, tiny_method
 from torch import Tensor
 
-from vcppo import models
+from vcppo import models, passes
 from vcppo.cache import Address, StageFolder
 from vcppo.checkpoint import save_model
 from vcppo.config import ReferenceSettings, RewardSettings, RunSettings
@@ -71,7 +71,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StageFolder]:
     save_model(new_policy(), tokenizer, out / "cold" / "policy")
     save_model(new_policy(seed=1), tokenizer, out / "dpo" / "policy")
     critic = models.load_critic(out / "cold" / "policy", head_seed=5)
-    torch.nn.init.normal_(models.value_head(critic).weight, std=1.0, generator=torch.Generator().manual_seed(6))
+    torch.nn.init.normal_(passes.value_head(critic).weight, std=1.0, generator=torch.Generator().manual_seed(6))
     save_model(critic, tokenizer, out / "scores" / "critic")
     return {"cold-start": place(out / "cold"), "preference": place(out / "dpo"), "reward-model": place(out / "scores")}
 
@@ -199,8 +199,8 @@ class Meter:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.generated = self.forward = self.backward = 0
-        for name in ("response_logits", "response_values", "last_token_values"):
-            patch.setattr(models, name, self.reading(getattr(models, name)))
+        for name in ("response_logprobs", "response_values", "last_token_values"):
+            patch.setattr(passes, name, self.reading(getattr(passes, name)))
         for name in ("generate", "branch"):
             patch.setattr(TorchEngine, name, self.writing(getattr(TorchEngine, name)))
         read = Decoder.read

@@ -7,7 +7,7 @@ import torch
 from tiny import new_policy, random_batch, tiny
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
-from vcppo import models
+from vcppo import passes
 from vcppo.config import RunSettings
 from vcppo.errors import TrainingError
 from vcppo.optimiser import Optimiser
@@ -106,7 +106,7 @@ def test_on_policy_the_gradient_is_the_policy_gradient():
     policy = new_policy()
     batch = on_policy(policy)
     got, update = policy_gradient(policy, batch, tiny())
-    logprobs, _ = models.response_logprobs(models.response_logits(policy, batch, 1.0), batch)
+    logprobs, _ = passes.response_logprobs(policy, batch, 1.0)
     (-(logprobs * advantages_for(batch)).sum() / sum(LENGTHS)).backward()
     want = torch.cat([p.grad.flatten() for p in policy.parameters()])
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
@@ -172,7 +172,7 @@ def autograd(policy: PreTrainedModel, loss: torch.Tensor) -> torch.Tensor:
 
 
 def live_logprobs(policy: PreTrainedModel, batch: RolloutBatch) -> torch.Tensor:
-    return models.response_logprobs(models.response_logits(policy, batch, 1.0), batch)[0]
+    return passes.response_logprobs(policy, batch, 1.0)[0]
 
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 1000])

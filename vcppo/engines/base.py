@@ -60,3 +60,12 @@ class Engine(Protocol):
         A continuation is cut at its point's limit or at `sampling.max_tokens`, whichever comes first.
         """
         ...
+
+
+def end_tokens(policy: PreTrainedModel) -> tuple[int, ...]:
+    """The tokens that end an answer: a chat model may have several, and says so where it tells how to generate."""
+    told = getattr(policy.generation_config, "eos_token_id", None)
+    ends = policy.config.eos_token_id if told is None else told
+    if ends is None:
+        return ()
+    return tuple(ends) if isinstance(ends, list | tuple) else (ends,)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo.engines.base import BranchPoint, Sampling
+from vcppo.engines.base import BranchPoint, Sampling, end_tokens
 from vcppo.engines.decoder import Decoder
+from vcppo.placement import plain
 from vcppo.types import Generation
 
 KEEP = 0.75  # the batch is compacted when fewer than this share of its rows are still being written
@@ -30,8 +31,8 @@ class TorchEngine:
 
     def update_weights(self, policy: PreTrainedModel) -> None:
         """See Engine."""
-        self._decoder = Decoder(policy)
-        self._end = policy.config.eos_token_id
+        self._decoder = Decoder(plain(policy))
+        self._ends = end_tokens(policy)
 
     @torch.inference_mode()
     def generate(
@@ -81,7 +82,7 @@ class TorchEngine:
         stem = stems[point.stem]
         assert 1 <= point.length <= len(stem), f"{point}: its stem has {len(stem)} tokens"
         assert point.limit >= 1, f"{point}: nothing to write"
-        assert stem[point.length - 1] != self._end, f"{point}: the answer has ended there"
+        assert stem[point.length - 1] not in self._ends, f"{point}: the answer has ended there"
 
     def _uniforms(self, rows: int, sampling: Sampling, seed: int, first: int) -> Tensor:
         """[max_tokens, rows] in [0, 1): a stream a row, those of rows `first` and after."""
@@ -100,12 +101,13 @@ class TorchEngine:
         tokens = torch.full((longest, count), UNWRITTEN, device=device)
         logprobs = torch.zeros((longest, count), device=device)
 
+        ends = torch.tensor(self._ends, dtype=torch.int64, device=device)
         rows = torch.arange(count, device=device)  # which answers the batch still holds
         ended = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended; what they go on to say is cut
         for t in range(longest):
             chosen, chosen_logprobs = sample(logits, uniforms[t, rows], sampling)
             tokens[t, rows], logprobs[t, rows] = chosen, chosen_logprobs
-            ended |= (chosen == self._end) | (limits[rows] == t + 1)
+            ended |= torch.isin(chosen, ends) | (limits[rows] == t + 1)
             live = len(rows) - int(ended.sum())
             if live == 0:
                 break
@@ -115,7 +117,7 @@ class TorchEngine:
                 decoder.keep(kept)
             logits = decoder.step(chosen)
         written = zip(tokens.T.tolist(), logprobs.T.tolist(), limits.tolist(), strict=True)
-        return [_answer(said[:limit], scores[:limit], self._end) for said, scores, limit in written]
+        return [_answer(said[:limit], scores[:limit], self._ends) for said, scores, limit in written]
 
 
 def _by_stem(points: Sequence[BranchPoint], rows: int) -> Iterator[list[int]]:
@@ -159,9 +161,7 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor
     return chosen[:, 0], all_logprobs.gather(1, chosen)[:, 0]
 
 
-def _answer(tokens: list[int], logprobs: list[float], end: int) -> Generation:
+def _answer(tokens: list[int], logprobs: list[float], ends: Sequence[int]) -> Generation:
     """What stands up to the first end of sequence, that one included."""
-    if end in tokens:
-        length = tokens.index(end) + 1
-        return Generation(tuple(tokens[:length]), tuple(logprobs[:length]), "stop")
-    return Generation(tuple(tokens), tuple(logprobs), "length")
+    length = next((i for i, token in enumerate(tokens, 1) if token in ends), None)
+    return Generation(tuple(tokens[:length]), tuple(logprobs[:length]), "length" if length is None else "stop")

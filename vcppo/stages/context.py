@@ -10,6 +10,7 @@ from vcppo import models
 from vcppo.cache import StageFolder
 from vcppo.config import RunSettings
 from vcppo.engines import Engine, make_engine
+from vcppo.placement import prepare
 from vcppo.tasks import Task, make_task
 
 
@@ -27,22 +28,51 @@ class StageContext:
         return make_task(self.settings.task)
 
     @property
-    def first_policy(self) -> Path:
-        """The cold-start policy's checkpoint."""
+    def first_policy(self) -> Path | str:
+        """The cold-start policy's checkpoint; the model that was given, where nothing is to be learnt first."""
+        if self.settings.cold_start.steps == 0 and self.settings.model.path is not None:
+            return self.settings.model.path
         return self.earlier["cold-start"].path / "policy"
 
     @functools.cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer that the policy was saved with."""
-        return models.load_tokenizer(self.first_policy)
-
-    def load_preference_policy(self) -> PreTrainedModel:
-        """The policy that DPO made of the first one, which RTO's reward is made of."""
-        return models.load_policy(self.earlier["preference"].path / "policy")
+        return models.load_tokenizer(self.first_policy, trust_remote_code=self.settings.model.trust_remote_code)
 
     def load_first_policy(self) -> PreTrainedModel:
         """The policy that RL starts from and value pretraining keeps fixed."""
-        return models.load_policy(self.first_policy)
+        return self.load_policy(self.first_policy)
+
+    def load_preference_policy(self) -> PreTrainedModel:
+        """The policy that DPO made of the first one, which RTO's reward is made of."""
+        return self.load_policy(self.earlier["preference"].path / "policy")
+
+    def load_policy(self, path: Path | str) -> PreTrainedModel:
+        """Any policy, prepared as the settings want passes computed."""
+        return self.prepared(models.load_policy(path, trust_remote_code=self.settings.model.trust_remote_code))
+
+    def load_critic(
+        self,
+        path: Path | str,
+        *,
+        head_seed: int | None = None,
+        initial_value: float = 0.0,
+        bounds: tuple[float, float] | None = None,
+    ) -> PreTrainedModel:
+        """Any critic, or a checkpoint with a fresh head, prepared alike."""
+        critic = models.load_critic(
+            path,
+            head_seed=head_seed,
+            initial_value=initial_value,
+            bounds=bounds,
+            trust_remote_code=self.settings.model.trust_remote_code,
+        )
+        return self.prepared(critic)
+
+    def prepared(self, model: PreTrainedModel) -> PreTrainedModel:
+        """A model with its adapters, on its device, in its shards."""
+        settings = self.settings
+        return prepare(model, settings.compute, settings.lora, seed=settings.base_seed)
 
     def engine(self, policy: PreTrainedModel) -> Engine:
         """The generator of the settings, sampling from these weights."""

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo import models
+from vcppo import passes
+from vcppo.distributed import world
 from vcppo.maths.losses import denominators, value_loss
 from vcppo.optimiser import Optimiser
-from vcppo.stages.sampling import micro_batches
 from vcppo.types import RolloutBatch, cut_to
 
 
@@ -24,23 +23,14 @@ class CriticUpdate:
 
 def read_values(critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int, rows: Tensor | None = None) -> Tensor:
     """[B, T] float32 values of every state, without gradient; 0 where masked, and in rows not asked for."""
-    values = torch.zeros(batch.response_mask.shape)
-    with torch.inference_mode():
-        for some in micro_batches(batch.total_lengths, max_tokens, rows):
-            part = batch.take(some)
-            values[some, : part.response_mask.shape[1]] = models.response_values(critic, part)
-    return values
+    return passes.read(batch, max_tokens, lambda part: passes.response_values(critic, part), rows)
 
 
 def read_final_values(
     critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int, rows: Tensor | None = None
 ) -> Tensor:
     """[B] float32 values of the states after the last tokens, without gradient; 0 in rows not asked for."""
-    values = torch.zeros(len(batch.scores))
-    with torch.inference_mode():
-        for some in micro_batches(batch.total_lengths, max_tokens, rows):
-            values[some] = models.last_token_values(critic, batch.take(some))
-    return values
+    return passes.read(batch, max_tokens, lambda part: passes.last_token_values(critic, part), rows, per_token=False)
 
 
 def update_critic(
@@ -58,20 +48,22 @@ def update_critic(
 ) -> CriticUpdate:
     """One optimiser step on a minibatch towards `returns` ([B, T]); `values` are those of rollout time."""
     over = denominators(batch.response_mask, fixed_length=fixed_length)
-    total = clipped = 0.0
-    for rows in micro_batches(batch.total_lengths, max_tokens):
-        part = batch.take(rows)
+    sums = {"loss": 0.0, "clip_fraction": 0.0}
+    for own in passes.own_passes(batch.total_lengths, max_tokens):
+        part = batch.take(own.rows)
         result = value_loss(
-            models.response_values(critic, part),
-            cut_to(values, rows, part),
-            cut_to(returns, rows, part),
+            passes.response_values(critic, part),
+            cut_to(values, own.rows, part),
+            cut_to(returns, own.rows, part),
             part.response_mask,
             kind=kind,
             clip_range=clip_range,
             aggregation=aggregation,
             over=over,
         )
-        result.loss.backward()
-        total += float(result.loss.detach())
-        clipped += float(result.clip_fraction)
-    return CriticUpdate(total, optimiser.step(), clipped)
+        (own.weight * result.loss).backward()
+        if own.counts:
+            sums["loss"] += float(result.loss.detach())
+            sums["clip_fraction"] += float(result.clip_fraction)
+    sums = world().total(sums)
+    return CriticUpdate(sums["loss"], optimiser.step(), sums["clip_fraction"])

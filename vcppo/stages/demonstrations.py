@@ -27,8 +27,12 @@ def draw(
 
 
 def demonstrations(task: Task, tokenizer: PreTrainedTokenizerFast, rng: torch.Generator) -> RolloutBatch:
-    """AT_ONCE of them as a batch; what only sampled answers have (scores, log-probabilities) is 0."""
-    sequences, starts = draw(task, tokenizer, 1, rng)
+    """AT_ONCE of them as a batch."""
+    return batch_of(*draw(task, tokenizer, 1, rng))
+
+
+def batch_of(sequences: list[Tensor], starts: list[int]) -> RolloutBatch:
+    """What `draw` gives as a batch; what only sampled answers have (scores, log-probabilities) is 0."""
     prompt_lengths = torch.tensor(starts)
     lengths = torch.tensor([len(sequence) for sequence in sequences]) - prompt_lengths
     mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]

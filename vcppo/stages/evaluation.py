@@ -98,7 +98,7 @@ def evaluate_policy(policy: PreTrainedModel, context: StageContext, samples: int
 
 def evaluation(context: StageContext) -> dict[str, float]:
     """Evaluate the policy that RL ended with."""
-    policy = models.load_policy(context.earlier["rl"].path / "policy")
+    policy = context.load_policy(context.earlier["rl"].path / "policy")
     results = evaluate_policy(policy, context, context.settings.evaluation.samples)
     metrics = results.metrics(context.task.name)
     journal = context.folder.journal

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo import models
+from vcppo import passes
 from vcppo.config import RunSettings
+from vcppo.distributed import world
 from vcppo.errors import TrainingError
 from vcppo.maths.losses import (
     AGGREGATIONS,
@@ -22,7 +23,6 @@ from vcppo.maths.losses import (
 )
 from vcppo.optimiser import Optimiser
 from vcppo.stages.costs import Costs
-from vcppo.stages.sampling import micro_batches
 from vcppo.types import RolloutBatch, cut_to
 
 
@@ -53,13 +53,7 @@ def read_logprobs(
     rows: Tensor | None = None,
 ) -> Tensor:
     """[B, T] log-probabilities of the generated tokens, without gradient; 0 where masked, and in rows not asked for."""
-    logprobs = torch.zeros(batch.response_mask.shape)
-    with torch.inference_mode():
-        for some in micro_batches(batch.total_lengths, max_tokens, rows):
-            part = batch.take(some)
-            chosen, _ = models.response_logprobs(models.response_logits(policy, part, temperature), part)
-            logprobs[some, : part.response_mask.shape[1]] = chosen
-    return logprobs
+    return passes.read(batch, max_tokens, lambda part: passes.response_logprobs(policy, part, temperature)[0], rows)
 
 
 def update_policy(
@@ -90,14 +84,17 @@ def update_policy(
     over_right = denominators(right, fixed_length=fixed_length)
     pull = _pull(policy, batch, ref_logprobs, settings, costs) if chosen.loss == "dpo" else None
     sums = dict.fromkeys(("loss", "entropy", "approx_kl", "clip_fraction", "ref_kl"), 0.0)
+    if chosen.positive_nll and over_right.tokens:
+        sums["positive_nll"] = 0.0
     extra: dict[str, float] = {}
     ratio_max = 0.0
     seen_logprobs, seen_entropy = (torch.zeros(batch.response_mask.shape) for _ in range(2))
-    for rows in micro_batches(batch.total_lengths, limit):
+    for own in passes.own_passes(batch.total_lengths, limit):
+        rows = own.rows
         part = batch.take(rows)
         mask = part.response_mask
-        logits = models.response_logits(policy, part, settings.rollout.temperature)
-        logprobs, entropy = models.response_logprobs(logits, part)
+        logprobs, entropy = passes.response_logprobs(policy, part, settings.rollout.temperature)
+        told = dict.fromkeys(sums, 0.0)
         ref = None if ref_logprobs is None else cut_to(ref_logprobs, rows, part)
         result = policy_loss(
             logprobs,
@@ -120,19 +117,22 @@ def update_policy(
             if settings.kl.placement == "loss":
                 penalty = KL_ESTIMATORS[settings.kl.estimator](logprobs, ref)
                 loss = loss + settings.kl.coefficient * aggregate(penalty, mask, over)
-            sums["ref_kl"] += float(token_mean(KL_ESTIMATORS["k3"](logprobs.detach(), ref), mask, over))
+            told["ref_kl"] = float(token_mean(KL_ESTIMATORS["k3"](logprobs.detach(), ref), mask, over))
         if chosen.positive_nll and over_right.tokens:
             nll = token_mean(-logprobs, mask & part.correct[:, None], over_right)
             loss = loss + chosen.positive_nll * nll
-            extra["positive_nll"] = extra.get("positive_nll", 0.0) + float(nll.detach())
-        loss.backward()
+            told["positive_nll"] = float(nll.detach())
+        (own.weight * loss).backward()
+        if not own.counts:
+            continue
         width = mask.shape[1]
         seen_logprobs[rows, :width], seen_entropy[rows, :width] = logprobs.detach(), entropy.detach()
         ratio_max = max(ratio_max, float(result.ratio_max))
-        sums["loss"] += float(loss.detach())
-        sums["entropy"] += float(token_mean(entropy.detach(), mask, over))
-        sums["approx_kl"] += float(result.approx_kl)
-        sums["clip_fraction"] += float(result.clip_fraction)
+        told["loss"] = float(loss.detach())
+        told["entropy"] = float(token_mean(entropy.detach(), mask, over))
+        told["approx_kl"], told["clip_fraction"] = float(result.approx_kl), float(result.clip_fraction)
+        sums = {name: number + told[name] for name, number in sums.items()}
+    sums, ratio_max = world().total(sums), world().largest(ratio_max)
     costs.backward_tokens += int(batch.total_lengths.sum())
     if chosen.demonstration_nll and demonstrations is not None:
         extra["demonstration_nll"] = _imitate(policy, demonstrations, chosen.demonstration_nll, limit, costs)
@@ -140,6 +140,7 @@ def update_policy(
         sums["loss"] = float(pull.loss)
         extra |= {"preference_accuracy": float(pull.accuracy), "preference_margin": float(pull.margin)}
     if settings.early_stop.deviation != "none":
+        seen_logprobs, seen_entropy = world().sum(seen_logprobs), world().sum(seen_entropy)
         extra["deviation"] = float(
             ratio_deviation(
                 seen_logprobs,
@@ -177,11 +178,11 @@ def _imitate(
     """Add the gradient of weight * (mean negative log-likelihood of the demonstrations' tokens); returns the mean."""
     over: Denominators = denominators(demonstrations.response_mask, fixed_length=1)
     total = 0.0
-    for rows in micro_batches(demonstrations.total_lengths, max_tokens):
-        part = demonstrations.take(rows)
-        logprobs, _ = models.response_logprobs(models.response_logits(policy, part, 1.0), part)
+    for own in passes.own_passes(demonstrations.total_lengths, max_tokens):
+        part = demonstrations.take(own.rows)
+        logprobs, _ = passes.response_logprobs(policy, part, 1.0)
         nll = token_mean(-logprobs, part.response_mask, over)
-        (weight * nll).backward()
-        total += float(nll.detach())
+        (own.weight * weight * nll).backward()
+        total += float(nll.detach()) * own.counts
     costs.backward_tokens += int(demonstrations.total_lengths.sum())
-    return total
+    return world().total({"nll": total})["nll"]

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from vcppo.config import ReferenceSettings
+from vcppo.placement import copy_weights, load_weights
 
 
 class Reference:
@@ -28,7 +29,7 @@ class Reference:
                 own.lerp_(new, self.settings.ema)
         every = self.settings.refresh_every
         if every != "never" and iterations % every == 0:
-            self.policy.load_state_dict(policy.state_dict())
+            copy_weights(self.policy, policy)
 
     def state_dict(self) -> dict[str, Any] | None:
         """What resuming needs: nothing if it never moves."""
@@ -37,4 +38,4 @@ class Reference:
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on where `state_dict` was taken."""
         if state is not None:
-            self.policy.load_state_dict(state)
+            load_weights(self.policy, dict(state))

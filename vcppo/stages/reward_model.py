@@ -10,14 +10,16 @@ Bradley-Terry leaves the scores' origin free. A small penalty on the square of a
 import torch
 from torch.nn import functional
 
-from vcppo import models
+from vcppo import passes
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.engines.base import Sampling
 from vcppo.errors import TrainingError
 from vcppo.optimiser import Optimiser
+from vcppo.placement import load_weights
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
-from vcppo.stages.sampling import collate, micro_batches, roll_out
+from vcppo.stages.critic_update import read_final_values
+from vcppo.stages.sampling import collate, roll_out
 from vcppo.types import RolloutBatch
 
 PROMPTS_AT_ONCE = 16
@@ -35,11 +37,11 @@ def reward_model(context: StageContext) -> dict[str, float]:
             f"reward model: none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one "
             "to the same prompt; raise reward_model.answers or make the task easier"
         )
-    model = models.load_critic(context.first_policy, head_seed=seed_for(settings.base_seed, "reward-model", "head"))
+    model = context.load_critic(context.first_policy, head_seed=seed_for(settings.base_seed, "reward-model", "head"))
     optimiser = Optimiser(model, chosen, chosen.steps)
     journal = folder.journal
     if state is not None and "model" in state:
-        model.load_state_dict(state["model"])
+        load_weights(model, state["model"])
         optimiser.load_state_dict(state["optimiser"])
     journal.truncate(state.get("records", 0) if state else 0)
 
@@ -62,17 +64,15 @@ def reward_model(context: StageContext) -> dict[str, float]:
         better = [_pick(correct[group], rng) for group in groups]
         worse = [_pick(incorrect[group], rng) for group in groups]
         pairs = batch.take(torch.tensor(better + worse))
-        scores = torch.zeros(2 * chosen.pairs)
-        for rows in micro_batches(pairs.prompt_lengths + pairs.lengths, settings.micro_batch_tokens):
-            with torch.no_grad():
-                scores[rows] = models.last_token_values(model, pairs.take(rows))
+        scores = read_final_values(model, pairs, settings.micro_batch_tokens)
         margins = scores[: chosen.pairs] - scores[chosen.pairs :]
         sums = scores[: chosen.pairs] + scores[chosen.pairs :]
         # d(-log sigmoid(margin) + centering * sum^2) / d(score): micro-batches are differentiated one at a time
         pull, centre = -torch.sigmoid(-margins) / chosen.pairs, 2.0 * chosen.centering * sums / chosen.pairs
         slopes = torch.cat([centre + pull, centre - pull])
-        for rows in micro_batches(pairs.prompt_lengths + pairs.lengths, settings.micro_batch_tokens):
-            (models.last_token_values(model, pairs.take(rows)) * slopes[rows]).sum().backward()
+        for own in passes.own_passes(pairs.total_lengths, settings.micro_batch_tokens):
+            pulled = passes.last_token_values(model, pairs.take(own.rows)) * slopes[own.rows]
+            (own.weight * pulled.sum()).backward()
         norm = optimiser.step()
         journal.metrics(
             step,

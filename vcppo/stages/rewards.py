@@ -44,6 +44,14 @@ class Shaping:
         return self.shape(batch.scores, batch.lengths, batch.truncated)
 
 
+def score_range(reward: RewardSettings) -> tuple[float, float]:
+    """(least, most) that an answer can be worth, before any normalisation."""
+    worths = [reward.correct, reward.wrong, reward.unreadable]
+    worths += [] if reward.truncated is None else [reward.truncated]
+    punishment = reward.overlong_penalty if reward.overlong_share is not None else 0.0
+    return min(worths) - punishment, max(worths)
+
+
 def token_rewards(
     batch: RolloutBatch,
     ref_logprobs: Tensor | None,

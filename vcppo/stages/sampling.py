@@ -1,12 +1,13 @@
 """From prompts to verified answers to tensors: the first half of every stage that looks at what a policy does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from vcppo.config import RewardSettings, RolloutSettings
+from vcppo.distributed import world
 from vcppo.engines.base import Engine, Sampling
 from vcppo.tasks.base import Task
 from vcppo.types import Prompt, Rollout, RolloutBatch, Verdict
@@ -35,10 +36,11 @@ def roll_out(
     seed: int,
 ) -> list[Rollout]:
     """One verified answer a prompt, in order; repeat a prompt to sample it more often."""
-    encoded = task.encode(prompts, tokenizer)
+    here, encoded = world(), task.encode(prompts, tokenizer)
     generations = engine.generate(encoded, sampling, seed=seed)
     texts = tokenizer.batch_decode([generation.tokens for generation in generations], skip_special_tokens=True)
-    judgements = task.judge(texts, prompts)
+    own = here.share(len(prompts))
+    judgements = here.gather(task.judge(texts[own.start : own.stop], prompts[own.start : own.stop]))
     return [
         Rollout(prompt, ids, generation, text, verdict, worth(verdict, reward), note)
         for prompt, ids, generation, text, (verdict, note) in zip(
@@ -75,23 +77,6 @@ def on_last_token(x: Tensor, batch: RolloutBatch) -> Tensor:
     placed = torch.zeros(batch.response_mask.shape, dtype=x.dtype)
     placed[torch.arange(len(x)), batch.lengths - 1] = x
     return placed
-
-
-def micro_batches(total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None) -> Iterator[Tensor]:
-    """Row indices in groups that fit `max_tokens` cells when padded, rows of like length together; every row once.
-
-    Args:
-        rows: [N] int64, the only rows that are wanted; all by default.
-    """
-    if rows is None:
-        order = total_lengths.argsort(descending=True, stable=True)
-    else:
-        order = rows[total_lengths[rows].argsort(descending=True, stable=True)]
-    start = 0
-    while start < len(order):
-        count = max(max_tokens // int(total_lengths[order[start]]), 1)
-        yield order[start : start + count]
-        start += count
 
 
 def _pad(rows: Sequence[Tensor]) -> Tensor:

@@ -4,7 +4,6 @@ What a slot does is said in its own room: stages/rewards.py, selection.py, conti
 policy_update.py, critic_update.py, reference.py.
 """
 
-import copy
 import dataclasses
 import time
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 from vcppo.maths.advantages import whiten
 from vcppo.maths.shaping import DebiasedMoments, RunningMoments
 from vcppo.optimiser import Optimiser
+from vcppo.placement import copy_weights, load_weights
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
 from vcppo.stages.continuations import StepValues, segments_of, step_starts, step_values
@@ -58,14 +58,14 @@ class Trainer:
         settings = context.settings
         self.context, self.settings = context, settings
         self.sampling = sampling_of(settings.rollout, context.task)
-        self.policy = context.load_first_policy()
+        first = context.load_first_policy
+        self.policy = first()
         updates_planned = settings.policy.epochs * settings.policy.minibatches
         policy_iterations = max(settings.steps - settings.critic.policy_starts_after, 0)
         self.policy_optimiser = Optimiser(self.policy, settings.policy, policy_iterations * updates_planned)
-        first = context.load_first_policy
         self.reference = Reference(first(), settings.reference) if settings.needs_reference else None
         self.dpo_policy = context.load_preference_policy() if settings.token_reward.kind != "none" else None
-        self.sampler = self.policy if settings.rollout.refresh_every == 1 else copy.deepcopy(self.policy)
+        self.sampler = self.policy if settings.rollout.refresh_every == 1 else first()
         self.engine = context.engine(self.sampler)
         self.pretrain_steps = 0
         self.critic = None
@@ -315,7 +315,7 @@ class Trainer:
         every = self.settings.rollout.refresh_every
         if every != "never" and self.step % every == 0:
             if self.sampler is not self.policy:
-                self.sampler.load_state_dict(self.policy.state_dict())
+                copy_weights(self.sampler, self.policy)
             self.engine.update_weights(self.sampler)
         if self.reference is not None:
             self.reference.follow(self.policy, self.step)
@@ -340,7 +340,7 @@ class Trainer:
     def load(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.step = state["step"]
-        self.policy.load_state_dict(state["policy"])
+        load_weights(self.policy, state["policy"])
         self.policy_optimiser.load_state_dict(state["policy_optimiser"])
         self.costs = Costs(**state["costs"])
         self.shaping = dataclasses.replace(self.shaping, moments=RunningMoments(**state["reward_moments"]))
@@ -348,8 +348,8 @@ class Trainer:
         if self.reference is not None:
             self.reference.load_state_dict(state["reference"])
         if self.sampler is not self.policy:
-            self.sampler.load_state_dict(state["sampler"])
+            load_weights(self.sampler, state["sampler"])
         if self.critic is not None:
-            self.critic.load_state_dict(state["critic"])
+            load_weights(self.critic, state["critic"])
             self.critic_optimiser.load_state_dict(state["critic_optimiser"])
         self.engine.update_weights(self.sampler)

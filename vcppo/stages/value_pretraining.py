@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo import models
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.config import PretrainSettings
 from vcppo.engines import Engine
@@ -23,11 +22,12 @@ from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.diagnostics import by_position, calibration, explained_variance, value_bias
 from vcppo.maths.losses import denominators, value_loss
 from vcppo.optimiser import Optimiser
+from vcppo.placement import load_weights
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.answers import load_answers
 from vcppo.stages.context import StageContext
 from vcppo.stages.critic_update import read_values, update_critic
-from vcppo.stages.rewards import Shaping
+from vcppo.stages.rewards import Shaping, score_range
 from vcppo.stages.sampling import collate, place_scores, roll_out, sampling_of
 from vcppo.types import RolloutBatch
 
@@ -96,10 +96,29 @@ def pretrained_critic(folder: Path, settings: PretrainSettings) -> Path | None:
 
 
 def start_of_critic(context: StageContext) -> PreTrainedModel:
-    """The critic before any pretraining: the reward model, or the policy with a fresh head."""
+    """The critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head."""
+    settings, chosen = context.settings, context.settings.critic
+    bounds = score_range(settings.reward) if chosen.bounded else None
     if "reward-model" in context.earlier:
-        return models.load_critic(context.earlier["reward-model"].path / "critic")
-    return models.load_critic(context.first_policy, head_seed=seed_for(context.settings.seed, "critic", "head"))
+        return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+    if chosen.path is not None:
+        return context.load_critic(chosen.path, bounds=bounds)
+    value = chosen.initial_value
+    if value == "mean-score":
+        value = float(scored_answers(context).scores.mean())
+    seed = seed_for(settings.seed, "critic", "head")
+    return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
+
+
+def scored_answers(context: StageContext) -> RolloutBatch:
+    """The fixed policy's answers with their scores shaped; the held-out ones stand last."""
+    everything = load_answers(context.earlier["answers"].path)
+    return dataclasses.replace(everything, scores=_shaping(context, everything).of(everything))
+
+
+def _shaping(context: StageContext, answers: RolloutBatch) -> Shaping:
+    limit = sampling_of(context.settings.rollout, context.task).max_tokens
+    return Shaping(context.settings.reward, limit).seen(answers)
 
 
 class Pretraining:
@@ -109,10 +128,9 @@ class Pretraining:
         self.context, self.settings, self.folder = context, context.settings, context.folder.path
         self.critic = start_of_critic(context)
         self.optimiser = Optimiser(self.critic, self.settings.pretrain, self.settings.pretrain.max_steps)
-        everything = load_answers(context.earlier["answers"].path)
-        limit = sampling_of(self.settings.rollout, context.task).max_tokens
-        self.shaping = Shaping(self.settings.reward, limit).seen(everything)
-        everything = dataclasses.replace(everything, scores=self.shaping.of(everything))
+        raw = load_answers(context.earlier["answers"].path)
+        self.shaping = _shaping(context, raw)
+        everything = dataclasses.replace(raw, scores=self.shaping.of(raw))
         training = len(everything.scores) - self.settings.pretrain.held_out
         self.pool = everything.take(torch.arange(training)) if training else None
         self.held_out = everything.take(torch.arange(training, len(everything.scores)))
@@ -150,7 +168,7 @@ class Pretraining:
         usable = [path for path in states if target is None or _step_of(path) <= target]
         state = load_state(usable[-1]) if usable else None
         if state is not None:
-            self.critic.load_state_dict(state["critic"])
+            load_weights(self.critic, state["critic"])
             self.optimiser.load_state_dict(state["optimiser"])
 
     def _train_once(self) -> dict[str, float]:
@@ -266,7 +284,7 @@ def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
     folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
     step = chosen_step(folder, settings)
     assert step is not None
-    return models.load_critic(critic_folder(folder, step)), step
+    return context.load_critic(critic_folder(folder, step)), step
 
 
 def critic_tables(
