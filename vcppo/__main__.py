@@ -1,6 +1,5 @@
-"""`python -m vcppo` is the command `vcppo`."""
+"""`python -m vcppo` is `vcppo`; `torchrun -m vcppo` is one of many."""
 
 from vcppo.cli import main
 
-if __name__ == "__main__":
-    main()
+main(prog_name="vcppo")

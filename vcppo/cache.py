@@ -18,6 +18,7 @@ from vcppo.config import RunSettings, digest
 from vcppo.errors import CheckpointError
 from vcppo.journal import Journal
 from vcppo.loading import Layer, build_settings
+from vcppo.process import is_main
 from vcppo.provenance import provenance
 
 # Raised by one when a change of the stage's code changes its numbers; what was cached before is then left alone.
@@ -55,13 +56,22 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
 
     def address(stage: str, names: list[str], parents: list[str], without: dict[str, set[str]] | None = None) -> None:
         chosen = {name: everything[name] for name in names}
+        if "micro_batch_tokens" in chosen:  # the stage trains
+            chosen["dtype"], chosen["lora"] = everything["compute"]["dtype"], everything["lora"]
+        if stage != "cold-start":  # it samples, or what it was made from was sampled
+            chosen["engine"] = everything["engine"]["kind"]
         for section, left_out in (without or {}).items():
             chosen[section] = {k: v for k, v in chosen[section].items() if k not in left_out}
         found[stage] = Address(stage, chosen, {parent: found[parent].key for parent in parents if parent in found})
 
     found: dict[str, Address] = {}
     pretrains = settings.has_critic and settings.pretrain.steps != 0
-    address("cold-start", ["base_seed", "task", "model", "cold_start", "micro_batch_tokens"], [])
+    address(
+        "cold-start",
+        ["base_seed", "task", "model", "cold_start", "micro_batch_tokens"],
+        [],
+        {"model": {"trust_remote_code"}},
+    )
     if settings.has_critic and settings.critic.init == "reward-model":
         address("reward-model", ["base_seed", "task", "reward_model", "micro_batch_tokens"], ["cold-start"])
     if settings.token_reward.kind != "none":
@@ -80,11 +90,12 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
             sampled | {"pretrain": {"steps", "patience", "tolerance"}},
         )
         found["value-pretraining"].settings["critic"] = {
-            "init": settings.critic.init,
+            **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},
             "aggregation": settings.critic.aggregation,
             "gamma": settings.gae.gamma,
         }
     apart = {"arm", "method", "base_seed", "model", "cold_start", "reward_model", "pretrain"}  # earlier stages' own
+    apart |= {"compute", "lora", "engine"}  # of which `address` takes what changes numbers
     address(
         "rl",
         [name for name in everything if name not in apart],
@@ -100,7 +111,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
 def preference_settings(settings: RunSettings) -> RunSettings:
     """The settings of the DPO run that makes RTO's reward: `method=dpo` on the same task, base and seed."""
     tree = settings.model_dump(
-        mode="json", include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "cold_start"}
+        mode="json",
+        include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "lora", "compute", "engine", "cold_start"},
     )
     sampling = settings.model_dump(mode="json", include={"rollout": {"temperature", "top_p", "max_tokens"}})
     own = {"method": "dpo", "steps": settings.token_reward.dpo_steps, "evaluation": {"every": 0}}
@@ -125,12 +137,18 @@ class StageFolder:
 
     @property
     def journal(self) -> Journal:
-        """The stage's journal, opened for appending."""
-        return Journal(self.path / "journal.jsonl")
+        """The stage's journal, opened for appending; the main process's is the one that is written."""
+        return Journal(self.path / "journal.jsonl", silent=not is_main())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the address: another process that wants it waits here; a process that dies lets go."""
+        """Hold the address: another process that wants it waits here; a process that dies lets go.
+
+        Of processes that work together the main one holds it for all.
+        """
+        if not is_main():
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / "lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -156,6 +174,8 @@ class StageFolder:
         """Declare the stage complete and drop what only resuming needed."""
         write_json(self.path / "done.json", {"result": result, "wall_s": wall_s})
         (self.path / "state.pt").unlink(missing_ok=True)
+        for shards in self.path.glob("state-*.shards"):
+            shutil.rmtree(shards, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -34,7 +34,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path:
     weights: dict[str, Tensor] = {}
     for name, weight in named_weights(model):  # every process helps to gather them, one keeps them
         if world().is_main:
-            weights[name] = weight.cpu()
+            weights[name] = weight.to("cpu", copy=True)
     if world().is_main:
         model.config.architectures = [base_class(model).__name__]
         with whole_folder(path) as folder:

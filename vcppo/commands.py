@@ -27,10 +27,17 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         The exit code: 0 if it ended well, 2 if it failed, 130 after Ctrl-C.
     """
     from vcppo.cells import CellFolder, CellRecord, perform
-    from vcppo.process import locked
+    from vcppo.distributed import together
+    from vcppo.process import is_main, locked
     from vcppo.progress import following
     from vcppo.tracking import Courier
 
+    if not is_main():
+        from vcppo.stages.pipeline import run_stages
+
+        with together():
+            run_stages(settings, out, until=until)
+        return 0
     name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
     path = out / "studies" / command / "cells" / name
     folder = CellFolder(path)
@@ -40,7 +47,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     with ProgressView() as view, locked(path):
         courier.start()
         try:
-            with following(folder, out, view):
+            with following(folder, out, view), together():
                 from vcppo.stages.pipeline import run_cell
 
                 record = perform(folder, out, partial(run_cell, until=until))

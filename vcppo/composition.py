@@ -27,6 +27,20 @@ OPTIMISER = (
     "weight_decay",
     "max_grad_norm",
 )
+NOT_LINEAR = ("apa", "awr", "dpo")  # losses in their advantages
+FRESH = tuple(
+    f"model.{name}"
+    for name in (
+        "architecture",
+        "hidden_size",
+        "intermediate_size",
+        "layers",
+        "heads",
+        "kv_heads",
+        "initializer_range",
+        "tied",
+    )
+)
 FROZEN_CRITIC = [
     *OPTIMISER,
     "updates_per_policy_update",
@@ -154,6 +168,22 @@ UNUSED: tuple[Rule, ...] = (
     (("select.max_rounds",), lambda s: not s.select.dynamic_sampling, "select.dynamic_sampling = false"),
     (("vine",), lambda s: s.advantage.estimator != "vine", "advantage.estimator = {s.advantage.estimator} is not vine"),
     (("vine.cap",), lambda s: s.vine.max_steps is None, "vine.max_steps = none"),
+    (("mismatch.cap", "mismatch.alarm"), lambda s: not s.checks_mismatch, "nothing is compared here"),
+    (
+        ("mismatch.cap",),
+        lambda s: s.policy.loss in NOT_LINEAR,
+        "policy.loss = {s.policy.loss} is not linear in its advantages",
+    ),
+    (("lora.alpha", "lora.targets"), lambda s: s.lora.rank == 0, "lora.rank = 0: all weights are trained"),
+    (("critic.path",), lambda s: s.critic.init != "saved", "critic.init = {s.critic.init}"),
+    (("critic.initial_value",), lambda s: s.critic.init != "policy", "critic.init = {s.critic.init} has a head"),
+    (("model.trust_remote_code",), lambda s: s.model.path is None, "model.path = none: a fresh model has no code"),
+    (FRESH, lambda s: s.model.path is not None, "the model of model.path has a shape of its own"),
+    (
+        tuple(f"cold_start.{name}" for name in (*OPTIMISER, "batch_tokens")),
+        lambda s: s.cold_start.steps == 0,
+        "cold_start.steps = 0",
+    ),
     (("early_stop.threshold",), lambda s: s.early_stop.deviation == "none", "early_stop.deviation = none"),
     (
         ("early_stop.entropy_share",),
@@ -204,6 +234,7 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
             f"policy.loss = {loss} with advantage.estimator = {estimator}: DPO has pairs in place of advantages, "
             "expected both `dpo` and `none`, or neither"
         )
+    yield from _about_models(s)
     yield from _about_rewards(s)
     yield from _about_losses(s)
     yield from _about_values(s)
@@ -259,9 +290,26 @@ def _about_losses(s: RunSettings) -> Iterator[str]:
             yield "select.prune_rate with policy.loss = dpo: pairs are made of right and wrong answers, not ranked ones"
 
 
+def _about_models(s: RunSettings) -> Iterator[str]:
+    if s.cold_start.steps == 0 and s.model.path is None:
+        yield "cold_start.steps = 0 without model.path: a fresh model knows nothing; expected one of them"
+    if s.compute.packing and s.compute.attention == "eager":
+        yield "compute.packing with compute.attention = eager: it would let answers see each other; use sdpa"
+
+
 def _about_values(s: RunSettings) -> Iterator[str]:
     if not s.has_critic:
         return
+    if s.critic.init == "saved" and s.critic.path is None:
+        yield "critic.init = saved without critic.path: expected the folder or the hub name of a critic"
+    if s.critic.initial_value == "mean-score" and s.pretrain.steps == 0:
+        yield "critic.initial_value = mean-score with pretrain.steps = 0: there are no answers to take the mean of"
+    dense = s.kl.placement == "reward" or s.token_reward.kind != "none"
+    if s.critic.bounded and (dense or s.reward.normalise != "none" or s.critic.normalise_returns):
+        yield (
+            "critic.bounded with returns beyond the scores' range (kl.placement = reward, token_reward, "
+            "reward.normalise, critic.normalise_returns): the critic could not say what is true"
+        )
     if s.critic.update_every == "never" and s.critic.policy_starts_after > 0:
         yield (
             f"critic.policy_starts_after = {s.critic.policy_starts_after} with critic.update_every = never: those "

@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.distributed_c10d import HashStore
 
 from vcppo.errors import ConfigError
+from vcppo.process import is_main
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=12)  # a process may wait so long for the others: one of them verifies, writes, evaluates
@@ -36,7 +36,7 @@ class World:
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and speaks to people."""
-        return self.rank == 0
+        return is_main()
 
     def share(self, count: int, *, of: int | None = None, number: int | None = None) -> range:
         """The numbers in 0..count-1 that fall to share `number` of `of`; by default to this process.
@@ -135,4 +135,4 @@ def _begin() -> None:
     if "RANK" in os.environ:
         dist.init_process_group(backend, timeout=PATIENCE)
     else:  # alone, in need of a mesh: sharding over one process is how bfloat16 passes keep float32 weights
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]

@@ -16,10 +16,16 @@ from vcppo.errors import DataError
 
 
 class Journal:
-    """Append-only writer; a torn last line (the process was killed in it) is dropped on opening."""
+    """Append-only writer; a torn last line (the process was killed in it) is dropped on opening.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        silent: nothing is written or cut; of several processes that say the same one is heard.
+    """
+
+    def __init__(self, path: Path, *, silent: bool = False) -> None:
+        self.path, self.silent, self.count = path, silent, 0
+        if silent:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         self.count = len(read_journal(path))
         self.truncate(self.count)
@@ -43,6 +49,8 @@ class Journal:
 
     def truncate(self, count: int) -> None:
         """Keep the first `count` records, drop what follows."""
+        if self.silent:
+            return
         lines = self.path.read_bytes().splitlines(keepends=True)[:count] if self.path.exists() else []
         if len(lines) < count:
             raise DataError(f"{self.path}: {len(lines)} records, the checkpoint beside it knows of {count}")
@@ -51,6 +59,8 @@ class Journal:
         self.count = count
 
     def _write(self, record: Mapping[str, Any]) -> None:
+        if self.silent:
+            return
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
         self.count += 1

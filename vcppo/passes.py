@@ -85,7 +85,8 @@ def policy_scores(
 def critic_values(critic: Any, input_ids: Tensor, position_ids: Tensor | None, places: Tensor) -> Tensor:
     """[N] float32 values at the places; within the critic's range, if it has one."""
     head = value_head(critic)
-    values: Tensor = head(_hidden(critic, input_ids, position_ids)[places].to(head.weight.dtype))[:, 0].float()
+    read = _hidden(critic, input_ids, position_ids)[places].to(head.weight.dtype)
+    values: Tensor = head(read).float().sum(dim=1)  # of one number: a view of it would lose a sharded model's hooks
     if (bounds := value_range(critic)) is not None:
         low, high = bounds
         return low + (high - low) * torch.sigmoid(values)

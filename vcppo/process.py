@@ -1,4 +1,4 @@
-"""What a process sees to before it works on a folder for long: that it is alone, and that Ctrl-C waits its turn."""
+"""What a process sees to before it works on a folder for long: its part, that it is alone, that Ctrl-C waits."""
 
 import fcntl
 import os
@@ -10,6 +10,11 @@ from pathlib import Path
 from types import FrameType
 
 from vcppo.errors import StudyError
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks to people: the first that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ VINE = ("advantage.estimator=vine",)
 TD = ("advantage.estimator=td",)
 FROZEN = ("critic.update_every=never",)
 RTO = ("token_reward.kind=rto",)
+SAVED = ("critic.init=saved", "critic.path=there")
 UNCLIPPED = ("policy.loss=unclipped",)
 ADAM = ("learning_rate", "schedule", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay")
 
@@ -112,6 +113,30 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         names("record", "truth_every truth_answers truth_samples"),
         "advantage.estimator = grpo estimates no state's value",
     ),
+    ((), names("mismatch", "cap alarm"), "nothing is compared here"),
+    *(
+        (
+            (*more, "mismatch.check=always"),
+            ["mismatch.cap"],
+            f"{more[-1].replace('=', ' = ')} is not linear in its advantages",
+        )
+        for more in (("policy.loss=apa",), ("policy.loss=awr",), DPO)
+    ),
+    ((), names("lora", "alpha targets"), "lora.rank = 0: all weights are trained"),
+    ((), ["critic.path"], "critic.init = reward-model"),
+    ((), ["critic.initial_value"], "critic.init = reward-model has a head"),
+    ((*SAVED,), ["critic.initial_value"], "critic.init = saved has a head"),
+    ((), ["model.trust_remote_code"], "model.path = none: a fresh model has no code"),
+    (
+        ("model.path=there",),
+        names("model", "architecture hidden_size intermediate_size layers heads kv_heads initializer_range tied"),
+        "the model of model.path has a shape of its own",
+    ),
+    (
+        ("model.path=there", "cold_start.steps=0"),
+        [*(f"cold_start.{name}" for name in ADAM), *names("cold_start", "max_grad_norm batch_tokens")],
+        "cold_start.steps = 0",
+    ),
 ]
 CASES = [(given, name, reason) for given, ignored, reason in IGNORED for name in ignored]
 
@@ -184,6 +209,12 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((*UNCLIPPED, "early_stop.deviation=high-entropy-tokens"), "early_stop.entropy_share"),
         (("record.truth_every=5",), "record.truth_samples"),
         ((*VINE, "record.truth_every=5"), "record.truth_samples"),
+        (("mismatch.check=always",), "mismatch.cap"),
+        (("compute.dtype=bfloat16",), "mismatch.alarm"),
+        (("lora.rank=4",), "lora.targets"),
+        (("critic.init=policy",), "critic.initial_value"),
+        (("model.path=there",), "model.trust_remote_code"),
+        (("model.path=there",), "cold_start.learning_rate"),
     ],
 )
 def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
@@ -241,6 +272,25 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
         ((*DPO, "select.prune_rate=0.5"), "select.prune_rate with policy.loss = dpo: pairs are made of"),
         ((*FROZEN, "critic.policy_starts_after=3"), "critic.policy_starts_after = 3 with critic.update_every = never"),
         (("critic.normalise_returns=true",), "critic.normalise_returns with value pretraining"),
+        (("cold_start.steps=0",), "cold_start.steps = 0 without model.path: a fresh model knows nothing"),
+        (
+            ("compute.packing=true", "compute.attention=eager"),
+            "compute.packing with compute.attention = eager: it would let answers see each other",
+        ),
+        (("critic.init=saved",), "critic.init = saved without critic.path: expected the folder"),
+        (
+            ("critic.init=policy", "critic.initial_value=mean-score", "pretrain.steps=0"),
+            "critic.initial_value = mean-score with pretrain.steps = 0: there are no answers",
+        ),
+        *(
+            (("critic.bounded=true", *more), "critic.bounded with returns beyond the scores' range")
+            for more in (
+                ("kl.placement=reward",),
+                RTO,
+                ("reward.normalise=scale",),
+                ("critic.normalise_returns=true", "pretrain.steps=0"),
+            )
+        ),
     ],
     ids=lambda part: ",".join(part) if isinstance(part, tuple) else "",
 )
@@ -267,6 +317,11 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         (*DPO, "reference.refresh_every=5"),
         ("select.prune_rate=0.5", "select.scope=batch"),
         ("critic.normalise_returns=true", "pretrain.steps=0"),
+        ("model.path=there", "cold_start.steps=0"),
+        ("compute.packing=true",),
+        ("critic.bounded=true", "kl.placement=loss"),
+        ("critic.init=policy", "critic.initial_value=mean-score"),
+        SAVED,
     ],
     ids=",".join,
 )

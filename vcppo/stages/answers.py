@@ -5,6 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from vcppo.distributed import world
 from vcppo.errors import CheckpointError
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
@@ -32,9 +33,10 @@ def answers(context: StageContext) -> dict[str, float]:
             seed=seed_for(settings.seed, "answers", start),
         )
     batch = collate(rollouts)
-    temporary = context.folder.path / ".answers.safetensors"
-    save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
-    temporary.replace(answers_file(context.folder.path))
+    if world().is_main:
+        temporary = context.folder.path / ".answers.safetensors"
+        save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
+        temporary.replace(answers_file(context.folder.path))
     lengths = batch.lengths.float()
     return {
         "answers": float(len(rollouts)),

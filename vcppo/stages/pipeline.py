@@ -8,6 +8,7 @@ from pathlib import Path
 from vcppo.cache import StageFolder, addresses, preference_settings
 from vcppo.cells import CellFolder
 from vcppo.config import RunSettings
+from vcppo.distributed import world
 from vcppo.journal import read_journal
 from vcppo.loading import load_settings
 from vcppo.stages.answers import answers
@@ -49,7 +50,7 @@ def run_stages(
     Args:
         on_stage: called with (stage, address, will run) when a stage is about to run or is found finished.
     """
-    found = addresses(settings)
+    found, here = addresses(settings), world()
     uses: dict[str, StageUse] = {}
     for stage, address in found.items():
         folder = StageFolder(out, address)
@@ -57,13 +58,18 @@ def run_stages(
         own = preference_settings(settings) if stage == "preference" else settings
         context = StageContext(own, folder, earlier)
         with folder.lock():
-            complete = is_complete(stage, context)
-            on_stage(stage, address.key, not complete)
+            complete = here.from_main(here.is_main and is_complete(stage, context))
+            if here.is_main:
+                on_stage(stage, address.key, not complete)
             if not complete:
-                folder.describe()
+                if here.is_main:
+                    folder.describe()
+                here.wait()
                 began = time.perf_counter()
                 result = STAGES[stage](context)
-                folder.finish(result, time.perf_counter() - began)
+                if here.is_main:
+                    folder.finish(result, time.perf_counter() - began)
+                here.wait()
         uses[stage] = StageUse(folder, not complete)
         if stage == until:
             break

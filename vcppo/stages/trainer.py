@@ -5,6 +5,7 @@ policy_update.py, critic_update.py, reference.py.
 """
 
 import dataclasses
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ import psutil
 import torch
 from torch import Tensor
 
+from vcppo.distributed import world
 from vcppo.maths.advantages import whiten
+from vcppo.maths.mismatch import importance_weights, mismatch
 from vcppo.maths.shaping import DebiasedMoments, RunningMoments
 from vcppo.optimiser import Optimiser
 from vcppo.placement import copy_weights, load_weights
@@ -92,6 +95,7 @@ class Trainer:
         steps = self._continue(rollouts, batch)
         generated = time.perf_counter()
 
+        batch, weights, mismatched = self._old_logprobs(batch)
         units = choose(batch, settings, rng_for(settings.seed, "rl", "select", step))
         kept = units.flatten().sort().values
         readings = self._read(rollouts, batch, kept, steps)
@@ -103,7 +107,7 @@ class Trainer:
         rates = {"policy/learning_rate": self.policy_optimiser.learning_rate}
         if self.critic is not None and settings.critic.update_every != "never":
             rates["value/learning_rate"] = self.critic_optimiser.learning_rate
-        policy_updates, critic_updates = self._update(batch, units, readings, estimates)
+        policy_updates, critic_updates = self._update(batch, units, readings, estimates, weights)
         self.step = step + 1
         self._refresh()
         updated = time.perf_counter()
@@ -114,6 +118,7 @@ class Trainer:
             **advantage_metrics(batch, kept, estimates, settings.gae.gamma),
             **policy_metrics(policy_updates),
             **rates,
+            **mismatched,
             **self.costs.metrics(),
             "select/kept": float(len(kept)),
             "time/generate_s": generated - began,
@@ -155,6 +160,35 @@ class Trainer:
         self.costs.answers += len(sampled)
         self.costs.generated_tokens += sum(len(rollout.generation.tokens) for rollout in sampled)
         return rollouts, sampled
+
+    def _old_logprobs(self, batch: RolloutBatch) -> tuple[RolloutBatch, Tensor | None, dict[str, float]]:
+        """(the batch with the trainer's own log-probabilities, importance weights [B, T], what to log of them).
+
+        The batch comes back as it was, and no weights, where generator and trainer are known to agree.
+        """
+        settings = self.settings
+        if not settings.checks_mismatch:
+            return batch, None, {}
+        chosen, mask = settings.mismatch, batch.response_mask
+        own = read_logprobs(
+            self.sampler, batch, temperature=settings.rollout.temperature, max_tokens=settings.micro_batch_tokens
+        )
+        self.costs.forward_tokens += int(batch.total_lengths.sum())
+        found = mismatch(own, batch.old_logprobs, mask)
+        told = {"mismatch/mean": found.mean, "mismatch/max": found.largest, "mismatch/kl": found.kl}
+        told["mismatch/alarm"] = float(found.mean > chosen.alarm)
+        if found.mean > chosen.alarm and world().is_main:
+            print(
+                f"iteration {self.step}: generator and trainer differ by {found.mean:.3g} nats a token (at most "
+                f"{found.largest:.3g}), mismatch.alarm is {chosen.alarm:g}: stale weights, or another precision?",
+                file=sys.stderr,
+            )
+        weights = None
+        if chosen.cap is not None:
+            weights = importance_weights(own, batch.old_logprobs, mask, cap=chosen.cap)
+            told["mismatch/weight_mean"] = float(weights[mask].mean())
+            told["mismatch/capped_share"] = float((weights[mask] >= chosen.cap).float().mean())
+        return dataclasses.replace(batch, old_logprobs=own), weights, told
 
     def _continue(self, rollouts: list[Rollout], batch: RolloutBatch) -> StepValues | None:
         """VinePPO's auxiliary samples."""
@@ -228,7 +262,12 @@ class Trainer:
         )
 
     def _update(
-        self, batch: RolloutBatch, units: Tensor, readings: Readings, estimates: Estimates
+        self,
+        batch: RolloutBatch,
+        units: Tensor,
+        readings: Readings,
+        estimates: Estimates,
+        weights: Tensor | None,
     ) -> tuple[list[PolicyUpdate], list[CriticUpdate]]:
         """Minibatches of whole units, epoch after epoch; a policy that has drifted too far ends its part (ESPO)."""
         settings = self.settings
@@ -246,7 +285,9 @@ class Trainer:
                     continue
                 part = batch.take(rows)
                 if learns:
-                    policy_updates.append(self._update_policy(part, rows, readings, estimates, (epoch, number)))
+                    policy_updates.append(
+                        self._update_policy(part, rows, readings, estimates, weights, (epoch, number))
+                    )
                     deviation, limit = policy_updates[-1].deviation, settings.early_stop.threshold
                     learns = deviation is None or deviation <= limit
                 if values is not None:
@@ -257,7 +298,13 @@ class Trainer:
         return policy_updates, critic_updates
 
     def _update_policy(
-        self, part: RolloutBatch, rows: Tensor, readings: Readings, estimates: Estimates, which: tuple[int, int]
+        self,
+        part: RolloutBatch,
+        rows: Tensor,
+        readings: Readings,
+        estimates: Estimates,
+        weights: Tensor | None,
+        which: tuple[int, int],
     ) -> PolicyUpdate:
         settings = self.settings
         advantages = cut_to(estimates.advantages, rows, part)
@@ -265,6 +312,8 @@ class Trainer:
             advantages = whiten(advantages, part.response_mask)
             if settings.advantage.clip is not None:
                 advantages = advantages.clamp(-settings.advantage.clip, settings.advantage.clip)
+        if weights is not None:  # every loss that allows it is linear in the advantages
+            advantages = advantages * cut_to(weights, rows, part)
         imitated = None
         if settings.policy.demonstration_nll:
             rng = rng_for(settings.seed, "rl", "demonstrations", self.step, *which)

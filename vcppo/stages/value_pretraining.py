@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.config import PretrainSettings
+from vcppo.distributed import world
 from vcppo.engines import Engine
 from vcppo.journal import Journal, read_journal
 from vcppo.maths.advantages import monte_carlo_returns
@@ -155,13 +156,13 @@ class Pretraining:
                 self._save()
 
     def _unfinished(self, target: int | None) -> bool:
-        if target is None:
-            return chosen_step(self.folder, self.settings.pretrain) is None
+        if target is None:  # what the main process has measured is in its journal
+            return world().from_main(world().is_main and chosen_step(self.folder, self.settings.pretrain) is None)
         return self.optimiser.taken < target
 
     def _resume(self, target: int | None) -> None:
         """Load the latest saved state that is not past the target; cut the journal back to the latest of all."""
-        states = sorted(self.folder.glob("critic-*/state.pt"))
+        states = world().from_main(sorted(self.folder.glob("critic-*/state.pt")))
         self.logged = _step_of(states[-1]) if states else 0
         latest = load_state(states[-1]) if states else None
         self.journal.truncate(latest["records"] if latest else 0)
@@ -251,7 +252,7 @@ class Pretraining:
     def _save(self) -> None:
         step = self.optimiser.taken
         path = critic_folder(self.folder, step)
-        if not (path / "config.json").exists():
+        if world().from_main(not (path / "config.json").exists()):
             save_model(self.critic, self.context.tokenizer, path)
         save_state(
             path / "state.pt",
