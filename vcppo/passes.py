@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import PreTrainedModel
 
 from vcppo.config import ComputeSettings
@@ -101,6 +101,13 @@ def let_shards_score(model: PreTrainedModel) -> None:
     for name, scorer in SCORERS.items():
         setattr(model, name, MethodType(scorer, model))
         register_fsdp_forward_method(model, name)
+
+
+def let_go(model: torch.nn.Module) -> None:
+    """Drop what a pass without gradient has gathered: until then `parameters()` are copies in the passes' precision."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def value_head(critic: PreTrainedModel) -> torch.nn.Linear:

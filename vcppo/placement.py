@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from vcppo.config import ComputeSettings, LoraSettings
 from vcppo.distributed import mesh, world
 from vcppo.errors import ConfigError
-from vcppo.passes import let_shards_score
+from vcppo.passes import let_go, let_shards_score
 from vcppo.seeding import seed_for
 
 ADAPTER = "default"
@@ -39,7 +39,8 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
     model.set_attn_implementation(compute.attention)
     if compute.gradient_checkpointing:
         # only models in training mode recompute; with every dropout at 0 that mode changes nothing else
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        enable: Any = getattr(model, "activation_checkpointing_enable", None)  # its name since transformers 5.23
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         model.train()
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -47,7 +48,7 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
             if hasattr(module, "attention_dropout"):
                 module.attention_dropout = 0.0
     model.compute = compute
-    if world().size > 1 or compute.dtype != "float32" or compute.offload:
+    if world().size > 1 or compute.dtype != "float32" or _offloads(compute):
         return _shard(model, compute)
     return model.to(world().device)
 
@@ -72,16 +73,16 @@ def named_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     One at a time, so that no more than one is whole; every process walks through them alike.
     """
     merged = {id(module.base_layer.weight): module for module in _adapted(model)}
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".lora_" in name:
-                continue
-            weight = whole(parameter.detach())
-            if (module := merged.get(id(parameter))) is not None:
-                scale = module.scaling[ADAPTER]
-                up, down = (whole(part[ADAPTER].weight.detach()) for part in (module.lora_B, module.lora_A))
-                weight = weight + scale * (up @ down)
-            yield name.replace(".base_layer.", "."), weight
+    let_go(model)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        weight = whole(parameter.detach())
+        if (module := merged.get(id(parameter))) is not None:
+            scale = module.scaling[ADAPTER]
+            up, down = (whole(part[ADAPTER].weight.detach()) for part in (module.lora_B, module.lora_A))
+            weight = weight + scale * (up @ down)
+        yield name.replace(".base_layer.", "."), weight
 
 
 def plain(model: PreTrainedModel) -> PreTrainedModel:
@@ -100,9 +101,16 @@ def plain(model: PreTrainedModel) -> PreTrainedModel:
 
 def copy_weights(into: nn.Module, source: nn.Module) -> None:
     """Give one model the weights of another that was prepared alike."""
-    with torch.no_grad():
-        for own, new in zip(into.parameters(), source.parameters(), strict=True):
-            own.copy_(new)
+    mix_weights(into, source, 1.0)
+
+
+@torch.no_grad()
+def mix_weights(into: nn.Module, source: nn.Module, share: float) -> None:
+    """theta <- share * theta of the source + (1 - share) * theta, for a model that was prepared alike."""
+    let_go(into)
+    let_go(source)
+    for own, new in zip(into.parameters(), source.parameters(), strict=True):
+        own.copy_(new) if share == 1.0 else own.lerp_(new, share)
 
 
 def load_weights(model: nn.Module, saved: dict[str, Any]) -> None:
@@ -142,10 +150,10 @@ def _shard(model: PreTrainedModel, compute: ComputeSettings) -> PreTrainedModel:
     placed = mesh(compute.replicas)
     narrow = None if compute.dtype == "float32" else getattr(torch, compute.dtype)
     precision = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
-    offload = CPUOffloadPolicy() if compute.offload else OffloadPolicy()
+    offload = CPUOffloadPolicy() if _offloads(compute) else OffloadPolicy()
     device, everything = world().device, dict(model.named_parameters()) | dict(model.named_buffers())
     if model.device.type != "meta":
-        model.to("cpu" if compute.offload else device)
+        model.to("cpu" if _offloads(compute) else device)
     for layer in model.base_model.layers:
         fully_shard(layer, mesh=placed, mp_policy=precision, offload_policy=offload)
     for name in ("score", "classifier"):
@@ -164,7 +172,7 @@ def _spread_from_main(model: PreTrainedModel, loaded: dict[str, Tensor]) -> None
     """Every process takes its shards of what the main one has loaded, one tensor at a time."""
     here = world()
     if model.device.type == "meta":
-        model.to_empty(device="cpu" if model.compute.offload else here.device)
+        model.to_empty(device="cpu" if _offloads(model.compute) else here.device)
     with torch.no_grad():
         for name, own in [*model.named_parameters(), *model.named_buffers()]:
             told = loaded[name].detach().to(here.device) if here.is_main else None
@@ -173,6 +181,11 @@ def _spread_from_main(model: PreTrainedModel, loaded: dict[str, Tensor]) -> None
             if isinstance(own, DTensor):
                 told = distribute_tensor(told, own.device_mesh, own.placements, src_data_rank=None).to(own.device)
             own.copy_(told)
+
+
+def _offloads(compute: ComputeSettings) -> bool:
+    """Whether weights wait elsewhere than where they are used; without an accelerator there is nowhere else."""
+    return compute.offload and world().device.type != "cpu"
 
 
 def _targets(model: PreTrainedModel, names: str | list[str]) -> list[str]:

@@ -6,8 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from vcppo.distributed import World
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.decoder import Decoder
+from vcppo.engines.shared import SharedEngine
 from vcppo.engines.torch_engine import TorchEngine, sample
 from vcppo.errors import CheckpointError
 from vcppo.types import Generation
@@ -356,3 +358,52 @@ def test_nothing_to_continue_gives_nothing():
 def test_a_place_that_cannot_be_continued_is_told(point: BranchPoint, said: str):
     with pytest.raises(AssertionError, match=said):
         TorchEngine(model()).branch([[5, 6, END]], [point], FREE, seed=0)
+
+
+# ---- shares of a batch, several ends ----
+
+
+@pytest.mark.parametrize("rows", [3, 512])
+def test_answers_numbered_from_anywhere_are_those_of_the_whole_batch(rows: int):
+    engine = TorchEngine(model(), rows=rows)
+    prompts = RAGGED * 4
+    together = engine.generate(prompts, FREE, seed=5)
+    cut = len(prompts) // 3
+    parts = engine.generate(prompts[:cut], FREE, seed=5) + engine.generate(prompts[cut:], FREE, seed=5, first=cut)
+    assert [answer.tokens for answer in parts] == [answer.tokens for answer in together]
+    points = [BranchPoint(i % len(RAGGED), len(RAGGED[i % len(RAGGED)]), 6) for i in range(9)]
+    whole = engine.branch(RAGGED, points, FREE, seed=5)
+    parts = engine.branch(RAGGED, points[:4], FREE, seed=5) + engine.branch(RAGGED, points[4:], FREE, seed=5, first=4)
+    assert [answer.tokens for answer in parts] == [answer.tokens for answer in whole]
+
+
+@pytest.mark.parametrize(("size", "together"), [(2, 1), (4, 2), (3, 3), (5, 1)])
+def test_processes_that_share_a_batch_write_what_one_would(size: int, together: int, monkeypatch: pytest.MonkeyPatch):
+    """Each process writes its share alone; then every one of them is told all of it."""
+    policy, prompts = model(), RAGGED * 3
+    wanted = TorchEngine(policy).generate(prompts, FREE, seed=5)
+    written: dict[int, list[object]] = {}
+
+    def hear(self: World, own: list[object], *, every: int) -> list[object]:
+        written[self.rank] = own if self.rank % every == 0 else []
+        return own
+
+    monkeypatch.setattr(World, "gather", hear)
+    for rank in range(size):
+        engine = SharedEngine(TorchEngine(policy), World(rank, size, torch.device("cpu")), together=together)
+        engine.generate(prompts, FREE, seed=5)
+    everything = [packed for rank in range(size) for packed in written[rank]]
+    monkeypatch.setattr(World, "gather", lambda self, own, *, every: everything)
+    heard = SharedEngine(TorchEngine(policy), World(0, size, torch.device("cpu"))).generate(prompts, FREE, seed=5)
+    assert [answer.tokens for answer in heard] == [answer.tokens for answer in wanted]
+    assert [answer.stop_reason for answer in heard] == [answer.stop_reason for answer in wanted]
+
+
+def test_any_of_several_ends_ends_an_answer():
+    """A chat model may name its ends in its generation config, beside the one in its config."""
+    policy = model(end=-1)
+    policy.generation_config.eos_token_id = [3, 7]
+    answers = TorchEngine(policy).generate(RAGGED * 20, Sampling(1.0, 1.0, 40), seed=0)
+    last = {answer.tokens[-1] for answer in answers if answer.stop_reason == "stop"}
+    assert last == {3, 7}
+    assert not any({3, 7} & set(answer.tokens[:-1]) for answer in answers)

@@ -1,6 +1,7 @@
 """Value pretraining on answers whose tokens tell their outcome."""
 
 import dataclasses
+import math
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny import new_policy, random_batch, tiny
+from torch import Tensor
+from transformers import PreTrainedModel
 
+from vcppo import passes
 from vcppo.cache import StageFolder, addresses
 from vcppo.checkpoint import save_model
 from vcppo.errors import CheckpointError
@@ -17,8 +21,10 @@ from vcppo.optimiser import Optimiser
 from vcppo.stages import value_pretraining as stage
 from vcppo.stages.answers import answers_file, load_answers
 from vcppo.stages.context import StageContext
+from vcppo.stages.rewards import score_range
 from vcppo.stages.value_pretraining import Measurement, chosen_step, pretraining_is_done, settled_at, value_pretraining
 from vcppo.tasks import make_task
+from vcppo.types import RolloutBatch
 
 FROM_POLICY = "critic.init=policy"
 
@@ -221,3 +227,64 @@ def test_outcomes_that_are_all_alike_are_no_number_and_no_obstacle(before: Path,
     assert value_pretraining(here)["steps"] <= 4
     measured = [r["values"] for r in told(here) if "pretrain/held_out_loss" in r.get("values", {})]
     assert measured[0]["pretrain/explained_variance"] is None
+
+
+# ---- where a critic starts ----
+
+
+def spread(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
+    return passes.response_values(critic, batch).detach()[batch.response_mask]
+
+
+@pytest.mark.parametrize("bounded", ["false", "true"])
+def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path, bounded: str):
+    assignments = ("critic.initial_value=mean-score", f"critic.bounded={bounded}")
+    here = context(before, tmp_path, *assignments)
+    answers = load_answers(here.earlier["answers"].path)
+    mean = float(answers.scores.mean())
+    at_zero = spread(stage.start_of_critic(context(before, tmp_path / "zero")), answers)
+    values = spread(stage.start_of_critic(here), answers)
+    if bounded == "false":
+        torch.testing.assert_close(values, at_zero + mean)  # the same head, moved
+    else:
+        torch.testing.assert_close(values, 2.0 * torch.sigmoid(at_zero + math.log((1 + mean) / (1 - mean))) - 1.0)
+
+
+def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path):
+    first = context(before, tmp_path)
+    value_pretraining(first)
+    path = stage.critic_folder(first.folder.path, 4)
+    settings = tiny("critic.init=saved", f"critic.path={path}")
+    second = StageContext(settings, StageFolder(tmp_path, addresses(settings)["value-pretraining"]), first.earlier)
+    answers = load_answers(first.earlier["answers"].path)
+    torch.testing.assert_close(
+        spread(stage.start_of_critic(second), answers), spread(stage.critic_for(first_done(first))[0], answers)
+    )
+
+
+def first_done(done: StageContext) -> StageContext:
+    """The context of the stage after."""
+    earlier = {**done.earlier, "value-pretraining": done.folder}
+    return StageContext(done.settings, done.folder, earlier)
+
+
+def test_a_bounded_critic_learns_and_stays_bounded(before: Path, tmp_path: Path):
+    here = context(before, tmp_path, "critic.bounded=true", "pretrain.steps=20", "pretrain.learning_rate=0.02")
+    value_pretraining(here)
+    losses = [m.loss for m in stage.measurements_in(here.folder.path)]
+    assert losses[-1] < 0.8 * losses[0]
+    critic, _ = stage.critic_for(first_done(here))
+    assert passes.value_range(critic) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "wanted"),
+    [
+        ((), (-1.0, 1.0)),
+        (("reward.unreadable=-2", "reward.correct=3"), (-2.0, 3.0)),
+        (("reward.truncated=-4",), (-4.0, 1.0)),
+        (("reward.overlong_share=0.2", "reward.overlong_penalty=0.5"), (-1.5, 1.0)),
+    ],
+)
+def test_a_bounded_critics_range_holds_every_score(assignments: tuple[str, ...], wanted: tuple[float, float]):
+    assert score_range(tiny(*assignments).reward) == wanted

@@ -18,12 +18,12 @@ from vcppo.placement import plain
 from vcppo.types import Generation
 
 KEEP = 0.75  # the batch is compacted when fewer than this share of its rows are still being written
-ROWS = 512  # continuations written together: with 1024 hardly more tokens a second, and twice the memory
+ROWS = 512  # answers written together: with 1024 hardly more tokens a second, and twice the memory
 UNWRITTEN = -1
 
 
 class TorchEngine:
-    """Samples with a `Decoder` in this process; continues answers `rows` at a time."""
+    """Samples with a `Decoder` in this process, `rows` answers at a time."""
 
     def __init__(self, policy: PreTrainedModel, *, rows: int = ROWS) -> None:
         self.rows = rows
@@ -42,8 +42,13 @@ class TorchEngine:
         if not prompts:
             return []
         uniforms = self._uniforms(len(prompts), sampling, seed, first)
-        limits = torch.full((len(prompts),), sampling.max_tokens, device=self._decoder.device)
-        return self._write(self._decoder.start(prompts, room=sampling.max_tokens), uniforms, limits, sampling)
+        answers: list[Generation] = []
+        for start in range(0, len(prompts), self.rows):
+            some = prompts[start : start + self.rows]
+            limits = torch.full((len(some),), sampling.max_tokens, device=self._decoder.device)
+            logits = self._decoder.start(some, room=sampling.max_tokens)
+            answers += self._write(logits, uniforms[:, start : start + self.rows], limits, sampling)
+        return answers
 
     @torch.inference_mode()
     def branch(

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from vcppo.config import ReferenceSettings
-from vcppo.placement import copy_weights, load_weights
+from vcppo.placement import copy_weights, load_weights, mix_weights
 
 
 class Reference:
@@ -21,12 +20,10 @@ class Reference:
         """Whether it ever differs from the first policy."""
         return self.settings.ema > 0 or self.settings.refresh_every != "never"
 
-    @torch.no_grad()
     def follow(self, policy: PreTrainedModel, iterations: int) -> None:
         """After `iterations` of them: theta_ref <- ema theta + (1 - ema) theta_ref (arXiv:2404.10719), or a copy."""
         if self.settings.ema > 0:
-            for own, new in zip(self.policy.parameters(), policy.parameters(), strict=True):
-                own.lerp_(new, self.settings.ema)
+            mix_weights(self.policy, policy, self.settings.ema)
         every = self.settings.refresh_every
         if every != "never" and iterations % every == 0:
             copy_weights(self.policy, policy)

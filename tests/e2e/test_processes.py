@@ -1,0 +1,66 @@
+"""One process and several: the same losses, states that any number of them can go on from, one voice."""
+
+import json
+from pathlib import Path
+
+import pytest
+from processes import torchrun
+from tiny import ASSIGNMENTS
+
+pytestmark = pytest.mark.e2e
+SCRIPT = "tests/steps.py"
+
+
+def told(output: str) -> list[list[float]]:
+    """Loss and gradient norm of each update, as `steps.py` prints them."""
+    (line,) = [line for line in output.splitlines() if line.startswith('{"told"')]
+    return json.loads(line)["told"]
+
+
+@pytest.mark.parametrize(("saving", "loading"), [(2, 1), (1, 2), (2, 2)])
+def test_a_state_is_gone_on_from_by_another_number_of_processes(tmp_path: Path, saving: int, loading: int):
+    whole = told(torchrun(1, SCRIPT, str(tmp_path / "whole"), "4"))
+    first = told(torchrun(saving, SCRIPT, str(tmp_path / "parts"), "2"))
+    second = told(torchrun(loading, SCRIPT, str(tmp_path / "parts"), "2"))
+    for got, wanted in zip([*first, *second], whole, strict=True):
+        assert got == pytest.approx(wanted, rel=1e-5)
+
+
+def test_hybrid_sharding_and_adapters_give_the_same_losses(tmp_path: Path):
+    alone = told(torchrun(1, SCRIPT, str(tmp_path / "one"), "3", "lora.rank=2"))
+    shared = told(torchrun(2, SCRIPT, str(tmp_path / "two"), "3", "lora.rank=2", "compute.replicas=2"))
+    for got, wanted in zip(shared, alone, strict=True):
+        assert got == pytest.approx(wanted, rel=1e-5)
+
+
+def test_replicas_that_do_not_divide_the_processes_are_refused(tmp_path: Path):
+    said = torchrun(2, SCRIPT, str(tmp_path), "1", "compute.replicas=3", fails=True)
+    assert "compute.replicas = 3: expected a divisor of the 2 processes" in said
+
+
+def metrics(out: Path) -> dict[tuple[str, int, str], float | None]:
+    """Every number in the journals of a cache, but for seconds and megabytes."""
+    found = {}
+    for journal in out.glob("cache/*/*/journal.jsonl"):
+        stage = journal.parts[-3]
+        for line in journal.read_text().splitlines():
+            record = json.loads(line)
+            for name, value in record.get("values", {}).items():
+                if not name.startswith(("time/", "system/")) and name not in ("cost/elapsed_s", "cost/peak_memory_mb"):
+                    found[stage, record["step"], name] = value
+    return found
+
+
+@pytest.mark.parametrize("method", ["vcppo", "ppo-max"])
+def test_a_whole_run_is_the_same_by_one_process_and_by_two(tmp_path: Path, method: str):
+    """ppo-max has running moments, a reference, minibatch whitening, clipped values and demonstrations as well."""
+    small = [text for text in ASSIGNMENTS if not text.startswith(("cold_start.steps", "reward_model.steps"))]
+    given = [*small, "cold_start.steps=60", "reward_model.steps=3", f"method={method}"]
+    flags = [part for text in given for part in ("--set", text)]
+    for count in (1, 2):
+        torchrun(count, "-m", "vcppo", "train", "--out", str(tmp_path / str(count)), *flags)
+    alone, shared = metrics(tmp_path / "1"), metrics(tmp_path / "2")
+    assert alone.keys() == shared.keys()
+    assert len(alone) > 150
+    for name, wanted in alone.items():
+        assert shared[name] == pytest.approx(wanted, rel=1e-5, abs=1e-5), name
