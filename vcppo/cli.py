@@ -12,6 +12,7 @@ from vcppo import __version__
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.loading import load_settings
+from vcppo.process import is_main
 
 # Spinning threads of two workers on two cores are 10 to 30 times slower than sleeping ones; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -52,7 +53,8 @@ class OneLineErrors(click.Group):
         try:
             return super().invoke(ctx)
         except VcppoError as error:
-            click.echo(f"{type(error).__name__}: {' '.join(str(error).split())}", err=True)
+            if is_main() or not isinstance(error, ConfigError):  # every process meets a wrong setting
+                click.echo(f"{type(error).__name__}: {' '.join(str(error).split())}", err=True)
             sys.exit(2)
 
 

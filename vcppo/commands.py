@@ -35,8 +35,11 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     if not is_main():
         from vcppo.stages.pipeline import run_stages
 
-        with together():
-            run_stages(settings, out, until=until)
+        try:
+            with together():
+                run_stages(settings, out, until=until)
+        except KeyboardInterrupt:  # the main process says what there is to say
+            return 130
         return 0
     name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
     path = out / "studies" / command / "cells" / name

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -32,11 +30,15 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
     Args:
         seed: of fresh adapters, which change nothing until they are trained.
     Raises:
-        ConfigError: `lora.targets` names no layer of the model, or processes do not divide into replicas.
+        ConfigError: `lora.targets` names no layer of the model, its attention cannot be computed so here, or processes
+            do not divide into replicas.
     """
     if lora.rank:
         add_adapters(model, lora, seed)
-    model.set_attn_implementation(compute.attention)
+    try:
+        model.set_attn_implementation(compute.attention)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"compute.attention = {compute.attention}: {str(error).splitlines()[0]}") from None
     if compute.gradient_checkpointing:
         # only models in training mode recompute; with every dropout at 0 that mode changes nothing else
         enable: Any = getattr(model, "activation_checkpointing_enable", None)  # its name since transformers 5.23
@@ -55,6 +57,8 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
 
 def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> None:
     """Low-rank adapters beside the linear layers; only they learn, and a critic's head."""
+    from peft import LoraConfig, inject_adapter_in_model  # seconds to import
+
     names = settings.targets if settings.targets == "all-linear" else [x.strip() for x in settings.targets.split(",")]
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=_targets(model, names))
     with torch.random.fork_rng(devices=[]):
@@ -210,7 +214,7 @@ def base_class(model: PreTrainedModel) -> type[PreTrainedModel]:
 
 def _adapted(model: PreTrainedModel) -> list[Any]:
     """The layers with an adapter beside them."""
-    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+    return [module for module in model.modules() if hasattr(module, "lora_A")]
 
 
 def _set_buffer(model: nn.Module, path: str, value: Tensor) -> None:

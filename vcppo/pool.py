@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import StudyError
+from vcppo.process import PROCESSES, gpus_of_worker
 
 FAILED_STARTS = 3  # of a worker in a row, before it ran anything: then something is wrong with all
 GOODBYE_S = 5.0  # for a worker to end by itself at the end of a study
@@ -121,7 +122,7 @@ class WorkerPool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(),
+                env=_environment(index),
                 start_new_session=True,
             )
         assert process.stdout is not None
@@ -165,10 +166,12 @@ def _reason(code: int) -> str:
     return f"signal {-code} ({signal.Signals(-code).name}{hint})"
 
 
-def _environment() -> dict[str, str]:
-    """The parent's, with threads that wait in peace.
+def _environment(index: int) -> dict[str, str]:
+    """The parent's, with threads that wait in peace, and of several GPUs the worker's own.
 
     One thread a worker, whatever the number of workers: the number of threads changes the last bit of a sum, and
     spinning OpenMP threads slow a busy machine down tenfold. Whoever sets the variables has their way.
     """
-    return {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"} | dict(os.environ)
+    own = gpus_of_worker(index, int(os.environ.get(PROCESSES, "1")))
+    chosen = {"CUDA_VISIBLE_DEVICES": ",".join(own)} if own else {}
+    return {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"} | dict(os.environ) | chosen

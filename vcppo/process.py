@@ -11,6 +11,24 @@ from types import FrameType
 
 from vcppo.errors import StudyError
 
+PROCESSES = "VCPPO_PROCESSES"  # environment variable: by how many processes a worker of a sweep has a cell run
+
+
+def gpus() -> list[str]:
+    """The accelerators that this process may use, as CUDA_VISIBLE_DEVICES names them; asks neither torch nor CUDA."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [name for name in told.split(",") if name]
+    return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+def gpus_of_worker(index: int, each: int) -> list[str]:
+    """The `each` accelerators of worker `index`: as many groups as there are, then the first again; none if too few."""
+    found = gpus()
+    groups = len(found) // each
+    start = index % groups * each if groups else 0
+    return found[start : start + each] if groups else []
+
 
 def is_main() -> bool:
     """Whether this process writes files and speaks to people: the first that torchrun started, or the only one."""
