@@ -54,13 +54,12 @@ def metrics(out: Path) -> dict[tuple[str, int, str], float | None]:
 @pytest.mark.parametrize("method", ["vcppo", "ppo-max"])
 def test_a_whole_run_is_the_same_by_one_process_and_by_two(tmp_path: Path, method: str):
     """ppo-max has running moments, a reference, minibatch whitening, clipped values and demonstrations as well."""
-    small = [text for text in ASSIGNMENTS if not text.startswith(("cold_start.steps", "reward_model.steps"))]
-    given = [*small, "cold_start.steps=60", "reward_model.steps=3", f"method={method}"]
-    flags = [part for text in given for part in ("--set", text)]
+    flags = [part for text in (*ASSIGNMENTS, f"method={method}") for part in ("--set", text)]
     for count in (1, 2):
         torchrun(count, "-m", "vcppo", "train", "--out", str(tmp_path / str(count)), *flags)
     alone, shared = metrics(tmp_path / "1"), metrics(tmp_path / "2")
     assert alone.keys() == shared.keys()
     assert len(alone) > 150
     for name, wanted in alone.items():
-        assert shared[name] == pytest.approx(wanted, rel=1e-5, abs=1e-5), name
+        got = shared[name]
+        assert got == wanted or got == pytest.approx(wanted, rel=1e-5, abs=1e-5), name

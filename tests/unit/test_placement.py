@@ -190,8 +190,6 @@ def test_weights_mixed_after_a_pass_are_the_float32_ones(share: float):
 
 
 def test_attention_that_cannot_be_computed_here_is_told_in_one_line():
-    with pytest.raises(
-        ConfigError, match=r"compute.attention = flash_attention_2: .*to be installed"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"compute.attention = flash_attention_2: .*to be installed") as caught:
         prepare(new_policy(), ComputeSettings(attention="flash_attention_2"), LoraSettings(), seed=0)
     assert "\n" not in str(caught.value)
