@@ -20,6 +20,7 @@ from vcppo.journal import Journal
 from vcppo.loading import Layer, build_settings
 from vcppo.process import is_main
 from vcppo.provenance import provenance
+from vcppo.tasks.problems import task_address
 
 # Raised by one when a change of the stage's code changes its numbers; what was cached before is then left alone.
 VERSIONS = {
@@ -52,7 +53,7 @@ class Address:
 
 def addresses(settings: RunSettings) -> dict[str, Address]:
     """The stages of a run in their order, those that its settings leave out left out."""
-    everything = settings.model_dump(mode="json")
+    everything = settings.model_dump(mode="json") | {"task": task_address(settings.task)}
 
     def address(stage: str, names: list[str], parents: list[str], without: dict[str, set[str]] | None = None) -> None:
         chosen = {name: everything[name] for name in names}

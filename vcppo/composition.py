@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from vcppo.sources import KNOWN, is_file
+
 if TYPE_CHECKING:
-    from vcppo.config import RunSettings
+    from vcppo.config import MathsSettings, RunSettings
 
 Rule = tuple[tuple[str, ...], Callable[["RunSettings"], bool], str]
 
@@ -61,8 +63,32 @@ PRETRAINING = [
     "tolerance",
 ]
 
+DIGITS = ["chain_length", "spread", "digits", "stop_hazard", "held_out"]
+
+
+def _both_known(maths: MathsSettings) -> bool:
+    """A known set says itself what its columns are."""
+    return maths.train in KNOWN and maths.evaluate in KNOWN
+
+
 # (names or sections, when they are unused, why)
 UNUSED: tuple[Rule, ...] = (
+    (tuple(f"task.{name}" for name in DIGITS), lambda s: s.task.name != "digits", "task.name = {s.task.name}"),
+    (("task.maths",), lambda s: s.task.name != "maths", "task.name = {s.task.name}"),
+    (
+        tuple(f"task.maths.{name}_column" for name in ("question", "answer", "solution", "name")),
+        lambda s: _both_known(s.task.maths),
+        "the columns of {s.task.maths.train} and {s.task.maths.evaluate} are known",
+    ),
+    (("task.maths.train_split",), lambda s: is_file(s.task.maths.train), "task.maths.train is a file"),
+    (("task.maths.evaluate_split",), lambda s: is_file(s.task.maths.evaluate), "task.maths.evaluate is a file"),
+    (
+        tuple(f"task.maths.{name}" for name in ("boxed_only", "time_limit_s", "memory_limit_mb", "workers")),
+        lambda s: s.task.maths.answers == "integer",
+        "task.maths.answers = integer reads what is in the box without math-verify",
+    ),
+    (("task.maths.system",), lambda s: s.task.maths.template == "plain", "task.maths.template = plain has no system"),
+    (("task.maths.think_open", "task.maths.think_close"), lambda s: not s.task.maths.think, "task.maths.think = false"),
     (("critic", "pretrain"), lambda s: not s.has_critic, "advantage.estimator = {s.advantage.estimator} has no critic"),
     (
         tuple(f"pretrain.{name}" for name in PRETRAINING),
@@ -201,9 +227,10 @@ UNUSED: tuple[Rule, ...] = (
 
 def unused(settings: RunSettings, name: str) -> str | None:
     """Why a setting, by its dotted name, would change nothing in this run; None if it may."""
-    section = name.split(".")[0]
+    parts = name.split(".")
+    spoken_of = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}  # its sections and itself
     for names, when, why in UNUSED:
-        if (name in names or section in names) and when(settings):
+        if not spoken_of.isdisjoint(names) and when(settings):
             return why.format(s=settings)
     return None
 
@@ -213,6 +240,8 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
     s = settings
     samples, estimator, loss = s.rollout.samples_per_prompt, s.advantage.estimator, s.policy.loss
     kept = s.answers - int(s.answers * s.select.prune_rate)
+    if s.task.name == "maths" and s.model.path is None:
+        yield "model.path = none: task.name = maths needs a model that can read, expected a folder or a hub name"
     if s.policy.minibatches > kept:
         yield (
             f"policy.minibatches = {s.policy.minibatches}: expected at most the {kept} answers an iteration trains on "

@@ -8,8 +8,10 @@ import numpy as np
 
 from vcppo.cache import StageFolder, addresses, preference_settings
 from vcppo.config import ModelSettings, RunSettings, TaskSettings
+from vcppo.tasks.problems import evaluation_size
 
 EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
+WRITTEN_LINES = 30  # of a worked answer, where no setting says how many are looked at
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, i
         return stage_tokens("rl", preference_settings(settings), answer)
     if stage == "rl":
         return rl_tokens(settings, answer)
-    return settings.task.held_out * settings.evaluation.samples * answer, 0, 0
+    return held_out_problems(settings.task) * settings.evaluation.samples * answer, 0, 0
 
 
 def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
@@ -74,20 +76,34 @@ def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
     tokens = settings.steps * settings.answers * answer
     every = settings.evaluation.every
     evaluations = -(-settings.steps // every) if every else 0
-    evaluated = evaluations * settings.task.held_out * settings.evaluation.samples_during * answer
+    evaluated = evaluations * held_out_problems(settings.task) * settings.evaluation.samples_during * answer
     kept = tokens * (1.0 - settings.select.prune_rate)
     has_dpo, vine = settings.policy.loss == "dpo", settings.advantage.estimator == "vine"
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
     learns = settings.has_critic and settings.critic.update_every != "never"
     networks = 1 + learns * settings.critic.updates_per_policy_update
-    steps = min(settings.vine.max_steps or settings.task.chain_length, settings.task.chain_length)
+    steps = steps_of(settings)
     continued = tokens * settings.vine.samples * (steps + 1) / 2 if vine else 0.0  # half an answer is left on average
     scored = kept * (readers + has_dpo * settings.policy.epochs) + tokens * vine
     return int(tokens + evaluated + continued), int(scored), int(kept * settings.policy.epochs * networks)
 
 
+def steps_of(settings: RunSettings) -> int:
+    """States of an answer that continuations start from; how many lines a model writes is not known before."""
+    at_most = settings.vine.max_steps
+    lines = settings.task.chain_length if settings.task.name == "digits" else at_most or WRITTEN_LINES
+    return min(at_most or lines, lines)
+
+
+def held_out_problems(task: TaskSettings) -> int:
+    """Problems that are measured on."""
+    return task.held_out if task.name == "digits" else evaluation_size(task.maths)
+
+
 def chain_tokens(task: TaskSettings) -> int:
     """Tokens of an answer that thinks to the end."""
+    if task.name == "maths":
+        return task.maths.max_tokens
     return task.chain_length * (task.digits + 1) + task.digits + 2
 
 

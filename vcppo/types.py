@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One problem. `text` is what the policy reads; `answer` is what the verifier compares with."""
+    """One problem. `text` is what is asked, before any template; `answer` is what the verifier compares with."""
 
     name: str
     text: str
@@ -44,7 +44,7 @@ class Judgement(NamedTuple):
 class Demonstration:
     """A prompt with an answer to imitate."""
 
-    prompt: str
+    prompt: Prompt
     response: str
 
 

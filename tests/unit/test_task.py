@@ -21,7 +21,7 @@ def test_a_chain_by_pencil():
     """123: drop the 1, append 3 + 1: 234; then 3 4 and 4 + 2: 346; then 4 6 and 6 + 3: 469; then 6 9 and 9 + 4: 693."""
     task = DigitsTask(TaskSettings(chain_length=4, digits=3, held_out=1, stop_hazard=0.0))
     drawn = [*task.demonstrations(20000, torch.Generator().manual_seed(0))]
-    text = {demonstration.prompt: demonstration.response for demonstration in drawn}
+    text = {demonstration.prompt.text: demonstration.response for demonstration in drawn}
     assert text["#4 1 2 3 ?"] == "#1 2 3 4 #2 3 4 6 #3 4 6 9 #4 6 9 3 = 6 9 3 <eos>"
 
 
@@ -43,7 +43,7 @@ def test_no_held_out_problem_is_trained_on_and_all_others_are(task: DigitsTask):
     assert len(held_out) == 40
     rng = torch.Generator().manual_seed(0)
     trained = {prompt.text for prompt in task.training_prompts(5000, rng)}
-    shown = {demonstration.prompt for demonstration in task.demonstrations(5000, rng)}
+    shown = {demonstration.prompt.text for demonstration in task.demonstrations(5000, rng)}
     assert not {prompt.text for prompt in task.held_out_prompts()} & (trained | shown)
     assert trained == shown
     assert {text.split()[0] for text in trained} == {"#4", "#5", "#6"}  # spread 2
@@ -84,10 +84,9 @@ def test_three_verdicts(task: DigitsTask, text: str, verdict: Verdict):
 
 
 def test_demonstrations_are_right_steps_and_only_complete_ones_are_correct(task: DigitsTask):
-    answers = {prompt.text: prompt for prompt in task.training_prompts(5000, torch.Generator().manual_seed(0))}
     complete = 0
     for demonstration in task.demonstrations(500, torch.Generator().manual_seed(1)):
-        prompt = answers[demonstration.prompt]
+        prompt = demonstration.prompt
         whole = demonstration.response.count("#") == int(prompt.text.split()[0].removeprefix("#"))
         assert (task.verify(demonstration.response, prompt) is Verdict.CORRECT) == whole
         complete += whole

@@ -13,16 +13,21 @@ AT_ONCE = 16
 def draw(
     task: Task, tokenizer: PreTrainedTokenizerFast, tokens: int, rng: torch.Generator
 ) -> tuple[list[Tensor], list[int]]:
-    """Demonstrations of `tokens` tokens or just over: (token ids of each, where each one's answer starts)."""
+    """Demonstrations of `tokens` tokens or just over: (token ids of each, where each one's answer starts).
+
+    Each ends with the tokenizer's end of sequence, whether its text says so or not: answers are taught to stop.
+    """
+    end = tokenizer.eos_token_id
     sequences: list[Tensor] = []
     starts: list[int] = []
     while sum(map(len, sequences)) < tokens:
         drawn = task.demonstrations(AT_ONCE, rng)
-        prompts = tokenizer([demonstration.prompt for demonstration in drawn])["input_ids"]
+        prompts = task.encode([demonstration.prompt for demonstration in drawn], tokenizer)
         texts = [demonstration.response for demonstration in drawn]
-        responses = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        sequences += [torch.tensor(prompt + response) for prompt, response in zip(prompts, responses, strict=True)]
-        starts += map(len, prompts)
+        for prompt, response in zip(prompts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+            ending = [] if response and response[-1] == end else [end]
+            sequences.append(torch.tensor([*prompt, *response, *ending]))
+            starts.append(len(prompt))
     return sequences, starts
 
 

@@ -1,6 +1,7 @@
 """What an RL iteration logs: numbers and tables made of what it saw and did."""
 
 import math
+from collections import Counter
 from dataclasses import asdict
 
 import torch
@@ -26,7 +27,14 @@ def rollout_metrics(rollouts: list[Rollout]) -> dict[str, float]:
         "rollout/length_tokens": float(lengths.mean()),
         "rollout/length_p10_tokens": low,
         "rollout/length_p90_tokens": high,
+        **unreadable_metrics(rollouts),
     }
+
+
+def unreadable_metrics(rollouts: list[Rollout]) -> dict[str, float]:
+    """Why answers were unreadable, as shares of all answers; only the reasons that were given."""
+    notes = Counter(rollout.note for rollout in rollouts if rollout.note)
+    return {f"verify/{note.replace(' ', '_')}_rate": times / len(rollouts) for note, times in sorted(notes.items())}
 
 
 def advantage_metrics(batch: RolloutBatch, kept: Tensor, estimates: Estimates, gamma: float) -> dict[str, float]:
@@ -65,6 +73,7 @@ def samples_table(rollouts: list[Rollout]) -> dict[str, list[str] | list[int]]:
         "answer": [r.prompt.answer for r in rollouts],
         "response": [r.text for r in rollouts],
         "verdict": [str(r.verdict) for r in rollouts],
+        "note": [r.note for r in rollouts],
         "tokens": [len(r.generation.tokens) for r in rollouts],
     }
 

@@ -1,15 +1,24 @@
 """What is asked and how it is scored."""
 
-from vcppo.config import TaskSettings
-from vcppo.tasks.base import Task
-from vcppo.tasks.digits import DigitsTask
+from __future__ import annotations
 
-TASKS = {"digits": DigitsTask}
+from typing import TYPE_CHECKING
+
+from vcppo.tasks.base import Task
+
+if TYPE_CHECKING:
+    from vcppo.config import TaskSettings
 
 
 def make_task(settings: TaskSettings) -> Task:
     """The task that the settings name."""
-    return TASKS[settings.name](settings)
+    if settings.name == "maths":
+        from vcppo.tasks.maths import MathsTask
+
+        return MathsTask(settings.maths)
+    from vcppo.tasks.digits import DigitsTask
+
+    return DigitsTask(settings)
 
 
-__all__ = ["TASKS", "Task", "make_task"]
+__all__ = ["Task", "make_task"]

@@ -1,18 +1,21 @@
 """What a task owes the stages: prompts, a tokenizer, a verifier, and demonstrations to start from."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from transformers import PreTrainedTokenizerFast
+if TYPE_CHECKING:  # whoever only asks for the problems, or compares answers, does without torch
+    import torch
+    from transformers import PreTrainedTokenizerFast
 
-from vcppo.types import Demonstration, Judgement, Prompt
+    from vcppo.types import Demonstration, Judgement, Prompt
 
 
 class Task(Protocol):
     """A source of problems and the judge of their answers. Stages know nothing else of it."""
 
-    name: str
+    name: str  # of what is measured on, in the names of metrics
     max_tokens: int  # default limit on an answer's length
 
     def tokenizer(self) -> PreTrainedTokenizerFast:

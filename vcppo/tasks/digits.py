@@ -65,7 +65,7 @@ class DigitsTask:
             last = stop.index(True) + 1
             thought = [f"#{i} {' '.join(state)}" for i, state in enumerate(_states(seed, last)[1:], 1)]
             answer = f"{ANSWER} {thought[-1].partition(' ')[2]} {END}"
-            demonstrations.append(Demonstration(_prompt(target, seed).text, " ".join([*thought, answer])))
+            demonstrations.append(Demonstration(_prompt(target, seed), " ".join([*thought, answer])))
         return demonstrations
 
     def step_starts(self, pieces: Sequence[str]) -> list[int]:

@@ -1,0 +1,68 @@
+"""What a text gives as its answer: the last box, numbers as digits. Linear in the text's length, whatever it says."""
+
+import re
+
+BOX = "\\boxed"
+_TOKENS = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
+_INTEGER = re.compile(r"([+-]?)([0-9]{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)[0-9]{3})+|[0-9]+)")
+_SPACES = re.compile(r"\\[ ,;:!]$|^\\[ ,;:!]")
+
+
+def last_box(text: str) -> str | None:
+    """What stands in the last `\\boxed{}` whose braces close, the innermost of nested ones; None if there is none.
+
+    >>> last_box("first \\\\boxed{1}, then \\\\boxed{\\\\frac{1}{2}} and \\\\boxed{3")
+    '\\\\frac{1}{2}'
+    """
+    opened: list[int | None] = []  # of every open brace, where its content begins if it is a box's
+    found: tuple[int, int] | None = None
+    for token in _TOKENS.finditer(text):
+        word = token.group()
+        if word == "{":
+            opened.append(None)
+        elif word.startswith(BOX):
+            opened.append(token.end())
+        elif word == "}" and opened:
+            start = opened.pop()
+            if start is not None and (found is None or found[0] < start):
+                found = (start, token.start())
+    return None if found is None else text[found[0] : found[1]].strip()
+
+
+def after_thought(text: str, close: str) -> str | None:
+    """What follows the first `close`; None if the thought never ends.
+
+    >>> after_thought("so 7 </think> It is 7.", "</think>"), after_thought("so 7", "</think>")
+    (' It is 7.', None)
+    """
+    _, found, rest = text.partition(close)
+    return rest if found else None
+
+
+def as_integer(text: str) -> str | None:
+    """The integer that a text is, as plain digits without leading zeros; None if it is none.
+
+    Dollar signs, a full stop, spaces, `\\text{}` and commas between thousands do not matter. Digits are 0 to 9.
+
+    >>> as_integer(" 073. "), as_integer("\\\\text{1,204}"), as_integer("-0"), as_integer("2.0"), as_integer("２")
+    ('73', '1204', '0', None, None)
+    """
+    while (bare := _bare(text)) != text:
+        text = bare
+    match = _INTEGER.fullmatch(text)
+    if match is None:
+        return None
+    digits = re.sub("[^0-9]", "", match[2]).lstrip("0") or "0"
+    return f"-{digits}" if match[1] == "-" and digits != "0" else digits
+
+
+def _bare(text: str) -> str:
+    """One layer of what does not matter around a number taken off."""
+    text = _SPACES.sub("", text.strip()).strip()
+    if len(text) > 1 and text[0] == text[-1] == "$":
+        return text[1:-1]
+    if text.endswith("."):
+        return text[:-1]
+    wrapped = _WRAPPED.fullmatch(text)
+    return wrapped[1] if wrapped else text

@@ -1,0 +1,162 @@
+"""`python -m vcppo.tasks.grader`: a process that compares answers with references by math-verify, one after another.
+
+It reads a job a line from its standard input and answers each with a line on its standard output; what libraries print
+goes nowhere. The jobs are done by a child. When that dies, of an answer or by the parent's hand, another is forked that
+has everything loaded already; each begins with a line {"ready": its process id}.
+
+math-verify catches every exception, those of memory that ran out and of recursion too deep among them, and goes on to
+say that the answer is wrong. So jobs run under a trace that sees exceptions whoever catches them. It makes a job some
+three times slower, which is milliseconds.
+"""
+
+import argparse
+import json
+import logging
+import os
+import re
+import resource
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+from vcppo.worker import die_with
+
+LATEX = (LatexExtractionConfig(boxed_match_priority=0),)
+ANYTHING = (*LATEX, ExprExtractionConfig())
+
+WORN_OUT = 0.25  # of the memory limit: a child that holds this much more than at first makes room for another
+REPLACE_ME = 3  # exit code
+DOUBLE_SUPERSCRIPT = re.compile(r"\^\s*(?:\{[^{}]*\}|\\?\w)\s*\^")  # TeX refuses 9^9^9; there are two ways to read it
+
+
+class Exhaustion:
+    """Sees memory errors and recursion errors inside a `with`, caught or not."""
+
+    def __init__(self) -> None:
+        self.note = ""
+
+    def __enter__(self) -> "Exhaustion":
+        sys.settrace(self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.gettrace() is None and not self.note:  # the trace itself found no room to run in
+            self.note = "nesting"
+        sys.settrace(None)
+
+    def _look(self, frame: FrameType, event: str, argument: Any) -> Any:
+        frame.f_trace_lines = False
+        if event == "exception":
+            if issubclass(argument[0], MemoryError):
+                self.note = "memory"
+            elif issubclass(argument[0], RecursionError):
+                self.note = self.note or "nesting"
+        return self._look
+
+
+def grade(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
+    """(verdict, note); a note says why an answer is unreadable.
+
+    Args:
+        boxed: `answer` is what stood in a box, rather than a text in which an answer may be found.
+    """
+    with Exhaustion() as seen:
+        try:
+            verdict, note = _compare(answer, reference, boxed=boxed)
+        except MemoryError:
+            verdict, note = "unreadable", "memory"
+        except RecursionError:
+            verdict, note = "unreadable", "nesting"
+        except Exception:  # noqa: BLE001  sympy raises whatever it likes at what makes no sense, 1/0 for one
+            verdict, note = "unreadable", "not maths"
+    if seen.note and verdict != "correct":
+        return "unreadable", seen.note
+    return verdict, note
+
+
+def _compare(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
+    found = _parse_expression(answer) if boxed else _parse_text(answer)
+    if not found:
+        return "unreadable", "not maths" if boxed else "no answer"
+    wanted = _parse_expression(reference)
+    if not wanted:
+        return "unreadable", "reference"
+    equal = verify(wanted, found, timeout_seconds=None, raise_on_error=True)
+    return ("correct" if equal else "wrong"), ""
+
+
+def _parse_expression(text: str) -> list[Any]:
+    """What an expression means as a whole, [] if nothing. It may hold dollar signs of its own."""
+    line = " ".join(text.split())
+    if DOUBLE_SUPERSCRIPT.search(line):
+        return []
+    return _parse(f"${line}$", LATEX) or _parse(f"\\boxed{{{line}}}", LATEX)
+
+
+def _parse_text(text: str) -> list[Any]:
+    """What a text seems to give as its answer, in LaTeX or bare."""
+    return _parse(text, ANYTHING)
+
+
+def _parse(text: str, forms: Sequence[LatexExtractionConfig | ExprExtractionConfig]) -> list[Any]:
+    found: list[Any] = parse(text, forms, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
+    return found
+
+
+def main() -> None:
+    """Have a child serve jobs until standard input ends, and another after it if it dies."""
+    parser = argparse.ArgumentParser(prog="python -m vcppo.tasks.grader", description="compares answers")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process whose end is this one's")
+    parser.add_argument("--memory-mb", type=int, required=True, help="that a job may take")
+    arguments = parser.parse_args()
+    die_with(arguments.parent)
+    answers = os.dup(1)
+    for stream in (1, 2):  # a failed import has been told by now
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    logging.disable()
+    grade("\\frac{1}{2}", "0.5", boxed=True)  # loads what the first job would
+    grade("It is $2$.", "2", boxed=False)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ours, status = os.getpid(), -1
+    while status:  # 0 when standard input has ended
+        child = os.fork()
+        if not child:
+            _serve(answers, ours, arguments.memory_mb * 2**20)
+        _, status = os.waitpid(child, 0)
+
+
+def _serve(answers: int, parent: int, limit: int) -> NoReturn:
+    die_with(parent)
+    at_first = _address_space()
+    with suppress(ValueError, OSError):  # a system that knows no such limit still has the parent's of time
+        resource.setrlimit(resource.RLIMIT_AS, (at_first + limit, at_first + limit))
+    _say(answers, {"ready": os.getpid()})
+    for line in sys.stdin:
+        job = json.loads(line)
+        verdict, note = grade(job["answer"], job["reference"], boxed=job["boxed"])
+        worn = note == "memory" or _address_space() > at_first + WORN_OUT * limit
+        _say(answers, {"verdict": verdict, "note": note, "worn": worn})
+        if worn:
+            os._exit(REPLACE_ME)
+    os._exit(0)
+
+
+def _address_space() -> int:
+    """Bytes; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _say(answers: int, message: dict[str, Any]) -> None:
+    os.write(answers, json.dumps(message).encode() + b"\n")  # short enough to be written whole or not at all
+
+
+if __name__ == "__main__":
+    main()

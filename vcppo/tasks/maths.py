@@ -1,0 +1,160 @@
+"""Mathematical problems with reference answers: asked of a model that can read, compared by math-verify.
+
+An answer is what stands in the last `\\boxed{}`, after the thought if the prompt opened one. Integers are compared
+here, by their digits, as AIME's are; everything else goes to the verifier's processes. What cannot be read is
+UNREADABLE, with a note:
+
+    no answer       no box, or the thought never ended
+    too long        an expression of more than LONGEST characters
+    unprintable     control characters or broken Unicode in the expression
+    other digits    digits that are not 0 to 9, such as ٢ or ２ or ²
+    not an integer  where only integers are answers (task.maths.answers = integer)
+    not maths       nothing that math-verify can make sense of
+    reference       the reference answer is nothing that it can make sense of
+    nesting         too deep to compare
+    time, memory    more than the limits; crash: the process that compared it died
+"""
+
+import unicodedata
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from vcppo.config import MathsSettings
+from vcppo.errors import ConfigError
+from vcppo.sources import label
+from vcppo.tasks.extraction import after_thought, as_integer, last_box
+from vcppo.tasks.problems import Problem, problem_sets
+from vcppo.tasks.templates import asked, encode
+from vcppo.tasks.verifier import Comparison, shared_verifier
+from vcppo.types import Demonstration, Judgement, Prompt, Verdict
+
+LONGEST = 1000  # characters of an expression that is compared
+TAIL = 2000  # characters at the end of a text that are searched for an answer without a box
+
+
+class MathsTask:
+    """See the module and docs/maths.md."""
+
+    def __init__(self, settings: MathsSettings) -> None:
+        self.settings = settings
+        self.name = label(settings.evaluate)
+        self.max_tokens = settings.max_tokens
+        sets = problem_sets(settings)
+        self._train, self._evaluate = sets.train, sets.evaluate
+        self._solved = [problem for problem in self._train if problem.solution]
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """There is none of its own: the words of mathematics are the model's."""
+        raise ConfigError("model.path = none: task.name = maths reads with its model's tokenizer, expected a model")
+
+    def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
+        """See Task."""
+        picks = torch.randint(len(self._train), (count,), generator=rng).tolist()
+        return [self._prompt(self._train[i]) for i in picks]
+
+    def held_out_prompts(self) -> list[Prompt]:
+        """See Task: the problems of `task.maths.evaluate`."""
+        return [self._prompt(problem) for problem in self._evaluate]
+
+    def demonstrations(self, count: int, rng: torch.Generator) -> list[Demonstration]:
+        """Solutions of training problems, as thoughts if the prompt opens one.
+
+        Raises:
+            ConfigError: there are no solutions.
+        """
+        if not self._solved:
+            raise ConfigError(
+                f"task.maths.train = {self.settings.train}: it has no worked solutions, which the cold start imitates; "
+                "name their column with task.maths.solution_column, or take a set that has some"
+            )
+        picks = torch.randint(len(self._solved), (count,), generator=rng).tolist()
+        return [self._demonstration(self._solved[i]) for i in picks]
+
+    def step_starts(self, pieces: Sequence[str]) -> list[int]:
+        """See Task: a line that says something is a step."""
+        starts, said, fresh = [0], False, False
+        for i, piece in enumerate(pieces):
+            before, newline, after = _plain(piece).rpartition("\n")
+            begins = (fresh and _plain(piece).strip()) or (newline and not before.strip() and after.strip())
+            if i and said and begins:
+                starts.append(i)
+            said = said or bool(_plain(piece).strip())
+            fresh = not after.strip() if newline else fresh and not after.strip()
+        return starts
+
+    def encode(self, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, ...]]:
+        """See Task."""
+        return encode([prompt.text for prompt in prompts], tokenizer, self.settings)
+
+    def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
+        """See Task."""
+        first = [self._read(text, prompt.answer) for text, prompt in zip(texts, prompts, strict=True)]
+        open_cases = [case for case in first if isinstance(case, Comparison)]
+        if not open_cases:
+            return [case for case in first if isinstance(case, Judgement)]
+        limits = self.settings
+        verifier = shared_verifier(
+            workers=limits.workers, time_limit_s=limits.time_limit_s, memory_limit_mb=limits.memory_limit_mb
+        )
+        compared = iter(verifier.judge(open_cases))
+        return [case if isinstance(case, Judgement) else next(compared) for case in first]
+
+    def _read(self, text: str, reference: str) -> Judgement | Comparison:
+        """A verdict where it is plain, else what has to be compared."""
+        settings = self.settings
+        said = after_thought(text, settings.think_close) if settings.think else text
+        answer = None if said is None else last_box(said)
+        if not answer:
+            if said is None or not said.strip() or answer == "" or settings.boxed_only or settings.answers == "integer":
+                return _unreadable("no answer")
+            return Comparison(_cleaned(said[-TAIL:]), reference, boxed=False)
+        if len(answer) > LONGEST:
+            return _unreadable("too long")
+        if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t" for c in answer):
+            return _unreadable("unprintable")
+        if any(_is_other_digit(c) for c in answer):
+            return _unreadable("other digits")
+        number, wanted = as_integer(answer), as_integer(reference)
+        if number is not None and wanted is not None:
+            return Judgement(Verdict.CORRECT if number == wanted else Verdict.WRONG)
+        if settings.answers == "integer":
+            return _unreadable("not an integer")
+        if answer == reference:
+            return Judgement(Verdict.CORRECT)
+        return Comparison(answer, reference, boxed=True)
+
+    def _prompt(self, problem: Problem) -> Prompt:
+        return Prompt(problem.name, asked(problem.question, self.settings), problem.answer)
+
+    def _demonstration(self, problem: Problem) -> Demonstration:
+        solution, close = problem.solution or "", self.settings.think_close
+        if self.settings.think:
+            solution = solution.removeprefix(self.settings.think_open).lstrip()
+            if close not in solution:
+                solution = f"{solution}\n{close}\n\nThe final answer is \\boxed{{{problem.answer}}}."
+        return Demonstration(self._prompt(problem), solution)
+
+
+def _unreadable(note: str) -> Judgement:
+    return Judgement(Verdict.UNREADABLE, note)
+
+
+def _is_other_digit(c: str) -> bool:
+    return c.isdigit() and not c.isascii()
+
+
+def _cleaned(text: str) -> str:
+    """What no answer can be made of replaced, so that it is searched like any other text."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}"
+        if _is_other_digit(c) or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t")
+        else c
+        for c in text
+    )
+
+
+def _plain(piece: str) -> str:
+    """A token's text as far as lines and blanks go: byte-level tokenizers and SentencePiece write those otherwise."""
+    return piece.replace("Ċ", "\n").replace("<0x0A>", "\n").replace("Ġ", " ").replace("ĉ", "\t").replace("▁", " ")

@@ -1,0 +1,352 @@
+"""Problems with reference answers, from a set on the hub or a file, whatever their columns are called."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import logging
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vcppo.errors import ConfigError, DataError
+from vcppo.fingerprint import fingerprint
+from vcppo.sources import FILES, KNOWN, is_file, label
+from vcppo.tasks.extraction import as_integer, last_box
+
+if TYPE_CHECKING:
+    from vcppo.config import MathsSettings, TaskSettings
+
+QUESTIONS = ("problem", "question", "prompt", "query", "input")
+ANSWERS = ("answer", "final_answer", "expected_answer", "ground_truth", "gold", "target", "reward_model.ground_truth")
+SOLUTIONS = ("solution", "worked_solution", "generated_solution", "rationale", "response")
+NAMES = ("id", "unique_id", "problem_id", "problem_idx", "name", "uid")
+USUAL = {"question": QUESTIONS, "answer": ANSWERS, "solution": SOLUTIONS, "name": NAMES}
+WRITTEN_ON_HUB = 500  # problems that a set of unknown size is taken to have when costs are estimated
+_WORKINGS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question, its reference answer, and a worked solution if the source has one."""
+
+    name: str
+    question: str
+    answer: str
+    solution: str | None
+
+
+@dataclass(frozen=True)
+class ProblemSets:
+    """What is trained on and what is measured on; no problem is in both, none is in one of them twice."""
+
+    train: tuple[Problem, ...]
+    evaluate: tuple[Problem, ...]
+
+
+class _Row(NamedTuple):
+    place: str  # how a message calls it
+    values: Mapping[str, Any]
+
+
+def problem_sets(settings: MathsSettings) -> ProblemSets:
+    """Both sets, read once for as long as files stay what they are.
+
+    Raises:
+        DataError: a file or its rows are not what is wanted, or the hub cannot be reached.
+        ConfigError: a source or a column is no such thing.
+    """
+    return _problem_sets(settings, tuple(content(settings).values()))
+
+
+def content(settings: MathsSettings) -> dict[str, str]:
+    """Fingerprints of the sources that are files, so that a result's address tells contents apart, not only paths."""
+    found = {}
+    for use, source in (("train", settings.train), ("evaluate", settings.evaluate)):
+        if is_file(source):
+            try:
+                found[use] = fingerprint(Path(source).expanduser())
+            except OSError as error:
+                raise DataError(f"task.maths.{use} = {source}: {error.strerror or error}") from None
+    return found
+
+
+def task_address(settings: TaskSettings) -> dict[str, Any]:
+    """What of a task's settings its results depend on: its own dials, and contents in place of file names alone."""
+    everything = settings.model_dump(mode="json")
+    maths = everything.pop("maths")
+    if settings.name == "digits":
+        return everything
+    del maths["workers"]
+    return {"name": settings.name, "maths": maths, "content": content(settings.maths)}
+
+
+def evaluation_size(settings: MathsSettings) -> int:
+    """How many problems are measured on; of a set on the hub that is not known here a guess."""
+    source = settings.evaluate
+    if is_file(source):
+        return len(problem_sets(settings).evaluate)
+    size = KNOWN[source].problems if source in KNOWN else WRITTEN_ON_HUB
+    return min(size, settings.evaluate_limit or size)
+
+
+@functools.lru_cache(maxsize=4)
+def _problem_sets(settings: MathsSettings, _contents: tuple[str, ...]) -> ProblemSets:
+    evaluate = _once(_read(settings, "evaluate"), settings.evaluate)
+    train = _once(_read(settings, "train"), settings.train)
+    measured = {_sameness(problem.question) for problem in evaluate}
+    apart = [problem for problem in train if _sameness(problem.question) not in measured]
+    if len(apart) < len(train):
+        _logger.warning(
+            "%s: %d of %d problems left out of training, for they are in %s too",
+            settings.train,
+            len(train) - len(apart),
+            len(train),
+            settings.evaluate,
+        )
+    if not apart:
+        raise DataError(
+            f"task.maths.train = {settings.train}: all its {len(train)} problems are in task.maths.evaluate = "
+            f"{settings.evaluate} too, nothing is left to train on"
+        )
+    count = min(len(evaluate), settings.evaluate_limit or len(evaluate))
+    chosen = [evaluate[i * len(evaluate) // count] for i in range(count)]
+    return ProblemSets(tuple(apart), tuple(chosen))
+
+
+def _read(settings: MathsSettings, use: str) -> list[Problem]:
+    """The problems of one source, in its order."""
+    source = settings.train if use == "train" else settings.evaluate
+    wanted = dict.fromkeys(USUAL, None) | {name: getattr(settings, f"{name}_column") for name in USUAL}
+    if source in KNOWN:
+        known = KNOWN[source]
+        wanted = {name: getattr(known, name) for name in USUAL}
+        split = getattr(settings, f"{use}_split") or getattr(known, f"{use}_split")
+        rows = [row for config in known.configs for row in _hub_rows(known.hub, config, split, use)]
+    elif is_file(source):
+        rows = list(_file_rows(Path(source).expanduser(), source))
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        split = getattr(settings, f"{use}_split") or {"train": "train", "evaluate": "test"}[use]
+        rows = list(_hub_rows(source, None, split, use))
+    else:
+        raise ConfigError(
+            f"task.maths.{use} = {source}: expected one of {', '.join(KNOWN)}, a hub name as owner/name, or a file "
+            f"that ends in {', '.join(FILES)}"
+        )
+    if not rows:
+        raise DataError(f"task.maths.{use} = {source}: it has no problems")
+    columns = _columns(rows[0].values, wanted, source, use, known=source in KNOWN)
+    problems = [_problem(row, columns, f"{label(source)}-{i:05d}") for i, row in enumerate(rows, 1)]
+    if settings.answers == "integer":
+        for row, problem in zip(rows, problems, strict=True):
+            if as_integer(problem.answer) is None:
+                raise DataError(
+                    f"{row.place}: the reference answer is {_short(problem.answer)}; task.maths.answers = integer "
+                    "needs integers"
+                )
+    names = {problem.name for problem in problems}
+    if len(names) < len(problems):
+        said = f"{source}: {len(problems) - len(names)} problems have the name of another"
+        if settings.name_column and source not in KNOWN:
+            raise DataError(f"{said}; task.maths.name_column = {settings.name_column} must tell them apart")
+        problems = [_problem(row, columns, f"{label(source)}-{i:05d}", named=False) for i, row in enumerate(rows, 1)]
+    return problems
+
+
+def _columns(
+    first: Mapping[str, Any], wanted: Mapping[str, str | None], source: str, use: str, *, known: bool
+) -> dict[str, str | None]:
+    """Which column is the question, the answer, the solution and the name; None for one that is not there."""
+    there = ", ".join(sorted(map(str, first)))
+    found: dict[str, str | None] = {}
+    for role, usual in USUAL.items():
+        column = wanted[role]
+        if role == "solution" and use == "evaluate" and not _has(first, column or ""):
+            column = None  # what is only measured on needs none
+        if column is not None and not _has(first, column):
+            what = f"task.maths.{role}_column = {column}" if not known else f"the column {column}"
+            raise DataError(f"{what}: {source} has none of that name, it has {there}")
+        by_lower = {str(name).lower(): str(name) for name in first}
+        names = [name for name in (by_lower.get(usual_name, usual_name) for usual_name in usual) if _has(first, name)]
+        found[role] = column or (None if known or not names else names[0])
+    for role in ("question", "answer"):
+        if found[role] is None and not (role == "answer" and found["solution"]):
+            raise DataError(
+                f"task.maths.{use} = {source}: no column of it looks like the {role}, it has {there}; name it with "
+                f"task.maths.{role}_column"
+            )
+    return found
+
+
+def _problem(row: _Row, columns: Mapping[str, str | None], numbered: str, *, named: bool = True) -> Problem:
+    at = {role: _text(row, column) if column else "" for role, column in columns.items()}
+    if not at["question"]:
+        raise DataError(f'{row.place}: "{columns["question"]}" is empty; every prompt needs a question')
+    answer, column = at["answer"], columns["answer"]
+    if column is not None and not answer:
+        raise DataError(f'{row.place}: "{column}" is empty; every prompt needs a reference answer')
+    if column is None:
+        answer, column = at["solution"], columns["solution"]
+        if "####" not in answer and last_box(answer) is None:
+            raise DataError(f'{row.place}: "{column}" has no \\boxed{{}} answer; every prompt needs a reference answer')
+    reference = reference_answer(answer)
+    if not reference:
+        raise DataError(f'{row.place}: "{column}" ends in no answer; every prompt needs a reference answer')
+    same = columns["solution"] in (None, columns["answer"]) and "####" not in answer
+    return Problem(
+        name=(at["name"] if named else "") or numbered,
+        question=at["question"],
+        answer=reference,
+        solution=None if same or not at["solution"] else tidy_solution(at["solution"], reference),
+    )
+
+
+def reference_answer(text: str) -> str:
+    """What follows GSM8K's `####`, else what the last box holds, else the text, without dollar signs around it.
+
+    >>> reference_answer("6 * 7 = 42 #### 42"), reference_answer("so \\\\boxed{x^2}"), reference_answer("$\\\\pi$")
+    ('42', 'x^2', '\\\\pi')
+    """
+    _, marker, rest = text.rpartition("####")
+    answer = rest if marker else last_box(text)
+    answer = (text if answer is None else answer).strip()
+    if len(answer) > 1 and answer[0] == answer[-1] == "$" and "$" not in answer[1:-1]:
+        answer = answer[1:-1].strip()
+    return answer
+
+
+def tidy_solution(text: str, answer: str) -> str:
+    """A solution that ends in a box, as what imitates it must: GSM8K's marks become one, or it gets a last line.
+
+    >>> tidy_solution("6 * 7 = <<6*7=42>>42\\n#### 42", "42")
+    '6 * 7 = 42\\nThe final answer is \\\\boxed{42}.'
+    """
+    if "####" in text:
+        text = _WORKINGS.sub("", text.rpartition("####")[0]).strip()
+    if last_box(text) is not None:
+        return text
+    return f"{text}\nThe final answer is \\boxed{{{answer}}}.".lstrip()
+
+
+def _once(problems: list[Problem], source: str) -> list[Problem]:
+    """Without those whose question was there before."""
+    seen: dict[str, Problem] = {}
+    for problem in problems:
+        seen.setdefault(_sameness(problem.question), problem)
+    if len(seen) < len(problems):
+        _logger.warning(
+            "%s: %d of %d problems are repeated, left out", source, len(problems) - len(seen), len(problems)
+        )
+    return list(seen.values())
+
+
+def _sameness(question: str) -> str:
+    """Equal for questions that differ in case, white space and dollar signs only."""
+    return " ".join(unicodedata.normalize("NFKC", question).replace("$", "").casefold().split())
+
+
+def _has(values: Mapping[str, Any], column: str) -> bool:
+    return column in values or _reach(values, column) is not None
+
+
+def _reach(values: Mapping[str, Any], column: str) -> Any:
+    """A column's value, or `a.b` within the column a; None if it is not there."""
+    if column in values:
+        return values[column]
+    at: Any = values
+    for part in column.split("."):
+        if not isinstance(at, Mapping) or part not in at:
+            return None
+        at = at[part]
+    return at
+
+
+def _text(row: _Row, column: str) -> str:
+    """A cell as text: numbers as they are written, a conversation as what its user said last."""
+    value = _reach(row.values, column)
+    if isinstance(value, list) and value and all(isinstance(turn, Mapping) and "content" in turn for turn in value):
+        said = [turn["content"] for turn in value if turn.get("role", "user") == "user"]
+        value = said[-1] if said else None
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f'{row.place}: "{column}" is {type(value).__name__} {_short(value)}; expected text or a number')
+    return str(value).strip()
+
+
+def _file_rows(path: Path, source: str) -> Iterator[_Row]:
+    if not path.is_file():
+        raise DataError(f"{source}: no such file")
+    try:
+        yield from {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows}[path.suffix](path, source)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{source}: cannot be read ({error})") from None
+
+
+def _jsonl_rows(path: Path, source: str) -> Iterator[_Row]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            place = f"{source} line {number}"
+            try:
+                values = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{place}: not valid JSON ({error})") from None
+            if not isinstance(values, dict):
+                raise DataError(f"{place}: expected an object of columns, found {type(values).__name__}")
+            yield _Row(place, values)
+
+
+def _csv_rows(path: Path, source: str) -> Iterator[_Row]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        for values in reader:
+            yield _Row(f"{source} line {reader.line_num}", {k: v for k, v in values.items() if k is not None})
+
+
+def _parquet_rows(path: Path, source: str) -> Iterator[_Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except pa.ArrowException as error:
+        raise DataError(f"{source}: not a Parquet file ({_first_line(error)})") from None
+    return (_Row(f"{source} row {number}", values) for number, values in enumerate(rows, 1))
+
+
+def _hub_rows(hub: str, config: str | None, split: str, use: str) -> Iterable[_Row]:
+    """A split of a set on the hub, from the local cache of `datasets` where it is."""
+    import datasets
+    from huggingface_hub import errors
+
+    what = f"{hub}{f' ({config})' if config else ''}, split {split}"
+    try:
+        datasets.disable_progress_bars()
+        rows = datasets.load_dataset(hub, config, split=split)
+    except (OSError, ValueError, RuntimeError, errors.HTTPError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"task.maths.{use}: {what} cannot be loaded from the dataset hub ({_first_line(error)}); a local "
+            f"{', '.join(FILES)} file works without it"
+        ) from None
+    return [_Row(f"{what}, row {number}", values) for number, values in enumerate(rows, 1)]
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
