@@ -60,6 +60,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         found[stage] = Address(stage, chosen, {parent: found[parent].key for parent in parents if parent in found})
 
     found: dict[str, Address] = {}
+    speed_alone = {"evaluation": {"answers_at_once"}}
     pretrains = settings.has_critic and settings.pretrain.steps != 0
     address("cold-start", ["base_seed", "task", "model", "cold_start", "micro_batch_tokens"], [])
     if settings.has_critic and settings.critic.init == "reward-model":
@@ -89,11 +90,12 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         "rl",
         [name for name in everything if name not in apart],
         ["cold-start", "reward-model", "preference", "value-pretraining"],
+        speed_alone,
     )
     if pretrains:
         chosen = {k: everything["pretrain"][k] for k in ("steps", "patience", "tolerance", "max_steps")}
         found["rl"].settings["pretrained"] = chosen
-    address("evaluation", ["task", "evaluation", "rollout"], ["rl"])
+    address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_alone)
     return found
 
 

@@ -160,6 +160,7 @@ UNUSED: tuple[Rule, ...] = (
         lambda s: s.early_stop.deviation != "high-entropy-tokens",
         "early_stop.deviation = {s.early_stop.deviation}",
     ),
+    (("evaluation.samples_during",), lambda s: s.evaluation.every == 0, "evaluation.every = 0"),
     (
         ("record.truth_every", "record.truth_answers", "record.truth_samples"),
         lambda s: not s.has_critic and s.advantage.estimator != "vine",

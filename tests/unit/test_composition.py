@@ -106,6 +106,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         ["early_stop.entropy_share"],
         "early_stop.deviation = sequences",
     ),
+    (("evaluation.every=0",), ["evaluation.samples_during"], "evaluation.every = 0"),
     ((), names("record", "truth_answers truth_samples"), "record.truth_every = 0"),
     (
         GRPO,
@@ -182,6 +183,8 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((*GRPO, "select.dynamic_sampling=true"), "select.max_rounds"),
         (VINE, "vine.cap"),
         ((*UNCLIPPED, "early_stop.deviation=high-entropy-tokens"), "early_stop.entropy_share"),
+        (("evaluation.every=0",), "evaluation.samples"),
+        ((), "evaluation.samples_during"),
         (("record.truth_every=5",), "record.truth_samples"),
         ((*VINE, "record.truth_every=5"), "record.truth_samples"),
     ],
