@@ -132,7 +132,9 @@ def lines(answered: Sequence[AnsweredProblem], found: Sequence[Measure]) -> list
     """The table for people. pass@1 is avg@n and left out; so are reasons where no answer was unreadable."""
     total = len(answered) * len(answered[0].samples)
     rows = [measure.line() for measure in found if measure.name != "pass_at_1"]
-    reasons = [f"{'  ' + note:20}{count / total:10.3f}" for note, count in unreadable_reasons(answered).items()]
+    reasons = [
+        f"{'  of these':20}{count / total:10.3f}   {note}" for note, count in unreadable_reasons(answered).items()
+    ]
     return [HEADER, *rows, *reasons]
 
 

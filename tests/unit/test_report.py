@@ -4,28 +4,10 @@ import json
 import math
 
 import pytest
+from fake_answers import answered
 
 from vcppo.maths.statistics import Interval
 from vcppo.report import HEADER, Measure, differences, lines, measures, results, steps_of_k, unreadable_reasons
-from vcppo.samples import AnsweredProblem, Sample
-from vcppo.types import Verdict
-
-VERDICTS = {"r": Verdict.CORRECT, "w": Verdict.WRONG, "u": Verdict.UNREADABLE}
-
-
-def answered(*problems: str, lengths: dict[str, int] | None = None, notes: str = "") -> list[AnsweredProblem]:
-    """A letter an answer: r right, w wrong, u unreadable; in capitals cut at the limit."""
-    tokens = lengths or {"r": 10, "w": 20, "u": 30}
-
-    def sample(letter: str) -> Sample:
-        kind = letter.lower()
-        note = notes if kind == "u" else ""
-        return Sample("text", tokens[kind], -1.0, "length" if letter.isupper() else "stop", VERDICTS[kind], note)
-
-    return [
-        AnsweredProblem(i, f"p{i}", "?", "7", seed=1, first=0, samples=tuple(map(sample, letters)))
-        for i, letters in enumerate(problems)
-    ]
 
 
 def by_name(found: list[Measure]) -> dict[str, Measure]:
@@ -89,7 +71,7 @@ def test_unreadable_answers_are_counted_by_their_reason():
     problems = answered("uu", "ur", notes="no box") + answered("uw")
     assert unreadable_reasons(problems) == {"no box": 3, "no reason given": 1}
     shown = lines(problems, measures(problems))
-    assert shown[-2].split() == ["no", "box", "0.500"]
+    assert shown[-2].split() == ["of", "these", "0.500", "no", "box"]
     assert shown[-3].split()[:2] == ["unreadable", "0.667"]
 
 
