@@ -203,7 +203,6 @@ UNUSED: tuple[Rule, ...] = (
     (("lora.alpha", "lora.targets"), lambda s: s.lora.rank == 0, "lora.rank = 0: all weights are trained"),
     (("critic.path",), lambda s: s.critic.init != "saved", "critic.init = {s.critic.init}"),
     (("critic.initial_value",), lambda s: s.critic.init != "policy", "critic.init = {s.critic.init} has a head"),
-    (("model.trust_remote_code",), lambda s: s.model.path is None, "model.path = none: a fresh model has no code"),
     (FRESH, lambda s: s.model.path is not None, "the model of model.path has a shape of its own"),
     (
         tuple(f"cold_start.{name}" for name in (*OPTIMISER, "batch_tokens")),
@@ -216,6 +215,7 @@ UNUSED: tuple[Rule, ...] = (
         lambda s: s.early_stop.deviation != "high-entropy-tokens",
         "early_stop.deviation = {s.early_stop.deviation}",
     ),
+    (("evaluation.samples_during",), lambda s: s.evaluation.every == 0, "evaluation.every = 0"),
     (
         ("record.truth_every", "record.truth_answers", "record.truth_samples"),
         lambda s: not s.has_critic and s.advantage.estimator != "vine",

@@ -17,6 +17,12 @@ PolicyLossKind = Literal["clip", "unclipped", "reinforce", "apa", "awr", "gspo",
 Every = Literal["never"]
 WITH_CRITIC = ("gae", "td", "q", "released-dvpo")
 
+# How each task is evaluated unless something else is said; maths as VAPO evaluates AIME (arXiv:2504.05118).
+EVALUATION_OF_TASK: Mapping[str, Mapping[str, Any]] = {
+    "digits": {"samples": 8, "temperature": 1.0, "top_p": 1.0},
+    "maths": {"samples": 32, "temperature": 1.0, "top_p": 0.7},
+}
+
 
 class Settings(BaseModel):
     """Frozen and closed: an unknown name is an error, never ignored."""
@@ -371,14 +377,19 @@ class GuardSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """Held-out problems, fixed for a task, answered several times each."""
+    """Held-out problems, fixed for a task, answered several times each; EVALUATION_OF_TASK has each task's defaults."""
 
-    samples: int = Field(8, ge=1, description="answers a problem in the final evaluation")
+    samples: int = Field(
+        8, ge=1, description="answers a problem in the final evaluation; unless set, the task says: digits 8, maths 32"
+    )
     every: int = Field(10, ge=0, description="iterations between evaluations during training; 0 for none")
     samples_during: int = Field(1, ge=1, description="answers a problem in those")
-    temperature: float = Field(1.0, gt=0, description="of sampling")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus")
+    temperature: float = Field(1.0, gt=0, description="of sampling; unless set, the task says: 1 for both")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus; unless set, the task says: digits 1, maths 0.7")
     seed: int = Field(0, ge=0, description="of the sampling; the same for every run")
+    answers_at_once: int = Field(
+        256, ge=1, description="answers written together, whole problems; more are faster, fewer lose less when killed"
+    )
 
 
 class RecordSettings(Settings):
@@ -429,6 +440,20 @@ class RunSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     record: RecordSettings = RecordSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _evaluated_as_its_task(cls, given: Any) -> Any:
+        """What `evaluation` leaves unsaid is as the task has it, so that settings as recorded say it all."""
+        if not isinstance(given, Mapping):
+            return given
+        task, said = given.get("task", {}), given.get("evaluation", {})
+        task = {"name": task.name} if isinstance(task, TaskSettings) else task
+        said = said.model_dump(exclude_unset=True) if isinstance(said, EvaluationSettings) else said
+        if not isinstance(task, Mapping) or not isinstance(said, Mapping):
+            return given  # a mistake that validation will tell
+        name = task.get("name", TaskSettings.model_fields["name"].default)
+        return {**given, "evaluation": {**evaluation_of_task(name), **said}}
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.task.spread >= self.task.chain_length:
@@ -469,6 +494,11 @@ class RunSettings(Settings):
     def digest(self) -> str:
         """12 hex digits that two runs share only if every setting is the same, their names (arm, method) aside."""
         return settings_digest(self.model_dump(mode="json"))
+
+
+def evaluation_of_task(name: Any) -> Mapping[str, Any]:
+    """How a task is evaluated unless something else is said; nothing of a task that there is not."""
+    return EVALUATION_OF_TASK.get(name, {}) if isinstance(name, str) else {}
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

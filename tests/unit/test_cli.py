@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny import ASSIGNMENTS, new_policy, tiny
+from tiny import ASSIGNMENTS, tiny
 
 from vcppo.cache import StageFolder, addresses
-from vcppo.checkpoint import save_model
 from vcppo.cli import main
-from vcppo.tasks import make_task
 
 HEAVY = ("torch", "transformers", "mlflow", "optuna", "pandas", "matplotlib")
 COMMANDS = sorted(main.commands)
@@ -117,45 +115,6 @@ def test_a_dry_run_knows_what_lies_in_the_cache(tmp_path: Path):
     assert "cached" not in lines["value-pretraining"]
     again = invoke("train", "--dry-run", "--out", str(tmp_path), *TINY, "--set", "pretrain.steps=2").output
     assert any("value-pretraining" in line and "cached" in line for line in again.splitlines())
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("policy") / "policy"
-    save_model(new_policy(), make_task(tiny().task).tokenizer(), path)
-    return path
-
-
-def test_evaluate_prints_intervals_and_writes_counts_by_problem(checkpoint: Path, tmp_path: Path):
-    report = tmp_path / "deep" / "report.json"
-    done = invoke("evaluate", str(checkpoint), "--samples", "3", "--json", str(report), *TINY)
-    assert done.exit_code == 0
-    first, avg, passed, length, unreadable, written = done.output.splitlines()
-    assert first == f"{checkpoint} on digits: 10 problems, 3 answers each"
-    for line, name in [(avg, "avg@3"), (passed, "pass@3"), (length, "length (tokens)")]:
-        assert line.startswith(name)
-        low, high = line[line.index("[") + 1 : line.index("]")].split(", ")
-        assert float(low) <= float(line[len(name) : line.index("[")]) <= float(high)
-    assert unreadable.startswith("unreadable")
-    assert written == f"written to {report}"
-    told = json.loads(report.read_text())
-    assert told["samples"] == 3
-    assert len(told["problems"]) == len(told["correct"]) == 10
-    assert told["provenance"]["versions"]["torch"]
-    assert [file.name for file in report.parent.iterdir()] == ["report.json"]
-    before = report.read_bytes()
-    invoke("evaluate", str(checkpoint), "--samples", "3", "--json", str(report), *TINY)
-    assert report.read_bytes() == before  # the draws depend on evaluation.seed alone
-
-
-def test_evaluate_of_a_broken_checkpoint_is_one_line(checkpoint: Path, tmp_path: Path):
-    broken = tmp_path / "policy"
-    save_model(new_policy(), make_task(tiny().task).tokenizer(), broken)
-    (broken / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:100])
-    done = invoke("evaluate", str(broken), *TINY)
-    assert done.exit_code == 2
-    assert done.stderr.startswith(f"CheckpointError: {broken}: expected a causal language model")
-    assert done.stderr.count("\n") == 1
 
 
 def test_settings_that_are_broken_json_are_one_line(tmp_path: Path):

@@ -107,6 +107,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         ["early_stop.entropy_share"],
         "early_stop.deviation = sequences",
     ),
+    (("evaluation.every=0",), ["evaluation.samples_during"], "evaluation.every = 0"),
     ((), names("record", "truth_answers truth_samples"), "record.truth_every = 0"),
     (
         GRPO,
@@ -126,7 +127,6 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
     ((), ["critic.path"], "critic.init = reward-model"),
     ((), ["critic.initial_value"], "critic.init = reward-model has a head"),
     ((*SAVED,), ["critic.initial_value"], "critic.init = saved has a head"),
-    ((), ["model.trust_remote_code"], "model.path = none: a fresh model has no code"),
     (
         ("model.path=there",),
         names("model", "architecture hidden_size intermediate_size layers heads kv_heads initializer_range tied"),
@@ -207,13 +207,14 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((*GRPO, "select.dynamic_sampling=true"), "select.max_rounds"),
         (VINE, "vine.cap"),
         ((*UNCLIPPED, "early_stop.deviation=high-entropy-tokens"), "early_stop.entropy_share"),
+        (("evaluation.every=0",), "evaluation.samples"),
+        ((), "evaluation.samples_during"),
         (("record.truth_every=5",), "record.truth_samples"),
         ((*VINE, "record.truth_every=5"), "record.truth_samples"),
         (("mismatch.check=always",), "mismatch.cap"),
         (("compute.dtype=bfloat16",), "mismatch.alarm"),
         (("lora.rank=4",), "lora.targets"),
         (("critic.init=policy",), "critic.initial_value"),
-        (("model.path=there",), "model.trust_remote_code"),
         (("model.path=there",), "cold_start.learning_rate"),
     ],
 )
