@@ -34,8 +34,29 @@ def names(section: str, words: str) -> list[str]:
     return [f"{section}.{word}" for word in words.split()]
 
 
+MATHS = ("task.name=maths", "model.path=m")
+LOCAL = (*MATHS, "task.maths.train=t.jsonl", "task.maths.evaluate=e.csv")
+INTEGER = (*MATHS, "task.maths.answers=integer")
+
+
 # (what makes them unused, settings that then are, the reason told)
 IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
+    (MATHS, names("task", "chain_length spread digits stop_hazard held_out"), "task.name = maths"),
+    ((), names("task.maths", "train answers workers"), "task.name = digits"),
+    (
+        MATHS,
+        names("task.maths", "question_column answer_column solution_column name_column"),
+        "the columns of dapo-math-17k and aime24 are known",
+    ),
+    (LOCAL, ["task.maths.train_split"], "task.maths.train is a file"),
+    (LOCAL, ["task.maths.evaluate_split"], "task.maths.evaluate is a file"),
+    (
+        INTEGER,
+        names("task.maths", "boxed_only time_limit_s memory_limit_mb workers"),
+        "task.maths.answers = integer reads what is in the box without math-verify",
+    ),
+    ((*MATHS, "task.maths.template=plain"), ["task.maths.system"], "task.maths.template = plain has no system"),
+    (MATHS, names("task.maths", "think_open think_close"), "task.maths.think = false"),
     (GRPO, names("critic", "init learning_rate value_loss update_every"), "advantage.estimator = grpo has no critic"),
     (VINE, names("pretrain", "steps batch pool"), "advantage.estimator = vine has no critic"),
     (
@@ -172,6 +193,14 @@ def test_every_rule_is_held_by_a_case_of_its_own():
 @pytest.mark.parametrize(
     ("given", "used"),
     [
+        ((), "task.held_out"),
+        (MATHS, "task.maths.train"),
+        (MATHS, "task.maths.train_split"),
+        (MATHS, "task.maths.boxed_only"),
+        (MATHS, "task.maths.system"),
+        ((*MATHS, "task.maths.think=true"), "task.maths.think_close"),
+        ((*MATHS, "task.maths.evaluate=e.parquet"), "task.maths.answer_column"),
+        (INTEGER, "task.maths.max_tokens"),
         ((), "critic.init"),
         ((), "reward_model.steps"),
         ((), "pretrain.patience"),
@@ -225,6 +254,7 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (("task.name=maths",), "model.path = none: task.name = maths needs a model that can read"),
         ((*GRPO, "select.prune_rate=0.5", "policy.minibatches=49"), "policy.minibatches = 49: expected at most the 48"),
         (
             (*GRPO, "select.prune_rate=0.5", "select.refill=true", "policy.minibatches=97"),
