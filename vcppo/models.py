@@ -4,6 +4,7 @@ All of them stay in evaluation mode, in training too: dropout would draw from a 
 to itself would not be 1.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,15 @@ def load_critic(path: Path | str, *, head_seed: int | None = None) -> PreTrained
             torch.nn.init.normal_(head.weight, std=1.0 / (head.in_features + 1))
             torch.nn.init.zeros_(head.bias)
     return critic
+
+
+def named_weights(policy: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Every weight once, named as in the checkpoint; of several names for one tensor, the first."""
+    seen: set[int] = set()
+    for name, tensor in policy.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor.detach()
 
 
 def value_head(critic: PreTrainedModel) -> torch.nn.Linear:
