@@ -8,6 +8,7 @@ of the whole distribution.
 """
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -44,6 +45,7 @@ class Core:
         """
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # pinned threads stand in other processes' way
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR" if colocated else "INFO")
         in_process = colocated or spec.tensor_parallel == 1
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
         from vllm import LLM  # takes seconds
@@ -150,6 +152,9 @@ class Core:
         """Let go of the model."""
         self._engine.engine_core.shutdown()
         del self._engine
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def wake(self, what: str) -> None:
         """Take memory for the "weights" or the "kv_cache" again."""

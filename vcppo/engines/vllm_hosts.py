@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import gc
 import os
 import shutil
 import signal
@@ -84,6 +83,10 @@ class Host(Protocol):
         """Answers from the weights in it, whatever `request.weights` says."""
         ...
 
+    def reopened(self, spec: ModelSpec) -> bool:
+        """Whether it now holds this model, without weights, instead of the one before."""
+        ...
+
     def close(self) -> None:
         """End it, and let its memory go."""
         ...
@@ -100,8 +103,12 @@ def host_of(settings: EngineSettings, spec: ModelSpec) -> Host:
     """
     key = (settings, spec)
     if key not in _hosts:
-        close_hosts()
-        _hosts[key] = Colocated(spec) if settings.mode == "colocated" else Server(settings, spec)
+        host = next((host for (of, _), host in _hosts.items() if of == settings and host.reopened(spec)), None)
+        if host is None:
+            close_hosts()
+            host = Colocated(spec) if settings.mode == "colocated" else Server(settings, spec)
+        _hosts.clear()
+        _hosts[key] = host
     return _hosts[key]
 
 
@@ -195,13 +202,13 @@ class Colocated:
                 self._asleep = {"weights", "kv_cache"}
         return found[names[own]]
 
+    def reopened(self, spec: ModelSpec) -> bool:
+        """See Host. Never: it is as quick to make another."""
+        return False
+
     def close(self) -> None:
         """See Host."""
         self._core.close()
-        del self._core
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def _wake(self, what: str) -> None:
         if what in self._asleep:
@@ -256,6 +263,18 @@ class Server:
         answers = self._ask(request, Answers, self.settings.request_timeout_s)
         assert isinstance(answers, Answers)
         return answers
+
+    def reopened(self, spec: ModelSpec) -> bool:
+        """See Host. A server on a GPU does not do it: what memory is left behind is not certain."""
+        message = Open(dataclasses.asdict(spec))
+        try:
+            _by_first_rank(lambda: self._ask(message, Opened, self.settings.start_timeout_s))
+        except EngineError:
+            return False
+        if _rank_and_world()[0] != 0:
+            self._ask(message, Opened, self.settings.start_timeout_s)
+        self._owner, self._dtype = None, getattr(torch, spec.dtype)
+        return True
 
     def close(self) -> None:
         """See Host. A server that somebody else started goes on."""

@@ -171,8 +171,11 @@ class Server:
 
     def _open(self, client: Client, spec: ModelSpec) -> None:
         if self.core is not None and self.core.spec != spec:
-            client.say(Refused("it holds a model of another shape or with other settings; start another server"))
-            return
+            if not self.core.on_cpu:
+                client.say(Refused("it holds a model of another shape or with other settings; start another server"))
+                return
+            self.core.close()
+            self.core = None
         if self.core is None:
             try:
                 import torch
