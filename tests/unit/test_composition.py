@@ -20,6 +20,9 @@ TD = ("advantage.estimator=td",)
 FROZEN = ("critic.update_every=never",)
 RTO = ("token_reward.kind=rto",)
 UNCLIPPED = ("policy.loss=unclipped",)
+VLLM = ("engine.kind=vllm",)
+SERVER = (*VLLM, "engine.mode=server")
+THERE = (*SERVER, "engine.url=node3:7100")
 ADAM = ("learning_rate", "schedule", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay")
 
 
@@ -112,6 +115,21 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         names("record", "truth_every truth_answers truth_samples"),
         "advantage.estimator = grpo estimates no state's value",
     ),
+    (
+        (),
+        [
+            *names("engine", "mode python url devices tensor_parallel memory_share max_sequences max_length dtype"),
+            *names("engine", "enforce_eager prefix_caching sleep start_timeout_s request_timeout_s"),
+        ],
+        "engine.kind = torch",
+    ),
+    (
+        VLLM,
+        names("engine", "python url devices start_timeout_s request_timeout_s"),
+        "engine.mode = colocated starts no server",
+    ),
+    (THERE, names("engine", "python devices"), "the server at engine.url = node3:7100 runs already"),
+    (SERVER, ["engine.sleep"], "engine.mode = server has its memory to itself"),
 ]
 CASES = [(given, name, reason) for given, ignored, reason in IGNORED for name in ignored]
 
@@ -184,6 +202,12 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((*UNCLIPPED, "early_stop.deviation=high-entropy-tokens"), "early_stop.entropy_share"),
         (("record.truth_every=5",), "record.truth_samples"),
         ((*VINE, "record.truth_every=5"), "record.truth_samples"),
+        (VLLM, "engine.sleep"),
+        (VLLM, "engine.tensor_parallel"),
+        (SERVER, "engine.python"),
+        (SERVER, "engine.devices"),
+        (THERE, "engine.start_timeout_s"),
+        (THERE, "engine.dtype"),
     ],
 )
 def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
@@ -241,6 +265,12 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
         ((*DPO, "select.prune_rate=0.5"), "select.prune_rate with policy.loss = dpo: pairs are made of"),
         ((*FROZEN, "critic.policy_starts_after=3"), "critic.policy_starts_after = 3 with critic.update_every = never"),
         (("critic.normalise_returns=true",), "critic.normalise_returns with value pretraining"),
+        (
+            (*VLLM, "rollout.temperature=0.001"),
+            "rollout.temperature = 0.001 with engine.kind = vllm, which samples at 0.01 or above",
+        ),
+        ((*VLLM, "evaluation.temperature=0.0099"), "evaluation.temperature = 0.0099 with engine.kind = vllm"),
+        ((*SERVER, "engine.url=node3"), "engine.url = 'node3' (from --set): expected host:port"),
     ],
     ids=lambda part: ",".join(part) if isinstance(part, tuple) else "",
 )
@@ -267,6 +297,9 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         (*DPO, "reference.refresh_every=5"),
         ("select.prune_rate=0.5", "select.scope=batch"),
         ("critic.normalise_returns=true", "pretrain.steps=0"),
+        (*VLLM, "evaluation.temperature=0.01"),
+        ("evaluation.temperature=0.001",),
+        THERE,
     ],
     ids=",".join,
 )

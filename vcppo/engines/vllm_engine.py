@@ -26,7 +26,10 @@ from vcppo.seeding import seed_for
 from vcppo.types import Generation
 
 DTYPES = ("float32", "bfloat16", "float16")
-NOT_OF_THE_SHAPE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+NOT_OF_THE_SHAPE = (
+    *("_name_or_path", "transformers_version", "dtype", "torch_dtype"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),  # what ends an answer is said with every request
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class VllmEngine:
         self._policy, self._versions = policy, _versions(policy)
         self._spec = model_spec(self.settings, policy)
         ends = policy.config.eos_token_id
-        self._ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        listed = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        self._ends = [end for end in listed if 0 <= end < policy.config.vocab_size]  # vLLM refuses others
         host_of(self.settings, self._spec).load(self, named_weights(policy))
 
     def generate(

@@ -49,6 +49,7 @@ from vcppo.engines.vllm_wire import (
     Welcome,
     WireError,
     Write,
+    one_line,
     receive,
     send,
 )
@@ -135,7 +136,7 @@ class Colocated:
             import vllm  # noqa: F401
         except (ImportError, RuntimeError, OSError) as error:
             raise EngineError(
-                f"engine.mode = colocated: vLLM cannot be imported here ({_short(error)}); {INSTALL}; or give "
+                f"engine.mode = colocated: vLLM cannot be imported here ({one_line(error)}); {INSTALL}; or give "
                 "engine.mode = server and engine.python"
             ) from None
         from vcppo.engines.vllm_core import Core, untouched_randomness
@@ -155,7 +156,7 @@ class Colocated:
             with self._randomness():
                 self._core = Core(spec, self._folder, colocated=True, launched=world > 1)
         except Exception as error:
-            raise EngineError(f"vLLM cannot hold this policy: {_short(error)}") from error
+            raise EngineError(f"vLLM cannot hold this policy: {one_line(error)}") from error
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._sleeps = spec.sleep and not self._core.on_cpu
@@ -174,7 +175,7 @@ class Colocated:
             self._core.load(weights)
             self._core.commit(self._weights)
         except ValueError as error:
-            raise EngineError(f"vLLM does not take the policy's weights: {_short(error)}") from None
+            raise EngineError(f"vLLM does not take the policy's weights: {one_line(error)}") from None
         self._owner = weakref.ref(owner)
 
     def holds(self, owner: object) -> bool:
@@ -193,8 +194,8 @@ class Colocated:
                 found: dict[str, Answers] = {}
                 while len(found) < len(names):
                     found.update(self._core.step())
-        except ValueError as error:
-            raise EngineError(f"vLLM refuses: {_short(error)}") from None
+        except Exception as error:
+            raise EngineError(f"vLLM refuses: {one_line(error)}") from error
         finally:
             if self._sleeps:
                 self._core.sleep()
@@ -374,6 +375,8 @@ class Server:
             self.close()
             raise
         if isinstance(answer, Refused):
+            if answer.ended:
+                self.close()
             raise EngineError(self._refusal(answer.reason))
         if not isinstance(answer, wanted):
             self.close()
@@ -383,7 +386,8 @@ class Server:
     def _refusal(self, reason: str) -> str:
         if "vLLM cannot be imported" not in reason:
             return f"{self._name()} refuses: {reason}"
-        where = f"engine.python = {self.settings.python or sys.executable}" if self._process else self._name()
+        here = self.settings.url is None
+        where = f"engine.python = {self.settings.python or sys.executable}" if here else self._name()
         return f"{where}: {reason}; there, {INSTALL}"
 
     def _lost(self, error: Exception) -> EngineError:
@@ -485,7 +489,8 @@ def _environment(settings: EngineSettings, package: Path) -> dict[str, str]:
         kept = {k: v for k, v in kept.items() if k not in OF_PYTHON}
     if settings.devices is not None:
         kept["CUDA_VISIBLE_DEVICES"] = settings.devices
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths)}
+    temporary = str(package.parent)  # what vLLM leaves behind goes with our folder
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": temporary}
 
 
 def _shards(weights: Iterator[tuple[str, Tensor]], dtype: torch.dtype) -> Iterator[dict[str, Tensor]]:
@@ -540,8 +545,3 @@ def _reason(code: int | None) -> str:
         return f"exit code {code}"
     hint = ", often for want of memory" if code == -signal.SIGKILL else ""
     return f"signal {-code}, {signal.Signals(-code).name}{hint}"
-
-
-def _short(error: BaseException) -> str:
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:400]

@@ -12,8 +12,10 @@ except that answers of several connections are written together.
 import argparse
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import queue
+import signal
 import socket
 import sys
 import tempfile
@@ -41,6 +43,7 @@ from vcppo.engines.vllm_wire import (
     Welcome,
     WireError,
     Write,
+    one_line,
     receive,
     send,
 )
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from vcppo.engines.vllm_core import Core
 
 BUSY_EVERY_S = 2.0
+READER = "vcppo-connections"  # name of the threads that take and read them
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # there is nothing to fetch: the model comes from clients
     "OMP_WAIT_POLICY": "passive",  # read when torch loads; spinning threads slow a busy machine down tenfold
@@ -84,7 +88,7 @@ class Server:
 
     def listen(self, listener: socket.socket) -> None:
         """Take connections from now on, in a thread."""
-        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        threading.Thread(target=self._accept, args=(listener,), name=READER, daemon=True).start()
 
     def serve(self) -> None:
         """Do what is asked, for ever."""
@@ -109,9 +113,10 @@ class Server:
             self._write()
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=self._read, args=(Client(connection),), daemon=True).start()
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=self._read, args=(Client(connection),), name=READER, daemon=True).start()
 
     def _read(self, client: Client) -> None:
         try:
@@ -157,11 +162,12 @@ class Server:
                 case _:
                     client.say(Refused(f"{type(message).__name__} is not what a client says"))
         except (ValueError, TypeError) as error:
-            client.say(Refused(one_line(error)))
-            if message is not None and isinstance(message, Open):
+            half_built = isinstance(message, Open)
+            client.say(Refused(one_line(error), ended=half_built))
+            if half_built:
                 raise
         except Exception as error:
-            client.say(Refused(one_line(error)))
+            client.say(Refused(one_line(error), ended=True))
             raise
 
     def _need(self) -> "Core":
@@ -178,16 +184,13 @@ class Server:
             self.core = None
         if self.core is None:
             try:
-                import torch
-                import vllm  # noqa: F401
+                _import_vllm(spec)
             except (ImportError, RuntimeError, OSError) as error:
                 client.say(Refused(f"vLLM cannot be imported ({one_line(error)})"))
                 return
-            if not torch.cuda.is_available() and spec.enforce_eager is not False:
-                os.environ["TORCHDYNAMO_DISABLE"] = "1"  # its sampler would spend 20 s on compiling one comparison
             from vcppo.engines.vllm_core import Core
 
-            with tempfile.TemporaryDirectory(prefix="vcppo-") as folder:
+            with tempfile.TemporaryDirectory(dir=self.exchange) as folder:
                 self.core = Core(spec, Path(folder), colocated=False)
         client.say(Opened())
 
@@ -215,7 +218,13 @@ class Server:
     def _write(self) -> None:
         assert self.core is not None
         owners = {client.job: client for client in self._writing}
-        for name, answers in self.core.step():
+        try:
+            finished = self.core.step()
+        except Exception as error:
+            for client in self._writing:
+                client.say(Refused(one_line(error), ended=True))
+            raise
+        for name, answers in finished:
             client = owners[name]
             self._writing.remove(client)
             client.job = None
@@ -223,6 +232,16 @@ class Server:
         for client in self._writing:
             if time.monotonic() - client.told > BUSY_EVERY_S:
                 client.say(Busy())
+
+
+def _import_vllm(spec: ModelSpec) -> None:
+    if importlib.util.find_spec("vllm") is None:
+        raise ModuleNotFoundError("No module named 'vllm'")
+    import torch
+
+    if not torch.cuda.is_available() and spec.enforce_eager is not False:
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # its sampler would spend 20 s on compiling one comparison
+    import vllm  # noqa: F401
 
 
 def installed() -> str:
@@ -233,16 +252,10 @@ def installed() -> str:
     return ""
 
 
-def one_line(error: Exception) -> str:
-    """An error's words in one line of bearable length."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:400] if words else type(error).__name__
-
-
 def main() -> None:
     """Listen, say where, and serve."""
     parser = argparse.ArgumentParser(
-        prog="python -m vcppo.engines.vllm_server", description=(__doc__ or "").split("\n")[0]
+        prog="python -m vcppo.engines.vllm_server", description="a vLLM that trainers push weights to"
     )
     parser.add_argument("--listen", default="127.0.0.1:7100", help="host:port; 0.0.0.0 as host for other machines")
     parser.add_argument("--socket", help="listen on this socket file instead")
@@ -257,12 +270,14 @@ def main() -> None:
         listener = address.listen()
     except (OSError, ValueError) as error:
         sys.exit(f"cannot listen: {error}")
-    with tempfile.TemporaryDirectory(prefix="vcppo-", ignore_cleanup_errors=True) as own:
-        server = Server(arguments.exchange or Path(own))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+        exchange = arguments.exchange or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vcppo-")))
+        server = Server(exchange)
         server.listen(listener)
         print(f"listening on {arguments.socket or arguments.listen}", file=sys.stderr, flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve()
+        server.serve()
 
 
 if __name__ == "__main__":

