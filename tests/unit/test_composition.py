@@ -21,6 +21,9 @@ FROZEN = ("critic.update_every=never",)
 RTO = ("token_reward.kind=rto",)
 SAVED = ("critic.init=saved", "critic.path=there")
 UNCLIPPED = ("policy.loss=unclipped",)
+VLLM = ("engine.kind=vllm",)
+SERVER = (*VLLM, "engine.mode=server")
+THERE = (*SERVER, "engine.url=node3:7100")
 ADAM = ("learning_rate", "schedule", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay")
 
 
@@ -158,6 +161,21 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         [*(f"cold_start.{name}" for name in ADAM), *names("cold_start", "max_grad_norm batch_tokens")],
         "cold_start.steps = 0",
     ),
+    (
+        (),
+        [
+            *names("engine", "mode python url devices tensor_parallel memory_share max_sequences max_length dtype"),
+            *names("engine", "enforce_eager prefix_caching sleep start_timeout_s request_timeout_s"),
+        ],
+        "engine.kind = torch",
+    ),
+    (
+        VLLM,
+        names("engine", "python url devices start_timeout_s request_timeout_s"),
+        "engine.mode = colocated starts no server",
+    ),
+    (THERE, names("engine", "python devices"), "the server at engine.url = node3:7100 runs already"),
+    (SERVER, ["engine.sleep"], "engine.mode = server has its memory to itself"),
 ]
 CASES = [(given, name, reason) for given, ignored, reason in IGNORED for name in ignored]
 
@@ -245,6 +263,12 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         (("lora.rank=4",), "lora.targets"),
         (("critic.init=policy",), "critic.initial_value"),
         (("model.path=there",), "cold_start.learning_rate"),
+        (VLLM, "engine.sleep"),
+        (VLLM, "engine.tensor_parallel"),
+        (SERVER, "engine.python"),
+        (SERVER, "engine.devices"),
+        (THERE, "engine.start_timeout_s"),
+        (THERE, "engine.dtype"),
     ],
 )
 def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
@@ -322,6 +346,12 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
                 ("critic.normalise_returns=true", "pretrain.steps=0"),
             )
         ),
+        (
+            (*VLLM, "rollout.temperature=0.001"),
+            "rollout.temperature = 0.001 with engine.kind = vllm, which samples at 0.01 or above",
+        ),
+        ((*VLLM, "evaluation.temperature=0.0099"), "evaluation.temperature = 0.0099 with engine.kind = vllm"),
+        ((*SERVER, "engine.url=node3"), "engine.url = 'node3' (from --set): expected host:port"),
     ],
     ids=lambda part: ",".join(part) if isinstance(part, tuple) else "",
 )
@@ -353,6 +383,9 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         ("critic.bounded=true", "kl.placement=loss"),
         ("critic.init=policy", "critic.initial_value=mean-score"),
         SAVED,
+        (*VLLM, "evaluation.temperature=0.01"),
+        ("evaluation.temperature=0.001",),
+        THERE,
     ],
     ids=",".join,
 )

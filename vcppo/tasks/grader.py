@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from vcppo.worker import die_with
+from vcppo.lifetime import die_with
 
 LATEX = (LatexExtractionConfig(boxed_match_priority=0),)
 ANYTHING = (*LATEX, ExprExtractionConfig())
