@@ -70,10 +70,10 @@ def evaluate_checkpoints(
     Raises:
         ConfigError: the report cannot be written where it shall be; told before anything is run.
     """
-    from vcppo.cache import write_json
     from vcppo.evaluate import Comparison, Evaluation
     from vcppo.evaluation_view import EvaluationView
     from vcppo.fingerprint import find_checkpoint
+    from vcppo.samples import write_whole
 
     evaluations = [Evaluation(find_checkpoint(name), settings, out) for name in names]
     for evaluation in evaluations:
@@ -98,7 +98,7 @@ def evaluate_checkpoints(
     for line in comparison.lines():
         print(line)
     if report is not None:
-        write_json(report, evaluated[0].report if len(evaluated) == 1 else comparison.as_json())
+        write_whole(report, evaluated[0].report if len(evaluated) == 1 else comparison.as_json())
         print(f"written to {report}")
     return 0
 

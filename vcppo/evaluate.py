@@ -16,7 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from vcppo import __version__, models, report
-from vcppo.cache import VERSIONS, read_json, write_json
+from vcppo.cache import VERSIONS, read_json
 from vcppo.config import RunSettings, digest, evaluation_of_task
 from vcppo.engines import Engine, make_engine
 from vcppo.errors import CheckpointError
@@ -25,7 +25,7 @@ from vcppo.fingerprint import Checkpoint
 from vcppo.loading import flatten
 from vcppo.process import locked
 from vcppo.provenance import provenance
-from vcppo.samples import AnsweredProblem, SampleFolder
+from vcppo.samples import AnsweredProblem, SampleFolder, write_whole
 from vcppo.stages.evaluation import evaluate
 from vcppo.tasks import Task, make_task
 from vcppo.types import Prompt
@@ -136,7 +136,7 @@ class Evaluation:
             )
             found = report.measures(answered)
             told = {**self._description(), **report.results(answered, found)}
-            write_json(self.report_path, told)
+            write_whole(self.report_path, told)
         return Evaluated(self, answered, found, told)
 
     def command(self) -> str:
@@ -160,7 +160,7 @@ class Evaluation:
         engine = make_engine(self.settings.engine, policy)
         made_by = self._made_by()
         if provenance() not in made_by:
-            write_json(self._made_by_path, [*made_by, provenance()])
+            write_whole(self._made_by_path, [*made_by, provenance()])
         return engine
 
     @property
