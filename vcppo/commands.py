@@ -80,11 +80,17 @@ def evaluate_checkpoints(
     Raises:
         ConfigError: the report cannot be written where it shall be; told before anything is run.
     """
-    from vcppo.cache import write_json
     from vcppo.checkpoint_identity import find_checkpoint
     from vcppo.evaluate import Comparison, Evaluation
     from vcppo.evaluation_view import EvaluationView
+    from vcppo.process import is_main
+    from vcppo.samples import write_whole
 
+    if not is_main():  # of several processes one speaks
+        for name in names:
+            with EvaluationView(name, 0, Console(quiet=True)) as view:
+                Evaluation(find_checkpoint(name), settings, out).run(view)
+        return 0
     evaluations = [Evaluation(find_checkpoint(name), settings, out) for name in names]
     for evaluation in evaluations:
         evaluation.tokenizer  # noqa: B018  one that is missing is told now, not after the first checkpoint's hours
@@ -108,7 +114,7 @@ def evaluate_checkpoints(
     for line in comparison.lines():
         print(line)
     if report is not None:
-        write_json(report, evaluated[0].report if len(evaluated) == 1 else comparison.as_json())
+        write_whole(report, evaluated[0].report if len(evaluated) == 1 else comparison.as_json())
         print(f"written to {report}")
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from vcppo import __version__, models, report
-from vcppo.cache import VERSIONS, read_json, write_json
+from vcppo.cache import VERSIONS, read_json
 from vcppo.checkpoint_identity import Checkpoint
 from vcppo.config import LoraSettings, RunSettings, digest, evaluation_of_task
 from vcppo.distributed import together
@@ -28,9 +28,10 @@ from vcppo.loading import flatten
 from vcppo.placement import prepare
 from vcppo.process import is_main, locked
 from vcppo.provenance import provenance
-from vcppo.samples import AnsweredProblem, SampleFolder
+from vcppo.samples import AnsweredProblem, SampleFolder, write_whole
 from vcppo.stages.evaluation import evaluate
 from vcppo.tasks import Task, make_task
+from vcppo.tasks.problems import task_address
 from vcppo.types import Prompt
 
 VERIFIERS = ("math-verify",)  # packages whose version a verdict may depend on, besides our own
@@ -76,7 +77,8 @@ class Evaluation:
     def address(self) -> str:
         """12 hex digits of all that the answers depend on."""
         problems = digest([dataclasses.astuple(prompt) for prompt in self.prompts])
-        parts = [self.checkpoint.fingerprint, self.used, self.max_tokens, problems, verifier()]
+        used = {**self.used, "engine": self.settings.engine.kind, "task": task_address(self.settings.task)}
+        parts = [self.checkpoint.fingerprint, used, self.max_tokens, problems, verifier()]
         return digest(["checkpoint", VERSIONS["evaluation"], *parts])
 
     @property
@@ -141,7 +143,7 @@ class Evaluation:
             found = report.measures(answered)
             told = {**self._description(), **report.results(answered, found)}
             if is_main():
-                write_json(self.report_path, told)
+                write_whole(self.report_path, told)
         return Evaluated(self, answered, found, told)
 
     def command(self) -> str:
@@ -167,7 +169,7 @@ class Evaluation:
         engine = make_engine(self.settings.engine, policy)
         made_by = self._made_by()
         if is_main() and provenance() not in made_by:
-            write_json(self._made_by_path, [*made_by, provenance()])
+            write_whole(self._made_by_path, [*made_by, provenance()])
         return engine
 
     @property

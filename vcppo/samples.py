@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -67,10 +68,7 @@ class SampleFolder:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        try:
-            write_json(self.file(problem.number), dataclasses.asdict(problem))
-        except OSError as error:
-            raise CheckpointError(f"{self.file(problem.number)}: cannot be written ({error})") from None
+        write_whole(self.file(problem.number), dataclasses.asdict(problem))
 
     def read(self, number: int, prompt: Prompt, samples: int) -> AnsweredProblem | None:
         """A problem's answers; None if it has none yet, or if what is there is not `samples` answers to this prompt."""
@@ -92,6 +90,18 @@ class SampleFolder:
                 return found
         self.notice(f"{path}: {reason}; the problem is answered again")
         return None
+
+
+def write_whole(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written, for example on a full disk.
+    """
+    try:
+        write_json(path, value)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error})") from None
 
 
 def _sample(rollout: Rollout) -> Sample:

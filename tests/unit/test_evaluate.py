@@ -290,6 +290,27 @@ def test_a_folder_that_cannot_be_written(checkpoint: Path, tmp_path: Path):
     assert "cannot be written" in said
 
 
+@pytest.mark.parametrize("name", ["provenance.json", "00002.json", "report.json"])
+def test_a_disk_that_fills_up_is_told_and_gone_on_from(
+    checkpoint: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", full)
+    said = refused(checkpoint, "--samples", "3", "--out", tmp_path, *TINY)
+    assert said.startswith("CheckpointError: ")
+    assert f"{name}: cannot be written ([Errno 28] No space left on device)" in said
+    monkeypatch.undo()
+    assert invoke(checkpoint, "--samples", "3", "--out", tmp_path, *TINY).exit_code == 0
+    found = {place: content for place, content in contents(folder(tmp_path)).items() if "/." not in f"/{place}"}
+    assert found == contents(folder(out))
+
+
 def test_no_answers(checkpoint: Path, tmp_path: Path):
     assert invoke(checkpoint, "--samples", "0", "--out", tmp_path, *TINY).exit_code == 2
     assert "evaluation.samples = 0 (from --set)" in refused(checkpoint, "--set", "evaluation.samples=0")
