@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vcppo.checkpoint_identity import content_of
 from vcppo.config import RunSettings, digest
 from vcppo.errors import CheckpointError
 from vcppo.journal import Journal
@@ -54,6 +55,8 @@ class Address:
 def addresses(settings: RunSettings) -> dict[str, Address]:
     """The stages of a run in their order, those that its settings leave out left out."""
     everything = settings.model_dump(mode="json") | {"task": task_address(settings.task)}
+    for section in ("model", "critic"):
+        everything[section]["path"] = content_of(everything[section]["path"])
 
     def address(stage: str, names: list[str], parents: list[str], without: dict[str, set[str]] | None = None) -> None:
         chosen = {name: everything[name] for name in names}
@@ -66,6 +69,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         found[stage] = Address(stage, chosen, {parent: found[parent].key for parent in parents if parent in found})
 
     found: dict[str, Address] = {}
+    speed_alone = {"evaluation": {"answers_at_once"}}
     pretrains = settings.has_critic and settings.pretrain.steps != 0
     address(
         "cold-start",
@@ -101,11 +105,12 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         "rl",
         [name for name in everything if name not in apart],
         ["cold-start", "reward-model", "preference", "value-pretraining"],
+        speed_alone,
     )
     if pretrains:
         chosen = {k: everything["pretrain"][k] for k in ("steps", "patience", "tolerance", "max_steps")}
         found["rl"].settings["pretrained"] = chosen
-    address("evaluation", ["task", "evaluation", "rollout"], ["rl"])
+    address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_alone)
     return found
 
 

@@ -141,30 +141,39 @@ def pretrain_value(
 
 
 @main.command("evaluate")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--samples", type=click.IntRange(1), help="Answers a problem. [default: evaluation.samples]")
-@click.option("--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Write counts by problem here.")
+@click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True)
+@click.option("--samples", type=click.IntRange(1), help="Answers a problem; the same as --set evaluation.samples=N.")
+@click.option("--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here too.")
+@click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
+@out_option
 @config_option
 @set_option
 def evaluate(
-    checkpoint: Path, samples: int | None, report: Path | None, config: Path | None, assignments: tuple[str, ...]
+    checkpoints: tuple[str, ...],
+    samples: int | None,
+    report: Path | None,
+    dry_run: bool,
+    out: Path,
+    config: Path | None,
+    assignments: tuple[str, ...],
 ) -> None:
-    """Answer the held-out problems with any policy in transformers format; avg@k and pass@k with intervals.
+    """Answer the held-out problems with any policy in transformers format; avg@n and pass@k with intervals.
 
     CHECKPOINT is a folder with config.json, model.safetensors and a tokenizer, for example the policy/ folder of an
-    RL stage under runs/cache/rl. Intervals are 95 % bootstrap intervals over problems.
+    RL stage under runs/cache/rl, or the name of a model on the hub. Of several, each is compared with the first.
+
+    \b
+    vcppo evaluate runs/cache/rl/ADDRESS/policy
+    vcppo evaluate runs/cache/cold-start/ADDRESS/policy runs/cache/rl/ADDRESS/policy --samples 32
+
+    Every answer is kept under OUT/evaluations. Stop it with Ctrl-C or kill it at any moment: the same command goes on.
+    docs/evaluate.md says what the numbers are and what the report holds.
     """
-    settings = load_settings(config, assignments)
-    from vcppo.stages.evaluation import evaluate_checkpoint
+    said = assignments if samples is None else (*assignments, f"evaluation.samples={samples}")
+    settings = load_settings(config, said)
+    from vcppo.commands import evaluate_checkpoints
 
-    result = evaluate_checkpoint(checkpoint, settings, samples or settings.evaluation.samples)
-    for line in result.lines():
-        click.echo(line)
-    if report is not None:
-        from vcppo.cache import write_json
-
-        write_json(report, result.as_json())
-        click.echo(f"written to {report}")
+    sys.exit(evaluate_checkpoints(checkpoints, settings, out=out, report=report, dry_run=dry_run))
 
 
 @main.command("sweep")

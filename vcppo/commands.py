@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vcppo.config import RunSettings
-from vcppo.errors import StudyError
+from vcppo.errors import ConfigError, StudyError
 from vcppo.estimate import StageCost, estimate_costs
 from vcppo.loading import Layer, build_settings, fields, flatten, method_tree, nest, parse_assignment, read_toml
 from vcppo.methods import METHODS
@@ -67,6 +67,55 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     for stage in record.stages:
         print(f"{stage.stage:18} {'ran' if stage.ran else 'cached':7} {out / 'cache' / stage.stage / stage.address}")
     print(_tracking_words(courier.tracking_uri, kept))
+    return 0
+
+
+def evaluate_checkpoints(
+    names: Sequence[str], settings: RunSettings, *, out: Path, report: Path | None, dry_run: bool
+) -> int:
+    """Evaluate checkpoints one after the other, print their tables, and compare each with the first.
+
+    Returns:
+        The exit code: 0 if all is done, 130 after Ctrl-C.
+    Raises:
+        ConfigError: the report cannot be written where it shall be; told before anything is run.
+    """
+    from vcppo.checkpoint_identity import find_checkpoint
+    from vcppo.evaluate import Comparison, Evaluation
+    from vcppo.evaluation_view import EvaluationView
+    from vcppo.process import is_main
+    from vcppo.samples import write_whole
+
+    if not is_main():  # of several processes one speaks
+        for name in names:
+            with EvaluationView(name, 0, Console(quiet=True)) as view:
+                Evaluation(find_checkpoint(name), settings, out).run(view)
+        return 0
+    evaluations = [Evaluation(find_checkpoint(name), settings, out) for name in names]
+    for evaluation in evaluations:
+        evaluation.tokenizer  # noqa: B018  one that is missing is told now, not after the first checkpoint's hours
+    if dry_run:
+        print("\n".join(line for evaluation in evaluations for line in evaluation.plan()))
+        return 0
+    if report is not None:
+        _try_to_write(report)
+    evaluated = []
+    for evaluation in evaluations:
+        with EvaluationView(evaluation.checkpoint.name, len(evaluation.prompts)) as view:
+            try:
+                evaluated.append(evaluation.run(view))
+            except KeyboardInterrupt:
+                print(
+                    f"stopped, {view.done} of {view.total} problems are answered; the same command goes on from there"
+                )
+                return 130
+        print("\n".join(evaluated[-1].lines()))
+    comparison = Comparison(evaluated)
+    for line in comparison.lines():
+        print(line)
+    if report is not None:
+        write_whole(report, evaluated[0].report if len(evaluated) == 1 else comparison.as_json())
+        print(f"written to {report}")
     return 0
 
 
@@ -285,6 +334,18 @@ def describe_settings(settings: RunSettings) -> str:
 
     walk(settings, "")
     return "\n".join(lines)
+
+
+def _try_to_write(path: Path) -> None:
+    import os
+
+    trial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        trial.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise ConfigError(f"--json {path}: cannot be written ({error.strerror})") from None
 
 
 def _cost_table(costs: Sequence[StageCost]) -> None:

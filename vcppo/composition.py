@@ -71,6 +71,24 @@ def _both_known(maths: MathsSettings) -> bool:
     return maths.train in KNOWN and maths.evaluate in KNOWN
 
 
+VLLM = [
+    "mode",
+    "python",
+    "url",
+    "devices",
+    "tensor_parallel",
+    "memory_share",
+    "max_sequences",
+    "max_length",
+    "dtype",
+    "enforce_eager",
+    "prefix_caching",
+    "sleep",
+    "start_timeout_s",
+    "request_timeout_s",
+]
+COLDEST = 0.01  # vLLM samples at no temperature between it and 0, whatever it is told
+
 # (names or sections, when they are unused, why)
 UNUSED: tuple[Rule, ...] = (
     (tuple(f"task.{name}" for name in DIGITS), lambda s: s.task.name != "digits", "task.name = {s.task.name}"),
@@ -203,7 +221,6 @@ UNUSED: tuple[Rule, ...] = (
     (("lora.alpha", "lora.targets"), lambda s: s.lora.rank == 0, "lora.rank = 0: all weights are trained"),
     (("critic.path",), lambda s: s.critic.init != "saved", "critic.init = {s.critic.init}"),
     (("critic.initial_value",), lambda s: s.critic.init != "policy", "critic.init = {s.critic.init} has a head"),
-    (("model.trust_remote_code",), lambda s: s.model.path is None, "model.path = none: a fresh model has no code"),
     (FRESH, lambda s: s.model.path is not None, "the model of model.path has a shape of its own"),
     (
         tuple(f"cold_start.{name}" for name in (*OPTIMISER, "batch_tokens")),
@@ -216,12 +233,25 @@ UNUSED: tuple[Rule, ...] = (
         lambda s: s.early_stop.deviation != "high-entropy-tokens",
         "early_stop.deviation = {s.early_stop.deviation}",
     ),
+    (("evaluation.samples_during",), lambda s: s.evaluation.every == 0, "evaluation.every = 0"),
     (
         ("record.truth_every", "record.truth_answers", "record.truth_samples"),
         lambda s: not s.has_critic and s.advantage.estimator != "vine",
         "advantage.estimator = {s.advantage.estimator} estimates no state's value",
     ),
     (("record.truth_answers", "record.truth_samples"), lambda s: s.record.truth_every == 0, "record.truth_every = 0"),
+    (tuple(f"engine.{name}" for name in VLLM), lambda s: s.engine.kind == "torch", "engine.kind = torch"),
+    (
+        tuple(f"engine.{name}" for name in ("python", "url", "devices", "start_timeout_s", "request_timeout_s")),
+        lambda s: s.engine.mode == "colocated",
+        "engine.mode = colocated starts no server",
+    ),
+    (
+        ("engine.python", "engine.devices"),
+        lambda s: s.engine.url is not None,
+        "the server at engine.url = {s.engine.url} runs already",
+    ),
+    (("engine.sleep",), lambda s: s.engine.mode == "server", "engine.mode = server has its memory to itself"),
 )  # fmt: skip
 
 
@@ -267,6 +297,7 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
     yield from _about_rewards(s)
     yield from _about_losses(s)
     yield from _about_values(s)
+    yield from _about_engine(s)
 
 
 def _about_rewards(s: RunSettings) -> Iterator[str]:
@@ -349,3 +380,14 @@ def _about_values(s: RunSettings) -> Iterator[str]:
             "critic.normalise_returns with value pretraining: pretraining teaches plain returns; expected "
             "pretrain.steps = 0"
         )
+
+
+def _about_engine(s: RunSettings) -> Iterator[str]:
+    if s.engine.kind == "vllm":
+        temperatures = {"rollout": s.rollout.temperature, "evaluation": s.evaluation.temperature}
+        for section, temperature in temperatures.items():
+            if temperature < COLDEST:
+                yield (
+                    f"{section}.temperature = {temperature:g} with engine.kind = vllm, which samples at {COLDEST:g} or "
+                    "above"
+                )

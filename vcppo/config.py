@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -16,6 +17,12 @@ Estimator = Literal["gae", "td", "q", "released-dvpo", "vine", "return", "grpo",
 PolicyLossKind = Literal["clip", "unclipped", "reinforce", "apa", "awr", "gspo", "cispo", "dpo"]
 Every = Literal["never"]
 WITH_CRITIC = ("gae", "td", "q", "released-dvpo")
+
+# How each task is evaluated unless something else is said; maths as VAPO evaluates AIME (arXiv:2504.05118).
+EVALUATION_OF_TASK: Mapping[str, Mapping[str, Any]] = {
+    "digits": {"samples": 8, "temperature": 1.0, "top_p": 1.0},
+    "maths": {"samples": 32, "temperature": 1.0, "top_p": 0.7},
+}
 
 
 class Settings(BaseModel):
@@ -160,9 +167,44 @@ class RewardModelSettings(OptimiserSettings):
 
 
 class EngineSettings(Settings):
-    """Who generates answers."""
+    """Who generates answers; docs/vllm.md says how to choose."""
 
-    kind: Literal["torch"] = Field("torch", description="torch: in this process, with nothing but torch")
+    kind: Literal["torch", "vllm"] = Field("torch", description="torch: in this process, with nothing but torch")
+    mode: Literal["colocated", "server"] = Field(
+        "colocated", description="vLLM in this process, or in one of its own, maybe with its own Python environment"
+    )
+    python: str | None = Field(
+        None, description="Python of the environment that the server is started in; none: this one"
+    )
+    url: str | None = Field(None, description="host:port of a server that runs already; none: one is started")
+    devices: str | None = Field(
+        None, description="GPUs of the server that is started, as CUDA_VISIBLE_DEVICES names them; none: all of ours"
+    )
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one copy of the model")
+    memory_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of each GPU's memory, weights included; none: 0.4 colocated, 0.85 for a server; on a CPU it is "
+        "of the memory and for the cache alone, none: what max_sequences need",
+    )
+    max_sequences: int = Field(256, ge=1, description="answers written together")
+    max_length: int | None = Field(
+        None, ge=2, description="tokens of a prompt with its answer; none: as many as the policy has positions"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: the policy's own")
+    enforce_eager: bool | None = Field(None, description="no CUDA graphs or compilation; none: so on a CPU alone")
+    prefix_caching: bool = Field(True, description="what prompts begin with in common is read once")
+    sleep: bool = Field(True, description="between calls the GPU's memory is given back to the trainer")
+    start_timeout_s: float = Field(600.0, gt=0, description="a server that takes longer to start ends the run")
+    request_timeout_s: float = Field(600.0, gt=0, description="a server that is silent for longer ends the run")
+
+    @field_validator("url")
+    @classmethod
+    def _host_and_port(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"[^/\s]+:\d{1,5}", url):
+            raise PydanticCustomError("url", "expected host:port, for example node3:7100")
+        return url
 
 
 class RolloutSettings(Settings):
@@ -371,14 +413,19 @@ class GuardSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """Held-out problems, fixed for a task, answered several times each."""
+    """Held-out problems, fixed for a task, answered several times each; EVALUATION_OF_TASK has each task's defaults."""
 
-    samples: int = Field(8, ge=1, description="answers a problem in the final evaluation")
+    samples: int = Field(
+        8, ge=1, description="answers a problem in the final evaluation; unless set, the task says: digits 8, maths 32"
+    )
     every: int = Field(10, ge=0, description="iterations between evaluations during training; 0 for none")
     samples_during: int = Field(1, ge=1, description="answers a problem in those")
-    temperature: float = Field(1.0, gt=0, description="of sampling")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus")
+    temperature: float = Field(1.0, gt=0, description="of sampling; unless set, the task says: 1 for both")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus; unless set, the task says: digits 1, maths 0.7")
     seed: int = Field(0, ge=0, description="of the sampling; the same for every run")
+    answers_at_once: int = Field(
+        256, ge=1, description="answers written together, whole problems; more are faster, fewer lose less when killed"
+    )
 
 
 class RecordSettings(Settings):
@@ -429,6 +476,20 @@ class RunSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     record: RecordSettings = RecordSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _evaluated_as_its_task(cls, given: Any) -> Any:
+        """What `evaluation` leaves unsaid is as the task has it, so that settings as recorded say it all."""
+        if not isinstance(given, Mapping):
+            return given
+        task, said = given.get("task", {}), given.get("evaluation", {})
+        task = {"name": task.name} if isinstance(task, TaskSettings) else task
+        said = said.model_dump(exclude_unset=True) if isinstance(said, EvaluationSettings) else said
+        if not isinstance(task, Mapping) or not isinstance(said, Mapping):
+            return given  # a mistake that validation will tell
+        name = task.get("name", TaskSettings.model_fields["name"].default)
+        return {**given, "evaluation": {**evaluation_of_task(name), **said}}
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.task.spread >= self.task.chain_length:
@@ -469,6 +530,11 @@ class RunSettings(Settings):
     def digest(self) -> str:
         """12 hex digits that two runs share only if every setting is the same, their names (arm, method) aside."""
         return settings_digest(self.model_dump(mode="json"))
+
+
+def evaluation_of_task(name: Any) -> Mapping[str, Any]:
+    """How a task is evaluated unless something else is said; nothing of a task that there is not."""
+    return EVALUATION_OF_TASK.get(name, {}) if isinstance(name, str) else {}
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

@@ -38,23 +38,22 @@ class World:
         """Whether this process writes files and speaks to people."""
         return is_main()
 
-    def share(self, count: int, *, of: int | None = None, number: int | None = None) -> range:
-        """The numbers in 0..count-1 that fall to share `number` of `of`; by default to this process.
+    def share(self, count: int) -> range:
+        """The numbers in 0..count-1 that fall to this process.
 
         >>> [list(World(rank, 3, torch.device("cpu")).share(7)) for rank in range(3)]
         [[0, 1, 2], [3, 4], [5, 6]]
         """
-        of, number = of or self.size, self.rank if number is None else number
-        size, rest = divmod(count, of)
-        start = number * size + min(number, rest)
-        return range(start, start + size + (number < rest))
+        size, rest = divmod(count, self.size)
+        start = self.rank * size + min(self.rank, rest)
+        return range(start, start + size + (self.rank < rest))
 
-    def gather(self, own: Sequence[T], *, every: int = 1) -> list[T]:
-        """What all processes have, in the order of their ranks; of groups of `every` alike, the first one's."""
+    def gather(self, own: Sequence[T]) -> list[T]:
+        """What all processes have, in the order of their ranks."""
         if self.size == 1:
             return list(own)
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, list(own) if self.rank % every == 0 else [])
+        dist.all_gather_object(found, list(own))
         return [item for part in found for item in part]
 
     def sum(self, x: Tensor) -> Tensor:

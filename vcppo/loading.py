@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from vcppo.composition import unused
-from vcppo.config import RunSettings
+from vcppo.config import RunSettings, evaluation_of_task
 from vcppo.errors import ConfigError
 from vcppo.methods import METHODS
 
@@ -175,9 +175,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _differences(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What a tree says that its method does not say already."""
+    """What a tree says that its method, or of `evaluation` its task, does not say already."""
     method = tree.get("method", RunSettings.model_fields["method"].default)
     own = flatten(RunSettings.model_validate(method_tree(method, "its record")).model_dump(mode="json"))
+    task = tree.get("task")
+    if isinstance(task, Mapping) and "name" in task:
+        own |= flatten({"evaluation": evaluation_of_task(task["name"])})
     said = {name: value for name, value in flatten(tree).items() if name not in own or own[name] != value}
     return _nested({**said, "method": method})
 

@@ -36,11 +36,11 @@ def is_main() -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, work: str = "this study") -> Iterator[None]:
     """Hold a folder, by a file `<folder>.lock` beside it that the kernel lets go of with the process.
 
     Raises:
-        StudyError: another process holds it; the message names the process.
+        StudyError: another process holds it; the message names the process and the `work` it is at.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f"{folder.name}.lock"), "a+", encoding="utf-8") as file:
@@ -49,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise StudyError(f"{folder}: process {holder} is running this study; wait for it, or stop it") from None
+            raise StudyError(f"{folder}: process {holder} is running {work}; wait for it, or stop it") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -8,21 +8,19 @@ No worker outlives the process that started it.
 """
 
 import argparse
-import ctypes
 import importlib
 import json
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from vcppo.cells import CellFolder, Runner, perform
+from vcppo.lifetime import die_with
 
 PIPELINE = "vcppo.stages.pipeline:run_cell"
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
@@ -56,22 +54,6 @@ def load_runner(name: str) -> Runner:
     """`package.module:function`, imported."""
     module, _, function = name.partition(":")
     return cast(Runner, getattr(importlib.import_module(module), function))
-
-
-def die_with(parent: int) -> None:
-    """Be killed when the parent ends, however it ends: by the kernel on Linux, by a watching thread elsewhere."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(1)
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _take_standard_output() -> TextIO:

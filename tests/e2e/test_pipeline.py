@@ -58,8 +58,9 @@ def told(path: Path) -> list[dict[str, object]]:
 
 
 def models_in(path: Path) -> dict[str, bytes]:
-    """Every file of weights or answers, by its place."""
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*.safetensors")}
+    """Every file of weights, and what an evaluation has kept, by its place."""
+    files = [*path.rglob("*.safetensors"), *path.glob("samples/*.json")]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 def assert_same(one: Path, other: Path, *stages: str, settings: RunSettings | None = None) -> None:
@@ -107,6 +108,17 @@ def test_a_journal_tells_what_the_contract_names(straight: Path):
     assert len(final[1]["columns"]["problem"]) == 10
     for stage, name in [("cold-start", "cold_start/loss"), ("reward-model", "reward_model/pair_accuracy")]:
         assert name in read_journal(folder(straight, stage) / "journal.jsonl")[0]["values"]
+
+
+def test_the_final_evaluation_keeps_every_answer(straight: Path):
+    path = folder(straight, "evaluation")
+    problems = [json.loads(file.read_text()) for file in sorted((path / "samples").iterdir())]
+    table = read_journal(path / "journal.jsonl")[1]["columns"]
+    assert [problem["problem"] for problem in problems] == table["problem"]
+    verdicts = [[sample["verdict"] for sample in problem["samples"]] for problem in problems]
+    assert [len(of_problem) for of_problem in verdicts] == table["samples"] == [2] * 10
+    for verdict in ("correct", "unreadable"):
+        assert [of_problem.count(verdict) for of_problem in verdicts] == table[verdict]
 
 
 def test_the_cold_start_learns_its_demonstrations(straight: Path):

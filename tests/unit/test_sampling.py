@@ -21,7 +21,7 @@ class Scripted:
 
     def update_weights(self, policy: object) -> None: ...
 
-    def generate(self, prompts: object, sampling: Sampling, *, seed: int) -> list[Generation]:
+    def generate(self, prompts: object, sampling: Sampling, *, seed: int, first: int) -> list[Generation]:
         return self.answers
 
 

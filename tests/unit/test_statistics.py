@@ -14,10 +14,12 @@ from vcppo.maths.statistics import (
     Interval,
     avg_at_k,
     bootstrap_interval,
+    count_intervals,
     interquartile_mean,
     pass_at_k,
     probability_of_improvement,
     probability_of_improvement_interval,
+    sample_intervals,
     two_level_interval,
 )
 
@@ -161,6 +163,120 @@ def test_two_levels_add_their_variances():
     found = two_level_interval(seeds[:, None] + problems[None, :], rng=rng(1))
     half = stats.norm.ppf(0.975) * math.sqrt(seeds.var() / 200 + problems.var() / 100)
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)  # 10 000 resamples: 1 to 2 % of noise
+
+
+def shares(n: int) -> np.ndarray:
+    return np.arange(n + 1) / n
+
+
+def count_interval(correct, scores, **options) -> Interval:
+    (found,) = count_intervals(correct, [scores], **options)
+    return found
+
+
+def sample_interval(tables, statistic, **options) -> Interval:
+    (found,) = sample_intervals(tables, lambda *drawn: statistic(*drawn)[None], **options)
+    return found
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_drawing_counts_is_drawing_samples(fixed: bool):
+    """Against a plain loop that draws problems, then answers of theirs, one by one."""
+    correct, n, k, draw = [0, 1, 3, 4, 8, 8], 8, 3, rng(5)
+    scores = pass_at_k(np.arange(n + 1), n, k)
+    found = count_interval(correct, scores, fixed_problems=fixed, rng=rng(1), confidence=0.8)
+    answers = [[1] * c + [0] * (n - c) for c in correct]
+    looped = []
+    for _ in range(4000):
+        picked = answers if fixed else [answers[i] for i in draw.integers(6, size=6)]
+        looped.append(np.mean([scores[sum(draw.choice(row, n))] for row in picked]))
+    moved = np.mean(scores[correct]) - np.mean(looped)
+    assert both(found) == pytest.approx(tuple(np.quantile(looped, [0.1, 0.9]) + moved), abs=0.025)
+    of_samples = sample_interval(
+        [answers],
+        lambda x: scores[x.reshape(len(x), 6, n).sum(axis=2).astype(int)].mean(axis=1),
+        fixed_problems=fixed,
+        rng=rng(2),
+        confidence=0.8,
+        resamples=6000,
+    )
+    assert both(of_samples) == pytest.approx(tuple(np.quantile(looped, [0.1, 0.9])), abs=0.025)
+
+
+def test_intervals_of_counts_are_the_normal_ones_when_there_are_many():
+    p, n = rng(3).uniform(size=300), 16
+    correct = rng(4).binomial(n, p)
+    within = np.mean(correct / n * (1 - correct / n)) / n
+    for fixed, variance in [(True, within), (False, within + np.var(correct / n))]:
+        found = count_interval(correct, shares(n), fixed_problems=fixed, rng=rng(1))
+        half = 1.96 * math.sqrt(variance / 300)
+        assert both(found) == pytest.approx((correct.mean() / n - half, correct.mean() / n + half), abs=0.06 * half)
+
+
+def test_a_score_that_the_bootstrap_misplaces_lies_in_its_interval():
+    """One of 32 right, everywhere: pass@32 is estimated as 1, and resamples, a third of them without it, say 0.64."""
+    scores = pass_at_k(np.arange(33), 32, 32)
+    found = count_interval([1] * 30, scores, fixed_problems=True, rng=rng())
+    assert found.low < 0.9
+    assert found.high == 1.0
+
+
+def test_intervals_cover_what_they_claim():
+    """30 problems of 32 samples, 200 times: 92 to 94 % in the long run, and 200 times are off by 1.8 %."""
+    draw, n, k = rng(11), 32, 4
+    everyone = draw.beta(0.4, 0.8, size=10**6)
+    of_all = everyone.mean(), (1 - (1 - everyone) ** k).mean()
+    scores = [shares(n), pass_at_k(np.arange(n + 1), n, k)]
+    hits: dict[tuple[str, bool], list[bool]] = {}
+    for trial in range(200):
+        p = draw.beta(0.4, 0.8, size=30)
+        correct = draw.binomial(n, p)
+        for fixed, truths in [(False, of_all), (True, (p.mean(), (1 - (1 - p) ** k).mean()))]:
+            found = count_intervals(correct, scores, fixed_problems=fixed, rng=rng(trial), resamples=200)
+            for name, interval, truth in zip(("avg", "pass"), found, truths, strict=True):
+                hits.setdefault((name, fixed), []).append(interval.low <= truth <= interval.high)
+    for which, covered in hits.items():
+        assert 0.88 <= np.mean(covered) <= 0.98, which
+
+
+def test_a_difference_of_counts_is_of_the_same_problems():
+    """The same score everywhere but for one more right: problems that differ widely make it no less sure."""
+    before = np.array([0, 4, 8, 12] * 20)
+    found = count_interval(before + 4, shares(16), fixed_problems=False, rng=rng(1), baseline=before)
+    within = [np.mean(c / 16 * (1 - c / 16)) / 16 for c in (before, before + 4)]
+    half = 1.96 * math.sqrt(sum(within) / 80)
+    assert both(found) == pytest.approx((0.25 - half, 0.25 + half), abs=0.06 * half)
+    reverse = count_interval(before, shares(16), fixed_problems=False, rng=rng(1), baseline=before + 4)
+    assert reverse.high < 0
+
+
+def test_a_statistic_of_some_samples_only_leaves_out_draws_without_any():
+    lengths, right = [[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [0.0, 0.0]]
+    quotient = lambda x, w: np.where(w.sum(-1) > 0, (x * w).sum(-1) / np.maximum(w.sum(-1), 1), np.nan)  # noqa: E731
+    found = sample_interval([lengths, right], quotient, fixed_problems=False, rng=rng())
+    assert both(found) == (1.0, 1.0)
+    none = sample_interval([lengths, np.zeros((2, 2))], quotient, fixed_problems=False, rng=rng())
+    assert all(map(math.isnan, both(none)))
+
+
+def test_one_problem_cannot_tell_of_problems_nor_one_sample_of_samples():
+    known = {"rng": rng(), "resamples": 50}
+    assert all(map(math.isnan, both(count_interval([3], shares(8), fixed_problems=False, **known))))
+    assert all(map(math.isnan, both(count_interval([0, 1], shares(1), fixed_problems=True, **known))))
+    assert not math.isnan(count_interval([3], shares(8), fixed_problems=True, **known).low)
+    assert not math.isnan(count_interval([0, 1], shares(1), fixed_problems=False, **known).low)
+    mean = lambda x: x.mean(-1)  # noqa: E731
+    assert all(map(math.isnan, both(sample_interval([[[1.0, 2.0]]], mean, fixed_problems=False, **known))))
+    assert all(map(math.isnan, both(sample_interval([[[1.0], [2.0]]], mean, fixed_problems=True, **known))))
+
+
+def test_counts_and_tables_that_do_not_fit_are_told():
+    with pytest.raises(DataError, match="problem 1: 9 correct of 8"):
+        count_interval([1, 9], shares(8), fixed_problems=True, rng=rng())
+    with pytest.raises(DataError, match="2 problems beside a baseline of 3"):
+        count_interval([1, 2], shares(8), fixed_problems=True, rng=rng(), baseline=[1, 2, 3])
+    with pytest.raises(DataError, match=r"shapes \[\(1, 2\), \(2, 1\)\]"):
+        sample_interval([[[1, 2]], [[1], [2]]], np.mean, fixed_problems=True, rng=rng())
 
 
 def test_probability_of_improvement_counts_pairs_and_halves_ties():

@@ -1,18 +1,43 @@
-"""Who generates: one small protocol, and the generator that the settings name."""
+"""Who generates: one small protocol, and the generator that the settings name.
 
-from transformers import PreTrainedModel
+Importing this package loads nothing heavy: vLLM's server lives in it, in a Python that may lack all that vcppo needs.
+"""
 
-from vcppo.config import EngineSettings
-from vcppo.distributed import world
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from vcppo.engines.base import Engine
-from vcppo.engines.shared import SharedEngine
-from vcppo.engines.torch_engine import TorchEngine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from vcppo.config import EngineSettings
 
 
 def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
-    """The generator of these settings, sampling from the policy's weights."""
-    engine, here = TorchEngine(policy), world()
-    return SharedEngine(engine, here) if here.size > 1 else engine
+    """The generator of these settings, sampling from the policy's weights.
+
+    Raises:
+        CheckpointError: the torch engine cannot decode this policy.
+        EngineError: vLLM cannot be started or reached, or cannot hold this policy.
+    """
+    from vcppo.distributed import world
+    from vcppo.engines.shared import SharedEngine
+
+    engine, here = _own_engine(settings, policy), world()
+    return engine if here.size == 1 else SharedEngine(engine, here)
+
+
+def _own_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
+    """What this process asks for answers."""
+    if settings.kind == "vllm":
+        from vcppo.engines.vllm_engine import VllmEngine
+
+        return VllmEngine(settings, policy)
+    from vcppo.engines.torch_engine import TorchEngine
+
+    return TorchEngine(policy)
 
 
 __all__ = ["Engine", "make_engine"]

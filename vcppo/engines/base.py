@@ -1,12 +1,15 @@
 """What an engine owes the stages: answers with their log-probabilities, from the weights it was last given."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from transformers import PreTrainedModel
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-from vcppo.types import Generation
+    from vcppo.types import Generation
 
 
 @dataclass(frozen=True)

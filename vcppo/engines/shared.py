@@ -13,15 +13,10 @@ Packed = tuple[np.ndarray, np.ndarray, str]  # token ids, log-probabilities, sto
 
 
 class SharedEngine:
-    """An engine whose answers are those of `engine` alone, whatever the number of processes.
+    """An engine whose answers are those of `engine` alone, whatever the number of processes."""
 
-    Args:
-        together: consecutive processes that have one generator between them (tensor parallel), and so the same share;
-            all of them where one server serves everybody.
-    """
-
-    def __init__(self, engine: Engine, world: World, *, together: int = 1) -> None:
-        self.engine, self.world, self.together = engine, world, together
+    def __init__(self, engine: Engine, world: World) -> None:
+        self.engine, self.world = engine, world
 
     def update_weights(self, policy: PreTrainedModel) -> None:
         """See Engine."""
@@ -31,7 +26,7 @@ class SharedEngine:
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
     ) -> list[Generation]:
         """See Engine."""
-        own = self._own(len(prompts))
+        own = self.world.share(len(prompts))
         return self._all(
             self.engine.generate(prompts[own.start : own.stop], sampling, seed=seed, first=first + own.start)
         )
@@ -46,14 +41,10 @@ class SharedEngine:
         first: int = 0,
     ) -> list[Generation]:
         """See Engine."""
-        own = self._own(len(points))
+        own = self.world.share(len(points))
         return self._all(
             self.engine.branch(stems, points[own.start : own.stop], sampling, seed=seed, first=first + own.start)
         )
-
-    def _own(self, count: int) -> range:
-        groups = self.world.size // self.together
-        return self.world.share(count, of=groups, number=self.world.rank // self.together)
 
     def _all(self, own: list[Generation]) -> list[Generation]:
         packed: list[Packed] = [
@@ -62,5 +53,5 @@ class SharedEngine:
         ]
         return [
             Generation(tuple(tokens.tolist()), tuple(logprobs.tolist()), "stop" if reason == "stop" else "length")
-            for tokens, logprobs, reason in self.world.gather(packed, every=self.together)
+            for tokens, logprobs, reason in self.world.gather(packed)
         ]

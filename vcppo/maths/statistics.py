@@ -4,7 +4,7 @@ NumPy and SciPy only: evaluation and the figures use it, and neither may wait fo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,99 @@ def two_level_interval(
     return _percentiles(((seeds @ cells) * problems).sum(axis=1), confidence)
 
 
+def count_intervals(
+    correct: ArrayLike,
+    scores: ArrayLike,
+    *,
+    fixed_problems: bool,
+    rng: np.random.Generator,
+    baseline: ArrayLike | None = None,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+) -> list[Interval]:
+    """Intervals of means over problems whose scores depend on how many of a problem's n samples are right.
+
+    Bootstrap of problems and of samples within them, or of the samples alone where the problems are the benchmark and
+    no draw from a larger one. To draw n samples of a problem again, with replacement, is to draw Binomial(n, c / n)
+    for its count c. A score that is not linear in the count, as pass@k, comes out biased by that, so the resamples are
+    moved by their bias, which is known exactly, and kept within the scores that there are.
+
+    Simulated with 30 problems of 32 samples, 95 % of avg and of pass@8 cover 92 to 95 % over problems and samples;
+    over samples alone avg covers 94 %, pass@8 88 to 97 %, and pass@32 no more than 70 %: n samples say little of k = n.
+    Where problems hardly differ the first is up to 1.4 times as wide as need be: it counts the spread of samples twice.
+
+    Args:
+        correct: [problems] int, of n samples each. scores: [K, n + 1], each a score of a problem with c right, at c.
+        baseline: [problems] int: intervals of the mean difference to these other samples of the same problems.
+    Returns:
+        K of them, unknown (NaN) where one problem has to tell the spread of problems, or one sample that of samples.
+    Raises:
+        DataError: no problem, a count outside 0..n, or a baseline of other problems.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    n = values.shape[1] - 1
+    sets = [_counts(counts, n)[0].astype(np.int64) for counts in (correct, baseline) if counts is not None]
+    problems = len(sets[0])
+    if len(sets[-1]) != problems:
+        raise DataError(f"count_intervals: {problems} problems beside a baseline of {len(sets[-1])}: expected the same")
+    if _alone(problems, n, fixed_problems):
+        return [UNKNOWN] * len(values)
+    found, chances = [], stats.binom.pmf(np.arange(n + 1), n, np.arange(n + 1)[:, None] / n)
+    biases = values @ chances.T - values  # [K, n + 1] of a resampled score, by the count
+    for size in _chunks(resamples, problems):
+        picked = _picked(problems, fixed_problems, rng, size)
+        drawn = [rng.binomial(n, counts[picked] / n) for counts in sets]
+        means = [np.stack([row[counts].mean(axis=1) for row in values]) for counts in drawn]
+        found.append(means[0] - means[1] if baseline is not None else means[0])
+    moved = [biases[:, counts].mean(axis=1) for counts in sets]
+    bias, low, high = moved[0], values.min(axis=1), values.max(axis=1)
+    if baseline is not None:
+        bias, low, high = bias - moved[1], low - high, high - low
+    rows = (np.concatenate(found, axis=1) - bias[:, None]).clip(low[:, None], high[:, None])
+    return [_percentiles(row, confidence) for row in rows]
+
+
+def sample_intervals(
+    tables: Sequence[ArrayLike],
+    statistics: Callable[..., Array],
+    *,
+    fixed_problems: bool,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+) -> list[Interval]:
+    """Percentile intervals of any statistics of all samples of all problems, resampled as in `count_intervals`.
+
+    Args:
+        tables: each [problems, n]: what is known of each sample; a sample's values stay together.
+        statistics: of as many arrays [resamples, problems * n]: [K, resamples].
+    Returns:
+        K of them, unknown (NaN) as in `count_intervals`, and where the statistic of the tables themselves is NaN;
+        resamples in which it is are left out.
+    Raises:
+        DataError: tables that are no tables, empty, or of different shapes.
+    """
+    known = [np.asarray(table, dtype=np.float64) for table in tables]
+    shapes = {table.shape for table in known}
+    if len(shapes) != 1 or len(known[0].shape) != 2 or not known[0].size:
+        raise DataError(f"sample_intervals: tables of shapes {sorted(shapes)}: expected one, [problems, n], neither 0")
+    problems, n = known[0].shape
+    flat = [table.ravel() for table in known]
+    whole = statistics(*(row[None] for row in flat))[:, 0]
+    if _alone(problems, n, fixed_problems):
+        return [UNKNOWN] * len(whole)
+    found = []
+    for size in _chunks(resamples, problems * n):
+        picked = _picked(problems, fixed_problems, rng, size)
+        drawn = (picked[..., None] * n + rng.integers(n, size=(size, problems, n))).reshape(size, -1)
+        found.append(statistics(*(row[drawn] for row in flat)))
+    rows = np.concatenate(found, axis=1)
+    return [
+        UNKNOWN if math.isnan(value) else _percentiles(row[~np.isnan(row)], confidence)
+        for value, row in zip(whole, rows, strict=True)
+    ]
+
+
 def probability_of_improvement(x: ArrayLike, y: ArrayLike, axis: int = -1) -> Any:
     """P(X > Y) + P(X = Y) / 2 for a run X of one method and a run Y of the other.
 
@@ -187,6 +280,24 @@ def _counts(correct: ArrayLike, samples: ArrayLike) -> tuple[Array, Array]:
             f"problem {at}: {right[at]:g} correct of {drawn[at]:g} samples: expected 1 sample or more, 0 to all correct"
         )
     return right, drawn
+
+
+def _alone(problems: int, n: int, fixed_problems: bool) -> bool:
+    """Whether a spread that is asked for cannot be known."""
+    return n == 1 if fixed_problems else problems == 1
+
+
+def _chunks(resamples: int, cells: int) -> Iterator[int]:
+    """Numbers of resamples that fit in memory together, each resample having so many cells."""
+    size = max(1, CELLS_AT_ONCE // cells)
+    return (min(size, resamples - start) for start in range(0, resamples, size))
+
+
+def _picked(problems: int, fixed: bool, rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+    """[size, problems] int: problems drawn with replacement, or as they are."""
+    if fixed:
+        return np.broadcast_to(np.arange(problems), (size, problems))
+    return rng.integers(problems, size=(size, problems))
 
 
 def _flat(values: ArrayLike, name: str) -> Array:

@@ -1,25 +1,98 @@
-"""Stage 5, evaluation: fixed held-out problems, several answers each, avg@k and the unbiased pass@k."""
+"""Stage 5, evaluation: fixed held-out problems, several answers each; what is answered is kept and not asked again."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vcppo import models
-from vcppo.config import EvaluationSettings, RewardSettings, RunSettings
-from vcppo.engines import Engine, make_engine
+from vcppo.config import EvaluationSettings, RewardSettings
+from vcppo.distributed import world
+from vcppo.engines import Engine
 from vcppo.engines.base import Sampling
-from vcppo.maths.statistics import avg_at_k, bootstrap_interval, pass_at_k
-from vcppo.provenance import provenance
+from vcppo.maths.statistics import avg_at_k, pass_at_k
+from vcppo.samples import AnsweredProblem, SampleFolder
 from vcppo.seeding import seed_for
 from vcppo.stages.context import StageContext
 from vcppo.stages.sampling import roll_out
-from vcppo.tasks import Task, make_task
+from vcppo.tasks import Task
 from vcppo.types import Verdict
 
-PROMPTS_AT_ONCE = 32
+PROBLEMS_OF_A_SEED = 32  # their answers share a seed and are told apart by their numbers
+
+
+@dataclass(frozen=True)
+class Group:
+    """Problems that are answered together: always the same ones, so that a resumed evaluation repeats every bit.
+
+    Rounding depends on how many answers are written together; what is drawn depends on seed and number alone.
+    """
+
+    problems: range
+    seed: int
+    first: int  # number of the group's first answer under its seed
+
+
+def groups(problems: int, samples: int, settings: EvaluationSettings) -> Iterator[Group]:
+    """All problems in their order, as many at a time as `answers_at_once` has room for, at least one."""
+    size = max(1, settings.answers_at_once // samples)
+    for start in range(0, problems, PROBLEMS_OF_A_SEED):
+        end = min(start + PROBLEMS_OF_A_SEED, problems)
+        for begin in range(start, end, size):
+            seed = seed_for(settings.seed, "evaluation", start)
+            yield Group(range(begin, min(begin + size, end)), seed, (begin - start) * samples)
+
+
+def evaluate(
+    make_engine: Callable[[], Engine],
+    *,
+    task: Task,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: EvaluationSettings,
+    samples: int,
+    max_tokens: int | None,
+    keep: SampleFolder | None = None,
+    on_problem: Callable[[AnsweredProblem, bool], None] = lambda problem, fresh: None,
+) -> list[AnsweredProblem]:
+    """Answer every held-out problem `samples` times; the draws depend on `evaluation.seed` alone.
+
+    Args:
+        make_engine: called once, and not at all where every problem has been answered.
+        keep: where answers are written as soon as they are there, and taken from where they are already.
+        on_problem: called with every problem, and whether it was answered now.
+    """
+    prompts, here = task.held_out_prompts(), world()
+    sampling = Sampling(settings.temperature, settings.top_p, max_tokens or task.max_tokens)
+    found: dict[int, AnsweredProblem] = {}
+    if keep is not None:
+        kept = (keep.read(number, prompt, samples) for number, prompt in enumerate(prompts))
+        found = here.from_main({problem.number: problem for problem in kept if problem is not None})
+    for problem in found.values():
+        on_problem(problem, False)
+    engine: Engine | None = None
+    for group in groups(len(prompts), samples, settings):
+        if all(number in found for number in group.problems):
+            continue
+        engine = engine or make_engine()
+        rollouts = roll_out(
+            [prompts[number] for number in group.problems for _ in range(samples)],
+            task=task,
+            tokenizer=tokenizer,
+            engine=engine,
+            sampling=sampling,
+            reward=RewardSettings(),
+            seed=group.seed,
+            first=group.first,
+        )
+        for place, number in enumerate(group.problems):
+            if number not in found:
+                start = place * samples
+                answers = rollouts[start : start + samples]
+                found[number] = AnsweredProblem.of(number, group.seed, group.first + start, answers)
+                if keep is not None and here.is_main:
+                    keep.write(found[number])
+                on_problem(found[number], True)
+    return [found[number] for number in range(len(prompts))]
 
 
 @dataclass(frozen=True)
@@ -31,6 +104,18 @@ class ProblemResults:
     correct: list[int]
     unreadable: list[int]
     length_tokens: list[float]  # mean over the problem's answers
+
+    @classmethod
+    def of(cls, answered: list[AnsweredProblem]) -> "ProblemResults":
+        """What remains of the answers in a journal."""
+        samples = len(answered[0].samples)
+        return cls(
+            problems=[problem.problem for problem in answered],
+            samples=samples,
+            correct=[problem.count(Verdict.CORRECT) for problem in answered],
+            unreadable=[problem.count(Verdict.UNREADABLE) for problem in answered],
+            length_tokens=[sum(sample.tokens for sample in problem.samples) / samples for problem in answered],
+        )
 
     def metrics(self, task: str) -> dict[str, float]:
         """avg@k, pass@k and mean length under their logged names."""
@@ -52,54 +137,19 @@ class ProblemResults:
         }
 
 
-def evaluate(
-    engine: Engine,
-    *,
-    task: Task,
-    tokenizer: PreTrainedTokenizerFast,
-    settings: EvaluationSettings,
-    samples: int,
-    max_tokens: int | None,
-) -> ProblemResults:
-    """Answer every held-out problem `samples` times; the draws depend on `evaluation.seed` alone."""
-    prompts = task.held_out_prompts()
-    rollouts = []
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-        rollouts += roll_out(
-            [prompt for prompt in prompts[start : start + PROMPTS_AT_ONCE] for _ in range(samples)],
-            task=task,
-            tokenizer=tokenizer,
-            engine=engine,
-            sampling=Sampling(settings.temperature, settings.top_p, max_tokens or task.max_tokens),
-            reward=RewardSettings(),
-            seed=seed_for(settings.seed, "evaluation", start),
-        )
-    of_problem = [rollouts[i * samples : (i + 1) * samples] for i in range(len(prompts))]
-    return ProblemResults(
-        problems=[prompt.name for prompt in prompts],
-        samples=samples,
-        correct=[sum(r.verdict is Verdict.CORRECT for r in group) for group in of_problem],
-        unreadable=[sum(r.verdict is Verdict.UNREADABLE for r in group) for group in of_problem],
-        length_tokens=[sum(len(r.generation.tokens) for r in group) / samples for group in of_problem],
-    )
-
-
 def evaluate_policy(policy: PreTrainedModel, context: StageContext, samples: int) -> ProblemResults:
-    """`evaluate` with the settings of a run."""
-    return evaluate(
-        context.engine(policy),
-        task=context.task,
-        tokenizer=context.tokenizer,
-        settings=context.settings.evaluation,
-        samples=samples,
-        max_tokens=context.settings.rollout.max_tokens,
-    )
+    """`evaluate` with the settings of a run, during training: counts alone are kept."""
+    return _of_run(lambda: policy, context, samples, None)
 
 
 def evaluation(context: StageContext) -> dict[str, float]:
-    """Evaluate the policy that RL ended with."""
-    policy = context.load_policy(context.earlier["rl"].path / "policy")
-    results = evaluate_policy(policy, context, context.settings.evaluation.samples)
+    """Evaluate the policy that RL ended with; every answer stays in `samples/`."""
+    results = _of_run(
+        lambda: context.load_policy(context.earlier["rl"].path / "policy"),
+        context,
+        context.settings.evaluation.samples,
+        SampleFolder(context.folder.path / "samples", notice=lambda line: None),
+    )
     metrics = results.metrics(context.task.name)
     journal = context.folder.journal
     journal.truncate(0)
@@ -108,52 +158,16 @@ def evaluation(context: StageContext) -> dict[str, float]:
     return metrics
 
 
-@dataclass(frozen=True)
-class CheckpointEvaluation:
-    """A checkpoint's results with the settings that repeat them."""
-
-    checkpoint: Path
-    task: str
-    settings: EvaluationSettings
-    results: ProblemResults
-
-    def lines(self) -> list[str]:
-        """For people: each number with its 95 % bootstrap interval over problems."""
-        k, correct = self.results.samples, np.array(self.results.correct)
-        rows = [(f"avg@{k}", avg_at_k(correct, k)), (f"pass@{k}", pass_at_k(correct, k, k))]
-        rows.append(("length (tokens)", np.array(self.results.length_tokens)))
-        unreadable = sum(self.results.unreadable) / (k * len(correct))
-        lines = [f"{self.checkpoint} on {self.task}: {len(correct)} problems, {k} answers each"]
-        for name, by_problem in rows:
-            interval = bootstrap_interval(by_problem, np.mean, rng=np.random.default_rng(0))
-            lines.append(f"{name:16} {np.mean(by_problem):8.3f}   [{interval.low:.3f}, {interval.high:.3f}]")
-        return [*lines, f"{'unreadable':16} {unreadable:8.3f}"]
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything needed to repeat it, and the counts by problem."""
-        return {
-            "checkpoint": str(self.checkpoint),
-            "task": self.task,
-            "evaluation": self.settings.model_dump(),
-            "provenance": provenance(),
-            **asdict(self.results),
-        }
-
-
-def evaluate_checkpoint(checkpoint: Path, settings: RunSettings, samples: int) -> CheckpointEvaluation:
-    """Evaluate any policy in transformers format on the task of the settings.
-
-    Raises:
-        CheckpointError: no such policy or tokenizer, or the engine cannot decode it.
-    """
-    task = make_task(settings.task)
-    tokenizer = models.load_tokenizer(checkpoint)
-    results = evaluate(
-        make_engine(settings.engine, models.load_policy(checkpoint)),
-        task=task,
-        tokenizer=tokenizer,
-        settings=settings.evaluation,
+def _of_run(
+    policy: Callable[[], PreTrainedModel], context: StageContext, samples: int, keep: SampleFolder | None
+) -> ProblemResults:
+    answered = evaluate(
+        lambda: context.engine(policy()),
+        task=context.task,
+        tokenizer=context.tokenizer,
+        settings=context.settings.evaluation,
         samples=samples,
-        max_tokens=settings.rollout.max_tokens,
+        max_tokens=context.settings.rollout.max_tokens,
+        keep=keep,
     )
-    return CheckpointEvaluation(checkpoint, task.name, settings.evaluation, results)
+    return ProblemResults.of(answered)

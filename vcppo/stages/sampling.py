@@ -34,10 +34,14 @@ def roll_out(
     sampling: Sampling,
     reward: RewardSettings,
     seed: int,
+    first: int = 0,
 ) -> list[Rollout]:
-    """One verified answer a prompt, in order; repeat a prompt to sample it more often."""
+    """One verified answer a prompt, in order; repeat a prompt to sample it more often.
+
+    Answers of one seed may be sampled in shares: `first` is the number of this share's first one.
+    """
     here, encoded = world(), task.encode(prompts, tokenizer)
-    generations = engine.generate(encoded, sampling, seed=seed)
+    generations = engine.generate(encoded, sampling, seed=seed, first=first)
     texts = tokenizer.batch_decode([generation.tokens for generation in generations], skip_special_tokens=True)
     own = here.share(len(prompts))
     judgements = here.gather(task.judge(texts[own.start : own.stop], prompts[own.start : own.stop]))

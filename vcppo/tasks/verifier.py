@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from vcppo.errors import VcppoError
 from vcppo.types import Judgement, Verdict
@@ -48,6 +48,7 @@ class _Grader:
     deadline: float  # of a child to be ready, or of its job
     child: int | None = None  # process id; None until it is ready
     job: Comparison | None = None
+    number: int = 0  # of the job: what is said of an earlier one comes too late
     unread: bytes = field(default=b"", repr=False)
 
 
@@ -60,7 +61,7 @@ class Verifier:
         self._selector = selectors.DefaultSelector()
         self._known: dict[Comparison, Judgement] = {}
         self._failed_starts = 0
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115  what a process says that cannot start
+        self._words: IO[bytes] | None = None  # what a process says that cannot start
         self._lock = threading.Lock()
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
@@ -89,10 +90,15 @@ class Verifier:
         """End all processes; the next answer starts new ones."""
         for grader in list(self._graders):
             self._end(grader)
+        if self._words is not None:
+            self._words.close()
+            self._words = None
 
     def _run(self, waiting: deque[Comparison], found: dict[Comparison, Judgement]) -> None:
         for grader in [grader for grader in self._graders if grader.process.poll() is not None]:
             self._end(grader)  # it died while it had nothing to do, which is no answer's fault
+        for key, _ in self._selector.select(0):
+            self._hear(key.data, found)  # or its child did, and there is another
         for grader in self._graders:
             if grader.child is None:
                 grader.deadline = time.monotonic() + START_S
@@ -113,9 +119,10 @@ class Verifier:
 
     def _give(self, grader: _Grader, job: Comparison) -> None:
         grader.job, grader.deadline = job, time.monotonic() + self.time_limit_s
+        grader.number += 1
         assert grader.process.stdin is not None
         with suppress(BrokenPipeError):  # its end is heard next
-            grader.process.stdin.write(json.dumps(job._asdict()).encode() + b"\n")
+            grader.process.stdin.write(json.dumps({**job._asdict(), "number": grader.number}).encode() + b"\n")
             grader.process.stdin.flush()
 
     def _hear(self, grader: _Grader, found: dict[Comparison, Judgement]) -> None:
@@ -135,7 +142,8 @@ class Verifier:
                 self._settle(grader, "crash", found)  # the child before this one died of its job
                 grader.child, self._failed_starts = message["ready"], 0
             else:
-                self._settle(grader, message["note"], found, Verdict(message["verdict"]))
+                if message["number"] == grader.number:
+                    self._settle(grader, message["note"], found, Verdict(message["verdict"]))
                 if message["worn"]:
                     self._await_another(grader)
 
@@ -168,12 +176,18 @@ class Verifier:
         self._failed_starts += 1
         if self._failed_starts >= FAILED_STARTS:
             self._failed_starts = 0
-            self._words.seek(0)
-            said = self._words.read().decode(errors="replace").strip().splitlines()
-            raise VcppoError(f"the verifier cannot start: {said[-1] if said else reason}")
+            raise VcppoError(f"the verifier cannot start: {self._last_word() or reason}")
+
+    def _last_word(self) -> str:
+        if self._words is None:
+            return ""
+        self._words.seek(0)
+        lines = self._words.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
     def _start(self) -> _Grader:
         command = [sys.executable, "-P", "-m", "vcppo.tasks.grader", "--parent", str(os.getpid())]
+        self._words = self._words or tempfile.TemporaryFile()  # noqa: SIM115
         process = subprocess.Popen(
             [*command, "--memory-mb", str(self.memory_limit_mb)],
             stdin=subprocess.PIPE,

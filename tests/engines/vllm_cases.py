@@ -1,0 +1,228 @@
+"""What holds of the vLLM engine wherever it runs. Models are small, but with heads as wide as vLLM needs on a CPU."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from vcppo.config import EngineSettings
+from vcppo.engines import make_engine
+from vcppo.engines.base import BranchPoint, Sampling
+from vcppo.engines.torch_engine import TorchEngine
+from vcppo.engines.vllm_engine import VllmEngine
+from vcppo.types import Generation
+
+VOCABULARY, END, POSITIONS = 29, 1, 256
+CLOSE = 1e-4  # nats; vLLM and transformers add in different orders, in float32
+FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=24)
+COLD = Sampling(temperature=0.01, top_p=1.0, max_tokens=24)
+RAGGED = [[5, 6], [3, 4, 5, 6, 7], [2], [9, 8, 7], [3, 3, 3, 3, 3, 3, 3]]
+FAMILIES = {
+    "qwen2, tied": {"kind": "qwen2", "tie_word_embeddings": True},
+    "qwen3, untied": {"kind": "qwen3", "tie_word_embeddings": False},
+    "llama, untied": {"kind": "llama", "tie_word_embeddings": False},
+    "llama, tied": {"kind": "llama", "tie_word_embeddings": True},
+}
+
+
+def model(kind: str = "qwen2", *, seed: int = 0, end: int = END, **more: object) -> PreTrainedModel:
+    """Random weights, biases and norms too, with spread-out logits. 2 key heads for 4 query heads."""
+    shape = {"hidden_size": 128, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 32}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": VOCABULARY}
+    rest = {"max_position_embeddings": POSITIONS, "eos_token_id": end, "bos_token_id": None, "pad_token_id": 0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**shape, **heads, **rest, **more})).eval()
+        change_everything(made, by=0.2)
+    return made
+
+
+def change_everything(policy: PreTrainedModel, *, by: float = 0.1) -> None:
+    """In place, as an optimiser does it."""
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(by * torch.randn(parameter.shape))
+
+
+def reference(policy: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int], temperature: float):
+    """Log-probabilities of the tokens after the prompt, from one plain forward pass of transformers."""
+    with torch.inference_mode():
+        logits = policy(input_ids=torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0]
+    rows = torch.log_softmax(logits[len(prompt) - 1 : -1] / temperature, dim=-1)
+    return rows.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+
+
+def assert_agrees(
+    policy: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Generation], temperature: float
+) -> None:
+    """The answers' log-probabilities are transformers' within `CLOSE`."""
+    assert len(prompts) == len(answers)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        want = reference(policy, prompt, answer.tokens, temperature)
+        torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=0, atol=CLOSE)
+
+
+def engine_of(settings: EngineSettings, policy: PreTrainedModel) -> VllmEngine:
+    engine = make_engine(settings, policy)
+    assert isinstance(engine, VllmEngine)
+    return engine
+
+
+def check_updates(settings: EngineSettings, family: str) -> None:
+    """After each of several updates that change every parameter, the embedding too, answers are the new policy's."""
+    policy = model(**FAMILIES[family])
+    engine = engine_of(settings, policy)
+    prompts = RAGGED * 4
+    for update in range(4):
+        if update:
+            before = engine.generate(prompts, FREE, seed=0)
+            change_everything(policy)
+            engine.update_weights(policy)
+            assert engine.generate(prompts, FREE, seed=0) != before
+        for temperature in (1.0, 0.7):
+            answers = engine.generate(prompts, Sampling(temperature, 1.0, 24), seed=update)
+            assert_agrees(policy, prompts, answers, temperature)
+
+
+def check_the_same_as_torch(settings: EngineSettings) -> None:
+    """A cold temperature makes both engines write the likeliest tokens; what ends, ends alike, and where it must."""
+    policy = model("qwen3", seed=3)
+    with torch.no_grad():
+        policy.lm_head.weight.mul_(10.0)  # so that second best is far behind, as temperatures of vLLM go
+    one, other, coldest = engine_of(settings, policy), TorchEngine(policy), Sampling(1e-6, 1.0, 24)
+    assert said(one.generate(RAGGED, COLD, seed=0)) == said(other.generate(RAGGED, coldest, seed=0))
+    answers = other.generate(RAGGED, FREE, seed=5)
+    stems = [[*prompt, *answer.tokens] for prompt, answer in zip(RAGGED, answers, strict=True)]
+    places = [(s, n) for s, stem in enumerate(stems) for n in range(1, len(stem), 3) if stem[n - 1] != END]
+    points = [BranchPoint(s, n, 1 + n % 7) for s, n in places]
+    assert said(one.branch(stems, points, COLD, seed=0)) == said(other.branch(stems, points, coldest, seed=0))
+
+    policy = model("qwen3", seed=3)
+    one.update_weights(policy)
+    answers = one.branch(stems, points * 2, Sampling(0.8, 1.0, 5), seed=1)
+    assert_agrees(policy, [stems[point.stem][: point.length] for point in points * 2], answers, 0.8)
+    for made, point in zip(answers, points * 2, strict=True):
+        limit = min(point.limit, 5)
+        assert len(made.tokens) == limit if made.stop_reason == "length" else len(made.tokens) <= limit
+
+
+def said(answers: Sequence[Generation]) -> list[tuple[tuple[int, ...], str]]:
+    """Without log-probabilities."""
+    return [(answer.tokens, answer.stop_reason) for answer in answers]
+
+
+def check_ends(settings: EngineSettings) -> None:
+    """What the policy ended ends with the end token, kept; what was cut is of full length, and said to be."""
+    policy = model()
+    answers = engine_of(settings, policy).generate(RAGGED * 12, Sampling(1.5, 1.0, 8), seed=0)
+    assert {answer.stop_reason for answer in answers} == {"stop", "length"}
+    for answer in answers:
+        assert len(answer.tokens) == len(answer.logprobs)
+        assert END not in answer.tokens[:-1]
+        assert (answer.tokens[-1] == END) == (answer.stop_reason == "stop")
+        assert answer.stop_reason == "stop" or len(answer.tokens) == 8
+    assert_agrees(policy, RAGGED * 12, answers, 1.5)
+
+
+def check_frequencies(settings: EngineSettings) -> None:
+    """Tokens come as often as their probability says."""
+    policy = model(end=-1)
+    answers = engine_of(settings, policy).generate([[5, 6, 7]] * 4000, Sampling(1.3, 1.0, 1), seed=0)
+    counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in answers]), minlength=VOCABULARY)
+    with torch.inference_mode():
+        want = torch.softmax(policy(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1] / 1.3, dim=-1)
+    error = (counts / 4000 - want).abs() / (want * (1 - want) / 4000 + 1e-6).sqrt()
+    assert float(error.max()) < 4.5  # standard errors, 29 tokens
+
+
+def check_seeds(settings: EngineSettings) -> None:
+    """An answer depends on its own number and the seed, not on who is written with it."""
+    engine = engine_of(settings, model())
+    together = engine.generate(RAGGED, FREE, seed=7)
+    assert engine.generate(RAGGED, FREE, seed=7) == together
+    assert engine.generate(RAGGED, FREE, seed=8) != together
+    alone = [engine.generate([prompt], FREE, seed=7, first=i)[0] for i, prompt in enumerate(RAGGED)]
+    assert [answer.tokens for answer in alone] == [answer.tokens for answer in together]
+    ends = [BranchPoint(i, len(prompt), 99) for i, prompt in enumerate(RAGGED)]
+    assert [answer.tokens for answer in engine.branch(RAGGED, ends, FREE, seed=7)] == [x.tokens for x in together]
+    assert len({answer.tokens for answer in engine.generate([[5, 6]] * 6, FREE, seed=7)}) > 1
+
+
+def check_prefix_cache(settings: EngineSettings) -> None:
+    """A long prompt is read once for many answers; after an update nothing of it is left."""
+    policy = model("llama")
+    engine = engine_of(settings, policy)
+    prompt = [2 + i % 20 for i in range(100)]
+    answers = engine.generate([prompt] * 8, FREE, seed=0)
+    assert engine.cache_use.prompt_tokens == 800
+    assert engine.cache_use.cached_tokens >= 7 * 96  # whole blocks of 32
+    assert_agrees(policy, [prompt] * 8, answers, 1.0)
+    points = [BranchPoint(0, n, 4) for n in (40, 70, 100) for _ in range(3)]
+    engine.branch([prompt], points, FREE, seed=0)
+    assert engine.cache_use.hit_rate > 0.7
+    change_everything(policy)
+    engine.update_weights(policy)
+    again = engine.generate([prompt] * 2, FREE, seed=0)
+    assert_agrees(policy, [prompt] * 2, again, 1.0)
+    assert engine.cache_use.cached_tokens == 96  # the second's, from the first
+
+
+def check_nucleus(settings: EngineSettings) -> None:
+    """With top_p below 1 only likely tokens come; their log-probabilities are of the nucleus, as documented."""
+    policy = model(end=-1)
+    answers = engine_of(settings, policy).generate([[5, 6, 7]] * 200, Sampling(1.0, 0.5, 1), seed=0)
+    with torch.inference_mode():
+        chances = torch.softmax(policy(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1], dim=-1)
+    ordered, order = chances.sort(descending=True)
+    nucleus = order[ordered.cumsum(0) - ordered < 0.5]
+    assert {answer.tokens[0] for answer in answers} == set(nucleus.tolist())
+    for answer in answers:
+        want = float(torch.log(chances[answer.tokens[0]] / chances[nucleus].sum()))
+        assert abs(answer.logprobs[0] - want) < CLOSE
+
+
+def check_turns(settings: EngineSettings) -> None:
+    """Two engines alive at once each sample from their own policy."""
+    first, second = model(seed=1), model(seed=2)
+    one, two = engine_of(settings, first), engine_of(settings, second)
+    for _ in range(2):
+        assert_agrees(first, RAGGED, one.generate(RAGGED, FREE, seed=0), 1.0)
+        assert_agrees(second, RAGGED, two.generate(RAGGED, FREE, seed=0), 1.0)
+
+
+CHECKS = {
+    "the same as torch": check_the_same_as_torch,
+    "ends": check_ends,
+    "frequencies": check_frequencies,
+    "seeds": check_seeds,
+    "prefix cache": check_prefix_cache,
+    "nucleus": check_nucleus,
+    "turns": check_turns,
+}
+
+RANKS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from vllm_cases import FREE, RAGGED, assert_agrees, change_everything, engine_of, model
+from vcppo.config import EngineSettings
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+settings = EngineSettings(kind="vllm", mode=sys.argv[2], tensor_parallel=int(sys.argv[3]), python=sys.argv[4] or None)
+policy = model("qwen2", seed=1, tie_word_embeddings=True)
+engine = engine_of(settings, policy)
+mine = RAGGED[:2] if rank == 0 else RAGGED[2:]
+for update in range(2):
+    answers = engine.generate(mine, FREE, seed=3, first=2 * rank)
+    assert_agrees(policy, mine, answers, 1.0)
+    shares = [None, None]
+    torch.distributed.all_gather_object(shares, [answer.tokens for answer in answers])
+    torch.manual_seed(update)
+    change_everything(policy)
+    engine.update_weights(policy)
+    if rank == 0:
+        print("written", shares[0] + shares[1], flush=True)
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""

@@ -1,0 +1,21 @@
+"""Answers made by hand, a letter each."""
+
+from vcppo.samples import AnsweredProblem, Sample
+from vcppo.types import Verdict
+
+VERDICTS = {"r": Verdict.CORRECT, "w": Verdict.WRONG, "u": Verdict.UNREADABLE}
+
+
+def answered(*problems: str, lengths: dict[str, int] | None = None, notes: str = "") -> list[AnsweredProblem]:
+    """A letter an answer: r right, w wrong, u unreadable; in capitals cut at the limit."""
+    tokens = lengths or {"r": 10, "w": 20, "u": 30}
+
+    def sample(letter: str) -> Sample:
+        kind = letter.lower()
+        note = notes if kind == "u" else ""
+        return Sample("text", tokens[kind], -1.0, "length" if letter.isupper() else "stop", VERDICTS[kind], note)
+
+    return [
+        AnsweredProblem(i, f"p{i}", "?", "7", seed=1, first=0, samples=tuple(map(sample, letters)))
+        for i, letters in enumerate(problems)
+    ]

@@ -1,0 +1,386 @@
+"""Answers that may be anything, compared within limits: three verdicts, a note why not, no process lost."""
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vcppo.config import MathsSettings
+from vcppo.errors import VcppoError
+from vcppo.tasks import verifier as module
+from vcppo.tasks.verifier import Comparison, Verifier, shared_verifier
+from vcppo.types import Judgement, Verdict
+
+LIMIT_S = 2.0
+CORRECT, WRONG = Judgement(Verdict.CORRECT), Judgement(Verdict.WRONG)
+SOUND = Comparison("\\frac{2}{4}", "\\frac{1}{2}", boxed=True)
+
+
+def unreadable(note: str) -> Judgement:
+    return Judgement(Verdict.UNREADABLE, note)
+
+
+def box(answer: str, reference: str = "\\frac{1}{2}") -> Comparison:
+    return Comparison(answer, reference, boxed=True)
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    made = Verifier(workers=2, time_limit_s=LIMIT_S, memory_limit_mb=512)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fresh(request: pytest.FixtureRequest) -> Iterator[Verifier]:
+    """One process, nothing remembered."""
+    made = Verifier(workers=1, time_limit_s=LIMIT_S, memory_limit_mb=512)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "verdict"),
+    [
+        ("\\frac{1}{2}", "0.5", CORRECT),
+        ("\\frac{1}{2}", "1/2", CORRECT),
+        ("\\frac{1}{2}", "\\dfrac12", CORRECT),
+        ("\\frac{1}{2}", "\\frac{2}{3}", WRONG),
+        ("2\\sqrt{3}", "\\sqrt{12}", CORRECT),
+        ("2\\sqrt{3}", "3\\sqrt{2}", WRONG),
+        ("\\{1, 2\\}", "\\{2, 1\\}", CORRECT),
+        ("\\{1, 2\\}", "\\{1, 3\\}", WRONG),
+        ("1, 2", "2, 1", CORRECT),
+        ("[1, 2)", "[1, 2)", CORRECT),
+        ("[1, 2)", "[1, 2]", WRONG),
+        ("(1, 2)", "(2, 1)", WRONG),
+        ("(-\\infty, 3] \\cup [5, \\infty)", "[5,\\infty) \\cup (-\\infty,3]", CORRECT),
+        ("x^2 + 2x + 1", "(x+1)^2", CORRECT),
+        ("x^2 + 2x + 1", "(x+2)^2", WRONG),
+        ("3", "x = 3", CORRECT),
+        ("12\\%", "0.12", CORRECT),
+        ("16", "2^4", CORRECT),
+        ("\\text{Monday}", "Monday", CORRECT),
+        ("\\text{Monday}", "\\text{Tuesday}", WRONG),
+        ("\\frac{\\pi}{2}", "$\\pi / 2$", CORRECT),
+        ("\\frac{1}{2}", "", unreadable("not maths")),
+        ("\\frac{1}{2}", "\\frac{", unreadable("not maths")),
+        ("\\frac{1}{2}", "@@ ## !!", unreadable("not maths")),
+        ("9", "9^9^9^9", unreadable("not maths")),  # TeX refuses it: a double superscript
+        ("9", "9^{9}^9", unreadable("not maths")),
+        ("9", "9 ### 3", unreadable("not maths")),  # no part of it may stand for the whole
+        ("\\frac{", "5", unreadable("reference")),
+    ],
+)
+def test_three_verdicts(verifier: Verifier, reference: str, answer: str, verdict: Judgement):
+    assert verifier.judge([Comparison(answer, reference, boxed=True)]) == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("We add them. The answer is $\\frac{2}{4}$.", CORRECT),
+        ("The final answer is 0.5", CORRECT),
+        ("The answer is 7.", WRONG),
+        ("I do not know.", unreadable("no answer")),
+    ],
+)
+def test_an_answer_found_in_a_text(verifier: Verifier, text: str, verdict: Judgement):
+    assert verifier.judge([Comparison(text, "\\frac{1}{2}", boxed=False)]) == [verdict]
+
+
+HOSTILE = {
+    "a tower": ("9^{9^{9^9}}", "204", {"time", "memory"}),
+    "a factorial": ("1000000000!", "204", {"time", "memory"}),
+    "a factorial of a factorial": ("((10^3)!)!", "204", {"nesting", "time", "memory"}),
+    "a sum": ("\\sum_{i=1}^{10^9} i^i", "204", {"time"}),
+    "parentheses, deep": ("(" * 490 + "7" + ")" * 490, "204", {"nesting", "time"}),
+    "braces, deep": ("{" * 490 + "7" + "}" * 490, "204", {"nesting", "time"}),
+    "fractions, deep": ("\\frac{1}{" * 90 + "2" + "}" * 90, "204", {"nesting", "time"}),
+    "roots, deep": ("\\sqrt{" * 120 + "7" + "}" * 120, "204", {"nesting", "time"}),
+    "backslashes": ("\\" * 1000, "204", {"not maths"}),
+    "braces that never close": ("{" * 1000, "204", {"not maths", "nesting", "time"}),
+    "a NUL": ("1\x002", "204", {"not maths"}),
+    "half a character": ("\ud800", "204", {"not maths"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_answer_costs_its_limit_at_most_and_those_after_it_are_judged(verifier: Verifier, name: str):
+    answer, reference, notes = HOSTILE[name]
+    verifier.judge([box("\\frac{3}{4}"), box("\\frac{5}{4}")])  # both processes are up
+    began = time.perf_counter()
+    (judgement,) = verifier.judge([box(answer, reference)])
+    took = time.perf_counter() - began
+    assert judgement.verdict is Verdict.UNREADABLE
+    assert judgement.note in notes
+    assert took < LIMIT_S + 1.0
+    began = time.perf_counter()
+    assert verifier.judge([box(f"\\frac{{{len(answer)}}}{{{2 * len(answer)}}}")]) == [CORRECT]
+    assert time.perf_counter() - began < LIMIT_S
+
+
+def test_memory_that_runs_out_is_told_though_math_verify_says_wrong():
+    small = Verifier(workers=1, time_limit_s=30.0, memory_limit_mb=64)
+    try:
+        assert small.judge([box("2^{10^9}", "204"), SOUND]) == [unreadable("memory"), CORRECT]  # 125 MB
+    finally:
+        small.close()
+
+
+def test_recursion_that_is_swallowed_is_no_wrong_answer(monkeypatch: pytest.MonkeyPatch):
+    from vcppo.tasks import grader
+
+    def deep(n: int) -> int:
+        return deep(n + 1)
+
+    def swallow(*_: object, **__: object) -> bool:
+        try:
+            deep(0)
+        except Exception:  # noqa: BLE001  as math-verify does
+            return False
+        return True
+
+    before = sys.gettrace()
+    try:
+        assert grader.grade("0.4", "\\frac{1}{2}", boxed=True) == ("wrong", "")
+        monkeypatch.setattr(grader, "verify", swallow)
+        assert grader.grade("0.4", "\\frac{1}{2}", boxed=True) == ("unreadable", "nesting")
+    finally:
+        sys.settrace(before)
+
+
+def test_answers_come_back_in_order_and_equal_ones_are_compared_once(fresh: Verifier, monkeypatch: pytest.MonkeyPatch):
+    given: list[Comparison] = []
+    give = Verifier._give
+    monkeypatch.setattr(Verifier, "_give", lambda self, grader, job: (given.append(job), give(self, grader, job)))
+    jobs = [box(f"{i % 5}/{1 + i % 3}") for i in range(60)]
+    wanted = [CORRECT if (i % 5) * 2 == 1 + i % 3 else WRONG for i in range(60)]
+    assert fresh.judge(jobs) == wanted
+    assert fresh.judge(jobs[::-1]) == wanted[::-1]
+    assert len(given) == len(set(jobs)) == 15
+    assert fresh.judge([]) == []
+
+
+def test_nothing_starts_before_it_is_needed_and_no_more_than_is_needed(fresh: Verifier):
+    assert fresh.pids() == []
+    many = Verifier(workers=8, time_limit_s=LIMIT_S, memory_limit_mb=512)
+    try:
+        many.judge([SOUND])
+        assert len(many.pids()) == 1
+        pids = many.pids()
+        many.judge([box("0.75")])
+        assert many.pids() == pids
+    finally:
+        many.close()
+    assert many.pids() == []
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def family(verifier: Verifier) -> list[psutil.Process]:
+    """The processes and the children that work for them."""
+    parents = [psutil.Process(pid) for pid in verifier.pids()]
+    return [*parents, *(child for parent in parents for child in parent.children())]
+
+
+def test_a_process_that_is_killed_at_its_work_is_a_crash_of_that_answer_alone(
+    fresh: Verifier, caplog: pytest.LogCaptureFixture
+):
+    fresh.judge([SOUND])
+    (parent, child) = family(fresh)
+    threading.Timer(0.3, child.send_signal, [signal.SIGKILL]).start()
+    slow = box("\\sum_{i=1}^{10^9} i^i", "204")
+    with caplog.at_level(logging.WARNING):
+        assert fresh.judge([slow, box("0.5")]) == [unreadable("crash"), CORRECT]
+    assert caplog.messages == ["an answer is unreadable (crash): '\\\\sum_{i=1}^{10^9} i^i'"]
+    assert fresh.pids() == [parent.pid]
+    threading.Timer(0.3, parent.send_signal, [signal.SIGKILL]).start()
+    assert fresh.judge([slow, box("0.25")]) == [unreadable("crash"), WRONG]  # not remembered: it may have been bad luck
+    assert fresh.pids() != [parent.pid]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_process_that_dies_while_idle_costs_no_answer(fresh: Verifier, which: int):
+    fresh.judge([SOUND])
+    victim = family(fresh)[which]
+    victim.kill()
+    psutil.wait_procs([victim], timeout=5)
+    time.sleep(0.3)
+    assert fresh.judge([box("0.5"), box("0.4")]) == [CORRECT, WRONG]
+
+
+def test_no_process_is_left_when_the_verifier_closes(fresh: Verifier):
+    fresh.judge([SOUND])
+    processes = family(fresh)
+    assert len(processes) == 2
+    fresh.close()
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+
+
+@pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)", "import time; time.sleep(60)"])
+def test_no_process_outlives_whoever_started_it(end: str):
+    """At a plain exit, at a kill, and at Ctrl-C."""
+    script = textwrap.dedent(
+        f"""
+        import os
+        from vcppo.tasks.verifier import Comparison, shared_verifier
+        verifier = shared_verifier(workers=1, time_limit_s=5.0, memory_limit_mb=512)
+        verifier.judge([Comparison("0.5", "1/2", True)])
+        print(*verifier.pids(), flush=True)
+        {end}
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        grader = None
+        if psutil.pid_exists(pid):
+            grader = psutil.Process(pid)
+        if "sleep" in end:
+            process.send_signal(signal.SIGINT)
+        process.wait(30)
+    if grader is not None:
+        _, alive = psutil.wait_procs([grader], timeout=10)
+        assert not alive
+
+
+def test_whoever_interrupts_a_judgement_leaves_no_process_at_work(fresh: Verifier):
+    fresh.judge([SOUND])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            fresh.judge([box("9^{9^{9^9}}", "204")])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert fresh.pids() == []
+    assert fresh.judge([box("0.5"), box("0.3")]) == [CORRECT, WRONG]
+
+
+def test_threads_may_judge_at_once(verifier: Verifier):
+    found: dict[int, list[Judgement]] = {}
+
+    def ask(n: int) -> None:
+        found[n] = verifier.judge([box(f"{n}/{2 * n}"), box(f"{n}/{3 * n}")])
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(11, 15)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {n: [CORRECT, WRONG] for n in range(11, 15)}
+
+
+def test_processes_that_cannot_start_are_told_in_one_line(
+    fresh: Verifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "math_verify").mkdir()
+    (tmp_path / "math_verify" / "__init__.py").write_text("raise ImportError('no math-verify here')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{module._environment()['PYTHONPATH']}"}
+    monkeypatch.setattr(module, "_environment", lambda: environment)
+    with pytest.raises(VcppoError, match=r"^the verifier cannot start: ImportError: no math-verify here$"):
+        fresh.judge([SOUND])
+    assert fresh.pids() == []
+
+
+def test_a_process_loads_no_torch():
+    code = "import sys, vcppo.tasks.grader; assert 'math_verify' in sys.modules; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_verifier_serves_all_who_ask_for_the_same_limits():
+    limits = {"time_limit_s": 2.0, "memory_limit_mb": 512}
+    assert shared_verifier(workers=1, **limits) is shared_verifier(workers=1, **limits)
+    assert shared_verifier(workers=2, **limits) is not shared_verifier(workers=1, **limits)
+    assert 1 <= shared_verifier(workers=None, **limits).workers <= 8
+
+
+# ---- fuzz ----
+
+SOUND_SEEDS = [
+    "\\boxed{204}", "so \\boxed{\\frac{1}{2}}", "\\boxed{\\sqrt{12} + 3x^2}", "\\boxed{[1, 2) \\cup \\{5\\}}",
+    "\\boxed{\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}}", "\\boxed{x = 3 \\text{ or } y < 4}", "\\boxed{٢٠٤}",
+    "\\boxed{\\binom{10}{3}}", "\\boxed{1\x002}", "\\boxed{12\\%}", "\\\\\\\\{{{}}}", "\\boxed{0.333}", "\\boxed{1e99}",
+    "The answer is $\\frac{3}{4}$.", "\\boxed{\\text{Monday}}", "\\boxed{-7}", "\\boxed{(x+1)^2}", "\\boxed{\\pi}",
+]  # fmt: skip
+HOSTILE_SEEDS = [
+    "\\boxed{9^9^9^9}", "\\boxed{9^{9^{9^9}}}", "\\boxed{((10^3)!)!}", "\\boxed{" + "(" * 50 + "1" + ")" * 50 + "}",
+    "\\boxed{\\sum_{i=1}^{10^9} i^i}", "\\boxed{\\int_0^1 x^x dx}", "\\boxed{2^{10^9}}", "\\" * 200_000,
+]  # fmt: skip
+PIECES = [
+    "\\frac{", "\\sqrt{", "^", "^{", "}", "{", "(", ")", "\\boxed{", "\\left(", "\\right)", "9", "\\",
+    "$", "\x00", "\ud800", "²", "٣", "=", "<",
+    "\\cup ", "\\text{", ",", "x", "i", "\\infty", "\\%", "\n", "&", "\\\\", "e", ".",
+]  # fmt: skip
+
+
+def mutated(rng: random.Random) -> str:
+    text = rng.choice(HOSTILE_SEEDS if rng.random() < 0.03 else SOUND_SEEDS)
+    for _ in range(rng.randint(1, 5)):
+        i, j = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
+        match rng.randrange(6):
+            case 0:
+                text = text[:i] + rng.choice(PIECES) + text[i:]
+            case 1:
+                text = text[:i] + text[j:]
+            case 2:
+                text = text[:j] + text[i:j] * rng.randint(1, 3) + text[j:]
+            case 3:
+                text = text[:i] + rng.choice(SOUND_SEEDS) + text[j:]
+            case 4:
+                text = text[:i] + rng.choice(PIECES) * rng.choice([1, 2, 20]) + text[i:]
+            case _:
+                text = text[:i] + chr(rng.randrange(1, 0x3000)) + text[i + 1 :]
+    return text
+
+
+def judge_mutants(count: int, seed: int, *, time_limit_s: float) -> tuple[list[Judgement], float]:
+    from vcppo.tasks.maths import MathsTask
+    from vcppo.types import Prompt
+
+    task = MathsTask.__new__(MathsTask)  # what judges needs no problems
+    task.settings = MathsSettings(time_limit_s=time_limit_s, memory_limit_mb=256, workers=2, boxed_only=False)
+    rng = random.Random(seed)
+    texts = [mutated(rng) for _ in range(count)]
+    prompts = [Prompt("p", "?", rng.choice(["204", "\\frac{1}{2}", "x^2", "\\{1, 2\\}"])) for _ in texts]
+    began = time.perf_counter()
+    judgements = task.judge(texts, prompts)
+    took = time.perf_counter() - began
+    shared_verifier(workers=2, time_limit_s=time_limit_s, memory_limit_mb=256).close()
+    return judgements, took
+
+
+def check(judgements: list[Judgement], count: int) -> None:
+    assert len(judgements) == count
+    assert all((judgement.verdict is Verdict.UNREADABLE) == bool(judgement.note) for judgement in judgements)
+    assert len({judgement.verdict for judgement in judgements}) == 3
+    assert sum(judgement.note == "crash" for judgement in judgements) == 0
+
+
+def test_mutated_answers_all_get_a_verdict():
+    judgements, took = judge_mutants(200, 1, time_limit_s=0.1)
+    check(judgements, 200)
+    assert took < 60.0
+
+
+@pytest.mark.e2e
+def test_ten_thousand_mutated_answers_all_get_a_verdict():
+    judgements, took = judge_mutants(10_000, 0, time_limit_s=0.1)
+    check(judgements, 10_000)
+    assert {"no answer", "not maths", "unprintable", "other digits", "time"} <= {j.note for j in judgements}
+    assert took < 600.0

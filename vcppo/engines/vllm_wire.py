@@ -1,0 +1,289 @@
+"""What a trainer and a vLLM server say to each other: typed messages over a socket, standard library only.
+
+A message is 16 bytes (mark, length of the header, length of the body), a header in JSON, {"kind", "fields", "arrays"},
+and a body of raw little-endian arrays in the order that the header lists them. Nothing that came from the network is
+ever executed: no pickle. Whoever can reach the socket can use the server; keep it on a network that you trust.
+
+    client                          server
+    Hello(protocol)              -> Welcome(protocol, vllm)
+    Open(model)                  -> Opened
+    Load(file) or Piece..., Load -> Loaded           as often as there are shards
+    Commit(weights)              -> Committed        from here on answers come from these weights
+    Write(weights, stems, ...) -> Answers
+
+Before its answer the server may say Busy any number of times, and instead of it Refused, with the reason.
+"""
+
+import dataclasses
+import json
+import socket
+import struct
+import typing
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+PROTOCOL = 1
+MARK = b"vcp1"
+PREFIX = struct.Struct("<4sIQ")  # mark, bytes of the header, bytes of the body
+HEADER_LIMIT, BODY_LIMIT = 2**26, 2**36
+PIECE = 2**24  # bytes of a file that go into one message
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class WireError(Exception):
+    """The other end closed the connection, or says what this end does not understand."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The model that a generator is built for, and how; weights are given later."""
+
+    config: str  # transformers' config.json, its architecture named
+    dtype: Dtype
+    max_length: int  # tokens of prompt and answer together
+    tensor_parallel: int
+    memory_share: float | None  # of the device; None: see vllm_core
+    max_sequences: int
+    enforce_eager: bool | None  # None: on a CPU only
+    prefix_caching: bool
+    sleep: bool
+
+
+@dataclass(frozen=True)
+class Hello:
+    """First words; every version of the protocol can read them."""
+
+    protocol: int
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The server's first words. `vllm` is the version installed, empty where there is none."""
+
+    protocol: int
+    vllm: str
+
+
+@dataclass(frozen=True)
+class Open:
+    """Build this model, or go on with it if it stands already."""
+
+    model: dict[str, Any]  # a ModelSpec
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The model stands."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some bytes of a safetensors file, after those of the piece before."""
+
+    data: "array[int]"  # B
+
+
+@dataclass(frozen=True)
+class Load:
+    """Read weights from a file in the exchange folder, or, if `file` is empty, from the pieces sent."""
+
+    file: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """They are in the model."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """All weights have been sent; this is what they are called."""
+
+    weights: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """None was missing, and nothing cached is left of the ones before."""
+
+
+@dataclass(frozen=True)
+class Write:
+    """N answers. Answer i goes on from the first lengths[i] tokens of stem owners[i]; stem g has stem_lengths[g]."""
+
+    weights: str
+    temperature: float
+    top_p: float
+    stop: list[int]  # tokens that end an answer
+    stems: "array[int]"  # q
+    stem_lengths: "array[int]"  # q [G]
+    owners: "array[int]"  # q [N]
+    lengths: "array[int]"  # q [N]
+    limits: "array[int]"  # q [N] tokens of an answer at most
+    seeds: "array[int]"  # q [N]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """N answers, in order; answer i has lengths[i] of the tokens."""
+
+    tokens: "array[int]"  # q, what ended an answer included
+    logprobs: "array[float]"  # f
+    lengths: "array[int]"  # q [N]
+    stopped: "array[int]"  # B [N] 1: the policy ended it; 0: it was cut at its limit
+    prompt_tokens: int
+    cached_tokens: int  # of them, whose keys and values were taken from the prefix cache
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Still at it, and getting on."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """It will not be done, and why, in one line."""
+
+    reason: str
+    ended: bool = False  # and the server is no more
+
+
+Message = (
+    Hello | Welcome | Open | Opened | Piece | Load | Loaded | Commit | Committed | Write | Answers | Busy | Refused
+)
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in typing.get_args(Message)}
+ITEM_SIZES = {"B": 1, "q": 8, "f": 4}
+
+
+def split(tokens: "Sequence[Any]", lengths: "Sequence[int]") -> list[list[Any]]:
+    """Cut a flat sequence into rows.
+
+    >>> split(array("q", [1, 2, 3]), [1, 2])
+    [[1], [2, 3]]
+    """
+    rows, start = [], 0
+    for length in lengths:
+        rows.append(list(tokens[start : start + length]))
+        start += length
+    return rows
+
+
+def one_line(error: BaseException) -> str:
+    """An error's words in one line of bearable length."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}"[:400] if words else type(error).__name__
+
+
+def send(connection: socket.socket, message: Message) -> None:
+    """Say it whole.
+
+    Raises:
+        WireError: the other end is gone.
+    """
+    fields: dict[str, Any] = {}
+    arrays: dict[str, array[Any]] = {}
+    for name in (f.name for f in dataclasses.fields(message)):
+        value = getattr(message, name)
+        (arrays if isinstance(value, array) else fields)[name] = value
+    listed = [[name, x.typecode, len(x) * x.itemsize] for name, x in arrays.items()]
+    header = json.dumps({"kind": type(message).__name__, "fields": fields, "arrays": listed}).encode()
+    body = sum(len(x) * x.itemsize for x in arrays.values())
+    try:
+        connection.sendall(PREFIX.pack(MARK, len(header), body) + header)
+        for x in arrays.values():
+            connection.sendall(memoryview(x).cast("B") if len(x) else b"")
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise WireError(f"the connection broke ({error})") from None
+
+
+def receive(connection: socket.socket) -> Message:
+    """The next message.
+
+    Raises:
+        WireError: the other end is gone, or what came is no message of this protocol.
+        TimeoutError: the socket has a timeout, and nothing came for so long.
+    """
+    mark, header_size, body_size = PREFIX.unpack(_exactly(connection, PREFIX.size))
+    if mark != MARK or header_size > HEADER_LIMIT or body_size > BODY_LIMIT:
+        raise WireError("what answers is no vcppo engine server")
+    try:
+        header = json.loads(_exactly(connection, header_size))
+        kind, values = KINDS[header["kind"]], dict(header["fields"])
+        for name, code, size in header["arrays"]:
+            if size % ITEM_SIZES[code] or size > body_size:
+                raise WireError(f"{header['kind']}.{name}: {size} bytes of {code}")
+            x = array(code)
+            x.frombytes(_exactly(connection, size))
+            values[name] = x
+        message: Message = kind(**values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise WireError(f"not understood: {type(error).__name__}: {error}") from None
+    return message
+
+
+def _exactly(connection: socket.socket, size: int) -> bytearray:
+    """So many bytes."""
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        try:
+            count = connection.recv_into(view)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise WireError(f"the connection broke ({error})") from None
+        if not count:
+            raise WireError("the connection was closed")
+        view = view[count:]
+    return data
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens: a socket file, or a host with a port."""
+
+    file: str = ""
+    host: str = ""
+    port: int = 0
+
+    def listen(self) -> socket.socket:
+        """A socket that takes connections."""
+        if self.file:
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(self.file)
+            server.listen()
+            return server
+        return socket.create_server((self.host, self.port))
+
+    def connect(self, timeout_s: float) -> socket.socket:
+        """A connection; OSError where nobody listens."""
+        if self.file:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.settimeout(timeout_s)
+                connection.connect(self.file)
+            except OSError:
+                connection.close()
+                raise
+            return connection
+        connection = socket.create_connection((self.host, self.port), timeout=timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """`host:port`; ValueError if it is not.
+
+        >>> Address.parse("node3:7000") == Address(host="node3", port=7000)
+        True
+        """
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"{text!r}: expected host:port")
+        return cls(host=host.strip("[]"), port=int(port))
