@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.tensor import DTensor, Replicate, Shard, empty
+from torch.distributed.tensor import DTensor, Shard, empty
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vcppo.cache import whole_folder
@@ -102,7 +102,7 @@ def _load_shards(folder: Path) -> dict[str, Tensor]:
     for name, kind in saved.items():
         assert isinstance(kind, TensorStorageMetadata)
         dtype = kind.properties.dtype
-        found[name] = empty(*kind.size, dtype=dtype, device_mesh=mesh(1), placements=(Replicate(), Shard(0)))
+        found[name] = empty(*kind.size, dtype=dtype, device_mesh=mesh(1), placements=(Shard(0),))
     load(found, checkpoint_id=folder)
     return found
 

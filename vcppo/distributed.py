@@ -114,6 +114,8 @@ def mesh(replicas: int) -> DeviceMesh:
         raise ConfigError(f"compute.replicas = {replicas}: expected a divisor of the {here.size} processes")
     if not dist.is_initialized():
         _begin()
+    if replicas == 1:  # with a dimension of one, FSDP would sum over it too, and keep every layer's sum till the end
+        return init_device_mesh(here.device.type, (here.size,), mesh_dim_names=("shards",))
     return init_device_mesh(here.device.type, (replicas, here.size // replicas), mesh_dim_names=("replicas", "shards"))
 
 

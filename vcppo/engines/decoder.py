@@ -150,6 +150,10 @@ class Decoder:
             self._trunk = self._trunk.keep(kept)
         self._cache = self._cache.index_select(2, kept)
 
+    def forget(self) -> None:
+        """Let the batch go; its cache would else stay until the next one has begun."""
+        self._cache, self._trunk = self._cache[..., :0, :].clone(), None
+
     def _forward(self, ids: Tensor) -> Tensor:
         """Append [B, count] tokens; [B, V] logits after the last."""
         return self._logits(self._run(ids).view(*ids.shape, -1)[:, -1])

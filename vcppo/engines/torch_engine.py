@@ -31,7 +31,8 @@ class TorchEngine:
 
     def update_weights(self, policy: PreTrainedModel) -> None:
         """See Engine."""
-        self._decoder = Decoder(plain(policy))
+        vars(self).pop("_decoder", None)  # before the new one is made: two copies of the weights may not fit
+        self._decoder: Decoder = Decoder(plain(policy))
         self._ends = end_tokens(policy)
 
     @torch.inference_mode()
@@ -121,6 +122,7 @@ class TorchEngine:
                 rows, chosen, ended = rows[kept], chosen[kept], ended[kept]
                 decoder.keep(kept)
             logits = decoder.step(chosen)
+        decoder.forget()
         written = zip(tokens.T.tolist(), logprobs.T.tolist(), limits.tolist(), strict=True)
         return [_answer(said[:limit], scores[:limit], self._ends) for said, scores, limit in written]
 

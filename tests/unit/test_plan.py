@@ -1,0 +1,255 @@
+"""`vcppo plan`: shapes, bytes against measured ones, what it advises, and what it prints."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from live_bytes import LiveBytes
+from tiny import new_policy, tiny
+from transformers import AutoConfig
+
+from vcppo.cli import main
+from vcppo.config import RunSettings
+from vcppo.engines.base import Sampling
+from vcppo.engines.torch_engine import ROWS, TorchEngine
+from vcppo.errors import CheckpointError, ConfigError
+from vcppo.footprint import GIB, Memory, Network, generate
+from vcppo.loading import override
+from vcppo.models import new_policy as policy_of
+from vcppo.plan import ROWS as PLANNED_ROWS
+from vcppo.plan import Machine, Plan, gpus_needed, make_plan, remedies
+from vcppo.shapes import KNOWN, read_shapes, shapes_of
+from vcppo.tasks import make_task
+
+CLOSE = 0.15  # of a measured peak
+PUBLISHED = {  # billions of weights, as the models' cards have them
+    "qwen2.5-0.5b": 0.494, "qwen2.5-1.5b": 1.544, "qwen2.5-7b": 7.616, "qwen2.5-32b": 32.764,
+    "qwen3-0.6b": 0.596, "qwen3-8b": 8.191, "llama-3-8b": 8.030, "llama-3.2-1b": 1.236,
+}  # fmt: skip
+
+
+def test_the_torch_generator_takes_what_is_planned_and_gives_its_cache_back():
+    settings = tiny("model.hidden_size=64", "model.intermediate_size=128", "model.layers=3", "model.heads=4")
+    model = settings.model.model_copy(update={"kv_heads": 2})
+    policy = policy_of(model, make_task(settings.task).tokenizer(), max_length=2048, seed=0)
+    policy.config.eos_token_id = policy.generation_config.eos_token_id = None  # nobody ends
+    net = network_of(settings, policy)
+    rows, prompt, answer = 16, 20, 200
+    with LiveBytes() as count:
+        for parameter in policy.parameters():
+            parameter.view(-1)
+        before = count.live
+        engine = TorchEngine(policy)
+        copies = count.live - before
+        count.restart()
+        engine.generate([list(range(1, 1 + prompt))] * rows, Sampling(1.0, 1.0, answer), seed=0)
+        peak, after = count.peak - before, count.live - before
+    planned = generate(net, rows, prompt, answer, nucleus=False, drops=False)
+    assert planned.generator == pytest.approx(copies, rel=0.02)
+    assert planned.generator + planned.cache == pytest.approx(peak, rel=CLOSE)
+    assert planned.cache > 10 * planned.generator
+    assert after - copies < planned.cache / 10
+
+
+def network_of(settings: RunSettings, policy) -> Network:
+    config = policy.config
+    shapes = dataclasses.replace(
+        shapes_of(settings),
+        kv_heads=config.num_key_value_heads,
+        vocabulary=config.vocab_size,
+        layers=config.num_hidden_layers,
+    )
+    return Network(shapes, False, settings.compute, settings.lora, 1)
+
+
+def test_the_generator_drops_its_old_copies_before_it_makes_new_ones():
+    policy = new_policy("model.hidden_size=64", "model.intermediate_size=256", "model.layers=4")
+    with LiveBytes() as count:
+        engine = TorchEngine(policy)
+        count.restart()
+        copies = count.live
+        engine.update_weights(policy)
+        assert count.peak < 1.2 * copies
+
+
+# Shapes.
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_known_models_have_as_many_weights_as_their_cards_say(name: str):
+    assert KNOWN[name].policy_weights / 1e9 == pytest.approx(PUBLISHED[name], abs=6e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_are_those_of_the_real_model(architecture: str, tied: bool, tmp_path: Path):
+    settings = tiny(f"model.architecture={architecture}", f"model.tied={str(tied).lower()}", "model.layers=3")
+    policy = policy_of(settings.model, make_task(settings.task).tokenizer(), max_length=64, seed=0)
+    shapes = shapes_of(settings)
+    assert shapes.vocabulary == policy.config.vocab_size
+    assert shapes.policy_weights == sum(p.numel() for p in policy.parameters())
+    policy.config.save_pretrained(tmp_path)
+    assert read_shapes(tmp_path / "config.json") == shapes
+    assert shapes_of(override(RunSettings(), {"model.path": str(tmp_path)})) == shapes
+
+
+def test_a_hub_name_is_known_with_what_follows_it():
+    plain = shapes_of(override(RunSettings(), {"model.path": "Qwen/Qwen2.5-1.5B"}))
+    assert shapes_of(override(RunSettings(), {"model.path": "Qwen/Qwen2.5-Math-1.5B-Instruct"})) == plain
+    assert plain == KNOWN["qwen2.5-1.5b"]
+
+
+def test_a_model_that_nobody_knows_is_one_line(tmp_path: Path):
+    with pytest.raises(
+        ConfigError, match=r"model.path = owner/thing: .* expected a local folder or one of qwen2.5-0.5b"
+    ):
+        shapes_of(override(RunSettings(), {"model.path": "owner/thing"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    with pytest.raises(CheckpointError, match="'num_attention_heads' is missing"):
+        shapes_of(override(RunSettings(), {"model.path": str(tmp_path)}))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        shapes_of(override(RunSettings(), {"model.path": str(tmp_path)}))
+
+
+def test_a_saved_configuration_of_transformers_says_whether_the_head_is_tied(tmp_path: Path):
+    for tied in (True, False):
+        AutoConfig.for_model("qwen2", tie_word_embeddings=tied).save_pretrained(tmp_path)
+        assert read_shapes(tmp_path / "config.json").tied is tied
+
+
+# Plans.
+
+SEVEN = {
+    "model.path": "Qwen/Qwen2.5-7B",
+    "compute.dtype": "bfloat16",
+    "rollout.max_tokens": 8192,
+    "cold_start.steps": 0,
+}
+
+
+def plan(changes: dict, gpus: int = 8, memory: float = 80.0) -> Plan:
+    return make_plan(override(RunSettings(), changes), Machine.of(gpus, memory))
+
+
+def memory_of(found: Plan, stage: str, name: str) -> Memory:
+    return next(phase.memory for phase in found.phases if (phase.stage, phase.name) == (stage, name))
+
+
+def test_the_torch_generators_batch_is_planned_as_it_is():
+    assert PLANNED_ROWS == ROWS
+
+
+def test_policy_and_critic_share_a_gpu_with_sixteen_bytes_a_weight():
+    both = KNOWN["qwen2.5-7b"].policy_weights + KNOWN["qwen2.5-7b"].critic_weights
+    memory = memory_of(plan(SEVEN), "rl", "update policy")
+    assert memory.weights + memory.gradients + memory.optimiser == 16 * both / 8
+    alone = memory_of(plan({**SEVEN, "method": "grpo", "rollout.prompts": 12}), "rl", "update policy")
+    with_reference = KNOWN["qwen2.5-7b"].policy_weights
+    assert alone.weights + alone.gradients + alone.optimiser == (16 + 4) * with_reference / 8
+
+
+def test_stages_are_those_of_the_run():
+    names = [phase.stage for phase in plan(SEVEN).phases]
+    assert list(dict.fromkeys(names)) == ["reward-model", "answers", "value-pretraining", "rl", "evaluation"]
+    fresh = {phase.stage for phase in plan({"method": "grpo"}, 1).phases}
+    assert fresh == {"cold-start", "rl", "evaluation"}
+    assert "preference" in {phase.stage for phase in plan({"method": "rto"}, 1).phases}
+
+
+def test_replicas_hold_whole_copies():
+    once, twice = (memory_of(plan({**SEVEN, "compute.replicas": n}), "rl", "score").weights for n in (1, 2))
+    assert twice == 2 * once
+    with pytest.raises(ConfigError, match=r"compute.replicas = 3: expected a divisor of the 8 processes"):
+        plan({**SEVEN, "compute.replicas": 3})
+
+
+def test_offloaded_shards_wait_in_main_memory():
+    there, here = plan({**SEVEN, "compute.offload": True}), plan(SEVEN)
+    memory = memory_of(there, "rl", "update policy")
+    assert (memory.weights, memory.gradients, memory.optimiser) == (0, 0, 0)
+    before = memory_of(here, "rl", "update policy")
+    assert there.host == before.weights + before.gradients + before.optimiser
+    assert here.host == 0
+
+
+def test_longer_answers_take_more_and_checkpointing_less():
+    short, long = (plan({**SEVEN, "rollout.max_tokens": n}).fullest.needs for n in (2048, 8192))
+    assert long > short
+    less = plan({**SEVEN, "compute.gradient_checkpointing": True}).fullest.needs
+    assert less < long - 20 * GIB
+
+
+def test_what_does_not_fit_is_told_what_would_help():
+    settings, machine = override(RunSettings(), SEVEN), Machine.of(8, 80.0)
+    assert not make_plan(settings, machine).fits
+    found = remedies(settings, machine)
+    assert [remedy.saves for remedy in found[:-1]] == sorted((r.saves for r in found[:-1]), reverse=True)
+    for remedy in found:
+        after = make_plan(override(settings, remedy.settings), machine)
+        assert after.fits == remedy.fits
+        assert after.fullest.memory.total == make_plan(settings, machine).fullest.memory.total - remedy.saves
+    assert {"compute.gradient_checkpointing": True} in [remedy.settings for remedy in found]
+
+
+def test_more_gpus_are_counted_until_it_fits():
+    settings = override(RunSettings(), {**SEVEN, "compute.gradient_checkpointing": True})
+    enough = gpus_needed(settings, Machine.of(1, 80.0))
+    assert enough is not None
+    assert make_plan(settings, Machine.of(enough, 80.0)).fits
+    assert not make_plan(settings, Machine.of(enough // 2, 80.0)).fits
+
+
+def test_no_number_of_gpus_helps_when_one_answer_is_too_long():
+    assert gpus_needed(override(RunSettings(), SEVEN), Machine.of(8, 16.0)) is None
+
+
+# The command.
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["plan", *arguments], catch_exceptions=False)
+
+
+def test_the_command_says_yes_with_0_and_no_with_1(tmp_path: Path):
+    config = tmp_path / "run.toml"
+    config.write_text('cold_start.steps = 0\nmodel.path = "Qwen/Qwen2.5-0.5B"\ncompute.dtype = "bfloat16"\n')
+    small = invoke(str(config), "--gpus", "1", "--memory", "80")
+    assert small.exit_code == 0
+    assert "it fits: the fullest phase is" in small.output
+    assert "assumed, not measured" in small.output
+    large = invoke(str(config), "--memory", "8")
+    assert large.exit_code == 1
+    assert "it does not fit" in large.output
+    assert "would save" in large.output
+
+
+def test_the_command_prints_what_the_plan_holds():
+    output = invoke("--set", "method=ppo").output
+    rows = [line.split() for line in output.splitlines() if line.startswith(("rl ", "evaluation "))]
+    found = make_plan(override(RunSettings(), {"method": "ppo"}), Machine.of(1, 80.0))
+    assert len(rows) == sum(phase.stage in ("rl", "evaluation") for phase in found.phases) + 2
+    assert {row[-1] for row in rows[:-2]} == {"yes"}
+
+
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path):
+    done = invoke("--set", "model.path=owner/thing")
+    assert done.exit_code == 2
+    assert done.output.startswith("ConfigError: model.path = owner/thing")
+    assert len(done.output.splitlines()) == 1
+    assert invoke(str(tmp_path / "no.toml")).exit_code == 2
+
+
+def test_the_command_loads_no_torch():
+    code = (
+        "import sys; from vcppo.cli import main\n"
+        "try: main(['plan', '--set', 'model.path=Qwen/Qwen2.5-7B', '--gpus', '8'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'transformers', 'mlflow', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
