@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from vcppo import models, passes
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.errors import CheckpointError
+from vcppo.placement import named_weights
 from vcppo.stages.critic_update import read_final_values, read_values
 from vcppo.stages.policy_update import read_logprobs
 from vcppo.tasks import make_task
@@ -187,7 +188,7 @@ def test_every_weight_is_named_once_as_in_the_checkpoint(tmp_path: Path, tied: b
         policy.lm_head.weight = policy.model.embed_tokens.weight
     policy.save_pretrained(tmp_path)
     saved = load_file(tmp_path / "model.safetensors")
-    found = list(models.named_weights(policy))
+    found = list(named_weights(policy))
     assert ("lm_head.weight" in saved) != tied
     assert sorted(name for name, _ in found) == sorted(saved)
     for name, tensor in found:
