@@ -109,9 +109,13 @@ class Network:
 
 
 def held(net: Network, *, learns: bool) -> Memory:
-    """What a model takes between passes: its shards, and where it learns their gradients and AdamW's moments."""
-    learning = net.learning / net.shards if learns else 0.0
-    return Memory(WIDE * net.weights / net.shards, WIDE * learning, MOMENTS * learning)
+    """What a model takes between updates: its shards, and where it learns AdamW's moments."""
+    return Memory(weights=WIDE * net.weights / net.shards, optimiser=MOMENTS * net.learning / net.shards * learns)
+
+
+def gradients(net: Network) -> Memory:
+    """What is added up over the passes of one update, and let go after it."""
+    return Memory(gradients=WIDE * net.learning / net.shards)
 
 
 def resting(net: Network) -> Memory:

@@ -12,7 +12,20 @@ from vcppo.cache import addresses, preference_settings
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError
 from vcppo.estimate import chain_tokens, stage_tokens
-from vcppo.footprint import GIB, WIDE, Memory, Network, fullest, generate, held, read, refresh, resting, train
+from vcppo.footprint import (
+    GIB,
+    WIDE,
+    Memory,
+    Network,
+    fullest,
+    generate,
+    gradients,
+    held,
+    read,
+    refresh,
+    resting,
+    train,
+)
 from vcppo.loading import override
 from vcppo.shapes import Shapes, shapes_of
 
@@ -115,7 +128,8 @@ def make_plan(settings: RunSettings, machine: Machine) -> Plan:
     phases = [phase for stage in stages for phase in layout.phases(stage)]
     host = 0.0
     if settings.compute.offload:
-        host = sum(held(net, learns=learns).total for net, learns in layout.resident())
+        models = layout.resident()
+        host = sum(held(net, learns=learns).total + gradients(net).total * learns for net, learns in models)
         phases = [Phase(p.stage, p.name, p.memory.on_host(), p.note) for p in phases]
     return Plan(layout.shapes, machine, phases, [layout.time(stage) for stage in stages], host)
 
@@ -193,12 +207,12 @@ class _Layout:
         slack = 4 * (task.digits + 1) if task.name == "digits" else 0  # lines beyond which an answer is cut
         self.answer = settings.rollout.max_tokens or chain_tokens(task) + slack
         self.longest = self.prompt + self.answer
-        told = settings.engine.model_dump()
-        self.vllm = told["kind"] == "vllm"
-        self.apart = self.vllm and told.get("mode") == "server" and bool(told.get("url") or told.get("devices"))
-        self.tensor_parallel = told.get("tensor_parallel", 1) if self.vllm else 1
-        self.sleeps = told.get("sleep", True)
-        self.share = told.get("memory_share") or VLLM_SHARE[told.get("mode", "colocated")]
+        engine = settings.engine
+        self.vllm = engine.kind == "vllm"
+        self.apart = self.vllm and engine.mode == "server" and bool(engine.url or engine.devices)
+        self.sleeps = engine.mode == "colocated" and engine.sleep
+        self.tensor_parallel = engine.tensor_parallel if self.vllm else 1
+        self.share = engine.memory_share or VLLM_SHARE[engine.mode]
 
     def _network(self, *, critic: bool) -> Network:
         return Network(self.shapes, critic, self.settings.compute, self.settings.lora, self.shards)
@@ -248,9 +262,9 @@ class _Layout:
         base = sum((held(net, learns=learns) for net, learns in models), Memory())
         frozen = sum((resting(net) for net, learns in models if not learns), Memory())  # since they were last read
         yield self._generate("rl", base + frozen, settings.answers)
-        awake = base if self.vllm else base + self._generator(0)
+        awake = base if self.vllm and self.sleeps else base + self._generator(0)
         cells = self._cells(settings.answers * self.longest)
-        readers = [net for net, _ in models[1:]] or ([self.policy] if settings.checks_mismatch else [])
+        readers = [self.policy] * settings.checks_mismatch + [net for net, _ in models[1:]]
         if readers:
             others = sum((resting(net) for net in readers[1:]), Memory())
             reading = fullest(read(net, *cells) for net in set(readers))
@@ -274,7 +288,7 @@ class _Layout:
         return cells, self.longest, cells * self.answer // self.longest
 
     def _train(self, net: Network, total: int) -> Memory:
-        return train(net, *self._cells(total))
+        return gradients(net) + train(net, *self._cells(total))
 
     def _rows(self, rows: int) -> int:
         """Answers that one process writes at once."""
@@ -306,6 +320,8 @@ class _Layout:
         """Assumed hours of a stage."""
         s, shapes = self.settings, self.shapes
         generated, scored, trained = stage_tokens(stage, s, self.written)
+        if stage == "rl" and s.checks_mismatch:
+            scored += s.steps * s.answers * self.written  # the trainer reads the generator's tokens again
         matrices = shapes.layers * shapes.layer_matrices
         attention = 2.0 * shapes.layers * shapes.heads * shapes.head_dim * self.longest
         forward = 2.0 * (matrices + shapes.embedding) + attention

@@ -144,10 +144,12 @@ def test_the_torch_generators_batch_is_planned_as_it_is():
     assert PLANNED_ROWS == ROWS
 
 
-def test_policy_and_critic_share_a_gpu_with_sixteen_bytes_a_weight():
+def test_policy_and_critic_share_a_gpu_with_twelve_bytes_a_weight_and_four_more():
     both = KNOWN["qwen2.5-7b"].policy_weights + KNOWN["qwen2.5-7b"].critic_weights
     memory = memory_of(plan(SEVEN), "rl", "update policy")
-    assert memory.weights + memory.gradients + memory.optimiser == 16 * both / 8
+    assert memory.weights + memory.optimiser == 12 * both / 8
+    assert memory.gradients == 4 * KNOWN["qwen2.5-7b"].policy_weights / 8, "of the one that is being updated"
+    assert memory_of(plan(SEVEN), "rl", "generate").gradients == 0
     alone = memory_of(plan({**SEVEN, "method": "grpo", "rollout.prompts": 12}), "rl", "update policy")
     with_reference = KNOWN["qwen2.5-7b"].policy_weights
     assert alone.weights + alone.gradients + alone.optimiser == (16 + 4) * with_reference / 8
@@ -173,7 +175,8 @@ def test_offloaded_shards_wait_in_main_memory():
     memory = memory_of(there, "rl", "update policy")
     assert (memory.weights, memory.gradients, memory.optimiser) == (0, 0, 0)
     before = memory_of(here, "rl", "update policy")
-    assert there.host == before.weights + before.gradients + before.optimiser
+    critics = memory_of(here, "rl", "update critic").gradients
+    assert there.host == before.weights + before.gradients + critics + before.optimiser
     assert here.host == 0
 
 

@@ -1,0 +1,140 @@
+"""examples/: the Slurm script does what it says with the commands of Slurm in its way; the manifest is whole."""
+
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from vcppo.cli import main
+from vcppo.loading import load_settings
+from vcppo.plan import Machine, make_plan
+
+ROOT = Path(__file__).resolve().parents[2]
+SLURM, KUBERNETES = ROOT / "examples" / "slurm.sbatch", ROOT / "examples" / "kubernetes.yaml"
+SBATCH = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem", "time", "requeue", "output"}
+TORCHRUN = {
+    "--nnodes", "--nproc-per-node", "--node-rank", "--rdzv-id", "--rdzv-backend", "--rdzv-endpoint", "--master-addr",
+    "--master-port", "--max-restarts",
+}  # fmt: skip
+
+
+def program(folder: Path, name: str, does: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{does}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def submit(tmp_path: Path, *arguments: str, fits: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The script as Slurm runs it on the first node, with programs that say what they are asked."""
+    program(tmp_path / "bin", "srun", 'printf "%s\\n" srun "$@"')
+    program(tmp_path / "bin", "scontrol", 'printf "node7\\nnode8\\n"')
+    program(tmp_path, ".venv/bin/vcppo", f'printf "%s\\n" "vcppo $*" >&2; exit {0 if fits else 1}')
+    told = {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node[7-8]"}
+    return subprocess.run(
+        ["bash", str(SLURM), *arguments], cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", **told, **environment},
+    )  # fmt: skip
+
+
+def test_the_slurm_script_is_bash_and_asks_slurm_for_what_there_is():
+    assert subprocess.run(["bash", "-n", str(SLURM)]).returncode == 0
+    asked = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", SLURM.read_text(), flags=re.MULTILINE))
+    assert set(asked) == SBATCH
+    assert (asked["ntasks-per-node"], asked["gpus-per-node"]) == ("1", "8"), "torchrun starts a process a GPU"
+
+
+def test_the_slurm_script_starts_the_same_group_on_every_node(tmp_path: Path):
+    done = submit(tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert words[:2] == ["srun", "--kill-on-bad-exit=1"]
+    assert words[2] == ".venv/bin/torchrun"
+    options = dict(zip(words[3:13:2], words[4:13:2], strict=True))
+    assert options == {
+        "--nnodes": "2", "--nproc-per-node": "8", "--rdzv-id": "17", "--rdzv-backend": "c10d",
+        "--rdzv-endpoint": "node7:29500",
+    }  # fmt: skip
+    assert set(options) <= TORCHRUN
+    check_command(words[13:])
+    assert "vcppo plan recipes/qwen2.5-7b-8gpu.toml --gpus 16 --memory 80" in done.stderr
+
+
+def test_the_slurm_script_passes_on_what_it_is_given(tmp_path: Path):
+    done = submit(tmp_path, "recipes/qwen2.5-1.5b-1gpu.toml", "--set", "steps=3", OUT="elsewhere", GPU_MEMORY="141")
+    assert done.stdout.split()[13:] == [
+        "-m", "vcppo", "train", "--config", "recipes/qwen2.5-1.5b-1gpu.toml", "--out", "elsewhere", "--set", "steps=3",
+    ]  # fmt: skip
+    assert "--gpus 16 --memory 141 --set steps=3" in done.stderr
+
+
+def test_the_slurm_script_starts_nothing_that_does_not_fit(tmp_path: Path):
+    done = submit(tmp_path, fits=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+
+
+def check_command(words: list[str]) -> None:
+    """`-m vcppo COMMAND ...` names a command, options it has, and a file that is there and loads."""
+    assert words[:2] == ["-m", "vcppo"]
+    command = main.commands[words[2]]
+    assert isinstance(command, click.Command)
+    options = {option for parameter in command.params for option in parameter.opts}
+    given = [word.partition("=")[0] for word in words[3:] if word.startswith("--")]
+    assert set(given) <= options
+    joined = " ".join(words[3:]).replace("=", " ").split()
+    config = ROOT / joined[joined.index("--config") + 1]
+    load_settings(config)
+
+
+@pytest.fixture
+def manifests() -> dict[str, Any]:
+    return {document["kind"]: document for document in yaml.safe_load_all(KUBERNETES.read_text())}
+
+
+def test_the_manifests_have_what_kubernetes_asks_of_them(manifests: dict[str, Any]):
+    assert {kind: one["apiVersion"] for kind, one in manifests.items()} == {"Service": "v1", "Job": "batch/v1"}
+    pod = manifests["Job"]["spec"]["template"]["spec"]
+    assert pod["restartPolicy"] in ("OnFailure", "Never"), "a Job takes no other"
+    (container,) = pod["containers"]
+    assert {"name", "image", "command", "resources"} <= set(container)
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    assert all(isinstance(entry["value"], str) for entry in container["env"])
+    assert isinstance(container["resources"]["limits"]["nvidia.com/gpu"], int)
+    for one in manifests.values():
+        assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", one["metadata"]["name"])
+
+
+def test_the_pods_find_each_other(manifests: dict[str, Any]):
+    service, job = manifests["Service"], manifests["Job"]
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    command = dict(word.split("=", 1) for word in pod["containers"][0]["command"] if "=" in word)
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}, "the label that a Job gives its pods"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert command["--master-addr"] == f"{job['metadata']['name']}-0.{service['metadata']['name']}"
+    assert int(command["--master-port"]) == service["spec"]["ports"][0]["port"]
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"] == int(command["--nnodes"])
+    assert command["--node-rank"] == "$(JOB_COMPLETION_INDEX)"
+    assert int(command["--nproc-per-node"]) == pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+
+
+def test_the_jobs_command_is_one_that_there_is_and_fits(manifests: dict[str, Any]):
+    words = manifests["Job"]["spec"]["template"]["spec"]["containers"][0]["command"]
+    start = words.index("-m")
+    assert words[0] == "torchrun"
+    assert {word.partition("=")[0] for word in words[1:start]} <= TORCHRUN
+    check_command(words[start:])
+    settings = load_settings(ROOT / "recipes" / "qwen2.5-7b-8gpu.toml")
+    assert make_plan(settings, Machine.of(16, 80.0)).fits
+    mounted = {
+        mount["mountPath"] for mount in manifests["Job"]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    }
+    assert next(word.partition("=")[2] for word in words if word.startswith("--out=")) in mounted
