@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from journals import metrics
 from processes import torchrun
 from tiny import ASSIGNMENTS
 
@@ -36,19 +37,6 @@ def test_hybrid_sharding_and_adapters_give_the_same_losses(tmp_path: Path):
 def test_replicas_that_do_not_divide_the_processes_are_refused(tmp_path: Path):
     said = torchrun(2, SCRIPT, str(tmp_path), "1", "compute.replicas=3", fails=True)
     assert "compute.replicas = 3: expected a divisor of the 2 processes" in said
-
-
-def metrics(out: Path) -> dict[tuple[str, int, str], float | None]:
-    """Every number in the journals of a cache, but for seconds and megabytes."""
-    found = {}
-    for journal in out.glob("cache/*/*/journal.jsonl"):
-        stage = journal.parts[-3]
-        for line in journal.read_text().splitlines():
-            record = json.loads(line)
-            for name, value in record.get("values", {}).items():
-                if not name.startswith(("time/", "system/")) and name not in ("cost/elapsed_s", "cost/peak_memory_mb"):
-                    found[stage, record["step"], name] = value
-    return found
 
 
 @pytest.mark.parametrize("method", ["vcppo", "ppo-max"])
