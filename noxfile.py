@@ -1,5 +1,7 @@
 """Sessions for developers: `nox` runs lint, types and tests; the others by name, `nox -s bench`."""
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -50,6 +52,35 @@ def golden(session: nox.Session, peer: str) -> None:
         session.install("--no-deps", "verl==0.9.1")
     session.run("python", f"tests/golden/make_{peer}_golden.py")
     session.run("git", "diff", "--exit-code", "tests/golden", external=True)
+
+
+VLLM_REQUIREMENTS = Path("tests/engines/requirements-vllm.txt")
+VLLM_CANNOT_BE_BESIDE = ("torchvision", "torchaudio", "torchcodec")  # built for CUDA, importing vLLM fails with them
+
+
+def _vllm_python(session: nox.Session) -> str:
+    """The Python of an environment with vLLM for CPUs, made once for each state of its requirements."""
+    folder = Path(session.virtualenv.location).with_name("vllm-python")
+    python, made_of = folder / "bin" / "python", folder / "made-of.txt"
+    wanted = VLLM_REQUIREMENTS.read_text()
+    if not made_of.exists() or made_of.read_text() != wanted:
+        session.run("python", "-m", "venv", "--clear", str(folder))
+        pip = (str(python), "-m", "pip", "--disable-pip-version-check")
+        session.run(*pip, "install", "--quiet", "-r", str(VLLM_REQUIREMENTS), external=True)
+        session.run(*pip, "uninstall", "--quiet", "--yes", *VLLM_CANNOT_BE_BESIDE, external=True)
+        made_of.write_text(wanted)
+    return str(python)
+
+
+@nox.session
+def vllm(session: nox.Session) -> None:
+    """The vLLM engine with a real vLLM: a server in an environment of its own, then colocated within that one."""
+    _install(session)
+    python = _vllm_python(session)
+    env = ONE_THREAD | {"VCPPO_VLLM_PYTHON": python, "VCPPO_VLLM_MUST_RUN": "1"}
+    session.run("pytest", "-m", "vllm", "tests/engines/test_vllm_server.py", *session.posargs, env=env)
+    colocated = (python, "-m", "pytest", "-m", "vllm", "tests/engines/test_vllm_colocated.py")
+    session.run(*colocated, *session.posargs, env=env | {"PYTHONPATH": ".", "TORCHDYNAMO_DISABLE": "1"}, external=True)
 
 
 @nox.session

@@ -4,6 +4,7 @@ All of them stay in evaluation mode, in training too: dropout would draw from a 
 to itself would not be 1.
 """
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from vcppo.distributed import world
 from vcppo.errors import CheckpointError
 from vcppo.passes import value_head
 from vcppo.seeding import seed_for
+
+GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")  # classes of tokenizers that tokenizer.json says all about
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -108,12 +111,25 @@ def _logit(value: float, bounds: tuple[float, float]) -> float:
 
 
 def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
-    """The fast tokenizer that was saved with a policy."""
+    """The fast tokenizer that was saved with a policy.
+
+    One that was saved as no model's in particular is loaded as such: AutoTokenizer would go by the policy's type, and
+    for Qwen2 split the text in another way.
+    """
     _check_folder(path)
+    kind = PreTrainedTokenizerFast if _is_of_no_model(Path(path)) else AutoTokenizer
     try:
-        return AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+        return kind.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: no tokenizer there ({_first_line(error)})") from None
+
+
+def _is_of_no_model(path: Path) -> bool:
+    try:
+        config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return config.get("tokenizer_class") in GENERIC and (path / "tokenizer.json").exists()
 
 
 def _check_folder(path: Path | str) -> None:

@@ -69,6 +69,7 @@ TRAINING = (
     "model.hidden_size=64",
     "model.heads=2",
     "model.kv_heads=2",
+    "cold_start.learning_rate=0.003",
     "steps=3",
     "policy.minibatches=1",  # the ratio is then 1 wherever generator and trainer agree
     "evaluation.every=1",

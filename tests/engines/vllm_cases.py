@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from vcppo.config import EngineSettings
-from vcppo.engines import make_engine
+from vcppo.engines import make_engine, vllm_engine
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.torch_engine import TorchEngine
 from vcppo.engines.vllm_engine import VllmEngine
+from vcppo.errors import EngineError
+from vcppo.models import named_weights
 from vcppo.types import Generation
 
 VOCABULARY, END, POSITIONS = 29, 1, 256
@@ -190,6 +193,19 @@ def check_turns(settings: EngineSettings) -> None:
         assert_agrees(second, RAGGED, two.generate(RAGGED, FREE, seed=0), 1.0)
 
 
+def check_missing(settings: EngineSettings) -> None:
+    """Weights with one missing are refused, and nothing is written with what is left of the ones before."""
+    policy = model()
+    engine = engine_of(settings, policy)
+    for lost in ("model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight"):
+        with pytest.MonkeyPatch.context() as patch:
+            kept = [(name, weight) for name, weight in named_weights(policy) if name != lost]
+            patch.setattr(vllm_engine, "named_weights", lambda _, kept=kept: iter(kept))
+            with pytest.raises(EngineError, match="lack 1 of the model's parameters, among them model"):
+                engine.update_weights(policy)
+    assert_agrees(policy, RAGGED, engine.generate(RAGGED, FREE, seed=0), 1.0)
+
+
 CHECKS = {
     "the same as torch": check_the_same_as_torch,
     "ends": check_ends,
@@ -198,6 +214,7 @@ CHECKS = {
     "prefix cache": check_prefix_cache,
     "nucleus": check_nucleus,
     "turns": check_turns,
+    "missing": check_missing,
 }
 
 RANKS = """

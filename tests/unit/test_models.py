@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import new_policy, random_batch, tiny
 from transformers import PreTrainedModel
 
 from vcppo import models, passes
 from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.errors import CheckpointError
+from vcppo.placement import named_weights
 from vcppo.stages.critic_update import read_final_values, read_values
 from vcppo.stages.policy_update import read_logprobs
 from vcppo.tasks import make_task
@@ -166,3 +168,29 @@ def test_a_state_is_read_back_or_refused_in_one_line(tmp_path: Path):
         path.write_bytes(content)
         assert "not a readable state" in message(load_state, path)
         assert "delete it to begin the stage anew" in message(load_state, path)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_a_tokenizer_splits_text_as_before_it_was_saved_whatever_the_policy(tmp_path: Path, architecture: str):
+    tokenizer = make_task(tiny().task).tokenizer()
+    save_model(new_policy(f"model.architecture={architecture}"), tokenizer, tmp_path / "policy")
+    text = make_task(tiny().task).held_out_prompts()[0].text
+    loaded = models.load_tokenizer(tmp_path / "policy")
+    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert loaded.eos_token_id == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_weight_is_named_once_as_in_the_checkpoint(tmp_path: Path, tied: bool):
+    policy = new_policy()
+    if tied:
+        policy.config.tie_word_embeddings = True
+        policy.lm_head.weight = policy.model.embed_tokens.weight
+    policy.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    found = list(named_weights(policy))
+    assert ("lm_head.weight" in saved) != tied
+    assert sorted(name for name, _ in found) == sorted(saved)
+    for name, tensor in found:
+        assert torch.equal(tensor, saved[name])
+        assert not tensor.requires_grad

@@ -174,8 +174,8 @@ class Colocated:
         try:
             self._core.load(weights)
             self._core.commit(self._weights)
-        except ValueError as error:
-            raise EngineError(f"vLLM does not take the policy's weights: {one_line(error)}") from None
+        except Exception as error:
+            raise EngineError(f"vLLM does not take the policy's weights: {one_line(error)}") from error
         self._owner = weakref.ref(owner)
 
     def holds(self, owner: object) -> bool:
@@ -403,7 +403,7 @@ class Server:
 
 
 class _Process:
-    """A server that this process started, and its folders."""
+    """A server that this process started, and its folders. On Linux it ends with the thread that started it."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self.folder = _private_folder()

@@ -6,7 +6,7 @@ reach it in part and silently (`reload_weights`): there we keep plain matrices i
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,12 +19,21 @@ EXTENSION = f"{__name__}.Updatable"
 class Updatable:
     """Mixed into vLLM's worker; every method is reached by `collective_rpc`."""
 
-    _vcppo_loaded: frozenset[str] = frozenset()
+    _vcppo_given: frozenset[str] = frozenset()  # names of weights, since the last commit
+    _vcppo_loaded: frozenset[str] = frozenset()  # names of parameters that they went to
 
     def vcppo_load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Copy weights, named as in a checkpoint, into the model: each worker its share."""
-        names = self.model_runner.model.load_weights(iter(weights))  # type: ignore[attr-defined]
-        self._vcppo_loaded |= frozenset(names)
+        given: set[str] = set()
+
+        def noted() -> Iterator[tuple[str, Tensor]]:
+            for name, weight in weights:
+                given.add(name)
+                yield name, weight
+
+        loaded = self.get_model().load_weights(noted())  # type: ignore[attr-defined]
+        self._vcppo_given |= frozenset(given)
+        self._vcppo_loaded |= frozenset(loaded)
 
     def vcppo_load_file(self, path: str) -> None:
         """Load all that a safetensors file holds."""
@@ -32,10 +41,16 @@ class Updatable:
             self.vcppo_load((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
 
     def vcppo_commit(self) -> list[str]:
-        """Names of parameters that have not been loaded since the last call."""
-        model: torch.nn.Module = self.model_runner.model  # type: ignore[attr-defined]
-        missing = [name for name, _ in model.named_parameters() if name not in self._vcppo_loaded]
-        self._vcppo_loaded = frozenset()
+        """Names of parameters, or of parts that vLLM joins to one, that have not been given since the last call."""
+        model = self.get_model()  # type: ignore[attr-defined]
+        given, loaded = self._vcppo_given, self._vcppo_loaded
+        self._vcppo_given = self._vcppo_loaded = frozenset()
+        missing = [name for name, _ in model.named_parameters() if name not in loaded]
+        for name in loaded:
+            for joined, parts in getattr(model, "packed_modules_mapping", {}).items():
+                wanted = {name.replace(f".{joined}.", f".{part}.") for part in parts}
+                if f".{joined}." in name and given & wanted:
+                    missing += wanted - given
         return missing
 
 
