@@ -20,6 +20,7 @@ from analysis import (
     headline,
     improvement,
     lambda_grid,
+    long,
     methods,
     methods_compute,
     methods_tables,
@@ -51,6 +52,7 @@ FIGURES: tuple[Callable[[Results], Picture], ...] = (
     cppo.make,
     vine.make,
     vapo.make,
+    long.make,
 )
 TABLES = (
     tables.table1,

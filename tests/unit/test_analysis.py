@@ -34,7 +34,7 @@ from analysis.__main__ import main, tables_of
 from analysis.data import BadResultsError, NoDataError, Results, Study, read_results, read_study
 from vcppo.maths.statistics import bootstrap_interval, interquartile_mean
 
-OTHER_STUDIES = ("methods", "cppo", "vine", "vapo")  # tested in test_analysis_methods.py
+OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 
 
