@@ -37,7 +37,7 @@ def prepare_study(study: Study, seeds: Sequence[int], further: Sequence[str], ou
         ConfigError: verl is missing, cannot do what a cell asks, or is told too little or the same twice.
         StudyError: the study has cells that ran with other words to verl.
     """
-    if importlib.util.find_spec("verl") is None:
+    if not is_installed():
         raise ConfigError("--engine verl: verl is not installed beside vcppo; pip install 'vcppo[verl]'")
     check_study(study, seeds, further)
     path = launch_file(out / "studies" / study.name)
@@ -51,6 +51,12 @@ def prepare_study(study: Study, seeds: Sequence[int], further: Sequence[str], ou
             )
     write_json(path, told)
     return RUNNER
+
+
+def is_installed() -> bool:
+    """Whether there is a verl to run; a folder that happens to be called so is none."""
+    spec = importlib.util.find_spec("verl")
+    return spec is not None and spec.origin is not None
 
 
 def check_study(study: Study, seeds: Sequence[int], further: Sequence[str]) -> None:
