@@ -1,4 +1,4 @@
-"""Tests of verl as an engine. Those marked `verl` need the real one; `nox -s verl` has it and lets none of them skip."""
+"""Tests of verl as an engine. Those marked `verl` need the real one: `nox -s verl` has it and lets none skip."""
 
 import os
 
