@@ -1,6 +1,6 @@
 """Logs `trainer.total_training_steps` steps to VERL_FILE_LOGGER_PATH, with an accuracy of algorithm.lam.
 
-FAKE_VERL, or the word fake.does, says what else: "fail at 2" ends badly in step 2 of its first start, "kill at 2" with
+FAKE_VERL, or the word fake.does, says what else: "fail at 4" ends badly in step 4 of its first start, "kill at 4" with
 a signal, "silent" logs nothing, "wait" sleeps in the first step until the file `go` lies in the working directory.
 """
 
