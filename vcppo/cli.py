@@ -173,6 +173,14 @@ def evaluate(
 @click.option("--storage", metavar="URL", help="Optuna storage. [default: a journal file in the study's folder]")
 @click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
 @click.option("--fresh", is_flag=True, help="Move the old study of this name aside; the cache of stages stays.")
+@click.option(
+    "--engine",
+    type=click.Choice(["vcppo", "verl"]),
+    default="vcppo",
+    show_default=True,
+    help="Who runs the cells: verl is for clusters, see docs/verl.md.",
+)
+@click.option("--verl", "words", multiple=True, metavar="KEY=VALUE", help="A setting of verl's own; repeat.")
 @run_options
 def sweep(
     study: str,
@@ -182,6 +190,8 @@ def sweep(
     storage: str | None,
     retry_failed: bool,
     fresh: bool,
+    engine: str,
+    words: tuple[str, ...],
     config: Path | None,
     assignments: tuple[str, ...],
     out: Path,
@@ -210,6 +220,8 @@ def sweep(
             storage=storage,
             retry_failed=retry_failed,
             fresh=fresh,
+            engine=engine,
+            words=words,
             config=config,
             assignments=assignments,
             out=out,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vcppo.config import RunSettings
-from vcppo.errors import StudyError
+from vcppo.errors import ConfigError, StudyError
 from vcppo.estimate import StageCost, estimate_costs
 from vcppo.loading import Layer, build_settings, fields, flatten, method_tree, nest, parse_assignment, read_toml
 from vcppo.methods import METHODS
@@ -69,6 +69,8 @@ def sweep_study(
     storage: str | None,
     retry_failed: bool,
     fresh: bool,
+    engine: str,
+    words: Sequence[str],
     config: Path | None,
     assignments: Sequence[str],
     out: Path,
@@ -79,13 +81,28 @@ def sweep_study(
     study = with_settings(load_study(name), config, assignments)
     chosen = study.seed_list(seeds, first_seed)
     study.validate_all()
-    count = workers or _cores()
+    count = workers or (1 if engine == "verl" else _cores())
+    if engine == "verl":
+        from vcppo.verl_plugin.launching import check_study
+
+        check_study(study, chosen, words)
+    elif words:
+        raise ConfigError(f"--verl {words[0]}: it would be ignored, expected --engine verl beside it")
     if dry_run:
-        print_study_plan(study, chosen, count, out)
+        if engine == "verl":
+            print_verl_plan(study, chosen, words)
+        else:
+            print_study_plan(study, chosen, count, out)
         return 0
     from vcppo.sweep import run_study
     from vcppo.tracking import Courier
+    from vcppo.worker import PIPELINE
 
+    runner = PIPELINE
+    if engine == "verl":
+        from vcppo.verl_plugin.launching import prepare_study
+
+        runner = prepare_study(study, chosen, words, out, fresh=fresh)
     courier = Courier(out, study.name, tracking_uri)
     with ProgressView() as view:
         outcome = run_study(
@@ -98,6 +115,7 @@ def sweep_study(
             fresh=fresh,
             on_event=view,
             courier=courier,
+            runner=runner,
         )
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")
@@ -237,6 +255,22 @@ def print_study_plan(study: Study, seeds: Sequence[int], workers: int, out: Path
         f"at most {tokens / 1e6:.1f} M generated tokens, about {total / workers + MINUTES_A_WORKER_STARTS:.1f} minutes "
         f"with {workers} workers"
     )
+
+
+def print_verl_plan(study: Study, seeds: Sequence[int], words: Sequence[str]) -> None:
+    """The cells of a study on verl, and what each run of verl is told."""
+    from vcppo.verl_plugin.cells import runs_of
+    from vcppo.verl_plugin.launching import command_line, representative_cells, silent_settings
+
+    print(f"{study.name}: {study.title}\n{study.why.strip()}\n")
+    cells = representative_cells(study, seeds)
+    for cell in cells:
+        print(f"{cell.name:32} {'  '.join(f'{name}={value}' for name, value in cell.swept.items())}")
+        for run in runs_of(cell.settings, list(words)):
+            print(f"  {run.stage} ({run.address.key}): {' '.join([*command_line(run.overrides), *run.words])}")
+    silent = silent_settings(cells)
+    if silent:
+        print(f"\nverl does not hear of {', '.join(silent)}; docs/verl.md says what to give instead")
 
 
 def list_methods() -> str:
