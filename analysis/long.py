@@ -88,9 +88,16 @@ def draw(study: Study, curves: pd.DataFrame, computed: pd.DataFrame) -> Any:
         look, found = looks[arm], ends.loc[arm]
         for who, filled in (("actor", True), ("critic", False)):
             if not np.isnan(found[who]):
-                left.plot(max(found[who], 1.25 * SMALLEST), row, marker=look.marker, color=look.colour, markersize=4.5 if filled else 8,
-                          markerfacecolor=look.colour if filled else "white", linestyle="none",
-                          zorder=3 if filled else 4)  # fmt: skip
+                left.plot(
+                    max(found[who], 1.25 * SMALLEST),
+                    row,
+                    marker=look.marker,
+                    color=look.colour,
+                    markersize=4.5 if filled else 8,
+                    markerfacecolor=look.colour if filled else "white",
+                    linestyle="none",
+                    zorder=3 if filled else 4,
+                )
     left.axvline(SMALLEST, **style.REFERENCE_LINE)
     left.set_yticks(range(len(arms)), [looks[arm].label for arm in arms])
     left.set(ylim=(len(arms) - 0.4, -0.6), xlim=(1.3 * SMALLEST, 3.0))

@@ -184,6 +184,17 @@ def evaluate(
 @click.option("--storage", metavar="URL", help="Optuna storage. [default: a journal file in the study's folder]")
 @click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
 @click.option("--fresh", is_flag=True, help="Move the old study of this name aside; the cache of stages stays.")
+@click.option(
+    "--engine",
+    type=click.Choice(["vcppo", "verl"]),
+    default="vcppo",
+    show_default=True,
+    help="Who runs the cells: verl is for clusters, see docs/verl.md.",
+)
+@click.option(
+    "--processes", type=click.IntRange(1), help="Processes that run each cell together, as torchrun would. [default: 1]"
+)
+@click.option("--verl", "words", multiple=True, metavar="KEY=VALUE", help="A setting of verl's own; repeat.")
 @run_options
 def sweep(
     study: str,
@@ -193,6 +204,9 @@ def sweep(
     storage: str | None,
     retry_failed: bool,
     fresh: bool,
+    engine: str,
+    processes: int | None,
+    words: tuple[str, ...],
     config: Path | None,
     assignments: tuple[str, ...],
     out: Path,
@@ -221,6 +235,9 @@ def sweep(
             storage=storage,
             retry_failed=retry_failed,
             fresh=fresh,
+            engine=engine,
+            processes=processes,
+            words=words,
             config=config,
             assignments=assignments,
             out=out,

@@ -1,5 +1,6 @@
 """What the commands do, once their text has become settings."""
 
+import os
 import typing
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -128,6 +129,9 @@ def sweep_study(
     storage: str | None,
     retry_failed: bool,
     fresh: bool,
+    engine: str,
+    processes: int | None,
+    words: Sequence[str],
     config: Path | None,
     assignments: Sequence[str],
     out: Path,
@@ -138,13 +142,36 @@ def sweep_study(
     study = with_settings(load_study(name), config, assignments)
     chosen = study.seed_list(seeds, first_seed)
     study.validate_all()
-    count = workers or _cores()
+    count = workers or (1 if engine == "verl" else max(_cores() // (processes or 1), 1))
+    if engine == "verl":
+        from vcppo.verl_plugin.launching import check_study
+
+        check_study(study, chosen, words)
+        if processes is not None:
+            raise ConfigError("--processes with --engine verl: verl starts its own, see docs/verl.md")
+    elif words:
+        raise ConfigError(f"--verl {words[0]}: it would be ignored, expected --engine verl beside it")
     if dry_run:
-        print_study_plan(study, chosen, count, out)
+        if engine == "verl":
+            print_verl_plan(study, chosen, words)
+        else:
+            print_study_plan(study, chosen, count, out)
         return 0
     from vcppo.sweep import run_study
     from vcppo.tracking import Courier
+    from vcppo.worker import PIPELINE
 
+    runner = PIPELINE
+    if engine == "verl":
+        from vcppo.verl_plugin.launching import prepare_study
+
+        runner = prepare_study(study, chosen, words, out, fresh=fresh)
+    elif processes is not None:
+        from vcppo.launch import RUNNER
+        from vcppo.process import PROCESSES
+
+        runner = RUNNER
+        os.environ[PROCESSES] = str(processes)  # workers inherit it
     courier = Courier(out, study.name, tracking_uri)
     with ProgressView() as view:
         outcome = run_study(
@@ -157,6 +184,7 @@ def sweep_study(
             fresh=fresh,
             on_event=view,
             courier=courier,
+            runner=runner,
         )
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")
@@ -298,6 +326,22 @@ def print_study_plan(study: Study, seeds: Sequence[int], workers: int, out: Path
     )
 
 
+def print_verl_plan(study: Study, seeds: Sequence[int], words: Sequence[str]) -> None:
+    """The cells of a study on verl, and what each run of verl is told."""
+    from vcppo.verl_plugin.cells import runs_of
+    from vcppo.verl_plugin.launching import command_line, representative_cells, silent_settings
+
+    print(f"{study.name}: {study.title}\n{study.why.strip()}\n")
+    cells = representative_cells(study, seeds)
+    for cell in cells:
+        print(f"{cell.name:32} {'  '.join(f'{name}={value}' for name, value in cell.swept.items())}")
+        for run in runs_of(cell.settings, list(words)):
+            print(f"  {run.stage} ({run.address.key}): {' '.join([*command_line(run.overrides), *run.words])}")
+    silent = silent_settings(cells)
+    if silent:
+        print(f"\nverl does not hear of {', '.join(silent)}; docs/verl.md says what to give instead")
+
+
 def list_methods() -> str:
     """A line for each method."""
     return "\n".join(f"{name:22} {method.title:50} {method.source}" for name, method in METHODS.items())
@@ -367,6 +411,4 @@ def _tracking_words(tracking_uri: str, kept: int) -> str:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,11 +1,16 @@
 """One process and several: the same losses, states that any number of them can go on from, one voice."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from journals import metrics
 from processes import torchrun
 from tiny import ASSIGNMENTS
+
+from vcppo.cells import CellFolder
 
 pytestmark = pytest.mark.e2e
 SCRIPT = "tests/steps.py"
@@ -38,19 +43,6 @@ def test_replicas_that_do_not_divide_the_processes_are_refused(tmp_path: Path):
     assert "compute.replicas = 3: expected a divisor of the 2 processes" in said
 
 
-def metrics(out: Path) -> dict[tuple[str, int, str], float | None]:
-    """Every number in the journals of a cache, but for seconds and megabytes."""
-    found = {}
-    for journal in out.glob("cache/*/*/journal.jsonl"):
-        stage = journal.parts[-3]
-        for line in journal.read_text().splitlines():
-            record = json.loads(line)
-            for name, value in record.get("values", {}).items():
-                if not name.startswith(("time/", "system/")) and name not in ("cost/elapsed_s", "cost/peak_memory_mb"):
-                    found[stage, record["step"], name] = value
-    return found
-
-
 @pytest.mark.parametrize("method", ["vcppo", "ppo-max"])
 def test_a_whole_run_is_the_same_by_one_process_and_by_two(tmp_path: Path, method: str):
     """ppo-max has running moments, a reference, minibatch whitening, clipped values and demonstrations as well."""
@@ -65,3 +57,23 @@ def test_a_whole_run_is_the_same_by_one_process_and_by_two(tmp_path: Path, metho
         if name[2] == "value/explained_variance" and wanted is not None and abs(wanted) > 1e6:
             continue  # policy and reference are still one: returns, with KL in them, differ by rounding alone
         assert got == wanted or got == pytest.approx(wanted, rel=1e-5, abs=1e-5), name
+
+
+def test_a_sweeps_cells_may_be_run_by_several_processes_each(tmp_path: Path):
+    """One of its two arms cannot run: its error is the cell's, as without."""
+    study = tmp_path / "two.toml"
+    study.write_text(
+        'name = "two"\ntitle = "two arms"\nseeds = 1\n[[arms]]\nname = "good"\n[[arms]]\nname = "bad"\n'
+        '[arms.set]\n"guard.max_ratio" = 1.0000001\n'
+    )
+    flags = [part for text in ASSIGNMENTS for part in ("--set", text)]
+    command = [sys.executable, "-m", "vcppo", "sweep", str(study), "--processes", "2", "--workers", "1", *flags]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1, done.stdout + done.stderr
+    cells = {path.name: CellFolder(path).read() for path in (tmp_path / "studies" / "two" / "cells").iterdir()}
+    assert cells["good-s0"].state == "done", cells
+    assert cells["good-s0"].result["final_accuracy"] >= 0.0
+    assert cells["bad-s0"].state == "failed"
+    assert "guard.max_ratio is 1" in cells["bad-s0"].error
+    stage = next((tmp_path / "cache" / "cold-start").glob("*/stage.json"))
+    assert json.loads(stage.read_text())["provenance"]["hardware"]["processes"] == 2

@@ -12,7 +12,7 @@ from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.torch_engine import TorchEngine
 from vcppo.engines.vllm_engine import VllmEngine
 from vcppo.errors import EngineError
-from vcppo.models import named_weights
+from vcppo.placement import named_weights
 from vcppo.types import Generation
 
 VOCABULARY, END, POSITIONS = 29, 1, 256

@@ -262,7 +262,9 @@ def test_no_process_outlives_whoever_started_it(end: signal.Signals | None):
     """At a plain exit, and in the middle of a comparison that would take forever."""
     script = textwrap.dedent(
         f"""
+        import signal
         from vcppo.tasks.verifier import Comparison, shared_verifier
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
         verifier = shared_verifier(workers=1, time_limit_s=600.0, memory_limit_mb=512)
         verifier.judge([Comparison("0.5", "1/2", True)])
         print(*verifier.pids(), flush=True)

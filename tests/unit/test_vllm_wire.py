@@ -419,6 +419,13 @@ def test_a_server_that_has_gone_silent_is_told_in_one_line(url: str):
     Echo.made[0].held.set()
 
 
+def test_weights_that_find_no_room_are_told_in_one_line(url: str, monkeypatch: pytest.MonkeyPatch):
+    engine = make_engine(at(url), policy())
+    monkeypatch.setattr(vllm_hosts.tempfile, "mkdtemp", lambda **_: "/nowhere")
+    with pytest.raises(EngineError, match=r"^/nowhere: weights cannot be written there \("):
+        engine.update_weights(policy())
+
+
 # ---- what is asked of the engine ----
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -151,14 +152,11 @@ class Colocated:
         self._weights = ""
         self._owner: weakref.ref[Any] | None = None
         self._asleep: set[str] = set()
-        self._folder = Path(tempfile.mkdtemp(prefix="vcppo-"))
         try:
-            with self._randomness():
-                self._core = Core(spec, self._folder, colocated=True, launched=world > 1)
+            with self._randomness(), tempfile.TemporaryDirectory(prefix="vcppo-") as folder:
+                self._core = Core(spec, Path(folder), colocated=True, launched=world > 1)
         except Exception as error:
             raise EngineError(f"vLLM cannot hold this policy: {one_line(error)}") from error
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
         self._sleeps = spec.sleep and not self._core.on_cpu
         self._group: Any = None
         if spec.tensor_parallel > 1:
@@ -194,13 +192,15 @@ class Colocated:
                 found: dict[str, Answers] = {}
                 while len(found) < len(names):
                     found.update(self._core.step())
-        except Exception as error:
-            raise EngineError(f"vLLM refuses: {one_line(error)}") from error
-        finally:
-            if self._sleeps:
-                self._core.sleep()
-                self._owner = None
-                self._asleep = {"weights", "kv_cache"}
+        except BaseException as error:
+            _forget(self)  # what it was in the middle of would be taken for the next call's
+            if isinstance(error, Exception):
+                raise EngineError(f"vLLM refuses: {one_line(error)}") from error
+            raise
+        if self._sleeps:
+            self._core.sleep()
+            self._owner = None
+            self._asleep = {"weights", "kv_cache"}
         return found[names[own]]
 
     def reopened(self, spec: ModelSpec) -> bool:
@@ -341,8 +341,8 @@ class Server:
                     while data := file.read(PIECE):
                         self._say(Piece(array("B", data)))
             self._ask(Load("" if streamed else name), Loaded, self.settings.request_timeout_s)
-        except OSError as error:
-            raise EngineError(f"{folder}: weights cannot be written there ({error.strerror or error})") from None
+        except (OSError, SafetensorError) as error:
+            raise EngineError(f"{folder}: weights cannot be written there ({one_line(error)})") from None
         finally:
             path.unlink(missing_ok=True)
             if streamed:
@@ -406,6 +406,7 @@ class _Process:
     """A server that this process started, and its folders. On Linux it ends with the thread that started it."""
 
     def __init__(self, settings: EngineSettings) -> None:
+        self._parent = os.getpid()
         self.folder = _private_folder()
         self.exchange = _exchange_folder(self.folder)
         self.address = Address(file=str(self.folder / "socket"))
@@ -450,7 +451,9 @@ class _Process:
         return f"the vLLM server ended ({_reason(self._process.poll())}): {last} (see {kept})"
 
     def end(self) -> None:
-        """Kill it with whatever it started."""
+        """Kill it with whatever it started; a fork of the process that started it leaves it alone."""
+        if os.getpid() != self._parent:
+            return
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -116,6 +116,7 @@ class Server:
         with contextlib.suppress(OSError):  # it was closed
             while True:
                 connection, _ = listener.accept()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 threading.Thread(target=self._read, args=(Client(connection),), name=READER, daemon=True).start()
 
     def _read(self, client: Client) -> None:

@@ -7,7 +7,6 @@ settled. The answers are generated once and reused (`pretrain.fresh_rollouts` sa
 
 import dataclasses
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from vcppo.journal import Journal, read_journal
 from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.diagnostics import by_position, calibration, explained_variance, value_bias
 from vcppo.maths.losses import denominators, value_loss
+from vcppo.maths.settling import Measurement, settled_at
 from vcppo.optimiser import Optimiser
 from vcppo.placement import load_weights
 from vcppo.seeding import rng_for, seed_for
@@ -33,31 +33,6 @@ from vcppo.stages.sampling import collate, place_scores, roll_out, sampling_of
 from vcppo.types import RolloutBatch
 
 POSITION_BINS = 32
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The critic on held-out answers after `step` updates."""
-
-    step: int
-    loss: float
-    explained_variance: float
-
-
-def settled_at(measurements: list[Measurement], *, patience: int, tolerance: float) -> int | None:
-    """The step at which neither loss nor explained variance has improved for `patience` measurements, None if never.
-
-    An improvement is a loss lower than the best before by more than `tolerance` of it, or an explained variance
-    higher by more than `tolerance`.
-    """
-    best_loss, best_variance, waited = float("inf"), float("-inf"), 0
-    for m in measurements:
-        better = m.loss < best_loss * (1 - tolerance) or m.explained_variance > best_variance + tolerance
-        waited = 0 if better else waited + 1
-        best_loss, best_variance = min(best_loss, m.loss), max(best_variance, m.explained_variance)
-        if waited >= patience:
-            return m.step
-    return None
 
 
 def measurements_in(folder: Path) -> list[Measurement]:

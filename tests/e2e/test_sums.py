@@ -1,0 +1,44 @@
+"""A model of a million weights on text, whole: from cold start to evaluation, by one process and by two.
+
+With vLLM as generator: tests/engines/test_vllm_sums.py.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from journals import metrics
+from processes import torchrun
+from sums import flags, prepare
+
+from vcppo.cache import StageFolder, addresses
+from vcppo.loading import load_settings
+from vcppo.samples import SampleFolder
+from vcppo.tasks import make_task
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp_path: Path):
+    """Two processes begin with the answers that one has sampled: a token that falls otherwise changes all after it."""
+    assignments = prepare(tmp_path)
+    train = ("-m", "vcppo", "train", *flags(assignments), "--out")
+    torchrun(1, *train, str(tmp_path / "1"))
+    for stage in ("cold-start", "reward-model", "answers"):
+        shutil.copytree(tmp_path / "1" / "cache" / stage, tmp_path / "2" / "cache" / stage)
+    torchrun(2, *train, str(tmp_path / "2"))
+    alone, shared = (metrics(tmp_path / count) for count in "12")
+    lengths = [alone["rl", step, "rollout/length_tokens"] for step in range(8)]
+    assert sum(lengths[-3:]) / 3 > lengths[0] + 1.5  # a second line has six tokens
+    assert alone["rl", 4, "eval/sums/avg_at_2"] > alone["rl", 0, "eval/sums/avg_at_2"]
+    for name, wanted in alone.items():
+        if name[0] == "value-pretraining" or name[:2] == ("rl", 0):
+            assert shared[name] == pytest.approx(wanted, rel=1e-5, abs=1e-5), name
+    assert {name[:2] for name in shared} == {name[:2] for name in alone}
+
+    settings = load_settings(assignments=assignments)
+    folder = StageFolder(tmp_path / "1", addresses(settings)["evaluation"])
+    kept, prompts = SampleFolder(folder.path / "samples", print), make_task(settings.task).held_out_prompts()
+    answered = [kept.read(number, prompt, 8) for number, prompt in enumerate(prompts)]
+    assert len(answered) == 30
+    assert all(problem is not None and len(problem.samples) == 8 for problem in answered)

@@ -1,0 +1,188 @@
+"""Advantages, targets and held-out answers of the plugin, from what can be said with a pencil; verl is not needed."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vcppo.errors import ConfigError
+from vcppo.maths.advantages import gae, whiten
+from vcppo.maths.settling import settled_at
+from vcppo.verl_plugin.estimates import Answers, HeldOut, answer_metrics, estimate, held_out_rows, position_metrics
+from vcppo.verl_plugin.settings import PluginSettings, plugin_settings
+
+RAW = {"whiten": "none"}
+
+
+def answers(mask: list[list[int]], *, seed: int = 0) -> Answers:
+    """Random values; a reward of 1 on each row's last own token."""
+    response_mask = torch.tensor(mask, dtype=torch.bool)
+    values = torch.randn(response_mask.shape, generator=torch.Generator().manual_seed(seed))
+    last = response_mask.shape[1] - 1 - response_mask.flip(1).to(torch.int8).argmax(dim=1)
+    rewards = torch.zeros_like(values).scatter(1, last[:, None], 1.0)
+    return Answers(rewards, values, response_mask)
+
+
+def config(plugin: Any = None, **changes: Any) -> dict[str, Any]:
+    tree: dict[str, Any] = {
+        "algorithm": {"adv_estimator": "gae", "vcppo": plugin},
+        "critic": {"ppo_epochs": 1, "ppo_mini_batch_size": 8},
+        "data": {"train_batch_size": 8},
+        "trainer": {"total_training_steps": 10},
+    }
+    for name, value in changes.items():
+        section, leaf = name.split("__")
+        tree[section][leaf] = value
+    return tree
+
+
+def test_each_lambda_has_its_own_use() -> None:
+    batch = answers([[1, 1, 1, 1], [1, 1, 0, 0]])
+    parts = (batch.rewards, batch.values, batch.response_mask)
+    found = estimate(batch, PluginSettings(lambda_actor=0.5, lambda_critic=1.0, **RAW), gamma=1.0)
+    torch.testing.assert_close(found.advantages, gae(*parts, gamma=1.0, gae_lambda=0.5))
+    torch.testing.assert_close(found.returns, batch.response_mask.float())  # lambda 1: the reward of 1, whatever V is
+    whitened = estimate(batch, PluginSettings(lambda_actor=0.5, clip=0.3), gamma=1.0).advantages
+    expected = whiten(gae(*parts, gamma=1.0, gae_lambda=0.5), batch.response_mask).clamp(-0.3, 0.3)
+    torch.testing.assert_close(whitened, expected)
+
+
+def test_a_hole_is_passed_over() -> None:
+    holed, closed = answers([[1, 0, 0, 1, 1, 0]]), answers([[1, 1, 1]])
+    own = [0, 3, 4]
+    values = torch.zeros(1, 6)
+    values[0, own] = closed.values[0]
+    values[0, [1, 2, 5]] = math.nan
+    settings = PluginSettings(lambda_actor=0.5, lambda_critic=0.25, length_adaptive_alpha=None, **RAW)
+    found = estimate(Answers(holed.rewards, values, holed.response_mask), settings, gamma=0.9)
+    expected = estimate(closed, settings, gamma=0.9)
+    for name in ("advantages", "returns", "monte_carlo"):
+        torch.testing.assert_close(getattr(found, name)[0, own], getattr(expected, name)[0])
+        assert getattr(found, name)[0, [1, 2, 5]].tolist() == [0.0, 0.0, 0.0]
+    assert found.metrics == pytest.approx(expected.metrics)
+
+
+def test_a_length_adaptive_lambda_counts_a_row_s_own_tokens() -> None:
+    batch = answers([[1, 1, 1, 1, 0, 0], [1, 0, 1, 0, 0, 0]])
+    found = estimate(batch, PluginSettings(length_adaptive_alpha=1.0, **RAW), gamma=1.0).advantages
+    for row, gae_lambda in ((0, 0.75), (1, 0.5)):  # 1 - 1 / length
+        alone = Answers(*(x[row : row + 1] for x in (batch.rewards, batch.values, batch.response_mask)))
+        expected = estimate(alone, PluginSettings(lambda_actor=gae_lambda, **RAW), gamma=1.0).advantages
+        torch.testing.assert_close(found[row : row + 1], expected)
+
+
+def test_pretraining_s_targets_are_monte_carlo_returns_whatever_the_lambdas_are() -> None:
+    batch = answers([[1, 1, 1]])
+    settings = PluginSettings.model_validate({"lambda_actor": 0.5, "lambda_critic": 0.5, "pretrain": {}})
+    torch.testing.assert_close(estimate(batch, settings, gamma=0.5).returns, torch.tensor([[0.25, 0.5, 1.0]]))
+
+
+def test_explained_variance_is_of_monte_carlo_returns() -> None:
+    values = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    rewards = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    batch = Answers(rewards, values, torch.ones(2, 2, dtype=torch.bool))
+    found = estimate(batch, PluginSettings(lambda_actor=0.0, lambda_critic=0.0, **RAW), gamma=1.0)
+    assert found.metrics["value/explained_variance"] == 1.0
+    constant = estimate(Answers(rewards, 0 * values + 2, batch.response_mask), PluginSettings(**RAW), gamma=1.0)
+    assert constant.metrics["value/explained_variance"] == pytest.approx(0.0)
+    assert constant.metrics["value/value_bias"] == 1.5
+
+
+def test_bins_cover_the_longest_answer_allowed() -> None:
+    batch = answers([[1] * 8])
+    found = position_metrics(batch, torch.ones(1, 8), bins=4, limit=16)
+    assert [name for name in found if "bias" in name] == ["value/bias_from_00000", "value/bias_from_00004"]
+    assert found["value/bias_from_00004"] == pytest.approx(float(batch.values[0, 4:].mean()) - 1.0)
+
+
+def test_answers_that_failed_to_be_sampled_do_not_count() -> None:
+    scores, lengths = torch.tensor([1.0, -1.0, -1.0, 0.0]), torch.tensor([4, 8, 2, 0])
+    found = answer_metrics(scores, lengths, correct_above=0.0, limit=8)
+    assert found["rollout/accuracy"] == pytest.approx(1 / 3)
+    assert found["rollout/truncated_rate"] == pytest.approx(1 / 3)
+    assert answer_metrics(scores[3:], lengths[3:], correct_above=0.0, limit=8) == {}
+
+
+def test_a_prompt_is_held_out_for_good() -> None:
+    prompts = [[i, i + 1] for i in range(2000)]
+    rows = held_out_rows(prompts, share=0.1, seed=0)
+    assert rows.sum() == pytest.approx(200, abs=60)  # four standard deviations are 54
+    assert torch.equal(held_out_rows(prompts[::-1], share=0.1, seed=0).flip(0), rows)
+    assert not torch.equal(held_out_rows(prompts, share=0.1, seed=1), rows)
+    assert bool((held_out_rows(prompts, share=0.2, seed=0) | ~rows).all())  # a larger share holds the same and more
+
+
+def measured(values: list[float], returns: list[float], step: int) -> tuple[Any, dict[str, float]]:
+    held_out = HeldOut()
+    mask = torch.ones(2, len(values), dtype=torch.bool)
+    row = torch.tensor([values, [9.0] * len(values)])
+    held_out.add(Answers(torch.zeros_like(row), row, mask), torch.tensor([returns] * 2), torch.tensor([True, False]))
+    assert held_out.tokens == len(values)
+    return held_out.measure(step)
+
+
+def test_a_measurement_is_of_the_held_out_rows_only_and_is_then_forgotten() -> None:
+    measurement, told = measured([0.0, 1.0], [1.0, 2.0], 7)
+    assert (measurement.step, measurement.loss, measurement.explained_variance) == (7, 0.5, 1.0)
+    assert told["pretrain/value_bias"] == -1.0
+    equal, told = measured([0.0, 1.0], [1.0, 1.0], 7)
+    assert equal.explained_variance == -math.inf
+    assert math.isnan(told["pretrain/explained_variance"])
+
+
+def test_measurements_settle_by_the_rule_of_our_own_pretraining() -> None:
+    told = [measured([x, 1.0], [1.0, 2.0], step)[0] for step, x in enumerate((0.0, 0.5, 0.5, 0.5), start=1)]
+    assert settled_at(told, patience=2, tolerance=0.01) == 4
+    assert settled_at(told[:3], patience=2, tolerance=0.01) is None
+
+
+@pytest.mark.parametrize(
+    ("plugin", "changes", "said"),
+    [
+        ({"lambda_actor": 1.3}, {}, r"algorithm\.vcppo\.lambda_actor = 1\.3: input should be less than or equal to 1"),
+        ({"lamda_actor": 1}, {}, r"algorithm\.vcppo\.lamda_actor: no such setting; there are lambda_actor, "),
+        ({"pretrain": {"steps": "never"}}, {}, r"algorithm\.vcppo\.pretrain\.steps = 'never': "),
+        ({"pretrain": {"steps": 0}}, {}, r"algorithm\.vcppo\.pretrain\.steps = 0: expected 1 or more"),
+        ({"lambda_actor": 0.9, "length_adaptive_alpha": 0.05}, {}, r"lambda_actor = 0\.9: it would be ignored"),
+        (
+            {"lambda_critic": 1},
+            {"algorithm__adv_estimator": "grpo"},
+            r"lambda_critic: it would be ignored, .* expected",
+        ),
+        (
+            {"pretrain": {}},
+            {"critic__ppo_epochs": 2},
+            r"a step is one update, expected 1 and 8, which is data\.train_b",
+        ),
+        (
+            {"pretrain": {}},
+            {"critic__ppo_mini_batch_size": 4},
+            r"critic\.ppo_mini_batch_size = 4: in value pretraining",
+        ),
+        ({"pretrain": {}}, {"trainer__total_training_steps": None}, r"trainer\.total_training_steps is not given"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_verl_s_words(plugin: Any, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plugin_settings(config(plugin, **changes))
+
+
+def test_without_a_word_the_defaults_are_ours() -> None:
+    found = plugin_settings(config())
+    assert (found.lambda_actor, found.lambda_critic, found.pretrain) == (0.95, 1.0, None)
+    plan = plugin_settings(config({"pretrain": {}})).pretrain
+    assert plan is not None
+    assert (plan.steps, plan.evaluate_every, plan.patience) == ("converge", 10, 2)
+
+
+def test_what_stands_under_the_mask_is_never_read() -> None:
+    clean = answers([[1, 1, 0, 0]])
+    dirty: list[Tensor] = [torch.where(clean.response_mask, x, math.nan) for x in (clean.rewards, clean.values)]
+    for name in ("advantages", "returns"):
+        found = [
+            getattr(estimate(Answers(*pair, clean.response_mask), PluginSettings(), gamma=1.0), name)
+            for pair in (dirty, (clean.rewards, clean.values))
+        ]
+        torch.testing.assert_close(found[0], found[1])

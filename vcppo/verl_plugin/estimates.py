@@ -1,0 +1,164 @@
+"""Advantages and value targets as our trainer computes them from verl's batch: our formulas, verl's holes."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vcppo.maths.advantages import gae, length_adaptive_lambda, monte_carlo_returns, whiten
+from vcppo.maths.diagnostics import by_position, explained_variance, real_reward_share, value_bias
+from vcppo.maths.losses import denominators, value_loss
+from vcppo.maths.settling import Measurement
+from vcppo.verl_plugin.settings import PluginSettings
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A batch of verl's, padded on the right; a mask may have holes, where a tool or a user spoke."""
+
+    rewards: Tensor  # [B, T] float32, KL penalty included if verl puts it there
+    values: Tensor  # [B, T] float32, V(s_t), before token t is chosen
+    response_mask: Tensor  # [B, T] bool
+
+    def closed(self) -> tuple["Answers", Tensor]:
+        """The same with each row's own tokens moved together, and [B, T] int64: where each column came from.
+
+        verl's recursion passes over a masked token as if it were not there, so closing the holes first, and opening
+        them afterwards, computes the same with functions that know none.
+        """
+        order = torch.argsort(self.response_mask.logical_not().to(torch.int8), dim=1, stable=True)
+        return Answers(*(x.gather(1, order) for x in (self.rewards, self.values, self.response_mask))), order
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """[B, T] each, 0 where the mask is False."""
+
+    advantages: Tensor  # for the policy, whitened and clipped as the settings say
+    returns: Tensor  # targets of the critic
+    monte_carlo: Tensor  # what came after each token, without any value in it
+    metrics: dict[str, float]
+    closed: Answers  # without holes, as the diagnostics by position read it
+    closed_monte_carlo: Tensor
+
+
+def estimate(answers: Answers, settings: PluginSettings, *, gamma: float) -> Estimates:
+    """Advantages with lambda_actor, targets with lambda_critic, in pretraining Monte-Carlo returns for targets.
+
+    With both lambdas equal to verl's `algorithm.lam` and whiten = batch, what verl itself computes.
+    """
+    closed, order = answers.closed()
+    parts = (closed.rewards, closed.values, closed.response_mask)
+    lambda_actor: float | Tensor = settings.lambda_actor
+    if settings.length_adaptive_alpha is not None:
+        lambda_actor = length_adaptive_lambda(closed.response_mask, alpha=settings.length_adaptive_alpha)
+    raw = gae(*parts, gamma=gamma, gae_lambda=lambda_actor)
+    advantages = whiten(raw, closed.response_mask) if settings.whiten == "batch" else raw
+    if settings.clip is not None:
+        advantages = advantages.clamp(-settings.clip, settings.clip)
+    monte_carlo = monte_carlo_returns(closed.rewards, closed.response_mask, gamma=gamma)
+    if settings.pretrain is not None:
+        returns = monte_carlo
+    else:
+        live_values = torch.where(closed.response_mask, closed.values, 0.0)
+        returns = gae(*parts, gamma=gamma, gae_lambda=settings.lambda_critic) + live_values
+    metrics = {
+        **critic_metrics(closed, monte_carlo),
+        "advantage/raw_mean": float(raw[closed.response_mask].mean()),
+        "advantage/real_reward_share": real_reward_share(closed.response_mask, gamma=gamma, gae_lambda=lambda_actor),
+    }
+
+    def opened(x: Tensor) -> Tensor:
+        return torch.zeros_like(x).scatter(1, order, x)
+
+    return Estimates(opened(advantages), opened(returns), opened(monte_carlo), metrics, closed, monte_carlo)
+
+
+def critic_metrics(closed: Answers, monte_carlo: Tensor) -> dict[str, float]:
+    """What the critic is worth against Monte-Carlo returns, whatever lambda it learns with."""
+    values, mask = closed.values, closed.response_mask
+    return {
+        "value/explained_variance": explained_variance(values, monte_carlo, mask),
+        "value/value_bias": value_bias(values, monte_carlo, mask),
+        "value/mean": float(values[mask].mean()),
+    }
+
+
+def position_metrics(closed: Answers, monte_carlo: Tensor, *, bins: int, limit: int) -> dict[str, float]:
+    """Bias and explained variance in `bins` equal parts of the longest answer allowed (`limit`, tokens), by name.
+
+    value/bias_from_00512 is of tokens 512 to the next bin's first.
+    """
+    width = max(-(-limit // bins), 1)
+    table = by_position(closed.values, monte_carlo, closed.response_mask, width=width)
+    found = {}
+    for place, bias, spread in zip(table["position"], table["value_bias"], table["explained_variance"], strict=True):
+        found[f"value/bias_from_{int(place):05d}"] = bias
+        found[f"value/explained_variance_from_{int(place):05d}"] = spread
+    return found
+
+
+def answer_metrics(scores: Tensor, lengths: Tensor, *, correct_above: float, limit: int) -> dict[str, float]:
+    """How the answers fared. scores: [B] float. lengths: [B] int, tokens, tools' included. Empty answers do not count.
+
+    An answer of `limit` tokens counts as cut: verl does not say which were.
+    """
+    real = lengths > 0
+    if not bool(real.any()):
+        return {}
+    scores, lengths = scores[real], lengths[real].to(torch.float32)
+    return {
+        "rollout/accuracy": float((scores > correct_above).float().mean()),
+        "rollout/truncated_rate": float((lengths >= limit).float().mean()),
+        "rollout/length_p10_tokens": float(lengths.quantile(0.1)),
+        "rollout/length_p90_tokens": float(lengths.quantile(0.9)),
+    }
+
+
+def held_out_rows(prompts: Sequence[Sequence[int]], *, share: float, seed: int) -> Tensor:
+    """[B] bool: rows whose prompt is one of the held-out ones.
+
+    A prompt's tokens decide, so it is held out in every epoch and after every restart, all its answers together.
+    """
+
+    def drawn(prompt: Sequence[int]) -> float:
+        content = ",".join([str(seed), *map(str, prompt)])
+        return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8]) / 2**64
+
+    return torch.tensor([drawn(prompt) < share for prompt in prompts], dtype=torch.bool)
+
+
+class HeldOut:
+    """Held-out answers since the last measurement, each scored by the critic as it stood when they were sampled."""
+
+    def __init__(self) -> None:
+        self._values: list[Tensor] = []
+        self._returns: list[Tensor] = []
+
+    def add(self, answers: Answers, monte_carlo: Tensor, rows: Tensor) -> None:
+        """Remember these rows ([B] bool) of a batch."""
+        mask = answers.response_mask & rows[:, None]
+        self._values.append(answers.values[mask])
+        self._returns.append(monte_carlo[mask])
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self._values))
+
+    def measure(self, step: int) -> tuple[Measurement, dict[str, float]]:
+        """Loss, explained variance and bias over all their tokens, which are then forgotten."""
+        values, returns = torch.cat(self._values)[None], torch.cat(self._returns)[None]
+        self._values, self._returns = [], []
+        mask = torch.ones_like(values, dtype=torch.bool)
+        over = denominators(mask, fixed_length=1)
+        kind = {"kind": "mse", "aggregation": "token-mean"}
+        loss = float(value_loss(values, values, returns, mask, clip_range=1.0, over=over, **kind).loss)
+        spread = explained_variance(values, returns, mask)
+        told = {
+            "pretrain/held_out_loss": loss,
+            "pretrain/explained_variance": spread,
+            "pretrain/value_bias": value_bias(values, returns, mask),
+        }
+        return Measurement(step, loss, spread if spread == spread else float("-inf")), told

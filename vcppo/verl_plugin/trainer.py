@@ -1,0 +1,191 @@
+"""verl's synchronous PPO trainer with two lambdas, value pretraining, and a critic that is looked at honestly.
+
+Importing this module registers it: the entry point of group `verl.plugins` does so for whoever installs vcppo beside
+verl, and VERL_USE_EXTERNAL_MODULES=vcppo.verl_plugin.trainer for whoever does not. Then
+
+    python -m verl.trainer.main_ppo trainer.v1.trainer_mode=vcppo algorithm.adv_estimator=gae \\
+        +algorithm.vcppo.lambda_actor=0.95 +algorithm.vcppo.lambda_critic=1.0 ...
+
+is a run of verl in every other respect. Settings are in vcppo/verl_plugin/settings.py.
+"""
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, open_dict
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+from verl.workers.utils.padding import response_to_nested
+
+from vcppo.cache import write_json
+from vcppo.journal import Journal
+from vcppo.maths.diagnostics import by_position, calibration
+from vcppo.maths.settling import Measurement, settled_at
+from vcppo.verl_plugin import TRAINER
+from vcppo.verl_plugin.estimates import (
+    Answers,
+    Estimates,
+    HeldOut,
+    answer_metrics,
+    estimate,
+    held_out_rows,
+    position_metrics,
+)
+from vcppo.verl_plugin.records import cut_after, measurements_in
+from vcppo.verl_plugin.settings import plugin_settings
+
+POSITION_BINS = 32  # of the tables, as in our own runs
+
+
+@register_trainer(TRAINER)
+class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
+    """`PPOTrainerSync` with our advantages; in pretraining mode the critic alone is trained, until it has settled.
+
+    Every step runs as verl runs it. Its own GAE is computed and then replaced, which costs a loop over tokens on the
+    driver, and spares us a copy of what verl does before it: KL in the reward, rollout correction.
+
+    Raises:
+        ConfigError: `algorithm.vcppo` is not valid, or does not go with the rest.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.vcppo = plugin_settings(config)
+        with open_dict(config):
+            config.trainer.v1.trainer_mode = "sync"  # any other name selects the asynchronous replay buffer
+            if self.vcppo.pretrain is not None:
+                config.trainer.critic_warmup = sys.maxsize  # verl trains the actor from this step on
+                if self.vcppo.pretrain.steps != "converge":
+                    config.trainer.total_training_steps = self.vcppo.pretrain.steps
+        super().__init__(config)
+        self._held_out = HeldOut()
+        self._measurements: list[Measurement] = []
+        self._settled = False
+
+    def on_init_end(self) -> None:
+        """verl has loaded its checkpoint: what the journal says of later steps will be said again."""
+        super().on_init_end()
+        cut_after(self.journal_path, self.global_steps)
+        self._journal = Journal(self.journal_path)
+        self._measurements = measurements_in(self.journal_path)
+        if self._has_settled():  # saved, and killed before it could say so
+            self._settled, self.total_training_steps = True, self.global_steps
+            self._leave_word()
+
+    @property
+    def journal_path(self) -> Path:
+        """Where tables and measurements go; its steps are verl's, counted from 1."""
+        return Path(self.vcppo.journal or os.path.join(self.config.trainer.default_local_dir, "vcppo.jsonl"))
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        batch = super()._compute_advantage(batch, metrics)
+        in_reward = self.config.algorithm.use_kl_in_reward
+        fields = ["prompts", "response_mask", "rm_scores"]
+        fields += ["values"] if self.use_critic else []
+        fields += ["token_level_rewards"] if in_reward else []
+        nested = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        real = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags], dtype=torch.bool)
+        limit = int(self.config.data.max_response_length)
+        lengths = nested["response_mask"].offsets().diff()
+        scores = torch.stack([row.float().sum() for row in nested["rm_scores"].unbind()])
+        metrics |= answer_metrics(scores[real], lengths[real], correct_above=self.vcppo.correct_above, limit=limit)
+        if self.config.algorithm.adv_estimator != "gae":
+            return batch
+        padded = nested.select("response_mask", "values", fields[-1] if in_reward else "rm_scores").to_padded_tensor()
+        answers = Answers(
+            padded[fields[-1] if in_reward else "rm_scores"].float(),
+            padded["values"].float(),
+            padded["response_mask"].bool(),
+        )
+        estimates = estimate(answers, self.vcppo, gamma=float(self.config.algorithm.gamma))
+        self._tell(estimates, metrics, limit)
+        output = {"advantages": estimates.advantages, "returns": estimates.returns}
+        if self.vcppo.pretrain is not None:
+            trained = self._hold_out(answers, estimates, nested, metrics).to(padded["response_mask"].dtype)
+            # A masked token is neither in verl's value loss nor, by loss_mask, in what that is divided by.
+            output |= {"response_mask": trained, "loss_mask": trained}
+        told = {name: response_to_nested(x, nested["response_mask"]) for name, x in output.items()}
+        fields_out = TensorDict(told, batch_size=len(batch))
+        return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields_out)
+
+    def _tell(self, estimates: Estimates, metrics: dict[str, Any], limit: int) -> None:
+        """Scalars to verl's trackers; now and then tables to the journal."""
+        metrics |= estimates.metrics
+        closed, monte_carlo, bins = estimates.closed, estimates.closed_monte_carlo, self.vcppo.position_bins
+        if bins:
+            metrics |= position_metrics(closed, monte_carlo, bins=bins, limit=limit)
+        if (self.global_steps - 1) % self.vcppo.positions_every:
+            return
+        parts = (closed.values, monte_carlo, closed.response_mask)
+        width = max(-(-limit // POSITION_BINS), 1)
+        start, end = by_position(*parts, width=width), by_position(*parts, width=width, from_end=True)
+        self._journal.table("critic_by_position", self.global_steps, {name: start[name] + end[name] for name in start})
+        self._journal.table("critic_calibration", self.global_steps, calibration(*parts, bins=10))
+
+    # Value pretraining
+
+    def _hold_out(
+        self, answers: Answers, estimates: Estimates, nested: TensorDict, metrics: dict[str, Any]
+    ) -> torch.Tensor:
+        """[B, T] bool: the tokens that the critic may learn from. The held-out ones measure it instead."""
+        plan = self.vcppo.pretrain
+        assert plan is not None
+        prompts = [row.tolist() for row in nested["prompts"].unbind()]
+        rows = held_out_rows(prompts, share=plan.held_out, seed=plan.seed)
+        live = answers.response_mask
+        if not bool((live & ~rows[:, None]).any()):  # a step must train on something
+            rows = torch.zeros_like(rows)
+        self._held_out.add(answers, estimates.monte_carlo, rows)
+        metrics["pretrain/held_out_tokens"] = float((live & rows[:, None]).sum())
+        if self.global_steps % plan.evaluate_every == 0 and self._held_out.tokens:
+            measurement, told = self._held_out.measure(self.global_steps)
+            metrics |= told
+            self._journal.metrics(self.global_steps, told)
+            self._measurements.append(measurement)
+            self._settled = self._has_settled()
+        return live & ~rows[:, None]
+
+    def _has_settled(self) -> bool:
+        plan = self.vcppo.pretrain
+        if plan is None or plan.steps != "converge":
+            return False
+        return settled_at(self._measurements, patience=plan.patience, tolerance=plan.tolerance) is not None
+
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """A critic that has settled is saved as it was measured."""
+        return batch if self._settled else super()._update_critic(batch, metrics)
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:
+        """One step; the last one of pretraining saves the critic and says where, then verl's loop ends."""
+        planned = self.global_steps >= self.total_training_steps
+        batch = super().step(metrics, timing_raw)
+        if self.vcppo.pretrain is not None and (planned or self._settled):
+            every = self.config.trainer.save_freq
+            if every <= 0 or not (planned or self.global_steps % every == 0):  # else verl saves after this step
+                self._save_checkpoint()
+            self.total_training_steps = self.global_steps
+            self._leave_word()
+        return batch
+
+    def _leave_word(self) -> None:
+        """pretrained.json beside verl's checkpoints: which of them it is, and why it is the last."""
+        last = self._measurements[-1] if self._measurements else None
+        write_json(
+            Path(self.config.trainer.default_local_dir) / "pretrained.json",
+            {
+                "checkpoint": f"global_step_{self.global_steps}",
+                "updates": self.global_steps - int(self._settled),
+                "settled": self._settled,
+                "held_out_loss": _finite(last.loss) if last else None,
+                "explained_variance": _finite(last.explained_variance) if last else None,
+            },
+        )
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
