@@ -1,5 +1,6 @@
 """Sessions for developers: `nox` runs lint, types and tests; the others by name, `nox -s bench`."""
 
+import sys
 from pathlib import Path
 
 import nox
@@ -89,6 +90,13 @@ def bench(session: nox.Session) -> None:
     _install(session)
     for name in ("gae", "generator", "branch", "iteration", "cache", "tracking"):
         session.run("python", f"bench/bench_{name}.py", env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """What needs a GPU (docs/scale.md), in the Python that runs nox, whose torch knows it: `-- bench --minutes 9`."""
+    time_ran_out = 3  # the same command goes on
+    session.run(sys.executable, "-m", "bench.gpu", *session.posargs, external=True, success_codes=[0, time_ran_out])
 
 
 @nox.session
