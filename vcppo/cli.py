@@ -73,6 +73,12 @@ def main() -> None:
     One run, step by step (each step takes what the last one left in the cache):
       vcppo cold-start, vcppo reward-model, vcppo pretrain-value, vcppo train, vcppo evaluate CHECKPOINT
 
+    \b
+    Real models, on GPUs:
+      vcppo plan recipes/qwen2.5-7b-8gpu.toml --gpus 8          does it fit?
+      torchrun --nproc-per-node 8 -m vcppo train --config recipes/qwen2.5-7b-8gpu.toml
+      vcppo evaluate owner/model --set task.name=maths          AIME, resumable, with intervals
+
     `vcppo settings` lists every setting with its default, `vcppo methods` every method. A run with the same settings is
     never computed twice.
     """
