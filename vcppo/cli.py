@@ -176,7 +176,7 @@ def evaluate(
     docs/evaluate.md says what the numbers are and what the report holds.
     """
     said = assignments if samples is None else (*assignments, f"evaluation.samples={samples}")
-    settings = load_settings(config, said)
+    settings = load_settings(config, said, checkpoint=checkpoints[0])
     from vcppo.commands import evaluate_checkpoints
 
     sys.exit(evaluate_checkpoints(checkpoints, settings, out=out, report=report, dry_run=dry_run))
