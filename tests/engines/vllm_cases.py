@@ -153,7 +153,7 @@ def check_seeds(settings: EngineSettings) -> None:
 
 def check_prefix_cache(settings: EngineSettings) -> None:
     """A long prompt is read once for many answers; after an update nothing of it is left."""
-    policy = model("llama")
+    policy = model()
     engine = engine_of(settings, policy)
     prompt = [2 + i % 20 for i in range(100)]
     answers = engine.generate([prompt] * 8, FREE, seed=0)
@@ -207,7 +207,6 @@ def check_missing(settings: EngineSettings) -> None:
 
 
 CHECKS = {
-    "the same as torch": check_the_same_as_torch,
     "ends": check_ends,
     "frequencies": check_frequencies,
     "seeds": check_seeds,
@@ -215,7 +214,9 @@ CHECKS = {
     "nucleus": check_nucleus,
     "turns": check_turns,
     "missing": check_missing,
+    "the same as torch": check_the_same_as_torch,
 }
+
 
 RANKS = """
 import sys
