@@ -96,7 +96,7 @@ def draw(study: Study, curves: pd.DataFrame, computed: pd.DataFrame) -> Any:
                     markersize=4.5 if filled else 8,
                     markerfacecolor=look.colour if filled else "white",
                     linestyle="none",
-                    zorder=3 if filled else 4,
+                    zorder=4 if filled else 3,
                 )
     left.axvline(SMALLEST, **style.REFERENCE_LINE)
     left.set_yticks(range(len(arms)), [looks[arm].label for arm in arms])
