@@ -177,6 +177,7 @@ def own_passes(total_lengths: Tensor, max_tokens: int, rows: Tensor | None = Non
 
 
 def read(
+    model: PreTrainedModel,
     batch: RolloutBatch,
     max_tokens: int,
     score: Callable[[RolloutBatch], Tensor],
@@ -184,7 +185,10 @@ def read(
     *,
     per_token: bool = True,
 ) -> Tensor:
-    """What `score` says of a batch without gradient, [B, T] or, not per token, [B]; 0 in rows not asked for."""
+    """What `score` says of a batch without gradient, [B, T] or, not per token, [B]; 0 in rows not asked for.
+
+    `model` lets go of what it has gathered for it.
+    """
     found = torch.zeros(batch.response_mask.shape if per_token else len(batch.scores))
     with torch.no_grad():
         for own in own_passes(batch.total_lengths, max_tokens, rows):
@@ -193,6 +197,7 @@ def read(
                 found[own.rows, : scores.shape[1]] = scores
             elif own.counts:
                 found[own.rows] = scores
+    let_go(model)
     return world().sum(found)
 
 

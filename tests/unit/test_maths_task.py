@@ -10,7 +10,7 @@ import torch
 
 from vcppo.config import MathsSettings, TaskSettings
 from vcppo.engines.base import Sampling
-from vcppo.errors import CheckpointError, ConfigError
+from vcppo.errors import CheckpointError, ConfigError, DataError
 from vcppo.stages.demonstrations import draw
 from vcppo.stages.rl_metrics import rollout_metrics, samples_table
 from vcppo.tasks import make_task
@@ -307,3 +307,13 @@ def test_a_tiny_model_answers_in_its_template(files: dict[str, str], tmp_path: P
         seed=0,
     )
     assert [(r.verdict, r.note) for r in rollouts] == [(Verdict.UNREADABLE, "no answer")] * 3
+
+
+def test_an_evaluation_needs_no_training_set(tmp_path: Path):
+    """AIME can be asked where there is nothing to learn from; training then says what is missing."""
+    measured = arithmetic.make_problems(tmp_path / "e.jsonl", 3)
+    nowhere = tmp_path / "gone.jsonl"
+    made = task({"train": str(nowhere), "evaluate": str(measured)})
+    assert len(made.held_out_prompts()) == 3
+    with pytest.raises(DataError, match=f"task.maths.train = {nowhere}: No such file"):
+        made.training_prompts(1, torch.Generator())

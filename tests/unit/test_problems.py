@@ -213,6 +213,11 @@ HUB = {
 }  # fmt: skip
 
 
+def forget() -> None:
+    problems._problem_sets.cache_clear()
+    problems._evaluation_set.cache_clear()
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """Rows as the sets' pages show them, in place of the network; what was asked for."""
@@ -225,9 +230,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         return HUB[name, config, split]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    problems._problem_sets.cache_clear()
+    forget()
     yield asked
-    problems._problem_sets.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ class _ChosenLogprobs(torch.autograd.Function):
                 torch.mm(narrow, weight, out=to_hidden[here])
             if to_weight is not None:
                 to_weight += narrow.mT @ hidden[here]
+            del logprobs, shares, slope, narrow  # before the next block's are made
         return to_hidden, None if to_weight is None else to_weight.to(weight.dtype), None, None, None
 
 

@@ -23,14 +23,16 @@ class CriticUpdate:
 
 def read_values(critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int, rows: Tensor | None = None) -> Tensor:
     """[B, T] float32 values of every state, without gradient; 0 where masked, and in rows not asked for."""
-    return passes.read(batch, max_tokens, lambda part: passes.response_values(critic, part), rows)
+    return passes.read(critic, batch, max_tokens, lambda part: passes.response_values(critic, part), rows)
 
 
 def read_final_values(
     critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int, rows: Tensor | None = None
 ) -> Tensor:
     """[B] float32 values of the states after the last tokens, without gradient; 0 in rows not asked for."""
-    return passes.read(batch, max_tokens, lambda part: passes.last_token_values(critic, part), rows, per_token=False)
+    return passes.read(
+        critic, batch, max_tokens, lambda part: passes.last_token_values(critic, part), rows, per_token=False
+    )
 
 
 def update_critic(

@@ -53,7 +53,9 @@ def read_logprobs(
     rows: Tensor | None = None,
 ) -> Tensor:
     """[B, T] log-probabilities of the generated tokens, without gradient; 0 where masked, and in rows not asked for."""
-    return passes.read(batch, max_tokens, lambda part: passes.response_logprobs(policy, part, temperature)[0], rows)
+    return passes.read(
+        policy, batch, max_tokens, lambda part: passes.response_logprobs(policy, part, temperature)[0], rows
+    )
 
 
 def update_policy(

@@ -15,6 +15,7 @@ UNREADABLE, with a note:
     time, memory    more than the limits; crash: the process that compared it died
 """
 
+import functools
 import unicodedata
 from collections.abc import Sequence
 
@@ -25,7 +26,7 @@ from vcppo.config import MathsSettings
 from vcppo.errors import ConfigError
 from vcppo.sources import label
 from vcppo.tasks.extraction import after_thought, as_integer, last_box
-from vcppo.tasks.problems import Problem, problem_sets
+from vcppo.tasks.problems import Problem, evaluation_problems, problem_sets
 from vcppo.tasks.templates import asked, encode
 from vcppo.tasks.verifier import Comparison, shared_verifier
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
@@ -41,9 +42,15 @@ class MathsTask:
         self.settings = settings
         self.name = label(settings.evaluate)
         self.max_tokens = settings.max_tokens
-        sets = problem_sets(settings)
-        self._train, self._evaluate = sets.train, sets.evaluate
-        self._solved = [problem for problem in self._train if problem.solution]
+
+    @functools.cached_property
+    def _train(self) -> tuple[Problem, ...]:
+        """Read when training asks for it: an evaluation needs no training set."""
+        return problem_sets(self.settings).train
+
+    @functools.cached_property
+    def _solved(self) -> list[Problem]:
+        return [problem for problem in self._train if problem.solution]
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """There is none of its own: the words of mathematics are the model's."""
@@ -56,7 +63,7 @@ class MathsTask:
 
     def held_out_prompts(self) -> list[Prompt]:
         """See Task: the problems of `task.maths.evaluate`."""
-        return [self._prompt(problem) for problem in self._evaluate]
+        return [self._prompt(problem) for problem in evaluation_problems(self.settings)]
 
     def demonstrations(self, count: int, rng: torch.Generator) -> list[Demonstration]:
         """Solutions of training problems, as thoughts if the prompt opens one.

@@ -65,10 +65,26 @@ def problem_sets(settings: MathsSettings) -> ProblemSets:
     return _problem_sets(settings, tuple(content(settings).values()))
 
 
+def evaluation_problems(settings: MathsSettings) -> tuple[Problem, ...]:
+    """What is measured on, without a look at what is trained on.
+
+    Raises:
+        DataError, ConfigError: as `problem_sets`.
+    """
+    every = _evaluation_set(settings, tuple(_fingerprints(settings, ("evaluate",)).values()))
+    count = min(len(every), settings.evaluate_limit or len(every))
+    return tuple(every[i * len(every) // count] for i in range(count))
+
+
 def content(settings: MathsSettings) -> dict[str, str]:
     """Fingerprints of the sources that are files, so that a result's address tells contents apart, not only paths."""
+    return _fingerprints(settings, ("train", "evaluate"))
+
+
+def _fingerprints(settings: MathsSettings, uses: tuple[str, ...]) -> dict[str, str]:
     found = {}
-    for use, source in (("train", settings.train), ("evaluate", settings.evaluate)):
+    for use in uses:
+        source = getattr(settings, use)
         if is_file(source):
             try:
                 found[use] = fingerprint(Path(source).expanduser())
@@ -91,14 +107,20 @@ def evaluation_size(settings: MathsSettings) -> int:
     """How many problems are measured on; of a set on the hub that is not known here a guess."""
     source = settings.evaluate
     if is_file(source):
-        return len(problem_sets(settings).evaluate)
+        return len(evaluation_problems(settings))
     size = KNOWN[source].problems if source in KNOWN else WRITTEN_ON_HUB
     return min(size, settings.evaluate_limit or size)
 
 
 @functools.lru_cache(maxsize=4)
+def _evaluation_set(settings: MathsSettings, _contents: tuple[str, ...]) -> tuple[Problem, ...]:
+    """All of it, whatever `evaluate_limit` takes: training avoids every problem."""
+    return tuple(_once(_read(settings, "evaluate"), settings.evaluate))
+
+
+@functools.lru_cache(maxsize=4)
 def _problem_sets(settings: MathsSettings, _contents: tuple[str, ...]) -> ProblemSets:
-    evaluate = _once(_read(settings, "evaluate"), settings.evaluate)
+    evaluate = _evaluation_set(settings, tuple(_fingerprints(settings, ("evaluate",)).values()))
     train = _once(_read(settings, "train"), settings.train)
     measured = {_sameness(problem.question) for problem in evaluate}
     apart = [problem for problem in train if _sameness(problem.question) not in measured]
@@ -115,9 +137,7 @@ def _problem_sets(settings: MathsSettings, _contents: tuple[str, ...]) -> Proble
             f"task.maths.train = {settings.train}: all its {len(train)} problems are in task.maths.evaluate = "
             f"{settings.evaluate} too, nothing is left to train on"
         )
-    count = min(len(evaluate), settings.evaluate_limit or len(evaluate))
-    chosen = [evaluate[i * len(evaluate) // count] for i in range(count)]
-    return ProblemSets(tuple(apart), tuple(chosen))
+    return ProblemSets(tuple(apart), evaluation_problems(settings))
 
 
 def _read(settings: MathsSettings, use: str) -> list[Problem]:
