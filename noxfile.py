@@ -104,3 +104,13 @@ def figures(session: nox.Session) -> None:
     """Redraw figures and tables from results/."""
     _install(session)
     session.run("python", "-m", "analysis", "--results", "results", "--out", "results/figures")
+
+
+@nox.session
+def verl(session: nox.Session) -> None:
+    """The plugin inside verl 0.9.1, on a CPU, in an environment of its own; a test that skips is a failure here."""
+    session.install("-r", "tests/verl_plugin/requirements.txt")
+    session.install("--no-deps", "verl==0.9.1", "--editable", ".")
+    session.run(
+        "pytest", "-m", "verl", "tests/verl_plugin/test_with_verl.py", *session.posargs, env={"VCPPO_REQUIRE_VERL": "1"}
+    )

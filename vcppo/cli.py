@@ -73,6 +73,12 @@ def main() -> None:
     One run, step by step (each step takes what the last one left in the cache):
       vcppo cold-start, vcppo reward-model, vcppo pretrain-value, vcppo train, vcppo evaluate CHECKPOINT
 
+    \b
+    Real models, on GPUs:
+      vcppo plan recipes/qwen2.5-7b-8gpu.toml --gpus 8          does it fit?
+      torchrun --nproc-per-node 8 -m vcppo train --config recipes/qwen2.5-7b-8gpu.toml
+      vcppo evaluate owner/model --set task.name=maths          AIME, resumable, with intervals
+
     `vcppo settings` lists every setting with its default, `vcppo methods` every method. A run with the same settings is
     never computed twice.
     """
@@ -170,7 +176,7 @@ def evaluate(
     docs/evaluate.md says what the numbers are and what the report holds.
     """
     said = assignments if samples is None else (*assignments, f"evaluation.samples={samples}")
-    settings = load_settings(config, said)
+    settings = load_settings(config, said, checkpoint=checkpoints[0])
     from vcppo.commands import evaluate_checkpoints
 
     sys.exit(evaluate_checkpoints(checkpoints, settings, out=out, report=report, dry_run=dry_run))

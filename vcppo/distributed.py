@@ -97,7 +97,7 @@ def world() -> World:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         torch.cuda.set_device(device)
-    if size > 1:
+    if size > 1 and not dist.is_initialized():
         _begin()
     return World(rank, size, device)
 

@@ -105,11 +105,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
-def load_settings(config: Path | None = None, assignments: Iterable[str] = ()) -> RunSettings:
+def load_settings(
+    config: Path | None = None, assignments: Iterable[str] = (), *, checkpoint: str | None = None
+) -> RunSettings:
     """Defaults, the method's settings, then a file, then `--set key=value` flags; later wins, validated once.
 
     A JSON file is the record of a run: what in it is as its method has it counts as not said, and the rest was judged
     when the run was made.
+
+    Args:
+        checkpoint: what is worked on, the model of a task that needs one unless the settings name another.
     """
     layers = []
     if config is not None:
@@ -117,6 +122,9 @@ def load_settings(config: Path | None = None, assignments: Iterable[str] = ()) -
         layers.append(Layer(str(config), _differences(_read_json(config)) if record else read_toml(config), record))
     flags = dict(parse_assignment(text) for text in assignments)
     layers.append(Layer("--set", nest(flags, "--set")))
+    said = {name: value for layer in layers for name, value in flatten(layer.tree).items()}
+    if checkpoint is not None and said.get("task.name") == "maths" and said.get("model.path") is None:
+        layers.append(Layer("the command", nest({"model.path": checkpoint}, "the command")))
     return build_settings(layers)
 
 

@@ -70,10 +70,8 @@ def test_a_peer_that_does_not_fit_is_a_result_and_one_that_breaks_is_a_failure(t
     broken = peer(tmp_path, "echo 'ImportError: no trl' >&2; exit 1")
     done = session(*command, broken, "--again")
     assert done.returncode == 1
-    assert (
-        "trl/tiny/both/64: FAILED, RuntimeError: TRL's process ended with exit code 1: ImportError: no trl"
-        in done.stdout
-    )
+    said = "trl/tiny/both/64: FAILED, RuntimeError: TRL's process ended with exit code 1: ImportError: no trl"
+    assert said in done.stdout
 
 
 def test_the_study_runs_in_pieces_and_packs_what_an_export_needs(tmp_path: Path):

@@ -13,7 +13,7 @@ MODULES = sorted(
     module.name
     for package in (vcppo, analysis)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    if not module.name.endswith("__main__")
+    if not module.name.endswith(("__main__", "verl_plugin.trainer"))  # the latter needs verl to be imported
 )
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import arithmetic
 import pytest
 from click.testing import CliRunner, Result
 from fake_answers import answered
@@ -421,3 +422,20 @@ def test_the_groups_of_a_command_are_those_of_its_setting(
     flags = ["--samples", "4", "--out", tmp_path, *TINY, "--set", "evaluation.answers_at_once=13"]
     assert invoke(checkpoint, *flags).exit_code == 0
     assert asked == [12, 12, 12, 4]
+
+
+def test_a_maths_task_needs_no_model_but_the_checkpoint(tmp_path: Path):
+    """AIME asked of a folder: nothing else to be said than the task."""
+    model = arithmetic.make_model_folder(tmp_path / "model")
+    held_out = arithmetic.make_problems(tmp_path / "sums.jsonl", 3, terms=2)
+    training = arithmetic.make_problems(tmp_path / "train.jsonl", 9, seed=1, terms=2)
+    maths = (
+        "task.name=maths",
+        "task.maths.max_tokens=6",
+        f"task.maths.evaluate={held_out}",
+        f"task.maths.train={training}",
+    )
+    command = ["evaluate", str(model), "--samples", "2", "--out", str(tmp_path)]
+    done = CliRunner().invoke(main, [*command, *(word for text in maths for word in ("--set", text))])
+    assert done.exit_code == 0, done.output
+    assert "3 problems, 2 answers each, temperature 1, top-p 0.7" in done.output

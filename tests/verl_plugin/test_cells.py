@@ -95,13 +95,15 @@ def test_a_second_cell_takes_the_critic_of_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fails", "error"),
+    ("fails", "uncarried", "error"),
     [
-        ("fail at 4", r"verl ended with exit code 1: .*RuntimeError: CUDA out of memory; see .*verl\.log"),
-        ("kill at 4", r"verl ended with signal 9 \(SIGKILL\): .*fake verl goes on from step 0"),
+        ("fail at 4", 2, r"verl ended with exit code 1: .*RuntimeError: CUDA out of memory; see .*verl\.log"),
+        ("kill at 4", 0, r"verl ended with signal 9 \(SIGKILL\): .*fake verl goes on from step 0"),
     ],
 )
-def test_a_run_that_failed_is_one_line_and_goes_on_from_its_checkpoint(tmp_path: Path, fails: str, error: str) -> None:
+def test_a_run_that_failed_is_one_line_and_goes_on_from_its_checkpoint(
+    tmp_path: Path, fails: str, uncarried: int, error: str
+) -> None:
     words = [*WORDS, f"+fake.does='{fails}'"]
     folder = cell(tmp_path, words=words, **{"pretrain.steps": 0, "record.checkpoint_every": 2})
     record = perform(folder, tmp_path, run_cell)
@@ -109,9 +111,12 @@ def test_a_run_that_failed_is_one_line_and_goes_on_from_its_checkpoint(tmp_path:
     assert re.match(error, record.error or "")
     journal = stages(tmp_path, folder, words)["rl"].path / "journal.jsonl"
     assert scalars(journal, "rollout/accuracy") == [(step, 0.95) for step in range(3)]  # the checkpoint is of two
+    if uncarried:  # the worker was killed before it had read what verl said last
+        Journal(journal).truncate(uncarried)
     again = perform(folder, tmp_path, run_cell)
     assert (again.state, again.error) == ("done", None)
     assert scalars(journal, "rollout/accuracy") == [(step, 0.95) for step in range(4)]
+    assert scalars(journal, "eval/aime24/avg_at_2")[0] == (0, 0.0)
     tables = [r["step"] for r in read_journal(journal) if r["kind"] == "table"]
     assert tables == [0, 1, 2, 3]  # none is said twice
 

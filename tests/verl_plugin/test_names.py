@@ -63,6 +63,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "policy.aggregation": ("fixed-length", {}),
     "policy.entropy_coefficient": (0.01, {}),
     "critic.init": ("reward-model", {}),
+    "critic.path": ("trained/critic", {"critic.init": "saved", "critic.path": "another"}),
     "critic.updates_per_policy_update": (2, {}),
     "critic.policy_starts_after": (5, {}),
     "critic.value_loss": ("clipped", {}),

@@ -28,6 +28,7 @@ from vcppo.engines.vllm_wire import Answers, ModelSpec, Write, split
 SERVER_SHARE, COLOCATED_SHARE = 0.85, 0.4  # of a GPU's memory, weights included, unless the settings say
 CPU_SHARE = 0.25  # of the free memory that the cache may take on a CPU, unless the settings say
 CPU_CACHE = 2**28  # bytes that it takes at least there
+CPU_TOKENS = 4096  # read or written in a step there, or one whole prompt
 CPU_BLOCK = 32  # tokens; vLLM's own 128 would share no prefix shorter than that
 
 
@@ -63,6 +64,9 @@ class Core:
         memory: dict[str, Any] = {"gpu_memory_utilization": spec.memory_share or share}
         if self.on_cpu:
             memory = {"kv_cache_memory_bytes": _cpu_cache(spec), "block_size": CPU_BLOCK}
+            # a prompt read in two steps draws a token in the first that is thrown away, and vLLM then winds the
+            # answer's generator back, which a CPU's cannot: read every prompt whole
+            memory |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(spec.max_length, CPU_TOKENS)}
         llm = LLM(
             str(folder),
             skip_tokenizer_init=True,

@@ -153,15 +153,22 @@ class VerlProcess:
     def __init__(self, place: Path, journal: Path, *, pretraining: bool) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.place, self.pretraining = place, pretraining
-        self.log = place / "verl.log"
-        self.metrics = place / f"metrics-{len(list(place.glob('metrics-*.jsonl'))):03d}.jsonl"
+        self.log, tables = place / "verl.log", place / "vcppo.jsonl"
+        starts = sorted(place.glob("metrics-*.jsonl"))
+        self.metrics = place / f"metrics-{len(starts):03d}.jsonl"
         self.metrics.touch()
         done = checkpointed_step(place / "checkpoints")
-        cut_after(place / "vcppo.jsonl", done)
-        cut_after(journal, done, step_of=step_in_verl)
+        cut_after(tables, done)
+        told = max((step_in_verl(r) for r in read_journal(journal) if r["kind"] == "metrics"), default=-1)
+        cut_after(journal, min(done, told), step_of=step_in_verl)
         self.journal = Journal(journal)
-        self._tables, self._scalars = JournalTail(place / "vcppo.jsonl"), JournalTail(self.metrics)
-        self._tables.read()  # told before
+        self._tables, self._scalars = JournalTail(tables), JournalTail(self.metrics)
+        # What verl had said, and nobody carried on before all was killed.
+        earlier = JournalTail(starts[-1]).read() if starts else []
+        self._tell(
+            [table for table in self._tables.read() if table["step"] > told],
+            [line for line in earlier if told < line["step"] <= done],
+        )
 
     def run(self, words: list[str]) -> None:
         """Run verl to its end.
@@ -205,12 +212,12 @@ class VerlProcess:
 
         The trainer says its tables of a step before verl logs it. Read in this order, none comes after a later step.
         """
-        said: list[tuple[int, int, dict[str, Any]]] = []
-        for table in self._tables.read():
-            if table["kind"] == "table":
-                said.append((table["step"], 0, table))
-        for line in self._scalars.read():
-            said.append((int(line["step"]), 1, line))
+        tables = self._tables.read()
+        self._tell(tables, self._scalars.read())
+
+    def _tell(self, tables: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+        said = [(table["step"], 0, table) for table in tables if table["kind"] == "table"]
+        said += [(int(line["step"]), 1, line) for line in lines]
         for step, kind, entry in sorted(said, key=lambda item: item[:2]):
             if kind == 0:
                 self.journal.table(entry["name"], step - 1, entry["columns"])

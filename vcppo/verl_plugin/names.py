@@ -111,6 +111,7 @@ MAPPED: Mapping[str, Mapped] = {
         ("critic.model.path",),
         "policy: model.path, with a head of verl's; reward-model: give --verl critic.model.path=FOLDER",
     ),
+    "critic.path": Mapped(("critic.model.path",), ("critic.model.path",), "of `critic.init = saved`"),
     **_optimiser("critic"),
     "critic.updates_per_policy_update": Mapped((f"{CRITIC}.ppo_epochs",), note="verl repeats the whole pass instead"),
     "critic.policy_starts_after": Mapped(
@@ -148,6 +149,9 @@ ONLY: Mapping[str, Only] = {
     "gae.bootstrap_truncated": Only(False, "verl does not say which answers were cut"),
     "rollout.refresh_every": Only(1, "verl's rollout engine has the newest policy in every step"),
     "critic.update_every": Only(1, "verl trains the critic in every step"),
+    "critic.initial_value": Only(0.0, "verl draws a head as transformers does"),
+    "critic.bounded": Only(False, "verl's critic has no range"),
+    "lora.rank": Only(0, "use --verl actor_rollout_ref.model.lora_rank=N, and critic.model.lora_rank"),
     "critic.normalise_returns": Only(False, "verl has none"),
     "policy.positive_nll": Only(0.0, "verl has no such loss"),
     "policy.demonstration_nll": Only(0.0, "verl has no such loss"),
@@ -175,6 +179,10 @@ APART: Mapping[str, str] = {
     "model.": "the shape is that of model.path",
     "cold_start.": "made before; model.path is its result",
     "reward_model.": "made before; critic.model.path is its result",
+    "compute.": "verl's engines have their own, for one actor_rollout_ref.model.enable_gradient_checkpointing",
+    "lora.": "verl has its own: --verl actor_rollout_ref.model.lora_alpha=N",
+    "mismatch.": "--verl algorithm.rollout_correction.rollout_is=token, and rollout_is_threshold",
+    "evaluation.answers_at_once": "verl has its own: data.val_batch_size",
     "engine.": f"--verl {ROLLOUT}.name=vllm|sglang and its other settings",
     "reward.correct": _REWARD,
     "reward.wrong": _REWARD,
@@ -343,8 +351,9 @@ def _common(s: RunSettings) -> Overrides:
     if s.has_critic:
         found |= _aggregation(CRITIC, s.critic.aggregation, s.rollout.max_tokens)
         found[f"{CRITIC}.data_loader_seed"] = s.seed
-        if s.critic.init == "policy":
-            found["critic.model.path"] = s.model.path
+        starts = {"policy": s.model.path, "saved": s.critic.path}
+        if s.critic.init in starts:
+            found["critic.model.path"] = starts[s.critic.init]
     return found
 
 
