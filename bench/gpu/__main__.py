@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for the study's runs (runs/gpu; runs/gpu-tiny with --tiny)")
     parser.add_argument("--workers", type=int, default=4, help="cells of the study that run at once on the GPU (4)")
     parser.add_argument("--trl-python", help="Python of an environment with trl 1.12, to compare its update")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="of the benches, for example 'update/*/16384'")
     parser.add_argument("--again", action="store_true", help="measure anew what is known already")
     asked = parser.parse_args(arguments)
     os.chdir(ROOT)
@@ -64,7 +65,7 @@ def bench(asked: argparse.Namespace, until: float) -> int:
     from bench.gpu.record import Record
     from bench.gpu.sizes import REAL, TINY
 
-    record = Record(asked.to / "bench.jsonl", until=until, again=asked.again)
+    record = Record(asked.to / "bench.jsonl", until=until, again=asked.again, only=asked.only)
     record.describe()
     sizes = TINY if asked.tiny else REAL
     update.run(record, sizes)
@@ -86,12 +87,17 @@ def study(asked: argparse.Namespace, until: float) -> int:
     import importlib.util
 
     from bench.gpu import study as cells
+    from vcppo.errors import VcppoError
     from vcppo.study import load_study
 
     chosen = load_study("components-long")
     if asked.tiny:
-        chosen = chosen.with_base(TINY_STUDY)
-    done = cells.run(chosen, asked.out, workers=asked.workers, until=until, to=asked.to)
+        chosen = chosen.with_base(TINY_STUDY).model_copy(update={"seeds": 1})
+    try:
+        done = cells.run(chosen, asked.out, workers=asked.workers, until=until, to=asked.to)
+    except VcppoError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     if not done:
         return 3
     if importlib.util.find_spec("mlflow") is None:

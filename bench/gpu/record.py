@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ class Record:
 
     Args:
         until: time.monotonic() after which nothing new is begun.
+        only: a pattern as of file names; others are passed over.
     """
 
-    def __init__(self, path: Path, *, until: float = float("inf"), again: bool = False) -> None:
-        self.path, self.until, self.again = path, until, again
+    def __init__(self, path: Path, *, until: float = float("inf"), again: bool = False, only: str = "*") -> None:
+        self.path, self.until, self.again, self.only = path, until, again, only
         self.left: list[str] = []
         self.seen: dict[str, Numbers] = {}  # what this session measured
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +36,8 @@ class Record:
 
     def measure(self, name: str, measurement: Callable[[], Numbers]) -> Numbers | None:
         """Measure, print and write down; an error is written down too, and does not end the session."""
+        if not fnmatch(name, self.only):
+            return None
         if name in self.done and not self.again:
             print(f"{name}: known since {self.done[name]['when']}")
             return self.done[name]

@@ -22,6 +22,7 @@ from vcppo.study import Study, load_study
 
 STOPPING_S = 60.0  # for workers to write their last checkpoint
 POLL_S = 1.0
+STOPPED = 130  # exit code of a worker that was asked to stop
 KEPT = ("journal.jsonl", "stage.json", "done.json")  # of a stage: its records, without models and answers
 
 
@@ -30,6 +31,9 @@ def run(study: Study, out: Path, *, workers: int, until: float, to: Path) -> boo
 
     Every worker takes the first cell that nobody has. Stages that cells share are computed by whoever comes first.
     The records of what has ended, without models, are packed into `to`/<study>.tar.gz.
+
+    Raises:
+        StudyError: cells failed, or a worker ended by itself; the rest is run and packed all the same.
     """
     make_cells(study, out)
     command = [sys.executable, "-m", "bench.gpu.study", str(os.getpid()), study.name, str(out)]
@@ -47,7 +51,12 @@ def run(study: Study, out: Path, *, workers: int, until: float, to: Path) -> boo
             worker.kill()
             worker.wait()
     pack(study, out, to)
-    _tell(study, out)
+    failed = _tell(study, out)
+    dead = [worker.returncode for worker in running if worker.returncode not in (0, STOPPED, -signal.SIGINT)]
+    if failed or dead:
+        raise StudyError(
+            f"study {study.name}: {failed} cells failed, workers ended with exit codes {dead or 'as asked'}"
+        )
     return not left(study, out)
 
 
@@ -77,7 +86,7 @@ def left(study: Study, out: Path) -> list[Path]:
     folder = out / "studies" / study.name / "cells"
     cells = sorted(study.cells(), key=lambda cell: cell.seed)
     paths = [folder / cell.name for cell in cells]
-    return [path for path in paths if CellFolder(path).read().state not in ENDED]
+    return [path for path in paths if CellFolder(path).exists() and CellFolder(path).read().state not in ENDED]
 
 
 def work(study: Study, out: Path) -> None:
@@ -106,13 +115,17 @@ def pack(study: Study, out: Path, to: Path) -> Path:
     return packed
 
 
-def _tell(study: Study, out: Path) -> None:
+def _tell(study: Study, out: Path) -> int:
+    """Print how every cell fares; how many have failed."""
+    failed = 0
     for cell in study.cells():
         record = CellFolder(out / "studies" / study.name / "cells" / cell.name).read()
         scores = [value for name, value in record.result.items() if "/avg_at_" in name and value is not None]
         said = record.error or "".join(f"{100 * score:.1f} % right" for score in scores)
         stage = record.stages[-1].stage if record.stages and record.state == "queued" else ""
         print(f"{cell.name:36} {record.state:8} {stage} {said}")
+        failed += record.state == "failed"
+    return failed
 
 
 def main(parent: int, name: str, out: Path) -> None:
@@ -126,7 +139,7 @@ def main(parent: int, name: str, out: Path) -> None:
     try:
         work(load_study(name), out)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(STOPPED)
 
 
 if __name__ == "__main__":
