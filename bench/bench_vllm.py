@@ -5,7 +5,7 @@
 A 1M Qwen2 (hidden 128, 4 layers, heads of 32), float32, random weights, prompts of 32 tokens, one thread each; the two
 take turns, and a ratio is the median of the ratios within each turn. Both return log-probabilities. "nobody ends": 256
 tokens a row. "geometric": the head is zeroed, so rows end at geometric lengths. "continuations": 9 from each of 8
-places of 12 answers, as VinePPO samples them. vLLM runs as a server; weights and answers pass between the processes.
+places of 4 answers, as VinePPO samples them. vLLM runs as a server; weights and answers pass between the processes.
 """
 
 import os
@@ -26,7 +26,7 @@ from vcppo.types import Generation
 
 BATCH, PROMPT, TOKENS, TURNS = 128, 32, 256, 3
 END, NEVER, VOCABULARY = 1, 10**6, 512
-PLACES, SAMPLES, ANSWERS = 8, 9, 12
+PLACES, SAMPLES, ANSWERS = 8, 9, 4
 Way = Callable[[Engine, int], list[Generation]]
 
 

@@ -1,6 +1,7 @@
 """Trainer and server understand each other, and whatever breaks between them is one line; vLLM is played by others."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -606,17 +607,19 @@ def test_a_server_dies_with_the_trainer_however_that_dies(tmp_path: Path):
     program = (
         "import time; from vcppo.config import EngineSettings; from vcppo.engines.vllm_hosts import _Process\n"
         "p = _Process(EngineSettings(kind='vllm', mode='server'))\n"
-        "print(p._process.pid, p.address.file, flush=True); time.sleep(100)"
+        "print(p._process.pid, p.address.file, p.exchange, flush=True); time.sleep(100)"
     )
     trainer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert trainer.stdout is not None
-    pid, file = trainer.stdout.readline().split()
+    pid, file, exchange = trainer.stdout.readline().split()
     wait_for(Path(file).exists)
     os.kill(int(pid), 0)
     trainer.send_signal(signal.SIGKILL)
     trainer.wait()
     trainer.stdout.close()
     wait_for(lambda: not running(int(pid)))
+    for left in (Path(file).parent, Path(exchange)):  # nobody was left to do it
+        shutil.rmtree(left)
 
 
 def running(pid: int) -> bool:
