@@ -53,8 +53,6 @@ def test_both_generators_give_the_same_curves(tmp_path: Path):
         error = math.sqrt(sum(max(p * (1 - p), 1 / ANSWERS) / ANSWERS for p in (one, other)))
         assert abs(one - other) < SURE * error, step
         assert vllm["rl", step, "mismatch/max"] < 1e-3
-    for found in (torch, vllm):
-        assert found["rl", 7, "rollout/length_tokens"] > found["rl", 0, "rollout/length_tokens"] + 1.5
     intervals = []
     for out, assignments in ((tmp_path / "torch", by_torch), (tmp_path / "vllm", by_vllm)):
         right = right_by_problem(out, assignments)
