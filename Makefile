@@ -20,7 +20,7 @@ figures: $(READY)
 	$(RUN)/python -m analysis --results $(RESULTS) --out $(RESULTS)/figures
 
 test: $(READY)
-	$(RUN)/python -m pytest -n logical --dist loadfile
+	$(RUN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 setup: $(READY)
 
