@@ -15,7 +15,7 @@ GIB = 2**30
 WIDE = 4  # bytes of a float32
 MOMENTS = 2 * WIDE  # AdamW's
 # Float32 blocks of logits alive at once (vcppo/maths/logprobs.py); bfloat16 passes have copies of them beside.
-BLOCKS_FORWARD, BLOCKS_BACKWARD, BLOCKS_NARROW = 3, 2, 2
+BLOCKS_FORWARD, BLOCKS_BACKWARD, BLOCKS_NARROW = 3, 2, 0.5
 COMPACTION = 1.75  # a cache and the copy of its rows that are still being written (engines/torch_engine.KEEP)
 GROWTH = 64  # columns that the torch generator's cache starts with beyond the prompt (engines/decoder.GROWTH)
 SAMPLING = 5  # arrays of [rows, V] float32 in drawing a token; a nucleus sorts, with int64 places

@@ -250,7 +250,7 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     said = capsys.readouterr().out
     command = "vcppo sweep lambda-grid --seeds 3 && vcppo export lambda-grid"
     assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
-    assert said.count("skipped") == 3 + 5 + 4  # the last two: figures and tables of the studies that compare methods
+    assert said.count("skipped") == 3 + 1 + 5 + 4  # the last: figures and tables of the studies of methods
     assert "[" not in (tmp_path / "out" / "components.md").read_text().split("\n\n")[1]
 
 
