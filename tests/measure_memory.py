@@ -21,8 +21,9 @@ import torch.distributed as dist
 from live_bytes import LiveBytes
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification, masking_utils
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, masking_utils
 
+from bench.gpu.sizes import config_of
 from vcppo import distributed, placement
 from vcppo.config import ComputeSettings, LoraSettings
 from vcppo.passes import SCORERS
@@ -33,23 +34,7 @@ PROMPT = 64
 
 def model_of(shapes: Shapes, critic: bool, longest: int) -> Any:
     """A transformers model of these shapes; weights as the mode of the caller makes them."""
-    config = AutoConfig.for_model(
-        shapes.architecture,
-        vocab_size=shapes.vocabulary,
-        hidden_size=shapes.hidden_size,
-        intermediate_size=shapes.intermediate_size,
-        num_hidden_layers=shapes.layers,
-        num_attention_heads=shapes.heads,
-        num_key_value_heads=shapes.kv_heads,
-        head_dim=shapes.head_dim,
-        max_position_embeddings=longest,
-        tie_word_embeddings=shapes.tied and not critic,
-        num_labels=1,
-        classifier_dropout=0.0,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
+    config = config_of(shapes, critic=critic, longest=longest)
     return (AutoModelForTokenClassification if critic else AutoModelForCausalLM).from_config(config).eval()
 
 

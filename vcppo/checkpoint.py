@@ -87,14 +87,6 @@ def load_state(path: Path) -> dict[str, Any] | None:
     return whole
 
 
-def forget_state(path: Path) -> None:
-    """Delete a state with its shards."""
-    if world().is_main:
-        path.unlink(missing_ok=True)
-        for folder in _shard_folders(path):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def _load_shards(folder: Path) -> dict[str, Tensor]:
     """Every tensor of the folder, in shards over the processes there are; `placement.like` makes it fit a model."""
     saved = FileSystemReader(folder).read_metadata().state_dict_metadata

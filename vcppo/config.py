@@ -213,7 +213,12 @@ class RolloutSettings(Settings):
     prompts: int = Field(96, ge=1, description="problems an iteration")
     samples_per_prompt: int = Field(1, ge=1, description="answers a problem; GRPO needs more than one")
     temperature: float = Field(1.0, gt=0, description="of sampling; log-probabilities are taken at it too")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus; below 1 old_logprobs are those of the cut distribution")
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="nucleus; old_logprobs are of the whole distribution, vLLM's of it",
+    )
     max_tokens: int | None = Field(None, ge=1, description="an answer is cut here; by default the task says")
     refresh_every: int | Every = Field(
         1, description="iterations between refreshes of the policy that samples; `never`: the cold-start policy does"

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from vcppo.errors import ConfigError
-from vcppo.process import is_main
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=12)  # a process may wait so long for the others: one of them verifies, writes, evaluates
@@ -36,7 +35,7 @@ class World:
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and speaks to people."""
-        return is_main()
+        return self.rank == 0
 
     def share(self, count: int) -> range:
         """The numbers in 0..count-1 that fall to this process.

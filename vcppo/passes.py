@@ -133,21 +133,30 @@ def compute_of(model: PreTrainedModel) -> ComputeSettings:
     return settings
 
 
-def micro_batches(total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None) -> Iterator[Tensor]:
-    """Row indices in groups that fit `max_tokens` cells when padded, rows of like length together; every row once.
+def micro_batches(
+    total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None, *, packing: bool = False
+) -> Iterator[Tensor]:
+    """Row indices in groups that fit `max_tokens` cells, rows of like length together; every row once.
+
+    A row that alone is longer is a group of its own.
 
     Args:
         rows: [N] int64, the only rows that are wanted; all by default.
+        packing: a row has as many cells as tokens; else as many as the longest of its group, the first.
     """
     if rows is None:
         order = total_lengths.argsort(descending=True, stable=True)
     else:
         order = rows[total_lengths[rows].argsort(descending=True, stable=True)]
-    start = 0
+    lengths, start = total_lengths[order], 0
+    tokens = lengths.cumsum(0)  # of the rows up to each
     while start < len(order):
-        count = max(max_tokens // int(total_lengths[order[start]]), 1)
-        yield order[start : start + count]
-        start += count
+        end = start + max_tokens // int(lengths[start])
+        if packing:
+            end = int(torch.searchsorted(tokens, tokens[start] - lengths[start] + max_tokens, right=True))
+        end = max(end, start + 1)
+        yield order[start:end]
+        start = end
 
 
 @dataclass(frozen=True)
@@ -163,10 +172,12 @@ class Pass:
         return float(world().size) if self.counts else 0.0
 
 
-def own_passes(total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None) -> Iterator[Pass]:
+def own_passes(
+    model: PreTrainedModel, total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None
+) -> Iterator[Pass]:
     """This process's share of `micro_batches`: they are of about one size, and every process gets each n-th."""
     here = world()
-    groups = list(micro_batches(total_lengths, max_tokens, rows))
+    groups = list(micro_batches(total_lengths, max_tokens, rows, packing=compute_of(model).packing))
     idle = groups[-1][-1:] if groups else None  # the shortest row
     for start in range(0, len(groups), here.size):
         number = start + here.rank
@@ -191,7 +202,7 @@ def read(
     """
     found = torch.zeros(batch.response_mask.shape if per_token else len(batch.scores))
     with torch.no_grad():
-        for own in own_passes(batch.total_lengths, max_tokens, rows):
+        for own in own_passes(model, batch.total_lengths, max_tokens, rows):
             scores = score(batch.take(own.rows))
             if own.counts and per_token:
                 found[own.rows, : scores.shape[1]] = scores

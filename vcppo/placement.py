@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from vcppo.config import ComputeSettings, LoraSettings
 from vcppo.distributed import mesh, world
-from vcppo.errors import ConfigError
+from vcppo.errors import CheckpointError, ConfigError
 from vcppo.passes import let_go, let_shards_score
 from vcppo.seeding import seed_for
 
@@ -72,7 +72,7 @@ def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> N
 
 
 def named_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every weight whole, under the name it has in a checkpoint, adapters merged; a tied one once.
+    """Every weight whole, under the name it has in a checkpoint, adapters merged; a tied one once. Saved buffers too.
 
     One at a time, so that no more than one is whole; every process walks through them alike.
     """
@@ -87,6 +87,8 @@ def named_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
             up, down = (whole(part[ADAPTER].weight.detach()) for part in (module.lora_B, module.lora_A))
             weight = weight + scale * (up @ down)
         yield name.replace(".base_layer.", "."), weight
+    saved = model.state_dict().keys()
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in saved)
 
 
 def plain(model: PreTrainedModel) -> PreTrainedModel:
@@ -158,7 +160,7 @@ def _shard(model: PreTrainedModel, compute: ComputeSettings) -> PreTrainedModel:
     device, everything = world().device, dict(model.named_parameters()) | dict(model.named_buffers())
     if model.device.type != "meta":
         model.to("cpu" if _offloads(compute) else device)
-    for layer in model.base_model.layers:
+    for layer in _layers(model):
         fully_shard(layer, mesh=placed, mp_policy=precision, offload_policy=offload)
     for name in ("score", "classifier"):
         if isinstance(head := getattr(model, name, None), nn.Linear):
@@ -185,6 +187,17 @@ def _spread_from_main(model: PreTrainedModel, loaded: dict[str, Tensor]) -> None
             if isinstance(own, DTensor):
                 told = distribute_tensor(told, own.device_mesh, own.placements, src_data_rank=None).to(own.device)
             own.copy_(told)
+
+
+def _layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder's layers, each a group of shards."""
+    layers = getattr(model.base_model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise CheckpointError(
+            f"{model.config.model_type}: its base model has no list `layers` to be sharded; expected a decoder such as "
+            "Llama's, or one process, compute.dtype = float32 and compute.offload = false"
+        )
+    return layers
 
 
 def _offloads(compute: ComputeSettings) -> bool:
@@ -218,6 +231,6 @@ def _adapted(model: PreTrainedModel) -> list[Any]:
 
 
 def _set_buffer(model: nn.Module, path: str, value: Tensor) -> None:
-    """Buffers are not sharded; those that tell positions are not saved either."""
+    """Buffers are not sharded. Whether one is saved stays as it is."""
     module, _, name = path.rpartition(".")
-    model.get_submodule(module).register_buffer(name, value, persistent=False)
+    setattr(model.get_submodule(module), name, value)

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from vcppo.config import RunSettings
 from vcppo.distributed import world
@@ -41,9 +47,9 @@ REAL = Sizes(
 TINY = Sizes({"tiny": Shapes("qwen2", 64, 128, 2, 4, 2, 16, 512, True)}, (64, 128), 3, (4, 8, 16), 8)
 
 
-def model_of(shapes: Shapes, *, critic: bool, longest: int) -> PreTrainedModel:
-    """Random weights, made on the device; answers never end."""
-    config = AutoConfig.for_model(
+def config_of(shapes: Shapes, *, critic: bool, longest: int) -> PretrainedConfig:
+    """As transformers wants it; answers never end."""
+    return AutoConfig.for_model(
         shapes.architecture,
         vocab_size=shapes.vocabulary,
         hidden_size=shapes.hidden_size,
@@ -60,6 +66,11 @@ def model_of(shapes: Shapes, *, critic: bool, longest: int) -> PreTrainedModel:
         eos_token_id=None,
         pad_token_id=None,
     )
+
+
+def model_of(shapes: Shapes, *, critic: bool, longest: int) -> PreTrainedModel:
+    """Random weights, made on the device."""
+    config = config_of(shapes, critic=critic, longest=longest)
     kind: Any = AutoModelForTokenClassification if critic else AutoModelForCausalLM
     torch.manual_seed(SEED)
     with world().device:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,11 @@ PROMPT = 64  # of measure_memory
 def measured() -> list[dict[str, float]]:
     """What every case takes, counted on fake tensors in a process of its own."""
     done = subprocess.run(
-        [sys.executable, str(TESTS / "measure_memory.py")], input=json.dumps(CASES), capture_output=True, text=True
+        [sys.executable, str(TESTS / "measure_memory.py")],
+        input=json.dumps(CASES),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -134,12 +134,12 @@ def test_a_value_at_the_edge_of_the_range_is_approached_within_a_percent(folder:
 def test_processes_share_every_row_once_in_equally_many_passes(
     size: int, rows: list[int] | None, monkeypatch: pytest.MonkeyPatch
 ):
-    lengths = torch.tensor([7, 3, 12, 5, 5, 9, 2])
+    lengths, policy = torch.tensor([7, 3, 12, 5, 5, 9, 2]), new_policy()
     wanted = None if rows is None else torch.tensor(rows)
     shares = []
     for rank in range(size):
         monkeypatch.setattr(passes, "world", lambda rank=rank: World(rank, size, CPU))
-        shares.append(list(passes.own_passes(lengths, 15, wanted)))
+        shares.append(list(passes.own_passes(policy, lengths, 15, wanted)))
     counted = sorted(row for share in shares for one in share if one.counts for row in one.rows.tolist())
     assert counted == (rows or list(range(7)))
     assert len({len(share) for share in shares}) == 1
@@ -148,7 +148,20 @@ def test_processes_share_every_row_once_in_equally_many_passes(
 
 def test_nothing_to_read_takes_no_pass():
     none = torch.zeros(0, dtype=torch.int64)
-    assert list(passes.own_passes(torch.tensor([3, 4]), 10, none)) == []
+    assert list(passes.own_passes(new_policy(), torch.tensor([3, 4]), 10, none)) == []
+
+
+def test_packed_passes_are_filled_with_tokens_and_padded_ones_with_cells():
+    """Of 15: padded 12 | 9 | 7 7 | 5 5 5; packed 12 | 9 | 7 5 | 5 3 2."""
+    lengths, policy = torch.tensor([7, 3, 12, 5, 5, 9, 2]), new_policy()
+    padded = [own.rows.tolist() for own in passes.own_passes(policy, lengths, 15)]
+    assert padded == [[2], [5], [0, 3], [4, 1, 6]]
+    prepare(policy, ComputeSettings(packing=True), PLAIN, seed=0)
+    packed = [own.rows.tolist() for own in passes.own_passes(policy, lengths, 15)]
+    assert packed == [[2], [5], [0, 3], [4, 1, 6]]
+    packed = [own.rows.tolist() for own in passes.own_passes(policy, lengths, 24)]
+    assert packed == [[2, 5], [0, 3, 4, 1, 6]]  # 21, 22 tokens; padded the second would have 35 cells
+    assert [own.rows.tolist() for own in passes.own_passes(policy, lengths, 1)] == [[2], [5], [0], [3], [4], [1], [6]]
 
 
 def test_reading_nothing_gives_zeros_of_the_right_shape(folder: Path):

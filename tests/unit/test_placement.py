@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import new_policy, random_batch, tiny
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from vcppo import models, passes
 from vcppo.checkpoint import load_state, save_model, save_state
@@ -13,7 +14,7 @@ from vcppo.config import ComputeSettings, LoraSettings, OptimiserSettings
 from vcppo.distributed import together
 from vcppo.engines.base import Sampling
 from vcppo.engines.torch_engine import TorchEngine
-from vcppo.errors import ConfigError
+from vcppo.errors import CheckpointError, ConfigError
 from vcppo.optimiser import Optimiser
 from vcppo.placement import copy_weights, is_sharded, load_weights, mix_weights, named_weights, plain, prepare
 from vcppo.tasks import make_task
@@ -193,3 +194,19 @@ def test_attention_that_cannot_be_computed_here_is_told_in_one_line():
     with pytest.raises(ConfigError, match=r"compute.attention = flash_attention_2: .*to be installed") as caught:
         prepare(new_policy(), ComputeSettings(attention="flash_attention_2"), LoraSettings(), seed=0)
     assert "\n" not in str(caught.value)
+
+
+def test_buffers_that_are_saved_come_out_too_and_others_do_not(tmp_path: Path):
+    policy = new_policy()
+    policy.model.layers[0].register_buffer("correction", torch.tensor([3.0]))
+    prepare(policy, ComputeSettings(dtype="bfloat16"), LoraSettings(), seed=0)
+    named = dict(named_weights(policy))
+    assert named["model.layers.0.correction"].tolist() == [3.0]
+    assert not [name for name in named if "rotary" in name]
+    assert policy.state_dict()["model.layers.0.correction"].tolist() == [3.0]
+
+
+def test_a_model_without_a_list_of_layers_cannot_be_sharded_and_says_so():
+    policy = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(CheckpointError, match="gpt2: its base model has no list `layers` to be sharded"):
+        prepare(policy, ComputeSettings(dtype="bfloat16"), LoraSettings(), seed=0)

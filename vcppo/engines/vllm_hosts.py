@@ -155,7 +155,7 @@ class Colocated:
         try:
             with self._randomness(), tempfile.TemporaryDirectory(prefix="vcppo-") as folder:
                 self._core = Core(spec, Path(folder), colocated=True, launched=world > 1)
-        except Exception as error:
+        except Exception as error:  # vLLM raises whatever its parts do
             raise EngineError(f"vLLM cannot hold this policy: {one_line(error)}") from error
         self._sleeps = spec.sleep and not self._core.on_cpu
         self._group: Any = None
@@ -172,7 +172,7 @@ class Colocated:
         try:
             self._core.load(weights)
             self._core.commit(self._weights)
-        except Exception as error:
+        except Exception as error:  # vLLM raises whatever its parts do
             raise EngineError(f"vLLM does not take the policy's weights: {one_line(error)}") from error
         self._owner = weakref.ref(owner)
 

@@ -39,7 +39,7 @@ def cold_start(context: StageContext) -> dict[str, float]:
         began = time.perf_counter()
         batch = batch_of(*draw(task, tokenizer, chosen.batch_tokens, rng_for(settings.base_seed, "sft", step)))
         answer_tokens, total = int(batch.lengths.sum()), 0.0
-        for own in passes.own_passes(batch.total_lengths, settings.micro_batch_tokens):
+        for own in passes.own_passes(policy, batch.total_lengths, settings.micro_batch_tokens):
             logprobs, _ = passes.response_logprobs(policy, batch.take(own.rows), 1.0)
             loss = -logprobs.sum() / answer_tokens
             (own.weight * loss).backward()

@@ -51,7 +51,7 @@ def update_critic(
     """One optimiser step on a minibatch towards `returns` ([B, T]); `values` are those of rollout time."""
     over = denominators(batch.response_mask, fixed_length=fixed_length)
     sums = {"loss": 0.0, "clip_fraction": 0.0}
-    for own in passes.own_passes(batch.total_lengths, max_tokens):
+    for own in passes.own_passes(critic, batch.total_lengths, max_tokens):
         part = batch.take(own.rows)
         result = value_loss(
             passes.response_values(critic, part),

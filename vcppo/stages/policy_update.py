@@ -91,7 +91,7 @@ def update_policy(
     extra: dict[str, float] = {}
     ratio_max = 0.0
     seen_logprobs, seen_entropy = (torch.zeros(batch.response_mask.shape) for _ in range(2))
-    for own in passes.own_passes(batch.total_lengths, limit):
+    for own in passes.own_passes(policy, batch.total_lengths, limit):
         rows = own.rows
         part = batch.take(rows)
         mask = part.response_mask
@@ -180,7 +180,7 @@ def _imitate(
     """Add the gradient of weight * (mean negative log-likelihood of the demonstrations' tokens); returns the mean."""
     over: Denominators = denominators(demonstrations.response_mask, fixed_length=1)
     total = 0.0
-    for own in passes.own_passes(demonstrations.total_lengths, max_tokens):
+    for own in passes.own_passes(policy, demonstrations.total_lengths, max_tokens):
         part = demonstrations.take(own.rows)
         logprobs, _ = passes.response_logprobs(policy, part, 1.0)
         nll = token_mean(-logprobs, part.response_mask, over)

@@ -70,7 +70,7 @@ def reward_model(context: StageContext) -> dict[str, float]:
         # d(-log sigmoid(margin) + centering * sum^2) / d(score): micro-batches are differentiated one at a time
         pull, centre = -torch.sigmoid(-margins) / chosen.pairs, 2.0 * chosen.centering * sums / chosen.pairs
         slopes = torch.cat([centre + pull, centre - pull])
-        for own in passes.own_passes(pairs.total_lengths, settings.micro_batch_tokens):
+        for own in passes.own_passes(model, pairs.total_lengths, settings.micro_batch_tokens):
             pulled = passes.last_token_values(model, pairs.take(own.rows)) * slopes[own.rows]
             (own.weight * pulled.sum()).backward()
         norm = optimiser.step()
