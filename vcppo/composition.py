@@ -353,6 +353,8 @@ def _about_losses(s: RunSettings) -> Iterator[str]:
 def _about_models(s: RunSettings) -> Iterator[str]:
     if s.cold_start.steps == 0 and s.model.path is None:
         yield "cold_start.steps = 0 without model.path: a fresh model knows nothing; expected one of them"
+    if s.lora.rank > 0 and s.model.path is None:
+        yield "lora.rank without model.path: a fresh model's own weights would stay random; expected a model to adapt"
     if s.compute.packing and s.compute.attention == "eager":
         yield "compute.packing with compute.attention = eager: it would let answers see each other; use sdpa"
 

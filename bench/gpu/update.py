@@ -45,7 +45,7 @@ def run(record: Record, sizes: Sizes) -> None:
         length = sizes.lengths[0]
         plain = _case(shapes, sizes, length, critic=False, change={"compute.gradient_checkpointing": False})
         record.measure(f"update/{name}/policy/{length}/not-checkpointed", plain)
-        adapters = _case(shapes, sizes, length, critic=False, change={"lora.rank": 16})
+        adapters = _case(shapes, sizes, length, critic=False, change={"model.path": name, "lora.rank": 16})
         record.measure(f"update/{name}/policy/{length}/lora", adapters)
     largest, length = sizes.largest, sizes.lengths[0]
     record.measure(f"profile/{largest}/policy/{length}", lambda: profiled(sizes.models[largest], sizes, length))

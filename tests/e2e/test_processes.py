@@ -39,8 +39,9 @@ def test_a_state_is_gone_on_from_by_another_number_of_processes(
 
 
 def test_hybrid_sharding_and_adapters_give_the_same_losses(tmp_path: Path):
-    alone = told(torchrun(1, SCRIPT, str(tmp_path / "one"), "3", "lora.rank=2"))
-    shared = told(torchrun(2, SCRIPT, str(tmp_path / "two"), "3", "lora.rank=2", "compute.replicas=2"))
+    adapted = ("model.path=given", "lora.rank=2")
+    alone = told(torchrun(1, SCRIPT, str(tmp_path / "one"), "3", *adapted))
+    shared = told(torchrun(2, SCRIPT, str(tmp_path / "two"), "3", *adapted, "compute.replicas=2"))
     for got, wanted in zip(shared, alone, strict=True):
         assert got == pytest.approx(wanted, rel=1e-5)
 

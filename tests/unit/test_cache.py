@@ -158,5 +158,6 @@ def test_how_passes_are_computed_is_not_in_an_address(same: str):
 
 @pytest.mark.parametrize("other", ["compute.dtype=bfloat16", "lora.rank=2"])
 def test_precision_and_adapters_are_in_every_address(other: str):
-    changed, plain = addresses(tiny(other)), addresses(tiny())
+    given = "model.path=there"
+    changed, plain = addresses(tiny(given, other)), addresses(tiny(given))
     assert all(changed[stage].key != plain[stage].key for stage in plain)

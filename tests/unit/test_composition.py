@@ -260,7 +260,7 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((*VINE, "record.truth_every=5"), "record.truth_samples"),
         (("mismatch.check=always",), "mismatch.cap"),
         (("compute.dtype=bfloat16",), "mismatch.alarm"),
-        (("lora.rank=4",), "lora.targets"),
+        (("model.path=there", "lora.rank=4"), "lora.targets"),
         (("critic.init=policy",), "critic.initial_value"),
         (("model.path=there",), "cold_start.learning_rate"),
         (VLLM, "engine.sleep"),
@@ -328,6 +328,7 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
         ((*FROZEN, "critic.policy_starts_after=3"), "critic.policy_starts_after = 3 with critic.update_every = never"),
         (("critic.normalise_returns=true",), "critic.normalise_returns with value pretraining"),
         (("cold_start.steps=0",), "cold_start.steps = 0 without model.path: a fresh model knows nothing"),
+        (("lora.rank=4",), "lora.rank without model.path: a fresh model's own weights would stay random"),
         (
             ("compute.packing=true", "compute.attention=eager"),
             "compute.packing with compute.attention = eager: it would let answers see each other",

@@ -1,0 +1,65 @@
+"""Adapters, narrow passes, packing, bounded critics: through every stage, and on from where they were stopped."""
+
+from pathlib import Path
+
+import pytest
+from journals import metrics
+from tiny import tiny, tiny_method
+
+from vcppo.cache import StageFolder, addresses
+from vcppo.config import RunSettings
+from vcppo.distributed import together
+from vcppo.stages.pipeline import run_stages
+from vcppo.stages.trainer import Iteration, Trainer
+
+pytestmark = pytest.mark.e2e
+CHECKPOINTED = ("compute.dtype=bfloat16", "compute.gradient_checkpointing=true")
+FRESH_CRITIC = ("critic.init=policy", "critic.initial_value=mean-score", "critic.bounded=true")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What there is to adapt: a cold-start policy, as the setting that names it."""
+    out = tmp_path_factory.mktemp("base")
+    run_stages(tiny(), out, until="cold-start")
+    return f"model.path={StageFolder(out, addresses(tiny())['cold-start']).path / 'policy'}"
+
+
+def settings_of(way: str, base: str) -> RunSettings:
+    """Runs of four iterations with a checkpoint after the second."""
+    return {
+        "adapters": lambda: tiny(base, "cold_start.steps=0", "lora.rank=4"),
+        "narrow adapters": lambda: tiny(base, "lora.rank=2", *CHECKPOINTED, *FRESH_CRITIC),
+        "narrow": lambda: tiny(*CHECKPOINTED),
+        "packed": lambda: tiny("compute.packing=true"),
+        "a sampler and a reference of their own": lambda: tiny_method(
+            "grpo", base, "lora.rank=2", "rollout.refresh_every=2", "reference.ema=0.5", "compute.dtype=bfloat16"
+        ),
+    }[way]()
+
+
+@pytest.mark.parametrize(
+    "way", ["adapters", "narrow adapters", "narrow", "packed", "a sampler and a reference of their own"]
+)
+def test_a_run_stopped_in_rl_goes_on_to_the_same_numbers(
+    way: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = settings_of(way, base)
+    with together():
+        run_stages(settings, tmp_path / "straight")
+    iterate = Trainer.iterate
+
+    def stopped(self: Trainer) -> Iteration:
+        if self.step == 3:
+            raise KeyboardInterrupt
+        return iterate(self)
+
+    monkeypatch.setattr(Trainer, "iterate", stopped)
+    with pytest.raises(KeyboardInterrupt), together():
+        run_stages(settings, tmp_path / "stopped")
+    monkeypatch.setattr(Trainer, "iterate", iterate)
+    with together():
+        run_stages(settings, tmp_path / "stopped")
+    straight, resumed = metrics(tmp_path / "straight"), metrics(tmp_path / "stopped")
+    assert ("rl", 3, "policy/loss") in straight
+    assert resumed == straight
