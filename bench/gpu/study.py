@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from vcppo.cache import write_json
-from vcppo.cells import ENDED, CellFolder, CellRecord, check_same_settings, perform
+from vcppo.cells import ENDED, CellFolder, CellRecord, Runner, check_same_settings, perform
 from vcppo.errors import StudyError
 from vcppo.lifetime import die_with
 from vcppo.process import locked
@@ -89,10 +89,8 @@ def left(study: Study, out: Path) -> list[Path]:
     return [path for path in paths if CellFolder(path).exists() and CellFolder(path).read().state not in ENDED]
 
 
-def work(study: Study, out: Path) -> None:
+def work(study: Study, out: Path, run_cell: Runner) -> None:
     """One worker: cell after cell, until nobody has anything left."""
-    from vcppo.stages.pipeline import run_cell
-
     for path in left(study, out):
         try:
             with locked(path, "this cell"):
@@ -131,13 +129,16 @@ def _tell(study: Study, out: Path) -> int:
 def main(parent: int, name: str, out: Path) -> None:
     """A worker's process; it ends with the one that started it, and with a checkpoint if it is asked to."""
     die_with(parent)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a library that is stopped half loaded is broken after
+    from vcppo.stages.pipeline import run_cell
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, stop)
     try:
-        work(load_study(name), out)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        work(load_study(name), out, run_cell)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
 
