@@ -82,17 +82,19 @@ def evaluate_checkpoints(
         ConfigError: the report cannot be written where it shall be; told before anything is run.
     """
     from vcppo.checkpoint_identity import find_checkpoint
+    from vcppo.distributed import together
     from vcppo.evaluate import Comparison, Evaluation
     from vcppo.evaluation_view import EvaluationView
     from vcppo.process import is_main
     from vcppo.samples import write_whole
 
-    if not is_main():  # of several processes one speaks
-        for name in names:
-            with EvaluationView(name, 0, Console(quiet=True)) as view:
-                Evaluation(find_checkpoint(name), settings, out).run(view)
-        return 0
     evaluations = [Evaluation(find_checkpoint(name), settings, out) for name in names]
+    if not is_main():  # of several processes one speaks
+        if not dry_run:
+            with together():
+                for evaluation in evaluations:
+                    evaluation.run(EvaluationView(evaluation.checkpoint.name, 0, Console(quiet=True)))
+        return 0
     for evaluation in evaluations:
         evaluation.tokenizer  # noqa: B018  one that is missing is told now, not after the first checkpoint's hours
     if dry_run:
@@ -101,16 +103,16 @@ def evaluate_checkpoints(
     if report is not None:
         _try_to_write(report)
     evaluated = []
-    for evaluation in evaluations:
-        with EvaluationView(evaluation.checkpoint.name, len(evaluation.prompts)) as view:
-            try:
-                evaluated.append(evaluation.run(view))
-            except KeyboardInterrupt:
-                print(
-                    f"stopped, {view.done} of {view.total} problems are answered; the same command goes on from there"
-                )
-                return 130
-        print("\n".join(evaluated[-1].lines()))
+    with together():
+        for evaluation in evaluations:
+            with EvaluationView(evaluation.checkpoint.name, len(evaluation.prompts)) as view:
+                try:
+                    evaluated.append(evaluation.run(view))
+                except KeyboardInterrupt:
+                    done = f"{view.done} of {view.total} problems are answered"
+                    print(f"stopped, {done}; the same command goes on from there")
+                    return 130
+            print("\n".join(evaluated[-1].lines()))
     comparison = Comparison(evaluated)
     for line in comparison.lines():
         print(line)
@@ -168,10 +170,8 @@ def sweep_study(
         runner = prepare_study(study, chosen, words, out, fresh=fresh)
     elif processes is not None:
         from vcppo.launch import RUNNER
-        from vcppo.process import PROCESSES
 
         runner = RUNNER
-        os.environ[PROCESSES] = str(processes)  # workers inherit it
     courier = Courier(out, study.name, tracking_uri)
     with ProgressView() as view:
         outcome = run_study(
@@ -185,6 +185,7 @@ def sweep_study(
             on_event=view,
             courier=courier,
             runner=runner,
+            processes=processes or 1,
         )
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")
@@ -381,8 +382,6 @@ def describe_settings(settings: RunSettings) -> str:
 
 
 def _try_to_write(path: Path) -> None:
-    import os
-
     trial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         trial.parent.mkdir(parents=True, exist_ok=True)

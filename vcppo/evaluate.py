@@ -20,7 +20,6 @@ from vcppo import __version__, models, report
 from vcppo.cache import VERSIONS, read_json
 from vcppo.checkpoint_identity import Checkpoint
 from vcppo.config import LoraSettings, RunSettings, digest, evaluation_of_task
-from vcppo.distributed import together
 from vcppo.engines import Engine, make_engine
 from vcppo.errors import CheckpointError
 from vcppo.evaluation_view import EvaluationView
@@ -129,7 +128,7 @@ class Evaluation:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{self.folder}: cannot be written ({error})") from None
-        with together(), locked(self.folder, "this evaluation") if is_main() else nullcontext():
+        with locked(self.folder, "this evaluation") if is_main() else nullcontext():
             answered = evaluate(
                 self._engine,
                 task=self.task,

@@ -49,8 +49,8 @@ class _Worker:
 class WorkerPool:
     """`size` workers. All calls come from the thread that made the pool: on Linux a worker dies with that thread."""
 
-    def __init__(self, size: int, *, runner: str, logs: Path) -> None:
-        self.runner, self.logs = runner, logs
+    def __init__(self, size: int, *, runner: str, logs: Path, processes: int = 1) -> None:
+        self.runner, self.logs, self.processes = runner, logs, processes
         logs.mkdir(parents=True, exist_ok=True)
         self._selector = selectors.DefaultSelector()
         self._workers = [_Worker(index, self._start(index)) for index in range(size)]
@@ -122,7 +122,7 @@ class WorkerPool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(index),
+                env=_environment(index, self.processes),
                 start_new_session=True,
             )
         assert process.stdout is not None
@@ -166,12 +166,12 @@ def _reason(code: int) -> str:
     return f"signal {-code} ({signal.Signals(-code).name}{hint})"
 
 
-def _environment(index: int) -> dict[str, str]:
+def _environment(index: int, processes: int) -> dict[str, str]:
     """The parent's, with threads that wait in peace, and of several GPUs the worker's own.
 
     One thread a worker, whatever the number of workers: the number of threads changes the last bit of a sum, and
     spinning OpenMP threads slow a busy machine down tenfold. Whoever sets the variables has their way.
     """
-    own = gpus_of_worker(index, int(os.environ.get(PROCESSES, "1")))
-    chosen = {"CUDA_VISIBLE_DEVICES": ",".join(own)} if own else {}
+    own = gpus_of_worker(index, processes)
+    chosen = {PROCESSES: str(processes)} | ({"CUDA_VISIBLE_DEVICES": ",".join(own)} if own else {})
     return {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"} | dict(os.environ) | chosen

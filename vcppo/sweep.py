@@ -78,6 +78,7 @@ def run_study(
     on_event: Listener = lambda event: None,
     courier: Courier | None = None,
     runner: str = PIPELINE,
+    processes: int = 1,
 ) -> StudyOutcome:
     """Run what is left of a study.
 
@@ -86,6 +87,7 @@ def run_study(
         retry_failed: run cells again that failed; otherwise they stay failed.
         fresh: move an old study of this name aside and begin anew; the cache of stages stays.
         runner: module:function called with (cell folder, out) in a worker.
+        processes: by which the runner has each cell run; a worker finds the number in its environment.
     Raises:
         ConfigError: a run of the study is not valid; nothing has been started.
         StudyError: another process runs this study, the study has changed under its cells, the storage cannot be
@@ -101,7 +103,7 @@ def run_study(
         try:
             sweep = _Sweep(study, tuple(seeds), out, folder, storage, retry_failed, on_event)
             on_event(sweep.started(workers))
-            _drain(sweep, workers, runner, interrupted, courier)
+            _drain(sweep, workers, runner, processes, interrupted, courier)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
             reason = " ".join(str(error).split())
             raise StudyError(
@@ -114,10 +116,17 @@ def run_study(
     return outcome
 
 
-def _drain(sweep: "_Sweep", workers: int, runner: str, interrupted: threading.Event, courier: Courier | None) -> None:
+def _drain(
+    sweep: "_Sweep",
+    workers: int,
+    runner: str,
+    processes: int,
+    interrupted: threading.Event,
+    courier: Courier | None,
+) -> None:
     """Have workers run what is queued, and the courier carry what they write; leave neither behind."""
     size = min(workers, sweep.most_at_once())
-    pool = WorkerPool(size, runner=runner, logs=sweep.folder / "logs")
+    pool = WorkerPool(size, runner=runner, logs=sweep.folder / "logs", processes=processes)
     try:
         if courier is not None:
             courier.start()

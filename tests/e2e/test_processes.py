@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from journals import metrics_by_address
 from processes import torchrun
-from tiny import ASSIGNMENTS
+from tiny import ASSIGNMENTS, new_policy, tiny
 
 from vcppo.cells import CellFolder
+from vcppo.checkpoint import save_model
+from vcppo.tasks import make_task
 
 pytestmark = pytest.mark.e2e
 SCRIPT = "tests/steps.py"
@@ -85,3 +87,24 @@ def test_a_sweeps_cells_may_be_run_by_several_processes_each(tmp_path: Path):
     assert "guard.max_ratio is 1" in cells["bad-s0"].error
     stage = next((tmp_path / "cache" / "cold-start").glob("*/stage.json"))
     assert json.loads(stage.read_text())["provenance"]["hardware"]["processes"] == 2
+
+
+def test_an_evaluation_by_two_processes_is_that_of_one(tmp_path: Path):
+    """Of two checkpoints, one after the other; one process speaks and writes."""
+    tokenizer = make_task(tiny().task).tokenizer()
+    checkpoints = [str(tmp_path / f"policy-{seed}") for seed in (0, 1)]
+    for seed, checkpoint in enumerate(checkpoints):
+        save_model(new_policy(seed=seed), tokenizer, Path(checkpoint))
+    command = ("-m", "vcppo", "evaluate", *checkpoints, "--set", "task.held_out=7", "--set", "task.digits=2")
+    command += ("--set", "task.chain_length=3", "--samples", "5", "--out")
+    said = [torchrun(count, *command, str(tmp_path / str(count))) for count in (1, 2)]
+    assert [text.count("avg@5") for text in said] == [3, 3]  # two tables and their difference
+    reports = [sorted((tmp_path / str(count) / "evaluations").glob("*/report.json")) for count in (1, 2)]
+    assert [path.parent.name for path in reports[0]] == [path.parent.name for path in reports[1]]
+    for one, other in zip(*reports, strict=True):
+        alone, shared = (json.loads(path.read_text()) for path in (one, other))
+        assert alone["metrics"] == shared["metrics"]
+        for sample in (one.parent / "samples").iterdir():
+            kept = [json.loads((path.parent / "samples" / sample.name).read_text()) for path in (one, other)]
+            texts = [[answer["text"] for answer in problem["samples"]] for problem in kept]
+            assert texts[0] == texts[1]
