@@ -34,6 +34,8 @@ VERSIONS = {
     "evaluation": 1,
 }
 
+# The same for how a model that was given is read: 2 has its tokenizer's end among the tokens that end a response.
+GIVEN_MODEL = 2
 
 VERDICTS = ("correct", "wrong", "unreadable")  # what the verifier's words are worth, before any shaping
 
@@ -57,6 +59,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     everything = settings.model_dump(mode="json") | {"task": task_address(settings.task)}
     for section in ("model", "critic"):
         everything[section]["path"] = content_of(everything[section]["path"])
+    if settings.model.path is not None:
+        everything["model"]["version"] = GIVEN_MODEL
 
     def address(stage: str, names: list[str], parents: list[str], without: dict[str, set[str]] | None = None) -> None:
         chosen = {name: everything[name] for name in names}

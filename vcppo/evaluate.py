@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from vcppo import __version__, models, report
-from vcppo.cache import VERSIONS, read_json
+from vcppo.cache import GIVEN_MODEL, VERSIONS, read_json
 from vcppo.checkpoint_identity import Checkpoint
 from vcppo.config import LoraSettings, RunSettings, digest, evaluation_of_task
 from vcppo.engines import Engine, make_engine
@@ -78,7 +78,7 @@ class Evaluation:
         problems = digest([dataclasses.astuple(prompt) for prompt in self.prompts])
         used = {**self.used, "engine": self.settings.engine.kind, "task": task_address(self.settings.task)}
         parts = [self.checkpoint.fingerprint, used, self.max_tokens, problems, verifier()]
-        return digest(["checkpoint", VERSIONS["evaluation"], *parts])
+        return digest(["checkpoint", VERSIONS["evaluation"], GIVEN_MODEL, *parts])
 
     @property
     def max_tokens(self) -> int:

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -23,6 +24,7 @@ from transformers.utils import logging
 
 from vcppo.config import ModelSettings
 from vcppo.distributed import world
+from vcppo.engines.base import token_ids
 from vcppo.errors import CheckpointError
 from vcppo.passes import value_head
 from vcppo.seeding import seed_for
@@ -61,14 +63,52 @@ def new_policy(
 def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """A saved causal language model, in evaluation mode; of several processes only the main one reads weights.
 
+    Its configuration names every token that ends a response, the end of the tokenizer beside it among them.
+
     Raises:
-        CheckpointError: nothing loadable is there, or its logits are more than a product with its output head.
+        CheckpointError: nothing loadable is there, its weights are not finite, its tokenizer has no end that it could
+            write, or its logits are more than a product with its output head.
     """
     policy = _load(AutoModelForCausalLM, path, "a causal language model", trust_remote_code=trust_remote_code)
+    if not world().is_main:
+        policy.generation_config = _generation_of(path) or policy.generation_config
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(policy.config, name, None) not in (None, 1.0):
             raise CheckpointError(f"{path}: {name} = {getattr(policy.config, name)}: expected plain logits")
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    known = policy.get_input_embeddings().num_embeddings
+    if tokenizer.eos_token_id >= known:
+        raise CheckpointError(
+            f"{path}: its tokenizer ends a response with token {tokenizer.eos_token_id} ({tokenizer.eos_token}), its "
+            f"policy knows {known} tokens; expected the tokenizer that belongs to it"
+        )
+    name_ends(policy, tokenizer)
     return policy
+
+
+def name_ends(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Have a policy's configuration, and what is saved of it, name every token that ends a response.
+
+    These are the tokenizer's end, which demonstrations close with, and whatever `generation_config` and `config` name
+    beside it that the policy can write. An end that only the architecture's default names counts if the tokenizer
+    takes it for more than text: Llama's is token 2, in many vocabularies a word.
+    """
+    config, generation = policy.config, policy.generation_config
+    told = {*token_ids(config.eos_token_id), *token_ids(generation.eos_token_id)}
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    by_default = set(token_ids(getattr(type(config), "eos_token_id", None)))
+    known = range(policy.get_input_embeddings().num_embeddings)
+    others = sorted(id for id in told - (by_default - special) - {tokenizer.eos_token_id} if id in known)
+    ends = [tokenizer.eos_token_id, *others]
+    config.eos_token_id = generation.eos_token_id = ends if others else ends[0]
+
+
+def _generation_of(path: Path | str) -> GenerationConfig | None:
+    """What lies beside a model about how to generate with it; from_pretrained reads it, from_config does not."""
+    try:
+        return GenerationConfig.from_pretrained(str(path))
+    except OSError:
+        return None
 
 
 def load_critic(
@@ -115,13 +155,22 @@ def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreT
 
     One that was saved as no model's in particular is loaded as such: AutoTokenizer would go by the policy's type, and
     for Qwen2 split the text in another way.
+
+    Raises:
+        CheckpointError: there is none, or it has no end of sequence.
     """
     _check_folder(path)
     kind = PreTrainedTokenizerFast if _is_of_no_model(Path(path)) else AutoTokenizer
     try:
-        return kind.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+        tokenizer: PreTrainedTokenizerFast = kind.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: no tokenizer there ({_first_line(error)})") from None
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(
+            f"{path}: its tokenizer has no eos_token, expected the token that ends a response; name it in "
+            "tokenizer_config.json"
+        )
+    return tokenizer
 
 
 def _is_of_no_model(path: Path) -> bool:
@@ -175,7 +224,16 @@ def _load(
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
     if missing:
         raise CheckpointError(f"{path}: expected {what}, but {len(missing)} of its weights are missing: {missing[0]}")
+    _refuse_not_finite(model, path)
     return model.eval()
+
+
+@torch.no_grad()
+def _refuse_not_finite(model: PreTrainedModel, path: Path | str) -> None:
+    """One NaN or infinity in a weight, and everything that the model says is NaN."""
+    for name, weight in model.named_parameters():
+        if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity, expected finite weights")
 
 
 def _first_line(error: Exception) -> str:

@@ -66,9 +66,21 @@ class Engine(Protocol):
 
 
 def end_tokens(policy: PreTrainedModel) -> tuple[int, ...]:
-    """The tokens that end an answer: a chat model may have several, and says so where it tells how to generate."""
-    told = getattr(policy.generation_config, "eos_token_id", None)
-    ends = policy.config.eos_token_id if told is None else told
-    if ends is None:
-        return ()
-    return tuple(ends) if isinstance(ends, list | tuple) else (ends,)
+    """The tokens that end a response: all that `config` and `generation_config` name and the policy can write.
+
+    `models.load_policy` has put the end of the policy's tokenizer among them.
+    """
+    named = (
+        *token_ids(policy.config.eos_token_id),
+        *token_ids(getattr(policy.generation_config, "eos_token_id", None)),
+    )
+    return tuple(dict.fromkeys(end for end in named if 0 <= end < policy.config.vocab_size))
+
+
+def token_ids(named: int | Sequence[int] | None) -> tuple[int, ...]:
+    """One token, several or none, as configurations of transformers name them.
+
+    >>> token_ids(5), token_ids([5, 7]), token_ids(None)
+    ((5,), (5, 7), ())
+    """
+    return () if named is None else (named,) if isinstance(named, int) else tuple(named)

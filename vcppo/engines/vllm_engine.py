@@ -62,7 +62,7 @@ class VllmEngine:
         """
         self._policy, self._versions = policy, _versions(policy)
         self._spec = model_spec(self.settings, policy)
-        self._ends = [end for end in end_tokens(policy) if 0 <= end < policy.config.vocab_size]  # vLLM refuses others
+        self._ends = list(end_tokens(policy))
         host_of(self.settings, self._spec).load(self, named_weights(policy))
 
     def generate(
