@@ -21,7 +21,7 @@ from vcppo.cache import GIVEN_MODEL, VERSIONS, read_json
 from vcppo.checkpoint_identity import Checkpoint
 from vcppo.config import LoraSettings, RunSettings, digest, evaluation_of_task
 from vcppo.engines import Engine, make_engine
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, TrainingError
 from vcppo.evaluation_view import EvaluationView
 from vcppo.loading import flatten
 from vcppo.placement import prepare
@@ -120,8 +120,8 @@ class Evaluation:
         """Answer what is missing and write the report.
 
         Raises:
-            CheckpointError: no such policy or tokenizer, one that the engine cannot decode, or a folder that cannot be
-                written.
+            CheckpointError: no such policy or tokenizer, one that the engine cannot decode or says NaN, or a folder
+                that cannot be written.
             StudyError: another process is at the same evaluation.
         """
         try:
@@ -129,16 +129,19 @@ class Evaluation:
         except OSError as error:
             raise CheckpointError(f"{self.folder}: cannot be written ({error})") from None
         with locked(self.folder, "this evaluation") if is_main() else nullcontext():
-            answered = evaluate(
-                self._engine,
-                task=self.task,
-                tokenizer=self.tokenizer,
-                settings=self.settings.evaluation,
-                samples=self.settings.evaluation.samples,
-                max_tokens=self.settings.rollout.max_tokens,
-                keep=self.kept(view.say),
-                on_problem=view,
-            )
+            try:
+                answered = evaluate(
+                    self._engine,
+                    task=self.task,
+                    tokenizer=self.tokenizer,
+                    settings=self.settings.evaluation,
+                    samples=self.settings.evaluation.samples,
+                    max_tokens=self.settings.rollout.max_tokens,
+                    keep=self.kept(view.say),
+                    on_problem=view,
+                )
+            except TrainingError as error:
+                raise CheckpointError(f"{self.checkpoint.name}: {error}") from None
             found = report.measures(answered)
             told = {**self._description(), **report.results(answered, found)}
             if is_main():

@@ -23,8 +23,8 @@ from transformers import (
 from transformers.utils import logging
 
 from vcppo.config import ModelSettings
+from vcppo.configurations import token_ids
 from vcppo.distributed import world
-from vcppo.engines.base import token_ids
 from vcppo.errors import CheckpointError
 from vcppo.passes import value_head
 from vcppo.seeding import seed_for

@@ -11,7 +11,7 @@ from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.decoder import Decoder
 from vcppo.engines.shared import SharedEngine
 from vcppo.engines.torch_engine import TorchEngine, sample
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, TrainingError
 from vcppo.types import Generation
 
 VOCABULARY, END = 17, 1
@@ -164,6 +164,44 @@ def test_a_cold_temperature_takes_the_likeliest_token():
             with torch.inference_mode():
                 ids.append(int(policy(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
         assert tuple(ids[len(prompt) :]) == answer.tokens
+
+
+@pytest.mark.parametrize("sampling", [FREE, Sampling(1.0, 0.5, 12)])
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("lm_head", float("nan")),
+        ("lm_head", float("inf")),
+        ("lm_head", 3e38),  # finite, but the logits are not
+        ("model.embed_tokens", float("nan")),
+        ("model.norm", float("inf")),
+        ("model.layers.0.mlp.down_proj", -float("inf")),
+        ("model.layers.1.self_attn.q_proj", float("nan")),
+    ],
+)
+def test_logits_that_are_not_finite_are_one_line_with_the_policy(part: str, value: float, sampling: Sampling):
+    policy = model()
+    policy.name_or_path = "somebody/broken"
+    with torch.no_grad():
+        policy.get_submodule(part).weight.fill_(value)
+    said = (
+        r"LlamaForCausalLM from somebody/broken: its logits for token \d+ of response 0 are not finite, nothing can be"
+    )
+    engine = TorchEngine(policy)
+    with pytest.raises(TrainingError, match=said):
+        engine.generate(RAGGED, sampling, seed=0)
+    with pytest.raises(TrainingError, match=said):
+        engine.branch(RAGGED, [BranchPoint(0, 2, 5)], sampling, seed=0)
+
+
+def test_one_response_whose_logits_are_not_finite_is_told_by_its_number():
+    policy = model()
+    with torch.no_grad():
+        policy.model.embed_tokens.weight[9] = float("nan")
+    engine = TorchEngine(policy)
+    engine.generate([[5, 6]], Sampling(1.0, 1.0, 1), seed=0)
+    with pytest.raises(TrainingError, match="for token 0 of response 3 are not finite"):
+        engine.generate(RAGGED, Sampling(1.0, 1.0, 1), seed=0)
 
 
 def test_the_nucleus_holds_the_likeliest_tokens_that_reach_top_p_and_no_other():

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from vcppo import models, passes
 from vcppo.checkpoint import load_state, save_model, save_state
+from vcppo.configurations import end_tokens
 from vcppo.distributed import World
-from vcppo.engines.base import Sampling, end_tokens
+from vcppo.engines.base import Sampling
 from vcppo.engines.torch_engine import TorchEngine
 from vcppo.errors import CheckpointError
 from vcppo.placement import named_weights

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from vcppo.errors import TrainingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,22 +68,19 @@ class Engine(Protocol):
         ...
 
 
-def end_tokens(policy: PreTrainedModel) -> tuple[int, ...]:
-    """The tokens that end a response: all that `config` and `generation_config` name and the policy can write.
+def checked(answers: list[Generation], policy: str) -> list[Generation]:
+    """The same answers.
 
-    `models.load_policy` has put the end of the policy's tokenizer among them.
+    Args:
+        policy: what a message calls it.
+    Raises:
+        TrainingError: a log-probability is not finite, because the logits were not.
     """
-    named = (
-        *token_ids(policy.config.eos_token_id),
-        *token_ids(getattr(policy.generation_config, "eos_token_id", None)),
-    )
-    return tuple(dict.fromkeys(end for end in named if 0 <= end < policy.config.vocab_size))
-
-
-def token_ids(named: int | Sequence[int] | None) -> tuple[int, ...]:
-    """One token, several or none, as configurations of transformers name them.
-
-    >>> token_ids(5), token_ids([5, 7]), token_ids(None)
-    ((5,), (5, 7), ())
-    """
-    return () if named is None else (named,) if isinstance(named, int) else tuple(named)
+    for i, answer in enumerate(answers):
+        if not math.isfinite(sum(answer.logprobs)):
+            place = next(t for t, logprob in enumerate(answer.logprobs) if not math.isfinite(logprob))
+            raise TrainingError(
+                f"{policy}: its logits for token {place} of response {i} are not finite, nothing can be sampled; its "
+                "weights are broken, or too large for the precision that it is run in"
+            )
+    return answers

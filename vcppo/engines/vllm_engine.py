@@ -17,7 +17,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from vcppo.composition import COLDEST
 from vcppo.config import EngineSettings
-from vcppo.engines.base import BranchPoint, Sampling, end_tokens
+from vcppo.configurations import called, end_tokens
+from vcppo.engines.base import BranchPoint, Sampling, checked
 from vcppo.engines.vllm_hosts import host_of
 from vcppo.engines.vllm_wire import Answers, ModelSpec, Write, split
 from vcppo.errors import EngineError
@@ -135,7 +136,7 @@ class VllmEngine:
             )
         )
         self.cache_use = CacheUse(answers.prompt_tokens, answers.cached_tokens)
-        return _generations(answers)
+        return checked(_generations(answers), called(self._policy))
 
 
 def model_spec(settings: EngineSettings, policy: PreTrainedModel) -> ModelSpec:

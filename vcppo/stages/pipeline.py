@@ -9,6 +9,7 @@ from vcppo.cache import StageFolder, addresses, preference_settings
 from vcppo.cells import CellFolder
 from vcppo.config import RunSettings
 from vcppo.distributed import world
+from vcppo.errors import TrainingError
 from vcppo.journal import read_journal
 from vcppo.loading import load_settings
 from vcppo.stages.answers import answers
@@ -49,6 +50,8 @@ def run_stages(
 
     Args:
         on_stage: called with (stage, address, will run) when a stage is about to run or is found finished.
+    Raises:
+        TrainingError: a number is not finite, or another thing without sense, with the stage in which it came up.
     """
     found, here = addresses(settings), world()
     uses: dict[str, StageUse] = {}
@@ -66,7 +69,10 @@ def run_stages(
                     folder.describe()
                 here.wait()
                 began = time.perf_counter()
-                result = STAGES[stage](context)
+                try:
+                    result = STAGES[stage](context)
+                except TrainingError as error:
+                    raise TrainingError(f"{stage}: {error}") from None
                 if here.is_main:
                     folder.finish(result, time.perf_counter() - began)
                 here.wait()

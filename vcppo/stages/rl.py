@@ -36,7 +36,7 @@ def rl(context: StageContext) -> dict[str, float]:
         try:
             done = trainer.iterate()
         except TrainingError as error:
-            raise TrainingError(f"RL iteration {step}: {error}; {_last_good(state_path)}") from None
+            raise TrainingError(f"iteration {step}: {error}; {_last_good(state_path)}") from None
         values, kept, last = done.readings.values, done.kept, step + 1 == settings.steps
         if values is not None and len(kept) and (step % record.positions_every == 0 or last):
             of_kept = (values[kept], done.estimates.monte_carlo[kept], done.batch.response_mask[kept])
