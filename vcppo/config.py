@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from vcppo.composition import meaningless
+from vcppo.composition import TORCH_COLDEST, meaningless
 
 Aggregation = Literal["token-mean", "sequence-mean", "fixed-length"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -35,6 +35,17 @@ def _positive(interval: int | str) -> int | str:
     if isinstance(interval, int) and interval < 1:
         raise PydanticCustomError("interval", "expected 1 or more, or `never`")
     return interval
+
+
+def _not_too_cold(temperature: float) -> float:
+    """0 is judged by whoever asks."""
+    if 0 < temperature < TORCH_COLDEST:
+        raise PydanticCustomError(
+            "temperature",
+            "expected {least} or more: logits divided by so little overflow",
+            {"least": f"{TORCH_COLDEST:g}"},
+        )
+    return temperature
 
 
 class MathsSettings(Settings):
@@ -212,7 +223,9 @@ class RolloutSettings(Settings):
 
     prompts: int = Field(96, ge=1, description="problems an iteration")
     samples_per_prompt: int = Field(1, ge=1, description="answers a problem; GRPO needs more than one")
-    temperature: float = Field(1.0, gt=0, description="of sampling; log-probabilities are taken at it too")
+    temperature: float = Field(
+        1.0, ge=0, description="of sampling, above 0; log-probabilities are taken at it too, in training as well"
+    )
     top_p: float = Field(
         1.0,
         gt=0,
@@ -225,6 +238,18 @@ class RolloutSettings(Settings):
     )
 
     _interval = field_validator("refresh_every")(_positive)
+    _cold = field_validator("temperature")(_not_too_cold)
+
+    @field_validator("temperature")
+    @classmethod
+    def _not_greedy(cls, temperature: float) -> float:
+        if temperature == 0:
+            raise PydanticCustomError(
+                "greedy",
+                "expected more than 0: what is trained on is sampled, for log-probabilities at temperature 0 (greedy "
+                "decoding) are 0 or minus infinity and have no gradient; only evaluation.temperature may be 0",
+            )
+        return temperature
 
 
 class RewardSettings(Settings):
@@ -421,16 +446,23 @@ class EvaluationSettings(Settings):
     """Held-out problems, fixed for a task, answered several times each; EVALUATION_OF_TASK has each task's defaults."""
 
     samples: int = Field(
-        8, ge=1, description="answers a problem in the final evaluation; unless set, the task says: digits 8, maths 32"
+        8,
+        ge=1,
+        description="answers a problem in the final evaluation; unless set, the task says: digits 8, maths 32, and 1 "
+        "at temperature 0",
     )
     every: int = Field(10, ge=0, description="iterations between evaluations during training; 0 for none")
     samples_during: int = Field(1, ge=1, description="answers a problem in those")
-    temperature: float = Field(1.0, gt=0, description="of sampling; unless set, the task says: 1 for both")
+    temperature: float = Field(
+        1.0, ge=0, description="of sampling, 0 for greedy decoding; unless set, the task says: 1 for both"
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus; unless set, the task says: digits 1, maths 0.7")
     seed: int = Field(0, ge=0, description="of the sampling; the same for every run")
     answers_at_once: int = Field(
         256, ge=1, description="answers written together, whole problems; more are faster, fewer lose less when killed"
     )
+
+    _cold = field_validator("temperature")(_not_too_cold)
 
 
 class RecordSettings(Settings):
@@ -493,7 +525,7 @@ class RunSettings(Settings):
         if not isinstance(task, Mapping) or not isinstance(said, Mapping):
             return given  # a mistake that validation will tell
         name = task.get("name", TaskSettings.model_fields["name"].default)
-        return {**given, "evaluation": {**evaluation_of_task(name), **said}}
+        return {**given, "evaluation": {**evaluation_of_task(name, said.get("temperature")), **said}}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -537,9 +569,14 @@ class RunSettings(Settings):
         return settings_digest(self.model_dump(mode="json"))
 
 
-def evaluation_of_task(name: Any) -> Mapping[str, Any]:
-    """How a task is evaluated unless something else is said; nothing of a task that there is not."""
-    return EVALUATION_OF_TASK.get(name, {}) if isinstance(name, str) else {}
+def evaluation_of_task(name: Any, temperature: Any = None) -> Mapping[str, Any]:
+    """How a task is evaluated unless something else is said; nothing of a task that there is not.
+
+    Args:
+        temperature: if it was said. At 0 all answers to a problem are alike, so one is asked for.
+    """
+    own = EVALUATION_OF_TASK.get(name, {}) if isinstance(name, str) else {}
+    return {**own, "samples": 1} if own and temperature == 0 else own
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

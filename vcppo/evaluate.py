@@ -151,7 +151,8 @@ class Evaluation:
     def command(self) -> str:
         """What repeats this evaluation at the commit that it was made at."""
         own = flatten(RunSettings().model_dump(mode="json"))
-        own |= flatten({"evaluation": evaluation_of_task(self.settings.task.name)})
+        asked = self.settings.evaluation
+        own |= flatten({"evaluation": evaluation_of_task(self.settings.task.name, asked.temperature)})
         said = {name: value for name, value in flatten(self.used).items() if value != own[name]}
         assignments = [f"--set {shlex.quote(f'{name}={_as_toml(value)}')}" for name, value in said.items()]
         return " ".join(["vcppo evaluate", shlex.quote(self.checkpoint.name), *assignments])

@@ -188,7 +188,8 @@ def _differences(tree: Mapping[str, Any]) -> dict[str, Any]:
     own = flatten(RunSettings.model_validate(method_tree(method, "its record")).model_dump(mode="json"))
     task = tree.get("task")
     if isinstance(task, Mapping) and "name" in task:
-        own |= flatten({"evaluation": evaluation_of_task(task["name"])})
+        temperature = flatten(tree).get("evaluation.temperature")
+        own |= flatten({"evaluation": evaluation_of_task(task["name"], temperature)})
     said = {name: value for name, value in flatten(tree).items() if name not in own or own[name] != value}
     return _nested({**said, "method": method})
 

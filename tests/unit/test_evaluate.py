@@ -29,6 +29,10 @@ from vcppo.stages import evaluation
 from vcppo.tasks import make_task
 
 TINY = [part for text in ASSIGNMENTS for part in ("--set", text)]
+GREEDY = [
+    *(part for text in ASSIGNMENTS if text != "evaluation.samples=2" for part in ("--set", text)),
+    *("--set", "evaluation.temperature=0"),
+]
 NAMES = ("somebody/tiny", "somebody/else")
 BOTH = """
 import json, sys
@@ -146,6 +150,22 @@ def test_another_evaluation_has_another_folder(checkpoint: Path, out: Path, chan
     done = invoke(checkpoint, "--samples", "3", "--out", out, "--dry-run", *TINY, *flags)
     answered = int(done.stdout.splitlines()[1].split()[0])
     assert answered == (0 if is_new else 10)
+
+
+def test_greedy_decoding_writes_one_answer_a_problem_and_repeats_from_its_command(checkpoint: Path, tmp_path: Path):
+    done = invoke(checkpoint, "--out", tmp_path, *GREEDY)
+    assert done.exit_code == 0
+    told = json.loads((folder(tmp_path) / "report.json").read_text())
+    assert (told["samples"], told["sampling"]["temperature"]) == (1, 0.0)
+    greedy = [json.loads(path.read_text()) for path in sorted((folder(tmp_path) / "samples").iterdir())]
+    _, _, *arguments = shlex.split(told["command"])
+    assert "evaluation.temperature=0.0" in arguments
+    assert invoke(*arguments, "--out", tmp_path / "again").exit_code == 0
+    assert contents(folder(tmp_path / "again")) == contents(folder(tmp_path))
+    assert len(greedy) == 10
+    refused = CliRunner().invoke(main, ["evaluate", str(checkpoint), "--samples", "2", "--out", str(tmp_path), *GREEDY])
+    assert refused.exit_code == 2
+    assert "evaluation.samples = 2 with evaluation.temperature = 0" in refused.stderr
 
 
 def test_a_policy_that_says_no_numbers_is_one_line(checkpoint: Path, tmp_path: Path):

@@ -449,6 +449,12 @@ def test_a_temperature_that_vllm_would_not_keep_is_refused(url: str):
         make_engine(at(url), policy()).generate([[2]], Sampling(0.001, 1.0, 4), seed=0)
 
 
+def test_greedy_decoding_is_temperature_0_to_vllm(url: str):
+    make_engine(at(url), policy()).generate([[2]], Sampling(0.0, 1.0, 4), seed=0)
+    (request,) = Echo.made[0].requests
+    assert request.temperature == 0.0
+
+
 def test_log_probabilities_that_are_not_finite_are_refused(url: str, monkeypatch: pytest.MonkeyPatch):
     spoilt = dataclasses.replace(_as_answers([[3, 2], [5]]), logprobs=array("f", [-0.5, float("nan"), -0.5]))
     monkeypatch.setattr(f"{__name__}._as_answers", lambda said: spoilt)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from vcppo.errors import TrainingError
+from vcppo.composition import TORCH_COLDEST
+from vcppo.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,11 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn."""
+    """How answers are drawn. Temperature 0 is greedy decoding, its log-probabilities those at temperature 1.
+
+    Raises:
+        ConfigError: a temperature so low that logits divided by it could overflow.
+    """
 
     temperature: float
     top_p: float
     max_tokens: int
+
+    def __post_init__(self) -> None:
+        if not (self.temperature == 0.0 or self.temperature >= TORCH_COLDEST):
+            raise ConfigError(
+                f"temperature {self.temperature:g}: expected 0, which is greedy decoding, or {TORCH_COLDEST:g} or more"
+            )
 
 
 @dataclass(frozen=True)

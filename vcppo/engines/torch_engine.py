@@ -152,7 +152,7 @@ def _evenly(members: list[int], rows: int) -> Iterator[list[int]]:
 
 
 def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Draw by inverting the cumulative distribution at `uniforms`.
+    """Draw by inverting the cumulative distribution at `uniforms`; at temperature 0 take the likeliest token.
 
     Args:
         logits: [B, V]. uniforms: [B] in [0, 1).
@@ -160,6 +160,9 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor
         ([B] tokens, [B] log-probabilities before any nucleus cut, at the temperature, or greedily at 1). Where logits
         are not finite the token means nothing, and its log-probability is NaN.
     """
+    if sampling.temperature == 0.0:
+        likeliest = logits.argmax(dim=-1, keepdim=True)
+        return likeliest[:, 0], torch.log_softmax(logits, dim=-1).gather(1, likeliest)[:, 0]
     all_logprobs = torch.log_softmax(logits / sampling.temperature, dim=-1)
     weights = all_logprobs.exp()
     if sampling.top_p < 1.0:

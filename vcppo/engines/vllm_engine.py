@@ -107,7 +107,7 @@ class VllmEngine:
         first: int,
     ) -> list[Generation]:
         """One answer to each (stem, tokens of it, tokens of the answer at most)."""
-        if sampling.temperature < COLDEST:
+        if 0 < sampling.temperature < COLDEST:
             raise EngineError(f"temperature {sampling.temperature:g}: vLLM samples at {COLDEST:g} or above")
         for i, (_, length, limit) in enumerate(asked):
             if length + limit > self._spec.max_length:
