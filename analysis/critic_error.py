@@ -78,6 +78,6 @@ def make(results: Results) -> Picture:
         f"variance below {FLOOR:g} is drawn at {FLOOR:g}; it is unknown where all returns of a bin are equal. Bins "
         f"that fewer than {100 * RARE:g} % of the answers reach are left out."
     )
-    interval = "Line: interquartile mean over seeds (the mean below 4); band: 95 % percentile bootstrap over seeds."
+    interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
     return Picture("critic-error", draw(computed), caption("The critic's error along training.", text, study,
                                                            arms=ARMS, interval=interval))  # fmt: skip
