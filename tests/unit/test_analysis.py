@@ -252,7 +252,9 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
     assert said.count("skipped") == 3 + 1 + 5 + 4  # the last: figures and tables of the studies of methods
     rows = [line.split("|") for line in (tmp_path / "out" / "components.md").read_text().splitlines() if "|" in line]
-    assert [cell for row in rows for cell in row if "[" in cell] == [" 1.00 [0.03, 1.00] "] * 2, "P alone is exact"
+    assert [cell.strip() for row in rows for cell in row if "[" in cell] == ["1.00 [0.03, 1.00]"] * 2, (
+        "P alone is exact"
+    )
 
 
 def test_figures_without_value_pretraining_name_the_command(
