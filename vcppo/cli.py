@@ -260,6 +260,11 @@ def sweep(
 )
 @click.option("--allow-incomplete", is_flag=True, help="Export what is there of a study that has not ended.")
 @click.option(
+    "--instance",
+    metavar="ID",
+    help="Which study of this name, by the first digits that are listed. [default: that of OUT/studies/STUDY]",
+)
+@click.option(
     "--metrics",
     multiple=True,
     metavar="PATTERN",
@@ -271,11 +276,16 @@ def export(
     study: str,
     destination: Path | None,
     allow_incomplete: bool,
+    instance: str | None,
     metrics: tuple[str, ...],
     out: Path,
     tracking_uri: str | None,
 ) -> None:
-    """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from."""
+    """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from.
+
+    The study is that of the folder OUT/studies/STUDY, and no other of its name that a shared server may hold. Without
+    such a folder, several are listed, and --instance chooses. The files are replaced all together, or not at all.
+    """
     from vcppo.commands import export_study
 
     for path in export_study(
@@ -284,6 +294,7 @@ def export(
         out=out,
         tracking_uri=tracking_uri,
         allow_incomplete=allow_incomplete,
+        instance=instance,
         metrics=metrics,
     ):
         click.echo(f"written: {path}")

@@ -5,6 +5,7 @@ run it looks which points are there. The files `mlflow.json` beside the study an
 were delivered, so that nothing has to be compared in the usual case, and a kill between the two does no harm.
 """
 
+import getpass
 import json
 import math
 import re
@@ -93,6 +94,7 @@ class Delivery:
 
     def _create_parent(self) -> Run:
         tags = {"vcppo.instance": self.instance, "vcppo.kind": "study", "study": self.files.name}
+        tags["mlflow.user"] = user_name()  # who asks a shared server for a study is told whose each is
         return self.store.create(self.files.name, tags, started=time.time())
 
     def _describe_study(self, states: Mapping[str, str]) -> None:
@@ -259,6 +261,14 @@ class KnownPoints:
     @staticmethod
     def _key(point: Point) -> tuple[str, int, str]:
         return point.name, point.step, repr(point.value) if point.name.startswith("eval/") else ""
+
+
+def user_name() -> str:
+    """Whoever runs this process, `unknown` where the machine has no name for them."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container's user without an entry in passwd
+        return "unknown"
 
 
 def store_name(tracking_uri: str, experiment: str) -> str:
