@@ -18,8 +18,9 @@ from vcppo.config import settings_digest
 from vcppo.errors import DataError
 from vcppo.journal import read_journal
 from vcppo.loading import flatten
-from vcppo.mlflow_store import LOGGED_TABLES, LONGEST_TAG, MlflowStore, Point, RefusedError, Run, redacted, to_split
+from vcppo.mlflow_store import LOGGED_TABLES, LONGEST_TAG, MlflowStore, Point, RefusedError, Run, to_split
 from vcppo.position_figure import position_figure
+from vcppo.redaction import without_credentials
 from vcppo.study_files import OF_THE_CELL, Cursors, Stage, StudyFiles, read_json, stamps
 
 STATUS = {"queued": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
@@ -273,7 +274,7 @@ def user_name() -> str:
 
 def store_name(tracking_uri: str, experiment: str) -> str:
     """How mlflow.json calls a store."""
-    return f"{redacted(tracking_uri)}#{experiment}"
+    return f"{without_credentials(tracking_uri)}#{experiment}"
 
 
 def stages_of(child: Run) -> dict[str, str]:
