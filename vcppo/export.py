@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class CellRun:
     run: Run
     curves: Curves  # of RL and evaluation
     pretraining: Pretraining | None = None
+    problems: Tables = field(default_factory=dict)  # of the final evaluation
 
     @property
     def arm(self) -> str:
@@ -103,6 +104,14 @@ class CellRun:
     def answers(self) -> int:
         """Answers that an RL iteration samples."""
         return int(self.setting("rollout.prompts") * self.setting("rollout.samples_per_prompt"))
+
+    @property
+    def asked(self) -> int:
+        """Problems of an evaluation."""
+        if self.problems:
+            return len(self.problems[max(self.problems)]["problem"])
+        searched = self.run.params.get("evaluation.problems") == "search"
+        return int(self.setting("task.held_out_for_search" if searched else "task.held_out"))
 
     @property
     def pretrain_steps(self) -> int:
@@ -191,7 +200,7 @@ def export_experiment(
             "calibration.csv": _critic_table(store, name, done, "critic_calibration", CALIBRATION_COLUMNS),
             "problems.csv": (
                 ("study", "arm", "seed", *PROBLEM_COLUMNS, *PROVENANCE),
-                (row for cell in done for row in problem_rows(name, cell, store.tables(cell.run, "problems"))),
+                (row for cell in done for row in problem_rows(name, cell)),
             ),
         },
     )
@@ -226,7 +235,7 @@ def run_row(study: str, cell: CellRun, swept: Sequence[str]) -> Row:
 def scores(cell: CellRun) -> Row:
     """What a finished run came to: its evaluation, and the extremes and the end of its RL curves."""
     k, curves = cell.setting("evaluation.samples"), cell.curves
-    row: Row = {"pretrain_steps_done": cell.pretrain_steps, "k": k, "problems": cell.setting("task.held_out")}
+    row: Row = {"pretrain_steps_done": cell.pretrain_steps, "k": k, "problems": cell.asked}
     for kind in ("avg", "pass"):
         found = [by_step for name, by_step in curves.items() if re.fullmatch(rf"eval/.+/{kind}_at_{k}", name)]
         row[f"{kind}_at_k"] = found[0][max(found[0])] if found else None
@@ -274,7 +283,7 @@ def answers_behind(cell: CellRun, metric: str, step: int) -> int:
         at_k = re.search(r"_at_(\d+)$", metric)
         final = step == max(cell.curves[metric])
         samples = cell.setting("evaluation.samples" if final else "evaluation.samples_during")
-        return int(cell.setting("task.held_out") * (int(at_k[1]) if at_k else samples))
+        return int(cell.asked * (int(at_k[1]) if at_k else samples))
     return cell.answers
 
 
@@ -288,11 +297,11 @@ def table_rows(study: str, cell: CellRun, stage: str, tables: Tables, columns: S
     return rows
 
 
-def problem_rows(study: str, cell: CellRun, tables: Tables) -> list[Row]:
+def problem_rows(study: str, cell: CellRun) -> list[Row]:
     """Rows of problems.csv: the final evaluation."""
-    if not tables:
+    if not cell.problems:
         return []
-    table = tables[max(tables)]
+    table = cell.problems[max(cell.problems)]
     own = {"study": study, "arm": cell.arm, "seed": cell.seed}
     return [
         own | {name: table[name][i] for name in PROBLEM_COLUMNS} | cell.provenance(samples)
@@ -422,7 +431,8 @@ def _refuse_holes(store: MlflowStore, parent: Run, children: list[Run]) -> None:
 
 def _load(store: MlflowStore, run: Run, pretrainings: Mapping[str, Pretraining]) -> CellRun:
     pretraining = pretrainings.get(json.loads(run.tags["stages"]).get("value-pretraining", ""))
-    return CellRun(run, curves_of(store.points(run, run.metrics)), pretraining)
+    problems = store.tables(run, "problems") if run.tags["state"] == "done" else {}
+    return CellRun(run, curves_of(store.points(run, run.metrics)), pretraining, problems)
 
 
 def _load_pretraining(store: MlflowStore, run: Run) -> Pretraining:

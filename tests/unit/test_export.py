@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import getpass
 import math
 import os
@@ -440,6 +441,23 @@ def test_n_is_the_number_of_answers_behind_a_point(metric, step, n):
     evaluations = {"eval/digits/length_tokens": {50: 1.0, 60: 2.0}, "eval/digits/avg_at_8": {60: 1.0}}
     cell = cell_run({"eval/digits/avg_at_1": {50: 0.5}, **evaluations})
     assert answers_behind(cell, metric, step) == n
+
+
+@pytest.mark.parametrize(
+    ("settings", "problems", "asked"),
+    [
+        ({}, {}, 50),  # a run that was stopped before its final evaluation
+        ({"evaluation.problems": "search", "task.held_out_for_search": 30}, {}, 30),
+        ({"evaluation.problems": "report", "task.held_out_for_search": 30}, {}, 50),
+        ({}, {60: {"problem": ["a", "b"]}}, 2),  # mathematics: task.held_out is of digits
+        ({}, {50: {"problem": ["a"]}, 60: {"problem": ["a", "b", "c"]}}, 3),
+    ],
+)
+def test_the_number_of_problems_is_of_those_that_were_asked(settings, problems, asked):
+    evaluations = {"eval/digits/avg_at_8": {60: 0.5}}
+    cell = dataclasses.replace(cell_run(evaluations, **settings), problems=problems)
+    assert scores(cell)["problems"] == asked
+    assert answers_behind(cell, "eval/digits/avg_at_8", 60) == asked * 8
 
 
 def test_the_evaluation_that_counts_is_the_one_with_all_samples():
