@@ -13,12 +13,20 @@ from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.loading import load_settings
 from vcppo.process import is_main
+from vcppo.redaction import redact_output, remember
 
 # Spinning threads of two workers on two cores are 10 to 30 times slower than sleeping ones; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Command = Callable[..., Any]
+
+
+def _address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """An address that may hold a password, which is shown nowhere from here on."""
+    remember(value)
+    return value
+
 
 config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file of settings, or the settings.json of an earlier run."
@@ -40,13 +48,19 @@ out_option = click.option(
 tracking_option = click.option(
     "--tracking-uri",
     metavar="URI",
+    callback=_address,
     help="MLflow server or database. [default: $MLFLOW_TRACKING_URI, else OUT/mlflow.db]",
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print the settings and the estimated cost, run nothing.")
 
 
 class OneLineErrors(click.Group):
-    """The user's mistake is one line and exit code 2; ours is a traceback and exit code 1."""
+    """The user's mistake is one line and exit code 2; ours is a traceback and exit code 1. Neither shows a secret."""
+
+    def main(self, *arguments: Any, **named: Any) -> Any:
+        """Begin."""
+        redact_output()
+        return super().main(*arguments, **named)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -187,7 +201,13 @@ def evaluate(
 @click.option("--workers", type=click.IntRange(1), help="Processes, one thread each. [default: the number of cores]")
 @click.option("--seeds", type=click.IntRange(1), help="How many. [default: the study's]")
 @click.option("--first-seed", type=click.IntRange(0), help="Seeds count up from here. [default: the study's]")
-@click.option("--storage", metavar="URL", help="Optuna storage. [default: a journal file in the study's folder]")
+@click.option(
+    "--storage",
+    metavar="URL",
+    envvar="VCPPO_STORAGE",
+    callback=_address,
+    help="Optuna storage. [default: $VCPPO_STORAGE, else a journal file in the study's folder]",
+)
 @click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
 @click.option("--fresh", is_flag=True, help="Move the old study of this name aside; the cache of stages stays.")
 @click.option(
@@ -229,6 +249,9 @@ def sweep(
 
     Stop it with Ctrl-C or kill it at any moment: the same command goes on. Every cell ends once; one that failed is
     shown with its error and never scored. Stages that cells share are computed once.
+
+    What holds a password is better given by the environment, which other users of the machine cannot list:
+    VCPPO_STORAGE, MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
     """
     from vcppo.commands import sweep_study
 
@@ -260,6 +283,11 @@ def sweep(
 )
 @click.option("--allow-incomplete", is_flag=True, help="Export what is there of a study that has not ended.")
 @click.option(
+    "--instance",
+    metavar="ID",
+    help="Which study of this name, by the first digits that are listed. [default: that of OUT/studies/STUDY]",
+)
+@click.option(
     "--metrics",
     multiple=True,
     metavar="PATTERN",
@@ -271,11 +299,16 @@ def export(
     study: str,
     destination: Path | None,
     allow_incomplete: bool,
+    instance: str | None,
     metrics: tuple[str, ...],
     out: Path,
     tracking_uri: str | None,
 ) -> None:
-    """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from."""
+    """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from.
+
+    The study is that of the folder OUT/studies/STUDY, and no other of its name that a shared server may hold. Without
+    such a folder, several are listed, and --instance chooses. The files are replaced all together, or not at all.
+    """
     from vcppo.commands import export_study
 
     for path in export_study(
@@ -284,6 +317,7 @@ def export(
         out=out,
         tracking_uri=tracking_uri,
         allow_incomplete=allow_incomplete,
+        instance=instance,
         metrics=metrics,
     ):
         click.echo(f"written: {path}")

@@ -253,14 +253,26 @@ def export_study(
     out: Path,
     tracking_uri: str | None,
     allow_incomplete: bool,
+    instance: str | None = None,
     metrics: Sequence[str] = (),
 ) -> list[Path]:
-    """Write a study's CSV files from its MLflow experiment, after delivering what lies on disk only."""
+    """Write a study's CSV files from its MLflow experiment.
+
+    The study of the folder OUT/studies/STUDY, after delivering what lies on disk only; where there is no such folder,
+    or `instance` names another, what the store has.
+
+    Raises:
+        StudyError: it is not clear which study is meant, or there is nothing to export.
+    """
     from vcppo.export import METRICS, export_experiment
+    from vcppo.study_files import StudyFiles
     from vcppo.tracking import Courier
 
-    courier = Courier(out, study, tracking_uri)
-    if (out / "studies" / study).is_dir():
+    courier, files = Courier(out, study, tracking_uri), StudyFiles(out, study)
+    if files.path.is_dir() and (instance is None or files.instance().startswith(instance)):
+        if not files.cells():
+            raise StudyError(f"{files.path}: no cell of study {study} has begun, so there is nothing to export")
+        instance = files.instance()
         try:
             courier.deliver()
         finally:
@@ -270,6 +282,7 @@ def export_study(
         courier.experiment,
         destination,
         study=study,
+        instance=instance,
         allow_incomplete=allow_incomplete,
         metrics=metrics or METRICS,
     )

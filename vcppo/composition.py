@@ -63,7 +63,7 @@ PRETRAINING = [
     "tolerance",
 ]
 
-DIGITS = ["chain_length", "spread", "digits", "stop_hazard", "held_out"]
+DIGITS = ["chain_length", "spread", "digits", "stop_hazard", "held_out", "held_out_for_search"]
 
 
 def _both_known(maths: MathsSettings) -> bool:
@@ -293,6 +293,13 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
             f"policy.loss = {loss} with advantage.estimator = {estimator}: DPO has pairs in place of advantages, "
             "expected both `dpo` and `none`, or neither"
         )
+    if s.evaluation.problems == "search" and s.task.name == "maths":
+        yield (
+            "evaluation.problems = search: task.name = maths keeps none for it; name the set that settings are chosen "
+            "by in task.maths.evaluate"
+        )
+    if s.evaluation.problems == "search" and s.task.name == "digits" and not s.task.held_out_for_search:
+        yield "evaluation.problems = search: none are kept for it, expected task.held_out_for_search above 0"
     yield from _about_models(s)
     yield from _about_rewards(s)
     yield from _about_losses(s)

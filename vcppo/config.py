@@ -16,6 +16,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 Estimator = Literal["gae", "td", "q", "released-dvpo", "vine", "return", "grpo", "rloo", "none"]
 PolicyLossKind = Literal["clip", "unclipped", "reinforce", "apa", "awr", "gspo", "cispo", "dpo"]
 Every = Literal["never"]
+Problems = Literal["report", "search"]
 WITH_CRITIC = ("gae", "td", "q", "released-dvpo")
 
 # How each task is evaluated unless something else is said; maths as VAPO evaluates AIME (arXiv:2504.05118).
@@ -81,6 +82,9 @@ class TaskSettings(Settings):
     digits: int = Field(3, ge=2, le=6, description="digits of the state, hence of the answer")
     stop_hazard: float = Field(0.09, ge=0, lt=1, description="chance a demonstration stops early, at each line")
     held_out: int = Field(200, ge=1, description="problems kept for evaluation, never trained on")
+    held_out_for_search: int = Field(
+        0, ge=0, description="further problems, never trained on, that evaluation.problems = search asks in their stead"
+    )
     maths: MathsSettings = MathsSettings()
 
 
@@ -422,6 +426,9 @@ class EvaluationSettings(Settings):
 
     samples: int = Field(
         8, ge=1, description="answers a problem in the final evaluation; unless set, the task says: digits 8, maths 32"
+    )
+    problems: Problems = Field(
+        "report", description="the held-out problems that are reported, or those kept for choosing settings by"
     )
     every: int = Field(10, ge=0, description="iterations between evaluations during training; 0 for none")
     samples_during: int = Field(1, ge=1, description="answers a problem in those")

@@ -5,6 +5,7 @@ run it looks which points are there. The files `mlflow.json` beside the study an
 were delivered, so that nothing has to be compared in the usual case, and a kill between the two does no harm.
 """
 
+import getpass
 import json
 import math
 import re
@@ -17,8 +18,9 @@ from vcppo.config import settings_digest
 from vcppo.errors import DataError
 from vcppo.journal import read_journal
 from vcppo.loading import flatten
-from vcppo.mlflow_store import LOGGED_TABLES, LONGEST_TAG, MlflowStore, Point, RefusedError, Run, redacted, to_split
+from vcppo.mlflow_store import LOGGED_TABLES, LONGEST_TAG, MlflowStore, Point, RefusedError, Run, to_split
 from vcppo.position_figure import position_figure
+from vcppo.redaction import without_credentials
 from vcppo.study_files import OF_THE_CELL, Cursors, Stage, StudyFiles, read_json, stamps
 
 STATUS = {"queued": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
@@ -93,6 +95,7 @@ class Delivery:
 
     def _create_parent(self) -> Run:
         tags = {"vcppo.instance": self.instance, "vcppo.kind": "study", "study": self.files.name}
+        tags["mlflow.user"] = user_name()  # who asks a shared server for a study is told whose each is
         return self.store.create(self.files.name, tags, started=time.time())
 
     def _describe_study(self, states: Mapping[str, str]) -> None:
@@ -261,9 +264,17 @@ class KnownPoints:
         return point.name, point.step, repr(point.value) if point.name.startswith("eval/") else ""
 
 
+def user_name() -> str:
+    """Whoever runs this process, `unknown` where the machine has no name for them."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container's user without an entry in passwd
+        return "unknown"
+
+
 def store_name(tracking_uri: str, experiment: str) -> str:
     """How mlflow.json calls a store."""
-    return f"{redacted(tracking_uri)}#{experiment}"
+    return f"{without_credentials(tracking_uri)}#{experiment}"
 
 
 def stages_of(child: Run) -> dict[str, str]:

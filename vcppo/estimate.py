@@ -68,7 +68,7 @@ def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, i
         return stage_tokens("rl", preference_settings(settings), answer)
     if stage == "rl":
         return rl_tokens(settings, answer)
-    return held_out_problems(settings.task) * settings.evaluation.samples * answer, 0, 0
+    return held_out_problems(settings) * settings.evaluation.samples * answer, 0, 0
 
 
 def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
@@ -76,7 +76,7 @@ def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
     tokens = settings.steps * settings.answers * answer
     every = settings.evaluation.every
     evaluations = -(-settings.steps // every) if every else 0
-    evaluated = evaluations * held_out_problems(settings.task) * settings.evaluation.samples_during * answer
+    evaluated = evaluations * held_out_problems(settings) * settings.evaluation.samples_during * answer
     kept = tokens * (1.0 - settings.select.prune_rate)
     has_dpo, vine = settings.policy.loss == "dpo", settings.advantage.estimator == "vine"
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
@@ -95,9 +95,12 @@ def steps_of(settings: RunSettings) -> int:
     return min(at_most or lines, lines)
 
 
-def held_out_problems(task: TaskSettings) -> int:
+def held_out_problems(settings: RunSettings) -> int:
     """Problems that are measured on."""
-    return task.held_out if task.name == "digits" else evaluation_size(task.maths)
+    task = settings.task
+    if task.name == "maths":
+        return evaluation_size(task.maths)
+    return task.held_out_for_search if settings.evaluation.problems == "search" else task.held_out
 
 
 def chain_tokens(task: TaskSettings) -> int:

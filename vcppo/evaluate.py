@@ -52,7 +52,7 @@ class Evaluation:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """The held-out problems."""
-        return self.task.held_out_prompts()
+        return self.task.held_out_prompts(self.settings.evaluation.problems)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from vcppo.errors import StudyError, TrackingError
+from vcppo.redaction import redacted, remember
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,6 +76,7 @@ class MlflowStore:
     """
 
     def __init__(self, tracking_uri: str, experiment: str, artifacts: Path | None = None) -> None:
+        remember(tracking_uri)
         self.tracking_uri, self.experiment = tracking_uri, experiment
         self._artifacts = artifacts
         file = Path(tracking_uri.removeprefix("sqlite:///"))
@@ -158,7 +159,7 @@ class MlflowStore:
             for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content.encode() if isinstance(content, str) else content)
+                path.write_bytes(redacted(content).encode() if isinstance(content, str) else content)
             self._client.log_artifacts(run.id, folder)
 
     def set_status(self, run: Run, status: str, *, ended: float | None) -> None:
@@ -244,18 +245,8 @@ def errors_as_ours(tracking_uri: str) -> Iterator[None]:
         raise kind(f"{redacted(tracking_uri)}: {_first_line(error)}") from None
     except TrackingError:
         raise
-    except (OSError, SQLAlchemyError) as error:
+    except (OSError, ImportError, ValueError, SQLAlchemyError) as error:  # no driver; no address of that form
         raise TrackingError(f"{redacted(tracking_uri)}: {_first_line(error)}") from None
-
-
-def redacted(uri: str) -> str:
-    """The address without user and password.
-
-    >>> redacted("http://ada:secret@tracking:5000/x")
-    'http://tracking:5000/x'
-    """
-    parts = urlsplit(uri)
-    return uri.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1) if "@" in parts.netloc else uri
 
 
 def to_split(columns: Mapping[str, Sequence[Any]]) -> str:
@@ -291,9 +282,10 @@ def _connect(tracking_uri: str) -> "MlflowClient":
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = redacted(str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def _cut(value: str, limit: int) -> str:
+    value = redacted(value)
     return value if len(value) <= limit else value[: limit - 1] + "…"

@@ -30,6 +30,7 @@ class ArmSettings(Settings):
     name: str = Field(pattern=SAFE_NAME, description="in tables, figures and folders")
     label: str | None = Field(None, description="how figures call it, if not by its name")
     set: dict[str, Any] = Field({}, description="dotted settings that make this arm what it is")
+    grid: dict[str, Any] = Field({}, description="lists of values that this arm alone goes through, beside [grid]")
 
 
 class Dimension(Settings):
@@ -150,7 +151,7 @@ class Study(Settings):
         cells = []
         for seed in self.seed_list() if seeds is None else seeds:
             for arm in self.arms or (None,):
-                for point in self._grid_points():
+                for point in self._grid_points(arm):
                     cells.append(self._cell(arm, point, seed, swept_names))
         _refuse_twins(self.name, cells)
         self._refuse_unused_base(cells)
@@ -192,7 +193,8 @@ class Study(Settings):
         if self.search is not None:
             return list(self.space())
         named = [name for arm in self.arms for name in _dotted(arm.set)]
-        return list(dict.fromkeys([*named, *_dotted(self.grid)]))
+        gone_through = [name for arm in self.arms for name in _dotted(arm.grid)]
+        return list(dict.fromkeys([*named, *_dotted(self.grid), *gone_through]))
 
     def validate_all(self) -> Self:
         """Build every run, and for a search the ends of every dimension, so that a bad study never starts.
@@ -232,18 +234,24 @@ class Study(Settings):
     def _base_layer(self) -> Layer:
         return _layer(f"study {self.name}, [base]", _dotted(self.base), shared=True)
 
-    def _grid_points(self) -> list[dict[str, Any]]:
+    def _grid_points(self, arm: ArmSettings | None) -> list[dict[str, Any]]:
         grid = _dotted(self.grid)
         self._check_free(grid, "[grid]")
+        if arm is not None:
+            own, where = _dotted(arm.grid), f"the grid of arm {arm.name}"
+            self._check_free(own, where, arms=(arm,))
+            for name in own.keys() & grid.keys():
+                raise ConfigError(f"{name} (from study {self.name}): said in [grid] and in {where}; expected once")
+            grid |= own
         for name, values in grid.items():
             if not isinstance(values, list) or not values:
                 raise ConfigError(f"{name} = {values!r} (from study {self.name}, [grid]): expected a list of values")
         return [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
 
-    def _check_free(self, names: Iterable[str], where: str) -> None:
+    def _check_free(self, names: Iterable[str], where: str, arms: Sequence[ArmSettings] | None = None) -> None:
         """A setting is said in one place, or one of the two would never hold."""
         elsewhere = dict.fromkeys(_dotted(self.base), "[base]")
-        elsewhere |= {name: f"arm {arm.name}" for arm in self.arms for name in _dotted(arm.set)}
+        elsewhere |= {name: f"arm {arm.name}" for arm in arms or self.arms for name in _dotted(arm.set)}
         for name in names:
             if name in elsewhere:
                 raise ConfigError(

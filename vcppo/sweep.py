@@ -23,6 +23,7 @@ from vcppo.errors import ConfigError, StudyError
 from vcppo.pool import Answer, Death, WorkerPool
 from vcppo.process import interrupts, locked, move_aside
 from vcppo.progress import CellEnded, CellProgress, CellStarted, Event, Notice, StudyStarted, WorkerDied
+from vcppo.redaction import redacted
 from vcppo.study import Cell, Study
 from vcppo.trials import Scoreboard, distributions, grid_params, open_storage, signature
 from vcppo.watch import CellWatch
@@ -105,7 +106,7 @@ def run_study(
             on_event(sweep.started(workers))
             _drain(sweep, workers, runner, processes, interrupted, courier)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-            reason = " ".join(str(error).split())
+            reason = redacted(" ".join(str(error).split()))
             raise StudyError(
                 f"the storage of study {study.name} failed ({reason}); what its cells did is safe in {folder}: "
                 "the same command goes on when the storage is back"

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from vcppo.config import digest
 from vcppo.errors import StudyError
 from vcppo.loading import setting_type
+from vcppo.redaction import redacted, remember
 from vcppo.study import Cell, Dimension, PrunerSettings, SearchSettings, Study
 
 LARGEST_SEED = 2**53  # a storage keeps numbers as floats
@@ -138,13 +139,14 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         _drop_torn_line(file)
         Path(f"{file}.lock").unlink(missing_ok=True)
         return JournalStorage(JournalFileBackend(str(file)))
+    remember(url)
     patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(url, engine_kwargs=patience)
+        return RDBStorage(_literally(url), engine_kwargs=patience)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = redacted(" ".join(str(error).split()))
         wanted = "expected for example sqlite:///studies.db or postgresql://user@host/name"
-        raise StudyError(f"--storage {_without_password(url)}: cannot be opened ({reason}); {wanted}") from None
+        raise StudyError(f"--storage {redacted(url)}: cannot be opened ({reason}); {wanted}") from None
 
 
 def grid_params(cell: Cell, space: Iterable[str]) -> dict[str, Any]:
@@ -230,6 +232,10 @@ def _drop_torn_line(file: Path) -> None:
         os.truncate(file, content.rfind(b"\n") + 1)
 
 
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if "@" in rest else url
+def _literally(url: str) -> str:
+    """The address as Optuna takes it: a template, in which only {SCHEMA_VERSION} stands for something.
+
+    >>> _literally("postgresql://ada:a{b}@host/db-{SCHEMA_VERSION}")
+    'postgresql://ada:a{{b}}@host/db-{SCHEMA_VERSION}'
+    """
+    return url.replace("{", "{{").replace("}", "}}").replace("{{SCHEMA_VERSION}}", "{SCHEMA_VERSION}")

@@ -44,7 +44,7 @@ INTEGER = (*MATHS, "task.maths.answers=integer")
 
 # (what makes them unused, settings that then are, the reason told)
 IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
-    (MATHS, names("task", "chain_length spread digits stop_hazard held_out"), "task.name = maths"),
+    (MATHS, names("task", "chain_length spread digits stop_hazard held_out held_out_for_search"), "task.name = maths"),
     ((), names("task.maths", "train answers workers"), "task.name = digits"),
     (
         MATHS,
@@ -279,6 +279,14 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
     ("given", "message"),
     [
         (("task.name=maths",), "model.path = none: task.name = maths needs a model that can read"),
+        (
+            ("evaluation.problems=search",),
+            "evaluation.problems = search: none are kept for it, expected task.held",
+        ),
+        (
+            (*MATHS, "evaluation.problems=search"),
+            "evaluation.problems = search: task.name = maths keeps",
+        ),
         ((*GRPO, "select.prune_rate=0.5", "policy.minibatches=49"), "policy.minibatches = 49: expected at most the 48"),
         (
             (*GRPO, "select.prune_rate=0.5", "select.refill=true", "policy.minibatches=97"),
@@ -366,6 +374,8 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
 @pytest.mark.parametrize(
     "given",
     [
+        ("evaluation.problems=search", "task.held_out_for_search=50"),
+        ("task.held_out_for_search=50",),
         (*GRPO, "reward.normalise=scale", "advantage.group_scale=false"),
         (*RLOO, "reward.normalise=standardise"),
         (*RTO, "kl.placement=reward"),

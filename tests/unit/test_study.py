@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from vcppo.config import RunSettings
+from vcppo.composition import unused
+from vcppo.config import RunSettings, TaskSettings
 from vcppo.errors import ConfigError
+from vcppo.loading import flatten
 from vcppo.study import Dimension, Study, load_study, parse_study
+from vcppo.tasks.digits import DigitsTask
 from vcppo.trials import distributions
 
 ABLATIONS = Path(__file__).parents[2] / "ablations"
@@ -50,6 +54,78 @@ def test_grpo_samples_as_many_answers_an_iteration_as_the_other_arms():
         for cell in load_study("components").cells([0])
     }
     assert set(answers.values()) == {answers["ppo"]}
+
+
+RATES = ("policy.learning_rate", "critic.learning_rate")
+OF_A_SEARCH = {*RATES, "steps", "arm", "seed", "evaluation.every", "evaluation.problems", "evaluation.samples_during"}
+
+
+def searched_and_run() -> tuple[dict[str, list[RunSettings]], dict[str, RunSettings]]:
+    """The cells of `methods-search` by the arm they are of, and those of `methods`, a seed of each."""
+    searched: dict[str, list[RunSettings]] = {}
+    for cell in load_study("methods-search").cells([0]):
+        searched.setdefault(cell.arm.split(",")[0], []).append(cell.settings)
+    return searched, {cell.arm: cell.settings for cell in load_study("methods").cells([10])}
+
+
+def test_learning_rates_are_chosen_on_problems_that_nobody_trains_or_reports_on():
+    searched, run = searched_and_run()
+    every = [*(settings for cells in searched.values() for settings in cells), *run.values()]
+    assert {settings.task for settings in every} == {every[0].task}  # one split for all
+    task = DigitsTask(every[0].task)
+    asked = {
+        problems: {prompt.name for prompt in task.held_out_prompts(problems)}
+        for problems in {settings.evaluation.problems for settings in every}
+    }
+    assert {settings.evaluation.problems for cells in searched.values() for settings in cells} == {"search"}
+    assert {settings.evaluation.problems for settings in run.values()} == {"report"}
+    assert len(asked["search"]) == len(asked["report"]) == 200
+    assert not asked["search"] & asked["report"]
+    trained = {prompt.name for prompt in task.training_prompts(20000, torch.Generator().manual_seed(0))}
+    assert not trained & (asked["search"] | asked["report"])
+    assert asked["report"] == {prompt.name for prompt in DigitsTask(TaskSettings()).held_out_prompts()}
+
+
+def test_seeds_that_rates_are_chosen_by_are_not_those_of_the_comparison():
+    assert not {*load_study("methods-search").seed_list()} & {*load_study("methods").seed_list()}
+
+
+def test_a_method_is_searched_as_it_is_run_but_for_its_rates():
+    searched, run = searched_and_run()
+    assert run.keys() - searched.keys() == {"ppo-fresh-critic", "rto-calibrated"}  # that nobody published
+    for arm, cells in searched.items():
+        for settings in cells:
+            tried, ran = (flatten(each.model_dump(mode="json")) for each in (settings, run[arm]))
+            assert {name for name in tried if tried[name] != ran[name]} <= OF_A_SEARCH, arm
+            assert (settings.rollout.prompts, settings.answers) == (run[arm].rollout.prompts, run[arm].answers)
+
+
+def test_every_method_is_tried_at_the_same_rates_the_critics_too_where_it_trains_one():
+    for arm, cells in searched_and_run()[0].items():
+        policy = {settings.policy.learning_rate for settings in cells}
+        critic = {settings.critic.learning_rate for settings in cells}
+        assert policy == {1e-4, 3e-4, 1e-3, 3e-3}, arm
+        trains_a_critic = unused(cells[0], "critic.learning_rate") is None
+        assert critic == ({2e-4, 6e-4, 2e-3} if trains_a_critic else {6e-4}), arm
+        assert len(cells) == len(policy) * len(critic)
+
+
+def test_an_arm_may_go_through_values_of_its_own():
+    of_a = {"name": "a", "grid": {"critic.learning_rate": [1e-3, 2e-3]}}
+    arms = [of_a, {"name": "b"}, {"name": "c", "set": {"pretrain.steps": 5}}]
+    cells = study(arms=arms, grid={"gae.gamma": [0.9, 1.0]}).cells([0])
+    assert [cell.arm for cell in cells] == [
+        "a,gae.gamma=0.9,critic.learning_rate=0.001",
+        "a,gae.gamma=0.9,critic.learning_rate=0.002",
+        "a,gae.gamma=1.0,critic.learning_rate=0.001",
+        "a,gae.gamma=1.0,critic.learning_rate=0.002",
+        "b,gae.gamma=0.9",
+        "b,gae.gamma=1.0",
+        "c,gae.gamma=0.9",
+        "c,gae.gamma=1.0",
+    ]
+    assert [cell.settings.critic.learning_rate for cell in cells[:2]] == [1e-3, 2e-3]
+    assert cells[4].swept == {"pretrain.steps": "converge", "gae.gamma": 0.9, "critic.learning_rate": 6e-4}
 
 
 def test_arms_and_grid_multiply_and_the_name_says_which():
@@ -137,6 +213,15 @@ MISTAKES = {
     "grid over base": ({"base": {"gae.gamma": 1}, "grid": GRID}, "said in [base] and in [grid]"),
     "grid over an arm": (
         {"arms": [{"name": "a", "set": {"gae.gamma": 1}}], "grid": GRID}, "said in arm a and in [grid]"),
+    "an arm's grid over itself": (
+        {"arms": [{"name": "a", "set": {"gae.gamma": 1}, "grid": GRID}]}, "said in arm a and in the grid of arm a"),
+    "an arm's grid over base": (
+        {"base": {"gae.gamma": 1}, "arms": [{"name": "a", "grid": GRID}]}, "said in [base] and in the grid of arm a"),
+    "an arm's grid over the grid": (
+        {"arms": [{"name": "a", "grid": GRID}], "grid": GRID}, "said in [grid] and in the grid of arm a"),
+    "an arm's grid of what it ignores": (
+        {"arms": [{"name": "a", "set": {"method": "grpo"}, "grid": {"critic.learning_rate": [1e-3]}}]},
+        "critic.learning_rate = 0.001"),
     "grid without a list": ({"grid": {"gae.gamma": 1}}, "gae.gamma = 1 (from study x, [grid]): expected a list"),
     "seed swept": ({"grid": {"seed": [0, 1]}}, "seed (from study x, [grid]): a study sets it by `seeds`"),
     "no seed": ({"grid": GRID, "seeds": 0}, "seeds = 0: expected a count of 1 or more"),

@@ -49,6 +49,27 @@ def test_no_held_out_problem_is_trained_on_and_all_others_are(task: DigitsTask):
     assert {text.split()[0] for text in trained} == {"#4", "#5", "#6"}  # spread 2
 
 
+@pytest.mark.parametrize("searched", [1, 20, 40])
+def test_problems_kept_for_searches_are_neither_trained_nor_reported_on(task: DigitsTask, searched: int):
+    split = DigitsTask(SETTINGS.model_copy(update={"held_out_for_search": searched}))
+    assert split.held_out_prompts() == split.held_out_prompts("report") == task.held_out_prompts()
+    kept = {prompt.name for prompt in split.held_out_prompts("search")}
+    assert len(kept) == searched
+    rng = torch.Generator().manual_seed(0)
+    drawn = split.training_prompts(5000, rng)
+    trained = {prompt.name for prompt in drawn}
+    shown = {demonstration.prompt.name for demonstration in split.demonstrations(5000, rng)}
+    before = {prompt.name for prompt in task.training_prompts(5000, torch.Generator().manual_seed(1))}
+    assert not kept & (trained | shown | {prompt.name for prompt in split.held_out_prompts()})
+    assert trained == before - kept
+    assert task.held_out_prompts("search") == []
+
+
+def test_more_held_out_than_there_are_is_told_with_both_numbers():
+    with pytest.raises(ConfigError, match=r"task.held_out = 40 and task.held_out_for_search = 9999: this task has"):
+        DigitsTask(SETTINGS.model_copy(update={"held_out_for_search": 9999}))
+
+
 def test_held_out_problems_are_the_same_for_all_and_draws_follow_the_generator(task: DigitsTask):
     assert DigitsTask(SETTINGS).held_out_prompts() == task.held_out_prompts()
     first, again, other = (task.training_prompts(50, torch.Generator().manual_seed(s)) for s in (1, 1, 2))

@@ -18,9 +18,10 @@ from vcppo.cells import CellFolder
 from vcppo.config import RunSettings, settings_digest
 from vcppo.delivery import KnownPoints, as_params, list_tables, points_of
 from vcppo.errors import TrackingError
-from vcppo.mlflow_store import LONGEST_TAG, MlflowStore, Point, Run, from_split, redacted, to_split
+from vcppo.mlflow_store import LONGEST_TAG, MlflowStore, Point, Run, from_split, to_split
 from vcppo.position_figure import position_figure
 from vcppo.provenance import git_state, hardware, provenance, versions
+from vcppo.redaction import redacted
 from vcppo.tracking import Courier, default_tracking_uri
 
 ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]

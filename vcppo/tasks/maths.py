@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from vcppo.config import MathsSettings
+from vcppo.config import MathsSettings, Problems
 from vcppo.errors import ConfigError
 from vcppo.sources import label
 from vcppo.tasks.extraction import after_thought, as_integer, last_box
@@ -61,7 +61,7 @@ class MathsTask:
         picks = torch.randint(len(self._train), (count,), generator=rng).tolist()
         return [self._prompt(self._train[i]) for i in picks]
 
-    def held_out_prompts(self) -> list[Prompt]:
+    def held_out_prompts(self, problems: Problems = "report") -> list[Prompt]:
         """See Task: the problems of `task.maths.evaluate`."""
         return [self._prompt(problem) for problem in evaluation_problems(self.settings)]
 
