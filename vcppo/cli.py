@@ -12,7 +12,7 @@ from vcppo import __version__
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.loading import load_settings
-from vcppo.process import is_main
+from vcppo.process import INTERRUPTED, STOPPED, call, is_main
 
 # Spinning threads of two workers on two cores are 10 to 30 times slower than sleeping ones; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -46,7 +46,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Print the setting
 
 
 class OneLineErrors(click.Group):
-    """The user's mistake is one line and exit code 2; ours is a traceback and exit code 1."""
+    """The user's mistake is one line and exit code 2; ours is a traceback and exit code 1; Ctrl-C is a line and 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -56,6 +56,10 @@ class OneLineErrors(click.Group):
             if is_main() or not isinstance(error, ConfigError):  # every process meets a wrong setting
                 click.echo(f"{type(error).__name__}: {' '.join(str(error).split())}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            if is_main():
+                click.echo(STOPPED, err=True)
+            sys.exit(INTERRUPTED)
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -322,8 +326,6 @@ def replay(studies: tuple[str, ...], out: Path, tracking_uri: str | None) -> Non
 )
 def figures(results: Path, destination: Path | None) -> None:
     """Draw every figure and table from the CSV files in RESULTS; the same as `make figures`."""
-    import subprocess
-
     command = [
         sys.executable,
         "-m",
@@ -333,7 +335,7 @@ def figures(results: Path, destination: Path | None) -> None:
         "--out",
         str(destination or results / "figures"),
     ]
-    sys.exit(subprocess.call(command))
+    sys.exit(call(command))
 
 
 @main.command("methods")
