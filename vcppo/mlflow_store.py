@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from vcppo.errors import StudyError, TrackingError
+from vcppo.mlflow_database import check_database, have_database
+from vcppo.sqlite_files import sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 METRICS_A_CALL = 1000  # MLflow's limits of one log_batch
 PARAMS_A_CALL = 100
+DATABASE_SERVERS = ("postgresql", "mysql", "mssql")  # begin the addresses of databases that MLflow opens by itself
 LONGEST_PARAM = 6000  # characters; MLflow would cut silently
 LONGEST_TAG = 8000
 LOGGED_TABLES = "mlflow.loggedArtifacts"  # the tag by which the UI knows that a JSON file is a table
@@ -78,11 +81,11 @@ class MlflowStore:
     def __init__(self, tracking_uri: str, experiment: str, artifacts: Path | None = None) -> None:
         self.tracking_uri, self.experiment = tracking_uri, experiment
         self._artifacts = artifacts
-        file = Path(tracking_uri.removeprefix("sqlite:///"))
-        if artifacts is None and tracking_uri.startswith("sqlite:///") and not file.exists():
-            raise StudyError(f"{file}: no such file; expected the database that a study was tracked in")
-        self._client = _connect(tracking_uri)
+        self.notice: str | None = None  # what the user should know of the database that was found
+        _prepare_mlflow()
         with self._errors_as_ours():
+            self._open_database()
+            self._client = _connect(tracking_uri)
             self._experiment_id = self._find_experiment()
 
     def find(self, tags: Mapping[str, str]) -> list[Run]:
@@ -210,6 +213,26 @@ class MlflowStore:
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(function, names))
 
+    def _open_database(self) -> None:
+        """See that MLflow will find a database that is whole, or a server of databases that answers.
+
+        MLflow itself would leave half a database when it is stopped, and ask one that is away for minutes.
+        """
+        file = sqlite_file(self.tracking_uri)
+        if file is not None and self._artifacts is not None:
+            self.notice = have_database(file, self._artifacts)
+        elif file is not None:
+            if not file.exists():
+                raise StudyError(f"{file}: no such file; expected the database that a study was tracked in")
+            check_database(file)
+        elif self.tracking_uri.startswith(DATABASE_SERVERS):
+            from sqlalchemy import create_engine
+
+            engine = create_engine(self.tracking_uri)
+            with engine.connect():
+                pass
+            engine.dispose()
+
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self.experiment)
         if found is None:
@@ -244,7 +267,7 @@ def errors_as_ours(tracking_uri: str) -> Iterator[None]:
         raise kind(f"{redacted(tracking_uri)}: {_first_line(error)}") from None
     except TrackingError:
         raise
-    except (OSError, SQLAlchemyError) as error:
+    except (OSError, ImportError, SQLAlchemyError) as error:
         raise TrackingError(f"{redacted(tracking_uri)}: {_first_line(error)}") from None
 
 
@@ -279,15 +302,21 @@ def _parts(kind: str, entities: list[Any], limit: int) -> list[dict[str, list[An
     return [{kind: entities[i : i + limit]} for i in range(0, len(entities), limit)]
 
 
-def _connect(tracking_uri: str) -> "MlflowClient":
+def _prepare_mlflow() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    import mlflow  # noqa: F401
 
     warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)  # MLflow's use of SQLAlchemy 2.1
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every retry
-    with errors_as_ours(tracking_uri):
-        return MlflowClient(tracking_uri=tracking_uri)
+
+
+def _connect(tracking_uri: str) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    if tracking_uri.startswith("sqlite:") and "%" in tracking_uri:  # MLflow would make the escaped folder too
+        tracking_uri = tracking_uri.replace("sqlite:", "sqlite+pysqlite:", 1)
+    return MlflowClient(tracking_uri=tracking_uri)
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@ import json
 import math
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from fake_study import PROVENANCE, STARTED, FakeStage, FakeStudy, iterate, positions, pretrain
 from mlflow_server import Server, free_port
+from odd_names import NAMES
 
 from vcppo.cells import CellFolder
+from vcppo.cli import main
 from vcppo.config import RunSettings, settings_digest
 from vcppo.delivery import KnownPoints, as_params, list_tables, points_of
 from vcppo.errors import TrackingError
@@ -70,6 +74,13 @@ def runs(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Calla
 @pytest.fixture
 def store(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> MlflowStore:
     return MlflowStore(database, request.node.name, tmp_path / "out" / "mlartifacts")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for never came"
+        time.sleep(0.02)
 
 
 def values(store: MlflowStore, run: Run, metric: str) -> list[tuple[int, float]]:
@@ -461,9 +472,17 @@ class TestCourier:
         ours = courier()
         ours.deliver()
         second = Courier(study.out, study.name, database, request.node.name)
-        with pytest.raises(TrackingError, match="another process delivers it"):
+        with pytest.raises(TrackingError, match=r"this process, which still waits for sqlite:.*, delivers it"):
             second.deliver()
         ours.close()
+        hold = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.flock(f, 2); f.write('7'); f.flush(); input()"
+        lock = study.out / "studies" / study.name / "mlflow.lock"
+        lock.write_text("")
+        with subprocess.Popen([sys.executable, "-c", hold, str(lock)], stdin=subprocess.PIPE) as other:
+            until(lambda: lock.read_text() == "7")
+            with pytest.raises(TrackingError, match=r"process 7 delivers it"):
+                second.deliver()
+            other.communicate(b"\n")
         assert second.deliver() == 0
         second.close()
 
@@ -495,9 +514,54 @@ class TestCourier:
         ours = Courier(study.out, study.name)
         ours.deliver()
         ours.close()
+        assert ours.notices == []
         assert ours.tracking_uri == default_tracking_uri(study.out) == f"sqlite:///{study.out}/mlflow.db"
         assert len(list((study.out / "mlartifacts").rglob("tables/problems/000006.json"))) == 1
         assert list(elsewhere.iterdir()) == []
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_default_store_lies_in_the_out_folder_whatever_that_is_called(
+        self, name, database, tmp_path, monkeypatch
+    ):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        study = FakeStudy(tmp_path / name)
+        study.out.mkdir()
+        finished(study)
+        shutil.copy(Path(database.removeprefix("sqlite:///")), study.out / "mlflow.db")  # making one takes seconds
+        ours = Courier(study.out, study.name)
+        assert ours.deliver() == 16
+        ours.close()
+        store = MlflowStore(default_tracking_uri(study.out), ours.experiment)
+        (child,) = store.find({"vcppo.kind": "cell"})
+        assert store.tables(child, "problems")[6]["correct"] == [3, 0]
+        assert len(list((study.out / "mlartifacts").rglob("tables/problems/000006.json"))) == 1
+        assert os.listdir(tmp_path) == [name]
+
+    @pytest.mark.parametrize("name", [b"\xff", b"cut \xc3"])
+    def test_a_folder_whose_name_no_address_can_hold_is_refused_before_anything_is_made(self, name, tmp_path):
+        out = tmp_path / os.fsdecode(name)
+        for command in (["train"], ["sweep", "components"], ["export", "components"], ["track", "replay", "train"]):
+            done = CliRunner().invoke(main, [*command, "--out", str(out)], env={"MLFLOW_TRACKING_URI": None})
+            assert done.exit_code == 2, done.output
+            assert "ConfigError" in done.output or "no such folder" in done.output
+        assert not out.exists()
+
+    def test_what_became_of_a_half_made_store_is_told(self, study, database, monkeypatch):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.setattr("vcppo.mlflow_database.SETTLED_S", -1.0)
+        template = Path(database.removeprefix("sqlite:///"))
+        monkeypatch.setattr("vcppo.mlflow_database._make", lambda file, artifacts: shutil.copy(template, file))
+        finished(study)
+        with sqlite3.connect(study.out / "mlflow.db") as base:
+            base.execute("CREATE TABLE experiments (x)")
+        base.close()
+        ours = Courier(study.out, study.name)
+        assert ours.deliver() == 16
+        ours.close()
+        (said,) = ours.notices
+        assert said.endswith(
+            "left half made and empty by whoever was stopped making it; it is now mlflow.db.half-made-1"
+        )
 
     def test_the_environment_names_the_store_unless_the_caller_does(self, tmp_path, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
