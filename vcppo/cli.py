@@ -233,6 +233,9 @@ def sweep(
 
     Stop it with Ctrl-C or kill it at any moment: the same command goes on. Every cell ends once; one that failed is
     shown with its error and never scored. Stages that cells share are computed once.
+
+    The exit code is 0 if every cell is done and the results are exported, 1 if a cell failed, 2 if the results could
+    not be exported, 130 after Ctrl-C. docs/tracking.md says how MLflow is told.
     """
     from vcppo.commands import sweep_study
 

@@ -65,6 +65,7 @@ class Run:
     metrics: tuple[str, ...]  # names
     status: str
     started_ms: int
+    deleted: bool = False  # it lies in MLflow's bin
 
 
 class MlflowStore:
@@ -88,15 +89,18 @@ class MlflowStore:
             self._client = _connect(tracking_uri)
             self._experiment_id = self._find_experiment()
 
-    def find(self, tags: Mapping[str, str]) -> list[Run]:
-        """The runs with all of these tags, deleted ones left out, oldest first."""
+    def find(self, tags: Mapping[str, str], *, deleted: bool = False) -> list[Run]:
+        """The runs with all of these tags, oldest first; `deleted`: those in MLflow's bin as well."""
+        from mlflow.entities import ViewType
+
         runs: list[Run] = []
+        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         page = None
         with self._errors_as_ours():
             while True:
                 found = self._client.search_runs(
-                    [self._experiment_id], wanted, order_by=["attributes.start_time ASC"], page_token=page
+                    [self._experiment_id], wanted, view, order_by=["attributes.start_time ASC"], page_token=page
                 )
                 runs += [
                     Run(
@@ -106,6 +110,7 @@ class MlflowStore:
                         metrics=tuple(sorted(run.data.metrics)),
                         status=run.info.status,
                         started_ms=run.info.start_time,
+                        deleted=run.info.lifecycle_stage == "deleted",
                     )
                     for run in found
                 ]
@@ -179,6 +184,14 @@ class MlflowStore:
         """Move a run to MLflow's bin, from which its user may restore it."""
         with self._errors_as_ours():
             self._client.delete_run(run.id)
+        run.deleted = True
+
+    def restore(self, run: Run) -> None:
+        """Bring a run back from the bin; one that is not there stays as it is."""
+        if run.deleted:
+            with self._errors_as_ours():
+                self._client.restore_run(run.id)
+            run.deleted = False
 
     def points(self, run: Run, names: Iterable[str]) -> list[Point]:
         """Every point of these metrics, by name and time."""

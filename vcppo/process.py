@@ -59,6 +59,18 @@ def locked(folder: Path, work: str = "this study") -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the folder now, by `locked`."""
+    try:
+        with open(folder.with_name(f"{folder.name}.lock"), encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vcppo.delivery import Delivery, store_name
 from vcppo.errors import TrackingError, VcppoError
-from vcppo.mlflow_store import MlflowStore, redacted
+from vcppo.mlflow_store import MlflowStore, RefusedError, redacted
 from vcppo.sqlite_files import check_address, sqlite_uri
 from vcppo.study_files import StudyFiles
 
@@ -79,10 +79,12 @@ class Courier:
     def deliver(self) -> int:
         """Deliver all that is undelivered now; the number of records.
 
+        What nobody works on any more ends in the store too.
+
         Raises:
             TrackingError: the server is away or refuses, or another process is delivering this study.
         """
-        return self._deliver(closing=False)
+        return self._deliver(closing=not self._files.worked_on())
 
     def undelivered(self) -> int:
         """Records that lie on disk only."""
@@ -102,9 +104,10 @@ class Courier:
 
     def _live(self) -> None:
         retry, away_since = FIRST_RETRY_S, ""
-        wait = 0.0
+        wait, last_tries = 0.0, 2  # the second for a store that refused what somebody has deleted there meanwhile
         while True:
             closing = self._stop.wait(wait)
+            last_tries -= closing
             try:
                 self._deliver(closing=closing)
                 wait, retry, away_since = EVERY_S, FIRST_RETRY_S, ""
@@ -113,6 +116,8 @@ class Courier:
                 wait, retry = retry, min(2 * retry, LONGEST_RETRY_S)
                 away_since = away_since or time.strftime("%H:%M:%S")
                 self._status = f"not delivered since {away_since} ({error}), {self.undelivered()} records kept"
+                if isinstance(error, RefusedError) and last_tries:
+                    continue
             if closing:
                 return
 
