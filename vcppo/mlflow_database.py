@@ -7,7 +7,7 @@ leave a database that MLflow can neither use nor mend.
 import os
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,12 +98,19 @@ def _settled(file: Path) -> Contents | None:
     """What is there once nobody makes it any more: another program may be at it, which knows nothing of our lock."""
     while file.exists():
         found = _contents(file)
-        beside = [Path(f"{file}{suffix}") for suffix in BESIDE]
-        changed = max(path.stat().st_mtime for path in beside if path.exists())
-        if is_whole(found) or abs(time.time() - changed) > SETTLED_S:
+        if is_whole(found) or abs(time.time() - _last_change(file)) > SETTLED_S:
             return found
         time.sleep(LOOK_S)
     return None
+
+
+def _last_change(file: Path) -> float:
+    """When the database or what lies beside it was written to; a journal may vanish at any moment."""
+    changes = [0.0]
+    for suffix in BESIDE:
+        with suppress(FileNotFoundError):
+            changes.append(os.stat(f"{file}{suffix}").st_mtime)
+    return max(changes)
 
 
 def _contents(file: Path) -> Contents:

@@ -1,6 +1,7 @@
 """MLflow's database is whole or not there; what was left half made is known again, and nothing else is touched."""
 
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -210,26 +211,27 @@ MlflowStore(sys.argv[1], "first", Path(sys.argv[2])).create("run", {}, started=0
 """
 
 
-@pytest.mark.e2e
-@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGINT"])
-def test_whoever_is_stopped_while_making_it_leaves_nothing_that_the_next_minds(signal_name: str, tmp_path: Path):
-    """Stopped at sizes that the growing file passes: before its first table, among its migrations, near the end."""
-    import signal
+def size_of(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
-    for size in (1, 60_000, 250_000, 600_000):
-        folder = tmp_path / f"{size}"
-        folder.mkdir()
-        command = [sys.executable, "-W", "ignore", "-c", KILLED, f"sqlite:///{folder}/mlflow.db", str(folder / "files")]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
-            while first.poll() is None and not any(
-                path.exists() and path.stat().st_size >= size for path in folder.glob("*.db*") if path.suffix != ".lock"
-            ):
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
+def test_whoever_is_stopped_while_making_it_leaves_nothing_that_the_next_minds(
+    with_signal: signal.Signals, tmp_path: Path
+):
+    """Stopped at sizes that the growing file passes: before its first table, and three times among its migrations."""
+    database = tmp_path / "mlflow.db"
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, f"sqlite:///{database}", str(tmp_path / "files")]
+    for size in (1, 60_000, 250_000, 500_000):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as one:
+            while one.poll() is None and size_of(tmp_path / f".mlflow.db.{one.pid}.new") < size:
                 time.sleep(0.005)
-            first.send_signal(getattr(signal, signal_name))
-        assert first.returncode != 0, "it was done before it could be stopped"
-        assert not (folder / "mlflow.db").exists()
-    second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 0, second.stderr
-    with closing(sqlite3.connect(folder / "mlflow.db")) as base:
+            one.send_signal(with_signal)
+        assert one.returncode != 0, "it was done before it could be stopped"
+        assert not database.exists()
+    last = subprocess.run(command, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    with closing(sqlite3.connect(database)) as base:
         assert base.execute("SELECT count(*) FROM runs").fetchone() == (1,)
-    assert sorted(path.name for path in folder.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
