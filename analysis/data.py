@@ -99,7 +99,10 @@ class Results:
     def of_base(self, quantity: str) -> tuple[float, float, float] | None:
         """Value and both ends of its interval; None where it was not measured."""
         rows = self.base[self.base["quantity"] == quantity]
-        return None if rows.empty else tuple(rows.iloc[0][["value", "low", "high"]].astype(float))
+        if rows.empty:
+            return None
+        value, low, high = rows.iloc[0][["value", "low", "high"]].astype(float)
+        return value, low, high
 
     def study(self, name: str, figure: str, seeds: int = 5) -> Study:
         """A study that has at least one run; NoDataError with the command that makes it otherwise."""

@@ -12,7 +12,7 @@ from vcppo import __version__
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.loading import load_settings
-from vcppo.process import is_main
+from vcppo.process import INTERRUPTED, STOPPED, call, is_main
 from vcppo.redaction import redact_output, remember
 
 # Spinning threads of two workers on two cores are 10 to 30 times slower than sleeping ones; read when torch loads.
@@ -55,7 +55,10 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Print the setting
 
 
 class OneLineErrors(click.Group):
-    """The user's mistake is one line and exit code 2; ours is a traceback and exit code 1. Neither shows a secret."""
+    """The user's mistake is one line and exit code 2; ours is a traceback and exit code 1; Ctrl-C is a line and 130.
+
+    Neither shows a secret.
+    """
 
     def main(self, *arguments: Any, **named: Any) -> Any:
         """Begin."""
@@ -70,6 +73,10 @@ class OneLineErrors(click.Group):
             if is_main() or not isinstance(error, ConfigError):  # every process meets a wrong setting
                 click.echo(f"{type(error).__name__}: {' '.join(str(error).split())}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            if is_main():
+                click.echo(STOPPED, err=True)
+            sys.exit(INTERRUPTED)
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -250,6 +257,9 @@ def sweep(
     Stop it with Ctrl-C or kill it at any moment: the same command goes on. Every cell ends once; one that failed is
     shown with its error and never scored. Stages that cells share are computed once.
 
+    The exit code is 0 if every cell is done and the results are exported, 1 if a cell failed, 2 if the results could
+    not be exported, 130 after Ctrl-C. docs/tracking.md says how MLflow is told.
+
     What holds a password is better given by the environment, which other users of the machine cannot list:
     VCPPO_STORAGE, MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
     """
@@ -356,8 +366,6 @@ def replay(studies: tuple[str, ...], out: Path, tracking_uri: str | None) -> Non
 )
 def figures(results: Path, destination: Path | None) -> None:
     """Draw every figure and table from the CSV files in RESULTS; the same as `make figures`."""
-    import subprocess
-
     command = [
         sys.executable,
         "-m",
@@ -367,7 +375,7 @@ def figures(results: Path, destination: Path | None) -> None:
         "--out",
         str(destination or results / "figures"),
     ]
-    sys.exit(subprocess.call(command))
+    sys.exit(call(command))
 
 
 @main.command("methods")

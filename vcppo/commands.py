@@ -1,6 +1,7 @@
 """What the commands do, once their text has become settings."""
 
 import os
+import shlex
 import typing
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,10 +16,16 @@ from vcppo.errors import ConfigError, StudyError
 from vcppo.estimate import StageCost, estimate_costs
 from vcppo.loading import Layer, build_settings, fields, flatten, method_tree, nest, parse_assignment, read_toml
 from vcppo.methods import METHODS
+from vcppo.process import INTERRUPTED, call
 from vcppo.progress import ProgressView
 from vcppo.study import Study, load_study
 
+if typing.TYPE_CHECKING:
+    from vcppo.tracking import Courier
+
 MINUTES_A_WORKER_STARTS = 0.2  # importing torch and transformers
+LAST_WORDS_S, LAST_WORDS_AFTER_CTRL_C_S = 30.0, 5.0  # for the courier of a single run to finish
+NOT_CONCLUDED = 2  # exit code: all cells are done, and their results not exported or not drawn
 
 
 def run_one(command: str, settings: RunSettings, out: Path, *, until: str, tracking_uri: str | None) -> int:
@@ -40,26 +47,29 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
             with together():
                 run_stages(settings, out, until=until)
         except KeyboardInterrupt:  # the main process says what there is to say
-            return 130
+            return INTERRUPTED
         return 0
+    courier = Courier(out, command, tracking_uri)
     name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
     path = out / "studies" / command / "cells" / name
     folder = CellFolder(path)
     if not folder.exists():
         CellFolder.create(path, CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed), settings)
-    courier = Courier(out, command, tracking_uri)
     with ProgressView() as view, locked(path):
         courier.start()
+        patience = LAST_WORDS_S
         try:
             with following(folder, out, view), together():
                 from vcppo.stages.pipeline import run_cell
 
                 record = perform(folder, out, partial(run_cell, until=until))
         except KeyboardInterrupt:
+            patience = LAST_WORDS_AFTER_CTRL_C_S
             print(f"stopped; the same command goes on from the last checkpoint (cell {name})")
-            return 130
+            return INTERRUPTED
         finally:
-            kept = courier.close()
+            kept = courier.close(patience)
+            _tell(courier)
     if record.state == "failed":
         print(f"{name} failed: {record.error}\ntraceback: {path / 'traceback.txt'}")
         return 2
@@ -111,7 +121,7 @@ def evaluate_checkpoints(
                 except KeyboardInterrupt:
                     done = f"{view.done} of {view.total} problems are answered"
                     print(f"stopped, {done}; the same command goes on from there")
-                    return 130
+                    return INTERRUPTED
             print("\n".join(evaluated[-1].lines()))
     comparison = Comparison(evaluated)
     for line in comparison.lines():
@@ -163,6 +173,7 @@ def sweep_study(
     from vcppo.tracking import Courier
     from vcppo.worker import PIPELINE
 
+    courier = Courier(out, study.name, tracking_uri)
     runner = PIPELINE
     if engine == "verl":
         from vcppo.verl_plugin.launching import prepare_study
@@ -172,7 +183,6 @@ def sweep_study(
         from vcppo.launch import RUNNER
 
         runner = RUNNER
-    courier = Courier(out, study.name, tracking_uri)
     with ProgressView() as view:
         outcome = run_study(
             study,
@@ -187,37 +197,41 @@ def sweep_study(
             runner=runner,
             processes=processes or 1,
         )
+    _tell(courier)
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")
-    if not outcome.interrupted:
-        conclude(study.name, out, courier.tracking_uri)
+    concluded = outcome.interrupted or conclude(study.name, out, courier.tracking_uri)
     if study.search is not None:
         for line in best_trials(study, out):
             print(line)
     print(_tracking_words(courier.tracking_uri, 0))
-    return outcome.exit_code
+    return outcome.exit_code or (0 if concluded else NOT_CONCLUDED)
 
 
-def conclude(study: str, out: Path, tracking_uri: str) -> None:
-    """Export what a study measured to OUT/results/STUDY, draw it, and print its table."""
-    import subprocess
+def conclude(study: str, out: Path, tracking_uri: str) -> bool:
+    """Export what a study measured to OUT/results/STUDY, draw it, and print its table; whether all of it worked."""
     import sys
 
     from vcppo.errors import TrackingError
+    from vcppo.tracking import default_tracking_uri
 
     results = out / "results"
     try:
         export_study(study, results / study, out=out, tracking_uri=tracking_uri, allow_incomplete=True)
     except (StudyError, TrackingError) as error:
         print(f"not exported: {error}")
-        return
+        words = ["vcppo", "export", study, "--to", str(results / study), "--out", str(out), "--allow-incomplete"]
+        same = "" if tracking_uri == default_tracking_uri(out) else ", with the same --tracking-uri"
+        print(f"everything measured is safe in {out}; once that is mended: {shlex.join(words)}{same}")
+        return False
     figures = results / "figures"
     command = [sys.executable, "-m", "analysis", "--results", str(results), "--out", str(figures), "--quiet"]
-    drawn = subprocess.call(command)
+    drawn = call(command)
     from analysis.tables import components_table
 
     print(components_table(results / study))
     print(f"figures and tables: {figures}" if drawn == 0 else "figures: not drawn, see above")
+    return drawn == 0
 
 
 def best_trials(study: Study, out: Path, count: int = 3) -> list[str]:
@@ -277,6 +291,7 @@ def export_study(
             courier.deliver()
         finally:
             courier.close()
+            _tell(courier)
     return export_experiment(
         courier.tracking_uri,
         courier.experiment,
@@ -304,6 +319,7 @@ def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) 
             yield study, courier.deliver()
         finally:
             courier.close()
+            _tell(courier)
 
 
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
@@ -414,11 +430,17 @@ def _cost_table(costs: Sequence[StageCost]) -> None:
     print(f"about {sum(cost.minutes for cost in costs):.1f} minutes here")
 
 
+def _tell(courier: "Courier") -> None:
+    """What the courier found that the user should know."""
+    for notice in courier.notices:
+        print(notice)
+
+
 def _tracking_words(tracking_uri: str, kept: int) -> str:
     if kept:
         return f"{kept} records did not reach {tracking_uri}; they are kept on disk: vcppo track replay delivers them"
     if tracking_uri.startswith("sqlite"):
-        return f"MLflow: mlflow ui --backend-store-uri {tracking_uri}"
+        return f"MLflow: mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
     return f"MLflow: {tracking_uri}"
 
 

@@ -6,6 +6,7 @@ What a cell did is known by its folder; a trial is how Optuna, its samplers and 
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vcppo.config import digest
-from vcppo.errors import StudyError
+from vcppo.errors import ConfigError, StudyError
 from vcppo.loading import setting_type
 from vcppo.redaction import redacted, remember
+from vcppo.sqlite_files import making, sqlite_file
 from vcppo.study import Cell, Dimension, PrunerSettings, SearchSettings, Study
 
 LARGEST_SEED = 2**53  # a storage keeps numbers as floats
@@ -142,8 +144,10 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     remember(url)
     patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(_literally(url), engine_kwargs=patience)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
+        database = sqlite_file(url)
+        with making(database) if database is not None else nullcontext():  # of two that make one, one would fail
+            return RDBStorage(_literally(url), engine_kwargs=patience)
+    except (sqlalchemy.exc.SQLAlchemyError, ConfigError, ImportError, OSError, ValueError) as error:
         reason = redacted(" ".join(str(error).split()))
         wanted = "expected for example sqlite:///studies.db or postgresql://user@host/name"
         raise StudyError(f"--storage {redacted(url)}: cannot be opened ({reason}); {wanted}") from None

@@ -32,6 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     die_with(arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # born with it blocked, so that none came before
     answers = _take_standard_output()
     redact_output()
     runner = load_runner(arguments.runner)

@@ -1,9 +1,12 @@
 """The command line: quick where it can be, one line where the user is wrong."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,6 +15,7 @@ from tiny import ASSIGNMENTS, tiny
 from vcppo.cache import StageFolder, addresses
 from vcppo.cli import main
 from vcppo.doctor import vllm
+from vcppo.process import INTERRUPTED, STOPPED
 
 HEAVY = ("torch", "transformers", "mlflow", "optuna", "pandas", "matplotlib")
 COMMANDS = sorted(main.commands)
@@ -49,6 +53,27 @@ def test_help_settings_and_mistakes_load_nothing_heavy():
     told = json.loads(done.stdout.splitlines()[-1])
     assert [code for code, _ in told] == [0] * len(good) + [2] * len(bad)
     assert [(call, loaded) for call, (_, loaded) in zip(calls, told, strict=True) if loaded] == []
+
+
+def test_ctrl_c_while_the_command_is_being_loaded_is_one_line(tmp_path: Path):
+    (tmp_path / "click.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "vcppo", "settings"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, **pipes) as process:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (INTERRUPTED, f"{STOPPED}\n")
+
+
+def test_ctrl_c_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    def stopped() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vcppo.commands.list_methods", stopped)
+    done = invoke("methods")
+    assert (done.exit_code, done.output) == (INTERRUPTED, f"{STOPPED}\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

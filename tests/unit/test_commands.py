@@ -1,11 +1,16 @@
 """What commands say when the work is done."""
 
+import shlex
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from vcppo.cells import CellFolder, CellRecord
-from vcppo.commands import best_trials
+from vcppo.commands import best_trials, conclude, sweep_study
 from vcppo.config import RunSettings
 from vcppo.study import load_study
+from vcppo.sweep import StudyOutcome
 
 
 def ended(out: Path, trial: str, seed: int, state: str, accuracy: float | None, gae_lambda: float) -> None:
@@ -31,3 +36,35 @@ def test_the_best_trial_of_a_search_is_told_with_its_mean_and_its_settings(tmp_p
         "trial-0001: final_accuracy 0.750  gae.lambda_actor=0.99",
         "trial-0000: final_accuracy 0.500  gae.lambda_actor=0.9",
     ]
+
+
+def test_results_that_are_not_exported_are_told_with_the_way_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    out = tmp_path / "my runs"
+    ended(out, "trial-0000", 0, "done", 0.25, 0.9)
+    (out / "mlflow.db").write_text("not a database, but long enough to look at\n" * 50)
+    assert not conclude("search", out, f"sqlite:///{out}/mlflow.db")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("not exported: ")
+    assert "not an SQLite database" in first
+    assert second.startswith(f"everything measured is safe in {out}; once that is mended: vcppo export search --to ")
+    assert shlex.split(second)[-3:] == ["--out", str(out), "--allow-incomplete"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "interrupted", "concluded", "code"),
+    [(0, False, True, 0), (0, False, False, 2), (1, False, False, 1), (1, False, True, 1), (0, True, False, 130)],
+)
+def test_a_study_whose_results_were_not_exported_is_no_success(
+    failed: int, interrupted: bool, concluded: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def ran(*arguments: object, **options: object) -> StudyOutcome:
+        return StudyOutcome(tmp_path, 1, failed, 0, 0, (), 1.0, interrupted)
+
+    monkeypatch.setattr("vcppo.sweep.run_study", ran)
+    monkeypatch.setattr("vcppo.commands.conclude", lambda *arguments: concluded)
+    asked: dict[str, Any] = dict.fromkeys(
+        ("workers", "seeds", "first_seed", "storage", "processes", "config", "tracking_uri")
+    )
+    asked |= dict.fromkeys(("retry_failed", "fresh", "dry_run"), False)
+    assert sweep_study("components", out=tmp_path, engine="vcppo", words=(), assignments=(), **asked) == code
