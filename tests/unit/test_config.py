@@ -130,6 +130,36 @@ def test_a_file_that_is_no_settings_is_told_by_name(tmp_path: Path, name: str, c
     assert message in said
 
 
+RECORD = json.dumps({"steps": 7, "gae": {"gamma": 0.5}})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.toml", "steps = 7\n[gae]\ngamma = 0.5\n"),
+        ("a.toml", "[gae]\r\ngamma = 0.5\r\n[task]\r\nname = 'digits'\r\n"),
+        ("a.toml", "# as Notepad saves it\ngae.gamma = 0.5\n"),
+        ("a.toml", '"gae" = { gamma = 0.5 }'),
+        ("a.json", RECORD),
+        ("a.json", RECORD.replace(" ", "\r\n")),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path, name: str, text: str):
+    """Some editors write one before UTF-8."""
+    file = tmp_path / name
+    file.write_bytes(text.encode())
+    plain = load_settings(file)
+    file.write_bytes(text.encode("utf-8-sig"))
+    assert load_settings(file) == plain
+    assert plain.gae.gamma == 0.5
+
+
+def test_a_file_with_a_byte_order_mark_alone_says_nothing(tmp_path: Path):
+    file = tmp_path / "a.toml"
+    file.write_bytes(b"\xef\xbb\xbf")
+    assert load_settings(file) == RunSettings()
+
+
 def test_settings_written_as_json_are_the_same_run(tmp_path: Path):
     settings = load_settings(assignments=["gae.length_adaptive_alpha=0.05", "policy.learning_rate=3e-4", "seed=5"])
     file = tmp_path / "settings.json"

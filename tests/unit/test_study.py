@@ -117,6 +117,12 @@ def test_more_base_settings_reach_every_cell():
     assert {(cell.settings.steps, cell.settings.policy.epochs) for cell in cells} == {(3, 2)}
 
 
+def test_a_study_with_a_byte_order_mark_is_read(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text('\ufeffname = "mine"\ntitle = "t"\ngrid = { "gae.gamma" = [0.9, 1.0] }', encoding="utf-8")
+    assert load_study(str(file)).name == "mine"
+
+
 GRID = {"gae.gamma": [0.9, 1.0]}
 MISTAKES = {
     "misspelt setting": ({"grid": {"gae.lamda_actor": [1]}}, "gae.lamda_actor (from study x, [grid]): no such setting; "
