@@ -60,9 +60,12 @@ class Evaluation:
 
         Raises:
             CheckpointError: it has none.
+            ConfigError: the task cannot be asked with it.
         """
         trust = self.settings.model.trust_remote_code
-        return models.load_tokenizer(self.checkpoint.source, trust_remote_code=trust)
+        tokenizer = models.load_tokenizer(self.checkpoint.source, trust_remote_code=trust)
+        self.task.check_tokenizer(tokenizer, self.checkpoint.name)
+        return tokenizer
 
     @property
     def used(self) -> dict[str, Any]:
