@@ -453,9 +453,12 @@ class MismatchSettings(Settings):
 
 
 class GuardSettings(Settings):
-    """When training is stopped because it has left the realm of sense."""
+    """When training is stopped because it has left the realm of sense, and when it warns that it is about to."""
 
     max_ratio: float = Field(1e4, gt=1, description="a probability ratio above this ends the run")
+    kl_alarm: float = Field(
+        0.05, gt=0, description="approx_kl (nats a token) between an iteration's updates above which it warns"
+    )
 
 
 class EvaluationSettings(Settings):
