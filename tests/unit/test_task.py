@@ -1,7 +1,9 @@
 """The embedded task: its rule, its verifier, its tokenizer, its dials."""
 
 import re
+from pathlib import Path
 
+import arithmetic
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -11,6 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from vcppo.config import TaskSettings
 from vcppo.errors import ConfigError
+from vcppo.loading import load_settings
+from vcppo.stages.pipeline import run_stages
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Prompt, Verdict
@@ -170,3 +174,11 @@ def test_nor_one_for_shorter_chains(task: DigitsTask):
         ConfigError, match=r"task.chain_length = 6: .* has words for 5 lines, .* task.chain_length = 1$"
     ):
         task.check_tokenizer(words(*(word for word in OWN if word != "#6")), "m")
+
+
+@pytest.mark.parametrize("steps", [5, 0])
+def test_a_model_that_reads_text_is_not_trained_on_it(tmp_path: Path, steps: int):
+    model = arithmetic.make_model_folder(tmp_path / "model")
+    settings = load_settings(assignments=[f"model.path={model}", f"cold_start.steps={steps}"])
+    with pytest.raises(ConfigError, match=r"^task.name = digits: the tokenizer of .* expected task.name = maths"):
+        run_stages(settings, tmp_path / "out")
