@@ -11,7 +11,8 @@ import click
 from vcppo import __version__
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, VcppoError
-from vcppo.loading import load_settings
+from vcppo.loading import load
+from vcppo.notes import lines
 from vcppo.process import INTERRUPTED, STOPPED, call, is_main
 from vcppo.redaction import redact_output, remember
 
@@ -127,7 +128,7 @@ def train(
 
     Ctrl-C or a crash loses at most the steps since the last checkpoint: the same command goes on from there.
     """
-    _run_one("train", "evaluation", load_settings(config, assignments), out, tracking_uri, dry_run)
+    _run_one("train", "evaluation", _load(config, assignments), out, tracking_uri, dry_run)
 
 
 @main.command("cold-start")
@@ -136,7 +137,7 @@ def cold_start(
     config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
 ) -> None:
     """Make the policy that everything starts from, by supervised fine-tuning on the task's demonstrations."""
-    _run_one("cold-start", "cold-start", load_settings(config, assignments), out, tracking_uri, dry_run)
+    _run_one("cold-start", "cold-start", _load(config, assignments), out, tracking_uri, dry_run)
 
 
 @main.command("reward-model")
@@ -145,7 +146,7 @@ def reward_model(
     config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
 ) -> None:
     """Make the reward model: Bradley-Terry on right and wrong answers, scored at the last token only."""
-    _run_one("reward-model", "reward-model", load_settings(config, assignments), out, tracking_uri, dry_run)
+    _run_one("reward-model", "reward-model", _load(config, assignments), out, tracking_uri, dry_run)
 
 
 @main.command("pretrain-value")
@@ -159,7 +160,7 @@ def pretrain_value(
     vcppo pretrain-value                           until held-out loss and explained variance have settled
     vcppo pretrain-value --set pretrain.steps=50   exactly 50 updates
     """
-    settings = load_settings(config, assignments)
+    settings = _load(config, assignments)
     if settings.pretrain.steps == 0:
         raise ConfigError(
             "pretrain.steps = 0 (from --set): nothing to pretrain; give a number of updates or `converge`"
@@ -197,10 +198,12 @@ def evaluate(
     docs/evaluate.md says what the numbers are and what the report holds.
     """
     said = assignments if samples is None else (*assignments, f"evaluation.samples={samples}")
-    settings = load_settings(config, said, checkpoint=checkpoints[0])
-    from vcppo.commands import evaluate_checkpoints
+    from vcppo.commands import evaluate_checkpoints, tell
 
-    sys.exit(evaluate_checkpoints(checkpoints, settings, out=out, report=report, dry_run=dry_run))
+    resolved = load(config, said, checkpoint=checkpoints[0])
+    tell(lines(resolved.notes))
+
+    sys.exit(evaluate_checkpoints(checkpoints, resolved.settings, out=out, report=report, dry_run=dry_run))
 
 
 @main.command("sweep")
@@ -402,7 +405,7 @@ def settings_command(config: Path | None, assignments: tuple[str, ...]) -> None:
     """List every setting with its value and what it does."""
     from vcppo.commands import describe_settings
 
-    click.echo(describe_settings(load_settings(config, assignments)))
+    click.echo(describe_settings(_load(config, assignments)))
 
 
 @main.command("plan")
@@ -420,12 +423,14 @@ def plan(config: Path | None, gpus: int, memory: float, assignments: tuple[str, 
     CONFIG is a TOML file of settings, or the settings.json of a run. Nothing is loaded or downloaded. The exit code is
     0 if everything fits, 1 if not.
     """
+    from vcppo.commands import tell
     from vcppo.plan import Machine, make_plan
     from vcppo.plan_words import plan_lines
 
-    settings = load_settings(config, assignments)
-    found = make_plan(settings, Machine.of(gpus, memory))
-    for line in plan_lines(settings, found):
+    resolved = load(config, assignments)
+    tell(lines(resolved.notes))
+    found = make_plan(resolved.settings, Machine.of(gpus, memory))
+    for line in plan_lines(resolved.settings, found):
         click.echo(line)
     sys.exit(0 if found.fits else 1)
 
@@ -443,6 +448,14 @@ def doctor(out: Path) -> None:
     bad = [f.subject for f in findings if f.state in ("missing", "wrong")]
     click.echo(f"to mend: {', '.join(bad)}" if bad else "vcppo can run here")
     sys.exit(2 if bad else 0)
+
+
+def _load(config: Path | None, assignments: tuple[str, ...]) -> RunSettings:
+    from vcppo.commands import tell
+
+    resolved = load(config, assignments)
+    tell(lines([*resolved.notes, *resolved.of_model]))
+    return resolved.settings
 
 
 def _run_one(

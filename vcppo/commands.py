@@ -2,8 +2,9 @@
 
 import os
 import shlex
+import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.table import Table
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, StudyError
 from vcppo.estimate import StageCost, estimate_costs
-from vcppo.loading import Layer, build_settings, fields, flatten, method_tree, nest, parse_assignment, read_toml
+from vcppo.loading import Layer, build_settings, fields, method_tree, nest, parse_assignment, read_toml
 from vcppo.methods import METHODS
 from vcppo.process import INTERRUPTED, call
 from vcppo.progress import ProgressView
@@ -79,6 +80,14 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         print(f"{stage.stage:18} {'ran' if stage.ran else 'cached':7} {out / 'cache' / stage.stage / stage.address}")
     print(_tracking_words(courier.tracking_uri, kept))
     return 0
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Say what was decided that nobody said, beside the output; of several processes one speaks."""
+    from vcppo.process import is_main
+
+    for line in lines if is_main() else ():
+        print(f"note: {line}", file=sys.stderr)
 
 
 def evaluate_checkpoints(
@@ -163,6 +172,7 @@ def sweep_study(
             raise ConfigError("--processes with --engine verl: verl starts its own, see docs/verl.md")
     elif words:
         raise ConfigError(f"--verl {words[0]}: it would be ignored, expected --engine verl beside it")
+    tell(study.notes(chosen))
     if dry_run:
         if engine == "verl":
             print_verl_plan(study, chosen, words)
@@ -210,8 +220,6 @@ def sweep_study(
 
 def conclude(study: str, out: Path, tracking_uri: str) -> bool:
     """Export what a study measured to OUT/results/STUDY, draw it, and print its table; whether all of it worked."""
-    import sys
-
     from vcppo.errors import TrackingError
     from vcppo.tracking import default_tracking_uri
 
@@ -254,10 +262,11 @@ def best_trials(study: Study, out: Path, count: int = 3) -> list[str]:
 
 def with_settings(study: Study, config: Path | None, assignments: Sequence[str]) -> Study:
     """The study with settings from a file and from --set beneath its own."""
-    overrides = flatten(read_toml(config)) if config is not None else {}
-    overrides |= dict(parse_assignment(text) for text in assignments)
-    build_settings([Layer("--set", nest(overrides, "--set"), shared=True)])  # a wrong name or value is told as such
-    return study.with_base(overrides)
+    flags = nest(dict(parse_assignment(text) for text in assignments), "--set")
+    layers = [Layer(str(config), read_toml(config), shared=True)] if config is not None else []
+    layers.append(Layer("--set", flags, shared=True))
+    build_settings(layers)  # a wrong name or value is told as such
+    return study.with_base(*layers)
 
 
 def export_study(
@@ -359,10 +368,10 @@ def print_study_plan(study: Study, seeds: Sequence[int], workers: int, out: Path
 def print_verl_plan(study: Study, seeds: Sequence[int], words: Sequence[str]) -> None:
     """The cells of a study on verl, and what each run of verl is told."""
     from vcppo.verl_plugin.cells import runs_of
-    from vcppo.verl_plugin.launching import command_line, representative_cells, silent_settings
+    from vcppo.verl_plugin.launching import command_line, silent_settings
 
     print(f"{study.name}: {study.title}\n{study.why.strip()}\n")
-    cells = representative_cells(study, seeds)
+    cells = study.representative_cells(seeds)
     for cell in cells:
         print(f"{cell.name:32} {'  '.join(f'{name}={value}' for name, value in cell.swept.items())}")
         for run in runs_of(cell.settings, list(words)):
@@ -387,7 +396,7 @@ def describe_method(name: str) -> str:
     method = METHODS[name]
     words = {known: field.description for known, field in fields()}
     lines = [f"{setting + ' = ' + str(value):48} # {words[setting]}" for setting, value in method.settings.items()]
-    return "\n".join([f"# {method.title} ({method.source})", *(lines or ["# the defaults as they are"])])
+    return "\n".join([f"# {method.title} ({method.source})", *lines])
 
 
 def describe_settings(settings: RunSettings) -> str:

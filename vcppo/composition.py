@@ -227,6 +227,11 @@ UNUSED: tuple[Rule, ...] = (
         lambda s: s.cold_start.steps == 0,
         "cold_start.steps = 0",
     ),
+    (
+        ("guard.kl_alarm",),
+        lambda s: s.policy.epochs * s.policy.minibatches == 1,
+        "between updates that are one an iteration there is nothing to measure",
+    ),
     (("early_stop.threshold",), lambda s: s.early_stop.deviation == "none", "early_stop.deviation = none"),
     (
         ("early_stop.entropy_share",),

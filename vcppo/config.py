@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from vcppo.composition import meaningless
@@ -24,6 +24,33 @@ EVALUATION_OF_TASK: Mapping[str, Mapping[str, Any]] = {
     "digits": {"samples": 8, "temperature": 1.0, "top_p": 1.0},
     "maths": {"samples": 32, "temperature": 1.0, "top_p": 0.7},
 }
+# How a model that is given (model.path) is trained unless something else is said: the defaults below are those of a
+# fresh network of a tenth of a million weights, and destroy one that knows something. See docs/processes.md.
+OF_A_GIVEN_MODEL: Mapping[str, Any] = {
+    "cold_start.learning_rate": 1e-5,
+    "cold_start.warmup_steps": 10,
+    "cold_start.steps": 100,
+    "cold_start.batch_tokens": 16384,
+    "reward_model.learning_rate": 1e-5,
+    "reward_model.warmup_steps": 10,
+    "pretrain.learning_rate": 1e-5,
+    "pretrain.warmup_steps": 10,
+    "policy.learning_rate": 1e-6,
+    "policy.warmup_steps": 10,
+    "critic.learning_rate": 1e-5,
+    "critic.warmup_steps": 10,
+}
+OF_ADAPTERS: Mapping[str, Any] = {  # lora.rank > 0: low-rank adapters want ten times the rate of whole weights
+    "cold_start.learning_rate": 1e-4,
+    "reward_model.learning_rate": 1e-4,
+    "pretrain.learning_rate": 1e-4,
+    "policy.learning_rate": 1e-5,
+    "critic.learning_rate": 1e-4,
+}
+UNFINISHED = "unfinished"  # in the context of a validation: settings that others will be added to need not fit yet
+
+
+WARM_UP = "steps over which the rate rises linearly from 0; with model.path unless set 10"
 
 
 class Settings(BaseModel):
@@ -137,7 +164,7 @@ class ComputeSettings(Settings):
 
 
 class OptimiserSettings(Settings):
-    """AdamW and its learning-rate schedule."""
+    """AdamW and its learning-rate schedule; OF_A_GIVEN_MODEL has other rates and warm-ups where a model is given."""
 
     learning_rate: float = Field(1e-3, gt=0, description="peak")
     schedule: Schedule = Field("constant", description="after the warm-up")
@@ -152,17 +179,24 @@ class OptimiserSettings(Settings):
 class ColdStartSettings(OptimiserSettings):
     """Supervised fine-tuning on demonstrations that mostly stop thinking too early."""
 
-    learning_rate: float = Field(1e-2, gt=0, description="peak")
+    learning_rate: float = Field(1e-2, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
     schedule: Schedule = Field("cosine", description="after the warm-up")
-    warmup_steps: int = Field(30, ge=0, description="steps over which the rate rises linearly from 0")
-    steps: int = Field(800, ge=0, description="updates; 0 takes the model of model.path as it is")
-    batch_tokens: int = Field(3000, ge=1, description="tokens of demonstrations an update, in whole demonstrations")
+    warmup_steps: int = Field(30, ge=0, description=WARM_UP)
+    steps: int = Field(
+        800, ge=0, description="updates; 0 takes the model of model.path as it is; with model.path unless set 100"
+    )
+    batch_tokens: int = Field(
+        3000,
+        ge=1,
+        description="tokens of demonstrations an update, in whole demonstrations; with model.path unless set 16384",
+    )
 
 
 class RewardModelSettings(OptimiserSettings):
     """Bradley-Terry on (correct, incorrect) answers, scored at the last token only."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="peak")
+    learning_rate: float = Field(1e-3, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     steps: int = Field(200, ge=1, description="updates")
     centering: float = Field(0.1, ge=0, description="weight of the squared sum of a pair's scores; 0 leaves it free")
     pairs: int = Field(16, ge=1, description="(correct, incorrect) pairs an update")
@@ -287,7 +321,8 @@ class VineSettings(Settings):
 class PretrainSettings(OptimiserSettings):
     """Value pretraining: the critic learns Monte-Carlo returns of the fixed cold-start policy (section 4.1)."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="peak")
+    learning_rate: float = Field(1e-3, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     steps: int | Literal["converge"] = Field(
         "converge", description="updates; 0 for none; `converge`: until held-out loss and explained variance settle"
     )
@@ -349,8 +384,9 @@ class ReferenceSettings(Settings):
 class PolicySettings(OptimiserSettings):
     """The actor's update."""
 
-    learning_rate: float = Field(3e-4, gt=0, description="peak")
+    learning_rate: float = Field(3e-4, gt=0, description="peak; with model.path unless set 1e-6, adapters 1e-5")
     schedule: Schedule = Field("linear", description="after the warm-up")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
     minibatches: int = Field(4, ge=1, description="updates a pass")
     loss: PolicyLossKind = Field("clip", description="see vcppo/maths/losses.py")
@@ -388,8 +424,13 @@ class CriticSettings(OptimiserSettings):
         0.0, description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on"
     )
     bounded: bool = Field(False, description="values cannot leave the range of rewards, by a sigmoid")
-    learning_rate: float = Field(6e-4, gt=0, description="peak; papers keep it at twice the actor's")
+    learning_rate: float = Field(
+        6e-4,
+        gt=0,
+        description="peak; papers keep it at twice the actor's; with model.path unless set 1e-5, adapters 1e-4",
+    )
     schedule: Schedule = Field("linear", description="after the warm-up")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     updates_per_policy_update: int = Field(1, ge=1, description="critic updates for each policy update")
     policy_starts_after: int = Field(0, ge=0, description="iterations, exactly so many, that train the critic only")
     value_loss: Literal["mse", "clipped"] = Field(
@@ -416,9 +457,12 @@ class MismatchSettings(Settings):
 
 
 class GuardSettings(Settings):
-    """When training is stopped because it has left the realm of sense."""
+    """When training is stopped because it has left the realm of sense, and when it warns that it is about to."""
 
     max_ratio: float = Field(1e4, gt=1, description="a probability ratio above this ends the run")
+    kl_alarm: float = Field(
+        0.05, gt=0, description="approx_kl (nats a token) between an iteration's updates above which it warns"
+    )
 
 
 class EvaluationSettings(Settings):
@@ -490,20 +534,22 @@ class RunSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _evaluated_as_its_task(cls, given: Any) -> Any:
-        """What `evaluation` leaves unsaid is as the task has it, so that settings as recorded say it all."""
+    def _with_defaults_beside(cls, given: Any) -> Any:
+        """What is left unsaid and depends on other settings is written out, so that settings as recorded say it all."""
         if not isinstance(given, Mapping):
             return given
-        task, said = given.get("task", {}), given.get("evaluation", {})
-        task = {"name": task.name} if isinstance(task, TaskSettings) else task
-        said = said.model_dump(exclude_unset=True) if isinstance(said, EvaluationSettings) else said
-        if not isinstance(task, Mapping) or not isinstance(said, Mapping):
-            return given  # a mistake that validation will tell
-        name = task.get("name", TaskSettings.model_fields["name"].default)
-        return {**given, "evaluation": {**evaluation_of_task(name), **said}}
+        tree = dict(given)
+        for name, value in defaults_beside(given).items():
+            section, leaf = name.split(".")
+            said = _as_said(tree.get(section, {}))
+            if isinstance(said, Mapping):  # else a mistake that validation will tell
+                tree[section] = {leaf: value, **said}
+        return tree
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
+    def _parts_fit(self, info: ValidationInfo) -> Self:
+        if info.context == UNFINISHED:
+            return self
         if self.task.spread >= self.task.chain_length:
             raise ValueError(
                 f"task.spread = {self.task.spread}: expected less than task.chain_length = {self.task.chain_length}"
@@ -544,9 +590,29 @@ class RunSettings(Settings):
         return settings_digest(self.model_dump(mode="json"))
 
 
-def evaluation_of_task(name: Any) -> Mapping[str, Any]:
-    """How a task is evaluated unless something else is said; nothing of a task that there is not."""
-    return EVALUATION_OF_TASK.get(name, {}) if isinstance(name, str) else {}
+def defaults_beside(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults, by dotted name, that other settings of a tree decide: its task, and whether a model is given."""
+    task = _said(tree, "task", "name", TaskSettings.model_fields["name"].default)
+    of_task = EVALUATION_OF_TASK.get(task, {}) if isinstance(task, str) else {}
+    return {f"evaluation.{name}": value for name, value in of_task.items()} | defaults_of_model(tree)
+
+
+def defaults_of_model(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that hold because a model is given, with other rates where adapters are trained; none without one."""
+    if _said(tree, "model", "path", None) is None:
+        return {}
+    rank = _said(tree, "lora", "rank", 0)
+    adapted = isinstance(rank, int | float) and rank > 0
+    return {**OF_A_GIVEN_MODEL, **(OF_ADAPTERS if adapted else {})}
+
+
+def _said(tree: Mapping[str, Any], section: str, name: str, default: Any) -> Any:
+    said = _as_said(tree.get(section, {}))
+    return said.get(name, default) if isinstance(said, Mapping) else default
+
+
+def _as_said(section: Any) -> Any:
+    return section.model_dump(exclude_unset=True) if isinstance(section, BaseModel) else section
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

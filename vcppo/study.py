@@ -4,17 +4,18 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 import vcppo
 from vcppo.composition import unused
 from vcppo.config import RunSettings, Settings, digest
 from vcppo.errors import ConfigError
-from vcppo.loading import Layer, build_settings, known_names, may_be_none, nest, read_toml
+from vcppo.loading import Layer, Resolved, flatten, known_names, may_be_none, nest, read_toml, resolve
+from vcppo.notes import lines
 
 Scalar = bool | int | float | str | None
 Model = TypeVar("Model", bound=Settings)
@@ -86,7 +87,12 @@ class Cell:
     arm: str
     seed: int
     swept: dict[str, Any]  # dotted setting -> value, the same names for every cell of the study
-    settings: RunSettings
+    resolved: Resolved
+
+    @property
+    def settings(self) -> RunSettings:
+        """What it runs with."""
+        return self.resolved.settings
 
 
 class Study(Settings):
@@ -101,6 +107,7 @@ class Study(Settings):
     arms: tuple[ArmSettings, ...] = ()
     grid: dict[str, Any] = Field({}, description="dotted setting -> list of values; every combination runs")
     search: SearchSettings | None = None
+    _on_base: tuple[Layer, ...] = PrivateAttr(())  # what a command says beside the file, over its [base]
 
     @model_validator(mode="after")
     def _is_a_study(self) -> Self:
@@ -135,9 +142,13 @@ class Study(Settings):
         start = self.first_seed if first is None else first
         return tuple(range(start, start + (own if count is None else count)))
 
-    def with_base(self, overrides: Mapping[str, Any]) -> "Study":
-        """The same study with further settings common to every run, as --set gives them."""
-        return self.model_copy(update={"base": {**_dotted(self.base), **overrides}})
+    def with_base(self, *layers: Layer) -> "Study":
+        """The same study with further settings common to every run, over its [base], the later over the earlier."""
+        for layer in layers:
+            _refuse_owned(flatten(layer.tree), layer.source)
+        study = self.model_copy()
+        study._on_base = (*self._on_base, *(replace(layer, shared=True) for layer in layers))
+        return study
 
     def cells(self, seeds: Sequence[int] | None = None) -> list[Cell]:
         """Every run of an arms or grid study, all arms of a seed before the next seed.
@@ -165,9 +176,9 @@ class Study(Settings):
         """
         cells = []
         for seed in seeds:
-            layers = [self._base_layer(), _layer(f"study {self.name}, {trial}", params)]
-            settings = build_settings([*layers, Layer("study", {"arm": trial, "seed": seed})])
-            cells.append(Cell(f"{trial}-s{seed}", trial, seed, _values_of(settings, params), settings))
+            layers = [*self._base_layers(), _layer(f"study {self.name}, {trial}", params)]
+            resolved = resolve([*layers, Layer("study", {"arm": trial, "seed": seed})])
+            cells.append(Cell(f"{trial}-s{seed}", trial, seed, _values_of(resolved.settings, params), resolved))
         return cells
 
     def space(self) -> dict[str, Dimension]:
@@ -202,37 +213,49 @@ class Study(Settings):
         Raises:
             ConfigError: the first run that is not valid.
         """
+        self.representative_cells(self.seed_list())
+        return self
+
+    def representative_cells(self, seeds: Sequence[int]) -> list[Cell]:
+        """The cells of a grid; of a search one for each end of each dimension, and one at the upper end of all.
+
+        Raises:
+            ConfigError: one of them is not valid.
+        """
         if self.search is None:
-            self.cells()
-            return self
+            return self.cells(seeds)
         extremes = {name: dimension.extremes() for name, dimension in self.space().items()}
         lowest = {name: values[0] for name, values in extremes.items()}
         corners = [lowest | {name: value} for name, values in extremes.items() for value in values]
         corners.append({name: values[-1] for name, values in extremes.items()})
-        for corner in corners:
-            self.trial_cells("[search.space]", corner, [0])
-        return self
+        return [cell for corner in corners for cell in self.trial_cells("[search.space]", corner, [0])]
+
+    def notes(self, seeds: Sequence[int]) -> list[str]:
+        """What was decided that neither the study nor the command says, a line for each kind."""
+        cells = self.representative_cells(seeds)
+        return lines(note for cell in cells for note in (*cell.resolved.notes, *cell.resolved.of_model))
 
     def _cell(self, arm: ArmSettings | None, point: dict[str, Any], seed: int, swept_names: list[str]) -> Cell:
-        layers = [self._base_layer()]
+        layers = self._base_layers()
         if arm is not None:
             layers.append(_layer(f"study {self.name}, arm {arm.name}", _dotted(arm.set)))
         layers.append(_layer(f"study {self.name}, [grid]", point))
-        values = _values_of(build_settings(layers), point)
+        values = _values_of(resolve(layers).settings, point)
         at = [f"{name}={_text(value)}" for name, value in values.items()]
         arm_name = _short(",".join([arm.name, *at] if arm is not None else at))
-        settings = build_settings([*layers, Layer("study", {"arm": arm_name, "seed": seed})])
-        return Cell(f"{arm_name}-s{seed}", arm_name, seed, _values_of(settings, swept_names), settings)
+        resolved = resolve([*layers, Layer("study", {"arm": arm_name, "seed": seed})])
+        return Cell(f"{arm_name}-s{seed}", arm_name, seed, _values_of(resolved.settings, swept_names), resolved)
 
     def _refuse_unused_base(self, cells: Sequence[Cell]) -> None:
-        """What one arm ignores may be another's; what all of them ignore is a mistake."""
-        for name in _dotted(self.base):
-            reasons = [unused(cell.settings, name) for cell in cells]
-            if cells and all(reasons):
-                raise ConfigError(f"{name} (from study {self.name}, [base]): every run would ignore it: {reasons[0]}")
+        """What one arm ignores, or has otherwise, may be another's; where all of them do, it is a mistake."""
+        for layer in self._base_layers():
+            for name in flatten(layer.tree):
+                reasons = [_no_use(cell, name) for cell in cells]
+                if cells and all(reasons):
+                    raise ConfigError(f"{name} (from {layer.source}): every run would ignore it: {reasons[0]}")
 
-    def _base_layer(self) -> Layer:
-        return _layer(f"study {self.name}, [base]", _dotted(self.base), shared=True)
+    def _base_layers(self) -> list[Layer]:
+        return [_layer(f"study {self.name}, [base]", _dotted(self.base), shared=True), *self._on_base]
 
     def _grid_points(self, arm: ArmSettings | None) -> list[dict[str, Any]]:
         grid = _dotted(self.grid)
@@ -251,6 +274,7 @@ class Study(Settings):
     def _check_free(self, names: Iterable[str], where: str, arms: Sequence[ArmSettings] | None = None) -> None:
         """A setting is said in one place, or one of the two would never hold."""
         elsewhere = dict.fromkeys(_dotted(self.base), "[base]")
+        elsewhere |= {name: layer.source for layer in self._on_base for name in flatten(layer.tree)}
         elsewhere |= {name: f"arm {arm.name}" for arm in arms or self.arms for name in _dotted(arm.set)}
         for name in names:
             if name in elsewhere:
@@ -320,9 +344,21 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = N
 
 def _layer(source: str, dotted: Mapping[str, Any], *, shared: bool = False) -> Layer:
     """Dotted settings as a layer of `build_settings`, less those that are the study's own to set."""
-    for name in OWNED_BY_THE_STUDY.keys() & dotted.keys():
-        raise ConfigError(f"{name} (from {source}): a study sets it by {OWNED_BY_THE_STUDY[name]}")
+    _refuse_owned(dotted, source)
     return Layer(source, nest(dotted, source), shared)
+
+
+def _refuse_owned(names: Iterable[str], source: str) -> None:
+    for name in names:
+        if name in OWNED_BY_THE_STUDY:
+            raise ConfigError(f"{name} (from {source}): a study sets it by {OWNED_BY_THE_STUDY[name]}")
+
+
+def _no_use(cell: Cell, name: str) -> str | None:
+    """Why a run would not hear of what its study's base says of a setting; None if it may."""
+    if name in cell.resolved.gave_way:
+        return f"method {cell.settings.method}, which its arm names, has a value of its own"
+    return unused(cell.settings, name)
 
 
 def _values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:

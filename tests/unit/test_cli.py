@@ -191,3 +191,45 @@ def test_the_doctor_says_where_vllm_can_run(
     finding = vllm()
     assert finding.state == state
     assert finding.words.startswith(words)
+
+
+# ---- what was decided that nobody said is told, beside the output ----
+
+IN_FILE = "pretrain.steps = 40\npretrain.batch = 32\n"
+
+
+def test_the_defaults_of_a_model_that_is_given_are_told_and_shown():
+    done = invoke("settings", "--set", "model.path=m", "--set", "critic.warmup_steps=3")
+    assert done.stderr.startswith("note: model.path = m is given, so unless set cold_start.learning_rate = 1e-05, ")
+    assert "critic.warmup_steps" not in done.stderr
+    shown = dict(line.split("#")[0].strip().split(" = ") for line in done.stdout.splitlines() if " = " in line)
+    assert (shown["policy.learning_rate"], shown["policy.warmup_steps"]) == ("1e-06", "10")
+    assert (shown["cold_start.steps"], shown["critic.warmup_steps"]) == ("100", "3")
+    assert invoke("settings").stderr == ""
+
+
+@pytest.mark.parametrize("command", [["settings"], ["train", "--dry-run"], ["cold-start", "--dry-run"]])
+def test_what_gives_way_to_a_method_is_told_before_anything_runs(tmp_path: Path, command: list[str]):
+    file = tmp_path / "f.toml"
+    file.write_text(IN_FILE)
+    done = invoke(*command, "--config", str(file), "--set", "method=ppo")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        f"note: pretrain.steps = 40 (from {file}) gives way to 0 of method ppo, named after it; say it with the method "
+        "or later to keep it",
+        f"note: pretrain.batch (from {file}): not used here, for pretrain.steps = 0",
+    ]
+    assert "pretrain.steps = 0 " in done.stdout
+
+
+def test_a_study_tells_it_for_all_its_arms(tmp_path: Path):
+    file, study = tmp_path / "f.toml", tmp_path / "s.toml"
+    file.write_text(IN_FILE)
+    arms = "".join(f'[[arms]]\nname = "{m}"\nset = {{ method = "{m}" }}\n' for m in ("ppo", "apa", "vcppo"))
+    study.write_text(f'name = "s"\ntitle = "t"\nseeds = 1\n{arms}')
+    done = invoke("sweep", str(study), "--config", str(file), "--dry-run", "--out", str(tmp_path))
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        f"note: pretrain.steps = 40 (from {file}) gives way to 0 of method ppo, apa, named after it; say it with the "
+        "method or later to keep it"
+    ]

@@ -24,10 +24,11 @@ from vcppo.stages import trainer as room
 from vcppo.stages.context import StageContext
 from vcppo.stages.continuations import step_starts
 from vcppo.stages.costs import Costs
-from vcppo.stages.policy_update import read_logprobs
+from vcppo.stages.policy_update import PolicyUpdate, read_logprobs
 from vcppo.stages.reference import Reference
 from vcppo.stages.rewards import Shaping
 from vcppo.stages.rl import rl
+from vcppo.stages.rl_metrics import update_kl
 from vcppo.stages.selection import choose, until_mixed
 from vcppo.stages.trainer import Iteration, Trainer
 from vcppo.tasks import make_task
@@ -846,3 +847,54 @@ def test_the_truth_is_the_mean_score_of_continuations(make: Make, monkeypatch: p
         else:
             assert -1 < truth < 1
     assert later > 5
+
+
+# ---- updates that go too far are told ----
+
+FAR = "its updates moved the policy by "
+
+
+@pytest.mark.parametrize("method", ["vcppo", "grpo", "dpo", "espo"])
+def test_an_absurd_rate_warns_and_is_counted(make: Make, capsys: pytest.CaptureFixture[str], method: str):
+    made = make(method, "policy.learning_rate=0.3", "guard.max_ratio=1e30", "guard.kl_alarm=0.05")
+    told = [made.iterate().metrics for _ in range(2)]
+    said = [line for line in capsys.readouterr().err.splitlines() if FAR in line]
+    assert told[0]["policy/kl_alarm"] == 1.0
+    assert told[0]["policy/update_kl"] > 0.05
+    assert said[0] == (
+        f"iteration 0: its updates moved the policy by {told[0]['policy/update_kl']:.3g} nats a token, guard.kl_alarm "
+        "is 0.05: such steps destroy what it knows; lower policy.learning_rate (0.3) or policy.epochs, or raise "
+        "policy.warmup_steps"
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_warns_at_a_rate_that_suits_it(make: Make, capsys: pytest.CaptureFixture[str], method: str):
+    made = make(method, "policy.learning_rate=0.0003")
+    told = [made.iterate().metrics for _ in range(2)]
+    assert [metrics["policy/kl_alarm"] for metrics in told] == [0.0, 0.0]
+    assert FAR not in capsys.readouterr().err
+
+
+def test_it_warns_again_only_where_it_is_twice_as_bad(
+    make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    made, moves = make("grpo"), iter([0.04, 0.06, 0.07, 0.13, 0.2, 0.27, 0.01])
+    monkeypatch.setattr(room, "update_kl", lambda updates: next(moves))
+    alarms = [made.iterate().metrics["policy/kl_alarm"] for _ in range(7)]
+    said = [line for line in capsys.readouterr().err.splitlines() if FAR in line]
+    assert alarms == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
+    assert [line.split(":")[0] for line in said] == ["iteration 1", "iteration 3", "iteration 5"]
+
+
+def test_a_single_update_has_nothing_to_measure(make: Make):
+    told = make("grpo", "policy.minibatches=1").iterate().metrics
+    assert not {"policy/kl_alarm", "policy/update_kl"} & told.keys()
+
+
+def test_how_far_updates_moved_the_policy_is_beyond_where_they_began():
+    """A sampler that stays behind is far from the policy before the first of them."""
+    update = PolicyUpdate(0.0, 0.0, 0.5, 0.0, 1.0, 0.0, 1.0)
+    kls = [0.5, 0.53, 0.75, 0.625]
+    assert update_kl([dataclasses.replace(update, approx_kl=kl) for kl in kls]) == 0.25
+    assert update_kl([update]) == update_kl([]) == 0.0

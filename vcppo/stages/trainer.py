@@ -30,7 +30,14 @@ from vcppo.stages.estimates import Estimates, Readings, estimate
 from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
 from vcppo.stages.reference import Reference
 from vcppo.stages.rewards import Shaping
-from vcppo.stages.rl_metrics import advantage_metrics, critic_metrics, policy_metrics, rollout_metrics, value_metrics
+from vcppo.stages.rl_metrics import (
+    advantage_metrics,
+    critic_metrics,
+    policy_metrics,
+    rollout_metrics,
+    update_kl,
+    value_metrics,
+)
 from vcppo.stages.sampling import collate, roll_out, sampling_of
 from vcppo.stages.selection import choose, until_mixed
 from vcppo.stages.true_values import true_values
@@ -82,6 +89,7 @@ class Trainer:
         self.value_moments = DebiasedMoments(VALUE_DECAY)
         self.costs = Costs()
         self.step = 0
+        self.kl_told = 0.0  # the largest that was warned of; again at its double
         reset_peak_memory()
 
     def iterate(self) -> Iteration:
@@ -108,6 +116,7 @@ class Trainer:
         if self.critic is not None and settings.critic.update_every != "never":
             rates["value/learning_rate"] = self.critic_optimiser.learning_rate
         policy_updates, critic_updates = self._update(batch, units, readings, estimates, weights)
+        alarm = self._watch_kl(policy_updates)
         self.step = step + 1
         self._refresh()
         updated = time.perf_counter()
@@ -117,6 +126,7 @@ class Trainer:
             **rollout_metrics(sampled),
             **advantage_metrics(batch, kept, estimates, settings.gae.gamma),
             **policy_metrics(policy_updates),
+            **alarm,
             **rates,
             **mismatched,
             **self.costs.metrics(),
@@ -296,6 +306,22 @@ class Trainer:
                         for _ in range(settings.critic.updates_per_policy_update)
                     ]
         return policy_updates, critic_updates
+
+    def _watch_kl(self, updates: list[PolicyUpdate]) -> dict[str, float]:
+        """Warn of updates that move the policy too far at once: the first time, and whenever it is twice as far."""
+        if len(updates) < 2:
+            return {}
+        moved, chosen = update_kl(updates), self.settings.guard.kl_alarm
+        if moved > max(chosen, 2 * self.kl_told):
+            self.kl_told = moved
+            if world().is_main:
+                print(
+                    f"iteration {self.step}: its updates moved the policy by {moved:.3g} nats a token, guard.kl_alarm "
+                    f"is {chosen:g}: such steps destroy what it knows; lower policy.learning_rate "
+                    f"({self.settings.policy.learning_rate:g}) or policy.epochs, or raise policy.warmup_steps",
+                    file=sys.stderr,
+                )
+        return {"policy/kl_alarm": float(moved > chosen)}
 
     def _update_policy(
         self,

@@ -23,6 +23,14 @@ class Task(Protocol):
         """The tokenizer that a fresh policy is saved with."""
         ...
 
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+        """See that questions can be read and answers written with a tokenizer; `source` is who it belongs to.
+
+        Raises:
+            ConfigError: they cannot, and every answer would be wrong.
+        """
+        ...
+
     def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
         """`count` problems drawn with replacement from those not held out."""
         ...

@@ -44,6 +44,23 @@ class DigitsTask:
         model.pre_tokenizer = WhitespaceSplit()
         return PreTrainedTokenizerFast(tokenizer_object=model, pad_token=PAD, eos_token=END, unk_token=PAD)
 
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+        """See Task: every word that a right answer needs is one of its tokens."""
+        length, known = self.settings.chain_length, tokenizer.get_vocab()
+        others = [word for word in (END, ASK, ANSWER, *"0123456789") if word not in known]
+        lines = next((i - 1 for i in range(1, length + 1) if f"#{i}" not in known), length)
+        if others or not lines:
+            raise ConfigError(
+                f"task.name = digits: the tokenizer of {source} has no {(others or ['#1'])[0]}, so it is no policy "
+                "of this task and would get every answer wrong; a model that reads text is asked mathematics, expected "
+                "task.name = maths (docs/maths.md)"
+            )
+        if lines < length:
+            raise ConfigError(
+                f"task.chain_length = {length}: the tokenizer of {source} has words for {lines} lines, its policy was "
+                f"made for {max(lines - SLACK_LINES, 1)}; expected task.chain_length = {max(lines - SLACK_LINES, 1)}"
+            )
+
     def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
         """See Task."""
         picks = torch.randint(len(self._training), (count,), generator=rng)

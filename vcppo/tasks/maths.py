@@ -32,6 +32,7 @@ from vcppo.tasks.verifier import Comparison, shared_verifier
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 LONGEST = 1000  # characters of an expression that is compared
+BOXED = "\\boxed{17}"  # what every tokenizer has to write
 TAIL = 2000  # characters at the end of a text that are searched for an answer without a box
 
 
@@ -55,6 +56,16 @@ class MathsTask:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """There is none of its own: the words of mathematics are the model's."""
         raise ConfigError("model.path = none: task.name = maths reads with its model's tokenizer, expected a model")
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+        """See Task: a boxed number comes back as it was."""
+        text = tokenizer.decode(tokenizer(BOXED, add_special_tokens=False)["input_ids"])
+        if "".join(text.split()) != BOXED:
+            raise ConfigError(
+                f"task.name = maths: the tokenizer of {source} makes {text!r} of {BOXED!r}, so it can neither read "
+                "problems nor write answers; expected a model that reads text, or, for a policy of the embedded task, "
+                "task.name = digits"
+            )
 
     def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
         """See Task."""
