@@ -30,7 +30,7 @@ VERSIONS = {
     "preference": 2,
     "answers": 2,
     "value-pretraining": 2,
-    "rl": 2,
+    "rl": 3,
     "evaluation": 1,
 }
 

@@ -429,12 +429,41 @@ def test_value_normalisation_teaches_the_critic_in_its_own_units(make: Make, mon
     assert float(targets[live].mean()) == pytest.approx(0, abs=1e-5)
     assert float(targets[live].std(correction=0)) == pytest.approx(1, abs=1e-4)
     assert sorted(targets[live].tolist()) == pytest.approx(sorted(((returns - mean) / deviation).tolist()), abs=1e-4)
-    assert sorted(values[live].tolist()) == pytest.approx(
-        sorted(((first.readings.values[mask] - mean) / deviation).clamp(-5, 5).tolist()), abs=1e-3
-    )
+    assert sorted(values[live].tolist()) == sorted(raw[0][2][mask].tolist())  # old values are what the critic said
     mask = second.batch.response_mask
     expected = torch.where(mask, raw[1][2] * deviation + mean, 0.0)
     torch.testing.assert_close(second.readings.values, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("critic.value_clip_range=1e-4",), ("reward.correct=9", "reward.wrong=-1")], ids=str
+)
+def test_a_critic_that_has_not_moved_is_held_back_on_no_token(make: Make, more: tuple[str, ...]):
+    """A clip around any other number than the critic's own leaves most tokens without gradient."""
+    trainer = make("ppo-xu", "reward.truncated=none", "policy.minibatches=1", *more)
+    for _ in range(3):
+        assert trainer.iterate().metrics["value/clip_fraction"] == 0
+
+
+def test_moments_of_returns_are_of_the_rows_trained_on(make: Make):
+    """Cut answers are worth 10 more than any other, and are dropped."""
+    trainer = make(
+        "ppo-xu", "select.drop_truncated=true", "reward.truncated=10", "rollout.prompts=24", "kl.coefficient=0"
+    )
+    done = trainer.iterate()
+    assert 0 < len(done.kept) < len(done.batch.scores)
+    live = done.estimates.returns[done.kept][done.batch.response_mask[done.kept]]
+    assert float(live.max()) < 1.01
+    assert trainer.value_moments.mean == pytest.approx(float(live.mean()), abs=1e-5)
+    assert trainer.value_moments.std == pytest.approx(float(live.std(correction=0)), rel=1e-4)
+
+
+def test_an_iteration_that_drops_every_row_leaves_the_moments_alone(make: Make):
+    trainer = make("ppo-xu", "select.drop_truncated=true", "rollout.max_tokens=1")
+    first = weights(trainer.critic)
+    assert len(trainer.iterate().kept) == 0
+    assert trainer.value_moments.weight == 0
+    assert_same(weights(trainer.critic), first)
 
 
 # ---- VinePPO ----

@@ -96,8 +96,10 @@ class DebiasedMoments:
     average_square: float = 0.0
 
     def updated(self, returns: Tensor, response_mask: Tensor) -> "DebiasedMoments":
-        """With the [B, T] returns of one batch more, where the mask is True (at least once); one update, whatever B."""
+        """With the [B, T] returns of one batch more, where the mask is True; one update, whatever B; none if nowhere."""
         live = returns.detach()[response_mask].to(torch.float64)
+        if not live.numel():
+            return self
         kept, new = self.decay, 1.0 - self.decay
         return replace(
             self,

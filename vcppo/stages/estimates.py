@@ -27,6 +27,7 @@ class Readings:
     """What models and continuations say of a batch, each None where nothing asks for it."""
 
     values: Tensor | None = None  # [B, T] of the critic, in units of reward
+    critic_outputs: Tensor | None = None  # [B, T] the same as it said them: normalised, where it learns such returns
     final_values: Tensor | None = None  # [B] V after the last token, where cut answers are bootstrapped
     ref_logprobs: Tensor | None = None  # [B, T] under the reference
     dpo_logprobs: Tensor | None = None  # [B, T] under RTO's DPO policy
@@ -66,12 +67,17 @@ def estimate(batch: RolloutBatch, readings: Readings, kept: Tensor, settings: Ru
     if readings.values is not None:
         values = readings.values
         returns = gae(earned, values, mask, gamma=gamma, gae_lambda=settings.gae.lambda_critic) + values
-    trained = torch.zeros_like(mask)
-    trained[kept] = mask[kept]
-    advantages = whiten(raw, trained) if settings.advantage.whiten == "batch" else raw
+    advantages = whiten(raw, trained_tokens(batch, kept)) if settings.advantage.whiten == "batch" else raw
     if settings.advantage.clip is not None and settings.advantage.whiten != "minibatch":
         advantages = advantages.clamp(-settings.advantage.clip, settings.advantage.clip)
     return Estimates(rewards, monte_carlo, raw, advantages, returns, gae_lambda)
+
+
+def trained_tokens(batch: RolloutBatch, kept: Tensor) -> Tensor:
+    """[B, T] bool: the response_mask of the rows that are trained on, False in all others."""
+    trained = torch.zeros_like(batch.response_mask)
+    trained[kept] = batch.response_mask[kept]
+    return trained
 
 
 def raw_advantages(

@@ -26,7 +26,7 @@ from vcppo.stages.continuations import StepValues, segments_of, step_starts, ste
 from vcppo.stages.costs import Costs, reset_peak_memory
 from vcppo.stages.critic_update import CriticUpdate, read_final_values, read_values, update_critic
 from vcppo.stages.demonstrations import demonstrations
-from vcppo.stages.estimates import Estimates, Readings, estimate
+from vcppo.stages.estimates import Estimates, Readings, estimate, trained_tokens
 from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
 from vcppo.stages.reference import Reference
 from vcppo.stages.rewards import Shaping
@@ -107,7 +107,7 @@ class Trainer:
         rates = {"policy/learning_rate": self.policy_optimiser.learning_rate}
         if self.critic is not None and settings.critic.update_every != "never":
             rates["value/learning_rate"] = self.critic_optimiser.learning_rate
-        policy_updates, critic_updates = self._update(batch, units, readings, estimates, weights)
+        policy_updates, critic_updates = self._update(batch, kept, units, readings, estimates, weights)
         self.step = step + 1
         self._refresh()
         updated = time.perf_counter()
@@ -212,9 +212,10 @@ class Trainer:
         """Everything that a model has to say of the rows that will be trained on, and of no other."""
         settings, limit = self.settings, self.settings.micro_batch_tokens
         tokens, temperature = int(batch.total_lengths[kept].sum()), settings.rollout.temperature
-        values = final_values = None
+        critic_outputs = values = final_values = None
         if self.critic is not None:
-            values = self._in_reward(read_values(self.critic, batch, limit, kept), batch.response_mask)
+            critic_outputs = read_values(self.critic, batch, limit, kept)
+            values = self._in_reward(critic_outputs, batch.response_mask)
             self.costs.forward_tokens += tokens
             if settings.gae.bootstrap_truncated:
                 final_values = self._in_reward(read_final_values(self.critic, batch, limit, kept))
@@ -232,7 +233,13 @@ class Trainer:
         if settings.token_reward.kind == "semi-rto":
             segments = segments_of(step_starts(rollouts, self.context), batch.response_mask.shape[1])
         return Readings(
-            values, final_values, ref_logprobs, dpo_logprobs, segments, None if steps is None else steps.step_values
+            values=values,
+            critic_outputs=critic_outputs,
+            final_values=final_values,
+            ref_logprobs=ref_logprobs,
+            dpo_logprobs=dpo_logprobs,
+            segments=segments,
+            step_values=None if steps is None else steps.step_values,
         )
 
     def _in_reward(self, read: Tensor, response_mask: Tensor | None = None) -> Tensor:
@@ -264,6 +271,7 @@ class Trainer:
     def _update(
         self,
         batch: RolloutBatch,
+        kept: Tensor,
         units: Tensor,
         readings: Readings,
         estimates: Estimates,
@@ -274,7 +282,7 @@ class Trainer:
         policy_updates: list[PolicyUpdate] = []
         critic_updates: list[CriticUpdate] = []
         scheduled = learns = self.step >= settings.critic.policy_starts_after
-        values, returns = self._for_critic(batch, readings, estimates)
+        values, returns = self._for_critic(batch, kept, readings, estimates)
         for epoch in range(settings.policy.epochs):
             order = torch.randperm(len(units), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch))
             for number, places in enumerate(order.tensor_split(settings.policy.minibatches)):
@@ -331,16 +339,20 @@ class Trainer:
         )
 
     def _for_critic(
-        self, batch: RolloutBatch, readings: Readings, estimates: Estimates
+        self, batch: RolloutBatch, kept: Tensor, readings: Readings, estimates: Estimates
     ) -> tuple[Tensor | None, Tensor]:
-        """(values, returns) in the critic's own units; no values in an iteration that does not train it."""
-        every, values, returns = self.settings.critic.update_every, readings.values, estimates.returns
-        if values is None or every == "never" or self.step % every:
+        """(old values, returns) in the critic's own units; no values in an iteration that does not train it.
+
+        Old values are what the critic said, as it said it: a clip around them leaves a critic that has not moved free,
+        whatever these returns have done to the moments since.
+        """
+        every, returns = self.settings.critic.update_every, estimates.returns
+        if readings.critic_outputs is None or every == "never" or self.step % every:
             return None, returns
         if self.settings.critic.normalise_returns:
-            self.value_moments = self.value_moments.updated(returns, batch.response_mask)
-            values, returns = self.value_moments.normalise(values), self.value_moments.normalise(returns)
-        return values, returns
+            self.value_moments = self.value_moments.updated(returns, trained_tokens(batch, kept))
+            returns = self.value_moments.normalise(returns)
+        return readings.critic_outputs, returns
 
     def _update_critic(self, part: RolloutBatch, values: Tensor, returns: Tensor) -> CriticUpdate:
         assert self.critic is not None
