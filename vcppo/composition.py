@@ -255,6 +255,11 @@ UNUSED: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
+def rewards_tokens(settings: RunSettings) -> bool:
+    """Whether rewards stand on tokens beside the score: a KL penalty, or RTO's. They need a forward pass."""
+    return settings.kl.placement == "reward" or settings.token_reward.kind != "none"
+
+
 def unused(settings: RunSettings, name: str) -> str | None:
     """Why a setting, by its dotted name, would change nothing in this run; None if it may."""
     parts = name.split(".")
@@ -315,7 +320,7 @@ def _about_rewards(s: RunSettings) -> Iterator[str]:
         )
     if s.reference.ema > 0 and s.reference.refresh_every != "never":
         yield "reference.ema with reference.refresh_every: it moves one way or the other, expected one of them"
-    dense = s.kl.placement == "reward" or s.token_reward.kind != "none"
+    dense = rewards_tokens(s)
     if s.select.prune_rate > 0 and grouped and dense:
         yield (
             "select.prune_rate with a reward that needs a forward pass (kl.placement = reward, token_reward): CPPO "
@@ -366,8 +371,7 @@ def _about_values(s: RunSettings) -> Iterator[str]:
         yield "critic.init = saved without critic.path: expected the folder or the hub name of a critic"
     if s.critic.initial_value == "mean-score" and s.pretrain.steps == 0:
         yield "critic.initial_value = mean-score with pretrain.steps = 0: there are no answers to take the mean of"
-    dense = s.kl.placement == "reward" or s.token_reward.kind != "none"
-    if s.critic.bounded and (dense or s.reward.normalise != "none" or s.critic.normalise_returns):
+    if s.critic.bounded and (rewards_tokens(s) or s.reward.normalise != "none" or s.critic.normalise_returns):
         yield (
             "critic.bounded with returns beyond the scores' range (kl.placement = reward, token_reward, "
             "reward.normalise, critic.normalise_returns): the critic could not say what is true"

@@ -331,6 +331,91 @@ def test_answers_that_were_cut_are_not_trained_on_if_so_wanted(make: Make):
     assert make("grpo", "rollout.max_tokens=6").iterate().metrics["select/kept"] == 12
 
 
+def by_first_of_group() -> Callable[[DigitsTask, str, Prompt], Verdict]:
+    verdicts = itertools.cycle([Verdict.CORRECT, Verdict.WRONG, Verdict.WRONG, Verdict.WRONG])
+    return lambda self, text, prompt: next(verdicts)
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "wanted"),
+    [  # scores 1, -1, -1, -1 of each group; the policy is the reference, so that no token has a reward
+        ("rloo", (), [2.0, -2 / 3, -2 / 3, -2 / 3]),
+        ("rloo", ("kl.coefficient=0.5",), [2.0, -2 / 3, -2 / 3, -2 / 3]),
+        ("rloo", ("kl.estimator=k3", "kl.coefficient=0.5"), [2.0, -2 / 3, -2 / 3, -2 / 3]),
+        ("rloo", ("token_reward.kind=rto", "token_reward.weight=1"), [2.0, -2 / 3, -2 / 3, -2 / 3]),
+        ("grpo", ("kl.placement=reward",), [1.5, -0.5, -0.5, -0.5]),
+        ("dr-grpo", ("kl.placement=reward",), [1.5, -0.5, -0.5, -0.5]),
+        ("reinforce++-baseline", ("kl.placement=reward", "advantage.whiten=none"), [1.5, -0.5, -0.5, -0.5]),
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_dropped_is_one_of_its_group_by_its_own_reward(
+    make: Make,
+    before: dict[str, StageFolder],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    more: tuple[str, ...],
+    wanted: list[float],
+):
+    monkeypatch.setattr(DigitsTask, "verify", by_first_of_group())
+    monkeypatch.setitem(before, "preference", before["cold-start"])
+    done = make(method, *more, "select.drop_truncated=true", "rollout.prompts=5").iterate()
+    assert len(done.batch.group.unique()) == 5  # no question was drawn twice
+    assert 0 < len(done.kept) < 20
+    for row in done.kept.tolist():
+        assert float(done.estimates.raw_advantages[row, 0]) == pytest.approx(wanted[row % 4], abs=1e-4)
+
+
+def test_a_dropped_answers_token_rewards_count_in_its_groups_baseline(make: Make):
+    """The same as if nothing were dropped: what is trained on does not change what it is compared with."""
+    for method, more in (("rloo", ("kl.coefficient=1",)), ("grpo", ("kl.placement=reward", "token_reward.kind=rto"))):
+        given = ("rollout.prompts=12", "policy.learning_rate=0.02", *more)
+        whole, some = make(method, *given), make(method, *given, "select.drop_truncated=true")
+        for trainer in (whole, some):  # a policy that has left its reference
+            trainer.policy.load_state_dict(new_policy(seed=3).state_dict())
+            trainer.engine.update_weights(trainer.policy)
+        every, few = whole.iterate(), some.iterate()
+        assert 0 < len(few.kept) < len(every.kept)
+        assert_same(few.estimates.raw_advantages[few.kept], every.estimates.raw_advantages[few.kept])
+
+
+SELECTIVE = {  # how each method comes to drop rows, other than by those that were cut
+    "dpo": (),  # which are in no pair
+    "dpo-iter": (),
+    **dict.fromkeys(("ppo", "ppo-max", "ppo-xu", "vapo", "rto", "reinforce++", "apa"), ("select.prune_rate=0.5",)),
+}
+DROPPING = [*SELECTIVE.items(), *((name, ("select.drop_truncated=true",)) for name in METHODS if "dpo" not in name[:3])]
+
+
+@pytest.mark.parametrize(("method", "more"), DROPPING, ids=name_of)
+def test_nothing_of_a_row_that_was_never_read_enters_any_number(
+    make: Make, monkeypatch: pytest.MonkeyPatch, method: str, more: tuple[str, ...]
+):
+    """Whatever stands in rows that were not asked for: 0, or no number."""
+    read, found = passes.read, []
+
+    def poisoned(model: Any, batch: RolloutBatch, limit: int, score: Any, rows: Any = None, **options: Any) -> Tensor:
+        got = read(model, batch, limit, score, rows, **options)
+        if rows is not None:
+            got[[row for row in range(len(batch.scores)) if row not in set(rows.tolist())]] = torch.nan
+        return got
+
+    for how in (read, poisoned):
+        monkeypatch.setattr(passes, "read", how)
+        trainer = make(method, *more)
+        dones = [trainer.iterate() for _ in range(3)]
+        assert sum(len(done.kept) for done in dones) < sum(len(done.batch.scores) for done in dones)
+        told = [
+            {k: v for k, v in done.metrics.items() if not k.startswith((*CLOCKS, "value/explained_variance"))}
+            for done in dones
+        ]
+        state = trainer.state()
+        found.append((told, weights(trainer.policy), state["value_moments"], state["reward_moments"]))
+    assert found[0][0] == found[1][0]
+    assert_same(found[0][1], found[1][1])
+    assert found[0][2:] == found[1][2:]
+
+
 @pytest.mark.parametrize("method", ["dpo", "dapo"])
 def test_an_iteration_of_nothing_to_learn_from_passes(make: Make, monkeypatch: pytest.MonkeyPatch, method: str):
     monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)

@@ -96,7 +96,7 @@ class DebiasedMoments:
     average_square: float = 0.0
 
     def updated(self, returns: Tensor, response_mask: Tensor) -> "DebiasedMoments":
-        """With the [B, T] returns of one batch more, where the mask is True; one update, whatever B; none if nowhere."""
+        """With the [B, T] returns of one batch more, where the mask is True; one update, or none where no cell is."""
         live = returns.detach()[response_mask].to(torch.float64)
         if not live.numel():
             return self

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vcppo.composition import GROUPED, rewards_tokens
 from vcppo.config import RunSettings
 from vcppo.maths.advantages import (
     gae,
@@ -52,7 +53,7 @@ def estimate(batch: RolloutBatch, readings: Readings, kept: Tensor, settings: Ru
 
     Args:
         batch: scores already shaped. kept: [K] rows that will be trained on; whitening looks at no other. Group
-            statistics are of the whole batch (CPPO, arXiv:2503.22342).
+            statistics are of the whole batch (CPPO, arXiv:2503.22342), see `compared_rows`.
     """
     mask, gamma = batch.response_mask, settings.gae.gamma
     extra = token_rewards(batch, readings.ref_logprobs, readings.dpo_logprobs, readings.segments, settings)
@@ -78,6 +79,16 @@ def trained_tokens(batch: RolloutBatch, kept: Tensor) -> Tensor:
     trained = torch.zeros_like(batch.response_mask)
     trained[kept] = batch.response_mask[kept]
     return trained
+
+
+def compared_rows(batch: RolloutBatch, kept: Tensor, settings: RunSettings) -> Tensor:
+    """[N] rows whose token rewards enter an advantage of the kept ones.
+
+    Those of the whole batch where answers to a question are compared by more than their scores, which are known of
+    all: an answer that is not trained on is still one of its group.
+    """
+    grouped = settings.advantage.estimator in GROUPED and rewards_tokens(settings)
+    return torch.arange(len(batch.scores)) if grouped and len(kept) else kept
 
 
 def raw_advantages(

@@ -26,7 +26,7 @@ from vcppo.stages.continuations import StepValues, segments_of, step_starts, ste
 from vcppo.stages.costs import Costs, reset_peak_memory
 from vcppo.stages.critic_update import CriticUpdate, read_final_values, read_values, update_critic
 from vcppo.stages.demonstrations import demonstrations
-from vcppo.stages.estimates import Estimates, Readings, estimate, trained_tokens
+from vcppo.stages.estimates import Estimates, Readings, compared_rows, estimate, trained_tokens
 from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
 from vcppo.stages.reference import Reference
 from vcppo.stages.rewards import Shaping
@@ -209,7 +209,7 @@ class Trainer:
         return steps
 
     def _read(self, rollouts: list[Rollout], batch: RolloutBatch, kept: Tensor, steps: StepValues | None) -> Readings:
-        """Everything that a model has to say of the rows that will be trained on, and of no other."""
+        """What models say of the rows that will be trained on, and of others only what those are compared by."""
         settings, limit = self.settings, self.settings.micro_batch_tokens
         tokens, temperature = int(batch.total_lengths[kept].sum()), settings.rollout.temperature
         critic_outputs = values = final_values = None
@@ -221,13 +221,15 @@ class Trainer:
                 final_values = self._in_reward(read_final_values(self.critic, batch, limit, kept))
                 self.costs.forward_tokens += tokens
         ref_logprobs = dpo_logprobs = None
+        rows = compared_rows(batch, kept, settings)
+        tokens = int(batch.total_lengths[rows].sum())
         if self.reference is not None:
             ref_logprobs = read_logprobs(
-                self.reference.policy, batch, temperature=temperature, max_tokens=limit, rows=kept
+                self.reference.policy, batch, temperature=temperature, max_tokens=limit, rows=rows
             )
             self.costs.forward_tokens += tokens
         if self.dpo_policy is not None:
-            dpo_logprobs = read_logprobs(self.dpo_policy, batch, temperature=temperature, max_tokens=limit, rows=kept)
+            dpo_logprobs = read_logprobs(self.dpo_policy, batch, temperature=temperature, max_tokens=limit, rows=rows)
             self.costs.forward_tokens += tokens
         segments = None if steps is None else steps.segments
         if settings.token_reward.kind == "semi-rto":
