@@ -18,6 +18,7 @@ Rule = tuple[tuple[str, ...], Callable[["RunSettings"], bool], str]
 GROUPED = ("grpo", "rloo")  # advantages that compare the answers to one question
 BY_OUTCOME = (*GROUPED, "none")  # one number an answer: nothing is discounted or bootstrapped
 WITH_LAMBDA = ("gae", "released-dvpo")
+BOOTSTRAPPING = ("gae", "td", "q")  # advantages in which V may stand for what a cut answer would have earned
 RATIO_CLIPPED = ("clip", "gspo", "cispo")
 OPTIMISER = (
     "learning_rate",
@@ -152,8 +153,13 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("gae.bootstrap_truncated",),
-        lambda s: s.advantage.estimator not in ("gae", "td", "q"),
+        lambda s: s.advantage.estimator not in BOOTSTRAPPING,
         "advantage.estimator = {s.advantage.estimator} bootstraps nothing",
+    ),
+    (
+        ("gae.bootstrap_truncated",),
+        lambda s: s.select.drop_truncated,
+        "select.drop_truncated = true: no answer that was cut is trained on",
     ),
     (
         tuple(f"critic.{name}" for name in FROZEN_CRITIC),
@@ -260,6 +266,11 @@ def rewards_tokens(settings: RunSettings) -> bool:
     return settings.kl.placement == "reward" or settings.token_reward.kind != "none"
 
 
+def bootstraps(settings: RunSettings) -> bool:
+    """Whether an answer cut at the limit is worth V there, in place of its score."""
+    return settings.gae.bootstrap_truncated and settings.advantage.estimator in BOOTSTRAPPING
+
+
 def unused(settings: RunSettings, name: str) -> str | None:
     """Why a setting, by its dotted name, would change nothing in this run; None if it may."""
     parts = name.split(".")
@@ -313,6 +324,12 @@ def _about_rewards(s: RunSettings) -> Iterator[str]:
             f"reward.normalise = {s.reward.normalise} with GRPO's division by the group's deviation: the second "
             "undoes the first; drop it, or set advantage.group_scale = false"
         )
+    for name, given in {"truncated": s.reward.truncated, "overlong_share": s.reward.overlong_share}.items():
+        if bootstraps(s) and given is not None:
+            yield (
+                f"reward.{name} = {given:g} with gae.bootstrap_truncated = true: an answer cut at the limit is worth V "
+                f"there, whatever its score; expected reward.{name} = none, or gae.bootstrap_truncated = false"
+            )
     if s.token_reward.kind != "none" and moves:
         yield (
             f"token_reward.kind = {s.token_reward.kind} with a reference that moves: its potential would move too; "

@@ -313,7 +313,9 @@ class GaeSettings(Settings):
     length_adaptive_alpha: float | None = Field(
         None, gt=0, description="lambda_actor = 1 - 1/(alpha * length) instead of a number; VAPO uses 0.05"
     )
-    bootstrap_truncated: bool = Field(False, description="an answer cut at the limit is worth V there, instead of 0")
+    bootstrap_truncated: bool = Field(
+        False, description="an answer cut at the limit is worth V there, in place of its score"
+    )
 
 
 class AdvantageSettings(Settings):

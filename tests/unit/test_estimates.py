@@ -1,6 +1,7 @@
 """What the updates are given: two calls of one gae, group advantages, penalties, bootstraps."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from tiny import random_batch, tiny
 
 from vcppo.maths.advantages import gae, group_advantages, length_adaptive_lambda, whiten
 from vcppo.stages.estimates import Estimates, Readings, estimate
+from vcppo.stages.rewards import score_range
 from vcppo.stages.rl_metrics import advantage_metrics, value_metrics
 from vcppo.stages.sampling import place_scores
 from vcppo.types import RolloutBatch
@@ -82,18 +84,58 @@ def test_length_adaptive_lambda_replaces_the_number_for_the_actor_only(batch: Ro
     torch.testing.assert_close(got.returns, run(batch, "gae.lambda_critic=0.9").returns)
 
 
-def test_truncated_answers_end_at_zero_or_at_their_value(batch: RolloutBatch):
+def test_a_cut_answer_is_worth_its_score_or_its_value_and_not_both(batch: RolloutBatch):
     final = torch.tensor([10.0, 20.0, 30.0, 40.0])
+    scores = batch.scores.tolist()
     plain = run(batch, "gae.gamma=0.5", "gae.lambda_actor=0.0", "gae.lambda_critic=0.0")
     booted = run(batch, "gae.gamma=0.5", "gae.lambda_actor=0.0", "gae.lambda_critic=0.0", final_values=final)
     difference = booted.advantages - plain.advantages
     want = torch.zeros_like(difference)
-    want[1, 0], want[2, 5] = 10.0, 15.0  # gamma * V at the last token of the two that were cut
+    want[1, 0], want[2, 5] = 10.0 - scores[1], 15.0 - scores[2]  # gamma * V for the score of the two that were cut
     torch.testing.assert_close(difference, want, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(booted.returns - plain.returns, want, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(booted.monte_carlo, plain.monte_carlo)  # what really came is what it was
     last = plain.advantages[2, 5] + values_for(batch)[2, 5]
     assert float(last) == pytest.approx(float(batch.scores[2]))
+
+
+@pytest.mark.parametrize(
+    ("score", "final", "gamma", "more", "wanted"),
+    [
+        (-1.0, -0.8, 1.0, (), -0.8),
+        (-1.0, -0.8, 0.5, (), -0.4),
+        (1.0, -0.25, 1.0, (), -0.25),  # right, and yet cut: the verifier may read an answer that was not ended
+        (0.0, 0.5, 1.0, (), 0.5),
+        (-1.0, 0.0, 1.0, (), 0.0),
+        (-1.0, -0.8, 1.0, ("kl.placement=reward", "kl.coefficient=0.1", "kl.estimator=k1"), -0.83),  # 0.3 nats
+        (-1.0, -0.8, 1.0, ("advantage.estimator=td",), -0.8),
+        (-1.0, -0.8, 1.0, ("advantage.estimator=q",), -0.8),
+    ],
+)
+def test_what_is_left_to_a_cut_answer_at_its_last_token(
+    score: float, final: float, gamma: float, more: tuple[str, ...], wanted: float
+):
+    made = random_batch([3, 2])
+    batch = dataclasses.replace(made, truncated=torch.tensor([True, False]), scores=torch.tensor([score, 1.0]))
+    ref = torch.where(batch.response_mask, batch.old_logprobs - 0.3, 0.0)
+    read = {"final_values": torch.tensor([final, 99.0]), "ref_logprobs": ref}
+    got = run(batch, *more, f"gae.gamma={gamma}", "gae.lambda_critic=1.0", "gae.bootstrap_truncated=true", **read)
+    assert float(got.returns[0, 2]) == pytest.approx(wanted, abs=1e-6)
+    assert float(got.returns[1, 1]) == pytest.approx(
+        1.0 - (0.03 if more[:1] == ("kl.placement=reward",) else 0), abs=1e-6
+    )
+
+
+def test_a_bounded_critics_values_keep_cut_answers_returns_in_its_range():
+    low, high = score_range(tiny().reward, gamma=0.7)
+    batch = dataclasses.replace(random_batch([4, 5, 6, 7] * 8), truncated=torch.ones(32, dtype=torch.bool))
+    rng = torch.Generator().manual_seed(0)
+    values = low + (high - low) * torch.rand(batch.response_mask.shape, generator=rng)
+    for gamma, lambda_critic in itertools.product((0.7, 1.0), (0.0, 0.5, 1.0)):
+        settings = (f"gae.gamma={gamma}", f"gae.lambda_critic={lambda_critic}", "gae.bootstrap_truncated=true")
+        final = low + (high - low) * torch.rand(32, generator=rng)
+        returns = run(batch, *settings, values=values * batch.response_mask, final_values=final).returns
+        assert low - 1e-6 <= float(returns.min()) <= float(returns.max()) <= high + 1e-6
 
 
 def test_kl_in_the_reward_is_taken_from_every_token_and_from_nothing_else(batch: RolloutBatch):

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from vcppo import models, passes
 from vcppo.cache import Address, StageFolder
 from vcppo.checkpoint import save_model
-from vcppo.config import ReferenceSettings, RewardSettings, RunSettings
+from vcppo.config import AdvantageSettings, Estimator, ReferenceSettings, RewardSettings, RunSettings
 from vcppo.engines.decoder import Decoder
 from vcppo.engines.torch_engine import TorchEngine
 from vcppo.journal import read_journal
@@ -26,10 +26,12 @@ from vcppo.stages.continuations import step_starts
 from vcppo.stages.costs import Costs
 from vcppo.stages.policy_update import read_logprobs
 from vcppo.stages.reference import Reference
-from vcppo.stages.rewards import Shaping
+from vcppo.stages.rewards import Shaping, worth_their_score
 from vcppo.stages.rl import rl
+from vcppo.stages.rl_metrics import value_metrics
 from vcppo.stages.selection import choose, until_mixed
 from vcppo.stages.trainer import Iteration, Trainer
+from vcppo.stages.value_pretraining import lesson, token_judges
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Generation, Prompt, Rollout, RolloutBatch, Verdict
@@ -118,6 +120,7 @@ def assert_same(one: Tensor, other: Tensor) -> None:
 
 # ---- off is off ----
 
+BOOTSTRAP = ("gae.bootstrap_truncated=true",)
 RTO_WITHOUT = ("token_reward.kind=none",)
 CLIPPED = ("critic.value_loss=clipped",)
 OFF = [  # (method, settings of the one, of the other: the same to the bit; settings that do change something)
@@ -549,6 +552,55 @@ def test_an_iteration_that_drops_every_row_leaves_the_moments_alone(make: Make):
     assert len(trainer.iterate().kept) == 0
     assert trainer.value_moments.weight == 0
     assert_same(weights(trainer.critic), first)
+
+
+SAME_RETURNS = [
+    ("ppo", ()),
+    ("ppo", ("gae.gamma=0.9",)),
+    ("ppo-max", ("kl.coefficient=1", "critic.init=reward-model")),
+    *[(kind, ("token_reward.weight=0.5",)) for kind in ("rto", "semi-rto", "ddpo", "rs-ppo")],
+    ("rto", ("token_reward.weight=0.5", "token_reward.clip=0.2", "gae.gamma=0.9", "kl.coefficient=1")),
+    ("semi-rto", ("token_reward.weight=0.5", "rollout.temperature=0.7")),
+]
+
+
+@pytest.mark.parametrize(("method", "more"), SAME_RETURNS, ids=name_of)
+def test_a_critic_is_pretrained_on_the_returns_that_rl_begins_with(make: Make, method: str, more: tuple[str, ...]):
+    trainer = make(method, *more, shared=("rollout.max_tokens=25",))
+    done = trainer.iterate()
+    taught = lesson(done.batch, token_judges(trainer.context), trainer.context)
+    torch.testing.assert_close(taught.returns, done.estimates.monte_carlo, atol=1e-4, rtol=1e-4)
+    dense = trainer.settings.token_reward.kind != "none"
+    plain = torch.where(done.batch.response_mask, done.batch.scores[:, None], 0.0)
+    if trainer.settings.gae.gamma == 1:
+        assert torch.allclose(taught.returns, plain, atol=1e-4) != dense
+
+
+def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make: Make):
+    given = ("rollout.prompts=24", "gae.lambda_critic=1", "critic.update_every=never")
+    plain, booted = (make("ppo", *(n for n in given if "lambda" not in n), *more) for more in ((), BOOTSTRAP))
+    one, other = plain.iterate(), booted.iterate()
+    assert torch.equal(one.known, one.kept)
+    assert torch.equal(other.known, (~other.batch.truncated).nonzero()[:, 0])
+    assert 0 < len(other.known) < len(other.kept)
+    part = (other.readings.values[other.known], other.estimates.monte_carlo[other.known])
+    wanted = value_metrics(*part, other.batch.response_mask[other.known])
+    assert {name: other.metrics[name] for name in wanted} == wanted
+    assert one.metrics["value/value_bias"] != other.metrics["value/value_bias"]
+    cut = other.batch.truncated
+    assert_same(one.estimates.raw_advantages[~cut], other.estimates.raw_advantages[~cut])
+    assert not torch.equal(one.estimates.raw_advantages[cut], other.estimates.raw_advantages[cut])
+
+
+@pytest.mark.parametrize("estimator", get_args(Estimator))
+def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator: str):
+    """A study's base may ask for it beside arms that bootstrap nothing."""
+    settings = tiny_method("ppo", shared=(*SMALL, *BOOTSTRAP)).model_copy(
+        update={"advantage": AdvantageSettings(estimator=estimator)}
+    )
+    batch = dataclasses.replace(random_batch([2, 3]), truncated=torch.tensor([True, False]))
+    known = worth_their_score(batch, settings).tolist()
+    assert known == [estimator not in ("gae", "td", "q"), True]
 
 
 # ---- VinePPO ----

@@ -42,8 +42,13 @@ class Means:
 
 def step_starts(rollouts: Sequence[Rollout], context: StageContext) -> list[list[int]]:
     """Where each answer's steps begin, in tokens, 0 first."""
+    return steps_of([rollout.generation.tokens for rollout in rollouts], context)
+
+
+def steps_of(answers: Sequence[Sequence[int]], context: StageContext) -> list[list[int]]:
+    """`step_starts` of answers given as token ids."""
     name = context.tokenizer.convert_ids_to_tokens
-    return [context.task.step_starts(name(list(rollout.generation.tokens))) for rollout in rollouts]
+    return [context.task.step_starts(name(list(answer))) for answer in answers]
 
 
 def merged(starts: list[int], at_most: int | None) -> list[int]:

@@ -62,7 +62,7 @@ def estimate(batch: RolloutBatch, readings: Readings, kept: Tensor, settings: Ru
     gae_lambda = actor_lambda(batch, settings)
     earned = rewards
     if readings.final_values is not None:
-        earned = bootstrap(rewards, readings.final_values, batch, gamma=gamma)
+        earned = bootstrapped(batch, readings.final_values, gamma=gamma) + extra
     raw = raw_advantages(batch, readings, earned, extra, gae_lambda, settings)
     returns = monte_carlo
     if readings.values is not None:
@@ -134,6 +134,9 @@ def actor_lambda(batch: RolloutBatch, settings: RunSettings) -> float | Tensor:
     return settings.gae.lambda_actor
 
 
-def bootstrap(rewards: Tensor, final_values: Tensor, batch: RolloutBatch, *, gamma: float) -> Tensor:
-    """gamma * V(after the last token) added to the last reward of answers cut at the limit; others unchanged."""
-    return rewards + on_last_token(torch.where(batch.truncated, gamma * final_values, 0.0), batch)
+def bootstrapped(batch: RolloutBatch, final_values: Tensor, *, gamma: float) -> Tensor:
+    """[B, T] on the last token: the score, or of an answer cut at the limit gamma * V(after that token) in its place.
+
+    The score of an answer that was not finished says that it was cut, which V says already: their sum counts it twice.
+    """
+    return on_last_token(torch.where(batch.truncated, gamma * final_values, batch.scores), batch)

@@ -14,6 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from vcppo.composition import bootstraps
 from vcppo.distributed import world
 from vcppo.maths.advantages import whiten
 from vcppo.maths.mismatch import importance_weights, mismatch
@@ -29,12 +30,12 @@ from vcppo.stages.demonstrations import demonstrations
 from vcppo.stages.estimates import Estimates, Readings, compared_rows, estimate, trained_tokens
 from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
 from vcppo.stages.reference import Reference
-from vcppo.stages.rewards import Shaping
+from vcppo.stages.rewards import worth_their_score
 from vcppo.stages.rl_metrics import advantage_metrics, critic_metrics, policy_metrics, rollout_metrics, value_metrics
 from vcppo.stages.sampling import collate, roll_out, sampling_of
 from vcppo.stages.selection import choose, until_mixed
 from vcppo.stages.true_values import true_values
-from vcppo.stages.value_pretraining import critic_for
+from vcppo.stages.value_pretraining import critic_for, first_shaping
 from vcppo.types import Rollout, RolloutBatch, cut_to
 
 VALUE_DECAY = 0.99995  # of running moments of returns (arXiv:2404.10719, its code)
@@ -47,6 +48,7 @@ class Iteration:
     rollouts: list[Rollout]  # of the batch, in its order
     batch: RolloutBatch  # scores shaped
     kept: Tensor  # [K] rows that were trained on; what is read and estimated of others means nothing
+    known: Tensor  # [N] those of them whose Monte-Carlo return is known, all but bootstrapped ones
     readings: Readings
     steps: StepValues | None  # VinePPO's
     estimates: Estimates
@@ -78,7 +80,7 @@ class Trainer:
             critic_iterations = 0 if every == "never" else -(-settings.steps // every)
             critic_updates = critic_iterations * updates_planned * settings.critic.updates_per_policy_update
             self.critic_optimiser = Optimiser(self.critic, settings.critic, critic_updates)
-        self.shaping = Shaping(settings.reward, self.sampling.max_tokens)
+        self.shaping = first_shaping(context)
         self.value_moments = DebiasedMoments(VALUE_DECAY)
         self.costs = Costs()
         self.step = 0
@@ -90,7 +92,8 @@ class Trainer:
         began = time.perf_counter()
         rollouts, sampled = self._sample()
         batch = collate(rollouts)
-        self.shaping = self.shaping.seen(batch)
+        scored_rows = worth_their_score(batch, settings)
+        self.shaping = self.shaping.seen(batch, scored_rows)
         batch = dataclasses.replace(batch, scores=self.shaping.of(batch))
         steps = self._continue(rollouts, batch)
         generated = time.perf_counter()
@@ -98,6 +101,7 @@ class Trainer:
         batch, weights, mismatched = self._old_logprobs(batch)
         units = choose(batch, settings, rng_for(settings.seed, "rl", "select", step))
         kept = units.flatten().sort().values
+        known = kept[scored_rows[kept]]
         readings = self._read(rollouts, batch, kept, steps)
         estimates = estimate(batch, readings, kept, settings)
         scored = time.perf_counter()
@@ -127,10 +131,10 @@ class Trainer:
             "time/true_values_s": measured - scored,
             "system/rss_mb": psutil.Process().memory_info().rss / 2**20,
         }
-        if readings.values is not None and len(kept):
-            metrics |= value_metrics(readings.values[kept], estimates.monte_carlo[kept], batch.response_mask[kept])
-            metrics |= critic_metrics(critic_updates)
-        return Iteration(rollouts, batch, kept, readings, steps, estimates, truth, metrics)
+        if readings.values is not None and len(known):
+            metrics |= value_metrics(readings.values[known], estimates.monte_carlo[known], batch.response_mask[known])
+        metrics |= critic_metrics(critic_updates)
+        return Iteration(rollouts, batch, kept, known, readings, steps, estimates, truth, metrics)
 
     def _sample(self) -> tuple[list[Rollout], list[Rollout]]:
         """(the batch's answers, all that were sampled for it)."""
@@ -217,7 +221,7 @@ class Trainer:
             critic_outputs = read_values(self.critic, batch, limit, kept)
             values = self._in_reward(critic_outputs, batch.response_mask)
             self.costs.forward_tokens += tokens
-            if settings.gae.bootstrap_truncated:
+            if bootstraps(settings):
                 final_values = self._in_reward(read_final_values(self.critic, batch, limit, kept))
                 self.costs.forward_tokens += tokens
         ref_logprobs = dpo_logprobs = None
