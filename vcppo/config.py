@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -521,8 +521,15 @@ class RunSettings(Settings):
     @property
     def checks_mismatch(self) -> bool:
         """Whether the trainer reads the log-probabilities of sampled tokens itself."""
-        differ = self.engine.kind != "torch" or self.compute.dtype != "float32"
-        return self.mismatch.check == "always" or (self.mismatch.check == "auto" and differ)
+        match self.mismatch.check:
+            case "always":
+                return True
+            case "never":
+                return False
+            case "auto":
+                return self.engine.kind != "torch" or self.compute.dtype != "float32"
+            case _:
+                assert_never(self.mismatch.check)
 
     @property
     def answers(self) -> int:

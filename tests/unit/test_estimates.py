@@ -2,13 +2,18 @@
 
 import dataclasses
 import itertools
+from typing import get_args
 
 import pytest
 import torch
 from tiny import random_batch, tiny
+from torch import Tensor
 
+from vcppo import composition
+from vcppo.composition import bootstraps
+from vcppo.config import AdvantageSettings, Estimator, RunSettings
 from vcppo.maths.advantages import gae, group_advantages, length_adaptive_lambda, whiten
-from vcppo.stages.estimates import Estimates, Readings, estimate
+from vcppo.stages.estimates import Estimates, Readings, actor_lambda, estimate, raw_advantages
 from vcppo.stages.rewards import score_range
 from vcppo.stages.rl_metrics import advantage_metrics, value_metrics
 from vcppo.stages.sampling import place_scores
@@ -136,6 +141,82 @@ def test_a_bounded_critics_values_keep_cut_answers_returns_in_its_range():
         final = low + (high - low) * torch.rand(32, generator=rng)
         returns = run(batch, *settings, values=values * batch.response_mask, final_values=final).returns
         assert low - 1e-6 <= float(returns.min()) <= float(returns.max()) <= high + 1e-6
+
+
+# What composition.py and config.py say of each estimator, by pencil: a new one has its line here, and in their lists.
+NEEDS = {  # critic, gamma (in advantages or targets), lambda_actor, V where an answer was cut, others' answers
+    "gae": (True, True, True, True, False),
+    "td": (True, True, False, True, False),
+    "q": (True, True, False, True, False),
+    "released-dvpo": (True, True, True, False, False),
+    "vine": (False, False, False, False, False),
+    "return": (False, True, False, False, False),
+    "grpo": (False, False, False, False, True),
+    "rloo": (False, False, False, False, True),
+    "none": (False, False, False, False, False),
+}
+
+
+def with_estimator(estimator: str, *more: str) -> RunSettings:
+    advantage = AdvantageSettings.model_validate({"estimator": estimator})
+    return tiny(*more).model_copy(update={"advantage": advantage})
+
+
+def estimated(
+    estimator: str, *more: str, batch: RolloutBatch | None = None, critic: bool | None = None
+) -> list[Tensor]:
+    """Advantages, and targets where there is a critic."""
+    made = dataclasses.replace(random_batch([4, 1, 6, 3]), truncated=torch.tensor([False, True, True, False]))
+    batch = dataclasses.replace(made, group=torch.tensor([0, 0, 1, 1])) if batch is None else batch
+    settings = with_estimator(estimator, *more)
+    critic = settings.has_critic if critic is None else critic
+    segments = (torch.arange(6) // 2).expand(4, 6)
+    read = Readings(
+        values=values_for(batch) if critic else None,
+        final_values=torch.full((4,), 7.0) if bootstraps(settings) else None,
+        segments=segments,
+        step_values=torch.tensor([[0.1, 0.2, 0.3]] * 4),
+    )
+    found = estimate(batch, read, rows_of(batch), settings)
+    return [found.advantages, found.returns] if critic else [found.advantages]
+
+
+@pytest.mark.parametrize("estimator", get_args(Estimator))
+def test_each_estimator_reads_what_the_lists_say_of_it(estimator: str):
+    def differ(one: list[Tensor], other: list[Tensor]) -> bool:
+        return not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    critic, discounts, has_lambda, bootstrapped, compares = NEEDS[estimator]
+    plain = estimated(estimator)
+    base = random_batch([4, 1, 6, 3])
+    grouped = dataclasses.replace(
+        base, truncated=torch.tensor([False, True, True, False]), group=torch.zeros(4, dtype=torch.int64)
+    )
+    assert differ(plain, estimated(estimator, "gae.gamma=0.5")) == discounts
+    assert differ(plain, estimated(estimator, "gae.lambda_actor=0.5")) == has_lambda
+    assert differ(plain, estimated(estimator, "gae.bootstrap_truncated=true")) == bootstrapped
+    assert differ(plain, estimated(estimator, batch=grouped)) == compares
+    settings = with_estimator(estimator)
+    assert settings.has_critic == critic
+    assert (estimator in composition.GROUPED) == compares
+    assert (estimator in composition.WITH_LAMBDA) == has_lambda
+    assert (estimator in composition.BOOTSTRAPPING) == bootstrapped
+    assert (estimator not in (*composition.BY_OUTCOME, "vine")) == discounts
+    if critic:
+        with pytest.raises(AssertionError):
+            estimated(estimator, critic=False)
+    expected = {"td": 0.0, "q": 0.0, "gae": 0.7, "released-dvpo": 0.7}.get(estimator, 1.0)
+    assert actor_lambda(base, with_estimator(estimator, "gae.lambda_actor=0.7")) == expected
+
+
+def test_an_estimator_that_nobody_wrote_is_not_another():
+    batch = random_batch([4, 1, 6, 3])
+    settings = tiny().model_copy(update={"advantage": AdvantageSettings().model_copy(update={"estimator": "new"})})
+    with pytest.raises(AssertionError, match="'new'"):
+        actor_lambda(batch, settings)
+    rewards = place_scores(batch)
+    with pytest.raises(AssertionError, match="'new'"):
+        raw_advantages(batch, Readings(values=values_for(batch)), rewards, 0 * rewards, 1.0, settings)
 
 
 def test_kl_in_the_reward_is_taken_from_every_token_and_from_nothing_else(batch: RolloutBatch):

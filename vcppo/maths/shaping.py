@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -73,10 +73,16 @@ def normalised(scores: Tensor, moments: RunningMoments, *, kind: Normalisation, 
     Returns:
         [B], dtype of the scores.
     """
-    if kind == "standardise":
-        scores = scores - moments.mean
-    if kind != "none" and moments.std > 0:
-        scores = scores / moments.std
+    scale = moments.std if moments.std > 0 else 1.0
+    match kind:
+        case "none":
+            pass
+        case "scale":
+            scores = scores / scale
+        case "standardise":
+            scores = (scores - moments.mean) / scale
+        case _:
+            assert_never(kind)
     return scores if clip is None else scores.clamp(-clip, clip)
 
 
@@ -156,12 +162,18 @@ def log_ratio_rewards(
     rewards = torch.where(response_mask, weight * (dpo_logprobs - ref_logprobs), 0.0)
     if clip is not None:
         rewards = rewards.clamp(-clip, clip)
-    if kind == "rto":
-        return rewards
-    if kind == "semi-rto":
-        return _moved_to_ends(rewards, segments, response_mask)
-    total_on_last = _moved_to_ends(rewards, torch.zeros_like(segments), response_mask)
-    return total_on_last if kind == "ddpo" else rewards - total_on_last
+    whole = torch.zeros_like(segments)
+    match kind:
+        case "rto":
+            return rewards
+        case "semi-rto":
+            return _moved_to_ends(rewards, segments, response_mask)
+        case "ddpo":
+            return _moved_to_ends(rewards, whole, response_mask)
+        case "rs-ppo":
+            return rewards - _moved_to_ends(rewards, whole, response_mask)
+        case _:
+            assert_never(kind)
 
 
 def _moved_to_ends(rewards: Tensor, segments: Tensor, response_mask: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ read once for all of its states. Continuations are never trained on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -92,7 +93,13 @@ def step_values(
             which thereby get no advantage, while the last step before them takes all that is left.
     """
     every = step_starts(rollouts, context)
-    starts = [merged(own, settings.max_steps) for own in every] if settings.cap == "merge" else every
+    match settings.cap:
+        case "merge":
+            starts = [merged(own, settings.max_steps) for own in every]
+        case "first":
+            starts = every
+        case _:
+            assert_never(settings.cap)
     asked = [(row, start) for row, own in enumerate(starts) for start in own[: settings.max_steps]]
     found = mean_scores(
         rollouts,

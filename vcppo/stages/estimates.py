@@ -1,6 +1,7 @@
 """From a scored batch to what the updates need: rewards on tokens, advantages for the actor, targets for the critic."""
 
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -68,10 +69,23 @@ def estimate(batch: RolloutBatch, readings: Readings, kept: Tensor, settings: Ru
     if readings.values is not None:
         values = readings.values
         returns = gae(earned, values, mask, gamma=gamma, gae_lambda=settings.gae.lambda_critic) + values
-    advantages = whiten(raw, trained_tokens(batch, kept)) if settings.advantage.whiten == "batch" else raw
-    if settings.advantage.clip is not None and settings.advantage.whiten != "minibatch":
-        advantages = advantages.clamp(-settings.advantage.clip, settings.advantage.clip)
+    advantages = prepared(raw, trained_tokens(batch, kept), settings)
     return Estimates(rewards, monte_carlo, raw, advantages, returns, gae_lambda)
+
+
+def prepared(raw: Tensor, trained: Tensor, settings: RunSettings) -> Tensor:
+    """Advantages whitened over the batch and clipped, or as they are where each minibatch will do that for itself."""
+    scope, clip = settings.advantage.whiten, settings.advantage.clip
+    match scope:
+        case "none":
+            advantages = raw
+        case "batch":
+            advantages = whiten(raw, trained)
+        case "minibatch":
+            return raw
+        case _:
+            assert_never(scope)
+    return advantages if clip is None else advantages.clamp(-clip, clip)
 
 
 def trained_tokens(batch: RolloutBatch, kept: Tensor) -> Tensor:
@@ -101,7 +115,8 @@ def raw_advantages(
 ) -> Tensor:
     """[B, T] by the settings' estimator, not whitened; `earned` are all rewards, `extra` those beside the score."""
     mask, values, gamma = batch.response_mask, readings.values, settings.gae.gamma
-    match settings.advantage.estimator:
+    estimator = settings.advantage.estimator
+    match estimator:
         case "grpo":
             return group_advantages(earned.sum(dim=1), batch.group, mask, scale=settings.advantage.group_scale)
         case "rloo":
@@ -114,24 +129,33 @@ def raw_advantages(
             return segment_advantages(earned, readings.step_values, readings.segments, mask)
         case "none":
             return torch.zeros(mask.shape)
-    assert values is not None
-    match settings.advantage.estimator:
+        case "gae" | "td":
+            assert values is not None
+            return gae(earned, values, mask, gamma=gamma, gae_lambda=gae_lambda)
         case "q":
+            assert values is not None
             return q_advantages(earned, values, mask, gamma=gamma)
         case "released-dvpo":
+            assert values is not None
             return released_dvpo_advantages(values, extra, mask, gae_lambda=settings.gae.lambda_actor)
-    return gae(earned, values, mask, gamma=gamma, gae_lambda=gae_lambda)
+        case _:
+            assert_never(estimator)
 
 
 def actor_lambda(batch: RolloutBatch, settings: RunSettings) -> float | Tensor:
     """The lambda of the actor's advantages; one-step differences (`td`) are those of lambda 0."""
-    if settings.advantage.estimator in ("td", "q"):
-        return 0.0
-    if settings.advantage.estimator not in ("gae", "released-dvpo"):
-        return 1.0
-    if settings.advantage.estimator == "gae" and settings.gae.length_adaptive_alpha is not None:
-        return length_adaptive_lambda(batch.response_mask, alpha=settings.gae.length_adaptive_alpha)
-    return settings.gae.lambda_actor
+    estimator, alpha = settings.advantage.estimator, settings.gae.length_adaptive_alpha
+    match estimator:
+        case "td" | "q":
+            return 0.0
+        case "grpo" | "rloo" | "return" | "vine" | "none":
+            return 1.0
+        case "gae" if alpha is not None:
+            return length_adaptive_lambda(batch.response_mask, alpha=alpha)
+        case "gae" | "released-dvpo":
+            return settings.gae.lambda_actor
+        case _:
+            assert_never(estimator)
 
 
 def bootstrapped(batch: RolloutBatch, final_values: Tensor, *, gamma: float) -> Tensor:

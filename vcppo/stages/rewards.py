@@ -1,6 +1,7 @@
 """What an answer is worth: the verifier's score, shaped; and what a token is worth beyond that."""
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -77,10 +78,16 @@ def token_rewards(
     """
     mask = batch.response_mask
     rewards = torch.zeros(mask.shape)
-    if settings.kl.placement == "reward":
-        assert ref_logprobs is not None
-        penalty = KL_ESTIMATORS[settings.kl.estimator](batch.old_logprobs, ref_logprobs)
-        rewards = rewards - settings.kl.coefficient * torch.where(mask, penalty, 0.0)
+    placement = settings.kl.placement
+    match placement:
+        case "reward":
+            assert ref_logprobs is not None
+            penalty = KL_ESTIMATORS[settings.kl.estimator](batch.old_logprobs, ref_logprobs)
+            rewards = rewards - settings.kl.coefficient * torch.where(mask, penalty, 0.0)
+        case "loss" | "none":
+            pass
+        case _:
+            assert_never(placement)
     chosen = settings.token_reward
     if chosen.kind != "none" and chosen.weight > 0:
         assert ref_logprobs is not None

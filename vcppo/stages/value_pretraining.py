@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -83,11 +84,20 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
     """The critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head."""
     settings, chosen = context.settings, context.settings.critic
     bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
-    if "reward-model" in context.earlier:
-        return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
-    if chosen.path is not None:
-        return context.load_critic(chosen.path, bounds=bounds)
-    value = chosen.initial_value
+    match chosen.init:
+        case "reward-model":
+            return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+        case "saved":
+            assert chosen.path is not None
+            return context.load_critic(chosen.path, bounds=bounds)
+        case "policy":
+            return _fresh_critic(context, bounds)
+        case _:
+            assert_never(chosen.init)
+
+
+def _fresh_critic(context: StageContext, bounds: tuple[float, float] | None) -> PreTrainedModel:
+    settings, value = context.settings, context.settings.critic.initial_value
     if value == "mean-score":
         answers = scored_answers(context)
         value = float(answers.scores[with_targets(answers, settings)].mean())
