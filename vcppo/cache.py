@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.checkpoint_identity import content_of
+from vcppo.composition import bootstraps
 from vcppo.config import RunSettings, digest
 from vcppo.errors import CheckpointError
 from vcppo.journal import Journal
@@ -29,8 +30,8 @@ VERSIONS = {
     "reward-model": 2,
     "preference": 2,
     "answers": 2,
-    "value-pretraining": 2,
-    "rl": 2,
+    "value-pretraining": 3,
+    "rl": 3,
     "evaluation": 1,
 }
 
@@ -91,13 +92,17 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         address(
             "value-pretraining",
             ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
-            ["cold-start", "reward-model", "answers"],
+            ["cold-start", "reward-model", "preference", "answers"],
             sampled | {"pretrain": {"steps", "patience", "tolerance"}},
         )
         found["value-pretraining"].settings["critic"] = {
             **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},
             "aggregation": settings.critic.aggregation,
             "gamma": settings.gae.gamma,
+        }
+        found["value-pretraining"].settings["targets"] = {
+            "cut_answers": not (bootstraps(settings) or settings.select.drop_truncated),
+            "token_reward": everything["token_reward"] if settings.token_reward.kind != "none" else None,
         }
     apart = {"arm", "method", "base_seed", "model", "cold_start", "reward_model", "pretrain"}  # earlier stages' own
     apart |= {"compute", "lora", "engine"}  # of which `address` takes what changes numbers

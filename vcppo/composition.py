@@ -18,6 +18,7 @@ Rule = tuple[tuple[str, ...], Callable[["RunSettings"], bool], str]
 GROUPED = ("grpo", "rloo")  # advantages that compare the answers to one question
 BY_OUTCOME = (*GROUPED, "none")  # one number an answer: nothing is discounted or bootstrapped
 WITH_LAMBDA = ("gae", "released-dvpo")
+BOOTSTRAPPING = ("gae", "td", "q")  # advantages in which V may stand for what a cut answer would have earned
 RATIO_CLIPPED = ("clip", "gspo", "cispo")
 OPTIMISER = (
     "learning_rate",
@@ -152,8 +153,13 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("gae.bootstrap_truncated",),
-        lambda s: s.advantage.estimator not in ("gae", "td", "q"),
+        lambda s: s.advantage.estimator not in BOOTSTRAPPING,
         "advantage.estimator = {s.advantage.estimator} bootstraps nothing",
+    ),
+    (
+        ("gae.bootstrap_truncated",),
+        lambda s: s.select.drop_truncated,
+        "select.drop_truncated = true: no answer that was cut is trained on",
     ),
     (
         tuple(f"critic.{name}" for name in FROZEN_CRITIC),
@@ -260,6 +266,16 @@ UNUSED: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
+def rewards_tokens(settings: RunSettings) -> bool:
+    """Whether rewards stand on tokens beside the score: a KL penalty, or RTO's. They need a forward pass."""
+    return settings.kl.placement == "reward" or settings.token_reward.kind != "none"
+
+
+def bootstraps(settings: RunSettings) -> bool:
+    """Whether an answer cut at the limit is worth V there, in place of its score."""
+    return settings.gae.bootstrap_truncated and settings.advantage.estimator in BOOTSTRAPPING
+
+
 def unused(settings: RunSettings, name: str) -> str | None:
     """Why a setting, by its dotted name, would change nothing in this run; None if it may."""
     parts = name.split(".")
@@ -320,6 +336,12 @@ def _about_rewards(s: RunSettings) -> Iterator[str]:
             f"reward.normalise = {s.reward.normalise} with GRPO's division by the group's deviation: the second "
             "undoes the first; drop it, or set advantage.group_scale = false"
         )
+    for name, given in {"truncated": s.reward.truncated, "overlong_share": s.reward.overlong_share}.items():
+        if bootstraps(s) and given is not None:
+            yield (
+                f"reward.{name} = {given:g} with gae.bootstrap_truncated = true: an answer cut at the limit is worth V "
+                f"there, whatever its score; expected reward.{name} = none, or gae.bootstrap_truncated = false"
+            )
     if s.token_reward.kind != "none" and moves:
         yield (
             f"token_reward.kind = {s.token_reward.kind} with a reference that moves: its potential would move too; "
@@ -327,7 +349,7 @@ def _about_rewards(s: RunSettings) -> Iterator[str]:
         )
     if s.reference.ema > 0 and s.reference.refresh_every != "never":
         yield "reference.ema with reference.refresh_every: it moves one way or the other, expected one of them"
-    dense = s.kl.placement == "reward" or s.token_reward.kind != "none"
+    dense = rewards_tokens(s)
     if s.select.prune_rate > 0 and grouped and dense:
         yield (
             "select.prune_rate with a reward that needs a forward pass (kl.placement = reward, token_reward): CPPO "
@@ -378,8 +400,7 @@ def _about_values(s: RunSettings) -> Iterator[str]:
         yield "critic.init = saved without critic.path: expected the folder or the hub name of a critic"
     if s.critic.initial_value == "mean-score" and s.pretrain.steps == 0:
         yield "critic.initial_value = mean-score with pretrain.steps = 0: there are no answers to take the mean of"
-    dense = s.kl.placement == "reward" or s.token_reward.kind != "none"
-    if s.critic.bounded and (dense or s.reward.normalise != "none" or s.critic.normalise_returns):
+    if s.critic.bounded and (rewards_tokens(s) or s.reward.normalise != "none" or s.critic.normalise_returns):
         yield (
             "critic.bounded with returns beyond the scores' range (kl.placement = reward, token_reward, "
             "reward.normalise, critic.normalise_returns): the critic could not say what is true"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -352,7 +352,9 @@ class GaeSettings(Settings):
     length_adaptive_alpha: float | None = Field(
         None, gt=0, description="lambda_actor = 1 - 1/(alpha * length) instead of a number; VAPO uses 0.05"
     )
-    bootstrap_truncated: bool = Field(False, description="an answer cut at the limit is worth V there, instead of 0")
+    bootstrap_truncated: bool = Field(
+        False, description="an answer cut at the limit is worth V there, in place of its score"
+    )
 
 
 class AdvantageSettings(Settings):
@@ -572,8 +574,15 @@ class RunSettings(Settings):
     @property
     def checks_mismatch(self) -> bool:
         """Whether the trainer reads the log-probabilities of sampled tokens itself."""
-        differ = self.engine.kind != "torch" or self.compute.dtype != "float32"
-        return self.mismatch.check == "always" or (self.mismatch.check == "auto" and differ)
+        match self.mismatch.check:
+            case "always":
+                return True
+            case "never":
+                return False
+            case "auto":
+                return self.engine.kind != "torch" or self.compute.dtype != "float32"
+            case _:
+                assert_never(self.mismatch.check)
 
     @property
     def answers(self) -> int:

@@ -63,7 +63,9 @@ def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, i
         steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
         sampled = steps * pretrain.batch * answer
         measured = (steps // pretrain.evaluate_every + 1) * pretrain.held_out * answer
-        return sampled if pretrain.fresh_rollouts else 0, measured, sampled
+        answers = pretrain.held_out * answer + (sampled if pretrain.fresh_rollouts else pretrain.pool * answer)
+        judged = 2 * answers if settings.token_reward.kind != "none" else 0  # by the reference and RTO's DPO policy
+        return sampled if pretrain.fresh_rollouts else 0, measured + judged, sampled
     if stage == "preference":
         return stage_tokens("rl", preference_settings(settings), answer)
     if stage == "rl":

@@ -98,6 +98,11 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         "advantage.estimator = return bootstraps nothing",
     ),
     (
+        ("select.drop_truncated=true",),
+        ["gae.bootstrap_truncated"],
+        "select.drop_truncated = true: no answer that was cut is trained on",
+    ),
+    (
         FROZEN,
         [
             *(f"critic.{name}" for name in ADAM),
@@ -307,6 +312,14 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
         ((*GROUPS, "policy.loss=dpo"), "policy.loss = dpo with advantage.estimator = gae: DPO has pairs"),
         ((*GROUPS, "advantage.estimator=none"), "policy.loss = clip with advantage.estimator = none: DPO has pairs"),
         ((*GRPO, "reward.normalise=scale"), "reward.normalise = scale with GRPO's division by the group's deviation"),
+        (
+            ("gae.bootstrap_truncated=true", "reward.truncated=0"),
+            "reward.truncated = 0 with gae.bootstrap_truncated = true: an answer cut at the limit is worth V there",
+        ),
+        (
+            (*TD, "gae.bootstrap_truncated=true", "reward.overlong_share=0.2"),
+            "reward.overlong_share = 0.2 with gae.bootstrap_truncated = true: an answer cut at the limit is worth V",
+        ),
         ((*RTO, "reference.ema=0.1"), "token_reward.kind = rto with a reference that moves"),
         ((*RTO, "reference.refresh_every=5"), "token_reward.kind = rto with a reference that moves"),
         (

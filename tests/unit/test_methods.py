@@ -2,25 +2,32 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from tiny import tiny_method
+import torch
+from tiny import new_policy, random_batch, tiny_method
+from torch import Tensor
 
 from vcppo import config
 from vcppo.cache import StageFolder, addresses, preference_settings
 from vcppo.composition import unused
 from vcppo.config import RunSettings
+from vcppo.engines import _own_engine
 from vcppo.errors import ConfigError
 from vcppo.journal import read_journal
 from vcppo.loading import flatten, known_names, load, load_settings, override, setting_type
 from vcppo.maths import losses, selection, shaping
 from vcppo.methods import METHODS
 from vcppo.notes import lines
+from vcppo.optimiser import schedule_factor
+from vcppo.stages.estimates import prepared
 from vcppo.stages.pipeline import run_stages
+from vcppo.stages.rewards import token_rewards
 from vcppo.study import parse_study
+from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Prompt, Verdict
 
@@ -349,6 +356,55 @@ def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path
 def test_the_words_that_settings_know_are_those_that_the_code_knows(words: object, known: set[str]):
     listed = words if isinstance(words, tuple) else get_args(words)
     assert set(listed) == known
+
+
+def with_word(section: str, name: str, word: str) -> RunSettings:
+    """Settings in which one word is another, past what validation allows."""
+    old = getattr(load_settings(), section)
+    return load_settings().model_copy(update={section: old.model_copy(update={name: word})})
+
+
+def dispatched() -> dict[str, Callable[[str], object]]:
+    """By setting: what is computed by its words, for any word."""
+    batch, rng = random_batch([3, 2]), torch.Generator()
+    scores, zeros, mask = batch.scores, torch.zeros(batch.response_mask.shape), batch.response_mask
+    whole = torch.zeros(mask.shape, dtype=torch.int64)
+    seen = shaping.RunningMoments().updated(torch.tensor([1.0, 4.0]))
+    ratio = {"weight": 1.0, "clip": None}
+
+    def pruned(**words: str) -> Tensor:
+        return selection.prune(scores, batch.group, rate=0.5, rng=rng, **{"scope": "batch", "keep": "largest", **words})
+
+    def rewards(word: str) -> Tensor:
+        return token_rewards(batch, zeros, zeros, whole, with_word("kl", "placement", word))
+
+    return {
+        "advantage.whiten": lambda word: prepared(zeros, mask, with_word("advantage", "whiten", word)),
+        "reward.normalise": lambda word: shaping.normalised(scores, seen, kind=word, clip=None),
+        "token_reward.kind": lambda word: (
+            word == "none" or shaping.log_ratio_rewards(zeros, zeros, whole, mask, kind=word, **ratio)
+        ),
+        "select.keep": lambda word: pruned(keep=word),
+        "select.scope": lambda word: pruned(scope=word),
+        "kl.placement": rewards,
+        "policy.schedule": lambda word: schedule_factor(with_word("policy", "schedule", word).policy, 3, 10),
+        "mismatch.check": lambda word: with_word("mismatch", "check", word).checks_mismatch,
+        "engine.kind": lambda word: (
+            word == "vllm" or _own_engine(with_word("engine", "kind", word).engine, new_policy())
+        ),
+        "task.name": lambda word: word == "maths" or make_task(with_word("task", "name", word).task),
+    }
+
+
+@pytest.mark.parametrize("name", dispatched())
+def test_a_word_is_itself_or_refused_and_never_another(name: str):
+    """Every word that a setting allows is known where it is read, and one that nobody wrote falls through to none."""
+    compute = dispatched()[name]
+    words = setting_type(name)[0]
+    for word in words if isinstance(words, tuple) else get_args(words):
+        compute(word)
+    with pytest.raises(AssertionError, match="'new'"):
+        compute("new")
 
 
 def test_rtos_reward_is_made_by_the_dpo_run_of_the_same_task_and_seed():
