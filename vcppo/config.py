@@ -352,7 +352,9 @@ class PolicySettings(OptimiserSettings):
     loss: PolicyLossKind = Field("clip", description="see vcppo/maths/losses.py")
     clip_low: float = Field(0.2, gt=0, le=1, description="ratio is clipped at 1 - clip_low; 1 leaves it open")
     clip_high: float = Field(0.2, gt=0, description="ratio is clipped at 1 + clip_high")
-    dual_clip: float | None = Field(None, gt=1, description="bound on the loss of bad tokens, off by default")
+    dual_clip: float | None = Field(
+        None, gt=1, description="bound on the loss of bad tokens, off by default; policy/dual_clip_fraction counts them"
+    )
     aggregation: Aggregation = Field("token-mean", description="how token losses become one number")
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     advantage_temperature: float = Field(
