@@ -266,7 +266,9 @@ class SelectSettings(Settings):
     )
     refill: bool = Field(False, description="ask 1 / (1 - prune_rate) times as many questions (dynamic allocation)")
     dynamic_sampling: bool = Field(False, description="groups all right or all wrong are replaced by new ones (DAPO)")
-    max_rounds: int = Field(10, ge=1, description="rounds of sampling before a smaller batch has to do")
+    max_rounds: int = Field(
+        10, ge=1, description="rounds of sampling before a smaller batch has to do; if nothing is mixed, the last"
+    )
     drop_truncated: bool = Field(False, description="answers cut at the limit are not trained on (DAPO's filter)")
 
 
