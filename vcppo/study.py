@@ -258,8 +258,8 @@ def parse_study(tree: Mapping[str, Any], source: str) -> Study:
     study = _parse(Study, tree, source)
     try:
         return study.validate_all()
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from None
+    except ConfigError as error:  # of a search there is no cell whose name would lead to the line
+        raise ConfigError(f"{source}: {error}" if study.search is not None else str(error)) from None
 
 
 def _parse(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:
