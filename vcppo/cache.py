@@ -84,11 +84,12 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         of_dpo = addresses(preference_settings(settings))["rl"]
         found["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
     sampled = {"rollout": {"prompts", "samples_per_prompt", "refresh_every"}}
-    if pretrains:
+    pool, held_out = settings.fixed_answers
+    if held_out:
         address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled)
         found["answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
-        pool = 0 if settings.pretrain.fresh_rollouts else settings.pretrain.pool
-        found["answers"].settings["pool"] = [pool, settings.pretrain.held_out]
+        found["answers"].settings["pool"] = [pool, held_out]
+    if pretrains:
         address(
             "value-pretraining",
             ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
@@ -109,7 +110,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     address(
         "rl",
         [name for name in everything if name not in apart],
-        ["cold-start", "reward-model", "preference", "value-pretraining"],
+        ["cold-start", "reward-model", "preference", "value-pretraining" if pretrains else "answers"],
         speed_alone,
     )
     if pretrains:

@@ -57,7 +57,6 @@ PRETRAINING = [
     "max_steps",
     "batch",
     "pool",
-    "held_out",
     "fresh_rollouts",
     "evaluate_every",
     "patience",
@@ -113,6 +112,11 @@ UNUSED: tuple[Rule, ...] = (
         tuple(f"pretrain.{name}" for name in PRETRAINING),
         lambda s: s.pretrain.steps == 0,
         "pretrain.steps = 0",
+    ),
+    (
+        ("pretrain.held_out",),
+        lambda s: s.pretrain.steps == 0 and not s.starts_at_mean_score,
+        "pretrain.steps = 0, and no mean score is asked for",
     ),
     (
         ("pretrain.patience", "pretrain.tolerance"),
@@ -398,8 +402,18 @@ def _about_values(s: RunSettings) -> Iterator[str]:
         return
     if s.critic.init == "saved" and s.critic.path is None:
         yield "critic.init = saved without critic.path: expected the folder or the hub name of a critic"
-    if s.critic.initial_value == "mean-score" and s.pretrain.steps == 0:
-        yield "critic.initial_value = mean-score with pretrain.steps = 0: there are no answers to take the mean of"
+    if s.critic.normalise_returns and s.starts_at_mean_score:
+        yield (
+            "critic.initial_value = mean-score with critic.normalise_returns: what such a critic learns has mean 0; "
+            "expected critic.initial_value = 0"
+        )
+    steps, last = s.pretrain.steps, s.pretrain.max_steps
+    if steps != "converge" and steps > last and s.pretrain.schedule != "constant":
+        yield (
+            f"pretrain.steps = {steps} with pretrain.schedule = {s.pretrain.schedule}: the rate is 0 from "
+            f"pretrain.max_steps = {last} on; expected pretrain.max_steps = {steps} or more, or pretrain.schedule = "
+            "constant"
+        )
     if s.critic.bounded and (rewards_tokens(s) or s.reward.normalise != "none" or s.critic.normalise_returns):
         yield (
             "critic.bounded with returns beyond the scores' range (kl.placement = reward, token_reward, "

@@ -304,7 +304,9 @@ class SelectSettings(Settings):
     )
     refill: bool = Field(False, description="ask 1 / (1 - prune_rate) times as many questions (dynamic allocation)")
     dynamic_sampling: bool = Field(False, description="groups all right or all wrong are replaced by new ones (DAPO)")
-    max_rounds: int = Field(10, ge=1, description="rounds of sampling before a smaller batch has to do")
+    max_rounds: int = Field(
+        10, ge=1, description="rounds of sampling before a smaller batch has to do; if nothing is mixed, the last"
+    )
     drop_truncated: bool = Field(False, description="answers cut at the limit are not trained on (DAPO's filter)")
 
 
@@ -326,7 +328,7 @@ class PretrainSettings(OptimiserSettings):
     steps: int | Literal["converge"] = Field(
         "converge", description="updates; 0 for none; `converge`: until held-out loss and explained variance settle"
     )
-    max_steps: int = Field(300, ge=1, description="`converge` gives up here")
+    max_steps: int = Field(300, ge=1, description="`converge` gives up here, and a falling schedule ends here")
     batch: int = Field(96, ge=1, description="answers an update")
     pool: int = Field(2304, ge=1, description="answers of the fixed policy, generated once and shared by every critic")
     held_out: int = Field(384, ge=2, description="further answers that only measure loss and explained variance")
@@ -394,7 +396,9 @@ class PolicySettings(OptimiserSettings):
     loss: PolicyLossKind = Field("clip", description="see vcppo/maths/losses.py")
     clip_low: float = Field(0.2, gt=0, le=1, description="ratio is clipped at 1 - clip_low; 1 leaves it open")
     clip_high: float = Field(0.2, gt=0, description="ratio is clipped at 1 + clip_high")
-    dual_clip: float | None = Field(None, gt=1, description="bound on the loss of bad tokens, off by default")
+    dual_clip: float | None = Field(
+        None, gt=1, description="bound on the loss of bad tokens, off by default; policy/dual_clip_fraction counts them"
+    )
     aggregation: Aggregation = Field("token-mean", description="how token losses become one number")
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     advantage_temperature: float = Field(
@@ -423,7 +427,9 @@ class CriticSettings(OptimiserSettings):
     )
     path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
     initial_value: float | Literal["mean-score"] = Field(
-        0.0, description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on"
+        0.0,
+        description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on, or, with "
+        "pretrain.steps = 0, of pretrain.held_out answers of the fixed policy",
     )
     bounded: bool = Field(False, description="values cannot leave the range of rewards, by a sigmoid")
     learning_rate: float = Field(
@@ -564,6 +570,24 @@ class RunSettings(Settings):
     def has_critic(self) -> bool:
         """Whether advantages read a value model."""
         return self.advantage.estimator in WITH_CRITIC
+
+    @property
+    def starts_at_mean_score(self) -> bool:
+        """Whether the critic's first values are the mean score of the fixed policy's answers."""
+        fresh_head = self.has_critic and self.critic.init == "policy"
+        return fresh_head and self.critic.initial_value == "mean-score"
+
+    @property
+    def fixed_answers(self) -> tuple[int, int]:
+        """Answers of the fixed policy that a run needs: (to pretrain on, further ones); no further ones, no answers.
+
+        Without pretraining their mean alone may be asked for, which the further ones tell well enough: of scores -1
+        and 1 to 0.05, the standard error of 384.
+        """
+        chosen = self.pretrain
+        if self.has_critic and chosen.steps != 0:
+            return 0 if chosen.fresh_rollouts else chosen.pool, chosen.held_out
+        return 0, chosen.held_out if self.starts_at_mean_score else 0
 
     @property
     def needs_reference(self) -> bool:

@@ -58,7 +58,7 @@ def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, i
         pairs = model.steps * model.pairs * 2 * answer
         return model.answers * answer, pairs, pairs
     if stage == "answers":
-        return (pretrain.held_out + (0 if pretrain.fresh_rollouts else pretrain.pool)) * answer, 0, 0
+        return sum(settings.fixed_answers) * answer, 0, 0
     if stage == "value-pretraining":
         steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
         sampled = steps * pretrain.batch * answer

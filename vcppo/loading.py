@@ -58,13 +58,17 @@ def known_names() -> list[str]:
 
 
 def setting_type(name: str) -> tuple[Any, ...]:
-    """The types a setting may have, literals as they are: `pretrain.steps` is (int, Literal["converge"])."""
+    """The types a setting may have, literals as they are.
+
+    >>> setting_type("pretrain.steps")
+    (<class 'int'>, typing.Literal['converge'])
+    """
     model: type[BaseModel] = RunSettings
     *sections, leaf = name.split(".")
     for section in sections:
         model = typing.cast(type[BaseModel], model.model_fields[section].annotation)
     kind = model.model_fields[leaf].annotation
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
 
 
 def may_be_none(name: str) -> bool:

@@ -240,9 +240,7 @@ class _Layout:
             pairs = 2 * s.reward_model.pairs * self.longest
             yield Phase(stage, "update", held(self.critic, learns=True) + self._train(self.critic, pairs))
         elif stage == "answers":
-            yield self._generate(
-                stage, held(self.policy, learns=False), min(AT_ONCE, s.pretrain.pool + s.pretrain.held_out)
-            )
+            yield self._generate(stage, held(self.policy, learns=False), min(AT_ONCE, sum(s.fixed_answers)))
         elif stage == "value-pretraining":
             learner = held(self.critic, learns=True)
             if s.token_reward.kind != "none":  # the reference and RTO's DPO policy read the answers

@@ -14,10 +14,10 @@ import vcppo
 from vcppo.composition import unused
 from vcppo.config import RunSettings, Settings, digest
 from vcppo.errors import ConfigError
-from vcppo.loading import Layer, Resolved, flatten, known_names, may_be_none, nest, read_toml, resolve
+from vcppo.loading import Layer, Resolved, flatten, known_names, may_be_none, nest, read_toml, resolve, setting_type
 from vcppo.notes import lines
+from vcppo.search_space import Dimension, misfits
 
-Scalar = bool | int | float | str | None
 Model = TypeVar("Model", bound=Settings)
 
 SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
@@ -32,29 +32,6 @@ class ArmSettings(Settings):
     label: str | None = Field(None, description="how figures call it, if not by its name")
     set: dict[str, Any] = Field({}, description="dotted settings that make this arm what it is")
     grid: dict[str, Any] = Field({}, description="lists of values that this arm alone goes through, beside [grid]")
-
-
-class Dimension(Settings):
-    """Where a search may go with one setting: a range, or choices."""
-
-    low: float | int | None = None
-    high: float | int | None = None
-    log: bool = Field(False, description="search the range by its logarithm")
-    step: float | int | None = Field(None, gt=0, description="distance between the values of a range")
-    choices: tuple[Scalar, ...] | None = Field(None, min_length=1)
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        ranged = self.low is not None and self.high is not None
-        if ranged == (self.choices is not None) or (self.choices is not None and (self.log or self.step)):
-            raise ValueError("expected either low and high (with log or step), or choices")
-        if ranged and (self.low > self.high or (self.log and (self.low <= 0 or self.step))):  # type: ignore[operator]
-            raise ValueError(f"range {self.low} to {self.high}: expected low <= high; with log, low > 0 and no step")
-        return self
-
-    def extremes(self) -> tuple[Scalar, ...]:
-        """The ends of the range, or every choice: if a setting takes these, it takes all between."""
-        return self.choices if self.choices is not None else (self.low, self.high)
 
 
 class PrunerSettings(Settings):
@@ -185,7 +162,7 @@ class Study(Settings):
         """The search space, dimension by dimension.
 
         Raises:
-            ConfigError: a dimension is neither range nor choices, or a setting would not take a value in it.
+            ConfigError: a dimension is neither range nor choices, or its setting cannot take it so.
         """
         assert self.search is not None
         known, space = set(known_names()), {}
@@ -195,6 +172,8 @@ class Study(Settings):
             if dimension.choices is not None and name in known and may_be_none(name):
                 choices = tuple(None if choice == "none" else choice for choice in dimension.choices)
                 dimension = dimension.model_copy(update={"choices": choices})
+            for reason in misfits(dimension, setting_type(name)) if name in known else ():
+                raise ConfigError(f"{name} (from study {self.name}, [search.space]): {reason}")
             space[name] = dimension
         self._check_free(space, "[search.space]")
         return space
@@ -308,7 +287,11 @@ def parse_study(tree: Mapping[str, Any], source: str) -> Study:
     Raises:
         ConfigError: what is wrong, where in `source`, and what was wanted.
     """
-    return _parse(Study, tree, source).validate_all()
+    study = _parse(Study, tree, source)
+    try:
+        return study.validate_all()
+    except ConfigError as error:  # of a search there is no cell whose name would lead to the line
+        raise ConfigError(f"{source}: {error}" if study.search is not None else str(error)) from None
 
 
 def _parse(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:

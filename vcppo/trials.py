@@ -3,7 +3,6 @@
 What a cell did is known by its folder; a trial is how Optuna, its samplers and its dashboard hear of it.
 """
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,8 +22,9 @@ from vcppo.config import digest
 from vcppo.errors import ConfigError, StudyError
 from vcppo.loading import setting_type
 from vcppo.redaction import redacted, remember
+from vcppo.search_space import Dimension
 from vcppo.sqlite_files import making, sqlite_file
-from vcppo.study import Cell, Dimension, PrunerSettings, SearchSettings, Study
+from vcppo.study import Cell, PrunerSettings, SearchSettings, Study
 
 LARGEST_SEED = 2**53  # a storage keeps numbers as floats
 
@@ -199,7 +199,7 @@ def _dimension(name: str, dimension: Dimension) -> BaseDistribution:
     assert high is not None
     if float in setting_type(name):
         return FloatDistribution(float(low), float(high), log=dimension.log, step=step)
-    return IntDistribution(math.ceil(low), math.floor(high), log=dimension.log, step=int(step or 1))
+    return IntDistribution(int(low), int(high), log=dimension.log, step=int(step or 1))
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:

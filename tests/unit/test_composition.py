@@ -12,6 +12,7 @@ from vcppo.loading import flatten, known_names, load_settings
 from vcppo.study import parse_study
 
 GROUPS = ("rollout.prompts=12", "rollout.samples_per_prompt=8")
+MEAN_SCORE = ("critic.init=policy", "critic.initial_value=mean-score")
 GRPO = (*GROUPS, "advantage.estimator=grpo")
 RLOO = (*GROUPS, "advantage.estimator=rloo")
 DPO = (*GROUPS, "advantage.estimator=none", "policy.loss=dpo")
@@ -66,11 +67,12 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         ("pretrain.steps=0",),
         [
             *(f"pretrain.{name}" for name in ADAM),
-            *names("pretrain", "max_grad_norm max_steps batch pool held_out fresh_rollouts evaluate_every"),
-            *names("pretrain", "patience tolerance"),
+            *names("pretrain", "max_grad_norm max_steps batch pool fresh_rollouts evaluate_every patience tolerance"),
         ],
         "pretrain.steps = 0",
     ),
+    (("pretrain.steps=0",), ["pretrain.held_out"], "pretrain.steps = 0, and no mean score is asked for"),
+    ((*MEAN_SCORE, "pretrain.steps=0"), ["pretrain.pool"], "pretrain.steps = 0"),
     (("pretrain.steps=20",), names("pretrain", "patience tolerance"), "pretrain.steps = 20"),
     (("pretrain.fresh_rollouts=true",), ["pretrain.pool"], "pretrain.fresh_rollouts = true"),
     (RLOO, names("reward_model", "steps pairs learning_rate"), "no critic starts from a reward model here"),
@@ -233,6 +235,7 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((), "reward_model.steps"),
         ((), "pretrain.patience"),
         ((), "pretrain.pool"),
+        ((*MEAN_SCORE, "pretrain.steps=0"), "pretrain.held_out"),
         ((), "policy.aggregation"),
         ((), "select.drop_truncated"),
         ((*UNCLIPPED, "early_stop.deviation=tokens"), "early_stop.threshold"),
@@ -363,8 +366,20 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
         ),
         (("critic.init=saved",), "critic.init = saved without critic.path: expected the folder"),
         (
-            ("critic.init=policy", "critic.initial_value=mean-score", "pretrain.steps=0"),
-            "critic.initial_value = mean-score with pretrain.steps = 0: there are no answers",
+            (*MEAN_SCORE, "pretrain.steps=0", "critic.normalise_returns=true"),
+            "critic.initial_value = mean-score with critic.normalise_returns: what such a critic learns has mean 0",
+        ),
+        *(
+            (
+                ("pretrain.steps=301", f"pretrain.schedule={schedule}"),
+                f"pretrain.steps = 301 with pretrain.schedule = {schedule}: the rate is 0 from pretrain.max_steps",
+            )
+            for schedule in ("linear", "cosine")
+        ),
+        (
+            ("pretrain.steps=5", "pretrain.max_steps=4", "pretrain.schedule=linear"),
+            "pretrain.steps = 5 with pretrain.schedule = linear: the rate is 0 from pretrain.max_steps = 4 on; "
+            "expected pretrain.max_steps = 5 or more, or pretrain.schedule = constant",
         ),
         *(
             (("critic.bounded=true", *more), "critic.bounded with returns beyond the scores' range")
@@ -412,7 +427,14 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         ("model.path=there", "cold_start.steps=0"),
         ("compute.packing=true",),
         ("critic.bounded=true", "kl.placement=loss"),
-        ("critic.init=policy", "critic.initial_value=mean-score"),
+        MEAN_SCORE,
+        (*MEAN_SCORE, "pretrain.steps=0"),
+        (*MEAN_SCORE, "pretrain.steps=0", "critic.bounded=true"),
+        ("critic.init=policy", "pretrain.steps=0", "critic.normalise_returns=true"),
+        ("pretrain.steps=300", "pretrain.schedule=linear"),
+        ("pretrain.steps=301",),
+        ("pretrain.steps=301", "pretrain.schedule=cosine", "pretrain.max_steps=301"),
+        ("pretrain.schedule=linear",),  # until it converges, at most max_steps
         SAVED,
         (*VLLM, "evaluation.temperature=0.01"),
         ("evaluation.temperature=0.001",),

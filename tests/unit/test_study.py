@@ -1,17 +1,20 @@
 """A study file becomes runs, or one line that says what is wrong with it."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vcppo.composition import unused
 from vcppo.config import RunSettings, TaskSettings
 from vcppo.errors import ConfigError
 from vcppo.loading import Layer, flatten
-from vcppo.study import Dimension, Study, load_study, parse_study
+from vcppo.search_space import Dimension
+from vcppo.study import Study, load_study, parse_study
 from vcppo.tasks.digits import DigitsTask
 from vcppo.trials import distributions
 
@@ -322,6 +325,99 @@ MISTAKES = {
     "logarithm of 0": (
         {"search": {"space": {"kl.coefficient": {"low": 0, "high": 1, "log": True}}}}, "with log, low > 0"),
 }  # fmt: skip
+
+
+LOW_HIGH = {"low": 1, "high": 9}
+MISFITS = {
+    "half a step between whole numbers": (
+        "policy.epochs", LOW_HIGH | {"step": 0.5}, "step = 0.5: expected a whole number"),
+    "one step and a half": ("policy.epochs", LOW_HIGH | {"step": 1.5}, "step = 1.5: expected a whole number"),
+    "a low end between": ("policy.epochs", LOW_HIGH | {"low": 0.5}, "low = 0.5: expected a whole number"),
+    "a high end between": ("rollout.prompts", LOW_HIGH | {"high": 8.5}, "high = 8.5: expected a whole number"),
+    "both ends between": ("steps", {"low": 1.5, "high": 8.5}, "low = 1.5, high = 8.5: expected whole numbers"),
+    "a step between, number or word": (
+        "pretrain.steps", {"low": 0, "high": 80, "step": 2.5}, "step = 2.5: expected a whole number"),
+    "a step between, number or none": (
+        "engine.max_length", {"low": 2, "high": 80, "step": 0.5}, "step = 0.5: expected a whole number"),
+    "a step of nothing": ("policy.epochs", LOW_HIGH | {"step": 0}, "step = 0: input should be greater than 0"),
+    "a step backwards": ("policy.epochs", LOW_HIGH | {"step": -2}, "step = -2: input should be greater than 0"),
+    "a step beyond the range": (
+        "policy.epochs", LOW_HIGH | {"step": 9},
+        "step = 9: expected no more than high - low, or low = 1 alone is tried"),
+    "a real step beyond the range": (
+        "gae.gamma", {"low": 0.5, "high": 1.0, "step": 0.6}, "step = 0.6: expected no more than high - low"),
+    "an end that no step reaches": (
+        "policy.epochs", LOW_HIGH | {"step": 3},
+        "high = 9: steps of 3 from 1 end at 7; expected that, or another step"),
+    "a real end that no step reaches": (
+        "gae.gamma", {"low": 0.1, "high": 1.0, "step": 0.2}, "high = 1.0: steps of 0.2 from 0.1 end at 0.9"),
+    "steps of a logarithm": ("policy.epochs", LOW_HIGH | {"step": 2, "log": True}, "with log, low > 0 and no step"),
+    "upside down": ("policy.epochs", {"low": 9, "high": 1}, "range 9 to 1: expected low <= high"),
+    "an end without number": ("policy.epochs", LOW_HIGH | {"high": "9"}, "high = '9': expected a finite number"),
+    "an end that is true": ("policy.epochs", LOW_HIGH | {"low": True}, "low = True: expected a finite number"),
+    "an end without end": (
+        "critic.learning_rate", {"low": 1e-5, "high": math.inf}, "high = inf: expected a finite number"),
+    "a step that is no number": ("gae.gamma", {"low": 0, "high": 1, "step": math.nan}, "step = nan: expected a finite"),
+    "beyond all floats": ("critic.learning_rate", {"low": 1, "high": 10**400}, ": expected a finite number"),
+    "a range of words": (
+        "critic.value_loss", {"low": 0, "high": 1}, "low = 0, high = 1: the setting has no range, expected choices, "
+        "each `mse` or `clipped`"),
+    "a range of yes and no": ("model.tied", {"low": 0, "high": 1}, "expected choices, each true or false"),
+    "a range of yes, no and none": (
+        "engine.enforce_eager", {"low": 0, "high": 1}, "expected choices, each true or false or `none`"),
+    "a range of texts": ("model.path", {"low": 0, "high": 1}, "expected choices, each a text or `none`"),
+    "half an epoch": ("policy.epochs", {"choices": [1, 1.5]}, "choices has 1.5: expected a whole number"),
+    "yes epochs": ("policy.epochs", [1, True], "choices has True: expected a whole number"),
+    "an epoch in words": ("policy.epochs", {"choices": ["1", 2]}, "choices has '1': expected a whole number"),
+    "no such word": ("pretrain.steps", [0, "convrge"], "choices has 'convrge': expected a whole number or `converge`"),
+    "none where there is none": ("policy.epochs", ["none"], "choices has 'none': expected a whole number"),
+    "a number where words are": ("model.tied", [0, 1], "choices has 0: expected true or false"),
+    "one choice twice": ("policy.epochs", [1, 2, 1.0], "choices has 1.0 twice: expected each once"),
+    "no choice": ("policy.epochs", {"choices": []}, "choices = []: expected a list of finite numbers, texts"),
+    "no list of choices": ("policy.epochs", 3, "choices = 3: expected a list"),
+    "a choice without end": ("critic.learning_rate", [1e-4, math.inf], "choices = [0.0001, inf]: expected a list"),
+    "choices of choices": ("policy.epochs", [[1, 2], [3]], "choices = [[1, 2], [3]]: expected a list"),
+    "a choice out of range": (
+        "policy.epochs", [0, 1], "policy.epochs = 0 (from study x, [search.space]): input should"),
+    "an end out of range": ("policy.epochs", {"low": 0, "high": 4}, "policy.epochs = 0 (from study x, [search.space])"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dimension", "message"), MISFITS.values(), ids=MISFITS)
+def test_a_search_that_its_setting_cannot_follow_is_refused_at_loading(name: str, dimension: object, message: str):
+    """Where Optuna would raise in the middle of a study, or try other values than the file says."""
+    with pytest.raises(ConfigError) as caught:
+        study(search={"space": {name: dimension}}, base=NEEDED.get(name, {}))
+    told = str(caught.value)
+    assert message in told
+    assert told.startswith("x.toml: ")
+    assert name in told
+    assert "\n" not in told
+
+
+# What a setting is read beside, so that nothing else is wrong with the study.
+NEEDED = {"engine.max_length": {"engine.kind": "vllm"}, "engine.enforce_eager": {"engine.kind": "vllm"}}
+FITS = {
+    "whole steps": ("policy.epochs", LOW_HIGH | {"step": 2}, IntDistribution(1, 9, step=2)),
+    "whole steps with a point": (
+        "policy.epochs", {"low": 1.0, "high": 9.0, "step": 2.0}, IntDistribution(1, 9, step=2)),
+    "a logarithm of whole numbers": (
+        "rollout.prompts", {"low": 4, "high": 96, "log": True}, IntDistribution(4, 96, log=True)),
+    "number or word": ("pretrain.steps", {"low": 0, "high": 80, "step": 10}, IntDistribution(0, 80, step=10)),
+    "real steps that binary fractions miss": (
+        "gae.gamma", {"low": 0.1, "high": 0.7, "step": 0.2}, FloatDistribution(0.1, 0.7, step=0.2)),
+    "ends without a point": ("gae.gamma", {"low": 0.5, "high": 1}, FloatDistribution(0.5, 1.0)),
+    "real number or word": (
+        "critic.initial_value", {"low": -0.5, "high": 0.5}, FloatDistribution(-0.5, 0.5)),
+    "number and word": ("pretrain.steps", [10, "converge"], CategoricalDistribution([10, "converge"])),
+    "a single value": ("policy.epochs", {"low": 2, "high": 2}, IntDistribution(2, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dimension", "wanted"), FITS.values(), ids=FITS)
+def test_optuna_is_told_what_the_file_says(name: str, dimension: object, wanted: BaseDistribution):
+    base = {"critic.init": "policy"} if name == "critic.initial_value" else {}
+    assert distributions(study(search={"space": {name: dimension}}, base=base)) == {name: wanted}
 
 
 @pytest.mark.parametrize(("parts", "message"), MISTAKES.values(), ids=MISTAKES)

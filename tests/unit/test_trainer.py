@@ -419,6 +419,50 @@ def test_nothing_of_a_row_that_was_never_read_enters_any_number(
     assert found[0][2:] == found[1][2:]
 
 
+@pytest.mark.parametrize("units", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "more", [(), ("critic.updates_per_policy_update=3",), ("early_stop.threshold=0",)], ids=name_of
+)
+def test_updates_that_have_no_rows_count_for_both_schedules(
+    make: Make, monkeypatch: pytest.MonkeyPatch, units: int, more: tuple[str, ...]
+):
+    monkeypatch.setattr(room, "choose", lambda batch, *rest: choose(batch, *rest)[:units])
+    trainer = make("espo" if "early_stop.threshold=0" in more else "ppo", *more, "policy.schedule=linear")
+    each = trainer.settings.critic.updates_per_policy_update
+    planned = trainer.settings.policy.epochs * trainer.settings.policy.minibatches
+    for iteration in range(1, 5):
+        told = trainer.iterate().metrics
+        assert trainer.policy_optimiser.taken == iteration * planned
+        assert trainer.critic_optimiser.taken == iteration * planned * each
+        assert ("value/loss" in told) == (units > 0)
+    assert trainer.policy_optimiser.learning_rate == trainer.critic_optimiser.learning_rate == 0
+
+
+def test_a_critic_that_rests_counts_no_update_without_rows(make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "choose", lambda batch, *rest: choose(batch, *rest)[:0])
+    trainer = make("ppo", "critic.update_every=3")
+    for _ in range(4):
+        trainer.iterate()
+    assert trainer.critic_optimiser.taken == trainer.critic_optimiser.total_steps == 4
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo"])
+def test_groups_that_agree_are_trained_on_where_more_than_their_scores_counts(
+    make: Make, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    """What `until_mixed` says of them: by GAE at once, by a KL penalty once the policy has left its reference."""
+    monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
+    trainer = make(
+        method, "select.dynamic_sampling=true", "select.max_rounds=1", "kl.placement=loss", "kl.coefficient=1"
+    )
+    with torch.no_grad():
+        for parameter in trainer.policy.parameters():
+            parameter.mul_(1.1)
+    first = weights(trainer.policy)
+    assert trainer.iterate().metrics["select/kept"] == 12
+    assert not torch.equal(weights(trainer.policy), first)
+
+
 @pytest.mark.parametrize("method", ["dpo", "dapo"])
 def test_an_iteration_of_nothing_to_learn_from_passes(make: Make, monkeypatch: pytest.MonkeyPatch, method: str):
     monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
@@ -986,6 +1030,23 @@ def test_the_table_of_true_values_has_what_training_used(make: Make, method: str
     assert [place for place in zip(table["answer"], table["position"], strict=True) if place[1] == 0] == [
         (row, 0) for row in answers
     ]
+
+
+@pytest.mark.parametrize("method", ["ppo", "vineppo"])
+def test_the_truth_is_compared_in_rows_that_were_trained_on(make: Make, method: str):
+    """Of others no value was read: what would stand there is 0."""
+    record = ("record.truth_every=1", "record.truth_answers=4", "record.truth_samples=2")
+    done = make(method, *record, "select.drop_truncated=true", "rollout.max_tokens=6", "rollout.prompts=12").iterate()
+    kept = done.kept.tolist()
+    assert len(kept) < len(done.rollouts)
+    wanted = min(4, len(kept))
+    assert sorted(set(done.true_values["answer"])) == [kept[i * len(kept) // wanted] for i in range(wanted)]
+    assert 0.0 not in done.true_values["estimate"] or method == "vineppo"
+
+
+def test_no_truth_is_measured_where_no_row_is_trained_on(make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "choose", lambda batch, *rest: choose(batch, *rest)[:0])
+    assert make("ppo", "record.truth_every=1", "record.truth_samples=2").iterate().true_values is None
 
 
 def test_truth_is_measured_when_asked_for(make: Make):

@@ -275,6 +275,14 @@ def test_where_every_answer_was_cut_there_is_nothing_to_learn_and_it_is_said(
         stage.Pretraining(here)
 
 
+@pytest.mark.parametrize("how", LEAVES_OUT)
+def test_there_is_no_mean_score_of_answers_that_were_all_cut(before: Path, tmp_path: Path, how: tuple[str, ...]):
+    here = context(before, tmp_path, *how, "critic.initial_value=mean-score")
+    cut(here, slice(0, 80))
+    with pytest.raises(TrainingError, match=r"critic: all 80 answers were cut at the limit of \d+ tokens"):
+        stage.start_of_critic(here)
+
+
 def test_an_update_whose_fresh_answers_were_all_cut_teaches_nothing(
     before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

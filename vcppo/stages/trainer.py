@@ -113,7 +113,7 @@ class Trainer:
         readings = self._read(rollouts, batch, kept, steps)
         estimates = estimate(batch, readings, kept, settings)
         scored = time.perf_counter()
-        truth = self._true_values(rollouts, readings, steps)  # before the policy changes, and on nobody's account
+        truth = self._true_values(rollouts, kept, readings, steps)  # before the policy changes, and on nobody's account
         measured = time.perf_counter()
 
         rates = {"policy/learning_rate": self.policy_optimiser.learning_rate}
@@ -266,14 +266,15 @@ class Trainer:
         return values if response_mask is None else torch.where(response_mask, values, 0.0)
 
     def _true_values(
-        self, rollouts: list[Rollout], readings: Readings, steps: StepValues | None
+        self, rollouts: list[Rollout], kept: Tensor, readings: Readings, steps: StepValues | None
     ) -> dict[str, list[Any]] | None:
         record = self.settings.record
-        nothing_to_compare = readings.values is None and steps is None
+        nothing_to_compare = (readings.values is None and steps is None) or not len(kept)
         if record.truth_every == 0 or self.step % record.truth_every or nothing_to_compare:
             return None
         return true_values(
             rollouts,
+            kept,
             readings.values,
             steps,
             self.shaping,
@@ -293,7 +294,11 @@ class Trainer:
         estimates: Estimates,
         weights: Tensor | None,
     ) -> tuple[list[PolicyUpdate], list[CriticUpdate]]:
-        """Minibatches of whole units, epoch after epoch; a policy that has drifted too far ends its part (ESPO)."""
+        """Minibatches of whole units, epoch after epoch; a policy that has drifted too far ends its part (ESPO).
+
+        Both schedules count the updates that were planned: one that has no rows, or that the policy no longer makes,
+        passes without a step.
+        """
         settings = self.settings
         policy_updates: list[PolicyUpdate] = []
         critic_updates: list[CriticUpdate] = []
@@ -306,6 +311,8 @@ class Trainer:
                 if scheduled and not (learns and len(rows)):
                     self.policy_optimiser.skip()
                 if not len(rows):
+                    for _ in range(0 if values is None else settings.critic.updates_per_policy_update):
+                        self.critic_optimiser.skip()
                     continue
                 part = batch.take(rows)
                 if learns:

@@ -100,7 +100,8 @@ def _fresh_critic(context: StageContext, bounds: tuple[float, float] | None) -> 
     settings, value = context.settings, context.settings.critic.initial_value
     if value == "mean-score":
         answers = scored_answers(context)
-        value = float(answers.scores[with_targets(answers, settings)].mean())
+        limit = sampling_of(settings.rollout, context.task).max_tokens
+        value = float(answers.scores[rows_with_targets(answers, settings, limit)].mean())
     seed = seed_for(settings.seed, "critic", "head")
     return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
 
@@ -128,6 +129,21 @@ def first_shaping(context: StageContext, answers: RolloutBatch | None = None) ->
 def with_targets(answers: RolloutBatch, settings: RunSettings) -> Tensor:
     """[B] bool: answers whose returns a critic is pretrained on, all but cut ones that RL bootstraps or drops."""
     return worth_their_score(answers, settings) & ~(answers.truncated & settings.select.drop_truncated)
+
+
+def rows_with_targets(answers: RolloutBatch, settings: RunSettings, limit: int) -> Tensor:
+    """The rows `with_targets`, at least one.
+
+    Raises:
+        TrainingError: every answer was cut at `limit` tokens, and such answers have no target here.
+    """
+    rows = with_targets(answers, settings).nonzero()[:, 0]
+    if not len(rows):
+        raise TrainingError(
+            f"critic: all {len(answers.scores)} answers were cut at the limit of {limit} tokens, and such answers have "
+            "no return here (gae.bootstrap_truncated, select.drop_truncated); raise rollout.max_tokens"
+        )
+    return rows
 
 
 @dataclass(frozen=True)
@@ -202,12 +218,8 @@ class Pretraining:
 
     def _part(self, everything: Lesson, start: int, end: int) -> Lesson:
         """Of these rows the ones that have targets."""
-        rows = torch.arange(start, end)[with_targets(everything.batch, self.settings)[start:end]]
-        if not len(rows):
-            raise TrainingError(
-                f"value pretraining: all {end - start} answers were cut at the limit of {self.limit} tokens, and such "
-                "answers have no return here (gae.bootstrap_truncated, select.drop_truncated); raise rollout.max_tokens"
-            )
+        batch = everything.batch.take(torch.arange(start, end))
+        rows = start + rows_with_targets(batch, self.settings, self.limit)
         return everything.take(rows)
 
     def go_to(self, target: int | None) -> None:
