@@ -166,7 +166,8 @@ def main() -> None:
     for row in found.itertuples():
         print(f"{row.quantity:34} {row.value:8.3f} [{row.low:.3f}, {row.high:.3f}], {row.n} responses")
     if asked.out is not None:
-        found.assign(commit=provenance()["commit"], origin="measured").to_csv(asked.out, index=False, float_format="%.6g")
+        found = found.assign(commit=provenance()["commit"], origin="measured")
+        found.to_csv(asked.out, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import shlex
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from rich.table import Table
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, StudyError
 from vcppo.estimate import StageCost, estimate_costs
-from vcppo.loading import Layer, build_settings, fields, method_tree, nest, parse_assignment, read_toml
+from vcppo.loading import Layer, build_settings, fields, file_layer, method_tree, nest, parse_assignment
 from vcppo.methods import METHODS
 from vcppo.process import INTERRUPTED, call
 from vcppo.progress import ProgressView
-from vcppo.study import Study, load_study
+from vcppo.study import OWNED_BY_THE_STUDY, Study, load_study
 
 if typing.TYPE_CHECKING:
     from vcppo.tracking import Courier
@@ -263,8 +264,12 @@ def best_trials(study: Study, out: Path, count: int = 3) -> list[str]:
 def with_settings(study: Study, config: Path | None, assignments: Sequence[str]) -> Study:
     """The study with settings from a file and from --set beneath its own."""
     flags = nest(dict(parse_assignment(text) for text in assignments), "--set")
-    layers = [Layer(str(config), read_toml(config), shared=True)] if config is not None else []
-    layers.append(Layer("--set", flags, shared=True))
+    layers = [Layer("--set", flags, shared=True)]
+    if config is not None:
+        layer = file_layer(config)
+        if config.suffix == ".json":  # a run's record says of itself what a study says of each of its runs
+            layer = replace(layer, tree={name: v for name, v in layer.tree.items() if name not in OWNED_BY_THE_STUDY})
+        layers.insert(0, layer)
     build_settings(layers)  # a wrong name or value is told as such
     return study.with_base(*layers)
 

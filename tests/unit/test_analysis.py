@@ -4,6 +4,7 @@ import doctest
 import io
 import itertools
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,8 @@ from analysis import (
     tables,
     training,
 )
-from analysis.__main__ import main, tables_of
 from analysis.data import BadResultsError, NoDataError, Results, Study, read_results, read_study
+from analysis.redraw import main, tables_of
 from vcppo.maths.statistics import bootstrap_interval
 
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
@@ -669,7 +670,21 @@ def test_examples_in_docstrings_hold(module: Any) -> None:
 
 
 def test_analysis_opens_no_door_but_statistics() -> None:
-    code = "import sys, analysis.__main__; print(*sorted(m for m in sys.modules if m.split('.')[0] in WATCHED))"
+    code = "import sys, analysis.redraw; print(*sorted(m for m in sys.modules if m.split('.')[0] in WATCHED))"
     watched = "WATCHED = ['torch', 'transformers', 'mlflow', 'optuna', 'pydantic', 'vcppo']; "
     found = subprocess.run([sys.executable, "-c", watched + code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["vcppo", "vcppo.errors", "vcppo.maths", "vcppo.maths.statistics"]
+
+
+def test_ctrl_c_while_figures_are_drawn_is_one_line(tmp_path: Path) -> None:
+    def hear() -> None:  # what a shell starts in the background ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    command = [sys.executable, "-m", "analysis", "--results", "results", "--out", str(tmp_path)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=hear, cwd=Path(__file__).parents[2], **pipes) as process:
+        assert process.stdout.readline().startswith("wrote")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "stopped; files are replaced whole, and the same command draws all of them\n"

@@ -17,8 +17,8 @@ import analysis.outcomes
 import analysis.style
 import analysis.training
 from analysis import costs, cppo, methods, methods_compute, methods_tables, tables, values, vapo, vine
-from analysis.__main__ import figures_of, main
 from analysis.data import ARM_ORDER, FAMILIES, BadResultsError, NoDataError, Results, Study, read_results, read_study
+from analysis.redraw import figures_of, main
 
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 STEPS, K = 4, 4

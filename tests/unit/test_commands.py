@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from vcppo.cells import CellFolder, CellRecord
-from vcppo.commands import best_trials, conclude, sweep_study
+from vcppo.commands import best_trials, conclude, sweep_study, with_settings
 from vcppo.config import RunSettings
+from vcppo.loading import load_settings
 from vcppo.study import load_study
 from vcppo.sweep import StudyOutcome
 
@@ -68,3 +69,16 @@ def test_a_study_whose_results_were_not_exported_is_no_success(
     )
     asked |= dict.fromkeys(("retry_failed", "fresh", "dry_run"), False)
     assert sweep_study("components", out=tmp_path, engine="vcppo", words=(), assignments=(), **asked) == code
+
+
+def test_the_record_of_a_run_is_a_base_for_a_study(tmp_path: Path):
+    """Its arm and its seed are the run's; a study has its own."""
+    settings = load_settings(None, ["arm=mine", "seed=7", "rollout.prompts=24", "policy.learning_rate=0.002"])
+    record = tmp_path / "settings.json"
+    record.write_text(settings.model_dump_json())
+    study = with_settings(load_study("components"), record, ["steps=3"])
+    cells = study.cells()
+    assert {cell.settings.steps for cell in cells} == {3}
+    assert {cell.settings.policy.learning_rate for cell in cells} == {0.002}
+    assert "mine" not in {cell.settings.arm for cell in cells}
+    assert 7 not in {cell.settings.seed for cell in cells}
