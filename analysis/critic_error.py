@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import style, summary
+from analysis import figure6, style, summary
 from analysis.data import NoDataError, Results, Study, sort_arms
 from analysis.picture import Picture, caption
 
@@ -78,6 +78,9 @@ def make(results: Results) -> Picture:
         f"variance below {FLOOR:g} is drawn at {FLOOR:g}; it is unknown where all returns of a bin are equal. Bins "
         f"that fewer than {100 * RARE:g} % of the answers reach are left out."
     )
-    interval = "Line: interquartile mean over seeds (the mean below 4); band: 95 % percentile bootstrap over seeds."
+    ceiling = results.of_base(figure6.CEILING)
+    if ceiling is not None:
+        text += f" Over all tokens of the first policy its ceiling is {ceiling[0]:.3f}, not 1 (figure 6)."
+    interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
     return Picture("critic-error", draw(computed), caption("The critic's error along training.", text, study,
                                                            arms=ARMS, interval=interval))  # fmt: skip

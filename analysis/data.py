@@ -31,6 +31,7 @@ TEXTS: Mapping[str, tuple[str, ...]] = {
 }
 NEVER_EMPTY = ("seed", "step", "position", "samples", "correct", "answer", "fraction", "truth", "estimate")
 BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {"truth": {"fraction": (0, 1), "truth": (-1, 1)}}
+BASE_COLUMNS = ("quantity", "value", "low", "high", "n", "commit", "origin")  # of base-policy.csv
 PAPER_COLUMNS = ("metric", "value", "unit", "n", "origin", "confidence", "source")
 PAPER_NUMBERS = ("step", "position", "token", "distance_tokens", "lambda", "value")
 PAPER_FALLBACK = Path(__file__).resolve().parent.parent / "results" / "paper"
@@ -85,11 +86,23 @@ class Study:
 
 @dataclass(frozen=True)
 class Results:
-    """A results folder: measured studies by name, published numbers by file name without its ending."""
+    """A results folder: measured studies by name, published numbers by file name without its ending.
+
+    `base` holds what was measured of the cold-start policy that all studies share, a row a quantity.
+    """
 
     root: Path
     studies: Mapping[str, Study]
     paper: Mapping[str, pd.DataFrame]
+    base: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(BASE_COLUMNS)))
+
+    def of_base(self, quantity: str) -> tuple[float, float, float] | None:
+        """Value and both ends of its interval; None where it was not measured."""
+        rows = self.base[self.base["quantity"] == quantity]
+        if rows.empty:
+            return None
+        value, low, high = rows.iloc[0][["value", "low", "high"]].astype(float)
+        return value, low, high
 
     def study(self, name: str, figure: str, seeds: int = 5) -> Study:
         """A study that has at least one run; NoDataError with the command that makes it otherwise."""
@@ -160,6 +173,7 @@ def read_results(root: Path) -> Results:
         root=root,
         studies={folder.name: read_study(folder) for folder in folders},
         paper={path.stem: _read_paper(path) for path in sorted(paper.glob("*.csv"))},
+        base=_read_base(root / "base-policy.csv"),
     )
 
 
@@ -207,6 +221,16 @@ def _read_paper(path: Path) -> pd.DataFrame:
     for name in PAPER_NUMBERS:
         if name in frame:
             frame[name] = _numbers(path, frame[name], may_be_empty=name != "value")
+    return frame
+
+
+def _read_base(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        return pd.DataFrame(columns=list(BASE_COLUMNS))
+    frame = _read_csv(path, BASE_COLUMNS)
+    _check_origin(path, frame, "measured")
+    for name in ("value", "low", "high", "n"):
+        frame[name] = _numbers(path, frame[name], may_be_empty=False)
     return frame
 
 

@@ -99,7 +99,7 @@ def make(results: Results) -> Picture:
         "figure2",
         draw(computed, paper),
         caption("Figure 2, the bias of the critic's start.", text, study,
-                interval="Line: interquartile mean over seeds (the mean below 4); band: 95 % percentile bootstrap over "
+                interval="Line: mean over seeds; band: 95 % percentile bootstrap over "
                 "seeds.",
                 published="arXiv 2503.01491, figure 2 (before pretraining only), digitised; single run."),
     )  # fmt: skip

@@ -98,7 +98,7 @@ def make(results: Results) -> Picture:
         "figure3",
         draw(computed, paper),
         caption("Figure 3, decay of the reward signal.", text, study,
-                interval="Marker: interquartile mean over seeds (the mean below 4); line: 95 % percentile bootstrap "
+                interval="Marker: mean over seeds; line: 95 % percentile bootstrap "
                 "over seeds.",
                 published="arXiv 2503.01491, figure 3, points read off it and quoted in notes."),
     )  # fmt: skip

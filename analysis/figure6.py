@@ -9,6 +9,7 @@ from analysis.data import NoDataError, Results, Study, make_command
 from analysis.picture import CURVE_INTERVAL, Picture, caption
 
 STUDIES = ("pretrain-steps", "components")  # where value pretraining is looked for, in this order
+CEILING = "explained_variance_ceiling"  # of the fixed policy, in base-policy.csv
 METRICS = ("pretrain/held_out_loss", "pretrain/explained_variance")
 LOOK = style.ArmStyle("measured", "#0b4f8a", "-", "o")
 
@@ -35,8 +36,12 @@ def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     return [(values, summary.over_seeds(values, ["arm", "step"])) for values in both]
 
 
-def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]], paper: pd.DataFrame) -> Any:
-    """Left to right: measured loss, measured explained variance, published loss."""
+def draw(
+    computed: list[tuple[pd.DataFrame, pd.DataFrame]],
+    paper: pd.DataFrame,
+    ceiling: tuple[float, float, float] | None = None,
+) -> Any:
+    """Left to right: measured loss, measured explained variance below its ceiling, published loss."""
     figure, axes = style.new_figure(style.PAGE, 1.9, 1, 3)
     labels = ("held-out value loss (reward²)", "explained variance")
     for panel, (seeds, centres), label in zip(axes[0], computed, labels, strict=False):
@@ -46,6 +51,12 @@ def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]], paper: pd.DataFrame)
     axes[0, 0].set_ylim(bottom=0)
     axes[0, 1].set_ylim(top=1.03)
     axes[0, 1].axhline(0, color="0.8", linewidth=0.6, zorder=0)
+    if ceiling is not None:
+        middle, low, high = ceiling
+        axes[0, 1].axhspan(low, high, color="0.5", alpha=0.25, linewidth=0, zorder=0)
+        axes[0, 1].axhline(middle, color="0.35", linewidth=0.8, zorder=1)
+        axes[0, 1].annotate("ceiling", (1, high), xycoords=("axes fraction", "data"), xytext=(0, 2), ha="right",
+                            textcoords="offset points", fontsize=6.5, color="0.35")  # fmt: skip
     style.published(axes[0, 2], paper, "step")
     axes[0, 2].set(xlabel="step", ylabel="value loss (reward²)", xlim=(0, None))
     for panel, letter, text in zip(
@@ -58,15 +69,20 @@ def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]], paper: pd.DataFrame)
 def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     study, curves, paper = load(results)
-    computed = compute(curves)
+    computed, ceiling = compute(curves), results.of_base(CEILING)
     seeds = int(computed[0][1]["seeds"].max())
     text = (
         "Value pretraining on Monte-Carlo returns of the fixed policy: loss (a) and explained variance (b) on held-out "
         f"answers, n = {seeds} pretraining runs; (c) the published training loss, another model and scale."
     )
+    if ceiling is not None:
+        text += (
+            f" Ceiling: the share of the returns' variance that any function of the state can explain, "
+            f"{ceiling[0]:.3f} [{ceiling[1]:.3f}, {ceiling[2]:.3f}] (95 % bootstrap over problems; base-policy.csv)."
+        )
     return Picture(
         "figure6",
-        draw(computed, paper),
+        draw(computed, paper, ceiling),
         caption("Figure 6, value pretraining.", text, study, interval=CURVE_INTERVAL,
                 published="arXiv 2503.01491, figure 6, digitised; single run."),
     )  # fmt: skip

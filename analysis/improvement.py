@@ -22,15 +22,13 @@ def load(results: Results, study_name: str, name: str) -> Study:
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """Columns arm, centre (probability), low, high, runs, reference_runs; arms without a finished run left out."""
+    """Columns arm, centre (probability), low, high, won (pairs), pairs; arms without a finished run left out."""
     rows = []
-    reference = len(summary.final_scores(study.runs, REFERENCE))
     for arm in study.arms:
-        runs = len(summary.final_scores(study.runs, arm))
-        if arm != REFERENCE and runs:
-            centre, interval = summary.improvement(study.runs, arm, REFERENCE, "improvement", study.name)
-            rows.append((arm, centre, interval.low, interval.high, runs, reference))
-    return pd.DataFrame(rows, columns=["arm", "centre", "low", "high", "runs", "reference_runs"])
+        found = summary.improvement(study.runs, arm, REFERENCE)
+        if arm != REFERENCE and found.pairs:
+            rows.append((arm, found.probability, found.interval.low, found.interval.high, found.won, found.pairs))
+    return pd.DataFrame(rows, columns=["arm", "centre", "low", "high", "won", "pairs"])
 
 
 def draw(computed: pd.DataFrame) -> Any:
@@ -43,7 +41,9 @@ def draw(computed: pd.DataFrame) -> Any:
         panel.plot([found["low"], found["high"]], [row, row], color=look.colour, linewidth=1.4, solid_capstyle="butt")
         for end in (found["low"], found["high"]):
             panel.plot(end, row, marker="|", markersize=5, color=look.colour)
-        panel.plot(found["centre"], row, marker=look.marker, color=look.colour, markersize=4.5, zorder=3)
+        panel.plot(found["centre"], row, marker=look.marker, color=look.colour, markersize=4.5, zorder=3, clip_on=False)
+        panel.annotate(f"{found['won']:g} of {found['pairs']}", (1, row), xycoords=("axes fraction", "data"),
+                       xytext=(4, 0), textcoords="offset points", va="center", fontsize=6, color="0.3")  # fmt: skip
     panel.axvline(0.5, color="0.5", linestyle=(0, (1, 1.2)), linewidth=0.8, zorder=0)
     panel.set_yticks(range(len(computed)), [looks[arm].label for arm in computed["arm"]])
     panel.set(xlim=(-0.03, 1.03), ylim=(len(computed) - 0.4, -0.6), xlabel="P(a run ends above a run of PPO)")
@@ -55,8 +55,10 @@ def make(results: Results, study_name: str, name: str) -> Picture:
     study = load(results, study_name, name)
     text = (
         "Probability that a run of the arm has a higher final accuracy (avg@k) than a run of PPO, ties counted half; "
-        "0.5 is no difference. Where the runs of two arms do not overlap at all the interval is a point."
+        "0.5 is no difference. Beside each: pairs of runs in which that of the arm is above, of all pairs."
     )
-    interval = "Lines: 95 % percentile bootstrap over seeds, each arm resampled apart; none with a single seed."
+    interval = (
+        "Lines: exact 95 % interval (Clopper-Pearson) of as many independent pairs as the arm with fewer runs has runs."
+    )
     return Picture(name, draw(compute(study)), caption("Probability of improvement over PPO.", text, study,
                                                        interval=interval))  # fmt: skip

@@ -142,5 +142,5 @@ def make(results: Results) -> Picture:
         f"states reaches the first token. {said(computed)} GRPO has no λ. (b, c) Mean length and accuracy of the "
         "answers sampled."
     )
-    interval = "Line: interquartile mean over seeds (the mean below 4); band: 95 % percentile bootstrap over seeds."
+    interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
     return Picture(NAME, draw(study, curves, computed), caption("Long answers.", text, study, interval=interval))

@@ -77,7 +77,10 @@ def draw(computed: pd.DataFrame, lost: dict[str, str], k: float) -> Any:
             if column == 1 and found["end"] < floor:
                 panel.annotate("◂", (0.005, row), xycoords=("axes fraction", "data"), va="center", color=look.colour)
                 continue
-            style.seed_dots(panel, found[f"{name}_seeds"], row, look)
+            seeds = found[f"{name}_seeds"]
+            style.seed_dots(panel, seeds, row, look)
+            if len(seeds) and max(seeds) - min(seeds) > tables.APART:
+                continue  # their mean describes none of them
             style.interval(panel, found[f"{name}_low"], found[f"{name}_high"], row, look)
             panel.plot(found[name], row, marker=look.marker, color=look.colour, markersize=4.6, zorder=3,
                        markeredgecolor="white", markeredgewidth=0.4)  # fmt: skip
@@ -113,7 +116,8 @@ def make(results: Results) -> Picture:
         f"(a) Accuracy on {study.runs['problems'].max():g} held-out problems at the end of training, every arm with "
         f"the same prompts, seeds and number of iterations; (b) the same, enlarged, ◂ where an arm ended more than "
         f"{CLOSE:g} points below the best; (c) area under held-out accuracy against answers sampled, divided by the "
-        "answers. Small dots: single seeds. Dotted line: VC-PPO. Families and, within them, arms by accuracy."
+        "answers. Small dots: single seeds, alone where they lie more than "
+        f"{tables.APART:g} points apart. Dotted line: VC-PPO. Families and, within them, arms by accuracy."
     )
     interval = (
         "Lines: 95 % percentile bootstrap, in (a, b) over seeds and problems, crossed, in (c) over seeds; none with "

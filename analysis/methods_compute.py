@@ -137,5 +137,5 @@ def make(results: Results) -> Picture:
         "stand grey in the panels of other families. Last panel: mean accuracy over the answers sampled against an "
         f"arm's total compute, named where no arm has more with less. {costs.ANNEALED_NOTE}"
     )
-    interval = "Line: interquartile mean over seeds (the mean below 4); band: 95 % percentile bootstrap over seeds."
+    interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
     return Picture(NAME, draw(*compute(points)), caption("Accuracy against compute.", text, study, interval=interval))

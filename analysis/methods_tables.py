@@ -8,13 +8,16 @@ import pandas as pd
 from analysis import costs, methods, style
 from analysis.data import Results, Study, family
 from analysis.tables import (
+    BELOW,
     INTERVAL_NOTE,
     LOST_NOTE,
     NOTHING,
     Table,
     measured,
     number,
+    of_runs,
     samples_behind,
+    scores,
     seeds_behind,
     with_interval,
 )
@@ -43,10 +46,11 @@ def equal_samples(results: Results) -> Table:
     shown = pd.DataFrame({
         "arm": [style.arm_label(arm) for arm in numbers["arm"]],
         "family": numbers["family"],
-        f"avg@{k} (%)": with_interval(numbers, "avg"),
+        f"avg@{k} (%)": scores(numbers, "avg"),
         "mean along (%)": with_interval(numbers, "along"),
         "worst seed (%)": _column(numbers["worst"], 1),
-        f"reached {costs.TARGET:g} %": _reached(numbers),
+        BELOW: of_runs(numbers, "below"),
+        f"reached {costs.TARGET:g} %": of_runs(numbers, "reached"),
         f"tokens to {costs.TARGET:g} % (k)": _column(numbers["tokens_to_target"] / 1000, 0),
         f"seconds to {costs.TARGET:g} %": _column(numbers["seconds_to_target"], 1),
         "answers": _column(numbers["answers"], 0),
@@ -80,7 +84,7 @@ def equal_compute(results: Results) -> Table:
         "accuracy (%)": with_interval(numbers, "accuracy"),
         "mean up to there (%)": with_interval(numbers, "along"),
         "worst seed (%)": _column(numbers["worst"], 1),
-        f"reached {costs.TARGET:g} %": _reached(numbers),
+        f"reached {costs.TARGET:g} %": of_runs(numbers, "reached"),
         f"compute to {costs.TARGET:g} % (M)": _column(numbers["compute_to_target"] / MILLION, 2),
         "of the budget (%)": _column(100 * numbers["share"], 0),
         "of its answers (%)": _column(100 * numbers["of_answers"], 0),
@@ -162,11 +166,6 @@ def _cut(study: Study, points: pd.DataFrame, arm: str, budget: float) -> dict[st
 
 def _column(values: "pd.Series[float]", digits: int) -> list[str]:
     return [number(value, digits) for value in values]
-
-
-def _reached(numbers: pd.DataFrame) -> list[str]:
-    rows = zip(numbers["reached"], numbers["done"], strict=True)
-    return [f"{reached} of {done}" if done else NOTHING for reached, done in rows]
 
 
 def _with_lost(notes: list[str], numbers: pd.DataFrame) -> list[str]:

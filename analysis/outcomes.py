@@ -9,7 +9,6 @@ from analysis import style
 from analysis.data import NoDataError, Results, Study
 from analysis.picture import Picture, caption, few_enough
 from analysis.training import lost_runs
-from vcppo.maths.statistics import interquartile_mean
 
 SPREAD = 0.22  # how far seeds of one row are set apart
 COLLAPSE = 0.25
@@ -47,7 +46,7 @@ def draw(computed: pd.DataFrame, arms: list[str], lost: dict[str, str], k: float
         for panel, name in zip(axes[0], ("accuracy", "shortest"), strict=True):
             known = runs[name].dropna()
             if len(known) > 1:
-                middle = interquartile_mean(known)
+                middle = known.mean()
                 panel.plot([middle, middle], [row - 0.34, row + 0.34], color="black", linewidth=1.1, zorder=2)
             panel.plot(runs[name], row + offsets, marker=look.marker, color=look.colour, markersize=3.8,
                        linestyle="none", alpha=0.9, markeredgecolor="white", markeredgewidth=0.3, zorder=3)  # fmt: skip
@@ -74,7 +73,7 @@ def make(results: Results, study_name: str, name: str) -> Picture:
     text = (
         f"Each point is one run (a seed): (a) its final accuracy on {study.runs['problems'].max():g} held-out "
         "problems; (b) the lowest mean answer length of its training over that at iteration 0, dotted line: a quarter. "
-        "Bars: interquartile mean over seeds (the mean below 4)."
+        "Bars: mean over seeds."
     )
     return Picture(
         name,

@@ -7,10 +7,7 @@ from typing import Any
 from analysis.data import NoDataError, Study
 from analysis.style import MAX_PANELS, arm_label
 
-CURVE_INTERVAL = (
-    "Line: interquartile mean over seeds (the mean below 4 seeds); band: 95 % percentile bootstrap over seeds; "
-    "thin lines: single seeds."
-)
+CURVE_INTERVAL = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds; thin lines: single seeds."
 
 
 @dataclass(frozen=True)

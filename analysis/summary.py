@@ -1,20 +1,20 @@
 """Seeds to centres and intervals: what several figures and tables compute alike.
 
-Every interval is a 95 % percentile bootstrap. Random numbers come from a generator named after what they are for,
-so that a redraw gives the same digits whatever else is drawn.
+Intervals are 95 % percentile bootstraps, but for the exact one of a probability of improvement. Random numbers come
+from a generator named after what they are for, so that a redraw gives the same digits whatever else is drawn.
 """
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from vcppo.maths.statistics import (
+    UNKNOWN,
     Interval,
-    interquartile_mean,
     probability_of_improvement,
     probability_of_improvement_interval,
     two_level_interval,
@@ -37,10 +37,10 @@ def metric(curves: pd.DataFrame, name: str, arms: Sequence[str] | None = None, s
 
 
 def over_seeds(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Interquartile mean over seeds and its interval, at each point of a curve.
+    """Mean over seeds and its interval, at each point of a curve.
 
-    Seeds are resampled whole, the same draw along a curve. Below 4 seeds the interquartile mean is the mean; with
-    one seed there is no interval (NaN).
+    The mean, since a trimmed one hides the one run of five that collapses. Seeds are resampled whole, the same draw
+    along a curve; with one seed there is no interval (NaN).
 
     Args:
         values: columns of `by`, seed, value. by: the curve's name first, then its abscissa, for example arm, step.
@@ -75,16 +75,24 @@ def crossed_interval(table: pd.DataFrame, *purpose: object) -> Interval:
     return two_level_interval(table.to_numpy(dtype=np.float64), rng=rng_for(*purpose))
 
 
-def improvement(runs: pd.DataFrame, arm: str, reference: str, *purpose: object) -> tuple[float, Interval]:
-    """Probability that a run of `arm` ends above a run of `reference` by avg_at_k, ties half; and its interval.
+class Improvement(NamedTuple):
+    """How often a run of one arm ends above a run of another."""
 
-    NaN where either has no finished run.
-    """
+    probability: float  # ties half
+    interval: Interval  # exact
+    won: float  # pairs of runs, a tie half a pair
+    pairs: int
+
+
+def improvement(runs: pd.DataFrame, arm: str, reference: str) -> Improvement:
+    """By avg_at_k; no pairs, and NaN, where either arm has no finished run."""
     x, y = final_scores(runs, arm), final_scores(runs, reference)
     if not len(x) or not len(y):
-        return float("nan"), Interval(float("nan"), float("nan"))
-    interval = probability_of_improvement_interval(x, y, rng=rng_for(*purpose, arm, reference))
-    return float(probability_of_improvement(x, y)), interval
+        return Improvement(float("nan"), UNKNOWN, 0.0, 0)
+    probability, pairs = float(probability_of_improvement(x, y)), len(x) * len(y)
+    return Improvement(
+        probability, probability_of_improvement_interval(x, y), round(2 * probability * pairs) / 2, pairs
+    )
 
 
 def _one_curve(key: Any, curve: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -95,10 +103,10 @@ def _one_curve(key: Any, curve: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame
     for pattern in np.unique(present, axis=0):
         rows = (present == pattern).all(axis=1)
         values = table[np.ix_(rows, pattern)]
-        centre[rows] = interquartile_mean(values, axis=1)
+        centre[rows] = values.mean(axis=1)
         if values.shape[1] > 1:
             draws = rng_for(key, *by).integers(values.shape[1], size=(RESAMPLES, values.shape[1]))
-            resampled = interquartile_mean(values[:, draws], axis=2)  # [points, resamples]
+            resampled = values[:, draws].mean(axis=2)  # [points, resamples]
             low[rows], high[rows] = np.quantile(resampled, [0.025, 0.975], axis=1)
     found = pd.DataFrame({"centre": centre, "low": low, "high": high, "seeds": present.sum(axis=1)}, index=points.index)
     found = found.reset_index()

@@ -15,13 +15,18 @@ import pandas as pd
 from analysis import summary
 from analysis.data import NoDataError, Results, Study, read_study, sort_arms
 from analysis.style import arm_label
+from vcppo.maths.statistics import UNKNOWN
 
 NOTHING = "–"
 COLLAPSED_LENGTH, COLLAPSED_ACCURACY = 0.25, 0.02
+APART = 50.0  # points between two runs of one arm, beyond which their mean describes neither
 REFERENCE = "ppo"
 INTERVAL_NOTE = (
-    "Measured: mean over seeds and problems [95 % percentile bootstrap over both, crossed; none with one seed]."
+    "Measured: mean over seeds and problems [95 % percentile bootstrap over both, crossed; none with one seed, or "
+    f"where all answers are alike]. Where runs of an arm end more than {APART:g} points apart, each run instead: a "
+    "mean would describe none of them."
 )
+BELOW = f"ended below {100 * COLLAPSED_ACCURACY:g} %"
 OTHER_TASK_NOTE = (
     "Published: arXiv 2503.01491, Qwen2.5-32B, single runs without intervals. "
     "Measured: another task and model; compare orders, not numbers."
@@ -43,7 +48,8 @@ class Table:
 def measured(study: Study, arms: Iterable[str]) -> pd.DataFrame:
     """A row an arm: scores in per cent with intervals, and how many runs and problems are behind them.
 
-    Columns arm, avg, avg_low, avg_high, pass, pass_low, pass_high, done, failed, pruned, problems, k.
+    Columns arm, avg, avg_low, avg_high, avg_runs (every run, lowest first), the same of pass, below (runs that ended
+    below 2 %), done, failed, pruned, problems, k.
     """
     rows = []
     for arm in arms:
@@ -57,7 +63,8 @@ def measured(study: Study, arms: Iterable[str]) -> pd.DataFrame:
             if len(table):
                 interval = summary.crossed_interval(table, "table", study.name, name, arm)
                 low, high = 100 * interval.low, 100 * interval.high
-            row |= {f"{name}_low": low, f"{name}_high": high}
+            row |= {f"{name}_low": low, f"{name}_high": high, f"{name}_runs": tuple(sorted(100 * scores))}
+        row["below"] = int((summary.final_scores(runs, arm) < COLLAPSED_ACCURACY).sum())
         row |= {status: int((runs["status"] == status).sum()) for status in ("done", "failed", "pruned")}
         row |= {name: runs[name].max() for name in ("problems", "k")}
         rows.append(row)
@@ -119,20 +126,22 @@ def components(study: Study) -> Table:
     shown = pd.DataFrame(
         {
             "arm": [arm_label(arm) for arm in numbers["arm"]],
-            f"avg@{k} (%)": with_interval(numbers, "avg"),
-            f"pass@{k} (%)": with_interval(numbers, "pass", 0),
+            f"avg@{k} (%)": scores(numbers, "avg"),
+            f"pass@{k} (%)": scores(numbers, "pass", 0),
+            BELOW: of_runs(numbers, "below"),
             "shortest / start": [number(x, 2) for x in numbers["min_length"]],
             "lowest accuracy (%)": [number(x, 1) for x in numbers["min_accuracy"]],
-            "collapsed": [
-                f"{hit} of {done}" if done else NOTHING
-                for hit, done in zip(numbers["collapsed"], numbers["done"], strict=True)
-            ],
+            "collapsed": of_runs(numbers, "collapsed"),
             "P(better than PPO)": with_interval(numbers, "improvement", 2),
+            "pairs won": [
+                f"{won:g} of {pairs:g}" if pairs else NOTHING
+                for won, pairs in zip(numbers["won"], numbers["pairs"], strict=True)
+            ],
             "seeds": seeds_behind(numbers),
         }
     )
     if REFERENCE not in study.arms:
-        shown = shown.drop(columns="P(better than PPO)")
+        shown = shown.drop(columns=["P(better than PPO)", "pairs won"])
     notes = [
         INTERVAL_NOTE + f" {number(numbers['problems'].max(), 0)} problems, {k} answers each.",
         "Shortest / start, lowest accuracy: mean over seeds of each run's lowest point during training.",
@@ -140,7 +149,10 @@ def components(study: Study) -> Table:
         f"{100 * COLLAPSED_ACCURACY:g} % at some point of training.",
     ]
     if REFERENCE in study.arms:
-        notes.append("P: chance that a run ends above a run of PPO, ties half [95 % percentile bootstrap over seeds].")
+        notes.append(
+            "P: chance that a run ends above a run of PPO, ties half [exact 95 % interval, Clopper-Pearson, of as many "
+            "independent pairs as the arm with fewer runs has]. Pairs won: of all pairs of a run and one of PPO."
+        )
     lost = numbers["failed"].sum() + numbers["pruned"].sum() > 0
     return Table(
         study.name, f"{study.name}: outcome of each arm", numbers, shown, [*notes, LOST_NOTE] if lost else notes
@@ -187,9 +199,14 @@ def render(table: Table) -> dict[str, bytes]:
     notes = "".join(f"% {note}\n" for note in (table.title, *table.notes))
     return {
         "md": markdown(table).encode(),
-        "csv": table.numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode(),
+        "csv": table.numbers.map(_joined).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode(),
         "tex": (notes + latex).encode(),
     }
+
+
+def _joined(cell: object) -> object:
+    """A cell of CSV: the numbers of all runs with spaces between, anything else as it is."""
+    return " ".join(f"{value:.6g}" for value in cell) if isinstance(cell, tuple) else cell
 
 
 def _pad(row: Sequence[str], widths: Sequence[int]) -> list[str]:
@@ -204,8 +221,8 @@ def _table(name: str, title: str, numbers: pd.DataFrame, notes: Sequence[str], f
     shown = pd.DataFrame(
         {
             first: numbers["row"],
-            f"measured avg@{k} (%)": with_interval(numbers, "avg"),
-            f"measured pass@{k} (%)": with_interval(numbers, "pass"),
+            f"measured avg@{k} (%)": scores(numbers, "avg"),
+            f"measured pass@{k} (%)": scores(numbers, "pass"),
             "seeds": seeds_behind(numbers),
             "problems": [number(x, 0) for x in numbers["problems"]],
         }
@@ -237,7 +254,9 @@ def _swept(results: Results, name: str, study_name: str, setting: str) -> pd.Dat
     published = results.published(name)
     published = published.assign(row=[_key(value) for value in published.get("setting_value", [])])
     both = rows.merge(_wide(published, "row"), on="row", how="outer")
-    both[["done", "failed", "pruned"]] = both[["done", "failed", "pruned"]].fillna(0).astype(int)
+    both[["done", "failed", "pruned", "below"]] = both[["done", "failed", "pruned", "below"]].fillna(0).astype(int)
+    for name in ("avg_runs", "pass_runs"):
+        both[name] = [runs if isinstance(runs, tuple) else () for runs in both[name]]
     order = pd.to_numeric(both["row"], errors="coerce")
     return both.iloc[np.lexsort((both["row"], order.fillna(math.inf)))].reset_index(drop=True)
 
@@ -264,9 +283,26 @@ def _collapse(study: Study, arm: str) -> dict[str, object]:
 
 def _improvement(study: Study, arm: str) -> dict[str, object]:
     if arm == REFERENCE:
-        return {"improvement": math.nan, "improvement_low": math.nan, "improvement_high": math.nan}
-    centre, interval = summary.improvement(study.runs, arm, REFERENCE, "improvement", study.name)
-    return {"improvement": centre, "improvement_low": interval.low, "improvement_high": interval.high}
+        found = summary.Improvement(math.nan, UNKNOWN, 0.0, 0)
+    else:
+        found = summary.improvement(study.runs, arm, REFERENCE)
+    return {
+        "improvement": found.probability, "improvement_low": found.interval.low,
+        "improvement_high": found.interval.high, "won": found.won, "pairs": found.pairs,
+    }  # fmt: skip
+
+
+def scores(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str]:
+    """As `with_interval`; of an arm whose runs lie far apart, column <name>_runs, each run: 0.0, 0.1, 64.1."""
+    return [
+        ", ".join(number(run, digits) for run in runs) if runs and runs[-1] - runs[0] > APART else said
+        for runs, said in zip(numbers[f"{name}_runs"], with_interval(numbers, name, digits), strict=True)
+    ]
+
+
+def of_runs(numbers: pd.DataFrame, name: str) -> list[str]:
+    """A count of finished runs: 4 of 5; a dash where no run is finished."""
+    return [f"{hit} of {done}" if done else NOTHING for hit, done in zip(numbers[name], numbers["done"], strict=True)]
 
 
 def with_interval(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str]:

@@ -155,7 +155,7 @@ def table(results: Results) -> Table:
     k = tables.samples_behind(numbers)
     shown = pd.DataFrame({
         "arm": [style.arm_label(arm) for arm in numbers["arm"]],
-        f"measured avg@{k} (%)": tables.with_interval(numbers, "avg"),
+        f"measured avg@{k} (%)": tables.scores(numbers, "avg"),
         "end − VAPO (points)": tables.with_interval(numbers, "end"),
         "mean along − VAPO (points)": tables.with_interval(numbers, "along"),
         "seeds": tables.seeds_behind(numbers),

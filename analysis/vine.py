@@ -256,7 +256,7 @@ def table(results: Results) -> Table:
         "bias": [tables.number(value, 3) for value in numbers["bias"]],
         "worth in rollouts": tables.with_interval(numbers, "worth"),
         "states": [str(count) for count in numbers["states"]],
-        f"avg@{tables.samples_behind(numbers)} (%)": tables.with_interval(numbers, "avg"),
+        f"avg@{tables.samples_behind(numbers)} (%)": tables.scores(numbers, "avg"),
         "seeds": tables.seeds_behind(numbers),
     })  # fmt: skip
     notes = [

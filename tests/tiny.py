@@ -52,8 +52,8 @@ def tiny_method(method: str, *more: str, shared: tuple[str, ...] = ()) -> RunSet
     """A method's own settings on the tiny task, with `shared` ones that it may ignore, and `more` that it may not."""
     small = [text for text in ASSIGNMENTS if not text.startswith("pretrain.steps")]
     common = nest(dict(map(parse_assignment, (*small, *shared))), "tiny")
-    on_top = nest({"method": method, **dict(map(parse_assignment, more))}, "--set")
-    return build_settings([Layer("tiny", common, shared=True), Layer("--set", on_top)])
+    on_top = nest(dict(map(parse_assignment, more)), "--set")
+    return build_settings([Layer("method", {"method": method}), Layer("tiny", common, True), Layer("--set", on_top)])
 
 
 def new_policy(*more: str, seed: int = 0) -> PreTrainedModel:

@@ -1,5 +1,29 @@
 """`python -m vcppo` is `vcppo`; `torchrun -m vcppo` is one of many."""
 
-from vcppo.cli import main
+import os
+import signal
+import sys
+from types import FrameType
 
-main(prog_name="vcppo")
+from vcppo.process import INTERRUPTED, STOPPED, is_main
+
+
+def run() -> None:
+    """The command. Ctrl-C while it is being loaded ends it at once: nothing has begun, and half a library is none."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+    from vcppo.cli import main
+
+    signal.signal(signal.SIGINT, before)
+    main(prog_name="vcppo")
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    if is_main():
+        print(STOPPED, file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    run()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.checkpoint_identity import content_of
+from vcppo.composition import bootstraps
 from vcppo.config import RunSettings, digest
 from vcppo.errors import CheckpointError
 from vcppo.journal import Journal
@@ -29,8 +30,8 @@ VERSIONS = {
     "reward-model": 2,
     "preference": 2,
     "answers": 2,
-    "value-pretraining": 2,
-    "rl": 2,
+    "value-pretraining": 3,
+    "rl": 3,
     "evaluation": 1,
 }
 
@@ -87,15 +88,16 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         of_dpo = addresses(preference_settings(settings))["rl"]
         found["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
     sampled = {"rollout": {"prompts", "samples_per_prompt", "refresh_every"}}
-    if pretrains:
+    pool, held_out = settings.fixed_answers
+    if held_out:
         address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled)
         found["answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
-        pool = 0 if settings.pretrain.fresh_rollouts else settings.pretrain.pool
-        found["answers"].settings["pool"] = [pool, settings.pretrain.held_out]
+        found["answers"].settings["pool"] = [pool, held_out]
+    if pretrains:
         address(
             "value-pretraining",
             ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
-            ["cold-start", "reward-model", "answers"],
+            ["cold-start", "reward-model", "preference", "answers"],
             sampled | {"pretrain": {"steps", "patience", "tolerance"}},
         )
         found["value-pretraining"].settings["critic"] = {
@@ -103,12 +105,16 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
             "aggregation": settings.critic.aggregation,
             "gamma": settings.gae.gamma,
         }
+        found["value-pretraining"].settings["targets"] = {
+            "cut_answers": not (bootstraps(settings) or settings.select.drop_truncated),
+            "token_reward": everything["token_reward"] if settings.token_reward.kind != "none" else None,
+        }
     apart = {"arm", "method", "base_seed", "model", "cold_start", "reward_model", "pretrain"}  # earlier stages' own
     apart |= {"compute", "lora", "engine"}  # of which `address` takes what changes numbers
     address(
         "rl",
         [name for name in everything if name not in apart],
-        ["cold-start", "reward-model", "preference", "value-pretraining"],
+        ["cold-start", "reward-model", "preference", "value-pretraining" if pretrains else "answers"],
         speed_alone,
     )
     if pretrains:

@@ -14,6 +14,7 @@ from vcppo.cache import write_json
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, StudyError, VcppoError
 from vcppo.loading import flatten, load_settings
+from vcppo.redaction import redacted
 
 State = Literal["queued", "running", "done", "failed", "pruned"]
 ENDED: tuple[State, ...] = ("done", "failed", "pruned")
@@ -133,14 +134,15 @@ class _FailureRecorded:
         if not isinstance(error, Exception):
             self.folder.update(state="queued")
             return False
-        (self.folder.path / "traceback.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        trace = redacted("".join(traceback.format_exception(error)))
+        (self.folder.path / "traceback.txt").write_text(trace, encoding="utf-8")
         self.folder.update(state="failed", finished=time.time(), error=one_line(error))
         return True
 
 
 def one_line(error: BaseException) -> str:
-    """An error in one line: our own speak for themselves, others bring their type."""
-    text = " ".join(str(error).split())
+    """An error in one line, without secrets: our own speak for themselves, others bring their type."""
+    text = redacted(" ".join(str(error).split()))
     return text if isinstance(error, VcppoError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 

@@ -11,14 +11,23 @@ import click
 from vcppo import __version__
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, VcppoError
-from vcppo.loading import load_settings
-from vcppo.process import is_main
+from vcppo.loading import load
+from vcppo.notes import lines
+from vcppo.process import INTERRUPTED, STOPPED, call, is_main
+from vcppo.redaction import redact_output, remember
 
 # Spinning threads of two workers on two cores are 10 to 30 times slower than sleeping ones; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Command = Callable[..., Any]
+
+
+def _address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """An address that may hold a password, which is shown nowhere from here on."""
+    remember(value)
+    return value
+
 
 config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file of settings, or the settings.json of an earlier run."
@@ -40,13 +49,22 @@ out_option = click.option(
 tracking_option = click.option(
     "--tracking-uri",
     metavar="URI",
+    callback=_address,
     help="MLflow server or database. [default: $MLFLOW_TRACKING_URI, else OUT/mlflow.db]",
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print the settings and the estimated cost, run nothing.")
 
 
 class OneLineErrors(click.Group):
-    """The user's mistake is one line and exit code 2; ours is a traceback and exit code 1."""
+    """The user's mistake is one line and exit code 2; ours is a traceback and exit code 1; Ctrl-C is a line and 130.
+
+    Neither shows a secret.
+    """
+
+    def main(self, *arguments: Any, **named: Any) -> Any:
+        """Begin."""
+        redact_output()
+        return super().main(*arguments, **named)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -56,6 +74,10 @@ class OneLineErrors(click.Group):
             if is_main() or not isinstance(error, ConfigError):  # every process meets a wrong setting
                 click.echo(f"{type(error).__name__}: {' '.join(str(error).split())}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            if is_main():
+                click.echo(STOPPED, err=True)
+            sys.exit(INTERRUPTED)
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -106,7 +128,7 @@ def train(
 
     Ctrl-C or a crash loses at most the steps since the last checkpoint: the same command goes on from there.
     """
-    _run_one("train", "evaluation", load_settings(config, assignments), out, tracking_uri, dry_run)
+    _run_one("train", "evaluation", _load(config, assignments), out, tracking_uri, dry_run)
 
 
 @main.command("cold-start")
@@ -115,7 +137,7 @@ def cold_start(
     config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
 ) -> None:
     """Make the policy that everything starts from, by supervised fine-tuning on the task's demonstrations."""
-    _run_one("cold-start", "cold-start", load_settings(config, assignments), out, tracking_uri, dry_run)
+    _run_one("cold-start", "cold-start", _load(config, assignments), out, tracking_uri, dry_run)
 
 
 @main.command("reward-model")
@@ -124,7 +146,7 @@ def reward_model(
     config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
 ) -> None:
     """Make the reward model: Bradley-Terry on right and wrong answers, scored at the last token only."""
-    _run_one("reward-model", "reward-model", load_settings(config, assignments), out, tracking_uri, dry_run)
+    _run_one("reward-model", "reward-model", _load(config, assignments), out, tracking_uri, dry_run)
 
 
 @main.command("pretrain-value")
@@ -138,7 +160,7 @@ def pretrain_value(
     vcppo pretrain-value                           until held-out loss and explained variance have settled
     vcppo pretrain-value --set pretrain.steps=50   exactly 50 updates
     """
-    settings = load_settings(config, assignments)
+    settings = _load(config, assignments)
     if settings.pretrain.steps == 0:
         raise ConfigError(
             "pretrain.steps = 0 (from --set): nothing to pretrain; give a number of updates or `converge`"
@@ -177,10 +199,12 @@ def evaluate(
     docs/evaluate.md says what the numbers are and what the report holds.
     """
     said = assignments if samples is None else (*assignments, f"evaluation.samples={samples}")
-    settings = load_settings(config, said, checkpoint=checkpoints[0])
-    from vcppo.commands import evaluate_checkpoints
+    from vcppo.commands import evaluate_checkpoints, tell
 
-    sys.exit(evaluate_checkpoints(checkpoints, settings, out=out, report=report, dry_run=dry_run))
+    resolved = load(config, said, checkpoint=checkpoints[0])
+    tell(lines(resolved.notes))
+
+    sys.exit(evaluate_checkpoints(checkpoints, resolved.settings, out=out, report=report, dry_run=dry_run))
 
 
 @main.command("sweep")
@@ -188,7 +212,13 @@ def evaluate(
 @click.option("--workers", type=click.IntRange(1), help="Processes, one thread each. [default: the number of cores]")
 @click.option("--seeds", type=click.IntRange(1), help="How many. [default: the study's]")
 @click.option("--first-seed", type=click.IntRange(0), help="Seeds count up from here. [default: the study's]")
-@click.option("--storage", metavar="URL", help="Optuna storage. [default: a journal file in the study's folder]")
+@click.option(
+    "--storage",
+    metavar="URL",
+    envvar="VCPPO_STORAGE",
+    callback=_address,
+    help="Optuna storage. [default: $VCPPO_STORAGE, else a journal file in the study's folder]",
+)
 @click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
 @click.option("--fresh", is_flag=True, help="Move the old study of this name aside; the cache of stages stays.")
 @click.option(
@@ -230,6 +260,12 @@ def sweep(
 
     Stop it with Ctrl-C or kill it at any moment: the same command goes on. Every cell ends once; one that failed is
     shown with its error and never scored. Stages that cells share are computed once.
+
+    The exit code is 0 if every cell is done and the results are exported, 1 if a cell failed, 2 if the results could
+    not be exported, 130 after Ctrl-C. docs/tracking.md says how MLflow is told.
+
+    What holds a password is better given by the environment, which other users of the machine cannot list:
+    VCPPO_STORAGE, MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
     """
     from vcppo.commands import sweep_study
 
@@ -261,6 +297,11 @@ def sweep(
 )
 @click.option("--allow-incomplete", is_flag=True, help="Export what is there of a study that has not ended.")
 @click.option(
+    "--instance",
+    metavar="ID",
+    help="Which study of this name, by the first digits that are listed. [default: that of OUT/studies/STUDY]",
+)
+@click.option(
     "--metrics",
     multiple=True,
     metavar="PATTERN",
@@ -272,11 +313,16 @@ def export(
     study: str,
     destination: Path | None,
     allow_incomplete: bool,
+    instance: str | None,
     metrics: tuple[str, ...],
     out: Path,
     tracking_uri: str | None,
 ) -> None:
-    """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from."""
+    """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from.
+
+    The study is that of the folder OUT/studies/STUDY, and no other of its name that a shared server may hold. Without
+    such a folder, several are listed, and --instance chooses. The files are replaced all together, or not at all.
+    """
     from vcppo.commands import export_study
 
     for path in export_study(
@@ -285,6 +331,7 @@ def export(
         out=out,
         tracking_uri=tracking_uri,
         allow_incomplete=allow_incomplete,
+        instance=instance,
         metrics=metrics,
     ):
         click.echo(f"written: {path}")
@@ -323,8 +370,6 @@ def replay(studies: tuple[str, ...], out: Path, tracking_uri: str | None) -> Non
 )
 def figures(results: Path, destination: Path | None) -> None:
     """Draw every figure and table from the CSV files in RESULTS; the same as `make figures`."""
-    import subprocess
-
     command = [
         sys.executable,
         "-m",
@@ -334,7 +379,7 @@ def figures(results: Path, destination: Path | None) -> None:
         "--out",
         str(destination or results / "figures"),
     ]
-    sys.exit(subprocess.call(command))
+    sys.exit(call(command))
 
 
 @main.command("methods")
@@ -361,7 +406,7 @@ def settings_command(config: Path | None, assignments: tuple[str, ...]) -> None:
     """List every setting with its value and what it does."""
     from vcppo.commands import describe_settings
 
-    click.echo(describe_settings(load_settings(config, assignments)))
+    click.echo(describe_settings(_load(config, assignments)))
 
 
 @main.command("plan")
@@ -379,12 +424,14 @@ def plan(config: Path | None, gpus: int, memory: float, assignments: tuple[str, 
     CONFIG is a TOML file of settings, or the settings.json of a run. Nothing is loaded or downloaded. The exit code is
     0 if everything fits, 1 if not.
     """
+    from vcppo.commands import tell
     from vcppo.plan import Machine, make_plan
     from vcppo.plan_words import plan_lines
 
-    settings = load_settings(config, assignments)
-    found = make_plan(settings, Machine.of(gpus, memory))
-    for line in plan_lines(settings, found):
+    resolved = load(config, assignments)
+    tell(lines(resolved.notes))
+    found = make_plan(resolved.settings, Machine.of(gpus, memory))
+    for line in plan_lines(resolved.settings, found):
         click.echo(line)
     sys.exit(0 if found.fits else 1)
 
@@ -402,6 +449,14 @@ def doctor(out: Path) -> None:
     bad = [f.subject for f in findings if f.state in ("missing", "wrong")]
     click.echo(f"to mend: {', '.join(bad)}" if bad else "vcppo can run here")
     sys.exit(2 if bad else 0)
+
+
+def _load(config: Path | None, assignments: tuple[str, ...]) -> RunSettings:
+    from vcppo.commands import tell
+
+    resolved = load(config, assignments)
+    tell(lines([*resolved.notes, *resolved.of_model]))
+    return resolved.settings
 
 
 def _run_one(

@@ -1,8 +1,11 @@
 """What the commands do, once their text has become settings."""
 
 import os
+import shlex
+import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +16,18 @@ from rich.table import Table
 from vcppo.config import RunSettings
 from vcppo.errors import ConfigError, StudyError
 from vcppo.estimate import StageCost, estimate_costs
-from vcppo.loading import Layer, build_settings, fields, flatten, method_tree, nest, parse_assignment, read_toml
+from vcppo.loading import Layer, build_settings, fields, file_layer, method_tree, nest, parse_assignment
 from vcppo.methods import METHODS
+from vcppo.process import INTERRUPTED, call
 from vcppo.progress import ProgressView
-from vcppo.study import Study, load_study
+from vcppo.study import OWNED_BY_THE_STUDY, Study, load_study
+
+if typing.TYPE_CHECKING:
+    from vcppo.tracking import Courier
 
 MINUTES_A_WORKER_STARTS = 0.2  # importing torch and transformers
+LAST_WORDS_S, LAST_WORDS_AFTER_CTRL_C_S = 30.0, 5.0  # for the courier of a single run to finish
+NOT_CONCLUDED = 2  # exit code: all cells are done, and their results not exported or not drawn
 
 
 def run_one(command: str, settings: RunSettings, out: Path, *, until: str, tracking_uri: str | None) -> int:
@@ -40,26 +49,29 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
             with together():
                 run_stages(settings, out, until=until)
         except KeyboardInterrupt:  # the main process says what there is to say
-            return 130
+            return INTERRUPTED
         return 0
+    courier = Courier(out, command, tracking_uri)
     name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
     path = out / "studies" / command / "cells" / name
     folder = CellFolder(path)
     if not folder.exists():
         CellFolder.create(path, CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed), settings)
-    courier = Courier(out, command, tracking_uri)
     with ProgressView() as view, locked(path):
         courier.start()
+        patience = LAST_WORDS_S
         try:
             with following(folder, out, view), together():
                 from vcppo.stages.pipeline import run_cell
 
                 record = perform(folder, out, partial(run_cell, until=until))
         except KeyboardInterrupt:
+            patience = LAST_WORDS_AFTER_CTRL_C_S
             print(f"stopped; the same command goes on from the last checkpoint (cell {name})")
-            return 130
+            return INTERRUPTED
         finally:
-            kept = courier.close()
+            kept = courier.close(patience)
+            _tell(courier)
     if record.state == "failed":
         print(f"{name} failed: {record.error}\ntraceback: {path / 'traceback.txt'}")
         return 2
@@ -69,6 +81,14 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         print(f"{stage.stage:18} {'ran' if stage.ran else 'cached':7} {out / 'cache' / stage.stage / stage.address}")
     print(_tracking_words(courier.tracking_uri, kept))
     return 0
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Say what was decided that nobody said, beside the output; of several processes one speaks."""
+    from vcppo.process import is_main
+
+    for line in lines if is_main() else ():
+        print(f"note: {line}", file=sys.stderr)
 
 
 def evaluate_checkpoints(
@@ -111,7 +131,7 @@ def evaluate_checkpoints(
                 except KeyboardInterrupt:
                     done = f"{view.done} of {view.total} problems are answered"
                     print(f"stopped, {done}; the same command goes on from there")
-                    return 130
+                    return INTERRUPTED
             print("\n".join(evaluated[-1].lines()))
     comparison = Comparison(evaluated)
     for line in comparison.lines():
@@ -153,6 +173,7 @@ def sweep_study(
             raise ConfigError("--processes with --engine verl: verl starts its own, see docs/verl.md")
     elif words:
         raise ConfigError(f"--verl {words[0]}: it would be ignored, expected --engine verl beside it")
+    tell(study.notes(chosen))
     if dry_run:
         if engine == "verl":
             print_verl_plan(study, chosen, words)
@@ -163,6 +184,7 @@ def sweep_study(
     from vcppo.tracking import Courier
     from vcppo.worker import PIPELINE
 
+    courier = Courier(out, study.name, tracking_uri)
     runner = PIPELINE
     if engine == "verl":
         from vcppo.verl_plugin.launching import prepare_study
@@ -172,7 +194,6 @@ def sweep_study(
         from vcppo.launch import RUNNER
 
         runner = RUNNER
-    courier = Courier(out, study.name, tracking_uri)
     with ProgressView() as view:
         outcome = run_study(
             study,
@@ -187,37 +208,39 @@ def sweep_study(
             runner=runner,
             processes=processes or 1,
         )
+    _tell(courier)
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")
-    if not outcome.interrupted:
-        conclude(study.name, out, courier.tracking_uri)
+    concluded = outcome.interrupted or conclude(study.name, out, courier.tracking_uri)
     if study.search is not None:
         for line in best_trials(study, out):
             print(line)
     print(_tracking_words(courier.tracking_uri, 0))
-    return outcome.exit_code
+    return outcome.exit_code or (0 if concluded else NOT_CONCLUDED)
 
 
-def conclude(study: str, out: Path, tracking_uri: str) -> None:
-    """Export what a study measured to OUT/results/STUDY, draw it, and print its table."""
-    import subprocess
-    import sys
-
+def conclude(study: str, out: Path, tracking_uri: str) -> bool:
+    """Export what a study measured to OUT/results/STUDY, draw it, and print its table; whether all of it worked."""
     from vcppo.errors import TrackingError
+    from vcppo.tracking import default_tracking_uri
 
     results = out / "results"
     try:
         export_study(study, results / study, out=out, tracking_uri=tracking_uri, allow_incomplete=True)
     except (StudyError, TrackingError) as error:
         print(f"not exported: {error}")
-        return
+        words = ["vcppo", "export", study, "--to", str(results / study), "--out", str(out), "--allow-incomplete"]
+        same = "" if tracking_uri == default_tracking_uri(out) else ", with the same --tracking-uri"
+        print(f"everything measured is safe in {out}; once that is mended: {shlex.join(words)}{same}")
+        return False
     figures = results / "figures"
     command = [sys.executable, "-m", "analysis", "--results", str(results), "--out", str(figures), "--quiet"]
-    drawn = subprocess.call(command)
+    drawn = call(command)
     from analysis.tables import components_table
 
     print(components_table(results / study))
     print(f"figures and tables: {figures}" if drawn == 0 else "figures: not drawn, see above")
+    return drawn == 0
 
 
 def best_trials(study: Study, out: Path, count: int = 3) -> list[str]:
@@ -240,10 +263,15 @@ def best_trials(study: Study, out: Path, count: int = 3) -> list[str]:
 
 def with_settings(study: Study, config: Path | None, assignments: Sequence[str]) -> Study:
     """The study with settings from a file and from --set beneath its own."""
-    overrides = flatten(read_toml(config)) if config is not None else {}
-    overrides |= dict(parse_assignment(text) for text in assignments)
-    build_settings([Layer("--set", nest(overrides, "--set"), shared=True)])  # a wrong name or value is told as such
-    return study.with_base(overrides)
+    flags = nest(dict(parse_assignment(text) for text in assignments), "--set")
+    layers = [Layer("--set", flags, shared=True)]
+    if config is not None:
+        layer = file_layer(config)
+        if config.suffix == ".json":  # a run's record says of itself what a study says of each of its runs
+            layer = replace(layer, tree={name: v for name, v in layer.tree.items() if name not in OWNED_BY_THE_STUDY})
+        layers.insert(0, layer)
+    build_settings(layers)  # a wrong name or value is told as such
+    return study.with_base(*layers)
 
 
 def export_study(
@@ -253,23 +281,37 @@ def export_study(
     out: Path,
     tracking_uri: str | None,
     allow_incomplete: bool,
+    instance: str | None = None,
     metrics: Sequence[str] = (),
 ) -> list[Path]:
-    """Write a study's CSV files from its MLflow experiment, after delivering what lies on disk only."""
+    """Write a study's CSV files from its MLflow experiment.
+
+    The study of the folder OUT/studies/STUDY, after delivering what lies on disk only; where there is no such folder,
+    or `instance` names another, what the store has.
+
+    Raises:
+        StudyError: it is not clear which study is meant, or there is nothing to export.
+    """
     from vcppo.export import METRICS, export_experiment
+    from vcppo.study_files import StudyFiles
     from vcppo.tracking import Courier
 
-    courier = Courier(out, study, tracking_uri)
-    if (out / "studies" / study).is_dir():
+    courier, files = Courier(out, study, tracking_uri), StudyFiles(out, study)
+    if files.path.is_dir() and (instance is None or files.instance().startswith(instance)):
+        if not files.cells():
+            raise StudyError(f"{files.path}: no cell of study {study} has begun, so there is nothing to export")
+        instance = files.instance()
         try:
             courier.deliver()
         finally:
             courier.close()
+            _tell(courier)
     return export_experiment(
         courier.tracking_uri,
         courier.experiment,
         destination,
         study=study,
+        instance=instance,
         allow_incomplete=allow_incomplete,
         metrics=metrics or METRICS,
     )
@@ -291,6 +333,7 @@ def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) 
             yield study, courier.deliver()
         finally:
             courier.close()
+            _tell(courier)
 
 
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
@@ -330,10 +373,10 @@ def print_study_plan(study: Study, seeds: Sequence[int], workers: int, out: Path
 def print_verl_plan(study: Study, seeds: Sequence[int], words: Sequence[str]) -> None:
     """The cells of a study on verl, and what each run of verl is told."""
     from vcppo.verl_plugin.cells import runs_of
-    from vcppo.verl_plugin.launching import command_line, representative_cells, silent_settings
+    from vcppo.verl_plugin.launching import command_line, silent_settings
 
     print(f"{study.name}: {study.title}\n{study.why.strip()}\n")
-    cells = representative_cells(study, seeds)
+    cells = study.representative_cells(seeds)
     for cell in cells:
         print(f"{cell.name:32} {'  '.join(f'{name}={value}' for name, value in cell.swept.items())}")
         for run in runs_of(cell.settings, list(words)):
@@ -358,7 +401,7 @@ def describe_method(name: str) -> str:
     method = METHODS[name]
     words = {known: field.description for known, field in fields()}
     lines = [f"{setting + ' = ' + str(value):48} # {words[setting]}" for setting, value in method.settings.items()]
-    return "\n".join([f"# {method.title} ({method.source})", *(lines or ["# the defaults as they are"])])
+    return "\n".join([f"# {method.title} ({method.source})", *lines])
 
 
 def describe_settings(settings: RunSettings) -> str:
@@ -401,11 +444,17 @@ def _cost_table(costs: Sequence[StageCost]) -> None:
     print(f"about {sum(cost.minutes for cost in costs):.1f} minutes here")
 
 
+def _tell(courier: "Courier") -> None:
+    """What the courier found that the user should know."""
+    for notice in courier.notices:
+        print(notice)
+
+
 def _tracking_words(tracking_uri: str, kept: int) -> str:
     if kept:
         return f"{kept} records did not reach {tracking_uri}; they are kept on disk: vcppo track replay delivers them"
     if tracking_uri.startswith("sqlite"):
-        return f"MLflow: mlflow ui --backend-store-uri {tracking_uri}"
+        return f"MLflow: mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
     return f"MLflow: {tracking_uri}"
 
 

@@ -18,6 +18,7 @@ Rule = tuple[tuple[str, ...], Callable[["RunSettings"], bool], str]
 GROUPED = ("grpo", "rloo")  # advantages that compare the answers to one question
 BY_OUTCOME = (*GROUPED, "none")  # one number an answer: nothing is discounted or bootstrapped
 WITH_LAMBDA = ("gae", "released-dvpo")
+BOOTSTRAPPING = ("gae", "td", "q")  # advantages in which V may stand for what a cut answer would have earned
 RATIO_CLIPPED = ("clip", "gspo", "cispo")
 OPTIMISER = (
     "learning_rate",
@@ -56,14 +57,13 @@ PRETRAINING = [
     "max_steps",
     "batch",
     "pool",
-    "held_out",
     "fresh_rollouts",
     "evaluate_every",
     "patience",
     "tolerance",
 ]
 
-DIGITS = ["chain_length", "spread", "digits", "stop_hazard", "held_out"]
+DIGITS = ["chain_length", "spread", "digits", "stop_hazard", "held_out", "held_out_for_search"]
 
 
 def _both_known(maths: MathsSettings) -> bool:
@@ -115,6 +115,11 @@ UNUSED: tuple[Rule, ...] = (
         "pretrain.steps = 0",
     ),
     (
+        ("pretrain.held_out",),
+        lambda s: s.pretrain.steps == 0 and not s.starts_at_mean_score,
+        "pretrain.steps = 0, and no mean score is asked for",
+    ),
+    (
         ("pretrain.patience", "pretrain.tolerance"),
         lambda s: s.pretrain.steps != "converge",
         "pretrain.steps = {s.pretrain.steps}",
@@ -153,8 +158,13 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("gae.bootstrap_truncated",),
-        lambda s: s.advantage.estimator not in ("gae", "td", "q"),
+        lambda s: s.advantage.estimator not in BOOTSTRAPPING,
         "advantage.estimator = {s.advantage.estimator} bootstraps nothing",
+    ),
+    (
+        ("gae.bootstrap_truncated",),
+        lambda s: s.select.drop_truncated,
+        "select.drop_truncated = true: no answer that was cut is trained on",
     ),
     (
         tuple(f"critic.{name}" for name in FROZEN_CRITIC),
@@ -228,6 +238,11 @@ UNUSED: tuple[Rule, ...] = (
         lambda s: s.cold_start.steps == 0,
         "cold_start.steps = 0",
     ),
+    (
+        ("guard.kl_alarm",),
+        lambda s: s.policy.epochs * s.policy.minibatches == 1,
+        "between updates that are one an iteration there is nothing to measure",
+    ),
     (("early_stop.threshold",), lambda s: s.early_stop.deviation == "none", "early_stop.deviation = none"),
     (
         ("early_stop.entropy_share",),
@@ -259,6 +274,16 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (("engine.sleep",), lambda s: s.engine.mode == "server", "engine.mode = server has its memory to itself"),
 )  # fmt: skip
+
+
+def rewards_tokens(settings: RunSettings) -> bool:
+    """Whether rewards stand on tokens beside the score: a KL penalty, or RTO's. They need a forward pass."""
+    return settings.kl.placement == "reward" or settings.token_reward.kind != "none"
+
+
+def bootstraps(settings: RunSettings) -> bool:
+    """Whether an answer cut at the limit is worth V there, in place of its score."""
+    return settings.gae.bootstrap_truncated and settings.advantage.estimator in BOOTSTRAPPING
 
 
 def unused(settings: RunSettings, name: str) -> str | None:
@@ -299,6 +324,13 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
             f"policy.loss = {loss} with advantage.estimator = {estimator}: DPO has pairs in place of advantages, "
             "expected both `dpo` and `none`, or neither"
         )
+    if s.evaluation.problems == "search" and s.task.name == "maths":
+        yield (
+            "evaluation.problems = search: task.name = maths keeps none for it; name the set that settings are chosen "
+            "by in task.maths.evaluate"
+        )
+    if s.evaluation.problems == "search" and s.task.name == "digits" and not s.task.held_out_for_search:
+        yield "evaluation.problems = search: none are kept for it, expected task.held_out_for_search above 0"
     yield from _about_models(s)
     yield from _about_rewards(s)
     yield from _about_losses(s)
@@ -315,6 +347,12 @@ def _about_rewards(s: RunSettings) -> Iterator[str]:
             f"reward.normalise = {s.reward.normalise} with GRPO's division by the group's deviation: the second "
             "undoes the first; drop it, or set advantage.group_scale = false"
         )
+    for name, given in {"truncated": s.reward.truncated, "overlong_share": s.reward.overlong_share}.items():
+        if bootstraps(s) and given is not None:
+            yield (
+                f"reward.{name} = {given:g} with gae.bootstrap_truncated = true: an answer cut at the limit is worth V "
+                f"there, whatever its score; expected reward.{name} = none, or gae.bootstrap_truncated = false"
+            )
     if s.token_reward.kind != "none" and moves:
         yield (
             f"token_reward.kind = {s.token_reward.kind} with a reference that moves: its potential would move too; "
@@ -322,7 +360,7 @@ def _about_rewards(s: RunSettings) -> Iterator[str]:
         )
     if s.reference.ema > 0 and s.reference.refresh_every != "never":
         yield "reference.ema with reference.refresh_every: it moves one way or the other, expected one of them"
-    dense = s.kl.placement == "reward" or s.token_reward.kind != "none"
+    dense = rewards_tokens(s)
     if s.select.prune_rate > 0 and grouped and dense:
         yield (
             "select.prune_rate with a reward that needs a forward pass (kl.placement = reward, token_reward): CPPO "
@@ -371,10 +409,19 @@ def _about_values(s: RunSettings) -> Iterator[str]:
         return
     if s.critic.init == "saved" and s.critic.path is None:
         yield "critic.init = saved without critic.path: expected the folder or the hub name of a critic"
-    if s.critic.initial_value == "mean-score" and s.pretrain.steps == 0:
-        yield "critic.initial_value = mean-score with pretrain.steps = 0: there are no answers to take the mean of"
-    dense = s.kl.placement == "reward" or s.token_reward.kind != "none"
-    if s.critic.bounded and (dense or s.reward.normalise != "none" or s.critic.normalise_returns):
+    if s.critic.normalise_returns and s.starts_at_mean_score:
+        yield (
+            "critic.initial_value = mean-score with critic.normalise_returns: what such a critic learns has mean 0; "
+            "expected critic.initial_value = 0"
+        )
+    steps, last = s.pretrain.steps, s.pretrain.max_steps
+    if steps != "converge" and steps > last and s.pretrain.schedule != "constant":
+        yield (
+            f"pretrain.steps = {steps} with pretrain.schedule = {s.pretrain.schedule}: the rate is 0 from "
+            f"pretrain.max_steps = {last} on; expected pretrain.max_steps = {steps} or more, or pretrain.schedule = "
+            "constant"
+        )
+    if s.critic.bounded and (rewards_tokens(s) or s.reward.normalise != "none" or s.critic.normalise_returns):
         yield (
             "critic.bounded with returns beyond the scores' range (kl.placement = reward, token_reward, "
             "reward.normalise, critic.normalise_returns): the critic could not say what is true"

@@ -4,9 +4,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, assert_never
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from vcppo.composition import TORCH_COLDEST, meaningless
@@ -16,6 +16,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 Estimator = Literal["gae", "td", "q", "released-dvpo", "vine", "return", "grpo", "rloo", "none"]
 PolicyLossKind = Literal["clip", "unclipped", "reinforce", "apa", "awr", "gspo", "cispo", "dpo"]
 Every = Literal["never"]
+Problems = Literal["report", "search"]
 WITH_CRITIC = ("gae", "td", "q", "released-dvpo")
 
 # How each task is evaluated unless something else is said; maths as VAPO evaluates AIME (arXiv:2504.05118).
@@ -23,6 +24,33 @@ EVALUATION_OF_TASK: Mapping[str, Mapping[str, Any]] = {
     "digits": {"samples": 8, "temperature": 1.0, "top_p": 1.0},
     "maths": {"samples": 32, "temperature": 1.0, "top_p": 0.7},
 }
+# How a model that is given (model.path) is trained unless something else is said: the defaults below are those of a
+# fresh network of a tenth of a million weights, and destroy one that knows something. See docs/processes.md.
+OF_A_GIVEN_MODEL: Mapping[str, Any] = {
+    "cold_start.learning_rate": 1e-5,
+    "cold_start.warmup_steps": 10,
+    "cold_start.steps": 100,
+    "cold_start.batch_tokens": 16384,
+    "reward_model.learning_rate": 1e-5,
+    "reward_model.warmup_steps": 10,
+    "pretrain.learning_rate": 1e-5,
+    "pretrain.warmup_steps": 10,
+    "policy.learning_rate": 1e-6,
+    "policy.warmup_steps": 10,
+    "critic.learning_rate": 1e-5,
+    "critic.warmup_steps": 10,
+}
+OF_ADAPTERS: Mapping[str, Any] = {  # lora.rank > 0: low-rank adapters want ten times the rate of whole weights
+    "cold_start.learning_rate": 1e-4,
+    "reward_model.learning_rate": 1e-4,
+    "pretrain.learning_rate": 1e-4,
+    "policy.learning_rate": 1e-5,
+    "critic.learning_rate": 1e-4,
+}
+UNFINISHED = "unfinished"  # in the context of a validation: settings that others will be added to need not fit yet
+
+
+WARM_UP = "steps over which the rate rises linearly from 0; with model.path unless set 10"
 
 
 class Settings(BaseModel):
@@ -92,6 +120,9 @@ class TaskSettings(Settings):
     digits: int = Field(3, ge=2, le=6, description="digits of the state, hence of the answer")
     stop_hazard: float = Field(0.09, ge=0, lt=1, description="chance a demonstration stops early, at each line")
     held_out: int = Field(200, ge=1, description="problems kept for evaluation, never trained on")
+    held_out_for_search: int = Field(
+        0, ge=0, description="further problems, never trained on, that evaluation.problems = search asks in their stead"
+    )
     maths: MathsSettings = MathsSettings()
 
 
@@ -144,7 +175,7 @@ class ComputeSettings(Settings):
 
 
 class OptimiserSettings(Settings):
-    """AdamW and its learning-rate schedule."""
+    """AdamW and its learning-rate schedule; OF_A_GIVEN_MODEL has other rates and warm-ups where a model is given."""
 
     learning_rate: float = Field(1e-3, gt=0, description="peak")
     schedule: Schedule = Field("constant", description="after the warm-up")
@@ -159,17 +190,24 @@ class OptimiserSettings(Settings):
 class ColdStartSettings(OptimiserSettings):
     """Supervised fine-tuning on demonstrations that mostly stop thinking too early."""
 
-    learning_rate: float = Field(1e-2, gt=0, description="peak")
+    learning_rate: float = Field(1e-2, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
     schedule: Schedule = Field("cosine", description="after the warm-up")
-    warmup_steps: int = Field(30, ge=0, description="steps over which the rate rises linearly from 0")
-    steps: int = Field(800, ge=0, description="updates; 0 takes the model of model.path as it is")
-    batch_tokens: int = Field(3000, ge=1, description="tokens of demonstrations an update, in whole demonstrations")
+    warmup_steps: int = Field(30, ge=0, description=WARM_UP)
+    steps: int = Field(
+        800, ge=0, description="updates; 0 takes the model of model.path as it is; with model.path unless set 100"
+    )
+    batch_tokens: int = Field(
+        3000,
+        ge=1,
+        description="tokens of demonstrations an update, in whole demonstrations; with model.path unless set 16384",
+    )
 
 
 class RewardModelSettings(OptimiserSettings):
     """Bradley-Terry on (correct, incorrect) answers, scored at the last token only."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="peak")
+    learning_rate: float = Field(1e-3, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     steps: int = Field(200, ge=1, description="updates")
     centering: float = Field(0.1, ge=0, description="weight of the squared sum of a pair's scores; 0 leaves it free")
     pairs: int = Field(16, ge=1, description="(correct, incorrect) pairs an update")
@@ -291,7 +329,9 @@ class SelectSettings(Settings):
     )
     refill: bool = Field(False, description="ask 1 / (1 - prune_rate) times as many questions (dynamic allocation)")
     dynamic_sampling: bool = Field(False, description="groups all right or all wrong are replaced by new ones (DAPO)")
-    max_rounds: int = Field(10, ge=1, description="rounds of sampling before a smaller batch has to do")
+    max_rounds: int = Field(
+        10, ge=1, description="rounds of sampling before a smaller batch has to do; if nothing is mixed, the last"
+    )
     drop_truncated: bool = Field(False, description="answers cut at the limit are not trained on (DAPO's filter)")
 
 
@@ -308,11 +348,12 @@ class VineSettings(Settings):
 class PretrainSettings(OptimiserSettings):
     """Value pretraining: the critic learns Monte-Carlo returns of the fixed cold-start policy (section 4.1)."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="peak")
+    learning_rate: float = Field(1e-3, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     steps: int | Literal["converge"] = Field(
         "converge", description="updates; 0 for none; `converge`: until held-out loss and explained variance settle"
     )
-    max_steps: int = Field(300, ge=1, description="`converge` gives up here")
+    max_steps: int = Field(300, ge=1, description="`converge` gives up here, and a falling schedule ends here")
     batch: int = Field(96, ge=1, description="answers an update")
     pool: int = Field(2304, ge=1, description="answers of the fixed policy, generated once and shared by every critic")
     held_out: int = Field(384, ge=2, description="further answers that only measure loss and explained variance")
@@ -338,7 +379,9 @@ class GaeSettings(Settings):
     length_adaptive_alpha: float | None = Field(
         None, gt=0, description="lambda_actor = 1 - 1/(alpha * length) instead of a number; VAPO uses 0.05"
     )
-    bootstrap_truncated: bool = Field(False, description="an answer cut at the limit is worth V there, instead of 0")
+    bootstrap_truncated: bool = Field(
+        False, description="an answer cut at the limit is worth V there, in place of its score"
+    )
 
 
 class AdvantageSettings(Settings):
@@ -370,14 +413,17 @@ class ReferenceSettings(Settings):
 class PolicySettings(OptimiserSettings):
     """The actor's update."""
 
-    learning_rate: float = Field(3e-4, gt=0, description="peak")
+    learning_rate: float = Field(3e-4, gt=0, description="peak; with model.path unless set 1e-6, adapters 1e-5")
     schedule: Schedule = Field("linear", description="after the warm-up")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
     minibatches: int = Field(4, ge=1, description="updates a pass")
     loss: PolicyLossKind = Field("clip", description="see vcppo/maths/losses.py")
     clip_low: float = Field(0.2, gt=0, le=1, description="ratio is clipped at 1 - clip_low; 1 leaves it open")
     clip_high: float = Field(0.2, gt=0, description="ratio is clipped at 1 + clip_high")
-    dual_clip: float | None = Field(None, gt=1, description="bound on the loss of bad tokens, off by default")
+    dual_clip: float | None = Field(
+        None, gt=1, description="bound on the loss of bad tokens, off by default; policy/dual_clip_fraction counts them"
+    )
     aggregation: Aggregation = Field("token-mean", description="how token losses become one number")
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     advantage_temperature: float = Field(
@@ -406,11 +452,18 @@ class CriticSettings(OptimiserSettings):
     )
     path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
     initial_value: float | Literal["mean-score"] = Field(
-        0.0, description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on"
+        0.0,
+        description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on, or, with "
+        "pretrain.steps = 0, of pretrain.held_out answers of the fixed policy",
     )
     bounded: bool = Field(False, description="values cannot leave the range of rewards, by a sigmoid")
-    learning_rate: float = Field(6e-4, gt=0, description="peak; papers keep it at twice the actor's")
+    learning_rate: float = Field(
+        6e-4,
+        gt=0,
+        description="peak; papers keep it at twice the actor's; with model.path unless set 1e-5, adapters 1e-4",
+    )
     schedule: Schedule = Field("linear", description="after the warm-up")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     updates_per_policy_update: int = Field(1, ge=1, description="critic updates for each policy update")
     policy_starts_after: int = Field(0, ge=0, description="iterations, exactly so many, that train the critic only")
     value_loss: Literal["mse", "clipped"] = Field(
@@ -437,9 +490,12 @@ class MismatchSettings(Settings):
 
 
 class GuardSettings(Settings):
-    """When training is stopped because it has left the realm of sense."""
+    """When training is stopped because it has left the realm of sense, and when it warns that it is about to."""
 
     max_ratio: float = Field(1e4, gt=1, description="a probability ratio above this ends the run")
+    kl_alarm: float = Field(
+        0.05, gt=0, description="approx_kl (nats a token) between an iteration's updates above which it warns"
+    )
 
 
 class EvaluationSettings(Settings):
@@ -450,6 +506,9 @@ class EvaluationSettings(Settings):
         ge=1,
         description="answers a problem in the final evaluation; unless set, the task says: digits 8, maths 32, and 1 "
         "at temperature 0",
+    )
+    problems: Problems = Field(
+        "report", description="the held-out problems that are reported, or those kept for choosing settings by"
     )
     every: int = Field(10, ge=0, description="iterations between evaluations during training; 0 for none")
     samples_during: int = Field(1, ge=1, description="answers a problem in those")
@@ -515,20 +574,22 @@ class RunSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _evaluated_as_its_task(cls, given: Any) -> Any:
-        """What `evaluation` leaves unsaid is as the task has it, so that settings as recorded say it all."""
+    def _with_defaults_beside(cls, given: Any) -> Any:
+        """What is left unsaid and depends on other settings is written out, so that settings as recorded say it all."""
         if not isinstance(given, Mapping):
             return given
-        task, said = given.get("task", {}), given.get("evaluation", {})
-        task = {"name": task.name} if isinstance(task, TaskSettings) else task
-        said = said.model_dump(exclude_unset=True) if isinstance(said, EvaluationSettings) else said
-        if not isinstance(task, Mapping) or not isinstance(said, Mapping):
-            return given  # a mistake that validation will tell
-        name = task.get("name", TaskSettings.model_fields["name"].default)
-        return {**given, "evaluation": {**evaluation_of_task(name, said.get("temperature")), **said}}
+        tree = dict(given)
+        for name, value in defaults_beside(given).items():
+            section, leaf = name.split(".")
+            said = _as_said(tree.get(section, {}))
+            if isinstance(said, Mapping):  # else a mistake that validation will tell
+                tree[section] = {leaf: value, **said}
+        return tree
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
+    def _parts_fit(self, info: ValidationInfo) -> Self:
+        if info.context == UNFINISHED:
+            return self
         if self.task.spread >= self.task.chain_length:
             raise ValueError(
                 f"task.spread = {self.task.spread}: expected less than task.chain_length = {self.task.chain_length}"
@@ -543,6 +604,24 @@ class RunSettings(Settings):
         return self.advantage.estimator in WITH_CRITIC
 
     @property
+    def starts_at_mean_score(self) -> bool:
+        """Whether the critic's first values are the mean score of the fixed policy's answers."""
+        fresh_head = self.has_critic and self.critic.init == "policy"
+        return fresh_head and self.critic.initial_value == "mean-score"
+
+    @property
+    def fixed_answers(self) -> tuple[int, int]:
+        """Answers of the fixed policy that a run needs: (to pretrain on, further ones); no further ones, no answers.
+
+        Without pretraining their mean alone may be asked for, which the further ones tell well enough: of scores -1
+        and 1 to 0.05, the standard error of 384.
+        """
+        chosen = self.pretrain
+        if self.has_critic and chosen.steps != 0:
+            return 0 if chosen.fresh_rollouts else chosen.pool, chosen.held_out
+        return 0, chosen.held_out if self.starts_at_mean_score else 0
+
+    @property
     def needs_reference(self) -> bool:
         """Whether anything compares the policy with a reference."""
         compares = self.kl.placement != "none" or self.token_reward.kind != "none"
@@ -551,8 +630,15 @@ class RunSettings(Settings):
     @property
     def checks_mismatch(self) -> bool:
         """Whether the trainer reads the log-probabilities of sampled tokens itself."""
-        differ = self.engine.kind != "torch" or self.compute.dtype != "float32"
-        return self.mismatch.check == "always" or (self.mismatch.check == "auto" and differ)
+        match self.mismatch.check:
+            case "always":
+                return True
+            case "never":
+                return False
+            case "auto":
+                return self.engine.kind != "torch" or self.compute.dtype != "float32"
+            case _:
+                assert_never(self.mismatch.check)
 
     @property
     def answers(self) -> int:
@@ -569,14 +655,31 @@ class RunSettings(Settings):
         return settings_digest(self.model_dump(mode="json"))
 
 
-def evaluation_of_task(name: Any, temperature: Any = None) -> Mapping[str, Any]:
-    """How a task is evaluated unless something else is said; nothing of a task that there is not.
+def defaults_beside(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults, by dotted name, that other settings of a tree decide: task, greedy decoding, and a given model."""
+    task = _said(tree, "task", "name", TaskSettings.model_fields["name"].default)
+    of_task = EVALUATION_OF_TASK.get(task, {}) if isinstance(task, str) else {}
+    if of_task and _said(tree, "evaluation", "temperature", None) == 0:
+        of_task = {**of_task, "samples": 1}  # greedily, all answers to a problem are alike
+    return {f"evaluation.{name}": value for name, value in of_task.items()} | defaults_of_model(tree)
 
-    Args:
-        temperature: if it was said. At 0 all answers to a problem are alike, so one is asked for.
-    """
-    own = EVALUATION_OF_TASK.get(name, {}) if isinstance(name, str) else {}
-    return {**own, "samples": 1} if own and temperature == 0 else own
+
+def defaults_of_model(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that hold because a model is given, with other rates where adapters are trained; none without one."""
+    if _said(tree, "model", "path", None) is None:
+        return {}
+    rank = _said(tree, "lora", "rank", 0)
+    adapted = isinstance(rank, int | float) and rank > 0
+    return {**OF_A_GIVEN_MODEL, **(OF_ADAPTERS if adapted else {})}
+
+
+def _said(tree: Mapping[str, Any], section: str, name: str, default: Any) -> Any:
+    said = _as_said(tree.get(section, {}))
+    return said.get(name, default) if isinstance(said, Mapping) else default
+
+
+def _as_said(section: Any) -> Any:
+    return section.model_dump(exclude_unset=True) if isinstance(section, BaseModel) else section
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ run it looks which points are there. The files `mlflow.json` beside the study an
 were delivered, so that nothing has to be compared in the usual case, and a kill between the two does no harm.
 """
 
+import getpass
 import json
 import math
 import re
@@ -17,8 +18,9 @@ from vcppo.config import settings_digest
 from vcppo.errors import DataError
 from vcppo.journal import read_journal
 from vcppo.loading import flatten
-from vcppo.mlflow_store import LOGGED_TABLES, LONGEST_TAG, MlflowStore, Point, RefusedError, Run, redacted, to_split
+from vcppo.mlflow_store import LOGGED_TABLES, LONGEST_TAG, MlflowStore, Point, RefusedError, Run, to_split
 from vcppo.position_figure import position_figure
+from vcppo.redaction import without_credentials
 from vcppo.study_files import OF_THE_CELL, Cursors, Stage, StudyFiles, read_json, stamps
 
 STATUS = {"queued": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
@@ -32,11 +34,14 @@ class Delivery:
         self.files, self.store = files, store
         self.store_name = store_name(store.tracking_uri, store.experiment)
         self.instance = files.instance()
-        known = store.find({"vcppo.instance": self.instance})
+        known = store.find({"vcppo.instance": self.instance}, deleted=True)
+        known.sort(key=lambda run: run.deleted)  # one that is there comes before one in the bin
         self._children = [run for run in known if run.tags.get("vcppo.kind") == "cell"]
-        self._stage_runs = {run.tags["vcppo.address"]: run for run in known if run.tags.get("vcppo.kind") == "stage"}
-        parents = [run for run in known if run.tags.get("vcppo.kind") == "study"]
-        self._parent = parents[0] if parents else self._create_parent()
+        self._stage_runs: dict[str, Run] = {}  # by address
+        for run in [run for run in known if run.tags.get("vcppo.kind") == "stage"]:
+            if self._stage_runs.setdefault(run.tags["vcppo.address"], run) is not run:
+                self._put_away(run)
+        self._parent = self._one_parent([run for run in known if run.tags.get("vcppo.kind") == "study"])
         self._cursors: dict[str, Cursors] = {}  # by cell
         self._progress: dict[tuple[str, str], int] = {}  # (run, address) -> records delivered, whoever's cursor says so
         self._sure: set[tuple[str, str]] = set()  # (run, address) known to hold nothing beyond the cursor
@@ -83,7 +88,7 @@ class Delivery:
                 done = (stage.folder / "done.json").exists()
                 count += self._deliver_records(stage, run, cursors)
                 if run is not child:
-                    self._finish_stage(run, record, done=done)
+                    self._finish_stage(run, record, done=done, closing=closing)
         self._finish_cell(child, record, stages, closing=closing)
         if cursors.state != record.state:
             cursors.state = record.state
@@ -91,8 +96,26 @@ class Delivery:
         self._seen[record.cell] = signature
         return count
 
+    def _one_parent(self, known: list[Run]) -> Run:
+        """The study's one run. A user who deletes it gets it back, rather than a second one beside it."""
+        if not known:
+            return self._create_parent()
+        for run in known[1:]:
+            self._put_away(run)
+        self.store.restore(known[0])
+        return known[0]
+
+    def _put_away(self, run: Run) -> None:
+        """To the bin with a run that another stands for, ended: whoever restores it shall not find it running."""
+        if run.status in ("RUNNING", "SCHEDULED"):
+            self.store.restore(run)
+            self.store.set_status(run, "KILLED", ended=time.time())
+        if not run.deleted:
+            self.store.delete(run)
+
     def _create_parent(self) -> Run:
         tags = {"vcppo.instance": self.instance, "vcppo.kind": "study", "study": self.files.name}
+        tags["mlflow.user"] = user_name()  # who asks a shared server for a study is told whose each is
         return self.store.create(self.files.name, tags, started=time.time())
 
     def _describe_study(self, states: Mapping[str, str]) -> None:
@@ -105,7 +128,10 @@ class Delivery:
         self.store.log(self._parent, params=as_params(settings), tags={"cells": str(len(states)), **counts})
 
     def _child(self, folder: CellFolder, record: CellRecord) -> Run | None:
-        """The cell's one run, made when the cell first runs; runs of the cell with other numbers go to the bin."""
+        """The cell's one run, made when the cell first runs; runs of the cell with other numbers go to the bin.
+
+        One that a user has deleted comes back from there.
+        """
         settings = read_json(folder.path / "settings.json")
         identity = {"settings_hash": settings_digest(settings), "arm": record.arm}
         now = {stage.stage: stage.address for stage in record.stages}
@@ -118,19 +144,24 @@ class Delivery:
         ]
         for run in own:
             if run not in fitting[:1]:
-                self.store.delete(run)
+                self._put_away(run)
                 self._children.remove(run)
         if not fitting and record.state == "queued":
             return None
-        if fitting:
-            return fitting[0]
-        tags = {"vcppo.instance": self.instance, "vcppo.kind": "cell", "study": self.files.name, "cell": record.cell}
-        started = record.started or time.time()
-        child = self.store.create(record.cell, tags | identity, started=started, parent=self._parent)
-        self._children.append(child)
+        child = fitting[0] if fitting else self._create_child(record, identity)
+        self.store.restore(child)
+        self.store.log(child, tags={"mlflow.parentRunId": self._parent.id})
         for run in self._stage_runs.values():
             if run.tags["cell"] == record.cell:
+                self.store.restore(run)
                 self.store.log(run, tags={"mlflow.parentRunId": child.id})
+        return child
+
+    def _create_child(self, record: CellRecord, identity: Mapping[str, str]) -> Run:
+        tags = {"vcppo.instance": self.instance, "vcppo.kind": "cell", "study": self.files.name, "cell": record.cell}
+        started = record.started or time.time()
+        child = self.store.create(record.cell, {**tags, **identity}, started=started, parent=self._parent)
+        self._children.append(child)
         return child
 
     def _load_cursors(self, folder: CellFolder, child: Run) -> Cursors:
@@ -191,6 +222,8 @@ class Delivery:
     def _stage_run(self, stage: Stage, record: CellRecord, child: Run) -> Run | None:
         """The one run of an address in a study, below the cell that computed it, or else the first done with it."""
         known = self._stage_runs.get(stage.address)
+        if known is not None:
+            self.store.restore(known)
         if known is not None or not (stage.ran or record.state == "done"):
             return known
         described = stage.described()
@@ -212,11 +245,15 @@ class Delivery:
         self._stage_runs[stage.address] = run
         return run
 
-    def _finish_stage(self, run: Run, record: CellRecord, *, done: bool) -> None:
+    def _finish_stage(self, run: Run, record: CellRecord, *, done: bool, closing: bool) -> None:
         if done:
             self.store.set_status(run, "FINISHED", ended=time.time())
         elif record.state in ("failed", "pruned"):
             self.store.set_status(run, STATUS[record.state], ended=time.time())
+        elif closing:
+            self.store.set_status(run, "KILLED", ended=time.time())
+        elif record.state == "running":
+            self.store.set_status(run, "RUNNING", ended=None)
 
     def _deliver_records(self, stage: Stage, run: Run, cursors: Cursors) -> int:
         key = (run.id, stage.address)
@@ -261,9 +298,17 @@ class KnownPoints:
         return point.name, point.step, repr(point.value) if point.name.startswith("eval/") else ""
 
 
+def user_name() -> str:
+    """Whoever runs this process, `unknown` where the machine has no name for them."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container's user without an entry in passwd
+        return "unknown"
+
+
 def store_name(tracking_uri: str, experiment: str) -> str:
     """How mlflow.json calls a store."""
-    return f"{redacted(tracking_uri)}#{experiment}"
+    return f"{without_credentials(tracking_uri)}#{experiment}"
 
 
 def stages_of(child: Run) -> dict[str, str]:

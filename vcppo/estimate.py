@@ -58,17 +58,19 @@ def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, i
         pairs = model.steps * model.pairs * 2 * answer
         return model.answers * answer, pairs, pairs
     if stage == "answers":
-        return (pretrain.held_out + (0 if pretrain.fresh_rollouts else pretrain.pool)) * answer, 0, 0
+        return sum(settings.fixed_answers) * answer, 0, 0
     if stage == "value-pretraining":
         steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
         sampled = steps * pretrain.batch * answer
         measured = (steps // pretrain.evaluate_every + 1) * pretrain.held_out * answer
-        return sampled if pretrain.fresh_rollouts else 0, measured, sampled
+        answers = pretrain.held_out * answer + (sampled if pretrain.fresh_rollouts else pretrain.pool * answer)
+        judged = 2 * answers if settings.token_reward.kind != "none" else 0  # by the reference and RTO's DPO policy
+        return sampled if pretrain.fresh_rollouts else 0, measured + judged, sampled
     if stage == "preference":
         return stage_tokens("rl", preference_settings(settings), answer)
     if stage == "rl":
         return rl_tokens(settings, answer)
-    return held_out_problems(settings.task) * settings.evaluation.samples * answer, 0, 0
+    return held_out_problems(settings) * settings.evaluation.samples * answer, 0, 0
 
 
 def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
@@ -76,7 +78,7 @@ def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
     tokens = settings.steps * settings.answers * answer
     every = settings.evaluation.every
     evaluations = -(-settings.steps // every) if every else 0
-    evaluated = evaluations * held_out_problems(settings.task) * settings.evaluation.samples_during * answer
+    evaluated = evaluations * held_out_problems(settings) * settings.evaluation.samples_during * answer
     kept = tokens * (1.0 - settings.select.prune_rate)
     has_dpo, vine = settings.policy.loss == "dpo", settings.advantage.estimator == "vine"
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
@@ -95,9 +97,12 @@ def steps_of(settings: RunSettings) -> int:
     return min(at_most or lines, lines)
 
 
-def held_out_problems(task: TaskSettings) -> int:
+def held_out_problems(settings: RunSettings) -> int:
     """Problems that are measured on."""
-    return task.held_out if task.name == "digits" else evaluation_size(task.maths)
+    task = settings.task
+    if task.name == "maths":
+        return evaluation_size(task.maths)
+    return task.held_out_for_search if settings.evaluation.problems == "search" else task.held_out
 
 
 def chain_tokens(task: TaskSettings) -> int:

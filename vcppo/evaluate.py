@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from vcppo import __version__, models, report
 from vcppo.cache import GIVEN_MODEL, VERSIONS, read_json
 from vcppo.checkpoint_identity import Checkpoint
-from vcppo.config import LoraSettings, RunSettings, digest, evaluation_of_task
+from vcppo.config import LoraSettings, RunSettings, defaults_beside, digest
 from vcppo.engines import Engine, make_engine
 from vcppo.errors import CheckpointError, TrainingError
 from vcppo.evaluation_view import EvaluationView
@@ -52,7 +52,7 @@ class Evaluation:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """The held-out problems."""
-        return self.task.held_out_prompts()
+        return self.task.held_out_prompts(self.settings.evaluation.problems)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -60,9 +60,12 @@ class Evaluation:
 
         Raises:
             CheckpointError: it has none.
+            ConfigError: the task cannot be asked with it.
         """
         trust = self.settings.model.trust_remote_code
-        return models.load_tokenizer(self.checkpoint.source, trust_remote_code=trust)
+        tokenizer = models.load_tokenizer(self.checkpoint.source, trust_remote_code=trust)
+        self.task.check_tokenizer(tokenizer, self.checkpoint.name)
+        return tokenizer
 
     @property
     def used(self) -> dict[str, Any]:
@@ -150,9 +153,7 @@ class Evaluation:
 
     def command(self) -> str:
         """What repeats this evaluation at the commit that it was made at."""
-        own = flatten(RunSettings().model_dump(mode="json"))
-        asked = self.settings.evaluation
-        own |= flatten({"evaluation": evaluation_of_task(self.settings.task.name, asked.temperature)})
+        own = {**flatten(RunSettings().model_dump(mode="json")), **defaults_beside(self.used)}
         said = {name: value for name, value in flatten(self.used).items() if value != own[name]}
         assignments = [f"--set {shlex.quote(f'{name}={_as_toml(value)}')}" for name, value in said.items()]
         return " ".join(["vcppo evaluate", shlex.quote(self.checkpoint.name), *assignments])

@@ -6,9 +6,12 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,8 @@ POSITION_COLUMNS = (
 CALIBRATION_COLUMNS = ("bin_low", "bin_high", "predicted_mean", "return_mean", "n")
 TRUTH_COLUMNS = ("answer", "position", "fraction", "truth", "estimate")
 PROBLEM_COLUMNS = ("problem", "samples", "correct", "unreadable", "length_tokens")
+FILES = ("runs.csv", "curves.csv", "positions.csv", "calibration.csv", "problems.csv", "truth.csv")
+SHOWN_OF_AN_INSTANCE = 12  # digits
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class CellRun:
     run: Run
     curves: Curves  # of RL and evaluation
     pretraining: Pretraining | None = None
+    problems: Tables = field(default_factory=dict)  # of the final evaluation
 
     @property
     def arm(self) -> str:
@@ -100,6 +106,14 @@ class CellRun:
         return int(self.setting("rollout.prompts") * self.setting("rollout.samples_per_prompt"))
 
     @property
+    def asked(self) -> int:
+        """Problems of an evaluation."""
+        if self.problems:
+            return len(self.problems[max(self.problems)]["problem"])
+        searched = self.run.params.get("evaluation.problems") == "search"
+        return int(self.setting("task.held_out_for_search" if searched else "task.held_out"))
+
+    @property
     def pretrain_steps(self) -> int:
         """Updates of value pretraining behind the critic that RL began with; its journal may go on for others."""
         result = json.loads(self.run.tags["result"])
@@ -125,12 +139,14 @@ def export_experiment(
     destination: Path,
     *,
     study: str | None = None,
+    instance: str | None = None,
     allow_incomplete: bool = False,
     metrics: Sequence[str] = METRICS,
 ) -> list[Path]:
-    """Write runs.csv, curves.csv, positions.csv, calibration.csv and problems.csv of an experiment's latest study.
+    """Write runs.csv, curves.csv, positions.csv, calibration.csv and problems.csv of a study in an experiment.
 
-    Where runs measured true values, truth.csv too.
+    Where runs measured true values, truth.csv too. All files are replaced, or none; what an earlier export left and
+    this one has nothing for goes.
 
     n is the number of answers behind a row of runs.csv and curves.csv, of tokens in positions.csv and
     calibration.csv, of answers to the problem in problems.csv. Runs that failed or were pruned have a row in
@@ -139,14 +155,17 @@ def export_experiment(
     Args:
         destination: the folder of the files, results/<study>.
         study: its name, if the experiment holds several.
+        instance: which of the studies of that name, by the first digits of its `vcppo.instance`, if there are several:
+            on a shared server each user's folder has its own.
         allow_incomplete: leave out what is missing instead of refusing.
         metrics: patterns of the names that curves.csv holds.
     Raises:
-        StudyError: no such experiment or study, or cells of it are missing or still running.
+        StudyError: no such experiment or study, several that it could be, cells of it are missing or still running, or
+            none has ended; the files stay as they are.
         TrackingError: the store cannot be reached.
     """
     store = MlflowStore(tracking_uri, experiment)
-    parent = _latest_study(store, study)
+    parent = find_study(store, study, instance)
     family = store.find({"vcppo.instance": parent.tags["vcppo.instance"]})
     children = [run for run in family if run.tags["vcppo.kind"] == "cell"]
     ended = [run for run in children if run.tags.get("state") in ("done", "failed", "pruned")]
@@ -157,6 +176,11 @@ def export_experiment(
         for run in family
         if run.tags["vcppo.kind"] == "stage" and run.tags["stage"] == "value-pretraining"
     }
+    if not ended:
+        raise StudyError(
+            f"study {parent.tags['study']} ({_described(parent)}): no cell of it has ended, so there is nothing to "
+            f"export; {destination} is left as it is"
+        )
     cells = [_load(store, run, pretrainings) for run in sorted(ended, key=_order)]
     done = [cell for cell in cells if cell.done]
     name = parent.tags["study"]
@@ -176,7 +200,7 @@ def export_experiment(
             "calibration.csv": _critic_table(store, name, done, "critic_calibration", CALIBRATION_COLUMNS),
             "problems.csv": (
                 ("study", "arm", "seed", *PROBLEM_COLUMNS, *PROVENANCE),
-                (row for cell in done for row in problem_rows(name, cell, store.tables(cell.run, "problems"))),
+                (row for cell in done for row in problem_rows(name, cell)),
             ),
         },
     )
@@ -211,7 +235,7 @@ def run_row(study: str, cell: CellRun, swept: Sequence[str]) -> Row:
 def scores(cell: CellRun) -> Row:
     """What a finished run came to: its evaluation, and the extremes and the end of its RL curves."""
     k, curves = cell.setting("evaluation.samples"), cell.curves
-    row: Row = {"pretrain_steps_done": cell.pretrain_steps, "k": k, "problems": cell.setting("task.held_out")}
+    row: Row = {"pretrain_steps_done": cell.pretrain_steps, "k": k, "problems": cell.asked}
     for kind in ("avg", "pass"):
         found = [by_step for name, by_step in curves.items() if re.fullmatch(rf"eval/.+/{kind}_at_{k}", name)]
         row[f"{kind}_at_k"] = found[0][max(found[0])] if found else None
@@ -259,7 +283,7 @@ def answers_behind(cell: CellRun, metric: str, step: int) -> int:
         at_k = re.search(r"_at_(\d+)$", metric)
         final = step == max(cell.curves[metric])
         samples = cell.setting("evaluation.samples" if final else "evaluation.samples_during")
-        return int(cell.setting("task.held_out") * (int(at_k[1]) if at_k else samples))
+        return int(cell.asked * (int(at_k[1]) if at_k else samples))
     return cell.answers
 
 
@@ -273,11 +297,11 @@ def table_rows(study: str, cell: CellRun, stage: str, tables: Tables, columns: S
     return rows
 
 
-def problem_rows(study: str, cell: CellRun, tables: Tables) -> list[Row]:
+def problem_rows(study: str, cell: CellRun) -> list[Row]:
     """Rows of problems.csv: the final evaluation."""
-    if not tables:
+    if not cell.problems:
         return []
-    table = tables[max(tables)]
+    table = cell.problems[max(cell.problems)]
     own = {"study": study, "arm": cell.arm, "seed": cell.seed}
     return [
         own | {name: table[name][i] for name in PROBLEM_COLUMNS} | cell.provenance(samples)
@@ -298,14 +322,36 @@ def truth_rows(study: str, cell: CellRun, tables: Tables) -> list[Row]:
 
 
 def write_csv_files(destination: Path, files: Mapping[str, tuple[Sequence[str], Iterable[Row]]]) -> list[Path]:
-    """Write every file beside its place, then move each there; none is moved before all are written."""
+    """Write every file beside its place, then put all in place: all of them, or, after an error, none.
+
+    Those of FILES that are not written now go: they are of another export.
+    """
     destination.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=destination) as folder:
+    gone = [name for name in FILES if name not in files and (destination / name).exists()]
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=destination) as folder, ExitStack() as undo:
+        new, old = Path(folder, "new"), Path(folder, "old")
+        new.mkdir()
+        old.mkdir()
         for name, (columns, rows) in files.items():
-            Path(folder, name).write_text(as_csv(columns, rows), encoding="utf-8")
-        for name in files:
-            os.replace(Path(folder, name), destination / name)
+            (new / name).write_text(as_csv(columns, rows), encoding="utf-8")
+        for name in (*files, *gone):
+            if (destination / name).exists():
+                shutil.copy2(destination / name, old / name)
+        for name in (*files, *gone):
+            undo.callback(_put_back, old / name, destination / name)
+            if name in files:
+                os.replace(new / name, destination / name)
+            else:
+                (destination / name).unlink()
+        undo.pop_all()
     return [destination / name for name in files]
+
+
+def _put_back(old: Path, place: Path) -> None:
+    if old.exists():
+        os.replace(old, place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Row]) -> str:
@@ -329,16 +375,45 @@ def curves_of(points: Iterable[Point]) -> Curves:
     return curves
 
 
-def _latest_study(store: MlflowStore, study: str | None) -> Run:
+def find_study(store: MlflowStore, study: str | None = None, instance: str | None = None) -> Run:
+    """The run of the one study that is meant: never one of several, since the others are somebody else's.
+
+    Raises:
+        StudyError: there is none, or several; the message lists them.
+    """
     where = f"experiment {store.experiment!r}"
     wanted = {"vcppo.kind": "study"} if study is None else {"vcppo.kind": "study", "study": study}
-    parents = store.find(wanted)
-    names = sorted({run.tags["study"] for run in parents})
+    by_instance: dict[str, Run] = {}
+    for run in store.find(wanted):
+        by_instance.setdefault(run.tags["vcppo.instance"], run)
+    parents = list(by_instance.values())
+    named = "" if study is None else f" {study!r}"
     if not parents:
-        raise StudyError(f"{where}: holds no study{'' if study is None else f' {study!r}'} of vcppo")
+        raise StudyError(f"{where}: holds no study{named} of vcppo")
+    listed = "; ".join(f"{_short(run)} ({_described(run)})" for run in parents)
+    if instance is not None:
+        parents = [run for run in parents if run.tags["vcppo.instance"].startswith(instance)]
+        if not parents:
+            raise StudyError(f"{where}: holds no study{named} of the instance {instance}; it holds {listed}")
+    names = sorted({run.tags["study"] for run in parents})
     if len(names) > 1:
         raise StudyError(f"{where}: holds the studies {', '.join(names)}; name one")
-    return parents[-1]
+    if len(parents) > 1:
+        raise StudyError(
+            f"{where}: holds {len(parents)} studies {names[0]!r}, of different folders: {listed}; choose one, for "
+            f"example with --instance {_short(parents[-1])}, or give the --out that yours was run with"
+        )
+    return parents[0]
+
+
+def _short(parent: Run) -> str:
+    return parent.tags["vcppo.instance"][:SHOWN_OF_AN_INSTANCE]
+
+
+def _described(parent: Run) -> str:
+    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(parent.started_ms / 1000))
+    done, cells = (parent.tags.get(name, "0") for name in ("cells.done", "cells"))
+    return f"begun {begun} by {parent.tags.get('mlflow.user', 'unknown')}, {done} of {cells} cells done"
 
 
 def _refuse_holes(store: MlflowStore, parent: Run, children: list[Run]) -> None:
@@ -356,7 +431,8 @@ def _refuse_holes(store: MlflowStore, parent: Run, children: list[Run]) -> None:
 
 def _load(store: MlflowStore, run: Run, pretrainings: Mapping[str, Pretraining]) -> CellRun:
     pretraining = pretrainings.get(json.loads(run.tags["stages"]).get("value-pretraining", ""))
-    return CellRun(run, curves_of(store.points(run, run.metrics)), pretraining)
+    problems = store.tables(run, "problems") if run.tags["state"] == "done" else {}
+    return CellRun(run, curves_of(store.points(run, run.metrics)), pretraining, problems)
 
 
 def _load_pretraining(store: MlflowStore, run: Run) -> Pretraining:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import DataError
+from vcppo.redaction import redacted
 
 
 class Journal:
@@ -62,7 +63,7 @@ class Journal:
         if self.silent:
             return
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
+            file.write(redacted(json.dumps(record, allow_nan=False, separators=(",", ":"))) + "\n")
         self.count += 1
 
 

@@ -15,6 +15,7 @@ from vcppo.cache import read_json, write_json
 from vcppo.errors import StudyError, VcppoError
 from vcppo.lifetime import die_with
 from vcppo.process import PROCESSES
+from vcppo.redaction import redact_output, redacted
 
 RUNNER = "vcppo.launch:run_cell"
 ANSWER = ".answer.json"  # in the cell's folder, while its processes run
@@ -44,6 +45,7 @@ def run_cell(cell: Path, out: Path) -> Mapping[str, float]:
 def main(cell: Path, out: Path) -> None:
     """One of the processes; it ends with the one that started it."""
     die_with(os.getppid())
+    redact_output()
     from vcppo.distributed import together
     from vcppo.loading import load_settings
     from vcppo.stages.pipeline import run_cell as run_here
@@ -57,7 +59,7 @@ def main(cell: Path, out: Path) -> None:
         try:
             told = {"result": run_here(cell, out)}
         except VcppoError as error:
-            write_json(cell / ANSWER, {"error": type(error).__name__, "words": str(error)})
+            write_json(cell / ANSWER, {"error": type(error).__name__, "words": redacted(str(error))})
             raise
         write_json(cell / ANSWER, told)
 

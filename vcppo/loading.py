@@ -5,7 +5,7 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from vcppo.composition import unused
-from vcppo.config import RunSettings, evaluation_of_task
+from vcppo.config import UNFINISHED, RunSettings, defaults_beside, defaults_of_model
 from vcppo.errors import ConfigError
-from vcppo.methods import METHODS
+from vcppo.methods import BUDGET, METHODS, SLOTS, agree, fills
+from vcppo.notes import Note
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,17 @@ class Layer:
     source: str  # how a message calls the place
     tree: Mapping[str, Any]
     shared: bool = False  # meant for runs of several methods: what one of them would ignore may stand in it
+    context: bool = False  # what is said after it may make it ignore what it says, which is then told and not refused
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and what was decided on the way to them that no layer says."""
+
+    settings: RunSettings
+    gave_way: frozenset[str] = frozenset()  # settings of some layer that a method named after it has otherwise
+    notes: tuple[Note, ...] = ()
+    of_model: tuple[Note, ...] = ()  # defaults that hold because a model is given
 
 
 def fields(model: type[BaseModel] = RunSettings, prefix: str = "") -> list[tuple[str, FieldInfo]]:
@@ -46,13 +58,17 @@ def known_names() -> list[str]:
 
 
 def setting_type(name: str) -> tuple[Any, ...]:
-    """The types a setting may have, literals as they are: `pretrain.steps` is (int, Literal["converge"])."""
+    """The types a setting may have, literals as they are.
+
+    >>> setting_type("pretrain.steps")
+    (<class 'int'>, typing.Literal['converge'])
+    """
     model: type[BaseModel] = RunSettings
     *sections, leaf = name.split(".")
     for section in sections:
         model = typing.cast(type[BaseModel], model.model_fields[section].annotation)
     kind = model.model_fields[leaf].annotation
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
 
 
 def may_be_none(name: str) -> bool:
@@ -96,7 +112,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dict; a file that cannot be read is a ConfigError with its line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -108,47 +124,69 @@ def read_toml(path: Path) -> dict[str, Any]:
 def load_settings(
     config: Path | None = None, assignments: Iterable[str] = (), *, checkpoint: str | None = None
 ) -> RunSettings:
-    """Defaults, the method's settings, then a file, then `--set key=value` flags; later wins, validated once.
+    """The settings of `load`, for whom nobody is to be told anything."""
+    return load(config, assignments, checkpoint=checkpoint).settings
 
-    A JSON file is the record of a run: what in it is as its method has it counts as not said, and the rest was judged
-    when the run was made.
+
+def load(config: Path | None = None, assignments: Iterable[str] = (), *, checkpoint: str | None = None) -> Resolved:
+    """Defaults, the method's settings, then a file, then `--set key=value` flags; later wins, validated once.
 
     Args:
         checkpoint: what is worked on, the model of a task that needs one unless the settings name another.
     """
-    layers = []
-    if config is not None:
-        record = config.suffix == ".json"
-        layers.append(Layer(str(config), _differences(_read_json(config)) if record else read_toml(config), record))
+    layers = [] if config is None else [file_layer(config)]
     flags = dict(parse_assignment(text) for text in assignments)
     layers.append(Layer("--set", nest(flags, "--set")))
     said = {name: value for layer in layers for name, value in flatten(layer.tree).items()}
     if checkpoint is not None and said.get("task.name") == "maths" and said.get("model.path") is None:
         layers.append(Layer("the command", nest({"model.path": checkpoint}, "the command")))
-    return build_settings(layers)
+    return resolve(layers)
+
+
+def file_layer(config: Path) -> Layer:
+    """A TOML file of settings, or the JSON record of a run.
+
+    What a record has as its method has it counts as not said, and the rest was judged when the run was made.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if config.suffix == ".json":
+        return Layer(str(config), _differences(_read_json(config)), shared=True)
+    return Layer(str(config), read_toml(config), context=True)
 
 
 def build_settings(layers: Sequence[Layer]) -> RunSettings:
+    """The settings of `resolve`, for whom nobody is to be told anything."""
+    return resolve(layers).settings
+
+
+def resolve(layers: Sequence[Layer]) -> Resolved:
     """Merge layers over the settings of the method they name, and validate; a mistake is told with its layer.
+
+    What layers say of the slots of a method that a later one names gives way to it. What a layer of context says and a
+    later one makes ignored is kept; both are told.
 
     Raises:
         ConfigError: a name is unknown, a value out of range, settings do not go together, or one of them, in a layer
             that is not shared, would be ignored.
     """
-    method = RunSettings.model_fields["method"].default
-    for layer in layers:
-        method = layer.tree.get("method", method)
-    merged = method_tree(method, next((x.source for x in reversed(layers) if "method" in x.tree), "default"))
-    for layer in layers:
-        merged = _merge(merged, layer.tree)
+    merged, met = _merged(layers)
     try:
         settings = RunSettings.model_validate(merged)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(detail, layers) for detail in error.errors())) from None
-    for layer in layers:
+    notes = [slot.note() for slot in met if unused(settings, slot.name) is None]
+    for number, layer in enumerate(layers):
         if not layer.shared:
-            _refuse_unused(settings, layer)
-    return settings
+            notes += _unused_notes(settings, layers, number)
+    said = {name for layer in layers for name in flatten(layer.tree)}
+    return Resolved(
+        settings,
+        frozenset(slot.name for slot in met if slot.gives_way),
+        tuple(notes),
+        tuple(_model_notes(settings, said)),
+    )
 
 
 def override(base: RunSettings, overrides: Mapping[str, Any], *, source: str = "overrides") -> RunSettings:
@@ -167,7 +205,7 @@ def method_tree(method: Any, source: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such method.
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         close = difflib.get_close_matches(str(method), METHODS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(METHODS)}"
         raise ConfigError(f"method = {method!r} (from {source}): no such method; {hint}")
@@ -183,15 +221,60 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _differences(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What a tree says that its method, or of `evaluation` its task, does not say already."""
+    """What a tree says that its method, or what decides its defaults, does not say already."""
     method = tree.get("method", RunSettings.model_fields["method"].default)
     own = flatten(RunSettings.model_validate(method_tree(method, "its record")).model_dump(mode="json"))
-    task = tree.get("task")
-    if isinstance(task, Mapping) and "name" in task:
-        temperature = flatten(tree).get("evaluation.temperature")
-        own |= flatten({"evaluation": evaluation_of_task(task["name"], temperature)})
+    own |= {**defaults_beside(tree), **METHODS[method].settings}
     said = {name: value for name, value in flatten(tree).items() if name not in own or own[name] != value}
     return _nested({**said, "method": method})
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """What a layer says of a slot of the method that a later layer names, if it is not as that method has it."""
+
+    name: str
+    said: Any
+    source: str
+    method: str
+    wanted: Any
+    gives_way: bool  # else it stays: a budget, or a slot that the method leaves to the defaults
+
+    def note(self) -> Note:
+        fate = "gives way to" if self.gives_way else "stays, instead of"
+        advice = ", named after it; say it with the method or later to keep it" if self.gives_way else ""
+        before = f"{self.name} = {self.said!r} (from {self.source}) {fate} {self.wanted!r} of method "
+        return Note(before, self.method, advice)
+
+
+def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], list[_Slot]]:
+    """One tree of all layers over the method they name, and the slots in which method and earlier layers meet."""
+    naming = [number for number, layer in enumerate(layers) if "method" in layer.tree]
+    at = naming[-1] if naming else 0
+    method = layers[at].tree["method"] if naming else RunSettings.model_fields["method"].default
+    merged = method_tree(method, layers[at].source if naming else "default")
+    met = list(_meetings(method, merged, layers, at)) if at else []
+    yielding = {slot.name for slot in met if slot.gives_way}
+    for number, layer in enumerate(layers):
+        merged = _merge(merged, layer.tree if number >= at else _without(layer.tree, yielding))
+    return merged, met
+
+
+def _meetings(method: str, tree: Mapping[str, Any], layers: Sequence[Layer], at: int) -> Iterator[_Slot]:
+    """Where layers before the one at `at`, which names the method, have the last word on a slot and disagree."""
+    pure = RunSettings.model_validate(tree)
+    whole, filled = flatten(pure.model_dump(mode="json")), fills(method)
+    last = {name: number for number, layer in enumerate(layers) for name in flatten(layer.tree)}
+    for number, layer in enumerate(layers[:at]):
+        for name, said in flatten(layer.tree).items():
+            if name in SLOTS and last[name] == number and not agree(name, said, whole[name]):
+                gives_way = name in filled and unused(pure, name) is None
+                if gives_way or name not in BUDGET or name in METHODS[method].settings:
+                    yield _Slot(name, said, layer.source, method, whole[name], gives_way)
+
+
+def _without(tree: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    return _nested({name: value for name, value in flatten(tree).items() if name not in names})
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,18 +288,38 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _refuse_unused(settings: RunSettings, layer: Layer) -> None:
+def _unused_notes(settings: RunSettings, layers: Sequence[Layer], number: int) -> Iterator[Note]:
+    """What a layer says and a later one makes ignored, where that may be; refuses what else would be ignored."""
+    layer = layers[number]
     flat = flatten(layer.tree)
     whole_record = flat.keys() >= set(known_names())
-    for name, value in flat.items():
-        reason = None if whole_record else unused(settings, name)
-        if reason is not None:
-            raise ConfigError(f"{name} = {value!r} (from {layer.source}): it would be ignored, for {reason}")
+    ignored = {} if whole_record else {name: reason for name in flat if (reason := unused(settings, name)) is not None}
+    if not ignored:
+        return
+    there = _as_it_stands(layers[: number + 1]) if layer.context else settings
+    for name, reason in ignored.items():
+        if unused(there, name) is not None:
+            raise ConfigError(f"{name} = {flat[name]!r} (from {layer.source}): it would be ignored, for {reason}")
+        yield Note("", name, f" (from {layer.source}): not used here, for {reason}")
+
+
+def _as_it_stands(layers: Sequence[Layer]) -> RunSettings:
+    """What layers say that others were put on, whether or not it makes a run without them."""
+    try:
+        return RunSettings.model_validate(_merged(layers)[0], context=UNFINISHED)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(detail, layers) for detail in error.errors())) from None
+
+
+def _model_notes(settings: RunSettings, said: Set[str]) -> Iterator[Note]:
+    for name, value in defaults_of_model(settings.model_dump(mode="json")).items():
+        if name not in said and unused(settings, name) is None:
+            yield Note(f"model.path = {settings.model.path} is given, so unless set ", f"{name} = {value}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:

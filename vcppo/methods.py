@@ -2,6 +2,9 @@
 
 A method sets what makes it that method. Learning rates, batch sizes and numbers of epochs stay the trainer's own, so
 that methods compared on one task have the same budget; docs/methods.md tells the published ones beside ours.
+
+A method that is named after other settings, by a flag after a file or by an arm after a study's [base], is that method:
+what they say of the slots that it fills gives way.
 """
 
 from collections.abc import Mapping
@@ -35,7 +38,11 @@ _RTO = {
 _DPO = {**_GROUPS, "advantage.estimator": "none", "policy.loss": "dpo", "policy.dpo_beta": 0.1}
 
 METHODS: Mapping[str, Method] = {
-    "vcppo": Method("VC-PPO", "arXiv:2503.01491", {}),
+    "vcppo": Method(
+        "VC-PPO",
+        "arXiv:2503.01491",
+        {"pretrain.steps": "converge", "gae.lambda_actor": 0.95, "gae.lambda_critic": 1.0},
+    ),
     "ppo": Method("PPO from a reward-model critic", "arXiv:1707.06347, as in arXiv:2503.01491", _UNCALIBRATED),
     "ppo-max": Method(
         "PPO-max",
@@ -215,3 +222,28 @@ METHODS: Mapping[str, Method] = {
         },
     ),
 }
+
+# What every method decides, thus unless it says otherwise: whose advantages, which loss, a critic pretrained or not.
+DECIDED: Mapping[str, Any] = {
+    "advantage.estimator": "gae",
+    "policy.loss": "clip",
+    "pretrain.steps": "converge",
+    "gae.length_adaptive_alpha": None,
+    "critic.update_every": 1,
+    "token_reward.kind": "none",
+    "early_stop.deviation": "none",
+}
+# What a run may spend is no method's own, though some propose it.
+BUDGET = ("rollout.prompts", "rollout.samples_per_prompt", "policy.epochs", "vine.samples")
+SLOTS = frozenset({*DECIDED, *(name for method in METHODS.values() for name in method.settings)})
+
+
+def fills(method: str) -> dict[str, Any]:
+    """The slots that a method fills, whatever was said of them before it was named."""
+    settings = {**DECIDED, **METHODS[method].settings}
+    return {name: value for name, value in settings.items() if name not in BUDGET}
+
+
+def agree(name: str, said: Any, wanted: Any) -> bool:
+    """Whether a slot is filled as wanted: value pretraining is there or it is not, its length is a budget."""
+    return bool(said == wanted or (name == "pretrain.steps" and 0 not in (said, wanted)))

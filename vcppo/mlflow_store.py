@@ -14,15 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from vcppo.errors import StudyError, TrackingError
+from vcppo.mlflow_database import check_database, have_database
+from vcppo.redaction import redacted, remember
+from vcppo.sqlite_files import sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 METRICS_A_CALL = 1000  # MLflow's limits of one log_batch
 PARAMS_A_CALL = 100
+DATABASE_SERVERS = ("postgresql", "mysql", "mssql")  # begin the addresses of databases that MLflow opens by itself
 LONGEST_PARAM = 6000  # characters; MLflow would cut silently
 LONGEST_TAG = 8000
 LOGGED_TABLES = "mlflow.loggedArtifacts"  # the tag by which the UI knows that a JSON file is a table
@@ -62,6 +65,7 @@ class Run:
     metrics: tuple[str, ...]  # names
     status: str
     started_ms: int
+    deleted: bool = False  # it lies in MLflow's bin
 
 
 class MlflowStore:
@@ -76,24 +80,28 @@ class MlflowStore:
     """
 
     def __init__(self, tracking_uri: str, experiment: str, artifacts: Path | None = None) -> None:
+        remember(tracking_uri)
         self.tracking_uri, self.experiment = tracking_uri, experiment
         self._artifacts = artifacts
-        file = Path(tracking_uri.removeprefix("sqlite:///"))
-        if artifacts is None and tracking_uri.startswith("sqlite:///") and not file.exists():
-            raise StudyError(f"{file}: no such file; expected the database that a study was tracked in")
-        self._client = _connect(tracking_uri)
+        self.notice: str | None = None  # what the user should know of the database that was found
+        _prepare_mlflow()
         with self._errors_as_ours():
+            self._open_database()
+            self._client = _connect(tracking_uri)
             self._experiment_id = self._find_experiment()
 
-    def find(self, tags: Mapping[str, str]) -> list[Run]:
-        """The runs with all of these tags, deleted ones left out, oldest first."""
+    def find(self, tags: Mapping[str, str], *, deleted: bool = False) -> list[Run]:
+        """The runs with all of these tags, oldest first; `deleted`: those in MLflow's bin as well."""
+        from mlflow.entities import ViewType
+
         runs: list[Run] = []
+        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         page = None
         with self._errors_as_ours():
             while True:
                 found = self._client.search_runs(
-                    [self._experiment_id], wanted, order_by=["attributes.start_time ASC"], page_token=page
+                    [self._experiment_id], wanted, view, order_by=["attributes.start_time ASC"], page_token=page
                 )
                 runs += [
                     Run(
@@ -103,6 +111,7 @@ class MlflowStore:
                         metrics=tuple(sorted(run.data.metrics)),
                         status=run.info.status,
                         started_ms=run.info.start_time,
+                        deleted=run.info.lifecycle_stage == "deleted",
                     )
                     for run in found
                 ]
@@ -158,7 +167,7 @@ class MlflowStore:
             for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content.encode() if isinstance(content, str) else content)
+                path.write_bytes(redacted(content).encode() if isinstance(content, str) else content)
             self._client.log_artifacts(run.id, folder)
 
     def set_status(self, run: Run, status: str, *, ended: float | None) -> None:
@@ -176,6 +185,14 @@ class MlflowStore:
         """Move a run to MLflow's bin, from which its user may restore it."""
         with self._errors_as_ours():
             self._client.delete_run(run.id)
+        run.deleted = True
+
+    def restore(self, run: Run) -> None:
+        """Bring a run back from the bin; one that is not there stays as it is."""
+        if run.deleted:
+            with self._errors_as_ours():
+                self._client.restore_run(run.id)
+            run.deleted = False
 
     def points(self, run: Run, names: Iterable[str]) -> list[Point]:
         """Every point of these metrics, by name and time."""
@@ -209,6 +226,26 @@ class MlflowStore:
             return [function(name) for name in names]
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(function, names))
+
+    def _open_database(self) -> None:
+        """See that MLflow will find a database that is whole, or a server of databases that answers.
+
+        MLflow itself would leave half a database when it is stopped, and ask one that is away for minutes.
+        """
+        file = sqlite_file(self.tracking_uri)
+        if file is not None and self._artifacts is not None:
+            self.notice = have_database(file, self._artifacts)
+        elif file is not None:
+            if not file.exists():
+                raise StudyError(f"{file}: no such file; expected the database that a study was tracked in")
+            check_database(file)
+        elif self.tracking_uri.startswith(DATABASE_SERVERS):
+            from sqlalchemy import create_engine
+
+            engine = create_engine(self.tracking_uri)
+            with engine.connect():
+                pass
+            engine.dispose()
 
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self.experiment)
@@ -244,18 +281,8 @@ def errors_as_ours(tracking_uri: str) -> Iterator[None]:
         raise kind(f"{redacted(tracking_uri)}: {_first_line(error)}") from None
     except TrackingError:
         raise
-    except (OSError, SQLAlchemyError) as error:
+    except (OSError, ImportError, ValueError, SQLAlchemyError) as error:  # no driver; no address of that form
         raise TrackingError(f"{redacted(tracking_uri)}: {_first_line(error)}") from None
-
-
-def redacted(uri: str) -> str:
-    """The address without user and password.
-
-    >>> redacted("http://ada:secret@tracking:5000/x")
-    'http://tracking:5000/x'
-    """
-    parts = urlsplit(uri)
-    return uri.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1) if "@" in parts.netloc else uri
 
 
 def to_split(columns: Mapping[str, Sequence[Any]]) -> str:
@@ -279,21 +306,28 @@ def _parts(kind: str, entities: list[Any], limit: int) -> list[dict[str, list[An
     return [{kind: entities[i : i + limit]} for i in range(0, len(entities), limit)]
 
 
-def _connect(tracking_uri: str) -> "MlflowClient":
+def _prepare_mlflow() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    import mlflow  # noqa: F401
 
     warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)  # MLflow's use of SQLAlchemy 2.1
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every retry
-    with errors_as_ours(tracking_uri):
-        return MlflowClient(tracking_uri=tracking_uri)
+
+
+def _connect(tracking_uri: str) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    if tracking_uri.startswith("sqlite:") and "%" in tracking_uri:  # MLflow would make the escaped folder too
+        tracking_uri = tracking_uri.replace("sqlite:", "sqlite+pysqlite:", 1)
+    return MlflowClient(tracking_uri=tracking_uri)
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = redacted(str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def _cut(value: str, limit: int) -> str:
+    value = redacted(value)
     return value if len(value) <= limit else value[: limit - 1] + "…"

@@ -1,7 +1,7 @@
 """One optimiser step as every stage takes it: AdamW, a schedule, a bound on the gradient, a look for NaN."""
 
 import math
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from transformers import PreTrainedModel
@@ -77,7 +77,13 @@ def schedule_factor(settings: OptimiserSettings, step: int, total_steps: int) ->
     """Share of the peak rate at update `step` (from 0): linear warm-up, then constant, or down to 0 at the end."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
-    if settings.schedule == "constant":
-        return 1.0
     progress = min((step - settings.warmup_steps) / max(total_steps - settings.warmup_steps, 1), 1.0)
-    return 1.0 - progress if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+    match settings.schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1.0 - progress
+        case "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+        case _:
+            assert_never(settings.schedule)

@@ -240,11 +240,14 @@ class _Layout:
             pairs = 2 * s.reward_model.pairs * self.longest
             yield Phase(stage, "update", held(self.critic, learns=True) + self._train(self.critic, pairs))
         elif stage == "answers":
-            yield self._generate(
-                stage, held(self.policy, learns=False), min(AT_ONCE, s.pretrain.pool + s.pretrain.held_out)
-            )
+            yield self._generate(stage, held(self.policy, learns=False), min(AT_ONCE, sum(s.fixed_answers)))
         elif stage == "value-pretraining":
             learner = held(self.critic, learns=True)
+            if s.token_reward.kind != "none":  # the reference and RTO's DPO policy read the answers
+                judges = held(self.policy, learns=False) + held(self.policy, learns=False)
+                cells = self._cells((s.pretrain.pool + s.pretrain.held_out) * self.longest)
+                yield Phase(stage, "score", learner + judges + read(self.policy, *cells))
+                learner += judges if s.pretrain.fresh_rollouts else Memory()
             if s.pretrain.fresh_rollouts:
                 yield self._generate(stage, learner + held(self.policy, learns=False), s.pretrain.batch)
                 learner += held(self.policy, learns=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import StudyError
-from vcppo.process import PROCESSES, gpus_of_worker
+from vcppo.process import PROCESSES, gpus_of_worker, shielded
 
 FAILED_STARTS = 3  # of a worker in a row, before it ran anything: then something is wrong with all
 GOODBYE_S = 5.0  # for a worker to end by itself at the end of a study
@@ -116,7 +116,7 @@ class WorkerPool:
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "vcppo.worker", "--runner", self.runner, "--parent", str(os.getpid())]
-        with open(self.log(index), "ab") as log:
+        with open(self.log(index), "ab") as log, shielded():
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,

@@ -3,14 +3,17 @@
 import fcntl
 import os
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from vcppo.errors import StudyError
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+STOPPED = "stopped; the same command goes on from where it was"
 PROCESSES = "VCPPO_PROCESSES"  # environment variable: by how many processes a worker of a sweep has a cell run
 
 
@@ -56,6 +59,18 @@ def locked(folder: Path, work: str = "this study") -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the folder now, by `locked`."""
+    try:
+        with open(folder.with_name(f"{folder.name}.lock"), encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands.
@@ -76,6 +91,27 @@ def interrupts() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Ctrl-C waits until the block ends. A process started within is born deaf to it, until it says otherwise."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def call(command: Sequence[str]) -> int:
+    """Run a program to its end; its exit code. Ctrl-C is for this process alone, which then ends the program."""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def move_aside(folder: Path) -> None:

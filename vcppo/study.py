@@ -4,19 +4,20 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 import vcppo
 from vcppo.composition import unused
 from vcppo.config import RunSettings, Settings, digest
 from vcppo.errors import ConfigError
-from vcppo.loading import Layer, build_settings, known_names, may_be_none, nest, read_toml
+from vcppo.loading import Layer, Resolved, flatten, known_names, may_be_none, nest, read_toml, resolve, setting_type
+from vcppo.notes import lines
+from vcppo.search_space import Dimension, misfits
 
-Scalar = bool | int | float | str | None
 Model = TypeVar("Model", bound=Settings)
 
 SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
@@ -30,29 +31,7 @@ class ArmSettings(Settings):
     name: str = Field(pattern=SAFE_NAME, description="in tables, figures and folders")
     label: str | None = Field(None, description="how figures call it, if not by its name")
     set: dict[str, Any] = Field({}, description="dotted settings that make this arm what it is")
-
-
-class Dimension(Settings):
-    """Where a search may go with one setting: a range, or choices."""
-
-    low: float | int | None = None
-    high: float | int | None = None
-    log: bool = Field(False, description="search the range by its logarithm")
-    step: float | int | None = Field(None, gt=0, description="distance between the values of a range")
-    choices: tuple[Scalar, ...] | None = Field(None, min_length=1)
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        ranged = self.low is not None and self.high is not None
-        if ranged == (self.choices is not None) or (self.choices is not None and (self.log or self.step)):
-            raise ValueError("expected either low and high (with log or step), or choices")
-        if ranged and (self.low > self.high or (self.log and (self.low <= 0 or self.step))):  # type: ignore[operator]
-            raise ValueError(f"range {self.low} to {self.high}: expected low <= high; with log, low > 0 and no step")
-        return self
-
-    def extremes(self) -> tuple[Scalar, ...]:
-        """The ends of the range, or every choice: if a setting takes these, it takes all between."""
-        return self.choices if self.choices is not None else (self.low, self.high)
+    grid: dict[str, Any] = Field({}, description="lists of values that this arm alone goes through, beside [grid]")
 
 
 class PrunerSettings(Settings):
@@ -85,7 +64,12 @@ class Cell:
     arm: str
     seed: int
     swept: dict[str, Any]  # dotted setting -> value, the same names for every cell of the study
-    settings: RunSettings
+    resolved: Resolved
+
+    @property
+    def settings(self) -> RunSettings:
+        """What it runs with."""
+        return self.resolved.settings
 
 
 class Study(Settings):
@@ -100,6 +84,7 @@ class Study(Settings):
     arms: tuple[ArmSettings, ...] = ()
     grid: dict[str, Any] = Field({}, description="dotted setting -> list of values; every combination runs")
     search: SearchSettings | None = None
+    _on_base: tuple[Layer, ...] = PrivateAttr(())  # what a command says beside the file, over its [base]
 
     @model_validator(mode="after")
     def _is_a_study(self) -> Self:
@@ -134,9 +119,13 @@ class Study(Settings):
         start = self.first_seed if first is None else first
         return tuple(range(start, start + (own if count is None else count)))
 
-    def with_base(self, overrides: Mapping[str, Any]) -> "Study":
-        """The same study with further settings common to every run, as --set gives them."""
-        return self.model_copy(update={"base": {**_dotted(self.base), **overrides}})
+    def with_base(self, *layers: Layer) -> "Study":
+        """The same study with further settings common to every run, over its [base], the later over the earlier."""
+        for layer in layers:
+            _refuse_owned(flatten(layer.tree), layer.source)
+        study = self.model_copy()
+        study._on_base = (*self._on_base, *(replace(layer, shared=True) for layer in layers))
+        return study
 
     def cells(self, seeds: Sequence[int] | None = None) -> list[Cell]:
         """Every run of an arms or grid study, all arms of a seed before the next seed.
@@ -150,7 +139,7 @@ class Study(Settings):
         cells = []
         for seed in self.seed_list() if seeds is None else seeds:
             for arm in self.arms or (None,):
-                for point in self._grid_points():
+                for point in self._grid_points(arm):
                     cells.append(self._cell(arm, point, seed, swept_names))
         _refuse_twins(self.name, cells)
         self._refuse_unused_base(cells)
@@ -164,16 +153,16 @@ class Study(Settings):
         """
         cells = []
         for seed in seeds:
-            layers = [self._base_layer(), _layer(f"study {self.name}, {trial}", params)]
-            settings = build_settings([*layers, Layer("study", {"arm": trial, "seed": seed})])
-            cells.append(Cell(f"{trial}-s{seed}", trial, seed, _values_of(settings, params), settings))
+            layers = [*self._base_layers(), _layer(f"study {self.name}, {trial}", params)]
+            resolved = resolve([*layers, Layer("study", {"arm": trial, "seed": seed})])
+            cells.append(Cell(f"{trial}-s{seed}", trial, seed, _values_of(resolved.settings, params), resolved))
         return cells
 
     def space(self) -> dict[str, Dimension]:
         """The search space, dimension by dimension.
 
         Raises:
-            ConfigError: a dimension is neither range nor choices, or a setting would not take a value in it.
+            ConfigError: a dimension is neither range nor choices, or its setting cannot take it so.
         """
         assert self.search is not None
         known, space = set(known_names()), {}
@@ -183,6 +172,8 @@ class Study(Settings):
             if dimension.choices is not None and name in known and may_be_none(name):
                 choices = tuple(None if choice == "none" else choice for choice in dimension.choices)
                 dimension = dimension.model_copy(update={"choices": choices})
+            for reason in misfits(dimension, setting_type(name)) if name in known else ():
+                raise ConfigError(f"{name} (from study {self.name}, [search.space]): {reason}")
             space[name] = dimension
         self._check_free(space, "[search.space]")
         return space
@@ -192,7 +183,8 @@ class Study(Settings):
         if self.search is not None:
             return list(self.space())
         named = [name for arm in self.arms for name in _dotted(arm.set)]
-        return list(dict.fromkeys([*named, *_dotted(self.grid)]))
+        gone_through = [name for arm in self.arms for name in _dotted(arm.grid)]
+        return list(dict.fromkeys([*named, *_dotted(self.grid), *gone_through]))
 
     def validate_all(self) -> Self:
         """Build every run, and for a search the ends of every dimension, so that a bad study never starts.
@@ -200,50 +192,69 @@ class Study(Settings):
         Raises:
             ConfigError: the first run that is not valid.
         """
+        self.representative_cells(self.seed_list())
+        return self
+
+    def representative_cells(self, seeds: Sequence[int]) -> list[Cell]:
+        """The cells of a grid; of a search one for each end of each dimension, and one at the upper end of all.
+
+        Raises:
+            ConfigError: one of them is not valid.
+        """
         if self.search is None:
-            self.cells()
-            return self
+            return self.cells(seeds)
         extremes = {name: dimension.extremes() for name, dimension in self.space().items()}
         lowest = {name: values[0] for name, values in extremes.items()}
         corners = [lowest | {name: value} for name, values in extremes.items() for value in values]
         corners.append({name: values[-1] for name, values in extremes.items()})
-        for corner in corners:
-            self.trial_cells("[search.space]", corner, [0])
-        return self
+        return [cell for corner in corners for cell in self.trial_cells("[search.space]", corner, [0])]
+
+    def notes(self, seeds: Sequence[int]) -> list[str]:
+        """What was decided that neither the study nor the command says, a line for each kind."""
+        cells = self.representative_cells(seeds)
+        return lines(note for cell in cells for note in (*cell.resolved.notes, *cell.resolved.of_model))
 
     def _cell(self, arm: ArmSettings | None, point: dict[str, Any], seed: int, swept_names: list[str]) -> Cell:
-        layers = [self._base_layer()]
+        layers = self._base_layers()
         if arm is not None:
             layers.append(_layer(f"study {self.name}, arm {arm.name}", _dotted(arm.set)))
         layers.append(_layer(f"study {self.name}, [grid]", point))
-        values = _values_of(build_settings(layers), point)
+        values = _values_of(resolve(layers).settings, point)
         at = [f"{name}={_text(value)}" for name, value in values.items()]
         arm_name = _short(",".join([arm.name, *at] if arm is not None else at))
-        settings = build_settings([*layers, Layer("study", {"arm": arm_name, "seed": seed})])
-        return Cell(f"{arm_name}-s{seed}", arm_name, seed, _values_of(settings, swept_names), settings)
+        resolved = resolve([*layers, Layer("study", {"arm": arm_name, "seed": seed})])
+        return Cell(f"{arm_name}-s{seed}", arm_name, seed, _values_of(resolved.settings, swept_names), resolved)
 
     def _refuse_unused_base(self, cells: Sequence[Cell]) -> None:
-        """What one arm ignores may be another's; what all of them ignore is a mistake."""
-        for name in _dotted(self.base):
-            reasons = [unused(cell.settings, name) for cell in cells]
-            if cells and all(reasons):
-                raise ConfigError(f"{name} (from study {self.name}, [base]): every run would ignore it: {reasons[0]}")
+        """What one arm ignores, or has otherwise, may be another's; where all of them do, it is a mistake."""
+        for layer in self._base_layers():
+            for name in flatten(layer.tree):
+                reasons = [_no_use(cell, name) for cell in cells]
+                if cells and all(reasons):
+                    raise ConfigError(f"{name} (from {layer.source}): every run would ignore it: {reasons[0]}")
 
-    def _base_layer(self) -> Layer:
-        return _layer(f"study {self.name}, [base]", _dotted(self.base), shared=True)
+    def _base_layers(self) -> list[Layer]:
+        return [_layer(f"study {self.name}, [base]", _dotted(self.base), shared=True), *self._on_base]
 
-    def _grid_points(self) -> list[dict[str, Any]]:
+    def _grid_points(self, arm: ArmSettings | None) -> list[dict[str, Any]]:
         grid = _dotted(self.grid)
         self._check_free(grid, "[grid]")
+        if arm is not None:
+            own, where = _dotted(arm.grid), f"the grid of arm {arm.name}"
+            self._check_free(own, where, arms=(arm,))
+            for name in own.keys() & grid.keys():
+                raise ConfigError(f"{name} (from study {self.name}): said in [grid] and in {where}; expected once")
+            grid |= own
         for name, values in grid.items():
             if not isinstance(values, list) or not values:
                 raise ConfigError(f"{name} = {values!r} (from study {self.name}, [grid]): expected a list of values")
         return [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
 
-    def _check_free(self, names: Iterable[str], where: str) -> None:
+    def _check_free(self, names: Iterable[str], where: str, arms: Sequence[ArmSettings] | None = None) -> None:
         """A setting is said in one place, or one of the two would never hold."""
         elsewhere = dict.fromkeys(_dotted(self.base), "[base]")
-        elsewhere |= {name: f"arm {arm.name}" for arm in self.arms for name in _dotted(arm.set)}
+        elsewhere |= {name: layer.source for layer in self._on_base for name in flatten(layer.tree)}
+        elsewhere |= {name: f"arm {arm.name}" for arm in arms or self.arms for name in _dotted(arm.set)}
         for name in names:
             if name in elsewhere:
                 raise ConfigError(
@@ -276,7 +287,11 @@ def parse_study(tree: Mapping[str, Any], source: str) -> Study:
     Raises:
         ConfigError: what is wrong, where in `source`, and what was wanted.
     """
-    return _parse(Study, tree, source).validate_all()
+    study = _parse(Study, tree, source)
+    try:
+        return study.validate_all()
+    except ConfigError as error:  # of a search there is no cell whose name would lead to the line
+        raise ConfigError(f"{source}: {error}" if study.search is not None else str(error)) from None
 
 
 def _parse(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:
@@ -312,9 +327,21 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = N
 
 def _layer(source: str, dotted: Mapping[str, Any], *, shared: bool = False) -> Layer:
     """Dotted settings as a layer of `build_settings`, less those that are the study's own to set."""
-    for name in OWNED_BY_THE_STUDY.keys() & dotted.keys():
-        raise ConfigError(f"{name} (from {source}): a study sets it by {OWNED_BY_THE_STUDY[name]}")
+    _refuse_owned(dotted, source)
     return Layer(source, nest(dotted, source), shared)
+
+
+def _refuse_owned(names: Iterable[str], source: str) -> None:
+    for name in names:
+        if name in OWNED_BY_THE_STUDY:
+            raise ConfigError(f"{name} (from {source}): a study sets it by {OWNED_BY_THE_STUDY[name]}")
+
+
+def _no_use(cell: Cell, name: str) -> str | None:
+    """Why a run would not hear of what its study's base says of a setting; None if it may."""
+    if name in cell.resolved.gave_way:
+        return f"method {cell.settings.method}, which its arm names, has a value of its own"
+    return unused(cell.settings, name)
 
 
 def _values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from vcppo.cache import write_json
 from vcppo.cells import CellFolder, CellRecord, StageRecord
 from vcppo.errors import DataError
 from vcppo.mlflow_store import Run
+from vcppo.process import is_locked
 
 OF_THE_CELL = ("rl", "evaluation")  # stages whose records go to the cell's own run
 
@@ -44,6 +45,10 @@ class StudyFiles:
         """Its cells by name."""
         folders = [CellFolder(path) for path in sorted((self.path / "cells").glob("*"))]
         return [folder for folder in folders if folder.exists()]
+
+    def worked_on(self) -> bool:
+        """Whether a process runs the study, or one of its cells by itself."""
+        return is_locked(self.path) or any(is_locked(folder.path) for folder in self.cells())
 
     def stages(self, record: CellRecord) -> list[Stage]:
         """The stages that a cell has reached."""

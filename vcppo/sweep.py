@@ -21,8 +21,9 @@ from vcppo.cache import Address, addresses, read_json, write_json
 from vcppo.cells import ENDED, CellFolder, CellRecord, State, check_same_settings
 from vcppo.errors import ConfigError, StudyError
 from vcppo.pool import Answer, Death, WorkerPool
-from vcppo.process import interrupts, locked, move_aside
+from vcppo.process import INTERRUPTED, interrupts, locked, move_aside
 from vcppo.progress import CellEnded, CellProgress, CellStarted, Event, Notice, StudyStarted, WorkerDied
+from vcppo.redaction import redacted
 from vcppo.study import Cell, Study
 from vcppo.trials import Scoreboard, distributions, grid_params, open_storage, signature
 from vcppo.watch import CellWatch
@@ -31,7 +32,6 @@ from vcppo.worker import PIPELINE
 TICK_S = 0.25  # longest wait for workers
 LOOK_S = 1.0  # between looks at the journals of running cells
 MAX_DEATHS = 3  # of workers in one cell before it is given up
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 LAST_WORDS_S = {False: 30.0, True: 5.0}  # for the courier to finish: at a study's end, after Ctrl-C
 
 Listener = Callable[[Event], None]
@@ -105,7 +105,7 @@ def run_study(
             on_event(sweep.started(workers))
             _drain(sweep, workers, runner, processes, interrupted, courier)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-            reason = " ".join(str(error).split())
+            reason = redacted(" ".join(str(error).split()))
             raise StudyError(
                 f"the storage of study {study.name} failed ({reason}); what its cells did is safe in {folder}: "
                 "the same command goes on when the storage is back"

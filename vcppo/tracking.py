@@ -14,7 +14,9 @@ from pathlib import Path
 
 from vcppo.delivery import Delivery, store_name
 from vcppo.errors import TrackingError, VcppoError
-from vcppo.mlflow_store import MlflowStore
+from vcppo.mlflow_store import MlflowStore, RefusedError
+from vcppo.redaction import redacted
+from vcppo.sqlite_files import check_address, sqlite_uri
 from vcppo.study_files import StudyFiles
 
 EVERY_S = 5.0  # between deliveries: many records a call cost MLflow little more than one
@@ -22,8 +24,12 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
 
 
 def default_tracking_uri(out: Path) -> str:
-    """The database below `out`, for whoever names no other; its files lie beside it in mlartifacts/."""
-    return f"sqlite:///{out.resolve()}/mlflow.db"
+    """The database below `out`, for whoever names no other; its files lie beside it in mlartifacts/.
+
+    Raises:
+        ConfigError: `out` has a name that no address can hold.
+    """
+    return sqlite_uri(out.resolve() / "mlflow.db")
 
 
 def default_experiment(study: str) -> str:
@@ -38,12 +44,20 @@ class Courier:
         out: the folder with studies/ and cache/.
         tracking_uri: by default what MLFLOW_TRACKING_URI says, else `default_tracking_uri(out)`.
         experiment: by default `default_experiment(study)`.
+
+    Attributes:
+        notices: what the user should know of the store, a line each.
+
+    Raises:
+        ConfigError: there is no such address.
     """
 
     def __init__(self, out: Path, study: str, tracking_uri: str | None = None, experiment: str | None = None) -> None:
         self.out = out
         self.tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(out)
+        check_address(self.tracking_uri)
         self.experiment = experiment or default_experiment(study)
+        self.notices: list[str] = []
         self._files = StudyFiles(out, study)
         self._delivery: Delivery | None = None
         self._lock: int | None = None  # descriptor of the file that says whose the study is
@@ -66,10 +80,12 @@ class Courier:
     def deliver(self) -> int:
         """Deliver all that is undelivered now; the number of records.
 
+        What nobody works on any more ends in the store too.
+
         Raises:
             TrackingError: the server is away or refuses, or another process is delivering this study.
         """
-        return self._deliver(closing=False)
+        return self._deliver(closing=not self._files.worked_on())
 
     def undelivered(self) -> int:
         """Records that lie on disk only."""
@@ -89,9 +105,10 @@ class Courier:
 
     def _live(self) -> None:
         retry, away_since = FIRST_RETRY_S, ""
-        wait = 0.0
+        wait, last_tries = 0.0, 2  # the second for a store that refused what somebody has deleted there meanwhile
         while True:
             closing = self._stop.wait(wait)
+            last_tries -= closing
             try:
                 self._deliver(closing=closing)
                 wait, retry, away_since = EVERY_S, FIRST_RETRY_S, ""
@@ -100,6 +117,8 @@ class Courier:
                 wait, retry = retry, min(2 * retry, LONGEST_RETRY_S)
                 away_since = away_since or time.strftime("%H:%M:%S")
                 self._status = f"not delivered since {away_since} ({error}), {self.undelivered()} records kept"
+                if isinstance(error, RefusedError) and last_tries:
+                    continue
             if closing:
                 return
 
@@ -117,6 +136,8 @@ class Courier:
     def _connect(self) -> Delivery:
         with _locked(self.out / "mlflow.lock"):  # two processes must not make one new database
             store = MlflowStore(self.tracking_uri, self.experiment, self.out / "mlartifacts")
+        if store.notice is not None:
+            self.notices.append(store.notice)
         return Delivery(self._files, store)
 
     def _take_study(self) -> None:
@@ -128,8 +149,14 @@ class Courier:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            holder = os.read(descriptor, 32).decode() or "unknown"
             os.close(descriptor)
-            raise TrackingError(f"study {self._files.name} in {self.out}: another process delivers it") from None
+            whose = f"process {holder}"
+            if holder == str(os.getpid()):
+                whose = f"this process, which still waits for {redacted(self.tracking_uri)},"
+            raise TrackingError(f"study {self._files.name} in {self.out}: {whose} delivers it") from None
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
         self._lock = descriptor
 
     def _let_go(self) -> None:

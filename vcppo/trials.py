@@ -3,9 +3,9 @@
 What a cell did is known by its folder; a trial is how Optuna, its samplers and its dashboard hear of it.
 """
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vcppo.config import digest
-from vcppo.errors import StudyError
+from vcppo.errors import ConfigError, StudyError
 from vcppo.loading import setting_type
-from vcppo.study import Cell, Dimension, PrunerSettings, SearchSettings, Study
+from vcppo.redaction import redacted, remember
+from vcppo.search_space import Dimension
+from vcppo.sqlite_files import making, sqlite_file
+from vcppo.study import Cell, PrunerSettings, SearchSettings, Study
 
 LARGEST_SEED = 2**53  # a storage keeps numbers as floats
 
@@ -138,13 +141,16 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         _drop_torn_line(file)
         Path(f"{file}.lock").unlink(missing_ok=True)
         return JournalStorage(JournalFileBackend(str(file)))
+    remember(url)
     patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(url, engine_kwargs=patience)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        database = sqlite_file(url)
+        with making(database) if database is not None else nullcontext():  # of two that make one, one would fail
+            return RDBStorage(_literally(url), engine_kwargs=patience)
+    except (sqlalchemy.exc.SQLAlchemyError, ConfigError, ImportError, OSError, ValueError) as error:
+        reason = redacted(" ".join(str(error).split()))
         wanted = "expected for example sqlite:///studies.db or postgresql://user@host/name"
-        raise StudyError(f"--storage {_without_password(url)}: cannot be opened ({reason}); {wanted}") from None
+        raise StudyError(f"--storage {redacted(url)}: cannot be opened ({reason}); {wanted}") from None
 
 
 def grid_params(cell: Cell, space: Iterable[str]) -> dict[str, Any]:
@@ -193,7 +199,7 @@ def _dimension(name: str, dimension: Dimension) -> BaseDistribution:
     assert high is not None
     if float in setting_type(name):
         return FloatDistribution(float(low), float(high), log=dimension.log, step=step)
-    return IntDistribution(math.ceil(low), math.floor(high), log=dimension.log, step=int(step or 1))
+    return IntDistribution(int(low), int(high), log=dimension.log, step=int(step or 1))
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:
@@ -230,6 +236,10 @@ def _drop_torn_line(file: Path) -> None:
         os.truncate(file, content.rfind(b"\n") + 1)
 
 
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if "@" in rest else url
+def _literally(url: str) -> str:
+    """The address as Optuna takes it: a template, in which only {SCHEMA_VERSION} stands for something.
+
+    >>> _literally("postgresql://ada:a{b}@host/db-{SCHEMA_VERSION}")
+    'postgresql://ada:a{{b}}@host/db-{SCHEMA_VERSION}'
+    """
+    return url.replace("{", "{{").replace("}", "}}").replace("{{SCHEMA_VERSION}}", "{SCHEMA_VERSION}")

@@ -19,6 +19,7 @@ from typing import Any, TextIO, cast
 
 from vcppo.cells import CellFolder, Runner, perform
 from vcppo.lifetime import die_with
+from vcppo.redaction import redact_output
 
 PIPELINE = "vcppo.stages.pipeline:run_cell"
 
@@ -31,7 +32,9 @@ def main() -> None:
     arguments = parser.parse_args()
     die_with(arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # born with it blocked, so that none came before
     answers = _take_standard_output()
+    redact_output()
     runner = load_runner(arguments.runner)
     _say(answers, {"ready": True})
     for line in sys.stdin:

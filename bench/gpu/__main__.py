@@ -16,6 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vcppo.process import INTERRUPTED, STOPPED
+
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("tests", "bench", "study")
 TINY_STUDY = {  # the study's own code, over in seconds
@@ -29,7 +31,7 @@ TINY_STUDY = {  # the study's own code, over in seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if the parts asked for are complete, 3 if time ran out before, 1 if something failed."""
+    """0 if the parts asked for are complete, 3 if time ran out before, 1 if something failed, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", default="all", choices=(*PARTS, "all"))
     parser.add_argument("--tiny", action="store_true", help="the same code at a size for any machine, for a try")
@@ -46,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked.out = (asked.out or Path("runs/gpu-tiny" if asked.tiny else "runs/gpu")).resolve()
     until = time.monotonic() + 60 * asked.minutes
     parts = PARTS if asked.part == "all" else (asked.part,)
-    codes = [{"tests": tests, "bench": bench, "study": study}[part](asked, until) for part in parts]
+    try:
+        codes = [{"tests": tests, "bench": bench, "study": study}[part](asked, until) for part in parts]
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return INTERRUPTED
     return 1 if 1 in codes else max(codes)
 
 

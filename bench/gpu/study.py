@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -17,12 +18,11 @@ from vcppo.cache import write_json
 from vcppo.cells import ENDED, CellFolder, CellRecord, Runner, check_same_settings, perform
 from vcppo.errors import StudyError
 from vcppo.lifetime import die_with
-from vcppo.process import locked
+from vcppo.process import INTERRUPTED, interrupts, locked, shielded
 from vcppo.study import Study, load_study
 
 STOPPING_S = 60.0  # for workers to write their last checkpoint
 POLL_S = 1.0
-STOPPED = 130  # exit code of a worker that was asked to stop
 KEPT = ("journal.jsonl", "stage.json", "done.json")  # of a stage: its records, without models and answers
 
 
@@ -34,13 +34,35 @@ def run(study: Study, out: Path, *, workers: int, until: float, to: Path) -> boo
 
     Raises:
         StudyError: cells failed, or a worker ended by itself; the rest is run and packed all the same.
+        KeyboardInterrupt: after Ctrl-C, when the workers have ended and what there is has been packed.
     """
     make_cells(study, out)
     command = [sys.executable, "-m", "bench.gpu.study", str(os.getpid()), study.name, str(out)]
     environment = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", **os.environ}
-    running = [subprocess.Popen(command, env=environment) for _ in range(min(workers, len(left(study, out))))]
-    while any(worker.poll() is None for worker in running) and time.monotonic() < until:
-        time.sleep(POLL_S)
+    with interrupts() as interrupted:
+        with shielded():  # till a worker says what Ctrl-C is to do; the terminal's is for this process alone
+            running = [
+                subprocess.Popen(command, env=environment, start_new_session=True)
+                for _ in range(min(workers, len(left(study, out))))
+            ]
+        while any(worker.poll() is None for worker in running) and time.monotonic() < until:
+            if interrupted.wait(POLL_S):
+                break
+        _stop(running)
+    pack(study, out, to)
+    failed = _tell(study, out)
+    dead = [worker.returncode for worker in running if worker.returncode not in (0, INTERRUPTED, -signal.SIGINT)]
+    if failed or dead:
+        raise StudyError(
+            f"study {study.name}: {failed} cells failed, workers ended with exit codes {dead or 'as asked'}"
+        )
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    return not left(study, out)
+
+
+def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Have workers write their last checkpoint and end."""
     for worker in running:
         if worker.poll() is None:
             worker.send_signal(signal.SIGINT)
@@ -50,14 +72,6 @@ def run(study: Study, out: Path, *, workers: int, until: float, to: Path) -> boo
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
-    pack(study, out, to)
-    failed = _tell(study, out)
-    dead = [worker.returncode for worker in running if worker.returncode not in (0, STOPPED, -signal.SIGINT)]
-    if failed or dead:
-        raise StudyError(
-            f"study {study.name}: {failed} cells failed, workers ended with exit codes {dead or 'as asked'}"
-        )
-    return not left(study, out)
 
 
 def make_cells(study: Study, out: Path) -> None:
@@ -129,18 +143,19 @@ def _tell(study: Study, out: Path) -> int:
 def main(parent: int, name: str, out: Path) -> None:
     """A worker's process; it ends with the one that started it, and with a checkpoint if it is asked to."""
     die_with(parent)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a library that is stopped half loaded is broken after
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # till the libraries are loaded there is nothing to keep
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     from vcppo.stages.pipeline import run_cell
 
     def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, stop)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.signal(signal.SIGINT, stop)
         work(load_study(name), out, run_cell)
     except KeyboardInterrupt:
-        sys.exit(STOPPED)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

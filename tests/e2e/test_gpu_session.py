@@ -1,6 +1,7 @@
 """The GPU session at its smallest, here: what it runs on a GPU has run before."""
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -17,10 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ARMS = 7
 
 
-def session(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "bench.gpu", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+def session(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "bench.gpu", *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -91,6 +91,18 @@ def test_the_study_runs_in_pieces_and_packs_what_an_export_needs(tmp_path: Path)
     assert sum(name.startswith("cache/rl/") and name.endswith("journal.jsonl") for name in names) == ARMS
     assert not [name for name in names if name.endswith((".safetensors", ".pt"))]
     assert (to / "components-long" / "runs.csv").read_text().count(",done,") == ARMS
+
+
+def test_workers_that_are_stopped_while_they_load_end_without_a_word(tmp_path: Path):
+    """As on a machine so busy that a worker has not come to its own first line when time is up."""
+    slow = "import sys, time\nif 'bench.gpu.study' in sys.orig_argv:\n    time.sleep(3)\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = ("--to", str(tmp_path / "to"), "--out", str(tmp_path / "out"), "--workers", "2")
+    done = session("study", "--tiny", *paths, "--minutes", "0.01", PYTHONPATH=path)
+    assert (done.returncode, done.stderr) == (3, "")
+    cells = (tmp_path / "out" / "studies" / "components-long" / "cells").glob("*-s[0-9]")
+    assert {CellFolder(cell).read().state for cell in cells} == {"queued"}
 
 
 def test_the_long_study_is_the_short_one_at_another_length():

@@ -18,8 +18,10 @@ from tiny import ASSIGNMENTS, tiny
 from vcppo.cache import StageFolder, addresses
 from vcppo.config import RunSettings
 from vcppo.errors import TrainingError
+from vcppo.estimate import chain_tokens, estimate_costs
 from vcppo.journal import Journal, read_journal
 from vcppo.optimiser import Optimiser
+from vcppo.stages.answers import load_answers
 from vcppo.stages.pipeline import run_stages
 
 pytestmark = pytest.mark.e2e
@@ -196,6 +198,7 @@ RUN = """
 import sys
 from pathlib import Path
 from vcppo.loading import load_settings
+from vcppo.stages.answers import load_answers
 from vcppo.stages.pipeline import run_stages
 
 run_stages(load_settings(assignments=sys.argv[2:]), Path(sys.argv[1]))
@@ -330,6 +333,29 @@ def test_fresh_rollouts_make_no_pool(out: Path):
     assert done["result"]["answers"] == 32.0  # those held out
     pooled = models_in(folder(out, "value-pretraining"))
     assert models_in(folder(out, "value-pretraining", settings)) != pooled
+
+
+def test_a_critic_may_start_at_the_mean_score_without_pretraining(out: Path):
+    """The control for value pretraining: it knows the fixed policy's mean and nothing else, from answers made once."""
+    chosen = ("critic.init=policy", "critic.initial_value=mean-score", "pretrain.steps=0", "reward.wrong=-0.25")
+    settings = tiny(*chosen)
+    uses = run_stages(settings, out, until="rl")
+    assert [name for name, use in uses.items() if use.ran] == ["answers", "rl"]
+    answers = load_answers(folder(out, "answers", settings))
+    assert len(answers.scores) == settings.pretrain.held_out
+    mean = float(answers.scores.mean())
+    assert mean not in (0.0, 1.0, -1.0)
+    at_zero = tiny(*(text for text in chosen if "initial_value" not in text))
+    run_stages(at_zero, out, until="rl")
+    moved, zero = (
+        next(r["values"]["value/mean"] for r in told(folder(out, "rl", which)) if "value/mean" in r.get("values", {}))
+        for which in (settings, at_zero)
+    )
+    assert moved - zero == pytest.approx(mean, abs=1e-5)  # the same head, moved
+    other = run_stages(tiny(*chosen, "gae.lambda_actor=0.5"), out, until="rl")
+    assert [name for name, use in other.items() if use.ran] == ["rl"]
+    (cost,) = [cost for cost in estimate_costs(settings, out / "elsewhere") if cost.stage == "answers"]
+    assert cost.generated_tokens == settings.pretrain.held_out * chain_tokens(settings.task)
 
 
 def test_a_corrupt_state_is_one_clear_line(out: Path):

@@ -434,6 +434,22 @@ def test_two_folders_may_share_one_database(bench: Bench):
         assert [trial.state for trial in other.trials(url=url)] == [TrialState.COMPLETE] * 4
 
 
+def test_several_that_open_a_new_database_at_once_all_do(bench: Bench):
+    code = "import sys; from pathlib import Path; from vcppo.trials import open_storage; print('ready', flush=True); "
+    code += "sys.stdin.read(); open_storage(sys.argv[1], Path())"
+    command = [sys.executable, "-c", code, f"sqlite:///{bench.out}/studies.db"]
+    openers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(5)]
+    for opener in openers:
+        assert opener.stdout is not None
+        assert opener.stdout.readline() == b"ready\n"
+    for opener in openers:
+        assert opener.stdin is not None
+        opener.stdin.close()
+    for opener in openers:
+        with opener:
+            assert opener.wait(60) == 0
+
+
 def test_moving_to_another_storage_enters_what_is_done(bench: Bench):
     bench.run(study(GRID), seeds=[0])
     url = f"sqlite:///{bench.out}/studies.db"

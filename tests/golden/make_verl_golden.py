@@ -100,9 +100,10 @@ def policy_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
             loss, metrics = core_algos.compute_policy_loss_vanilla(old, logprobs, advantages, mask, mode, config)
             (gradient,) = torch.autograd.grad(loss, logprobs)
             answer = {"loss": short(loss.item()), "gradient": cells(gradient, mask)}
-            fraction = short(metrics["actor/pg_clipfrac"])
+            fractions = {"clip_fraction": "actor/pg_clipfrac", "dual_clip_fraction": "actor/pg_clipfrac_lower"}
+            told = {name: short(metrics[theirs]) for name, theirs in fractions.items()}
             clip = {"clip_low": low, "clip_high": high, "dual_clip": dual}
-            outputs.append({"aggregation": mode, **clip, **answer, "clip_fraction": fraction})
+            outputs.append({"aggregation": mode, **clip, **answer, **told})
         inputs = {"logprobs": new, "old_logprobs": old, "advantages": advantages}
         stored = {name: cells(x, mask) for name, x in inputs.items()}
         cases.append({"lengths": lengths, "fixed_length": 16, **stored, "outputs": outputs})

@@ -131,6 +131,7 @@ def test_policy_loss_and_its_gradient_agree(
     )
     agree(found.loss, output["loss"])
     agree(found.clip_fraction, output["clip_fraction"])
+    agree(found.dual_clip_fraction, output.get("dual_clip_fraction", 0.0))
     agree(torch.autograd.grad(found.loss, logprobs)[0][on], output["gradient"])
 
 

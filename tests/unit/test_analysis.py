@@ -4,6 +4,7 @@ import doctest
 import io
 import itertools
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,9 +31,9 @@ from analysis import (
     tables,
     training,
 )
-from analysis.__main__ import main, tables_of
 from analysis.data import BadResultsError, NoDataError, Results, Study, read_results, read_study
-from vcppo.maths.statistics import bootstrap_interval, interquartile_mean
+from analysis.redraw import main, tables_of
+from vcppo.maths.statistics import bootstrap_interval
 
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
@@ -251,7 +252,10 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     command = "vcppo sweep lambda-grid --seeds 3 && vcppo export lambda-grid"
     assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
     assert said.count("skipped") == 3 + 1 + 5 + 4  # the last: figures and tables of the studies of methods
-    assert "[" not in (tmp_path / "out" / "components.md").read_text().split("\n\n")[1]
+    rows = [line.split("|") for line in (tmp_path / "out" / "components.md").read_text().splitlines() if "|" in line]
+    assert [cell.strip() for row in rows for cell in row if "[" in cell] == ["1.00 [0.03, 1.00]"] * 2, (
+        "P alone is exact"
+    )
 
 
 def test_figures_without_value_pretraining_name_the_command(
@@ -356,31 +360,31 @@ def test_unfinished_runs_enter_no_frame_but_runs(tmp_path: Path) -> None:
         assert set(getattr(study, kind)["seed"]) == {1}
 
 
-def test_a_centre_is_the_interquartile_mean_of_the_seeds_that_have_the_point() -> None:
+def test_a_centre_is_the_mean_of_the_seeds_that_have_the_point() -> None:
     values = frame("""
         arm seed step value
-        a 0 0 -100
-        a 1 0 1
-        a 2 0 2
-        a 3 0 3
-        a 4 0 100
+        a 0 0 0
+        a 1 0 90
+        a 2 0 95
+        a 3 0 95
+        a 4 0 95
         a 0 1 7
         a 1 1 9
         b 0 0 5
     """)
     found = summary.over_seeds(values, ["arm", "step"])
-    assert found["centre"].tolist() == [2, 8, 5]
+    assert found["centre"].tolist() == [75, 8, 5], "one collapse in five is seen in the line"
     assert found["seeds"].tolist() == [5, 2, 1]
     assert found.loc[1, ["low", "high"]].tolist() == [7, 9]
     assert found.loc[2, ["low", "high"]].isna().all()
 
 
-def test_a_curve_s_interval_is_the_95_percent_bootstrap_of_its_interquartile_mean() -> None:
+def test_a_curve_s_interval_is_the_95_percent_bootstrap_of_its_mean() -> None:
     numbers = np.random.default_rng(0).normal(size=20)
     found = summary.over_seeds(
         pd.DataFrame({"arm": "a", "seed": range(20), "step": 0, "value": numbers}), ["arm", "step"]
     )
-    wanted = bootstrap_interval(numbers, interquartile_mean, rng=np.random.default_rng(1))
+    wanted = bootstrap_interval(numbers, np.mean, rng=np.random.default_rng(1))
     assert found.loc[0, ["low", "high"]].tolist() == pytest.approx(
         [wanted.low, wanted.high], abs=0.05
     )  # 2000 resamples
@@ -533,7 +537,7 @@ ANSWERS = """
 
 def test_probability_of_improvement_counts_pairs_and_leaves_out_arms_without_runs() -> None:
     found = improvement.compute(study_of(TWO_ARMS))
-    assert found[["arm", "centre", "runs", "reference_runs"]].to_numpy().tolist() == [["vcppo", 0.75, 2, 2]]
+    assert found[["arm", "centre", "won", "pairs"]].to_numpy().tolist() == [["vcppo", 0.75, 3, 4]]
     assert found.loc[0, "low"] < 0.75 <= found.loc[0, "high"]
 
 
@@ -543,11 +547,37 @@ def test_the_table_of_components_reads_as_its_runs_do() -> None:
     assert ppo["avg@4 (%)"].startswith("50.0 [")
     assert ppo["pass@4 (%)"].startswith("75 [")
     assert (ppo["shortest / start"], ppo["lowest accuracy (%)"], ppo["collapsed"]) == ("0.20", "3.0", "1 of 2")
-    assert ppo["P(better than PPO)"] == "–"
+    assert ppo["P(better than PPO)"] == ppo["pairs won"] == "–"
+    assert (ppo["ended below 2 %"], vcppo["pairs won"]) == ("0 of 2", "3 of 4")
     assert (vcppo["collapsed"], vcppo["seeds"]) == ("0 of 2", "2 (1 of 3 pruned)")
     assert vcppo["P(better than PPO)"].startswith("0.75 [")
     assert set(grpo.values()) == {"GRPO", "–", "0 (1 of 1 failed)"}
     assert "Failed and pruned runs enter no mean and are not counted as 0." in table.notes
+
+
+COLLAPSED_ONCE = """
+    arm seed status avg_at_k pass_at_k min_length_fraction min_accuracy
+    ppo 0 done 0.0 0.0 0.29 0.0
+    ppo 1 done 0.0 0.0 0.10 0.0
+    vcppo 0 done 0.641 1.0 0.90 0.20
+    vcppo 1 done 0.001 0.0 0.80 0.30
+    vcppo 2 done 0.0 0.0 0.80 0.30
+"""
+
+
+def test_runs_far_apart_are_listed_for_their_mean_describes_none() -> None:
+    table = tables.components(study_of(COLLAPSED_ONCE))
+    ppo, vcppo = table.shown.to_dict("records")
+    assert vcppo["avg@4 (%)"] == "0.0, 0.1, 64.1"
+    assert vcppo["pass@4 (%)"] == "0, 0, 100"
+    assert ppo["avg@4 (%)"] == "0.0"
+    assert "0.1 64.1" in tables.render(table)["csv"].decode()
+
+
+def test_a_run_that_ends_at_nothing_is_counted_though_it_never_got_short_enough_to_have_collapsed() -> None:
+    ppo, vcppo = tables.components(study_of(COLLAPSED_ONCE)).shown.to_dict("records")
+    assert (ppo["collapsed"], ppo["ended below 2 %"]) == ("1 of 2", "2 of 2")
+    assert vcppo["ended below 2 %"] == "2 of 3"
 
 
 def test_a_measured_interval_holds_its_mean_and_crosses_seeds_with_problems() -> None:
@@ -640,7 +670,21 @@ def test_examples_in_docstrings_hold(module: Any) -> None:
 
 
 def test_analysis_opens_no_door_but_statistics() -> None:
-    code = "import sys, analysis.__main__; print(*sorted(m for m in sys.modules if m.split('.')[0] in WATCHED))"
+    code = "import sys, analysis.redraw; print(*sorted(m for m in sys.modules if m.split('.')[0] in WATCHED))"
     watched = "WATCHED = ['torch', 'transformers', 'mlflow', 'optuna', 'pydantic', 'vcppo']; "
     found = subprocess.run([sys.executable, "-c", watched + code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["vcppo", "vcppo.errors", "vcppo.maths", "vcppo.maths.statistics"]
+
+
+def test_ctrl_c_while_figures_are_drawn_is_one_line(tmp_path: Path) -> None:
+    def hear() -> None:  # what a shell starts in the background ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    command = [sys.executable, "-m", "analysis", "--results", "results", "--out", str(tmp_path)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=hear, cwd=Path(__file__).parents[2], **pipes) as process:
+        assert process.stdout.readline().startswith("wrote")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "stopped; files are replaced whole, and the same command draws all of them\n"

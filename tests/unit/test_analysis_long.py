@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis import long
-from analysis.__main__ import main
 from analysis.data import NoDataError, read_results
+from analysis.redraw import main
 
 KEY = {"study": "components-long", "origin": "measured", "commit": "0123456789ab", "error": "", "k": 4, "problems": 2}
 ARMS = {  # estimator, lambda_actor, lambda_critic, lengths by iteration

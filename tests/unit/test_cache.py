@@ -42,7 +42,9 @@ def keys(*assignments: str) -> dict[str, str]:
         (["reward_model.steps=7"], ["reward-model", "value-pretraining", "rl", "evaluation"]),
         (["reward.wrong=0"], ALL[2:]),
         (["reward.clip=0.5"], ["value-pretraining", "rl", "evaluation"]),
-        (["select.drop_truncated=true"], ["rl", "evaluation"]),
+        (["select.drop_truncated=true"], ["value-pretraining", "rl", "evaluation"]),
+        (["gae.bootstrap_truncated=true"], ["value-pretraining", "rl", "evaluation"]),
+        (["token_reward.kind=rto"], ["value-pretraining", "rl", "evaluation"]),
         (["base_seed=1"], ALL),
         (["task.stop_hazard=0.1"], ALL),
         (["model.layers=2"], ALL),
@@ -65,6 +67,24 @@ def test_a_run_has_the_stages_that_its_settings_need():
 def test_fresh_rollouts_need_no_pool():
     assert addresses(tiny("pretrain.fresh_rollouts=true"))["answers"].settings["pool"] == [0, 32]
     assert addresses(tiny())["answers"].settings["pool"] == [48, 32]
+
+
+def test_a_mean_score_needs_answers_though_nothing_is_pretrained():
+    mean_score = ("critic.init=policy", "critic.initial_value=mean-score")
+    without = (*mean_score, "pretrain.steps=0")
+    assert list(keys(*without)) == ["cold-start", "answers", "rl", "evaluation"]
+    found = addresses(tiny(*without))
+    assert found["answers"].settings["pool"] == [0, 32]
+    assert found["rl"].parents["answers"] == found["answers"].key
+    pretrained = addresses(tiny(*mean_score))
+    assert pretrained["answers"].settings["pool"] == [48, 32]
+    assert "answers" not in pretrained["rl"].parents  # it comes by way of value pretraining
+    fresh = addresses(tiny(*mean_score, "pretrain.fresh_rollouts=true"))
+    assert fresh["answers"].key == found["answers"].key
+    assert keys(*without)["rl"] != keys(*without, "pretrain.held_out=33")["rl"]
+    settings = tiny("pretrain.steps=0")  # the critic is the reward model, whatever a study's base says of fresh heads
+    said = settings.model_copy(update={"critic": settings.critic.model_copy(update={"initial_value": "mean-score"})})
+    assert list(addresses(said)) == ["cold-start", "reward-model", "rl", "evaluation"]
 
 
 def test_a_stage_is_complete_when_it_says_so(tmp_path: Path):

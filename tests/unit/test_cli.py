@@ -1,9 +1,12 @@
 """The command line: quick where it can be, one line where the user is wrong."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,6 +15,7 @@ from tiny import ASSIGNMENTS, tiny
 from vcppo.cache import StageFolder, addresses
 from vcppo.cli import main
 from vcppo.doctor import vllm
+from vcppo.process import INTERRUPTED, STOPPED
 
 HEAVY = ("torch", "transformers", "mlflow", "optuna", "pandas", "matplotlib")
 COMMANDS = sorted(main.commands)
@@ -49,6 +53,27 @@ def test_help_settings_and_mistakes_load_nothing_heavy():
     told = json.loads(done.stdout.splitlines()[-1])
     assert [code for code, _ in told] == [0] * len(good) + [2] * len(bad)
     assert [(call, loaded) for call, (_, loaded) in zip(calls, told, strict=True) if loaded] == []
+
+
+def test_ctrl_c_while_the_command_is_being_loaded_is_one_line(tmp_path: Path):
+    (tmp_path / "click.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "vcppo", "settings"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, **pipes) as process:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (INTERRUPTED, f"{STOPPED}\n")
+
+
+def test_ctrl_c_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    def stopped() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vcppo.commands.list_methods", stopped)
+    done = invoke("methods")
+    assert (done.exit_code, done.output) == (INTERRUPTED, f"{STOPPED}\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -166,3 +191,45 @@ def test_the_doctor_says_where_vllm_can_run(
     finding = vllm()
     assert finding.state == state
     assert finding.words.startswith(words)
+
+
+# ---- what was decided that nobody said is told, beside the output ----
+
+IN_FILE = "pretrain.steps = 40\npretrain.batch = 32\n"
+
+
+def test_the_defaults_of_a_model_that_is_given_are_told_and_shown():
+    done = invoke("settings", "--set", "model.path=m", "--set", "critic.warmup_steps=3")
+    assert done.stderr.startswith("note: model.path = m is given, so unless set cold_start.learning_rate = 1e-05, ")
+    assert "critic.warmup_steps" not in done.stderr
+    shown = dict(line.split("#")[0].strip().split(" = ") for line in done.stdout.splitlines() if " = " in line)
+    assert (shown["policy.learning_rate"], shown["policy.warmup_steps"]) == ("1e-06", "10")
+    assert (shown["cold_start.steps"], shown["critic.warmup_steps"]) == ("100", "3")
+    assert invoke("settings").stderr == ""
+
+
+@pytest.mark.parametrize("command", [["settings"], ["train", "--dry-run"], ["cold-start", "--dry-run"]])
+def test_what_gives_way_to_a_method_is_told_before_anything_runs(tmp_path: Path, command: list[str]):
+    file = tmp_path / "f.toml"
+    file.write_text(IN_FILE)
+    done = invoke(*command, "--config", str(file), "--set", "method=ppo")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        f"note: pretrain.steps = 40 (from {file}) gives way to 0 of method ppo, named after it; say it with the method "
+        "or later to keep it",
+        f"note: pretrain.batch (from {file}): not used here, for pretrain.steps = 0",
+    ]
+    assert "pretrain.steps = 0 " in done.stdout
+
+
+def test_a_study_tells_it_for_all_its_arms(tmp_path: Path):
+    file, study = tmp_path / "f.toml", tmp_path / "s.toml"
+    file.write_text(IN_FILE)
+    arms = "".join(f'[[arms]]\nname = "{m}"\nset = {{ method = "{m}" }}\n' for m in ("ppo", "apa", "vcppo"))
+    study.write_text(f'name = "s"\ntitle = "t"\nseeds = 1\n{arms}')
+    done = invoke("sweep", str(study), "--config", str(file), "--dry-run", "--out", str(tmp_path))
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        f"note: pretrain.steps = 40 (from {file}) gives way to 0 of method ppo, apa, named after it; say it with the "
+        "method or later to keep it"
+    ]

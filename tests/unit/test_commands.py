@@ -1,11 +1,17 @@
 """What commands say when the work is done."""
 
+import shlex
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from vcppo.cells import CellFolder, CellRecord
-from vcppo.commands import best_trials
+from vcppo.commands import best_trials, conclude, sweep_study, with_settings
 from vcppo.config import RunSettings
+from vcppo.loading import load_settings
 from vcppo.study import load_study
+from vcppo.sweep import StudyOutcome
 
 
 def ended(out: Path, trial: str, seed: int, state: str, accuracy: float | None, gae_lambda: float) -> None:
@@ -31,3 +37,48 @@ def test_the_best_trial_of_a_search_is_told_with_its_mean_and_its_settings(tmp_p
         "trial-0001: final_accuracy 0.750  gae.lambda_actor=0.99",
         "trial-0000: final_accuracy 0.500  gae.lambda_actor=0.9",
     ]
+
+
+def test_results_that_are_not_exported_are_told_with_the_way_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    out = tmp_path / "my runs"
+    ended(out, "trial-0000", 0, "done", 0.25, 0.9)
+    (out / "mlflow.db").write_text("not a database, but long enough to look at\n" * 50)
+    assert not conclude("search", out, f"sqlite:///{out}/mlflow.db")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("not exported: ")
+    assert "not an SQLite database" in first
+    assert second.startswith(f"everything measured is safe in {out}; once that is mended: vcppo export search --to ")
+    assert shlex.split(second)[-3:] == ["--out", str(out), "--allow-incomplete"]
+
+
+@pytest.mark.parametrize(
+    ("failed", "interrupted", "concluded", "code"),
+    [(0, False, True, 0), (0, False, False, 2), (1, False, False, 1), (1, False, True, 1), (0, True, False, 130)],
+)
+def test_a_study_whose_results_were_not_exported_is_no_success(
+    failed: int, interrupted: bool, concluded: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def ran(*arguments: object, **options: object) -> StudyOutcome:
+        return StudyOutcome(tmp_path, 1, failed, 0, 0, (), 1.0, interrupted)
+
+    monkeypatch.setattr("vcppo.sweep.run_study", ran)
+    monkeypatch.setattr("vcppo.commands.conclude", lambda *arguments: concluded)
+    asked: dict[str, Any] = dict.fromkeys(
+        ("workers", "seeds", "first_seed", "storage", "processes", "config", "tracking_uri")
+    )
+    asked |= dict.fromkeys(("retry_failed", "fresh", "dry_run"), False)
+    assert sweep_study("components", out=tmp_path, engine="vcppo", words=(), assignments=(), **asked) == code
+
+
+def test_the_record_of_a_run_is_a_base_for_a_study(tmp_path: Path):
+    """Its arm and its seed are the run's; a study has its own."""
+    settings = load_settings(None, ["arm=mine", "seed=7", "rollout.prompts=24", "policy.learning_rate=0.002"])
+    record = tmp_path / "settings.json"
+    record.write_text(settings.model_dump_json())
+    study = with_settings(load_study("components"), record, ["steps=3"])
+    cells = study.cells()
+    assert {cell.settings.steps for cell in cells} == {3}
+    assert {cell.settings.policy.learning_rate for cell in cells} == {0.002}
+    assert "mine" not in {cell.settings.arm for cell in cells}
+    assert 7 not in {cell.settings.seed for cell in cells}

@@ -12,6 +12,7 @@ from vcppo.loading import flatten, known_names, load_settings
 from vcppo.study import parse_study
 
 GROUPS = ("rollout.prompts=12", "rollout.samples_per_prompt=8")
+MEAN_SCORE = ("critic.init=policy", "critic.initial_value=mean-score")
 GRPO = (*GROUPS, "advantage.estimator=grpo")
 RLOO = (*GROUPS, "advantage.estimator=rloo")
 DPO = (*GROUPS, "advantage.estimator=none", "policy.loss=dpo")
@@ -44,7 +45,7 @@ INTEGER = (*MATHS, "task.maths.answers=integer")
 
 # (what makes them unused, settings that then are, the reason told)
 IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
-    (MATHS, names("task", "chain_length spread digits stop_hazard held_out"), "task.name = maths"),
+    (MATHS, names("task", "chain_length spread digits stop_hazard held_out held_out_for_search"), "task.name = maths"),
     ((), names("task.maths", "train answers workers"), "task.name = digits"),
     (
         MATHS,
@@ -66,11 +67,12 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         ("pretrain.steps=0",),
         [
             *(f"pretrain.{name}" for name in ADAM),
-            *names("pretrain", "max_grad_norm max_steps batch pool held_out fresh_rollouts evaluate_every"),
-            *names("pretrain", "patience tolerance"),
+            *names("pretrain", "max_grad_norm max_steps batch pool fresh_rollouts evaluate_every patience tolerance"),
         ],
         "pretrain.steps = 0",
     ),
+    (("pretrain.steps=0",), ["pretrain.held_out"], "pretrain.steps = 0, and no mean score is asked for"),
+    ((*MEAN_SCORE, "pretrain.steps=0"), ["pretrain.pool"], "pretrain.steps = 0"),
     (("pretrain.steps=20",), names("pretrain", "patience tolerance"), "pretrain.steps = 20"),
     (("pretrain.fresh_rollouts=true",), ["pretrain.pool"], "pretrain.fresh_rollouts = true"),
     (RLOO, names("reward_model", "steps pairs learning_rate"), "no critic starts from a reward model here"),
@@ -96,6 +98,11 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         ("advantage.estimator=return",),
         ["gae.bootstrap_truncated"],
         "advantage.estimator = return bootstraps nothing",
+    ),
+    (
+        ("select.drop_truncated=true",),
+        ["gae.bootstrap_truncated"],
+        "select.drop_truncated = true: no answer that was cut is trained on",
     ),
     (
         FROZEN,
@@ -153,6 +160,11 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         for more in (("policy.loss=apa",), ("policy.loss=awr",), DPO)
     ),
     ((), names("lora", "alpha targets"), "lora.rank = 0: all weights are trained"),
+    (
+        ("policy.minibatches=1", "policy.epochs=1"),
+        ["guard.kl_alarm"],
+        "between updates that are one an iteration there is nothing to measure",
+    ),
     ((), ["critic.path"], "critic.init = reward-model"),
     ((), ["critic.initial_value"], "critic.init = reward-model has a head"),
     ((*SAVED,), ["critic.initial_value"], "critic.init = saved has a head"),
@@ -228,6 +240,7 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((), "reward_model.steps"),
         ((), "pretrain.patience"),
         ((), "pretrain.pool"),
+        ((*MEAN_SCORE, "pretrain.steps=0"), "pretrain.held_out"),
         ((), "policy.aggregation"),
         ((), "select.drop_truncated"),
         ((*UNCLIPPED, "early_stop.deviation=tokens"), "early_stop.threshold"),
@@ -261,6 +274,8 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((*UNCLIPPED, "early_stop.deviation=high-entropy-tokens"), "early_stop.entropy_share"),
         (("evaluation.every=0",), "evaluation.samples"),
         ((), "evaluation.samples_during"),
+        ((), "guard.kl_alarm"),
+        (("policy.minibatches=1", "policy.epochs=2"), "guard.kl_alarm"),
         (("record.truth_every=5",), "record.truth_samples"),
         ((*VINE, "record.truth_every=5"), "record.truth_samples"),
         (("mismatch.check=always",), "mismatch.cap"),
@@ -284,6 +299,14 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
     ("given", "message"),
     [
         (("task.name=maths",), "model.path = none: task.name = maths needs a model that can read"),
+        (
+            ("evaluation.problems=search",),
+            "evaluation.problems = search: none are kept for it, expected task.held",
+        ),
+        (
+            (*MATHS, "evaluation.problems=search"),
+            "evaluation.problems = search: task.name = maths keeps",
+        ),
         ((*GRPO, "select.prune_rate=0.5", "policy.minibatches=49"), "policy.minibatches = 49: expected at most the 48"),
         (
             (*GRPO, "select.prune_rate=0.5", "select.refill=true", "policy.minibatches=97"),
@@ -297,6 +320,14 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
         ((*GROUPS, "policy.loss=dpo"), "policy.loss = dpo with advantage.estimator = gae: DPO has pairs"),
         ((*GROUPS, "advantage.estimator=none"), "policy.loss = clip with advantage.estimator = none: DPO has pairs"),
         ((*GRPO, "reward.normalise=scale"), "reward.normalise = scale with GRPO's division by the group's deviation"),
+        (
+            ("gae.bootstrap_truncated=true", "reward.truncated=0"),
+            "reward.truncated = 0 with gae.bootstrap_truncated = true: an answer cut at the limit is worth V there",
+        ),
+        (
+            (*TD, "gae.bootstrap_truncated=true", "reward.overlong_share=0.2"),
+            "reward.overlong_share = 0.2 with gae.bootstrap_truncated = true: an answer cut at the limit is worth V",
+        ),
         ((*RTO, "reference.ema=0.1"), "token_reward.kind = rto with a reference that moves"),
         ((*RTO, "reference.refresh_every=5"), "token_reward.kind = rto with a reference that moves"),
         (
@@ -340,8 +371,20 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
         ),
         (("critic.init=saved",), "critic.init = saved without critic.path: expected the folder"),
         (
-            ("critic.init=policy", "critic.initial_value=mean-score", "pretrain.steps=0"),
-            "critic.initial_value = mean-score with pretrain.steps = 0: there are no answers",
+            (*MEAN_SCORE, "pretrain.steps=0", "critic.normalise_returns=true"),
+            "critic.initial_value = mean-score with critic.normalise_returns: what such a critic learns has mean 0",
+        ),
+        *(
+            (
+                ("pretrain.steps=301", f"pretrain.schedule={schedule}"),
+                f"pretrain.steps = 301 with pretrain.schedule = {schedule}: the rate is 0 from pretrain.max_steps",
+            )
+            for schedule in ("linear", "cosine")
+        ),
+        (
+            ("pretrain.steps=5", "pretrain.max_steps=4", "pretrain.schedule=linear"),
+            "pretrain.steps = 5 with pretrain.schedule = linear: the rate is 0 from pretrain.max_steps = 4 on; "
+            "expected pretrain.max_steps = 5 or more, or pretrain.schedule = constant",
         ),
         *(
             (("critic.bounded=true", *more), "critic.bounded with returns beyond the scores' range")
@@ -391,6 +434,8 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
 @pytest.mark.parametrize(
     "given",
     [
+        ("evaluation.problems=search", "task.held_out_for_search=50"),
+        ("task.held_out_for_search=50",),
         (*GRPO, "reward.normalise=scale", "advantage.group_scale=false"),
         (*RLOO, "reward.normalise=standardise"),
         (*RTO, "kl.placement=reward"),
@@ -407,7 +452,14 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         ("model.path=there", "cold_start.steps=0"),
         ("compute.packing=true",),
         ("critic.bounded=true", "kl.placement=loss"),
-        ("critic.init=policy", "critic.initial_value=mean-score"),
+        MEAN_SCORE,
+        (*MEAN_SCORE, "pretrain.steps=0"),
+        (*MEAN_SCORE, "pretrain.steps=0", "critic.bounded=true"),
+        ("critic.init=policy", "pretrain.steps=0", "critic.normalise_returns=true"),
+        ("pretrain.steps=300", "pretrain.schedule=linear"),
+        ("pretrain.steps=301",),
+        ("pretrain.steps=301", "pretrain.schedule=cosine", "pretrain.max_steps=301"),
+        ("pretrain.schedule=linear",),  # until it converges, at most max_steps
         SAVED,
         (*VLLM, "evaluation.temperature=0.01"),
         ("evaluation.temperature=0.001",),

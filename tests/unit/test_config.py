@@ -6,18 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.config import EVALUATION_OF_TASK, EvaluationSettings, RunSettings, TaskSettings
+from vcppo.cache import addresses, preference_settings
+from vcppo.config import (
+    EVALUATION_OF_TASK,
+    OF_A_GIVEN_MODEL,
+    EvaluationSettings,
+    LoraSettings,
+    ModelSettings,
+    OptimiserSettings,
+    PolicySettings,
+    RunSettings,
+    TaskSettings,
+)
 from vcppo.errors import ConfigError
 from vcppo.loading import (
     _differences,
     flatten,
     known_names,
+    load,
     load_settings,
     may_be_none,
     nest,
     override,
     parse_assignment,
 )
+from vcppo.notes import lines
 
 
 def refused(*assignments: str, config: Path | None = None) -> str:
@@ -130,6 +143,36 @@ def test_a_file_that_is_no_settings_is_told_by_name(tmp_path: Path, name: str, c
     assert message in said
 
 
+RECORD = json.dumps({"steps": 7, "gae": {"gamma": 0.5}})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.toml", "steps = 7\n[gae]\ngamma = 0.5\n"),
+        ("a.toml", "[gae]\r\ngamma = 0.5\r\n[task]\r\nname = 'digits'\r\n"),
+        ("a.toml", "# as Notepad saves it\ngae.gamma = 0.5\n"),
+        ("a.toml", '"gae" = { gamma = 0.5 }'),
+        ("a.json", RECORD),
+        ("a.json", RECORD.replace(" ", "\r\n")),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path, name: str, text: str):
+    """Some editors write one before UTF-8."""
+    file = tmp_path / name
+    file.write_bytes(text.encode())
+    plain = load_settings(file)
+    file.write_bytes(text.encode("utf-8-sig"))
+    assert load_settings(file) == plain
+    assert plain.gae.gamma == 0.5
+
+
+def test_a_file_with_a_byte_order_mark_alone_says_nothing(tmp_path: Path):
+    file = tmp_path / "a.toml"
+    file.write_bytes(b"\xef\xbb\xbf")
+    assert load_settings(file) == RunSettings()
+
+
 def test_settings_written_as_json_are_the_same_run(tmp_path: Path):
     settings = load_settings(assignments=["gae.length_adaptive_alpha=0.05", "policy.learning_rate=3e-4", "seed=5"])
     file = tmp_path / "settings.json"
@@ -188,6 +231,119 @@ def test_what_a_record_has_from_its_task_is_not_said_by_it():
     assert flatten(_differences(nest(record | of_maths, "the test"))).keys() == {
         "evaluation.samples", "evaluation.top_p", "method",
     }  # fmt: skip
+
+
+# ---- a model that is given ----
+
+GENTLE = {
+    "cold_start.learning_rate": 1e-5,
+    "reward_model.learning_rate": 1e-5,
+    "pretrain.learning_rate": 1e-5,
+    "policy.learning_rate": 1e-6,
+    "critic.learning_rate": 1e-5,
+}
+
+
+def values(settings: RunSettings, names: typing.Iterable[str]) -> dict[str, object]:
+    return {name: value_of(settings, name) for name in names}
+
+
+def test_every_optimiser_has_a_rate_and_a_warm_up_of_its_own_for_a_model_that_is_given():
+    sections = [name for name, f in RunSettings.model_fields.items() if isinstance(f.default, OptimiserSettings)]
+    wanted = {f"{section}.{leaf}" for section in sections for leaf in ("learning_rate", "warmup_steps")}
+    assert wanted <= OF_A_GIVEN_MODEL.keys()
+    assert sections == ["cold_start", "reward_model", "pretrain", "policy", "critic"]
+
+
+def test_a_model_that_is_given_is_trained_gently_unless_something_is_said():
+    given = load_settings(assignments=["model.path=m"])
+    assert values(given, GENTLE) == GENTLE
+    assert min(value_of(given, name) for name in OF_A_GIVEN_MODEL if name.endswith("warmup_steps")) > 0
+    assert given.cold_start.steps == 100
+    fresh = load_settings()
+    assert (fresh.cold_start.learning_rate, fresh.cold_start.steps, fresh.cold_start.warmup_steps) == (1e-2, 800, 30)
+    assert (fresh.policy.learning_rate, fresh.critic.learning_rate) == (3e-4, 6e-4)
+    assert (fresh.pretrain.learning_rate, fresh.reward_model.learning_rate) == (1e-3, 1e-3)
+    assert fresh.policy.warmup_steps == fresh.critic.warmup_steps == fresh.pretrain.warmup_steps == 0
+    assert RunSettings(model=ModelSettings(path="m")) == given
+
+
+@pytest.mark.parametrize("method", ["grpo", "vapo", "dpo", "rto"])
+def test_a_method_leaves_them(method: str):
+    assert values(load_settings(assignments=["model.path=m", f"method={method}"]), GENTLE) == GENTLE
+
+
+def test_what_is_said_wins_over_them_from_wherever_it_is(tmp_path: Path):
+    file = tmp_path / "a.toml"
+    file.write_text("[policy]\nlearning_rate = 3e-4\n[critic]\nwarmup_steps = 0\n")
+    settings = load_settings(file, ["model.path=m", "cold_start.steps=800"])
+    assert (settings.policy.learning_rate, settings.critic.warmup_steps, settings.cold_start.steps) == (3e-4, 0, 800)
+    assert settings.critic.learning_rate == 1e-5
+    built = RunSettings(model=ModelSettings(path="m"), policy=PolicySettings(epochs=2))
+    assert (built.policy.learning_rate, built.policy.epochs) == (1e-6, 2)
+
+
+def test_adapters_have_ten_times_the_rate():
+    adapted = load_settings(assignments=["model.path=m", "lora.rank=8"])
+    assert values(adapted, GENTLE) == {name: pytest.approx(10 * rate) for name, rate in GENTLE.items()}
+    assert values(load_settings(assignments=["model.path=m", "lora.rank=0"]), GENTLE) == GENTLE
+    assert RunSettings(model=ModelSettings(path="m"), lora=LoraSettings(rank=8)) == adapted
+
+
+def test_the_preference_model_of_a_model_that_is_given_is_trained_gently_too():
+    own = preference_settings(load_settings(assignments=["method=rto", "model.path=m", "policy.learning_rate=1e-3"]))
+    assert (own.policy.learning_rate, own.policy.warmup_steps) == (1e-6, 10)
+
+
+@pytest.mark.parametrize(
+    "said", [[], ["lora.rank=4"], ["policy.learning_rate=3e-4"], ["policy.learning_rate=1e-6", "critic.warmup_steps=0"]]
+)
+def test_a_run_of_a_given_model_from_its_record_is_the_same_run(tmp_path: Path, said: list[str]):
+    settings = load_settings(assignments=["model.path=m", *said])
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings.model_dump(mode="json")))
+    assert load_settings(file) == settings
+    assert {s: a.key for s, a in addresses(load_settings(file)).items()} == {
+        s: a.key for s, a in addresses(settings).items()
+    }
+
+
+def test_a_record_says_what_the_defaults_were_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "settings.json"
+    settings = load_settings(assignments=["model.path=m"])
+    file.write_text(json.dumps(settings.model_dump(mode="json")))
+    for name in GENTLE:
+        monkeypatch.setitem(OF_A_GIVEN_MODEL, name, 5e-5)
+    assert load_settings(file) == settings
+    assert load_settings(assignments=["model.path=m"]) != settings
+
+
+def test_another_model_or_none_brings_its_own_defaults():
+    plain = override(RunSettings(), {"policy.epochs": 2})
+    given = override(plain, {"model.path": "m"})
+    assert values(given, GENTLE) == GENTLE
+    assert override(given, {"model.path": "none"}) == plain
+    kept = override(override(plain, {"critic.learning_rate": 0.5}), {"model.path": "m", "lora.rank": 2})
+    assert (kept.critic.learning_rate, kept.policy.learning_rate) == (0.5, 1e-5)
+
+
+def test_the_defaults_that_a_model_brings_are_told_and_those_alone():
+    assert load(None, ["policy.learning_rate=1e-3"]).of_model == ()
+    (line,) = lines(load(None, ["model.path=m", "policy.learning_rate=1e-6", "pretrain.steps=0"]).of_model)
+    assert line == (
+        "model.path = m is given, so unless set cold_start.learning_rate = 1e-05, cold_start.warmup_steps = 10, "
+        "cold_start.steps = 100, cold_start.batch_tokens = 16384, reward_model.learning_rate = 1e-05, "
+        "reward_model.warmup_steps = 10, policy.warmup_steps = 10, critic.learning_rate = 1e-05, "
+        "critic.warmup_steps = 10"
+    )
+
+
+@pytest.mark.parametrize("text", ["model=3", "lora=3", "policy=3", "cold_start=3"])
+def test_a_section_that_is_none_is_told_beside_a_model(tmp_path: Path, text: str):
+    file = tmp_path / "settings.toml"
+    file.write_text(text if text == "model=3" else f"{text}\n[model]\npath='m'")
+    with pytest.raises(ConfigError, match=rf"^{text.split('=')[0]} = 3 \(from "):
+        load_settings(file)
 
 
 @pytest.mark.parametrize("text", ["task=3", "evaluation=3", "task.name=3"])

@@ -1,13 +1,20 @@
 """What the updates are given: two calls of one gae, group advantages, penalties, bootstraps."""
 
 import dataclasses
+import itertools
+from typing import get_args
 
 import pytest
 import torch
 from tiny import random_batch, tiny
+from torch import Tensor
 
+from vcppo import composition
+from vcppo.composition import bootstraps
+from vcppo.config import AdvantageSettings, Estimator, RunSettings
 from vcppo.maths.advantages import gae, group_advantages, length_adaptive_lambda, whiten
-from vcppo.stages.estimates import Estimates, Readings, estimate
+from vcppo.stages.estimates import Estimates, Readings, actor_lambda, estimate, raw_advantages
+from vcppo.stages.rewards import score_range
 from vcppo.stages.rl_metrics import advantage_metrics, value_metrics
 from vcppo.stages.sampling import place_scores
 from vcppo.types import RolloutBatch
@@ -82,18 +89,134 @@ def test_length_adaptive_lambda_replaces_the_number_for_the_actor_only(batch: Ro
     torch.testing.assert_close(got.returns, run(batch, "gae.lambda_critic=0.9").returns)
 
 
-def test_truncated_answers_end_at_zero_or_at_their_value(batch: RolloutBatch):
+def test_a_cut_answer_is_worth_its_score_or_its_value_and_not_both(batch: RolloutBatch):
     final = torch.tensor([10.0, 20.0, 30.0, 40.0])
+    scores = batch.scores.tolist()
     plain = run(batch, "gae.gamma=0.5", "gae.lambda_actor=0.0", "gae.lambda_critic=0.0")
     booted = run(batch, "gae.gamma=0.5", "gae.lambda_actor=0.0", "gae.lambda_critic=0.0", final_values=final)
     difference = booted.advantages - plain.advantages
     want = torch.zeros_like(difference)
-    want[1, 0], want[2, 5] = 10.0, 15.0  # gamma * V at the last token of the two that were cut
+    want[1, 0], want[2, 5] = 10.0 - scores[1], 15.0 - scores[2]  # gamma * V for the score of the two that were cut
     torch.testing.assert_close(difference, want, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(booted.returns - plain.returns, want, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(booted.monte_carlo, plain.monte_carlo)  # what really came is what it was
     last = plain.advantages[2, 5] + values_for(batch)[2, 5]
     assert float(last) == pytest.approx(float(batch.scores[2]))
+
+
+@pytest.mark.parametrize(
+    ("score", "final", "gamma", "more", "wanted"),
+    [
+        (-1.0, -0.8, 1.0, (), -0.8),
+        (-1.0, -0.8, 0.5, (), -0.4),
+        (1.0, -0.25, 1.0, (), -0.25),  # right, and yet cut: the verifier may read an answer that was not ended
+        (0.0, 0.5, 1.0, (), 0.5),
+        (-1.0, 0.0, 1.0, (), 0.0),
+        (-1.0, -0.8, 1.0, ("kl.placement=reward", "kl.coefficient=0.1", "kl.estimator=k1"), -0.83),  # 0.3 nats
+        (-1.0, -0.8, 1.0, ("advantage.estimator=td",), -0.8),
+        (-1.0, -0.8, 1.0, ("advantage.estimator=q",), -0.8),
+    ],
+)
+def test_what_is_left_to_a_cut_answer_at_its_last_token(
+    score: float, final: float, gamma: float, more: tuple[str, ...], wanted: float
+):
+    made = random_batch([3, 2])
+    batch = dataclasses.replace(made, truncated=torch.tensor([True, False]), scores=torch.tensor([score, 1.0]))
+    ref = torch.where(batch.response_mask, batch.old_logprobs - 0.3, 0.0)
+    read = {"final_values": torch.tensor([final, 99.0]), "ref_logprobs": ref}
+    got = run(batch, *more, f"gae.gamma={gamma}", "gae.lambda_critic=1.0", "gae.bootstrap_truncated=true", **read)
+    assert float(got.returns[0, 2]) == pytest.approx(wanted, abs=1e-6)
+    assert float(got.returns[1, 1]) == pytest.approx(
+        1.0 - (0.03 if more[:1] == ("kl.placement=reward",) else 0), abs=1e-6
+    )
+
+
+def test_a_bounded_critics_values_keep_cut_answers_returns_in_its_range():
+    low, high = score_range(tiny().reward, gamma=0.7)
+    batch = dataclasses.replace(random_batch([4, 5, 6, 7] * 8), truncated=torch.ones(32, dtype=torch.bool))
+    rng = torch.Generator().manual_seed(0)
+    values = low + (high - low) * torch.rand(batch.response_mask.shape, generator=rng)
+    for gamma, lambda_critic in itertools.product((0.7, 1.0), (0.0, 0.5, 1.0)):
+        settings = (f"gae.gamma={gamma}", f"gae.lambda_critic={lambda_critic}", "gae.bootstrap_truncated=true")
+        final = low + (high - low) * torch.rand(32, generator=rng)
+        returns = run(batch, *settings, values=values * batch.response_mask, final_values=final).returns
+        assert low - 1e-6 <= float(returns.min()) <= float(returns.max()) <= high + 1e-6
+
+
+# What composition.py and config.py say of each estimator, by pencil: a new one has its line here, and in their lists.
+NEEDS = {  # critic, gamma (in advantages or targets), lambda_actor, V where an answer was cut, others' answers
+    "gae": (True, True, True, True, False),
+    "td": (True, True, False, True, False),
+    "q": (True, True, False, True, False),
+    "released-dvpo": (True, True, True, False, False),
+    "vine": (False, False, False, False, False),
+    "return": (False, True, False, False, False),
+    "grpo": (False, False, False, False, True),
+    "rloo": (False, False, False, False, True),
+    "none": (False, False, False, False, False),
+}
+
+
+def with_estimator(estimator: str, *more: str) -> RunSettings:
+    advantage = AdvantageSettings.model_validate({"estimator": estimator})
+    return tiny(*more).model_copy(update={"advantage": advantage})
+
+
+def estimated(
+    estimator: str, *more: str, batch: RolloutBatch | None = None, critic: bool | None = None
+) -> list[Tensor]:
+    """Advantages, and targets where there is a critic."""
+    made = dataclasses.replace(random_batch([4, 1, 6, 3]), truncated=torch.tensor([False, True, True, False]))
+    batch = dataclasses.replace(made, group=torch.tensor([0, 0, 1, 1])) if batch is None else batch
+    settings = with_estimator(estimator, *more)
+    critic = settings.has_critic if critic is None else critic
+    segments = (torch.arange(6) // 2).expand(4, 6)
+    read = Readings(
+        values=values_for(batch) if critic else None,
+        final_values=torch.full((4,), 7.0) if bootstraps(settings) else None,
+        segments=segments,
+        step_values=torch.tensor([[0.1, 0.2, 0.3]] * 4),
+    )
+    found = estimate(batch, read, rows_of(batch), settings)
+    return [found.advantages, found.returns] if critic else [found.advantages]
+
+
+@pytest.mark.parametrize("estimator", get_args(Estimator))
+def test_each_estimator_reads_what_the_lists_say_of_it(estimator: str):
+    def differ(one: list[Tensor], other: list[Tensor]) -> bool:
+        return not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    critic, discounts, has_lambda, bootstrapped, compares = NEEDS[estimator]
+    plain = estimated(estimator)
+    base = random_batch([4, 1, 6, 3])
+    grouped = dataclasses.replace(
+        base, truncated=torch.tensor([False, True, True, False]), group=torch.zeros(4, dtype=torch.int64)
+    )
+    assert differ(plain, estimated(estimator, "gae.gamma=0.5")) == discounts
+    assert differ(plain, estimated(estimator, "gae.lambda_actor=0.5")) == has_lambda
+    assert differ(plain, estimated(estimator, "gae.bootstrap_truncated=true")) == bootstrapped
+    assert differ(plain, estimated(estimator, batch=grouped)) == compares
+    settings = with_estimator(estimator)
+    assert settings.has_critic == critic
+    assert (estimator in composition.GROUPED) == compares
+    assert (estimator in composition.WITH_LAMBDA) == has_lambda
+    assert (estimator in composition.BOOTSTRAPPING) == bootstrapped
+    assert (estimator not in (*composition.BY_OUTCOME, "vine")) == discounts
+    if critic:
+        with pytest.raises(AssertionError):
+            estimated(estimator, critic=False)
+    expected = {"td": 0.0, "q": 0.0, "gae": 0.7, "released-dvpo": 0.7}.get(estimator, 1.0)
+    assert actor_lambda(base, with_estimator(estimator, "gae.lambda_actor=0.7")) == expected
+
+
+def test_an_estimator_that_nobody_wrote_is_not_another():
+    batch = random_batch([4, 1, 6, 3])
+    settings = tiny().model_copy(update={"advantage": AdvantageSettings().model_copy(update={"estimator": "new"})})
+    with pytest.raises(AssertionError, match="'new'"):
+        actor_lambda(batch, settings)
+    rewards = place_scores(batch)
+    with pytest.raises(AssertionError, match="'new'"):
+        raw_advantages(batch, Readings(values=values_for(batch)), rewards, 0 * rewards, 1.0, settings)
 
 
 def test_kl_in_the_reward_is_taken_from_every_token_and_from_nothing_else(batch: RolloutBatch):

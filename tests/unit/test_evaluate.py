@@ -472,3 +472,45 @@ def test_a_maths_task_needs_no_model_but_the_checkpoint(tmp_path: Path):
     done = CliRunner().invoke(main, [*command, *(word for text in maths for word in ("--set", text))])
     assert done.exit_code == 0, done.output
     assert "3 problems, 2 answers each, temperature 1, top-p 0.7" in done.output
+
+
+# ---- a policy that cannot be asked this ----
+
+
+def test_a_model_that_reads_text_is_not_asked_the_digits_task(tmp_path: Path):
+    """It would get 0.000, and nobody a hint."""
+    model = arithmetic.make_model_folder(tmp_path / "model")
+    for more in ((), ("--dry-run",)):
+        done = invoke(model, "--out", tmp_path / "out", *more)
+        assert done.exit_code == 2
+        assert done.output == (
+            f"ConfigError: task.name = digits: the tokenizer of {model} has no <eos>, so it is no policy of this task "
+            "and would get every answer wrong; a model that reads text is asked mathematics, expected "
+            "task.name = maths (docs/maths.md)\n"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_of_the_digits_task_is_not_asked_mathematics(checkpoint: Path, tmp_path: Path):
+    problems = arithmetic.make_problems(tmp_path / "sums.jsonl", 3, seed=1, terms=2)
+    words = ("--set", "task.name=maths", "--set", f"task.maths.evaluate={problems}")
+    done = invoke(checkpoint, "--out", tmp_path / "out", *words)
+    assert done.exit_code == 2
+    assert done.output.startswith(f"ConfigError: task.name = maths: the tokenizer of {checkpoint} makes '<pad>' of ")
+    assert "task.name = digits" in done.output
+
+
+def test_a_policy_made_for_shorter_chains_is_not_asked_for_longer_ones(checkpoint: Path, tmp_path: Path):
+    done = invoke(checkpoint, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert done.output == (
+        f"ConfigError: task.chain_length = 30: the tokenizer of {checkpoint} has words for 7 lines, its policy was "
+        "made for 3; expected task.chain_length = 3\n"
+    )
+
+
+def test_one_of_several_that_cannot_be_asked_is_told_before_the_first_is(checkpoint: Path, tmp_path: Path):
+    model = arithmetic.make_model_folder(tmp_path / "model")
+    done = invoke(checkpoint, model, "--out", tmp_path / "out", *TINY)
+    assert (done.exit_code, "task.name = digits" in done.output) == (2, True)
+    assert not (tmp_path / "out").exists()

@@ -103,6 +103,30 @@ def test_answers_are_those_of_32_problems_at_once_however_many_are_written_toget
     assert len({sample.text for problem in together for sample in problem.samples}) > 100
 
 
+def test_problems_kept_for_searches_are_asked_where_settings_say_so(engine: TorchEngine):
+    kept = make_task(tiny("task.held_out=6", "task.held_out_for_search=5").task)
+    asked = {
+        problems: [
+            problem.problem
+            for problem in evaluate(
+                lambda: engine,
+                task=kept,
+                tokenizer=TOKENIZER,
+                settings=EvaluationSettings(problems=problems),
+                samples=1,
+                max_tokens=None,
+            )
+        ]
+        for problems in ("report", "search")
+    }
+    assert asked == {
+        "report": [prompt.name for prompt in kept.held_out_prompts()],
+        "search": [prompt.name for prompt in kept.held_out_prompts("search")],
+    }
+    assert [len(problems) for problems in asked.values()] == [6, 5]
+    assert not {*asked["report"]} & {*asked["search"]}
+
+
 def test_an_answer_comes_back_from_its_seed_and_its_stream_alone(engine: TorchEngine, straight: Path):
     """What a report promises: seed, first + k and the prompt are enough to write answer k again."""
     problem = json.loads((straight / "00040.json").read_text())

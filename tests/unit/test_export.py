@@ -1,6 +1,11 @@
 import csv
+import dataclasses
+import getpass
 import math
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +13,9 @@ from typing import Any
 
 import pytest
 from fake_study import PROVENANCE, STARTED, FakeStudy, iterate, positions
+from mlflow_server import Server
 
+from vcppo.commands import export_study
 from vcppo.errors import StudyError
 from vcppo.export import (
     CellRun,
@@ -21,6 +28,7 @@ from vcppo.export import (
     write_csv_files,
 )
 from vcppo.mlflow_store import MlflowStore, Point, Run
+from vcppo.study_files import StudyFiles
 from vcppo.tracking import Courier
 
 ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -227,23 +235,103 @@ def test_a_study_with_holes_is_refused_with_their_names_unless_allowed(study, de
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     study.cell("ppo-s1", state=state, seed=1)
     deliver()
-    named = {"queued": "not begun", "running": "running"}[state]
+    named = {"queued": "not begun", "running": "interrupted"}[state]  # nobody works on it any more
     with pytest.raises(StudyError, match=rf"components is incomplete, 1 of 2 cells missing: ppo-s1 \({named}\)"):
         export()
     assert not (tmp_path / "results").exists()
     assert [row["cell"] for row in export(allow_incomplete=True)["runs.csv"]] == ["ppo-s0"]
 
 
-def test_the_latest_of_two_studies_of_a_name_is_exported(study, deliver, export, database, request, tmp_path):
-    study.cell("old-s0", state="failed", error="x")
+@pytest.fixture
+def theirs(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., FakeStudy]:
+    """Somebody else's study of the same name in this test's experiment: other folder, later start."""
+
+    def make(folder: str, **cell: Any) -> FakeStudy:
+        other = FakeStudy(tmp_path / folder)
+        other.cell("theirs-s0", **{"state": "failed", "error": "x", **cell})
+        time.sleep(0.01)
+        courier = Courier(other.out, other.name, database, request.node.name)
+        courier.deliver()
+        courier.close()
+        return other
+
+    return make
+
+
+def instance_of(study: FakeStudy) -> str:
+    return StudyFiles(study.out, study.name).instance()
+
+
+def test_one_study_alone_needs_no_choice(study, deliver, export):
+    study.cell("mine-s0", state="failed", error="x")
     deliver()
-    time.sleep(0.01)
-    again = FakeStudy(tmp_path / "again")
-    again.cell("new-s0", state="failed", error="x")
-    courier = Courier(again.out, again.name, database, request.node.name)
-    courier.deliver()
-    courier.close()
-    assert [row["cell"] for row in export()["runs.csv"]] == ["new-s0"]
+    assert [row["cell"] for row in export()["runs.csv"]] == ["mine-s0"]
+
+
+@pytest.mark.parametrize("others", [1, 2, 5])
+def test_of_several_studies_of_a_name_none_is_taken_and_all_are_listed(
+    study, deliver, export, theirs, others, tmp_path
+):
+    study.cell("mine-s0", state="failed", error="x")
+    study.cell("mine-s1", state="failed", error="x", seed=1)
+    deliver()
+    all_of_them = [study, *(theirs(f"other-{number}", state="running") for number in range(others))]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "runs.csv").write_text("what was there")
+    with pytest.raises(StudyError, match=rf"holds {others + 1} studies 'components'") as caught:
+        export()
+    for one in all_of_them:
+        assert instance_of(one)[:12] in str(caught.value)
+    assert f"by {getpass.getuser()}, 0 of 2 cells done" in str(caught.value)
+    assert time.strftime("begun %Y-%m-%d ") in str(caught.value)
+    assert [path.read_text() for path in (tmp_path / "results").iterdir()] == ["what was there"]
+    for digits in (32, 12, 6):
+        chosen = export(instance=instance_of(study)[:digits])
+        assert [row["cell"] for row in chosen["runs.csv"]] == ["mine-s0", "mine-s1"]
+
+
+def test_an_instance_that_is_not_there_is_told_with_those_that_are(study, deliver, export):
+    study.cell("mine-s0", state="failed", error="x")
+    deliver()
+    with pytest.raises(StudyError, match=rf"no study of the instance nope; it holds {instance_of(study)[:12]} \(begun"):
+        export(instance="nope")
+
+
+def test_a_study_of_which_nothing_has_ended_leaves_the_files_that_are_there(study, deliver, export, tmp_path):
+    study.cell("mine-s0", state="running")
+    deliver()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "curves.csv").write_text("what was there")
+    with pytest.raises(StudyError, match=r"no cell of it has ended, so there is nothing to export"):
+        export(allow_incomplete=True)
+    assert [path.read_text() for path in (tmp_path / "results").iterdir()] == ["what was there"]
+
+
+@pytest.mark.parametrize("mine", ["failed", "pruned"])
+def test_the_studys_folder_says_which_study_is_meant(study, theirs, database, request, monkeypatch, tmp_path, mine):
+    """As `sweep` exports at its end and `export` does: whoever began later on the same server is somebody else."""
+    monkeypatch.setattr("vcppo.tracking.default_experiment", lambda name: request.node.name)
+    study.cell("mine-s0", state=mine)
+    options = {"tracking_uri": database, "allow_incomplete": True}
+    for number in range(2):
+        theirs(f"other-{number}", state="running")
+        paths = export_study(study.name, tmp_path / "results", out=study.out, **options)
+        (row,) = csv.DictReader(paths[0].read_text().splitlines())
+        assert (row["cell"], row["status"]) == ("mine-s0", mine)
+    with pytest.raises(StudyError, match="holds 3 studies 'components'"):
+        export_study(study.name, tmp_path / "results", out=tmp_path / "nowhere", **options)
+    other = instance_of(theirs("one-more"))
+    paths = export_study(study.name, tmp_path / "theirs", out=study.out, instance=other[:8], **options)
+    assert "theirs-s0" in paths[0].read_text()
+
+
+def test_a_folder_without_cells_takes_nobodys_study(study, theirs, database, request, monkeypatch, tmp_path):
+    monkeypatch.setattr("vcppo.tracking.default_experiment", lambda name: request.node.name)
+    theirs("other")
+    (study.out / "studies" / study.name).mkdir(parents=True)
+    with pytest.raises(StudyError, match="no cell of study components has begun"):
+        export_study(study.name, tmp_path / "results", out=study.out, tracking_uri=database, allow_incomplete=True)
+    assert not (tmp_path / "results").exists()
 
 
 def test_an_experiment_with_several_studies_asks_for_one(study, deliver, export, database, request, tmp_path):
@@ -297,6 +385,33 @@ def test_a_failing_export_leaves_the_old_files_alone(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "old")]
 
 
+@pytest.mark.parametrize("broken", range(3))
+def test_an_export_that_cannot_put_one_file_in_place_takes_the_others_back(tmp_path, monkeypatch, broken):
+    old = {"runs.csv": "old runs", "truth.csv": "old truth", "notes.txt": "mine"}
+    for name, text in old.items():
+        (tmp_path / name).write_text(text)
+    calls, really = [], os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == broken + 1:
+            raise PermissionError(13, "no")
+        really(source, target)
+
+    monkeypatch.setattr("vcppo.export.os.replace", replace)
+    files = {name: (("x",), [{"x": 1}]) for name in ("runs.csv", "curves.csv", "positions.csv")}
+    with pytest.raises(PermissionError):
+        write_csv_files(tmp_path, files)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+
+
+def test_files_of_an_export_before_that_this_one_has_nothing_for_go_and_others_stay(tmp_path):
+    for name in ("runs.csv", "truth.csv", "notes.csv"):
+        (tmp_path / name).write_text("old")
+    write_csv_files(tmp_path, {"runs.csv": (("x",), [{"x": 1}])})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"runs.csv": "x\n1\n", "notes.csv": "old"}
+
+
 def cell_run(curves: dict[str, dict[int, float]], *, result: str = "{}", **settings: Any) -> CellRun:
     params = {"rollout.prompts": "10", "rollout.samples_per_prompt": "2", "evaluation.samples": "8"}
     params |= {
@@ -328,6 +443,23 @@ def test_n_is_the_number_of_answers_behind_a_point(metric, step, n):
     assert answers_behind(cell, metric, step) == n
 
 
+@pytest.mark.parametrize(
+    ("settings", "problems", "asked"),
+    [
+        ({}, {}, 50),  # a run that was stopped before its final evaluation
+        ({"evaluation.problems": "search", "task.held_out_for_search": 30}, {}, 30),
+        ({"evaluation.problems": "report", "task.held_out_for_search": 30}, {}, 50),
+        ({}, {60: {"problem": ["a", "b"]}}, 2),  # mathematics: task.held_out is of digits
+        ({}, {50: {"problem": ["a"]}, 60: {"problem": ["a", "b", "c"]}}, 3),
+    ],
+)
+def test_the_number_of_problems_is_of_those_that_were_asked(settings, problems, asked):
+    evaluations = {"eval/digits/avg_at_8": {60: 0.5}}
+    cell = dataclasses.replace(cell_run(evaluations, **settings), problems=problems)
+    assert scores(cell)["problems"] == asked
+    assert answers_behind(cell, "eval/digits/avg_at_8", 60) == asked * 8
+
+
 def test_the_evaluation_that_counts_is_the_one_with_all_samples():
     cell = cell_run({"eval/digits/avg_at_1": {50: 0.9}, "eval/digits/avg_at_8": {60: 0.5}})
     assert (scores(cell)["avg_at_k"], scores(cell)["k"]) == (0.5, 8)
@@ -350,3 +482,40 @@ def test_a_nan_is_an_empty_cell(study, deliver, export):
     deliver()
     (row,) = [row for row in export()["curves.csv"] if row["metric"] == "value/explained_variance"]
     assert row["value"] == ""
+
+
+@pytest.mark.e2e
+def test_two_users_of_one_server_at_once_each_get_their_own_study_and_a_third_is_asked(tmp_path):
+    (tmp_path / "server").mkdir()
+    server = Server(tmp_path / "server")
+    server.start()
+
+    def command(out: Path, to: Path, *more: str) -> list[str]:
+        where = ["--tracking-uri", server.uri, "--out", str(out), "--to", str(to)]
+        return [sys.executable, "-m", "vcppo", "export", "components", *where, *more]
+
+    try:
+        studies = {user: FakeStudy(tmp_path / user) for user in ("ada", "bob")}
+        studies["ada"].cell("ada-s0", state="failed", error="x")
+        studies["bob"].cell("bob-s0", state="failed", error="x")
+        studies["bob"].cell("bob-s1", state="running", seed=1)
+        calls = [
+            command(studies["ada"].out, tmp_path / "results-ada"),
+            command(studies["bob"].out, tmp_path / "results-bob", "--allow-incomplete"),
+        ]
+        running = [subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for call in calls]
+        for process in running:
+            told, complained = process.communicate()
+            assert (process.returncode, complained) == (0, "")
+            assert told.count("written: ") == 5
+        for user in studies:
+            (row,) = csv.DictReader((tmp_path / f"results-{user}" / "runs.csv").read_text().splitlines())
+            assert row["cell"] == f"{user}-s0"
+        asked = subprocess.run(command(tmp_path / "none", tmp_path / "results-ada"), capture_output=True, text=True)
+        assert asked.returncode == 2
+        assert asked.stderr.startswith("StudyError: experiment 'vcppo/components': holds 2 studies 'components'")
+        assert asked.stderr.count("\n") == 1
+        assert all(instance_of(study)[:12] in asked.stderr for study in studies.values())
+        assert "ada-s0" in (tmp_path / "results-ada" / "runs.csv").read_text()
+    finally:
+        server.kill()

@@ -100,9 +100,10 @@ def test_micro_batches_add_up_to_the_whole_minibatch(aggregation: str):
     on, logprobs, old, advantages, values, returns = drawn(5, 1, 9, 2, 7, tensors=5)
     whole = {"aggregation": aggregation, "over": denominators(on, fixed_length=12)}
     parts = [slice(0, 1), slice(1, 4), slice(4, 5)]
-    policy = surrogate(logprobs, old, advantages, on, **whole)
-    pieces = [surrogate(logprobs[p], old[p], advantages[p], on[p], **whole) for p in parts]
-    for name in ("loss", "clip_fraction", "approx_kl"):
+    dual = whole | {"dual_clip": 1.1}
+    policy = surrogate(logprobs, old, advantages, on, **dual)
+    pieces = [surrogate(logprobs[p], old[p], advantages[p], on[p], **dual) for p in parts]
+    for name in ("loss", "clip_fraction", "dual_clip_fraction", "approx_kl"):
         close(sum(getattr(piece, name) for piece in pieces), getattr(policy, name), rtol=1e-14, atol=1e-16)
     close(max(piece.ratio_max for piece in pieces), policy.ratio_max)
     value = critic(logprobs, values, returns, on, kind="clipped", **whole)
@@ -151,6 +152,38 @@ def test_dual_clip_bounds_the_loss_of_bad_tokens():
     assert at_ratio(0.1, 2.0, dual_clip=3.0) == at_ratio(0.1, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "clipped", "dual_clipped"),
+    [
+        (10.0, -2.0, 0, 1),  # -3 A bounds it
+        (2.0, -2.0, 0, 0),  # -r A, as without any clip
+        (0.5, -2.0, 1, 0),
+        (10.0, 2.0, 1, 0),  # a good token has no second bound
+        (0.1, 2.0, 0, 0),
+        (10.0, 0.0, 0, 0),
+    ],
+)
+def test_a_token_that_the_dual_clip_decides_is_counted_as_such(
+    ratio: float, advantage: float, clipped: float, dual_clipped: float
+):
+    """Beside one of ratio 1, which nothing decides."""
+    logprobs = torch.tensor([[ratio, 1.0]], dtype=torch.float64).log()
+    found = surrogate(logprobs, torch.zeros(1, 2), torch.full((1, 2), advantage), mask_of(2), dual_clip=3.0)
+    assert (float(found.clip_fraction), float(found.dual_clip_fraction)) == (clipped / 2, dual_clipped / 2)
+    without = surrogate(logprobs, torch.zeros(1, 2), torch.full((1, 2), advantage), mask_of(2))
+    assert (float(without.clip_fraction), float(without.dual_clip_fraction)) == (clipped / 2, 0.0)
+
+
+def test_tokens_without_a_gradient_are_those_that_a_clip_decides():
+    on, old, advantages, noise = drawn(40, 25, tensors=3)
+    logprobs = (old + noise).requires_grad_()
+    found = surrogate(logprobs, old, advantages, on, dual_clip=1.5)
+    (gradient,) = torch.autograd.grad(found.loss, logprobs)
+    assert min(float(found.clip_fraction), float(found.dual_clip_fraction)) > 0
+    decided = float((gradient[on] == 0).double().mean())
+    assert decided == pytest.approx(float(found.clip_fraction + found.dual_clip_fraction), rel=1e-12)
+
+
 def test_masked_tokens_have_no_loss_and_no_gradient_even_if_not_a_number():
     on, old, advantages, noise = drawn(4, 2, tensors=3)
     logprobs = (old + 0.1 * noise).requires_grad_()
@@ -159,7 +192,7 @@ def test_masked_tokens_have_no_loss_and_no_gradient_even_if_not_a_number():
     dirty = surrogate(
         spoilt, torch.where(on, old, torch.nan), torch.where(on, advantages, torch.nan), on, dual_clip=3.0
     )
-    for name in ("loss", "clip_fraction", "approx_kl", "ratio_max"):
+    for name in ("loss", "clip_fraction", "dual_clip_fraction", "approx_kl", "ratio_max"):
         close(getattr(dirty, name), getattr(clean, name), rtol=0, atol=0)
     (gradient,) = torch.autograd.grad(dirty.loss, spoilt)
     close(gradient, torch.autograd.grad(clean.loss, logprobs)[0], rtol=0, atol=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vcppo import composition
 from vcppo.maths.losses import (
     AGGREGATIONS,
     DEVIATION_SCOPES,
@@ -396,3 +397,30 @@ def test_policies_that_agree_do_not_deviate_and_rows_without_tokens_do_not_count
     assert (float(found), found.requires_grad) == (0, False)
     moved = ratio_deviation(old + math.log(1.5), old, entropy, on, scope=scope, entropy_share=0.5)
     assert float(moved) == pytest.approx(0.5)
+
+
+LOSSES_READ = {  # linear in advantages (for one sign of them), the ratio's clip, dual_clip, temperature
+    "clip": (True, True, True, False),
+    "unclipped": (True, False, False, False),
+    "reinforce": (True, False, False, False),
+    "apa": (False, False, False, True),
+    "awr": (False, False, False, True),
+    "gspo": (True, True, False, False),
+    "cispo": (True, True, False, False),
+}
+
+
+@pytest.mark.parametrize("kind", POLICY_LOSSES)
+def test_each_loss_reads_what_the_lists_say_of_it(kind: str):
+    """A new loss has to be put here, and into the lists of composition.py."""
+    on, logprobs, old, advantages, ref = drawn(5, 3, tensors=4, seed=3)
+    logprobs, old, ref = -logprobs.abs() - 0.1, -old.abs() - 0.1, -ref.abs() - 0.1
+
+    def loss(scale: float = 1.0, **changes: Any) -> float:
+        return float(loss_of(kind, logprobs, old, scale * advantages, on, ref, **changes).loss)
+
+    linear, clips, dual, temperature = LOSSES_READ[kind]
+    assert (loss(3.0) == pytest.approx(3 * loss())) == linear == (kind not in composition.NOT_LINEAR)
+    assert (loss(clip_low=1e-6, clip_high=1e-6) != loss()) == clips == (kind in composition.RATIO_CLIPPED)
+    assert (loss(dual_clip=1.0001) != loss()) == dual == (kind == "clip")
+    assert (loss(advantage_temperature=7.0) != loss()) == temperature == (kind in ("apa", "awr"))

@@ -2,24 +2,32 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from tiny import tiny_method
+import torch
+from tiny import new_policy, random_batch, tiny_method
+from torch import Tensor
 
 from vcppo import config
 from vcppo.cache import StageFolder, addresses, preference_settings
 from vcppo.composition import unused
 from vcppo.config import RunSettings
+from vcppo.engines import _own_engine
 from vcppo.errors import ConfigError
 from vcppo.journal import read_journal
-from vcppo.loading import flatten, known_names, load_settings, override, setting_type
+from vcppo.loading import flatten, known_names, load, load_settings, override, setting_type
 from vcppo.maths import losses, selection, shaping
 from vcppo.methods import METHODS
+from vcppo.notes import lines
+from vcppo.optimiser import schedule_factor
+from vcppo.stages.estimates import prepared
 from vcppo.stages.pipeline import run_stages
+from vcppo.stages.rewards import token_rewards
 from vcppo.study import parse_study
+from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Prompt, Verdict
 
@@ -150,6 +158,119 @@ def test_a_flag_changes_the_method_of_a_file_and_keeps_what_the_file_says(tmp_pa
     assert settings == load_settings(assignments=["method=cispo", "steps=7", "policy.learning_rate=0.002"])
 
 
+def file_of(folder: Path, *said: str) -> Path:
+    file = folder / "mine.toml"
+    file.write_text("\n".join(said))
+    return file
+
+
+# (what a file says, the method that a flag names after it, the setting that is to be the method's, its value)
+GIVES_WAY = [
+    (["pretrain.steps = 40"], "ppo", "pretrain.steps", 0),
+    (["pretrain.steps = 0"], "vcppo", "pretrain.steps", "converge"),
+    (["pretrain.steps = 0"], "vapo", "pretrain.steps", "converge"),
+    (["pretrain.steps = 0"], "dvpo", "pretrain.steps", "converge"),
+    (["gae.lambda_actor = 0.99", "gae.lambda_critic = 0.99"], "ppo", "gae.lambda_actor", 0.95),
+    (["gae.lambda_critic = 0.95"], "vcppo", "gae.lambda_critic", 1.0),
+    (["gae.length_adaptive_alpha = 0.05"], "ppo", "gae.length_adaptive_alpha", None),
+    (["rollout.samples_per_prompt = 8", "advantage.estimator = 'grpo'"], "ppo", "advantage.estimator", "gae"),
+    (["policy.loss = 'gspo'"], "dapo", "policy.loss", "clip"),
+    (["critic.update_every = 'never'"], "vcppo", "critic.update_every", 1),
+    (["token_reward.kind = 'rto'"], "ppo", "token_reward.kind", "none"),
+    (["kl.placement = 'none'"], "grpo", "kl.placement", "loss"),
+    (["kl.placement = 'loss'", "kl.coefficient = 0.5"], "grpo", "kl.coefficient", 0.04),
+    (["method = 'grpo'", "policy.aggregation = 'token-mean'"], "dr-grpo", "policy.aggregation", "fixed-length"),
+    (["method = 'ppo'", "gae.lambda_actor = 1.0"], "ppo", "gae.lambda_actor", 0.95),
+]
+
+
+@pytest.mark.parametrize(("said", "method", "name", "wanted"), GIVES_WAY, ids=lambda part: str(part)[:40])
+def test_a_method_named_after_a_file_is_that_method(
+    tmp_path: Path, said: list[str], method: str, name: str, wanted: object
+):
+    found = load(file_of(tmp_path, *said), [f"method={method}"])
+    assert value_of(found.settings, name) == wanted
+    told = [line for line in lines(found.notes) if line.startswith(f"{name} = ")]
+    assert [f" gives way to {wanted!r} of method {method}, named after it; " in line for line in told] == [True]
+
+
+def test_a_run_by_a_method_after_a_file_is_the_methods_own_run(tmp_path: Path):
+    """All that the file says of its slots, and nothing else, is undone."""
+    file = file_of(tmp_path, "steps = 7", "pretrain.steps = 40", "gae.lambda_actor = 1.0")
+    assert load_settings(file, ["method=ppo"]) == load_settings(assignments=["method=ppo", "steps=7"])
+
+
+@pytest.mark.parametrize("order", [("method=ppo", "pretrain.steps=40"), ("pretrain.steps=40", "method=ppo")])
+def test_what_is_said_with_the_method_or_after_it_wins_over_the_file_and_the_method(
+    tmp_path: Path, order: tuple[str, ...]
+):
+    found = load(file_of(tmp_path, "pretrain.steps = 20"), order)
+    assert (found.settings.method, found.settings.pretrain.steps, found.notes) == ("ppo", 40, ())
+
+
+def test_how_long_a_critic_is_pretrained_and_what_a_run_may_spend_stay(tmp_path: Path):
+    file = file_of(tmp_path, "pretrain.steps = 40", "rollout.prompts = 64", "policy.epochs = 2")
+    found = load(file, ["method=vapo"])
+    settings = found.settings
+    assert (settings.pretrain.steps, settings.rollout.prompts, settings.policy.epochs) == (40, 64, 2)
+    assert lines(found.notes) == [
+        f"rollout.prompts = 64 (from {file}) stays, instead of 12 of method vapo",
+    ]
+
+
+def test_a_slot_that_the_method_leaves_to_the_defaults_stays_and_is_told(tmp_path: Path):
+    file = file_of(tmp_path, "policy.clip_high = 0.28", "policy.learning_rate = 0.5")
+    found = load(file, ["method=grpo"])
+    assert (found.settings.policy.clip_high, found.settings.policy.learning_rate) == (0.28, 0.5)
+    assert lines(found.notes) == [f"policy.clip_high = 0.28 (from {file}) stays, instead of 0.2 of method grpo"]
+
+
+SHARED = ("pretrain.steps = 40", "pretrain.batch = 32", "pretrain.learning_rate = 0.5", "steps = 7")
+
+
+@pytest.mark.parametrize("flag", ["method=ppo", "pretrain.steps=0", "method=grpo"])
+def test_one_file_serves_two_arms(tmp_path: Path, flag: str):
+    """What the second ignores of it is told, not refused."""
+    file = file_of(tmp_path, *SHARED)
+    assert load(file).notes == ()
+    found = load(file, [flag])
+    assert found.settings.steps == 7
+    (line,) = [line for line in lines(found.notes) if "not used here" in line]
+    assert "pretrain.batch, pretrain.learning_rate" in line
+    assert f"(from {file}): not used here, for " in line
+
+
+def test_it_does_so_though_what_a_flag_adds_is_what_makes_it_a_run(tmp_path: Path):
+    file = file_of(tmp_path, *SHARED, "task.name = 'maths'")
+    found = load(file, ["model.path=m", "pretrain.steps=0"])
+    assert found.settings.pretrain.steps == 0
+    assert lines(found.notes)[0].startswith("pretrain.batch, pretrain.learning_rate (from ")
+
+
+@pytest.mark.parametrize(
+    ("said", "flags"),
+    [
+        (["vine.samples = 3"], ["steps=3"]),
+        (["pretrain.steps = 0", "pretrain.batch = 7"], ["method=grpo"]),
+        (["steps = 7"], ["method=ppo", "pretrain.batch=7"]),
+        ([*SHARED], ["pretrain.steps=0", "pretrain.batch=7"]),
+    ],
+)
+def test_what_is_ignored_where_it_is_said_is_refused_still(tmp_path: Path, said: list[str], flags: list[str]):
+    with pytest.raises(ConfigError, match="it would be ignored, for "):
+        load_settings(file_of(tmp_path, *said), flags)
+
+
+def test_a_method_after_a_record_is_that_method(tmp_path: Path):
+    """Whatever the run had otherwise than its own method."""
+    file = tmp_path / "settings.json"
+    before = load_settings(assignments=["pretrain.steps=0", "gae.lambda_critic=0.95", "steps=7"])
+    file.write_text(json.dumps(before.model_dump(mode="json")))
+    assert load_settings(file, ["method=vapo"]) == load_settings(assignments=["method=vapo", "steps=7"])
+    assert load_settings(file) == before
+    assert override(before, {"method": "vapo"}) == load_settings(file, ["method=vapo"])
+
+
 def test_another_method_keeps_what_was_set_and_drops_the_old_methods_own():
     before = load_settings(assignments=["method=espo", "steps=7", "policy.learning_rate=0.002", "policy.epochs=6"])
     after = override(before, {"method": "grpo"})
@@ -235,6 +356,55 @@ def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path
 def test_the_words_that_settings_know_are_those_that_the_code_knows(words: object, known: set[str]):
     listed = words if isinstance(words, tuple) else get_args(words)
     assert set(listed) == known
+
+
+def with_word(section: str, name: str, word: str) -> RunSettings:
+    """Settings in which one word is another, past what validation allows."""
+    old = getattr(load_settings(), section)
+    return load_settings().model_copy(update={section: old.model_copy(update={name: word})})
+
+
+def dispatched() -> dict[str, Callable[[str], object]]:
+    """By setting: what is computed by its words, for any word."""
+    batch, rng = random_batch([3, 2]), torch.Generator()
+    scores, zeros, mask = batch.scores, torch.zeros(batch.response_mask.shape), batch.response_mask
+    whole = torch.zeros(mask.shape, dtype=torch.int64)
+    seen = shaping.RunningMoments().updated(torch.tensor([1.0, 4.0]))
+    ratio = {"weight": 1.0, "clip": None}
+
+    def pruned(**words: str) -> Tensor:
+        return selection.prune(scores, batch.group, rate=0.5, rng=rng, **{"scope": "batch", "keep": "largest", **words})
+
+    def rewards(word: str) -> Tensor:
+        return token_rewards(batch, zeros, zeros, whole, with_word("kl", "placement", word))
+
+    return {
+        "advantage.whiten": lambda word: prepared(zeros, mask, with_word("advantage", "whiten", word)),
+        "reward.normalise": lambda word: shaping.normalised(scores, seen, kind=word, clip=None),
+        "token_reward.kind": lambda word: (
+            word == "none" or shaping.log_ratio_rewards(zeros, zeros, whole, mask, kind=word, **ratio)
+        ),
+        "select.keep": lambda word: pruned(keep=word),
+        "select.scope": lambda word: pruned(scope=word),
+        "kl.placement": rewards,
+        "policy.schedule": lambda word: schedule_factor(with_word("policy", "schedule", word).policy, 3, 10),
+        "mismatch.check": lambda word: with_word("mismatch", "check", word).checks_mismatch,
+        "engine.kind": lambda word: (
+            word == "vllm" or _own_engine(with_word("engine", "kind", word).engine, new_policy())
+        ),
+        "task.name": lambda word: word == "maths" or make_task(with_word("task", "name", word).task),
+    }
+
+
+@pytest.mark.parametrize("name", dispatched())
+def test_a_word_is_itself_or_refused_and_never_another(name: str):
+    """Every word that a setting allows is known where it is read, and one that nobody wrote falls through to none."""
+    compute = dispatched()[name]
+    words = setting_type(name)[0]
+    for word in words if isinstance(words, tuple) else get_args(words):
+        compute(word)
+    with pytest.raises(AssertionError, match="'new'"):
+        compute("new")
 
 
 def test_rtos_reward_is_made_by_the_dpo_run_of_the_same_task_and_seed():

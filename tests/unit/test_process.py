@@ -1,9 +1,13 @@
-"""Which accelerators a worker gets, and which of several processes speaks."""
+"""Which accelerators a worker gets, which of several processes speaks, and what Ctrl-C does to those it started."""
+
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from vcppo.pool import _environment
-from vcppo.process import PROCESSES, gpus_of_worker, is_main
+from vcppo.process import PROCESSES, call, gpus_of_worker, is_main, shielded
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,28 @@ def test_the_first_of_several_processes_speaks(monkeypatch: pytest.MonkeyPatch):
     for rank, speaks in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)
         assert is_main() is speaks
+
+
+def test_a_process_started_while_shielded_is_born_deaf_to_ctrl_c():
+    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    said = []
+    with shielded():
+        said.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip())
+    said.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip())
+    assert said == ["True", "False"]
+
+
+def test_a_program_that_was_called_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch):
+    wait, started = subprocess.Popen.wait, []
+
+    def stopped(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        if not started:
+            started.append(process)
+            raise KeyboardInterrupt
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        call([sys.executable, "-c", "import time; time.sleep(60)"])
+    assert started[0].returncode == -signal.SIGKILL
+    assert call([sys.executable, "-c", "raise SystemExit(7)"]) == 7

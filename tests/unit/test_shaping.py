@@ -144,6 +144,15 @@ def test_denormalising_undoes_normalising():
     close(moments.denormalise(moments.normalise(returns)), returns)
 
 
+def test_returns_of_nobody_change_no_moments():
+    returns, nobody = torch.tensor([[10.0, 20.0]]), torch.zeros(1, 2, dtype=torch.bool)
+    for moments in (
+        DebiasedMoments(decay=0.5),
+        DebiasedMoments(decay=0.5, weight=0.5, average=1.0, average_square=4.0),
+    ):
+        assert moments.updated(returns, nobody) == moments
+
+
 def test_before_the_first_update_the_critic_is_left_in_units_of_reward():
     untouched, x = DebiasedMoments(decay=0.99), torch.tensor([-3.0, 0.5])
     close(untouched.normalise(x), x, rtol=0, atol=0)

@@ -15,7 +15,6 @@ from vcppo.maths.statistics import (
     avg_at_k,
     bootstrap_interval,
     count_intervals,
-    interquartile_mean,
     pass_at_k,
     probability_of_improvement,
     probability_of_improvement_interval,
@@ -76,12 +75,6 @@ def test_impossible_counts_are_told(correct: list[int], samples: int | list[int]
         pass_at_k(correct, samples, k)
 
 
-def test_interquartile_mean_by_hand():
-    assert interquartile_mean([0, 1, 2, 3, 4, 5, 6, 1000]) == 3.5
-    assert interquartile_mean([1, 2, 900]) == 301, "a quarter of three is no value at all"
-    assert interquartile_mean([[9, 1], [2, 3]]) == 2.5, "of all values, whatever the shape"
-
-
 def test_interval_of_a_mean_is_the_normal_one_when_values_are_many():
     values = rng().normal(3.0, 2.0, size=400)
     found = bootstrap_interval(values, np.mean, rng=rng(1), confidence=0.9)
@@ -91,8 +84,8 @@ def test_interval_of_a_mean_is_the_normal_one_when_values_are_many():
 
 def test_intervals_widen_with_confidence_and_hold_the_statistic():
     values = rng().normal(size=30)
-    narrow, wide = (bootstrap_interval(values, interquartile_mean, rng=rng(1), confidence=c) for c in (0.5, 0.99))
-    assert wide.low < narrow.low < interquartile_mean(values) < narrow.high < wide.high
+    narrow, wide = (bootstrap_interval(values, np.median, rng=rng(1), confidence=c) for c in (0.5, 0.99))
+    assert wide.low < narrow.low < np.median(values) < narrow.high < wide.high
 
 
 def test_interval_of_a_share_stays_between_nothing_and_all():
@@ -113,18 +106,18 @@ def test_the_same_generator_gives_the_same_interval_and_another_another():
     assert found[0] == found[1] != found[2]
 
 
-def test_equal_values_have_an_interval_of_no_width():
-    found = bootstrap_interval([0.1] * 5, interquartile_mean, rng=rng())
-    assert both(found) == pytest.approx((0.1, 0.1), rel=1e-15)
-    assert found.low == found.high
-    assert two_level_interval(np.full((3, 4), 0.25), rng=rng()) == Interval(0.25, 0.25)
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -3.0, 0.25])
+def test_equal_values_have_an_unknown_interval_and_not_one_of_no_width(value: float):
+    """Five runs at 0 do not show that a sixth would be: a bootstrap of them cannot say anything."""
+    assert all(map(math.isnan, both(bootstrap_interval([value] * 5, np.mean, rng=rng()))))
+    assert all(map(math.isnan, both(two_level_interval(np.full((5, 200), value), rng=rng()))))
+    lengths = sample_interval([np.full((4, 8), value)], lambda x: x.mean(-1), fixed_problems=False, rng=rng())
+    assert all(map(math.isnan, both(lengths)))
 
 
 @pytest.mark.parametrize("values", [[0.3], [0.1, math.nan, 0.2]])
 def test_one_value_or_a_missing_one_has_an_unknown_interval(values: list[float]):
     assert all(map(math.isnan, both(bootstrap_interval(values, np.mean, rng=rng()))))
-    assert all(map(math.isnan, both(probability_of_improvement_interval(values, [1.0, 2.0], rng=rng()))))
-    assert all(map(math.isnan, both(probability_of_improvement_interval([1.0, 2.0], values, rng=rng()))))
 
 
 @pytest.mark.parametrize("table", [[[0.1, 0.2, 0.3]], [[0.1], [0.2], [0.3]], [[0.1, 0.2], [0.3, math.nan]]])
@@ -136,7 +129,7 @@ def test_values_of_the_wrong_shape_are_told():
     with pytest.raises(DataError, match=r"shape \(0,\)"):
         bootstrap_interval([], np.mean, rng=rng())
     with pytest.raises(DataError, match=r"shape \(1, 2\)"):
-        probability_of_improvement_interval([1.0], [[1.0, 2.0]], rng=rng())
+        probability_of_improvement_interval([1.0], [[1.0, 2.0]])
     with pytest.raises(DataError, match=r"shape \(3,\)"):
         two_level_interval([1.0, 2.0, 3.0], rng=rng())
 
@@ -251,10 +244,10 @@ def test_a_difference_of_counts_is_of_the_same_problems():
 
 
 def test_a_statistic_of_some_samples_only_leaves_out_draws_without_any():
-    lengths, right = [[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [0.0, 0.0]]
+    lengths, right = [[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [1.0, 0.0]]
     quotient = lambda x, w: np.where(w.sum(-1) > 0, (x * w).sum(-1) / np.maximum(w.sum(-1), 1), np.nan)  # noqa: E731
     found = sample_interval([lengths, right], quotient, fixed_problems=False, rng=rng())
-    assert both(found) == (1.0, 1.0)
+    assert both(found) == (1.0, 3.0)
     none = sample_interval([lengths, np.zeros((2, 2))], quotient, fixed_problems=False, rng=rng())
     assert all(map(math.isnan, both(none)))
 
@@ -293,16 +286,69 @@ def test_probability_of_improvement_and_its_reverse_add_up_to_one():
     assert probability_of_improvement(x + 100, y) == 1
 
 
-def test_interval_of_the_probability_of_improvement_resamples_each_method_apart():
-    """Against a plain loop over resamples."""
-    x, y = rng().normal(0.5, size=10), rng(1).normal(size=6)
-    found = probability_of_improvement_interval(x, y, rng=rng(2), confidence=0.9)
-    draw = rng(3)
-    looped = [probability_of_improvement(draw.choice(x, 10), draw.choice(y, 6)) for _ in range(4000)]
-    assert both(found) == pytest.approx(tuple(np.quantile(looped, [0.05, 0.95])), abs=0.03)
-    assert found.low < probability_of_improvement(x, y) < found.high
+@pytest.mark.parametrize(
+    ("x", "y", "low", "high"),
+    [
+        ([2.0] * 5, [1.0] * 5, 0.025 ** (1 / 5), 1.0),
+        ([3.0, 4.0], [1.0, 2.0], 0.025 ** (1 / 2), 1.0),
+        ([1.0, 2.0, 0.5], [7.0, 8.0, 9.0], 0.0, 1 - 0.025 ** (1 / 3)),
+        ([9.0] * 10, [1.0] * 5, 0.025 ** (1 / 5), 1.0),
+        ([5.0], [1.0], 0.025, 1.0),
+    ],
+)
+def test_methods_that_do_not_overlap_are_not_told_apart_for_sure(x, y, low, high):
+    """n of n pairs above: at P = low so many would all be above with chance 2.5 %."""
+    assert both(probability_of_improvement_interval(x, y)) == pytest.approx((low, high), rel=1e-12)
 
 
-def test_methods_that_do_not_overlap_are_told_apart_for_sure():
-    assert probability_of_improvement_interval([3.0, 4.0], [1.0, 2.0], rng=rng()) == Interval(1.0, 1.0)
-    assert probability_of_improvement_interval([1.0, 1.0], [1.0, 1.0], rng=rng()) == Interval(0.5, 0.5)
+def test_an_interval_of_pairs_is_that_of_a_share_of_so_many_trials():
+    found = probability_of_improvement_interval([5.0, 6.0, 7.0, -1.0, -2.0], [0.0] * 5)
+    exact = stats.binomtest(3, 5).proportion_ci(method="exact")
+    assert both(found) == pytest.approx((exact.low, exact.high), rel=1e-9)
+
+
+@pytest.mark.parametrize("values", [[0.1, math.nan, 0.2], [math.nan]])
+def test_a_missing_score_leaves_the_probability_unknown(values: list[float]):
+    assert all(map(math.isnan, both(probability_of_improvement_interval(values, [1.0, 2.0]))))
+    assert all(map(math.isnan, both(probability_of_improvement_interval([1.0, 2.0], values))))
+
+
+@pytest.mark.parametrize("truth", [0.6, 0.9, 0.97])
+@pytest.mark.parametrize("kind", ["normal", "constant", "skewed"])
+def test_the_interval_of_5_against_5_runs_covers_the_truth(truth: float, kind: str):
+    """Where one method always ends alike, the runs above it are 5 trials, and no shorter interval would do."""
+    draw, hits, trials = rng(7), 0, 400
+    for _ in range(trials):
+        if kind == "normal":
+            x, y = draw.normal(stats.norm.ppf(truth) * math.sqrt(2), size=5), draw.normal(size=5)
+        elif kind == "constant":
+            x, y = np.where(draw.random(5) < truth, 1.0, -1.0), np.zeros(5)
+        else:  # P(X > Y) of two exponentials is the share of X's mean
+            x, y = draw.exponential(truth, size=5), draw.exponential(1 - truth, size=5)
+        interval = probability_of_improvement_interval(x, y)
+        hits += interval.low <= truth <= interval.high
+    assert hits / trials >= 0.95 - 0.011  # a standard error of 400 trials
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "k", "fixed", "low", "high"),
+    [
+        ([0] * 30, 32, 1, False, 0.0, 1 - 0.025 ** (1 / 30)),
+        ([0] * 30, 32, 1, True, 0.0, 1 - 0.025 ** (1 / 960)),
+        ([0] * 30, 32, 8, True, 0.0, 1 - 0.025 ** (8 / 960)),
+        ([0] * 5, 4, 4, False, 0.0, 1 - 0.025 ** (1 / 5)),
+        ([32] * 30, 32, 1, True, 0.025 ** (1 / 960), 1.0),
+        ([4] * 5, 4, 2, False, 0.025 ** (1 / 5), 1.0),
+    ],
+)
+def test_all_samples_wrong_or_all_right_leave_one_end_free(correct, n, k, fixed, low, high):
+    """Against [0, 0]: none of 30 problems solved, 32 samples each, does not show that none can be."""
+    found = count_interval(correct, pass_at_k(np.arange(n + 1), n, k), fixed_problems=fixed, rng=rng())
+    assert both(found) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_a_difference_of_nothing_from_nothing_has_an_unknown_interval():
+    found = count_interval([0] * 9, shares(8), fixed_problems=True, rng=rng(), baseline=[0] * 9)
+    assert all(map(math.isnan, both(found)))
+    alike = count_interval([0, 8, 8], shares(8), fixed_problems=True, rng=rng())
+    assert all(map(math.isnan, both(alike))), "samples of a problem never differed: how they vary was not seen"

@@ -1,10 +1,20 @@
 """The embedded task: its rule, its verifier, its tokenizer, its dials."""
 
+import re
+from pathlib import Path
+
+import arithmetic
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
 
 from vcppo.config import TaskSettings
 from vcppo.errors import ConfigError
+from vcppo.loading import load_settings
+from vcppo.stages.pipeline import run_stages
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Prompt, Verdict
@@ -47,6 +57,27 @@ def test_no_held_out_problem_is_trained_on_and_all_others_are(task: DigitsTask):
     assert not {prompt.text for prompt in task.held_out_prompts()} & (trained | shown)
     assert trained == shown
     assert {text.split()[0] for text in trained} == {"#4", "#5", "#6"}  # spread 2
+
+
+@pytest.mark.parametrize("searched", [1, 20, 40])
+def test_problems_kept_for_searches_are_neither_trained_nor_reported_on(task: DigitsTask, searched: int):
+    split = DigitsTask(SETTINGS.model_copy(update={"held_out_for_search": searched}))
+    assert split.held_out_prompts() == split.held_out_prompts("report") == task.held_out_prompts()
+    kept = {prompt.name for prompt in split.held_out_prompts("search")}
+    assert len(kept) == searched
+    rng = torch.Generator().manual_seed(0)
+    drawn = split.training_prompts(5000, rng)
+    trained = {prompt.name for prompt in drawn}
+    shown = {demonstration.prompt.name for demonstration in split.demonstrations(5000, rng)}
+    before = {prompt.name for prompt in task.training_prompts(5000, torch.Generator().manual_seed(1))}
+    assert not kept & (trained | shown | {prompt.name for prompt in split.held_out_prompts()})
+    assert trained == before - kept
+    assert task.held_out_prompts("search") == []
+
+
+def test_more_held_out_than_there_are_is_told_with_both_numbers():
+    with pytest.raises(ConfigError, match=r"task.held_out = 40 and task.held_out_for_search = 9999: this task has"):
+        DigitsTask(SETTINGS.model_copy(update={"held_out_for_search": 9999}))
 
 
 def test_held_out_problems_are_the_same_for_all_and_draws_follow_the_generator(task: DigitsTask):
@@ -136,3 +167,39 @@ def test_difficulty_is_a_dial():
     long, short = (DigitsTask(TaskSettings(chain_length=n, held_out=5)) for n in (40, 10))
     assert long.max_tokens - short.max_tokens == 30 * 4
     assert len(DigitsTask(TaskSettings(chain_length=10, spread=3, held_out=5))._training) > 3 * len(short._training)
+
+
+def words(*known: str) -> PreTrainedTokenizerFast:
+    model = Tokenizer(WordLevel({word: i for i, word in enumerate(("<pad>", *known))}, unk_token="<pad>"))
+    model.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=model, unk_token="<pad>")
+
+
+OWN = ("<eos>", "?", "=", *"0123456789", *(f"#{i}" for i in range(1, 11)))
+
+
+def test_its_own_tokenizer_and_one_for_longer_chains_will_do(task: DigitsTask):
+    task.check_tokenizer(task.tokenizer(), "m")
+    task.check_tokenizer(DigitsTask(TaskSettings(chain_length=9, digits=2, held_out=5)).tokenizer(), "m")
+    task.check_tokenizer(words(*OWN), "m")
+
+
+@pytest.mark.parametrize("lost", ["<eos>", "?", "=", "0", "9", "#1"])
+def test_a_tokenizer_without_one_of_its_words_will_not(task: DigitsTask, lost: str):
+    with pytest.raises(ConfigError, match=re.escape(f"the tokenizer of m has no {lost}, so it is no policy of this")):
+        task.check_tokenizer(words(*(word for word in OWN if word != lost)), "m")
+
+
+def test_nor_one_for_shorter_chains(task: DigitsTask):
+    with pytest.raises(
+        ConfigError, match=r"task.chain_length = 6: .* has words for 5 lines, .* task.chain_length = 1$"
+    ):
+        task.check_tokenizer(words(*(word for word in OWN if word != "#6")), "m")
+
+
+@pytest.mark.parametrize("steps", [5, 0])
+def test_a_model_that_reads_text_is_not_trained_on_it(tmp_path: Path, steps: int):
+    model = arithmetic.make_model_folder(tmp_path / "model")
+    settings = load_settings(assignments=[f"model.path={model}", f"cold_start.steps={steps}"])
+    with pytest.raises(ConfigError, match=r"^task.name = digits: the tokenizer of .* expected task.name = maths"):
+        run_stages(settings, tmp_path / "out")

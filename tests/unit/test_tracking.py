@@ -2,6 +2,7 @@ import json
 import math
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,16 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from fake_study import PROVENANCE, STARTED, FakeStage, FakeStudy, iterate, positions, pretrain
 from mlflow_server import Server, free_port
+from odd_names import NAMES
 
 from vcppo.cells import CellFolder
+from vcppo.cli import main
 from vcppo.config import RunSettings, settings_digest
 from vcppo.delivery import KnownPoints, as_params, list_tables, points_of
 from vcppo.errors import TrackingError
-from vcppo.mlflow_store import LONGEST_TAG, MlflowStore, Point, Run, from_split, redacted, to_split
+from vcppo.mlflow_store import LONGEST_TAG, MlflowStore, Point, Run, from_split, to_split
 from vcppo.position_figure import position_figure
+from vcppo.process import locked
 from vcppo.provenance import git_state, hardware, provenance, versions
+from vcppo.redaction import redacted
 from vcppo.tracking import Courier, default_tracking_uri
 
 ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -36,8 +42,11 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> FakeStudy:
-    return FakeStudy(tmp_path / "out")
+def study(tmp_path: Path) -> Iterator[FakeStudy]:
+    """A study that this process holds, as whoever runs one does."""
+    study = FakeStudy(tmp_path / "out")
+    with locked(study.out / "studies" / study.name):
+        yield study
 
 
 @pytest.fixture
@@ -70,6 +79,13 @@ def runs(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Calla
 @pytest.fixture
 def store(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> MlflowStore:
     return MlflowStore(database, request.node.name, tmp_path / "out" / "mlartifacts")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for never came"
+        time.sleep(0.02)
 
 
 def values(store: MlflowStore, run: Run, metric: str) -> list[tuple[int, float]]:
@@ -370,13 +386,78 @@ class TestNothingIsLostAndNothingIsDoubled:
         (child,) = runs(kind="cell")
         assert child.params["gae.lambda_actor"] == "0.5"
 
-    def test_a_run_deleted_by_the_user_is_delivered_anew(self, study, courier, runs, store):
+    @pytest.mark.parametrize("kind", ["study", "cell", "stage"])
+    @pytest.mark.parametrize("purged", [False, True])
+    def test_a_run_deleted_by_the_user_comes_back_and_all_hang_together(
+        self, study, courier, runs, store, kind, purged
+    ):
+        """Purged: `mlflow gc` has emptied the bin, so that there is another run in its place."""
         finished(study)
         courier().deliver()
-        store.delete(runs(kind="cell")[0])
+        (before,) = runs(kind=kind)
+        store.delete(before)
+        if purged:
+            store._client._tracking_client.store._hard_delete_run(before.id)
         courier().deliver()
-        (child,) = runs(kind="cell")
+        (parent,), (child,), (stage) = runs(kind="study"), runs(kind="cell"), runs(kind="stage")
+        (after,) = runs(kind=kind)
+        assert (after.id == before.id) == (not purged)
+        assert child.tags["mlflow.parentRunId"] == parent.id
+        assert [run.tags["mlflow.parentRunId"] for run in stage] == [child.id]
+        assert {parent.status, child.status, *(run.status for run in stage)} == {"FINISHED"}
         assert len(values(store, child, "policy/loss")) == 6
+        assert len(values(store, stage[0], "pretrain/loss")) == 3
+
+    @pytest.mark.parametrize("deleted", [["study"], ["cell"], ["stage"], ["study", "cell", "stage"]])
+    def test_runs_deleted_while_the_study_runs_come_back_before_it_ends(self, study, courier, runs, store, deleted):
+        cell = study.cell("ppo-s0")
+        stage = study.enter(cell, "value-pretraining", "shared")
+        pretrain(stage.journal, steps=[10])
+        iterate(study.enter(cell, "rl", "a").journal, 1)
+        ours = courier()
+        ours.start()
+        until(lambda: ours.status == "delivered")
+        before = {run.id for kind in ("study", "cell", "stage") for run in runs(kind=kind)}
+        for kind in deleted:
+            store.delete(runs(kind=kind)[0])
+        pretrain(stage.journal, steps=[20])
+        stage.finish()
+        cell.update(state="done", finished=STARTED + 60)
+        ours.close(30)
+        found = [run for kind in ("study", "cell", "stage") for run in runs(kind=kind)]
+        assert {run.id for run in found} == before
+        assert [run.status for run in found] == ["FINISHED"] * 3
+
+    def test_of_two_parents_one_is_left_and_the_other_does_not_run_for_ever(self, study, courier, runs, store):
+        """As an earlier version left them: the first deleted by the user, a second one made, the first restored."""
+        finished(study)
+        courier().deliver()
+        (first,) = runs(kind="study")
+        (child,) = runs(kind="cell")
+        second = store.create("components", dict(first.tags), started=time.time() + 1)
+        store.delete(second)
+        courier().deliver()
+        assert [run.id for run in runs(kind="study")] == [first.id]
+        store.restore(second)
+        store.log(child, tags={"mlflow.parentRunId": second.id})
+        courier().deliver()
+        (parent,) = runs(kind="study")
+        (child,) = runs(kind="cell")
+        assert child.tags["mlflow.parentRunId"] == parent.id
+        everywhere = store.find({"vcppo.kind": "study"}, deleted=True)
+        assert sorted((run.status, run.deleted) for run in everywhere) == [("FINISHED", False), ("KILLED", True)]
+
+    def test_a_restored_twin_of_a_cell_or_stage_is_put_away(self, study, courier, runs, store):
+        finished(study)
+        courier().deliver()
+        for kind in ("cell", "stage"):
+            (one,) = runs(kind=kind)
+            store.create(one.tags["mlflow.runName"], dict(one.tags), started=time.time() + 1)
+        courier().deliver()
+        (child,), (stage,) = runs(kind="cell"), runs(kind="stage")
+        assert (child.status, stage.status) == ("FINISHED", "FINISHED")
+        assert stage.tags["mlflow.parentRunId"] == child.id
+        assert {run.status for run in store.find({}, deleted=True)} == {"FINISHED", "KILLED"}
 
     def test_two_folders_with_a_study_of_one_name_stay_apart(self, study, courier, runs, database, request, tmp_path):
         other = FakeStudy(tmp_path / "other")
@@ -441,6 +522,25 @@ class TestCourier:
         courier().deliver()
         assert (runs(kind="cell")[0].status, runs(kind="study")[0].status) == ("RUNNING", "RUNNING")
 
+    def test_what_is_delivered_when_nobody_works_on_the_study_is_not_said_to_run(
+        self, tmp_path, courier, runs, database, request
+    ):
+        stopped = FakeStudy(tmp_path / "stopped")
+        cell = stopped.cell("ppo-s0", state="queued", attempts=1)
+        pretrain(stopped.enter(cell, "value-pretraining", "a").journal, steps=[10])
+        cell.update(state="running")  # as a kill leaves it
+        ours = Courier(stopped.out, stopped.name, database, request.node.name)
+        ours.deliver()
+        kinds = ("study", "cell", "stage")
+        assert [run.status for kind in kinds for run in runs(kind=kind)] == ["KILLED"] * 3
+        for held in (cell.path, stopped.out / "studies" / stopped.name):  # by `train` and by `sweep`
+            with locked(held):
+                ours.deliver()
+            assert [run.status for kind in kinds for run in runs(kind=kind)] == ["RUNNING"] * 3
+            ours.deliver()
+            assert [run.status for kind in kinds for run in runs(kind=kind)] == ["KILLED"] * 3
+        ours.close()
+
     def test_a_server_that_is_not_there_is_noticed_fast_and_everything_is_kept(self, study):
         finished(study)
         away = Courier(study.out, study.name, f"http://127.0.0.1:{free_port()}", "x")
@@ -461,9 +561,17 @@ class TestCourier:
         ours = courier()
         ours.deliver()
         second = Courier(study.out, study.name, database, request.node.name)
-        with pytest.raises(TrackingError, match="another process delivers it"):
+        with pytest.raises(TrackingError, match=r"this process, which still waits for sqlite:.*, delivers it"):
             second.deliver()
         ours.close()
+        hold = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.flock(f, 2); f.write('7'); f.flush(); input()"
+        lock = study.out / "studies" / study.name / "mlflow.lock"
+        lock.write_text("")
+        with subprocess.Popen([sys.executable, "-c", hold, str(lock)], stdin=subprocess.PIPE) as other:
+            until(lambda: lock.read_text() == "7")
+            with pytest.raises(TrackingError, match=r"process 7 delivers it"):
+                second.deliver()
+            other.communicate(b"\n")
         assert second.deliver() == 0
         second.close()
 
@@ -495,9 +603,54 @@ class TestCourier:
         ours = Courier(study.out, study.name)
         ours.deliver()
         ours.close()
+        assert ours.notices == []
         assert ours.tracking_uri == default_tracking_uri(study.out) == f"sqlite:///{study.out}/mlflow.db"
         assert len(list((study.out / "mlartifacts").rglob("tables/problems/000006.json"))) == 1
         assert list(elsewhere.iterdir()) == []
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_default_store_lies_in_the_out_folder_whatever_that_is_called(
+        self, name, database, tmp_path, monkeypatch
+    ):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        study = FakeStudy(tmp_path / name)
+        study.out.mkdir()
+        finished(study)
+        shutil.copy(Path(database.removeprefix("sqlite:///")), study.out / "mlflow.db")  # making one takes seconds
+        ours = Courier(study.out, study.name)
+        assert ours.deliver() == 16
+        ours.close()
+        store = MlflowStore(default_tracking_uri(study.out), ours.experiment)
+        (child,) = store.find({"vcppo.kind": "cell"})
+        assert store.tables(child, "problems")[6]["correct"] == [3, 0]
+        assert len(list((study.out / "mlartifacts").rglob("tables/problems/000006.json"))) == 1
+        assert os.listdir(tmp_path) == [name]
+
+    @pytest.mark.parametrize("name", [b"\xff", b"cut \xc3"])
+    def test_a_folder_whose_name_no_address_can_hold_is_refused_before_anything_is_made(self, name, tmp_path):
+        out = tmp_path / os.fsdecode(name)
+        for command in (["train"], ["sweep", "components"], ["export", "components"], ["track", "replay", "train"]):
+            done = CliRunner().invoke(main, [*command, "--out", str(out)], env={"MLFLOW_TRACKING_URI": None})
+            assert done.exit_code == 2, done.output
+            assert "ConfigError" in done.output or "no such folder" in done.output
+        assert not out.exists()
+
+    def test_what_became_of_a_half_made_store_is_told(self, study, database, monkeypatch):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        monkeypatch.setattr("vcppo.mlflow_database.SETTLED_S", -1.0)
+        template = Path(database.removeprefix("sqlite:///"))
+        monkeypatch.setattr("vcppo.mlflow_database._make", lambda file, artifacts: shutil.copy(template, file))
+        finished(study)
+        with sqlite3.connect(study.out / "mlflow.db") as base:
+            base.execute("CREATE TABLE experiments (x)")
+        base.close()
+        ours = Courier(study.out, study.name)
+        assert ours.deliver() == 16
+        ours.close()
+        (said,) = ours.notices
+        assert said.endswith(
+            "left half made and empty by whoever was stopped making it; it is now mlflow.db.half-made-1"
+        )
 
     def test_the_environment_names_the_store_unless_the_caller_does(self, tmp_path, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")

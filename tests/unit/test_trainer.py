@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from vcppo import models, passes
 from vcppo.cache import Address, StageFolder
 from vcppo.checkpoint import save_model
-from vcppo.config import ReferenceSettings, RewardSettings, RunSettings
+from vcppo.config import AdvantageSettings, Estimator, ReferenceSettings, RewardSettings, RunSettings
 from vcppo.engines.decoder import Decoder
 from vcppo.engines.torch_engine import TorchEngine
 from vcppo.journal import read_journal
@@ -24,12 +24,14 @@ from vcppo.stages import trainer as room
 from vcppo.stages.context import StageContext
 from vcppo.stages.continuations import step_starts
 from vcppo.stages.costs import Costs
-from vcppo.stages.policy_update import read_logprobs
+from vcppo.stages.policy_update import PolicyUpdate, read_logprobs
 from vcppo.stages.reference import Reference
-from vcppo.stages.rewards import Shaping
+from vcppo.stages.rewards import Shaping, worth_their_score
 from vcppo.stages.rl import rl
+from vcppo.stages.rl_metrics import update_kl, value_metrics
 from vcppo.stages.selection import choose, until_mixed
 from vcppo.stages.trainer import Iteration, Trainer
+from vcppo.stages.value_pretraining import lesson, token_judges
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Generation, Prompt, Rollout, RolloutBatch, Verdict
@@ -118,6 +120,7 @@ def assert_same(one: Tensor, other: Tensor) -> None:
 
 # ---- off is off ----
 
+BOOTSTRAP = ("gae.bootstrap_truncated=true",)
 RTO_WITHOUT = ("token_reward.kind=none",)
 CLIPPED = ("critic.value_loss=clipped",)
 OFF = [  # (method, settings of the one, of the other: the same to the bit; settings that do change something)
@@ -331,6 +334,135 @@ def test_answers_that_were_cut_are_not_trained_on_if_so_wanted(make: Make):
     assert make("grpo", "rollout.max_tokens=6").iterate().metrics["select/kept"] == 12
 
 
+def by_first_of_group() -> Callable[[DigitsTask, str, Prompt], Verdict]:
+    verdicts = itertools.cycle([Verdict.CORRECT, Verdict.WRONG, Verdict.WRONG, Verdict.WRONG])
+    return lambda self, text, prompt: next(verdicts)
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "wanted"),
+    [  # scores 1, -1, -1, -1 of each group; the policy is the reference, so that no token has a reward
+        ("rloo", (), [2.0, -2 / 3, -2 / 3, -2 / 3]),
+        ("rloo", ("kl.coefficient=0.5",), [2.0, -2 / 3, -2 / 3, -2 / 3]),
+        ("rloo", ("kl.estimator=k3", "kl.coefficient=0.5"), [2.0, -2 / 3, -2 / 3, -2 / 3]),
+        ("rloo", ("token_reward.kind=rto", "token_reward.weight=1"), [2.0, -2 / 3, -2 / 3, -2 / 3]),
+        ("grpo", ("kl.placement=reward",), [1.5, -0.5, -0.5, -0.5]),
+        ("dr-grpo", ("kl.placement=reward",), [1.5, -0.5, -0.5, -0.5]),
+        ("reinforce++-baseline", ("kl.placement=reward", "advantage.whiten=none"), [1.5, -0.5, -0.5, -0.5]),
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_dropped_is_one_of_its_group_by_its_own_reward(
+    make: Make,
+    before: dict[str, StageFolder],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    more: tuple[str, ...],
+    wanted: list[float],
+):
+    monkeypatch.setattr(DigitsTask, "verify", by_first_of_group())
+    monkeypatch.setitem(before, "preference", before["cold-start"])
+    done = make(method, *more, "select.drop_truncated=true", "rollout.prompts=5").iterate()
+    assert len(done.batch.group.unique()) == 5  # no question was drawn twice
+    assert 0 < len(done.kept) < 20
+    for row in done.kept.tolist():
+        assert float(done.estimates.raw_advantages[row, 0]) == pytest.approx(wanted[row % 4], abs=1e-4)
+
+
+def test_a_dropped_answers_token_rewards_count_in_its_groups_baseline(make: Make):
+    """The same as if nothing were dropped: what is trained on does not change what it is compared with."""
+    for method, more in (("rloo", ("kl.coefficient=1",)), ("grpo", ("kl.placement=reward", "token_reward.kind=rto"))):
+        given = ("rollout.prompts=12", "policy.learning_rate=0.02", *more)
+        whole, some = make(method, *given), make(method, *given, "select.drop_truncated=true")
+        for trainer in (whole, some):  # a policy that has left its reference
+            trainer.policy.load_state_dict(new_policy(seed=3).state_dict())
+            trainer.engine.update_weights(trainer.policy)
+        every, few = whole.iterate(), some.iterate()
+        assert 0 < len(few.kept) < len(every.kept)
+        assert_same(few.estimates.raw_advantages[few.kept], every.estimates.raw_advantages[few.kept])
+
+
+SELECTIVE = {  # how each method comes to drop rows, other than by those that were cut
+    "dpo": (),  # which are in no pair
+    "dpo-iter": (),
+    **dict.fromkeys(("ppo", "ppo-max", "ppo-xu", "vapo", "rto", "reinforce++", "apa"), ("select.prune_rate=0.5",)),
+}
+DROPPING = [*SELECTIVE.items(), *((name, ("select.drop_truncated=true",)) for name in METHODS if "dpo" not in name[:3])]
+
+
+@pytest.mark.parametrize(("method", "more"), DROPPING, ids=name_of)
+def test_nothing_of_a_row_that_was_never_read_enters_any_number(
+    make: Make, monkeypatch: pytest.MonkeyPatch, method: str, more: tuple[str, ...]
+):
+    """Whatever stands in rows that were not asked for: 0, or no number."""
+    read, found = passes.read, []
+
+    def poisoned(model: Any, batch: RolloutBatch, limit: int, score: Any, rows: Any = None, **options: Any) -> Tensor:
+        got = read(model, batch, limit, score, rows, **options)
+        if rows is not None:
+            got[[row for row in range(len(batch.scores)) if row not in set(rows.tolist())]] = torch.nan
+        return got
+
+    for how in (read, poisoned):
+        monkeypatch.setattr(passes, "read", how)
+        trainer = make(method, *more)
+        dones = [trainer.iterate() for _ in range(3)]
+        assert sum(len(done.kept) for done in dones) < sum(len(done.batch.scores) for done in dones)
+        told = [
+            {k: v for k, v in done.metrics.items() if not k.startswith((*CLOCKS, "value/explained_variance"))}
+            for done in dones
+        ]
+        state = trainer.state()
+        found.append((told, weights(trainer.policy), state["value_moments"], state["reward_moments"]))
+    assert found[0][0] == found[1][0]
+    assert_same(found[0][1], found[1][1])
+    assert found[0][2:] == found[1][2:]
+
+
+@pytest.mark.parametrize("units", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "more", [(), ("critic.updates_per_policy_update=3",), ("early_stop.threshold=0",)], ids=name_of
+)
+def test_updates_that_have_no_rows_count_for_both_schedules(
+    make: Make, monkeypatch: pytest.MonkeyPatch, units: int, more: tuple[str, ...]
+):
+    monkeypatch.setattr(room, "choose", lambda batch, *rest: choose(batch, *rest)[:units])
+    trainer = make("espo" if "early_stop.threshold=0" in more else "ppo", *more, "policy.schedule=linear")
+    each = trainer.settings.critic.updates_per_policy_update
+    planned = trainer.settings.policy.epochs * trainer.settings.policy.minibatches
+    for iteration in range(1, 5):
+        told = trainer.iterate().metrics
+        assert trainer.policy_optimiser.taken == iteration * planned
+        assert trainer.critic_optimiser.taken == iteration * planned * each
+        assert ("value/loss" in told) == (units > 0)
+    assert trainer.policy_optimiser.learning_rate == trainer.critic_optimiser.learning_rate == 0
+
+
+def test_a_critic_that_rests_counts_no_update_without_rows(make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "choose", lambda batch, *rest: choose(batch, *rest)[:0])
+    trainer = make("ppo", "critic.update_every=3")
+    for _ in range(4):
+        trainer.iterate()
+    assert trainer.critic_optimiser.taken == trainer.critic_optimiser.total_steps == 4
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo"])
+def test_groups_that_agree_are_trained_on_where_more_than_their_scores_counts(
+    make: Make, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    """What `until_mixed` says of them: by GAE at once, by a KL penalty once the policy has left its reference."""
+    monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
+    trainer = make(
+        method, "select.dynamic_sampling=true", "select.max_rounds=1", "kl.placement=loss", "kl.coefficient=1"
+    )
+    with torch.no_grad():
+        for parameter in trainer.policy.parameters():
+            parameter.mul_(1.1)
+    first = weights(trainer.policy)
+    assert trainer.iterate().metrics["select/kept"] == 12
+    assert not torch.equal(weights(trainer.policy), first)
+
+
 @pytest.mark.parametrize("method", ["dpo", "dapo"])
 def test_an_iteration_of_nothing_to_learn_from_passes(make: Make, monkeypatch: pytest.MonkeyPatch, method: str):
     monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
@@ -429,12 +561,90 @@ def test_value_normalisation_teaches_the_critic_in_its_own_units(make: Make, mon
     assert float(targets[live].mean()) == pytest.approx(0, abs=1e-5)
     assert float(targets[live].std(correction=0)) == pytest.approx(1, abs=1e-4)
     assert sorted(targets[live].tolist()) == pytest.approx(sorted(((returns - mean) / deviation).tolist()), abs=1e-4)
-    assert sorted(values[live].tolist()) == pytest.approx(
-        sorted(((first.readings.values[mask] - mean) / deviation).clamp(-5, 5).tolist()), abs=1e-3
-    )
+    assert sorted(values[live].tolist()) == sorted(raw[0][2][mask].tolist())  # old values are what the critic said
     mask = second.batch.response_mask
     expected = torch.where(mask, raw[1][2] * deviation + mean, 0.0)
     torch.testing.assert_close(second.readings.values, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("critic.value_clip_range=1e-4",), ("reward.correct=9", "reward.wrong=-1")], ids=str
+)
+def test_a_critic_that_has_not_moved_is_held_back_on_no_token(make: Make, more: tuple[str, ...]):
+    """A clip around any other number than the critic's own leaves most tokens without gradient."""
+    trainer = make("ppo-xu", "reward.truncated=none", "policy.minibatches=1", *more)
+    for _ in range(3):
+        assert trainer.iterate().metrics["value/clip_fraction"] == 0
+
+
+def test_moments_of_returns_are_of_the_rows_trained_on(make: Make):
+    """Cut answers are worth 10 more than any other, and are dropped."""
+    trainer = make(
+        "ppo-xu", "select.drop_truncated=true", "reward.truncated=10", "rollout.prompts=24", "kl.coefficient=0"
+    )
+    done = trainer.iterate()
+    assert 0 < len(done.kept) < len(done.batch.scores)
+    live = done.estimates.returns[done.kept][done.batch.response_mask[done.kept]]
+    assert float(live.max()) < 1.01
+    assert trainer.value_moments.mean == pytest.approx(float(live.mean()), abs=1e-5)
+    assert trainer.value_moments.std == pytest.approx(float(live.std(correction=0)), rel=1e-4)
+
+
+def test_an_iteration_that_drops_every_row_leaves_the_moments_alone(make: Make):
+    trainer = make("ppo-xu", "select.drop_truncated=true", "rollout.max_tokens=1")
+    first = weights(trainer.critic)
+    assert len(trainer.iterate().kept) == 0
+    assert trainer.value_moments.weight == 0
+    assert_same(weights(trainer.critic), first)
+
+
+SAME_RETURNS = [
+    ("ppo", ()),
+    ("ppo", ("gae.gamma=0.9",)),
+    ("ppo-max", ("kl.coefficient=1", "critic.init=reward-model")),
+    *[(kind, ("token_reward.weight=0.5",)) for kind in ("rto", "semi-rto", "ddpo", "rs-ppo")],
+    ("rto", ("token_reward.weight=0.5", "token_reward.clip=0.2", "gae.gamma=0.9", "kl.coefficient=1")),
+    ("semi-rto", ("token_reward.weight=0.5", "rollout.temperature=0.7")),
+]
+
+
+@pytest.mark.parametrize(("method", "more"), SAME_RETURNS, ids=name_of)
+def test_a_critic_is_pretrained_on_the_returns_that_rl_begins_with(make: Make, method: str, more: tuple[str, ...]):
+    trainer = make(method, *more, shared=("rollout.max_tokens=25",))
+    done = trainer.iterate()
+    taught = lesson(done.batch, token_judges(trainer.context), trainer.context)
+    torch.testing.assert_close(taught.returns, done.estimates.monte_carlo, atol=1e-4, rtol=1e-4)
+    dense = trainer.settings.token_reward.kind != "none"
+    plain = torch.where(done.batch.response_mask, done.batch.scores[:, None], 0.0)
+    if trainer.settings.gae.gamma == 1:
+        assert torch.allclose(taught.returns, plain, atol=1e-4) != dense
+
+
+def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make: Make):
+    given = ("rollout.prompts=24", "gae.lambda_critic=1", "critic.update_every=never")
+    plain, booted = (make("ppo", *(n for n in given if "lambda" not in n), *more) for more in ((), BOOTSTRAP))
+    one, other = plain.iterate(), booted.iterate()
+    assert torch.equal(one.known, one.kept)
+    assert torch.equal(other.known, (~other.batch.truncated).nonzero()[:, 0])
+    assert 0 < len(other.known) < len(other.kept)
+    part = (other.readings.values[other.known], other.estimates.monte_carlo[other.known])
+    wanted = value_metrics(*part, other.batch.response_mask[other.known])
+    assert {name: other.metrics[name] for name in wanted} == wanted
+    assert one.metrics["value/value_bias"] != other.metrics["value/value_bias"]
+    cut = other.batch.truncated
+    assert_same(one.estimates.raw_advantages[~cut], other.estimates.raw_advantages[~cut])
+    assert not torch.equal(one.estimates.raw_advantages[cut], other.estimates.raw_advantages[cut])
+
+
+@pytest.mark.parametrize("estimator", get_args(Estimator))
+def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator: str):
+    """A study's base may ask for it beside arms that bootstrap nothing."""
+    settings = tiny_method("ppo", shared=(*SMALL, *BOOTSTRAP)).model_copy(
+        update={"advantage": AdvantageSettings(estimator=estimator)}
+    )
+    batch = dataclasses.replace(random_batch([2, 3]), truncated=torch.tensor([True, False]))
+    known = worth_their_score(batch, settings).tolist()
+    assert known == [estimator not in ("gae", "td", "q"), True]
 
 
 # ---- VinePPO ----
@@ -822,6 +1032,23 @@ def test_the_table_of_true_values_has_what_training_used(make: Make, method: str
     ]
 
 
+@pytest.mark.parametrize("method", ["ppo", "vineppo"])
+def test_the_truth_is_compared_in_rows_that_were_trained_on(make: Make, method: str):
+    """Of others no value was read: what would stand there is 0."""
+    record = ("record.truth_every=1", "record.truth_answers=4", "record.truth_samples=2")
+    done = make(method, *record, "select.drop_truncated=true", "rollout.max_tokens=6", "rollout.prompts=12").iterate()
+    kept = done.kept.tolist()
+    assert len(kept) < len(done.rollouts)
+    wanted = min(4, len(kept))
+    assert sorted(set(done.true_values["answer"])) == [kept[i * len(kept) // wanted] for i in range(wanted)]
+    assert 0.0 not in done.true_values["estimate"] or method == "vineppo"
+
+
+def test_no_truth_is_measured_where_no_row_is_trained_on(make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "choose", lambda batch, *rest: choose(batch, *rest)[:0])
+    assert make("ppo", "record.truth_every=1", "record.truth_samples=2").iterate().true_values is None
+
+
 def test_truth_is_measured_when_asked_for(make: Make):
     trainer = make("ppo", "record.truth_every=2", "record.truth_samples=2", "record.truth_answers=1")
     assert [trainer.iterate().true_values is not None for _ in range(3)] == [True, False, True]
@@ -846,3 +1073,54 @@ def test_the_truth_is_the_mean_score_of_continuations(make: Make, monkeypatch: p
         else:
             assert -1 < truth < 1
     assert later > 5
+
+
+# ---- updates that go too far are told ----
+
+FAR = "its updates moved the policy by "
+
+
+@pytest.mark.parametrize("method", ["vcppo", "grpo", "dpo", "espo"])
+def test_an_absurd_rate_warns_and_is_counted(make: Make, capsys: pytest.CaptureFixture[str], method: str):
+    made = make(method, "policy.learning_rate=0.3", "guard.max_ratio=1e30", "guard.kl_alarm=0.05")
+    told = [made.iterate().metrics for _ in range(2)]
+    said = [line for line in capsys.readouterr().err.splitlines() if FAR in line]
+    assert told[0]["policy/kl_alarm"] == 1.0
+    assert told[0]["policy/update_kl"] > 0.05
+    assert said[0] == (
+        f"iteration 0: its updates moved the policy by {told[0]['policy/update_kl']:.3g} nats a token, guard.kl_alarm "
+        "is 0.05: such steps destroy what it knows; lower policy.learning_rate (0.3) or policy.epochs, or raise "
+        "policy.warmup_steps"
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_warns_at_a_rate_that_suits_it(make: Make, capsys: pytest.CaptureFixture[str], method: str):
+    made = make(method, "policy.learning_rate=0.0003")
+    told = [made.iterate().metrics for _ in range(2)]
+    assert [metrics["policy/kl_alarm"] for metrics in told] == [0.0, 0.0]
+    assert FAR not in capsys.readouterr().err
+
+
+def test_it_warns_again_only_where_it_is_twice_as_bad(
+    make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    made, moves = make("grpo"), iter([0.04, 0.06, 0.07, 0.13, 0.2, 0.27, 0.01])
+    monkeypatch.setattr(room, "update_kl", lambda updates: next(moves))
+    alarms = [made.iterate().metrics["policy/kl_alarm"] for _ in range(7)]
+    said = [line for line in capsys.readouterr().err.splitlines() if FAR in line]
+    assert alarms == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
+    assert [line.split(":")[0] for line in said] == ["iteration 1", "iteration 3", "iteration 5"]
+
+
+def test_a_single_update_has_nothing_to_measure(make: Make):
+    told = make("grpo", "policy.minibatches=1").iterate().metrics
+    assert not {"policy/kl_alarm", "policy/update_kl"} & told.keys()
+
+
+def test_how_far_updates_moved_the_policy_is_beyond_where_they_began():
+    """A sampler that stays behind is far from the policy before the first of them."""
+    update = PolicyUpdate(0.0, 0.0, 0.5, 0.0, 1.0, 0.0, 1.0)
+    kls = [0.5, 0.53, 0.75, 0.625]
+    assert update_kl([dataclasses.replace(update, approx_kl=kl) for kl in kls]) == 0.25
+    assert update_kl([update]) == update_kl([]) == 0.0

@@ -1,6 +1,7 @@
 """One optimiser step of the actor, one of the critic."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from vcppo.optimiser import Optimiser
 from vcppo.stages.costs import Costs
 from vcppo.stages.critic_update import CriticUpdate, read_final_values, read_values, update_critic
 from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
+from vcppo.stages.rl_metrics import policy_metrics
 from vcppo.types import RolloutBatch
 
 LENGTHS = [5, 1, 3, 7, 2, 6]
@@ -100,6 +102,21 @@ def test_gradients_do_not_depend_on_the_size_of_micro_batches(aggregation: str, 
     parts, of_parts = critic_gradient(critic, batch, aggregation=aggregation, max_tokens=max_tokens)
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
     assert of_parts.loss == pytest.approx(of_whole.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 1000])
+def test_tokens_that_the_dual_clip_decides_are_counted_over_the_minibatch(max_tokens: int):
+    """At a ratio of 4 everywhere it decides every bad token, and the clip of the ratio every good one."""
+    policy = new_policy()
+    batch = on_policy(policy)
+    batch = dataclasses.replace(batch, old_logprobs=batch.old_logprobs - math.log(4))
+    bad = float((batch.response_mask & (batch.scores < 0)[:, None]).sum() / batch.response_mask.sum())
+    assert 0 < bad < 1
+    _, update = policy_gradient(policy, batch, tiny("policy.dual_clip=3", f"micro_batch_tokens={max_tokens}"))
+    assert (update.dual_clip_fraction, update.clip_fraction) == pytest.approx((bad, 1 - bad))
+    assert policy_metrics([update])["policy/dual_clip_fraction"] == pytest.approx(bad)
+    _, without = policy_gradient(policy, batch, tiny(f"micro_batch_tokens={max_tokens}"))
+    assert "policy/dual_clip_fraction" not in policy_metrics([without])
 
 
 def test_on_policy_the_gradient_is_the_policy_gradient():

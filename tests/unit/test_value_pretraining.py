@@ -15,13 +15,15 @@ from transformers import PreTrainedModel
 from vcppo import passes
 from vcppo.cache import StageFolder, addresses
 from vcppo.checkpoint import save_model
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, TrainingError
 from vcppo.journal import read_journal
+from vcppo.maths.shaping import RunningMoments
 from vcppo.optimiser import Optimiser
 from vcppo.stages import value_pretraining as stage
 from vcppo.stages.answers import answers_file, load_answers
 from vcppo.stages.context import StageContext
 from vcppo.stages.rewards import score_range
+from vcppo.stages.trainer import Trainer
 from vcppo.stages.value_pretraining import Measurement, chosen_step, pretraining_is_done, settled_at, value_pretraining
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
@@ -182,18 +184,18 @@ def test_converge_gives_up_at_max_steps_exactly(before: Path, tmp_path: Path):
 
 def test_each_pass_over_the_pool_takes_every_answer_once(before: Path, tmp_path: Path):
     pretraining = stage.Pretraining(context(before, tmp_path))
-    assert len(pretraining.pool.scores) == 48
-    assert len(pretraining.held_out.scores) == 32
-    seen = [tuple(row) for step in range(3) for row in pretraining._batch(step).old_logprobs[:, :3].tolist()]
-    assert sorted(seen) == sorted(tuple(row) for row in pretraining.pool.old_logprobs[:, :3].tolist())
-    again = [tuple(row) for step in range(3, 6) for row in pretraining._batch(step).old_logprobs[:, :3].tolist()]
+    assert len(pretraining.pool.batch.scores) == 48
+    assert len(pretraining.held_out.batch.scores) == 32
+    seen = [tuple(row) for step in range(3) for row in pretraining._lesson(step).batch.old_logprobs[:, :3].tolist()]
+    assert sorted(seen) == sorted(tuple(row) for row in pretraining.pool.batch.old_logprobs[:, :3].tolist())
+    again = [tuple(row) for step in range(3, 6) for row in pretraining._lesson(step).batch.old_logprobs[:, :3].tolist()]
     assert sorted(again) == sorted(seen)
     assert again != seen
 
 
 def test_a_pool_smaller_than_an_update_is_gone_through_again(before: Path, tmp_path: Path):
     pretraining = stage.Pretraining(context(before, tmp_path, "pretrain.batch=100"))
-    assert len(pretraining._batch(0).scores) == 100
+    assert len(pretraining._lesson(0).batch.scores) == 100
 
 
 def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tmp_path: Path):
@@ -202,7 +204,7 @@ def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tm
     save_file({name: x.contiguous() for name, x in vars(held_out).items()}, answers_file(here.earlier["answers"].path))
     pretraining = stage.Pretraining(here)
     assert pretraining.pool is None
-    first, again, second = (pretraining._batch(step) for step in (0, 0, 1))
+    first, again, second = (pretraining._lesson(step).batch for step in (0, 0, 1))
     assert torch.equal(first.input_ids, again.input_ids)
     assert len(first.scores) == 16
     assert not torch.equal(first.old_logprobs, second.old_logprobs)
@@ -227,6 +229,119 @@ def test_outcomes_that_are_all_alike_are_no_number_and_no_obstacle(before: Path,
     assert value_pretraining(here)["steps"] <= 4
     measured = [r["values"] for r in told(here) if "pretrain/held_out_loss" in r.get("values", {})]
     assert measured[0]["pretrain/explained_variance"] is None
+
+
+# ---- the returns that RL will meet ----
+
+
+def cut(here: StageContext, rows: slice) -> RolloutBatch:
+    """The earlier stage's answers, those of `rows` cut at the limit."""
+    path = answers_file(here.earlier["answers"].path)
+    answers = load_answers(path.parent)
+    truncated = torch.zeros(len(answers.scores), dtype=torch.bool)
+    truncated[rows] = True
+    found = dataclasses.replace(answers, truncated=truncated)
+    save_file({name: x.contiguous() for name, x in vars(found).items()}, path)
+    return found
+
+
+LEAVES_OUT = [("gae.bootstrap_truncated=true",), ("select.drop_truncated=true",)]
+
+
+@pytest.mark.parametrize("how", LEAVES_OUT)
+def test_answers_whose_worth_was_cut_off_are_no_targets(before: Path, tmp_path: Path, how: tuple[str, ...]):
+    """48 answers to learn from and 32 to measure on, of which 8 and 12 were cut."""
+    for name, more, sizes in (("all", (), (48, 32)), ("some", how, (40, 20))):
+        here = context(before, tmp_path / name, *more, "critic.initial_value=mean-score")
+        answers = cut(here, slice(40, 60))
+        pretraining = stage.Pretraining(here)
+        assert (len(pretraining.pool.batch.scores), len(pretraining.held_out.batch.scores)) == sizes
+        assert bool(pretraining.pool.batch.truncated.any()) == (not more)
+        counted = answers.scores if not more else answers.scores[~answers.truncated]
+        at_zero = spread(stage.start_of_critic(context(before, tmp_path / "zero")), answers)
+        torch.testing.assert_close(spread(stage.start_of_critic(here), answers), at_zero + counted.mean())
+        assert value_pretraining(here) == {"steps": 4.0}
+
+
+@pytest.mark.parametrize("how", LEAVES_OUT)
+def test_where_every_answer_was_cut_there_is_nothing_to_learn_and_it_is_said(
+    before: Path, tmp_path: Path, how: tuple[str, ...]
+):
+    here = context(before, tmp_path, *how)
+    cut(here, slice(0, 48))
+    with pytest.raises(
+        TrainingError, match=r"all 48 answers were cut at the limit of \d+ tokens.*raise rollout.max_tok"
+    ):
+        stage.Pretraining(here)
+
+
+@pytest.mark.parametrize("how", LEAVES_OUT)
+def test_there_is_no_mean_score_of_answers_that_were_all_cut(before: Path, tmp_path: Path, how: tuple[str, ...]):
+    here = context(before, tmp_path, *how, "critic.initial_value=mean-score")
+    cut(here, slice(0, 80))
+    with pytest.raises(TrainingError, match=r"critic: all 80 answers were cut at the limit of \d+ tokens"):
+        stage.start_of_critic(here)
+
+
+def test_an_update_whose_fresh_answers_were_all_cut_teaches_nothing(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    collate = stage.collate
+    all_cut = torch.ones(16, dtype=torch.bool)
+    monkeypatch.setattr(stage, "collate", lambda rollouts: dataclasses.replace(collate(rollouts), truncated=all_cut))
+    more = ("pretrain.fresh_rollouts=true", "pretrain.steps=2", "gae.bootstrap_truncated=true")
+    here = context(before, tmp_path, *more)
+    held_out = load_answers(here.earlier["answers"].path).take(torch.arange(48, 80))
+    save_file({name: x.contiguous() for name, x in vars(held_out).items()}, answers_file(here.earlier["answers"].path))
+    pretraining = stage.Pretraining(here)
+    first = pretraining.critic.state_dict()["score.weight"].clone()
+    pretraining.go_to(2)
+    assert pretraining.optimiser.taken == 2
+    assert torch.equal(pretraining.critic.state_dict()["score.weight"], first)
+
+
+@pytest.mark.parametrize("kind", ["standardise", "scale"])
+def test_rl_goes_on_with_the_moments_that_the_critics_targets_were_normalised_by(
+    before: Path, tmp_path: Path, kind: str
+):
+    here = context(before, tmp_path, f"reward.normalise={kind}", "reward.correct=3", "pretrain.steps=2")
+    value_pretraining(here)
+    pretraining = stage.Pretraining(here)
+    answers = load_answers(here.earlier["answers"].path)
+    assert pretraining.shaping.moments == RunningMoments().updated(answers.scores)
+    there = first_done(here)
+    trainer = Trainer(dataclasses.replace(there, folder=StageFolder(tmp_path, addresses(here.settings)["rl"])))
+    assert trainer.shaping == pretraining.shaping
+    done = trainer.iterate()
+    own = torch.tensor([rollout.score for rollout in done.rollouts])
+    assert trainer.shaping.moments == pretraining.shaping.moments.updated(own)
+    again = Trainer(dataclasses.replace(there, folder=trainer.context.folder))
+    again.load(trainer.state())
+    assert again.shaping == trainer.shaping  # and a run that goes on has what it had
+
+
+def test_moments_are_of_the_scores_that_are_handed_out(before: Path, tmp_path: Path):
+    here = context(before, tmp_path, "reward.normalise=standardise", "gae.bootstrap_truncated=true")
+    answers = cut(here, slice(40, 60))
+    moments = stage.Pretraining(here).shaping.moments
+    assert moments == RunningMoments().updated(answers.scores[~answers.truncated])
+
+
+@pytest.mark.parametrize("limit", [7, 9])
+def test_a_fixed_length_is_the_limit_of_what_is_sampled(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+):
+    given = ("critic.aggregation=fixed-length", f"rollout.max_tokens={limit}", "pretrain.steps=2")
+    here = context(before, tmp_path, *given)
+    assert here.task.max_tokens != limit
+    seen = []
+    update, measure = stage.update_critic, stage.denominators
+    monkeypatch.setattr(stage, "update_critic", lambda *a, **k: (seen.append(k["fixed_length"]), update(*a, **k))[1])
+    monkeypatch.setattr(
+        stage, "denominators", lambda mask, **k: (seen.append(k["fixed_length"]), measure(mask, **k))[1]
+    )
+    value_pretraining(here)
+    assert seen == [limit] * 4  # two updates, two measurements
 
 
 # ---- where a critic starts ----
@@ -283,8 +398,15 @@ def test_a_bounded_critic_learns_and_stays_bounded(before: Path, tmp_path: Path)
         ((), (-1.0, 1.0)),
         (("reward.unreadable=-2", "reward.correct=3"), (-2.0, 3.0)),
         (("reward.truncated=-4",), (-4.0, 1.0)),
+        (("reward.correct=3", "reward.wrong=2", "reward.unreadable=2"), (2.0, 3.0)),
         (("reward.overlong_share=0.2", "reward.overlong_penalty=0.5"), (-1.5, 1.0)),
     ],
 )
 def test_a_bounded_critics_range_holds_every_score(assignments: tuple[str, ...], wanted: tuple[float, float]):
-    assert score_range(tiny(*assignments).reward) == wanted
+    assert score_range(tiny(*assignments).reward, gamma=1.0) == wanted
+
+
+def test_discounted_scores_are_in_a_bounded_critics_range_too():
+    reward = tiny("reward.correct=3", "reward.wrong=2", "reward.unreadable=2").reward
+    assert score_range(reward, gamma=0.9) == (0.0, 3.0)
+    assert score_range(tiny().reward, gamma=0.9) == (-1.0, 1.0)

@@ -30,6 +30,8 @@ BASE = {
     "critic.schedule": "constant",
     "critic.init": "policy",
     "rollout.max_tokens": 64,
+    "policy.warmup_steps": 0,
+    "critic.warmup_steps": 0,
 }
 WORDS = ["data.train_files=train.parquet", "data.val_files=val.parquet"]
 
@@ -86,7 +88,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 for _section in ("policy", "critic", "pretrain"):
     CHANGES |= {
-        f"{_section}.learning_rate": (1e-6, {}),
+        f"{_section}.learning_rate": (3e-6, {}),
         f"{_section}.schedule": ("cosine", {}),
         f"{_section}.warmup_steps": (40, {}),
         f"{_section}.adam_beta1": (0.8, {}),
@@ -190,7 +192,7 @@ def test_pretraining_has_one_address_whatever_the_lambdas_are() -> None:
     other = of(**{"gae.lambda_actor": 0.9, "gae.lambda_critic": 0.9, "kl.placement": "loss", "policy.epochs": 2})
     assert other[0] == base[0]
     assert other[1] != base[1]
-    later = of(**{"pretrain.learning_rate": 1e-5})
+    later = of(**{"pretrain.learning_rate": 3e-5})
     assert later[0] != base[0]
     assert later[1] != base[1]  # by its parent
 

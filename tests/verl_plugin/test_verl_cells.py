@@ -166,6 +166,7 @@ def test_steps_of_verl_are_iterations_of_ours() -> None:
     data = {
         "response_length/mean": 7,
         "actor/ppo_kl": 0.1,
+        "actor/pg_clipfrac_lower": 0.25,
         "critic/vf_loss": None,
         "val-core/aime 24/acc/mean@16": 0.5,
         "val-aux/aime 24/reward/mean@16": -0.5,
@@ -177,6 +178,7 @@ def test_steps_of_verl_are_iterations_of_ours() -> None:
     assert training[1] == {
         "rollout/length_tokens": 7,
         "verl/actor/ppo_kl": 0.1,
+        "policy/dual_clip_fraction": 0.25,
         "value/loss": pytest.approx(float("nan"), nan_ok=True),
     }
     assert evaluation == (3, {"eval/aime 24/avg_at_16": 0.5, "verl/val-core/aime 24/acc/best_at_16/mean": 0.9})

@@ -10,7 +10,17 @@ from torch import Tensor
 from vcppo.errors import ConfigError
 from vcppo.maths.advantages import gae, whiten
 from vcppo.maths.settling import settled_at
-from vcppo.verl_plugin.estimates import Answers, HeldOut, answer_metrics, estimate, held_out_rows, position_metrics
+from vcppo.verl_plugin.estimates import (
+    Answers,
+    HeldOut,
+    answer_metrics,
+    estimate,
+    held_out_rows,
+    on_unmasked_tokens,
+    position_metrics,
+    score_metrics,
+    score_warnings,
+)
 from vcppo.verl_plugin.settings import PluginSettings, plugin_settings
 
 RAW = {"whiten": "none"}
@@ -62,6 +72,87 @@ def test_a_hole_is_passed_over() -> None:
         torch.testing.assert_close(getattr(found, name)[0, own], getattr(expected, name)[0])
         assert getattr(found, name)[0, [1, 2, 5]].tolist() == [0.0, 0.0, 0.0]
     assert found.metrics == pytest.approx(expected.metrics)
+
+
+# mask, where the score stands, where it belongs
+STRAY_SCORES = {
+    "a tool spoke last": ([1, 1, 1, 0, 0, 1, 1, 0, 0], 8, 6),
+    "one token of a tool's at the end": ([1, 1, 1, 1, 0], 4, 3),
+    "one own token": ([1, 0, 0, 0], 3, 0),
+    "a user spoke first and last": ([0, 0, 1, 1, 0], 4, 3),
+    "a turn in the middle": ([1, 1, 0, 0, 1, 1], 3, 1),
+    "before the first own token": ([0, 0, 1, 1], 0, 2),
+    "padding after the tool's turn": ([1, 1, 0, 0, 0, 0], 3, 1),
+}
+
+
+@pytest.mark.parametrize("pretrain", [None, {}], ids=["rl", "pretraining"])
+@pytest.mark.parametrize(("mask", "at", "wanted"), STRAY_SCORES.values(), ids=STRAY_SCORES)
+def test_a_score_on_a_masked_token_counts_at_the_last_unmasked_one_before(
+    mask: list[int], at: int, wanted: int, pretrain: dict[str, Any] | None
+) -> None:
+    on = torch.tensor([mask], dtype=torch.bool)
+    values = torch.randn(on.shape, generator=torch.Generator().manual_seed(1))
+    stray, placed = (torch.zeros(on.shape).index_fill(1, torch.tensor([place]), 1.0) for place in (at, wanted))
+    settings = PluginSettings.model_validate(
+        {"lambda_actor": 0.5, "lambda_critic": 0.25, "pretrain": pretrain, "length_adaptive_alpha": None, **RAW}
+    )
+    found = estimate(Answers(stray, values, on), settings, gamma=0.9)
+    expected = estimate(Answers(placed, values, on), settings, gamma=0.9)
+    for name in ("advantages", "returns", "monte_carlo", "closed_monte_carlo"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
+    assert float(found.monte_carlo.max()) == 1.0  # by pencil: the token that carries the score returns it whole
+    assert found.metrics == pytest.approx(expected.metrics, nan_ok=True)
+    assert (found.moved.tolist(), expected.moved.tolist()) == ([True], [False])
+
+
+def test_what_is_well_placed_stays_to_the_bit() -> None:
+    batch = answers([[1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 0, 0]])
+    dense = batch.rewards + torch.where(batch.response_mask, batch.values, 0.0)
+    found = on_unmasked_tokens(dense, batch.response_mask)
+    assert torch.equal(found.rewards, dense)
+    assert not bool((found.moved | found.lost).any())
+
+
+def test_a_moved_score_adds_to_what_the_token_had() -> None:
+    found = on_unmasked_tokens(torch.tensor([[0.5, 0.25, -0.5, 2.0]]), torch.tensor([[True, True, False, False]]))
+    assert found.rewards.tolist() == [[0.5, 1.75, 0.0, 0.0]]
+
+
+def test_scores_on_masked_tokens_are_counted_and_those_with_no_place_apart() -> None:
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=torch.bool)
+    rewards = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    found = on_unmasked_tokens(rewards, mask)
+    assert found.moved.tolist() == [True, False, False, False, False]
+    assert found.lost.tolist() == [False, False, True, False, False]
+    assert torch.equal(found.rewards[2], rewards[2])  # so that it goes on counting in the accuracy
+    told = score_metrics(found.moved, found.lost)
+    assert told == {"rollout/moved_scores": 1.0, "rollout/lost_scores": 1.0}
+    said = score_warnings(told, step=3, responses=5)
+    assert said["moved"].startswith("step 3: the scores of 1 of 5 responses stood on masked tokens")
+    assert said["lost"].startswith("step 3: 1 of 5 responses have a score and no unmasked token")
+    assert score_warnings(score_metrics(found.lost[:2], found.lost[:2]), step=3, responses=2) == {}
+
+
+def test_of_a_token_that_rollout_correction_rejected_the_score_counts_and_the_penalty_does_not() -> None:
+    """What the trainer hands over then: verl's penalised rewards where the mask is True, the bare score elsewhere."""
+    mask, scores = torch.tensor([[True, True, False]]), torch.tensor([[0.0, 0.0, 1.0]])
+    rewards = torch.where(mask, scores - 0.1, scores)
+    found = estimate(Answers(rewards, torch.zeros(1, 3), mask), PluginSettings(), gamma=1.0)
+    torch.testing.assert_close(found.returns, torch.tensor([[0.8, 0.9, 0.0]]))
+
+
+def test_responses_without_an_unmasked_token_leave_the_others_alone() -> None:
+    batch = answers([[1, 1, 1, 1], [1, 1, 0, 0]])
+    settings = PluginSettings(lambda_actor=0.5, lambda_critic=0.5)
+    alone = estimate(batch, settings, gamma=0.9)
+    nobodys = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+    parts = ((batch.rewards, nobodys), (batch.values, nobodys), (batch.response_mask, torch.zeros(1, 4).bool()))
+    found = estimate(Answers(*(torch.cat(pair) for pair in parts)), settings, gamma=0.9)
+    for name in ("advantages", "returns", "monte_carlo"):
+        torch.testing.assert_close(getattr(found, name)[:2], getattr(alone, name))
+        assert getattr(found, name)[2].tolist() == [0.0] * 4
+    assert found.metrics == pytest.approx(alone.metrics)
 
 
 def test_a_length_adaptive_lambda_counts_a_row_s_own_tokens() -> None:

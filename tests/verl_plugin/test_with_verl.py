@@ -235,8 +235,10 @@ def test_the_replay_buffer_is_the_synchronous_one() -> None:
     assert type(VcppoTrainer(configuration()).replay_buffer) is ReplayBuffer
 
 
-@pytest.mark.parametrize("holes", [False, True])
-def test_verl_s_loop_trains_on_our_targets(queue: None, tmp_path: Path, log: Path, holes: bool) -> None:
+@pytest.mark.parametrize("holes", [(), (1,), (-1,), (-2, -1)])
+def test_verl_s_loop_trains_on_our_targets(
+    queue: None, tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str], holes: tuple[int, ...]
+) -> None:
     from tiny_verl import Workers, train
 
     workers = Workers()
@@ -258,6 +260,9 @@ def test_verl_s_loop_trains_on_our_targets(queue: None, tmp_path: Path, log: Pat
     assert data["value/explained_variance"] == pytest.approx(0.0)  # a constant critic
     assert data["value/bias_from_00000"] == pytest.approx(0.0)  # V is 0, and as many answers are right as wrong
     assert data["rollout/truncated_rate"] == 0.0
+    moved = 7 if -1 in holes else 0  # of the eight answers one has three tokens
+    assert [line["data"]["rollout/moved_scores"] for line in steps] == [moved] * 3
+    assert capsys.readouterr().err.count("stood on masked tokens") == (moved > 0)
     tables = [(r["name"], r["step"]) for r in read_journal(tmp_path / "checkpoints" / "vcppo.jsonl")]
     assert tables == [(name, step) for step in (1, 3) for name in ("critic_by_position", "critic_calibration")]
 
@@ -341,6 +346,29 @@ def test_an_estimator_without_a_critic_keeps_verl_s_advantages(queue: None, tmp_
     data = logged(log)[0]["data"]
     assert data["rollout/accuracy"] == 0.5
     assert not any(name.startswith("value/") for name in data)
+
+
+def test_verl_s_own_estimators_hear_of_a_score_on_a_masked_token(
+    queue: None, tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REINFORCE++ forgets what stands on masked tokens; without a critic nothing is computed anew by us."""
+    import transfer_queue as tq
+    from tiny_verl import Workers, train
+
+    class Seeing(Workers):
+        def update_actor(self, batch: Any) -> dict[str, Any]:
+            names = ["prompts", "returns", "response_mask"]
+            self.trained.append(tq.kv_batch_get(batch.keys, partition_id=batch.partition_id, select_fields=names))
+            return super().update_actor(batch)
+
+    workers = Seeing()
+    words = ["algorithm.adv_estimator=reinforce_plus_plus", "trainer.total_training_steps=1"]
+    train(tmp_path, *words, workers=workers, holes=(-1,))
+    (trained,) = workers.trained
+    parts = [trained[name].unbind() for name in ("prompts", "returns", "response_mask")]
+    for prompt, returns, mask in zip(*parts, strict=True):
+        assert set(returns[mask.bool()].tolist()) == {1.0 if int(prompt[2]) % 2 == 0 else -1.0}
+    assert logged(log)[0]["data"]["rollout/moved_scores"] == 7
 
 
 # The critic out of verl again

@@ -47,9 +47,9 @@ def nested(rows: list[torch.Tensor]) -> torch.Tensor:
 
 
 class Agents:
-    """Answers prompt i with 3 + i % 8 tokens, right for even i; with holes a tool spoke the second of four or more."""
+    """Answers prompt i with 3 + i % 8 tokens, right for even i; in those of four or more a tool speaks at `holes`."""
 
-    def __init__(self, holes: bool = False) -> None:
+    def __init__(self, holes: tuple[int, ...] = ()) -> None:
         self.holes = holes
 
     def generate_sequences(self, batch: Any) -> None:
@@ -57,8 +57,8 @@ class Agents:
         for uid, index in zip(batch["uid"], batch["index"].tolist(), strict=True):
             length = 3 + index % 8
             mask = torch.ones(length, dtype=torch.int64)
-            if self.holes and length > 3:
-                mask[1] = 0
+            if length > 3:
+                mask[list(self.holes)] = 0
             rewards = torch.zeros(length)
             rewards[-1] = 1.0 if index % 2 == 0 else -1.0
             prompt, response = torch.tensor([1, 2, index]), torch.full((length,), 5)
@@ -169,7 +169,7 @@ class _Prompts:
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def train(folder: Path, *words: str, workers: Workers | None = None, holes: bool = False) -> TinyTrainer:
+def train(folder: Path, *words: str, workers: Workers | None = None, holes: tuple[int, ...] = ()) -> TinyTrainer:
     """Run verl's own loop to its end."""
     trainer_words = [f"trainer.default_local_dir={folder}/checkpoints", *words]
     TinyTrainer.workers = workers or Workers()

@@ -31,13 +31,17 @@ def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
 
 def _own_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
     """What this process asks for answers."""
-    if settings.kind == "vllm":
-        from vcppo.engines.vllm_engine import VllmEngine
+    match settings.kind:
+        case "torch":
+            from vcppo.engines.torch_engine import TorchEngine
 
-        return VllmEngine(settings, policy)
-    from vcppo.engines.torch_engine import TorchEngine
+            return TorchEngine(policy)
+        case "vllm":
+            from vcppo.engines.vllm_engine import VllmEngine
 
-    return TorchEngine(policy)
+            return VllmEngine(settings, policy)
+        case _:  # without `assert_never`: the Python of vLLM's server may be older than that
+            raise AssertionError(f"engine.kind = {settings.kind!r}")
 
 
 __all__ = ["Engine", "make_engine"]

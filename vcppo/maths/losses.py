@@ -12,7 +12,8 @@ class PolicyLoss:
     """A policy loss and what to log of it; every scalar is a mean over the same tokens the loss is over."""
 
     loss: Tensor  # [] to be minimised
-    clip_fraction: Tensor  # [] share of tokens where a clip decides the loss; 0 where there is none
+    clip_fraction: Tensor  # [] share of tokens where the clip of the ratio decides the loss; 0 where there is none
+    dual_clip_fraction: Tensor  # [] share where the dual clip does: others than those of clip_fraction
     approx_kl: Tensor  # [] mean of (ratio - 1) - log ratio, nats
     ratio_max: Tensor  # [] the largest ratio among the tokens
 
@@ -88,7 +89,16 @@ class PolicyLimits:
         return ratio.clamp(1.0 - self.clip_low, 1.0 + self.clip_high)
 
 
-def clipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class TokenLosses:
+    """A policy loss token by token: [B, T], and where something bounds it ([B, T] of 0 and 1; None: nowhere)."""
+
+    losses: Tensor
+    clipped: Tensor | None = None  # the clip of the ratio (APA: of the target) decides
+    dual_clipped: Tensor | None = None  # the dual clip decides
+
+
+def clipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosses:
     """PPO's clipped surrogate (arXiv:1707.06347, eq. 7), with separate low and high clip and optional dual clip.
 
     loss_t = max(-r A, -clip(r, 1 - clip_low, 1 + clip_high) A); where A < 0 and `dual_clip` = c > 1 is given,
@@ -96,25 +106,24 @@ def clipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tenso
     """
     plain = -tokens.ratio * tokens.advantages
     clipped = -limits.clip(tokens.ratio) * tokens.advantages
-    losses = torch.maximum(plain, clipped)
+    losses, beyond = torch.maximum(plain, clipped), None
     if limits.dual_clip is not None:
-        losses = torch.where(
-            tokens.advantages < 0, torch.minimum(losses, -limits.dual_clip * tokens.advantages), losses
-        )
-    return losses, (clipped > plain).to(losses.dtype)
+        bound = torch.where(tokens.advantages < 0, -limits.dual_clip * tokens.advantages, torch.inf)
+        losses, beyond = torch.minimum(losses, bound), (losses > bound).to(losses.dtype)
+    return TokenLosses(losses, (clipped > plain).to(losses.dtype), beyond)
 
 
-def unclipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+def unclipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosses:
     """ESPO's surrogate (arXiv:2202.00079): loss_t = -r A. What bounds it is the early stop, see `ratio_deviation`."""
-    return -tokens.ratio * tokens.advantages, torch.zeros_like(tokens.ratio)
+    return TokenLosses(-tokens.ratio * tokens.advantages)
 
 
-def reinforce(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+def reinforce(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosses:
     """REINFORCE (Williams, 1992): loss_t = -A log pi, with no correction for the policy that sampled."""
-    return -tokens.advantages * tokens.logprobs, torch.zeros_like(tokens.ratio)
+    return TokenLosses(-tokens.advantages * tokens.logprobs)
 
 
-def squared_distance_to_target(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+def squared_distance_to_target(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosses:
     """APA, advantage-induced policy alignment (arXiv:2306.02231): loss_t = (log pi - log pi_ref - A / lambda)^2.
 
     The paper takes the normaliser of the target pi_ref exp(A / lambda) for 1, so that a target can ask for a
@@ -123,19 +132,19 @@ def squared_distance_to_target(tokens: PolicyTokens, limits: PolicyLimits) -> tu
     """
     assert tokens.ref_logprobs is not None, "APA's target is built on the reference's log-probabilities"
     target = tokens.ref_logprobs + tokens.advantages / limits.advantage_temperature
-    return (tokens.logprobs - target.clamp(max=0.0)).square(), (target > 0).to(tokens.ratio.dtype)
+    return TokenLosses((tokens.logprobs - target.clamp(max=0.0)).square(), (target > 0).to(tokens.ratio.dtype))
 
 
-def advantage_weighted(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+def advantage_weighted(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosses:
     """AWR, advantage-weighted regression (arXiv:1910.00177, algorithm 1): loss_t = -exp(A / lambda) log pi.
 
     No bound on the weight: advantages far above the temperature overflow, and the gradient tells.
     """
     weights = (tokens.advantages / limits.advantage_temperature).exp()
-    return -weights * tokens.logprobs, torch.zeros_like(tokens.ratio)
+    return TokenLosses(-weights * tokens.logprobs)
 
 
-def sequence_clipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+def sequence_clipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosses:
     """GSPO in its token form (arXiv:2507.18071, section 4.3): PPO's loss with one ratio for all tokens of an answer.
 
     s = exp(mean_t log r_t), the ratio of the answers' probabilities per token, stands in for r_t in the value and
@@ -146,10 +155,10 @@ def sequence_clipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> tu
     sequence_ratio = (tokens.log_ratio.sum(dim=1, keepdim=True) / lengths).exp().detach()
     ratio = sequence_ratio * (tokens.logprobs - tokens.logprobs.detach()).exp()  # the second factor is 1
     plain, clipped = -ratio * tokens.advantages, -limits.clip(ratio) * tokens.advantages
-    return torch.maximum(plain, clipped), (clipped > plain).to(plain.dtype)
+    return TokenLosses(torch.maximum(plain, clipped), (clipped > plain).to(plain.dtype))
 
 
-def clipped_weight(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, Tensor]:
+def clipped_weight(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosses:
     """CISPO (MiniMax-M1, arXiv:2506.13585, section 3.1): loss_t = -sg(clip(r, 1 - clip_low, 1 + clip_high)) A log pi.
 
     The weight of a token is clipped, none loses its gradient (sg holds fixed). The paper leaves the low side open,
@@ -157,10 +166,10 @@ def clipped_weight(tokens: PolicyTokens, limits: PolicyLimits) -> tuple[Tensor, 
     """
     ratio = tokens.ratio.detach()
     weights = limits.clip(ratio)
-    return -weights * tokens.advantages * tokens.logprobs, (weights != ratio).to(ratio.dtype)
+    return TokenLosses(-weights * tokens.advantages * tokens.logprobs, (weights != ratio).to(ratio.dtype))
 
 
-POLICY_LOSSES: dict[str, Callable[[PolicyTokens, PolicyLimits], tuple[Tensor, Tensor]]] = {
+POLICY_LOSSES: dict[str, Callable[[PolicyTokens, PolicyLimits], TokenLosses]] = {
     "clip": clipped_surrogate,
     "unclipped": unclipped_surrogate,
     "reinforce": reinforce,
@@ -209,12 +218,17 @@ def policy_loss(
         advantages=torch.where(response_mask, advantages, 0.0),
         ref_logprobs=None if ref_logprobs is None else torch.where(response_mask, ref_logprobs, 0.0),
     )
-    losses, decided = POLICY_LOSSES[kind](tokens, PolicyLimits(clip_low, clip_high, dual_clip, advantage_temperature))
+    found = POLICY_LOSSES[kind](tokens, PolicyLimits(clip_low, clip_high, dual_clip, advantage_temperature))
+    nowhere = torch.zeros_like(tokens.ratio)
     with torch.no_grad():
-        clip_fraction = token_mean(decided, response_mask, over)
+        clipped, dual_clipped = (
+            token_mean(nowhere if decides is None else decides, response_mask, over)
+            for decides in (found.clipped, found.dual_clipped)
+        )
         approx_kl = token_mean(tokens.ratio - 1.0 - log_ratio, response_mask, over)
         ratio_max = torch.where(response_mask, tokens.ratio, 0.0).max()
-    return PolicyLoss(AGGREGATIONS[aggregation](losses, response_mask, over), clip_fraction, approx_kl, ratio_max)
+    loss = AGGREGATIONS[aggregation](found.losses, response_mask, over)
+    return PolicyLoss(loss, clipped, dual_clipped, approx_kl, ratio_max)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which of the sampled answers the update sees: pruning, groups worth learning from, preference pairs."""
 
 import math
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -23,11 +23,24 @@ def prune(ranking: Tensor, group: Tensor, *, rate: float, scope: Scope, keep: Ke
     Returns:
         [kept] int64, row numbers, ascending.
     """
-    if keep == "random":
-        key = torch.rand(len(ranking), generator=rng, device=rng.device).to(ranking.device)
-    else:
-        key = {"largest": -ranking.abs(), "smallest": ranking.abs(), "signed": -ranking}[keep]
-    pools = _rows_of_groups(group) if scope == "question" else [torch.arange(len(ranking), device=ranking.device)]
+    match keep:
+        case "random":
+            key = torch.rand(len(ranking), generator=rng, device=rng.device).to(ranking.device)
+        case "largest":
+            key = -ranking.abs()
+        case "smallest":
+            key = ranking.abs()
+        case "signed":
+            key = -ranking
+        case _:
+            assert_never(keep)
+    match scope:
+        case "question":
+            pools = _rows_of_groups(group)
+        case "batch":
+            pools = [torch.arange(len(ranking), device=ranking.device)]
+        case _:
+            assert_never(scope)
     kept = [rows[key[rows].argsort(stable=True)[: kept_count(len(rows), rate=rate)]] for rows in pools]
     return torch.cat(kept).sort().values
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -73,10 +73,16 @@ def normalised(scores: Tensor, moments: RunningMoments, *, kind: Normalisation, 
     Returns:
         [B], dtype of the scores.
     """
-    if kind == "standardise":
-        scores = scores - moments.mean
-    if kind != "none" and moments.std > 0:
-        scores = scores / moments.std
+    scale = moments.std if moments.std > 0 else 1.0
+    match kind:
+        case "none":
+            pass
+        case "scale":
+            scores = scores / scale
+        case "standardise":
+            scores = (scores - moments.mean) / scale
+        case _:
+            assert_never(kind)
     return scores if clip is None else scores.clamp(-clip, clip)
 
 
@@ -96,8 +102,10 @@ class DebiasedMoments:
     average_square: float = 0.0
 
     def updated(self, returns: Tensor, response_mask: Tensor) -> "DebiasedMoments":
-        """With the [B, T] returns of one batch more, where the mask is True (at least once); one update, whatever B."""
+        """With the [B, T] returns of one batch more, where the mask is True; one update, or none where no cell is."""
         live = returns.detach()[response_mask].to(torch.float64)
+        if not live.numel():
+            return self
         kept, new = self.decay, 1.0 - self.decay
         return replace(
             self,
@@ -154,12 +162,18 @@ def log_ratio_rewards(
     rewards = torch.where(response_mask, weight * (dpo_logprobs - ref_logprobs), 0.0)
     if clip is not None:
         rewards = rewards.clamp(-clip, clip)
-    if kind == "rto":
-        return rewards
-    if kind == "semi-rto":
-        return _moved_to_ends(rewards, segments, response_mask)
-    total_on_last = _moved_to_ends(rewards, torch.zeros_like(segments), response_mask)
-    return total_on_last if kind == "ddpo" else rewards - total_on_last
+    whole = torch.zeros_like(segments)
+    match kind:
+        case "rto":
+            return rewards
+        case "semi-rto":
+            return _moved_to_ends(rewards, segments, response_mask)
+        case "ddpo":
+            return _moved_to_ends(rewards, whole, response_mask)
+        case "rs-ppo":
+            return rewards - _moved_to_ends(rewards, whole, response_mask)
+        case _:
+            assert_never(kind)
 
 
 def _moved_to_ends(rewards: Tensor, segments: Tensor, response_mask: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Stage 3a, answers of the fixed policy: generated once, shared by every critic that is pretrained on them."""
+"""Stage 3a, answers of the fixed policy: generated once, shared by every critic that learns from them.
+
+A critic is pretrained on them; one that is not may start at their mean score, and then a few are enough.
+"""
 
 from pathlib import Path
 

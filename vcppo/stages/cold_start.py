@@ -67,9 +67,10 @@ def cold_start(context: StageContext) -> dict[str, float]:
 
 def _start(context: StageContext) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     settings, task = context.settings, context.task
-    path, trust = settings.model.path, settings.model.trust_remote_code
+    path = settings.model.path
     if path is not None:
-        return context.load_policy(path), models.load_tokenizer(path, trust_remote_code=trust)
+        tokenizer = context.load_tokenizer(path)
+        return context.load_policy(path), tokenizer
     tokenizer = task.tokenizer()
     fresh = models.new_policy(settings.model, tokenizer, max_length=task.max_tokens + 64, seed=settings.base_seed)
     return context.prepared(fresh), tokenizer

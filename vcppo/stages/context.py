@@ -37,7 +37,17 @@ class StageContext:
     @functools.cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer that the policy was saved with."""
-        return models.load_tokenizer(self.first_policy, trust_remote_code=self.settings.model.trust_remote_code)
+        return self.load_tokenizer(self.first_policy)
+
+    def load_tokenizer(self, path: Path | str) -> PreTrainedTokenizerFast:
+        """A policy's tokenizer, with which the task can be asked.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        tokenizer = models.load_tokenizer(path, trust_remote_code=self.settings.model.trust_remote_code)
+        self.task.check_tokenizer(tokenizer, str(path))
+        return tokenizer
 
     def load_first_policy(self) -> PreTrainedModel:
         """The policy that RL starts from and value pretraining keeps fixed."""

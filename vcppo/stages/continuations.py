@@ -6,6 +6,7 @@ read once for all of its states. Continuations are never trained on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -42,8 +43,13 @@ class Means:
 
 def step_starts(rollouts: Sequence[Rollout], context: StageContext) -> list[list[int]]:
     """Where each answer's steps begin, in tokens, 0 first."""
+    return steps_of([rollout.generation.tokens for rollout in rollouts], context)
+
+
+def steps_of(answers: Sequence[Sequence[int]], context: StageContext) -> list[list[int]]:
+    """`step_starts` of answers given as token ids."""
     name = context.tokenizer.convert_ids_to_tokens
-    return [context.task.step_starts(name(list(rollout.generation.tokens))) for rollout in rollouts]
+    return [context.task.step_starts(name(list(answer))) for answer in answers]
 
 
 def merged(starts: list[int], at_most: int | None) -> list[int]:
@@ -87,7 +93,13 @@ def step_values(
             which thereby get no advantage, while the last step before them takes all that is left.
     """
     every = step_starts(rollouts, context)
-    starts = [merged(own, settings.max_steps) for own in every] if settings.cap == "merge" else every
+    match settings.cap:
+        case "merge":
+            starts = [merged(own, settings.max_steps) for own in every]
+        case "first":
+            starts = every
+        case _:
+            assert_never(settings.cap)
     asked = [(row, start) for row, own in enumerate(starts) for start in own[: settings.max_steps]]
     found = mean_scores(
         rollouts,

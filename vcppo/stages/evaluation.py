@@ -61,7 +61,7 @@ def evaluate(
         keep: where answers are written as soon as they are there, and taken from where they are already.
         on_problem: called with every problem, and whether it was answered now.
     """
-    prompts, here = task.held_out_prompts(), world()
+    prompts, here = task.held_out_prompts(settings.problems), world()
     sampling = Sampling(settings.temperature, settings.top_p, max_tokens or task.max_tokens)
     found: dict[int, AnsweredProblem] = {}
     if keep is not None:

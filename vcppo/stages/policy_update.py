@@ -37,6 +37,7 @@ class PolicyUpdate:
     ratio_max: float
     ref_kl: float  # k3 to the reference, 0 without one
     grad_norm: float
+    dual_clip_fraction: float | None = None  # tokens that `policy.dual_clip` decides, where it is set
     deviation: float | None = None  # ESPO's mean |ratio - 1|, where it is watched
     preference_accuracy: float | None = None  # DPO: pairs whose right answer has gained more on the reference
     preference_margin: float | None = None  # DPO: mean of beta * (its gain - the wrong one's), nats
@@ -86,6 +87,8 @@ def update_policy(
     over_right = denominators(right, fixed_length=fixed_length)
     pull = _pull(policy, batch, ref_logprobs, settings, costs) if chosen.loss == "dpo" else None
     sums = dict.fromkeys(("loss", "entropy", "approx_kl", "clip_fraction", "ref_kl"), 0.0)
+    if chosen.dual_clip is not None:
+        sums["dual_clip_fraction"] = 0.0
     if chosen.positive_nll and over_right.tokens:
         sums["positive_nll"] = 0.0
     extra: dict[str, float] = {}
@@ -133,6 +136,8 @@ def update_policy(
         told["loss"] = float(loss.detach())
         told["entropy"] = float(token_mean(entropy.detach(), mask, over))
         told["approx_kl"], told["clip_fraction"] = float(result.approx_kl), float(result.clip_fraction)
+        if "dual_clip_fraction" in told:
+            told["dual_clip_fraction"] = float(result.dual_clip_fraction)
         sums = {name: number + told[name] for name, number in sums.items()}
     sums, ratio_max = world().total(sums), world().largest(ratio_max)
     costs.backward_tokens += int(batch.total_lengths.sum())

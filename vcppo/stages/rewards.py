@@ -1,10 +1,12 @@
 """What an answer is worth: the verifier's score, shaped; and what a token is worth beyond that."""
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
+from vcppo.composition import bootstraps
 from vcppo.config import RewardSettings, RunSettings
 from vcppo.maths.losses import KL_ESTIMATORS
 from vcppo.maths.shaping import RunningMoments, log_ratio_rewards, normalised, overlong_penalty
@@ -29,10 +31,10 @@ class Shaping:
             scores = scores + overlong_penalty(lengths, limit=self.limit, buffer=buffer, weight=weight)
         return scores
 
-    def seen(self, batch: RolloutBatch) -> "Shaping":
-        """With the running moments of one batch more (PPO-max updates them before it uses them)."""
+    def seen(self, batch: RolloutBatch, rows: Tensor) -> "Shaping":
+        """With the running moments of these rows ([B] bool) more; PPO-max updates them before it uses them."""
         plain = self.plain(batch.scores, batch.lengths, batch.truncated)
-        return Shaping(self.settings, self.limit, self.moments.updated(plain))
+        return Shaping(self.settings, self.limit, self.moments.updated(plain[rows]))
 
     def shape(self, scores: Tensor, lengths: Tensor, truncated: Tensor) -> Tensor:
         """[B] shaped scores of answers with these raw scores, lengths and ends."""
@@ -44,10 +46,19 @@ class Shaping:
         return self.shape(batch.scores, batch.lengths, batch.truncated)
 
 
-def score_range(reward: RewardSettings) -> tuple[float, float]:
-    """(least, most) that an answer can be worth, before any normalisation."""
+def worth_their_score(batch: RolloutBatch, settings: RunSettings) -> Tensor:
+    """[B] bool: False for answers that were cut where those are worth V in place of their score.
+
+    The others' Monte-Carlo returns are known; nobody can say what a cut answer would have come to.
+    """
+    return ~batch.truncated if bootstraps(settings) else torch.ones_like(batch.truncated)
+
+
+def score_range(reward: RewardSettings, *, gamma: float) -> tuple[float, float]:
+    """(least, most) that a state can be worth, before any normalisation: scores, and what discounting makes of them."""
     worths = [reward.correct, reward.wrong, reward.unreadable]
     worths += [] if reward.truncated is None else [reward.truncated]
+    worths += [0.0] if gamma < 1 else []
     punishment = reward.overlong_penalty if reward.overlong_share is not None else 0.0
     return min(worths) - punishment, max(worths)
 
@@ -67,10 +78,16 @@ def token_rewards(
     """
     mask = batch.response_mask
     rewards = torch.zeros(mask.shape)
-    if settings.kl.placement == "reward":
-        assert ref_logprobs is not None
-        penalty = KL_ESTIMATORS[settings.kl.estimator](batch.old_logprobs, ref_logprobs)
-        rewards = rewards - settings.kl.coefficient * torch.where(mask, penalty, 0.0)
+    placement = settings.kl.placement
+    match placement:
+        case "reward":
+            assert ref_logprobs is not None
+            penalty = KL_ESTIMATORS[settings.kl.estimator](batch.old_logprobs, ref_logprobs)
+            rewards = rewards - settings.kl.coefficient * torch.where(mask, penalty, 0.0)
+        case "loss" | "none":
+            pass
+        case _:
+            assert_never(placement)
     chosen = settings.token_reward
     if chosen.kind != "none" and chosen.weight > 0:
         assert ref_logprobs is not None

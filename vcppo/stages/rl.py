@@ -37,10 +37,10 @@ def rl(context: StageContext) -> dict[str, float]:
             done = trainer.iterate()
         except TrainingError as error:
             raise TrainingError(f"iteration {step}: {error}; {_last_good(state_path)}") from None
-        values, kept, last = done.readings.values, done.kept, step + 1 == settings.steps
-        if values is not None and len(kept) and (step % record.positions_every == 0 or last):
-            of_kept = (values[kept], done.estimates.monte_carlo[kept], done.batch.response_mask[kept])
-            critic_tables(journal, step, *of_kept, limit=trainer.sampling.max_tokens)
+        values, rows, last = done.readings.values, done.known, step + 1 == settings.steps
+        if values is not None and len(rows) and (step % record.positions_every == 0 or last):
+            of_rows = (values[rows], done.estimates.monte_carlo[rows], done.batch.response_mask[rows])
+            critic_tables(journal, step, *of_rows, limit=trainer.sampling.max_tokens)
         if done.true_values is not None:
             journal.table("true_values", step, done.true_values)
         if step % record.samples_every == 0 or last:

@@ -84,7 +84,18 @@ def policy_metrics(updates: list[PolicyUpdate]) -> dict[str, float]:
         return {}
     told = {name: [x for u in updates if (x := getattr(u, name)) is not None] for name in asdict(updates[0])}
     means = {f"policy/{name}": _mean(numbers) for name, numbers in told.items() if numbers}
-    return {**means, "policy/ratio_max": max(u.ratio_max for u in updates), "policy/updates": float(len(updates))}
+    moved = {"policy/update_kl": update_kl(updates)} if len(updates) > 1 else {}
+    largest = {"policy/ratio_max": max(u.ratio_max for u in updates), "policy/updates": float(len(updates))}
+    return {**means, **moved, **largest}
+
+
+def update_kl(updates: list[PolicyUpdate]) -> float:
+    """How far an iteration's updates moved the policy, in nats a token: the largest approx_kl less the first.
+
+    The first is 0 where the policy itself has sampled, and how far they are apart where another one has. What the last
+    update does is not seen, nor what a single one does.
+    """
+    return max(update.approx_kl for update in updates) - updates[0].approx_kl if updates else 0.0
 
 
 def critic_metrics(updates: list[CriticUpdate]) -> dict[str, float]:

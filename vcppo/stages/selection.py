@@ -44,7 +44,9 @@ def until_mixed(
         sample: called with the number of the round, gives whole groups of `size` answers, questions one after another.
     Returns:
         (the answers of up to `groups` such questions, fewer after `max_rounds`; all answers sampled). If no question
-        is mixed, the first are the last round's answers, which train nothing.
+        is mixed, the first are the last round's answers, and they are trained on like any others: where verdicts alone
+        make the scores an advantage within the group is 0, but GAE, a KL penalty, an entropy bonus, the likelihood of
+        right answers and the momentum of earlier updates move the policy.
     """
     mixed: list[Rollout] = []
     drawn: list[Rollout] = []

@@ -14,6 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from vcppo.composition import bootstraps
 from vcppo.distributed import world
 from vcppo.maths.advantages import whiten
 from vcppo.maths.mismatch import importance_weights, mismatch
@@ -26,15 +27,22 @@ from vcppo.stages.continuations import StepValues, segments_of, step_starts, ste
 from vcppo.stages.costs import Costs, reset_peak_memory
 from vcppo.stages.critic_update import CriticUpdate, read_final_values, read_values, update_critic
 from vcppo.stages.demonstrations import demonstrations
-from vcppo.stages.estimates import Estimates, Readings, estimate
+from vcppo.stages.estimates import Estimates, Readings, compared_rows, estimate, trained_tokens
 from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
 from vcppo.stages.reference import Reference
-from vcppo.stages.rewards import Shaping
-from vcppo.stages.rl_metrics import advantage_metrics, critic_metrics, policy_metrics, rollout_metrics, value_metrics
+from vcppo.stages.rewards import worth_their_score
+from vcppo.stages.rl_metrics import (
+    advantage_metrics,
+    critic_metrics,
+    policy_metrics,
+    rollout_metrics,
+    update_kl,
+    value_metrics,
+)
 from vcppo.stages.sampling import collate, roll_out, sampling_of
 from vcppo.stages.selection import choose, until_mixed
 from vcppo.stages.true_values import true_values
-from vcppo.stages.value_pretraining import critic_for
+from vcppo.stages.value_pretraining import critic_for, first_shaping
 from vcppo.types import Rollout, RolloutBatch, cut_to
 
 VALUE_DECAY = 0.99995  # of running moments of returns (arXiv:2404.10719, its code)
@@ -47,6 +55,7 @@ class Iteration:
     rollouts: list[Rollout]  # of the batch, in its order
     batch: RolloutBatch  # scores shaped
     kept: Tensor  # [K] rows that were trained on; what is read and estimated of others means nothing
+    known: Tensor  # [N] those of them whose Monte-Carlo return is known, all but bootstrapped ones
     readings: Readings
     steps: StepValues | None  # VinePPO's
     estimates: Estimates
@@ -78,10 +87,11 @@ class Trainer:
             critic_iterations = 0 if every == "never" else -(-settings.steps // every)
             critic_updates = critic_iterations * updates_planned * settings.critic.updates_per_policy_update
             self.critic_optimiser = Optimiser(self.critic, settings.critic, critic_updates)
-        self.shaping = Shaping(settings.reward, self.sampling.max_tokens)
+        self.shaping = first_shaping(context)
         self.value_moments = DebiasedMoments(VALUE_DECAY)
         self.costs = Costs()
         self.step = 0
+        self.kl_told = 0.0  # the largest that was warned of; again at its double
         reset_peak_memory()
 
     def iterate(self) -> Iteration:
@@ -90,7 +100,8 @@ class Trainer:
         began = time.perf_counter()
         rollouts, sampled = self._sample()
         batch = collate(rollouts)
-        self.shaping = self.shaping.seen(batch)
+        scored_rows = worth_their_score(batch, settings)
+        self.shaping = self.shaping.seen(batch, scored_rows)
         batch = dataclasses.replace(batch, scores=self.shaping.of(batch))
         steps = self._continue(rollouts, batch)
         generated = time.perf_counter()
@@ -98,16 +109,18 @@ class Trainer:
         batch, weights, mismatched = self._old_logprobs(batch)
         units = choose(batch, settings, rng_for(settings.seed, "rl", "select", step))
         kept = units.flatten().sort().values
+        known = kept[scored_rows[kept]]
         readings = self._read(rollouts, batch, kept, steps)
         estimates = estimate(batch, readings, kept, settings)
         scored = time.perf_counter()
-        truth = self._true_values(rollouts, readings, steps)  # before the policy changes, and on nobody's account
+        truth = self._true_values(rollouts, kept, readings, steps)  # before the policy changes, and on nobody's account
         measured = time.perf_counter()
 
         rates = {"policy/learning_rate": self.policy_optimiser.learning_rate}
         if self.critic is not None and settings.critic.update_every != "never":
             rates["value/learning_rate"] = self.critic_optimiser.learning_rate
-        policy_updates, critic_updates = self._update(batch, units, readings, estimates, weights)
+        policy_updates, critic_updates = self._update(batch, kept, units, readings, estimates, weights)
+        alarm = self._watch_kl(policy_updates)
         self.step = step + 1
         self._refresh()
         updated = time.perf_counter()
@@ -117,6 +130,7 @@ class Trainer:
             **rollout_metrics(sampled),
             **advantage_metrics(batch, kept, estimates, settings.gae.gamma),
             **policy_metrics(policy_updates),
+            **alarm,
             **rates,
             **mismatched,
             **self.costs.metrics(),
@@ -127,10 +141,10 @@ class Trainer:
             "time/true_values_s": measured - scored,
             "system/rss_mb": psutil.Process().memory_info().rss / 2**20,
         }
-        if readings.values is not None and len(kept):
-            metrics |= value_metrics(readings.values[kept], estimates.monte_carlo[kept], batch.response_mask[kept])
-            metrics |= critic_metrics(critic_updates)
-        return Iteration(rollouts, batch, kept, readings, steps, estimates, truth, metrics)
+        if readings.values is not None and len(known):
+            metrics |= value_metrics(readings.values[known], estimates.monte_carlo[known], batch.response_mask[known])
+        metrics |= critic_metrics(critic_updates)
+        return Iteration(rollouts, batch, kept, known, readings, steps, estimates, truth, metrics)
 
     def _sample(self) -> tuple[list[Rollout], list[Rollout]]:
         """(the batch's answers, all that were sampled for it)."""
@@ -209,30 +223,39 @@ class Trainer:
         return steps
 
     def _read(self, rollouts: list[Rollout], batch: RolloutBatch, kept: Tensor, steps: StepValues | None) -> Readings:
-        """Everything that a model has to say of the rows that will be trained on, and of no other."""
+        """What models say of the rows that will be trained on, and of others only what those are compared by."""
         settings, limit = self.settings, self.settings.micro_batch_tokens
         tokens, temperature = int(batch.total_lengths[kept].sum()), settings.rollout.temperature
-        values = final_values = None
+        critic_outputs = values = final_values = None
         if self.critic is not None:
-            values = self._in_reward(read_values(self.critic, batch, limit, kept), batch.response_mask)
+            critic_outputs = read_values(self.critic, batch, limit, kept)
+            values = self._in_reward(critic_outputs, batch.response_mask)
             self.costs.forward_tokens += tokens
-            if settings.gae.bootstrap_truncated:
+            if bootstraps(settings):
                 final_values = self._in_reward(read_final_values(self.critic, batch, limit, kept))
                 self.costs.forward_tokens += tokens
         ref_logprobs = dpo_logprobs = None
+        rows = compared_rows(batch, kept, settings)
+        tokens = int(batch.total_lengths[rows].sum())
         if self.reference is not None:
             ref_logprobs = read_logprobs(
-                self.reference.policy, batch, temperature=temperature, max_tokens=limit, rows=kept
+                self.reference.policy, batch, temperature=temperature, max_tokens=limit, rows=rows
             )
             self.costs.forward_tokens += tokens
         if self.dpo_policy is not None:
-            dpo_logprobs = read_logprobs(self.dpo_policy, batch, temperature=temperature, max_tokens=limit, rows=kept)
+            dpo_logprobs = read_logprobs(self.dpo_policy, batch, temperature=temperature, max_tokens=limit, rows=rows)
             self.costs.forward_tokens += tokens
         segments = None if steps is None else steps.segments
         if settings.token_reward.kind == "semi-rto":
             segments = segments_of(step_starts(rollouts, self.context), batch.response_mask.shape[1])
         return Readings(
-            values, final_values, ref_logprobs, dpo_logprobs, segments, None if steps is None else steps.step_values
+            values=values,
+            critic_outputs=critic_outputs,
+            final_values=final_values,
+            ref_logprobs=ref_logprobs,
+            dpo_logprobs=dpo_logprobs,
+            segments=segments,
+            step_values=None if steps is None else steps.step_values,
         )
 
     def _in_reward(self, read: Tensor, response_mask: Tensor | None = None) -> Tensor:
@@ -243,14 +266,15 @@ class Trainer:
         return values if response_mask is None else torch.where(response_mask, values, 0.0)
 
     def _true_values(
-        self, rollouts: list[Rollout], readings: Readings, steps: StepValues | None
+        self, rollouts: list[Rollout], kept: Tensor, readings: Readings, steps: StepValues | None
     ) -> dict[str, list[Any]] | None:
         record = self.settings.record
-        nothing_to_compare = readings.values is None and steps is None
+        nothing_to_compare = (readings.values is None and steps is None) or not len(kept)
         if record.truth_every == 0 or self.step % record.truth_every or nothing_to_compare:
             return None
         return true_values(
             rollouts,
+            kept,
             readings.values,
             steps,
             self.shaping,
@@ -264,17 +288,22 @@ class Trainer:
     def _update(
         self,
         batch: RolloutBatch,
+        kept: Tensor,
         units: Tensor,
         readings: Readings,
         estimates: Estimates,
         weights: Tensor | None,
     ) -> tuple[list[PolicyUpdate], list[CriticUpdate]]:
-        """Minibatches of whole units, epoch after epoch; a policy that has drifted too far ends its part (ESPO)."""
+        """Minibatches of whole units, epoch after epoch; a policy that has drifted too far ends its part (ESPO).
+
+        Both schedules count the updates that were planned: one that has no rows, or that the policy no longer makes,
+        passes without a step.
+        """
         settings = self.settings
         policy_updates: list[PolicyUpdate] = []
         critic_updates: list[CriticUpdate] = []
         scheduled = learns = self.step >= settings.critic.policy_starts_after
-        values, returns = self._for_critic(batch, readings, estimates)
+        values, returns = self._for_critic(batch, kept, readings, estimates)
         for epoch in range(settings.policy.epochs):
             order = torch.randperm(len(units), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch))
             for number, places in enumerate(order.tensor_split(settings.policy.minibatches)):
@@ -282,6 +311,8 @@ class Trainer:
                 if scheduled and not (learns and len(rows)):
                     self.policy_optimiser.skip()
                 if not len(rows):
+                    for _ in range(0 if values is None else settings.critic.updates_per_policy_update):
+                        self.critic_optimiser.skip()
                     continue
                 part = batch.take(rows)
                 if learns:
@@ -296,6 +327,22 @@ class Trainer:
                         for _ in range(settings.critic.updates_per_policy_update)
                     ]
         return policy_updates, critic_updates
+
+    def _watch_kl(self, updates: list[PolicyUpdate]) -> dict[str, float]:
+        """Warn of updates that move the policy too far at once: the first time, and whenever it is twice as far."""
+        if len(updates) < 2:
+            return {}
+        moved, chosen = update_kl(updates), self.settings.guard.kl_alarm
+        if moved > max(chosen, 2 * self.kl_told):
+            self.kl_told = moved
+            if world().is_main:
+                print(
+                    f"iteration {self.step}: its updates moved the policy by {moved:.3g} nats a token, guard.kl_alarm "
+                    f"is {chosen:g}: such steps destroy what it knows; lower policy.learning_rate "
+                    f"({self.settings.policy.learning_rate:g}) or policy.epochs, or raise policy.warmup_steps",
+                    file=sys.stderr,
+                )
+        return {"policy/kl_alarm": float(moved > chosen)}
 
     def _update_policy(
         self,
@@ -331,16 +378,20 @@ class Trainer:
         )
 
     def _for_critic(
-        self, batch: RolloutBatch, readings: Readings, estimates: Estimates
+        self, batch: RolloutBatch, kept: Tensor, readings: Readings, estimates: Estimates
     ) -> tuple[Tensor | None, Tensor]:
-        """(values, returns) in the critic's own units; no values in an iteration that does not train it."""
-        every, values, returns = self.settings.critic.update_every, readings.values, estimates.returns
-        if values is None or every == "never" or self.step % every:
+        """(old values, returns) in the critic's own units; no values in an iteration that does not train it.
+
+        Old values are what the critic said, as it said it: a clip around them leaves a critic that has not moved free,
+        whatever these returns have done to the moments since.
+        """
+        every, returns = self.settings.critic.update_every, estimates.returns
+        if readings.critic_outputs is None or every == "never" or self.step % every:
             return None, returns
         if self.settings.critic.normalise_returns:
-            self.value_moments = self.value_moments.updated(returns, batch.response_mask)
-            values, returns = self.value_moments.normalise(values), self.value_moments.normalise(returns)
-        return values, returns
+            self.value_moments = self.value_moments.updated(returns, trained_tokens(batch, kept))
+            returns = self.value_moments.normalise(returns)
+        return readings.critic_outputs, returns
 
     def _update_critic(self, part: RolloutBatch, values: Tensor, returns: Tensor) -> CriticUpdate:
         assert self.critic is not None

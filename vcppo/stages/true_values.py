@@ -17,6 +17,7 @@ STATES = 8  # of each answer, spread evenly over its steps
 
 def true_values(
     rollouts: Sequence[Rollout],
+    kept: Tensor,
     values: Tensor | None,
     steps: StepValues | None,
     shaping: Shaping,
@@ -30,14 +31,16 @@ def true_values(
     """The table `true_values`: a row a state with its true value and the estimate that training used there.
 
     Args:
+        kept: [K] rows that are trained on, at least one, ascending: of others no value was read.
         values: [B, T] of the critic. steps: VinePPO's values; states that it did not estimate are left out.
     Returns:
         Columns answer, position (tokens before the state), fraction (of the answer's tokens), truth (mean shaped
         score of `record.truth_samples` continuations), estimate.
     """
     every = [merged(own, STATES) for own in step_starts(rollouts, context)]
-    count = min(record.truth_answers, len(rollouts))
-    rows = [i * len(rollouts) // count for i in range(count)]  # spread over the batch: neighbours share a question
+    count = min(record.truth_answers, len(kept))
+    # Spread over the batch: neighbours share a question.
+    rows = [int(kept[i * len(kept) // count]) for i in range(count)]
     places = [(row, start) for row in rows for start in every[row]]
     if steps is not None:
         places = [place for place in places if place in steps.at]

@@ -1,5 +1,9 @@
 """Stage 3, value pretraining: Monte-Carlo returns of the fixed policy (arXiv:2503.01491, section 4.1).
 
+The returns are those that RL will meet: scores shaped alike, by running moments that RL goes on with; RTO's rewards on
+tokens (a KL penalty is 0 here, the fixed policy being the reference); and no answer that was cut, where RL has V in
+place of its score or drops it.
+
 The stage can be extended: a run that asks for 40 updates takes the checkpoint at 40 of a run that went to 80, and one
 that asks for more goes on where the last one stopped. `converge` stops once held-out loss and explained variance have
 settled. The answers are generated once and reused (`pretrain.fresh_rollouts` samples new ones for each update).
@@ -7,16 +11,19 @@ settled. The answers are generated once and reused (`pretrain.fresh_rollouts` sa
 
 import dataclasses
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from vcppo.checkpoint import load_state, save_model, save_state
-from vcppo.config import PretrainSettings
+from vcppo.config import PretrainSettings, RunSettings
 from vcppo.distributed import world
 from vcppo.engines import Engine
+from vcppo.errors import TrainingError
 from vcppo.journal import Journal, read_journal
 from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.diagnostics import by_position, calibration, explained_variance, value_bias
@@ -27,10 +34,12 @@ from vcppo.placement import load_weights
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.answers import load_answers
 from vcppo.stages.context import StageContext
+from vcppo.stages.continuations import segments_of, steps_of
 from vcppo.stages.critic_update import read_values, update_critic
-from vcppo.stages.rewards import Shaping, score_range
+from vcppo.stages.policy_update import read_logprobs
+from vcppo.stages.rewards import Shaping, score_range, token_rewards, worth_their_score
 from vcppo.stages.sampling import collate, place_scores, roll_out, sampling_of
-from vcppo.types import RolloutBatch
+from vcppo.types import RolloutBatch, cut_to
 
 POSITION_BINS = 32
 
@@ -74,14 +83,25 @@ def pretrained_critic(folder: Path, settings: PretrainSettings) -> Path | None:
 def start_of_critic(context: StageContext) -> PreTrainedModel:
     """The critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head."""
     settings, chosen = context.settings, context.settings.critic
-    bounds = score_range(settings.reward) if chosen.bounded else None
-    if "reward-model" in context.earlier:
-        return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
-    if chosen.path is not None:
-        return context.load_critic(chosen.path, bounds=bounds)
-    value = chosen.initial_value
+    bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
+    match chosen.init:
+        case "reward-model":
+            return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+        case "saved":
+            assert chosen.path is not None
+            return context.load_critic(chosen.path, bounds=bounds)
+        case "policy":
+            return _fresh_critic(context, bounds)
+        case _:
+            assert_never(chosen.init)
+
+
+def _fresh_critic(context: StageContext, bounds: tuple[float, float] | None) -> PreTrainedModel:
+    settings, value = context.settings, context.settings.critic.initial_value
     if value == "mean-score":
-        value = float(scored_answers(context).scores.mean())
+        answers = scored_answers(context)
+        limit = sampling_of(settings.rollout, context.task).max_tokens
+        value = float(answers.scores[rows_with_targets(answers, settings, limit)].mean())
     seed = seed_for(settings.seed, "critic", "head")
     return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
 
@@ -89,12 +109,92 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
 def scored_answers(context: StageContext) -> RolloutBatch:
     """The fixed policy's answers with their scores shaped; the held-out ones stand last."""
     everything = load_answers(context.earlier["answers"].path)
-    return dataclasses.replace(everything, scores=_shaping(context, everything).of(everything))
+    return dataclasses.replace(everything, scores=first_shaping(context, everything).of(everything))
 
 
-def _shaping(context: StageContext, answers: RolloutBatch) -> Shaping:
-    limit = sampling_of(context.settings.rollout, context.task).max_tokens
-    return Shaping(context.settings.reward, limit).seen(answers)
+def first_shaping(context: StageContext, answers: RolloutBatch | None = None) -> Shaping:
+    """How scores are shaped in pretraining, and when RL begins: its moments hold what the critic was pretrained on.
+
+    Args:
+        answers: those of the earlier stage, if they are at hand.
+    """
+    settings = context.settings
+    shaping = Shaping(settings.reward, sampling_of(settings.rollout, context.task).max_tokens)
+    if settings.reward.normalise == "none" or "answers" not in context.earlier:
+        return shaping
+    answers = load_answers(context.earlier["answers"].path) if answers is None else answers
+    return shaping.seen(answers, worth_their_score(answers, settings))
+
+
+def with_targets(answers: RolloutBatch, settings: RunSettings) -> Tensor:
+    """[B] bool: answers whose returns a critic is pretrained on, all but cut ones that RL bootstraps or drops."""
+    return worth_their_score(answers, settings) & ~(answers.truncated & settings.select.drop_truncated)
+
+
+def rows_with_targets(answers: RolloutBatch, settings: RunSettings, limit: int) -> Tensor:
+    """The rows `with_targets`, at least one.
+
+    Raises:
+        TrainingError: every answer was cut at `limit` tokens, and such answers have no target here.
+    """
+    rows = with_targets(answers, settings).nonzero()[:, 0]
+    if not len(rows):
+        raise TrainingError(
+            f"critic: all {len(answers.scores)} answers were cut at the limit of {limit} tokens, and such answers have "
+            "no return here (gae.bootstrap_truncated, select.drop_truncated); raise rollout.max_tokens"
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Answers, and what came after each of their tokens."""
+
+    batch: RolloutBatch
+    returns: Tensor  # [B, T]
+
+    def take(self, rows: Tensor) -> "Lesson":
+        """These rows, cut to the width that they need."""
+        part = self.batch.take(rows)
+        return Lesson(part, cut_to(self.returns, rows, part))
+
+
+@dataclass(frozen=True)
+class TokenJudges:
+    """The policies that RTO's reward on tokens is made of."""
+
+    reference: PreTrainedModel
+    dpo_policy: PreTrainedModel
+
+
+def token_judges(context: StageContext) -> TokenJudges | None:
+    """Loaded; None where tokens have no reward of their own."""
+    if context.settings.token_reward.kind == "none":
+        return None
+    return TokenJudges(context.load_first_policy(), context.load_preference_policy())
+
+
+def lesson(answers: RolloutBatch, judges: TokenJudges | None, context: StageContext) -> Lesson:
+    """Monte-Carlo returns of the fixed policy's answers, of the rewards that RL gives.
+
+    Args:
+        answers: scores already shaped.
+    """
+    settings = context.settings
+    rewards = place_scores(answers)
+    if judges is not None:
+        temperature, limit = settings.rollout.temperature, settings.micro_batch_tokens
+        reference = read_logprobs(judges.reference, answers, temperature=temperature, max_tokens=limit)
+        preferred = read_logprobs(judges.dpo_policy, answers, temperature=temperature, max_tokens=limit)
+        tokens = [row[:n] for row, n in zip(answers.response_tokens.tolist(), answers.lengths.tolist(), strict=True)]
+        rewards = rewards + token_rewards(
+            dataclasses.replace(answers, old_logprobs=reference),  # the policy is the reference: no KL
+            reference,
+            preferred,
+            segments_of(steps_of(tokens, context), answers.response_mask.shape[1]),
+            settings,
+        )
+    return Lesson(answers, monte_carlo_returns(rewards, answers.response_mask, gamma=settings.gae.gamma))
 
 
 class Pretraining:
@@ -104,14 +204,23 @@ class Pretraining:
         self.context, self.settings, self.folder = context, context.settings, context.folder.path
         self.critic = start_of_critic(context)
         self.optimiser = Optimiser(self.critic, self.settings.pretrain, self.settings.pretrain.max_steps)
+        self.limit = sampling_of(self.settings.rollout, context.task).max_tokens
         raw = load_answers(context.earlier["answers"].path)
-        self.shaping = _shaping(context, raw)
-        everything = dataclasses.replace(raw, scores=self.shaping.of(raw))
-        training = len(everything.scores) - self.settings.pretrain.held_out
-        self.pool = everything.take(torch.arange(training)) if training else None
-        self.held_out = everything.take(torch.arange(training, len(everything.scores)))
+        self.shaping = first_shaping(context, raw)
+        judges = token_judges(context)
+        everything = lesson(dataclasses.replace(raw, scores=self.shaping.of(raw)), judges, context)
+        self.judges = judges if self.settings.pretrain.fresh_rollouts else None
+        training = len(raw.scores) - self.settings.pretrain.held_out
+        self.pool = None if self.settings.pretrain.fresh_rollouts else self._part(everything, 0, training)
+        self.held_out = self._part(everything, training, len(raw.scores))
         self.journal = context.folder.journal
         self.logged = 0  # updates that the journal tells of; a rerun of them tells nothing again
+
+    def _part(self, everything: Lesson, start: int, end: int) -> Lesson:
+        """Of these rows the ones that have targets."""
+        batch = everything.batch.take(torch.arange(start, end))
+        rows = start + rows_with_targets(batch, self.settings, self.limit)
+        return everything.take(rows)
 
     def go_to(self, target: int | None) -> None:
         """Train to exactly `target` updates, or, given None, until `chosen_step` has an answer."""
@@ -149,24 +258,26 @@ class Pretraining:
 
     def _train_once(self) -> dict[str, float]:
         settings, step = self.settings, self.optimiser.taken
-        batch = self._batch(step)
-        returns = monte_carlo_returns(place_scores(batch), batch.response_mask, gamma=settings.gae.gamma)
+        given = self._lesson(step)
+        if given is None:
+            self.optimiser.skip()
+            return {}
         update = update_critic(
             self.critic,
             self.optimiser,
-            batch,
-            values=returns,  # rollout-time values: unused by the plain squared error
-            returns=returns,
+            given.batch,
+            values=given.returns,  # rollout-time values: unused by the plain squared error
+            returns=given.returns,
             kind="mse",
             clip_range=1.0,
             aggregation=settings.critic.aggregation,
-            fixed_length=self.context.task.max_tokens,
+            fixed_length=self.limit,
             max_tokens=settings.micro_batch_tokens,
         )
         return {"pretrain/loss": update.loss, "pretrain/grad_norm": update.grad_norm}
 
-    def _batch(self, step: int) -> RolloutBatch:
-        """The answers of one update: the next slice of a shuffled pool, or new ones of the fixed policy."""
+    def _lesson(self, step: int) -> Lesson | None:
+        """One update's: the next slice of a shuffled pool, or new answers of the fixed policy (maybe none counts)."""
         settings = self.settings
         size = settings.pretrain.batch
         if self.pool is None:
@@ -181,15 +292,17 @@ class Pretraining:
                 seed=seed_for(settings.seed, "pretrain", "answers", step),
             )
             batch = collate(rollouts)
-            return dataclasses.replace(batch, scores=self.shaping.of(batch))
-        count = len(self.pool.scores)
+            rows = with_targets(batch, settings).nonzero()[:, 0]
+            scored = dataclasses.replace(batch, scores=self.shaping.of(batch))
+            return lesson(scored.take(rows), self.judges, self.context) if len(rows) else None
+        count = len(self.pool.batch.scores)
         places = range(step * size, (step + 1) * size)
-        rows = [
+        places_in_pool = [
             _shuffle(settings.seed, epoch, count)[place % count]
             for epoch, group in itertools.groupby(places, key=lambda place: place // count)
             for place in group
         ]
-        return self.pool.take(torch.stack(rows))
+        return self.pool.take(torch.stack(places_in_pool))
 
     def _engine(self) -> Engine:
         if not hasattr(self, "_fixed"):
@@ -199,10 +312,9 @@ class Pretraining:
     def _measure(self) -> None:
         """Held-out loss, explained variance and bias against Monte-Carlo returns; tables by position."""
         step = self.optimiser.taken
-        batch, settings = self.held_out, self.settings
-        returns = monte_carlo_returns(place_scores(batch), batch.response_mask, gamma=settings.gae.gamma)
+        batch, returns, settings = self.held_out.batch, self.held_out.returns, self.settings
         values = read_values(self.critic, batch, settings.micro_batch_tokens)
-        over = denominators(batch.response_mask, fixed_length=self.context.task.max_tokens)
+        over = denominators(batch.response_mask, fixed_length=self.limit)
         loss = value_loss(
             values,
             values,
@@ -221,8 +333,7 @@ class Pretraining:
                 "pretrain/value_bias": value_bias(values, returns, batch.response_mask),
             },
         )
-        limit = sampling_of(settings.rollout, self.context.task).max_tokens
-        critic_tables(self.journal, step, values, returns, batch.response_mask, limit=limit)
+        critic_tables(self.journal, step, values, returns, batch.response_mask, limit=self.limit)
 
     def _save(self) -> None:
         step = self.optimiser.taken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from vcppo.tasks.base import Task
 
@@ -12,13 +12,17 @@ if TYPE_CHECKING:
 
 def make_task(settings: TaskSettings) -> Task:
     """The task that the settings name."""
-    if settings.name == "maths":
-        from vcppo.tasks.maths import MathsTask
+    match settings.name:
+        case "digits":
+            from vcppo.tasks.digits import DigitsTask
 
-        return MathsTask(settings.maths)
-    from vcppo.tasks.digits import DigitsTask
+            return DigitsTask(settings)
+        case "maths":
+            from vcppo.tasks.maths import MathsTask
 
-    return DigitsTask(settings)
+            return MathsTask(settings.maths)
+        case _:
+            assert_never(settings.name)
 
 
 __all__ = ["Task", "make_task"]

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # whoever only asks for the problems, or compares answers, do
     import torch
     from transformers import PreTrainedTokenizerFast
 
+    from vcppo.config import Problems
     from vcppo.types import Demonstration, Judgement, Prompt
 
 
@@ -22,12 +23,21 @@ class Task(Protocol):
         """The tokenizer that a fresh policy is saved with."""
         ...
 
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+        """See that questions can be read and answers written with a tokenizer; `source` is who it belongs to.
+
+        Raises:
+            ConfigError: they cannot, and every answer would be wrong.
+        """
+        ...
+
     def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
         """`count` problems drawn with replacement from those not held out."""
         ...
 
-    def held_out_prompts(self) -> list[Prompt]:
-        """The fixed problems of evaluation, the same for every seed."""
+    def held_out_prompts(self, problems: Problems = "report") -> list[Prompt]:
+        """The fixed problems of evaluation, the same for every seed: those of a report, or, none of them in common,
+        those that settings are chosen by."""
         ...
 
     def demonstrations(self, count: int, rng: torch.Generator) -> list[Demonstration]:

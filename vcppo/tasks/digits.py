@@ -18,7 +18,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from vcppo.config import TaskSettings
+from vcppo.config import Problems, TaskSettings
 from vcppo.errors import ConfigError
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
@@ -34,8 +34,7 @@ class DigitsTask:
     def __init__(self, settings: TaskSettings) -> None:
         self.settings = settings
         self.max_tokens = (settings.chain_length + SLACK_LINES) * (settings.digits + 1) + settings.digits + 2
-        training, held_out = _split(settings)
-        self._training, self._held_out = training, held_out
+        self._training, self._held_out = _split(settings)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """One token a word: specials, digits, line numbers."""
@@ -45,14 +44,31 @@ class DigitsTask:
         model.pre_tokenizer = WhitespaceSplit()
         return PreTrainedTokenizerFast(tokenizer_object=model, pad_token=PAD, eos_token=END, unk_token=PAD)
 
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+        """See Task: every word that a right answer needs is one of its tokens."""
+        length, known = self.settings.chain_length, tokenizer.get_vocab()
+        others = [word for word in (END, ASK, ANSWER, *"0123456789") if word not in known]
+        lines = next((i - 1 for i in range(1, length + 1) if f"#{i}" not in known), length)
+        if others or not lines:
+            raise ConfigError(
+                f"task.name = digits: the tokenizer of {source} has no {(others or ['#1'])[0]}, so it is no policy "
+                "of this task and would get every answer wrong; a model that reads text is asked mathematics, expected "
+                "task.name = maths (docs/maths.md)"
+            )
+        if lines < length:
+            raise ConfigError(
+                f"task.chain_length = {length}: the tokenizer of {source} has words for {lines} lines, its policy was "
+                f"made for {max(lines - SLACK_LINES, 1)}; expected task.chain_length = {max(lines - SLACK_LINES, 1)}"
+            )
+
     def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
         """See Task."""
         picks = torch.randint(len(self._training), (count,), generator=rng)
         return [_prompt(*self._training[i]) for i in picks.tolist()]
 
-    def held_out_prompts(self) -> list[Prompt]:
+    def held_out_prompts(self, problems: Problems = "report") -> list[Prompt]:
         """See Task."""
-        return [_prompt(*problem) for problem in self._held_out]
+        return [_prompt(*problem) for problem in self._held_out[problems]]
 
     def demonstrations(self, count: int, rng: torch.Generator) -> list[Demonstration]:
         """Right steps, stopped at each line before the last with chance `stop_hazard`."""
@@ -103,8 +119,11 @@ def _prompt(target: int, seed: str) -> Prompt:
 
 
 @functools.cache
-def _split(settings: TaskSettings) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-    """All fair problems, (training, held out); which is which depends on the problem's name alone."""
+def _split(settings: TaskSettings) -> tuple[list[tuple[int, str]], dict[Problems, list[tuple[int, str]]]]:
+    """All fair problems, (training, held out by use); which is which depends on the problem's name alone.
+
+    Whether some are kept for searches changes what is trained on, and not what is reported on.
+    """
     targets = range(settings.chain_length - settings.spread, settings.chain_length + 1)
     seeds = (f"{number:0{settings.digits}d}" for number in range(10**settings.digits))
     fair = []
@@ -112,9 +131,11 @@ def _split(settings: TaskSettings) -> tuple[list[tuple[int, str]], list[tuple[in
         states = _states(seed, settings.chain_length)
         fair += [(target, seed) for target in targets if states[target] not in states[:target]]
     fair.sort(key=lambda problem: hashlib.sha256(f"{problem}".encode()).digest())
-    if len(fair) <= settings.held_out:
+    reported, searched = settings.held_out, settings.held_out + settings.held_out_for_search
+    if len(fair) <= searched:
+        named = f" and task.held_out_for_search = {settings.held_out_for_search}" if searched > reported else ""
         raise ConfigError(
-            f"task.held_out = {settings.held_out}: this task has {len(fair)} problems in all; hold out fewer, or raise "
+            f"task.held_out = {reported}{named}: this task has {len(fair)} problems in all; hold out fewer, or raise "
             "task.digits or task.spread"
         )
-    return fair[settings.held_out :], fair[: settings.held_out]
+    return fair[searched:], {"report": fair[:reported], "search": fair[reported:searched]}

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from vcppo.config import MathsSettings
+from vcppo.config import MathsSettings, Problems
 from vcppo.errors import ConfigError
 from vcppo.sources import label
 from vcppo.tasks.extraction import after_thought, as_integer, last_box
@@ -32,6 +32,7 @@ from vcppo.tasks.verifier import Comparison, shared_verifier
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 LONGEST = 1000  # characters of an expression that is compared
+BOXED = "\\boxed{17}"  # what every tokenizer has to write
 TAIL = 2000  # characters at the end of a text that are searched for an answer without a box
 
 
@@ -56,12 +57,22 @@ class MathsTask:
         """There is none of its own: the words of mathematics are the model's."""
         raise ConfigError("model.path = none: task.name = maths reads with its model's tokenizer, expected a model")
 
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+        """See Task: a boxed number comes back as it was."""
+        text = tokenizer.decode(tokenizer(BOXED, add_special_tokens=False)["input_ids"])
+        if "".join(text.split()) != BOXED:
+            raise ConfigError(
+                f"task.name = maths: the tokenizer of {source} makes {text!r} of {BOXED!r}, so it can neither read "
+                "problems nor write answers; expected a model that reads text, or, for a policy of the embedded task, "
+                "task.name = digits"
+            )
+
     def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
         """See Task."""
         picks = torch.randint(len(self._train), (count,), generator=rng).tolist()
         return [self._prompt(self._train[i]) for i in picks]
 
-    def held_out_prompts(self) -> list[Prompt]:
+    def held_out_prompts(self, problems: Problems = "report") -> list[Prompt]:
         """See Task: the problems of `task.maths.evaluate`."""
         return [self._prompt(problem) for problem in evaluation_problems(self.settings)]
 

@@ -20,6 +20,7 @@ from vcppo.cells import CellFolder
 from vcppo.config import RunSettings
 from vcppo.errors import TrainingError
 from vcppo.journal import Journal, read_journal
+from vcppo.redaction import redacted
 from vcppo.verl_plugin import PLUGIN, VERL
 from vcppo.verl_plugin.launching import DEFAULTS, command_line, parse_words, read_words
 from vcppo.verl_plugin.metrics import step_in_verl, translated
@@ -181,7 +182,7 @@ class VerlProcess:
         # A cluster that runs already does not inherit our environment: Ray is told too.
         command += [f"++ray_kwargs.ray_init.runtime_env.env_vars.{k}='{v}'" for k, v in passed.items()]
         with open(self.log, "ab") as log:
-            log.write(f"--- {' '.join(command)}\n".encode())
+            log.write(f"--- {redacted(' '.join(command))}\n".encode())
             log.flush()
             process = subprocess.Popen(
                 command,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from vcppo.verl_plugin.settings import PluginSettings
 class Answers:
     """A batch of verl's, padded on the right; a mask may have holes, where a tool or a user spoke."""
 
-    rewards: Tensor  # [B, T] float32, KL penalty included if verl puts it there
+    rewards: Tensor  # [B, T] float32, KL penalty included if verl puts it there; of masked tokens scores alone
     values: Tensor  # [B, T] float32, V(s_t), before token t is chosen
     response_mask: Tensor  # [B, T] bool
 
@@ -33,6 +33,37 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class PlacedScores:
+    """Rewards as `on_unmasked_tokens` leaves them, and the responses that it is about."""
+
+    rewards: Tensor  # [B, T]; a response without any unmasked token keeps its own, where nothing reads them
+    moved: Tensor  # [B] bool, responses of which a reward stood on a masked token and was moved
+    lost: Tensor  # [B] bool, responses with a reward and without any unmasked token
+
+
+def on_unmasked_tokens(rewards: Tensor, response_mask: Tensor) -> PlacedScores:
+    """What stands on a masked token is moved to the last unmasked one before it, or else to the first.
+
+    verl puts a score on a response's last token. That is a masked one where a tool or a user spoke last, and neither
+    an advantage nor a target would hear of it. What came of a tool's turn was earned by the token before it.
+
+    Args:
+        rewards: [B, T] float; what is not finite under the mask is padding. response_mask: [B, T] bool.
+
+    >>> rewards, mask = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[True, True, False]])
+    >>> on_unmasked_tokens(rewards, mask).rewards.tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    stray = torch.where(response_mask | ~rewards.isfinite(), 0.0, rewards)
+    real, lives = stray.ne(0).any(dim=1), response_mask.any(dim=1)
+    columns = torch.arange(response_mask.shape[1], device=rewards.device)
+    before = torch.where(response_mask, columns, -1).cummax(dim=1).values
+    first = response_mask.to(torch.int8).argmax(dim=1, keepdim=True)
+    placed = torch.where(response_mask, rewards, 0.0).scatter_add(1, torch.where(before < 0, first, before), stray)
+    return PlacedScores(torch.where(lives[:, None], placed, rewards), real & lives, real & ~lives)
+
+
+@dataclass(frozen=True)
 class Estimates:
     """[B, T] each, 0 where the mask is False."""
 
@@ -42,14 +73,17 @@ class Estimates:
     metrics: dict[str, float]
     closed: Answers  # without holes, as the diagnostics by position read it
     closed_monte_carlo: Tensor
+    moved: Tensor  # [B] bool, responses of which a score stood on a masked token
 
 
 def estimate(answers: Answers, settings: PluginSettings, *, gamma: float) -> Estimates:
     """Advantages with lambda_actor, targets with lambda_critic, in pretraining Monte-Carlo returns for targets.
 
-    With both lambdas equal to verl's `algorithm.lam` and whiten = batch, what verl itself computes.
+    With both lambdas equal to verl's `algorithm.lam` and whiten = batch, what verl itself computes, but for scores that
+    stand on masked tokens, which verl loses.
     """
-    closed, order = answers.closed()
+    scores = on_unmasked_tokens(answers.rewards, answers.response_mask)
+    closed, order = replace(answers, rewards=scores.rewards).closed()
     parts = (closed.rewards, closed.values, closed.response_mask)
     lambda_actor: float | Tensor = settings.lambda_actor
     if settings.length_adaptive_alpha is not None:
@@ -73,7 +107,9 @@ def estimate(answers: Answers, settings: PluginSettings, *, gamma: float) -> Est
     def opened(x: Tensor) -> Tensor:
         return torch.zeros_like(x).scatter(1, order, x)
 
-    return Estimates(opened(advantages), opened(returns), opened(monte_carlo), metrics, closed, monte_carlo)
+    return Estimates(
+        opened(advantages), opened(returns), opened(monte_carlo), metrics, closed, monte_carlo, scores.moved
+    )
 
 
 def critic_metrics(closed: Answers, monte_carlo: Tensor) -> dict[str, float]:
@@ -115,6 +151,28 @@ def answer_metrics(scores: Tensor, lengths: Tensor, *, correct_above: float, lim
         "rollout/length_p10_tokens": float(lengths.quantile(0.1)),
         "rollout/length_p90_tokens": float(lengths.quantile(0.9)),
     }
+
+
+def score_metrics(moved: Tensor, lost: Tensor) -> dict[str, float]:
+    """How many responses' scores stood on masked tokens. moved, lost: [B] bool, see `PlacedScores`."""
+    return {"rollout/moved_scores": float(moved.sum()), "rollout/lost_scores": float(lost.sum())}
+
+
+def score_warnings(told: dict[str, float], *, step: int, responses: int) -> dict[str, str]:
+    """What there is to say of a step's `score_metrics`, by name; empty where nothing is."""
+    moved, lost = (int(told[f"rollout/{name}_scores"]) for name in ("moved", "lost"))
+    said = {}
+    if moved:
+        said["moved"] = (
+            f"step {step}: the scores of {moved} of {responses} responses stood on masked tokens (a tool's or a user's "
+            "turn) and were moved to the last unmasked token before; rollout/moved_scores goes on counting"
+        )
+    if lost:
+        said["lost"] = (
+            f"step {step}: {lost} of {responses} responses have a score and no unmasked token, so that nothing is "
+            "learnt from them; rollout/lost_scores goes on counting"
+        )
+    return said
 
 
 def held_out_rows(prompts: Sequence[Sequence[int]], *, share: float, seed: int) -> Tensor:

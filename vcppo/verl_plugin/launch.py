@@ -7,6 +7,7 @@ import os
 import sys
 
 from vcppo.lifetime import die_with
+from vcppo.redaction import redact_output
 from vcppo.verl_plugin import PLUGIN, TRAINER
 
 
@@ -15,6 +16,7 @@ def main() -> None:
     flag, parent, *words = sys.argv[1:]
     assert flag == "--parent", "launched by vcppo.verl_plugin.cells"
     die_with(int(parent))
+    redact_output()
     os.environ.setdefault("VERL_USE_EXTERNAL_MODULES", PLUGIN)  # also in the processes that Ray starts from here
     problem = missing_registration()
     if problem is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.cache import write_json
-from vcppo.config import RunSettings
+from vcppo.config import RunSettings, defaults_beside
 from vcppo.errors import ConfigError, StudyError
 from vcppo.loading import flatten
 from vcppo.study import Cell, Study
@@ -71,7 +71,7 @@ def check_study(study: Study, seeds: Sequence[int], further: Sequence[str]) -> N
         other = counterpart(name)
         if isinstance(other, str) and name not in ("arm", "method"):
             problems[f"{name} (varied by study {study.name}): verl has no counterpart: {other}"] = None
-    for cell in representative_cells(study, seeds):
+    for cell in study.representative_cells(seeds):
         problems |= dict.fromkeys(check_run(cell.settings, given))
     if problems:
         raise ConfigError(f"--engine verl: {'; '.join(problems)}")
@@ -99,25 +99,15 @@ def check_run(settings: RunSettings, given: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def representative_cells(study: Study, seeds: Sequence[int]) -> list[Cell]:
-    """The cells of a grid; of a search one for each end of each dimension."""
-    if study.search is None:
-        return study.cells(seeds)
-    ends = {name: dimension.extremes() for name, dimension in study.space().items()}
-    lowest = {name: values[0] for name, values in ends.items()}
-    corners = [lowest | {name: value} for name, values in ends.items() for value in values]
-    return [cell for corner in corners for cell in study.trial_cells("[search.space]", corner, [0])]
-
-
 def silent_settings(cells: Sequence[Cell]) -> list[str]:
     """Settings that some cell has otherwise than by default, and of which verl never hears."""
     default = flatten(RunSettings().model_dump(mode="json"))
-    differing = {
-        name
-        for cell in cells
-        for name, value in flatten(cell.settings.model_dump(mode="json")).items()
-        if value != default[name] and name not in ("arm", "method") and isinstance(counterpart(name), str)
-    }
+    differing = set()
+    for cell in cells:
+        tree = cell.settings.model_dump(mode="json")
+        here = {**default, **defaults_beside(tree)}
+        said = (name for name, value in flatten(tree).items() if value != here[name])
+        differing |= {name for name in said if name not in ("arm", "method") and isinstance(counterpart(name), str)}
     return [name for name in default if name in differing]
 
 

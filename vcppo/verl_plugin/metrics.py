@@ -10,6 +10,7 @@ RENAMED = {  # measured alike; actor/ppo_kl is not, for verl's is the mean of -l
     "critic/score/mean": "rollout/reward_mean",
     "actor/pg_loss": "policy/loss",
     "actor/pg_clipfrac": "policy/clip_fraction",
+    "actor/pg_clipfrac_lower": "policy/dual_clip_fraction",
     "actor/entropy": "policy/entropy",
     "actor/grad_norm": "policy/grad_norm",
     "actor/lr": "policy/learning_rate",

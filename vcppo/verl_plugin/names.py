@@ -196,6 +196,7 @@ APART: Mapping[str, str] = {
     "policy.dpo_beta": _UNUSED,
     "pretrain.fresh_rollouts": "verl samples new answers for every update, whatever this says",
     "guard.": "verl has none",
+    "evaluation.problems": "verl's data: --verl data.val_files=FILE",
     "evaluation.samples_during": "every evaluation has evaluation.samples",
     "evaluation.seed": "verl's evaluation has no seed of its own",
     "record.": "verl has its own: trainer.rollout_data_dir, trainer.log_val_generations",

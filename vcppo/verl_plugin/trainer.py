@@ -32,10 +32,14 @@ from vcppo.verl_plugin.estimates import (
     Answers,
     Estimates,
     HeldOut,
+    PlacedScores,
     answer_metrics,
     estimate,
     held_out_rows,
+    on_unmasked_tokens,
     position_metrics,
+    score_metrics,
+    score_warnings,
 )
 from vcppo.verl_plugin.records import cut_after, measurements_in
 from vcppo.verl_plugin.settings import plugin_settings
@@ -47,8 +51,9 @@ POSITION_BINS = 32  # of the tables, as in our own runs
 class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
     """`PPOTrainerSync` with our advantages; in pretraining mode the critic alone is trained, until it has settled.
 
-    Every step runs as verl runs it. Its own GAE is computed and then replaced, which costs a loop over tokens on the
-    driver, and spares us a copy of what verl does before it: KL in the reward, rollout correction.
+    Every step runs as verl runs it, but that scores on masked tokens are moved first, whatever the estimator. verl's
+    own GAE is computed and then replaced, which costs a loop over tokens on the driver, and spares us a copy of what
+    verl does before it: KL in the reward, rollout correction.
 
     Raises:
         ConfigError: `algorithm.vcppo` is not valid, or does not go with the rest.
@@ -66,6 +71,7 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         self._held_out = HeldOut()
         self._measurements: list[Measurement] = []
         self._settled = False
+        self._warned: set[str] = set()
 
     def on_init_end(self) -> None:
         """verl has loaded its checkpoint: what the journal says of later steps will be said again."""
@@ -83,6 +89,7 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         return Path(self.vcppo.journal or os.path.join(self.config.trainer.default_local_dir, "vcppo.jsonl"))
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        scores = self._place_scores(batch)
         batch = super()._compute_advantage(batch, metrics)
         in_reward = self.config.algorithm.use_kl_in_reward
         fields = ["prompts", "response_mask", "rm_scores"]
@@ -92,17 +99,18 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         real = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags], dtype=torch.bool)
         limit = int(self.config.data.max_response_length)
         lengths = nested["response_mask"].offsets().diff()
-        scores = torch.stack([row.float().sum() for row in nested["rm_scores"].unbind()])
-        metrics |= answer_metrics(scores[real], lengths[real], correct_above=self.vcppo.correct_above, limit=limit)
+        totals = torch.stack([row.float().sum() for row in nested["rm_scores"].unbind()])
+        metrics |= answer_metrics(totals[real], lengths[real], correct_above=self.vcppo.correct_above, limit=limit)
         if self.config.algorithm.adv_estimator != "gae":
+            self._tell_of_scores(score_metrics(scores.moved, scores.lost), metrics, int(real.sum()))
             return batch
-        padded = nested.select("response_mask", "values", fields[-1] if in_reward else "rm_scores").to_padded_tensor()
-        answers = Answers(
-            padded[fields[-1] if in_reward else "rm_scores"].float(),
-            padded["values"].float(),
-            padded["response_mask"].bool(),
-        )
+        padded = nested.select(*fields[1:]).to_padded_tensor()
+        mask, rewards = padded["response_mask"].bool(), padded["rm_scores"].float()
+        if in_reward:  # rollout correction may have masked more: of such a token the score counts, its penalty does not
+            rewards = torch.where(mask, padded["token_level_rewards"].float(), rewards)
+        answers = Answers(rewards, padded["values"].float(), mask)
         estimates = estimate(answers, self.vcppo, gamma=float(self.config.algorithm.gamma))
+        self._tell_of_scores(score_metrics(scores.moved | estimates.moved, scores.lost), metrics, int(real.sum()))
         self._tell(estimates, metrics, limit)
         output = {"advantages": estimates.advantages, "returns": estimates.returns}
         if self.vcppo.pretrain is not None:
@@ -112,6 +120,27 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         told = {name: response_to_nested(x, nested["response_mask"]) for name, x in output.items()}
         fields_out = TensorDict(told, batch_size=len(batch))
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields_out)
+
+    def _place_scores(self, batch: KVBatchMeta) -> PlacedScores:
+        """No score stands on a masked token any more, for us and for verl's own estimators."""
+        nested = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask", "rm_scores"]
+        )
+        padded = nested.to_padded_tensor()
+        scores = on_unmasked_tokens(padded["rm_scores"].float(), padded["response_mask"].bool())
+        if bool(scores.moved.any()):
+            told = {"rm_scores": response_to_nested(scores.rewards, nested["response_mask"])}
+            fields = TensorDict(told, batch_size=len(batch))
+            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+        return scores
+
+    def _tell_of_scores(self, told: dict[str, float], metrics: dict[str, Any], responses: int) -> None:
+        """Counts to verl's trackers in every step, in words once a run."""
+        metrics |= told
+        for name, words in score_warnings(told, step=self.global_steps, responses=responses).items():
+            if name not in self._warned:
+                self._warned.add(name)
+                print(f"vcppo: {words}", file=sys.stderr)
 
     def _tell(self, estimates: Estimates, metrics: dict[str, Any], limit: int) -> None:
         """Scalars to verl's trackers; now and then tables to the journal."""
