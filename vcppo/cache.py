@@ -16,7 +16,7 @@ from typing import Any
 
 from vcppo.checkpoint_identity import content_of
 from vcppo.composition import bootstraps
-from vcppo.config import RunSettings, digest
+from vcppo.config import RolloutSettings, RunSettings, digest
 from vcppo.errors import CheckpointError
 from vcppo.journal import Journal
 from vcppo.loading import Layer, build_settings
@@ -84,6 +84,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     )
     if settings.has_critic and settings.critic.init == "reward-model":
         address("reward-model", ["base_seed", "task", "reward_model", "micro_batch_tokens"], ["cold-start"])
+        if settings.rollout.sampling != RolloutSettings().sampling:  # else as it was before it read them
+            found["reward-model"].settings["rollout"] = settings.rollout.sampling
     if settings.token_reward.kind != "none":
         of_dpo = addresses(preference_settings(settings))["rl"]
         found["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
@@ -130,9 +132,8 @@ def preference_settings(settings: RunSettings) -> RunSettings:
         mode="json",
         include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "lora", "compute", "engine", "cold_start"},
     )
-    sampling = settings.model_dump(mode="json", include={"rollout": {"temperature", "top_p", "max_tokens"}})
     own = {"method": "dpo", "steps": settings.token_reward.dpo_steps, "evaluation": {"every": 0}}
-    return build_settings([Layer("token_reward", {**tree, **sampling, **own}, shared=True)])
+    return build_settings([Layer("token_reward", {**tree, "rollout": settings.rollout.sampling, **own}, shared=True)])
 
 
 class StageFolder:

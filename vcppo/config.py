@@ -289,6 +289,11 @@ class RolloutSettings(Settings):
             )
         return temperature
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How a response is drawn, whoever asks for it; the rest says how many are."""
+        return self.model_dump(mode="json", include={"temperature", "top_p", "max_tokens"})
+
 
 class RewardSettings(Settings):
     """What the verifier's three verdicts are worth, and how the worth of an answer is shaped."""

@@ -12,14 +12,13 @@ from torch.nn import functional
 
 from vcppo import passes
 from vcppo.checkpoint import load_state, save_model, save_state
-from vcppo.engines.base import Sampling
 from vcppo.errors import TrainingError
 from vcppo.optimiser import Optimiser
 from vcppo.placement import load_weights
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
 from vcppo.stages.critic_update import read_final_values
-from vcppo.stages.sampling import collate, roll_out
+from vcppo.stages.sampling import collate, roll_out, sampling_of
 from vcppo.types import RolloutBatch
 
 PROMPTS_AT_ONCE = 16
@@ -99,7 +98,7 @@ def pair_pools(batch: RolloutBatch) -> tuple[dict[int, list[int]], dict[int, lis
 
 
 def _sample_answers(context: StageContext) -> RolloutBatch:
-    """Answers of the cold-start policy, several a prompt; temperature 1."""
+    """Answers of the cold-start policy, several a prompt, drawn as rollouts are."""
     settings, chosen = context.settings, context.settings.reward_model
     count = max(chosen.answers // chosen.answers_per_prompt, 1)
     prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))
@@ -111,7 +110,7 @@ def _sample_answers(context: StageContext) -> RolloutBatch:
             task=context.task,
             tokenizer=context.tokenizer,
             engine=engine,
-            sampling=Sampling(1.0, 1.0, context.task.max_tokens),
+            sampling=sampling_of(settings.rollout, context.task),
             reward=settings.reward,
             seed=seed_for(settings.base_seed, "reward-model", "answers", start),
         )
