@@ -14,11 +14,18 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
 )
 from transformers.utils import logging
 
@@ -29,6 +36,7 @@ from vcppo.errors import CheckpointError
 from vcppo.passes import value_head
 from vcppo.seeding import seed_for
 
+CRITIC = "a critic, which is a token or sequence classifier with one label"
 GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")  # classes of tokenizers that tokenizer.json says all about
 
 logging.set_verbosity_error()
@@ -69,7 +77,9 @@ def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrai
         CheckpointError: nothing loadable is there, its weights are not finite, its tokenizer has no end that it could
             write, or its logits are more than a product with its output head.
     """
-    policy = _load(AutoModelForCausalLM, path, "a causal language model", trust_remote_code=trust_remote_code)
+    what = "a causal language model"
+    config = _config_of(path, what, trust_remote_code)
+    policy = _load(AutoModelForCausalLM, config, path, what, trust_remote_code=trust_remote_code)
     if not world().is_main:
         policy.generation_config = _generation_of(path) or policy.generation_config
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
@@ -119,21 +129,28 @@ def load_critic(
     bounds: tuple[float, float] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """A token classifier with one label from a saved critic, or, given `head_seed`, from any checkpoint.
+    """A classifier with one label from a saved critic, or, given `head_seed`, a token classifier from any checkpoint.
+
+    Saved critics are of both kinds that transformers has: ours are token classifiers, reward models of others mostly
+    sequence classifiers, whose head has no bias and can be asked after every token too. Each stays of its kind.
 
     A new head is drawn with standard deviation 1 / (width + 1): the first values lie near `initial_value` whatever
     the width, where transformers' own start spreads with the root of it (verl issue 498: from -16 to 14).
 
     Args:
         bounds: values are squeezed between these two, now and whenever the critic is loaded again.
+    Raises:
+        CheckpointError: nothing loadable is there, its weights are not finite, it has more labels than one, or it reads
+            what follows a token too.
     """
+    config = _config_of(path, CRITIC, trust_remote_code)
+    _refuse_to_look_ahead(config, path)
+    kind = AutoModelForTokenClassification if head_seed is not None else _kind_of_critic(config, path)
+    config.update({"num_labels": 1, "classifier_dropout": 0.0})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if head_seed is None else head_seed)
         new = () if head_seed is None else ("score.", "classifier.")
-        options = {"num_labels": 1, "classifier_dropout": 0.0}
-        critic = _load(
-            AutoModelForTokenClassification, path, "a critic", new, options, trust_remote_code=trust_remote_code
-        )
+        critic = _load(kind, config, path, CRITIC, new, trust_remote_code=trust_remote_code)
         head = value_head(critic)
         if bounds is not None:
             critic.config.value_range = list(bounds)
@@ -141,6 +158,24 @@ def load_critic(
             torch.nn.init.normal_(head.weight, std=1.0 / (head.in_features + 1))
             torch.nn.init.constant_(head.bias, initial_value if bounds is None else _logit(initial_value, bounds))
     return critic
+
+
+def _kind_of_critic(config: PretrainedConfig, path: Path | str) -> Any:
+    """How a saved critic is loaded, by the class that its configuration names."""
+    (architecture, *_) = config.architectures or ("",)
+    is_sequence_classifier = architecture.endswith("ForSequenceClassification")
+    if (is_sequence_classifier or architecture.endswith("ForTokenClassification")) and config.num_labels != 1:
+        raise CheckpointError(f"{path}: {architecture} with {config.num_labels} labels, expected {CRITIC}")
+    return AutoModelForSequenceClassification if is_sequence_classifier else AutoModelForTokenClassification
+
+
+def _refuse_to_look_ahead(config: PretrainedConfig, path: Path | str) -> None:
+    """A value is of what has been written, so whoever says it may not see what follows, as encoders do."""
+    kind, decodes = config.model_type, getattr(config, "is_decoder", False)
+    both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not decodes
+    never_causal = kind in MODEL_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if both_ways or never_causal or getattr(config, "is_encoder_decoder", False):
+        raise CheckpointError(f"{path}: {kind} models read what follows a token too, expected a decoder as critic")
 
 
 def _logit(value: float, bounds: tuple[float, float]) -> float:
@@ -188,12 +223,21 @@ def _check_folder(path: Path | str) -> None:
         raise CheckpointError(f"{path}: no config.json there, expected a folder in transformers format")
 
 
+def _config_of(path: Path | str, what: str, trust_remote_code: bool) -> PretrainedConfig:
+    _check_folder(path)
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: expected {what} in transformers format ({_first_line(error)})") from None
+    return config
+
+
 def _load(
     kind: Any,
+    config: PretrainedConfig,
     path: Path | str,
     what: str,
     new: tuple[str, ...] = (),
-    options: dict[str, Any] | None = None,
     *,
     trust_remote_code: bool,
 ) -> PreTrainedModel:
@@ -201,10 +245,7 @@ def _load(
 
     Processes other than the main one build it without weights, on the meta device; `placement.prepare` brings them.
     """
-    _check_folder(path)
     try:
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
-        config.update(options or {})
         if not world().is_main:
             with torch.device("meta"):
                 empty: PreTrainedModel = kind.from_config(

@@ -117,9 +117,7 @@ def value_head(critic: PreTrainedModel) -> torch.nn.Linear:
         head = getattr(critic, name, None)
         if isinstance(head, torch.nn.Linear) and head.out_features == 1:
             return head
-    raise CheckpointError(
-        f"{type(critic).__name__}: no head with one output, expected a token classifier with one label"
-    )
+    raise CheckpointError(f"{type(critic).__name__}: no head with one output, expected a classifier with one label")
 
 
 def value_range(critic: PreTrainedModel) -> tuple[float, float] | None:

@@ -9,7 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import new_policy, random_batch, tiny
-from transformers import PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
 
 from vcppo import models, passes
 from vcppo.checkpoint import load_state, save_model, save_state
@@ -201,6 +206,98 @@ def test_every_weight_is_named_once_as_in_the_checkpoint(tmp_path: Path, tied: b
     for name, tensor in found:
         assert torch.equal(tensor, saved[name])
         assert not tensor.requires_grad
+
+
+# ---- critics and reward models of others ----
+
+SMALL = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0}
+GATED = {**SMALL, "intermediate_size": 32, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": 1}
+SEQUENCE_CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "llama": GATED,
+    "qwen2": GATED,
+    "qwen3": {**GATED, "head_dim": 8},
+    "mistral": GATED,
+    "gemma2": {**GATED, "head_dim": 8},
+    "olmo2": GATED,  # there is no token classifier of it
+    "gpt2": {"vocab_size": 20, "n_embd": 16, "n_layer": 2, "n_head": 2, "pad_token_id": 0},
+    "gpt_neox": {**SMALL, "intermediate_size": 32},
+    "opt": {**SMALL, "ffn_dim": 32, "word_embed_proj_dim": 16},
+}
+
+
+def classifier(path: Path, kind: Any, model_type: str, **options: Any) -> PreTrainedModel:
+    """A classifier as its owner saves it, with weights that tell tokens apart."""
+    config = AutoConfig.for_model(model_type, **{"num_labels": 1, "initializer_range": 0.5, **options})
+    torch.manual_seed(0)
+    model: PreTrainedModel = kind.from_config(config).eval()
+    model.save_pretrained(path)
+    return model
+
+
+@pytest.mark.parametrize("model_type", SEQUENCE_CLASSIFIERS)
+def test_a_reward_model_of_others_is_a_critic_with_its_own_scores(model_type: str, tmp_path: Path):
+    options = SEQUENCE_CLASSIFIERS[model_type]
+    theirs = classifier(tmp_path / "theirs", AutoModelForSequenceClassification, model_type, **options)
+    assert "score.bias" not in load_file(tmp_path / "theirs" / "model.safetensors")
+    critic, batch = models.load_critic(tmp_path / "theirs"), random_batch(LENGTHS)
+    totals = (batch.prompt_lengths + batch.lengths).tolist()
+    with torch.inference_mode():
+        scores = [theirs(input_ids=row[None, :n]).logits[0, 0] for row, n in zip(batch.input_ids, totals, strict=True)]
+    assert max(scores) - min(scores) > 0.05
+    torch.testing.assert_close(read_final_values(critic, batch, 100), torch.stack(scores), rtol=1e-4, atol=1e-5)
+
+    passes.response_values(critic, batch).sum().backward()
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter -= 0.01 * parameter.grad.clamp(-1, 1) if parameter.grad is not None else 0.0
+    learnt = read_values(critic, batch, 100)
+    save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "saved")
+    assert torch.equal(read_values(models.load_critic(tmp_path / "saved"), batch, 100), learnt)
+    assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")) is type(theirs)
+
+
+@pytest.mark.parametrize("labels", [2, 3, 5])
+@pytest.mark.parametrize("kind", [AutoModelForSequenceClassification, AutoModelForTokenClassification])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_more_labels_than_one_are_refused(model_type: str, kind: Any, labels: int, tmp_path: Path):
+    theirs = classifier(tmp_path, kind, model_type, **SEQUENCE_CLASSIFIERS[model_type], num_labels=labels)
+    said = f"{type(theirs).__name__} with {labels} labels, expected a critic, which is a token or sequence classifier"
+    assert said in message(models.load_critic, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options"),
+    [
+        ("bert", {**SMALL, "intermediate_size": 32}),
+        ("roberta", {**SMALL, "intermediate_size": 32}),
+        ("deberta-v2", {**SMALL, "intermediate_size": 32, "pooler_hidden_size": 16}),
+        ("modernbert", {**SMALL, "intermediate_size": 32, "cls_token_id": 1, "sep_token_id": 2}),
+        ("distilbert", {"vocab_size": 20, "dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}),
+        ("t5", {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}),
+        ("canine", {**SMALL, "intermediate_size": 32}),
+    ],
+)
+def test_a_reward_model_that_looks_ahead_is_refused(model_type: str, options: dict[str, Any], tmp_path: Path):
+    classifier(tmp_path, AutoModelForSequenceClassification, model_type, **options)
+    said = message(models.load_critic, tmp_path)
+    assert f"{model_type} models read what follows a token too, expected a decoder as critic" in said
+
+
+def test_a_token_classifier_without_its_bias_is_refused(critic: PreTrainedModel, tmp_path: Path):
+    save_model(critic, make_task(tiny().task).tokenizer(), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["score.bias"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "1 of its weights are missing: score.bias" in message(models.load_critic, tmp_path)
+
+
+def test_a_head_that_is_more_than_one_product_is_refused(tmp_path: Path):
+    """As reward models with a head of two layers have it, saved as score.0 and score.2."""
+    classifier(tmp_path, AutoModelForSequenceClassification, "llama", **GATED)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights |= {"score.0.weight": torch.eye(16), "score.2.weight": weights.pop("score.weight")}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "1 of its weights are missing: score.weight" in message(models.load_critic, tmp_path)
 
 
 # ---- the tokens that end a response ----

@@ -23,7 +23,7 @@ from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.config import PretrainSettings, RunSettings
 from vcppo.distributed import world
 from vcppo.engines import Engine
-from vcppo.errors import TrainingError
+from vcppo.errors import CheckpointError, TrainingError
 from vcppo.journal import Journal, read_journal
 from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.diagnostics import by_position, calibration, explained_variance, value_bias
@@ -81,7 +81,11 @@ def pretrained_critic(folder: Path, settings: PretrainSettings) -> Path | None:
 
 
 def start_of_critic(context: StageContext) -> PreTrainedModel:
-    """The critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head."""
+    """The critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head.
+
+    Raises:
+        CheckpointError: what was saved is no critic, or does not know all of the policy's tokens.
+    """
     settings, chosen = context.settings, context.settings.critic
     bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
     match chosen.init:
@@ -89,11 +93,21 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
             return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
         case "saved":
             assert chosen.path is not None
-            return context.load_critic(chosen.path, bounds=bounds)
+            return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), context)
         case "policy":
             return _fresh_critic(context, bounds)
         case _:
             assert_never(chosen.init)
+
+
+def _refuse_other_tokens(critic: PreTrainedModel, context: StageContext) -> PreTrainedModel:
+    known, largest = critic.get_input_embeddings().num_embeddings, max(context.tokenizer.get_vocab().values())
+    if largest >= known:
+        raise CheckpointError(
+            f"{context.settings.critic.path}: this critic knows {known} tokens, the policy's tokenizer writes token "
+            f"{largest}; expected a critic that reads with the policy's tokenizer"
+        )
+    return critic
 
 
 def _fresh_critic(context: StageContext, bounds: tuple[float, float] | None) -> PreTrainedModel:
