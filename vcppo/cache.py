@@ -35,7 +35,8 @@ VERSIONS = {
     "evaluation": 1,
 }
 
-# The same for how a model that was given is read: 2 has its tokenizer's end among the tokens that end a response.
+# The same for how a model that was given is read: in 2 its tokenizer's end is among the tokens that end a response,
+# which stays within its positions.
 GIVEN_MODEL = 2
 
 VERDICTS = ("correct", "wrong", "unreadable")  # what the verifier's words are worth, before any shaping

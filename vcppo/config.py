@@ -103,7 +103,11 @@ class MathsSettings(Settings):
     think: bool = Field(False, description="the prompt opens a thought, and only what follows its end is judged")
     think_open: str = Field("<think>", min_length=1, description="what opens a thought")
     think_close: str = Field("</think>", min_length=1, description="what ends a thought")
-    max_tokens: int = Field(8192, ge=1, description="an answer's length limit unless rollout.max_tokens gives one")
+    max_tokens: int = Field(
+        8192,
+        ge=1,
+        description="an answer's length limit unless rollout.max_tokens gives one; less where the model has no room",
+    )
     time_limit_s: float = Field(2.0, gt=0, description="after which an answer that is still being compared is given up")
     memory_limit_mb: int = Field(1024, ge=64, description="that comparing one answer may take")
     workers: int | None = Field(None, ge=1, description="processes that compare; by default half the cores, 8 at most")

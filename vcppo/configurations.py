@@ -1,4 +1,4 @@
-"""What the configuration of a model says, read without loading it: what ends a response, and what to call the model."""
+"""What the configuration of a model says, read without loading it: its ends, its positions, what to call it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# How families name the number of their positions; GPT-2's n_positions and the like answer to the first name too.
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 
 
 def end_tokens(policy: PreTrainedModel) -> tuple[int, ...]:
@@ -26,6 +29,16 @@ def token_ids(named: int | Sequence[int] | None) -> tuple[int, ...]:
     ((5,), (5, 7), ())
     """
     return () if named is None else (named,) if isinstance(named, int) else tuple(named)
+
+
+def positions(config: PretrainedConfig) -> int | None:
+    """Tokens that a prompt and its response may have together; None if the model bounds them nowhere.
+
+    Of a model that reads more than text (`text_config` and the like), the part that reads text says it.
+    """
+    own = config.get_text_config(decoder=True)
+    found = [known for name in POSITIONS if isinstance(known := getattr(own, name, None), int) and known > 0]
+    return min(found, default=None)
 
 
 def called(model: PreTrainedModel) -> str:

@@ -23,6 +23,7 @@ from vcppo.config import LoraSettings, RunSettings, defaults_beside, digest
 from vcppo.engines import Engine, make_engine
 from vcppo.errors import CheckpointError, TrainingError
 from vcppo.evaluation_view import EvaluationView
+from vcppo.limits import Limit, limit_of
 from vcppo.loading import flatten
 from vcppo.placement import prepare
 from vcppo.process import is_main, locked
@@ -86,7 +87,20 @@ class Evaluation:
     @property
     def max_tokens(self) -> int:
         """The limit on an answer's length."""
-        return self.settings.rollout.max_tokens or self.task.max_tokens
+        return self.limit.tokens
+
+    @cached_property
+    def limit(self) -> Limit:
+        """The limit, as long as model and engine allow.
+
+        Raises:
+            ConfigError: the one that was set does not fit, or the longest prompt alone.
+        """
+        trust = self.settings.model.trust_remote_code
+        room = models.room_of(self.checkpoint.source, self.settings.engine, trust_remote_code=trust)
+        longest = max(map(len, self.task.encode(self.prompts, self.tokenizer)))
+        said = self.settings.rollout.max_tokens
+        return limit_of(said, self.task.max_tokens, room=room, longest_prompt=longest, of="evaluation")
 
     @property
     def folder(self) -> Path:
@@ -139,7 +153,7 @@ class Evaluation:
                     tokenizer=self.tokenizer,
                     settings=self.settings.evaluation,
                     samples=self.settings.evaluation.samples,
-                    max_tokens=self.settings.rollout.max_tokens,
+                    max_tokens=self.max_tokens,
                     keep=self.kept(view.say),
                     on_problem=view,
                 )

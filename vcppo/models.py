@@ -29,10 +29,11 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from vcppo.config import ModelSettings
-from vcppo.configurations import token_ids
+from vcppo.config import EngineSettings, ModelSettings
+from vcppo.configurations import positions, token_ids
 from vcppo.distributed import world
 from vcppo.errors import CheckpointError
+from vcppo.limits import Room
 from vcppo.passes import value_head
 from vcppo.seeding import seed_for
 
@@ -68,6 +69,16 @@ def new_policy(
         return AutoModelForCausalLM.from_config(config).eval()
 
 
+def room_of(path: Path | str, engine: EngineSettings, *, trust_remote_code: bool = False) -> Room:
+    """Tokens that a prompt and its response may have together in a saved model, and with an engine's own limit.
+
+    Raises:
+        CheckpointError: there is no model.
+    """
+    own = Room.of_model(str(path), positions(load_config(path, trust_remote_code=trust_remote_code)))
+    return own.smaller(Room.of_engine(engine.max_length)) if engine.kind == "vllm" else own
+
+
 def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """A saved causal language model, in evaluation mode; of several processes only the main one reads weights.
 
@@ -78,7 +89,7 @@ def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrai
             write, or its logits are more than a product with its output head.
     """
     what = "a causal language model"
-    config = _config_of(path, what, trust_remote_code)
+    config = load_config(path, what, trust_remote_code=trust_remote_code)
     policy = _load(AutoModelForCausalLM, config, path, what, trust_remote_code=trust_remote_code)
     if not world().is_main:
         policy.generation_config = _generation_of(path) or policy.generation_config
@@ -143,7 +154,7 @@ def load_critic(
         CheckpointError: nothing loadable is there, its weights are not finite, it has more labels than one, or it reads
             what follows a token too.
     """
-    config = _config_of(path, CRITIC, trust_remote_code)
+    config = load_config(path, CRITIC, trust_remote_code=trust_remote_code)
     _refuse_to_look_ahead(config, path)
     kind = AutoModelForTokenClassification if head_seed is not None else _kind_of_critic(config, path)
     config.update({"num_labels": 1, "classifier_dropout": 0.0})
@@ -223,7 +234,12 @@ def _check_folder(path: Path | str) -> None:
         raise CheckpointError(f"{path}: no config.json there, expected a folder in transformers format")
 
 
-def _config_of(path: Path | str, what: str, trust_remote_code: bool) -> PretrainedConfig:
+def load_config(path: Path | str, what: str = "a model", *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """What a checkpoint says of itself.
+
+    Raises:
+        CheckpointError: there is none; `what` was expected.
+    """
     _check_folder(path)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from vcppo.composition import TORCH_COLDEST
-from vcppo.errors import ConfigError, TrainingError
+from vcppo.errors import ConfigError, EngineError, TrainingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,6 +77,22 @@ class Engine(Protocol):
         A continuation is cut at its point's limit or at `sampling.max_tokens`, whichever comes first.
         """
         ...
+
+
+def check_room(asked: Sequence[tuple[int, int]], positions: int | None) -> None:
+    """See that what is asked for fits the model.
+
+    Args:
+        asked: (tokens before a response, its limit), one a response.
+    Raises:
+        EngineError: it does not. The model would be run beyond what it has learnt, or its response cut before.
+    """
+    for i, (length, limit) in enumerate(asked):
+        if positions is not None and length + limit > positions:
+            raise EngineError(
+                f"prompt {i} has {length} tokens and its answer up to {limit}: more than the model's {positions}; see "
+                "engine.max_length and rollout.max_tokens"
+            )
 
 
 def checked(answers: list[Generation], policy: str) -> list[Generation]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo.configurations import called, end_tokens
-from vcppo.engines.base import BranchPoint, Sampling, checked
+from vcppo.configurations import called, end_tokens, positions
+from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
 from vcppo.engines.decoder import Decoder
 from vcppo.placement import plain
 from vcppo.types import Generation
@@ -34,7 +34,7 @@ class TorchEngine:
         """See Engine."""
         vars(self).pop("_decoder", None)  # before the new one is made: two copies of the weights may not fit
         self._decoder: Decoder = Decoder(plain(policy))
-        self._ends, self._called = end_tokens(policy), called(policy)
+        self._ends, self._positions, self._called = end_tokens(policy), positions(policy.config), called(policy)
 
     @torch.inference_mode()
     def generate(
@@ -43,6 +43,7 @@ class TorchEngine:
         """See Engine."""
         if not prompts:
             return []
+        check_room([(len(prompt), sampling.max_tokens) for prompt in prompts], self._positions)
         uniforms = self._uniforms(len(prompts), sampling, seed, first)
         answers: list[Generation] = []
         for start in range(0, len(prompts), self.rows):
@@ -66,6 +67,7 @@ class TorchEngine:
         decoder = self._decoder
         for point in points:
             self._check(point, stems)
+        check_room([(point.length, min(point.limit, sampling.max_tokens)) for point in points], self._positions)
         uniforms = self._uniforms(len(points), sampling, seed, first)
         found: dict[int, Generation] = {}
         for members in _by_stem(points, self.rows):

@@ -18,7 +18,7 @@ from vcppo.placement import load_weights
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
 from vcppo.stages.critic_update import read_final_values
-from vcppo.stages.sampling import collate, roll_out, sampling_of
+from vcppo.stages.sampling import collate, roll_out
 from vcppo.types import RolloutBatch
 
 PROMPTS_AT_ONCE = 16
@@ -110,7 +110,7 @@ def _sample_answers(context: StageContext) -> RolloutBatch:
             task=context.task,
             tokenizer=context.tokenizer,
             engine=engine,
-            sampling=sampling_of(settings.rollout, context.task),
+            sampling=context.sampling,
             reward=settings.reward,
             seed=seed_for(settings.base_seed, "reward-model", "answers", start),
         )

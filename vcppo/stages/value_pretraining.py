@@ -38,7 +38,7 @@ from vcppo.stages.continuations import segments_of, steps_of
 from vcppo.stages.critic_update import read_values, update_critic
 from vcppo.stages.policy_update import read_logprobs
 from vcppo.stages.rewards import Shaping, score_range, token_rewards, worth_their_score
-from vcppo.stages.sampling import collate, place_scores, roll_out, sampling_of
+from vcppo.stages.sampling import collate, place_scores, roll_out
 from vcppo.types import RolloutBatch, cut_to
 
 POSITION_BINS = 32
@@ -114,7 +114,7 @@ def _fresh_critic(context: StageContext, bounds: tuple[float, float] | None) -> 
     settings, value = context.settings, context.settings.critic.initial_value
     if value == "mean-score":
         answers = scored_answers(context)
-        limit = sampling_of(settings.rollout, context.task).max_tokens
+        limit = context.sampling.max_tokens
         value = float(answers.scores[rows_with_targets(answers, settings, limit)].mean())
     seed = seed_for(settings.seed, "critic", "head")
     return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
@@ -133,7 +133,7 @@ def first_shaping(context: StageContext, answers: RolloutBatch | None = None) ->
         answers: those of the earlier stage, if they are at hand.
     """
     settings = context.settings
-    shaping = Shaping(settings.reward, sampling_of(settings.rollout, context.task).max_tokens)
+    shaping = Shaping(settings.reward, context.sampling.max_tokens)
     if settings.reward.normalise == "none" or "answers" not in context.earlier:
         return shaping
     answers = load_answers(context.earlier["answers"].path) if answers is None else answers
@@ -218,7 +218,7 @@ class Pretraining:
         self.context, self.settings, self.folder = context, context.settings, context.folder.path
         self.critic = start_of_critic(context)
         self.optimiser = Optimiser(self.critic, self.settings.pretrain, self.settings.pretrain.max_steps)
-        self.limit = sampling_of(self.settings.rollout, context.task).max_tokens
+        self.limit = context.sampling.max_tokens
         raw = load_answers(context.earlier["answers"].path)
         self.shaping = first_shaping(context, raw)
         judges = token_judges(context)
@@ -301,7 +301,7 @@ class Pretraining:
                 task=self.context.task,
                 tokenizer=self.context.tokenizer,
                 engine=self._engine(),
-                sampling=sampling_of(settings.rollout, self.context.task),
+                sampling=self.context.sampling,
                 reward=settings.reward,
                 seed=seed_for(settings.seed, "pretrain", "answers", step),
             )
