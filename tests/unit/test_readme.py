@@ -43,9 +43,21 @@ NAMES = known_names()
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_linked_file_exists(page):
+def test_every_linked_file_and_heading_exists(page):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if not link.startswith("http")]
-    assert not [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
+    assert not [link for link in links if not leads_somewhere(page, link)]
+
+
+def leads_somewhere(page: str, link: str) -> bool:
+    name, _, heading = link.partition("#")
+    file = (ROOT / page).parent.joinpath(name) if name else ROOT / page
+    return file.exists() and (not heading or heading in anchors(file.read_text(encoding="utf-8")))
+
+
+def anchors(text: str) -> set[str]:
+    """As GitHub makes them of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_there_are_pages_commands_and_links_to_check():

@@ -200,7 +200,7 @@ def test_a_brace_in_a_password_reaches_the_database(tmp_path: Path):
     folder = tmp_path / "a{b}c"
     folder.mkdir()
     open_storage(f"sqlite:///{folder}/studies-{{SCHEMA_VERSION}}.db", tmp_path).remove_session()
-    (made,) = folder.iterdir()
+    (made,) = folder.glob("*.db")
     assert made.name.startswith("studies-")
     assert "{" not in made.name
 

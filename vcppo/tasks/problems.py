@@ -98,6 +98,8 @@ def task_address(settings: TaskSettings) -> dict[str, Any]:
     everything = settings.model_dump(mode="json")
     maths = everything.pop("maths")
     if settings.name == "digits":
+        if not settings.held_out_for_search:  # left out at its default, which it was before there was such a setting
+            del everything["held_out_for_search"]
         return everything
     del maths["workers"]
     return {"name": settings.name, "maths": maths, "content": content(settings.maths)}
