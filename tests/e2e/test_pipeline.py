@@ -262,8 +262,8 @@ def test_a_critic_may_start_from_the_policy(out: Path):
 @pytest.mark.parametrize(
     "assignments",
     [
-        ("gae.bootstrap_truncated=true", "rollout.max_tokens=3"),
-        ("rollout.max_tokens=1",),
+        ("gae.bootstrap_truncated=true", "rollout.max_tokens=3", "critic.init=policy"),  # nothing right, no pairs
+        ("rollout.max_tokens=1", "critic.init=policy"),
         ("rollout.top_p=0.9", "rollout.temperature=0.8", "advantage.whiten=minibatch"),
         ("kl.placement=reward", "kl.estimator=k1", "gae.length_adaptive_alpha=0.05"),
         ("kl.placement=loss", "policy.dual_clip=3", "policy.entropy_coefficient=0.01", "policy.epochs=2"),
