@@ -72,6 +72,10 @@ class MathsTask:
         picks = torch.randint(len(self._train), (count,), generator=rng).tolist()
         return [self._prompt(self._train[i]) for i in picks]
 
+    def longest_prompt(self, tokenizer: PreTrainedTokenizerFast) -> int:
+        """See Task."""
+        return max(map(len, self.encode([self._prompt(problem) for problem in self._train], tokenizer)))
+
     def held_out_prompts(self, problems: Problems = "report") -> list[Prompt]:
         """See Task: the problems of `task.maths.evaluate`."""
         return [self._prompt(problem) for problem in evaluation_problems(self.settings)]
