@@ -21,11 +21,22 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+from latex2sympy2_extended import NormalizationConfig, latex2sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from sympy import Expr, I, MatrixBase, Product, Sum, Symbol
 
 from vcppo.lifetime import die_with
+from vcppo.tasks.comparison import equal
+from vcppo.tasks.normalisation import normalised
+from vcppo.tasks.reading import UnreadableError, is_words, read, words
 
 LATEX = (LatexExtractionConfig(boxed_match_priority=0),)
+CASE_MATTERS = ConversionConfig(lowercase_symbols=False)
+AS_IT_IS = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
+)
+CONFUSED = (UnreadableError, ArithmeticError, NotImplementedError, TypeError, ValueError, AttributeError)  # sympy's too
 ANYTHING = (*LATEX, ExprExtractionConfig())
 
 WORN_OUT = 0.25  # of the memory limit: a child that holds this much more than at first makes room for another
@@ -43,6 +54,7 @@ WARM_UP = (
     "\\text{Monday}",
     "12\\%",
 )
+FACTOR = re.compile(r"(?<![A-Za-z_{0-9.])([0-9.]+)\s*(?=\()")  # 3(4) would be read as 3 + 4
 DOUBLE_SUPERSCRIPT = re.compile(r"\^\s*(?:\{[^{}]*\}|\\?\w)\s*\^")  # TeX refuses 9^9^9; there are two ways to read it
 
 
@@ -92,27 +104,42 @@ def grade(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
 
 
 def _compare(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
-    found = _parse_expression(answer) if boxed else _parse_text(answer)
-    if not found:
-        return "unreadable", "not maths" if boxed else "no answer"
-    wanted = _parse_expression(reference)
-    if not wanted:
+    if not boxed:
+        found = _parse(answer, ANYTHING)
+        if not found:
+            return "unreadable", "no answer"
+        answer = found[-1] if isinstance(found[-1], str) else answer
+    written, wanted = normalised(answer), normalised(reference)
+    if written and (written == wanted or ((is_words(wanted) or is_words(written)) and words(written) == words(wanted))):
+        return "correct", ""
+    try:
+        expected = read(wanted, parse_leaf)
+    except CONFUSED:
         return "unreadable", "reference"
-    equal = verify(wanted, found, timeout_seconds=None, raise_on_error=True)
-    return ("correct" if equal else "wrong"), ""
+    try:
+        return ("correct" if equal(expected, read(written, parse_leaf)) else "wrong"), ""
+    except CONFUSED:
+        return "unreadable", "not maths"
 
 
-def _parse_expression(text: str) -> list[Any]:
-    """What an expression means as a whole, [] if nothing. It may hold dollar signs of its own."""
-    line = " ".join(text.split())
-    if DOUBLE_SUPERSCRIPT.search(line):
-        return []
-    return _parse(f"${line}$", LATEX) or _parse(f"\\boxed{{{line}}}", LATEX)
+def parse_leaf(text: str) -> Any:
+    """The tree of an expression, not evaluated; None if it is no expression."""
+    if DOUBLE_SUPERSCRIPT.search(text):
+        return None
+    try:
+        tree = latex2sympy(
+            FACTOR.sub(r"\1\\cdot ", text), is_real=True, conversion_config=CASE_MATTERS, normalization_config=AS_IT_IS
+        )
+    except Exception:  # noqa: BLE001  it raises whatever it likes at what makes no sense
+        return None
+    return _plain_symbols(tree) if isinstance(tree, Expr | MatrixBase) else None
 
 
-def _parse_text(text: str) -> list[Any]:
-    """What a text seems to give as its answer, in LaTeX or bare."""
-    return _parse(text, ANYTHING)
+def _plain_symbols(tree: Any) -> Any:
+    """Letters as real variables, `i` as the imaginary unit unless a sum or a product counts by it."""
+    bound = {symbol for part in tree.atoms(Sum, Product) for limit in part.limits for symbol in limit[:1]}
+    changed = {s: I if s.name == "i" and s not in bound else Symbol(s.name, real=True) for s in tree.atoms(Symbol)}
+    return tree.xreplace(changed)
 
 
 def _parse(text: str, forms: Sequence[LatexExtractionConfig | ExprExtractionConfig]) -> list[Any]:
