@@ -127,7 +127,7 @@ _OPENING, _CLOSING = "([{", ")]}"
 _AND_OR = re.compile(
     r"(?:\\text\{\s*)?(?<![A-Za-z\\])(and|or)(?![A-Za-z])(?:\s*\})?|\\(lor|land|vee|wedge)(?![A-Za-z])"
 )
-_BASE = re.compile(r"([0-9A-Fa-f]+)_(?:\{([0-9]+)\}|([0-9]+))")
+_BASE = re.compile(r"([0-9][0-9A-F]*)_(?:\{([0-9]+)\}|([0-9]+))")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _REALS = {"\\mathbb{R}": sp.S.Reals, "\\emptyset": sp.S.EmptySet}
 _MATHS_WORDS = re.compile(r"\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z]{1,3}(?![A-Za-z])")
