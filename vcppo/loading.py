@@ -17,6 +17,7 @@ from vcppo.composition import unused
 from vcppo.config import RunSettings, evaluation_of_task
 from vcppo.errors import ConfigError
 from vcppo.methods import METHODS
+from vcppo.textfile import read_text
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dict; a file that cannot be read is a ConfigError with its line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
@@ -215,7 +216,7 @@ def _refuse_unused(settings: RunSettings, layer: Layer) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:

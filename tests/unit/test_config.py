@@ -116,6 +116,8 @@ def test_values_are_toml_and_bare_words_are_text():
         ("a.toml", None, "no such file"),
         ("a.toml", b"x = ", "not valid TOML"),
         ("a.toml", b"\xff\xfe", "cannot be read"),
+        ("a.toml", "steps = 7".encode("utf-16"), "cannot be read (it is UTF-16, UTF-32 or no text; expected UTF-8"),
+        ("a.toml", b"steps = 7 # \xe9", "cannot be read ('utf-8' codec can't decode byte 0xe9"),
         ("a.json", None, "no such file"),
         ("a.json", b"{", "not valid JSON"),
         ("a.json", b"[1]", "expected an object of settings, found list"),
@@ -128,6 +130,12 @@ def test_a_file_that_is_no_settings_is_told_by_name(tmp_path: Path, name: str, c
     said = refused(config=file)
     assert said.startswith(f"{file}: ")
     assert message in said
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.toml", "steps = 7\n"), ("a.json", '{"steps": 7}')])
+def test_a_byte_order_mark_before_settings_means_nothing(tmp_path: Path, name: str, text: str):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert load_settings(tmp_path / name).steps == 7
 
 
 def test_settings_written_as_json_are_the_same_run(tmp_path: Path):
