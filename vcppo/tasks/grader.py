@@ -24,6 +24,8 @@ from typing import Any, NoReturn
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
 from vcppo.lifetime import die_with
+from vcppo.sources import Form
+from vcppo.tasks.forms import unevaluated
 
 LATEX = (LatexExtractionConfig(boxed_match_priority=0),)
 ANYTHING = (*LATEX, ExprExtractionConfig())
@@ -71,15 +73,16 @@ class Exhaustion:
         return self._look
 
 
-def grade(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
+def grade(answer: str, reference: str, *, boxed: bool, form: Form = "expression") -> tuple[str, str]:
     """(verdict, note); a note says why an answer is unreadable.
 
     Args:
         boxed: `answer` is what stood in a box, rather than a text in which an answer may be found.
+        form: that it must have; see forms.py.
     """
     with Exhaustion() as seen:
         try:
-            verdict, note = _compare(answer, reference, boxed=boxed)
+            verdict, note = _compare(answer, reference, boxed=boxed, form=form)
         except MemoryError:
             verdict, note = "unreadable", "memory"
         except RecursionError:
@@ -91,13 +94,15 @@ def grade(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
     return verdict, note
 
 
-def _compare(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
+def _compare(answer: str, reference: str, *, boxed: bool, form: Form) -> tuple[str, str]:
     found = _parse_expression(answer) if boxed else _parse_text(answer)
     if not found:
         return "unreadable", "not maths" if boxed else "no answer"
     wanted = _parse_expression(reference)
     if not wanted:
         return "unreadable", "reference"
+    if unevaluated(found, wanted, form, texts=(answer, reference)):
+        return "unreadable", "not evaluated"
     equal = verify(wanted, found, timeout_seconds=None, raise_on_error=True)
     return ("correct" if equal else "wrong"), ""
 
@@ -133,8 +138,8 @@ def main() -> None:
     logging.disable()
     for expression in WARM_UP:
         for reference in WARM_UP[:2]:
-            _compare(expression, reference, boxed=True)  # untraced: this is no job
-    _compare("It is $2$, that is 2.", "2", boxed=False)
+            _compare(expression, reference, boxed=True, form="closed-form")  # untraced: this is no job
+    _compare("It is $2$, that is 2.", "2", boxed=False, form="expression")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ours, status = os.getpid(), -1
     while status:  # 0 when standard input has ended
@@ -152,7 +157,7 @@ def _serve(answers: int, parent: int, limit: int) -> NoReturn:
     _say(answers, {"ready": os.getpid()})
     for line in sys.stdin:
         job = json.loads(line)
-        verdict, note = grade(job["answer"], job["reference"], boxed=job["boxed"])
+        verdict, note = grade(job["answer"], job["reference"], boxed=job["boxed"], form=job["form"])
         worn = note == "memory" or _address_space() > at_first + WORN_OUT * limit
         _say(answers, {"number": job["number"], "verdict": verdict, "note": note, "worn": worn})
         if worn:
