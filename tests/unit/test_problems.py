@@ -392,6 +392,8 @@ def test_a_number_of_json_keeps_the_digits_it_is_written_with(tmp_path: Path, me
         (pa.array([{"x": 0.1}, {"x": 5e-5}], pa.struct({"x": pa.float32()})), ["0.1", "0.00005"]),
         (pa.array([[0.1], [7.0]], pa.list_(pa.float32())), ["0.1", "7"]),
         (pa.array([0.1, 0.7], pa.float32()).dictionary_encode(), ["0.1", "0.7"]),
+        (pa.array([[("x", 0.1)], [("x", 5e-5)]], pa.map_(pa.string(), pa.float32())), ["0.1", "0.00005"]),
+        (pa.array([[("x", 5e-5)], [("x", 7.0)]], pa.map_(pa.string(), pa.float64())), ["0.00005", "7"]),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("place", ["file", "hub"])
@@ -404,7 +406,7 @@ def test_a_number_of_a_table_keeps_the_digits_of_its_column(
     if place == "file":
         pq.write_table(table, tmp_path / "t.parquet")
         assert references(tmp_path / "t.parquet", measured) == wanted
-    elif not pa.types.is_dictionary(column.type):  # datasets knows no such column of numbers
+    elif not pa.types.is_dictionary(column.type) and not pa.types.is_map(column.type):  # datasets has no such columns
         monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset(table))
         forget()
         found = problem_sets(settings("owner/other", measured)).train

@@ -251,7 +251,7 @@ def hub_rows(hub: str, config: str | None, split: str, use: str) -> Iterable[Row
 
 def _table_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as Python's objects; numbers of columns narrower than Python's floats as decimals with their own digits."""
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="lossy")
     narrow = {field.name: field.type for field in table.schema if _holds_narrow_floats(field.type)}
     return [row | {name: _with_own_digits(row[name], kind) for name, kind in narrow.items()} for row in rows]
 
@@ -277,6 +277,8 @@ def _with_own_digits(value: Any, kind: pa.DataType) -> Any:
         return Decimal(str((np.float32 if pa.types.is_float32(kind) else np.float16)(value)))
     if pa.types.is_struct(kind):
         return {field.name: _with_own_digits(value[field.name], field.type) for field in kind}
+    if pa.types.is_map(kind):
+        return {key: _with_own_digits(part, kind.item_type) for key, part in value.items()}
     if isinstance(value, list) and kind.num_fields == 1:
         return [_with_own_digits(part, kind.field(0).type) for part in value]
     return value
