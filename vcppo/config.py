@@ -82,7 +82,12 @@ class MathsSettings(Settings):
     answers: Literal["math-verify", "integer"] = Field(
         "math-verify", description="how they are compared; integer: as AIME's, nothing else is readable"
     )
-    boxed_only: bool = Field(True, description="an answer stands in \\boxed{}; if not, math-verify may look for one")
+    form: Literal["by-set", "number", "closed-form", "expression"] = Field(
+        "by-set", description="what may be left to work out in an answer; by-set: as answers of the known sets are"
+    )
+    boxed_only: bool = Field(
+        True, description="an answer stands in \\boxed{}; false: without a box the last plain number is one"
+    )
     template: Literal["chat", "plain"] = Field("chat", description="the tokenizer's own chat template, or bare text")
     instruction: str = Field(
         "Please reason step by step, and put your final answer within \\boxed{}.",
@@ -624,9 +629,11 @@ class RunSettings(Settings):
 
 
 def defaults_beside(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults, by dotted name, that other settings of a tree decide: its task, and whether a model is given."""
+    """Defaults, by dotted name, that other settings of a tree decide: its task, greedy decoding, and whether a model is given."""
     task = _said(tree, "task", "name", TaskSettings.model_fields["name"].default)
     of_task = EVALUATION_OF_TASK.get(task, {}) if isinstance(task, str) else {}
+    if of_task and _said(tree, "evaluation", "temperature", None) == 0:
+        of_task = {**of_task, "samples": 1}  # greedily, all answers to a problem are alike
     return {f"evaluation.{name}": value for name, value in of_task.items()} | defaults_of_model(tree)
 
 

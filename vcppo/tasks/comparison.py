@@ -23,12 +23,12 @@ import mpmath
 import sympy as sp
 
 from vcppo.tasks.reading import (
+    UNITS,
     Equation,
     Expression,
     Items,
     Number,
     Region,
-    UNITS,
     UnreadableError,
     Value,
     Words,

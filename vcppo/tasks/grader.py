@@ -21,13 +21,15 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 from latex2sympy2_extended import NormalizationConfig, latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 from sympy import Expr, I, MatrixBase, Product, Sum, Symbol
 
 from vcppo.lifetime import die_with
+from vcppo.sources import Form
 from vcppo.tasks.comparison import equal
+from vcppo.tasks.forms import unevaluated
 from vcppo.tasks.normalisation import normalised
 from vcppo.tasks.reading import UnreadableError, is_words, read, words
 
@@ -83,15 +85,16 @@ class Exhaustion:
         return self._look
 
 
-def grade(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
+def grade(answer: str, reference: str, *, boxed: bool, form: Form = "expression") -> tuple[str, str]:
     """(verdict, note); a note says why an answer is unreadable.
 
     Args:
         boxed: `answer` is what stood in a box, rather than a text in which an answer may be found.
+        form: that it must have; see forms.py.
     """
     with Exhaustion() as seen:
         try:
-            verdict, note = _compare(answer, reference, boxed=boxed)
+            verdict, note = _compare(answer, reference, boxed=boxed, form=form)
         except MemoryError:
             verdict, note = "unreadable", "memory"
         except RecursionError:
@@ -103,15 +106,19 @@ def grade(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
     return verdict, note
 
 
-def _compare(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
+def _compare(answer: str, reference: str, *, boxed: bool, form: Form) -> tuple[str, str]:
     if not boxed:
         found = _parse(answer, ANYTHING)
         if not found:
             return "unreadable", "no answer"
         answer = found[-1] if isinstance(found[-1], str) else answer
     written, wanted = normalised(answer), normalised(reference)
-    if written and (written == wanted or ((is_words(wanted) or is_words(written)) and words(written) == words(wanted))):
+    if written and (written == wanted or _same_words(written, wanted)):
         return "correct", ""
+    if form != "expression":
+        trees = parse_expression(written), parse_expression(wanted)
+        if unevaluated(*trees, form, texts=(written, wanted)):
+            return "unreadable", "not evaluated"
     try:
         expected = read(wanted, parse_leaf)
     except CONFUSED:
@@ -120,6 +127,17 @@ def _compare(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
         return ("correct" if equal(expected, read(written, parse_leaf)) else "wrong"), ""
     except CONFUSED:
         return "unreadable", "not maths"
+
+
+def _same_words(written: str, wanted: str) -> bool:
+    return (is_words(wanted) or is_words(written)) and words(written) == words(wanted)
+
+
+def parse_expression(text: str) -> list[Any]:
+    """What math-verify reads in an expression as a whole, [] if nothing."""
+    if DOUBLE_SUPERSCRIPT.search(text):
+        return []
+    return _parse(f"${text}$", LATEX) or _parse(f"\\boxed{{{text}}}", LATEX)
 
 
 def parse_leaf(text: str) -> Any:
@@ -160,8 +178,8 @@ def main() -> None:
     logging.disable()
     for expression in WARM_UP:
         for reference in WARM_UP[:2]:
-            _compare(expression, reference, boxed=True)  # untraced: this is no job
-    _compare("It is $2$, that is 2.", "2", boxed=False)
+            _compare(expression, reference, boxed=True, form="closed-form")  # untraced: this is no job
+    _compare("It is $2$, that is 2.", "2", boxed=False, form="expression")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ours, status = os.getpid(), -1
     while status:  # 0 when standard input has ended
@@ -179,7 +197,7 @@ def _serve(answers: int, parent: int, limit: int) -> NoReturn:
     _say(answers, {"ready": os.getpid()})
     for line in sys.stdin:
         job = json.loads(line)
-        verdict, note = grade(job["answer"], job["reference"], boxed=job["boxed"])
+        verdict, note = grade(job["answer"], job["reference"], boxed=job["boxed"], form=job["form"])
         worn = note == "memory" or _address_space() > at_first + WORN_OUT * limit
         _say(answers, {"number": job["number"], "verdict": verdict, "note": note, "worn": worn})
         if worn:

@@ -11,10 +11,43 @@ _FULL_WIDTH = {0xFEE0 + code: chr(code) for code in range(0x21, 0x7F)}
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϑ",
-        (
-            "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi "
-            "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega phi theta"
-        ).split(),
+        [
+            "alpha",
+            "beta",
+            "gamma",
+            "delta",
+            "epsilon",
+            "zeta",
+            "eta",
+            "theta",
+            "iota",
+            "kappa",
+            "lambda",
+            "mu",
+            "nu",
+            "xi",
+            "pi",
+            "rho",
+            "sigma",
+            "tau",
+            "upsilon",
+            "phi",
+            "chi",
+            "psi",
+            "omega",
+            "Gamma",
+            "Delta",
+            "Theta",
+            "Lambda",
+            "Xi",
+            "Pi",
+            "Sigma",
+            "Phi",
+            "Psi",
+            "Omega",
+            "phi",
+            "theta",
+        ],
         strict=True,
     )
 )
@@ -43,10 +76,48 @@ _ROOTS = {"√": "\\sqrt", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]"}
 
 _COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)", re.DOTALL)
 _FONTS = frozenset(
-    "mathbf boldsymbol bm pmb mathit mathsf mathtt mathnormal mathcal mathfrak mathscr boldmath symbf bold "
-    "emph underline fbox boxed framebox displaystyle ensuremath color".split()
+    [
+        "mathbf",
+        "boldsymbol",
+        "bm",
+        "pmb",
+        "mathit",
+        "mathsf",
+        "mathtt",
+        "mathnormal",
+        "mathcal",
+        "mathfrak",
+        "mathscr",
+        "boldmath",
+        "symbf",
+        "bold",
+        "emph",
+        "underline",
+        "fbox",
+        "boxed",
+        "framebox",
+        "displaystyle",
+        "ensuremath",
+        "color",
+    ]
 )
-_TEXTS = frozenset("text textbf textit textrm texttt textsf textnormal textup textsc mbox hbox mathrm rm".split())
+_TEXTS = frozenset(
+    [
+        "text",
+        "textbf",
+        "textit",
+        "textrm",
+        "texttt",
+        "textsf",
+        "textnormal",
+        "textup",
+        "textsc",
+        "mbox",
+        "hbox",
+        "mathrm",
+        "rm",
+    ]
+)
 _NOTHING = re.compile(
     r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|big|Big|bigg|Bigg|middle|displaystyle|textstyle"
     r"|scriptstyle|limits|nolimits|bf|rm|it|sf|tt|cal|boldmath|hfill|hspace\*?\{[^{}]*\}|label\{[^{}]*\}|!)"

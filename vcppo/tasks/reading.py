@@ -118,7 +118,32 @@ _NAME = re.compile(
     r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*(?:\^\{?(?:-1|')+\}?)?(?:\s*\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)*\s*\))?"
 )
 _FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan log ln lg exp sqrt frac binom pi infty circ gcd lcm max min det".split()
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "log",
+        "ln",
+        "lg",
+        "exp",
+        "sqrt",
+        "frac",
+        "binom",
+        "pi",
+        "infty",
+        "circ",
+        "gcd",
+        "lcm",
+        "max",
+        "min",
+        "det",
+    ]
 )
 _SHORT_WORDS = frozenset(("no", "yes", "odd"))
 _CONSTANTS = frozenset(("e", "i", "\\pi", "\\infty"))
