@@ -138,7 +138,7 @@ def _of_product(over: list[Any], under: list[Any]) -> set[str]:
     signs, tens = over.count(sp.Integer(-1)), sum(map(_is_power_of_ten, [*over, *under]))
     if max(len(above), len(below), signs, tens) > 1 or 0 in above or (signs and any(part < 0 for part in above)):
         found.add("product")
-    if below and not over:
+    if (below and not over) or any(map(_is_power_of_ten, under)):
         found.add("power")  # 2^{-1}; 1/2 is a number
     integers = all(isinstance(part, sp.Integer) for part in [*above, *below])
     comes_out = integers and below and (below[0] in (0, 1) or (above and int(above[0]) % int(below[0]) == 0))
