@@ -629,7 +629,7 @@ class RunSettings(Settings):
 
 
 def defaults_beside(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults, by dotted name, that other settings of a tree decide: its task, greedy decoding, and whether a model is given."""
+    """Defaults, by dotted name, that other settings of a tree decide: its task, and whether a model is given."""
     task = _said(tree, "task", "name", TaskSettings.model_fields["name"].default)
     of_task = EVALUATION_OF_TASK.get(task, {}) if isinstance(task, str) else {}
     if of_task and _said(tree, "evaluation", "temperature", None) == 0:

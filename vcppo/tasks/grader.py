@@ -16,19 +16,19 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 from latex2sympy2_extended import NormalizationConfig, latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+from math_verify import LatexExtractionConfig, parse
 from sympy import Expr, I, MatrixBase, Product, Sum, Symbol
 
 from vcppo.lifetime import die_with
 from vcppo.sources import Form
 from vcppo.tasks.comparison import equal
+from vcppo.tasks.extraction import last_number
 from vcppo.tasks.forms import unevaluated
 from vcppo.tasks.normalisation import normalised
 from vcppo.tasks.reading import UnreadableError, is_words, read, words
@@ -39,7 +39,6 @@ AS_IT_IS = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
 )
 CONFUSED = (UnreadableError, ArithmeticError, NotImplementedError, TypeError, ValueError, AttributeError)  # sympy's too
-ANYTHING = (*LATEX, ExprExtractionConfig())
 
 WORN_OUT = 0.25  # of the memory limit: a child that holds this much more than at first makes room for another
 REPLACE_ME = 3  # exit code
@@ -57,6 +56,7 @@ WARM_UP = (
     "12\\%",
 )
 FACTOR = re.compile(r"(?<![A-Za-z_{0-9.])([0-9.]+)\s*(?=\()")  # 3(4) would be read as 3 + 4
+FORMULA = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 DOUBLE_SUPERSCRIPT = re.compile(r"\^\s*(?:\{[^{}]*\}|\\?\w)\s*\^")  # TeX refuses 9^9^9; there are two ways to read it
 
 
@@ -108,10 +108,10 @@ def grade(answer: str, reference: str, *, boxed: bool, form: Form = "expression"
 
 def _compare(answer: str, reference: str, *, boxed: bool, form: Form) -> tuple[str, str]:
     if not boxed:
-        found = _parse(answer, ANYTHING)
-        if not found:
+        formulas = FORMULA.findall(answer)
+        answer = "".join(formulas[-1]) if formulas else last_number(answer) or ""
+        if not answer:
             return "unreadable", "no answer"
-        answer = found[-1] if isinstance(found[-1], str) else answer
     written, wanted = normalised(answer), normalised(reference)
     if written and (written == wanted or _same_words(written, wanted)):
         return "correct", ""
@@ -137,7 +137,7 @@ def parse_expression(text: str) -> list[Any]:
     """What math-verify reads in an expression as a whole, [] if nothing."""
     if DOUBLE_SUPERSCRIPT.search(text):
         return []
-    return _parse(f"${text}$", LATEX) or _parse(f"\\boxed{{{text}}}", LATEX)
+    return _parse(f"${text}$") or _parse(f"\\boxed{{{text}}}")
 
 
 def parse_leaf(text: str) -> Any:
@@ -160,8 +160,8 @@ def _plain_symbols(tree: Any) -> Any:
     return tree.xreplace(changed)
 
 
-def _parse(text: str, forms: Sequence[LatexExtractionConfig | ExprExtractionConfig]) -> list[Any]:
-    found: list[Any] = parse(text, forms, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
+def _parse(text: str) -> list[Any]:
+    found: list[Any] = parse(text, LATEX, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
     return found
 
 

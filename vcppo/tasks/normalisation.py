@@ -8,49 +8,12 @@ import re
 from itertools import groupby
 
 _FULL_WIDTH = {0xFEE0 + code: chr(code) for code in range(0x21, 0x7F)}
-_GREEK = dict(
-    zip(
-        "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϑ",
-        [
-            "alpha",
-            "beta",
-            "gamma",
-            "delta",
-            "epsilon",
-            "zeta",
-            "eta",
-            "theta",
-            "iota",
-            "kappa",
-            "lambda",
-            "mu",
-            "nu",
-            "xi",
-            "pi",
-            "rho",
-            "sigma",
-            "tau",
-            "upsilon",
-            "phi",
-            "chi",
-            "psi",
-            "omega",
-            "Gamma",
-            "Delta",
-            "Theta",
-            "Lambda",
-            "Xi",
-            "Pi",
-            "Sigma",
-            "Phi",
-            "Psi",
-            "Omega",
-            "phi",
-            "theta",
-        ],
-        strict=True,
-    )
-)
+_GREEK_NAMES = (
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
+    "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
+    "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "phi", "theta",
+)  # fmt: skip
+_GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϑ", _GREEK_NAMES, strict=True))
 _SYMBOLS = {
     "−–—‐‑‒﹣": "-", "×✕": "\\times ", "·⋅∙•": "\\cdot ", "÷": "\\div ", "∕⁄": "/", "∶": ":",
     "≤⩽≦": "\\le ", "≥⩾≧": "\\ge ", "≠": "\\ne ", "≈≃": "\\approx ", "∞": "\\infty ", "±": "\\pm ", "∓": "\\mp ",
@@ -75,49 +38,15 @@ _ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|\\?[A-
 _ROOTS = {"√": "\\sqrt", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]"}
 
 _COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)", re.DOTALL)
-_FONTS = frozenset(
-    [
-        "mathbf",
-        "boldsymbol",
-        "bm",
-        "pmb",
-        "mathit",
-        "mathsf",
-        "mathtt",
-        "mathnormal",
-        "mathcal",
-        "mathfrak",
-        "mathscr",
-        "boldmath",
-        "symbf",
-        "bold",
-        "emph",
-        "underline",
-        "fbox",
-        "boxed",
-        "framebox",
-        "displaystyle",
-        "ensuremath",
-        "color",
-    ]
-)
-_TEXTS = frozenset(
-    [
-        "text",
-        "textbf",
-        "textit",
-        "textrm",
-        "texttt",
-        "textsf",
-        "textnormal",
-        "textup",
-        "textsc",
-        "mbox",
-        "hbox",
-        "mathrm",
-        "rm",
-    ]
-)
+_FONTS = frozenset((
+    "mathbf", "boldsymbol", "bm", "pmb", "mathit", "mathsf", "mathtt", "mathnormal", "mathcal", "mathfrak",
+    "mathscr", "boldmath", "symbf", "bold", "emph", "underline", "fbox", "boxed", "framebox", "displaystyle",
+    "ensuremath", "color",
+))  # fmt: skip
+_TEXTS = frozenset((
+    "text", "textbf", "textit", "textrm", "texttt", "textsf", "textnormal", "textup", "textsc", "mbox", "hbox",
+    "mathrm", "rm",
+))  # fmt: skip
 _NOTHING = re.compile(
     r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|big|Big|bigg|Bigg|middle|displaystyle|textstyle"
     r"|scriptstyle|limits|nolimits|bf|rm|it|sf|tt|cal|boldmath|hfill|hspace\*?\{[^{}]*\}|label\{[^{}]*\}|!)"
@@ -147,7 +76,8 @@ _REPLACED = [
     (re.compile(r"\\(?:dots|cdots|dotsc|dotsb|ldots)(?![A-Za-z])|\.\.\."), r"\\ldots "),
     (re.compile(r"\\(?:simeq|thickapprox|doteq)(?![A-Za-z])"), r"\\approx "),
     (re.compile(r"\\(?:Real|reals|R)(?![A-Za-z])"), r"\\mathbb{R}"),
-    (re.compile(r"\{\s*,\s*\}|,\\!|\\!,"), "\\\\COMMA "),
+    (re.compile(r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\\[!,]|\\[!,],)\s*(?=[0-9]{3}(?![0-9]))"), ""),
+    (re.compile(r"\{\s*,\s*\}|,\\!|\\!,"), ","),
     (re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\(?:degree|textdegree)(?![A-Za-z])"),
      r"^\\circ "),
     (re.compile(r"(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
@@ -159,6 +89,7 @@ _REPLACED = [
         r"\\\1 ",
     ),
     (re.compile(r"(?<![A-Za-z\\])(?:infinity|oo)(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"(?<![A-Za-z0-9.])([0-9]+\.?[0-9]*)[eE]([-+]?)0*([0-9]+)(?![A-Za-z0-9])"), r"\1 \\times 10^{\2\3}"),
     (re.compile(r"\^\s*\{?\s*\\prime\s*\}?"), "'"),
     (re.compile(r"(?<![A-Za-z\\])\\?(?:percent(?:age)?|pct)(?![A-Za-z])"), r"\\%"),
     (re.compile(r"(?<!\\)%"), r"\\%"),
@@ -207,7 +138,7 @@ def normalised(text: str) -> str:
     text = " ".join(plain_characters(text).split())
     while (bare := _peeled(text)) != text:
         text = bare
-    text = _MONEY.sub("\\\\MONEY ", text).replace("$", "")
+    text = _MONEY.sub("", text).replace("$", "")
     text = _unwrapped(text)
     for pattern, written in _REPLACED:
         text = pattern.sub(written, text)

@@ -99,7 +99,7 @@ UNITS = {name: unit for unit, names in _UNITS.items() for name in (unit, *names.
 Value = Number | Expression | Words | Items | Region | Equation
 
 _SIGN = r"[-+]?\s*"
-_DIGITS = r"(?:[0-9]{1,3}(?:(?:,|\\COMMA\s*)[0-9]{3})+|[0-9]+)"
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = re.compile(
     rf"({_SIGN})({_DIGITS}?)(?:\.([0-9]*))?(?:[eE]([-+]?[0-9]+)|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*(-?[0-9]+)\s*\}}|([0-9])))?"
 )
@@ -117,34 +117,10 @@ _NAME = re.compile(
     r"(?:\\?[A-Za-z]+|\\text\{[^{}]*\}|\\(?:angle|overline|vec|hat)\s*\{?\s*[A-Za-z]+\s*\}?|\|[A-Z]{2}\|)"
     r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*(?:\^\{?(?:-1|')+\}?)?(?:\s*\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)*\s*\))?"
 )
-_FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "log",
-        "ln",
-        "lg",
-        "exp",
-        "sqrt",
-        "frac",
-        "binom",
-        "pi",
-        "infty",
-        "circ",
-        "gcd",
-        "lcm",
-        "max",
-        "min",
-        "det",
-    ]
-)
+_FUNCTIONS = frozenset((
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "ln", "lg", "exp", "sqrt",
+    "frac", "binom", "pi", "infty", "circ", "gcd", "lcm", "max", "min", "det",
+))  # fmt: skip
 _SHORT_WORDS = frozenset(("no", "yes", "odd"))
 _CONSTANTS = frozenset(("e", "i", "\\pi", "\\infty"))
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx)(?![A-Za-z])|[=<>]")
@@ -188,8 +164,7 @@ def read_number(text: str) -> Number | None:
     >>> read_number("1,204").value, read_number("5 1/2").value, read_number("0.\\\\overline{3}").value
     (Fraction(1204, 1), Fraction(11, 2), Fraction(1, 3))
     """
-    text = text.replace("\\MONEY", "").strip()
-    unit = ""
+    text, unit = text.strip(), ""
     if match := _UNIT.fullmatch(text) or _BARE_UNIT.fullmatch(text):
         said = re.findall("[A-Za-z]+", match[2])
         if match.re is _UNIT or all(word in UNITS or len(word) > 3 for word in said):
@@ -230,8 +205,8 @@ def _plain(text: str) -> Number | None:
 
 def is_words(text: str) -> bool:
     """Whether a text is words of a language rather than mathematics."""
-    if re.fullmatch(r"(?:\\text\{[^{}]*[A-Za-z][^{}]*\}[\s,]*)+", text) or "\\MONEY" in text:
-        return not re.fullmatch(r"\\text\{\s*\(?[A-Za-z]\)?\s*\}", text) and "\\MONEY" not in text
+    if re.fullmatch(r"(?:\\text\{[^{}]*[A-Za-z][^{}]*\}[\s,]*)+", text):
+        return not re.fullmatch(r"\\text\{\s*\(?[A-Za-z]\)?\s*\}", text)
     bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     if _AND_OR.search(text) or re.search(r"[\\^_{}=<>|]", bare):
         return False
@@ -289,7 +264,7 @@ def _alternatives(text: str, parse: Parse) -> Value | None:
             return _joined([v for v in inside if isinstance(v, Region)], union=either == {"or"})
         return Items(tuple(inside), "bare")
     if _PLUS_MINUS.search(text) and len(split(text, ",;")) == 1:
-        both = [_PLUS_MINUS.sub(lambda m, s=sign: s[m[1] == "mp"], text) for sign in ("+-", "-+")]
+        both = [_with_sign(text, plus, minus) for plus, minus in ("+-", "-+")]
         left, relation, _ = text.partition("=")
         values = [read(one.replace("=+", "=").replace("= +", "=").lstrip("+ "), parse) for one in both]
         if relation and all(isinstance(value, Equation) and value.name for value in values):
@@ -297,6 +272,10 @@ def _alternatives(text: str, parse: Parse) -> Value | None:
             return Equation(None, Items(tuple(values), "bare"), _name(left.strip()) or "")
         return Items(tuple(values), "bare")
     return None
+
+
+def _with_sign(text: str, plus_minus: str, minus_plus: str) -> str:
+    return _PLUS_MINUS.sub(lambda match: plus_minus if match[1] == "pm" else minus_plus, text)
 
 
 def _joined(regions: list[Region], *, union: bool) -> Region:
@@ -553,10 +532,8 @@ def _expression(text: str, parse: Parse) -> Value:
     unit = ""
     if match := _UNIT.fullmatch(text):
         text, unit = match[1].strip(), words(match[2])
-    text = text.replace("\\MONEY", "").strip()
     if text.endswith("^\\circ"):
         text = text.removesuffix("^\\circ")
-    text = re.sub(r"\\COMMA\s*", "", text)
     base = _BASE.fullmatch(text)
     if base:
         return Words(f"{base[1]}_{base[2] or base[3]}".casefold())
