@@ -6,8 +6,8 @@ What counts as equal:
     decimals     beside an exact value: one with six significant digits or more that is its rounding to those places
                  (0.333333 for 1/3); of two decimals one may be the rounding of the other likewise
     percent      12\% is 0.12, and 12 where the other side has no percent sign
-    constants    to 40 digits, and exactly 0 where one of them is 0
-    expressions  of the same letters: at every one of some rational points, to 25 digits
+    constants    exactly if rational, else to 200 digits; 0 if sympy can tell that it is
+    expressions  of the same letters: at every one of some rational points, to 60 digits
     equations    x = 5 is met by 5; one whose left side is more than a name by an equation whose sides differ by a
                  constant multiple of what its own differ by, and by no value
     lists        sets and bare lists in any order, tuples and lists in theirs; a bare list beside a tuple in its order
@@ -22,23 +22,21 @@ from typing import Any
 import mpmath
 import sympy as sp
 
+from vcppo.tasks.numbers import UNITS, Number, words
 from vcppo.tasks.reading import (
-    UNITS,
     Equation,
     Expression,
     Items,
-    Number,
     Region,
     UnreadableError,
     Value,
     Words,
     as_region,
     tree_of,
-    words,
 )
 
-_DIGITS, _AGREE = 60, mpmath.mpf(10) ** -40  # of constants
-_AT_POINTS, _AGREE_AT_POINTS = 40, mpmath.mpf(10) ** -25
+_DIGITS, _AGREE = 220, mpmath.mpf(10) ** -200  # of constants
+_AT_POINTS, _AGREE_AT_POINTS = 80, mpmath.mpf(10) ** -60
 _POINTS = [Fraction(7, 5), Fraction(-3, 7), Fraction(11, 13), Fraction(-17, 6), Fraction(29, 8), Fraction(5, 31)]
 _ENOUGH = 4  # points at which both sides have a value
 
@@ -127,6 +125,9 @@ def _equal_trees(a: Any, b: Any) -> bool:
         if {s.name for s in a.free_symbols} != {s.name for s in b.free_symbols}:
             return bool(sp.simplify(a - b) == 0)
         return _agree_at_points(a, b, symbols)
+    a, b = a.doit(), b.doit()
+    if a.is_Rational and b.is_Rational:
+        return bool(a == b)
     first, second = _value_of(a), _value_of(b)
     if first == 0 or second == 0:
         return bool(first == second) or bool(sp.simplify(a - b) == 0)
@@ -161,7 +162,7 @@ def _agree_at_points(a: Any, b: Any, symbols: list[Any]) -> bool:
             first, second = (_value_of(tree.doit().subs(at), _AT_POINTS) for tree in (a, b))
         except UnreadableError:
             continue
-        if abs(first - second) > _AGREE_AT_POINTS * max(abs(first), abs(second), mpmath.mpf(10) ** -20):
+        if abs(first - second) > _AGREE_AT_POINTS * max(abs(first), abs(second), mpmath.mpf(10) ** -40):
             return False
         compared += 1
         if compared == len(_POINTS):

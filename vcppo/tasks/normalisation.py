@@ -77,6 +77,7 @@ _REPLACED = [
     (re.compile(r"\\(?:simeq|thickapprox|doteq)(?![A-Za-z])"), r"\\approx "),
     (re.compile(r"\\(?:Real|reals|R)(?![A-Za-z])"), r"\\mathbb{R}"),
     (re.compile(r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\\[!,]|\\[!,],)\s*(?=[0-9]{3}(?![0-9]))"), ""),
+    (re.compile(r"(?<=[0-9])\\[,!](?=[0-9]{3}(?![0-9]))"), ""),
     (re.compile(r"\{\s*,\s*\}|,\\!|\\!,"), ","),
     (re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\(?:degree|textdegree)(?![A-Za-z])"),
      r"^\\circ "),
@@ -208,7 +209,8 @@ def _unwrapped(text: str) -> str:
         elif name == "mathrm" and inner.strip() in ("e", "i", "d"):
             parts.append(f" {inner.strip()} ")
         else:
-            parts.append(f"\\text{{{_untext(inner)}}}")
+            said = _untext(inner)
+            parts.append(f"\\text{{{said}}}" if any(c.isalpha() for c in said) else said)
     return "".join((*parts, text[at:]))
 
 
