@@ -102,9 +102,9 @@ UNUSED: tuple[Rule, ...] = (
     (("task.maths.train_split",), lambda s: is_file(s.task.maths.train), "task.maths.train is a file"),
     (("task.maths.evaluate_split",), lambda s: is_file(s.task.maths.evaluate), "task.maths.evaluate is a file"),
     (
-        tuple(f"task.maths.{name}" for name in ("boxed_only", "time_limit_s", "memory_limit_mb", "workers")),
+        tuple(f"task.maths.{name}" for name in ("form", "time_limit_s", "memory_limit_mb", "workers")),
         lambda s: s.task.maths.answers == "integer",
-        "task.maths.answers = integer reads what is in the box without math-verify",
+        "task.maths.answers = integer reads integers alone, without math-verify",
     ),
     (("task.maths.system",), lambda s: s.task.maths.template == "plain", "task.maths.template = plain has no system"),
     (("task.maths.think_open", "task.maths.think_close"), lambda s: not s.task.maths.think, "task.maths.think = false"),

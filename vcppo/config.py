@@ -93,7 +93,12 @@ class MathsSettings(Settings):
     answers: Literal["math-verify", "integer"] = Field(
         "math-verify", description="how they are compared; integer: as AIME's, nothing else is readable"
     )
-    boxed_only: bool = Field(True, description="an answer stands in \\boxed{}; if not, math-verify may look for one")
+    form: Literal["by-set", "number", "closed-form", "expression"] = Field(
+        "by-set", description="what may be left to work out in an answer; by-set: as answers of the known sets are"
+    )
+    boxed_only: bool = Field(
+        True, description="an answer stands in \\boxed{}; false: without a box the last plain number is one"
+    )
     template: Literal["chat", "plain"] = Field("chat", description="the tokenizer's own chat template, or bare text")
     instruction: str = Field(
         "Please reason step by step, and put your final answer within \\boxed{}.",

@@ -18,6 +18,7 @@ from vcppo.config import UNFINISHED, RunSettings, defaults_beside, defaults_of_m
 from vcppo.errors import ConfigError
 from vcppo.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.notes import Note
+from vcppo.textfile import read_text
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dict; a file that cannot be read is a ConfigError with its line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
@@ -319,7 +320,7 @@ def _model_notes(settings: RunSettings, said: Set[str]) -> Iterator[Note]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8-sig"))
+        tree = json.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:

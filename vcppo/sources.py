@@ -1,6 +1,9 @@
 """Where problems come from: sets with a short name, any other set on the hub, or a file."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Form = Literal["number", "closed-form", "expression"]  # of an answer; see vcppo/tasks/forms.py
 
 FILES = (".jsonl", ".parquet", ".csv")
 
@@ -18,6 +21,7 @@ class HubSet:
     evaluate_split: str
     problems: int  # of the split for evaluation
     configs: tuple[str | None, ...] = (None,)
+    form: Form = "closed-form"  # that answers have
 
 
 MATH_SUBJECTS = (
@@ -30,17 +34,27 @@ MATH_SUBJECTS = (
     "precalculus",
 )
 KNOWN = {
-    "aime24": HubSet("HuggingFaceH4/aime_2024", "problem", "answer", "solution", "id", "train", "train", 30),
-    "aime25": HubSet("MathArena/aime_2025", "problem", "answer", None, "problem_idx", "train", "train", 30),
+    "aime24": HubSet(
+        "HuggingFaceH4/aime_2024", "problem", "answer", "solution", "id", "train", "train", 30, form="number"
+    ),
+    "aime25": HubSet(
+        "MathArena/aime_2025", "problem", "answer", None, "problem_idx", "train", "train", 30, form="number"
+    ),
     "dapo-math-17k": HubSet(
-        "open-r1/DAPO-Math-17k-Processed", "prompt", "solution", None, None, "train", "train", 17398, ("all",)
+        "open-r1/DAPO-Math-17k-Processed", "prompt", "solution", None, None, "train", "train", 17398, ("all",), "number"
     ),
     "math": HubSet(
         "EleutherAI/hendrycks_math", "problem", None, "solution", None, "train", "test", 5000, MATH_SUBJECTS
     ),
     "math-500": HubSet("HuggingFaceH4/MATH-500", "problem", "answer", "solution", "unique_id", "test", "test", 500),
-    "gsm8k": HubSet("openai/gsm8k", "question", "answer", "answer", None, "train", "test", 1319, ("main",)),
+    "gsm8k": HubSet("openai/gsm8k", "question", "answer", "answer", None, "train", "test", 1319, ("main",), "number"),
 }
+
+
+def form_of(*sources: str) -> Form:
+    """The form of answers to problems of these sources together: numbers where all of them have numbers."""
+    numbers = all(source in KNOWN and KNOWN[source].form == "number" for source in sources)
+    return "number" if numbers else "closed-form"
 
 
 def is_file(source: str) -> bool:

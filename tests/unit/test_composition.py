@@ -56,8 +56,8 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
     (LOCAL, ["task.maths.evaluate_split"], "task.maths.evaluate is a file"),
     (
         INTEGER,
-        names("task.maths", "boxed_only time_limit_s memory_limit_mb workers"),
-        "task.maths.answers = integer reads what is in the box without math-verify",
+        names("task.maths", "form time_limit_s memory_limit_mb workers"),
+        "task.maths.answers = integer reads integers alone, without math-verify",
     ),
     ((*MATHS, "task.maths.template=plain"), ["task.maths.system"], "task.maths.template = plain has no system"),
     (MATHS, names("task.maths", "think_open think_close"), "task.maths.think = false"),
@@ -236,6 +236,7 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         ((*MATHS, "task.maths.think=true"), "task.maths.think_close"),
         ((*MATHS, "task.maths.evaluate=e.parquet"), "task.maths.answer_column"),
         (INTEGER, "task.maths.max_tokens"),
+        (INTEGER, "task.maths.boxed_only"),
         ((), "critic.init"),
         ((), "reward_model.steps"),
         ((), "pretrain.patience"),

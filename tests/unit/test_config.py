@@ -129,6 +129,8 @@ def test_values_are_toml_and_bare_words_are_text():
         ("a.toml", None, "no such file"),
         ("a.toml", b"x = ", "not valid TOML"),
         ("a.toml", b"\xff\xfe", "cannot be read"),
+        ("a.toml", "steps = 7".encode("utf-16"), "cannot be read (it is UTF-16, UTF-32 or no text; expected UTF-8"),
+        ("a.toml", b"steps = 7 # \xe9", "cannot be read ('utf-8' codec can't decode byte 0xe9"),
         ("a.json", None, "no such file"),
         ("a.json", b"{", "not valid JSON"),
         ("a.json", b"[1]", "expected an object of settings, found list"),

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from vcppo.tasks.extraction import after_thought, as_integer, last_box
+from vcppo.tasks.extraction import after_thought, as_integer, last_box, last_number
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,103 @@ def test_what_is_an_integer(text: str, number: str | None):
 
 def test_digits_without_end_are_an_integer_too():
     assert as_integer("0" * 10_000 + "1" * 10_000) == "1" * 10_000  # int() refuses more than 4300
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("so 9 + 8 = 17.", "17"),
+        ("the answer to 9 + 8.", None),
+        (r"The answer is $\frac{1}{2}$.", r"\frac{1}{2}"),
+        ("The answer is **17**.", "17"),
+        ("2**10", None),
+        (r"is 3\sqrt{2}", None),
+        (r"is \sqrt 2", None),
+        (r"$\sqrt{2}$", None),
+        ("5 cm^2", "5"),
+        ("10^5", None),
+        ("x^2 + 5x", None),
+        ("is 5x", None),
+        ("17 apples", "17"),
+        ("a = 17", "17"),
+        ("is -5.", "-5"),
+        ("x -5", None),
+        ("9-5", None),
+        ("9 - 5", None),
+        ("9 -5", None),
+        ("$1,204", "1,204"),
+        (r"12\%", r"12\%"),
+        ("12%", "12%"),
+        (r"6.02 \times 10^{23}", r"6.02 \times 10^{23}"),
+        ("5 1/2", "5 1/2"),
+        (r"1\frac12", r"1\frac12"),
+        ("(1, 2)", None),
+        ("f(2)", None),
+        (r"\(17\)", "17"),
+        (r"\[ 17 \]", "17"),
+        ("In total, 17 left", "17"),
+        ("1, 2", None),
+        ("3:1", None),
+        ("answer:17", "17"),
+        ("17 = 9 + 8", None),
+        ("17 = x", None),
+        (r"\frac{x}{2}", None),
+        (r"2 \pi", None),
+        (r"2\pi", None),
+        ("2 pi", None),
+        (r"90^\circ", "90"),
+        ("17 - that is it", "17"),
+        ("17 - x", None),
+        ("17!", None),
+        ("0.5", "0.5"),
+        (".5", ".5"),
+        ("about 3.14 m", None),
+        ("x_1", None),
+        ("x_1 = 7", "7"),
+        ("so 17", "17"),
+        ("17", "17"),
+        ("", None),
+        ("none", None),
+        ("3 x", None),
+        (r"5\text{ cm}", "5"),
+        ("$17$ dollars", "17"),
+        ("#### 17", "17"),
+        ("2 \xd7 8", None),
+        ("2\xb78", None),
+        ("12345", "12345"),
+        (r"\frac{9+8}{1}", None),
+        ("34/2", "34/2"),
+        ("9 plus 8", "8"),
+        ("17\ufffd", None),
+        (r"\approx 17", "17"),
+        (r"\rightarrow 17", "17"),
+        ("17th", None),
+        ("1.5.2", None),
+        ("The numbers are 3 and 5", "5"),
+        (r"3 \cdot 8", None),
+        ("|-17|", None),
+        ("= -17", "-17"),
+        ("=-17", "-17"),
+        ("$-17$", "-17"),
+        ("17,", "17"),
+        ("17, so it is.", "17"),
+        ("9 \n+ 8", None),
+        ("20-3", None),
+        ("9+8", None),
+        ("about 3.14 km", "3.14"),
+    ],
+)
+def test_the_last_number_if_it_stands_alone(text: str, number: str | None):
+    assert last_number(text) == number
+
+
+def test_a_number_that_begins_before_the_part_that_is_searched_is_none():
+    assert last_number("12345", start=2) is None
+    assert last_number("12 345", start=2) == "345"
+
+
+@pytest.mark.parametrize("hostile", ["9", "1,234", r"\frac{", "1 ", "^{", " ", "-", "**", "1/", r"\times 10^"])
+def test_the_last_number_of_a_long_text_is_found_at_once(hostile: str):
+    began = time.perf_counter()
+    last_number(hostile * (2000 // len(hostile)) + " 7")
+    assert time.perf_counter() - began < 1.0

@@ -96,7 +96,7 @@ def test_what_is_no_integer_goes_to_math_verify_and_comes_back_in_its_place(file
         "nothing",
         "\\boxed{\\frac12}",
         "\\boxed{\\frac{1}{2}}",
-        "\\boxed{\\frac{408}{2}}",
+        "\\boxed{204.0}",
     ]
     prompts = [half, AIME, half, AIME, half, AIME]
     assert task(files).judge(texts, prompts) == [CORRECT, CORRECT, unreadable("no answer"), WRONG, CORRECT, CORRECT]
@@ -116,6 +116,49 @@ def test_what_is_no_integer_goes_to_math_verify_and_comes_back_in_its_place(file
 def test_answers_without_a_box(files: dict[str, str], text: str, verdict: Judgement):
     half = Prompt("h", "?", "\\frac{1}{2}")
     assert task(files, boxed_only=False).judge([text], [half]) == [verdict]
+
+
+@pytest.mark.parametrize("copy", ["9 + 8", "9+8", "x = 9 + 8", r"\sqrt{289}", r"\frac{34}{2}", "17!/16!", "34/2"])
+def test_a_copied_question_is_no_answer(files: dict[str, str], copy: str):
+    sums = Prompt("s", f"What is {copy}?", "17")
+    texts = [f"\\boxed{{{copy}}}", f"the answer to {copy}.", f"\\boxed{{{copy} = 17}}"]
+    for form in ("by-set", "number", "closed-form"):
+        boxed, bare, worked = task(files, boxed_only=False, form=form).judge(texts, [sums] * 3)
+        assert boxed == unreadable("not evaluated")
+        assert bare.verdict is Verdict.UNREADABLE
+        assert worked == CORRECT
+    assert task(files, form="expression").judge(texts[:1], [sums]) == [CORRECT]
+
+
+@pytest.mark.parametrize(
+    ("text", "integer", "any_number"),
+    [
+        ("so it is 204.", CORRECT, CORRECT),
+        ("204", CORRECT, CORRECT),
+        ("**204**", CORRECT, CORRECT),
+        ("so 1 + 203 = 204", CORRECT, CORRECT),
+        ("the answer to 200 + 4", unreadable("no answer"), unreadable("no answer")),
+        ("it is 203.", WRONG, WRONG),
+        ("it is 204.0", unreadable("not an integer"), CORRECT),
+        ("\\boxed{203} or 204", WRONG, WRONG),  # a box comes first
+        ("\\boxed{} or 204", unreadable("no answer"), unreadable("no answer")),
+        ("it is 2 " + "and so on " * (TAIL // 10), unreadable("no answer"), unreadable("no answer")),
+        ("0" * TAIL + "204", unreadable("no answer"), unreadable("no answer")),  # cut within the number
+        ("none", unreadable("no answer"), unreadable("no answer")),
+    ],
+)
+def test_without_a_box_the_last_plain_number_is_the_answer(
+    files: dict[str, str], text: str, integer: Judgement, any_number: Judgement
+):
+    assert task(files, boxed_only=False, answers="integer").judge([text], [AIME]) == [integer]
+    assert task(files, boxed_only=False).judge([text], [AIME]) == [any_number]
+
+
+def test_where_expressions_are_answers_a_text_is_searched_for_one(files: dict[str, str]):
+    root = Prompt("r", "?", "2\\sqrt{3}")
+    text = "The answer is $2\\sqrt{3}$."
+    assert task(files, boxed_only=False, form="expression").judge([text], [root]) == [CORRECT]
+    assert task(files, boxed_only=False).judge([text], [root]) == [unreadable("no answer")]
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,6 @@ HOSTILE = {
     "a factorial": ("1000000000!", "204", {"time", "memory"}),
     "a factorial of a factorial": ("((10^3)!)!", "204", {"nesting", "time", "memory"}),
     "a sum": ("\\sum_{i=1}^{10^9} i^i", "204", {"time"}),
-    "parentheses, deep": ("(" * 490 + "7" + ")" * 490, "204", {"nesting", "time"}),
-    "braces, deep": ("{" * 490 + "7" + "}" * 490, "204", {"nesting", "time"}),
     "fractions, deep": ("\\frac{1}{" * 90 + "2" + "}" * 90, "204", {"nesting", "time"}),
     "roots, deep": ("\\sqrt{" * 120 + "7" + "}" * 120, "204", {"nesting", "time"}),
     "backslashes": ("\\" * 1000, "204", {"not maths"}),
@@ -114,6 +112,12 @@ HOSTILE = {
     "a NUL": ("1\x002", "204", {"not maths"}),
     "half a character": ("\ud800", "204", {"not maths"}),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("brackets", ["()", "{}"])
+def test_brackets_around_a_number_are_none_however_many(verifier: Verifier, brackets: str):
+    deep = brackets[0] * 490 + "7" + brackets[1] * 490
+    assert verifier.judge([box(deep, "7"), box(deep, "204")]) == [CORRECT, WRONG]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -160,7 +164,7 @@ def test_recursion_that_is_swallowed_is_no_wrong_answer(monkeypatch: pytest.Monk
     before = sys.gettrace()
     try:
         assert grader.grade("0.4", "\\frac{1}{2}", boxed=True) == ("wrong", "")
-        monkeypatch.setattr(grader, "verify", swallow)
+        monkeypatch.setattr(grader, "equal", swallow)
         assert grader.grade("0.4", "\\frac{1}{2}", boxed=True) == ("unreadable", "nesting")
     finally:
         sys.settrace(before)

@@ -7,6 +7,26 @@ _TOKENS = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
 _INTEGER = re.compile(r"([+-]?)([0-9]{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)[0-9]{3})+|[0-9]+)")
 _SPACES = re.compile(r"\\[ ,;:!]$|^\\[ ,;:!]")
+_NUMBER = re.compile(
+    r"""[\^_]\s*(?:\{[^{}]*\}|-?\w)  # an exponent or index, which is no number of its own
+    |(?P<number>(?:(?<![^\s($=:])[-+−])?(?:
+        (?:[0-9]+\s*)?\\[dtc]?frac\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*(?:\{\s*[0-9]+\s*\}|[0-9])
+        |(?:[0-9]+\s+)?[0-9]+/[0-9]+
+        |(?:[0-9]{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)[0-9]{3})+(?![0-9])|[0-9]+)?(?:(?<=[0-9])|(?=\.[0-9]))(?:\.[0-9]+)?
+         (?:\s*(?:\\times|\\cdot|×|·)\s*10\s*\^\s*(?:\{\s*-?[0-9]+\s*\}|[0-9]))?
+    )(?:\s*\\?%)?)""",
+    re.VERBOSE,
+)
+_BOLD = re.compile(r"(?<!\w)\*\*|\*\*(?!\w)")
+_ACTS_ON_NEXT = re.compile(  # 9 + 8, 2x, f(8), 1, 2, \sqrt 8, x -8; but not: is -8, = 8, \( 8
+    r"(?:[\w.\ufffd]|[-+−–*/^_×÷·⋅√<>|!]\s*|(?<!\\)[(\[{]\s*|[\d)}\]]\s*[,:;]\s*"
+    r"|\\(?!approx|quad|to|implies|[A-Za-z]*arrow|therefore|text)[A-Za-z]+\s*)$"
+)
+_BEFORE_A_SIGN = re.compile(r"(?:(?<![A-Za-z])[A-Za-z]|[\d)}\]])\s*$")
+_ACTS_ON_LAST = re.compile(
+    r"[\w\ufffd]|\s*(?:[+*/=×÷·⋅√<>!(\[{)\]}|_]|\^(?!\s*\{?\s*\\circ)|[-−–]\s*(?:[\d\\(]|[A-Za-z]\b)"
+    r"|\\(?!text|mathrm|quad|[^A-Za-z{}])|(?:[A-Za-z]|pi|sqrt)\b(?!\s+[A-Za-z]))"
+)
 
 
 def last_box(text: str) -> str | None:
@@ -28,6 +48,26 @@ def last_box(text: str) -> str | None:
             if start is not None and (found is None or found[0] < start):
                 found = (start, token.start())
     return None if found is None else text[found[0] : found[1]].strip()
+
+
+def last_number(text: str, start: int = 0) -> str | None:
+    """The last number of a text from `start` on, if it stands alone; None if it is a part of an expression.
+
+    A number is digits, a decimal, a fraction of integers, a mixed number, a percentage, or one in scientific notation.
+
+    >>> last_number("so 9 + 8 = 17."), last_number("the answer to 9 + 8."), last_number("It is $-\\\\frac{3}{4}$ cm^2")
+    ('17', None, '-\\\\frac{3}{4}')
+    """
+    text = _BOLD.sub("  ", text)
+    numbers = [match for match in _NUMBER.finditer(text, start) if match["number"]]
+    if not numbers:
+        return None
+    number = numbers[-1]
+    before = text[max(0, number.start() - 30) : number.start()]
+    signed = number["number"][0] in "-+−"
+    if _ACTS_ON_NEXT.search(before) or (signed and _BEFORE_A_SIGN.search(before)):
+        return None
+    return None if _ACTS_ON_LAST.match(text, number.end()) else number["number"]
 
 
 def after_thought(text: str, close: str) -> str | None:

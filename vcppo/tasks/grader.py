@@ -1,11 +1,11 @@
-"""`python -m vcppo.tasks.grader`: a process that compares answers with references by math-verify, one after another.
+"""`python -m vcppo.tasks.grader`: a process that compares answers with references, one after another.
 
 It reads a job a line from its standard input and answers each with a line on its standard output; what libraries print
 goes nowhere. The jobs are done by a child. When that dies, of an answer or by the parent's hand, another is forked that
 has everything loaded already; each begins with a line {"ready": its process id}.
 
-math-verify catches every exception, those of memory that ran out and of recursion too deep among them, and goes on to
-say that the answer is wrong. So jobs run under a trace that sees exceptions whoever catches them. It makes a job some
+The libraries that parse and simplify catch every exception, those of memory that ran out and of recursion too deep
+among them, and go on. So jobs run under a trace that sees exceptions whoever catches them. It makes a job some
 three times slower, which is milliseconds.
 """
 
@@ -16,17 +16,30 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from latex2sympy2_extended import NormalizationConfig, latex2sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from math_verify import LatexExtractionConfig, parse
+from sympy import Expr, I, MatrixBase, Product, Sum, Symbol
 
 from vcppo.lifetime import die_with
+from vcppo.sources import Form
+from vcppo.tasks.comparison import equal
+from vcppo.tasks.extraction import last_number
+from vcppo.tasks.forms import unevaluated
+from vcppo.tasks.normalisation import normalised
+from vcppo.tasks.numbers import Number, is_words, words
+from vcppo.tasks.reading import Items, UnreadableError, read
 
 LATEX = (LatexExtractionConfig(boxed_match_priority=0),)
-ANYTHING = (*LATEX, ExprExtractionConfig())
+CASE_MATTERS = ConversionConfig(lowercase_symbols=False)
+AS_IT_IS = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
+)
+CONFUSED = (UnreadableError, ArithmeticError, NotImplementedError, TypeError, ValueError, AttributeError)  # sympy's too
 
 WORN_OUT = 0.25  # of the memory limit: a child that holds this much more than at first makes room for another
 REPLACE_ME = 3  # exit code
@@ -43,6 +56,8 @@ WARM_UP = (
     "\\text{Monday}",
     "12\\%",
 )
+FACTOR = re.compile(r"(?<![A-Za-z_{0-9.])([0-9.]+)\s*(?=\()")  # 3(4) would be read as 3 + 4
+FORMULA = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 DOUBLE_SUPERSCRIPT = re.compile(r"\^\s*(?:\{[^{}]*\}|\\?\w)\s*\^")  # TeX refuses 9^9^9; there are two ways to read it
 
 
@@ -71,15 +86,16 @@ class Exhaustion:
         return self._look
 
 
-def grade(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
+def grade(answer: str, reference: str, *, boxed: bool, form: Form = "expression") -> tuple[str, str]:
     """(verdict, note); a note says why an answer is unreadable.
 
     Args:
         boxed: `answer` is what stood in a box, rather than a text in which an answer may be found.
+        form: that it must have; see forms.py.
     """
     with Exhaustion() as seen:
         try:
-            verdict, note = _compare(answer, reference, boxed=boxed)
+            verdict, note = _compare(answer, reference, boxed=boxed, form=form)
         except MemoryError:
             verdict, note = "unreadable", "memory"
         except RecursionError:
@@ -91,32 +107,65 @@ def grade(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
     return verdict, note
 
 
-def _compare(answer: str, reference: str, *, boxed: bool) -> tuple[str, str]:
-    found = _parse_expression(answer) if boxed else _parse_text(answer)
-    if not found:
-        return "unreadable", "not maths" if boxed else "no answer"
-    wanted = _parse_expression(reference)
-    if not wanted:
+def _compare(answer: str, reference: str, *, boxed: bool, form: Form) -> tuple[str, str]:
+    if not boxed:
+        formulas = FORMULA.findall(answer)
+        answer = "".join(formulas[-1]) if formulas else last_number(answer) or ""
+        if not answer:
+            return "unreadable", "no answer"
+    written, wanted = normalised(answer), normalised(reference)
+    if written and (written == wanted or _same_words(written, wanted)):
+        return "correct", ""
+    if form != "expression":
+        trees = parse_expression(written), parse_expression(wanted)
+        if unevaluated(*trees, form, texts=(written, wanted)):
+            return "unreadable", "not evaluated"
+    try:
+        expected = read(wanted, parse_leaf)
+    except CONFUSED:
         return "unreadable", "reference"
-    equal = verify(wanted, found, timeout_seconds=None, raise_on_error=True)
-    return ("correct" if equal else "wrong"), ""
+    try:
+        said = read(written, parse_leaf)
+        if isinstance(expected, Items) and isinstance(said, Number) and "," in written:  # 373,301 is two numbers here
+            said = read(written.replace(",", ", "), parse_leaf)
+        return ("correct" if equal(expected, said) else "wrong"), ""
+    except CONFUSED:
+        return "unreadable", "not maths"
 
 
-def _parse_expression(text: str) -> list[Any]:
-    """What an expression means as a whole, [] if nothing. It may hold dollar signs of its own."""
-    line = " ".join(text.split())
-    if DOUBLE_SUPERSCRIPT.search(line):
+def _same_words(written: str, wanted: str) -> bool:
+    return (is_words(wanted) or is_words(written)) and words(written) == words(wanted)
+
+
+def parse_expression(text: str) -> list[Any]:
+    """What math-verify reads in an expression as a whole, [] if nothing."""
+    if DOUBLE_SUPERSCRIPT.search(text):
         return []
-    return _parse(f"${line}$", LATEX) or _parse(f"\\boxed{{{line}}}", LATEX)
+    return _parse(f"${text}$") or _parse(f"\\boxed{{{text}}}")
 
 
-def _parse_text(text: str) -> list[Any]:
-    """What a text seems to give as its answer, in LaTeX or bare."""
-    return _parse(text, ANYTHING)
+def parse_leaf(text: str) -> Any:
+    """The tree of an expression, not evaluated; None if it is no expression."""
+    if DOUBLE_SUPERSCRIPT.search(text):
+        return None
+    try:
+        tree = latex2sympy(
+            FACTOR.sub(r"\1\\cdot ", text), is_real=True, conversion_config=CASE_MATTERS, normalization_config=AS_IT_IS
+        )
+    except Exception:  # noqa: BLE001  it raises whatever it likes at what makes no sense
+        return None
+    return _plain_symbols(tree) if isinstance(tree, Expr | MatrixBase) else None
 
 
-def _parse(text: str, forms: Sequence[LatexExtractionConfig | ExprExtractionConfig]) -> list[Any]:
-    found: list[Any] = parse(text, forms, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
+def _plain_symbols(tree: Any) -> Any:
+    """Letters as real variables, `i` as the imaginary unit unless a sum or a product counts by it."""
+    bound = {symbol for part in tree.atoms(Sum, Product) for limit in part.limits for symbol in limit[:1]}
+    changed = {s: I if s.name == "i" and s not in bound else Symbol(s.name, real=True) for s in tree.atoms(Symbol)}
+    return tree.xreplace(changed)
+
+
+def _parse(text: str) -> list[Any]:
+    found: list[Any] = parse(text, LATEX, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
     return found
 
 
@@ -133,8 +182,8 @@ def main() -> None:
     logging.disable()
     for expression in WARM_UP:
         for reference in WARM_UP[:2]:
-            _compare(expression, reference, boxed=True)  # untraced: this is no job
-    _compare("It is $2$, that is 2.", "2", boxed=False)
+            _compare(expression, reference, boxed=True, form="closed-form")  # untraced: this is no job
+    _compare("It is $2$, that is 2.", "2", boxed=False, form="expression")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ours, status = os.getpid(), -1
     while status:  # 0 when standard input has ended
@@ -152,7 +201,7 @@ def _serve(answers: int, parent: int, limit: int) -> NoReturn:
     _say(answers, {"ready": os.getpid()})
     for line in sys.stdin:
         job = json.loads(line)
-        verdict, note = grade(job["answer"], job["reference"], boxed=job["boxed"])
+        verdict, note = grade(job["answer"], job["reference"], boxed=job["boxed"], form=job["form"])
         worn = note == "memory" or _address_space() > at_first + WORN_OUT * limit
         _say(answers, {"number": job["number"], "verdict": verdict, "note": note, "worn": worn})
         if worn:

@@ -1,16 +1,18 @@
-"""Mathematical problems with reference answers: asked of a model that can read, compared by math-verify.
+"""Mathematical problems with reference answers: asked of a model that can read.
 
-An answer is what stands in the last `\\boxed{}`, after the thought if the prompt opened one. Integers are compared
+An answer is what stands in the last `\\boxed{}`, after the thought if the prompt opened one. It is a value, not a
+computation that the verifier would carry out: vcppo/tasks/forms.py says which forms there are. Integers are compared
 here, by their digits, as AIME's are; everything else goes to the verifier's processes. What cannot be read is
 UNREADABLE, with a note:
 
-    no answer       no box, or the thought never ended
+    no answer       no box (nor a plain number, with task.maths.boxed_only = false), or the thought never ended
     too long        an expression of more than LONGEST characters
     unprintable     control characters or broken Unicode in the expression
     other digits    digits that are not 0 to 9, such as ٢ or ２ or ²
     not an integer  where only integers are answers (task.maths.answers = integer)
-    not maths       nothing that math-verify can make sense of
-    reference       the reference answer is nothing that it can make sense of
+    not evaluated   right or wrong, something is left to work out in it that is not in the reference (task.maths.form)
+    not maths       nothing that sense can be made of
+    reference       the reference answer is nothing that sense can be made of
     nesting         too deep to compare
     time, memory    more than the limits; crash: the process that compared it died
 """
@@ -24,8 +26,8 @@ from transformers import PreTrainedTokenizerFast
 
 from vcppo.config import MathsSettings, Problems
 from vcppo.errors import ConfigError
-from vcppo.sources import label
-from vcppo.tasks.extraction import after_thought, as_integer, last_box
+from vcppo.sources import form_of, label
+from vcppo.tasks.extraction import after_thought, as_integer, last_box, last_number
 from vcppo.tasks.problems import Problem, evaluation_problems, problem_sets
 from vcppo.tasks.templates import asked, encode
 from vcppo.tasks.verifier import Comparison, shared_verifier
@@ -126,12 +128,15 @@ class MathsTask:
     def _read(self, text: str, reference: str) -> Judgement | Comparison:
         """A verdict where it is plain, else what has to be compared."""
         settings = self.settings
+        form = form_of(settings.train, settings.evaluate) if settings.form == "by-set" else settings.form
         said = after_thought(text, settings.think_close) if settings.think else text
         answer = None if said is None else last_box(said)
+        if answer is None and said is not None and not settings.boxed_only:
+            if form == "expression" and settings.answers != "integer" and said.strip():
+                return Comparison(_cleaned(said[-TAIL:]), reference, boxed=False)
+            answer = last_number(_cleaned(said[-TAIL - 1 :]), start=int(len(said) > TAIL))
         if not answer:
-            if said is None or not said.strip() or answer == "" or settings.boxed_only or settings.answers == "integer":
-                return _unreadable("no answer")
-            return Comparison(_cleaned(said[-TAIL:]), reference, boxed=False)
+            return _unreadable("no answer")
         if len(answer) > LONGEST:
             return _unreadable("too long")
         if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t" for c in answer):
@@ -145,7 +150,7 @@ class MathsTask:
             return _unreadable("not an integer")
         if answer == reference:
             return Judgement(Verdict.CORRECT)
-        return Comparison(answer, reference, boxed=True)
+        return Comparison(answer, reference, boxed=True, form=form)
 
     def _prompt(self, problem: Problem) -> Prompt:
         return Prompt(problem.name, asked(problem.question, self.settings), problem.answer)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import json
 import logging
 import re
-import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from vcppo.errors import ConfigError, DataError
 from vcppo.fingerprint import fingerprint
 from vcppo.sources import FILES, KNOWN, is_file, label
 from vcppo.tasks.extraction import as_integer, last_box
+from vcppo.tasks.rows import Row, answer_cell, file_rows, hub_rows, plain_number, reach, short, text_cell
 
 if TYPE_CHECKING:
     from vcppo.config import MathsSettings, TaskSettings
@@ -48,11 +46,6 @@ class ProblemSets:
 
     train: tuple[Problem, ...]
     evaluate: tuple[Problem, ...]
-
-
-class _Row(NamedTuple):
-    place: str  # how a message calls it
-    values: Mapping[str, Any]
 
 
 def problem_sets(settings: MathsSettings) -> ProblemSets:
@@ -150,12 +143,12 @@ def _read(settings: MathsSettings, use: str) -> list[Problem]:
         known = KNOWN[source]
         wanted = {name: getattr(known, name) for name in USUAL}
         split = getattr(settings, f"{use}_split") or getattr(known, f"{use}_split")
-        rows = [row for config in known.configs for row in _hub_rows(known.hub, config, split, use)]
+        rows = [row for config in known.configs for row in hub_rows(known.hub, config, split, use)]
     elif is_file(source):
-        rows = list(_file_rows(Path(source).expanduser(), source))
+        rows = list(file_rows(Path(source).expanduser(), source))
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         split = getattr(settings, f"{use}_split") or {"train": "train", "evaluate": "test"}[use]
-        rows = list(_hub_rows(source, None, split, use))
+        rows = list(hub_rows(source, None, split, use))
     else:
         raise ConfigError(
             f"task.maths.{use} = {source}: expected one of {', '.join(KNOWN)}, a hub name as owner/name, or a file "
@@ -163,13 +156,13 @@ def _read(settings: MathsSettings, use: str) -> list[Problem]:
         )
     if not rows:
         raise DataError(f"task.maths.{use} = {source}: it has no problems")
-    columns = _columns(rows[0].values, wanted, source, use, known=source in KNOWN)
+    columns = _columns(_all_columns(rows), wanted, source, use, known=source in KNOWN)
     problems = [_problem(row, columns, f"{label(source)}-{i:05d}") for i, row in enumerate(rows, 1)]
     if settings.answers == "integer":
         for row, problem in zip(rows, problems, strict=True):
             if as_integer(problem.answer) is None:
                 raise DataError(
-                    f"{row.place}: the reference answer is {_short(problem.answer)}; task.maths.answers = integer "
+                    f"{row.place}: the reference answer is {short(problem.answer)}; task.maths.answers = integer "
                     "needs integers"
                 )
     names = {problem.name for problem in problems}
@@ -179,6 +172,16 @@ def _read(settings: MathsSettings, use: str) -> list[Problem]:
             raise DataError(f"{said}; task.maths.name_column = {settings.name_column} must tell them apart")
         problems = [_problem(row, columns, f"{label(source)}-{i:05d}", named=False) for i, row in enumerate(rows, 1)]
     return problems
+
+
+def _all_columns(rows: list[Row]) -> dict[str, Any]:
+    """Every column that any row has, since lines of JSON may leave some out, with the first value that is one."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        for name, value in row.values.items():
+            if found.get(name) is None:
+                found[name] = value
+    return found
 
 
 def _columns(
@@ -206,8 +209,9 @@ def _columns(
     return found
 
 
-def _problem(row: _Row, columns: Mapping[str, str | None], numbered: str, *, named: bool = True) -> Problem:
-    at = {role: _text(row, column) if column else "" for role, column in columns.items()}
+def _problem(row: Row, columns: Mapping[str, str | None], numbered: str, *, named: bool = True) -> Problem:
+    cells = {"answer": answer_cell}
+    at = {role: cells.get(role, text_cell)(row, column) if column else "" for role, column in columns.items()}
     if not at["question"]:
         raise DataError(f'{row.place}: "{columns["question"]}" is empty; every prompt needs a question')
     answer, column = at["answer"], columns["answer"]
@@ -240,7 +244,7 @@ def reference_answer(text: str) -> str:
     answer = (text if answer is None else answer).strip()
     if len(answer) > 1 and answer[0] == answer[-1] == "$" and "$" not in answer[1:-1]:
         answer = answer[1:-1].strip()
-    return answer
+    return plain_number(answer)
 
 
 def tidy_solution(text: str, answer: str) -> str:
@@ -269,106 +273,9 @@ def _once(problems: list[Problem], source: str) -> list[Problem]:
 
 
 def _sameness(question: str) -> str:
-    """Equal for questions that differ in case, white space and dollar signs only."""
-    return " ".join(unicodedata.normalize("NFKC", question).replace("$", "").casefold().split())
+    """Equal for questions that differ in case, white space and dollar signs only; 2⁵ is not 25."""
+    return " ".join(unicodedata.normalize("NFC", question).replace("$", "").casefold().split())
 
 
 def _has(values: Mapping[str, Any], column: str) -> bool:
-    return column in values or _reach(values, column) is not None
-
-
-def _reach(values: Mapping[str, Any], column: str) -> Any:
-    """A column's value, or `a.b` within the column a; None if it is not there."""
-    if column in values:
-        return values[column]
-    at: Any = values
-    for part in column.split("."):
-        if not isinstance(at, Mapping) or part not in at:
-            return None
-        at = at[part]
-    return at
-
-
-def _text(row: _Row, column: str) -> str:
-    """A cell as text: numbers as they are written, a conversation as what its user said last."""
-    value = _reach(row.values, column)
-    if isinstance(value, list) and value and all(isinstance(turn, Mapping) and "content" in turn for turn in value):
-        said = [turn["content"] for turn in value if turn.get("role", "user") == "user"]
-        value = said[-1] if said else None
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise DataError(f'{row.place}: "{column}" is {type(value).__name__} {_short(value)}; expected text or a number')
-    return str(value).strip()
-
-
-def _file_rows(path: Path, source: str) -> Iterator[_Row]:
-    if not path.is_file():
-        raise DataError(f"{source}: no such file")
-    try:
-        yield from {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows}[path.suffix](path, source)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source}: cannot be read ({error})") from None
-
-
-def _jsonl_rows(path: Path, source: str) -> Iterator[_Row]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            place = f"{source} line {number}"
-            try:
-                values = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{place}: not valid JSON ({error})") from None
-            if not isinstance(values, dict):
-                raise DataError(f"{place}: expected an object of columns, found {type(values).__name__}")
-            yield _Row(place, values)
-
-
-def _csv_rows(path: Path, source: str) -> Iterator[_Row]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        for values in reader:
-            yield _Row(f"{source} line {reader.line_num}", {k: v for k, v in values.items() if k is not None})
-
-
-def _parquet_rows(path: Path, source: str) -> Iterator[_Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except pa.ArrowException as error:
-        raise DataError(f"{source}: not a Parquet file ({_first_line(error)})") from None
-    return (_Row(f"{source} row {number}", values) for number, values in enumerate(rows, 1))
-
-
-def _hub_rows(hub: str, config: str | None, split: str, use: str) -> Iterable[_Row]:
-    """A split of a set on the hub, from the local cache of `datasets` where it is."""
-    import datasets
-    from huggingface_hub import errors
-
-    what = f"{hub}{f' ({config})' if config else ''}, split {split}"
-    try:
-        datasets.disable_progress_bars()
-        rows = datasets.load_dataset(hub, config, split=split)
-    except (OSError, ValueError, RuntimeError, errors.HTTPError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"task.maths.{use}: {what} cannot be loaded from the dataset hub ({_first_line(error)}); a local "
-            f"{', '.join(FILES)} file works without it"
-        ) from None
-    return [_Row(f"{what}, row {number}", values) for number, values in enumerate(rows, 1)]
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return column in values or reach(values, column) is not None

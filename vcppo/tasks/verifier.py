@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
 from vcppo.errors import VcppoError
+from vcppo.sources import Form
 from vcppo.types import Judgement, Verdict
 
 START_S = 120.0  # for a process to import what it needs, on a busy machine
@@ -38,6 +39,7 @@ class Comparison(NamedTuple):
     answer: str
     reference: str
     boxed: bool
+    form: Form = "expression"  # that the answer must have, boxed or not; see vcppo/tasks/forms.py
 
 
 @dataclass

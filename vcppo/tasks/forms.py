@@ -1,0 +1,238 @@
+r"""What form an answer has: a value, or a computation that whoever compares it would have to carry out.
+
+`9 + 8` equals 17, and so do `\sqrt{289}`, `34/2` and `17!/16!`; a policy that is paid for them learns to copy the
+question. So what math-verify has read, which is not evaluated yet, is searched for operations left to do:
+
+    sum          terms that go together: numbers, 2x + 3x; a multiple of a sum in a sum
+    product      of numbers, of powers of one base, with 0, of complex numbers; what cancels
+    quotient     that comes out (34/2, not 2/4), of fractions or decimals, by a complex number
+    power, root  of numbers (2^4, 9^{1/2}) and of what is made of them; anything to the power of 0 or 1
+    surd         a root that does not come out: \sqrt{12}
+    terms        a sum of constants that do not go together: 1 + \sqrt{2}, 3 + 4i
+    constant     a power of a constant: e^2, 2^\pi
+    letters      in a sum, where the reference has none
+    log, ...     any function, factorial, integral, ... by its name
+
+An answer may hold those of its reference: beside 2^{10} or 10!, powers or factorials are answers. Else, by form,
+
+    number       none
+    closed-form  surd, terms and constant, if the reference is not rational
+    expression   all
+
+None are the ways to write a number (1,204, `1\frac{1}{2}`, `12\%`, `6.02 \times 10^{23}`), what stands left of the
+last `=`, and otherwise how letters are arranged: (x+1)^2 beside x^2 + 2x + 1.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sympy as sp
+from sympy.core.function import AppliedUndef
+from sympy.core.relational import Relational
+from sympy.functions.elementary.trigonometric import InverseTrigonometricFunction, TrigonometricFunction
+
+from vcppo.sources import Form
+
+CLOSED = frozenset(("surd", "terms", "constant"))
+_IRRATIONAL = CLOSED | {"trigonometry", "log", "exp"}
+_COLLECTIONS = (
+    sp.Tuple,
+    sp.FiniteSet,
+    sp.Interval,
+    sp.Union,
+    sp.Complement,
+    sp.Intersection,
+    sp.And,
+    sp.Or,
+    Relational,
+    sp.MatrixBase,
+)
+_PERCENT = sp.UnevaluatedExpr(sp.Rational(1, 100))
+_LEFT = re.compile(r"[^=,;]*=(?=[^=,;]*[0-9])")  # of an equation
+_ARGUMENT = r"\s*(?:\{\s*(-?[0-9]+)\s*\}|([0-9]))"
+_QUOTIENTS = (
+    re.compile(rf"\\[dtc]?frac{_ARGUMENT}{_ARGUMENT}"),
+    re.compile(r"(?<![0-9.}/:])([0-9]+)\s*(?:/|:|÷|\\div(?![a-z]))\s*(-?[0-9]+)(?![0-9.])"),
+)
+_EVALUATED = {  # as they are read, like quotients of integers, so that they are found in the text alone
+    "binomial": re.compile(r"\\(?:[dt]?binom|choose)(?![a-z])"),
+    "sign": re.compile(r"-\s*(?:\\left\s*)?\(?\s*-"),
+}
+
+
+def unevaluated(answer: Sequence[Any], reference: Sequence[Any], form: Form, *, texts: tuple[str, str]) -> bool:
+    """Whether something is left to do in an answer that neither its reference nor the form has.
+
+    Args:
+        answer, reference: what math-verify's `parse` gives.
+        texts: what it was given for them.
+    """
+    if form == "expression":
+        return False
+    whole = any(isinstance(tree, sp.Equality) and not any(map(_is_name, tree.args)) for tree in reference)
+    values = [value for tree in reference for value in _values(tree, whole=whole)]
+    written = [_written(text if whole else _LEFT.sub("", text)) for text in texts]
+    allowed = set().union(*map(_operations, values)) | written[1]
+    if any(map(_letters, values)):
+        allowed.add("letters")
+    if form == "closed-form" and (allowed & _IRRATIONAL or any(map(_is_irrational, values))):
+        allowed |= CLOSED
+    found = [_operations(value) for tree in answer for value in _values(tree, whole=whole)]
+    return bool(set().union(*found, written[0]) - allowed)
+
+
+def _written(text: str) -> set[str]:
+    """Operations that a text shows and its tree does not."""
+    found = {name for name, sign in _EVALUATED.items() if sign.search(text)}
+    for match in (match for quotient in _QUOTIENTS for match in quotient.finditer(text)):
+        over, under = (int(group) for group in match.groups() if group is not None)
+        if under and over % under == 0:
+            found.add("quotient")
+    return found
+
+
+def _values(tree: Any, *, whole: bool) -> Iterator[sp.Basic]:
+    """What a tree gives: parts of collections, of an equation what it ends in, unless the `whole` is the answer."""
+    if isinstance(tree, sp.Equality) and not whole:
+        yield from _values(tree.lhs if _is_name(tree.rhs) else tree.rhs, whole=whole)
+    elif isinstance(tree, sp.And) and not whole and all(isinstance(part, sp.Equality) for part in tree.args):
+        passed = [part.lhs for part in tree.args]  # 20 - 3 in 9 + 8 = 20 - 3 = 17
+        for part in tree.args:
+            if part.rhs not in passed:
+                yield from _values(part, whole=whole)
+    elif isinstance(tree, _COLLECTIONS):
+        for part in tree.flat() if isinstance(tree, sp.MatrixBase) else tree.args:
+            yield from _values(part, whole=whole)
+    elif isinstance(tree, sp.Basic):
+        yield tree
+
+
+def _operations(tree: sp.Basic) -> set[str]:
+    """What is left to do in an expression, at its top and in its parts."""
+    if isinstance(tree, sp.Number | sp.NumberSymbol | sp.Symbol) or tree == _PERCENT or _is_power_of_ten(tree):
+        return set()
+    if isinstance(tree, sp.Add):
+        found, parts = _of_sum(tree), list(tree.args)
+    elif isinstance(tree, sp.Mul) or (isinstance(tree, sp.Pow) and tree.exp == -1):
+        over, under = _factors(tree)
+        found, parts = _of_product(over, under), [*over, *under]
+    elif isinstance(tree, sp.Pow | sp.exp):
+        base, exponent = tree.as_base_exp()
+        found, parts = _of_power(base, exponent), [base, exponent]
+    elif isinstance(tree, TrigonometricFunction | InverseTrigonometricFunction):
+        found, parts = {"trigonometry"}, list(tree.args)
+    else:
+        plain = not tree.args or isinstance(tree, _COLLECTIONS) or (isinstance(tree, sp.Abs) and _letters(tree))
+        found, parts = set() if plain else {type(tree).__name__}, list(tree.args)
+    return found.union(*map(_operations, parts))
+
+
+def _of_sum(tree: sp.Basic) -> set[str]:
+    terms = [part for term in tree.args for part in (term.args if isinstance(term, sp.Add) else (term,))]
+    keys, found = Counter[Any](), set[str]()
+    for over, under in map(_factors, terms):
+        rest = [[part for part in side if not _is_numeric(part)] for side in (over, under)]
+        keys[tuple(frozenset(Counter(side).items()) for side in rest)] += 1
+        if len(rest[0]) == 1 and isinstance(rest[0][0], sp.Add) and not under:
+            found.add("sum")
+    if max(keys.values()) > 1:
+        found.add("sum")
+    return found | ({"letters"} if _letters(tree) else {"terms"})
+
+
+def _of_product(over: list[Any], under: list[Any]) -> set[str]:
+    found = set[str]()
+    above = [part for part in over if isinstance(part, sp.Number) and part != -1]
+    below = [part for part in under if isinstance(part, sp.Number)]
+    signs, tens = over.count(sp.Integer(-1)), sum(map(_is_power_of_ten, [*over, *under]))
+    if max(len(above), len(below), signs, tens) > 1 or 0 in above or (signs and any(part < 0 for part in above)):
+        found.add("product")
+    if (below and not over) or any(map(_is_power_of_ten, under)):
+        found.add("power")  # 2^{-1}; 1/2 is a number
+    integers = all(isinstance(part, sp.Integer) for part in [*above, *below])
+    comes_out = integers and below and (below[0] in (0, 1) or (above and int(above[0]) % int(below[0]) == 0))
+    if comes_out or (below and below != [10] and not integers) or any(map(_is_complex, under)):
+        found.add("quotient")
+    if not under and _is_word(over):
+        return found
+    bases = [Counter(map(_base, side)) for side in (over, under)]
+    again = any(
+        n > 1 and not (isinstance(base, sp.Add) and _letters(base)) for side in bases for base, n in side.items()
+    )
+    if again or bases[0] & bases[1]:
+        found.add("product")
+    constants = [[part for part in side if not _letters(part)] for side in (over, under)]
+    for side in constants:
+        if sum(map(_is_complex, side)) > 1 or sum(isinstance(part, sp.Add) for part in side) > 1:
+            found.add("product")
+    return found
+
+
+def _of_power(base: Any, exponent: Any) -> set[str]:
+    if exponent in (0, 1):
+        return {"power"}
+    if _letters(base) or _letters(exponent):
+        return set()
+    if _is_complex(base) or _is_complex(exponent):
+        return {"power"} if isinstance(exponent, sp.Integer) else {"exp"}
+    if isinstance(exponent, sp.Integer):
+        return {"constant" if isinstance(base, sp.NumberSymbol) else "power"}
+    if isinstance(exponent, sp.Rational) and isinstance(base, sp.Number):
+        comes_out = not isinstance(base, sp.Rational) or all(
+            sp.integer_nthroot(abs(part), exponent.q)[1] for part in (base.p, base.q)
+        )
+        return {"root" if comes_out else "surd"}
+    return {"surd" if isinstance(exponent, sp.Rational) else "constant"}
+
+
+def _factors(tree: Any) -> tuple[list[Any], list[Any]]:
+    """Of a product of products and quotients, above and below the line."""
+    if isinstance(tree, sp.Mul):
+        sides = [_factors(part) for part in tree.args]
+        return [part for over, _ in sides for part in over], [part for _, under in sides for part in under]
+    if isinstance(tree, sp.Pow) and tree.exp == -1:
+        over, under = _factors(tree.base)
+        return under, over
+    return [tree], []
+
+
+def _base(tree: Any) -> Any:
+    """Of an integer power its base, of a root of a number its degree: those that are equal go together."""
+    if isinstance(tree, sp.Pow) and isinstance(tree.exp, sp.Rational):
+        if isinstance(tree.exp, sp.Integer):
+            return tree.base
+        if isinstance(tree.base, sp.Number):
+            return "root", tree.exp
+    return tree
+
+
+def _is_word(factors: list[Any]) -> bool:
+    """Letters that math-verify has multiplied, as those of "none"."""
+    letters = [part for part in factors if isinstance(part, sp.Symbol | sp.NumberSymbol)]
+    return len(letters) > 2 and len(set(letters)) > 1 and not any(isinstance(part, sp.Pow | sp.Add) for part in factors)
+
+
+def _is_numeric(tree: Any) -> bool:
+    return isinstance(tree, sp.Number) or tree == _PERCENT or _is_power_of_ten(tree)
+
+
+def _is_power_of_ten(tree: Any) -> bool:
+    return isinstance(tree, sp.Pow) and tree.base == 10 and isinstance(tree.exp, sp.Integer) and tree.exp != -1
+
+
+def _letters(tree: sp.Basic) -> set[str]:
+    return {symbol.name for symbol in tree.free_symbols} - {"i"}
+
+
+def _is_complex(tree: sp.Basic) -> bool:
+    return tree.has(sp.I) or any(symbol.name == "i" for symbol in tree.free_symbols)
+
+
+def _is_irrational(tree: sp.Basic) -> bool:
+    return bool(tree.atoms(sp.NumberSymbol)) or _is_complex(tree)
+
+
+def _is_name(tree: Any) -> bool:
+    return isinstance(tree, sp.Symbol | AppliedUndef)
