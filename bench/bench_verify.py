@@ -84,7 +84,7 @@ def table(asked: Sequence[Pair], faults: dict[str, list[str]]) -> str:
 
 
 @click.command()
-@click.option("--pairs", "count", type=click.IntRange(min=4), default=2000, show_default=True, help="How many to make.")
+@click.option("--pairs", "count", type=click.IntRange(min=2), default=2000, show_default=True, help="How many to make.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the pairs.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that compare.")
 @click.option("--failures", is_flag=True, help="List the pairs that ours gets wrong.")

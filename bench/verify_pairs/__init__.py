@@ -68,23 +68,24 @@ def pairs(seed: int, count: int) -> list[Pair]:
     Raises:
         ValueError: a kind does not have so many.
     """
-    made = [_pairs_of_kind(kind, random.Random(f"{seed} {kind}")) for kind in KINDS]
+    made = [_pairs_of_kind(kind, random.Random(f"{seed} {kind}"), equal=i % 2 == 0) for i, kind in enumerate(KINDS)]
     return [next(made[i % len(made)]) for i in range(count)]
 
 
-def _pairs_of_kind(kind: str, rng: random.Random) -> Iterator[Pair]:
+def _pairs_of_kind(kind: str, rng: random.Random, *, equal: bool) -> Iterator[Pair]:
+    """Equal ones and others in turn; `equal` is the first."""
     seen: set[tuple[str, str]] = set()
-    for equal in itertools.cycle((True, False)):
+    for same in itertools.cycle((equal, not equal)):
         for _ in range(TRIES):
             case = KINDS[kind](rng)
-            forms = [form for form in case.same if form != case.reference] if equal else case.other
+            forms = [form for form in case.same if form != case.reference] if same else case.other
             pair = (case.reference, rng.choice(forms))
             if pair not in seen:
                 break
         else:
             raise ValueError(f"no more pairs of {kind} after {len(seen)}: expected fewer pairs in all")
         seen.add(pair)
-        yield Pair(kind, pair[0], ending(pair[1], rng), equal)
+        yield Pair(kind, pair[0], ending(pair[1], rng), same)
 
 
 def ending(answer: str, rng: random.Random) -> str:

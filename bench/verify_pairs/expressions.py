@@ -77,10 +77,7 @@ def constants(rng: random.Random) -> Case:
                 "\\arc@f\\frac{@p}{@q} | arc@f(@p/@q) | \\arc@f(@p/@q) | \\arc@f\\left(\\frac{@p}{@q}\\right) | "
                 "\\@f^{-1}\\left(\\frac{@p}{@q}\\right)"
             )
-            wrong = (
-                "arc@f(-@p/@q) | \\@f(@p/@q) | \\arc@f\\left(\\frac{@p}{@r}\\right) | \\arc@g(@p/@q)"
-                " | arc@g(@p/@q)"
-            )
+            wrong = "arc@f(-@p/@q) | \\@f(@p/@q) | \\arc@f\\left(\\frac{@p}{@r}\\right) | \\arc@g(@p/@q) | arc@g(@p/@q)"
             values = {"f": name, "g": twin, "p": p, "q": q, "r": q + 1}
     same = forms(ways, **values)
     return Case(same[0], same, forms(wrong, **values))
