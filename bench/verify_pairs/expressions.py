@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Sequence
+from fractions import Fraction
 
 from .numbers import SQUAREFREE
-from .writing import Case, broken, forms, nonzero
+from .writing import Case, broken, forms, nonzero, tex
 
 Term = tuple[int, str]  # 3, "x^2"
 # an equation's left side, another, and what may stand on its right
@@ -37,12 +38,15 @@ def roots(rng: random.Random) -> Case:
         return Case(rng.choice(same[:2]), same, forms(wrong, a=a, b=b, p=a * b, m=a + 1, n=b + 1))
     (s, t), c, d = rng.choice(("+-", "-+")), nonzero(rng, 20), rng.choice((2, 3, 5, 7))
     ways = (
-        "\\frac{@c@s\\sqrt{@b}}{@d} | \\dfrac{@c @s \\sqrt{@b}}{@d} | \\frac{@c}{@d} @s \\frac{\\sqrt{@b}}{@d} | "
+        "\\frac{@c@s\\sqrt{@b}}{@d} | \\dfrac{@c @s \\sqrt{@b}}{@d} | @q @s \\frac{\\sqrt{@b}}{@d} | "
         "\\frac{1}{@d}(@c @s \\sqrt{@b}) | (@c @s \\sqrt{@b})/@d | (@c @s sqrt(@b))/@d"
     )
-    same = forms(ways, b=b, c=c, d=d, s=s)
-    changes = ({"s": t}, {"c": -c}, {"b": b + 1}, {"d": d + 1})
-    other = [form for change in changes for form in forms(ways, **({"b": b, "c": c, "d": d, "s": s} | change))]
+
+    def written(b: int, c: int, d: int, s: str) -> list[str]:
+        return forms(ways, b=b, c=c, d=d, s=s, q=tex(Fraction(c, d)))
+
+    same = written(b, c, d, s)
+    other = [*written(b, c, d, t), *written(b, -c, d, s), *written(b + 1, c, d, s), *written(b, c, d + 1, s)]
     return Case(same[0], same, [*other, *forms("@c @s \\frac{\\sqrt{@b}}{@d}", b=b, c=c, d=d, s=s)])
 
 
