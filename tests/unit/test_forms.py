@@ -334,7 +334,7 @@ def test_nothing_around_it_makes_a_value_of_a_computation(wrapped: str):
         (r"\pi^2", r"\pi \cdot \pi", NOT_EVALUATED, ("correct", "")),
         (r"\frac{\sqrt{2}\pi}{2}", r"\pi \sin\frac{\pi}{4}", NOT_EVALUATED, ("correct", "")),
         (r"e^2", r"\exp(2)", ("correct", ""), ("correct", "")),
-        (r"\frac{1 + \sqrt{5}}{2}", r"2\cos 36^\circ", NOT_EVALUATED, ("wrong", "")),
+        (r"\frac{1 + \sqrt{5}}{2}", r"2\cos 36^\circ", NOT_EVALUATED, ("correct", "")),
         (r"\frac{\sqrt{8}}{\sqrt{2}}", "2", NOT_EVALUATED, NOT_EVALUATED),
     ],
 )

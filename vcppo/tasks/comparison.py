@@ -2,45 +2,44 @@ r"""Whether two readings have one value: numbers exactly, expressions at points,
 
 What counts as equal:
 
-    numbers      as fractions of integers, whatever their size: no tolerance
-    decimals     beside an exact value: one with six significant digits or more that is its rounding to those places
-                 (0.333333 for 1/3); of two decimals one may be the rounding of the other likewise
-    percent      12\% is 0.12, and 12 where the other side has no percent sign
-    constants    to 40 digits, and exactly 0 where one of them is 0
-    expressions  of the same letters: at every one of some rational points, to 25 digits
+    numbers      as fractions of integers, whatever their size; decimals may be roundings; see numbers.py
+    constants    to 1,000 digits, if sympy does not see that they are equal
+    expressions  of the same letters: at some rational points; exactly where they are rational there, else to 25 digits
     equations    x = 5 is met by 5; one whose left side is more than a name by an equation whose sides differ by a
                  constant multiple of what its own differ by, and by no value
-    lists        sets and bare lists in any order, tuples and lists in theirs; a bare list beside a tuple in its order
-    regions      intervals, unions, inequalities of one variable, by their boundaries
+    lists        sets in any order, tuples and lists in theirs; a bare list is a set or a list in any order, or a tuple
+                 in its order; one of names with values is in that order unless both name them
+    regions      intervals, unions and inequalities of one variable, by their boundaries
+    words        letters and digits, whatever their case
     units        if both sides have one, the same
+
+No tolerance is absolute. What cannot be compared raises UnreadableError and is not unequal.
 """
 
 import itertools
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
 import mpmath
 import sympy as sp
+from sympy.core.evalf import PrecisionExhausted
+from sympy.core.function import AppliedUndef
 
-from vcppo.tasks.reading import (
-    UNITS,
-    Equation,
-    Expression,
-    Items,
-    Number,
-    Region,
-    UnreadableError,
-    Value,
-    Words,
-    as_region,
-    tree_of,
-    words,
-)
+from vcppo.tasks.numbers import equal_numbers, same_unit, stands_for
+from vcppo.tasks.relations import as_region
+from vcppo.tasks.values import Equation, Expression, Items, Number, Region, UnreadableError, Value, Words, tree_of
 
-_DIGITS, _AGREE = 60, mpmath.mpf(10) ** -40  # of constants
-_AT_POINTS, _AGREE_AT_POINTS = 40, mpmath.mpf(10) ** -25
-_POINTS = [Fraction(7, 5), Fraction(-3, 7), Fraction(11, 13), Fraction(-17, 6), Fraction(29, 8), Fraction(5, 31)]
-_ENOUGH = 4  # points at which both sides have a value
+_DIGITS, _APART = 60, mpmath.mpf(10) ** -40  # constants that differ by more need no closer look
+_CLOSE_LOOK = 1000  # digits
+_AT_POINTS, _AGREE = 40, mpmath.mpf(10) ** -25
+_POINTS = [
+    Fraction(7, 5), Fraction(-3, 7), Fraction(11, 13), Fraction(29, 8), Fraction(5, 31), Fraction(-17, 6),
+    Fraction(53, 9),
+]  # fmt: skip
+_TRIES, _ENOUGH = 12, 5  # choices of points, and those at which both sides have to have a value
+_UNDEFINED = (sp.nan, sp.zoo)
+_INFINITE = (sp.oo, -sp.oo)
 
 
 def equal(reference: Value, answer: Value) -> bool:
@@ -51,52 +50,17 @@ def equal(reference: Value, answer: Value) -> bool:
     """
     if isinstance(reference, Equation) or isinstance(answer, Equation):
         return _equal_equations(reference, answer)
-    if isinstance(reference, Region) or isinstance(answer, Region):
-        return _equal_regions(reference, answer)
     if isinstance(reference, Words) or isinstance(answer, Words):
         return _equal_words(reference, answer)
+    if isinstance(reference, Region) or isinstance(answer, Region):
+        return _equal_regions(reference, answer)
     if isinstance(reference, Items) or isinstance(answer, Items):
         return _equal_items(reference, answer)
-    if not _same_unit(reference.unit, answer.unit):
+    if not same_unit(reference.unit, answer.unit):
         return False
     if isinstance(reference, Number) and isinstance(answer, Number):
-        return _equal_numbers(reference, answer)
+        return equal_numbers(reference, answer)
     return _equal_values(reference, answer)
-
-
-# ---- numbers ----
-
-
-def _equal_numbers(a: Number, b: Number) -> bool:
-    if a.percent != b.percent:
-        plain, percent = (b, a) if a.percent else (a, b)
-        return any(_equal_fractions(plain, percent, scale) for scale in (Fraction(1, 100), Fraction(1)))
-    return _equal_fractions(a, b)
-
-
-def _equal_fractions(a: Number, b: Number, scale: Fraction = Fraction(1)) -> bool:
-    """`scale` is what b's value is multiplied with, 1/100 of a percentage."""
-    shift = 0 if scale == 1 else 2
-    first, second = a.value, b.value * scale
-    if first == second:
-        return True
-    places = None if b.places is None else b.places + shift
-    return (a.rounds and _rounded(second, a.places) == first and _is_finer(places, a.places)) or (
-        b.rounds and _rounded(first, places) == second and _is_finer(a.places, places)
-    )
-
-
-def _is_finer(places: int | None, than: int | None) -> bool:
-    """Of two decimals the one with fewer places may be a rounding of the other."""
-    return places is None or than is None or places > than
-
-
-def _rounded(value: Fraction, places: int | None) -> Fraction:
-    """Half away from zero."""
-    unit = Fraction(10) ** (places or 0)
-    scaled = abs(value) * unit
-    nearest = Fraction((2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator))
-    return (nearest if value >= 0 else -nearest) / unit
 
 
 # ---- expressions ----
@@ -107,61 +71,85 @@ def _equal_values(reference: Number | Expression, answer: Number | Expression) -
     if isinstance(first, sp.MatrixBase) or isinstance(second, sp.MatrixBase):
         return (
             isinstance(first, sp.MatrixBase) and isinstance(second, sp.MatrixBase) and first.shape == second.shape
-            and all(_equal_trees(a, b) for a, b in zip(first, second, strict=True))
+            and all(map(_equal_trees, first, second))
         )  # fmt: skip
     if _equal_trees(first, second):
         return True
-    for number, tree in ((reference, second), (answer, first)):
-        if isinstance(number, Number) and number.rounds and not tree.free_symbols:
-            return _rounds_to(number, tree)
-    return False
+    decimals = [(value, tree) for value, tree in ((reference, second), (answer, first)) if isinstance(value, Number)]
+    return any(_rounds_to(number, tree) for number, tree in decimals if number.places and not tree.free_symbols)
 
 
 def _equal_trees(a: Any, b: Any) -> bool:
     """Whether two expressions are equal; as written, else by their values."""
     if a == b:
         return True
-    a, b = _with_exact_decimals(a), _with_exact_decimals(b)
-    symbols = sorted(a.free_symbols | b.free_symbols, key=str)
-    if symbols:
-        if {s.name for s in a.free_symbols} != {s.name for s in b.free_symbols}:
-            return bool(sp.simplify(a - b) == 0)
-        return _agree_at_points(a, b, symbols)
-    first, second = _value_of(a), _value_of(b)
-    if first == 0 or second == 0:
-        return bool(first == second) or bool(sp.simplify(a - b) == 0)
-    return bool(abs(first - second) <= _AGREE * max(abs(first), abs(second)))
+    a, b = _exact(a), _exact(b)
+    if a.free_symbols | b.free_symbols:
+        return _agree_at_points(a, b)
+    return _equal_constants(a.doit(), b.doit())
 
 
-def _with_exact_decimals(tree: Any) -> Any:
-    return tree.replace(lambda part: isinstance(part, sp.Float), lambda part: sp.Rational(str(part)))
+def _exact(tree: Any) -> Any:
+    """With fractions for decimals, letters for functions, the imaginary unit for `i` unless something counts by it."""
+    bound = {symbol for part in tree.atoms(sp.Sum, sp.Product) for limit in part.limits for symbol in limit[:1]}
+    known: dict[Any, Any] = {part: sp.Rational(str(part)) for part in tree.atoms(sp.Float)}
+    known |= {part: sp.I for part in tree.atoms(sp.Symbol) - bound if part.name == "i"}
+    letters = {part: sp.Symbol(str(part), real=True) for part in tree.atoms(AppliedUndef)}
+    return tree.xreplace(letters).xreplace(known)
 
 
-def _value_of(tree: Any, digits: int = _DIGITS) -> Any:
+def _equal_constants(a: Any, b: Any) -> bool:
+    if a.has(*_UNDEFINED) or b.has(*_UNDEFINED):
+        raise UnreadableError
+    if a in _INFINITE or b in _INFINITE:
+        return bool(a == b)
+    difference = a - b
+    if difference.is_Rational:
+        return bool(difference == 0)
+    first, second, apart = (_value(tree, _DIGITS) for tree in (a, b, difference))
+    if abs(apart) > _APART * max(abs(first), abs(second)) and not _is_zero(difference):
+        return False
+    parts = difference.as_real_imag() if difference.has(sp.I) else (difference,)
+    return all(map(_is_zero, parts))
+
+
+def _is_zero(tree: Any) -> bool:
+    try:
+        return bool(tree.evalf(5, maxn=_CLOSE_LOOK, strict=True) == 0)
+    except PrecisionExhausted:  # no digit of it is other than 0
+        return True
+
+
+def _value(tree: Any, digits: int) -> Any:
     """mpmath's number.
 
     Raises:
         UnreadableError: it has none.
     """
     with mpmath.workdps(digits):
-        found = sp.N(tree.doit(), digits, maxn=10 * digits)
-        if not found.is_number or found.has(sp.nan, sp.zoo, sp.oo, -sp.oo):
+        found = sp.N(tree, digits, maxn=10 * digits)
+        if not found.is_number or found.has(*_UNDEFINED, *_INFINITE):
             raise UnreadableError
         return mpmath.mpmathify(found)
 
 
-def _agree_at_points(a: Any, b: Any, symbols: list[Any]) -> bool:
-    compared = 0
-    for start in range(2 * len(_POINTS)):
-        points = itertools.islice(itertools.cycle(_POINTS), start, start + len(symbols))
-        scale = 1 + Fraction(start, 9)
-        at = {s: sp.Rational(p.numerator * scale.numerator, p.denominator * scale.denominator)
-              for s, p in zip(symbols, points, strict=True)}  # fmt: skip
-        try:
-            first, second = (_value_of(tree.doit().subs(at), _AT_POINTS) for tree in (a, b))
-        except UnreadableError:
-            continue
-        if abs(first - second) > _AGREE_AT_POINTS * max(abs(first), abs(second), mpmath.mpf(10) ** -20):
+def _agree_at_points(a: Any, b: Any) -> bool:
+    """Whether two expressions agree wherever both are real, or both have imaginary units, at enough points."""
+    symbols, compared = sorted(a.free_symbols | b.free_symbols, key=str), 0
+    a, b, is_real = a.doit(), b.doit(), not (a.has(sp.I) or b.has(sp.I))
+    for start in range(_TRIES):
+        first, second = (tree.subs(_point(symbols, start)) for tree in (a, b))
+        if first.is_Rational and second.is_Rational:
+            agrees = bool(first == second)
+        else:
+            try:
+                values = [_value(tree, _AT_POINTS) for tree in (first, second)]
+            except UnreadableError:  # not defined there
+                continue
+            agrees = bool(abs(values[0] - values[1]) <= _AGREE * max(map(abs, values)))
+            if not agrees and is_real and all(isinstance(value, mpmath.mpc) for value in values):
+                continue  # nobody wrote of complex numbers
+        if not agrees:
             return False
         compared += 1
         if compared == len(_POINTS):
@@ -171,50 +159,39 @@ def _agree_at_points(a: Any, b: Any, symbols: list[Any]) -> bool:
     return True
 
 
+def _point(symbols: list[Any], start: int) -> dict[Any, Any]:
+    values = itertools.islice(itertools.cycle(_POINTS), start, None)
+    scaled = [value * (1 + Fraction(start, 9)) for value in itertools.islice(values, len(symbols))]
+    return {symbol: sp.Rational(x.numerator, x.denominator) for symbol, x in zip(symbols, scaled, strict=True)}
+
+
 def _rounds_to(number: Number, tree: Any) -> bool:
     """Whether a constant, rounded to the places of a decimal, is that decimal."""
-    value = _value_of(tree)
-    if isinstance(value, mpmath.mpc) and value.imag:
+    value = _value(_exact(tree).doit(), _DIGITS)
+    if isinstance(value, mpmath.mpc) or abs(value) > mpmath.mpf(10) ** 40:
         return False
-    real = mpmath.re(value)
-    if abs(real) > mpmath.mpf(10) ** 40:
-        return False
-    exact = Fraction(str(sp.Rational(str(mpmath.nstr(real, 50, strip_zeros=False)))))
-    scale = Fraction(1, 100) if number.percent else Fraction(1)
-    places = (number.places or 0) + (2 if number.percent else 0)
-    return _rounded(exact, places) == number.value * scale
-
-
-def _same_unit(a: str, b: str) -> bool:
-    """Raises UnreadableError where both are said and nobody knows whether they are the same."""
-    if not a or not b or a == b:
-        return True
-    first, second = (UNITS.get(unit.rstrip(".")) for unit in (a, b))
-    if first is None or second is None:
-        if a.rstrip("s") == b.rstrip("s"):
-            return True
-        raise UnreadableError
-    return first == second
+    return stands_for(number, Fraction(mpmath.nstr(value, 50, strip_zeros=False, min_fixed=-mpmath.inf, max_fixed=50)))
 
 
 # ---- words ----
 
 
 def _equal_words(reference: Value, answer: Value) -> bool:
-    said = [value.text if isinstance(value, Words) else _letter(value) for value in (reference, answer)]
-    if isinstance(reference, Words) and said[1] is not None:
-        return said[0] == said[1]
-    if isinstance(reference, Words):  # mathematics is none of these words
-        return False
-    if said[0] is not None:
-        return said[0] == said[1]
-    raise UnreadableError
+    """An answer that is other words than mathematics is not understood; mathematics is no word."""
+    first, second = _letters(reference), _letters(answer)
+    if first is not None and second is not None:
+        return first == second
+    if isinstance(answer, Words | Region):
+        raise UnreadableError
+    return False
 
 
-def _letter(value: Value) -> str | None:
-    """`A`, or A times B for AB."""
+def _letters(value: Value) -> str | None:
+    """Words, or the letter of `(A)`."""
+    if isinstance(value, Words):
+        return value.text
     if isinstance(value, Expression) and isinstance(value.tree, sp.Symbol):
-        return words(value.tree.name)
+        return str(value.tree).casefold()
     return None
 
 
@@ -222,122 +199,124 @@ def _letter(value: Value) -> str | None:
 
 
 def _equal_items(reference: Value, answer: Value) -> bool:
-    if not isinstance(reference, Items) or not isinstance(answer, Items):
-        single, several = (answer, reference) if isinstance(reference, Items) else (reference, answer)
-        assert isinstance(several, Items)
-        return len(several.items) == 1 and equal(several.items[0], single)
-    if len(reference.items) != len(answer.items):
+    first, second = (value if isinstance(value, Items) else Items((value,), "bare") for value in (reference, answer))
+    for several, single in ((first, second), (second, first)):
+        if len(single.items) == 1 and several.kind == "bare" and _names(several):  # m = n = 1 and 1
+            return _all(equal(item, single.items[0]) for item in several.items)
+    if len(first.items) != len(second.items):
         return False
-    kinds = {reference.kind, answer.kind}
-    if len(kinds - {"bare"}) > 1:
+    kinds = {first.kind, second.kind} - {"bare"}
+    if len(kinds) > 1:
         return False
-    if kinds <= {"set", "bare"} and _match(reference.items, answer.items):
-        return True
-    return kinds != {"set"} and all(map(_equal_or_not, reference.items, answer.items)) and kinds != {"bare"}
+    names = [_names(value) for value in (first, second)]
+    if all(names) or not (any(names) or kinds & {"tuple"} or first.kind == second.kind == "list"):
+        return _match(first.items, second.items)
+    return kinds != {"set"} and _all(equal(a, b) for a, b in zip(first.items, second.items, strict=True))
+
+
+def _names(value: Items) -> bool:
+    """Whether several values have each a name of its own, which orders them."""
+    names = [item.name for item in value.items if isinstance(item, Equation) and item.name]
+    return len(names) > 1 and len(set(names)) == len(value.items)
 
 
 def _match(first: tuple[Value, ...], second: tuple[Value, ...]) -> bool:
     """Whether each of the one is one of the other; equality is transitive, so the first that fits will do."""
-    left = list(second)
+    left, doubt = list(second), False
     for value in first:
-        place = next((i for i, other in enumerate(left) if _equal_or_not(value, other)), None)
-        if place is None:
+        for other in left:
+            try:
+                if equal(value, other):
+                    left.remove(other)
+                    break
+            except UnreadableError:
+                doubt = True
+        else:
+            if doubt:
+                raise UnreadableError
             return False
-        del left[place]
     return True
 
 
-def _equal_or_not(first: Value, second: Value) -> bool:
-    try:
-        return equal(first, second)
-    except UnreadableError:
-        return False
+def _all(verdicts: Iterable[bool]) -> bool:
+    return all(list(verdicts))  # each is asked, since it may be unreadable
 
 
 # ---- equations ----
 
 
 def _equal_equations(reference: Value, answer: Value) -> bool:
-    if isinstance(reference, Equation) and isinstance(answer, Equation):
-        if reference.name and answer.name and reference.name == answer.name:
-            return equal(reference.value, answer.value)
-        return _proportional(reference, answer)
-    if isinstance(reference, Equation):
-        if not reference.name:
+    if not isinstance(reference, Equation):
+        assert isinstance(answer, Equation)
+        if isinstance(reference, Items) and not isinstance(answer.value, Items):
+            return _equal_items(reference, answer)
+        if isinstance(reference, Region | Words) and not answer.name:
             return False
-        return equal(reference.value, answer)
-    assert isinstance(answer, Equation)
-    if isinstance(reference, Items | Words | Region) and not answer.name:
-        return False
-    return equal(reference, answer.value)
+        return equal(reference, answer.value)
+    if not isinstance(answer, Equation):
+        return bool(reference.name) and equal(reference.value, answer)
+    if reference.name and reference.name == answer.name:
+        return equal(reference.value, answer.value)
+    return _proportional(reference, answer)
 
 
 def _proportional(first: Equation, second: Equation) -> bool:
     """Whether the sides of two equations differ by the same, but for a constant factor."""
-    differences = []
-    for equation in (first, second):
-        if equation.left is None or isinstance(equation.left, sp.MatrixBase):
-            return False
-        differences.append(_with_exact_decimals(equation.left - tree_of(equation.value)))
-    a, b = differences
-    symbols = sorted(a.free_symbols, key=str)
-    if {s.name for s in symbols} != {s.name for s in b.free_symbols}:
+    if first.left is None or second.left is None or isinstance(first.left, sp.MatrixBase):
         return False
+    a, b = (_exact(equation.left - tree_of(equation.value)).doit() for equation in (first, second))
+    symbols = sorted(a.free_symbols | b.free_symbols, key=str)
     if not symbols:
         return equal(first.value, second.value)
-    at = {s: sp.Rational(p.numerator, p.denominator) for s, p in zip(symbols, itertools.cycle(_POINTS), strict=False)}
-    here, there = (_value_of(tree.doit().subs(at), _AT_POINTS) for tree in (a, b))
-    if here == 0 or there == 0:
-        raise UnreadableError
-    ratio = sp.nsimplify(sp.Rational(1) * a.subs(at) / b.subs(at))
-    return _agree_at_points(a, ratio * b, symbols)
+    for start in range(_TRIES):
+        here, there = (tree.subs(_point(symbols, start)) for tree in (a, b))
+        if here.is_finite and there.is_finite and _value(here, _DIGITS) != 0 and _value(there, _DIGITS) != 0:
+            return _agree_at_points(a * there, b * here)
+    raise UnreadableError
 
 
 # ---- regions ----
 
 
 def _equal_regions(reference: Value, answer: Value) -> bool:
-    names = [value.name for value in (reference, answer) if isinstance(value, Region) and value.name]
-    if len(set(names)) > 1:
-        return False
+    names = {value.name for value in (reference, answer) if isinstance(value, Region) and value.name}
     first, second = as_region(reference), as_region(answer)
-    if first is None or second is None:
-        if isinstance(reference, Region) and isinstance(answer, Words):
+    if len(names) > 1 or first is None or second is None:
+        return False
+    if first.points == second.points:
+        return True
+    parts, others = _parts(first.points), _parts(second.points)
+    return len(parts) == len(others) and all(map(_same_part, parts, others))
+
+
+def _parts(points: Any) -> list[Any]:
+    """Intervals and numbers, ascending.
+
+    Raises:
+        UnreadableError: it is not made of such.
+    """
+    points = points.doit()
+    parts: list[Any] = []
+    if points is sp.S.EmptySet:
+        return parts
+    for part in points.args if isinstance(points, sp.Union) else [points]:
+        if isinstance(part, sp.FiniteSet):
+            parts += [sp.Interval(x, x) if x.is_number else sp.FiniteSet(x) for x in part.args]
+        elif isinstance(part, sp.Interval):
+            parts.append(part)
+        else:
             raise UnreadableError
-        return False
-    return first == second or bool(_ends(first) == _ends(second)) or _equal_pieces(first, second)
+    return sorted(parts, key=lambda part: (float(part.inf) if part.inf.is_number else 0.0, str(part)))
 
 
-def _ends(points: Any) -> Any:
-    return points.doit() if hasattr(points, "doit") else points
-
-
-def _equal_pieces(first: Any, second: Any) -> bool:
-    pieces = [_pieces(points) for points in (first, second)]
-    if len(pieces[0]) != len(pieces[1]):
-        return False
-    return all(
-        type(a) is type(b)
-        and getattr(a, "left_open", None) == getattr(b, "left_open", None)
-        and getattr(a, "right_open", None) == getattr(b, "right_open", None)
-        and len(a.args) == len(b.args)
-        and all(_same_end(x, y) for x, y in zip(_bounds(a), _bounds(b), strict=True))
-        for a, b in zip(*pieces, strict=True)
-    )
-
-
-def _pieces(points: Any) -> list[Any]:
-    parts = list(points.args) if isinstance(points, sp.Union) else [points]
-    if not all(isinstance(part, sp.Interval | sp.FiniteSet) for part in parts):
-        raise UnreadableError
-    return sorted(parts, key=lambda part: (float(part.inf) if part.inf.is_number else 0.0, str(type(part))))
-
-
-def _bounds(piece: Any) -> tuple[Any, ...]:
-    if isinstance(piece, sp.Interval):
-        return (piece.start, piece.end)
-    return tuple(sorted(piece.args, key=lambda x: float(x) if x.is_number else 0.0))
+def _same_part(a: Any, b: Any) -> bool:
+    if isinstance(a, sp.Interval) and isinstance(b, sp.Interval):
+        open_ends = (a.left_open, a.right_open) == (b.left_open, b.right_open)
+        return open_ends and _same_end(a.start, b.start) and _same_end(a.end, b.end)
+    if isinstance(a, sp.FiniteSet) and isinstance(b, sp.FiniteSet):
+        return all(map(_same_end, a.args, b.args))
+    return bool(a == b)
 
 
 def _same_end(a: Any, b: Any) -> bool:
-    return bool(a == b) or (a.is_finite is not False and b.is_finite is not False and _equal_trees(a, b))
+    return bool(a == b) or _equal_trees(a, b)

@@ -1,12 +1,12 @@
-"""`python -m vcppo.tasks.grader`: a process that compares answers with references by math-verify, one after another.
+"""`python -m vcppo.tasks.grader`: a process that compares answers with references, one after another.
 
 It reads a job a line from its standard input and answers each with a line on its standard output; what libraries print
 goes nowhere. The jobs are done by a child. When that dies, of an answer or by the parent's hand, another is forked that
 has everything loaded already; each begins with a line {"ready": its process id}.
 
-math-verify catches every exception, those of memory that ran out and of recursion too deep among them, and goes on to
-say that the answer is wrong. So jobs run under a trace that sees exceptions whoever catches them. It makes a job some
-three times slower, which is milliseconds.
+Parsers and sympy catch exceptions of every kind, those of memory that ran out and of recursion too deep among them, and
+go on as if the answer made no sense. So jobs run under a trace that sees exceptions whoever catches them. It makes a
+job some three times slower, which is milliseconds.
 """
 
 import argparse
@@ -16,30 +16,29 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
+from itertools import product
 from types import FrameType
 from typing import Any, NoReturn
 
 from latex2sympy2_extended import NormalizationConfig, latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
-from sympy import Expr, I, MatrixBase, Product, Sum, Symbol
+from sympy import Expr, MatrixBase
 
 from vcppo.lifetime import die_with
 from vcppo.sources import Form
 from vcppo.tasks.comparison import equal
+from vcppo.tasks.extraction import last_number
 from vcppo.tasks.forms import unevaluated
-from vcppo.tasks.normalisation import normalised
-from vcppo.tasks.reading import UnreadableError, is_words, read, words
+from vcppo.tasks.normalisation import normalised, readings
+from vcppo.tasks.reading import is_words, read, words
+from vcppo.tasks.values import UnreadableError, Value, trees_of
 
-LATEX = (LatexExtractionConfig(boxed_match_priority=0),)
 CASE_MATTERS = ConversionConfig(lowercase_symbols=False)
 AS_IT_IS = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
 )
 CONFUSED = (UnreadableError, ArithmeticError, NotImplementedError, TypeError, ValueError, AttributeError)  # sympy's too
-ANYTHING = (*LATEX, ExprExtractionConfig())
 
 WORN_OUT = 0.25  # of the memory limit: a child that holds this much more than at first makes room for another
 REPLACE_ME = 3  # exit code
@@ -56,8 +55,15 @@ WARM_UP = (
     "\\text{Monday}",
     "12\\%",
 )
+FORMULA = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 FACTOR = re.compile(r"(?<![A-Za-z_{0-9.])([0-9.]+)\s*(?=\()")  # 3(4) would be read as 3 + 4
-DOUBLE_SUPERSCRIPT = re.compile(r"\^\s*(?:\{[^{}]*\}|\\?\w)\s*\^")  # TeX refuses 9^9^9; there are two ways to read it
+DEGREES = re.compile(r"([0-9.]+)\s*\^\\circ(?![A-Za-z])")
+MISREAD = re.compile(  # what the parser takes for something else, or TeX refuses
+    r"\^\s*(?:\{[^{}]*\}|\\?\w)\s*\^"  # 9^9^9 may be read in two ways
+    r"|(?<![0-9._])[0-9.]+\s+[0-9.]"  # 2 3 as 5
+    r"|(?=[0-9.]{17})[0-9]*\.[0-9]+"  # as a float
+    r"|'|\\text|\\ldots"
+)
 
 
 class Exhaustion:
@@ -108,61 +114,66 @@ def grade(answer: str, reference: str, *, boxed: bool, form: Form = "expression"
 
 def _compare(answer: str, reference: str, *, boxed: bool, form: Form) -> tuple[str, str]:
     if not boxed:
-        found = _parse(answer, ANYTHING)
-        if not found:
+        answer = _answer_in(answer)
+        if not answer:
             return "unreadable", "no answer"
-        answer = found[-1] if isinstance(found[-1], str) else answer
     written, wanted = normalised(answer), normalised(reference)
     if written and (written == wanted or _same_words(written, wanted)):
         return "correct", ""
-    if form != "expression":
-        trees = parse_expression(written), parse_expression(wanted)
-        if unevaluated(*trees, form, texts=(written, wanted)):
-            return "unreadable", "not evaluated"
-    try:
-        expected = read(wanted, parse_leaf)
-    except CONFUSED:
-        return "unreadable", "reference"
-    try:
-        return ("correct" if equal(expected, read(written, parse_leaf)) else "wrong"), ""
-    except CONFUSED:
+    expected, found = _values(wanted), _values(written)
+    if not found:
         return "unreadable", "not maths"
+    if not expected:
+        return "unreadable", "reference"
+    answer_trees, reference_trees = (
+        [tree for value in values for tree in trees_of(value)] for values in (found, expected)
+    )
+    if unevaluated(answer_trees, reference_trees, form, texts=(written, wanted)):
+        return "unreadable", "not evaluated"
+    return _verdict(expected, found)
+
+
+def _answer_in(text: str) -> str:
+    """The last formula of a text, else its last number if that stands alone, else nothing."""
+    formulas = FORMULA.findall(text)
+    return "".join(formulas[-1]) if formulas else last_number(text) or ""
 
 
 def _same_words(written: str, wanted: str) -> bool:
     return (is_words(wanted) or is_words(written)) and words(written) == words(wanted)
 
 
-def parse_expression(text: str) -> list[Any]:
-    """What math-verify reads in an expression as a whole, [] if nothing."""
-    if DOUBLE_SUPERSCRIPT.search(text):
-        return []
-    return _parse(f"${text}$", LATEX) or _parse(f"\\boxed{{{text}}}", LATEX)
+def _values(text: str) -> list[Value]:
+    """What a normalised text may mean, the likeliest first."""
+    found = []
+    for reading in readings(text):
+        with suppress(*CONFUSED):
+            found.append(read(reading, parse_expression))
+    return found
 
 
-def parse_leaf(text: str) -> Any:
+def _verdict(expected: list[Value], found: list[Value]) -> tuple[str, str]:
+    """An answer that is not equal in one reading and not to be compared in another is not wrong."""
+    doubt = False
+    for reference, answer in product(expected, found):
+        try:
+            if equal(reference, answer):
+                return "correct", ""
+        except CONFUSED:
+            doubt = True
+    return ("unreadable", "not maths") if doubt else ("wrong", "")
+
+
+def parse_expression(text: str) -> Any:
     """The tree of an expression, not evaluated; None if it is no expression."""
-    if DOUBLE_SUPERSCRIPT.search(text):
+    if MISREAD.search(text):
         return None
+    text = DEGREES.sub(r"(\\frac{\1\\pi}{180})", FACTOR.sub(r"\1\\cdot ", text))
     try:
-        tree = latex2sympy(
-            FACTOR.sub(r"\1\\cdot ", text), is_real=True, conversion_config=CASE_MATTERS, normalization_config=AS_IT_IS
-        )
+        tree = latex2sympy(text, is_real=True, conversion_config=CASE_MATTERS, normalization_config=AS_IT_IS)
     except Exception:  # noqa: BLE001  it raises whatever it likes at what makes no sense
         return None
-    return _plain_symbols(tree) if isinstance(tree, Expr | MatrixBase) else None
-
-
-def _plain_symbols(tree: Any) -> Any:
-    """Letters as real variables, `i` as the imaginary unit unless a sum or a product counts by it."""
-    bound = {symbol for part in tree.atoms(Sum, Product) for limit in part.limits for symbol in limit[:1]}
-    changed = {s: I if s.name == "i" and s not in bound else Symbol(s.name, real=True) for s in tree.atoms(Symbol)}
-    return tree.xreplace(changed)
-
-
-def _parse(text: str, forms: Sequence[LatexExtractionConfig | ExprExtractionConfig]) -> list[Any]:
-    found: list[Any] = parse(text, forms, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
-    return found
+    return tree if isinstance(tree, Expr | MatrixBase) else None
 
 
 def main() -> None:

@@ -2,55 +2,19 @@
 
 `plain_characters` replaces single characters (full width, superscripts, √, −, °); `normalised` also takes off what has
 no meaning around and in an expression: dollar signs, boxes, markdown, fonts, sizes, thin spaces, a full stop.
+`readings` tells the commas between thousands from those of lists, where that can be told.
 """
 
 import re
 from itertools import groupby
 
 _FULL_WIDTH = {0xFEE0 + code: chr(code) for code in range(0x21, 0x7F)}
-_GREEK = dict(
-    zip(
-        "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϑ",
-        [
-            "alpha",
-            "beta",
-            "gamma",
-            "delta",
-            "epsilon",
-            "zeta",
-            "eta",
-            "theta",
-            "iota",
-            "kappa",
-            "lambda",
-            "mu",
-            "nu",
-            "xi",
-            "pi",
-            "rho",
-            "sigma",
-            "tau",
-            "upsilon",
-            "phi",
-            "chi",
-            "psi",
-            "omega",
-            "Gamma",
-            "Delta",
-            "Theta",
-            "Lambda",
-            "Xi",
-            "Pi",
-            "Sigma",
-            "Phi",
-            "Psi",
-            "Omega",
-            "phi",
-            "theta",
-        ],
-        strict=True,
-    )
-)
+_GREEK_NAMES = (
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu",
+    "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
+    "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "phi", "theta",
+)  # fmt: skip
+_GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩϕϑ", _GREEK_NAMES, strict=True))
 _SYMBOLS = {
     "−–—‐‑‒﹣": "-", "×✕": "\\times ", "·⋅∙•": "\\cdot ", "÷": "\\div ", "∕⁄": "/", "∶": ":",
     "≤⩽≦": "\\le ", "≥⩾≧": "\\ge ", "≠": "\\ne ", "≈≃": "\\approx ", "∞": "\\infty ", "±": "\\pm ", "∓": "\\mp ",
@@ -72,52 +36,19 @@ _CHARACTERS = str.maketrans(
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙ", "0123456789+-()n", strict=True))
 _ROOT = re.compile(r"([√∛∜])\s*(?:\(([^()]*)\)|([0-9]+(?:\.[0-9]+)?|\\?[A-Za-z]+)|(?=\{))")
+_THIN = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")  # spaces between thousands
 _ROOTS = {"√": "\\sqrt", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]"}
 
 _COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)", re.DOTALL)
-_FONTS = frozenset(
-    [
-        "mathbf",
-        "boldsymbol",
-        "bm",
-        "pmb",
-        "mathit",
-        "mathsf",
-        "mathtt",
-        "mathnormal",
-        "mathcal",
-        "mathfrak",
-        "mathscr",
-        "boldmath",
-        "symbf",
-        "bold",
-        "emph",
-        "underline",
-        "fbox",
-        "boxed",
-        "framebox",
-        "displaystyle",
-        "ensuremath",
-        "color",
-    ]
-)
-_TEXTS = frozenset(
-    [
-        "text",
-        "textbf",
-        "textit",
-        "textrm",
-        "texttt",
-        "textsf",
-        "textnormal",
-        "textup",
-        "textsc",
-        "mbox",
-        "hbox",
-        "mathrm",
-        "rm",
-    ]
-)
+_FONTS = frozenset((
+    "mathbf", "boldsymbol", "bm", "pmb", "mathit", "mathsf", "mathtt", "mathnormal", "mathcal", "mathfrak",
+    "mathscr", "boldmath", "symbf", "bold", "emph", "underline", "fbox", "boxed", "framebox", "displaystyle",
+    "ensuremath", "color",
+))  # fmt: skip
+_TEXTS = frozenset((
+    "text", "textbf", "textit", "textrm", "texttt", "textsf", "textnormal", "textup", "textsc", "mbox", "hbox",
+    "mathrm", "rm",
+))  # fmt: skip
 _NOTHING = re.compile(
     r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|big|Big|bigg|Bigg|middle|displaystyle|textstyle"
     r"|scriptstyle|limits|nolimits|bf|rm|it|sf|tt|cal|boldmath|hfill|hspace\*?\{[^{}]*\}|label\{[^{}]*\}|!)"
@@ -125,6 +56,7 @@ _NOTHING = re.compile(
 )
 _REPLACED = [
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\frac\s*([0-9])\s*([0-9])"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\(?:dbinom|tbinom|choose)(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:leq|leqslant|leqq)(?![A-Za-z])"), r"\\le "),
     (re.compile(r"\\(?:geq|geqslant|geqq)(?![A-Za-z])"), r"\\ge "),
@@ -147,7 +79,7 @@ _REPLACED = [
     (re.compile(r"\\(?:dots|cdots|dotsc|dotsb|ldots)(?![A-Za-z])|\.\.\."), r"\\ldots "),
     (re.compile(r"\\(?:simeq|thickapprox|doteq)(?![A-Za-z])"), r"\\approx "),
     (re.compile(r"\\(?:Real|reals|R)(?![A-Za-z])"), r"\\mathbb{R}"),
-    (re.compile(r"\{\s*,\s*\}|,\\!|\\!,"), "\\\\COMMA "),
+    (re.compile(r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\s*\\!|\\!\s*,|\\,)\s*(?=[0-9]{3}(?![0-9]))"), ""),  # of thousands
     (re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\(?:degree|textdegree)(?![A-Za-z])"),
      r"^\\circ "),
     (re.compile(r"(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
@@ -159,6 +91,9 @@ _REPLACED = [
         r"\\\1 ",
     ),
     (re.compile(r"(?<![A-Za-z\\])(?:infinity|oo)(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"(?<![A-Za-z0-9._\\])([0-9]+\.?[0-9]*|\.[0-9]+)[eE]\+?(-?)0*([0-9]+)(?![A-Za-z0-9._])"),
+     r"\1 \\times 10^{\2\3}"),
+    (re.compile(r"\\lg(?![A-Za-z])"), r"\\log_{10} "),
     (re.compile(r"\^\s*\{?\s*\\prime\s*\}?"), "'"),
     (re.compile(r"(?<![A-Za-z\\])\\?(?:percent(?:age)?|pct)(?![A-Za-z])"), r"\\%"),
     (re.compile(r"(?<!\\)%"), r"\\%"),
@@ -177,6 +112,10 @@ _AROUND = [
 _TRAILING = re.compile(r"(?:\s|(?<!\\)[,;:]|\.(?!\.)|\\\\)+$")
 _LEADING = re.compile(r"^(?:\s|=|\\approx(?![A-Za-z])|\\sim(?![A-Za-z])|\\therefore(?![A-Za-z])|\\\\(?=\s))+")
 _MONEY = re.compile(r"\\\$|[€£¥₹]")
+_RUN = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:,[0-9]+(?:\.[0-9]+)?)+")
+_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_BLANKS = re.compile(r"(?<![0-9A-Za-z,]) +| +(?![0-9A-Za-z])")  # those that separate nothing
+_LAYERS = 8
 
 
 def plain_characters(text: str) -> str:
@@ -189,7 +128,7 @@ def plain_characters(text: str) -> str:
     """
     if text.isascii():
         return text
-    text = _ROOT.sub(_root, text)
+    text = _ROOT.sub(_root, _THIN.sub("{,}", text))
     for table, mark in ((_RAISED, "^"), (_LOWERED, "_")):
         groups = groupby(text, key=table.__contains__)
         text = "".join(
@@ -204,20 +143,46 @@ def normalised(text: str) -> str:
     >>> normalised("$\\\\boldsymbol{10}$."), normalised("**10**"), normalised("\\\\left(1,\\\\,2\\\\right)")
     ('10', '10', '(1, 2)')
     """
-    text = " ".join(plain_characters(text).split())
-    while (bare := _peeled(text)) != text:
-        text = bare
-    text = _MONEY.sub("\\\\MONEY ", text).replace("$", "")
-    text = _unwrapped(text)
+    text = _unwrapped(_MONEY.sub("", _bare(" ".join(plain_characters(text).split()))).replace("$", ""))
     for pattern, written in _REPLACED:
         text = pattern.sub(written, text)
-    text = _NOTHING.sub("", text)
-    return " ".join(_trimmed(text).split())
+    return _BLANKS.sub("", _bare(" ".join(_NOTHING.sub("", text).split())))
+
+
+def readings(text: str) -> list[str]:
+    """What a normalised text may mean by its commas, the likeliest first.
+
+    A comma that a space follows separates, and so does one that cannot stand between thousands. Any other may do
+    either: between brackets a single one rather separates, elsewhere it rather stands between thousands.
+
+    >>> readings("1,234"), readings("(1,234)"), readings("27,54,108")
+    (['1234', '1, 234'], ['(1, 234)', '(1234)'], ['27, 54, 108'])
+    """
+
+    def likely(match: re.Match[str]) -> str:
+        run, before = match.group(), text[: match.start()]
+        bracketed = sum(map(before.count, "([{")) > sum(map(before.count, ")]}"))
+        return apart(match) if bracketed and run.count(",") == 1 else together(match)
+
+    def together(match: re.Match[str]) -> str:
+        return match.group().replace(",", "") if _THOUSANDS.fullmatch(match.group()) else apart(match)
+
+    def apart(match: re.Match[str]) -> str:
+        return match.group().replace(",", ", ")
+
+    return list(dict.fromkeys(_RUN.sub(way, text) for way in (likely, together, apart)))
 
 
 def _root(match: re.Match[str]) -> str:
     inner = match[2] if match[2] is not None else match[3]
     return _ROOTS[match[1]] + ("" if inner is None else f"{{{inner}}}")
+
+
+def _bare(text: str) -> str:
+    """What stands within a few layers that mean nothing."""
+    for _ in range(_LAYERS):
+        text = _peeled(text)
+    return _trimmed(text)
 
 
 def _peeled(text: str) -> str:
@@ -277,10 +242,11 @@ def _unwrapped(text: str) -> str:
         elif name == "mathrm" and inner.strip() in ("e", "i", "d"):
             parts.append(f" {inner.strip()} ")
         else:
-            parts.append(f"\\text{{{_untext(inner)}}}")
+            said = _untext(inner)
+            parts.append(f"\\text{{{said}}}" if re.search("[A-Za-z]", said) else said)
     return "".join((*parts, text[at:]))
 
 
 def _untext(inner: str) -> str:
     """What stands in a text, without fonts and dollar signs of its own."""
-    return re.sub(r"\\[A-Za-z]+\s*\{([^{}]*)\}", r"\1", inner).replace("~", " ").replace("\\ ", " ")
+    return re.sub(r"\\[A-Za-z]+\s*\{([^{}]*)\}", r"\1", inner).replace("~", " ").replace("\\ ", " ").strip()

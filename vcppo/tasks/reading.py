@@ -1,165 +1,55 @@
-r"""What an answer says, from its normalised text: a number, an expression, a list, a region, an equation, words.
+r"""What an answer says, from its normalised text.
 
 The outermost structure is read here, so that a tuple, a set and an interval are three things and nothing is taken for
-what it is not; what is left, an expression without commas and relations, is math-verify's to parse. A number that is
-written out stays a fraction of integers and never goes through a float.
+what it is not; what is left, an expression without commas and relations, is math-verify's to parse.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from itertools import pairwise
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import sympy as sp
 
+from vcppo.tasks.numbers import read_number, with_unit
+from vcppo.tasks.relations import (
+    CLOSING,
+    FUNCTIONS,
+    OPENING,
+    between,
+    interval,
+    joined,
+    name_of,
+    outside_brackets,
+    region,
+    relation,
+    split,
+)
+from vcppo.tasks.values import (
+    Equation,
+    Expression,
+    Items,
+    Read,
+    Region,
+    UnreadableError,
+    Value,
+    Words,
+)
+
 Parse = Callable[[str], Any]  # of an expression: a tree of sympy, None if it is none
 
-LARGEST_EXPONENT = 400  # of a number that is written out
-_LEAST_DIGITS = 6  # significant ones, with which a decimal may stand for what it rounds
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number that is written out, with the unit behind it."""
-
-    value: Fraction
-    places: int | None = None  # after the point; None: not a decimal
-    digits: int = 0  # significant ones of a decimal
-    percent: bool = False
-    unit: str = ""
-
-    @property
-    def rounds(self) -> bool:
-        """Whether it has digits enough to stand for what it is the rounding of."""
-        return self.places is not None and self.digits >= _LEAST_DIGITS
-
-
-@dataclass(frozen=True)
-class Expression:
-    """Anything else with a value."""
-
-    tree: Any
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class Words:
-    """Letters, digits and signs, without case and blanks."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Items:
-    """Several values: (1, 2) is a tuple, [1, 2] a list, \\{1, 2\\} a set, `1, 2` and `1 or 2` bare."""
-
-    items: tuple["Value", ...]
-    kind: Literal["tuple", "list", "set", "bare"]
-
-
-@dataclass(frozen=True)
-class Region:
-    """A set of real numbers; `name` is the variable that lies in it, if that was said."""
-
-    points: Any  # sympy's
-    name: str = ""
-    inequality: bool = False  # it was written as one, and not as an interval
-
-
-@dataclass(frozen=True)
-class Equation:
-    """Two sides; `name` is the left one if it is a variable or a function alone, or words."""
-
-    left: Any
-    value: "Value"
-    name: str = ""
-
-
-_UNITS = {
-    "degree": "degrees deg",
-    "cm": "centimeter centimeters centimetre centimetres",
-    "mm": "millimeter millimeters millimetre millimetres",
-    "m": "meter meters metre metres",
-    "km": "kilometer kilometers kilometre kilometres",
-    "ft": "foot feet",
-    "in": "inch inches",
-    "mi": "mile miles",
-    "s": "sec second seconds",
-    "min": "minute minutes",
-    "h": "hr hrs hour hours",
-    "g": "gram grams",
-    "kg": "kilogram kilograms",
-    "dollar": "dollars",
-    "cent": "cents",
-}
-UNITS = {name: unit for unit, names in _UNITS.items() for name in (unit, *names.split())}
-
-Value = Number | Expression | Words | Items | Region | Equation
-
-_SIGN = r"[-+]?\s*"
-_DIGITS = r"(?:[0-9]{1,3}(?:(?:,|\\COMMA\s*)[0-9]{3})+|[0-9]+)"
-_DECIMAL = re.compile(
-    rf"({_SIGN})({_DIGITS}?)(?:\.([0-9]*))?(?:[eE]([-+]?[0-9]+)|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*(-?[0-9]+)\s*\}}|([0-9])))?"
-)
-_REPEATING = re.compile(rf"({_SIGN})([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*(?:\{{\s*([0-9]+)\s*\}}|([0-9]))")
-_ARGUMENT = r"\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))"
-_FRACTION = re.compile(rf"({_SIGN})(?:([0-9]+)\s*)?\\frac\s*(?:\{{\s*(-?[0-9]+)\s*\}}|([0-9])){_ARGUMENT}")
-_SLASHED = re.compile(rf"({_SIGN})(?:([0-9]+)\s+)?([0-9]+)\s*/\s*([0-9]+)")
-_POWER = r"(?:\s*\^\s*\{?-?[0-9]\}?)?"
-_UNIT = re.compile(
-    rf"(.*[^\s(,;{{\[=<>])\s*(\\text\{{[^{{}}]*\}}{_POWER}(?:\s*(?:/|\\cdot)?\s*\\text\{{[^{{}}]*\}}{_POWER})*)",
-    re.DOTALL,
-)
-_BARE_UNIT = re.compile(r"(.*[0-9}%])\s+((?:[A-Za-z]+\.?\s*)+)")
-_NAME = re.compile(
-    r"(?:\\?[A-Za-z]+|\\text\{[^{}]*\}|\\(?:angle|overline|vec|hat)\s*\{?\s*[A-Za-z]+\s*\}?|\|[A-Z]{2}\|)"
-    r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*(?:\^\{?(?:-1|')+\}?)?(?:\s*\(\s*\\?[A-Za-z]+(?:\s*,\s*\\?[A-Za-z]+)*\s*\))?"
-)
-_FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "log",
-        "ln",
-        "lg",
-        "exp",
-        "sqrt",
-        "frac",
-        "binom",
-        "pi",
-        "infty",
-        "circ",
-        "gcd",
-        "lcm",
-        "max",
-        "min",
-        "det",
-    ]
-)
 _SHORT_WORDS = frozenset(("no", "yes", "odd"))
-_CONSTANTS = frozenset(("e", "i", "\\pi", "\\infty"))
-_RELATION = re.compile(r"\\(?:le|ge|ne|in|approx)(?![A-Za-z])|[=<>]")
-_OPENING, _CLOSING = "([{", ")]}"
+_PHRASES = {
+    **dict.fromkeys(("nosolution", "nosolutions", "emptyset", "theemptyset"), sp.S.EmptySet),
+    **dict.fromkeys(("allrealnumbers", "allreals", "realnumbers"), sp.S.Reals),
+}
 _AND_OR = re.compile(
     r"(?:\\text\{\s*)?(?<![A-Za-z\\])(and|or)(?![A-Za-z])(?:\s*\})?|\\(lor|land|vee|wedge)(?![A-Za-z])"
 )
+_EITHER = {"or": "or", "lor": "or", "vee": "or"}
+_PLUS_MINUS = re.compile(r"(=?)\s*\\(pm|mp)(?![A-Za-z])")
 _BASE = re.compile(r"([0-9][0-9A-F]*)_(?:\{([0-9]+)\}|([0-9]+))")
-_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
-_REALS = {"\\mathbb{R}": sp.S.Reals, "\\emptyset": sp.S.EmptySet}
-_MATHS_WORDS = re.compile(r"\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z]{1,3}(?![A-Za-z])")
-
-
-class UnreadableError(Exception):
-    """No sense can be made of an answer."""
+_BUILDER = re.compile(r"(.+?)\s*(?:\\mid(?![A-Za-z])|\||:)\s*(.+)", re.DOTALL)
 
 
 def read(text: str, parse: Parse) -> Value:
@@ -174,69 +64,28 @@ def read(text: str, parse: Parse) -> Value:
     number = read_number(text)
     if number is not None:
         return number
+    again: Read = partial(read, parse=parse)
     if is_words(text):
-        return Words(words(text))
+        said = words(text)
+        return Region(_PHRASES[said]) if said in _PHRASES else Words(said)
     return (
-        _alternatives(text, parse) or _relation(text, parse) or _several(text, parse) or _region(text, parse)
-        or _bracketed(text, parse) or _expression(text, parse)
+        _alternatives(text, again) or _several(text, again) or relation(text, again) or region(text, again)
+        or _bracketed(text, again) or _expression(text, parse)
     )  # fmt: skip
-
-
-def read_number(text: str) -> Number | None:
-    """A number that is written out: an integer, a decimal, one in scientific notation, a fraction, a mixed number.
-
-    >>> read_number("1,204").value, read_number("5 1/2").value, read_number("0.\\\\overline{3}").value
-    (Fraction(1204, 1), Fraction(11, 2), Fraction(1, 3))
-    """
-    text = text.replace("\\MONEY", "").strip()
-    unit = ""
-    if match := _UNIT.fullmatch(text) or _BARE_UNIT.fullmatch(text):
-        said = re.findall("[A-Za-z]+", match[2])
-        if match.re is _UNIT or all(word in UNITS or len(word) > 3 for word in said):
-            text, unit = match[1].strip(), words(match[2])
-    if text.endswith("^\\circ"):
-        text, unit = text.removesuffix("^\\circ").strip(), unit or "degree"
-    percent = text.endswith("\\%")
-    number = _plain(text.removesuffix("\\%").strip())
-    return None if number is None else replace(number, percent=percent, unit=unit)
-
-
-def _plain(text: str) -> Number | None:
-    if match := _FRACTION.fullmatch(text) or _SLASHED.fullmatch(text):
-        sign, whole, over, under = match[1], match[2], match[3] or match[4], match[match.lastindex or 0]
-        if match.re is _SLASHED:
-            over, under = match[3], match[4]
-        if int(under) == 0 or (whole and not 0 < int(over) < int(under)):
-            return None
-        value = int(whole or 0) + Fraction(int(over), int(under))
-        return Number(-value if "-" in sign else value)
-    if match := _REPEATING.fullmatch(text):
-        fixed, again = match[3], match[4] or match[5]
-        ninths = Fraction(int(again), 10 ** len(fixed) * (10 ** len(again) - 1))
-        value = Fraction(f"{match[2] or 0}.{fixed or 0}") + ninths
-        return Number(-value if "-" in match[1] else value)
-    match = _DECIMAL.fullmatch(text)
-    if match is None or not (match[2] or match[3]):
-        return None
-    exponent = int(match[4] or match[5] or match[6] or 0)
-    if abs(exponent) > LARGEST_EXPONENT:
-        return None
-    whole, after = re.sub("[^0-9]", "", match[2]), match[3] or ""
-    value = Fraction(int(f"{whole}{after}"), 10 ** len(after)) * Fraction(10) ** exponent
-    decimal = match[3] is not None or match[4] is not None
-    digits = len(f"{whole}{after}".lstrip("0"))
-    return Number(-value if "-" in match[1] else value, len(after) - exponent if decimal else None, digits)
 
 
 def is_words(text: str) -> bool:
     """Whether a text is words of a language rather than mathematics."""
-    if re.fullmatch(r"(?:\\text\{[^{}]*[A-Za-z][^{}]*\}[\s,]*)+", text) or "\\MONEY" in text:
-        return not re.fullmatch(r"\\text\{\s*\(?[A-Za-z]\)?\s*\}", text) and "\\MONEY" not in text
+    if re.fullmatch(r"(?:\\text\{[^{}]*[A-Za-z][^{}]*\}[\s,]*)+", text):
+        return True
     bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    before, unit = with_unit(text)
+    if unit and re.search("[0-9]", before) and not re.search("[A-Za-z]", before):
+        return False  # 9 + 8 dollars
     if _AND_OR.search(text) or re.search(r"[\\^_{}=<>|]", bare):
         return False
     said = re.findall("[A-Za-z]+", bare)
-    return any((len(word) > 3 and word not in _FUNCTIONS) or word.lower() in _SHORT_WORDS for word in said)
+    return any((len(word) > 3 and word not in FUNCTIONS) or word.lower() in _SHORT_WORDS for word in said)
 
 
 def words(text: str) -> str:
@@ -251,315 +100,101 @@ def words(text: str) -> str:
 # ---- lists ----
 
 
-def split(text: str, separators: str) -> list[str]:
-    """Parts at separators outside brackets; a comma between thousands is none."""
-    parts, depth, start = [], 0, 0
-    for i, c in enumerate(text):
-        depth += (c in _OPENING) - (c in _CLOSING)
-        if depth == 0 and c in separators and not (c == "," and _is_of_thousands(text, i)):
-            parts.append(text[start:i])
-            start = i + 1
-    return [part.strip() for part in (*parts, text[start:])]
-
-
-def _is_of_thousands(text: str, at: int) -> bool:
-    left, right = (
-        re.search(r"(?<![0-9.])[0-9]{1,3}(?:,[0-9]{3})*$", text[:at]),
-        re.match(r"[0-9]{3}(?![0-9])", text[at + 1 :]),
-    )
-    return left is not None and right is not None
-
-
-def _alternatives(text: str, parse: Parse) -> Value | None:
-    """`x < 1 or x > 3` is a region; `1 or 3`, `1 and 3` and `1, 2, and 3` are bare lists; so is \\pm."""
-    found, depth = [], 0
-    for match in _AND_OR.finditer(text):
-        depth = sum(text.count(c, 0, match.start()) for c in _OPENING) - sum(
-            text.count(c, 0, match.start()) for c in _CLOSING
-        )
-        if depth == 0:
-            found.append(match)
+def _alternatives(text: str, read: Read) -> Value | None:
+    r"""`x < 1 or x > 3` is a region; `1 or 3`, `1 and 3` and `1, 2, and 3` are bare lists; so is `\pm 3`."""
+    found = outside_brackets(_AND_OR, text)
     if found:
-        ends = [0, *(match.end() for match in found)]
-        starts = [*(match.start() for match in found), len(text)]
-        parts = [text[start:end].strip(" ,") for start, end in zip(ends, starts, strict=True)]
-        inside = [read(part, parse) for group in parts for part in split(group, ",;") if part]
-        either = {match[1] or {"lor": "or", "vee": "or"}.get(match[2], "and") for match in found}
-        if all(isinstance(value, Region) and value.inequality for value in inside) and len(either) == 1:
-            return _joined([v for v in inside if isinstance(v, Region)], union=either == {"or"})
-        return Items(tuple(inside), "bare")
+        parts = [part.strip(" ,") for part in between(found, text)]
+        values = [read(part) for group in parts for part in split(group, ",;") if part]
+        either = {_EITHER.get(match[1] or match[2], "and") for match in found}
+        return (joined(values, *either) if len(either) == 1 else None) or _bare(values)
     if _PLUS_MINUS.search(text) and len(split(text, ",;")) == 1:
-        both = [_PLUS_MINUS.sub(lambda m, s=sign: s[m[1] == "mp"], text) for sign in ("+-", "-+")]
-        left, relation, _ = text.partition("=")
-        values = [read(one.replace("=+", "=").replace("= +", "=").lstrip("+ "), parse) for one in both]
-        if relation and all(isinstance(value, Equation) and value.name for value in values):
-            values = [value.value for value in values if isinstance(value, Equation)]
-            return Equation(None, Items(tuple(values), "bare"), _name(left.strip()) or "")
-        return Items(tuple(values), "bare")
+        both = [_PLUS_MINUS.sub(partial(_signed, signs), text).strip() for signs in ("+-", "-+")]
+        values = [read(one.removeprefix("+")) for one in both]
+        return _bare(values)
     return None
 
 
-def _joined(regions: list[Region], *, union: bool) -> Region:
-    names = {region.name for region in regions}
-    if len(names) > 1:
-        raise UnreadableError
-    points = regions[0].points
-    for region in regions[1:]:
-        points = sp.Union(points, region.points) if union else sp.Intersection(points, region.points)
-    return Region(points, names.pop(), inequality=True)
+def _bare(values: Sequence[Value]) -> Items:
+    """A list without brackets; such lists in it, as of a plus-minus sign, are parts of it."""
+    parts = [value.items if isinstance(value, Items) and value.kind == "bare" else (value,) for value in values]
+    return Items(tuple(item for part in parts for item in part), "bare")
 
 
-def _several(text: str, parse: Parse) -> Value | None:
-    """`1, 2` without brackets."""
-    parts = split(text, ",;")
+def _signed(signs: str, match: re.Match[str]) -> str:
+    sign = signs[match[2] == "mp"]
+    return match[1] if match[1] and sign == "+" else match[1] + sign
+
+
+def _several(text: str, read: Read) -> Value | None:
+    r"""`1, 2` without brackets; `x \ne 1, 2` is one region, and so may be several inequalities."""
+    parts = [part for part in split(text, ",;") if part]
     if len(parts) == 1:
-        return None
-    values = [read(part, parse) for part in parts if part]
-    regions = [value for value in values if isinstance(value, Region) and value.inequality]
-    if len(regions) == len(values) > 1 and len({region.name for region in regions}) == 1:
-        holes = [region for region in regions if _is_hole(region)]
-        if holes:  # x > 1, x \ne 2
-            return _joined(regions, union=False)
-    return Items(tuple(values), "bare")
+        return read(parts[0]) if parts[0] != text else None
+    values = [read(part) for part in parts]
+    first, rest = values[0], values[1:]
+    if isinstance(first, Region) and first.inequality and "\\ne" in parts[0] and not any(map(_is_relation, rest)):
+        values = [first, *(read(f"{first.name} \\ne {part}") for part in parts[1:])]
+    return joined(values, ",") or _bare(values)
 
 
-def _is_hole(region: Region) -> bool:
-    return isinstance(sp.Complement(sp.S.Reals, region.points), sp.FiniteSet)
+def _is_relation(value: Value) -> bool:
+    return isinstance(value, Equation | Region)
 
 
-def _bracketed(text: str, parse: Parse) -> Value | None:
+def _bracketed(text: str, read: Read) -> Value | None:
     """Something whole in brackets: an interval, a tuple, a list, a set, or one value that needs none."""
     if text.startswith("\\{") and text.endswith("\\}") and _closes(text, 1) == len(text) - 1:
-        return _set(text[2:-2].strip(), parse)
+        return _set(text[2:-2].strip(), read)
     if text.startswith("\\langle") and text.endswith("\\rangle"):
-        return Items(tuple(read(part, parse) for part in split(text[7:-7], ",;")), "tuple")
+        return Items(tuple(map(read, split(text[7:-7], ",;"))), "tuple")
     if text[0] not in "([" or text[-1] not in ")]" or _closes(text, 0) != len(text) - 1:
         return None
     inner = text[1:-1]
-    parts = split(inner, ";") if ";" in inner else _commas(inner)
+    parts = split(inner, ";" if ";" in inner else ",")
     if len(parts) == 1:
-        return read(inner, parse) if text[0] == "(" and text[-1] == ")" else Items((read(inner, parse),), "list")
-    values = tuple(read(part, parse) for part in parts)
+        return read(inner) if text[0] == "(" and text[-1] == ")" else Items((read(inner),), "list")
+    values = tuple(map(read, parts))
     if text[0] + text[-1] in ("(]", "[)"):
         if len(values) != 2:
             raise UnreadableError
-        ends = [tree_of(value) for value in values]
-        return Region(interval(*ends, left_open=text[0] == "(", right_open=text[-1] == ")"))
+        return interval(*values, left_open=text[0] == "(", right_open=text[-1] == ")")
     return Items(values, "tuple" if text[0] == "(" else "list")
 
 
-def _commas(text: str) -> list[str]:
-    """In brackets every comma separates, but for those of 1,234,567."""
-    if re.search(r"(?<![0-9])[0-9]{1,3}(?:,[0-9]{3}){2,}(?![0-9])", text):
-        return split(text, ",")
-    return split(text.replace(",", ", "), ",")
-
-
-def _set(inner: str, parse: Parse) -> Value:
+def _set(inner: str, read: Read) -> Value:
     if not inner:
         return Region(sp.S.EmptySet)
-    builder = re.fullmatch(r"(.+?)\s*(?:\\mid|\||:)\s*(.+)", inner, re.DOTALL)
-    if builder and _RELATION.search(builder[2]):
-        value = read(builder[2], parse)
+    builder = _BUILDER.fullmatch(inner)
+    if builder and name_of(re.split(r"\\in(?![A-Za-z])", builder[1])[0].strip()):
+        value = read(builder[2])
         if isinstance(value, Region):
-            return Region(value.points)
+            return Region(value.points, trees=value.trees)
         raise UnreadableError
-    return Items(tuple(read(part, parse) for part in _commas(inner)), "set")
+    return Items(tuple(map(read, split(inner, ",;"))), "set")
 
 
 def _closes(text: str, start: int) -> int:
     """Where the bracket that opens at `start` closes, whatever its kind; -1 if nowhere."""
     depth = 0
     for i in range(start, len(text)):
-        depth += (text[i] in _OPENING) - (text[i] in _CLOSING)
+        depth += (text[i] in OPENING) - (text[i] in CLOSING)
         if depth == 0:
             return i
     return -1
 
 
-# ---- regions ----
-
-
-def interval(left: Any, right: Any, *, left_open: bool, right_open: bool) -> Any:
-    """Sympy's, of ends that may be infinite.
-
-    Raises:
-        UnreadableError: an end is no real number.
-    """
-    for end in (left, right):
-        if not getattr(end, "is_extended_real", False) and not getattr(end, "free_symbols", None):
-            raise UnreadableError
-    return sp.Interval(left, right, left_open=left_open, right_open=right_open)
-
-
-def as_region(value: Value) -> Any:
-    """The points of what may be meant as a set of real numbers; None if it cannot be.
-
-    A tuple or a list of two is an interval too, a set of numbers a set.
-    """
-    if isinstance(value, Region):
-        return value.points
-    if isinstance(value, Items):
-        trees = [tree_of(item) for item in value.items if isinstance(item, Number | Expression)]
-        if len(trees) < len(value.items):
-            return None
-        if value.kind == "set":
-            return sp.FiniteSet(*trees)
-        if value.kind in ("tuple", "list") and len(trees) == 2:
-            is_open = value.kind == "tuple"
-            return interval(*trees, left_open=is_open, right_open=is_open)
-    return None
-
-
-def _region(text: str, parse: Parse) -> Value | None:
-    """Unions, intersections and differences of intervals and sets; the real numbers."""
-    if text in _REALS:
-        return Region(_REALS[text])
-    for sign, join in (("\\cup", sp.Union), ("\\cap", sp.Intersection), ("\\setminus", sp.Complement)):
-        parts = split(text.replace(sign, "\0"), "\0")
-        if len(parts) > 1:
-            regions = [as_region(read(part, parse)) for part in parts]
-            if any(region is None for region in regions):
-                raise UnreadableError
-            return Region(join(*regions) if sign != "\\setminus" else join(regions[0], sp.Union(*regions[1:])))
-    return None
-
-
-# ---- relations ----
-
-
-def _relation(text: str, parse: Parse) -> Value | None:
-    pieces = list(_relations(text))
-    if not pieces:
-        return None
-    signs = [sign for _, sign in pieces[1:]]
-    sides = [side for side, _ in pieces]
-    if any(not side for side in sides) or "\\approx" in signs:
-        raise UnreadableError
-    if signs == ["\\in"]:
-        name, inside = _name(sides[0]), as_region(read(sides[1], parse))
-        if name is None or inside is None:
-            raise UnreadableError
-        return Region(inside, name, inequality=True)
-    if set(signs) == {"="}:
-        return _equation(sides, parse)
-    return _inequality(sides, signs, parse)
-
-
-def _relations(text: str) -> Iterator[tuple[str, str]]:
-    """(side, sign before it) of a chain, outside brackets; nothing where there is no relation or a list of them."""
-    signs = []
-    for match in _RELATION.finditer(text):
-        before = text[: match.start()]
-        if sum(map(before.count, _OPENING)) == sum(map(before.count, _CLOSING)):
-            signs.append(match)
-    if not signs or len(split(text, ",;")) > 1:
-        return
-    starts = [0, *(match.end() for match in signs)]
-    ends = [*(match.start() for match in signs), len(text)]
-    for start, end, sign in zip(starts, ends, ("", *(match.group() for match in signs)), strict=True):
-        yield text[start:end].strip(), sign
-
-
-def _name(side: str) -> str | None:
-    """A variable, a function of variables, or words; None if it is more than a name."""
-    if side in _CONSTANTS or not _NAME.fullmatch(side) or side.lstrip("\\") in _FUNCTIONS:
-        return None
-    bare = re.sub(r"[\s{}]", "", side)
-    letters = re.match(r"[A-Za-z]+", bare)
-    if letters and len(letters.group()) > 1 and not re.fullmatch(r"[A-Z]{2,3}|[A-Za-z]{4,}", letters.group()):
-        return None  # xy is a product
-    return words(bare) if "\\text" in side else bare
-
-
-def _equation(sides: list[str], parse: Parse) -> Value:
-    """Chains: `m = n = 1` gives both names, `9 + 8 = 17` and `x = 9 + 8 = 17` end in their value."""
-    names = [_name(side) for side in sides]
-    if names[-1] is not None and names[0] is None:  # 5 = x
-        sides, names = sides[::-1], names[::-1]
-    value = read(sides[-1], parse)
-    if len(sides) > 2 and all(name is not None for name in names[:-1]):
-        return Items(tuple(Equation(None, value, name) for name in names[:-1] if name is not None), "bare")
-    if names[0] is not None:
-        left = None if "text" in sides[0] else _tree(sides[0], parse)
-        return Equation(left, value, names[0])
-    return Equation(tree_of(read(sides[0], parse)), value)
-
-
-def _inequality(sides: list[str], signs: list[str], parse: Parse) -> Value:
-    """A region of the one variable that an inequality has."""
-    points: Any = sp.S.Reals
-    variable: Any = None
-    for (left, right), sign in zip(pairwise(sides), signs, strict=True):
-        trees = [_tree(side, parse) for side in (left, right)]
-        symbols = set().union(*(getattr(tree, "free_symbols", set()) for tree in trees))
-        alone = [tree for tree in trees if isinstance(tree, sp.Symbol)]
-        if len(symbols) != 1 and not alone:
-            raise UnreadableError
-        variable = alone[0] if alone and variable is None else next(iter(symbols)) if variable is None else variable
-        if trees[0] != variable and trees[1] == variable:
-            trees.reverse()
-            sign = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}.get(sign, sign)
-        points = sp.Intersection(points, _solved(trees, sign, variable))
-    return Region(points, str(variable), inequality=True)
-
-
-def _solved(trees: list[Any], sign: str, variable: Any) -> Any:
-    left, right = trees
-    if left == variable and variable not in right.free_symbols:
-        match sign:
-            case "<":
-                return sp.Interval.open(-sp.oo, right)
-            case ">":
-                return sp.Interval.open(right, sp.oo)
-            case "\\le":
-                return sp.Interval(-sp.oo, right)
-            case "\\ge":
-                return sp.Interval(right, sp.oo)
-            case "\\ne":
-                return sp.Complement(sp.S.Reals, sp.FiniteSet(right))
-            case "=":
-                return sp.FiniteSet(right)
-            case _:
-                raise UnreadableError
-    kinds = {"<": sp.StrictLessThan, ">": sp.StrictGreaterThan, "\\le": sp.LessThan, "\\ge": sp.GreaterThan}
-    kinds |= {"\\ne": sp.Unequality, "=": sp.Equality}
-    return kinds[sign](left, right).as_set()
-
-
 # ---- expressions ----
 
 
-def tree_of(value: Value) -> Any:
-    """Of a number or an expression.
-
-    Raises:
-        UnreadableError: it is neither.
-    """
-    if isinstance(value, Number):
-        return sp.Rational(value.value.numerator, value.value.denominator * (100 if value.percent else 1))
-    if isinstance(value, Expression):
-        return value.tree
-    if isinstance(value, Items) and value.kind == "list" and len(value.items) == 1:
-        return tree_of(value.items[0])
-    raise UnreadableError
-
-
-def _tree(text: str, parse: Parse) -> Any:
-    return tree_of(read(text, parse))
-
-
 def _expression(text: str, parse: Parse) -> Value:
-    unit = ""
-    if match := _UNIT.fullmatch(text):
-        text, unit = match[1].strip(), words(match[2])
-    text = text.replace("\\MONEY", "").strip()
-    if text.endswith("^\\circ"):
-        text = text.removesuffix("^\\circ")
-    text = re.sub(r"\\COMMA\s*", "", text)
+    """What the parser makes of it. Digits of another base are a name of their own, compared as they are written."""
+    text, unit = with_unit(text)
     base = _BASE.fullmatch(text)
     if base:
-        return Words(f"{base[1]}_{base[2] or base[3]}".casefold())
+        return Expression(sp.Symbol(f"{base[1]}_{base[2] or base[3]}", real=True))
+    if not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", text):
+        text = text.removesuffix("^\\circ").strip()
     tree = parse(text)
     if tree is None:
         raise UnreadableError
