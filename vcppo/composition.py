@@ -104,7 +104,7 @@ UNUSED: tuple[Rule, ...] = (
     (
         tuple(f"task.maths.{name}" for name in ("form", "time_limit_s", "memory_limit_mb", "workers")),
         lambda s: s.task.maths.answers == "integer",
-        "task.maths.answers = integer reads integers alone, without math-verify",
+        "task.maths.answers = integer reads integers alone, and nothing is compared but their digits",
     ),
     (("task.maths.system",), lambda s: s.task.maths.template == "plain", "task.maths.template = plain has no system"),
     (("task.maths.think_open", "task.maths.think_close"), lambda s: not s.task.maths.think, "task.maths.think = false"),

@@ -91,7 +91,8 @@ class MathsSettings(Settings):
     solution_column: str | None = Field(None, description="worked solutions, what the cold start imitates")
     name_column: str | None = Field(None, description="what problems are called in tables; by default their number")
     answers: Literal["math-verify", "integer"] = Field(
-        "math-verify", description="how they are compared; integer: as AIME's, nothing else is readable"
+        "math-verify",
+        description="how they are compared: as mathematics, or as AIME's integers, nothing else being readable",
     )
     form: Literal["by-set", "number", "closed-form", "expression"] = Field(
         "by-set", description="what may be left to work out in an answer; by-set: as answers of the known sets are"

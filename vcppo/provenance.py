@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "peft", "vllm", "math-verify", "optuna", "mlflow", "vcppo")
+PACKAGES = ("torch", "transformers", "peft", "vllm", "latex2sympy2_extended", "sympy", "optuna", "mlflow", "vcppo")
 
 
 @functools.cache

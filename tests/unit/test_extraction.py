@@ -170,3 +170,20 @@ def test_the_last_number_of_a_long_text_is_found_at_once(hostile: str):
     began = time.perf_counter()
     last_number(hostile * (2000 // len(hostile)) + " 7")
     assert time.perf_counter() - began < 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \fbox{7}.", "7"),
+        (r"$\fbox{\frac{1}{2}}$", r"\frac{1}{2}"),
+        (r"\boxed{3}, no: \fbox{4}", "4"),
+        (r"\fbox{3}, no: \boxed{4}", "4"),
+        (r"\boxed{\fbox{5}}", "5"),
+        (r"\fbox{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\fbox {x}", "x"),
+        (r"\fbox{3", None),
+    ],
+)
+def test_a_plain_box_is_a_box(text: str, answer: str | None):
+    assert last_box(text) == answer

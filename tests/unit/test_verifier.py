@@ -105,7 +105,9 @@ HOSTILE = {
     "a factorial": ("1000000000!", "204", {"time", "memory"}),
     "a factorial of a factorial": ("((10^3)!)!", "204", {"nesting", "time", "memory"}),
     "a sum": ("\\sum_{i=1}^{10^9} i^i", "204", {"time"}),
-    "fractions, deep": ("\\frac{1}{" * 90 + "2" + "}" * 90, "204", {"nesting", "time"}),
+    "parentheses, deep": ("(" * 490 + "7" + ")" * 490, "204", {"nesting", "time"}),
+    "braces, deep": ("{" * 490 + "7" + "}" * 490, "204", {"nesting", "time"}),
+    "fractions, deep": ("\\frac{1}{" * 300 + "2" + "}" * 300, "204", {"nesting", "time"}),
     "roots, deep": ("\\sqrt{" * 120 + "7" + "}" * 120, "204", {"nesting", "time"}),
     "backslashes": ("\\" * 1000, "204", {"not maths"}),
     "braces that never close": ("{" * 1000, "204", {"not maths", "nesting", "time"}),
@@ -114,10 +116,9 @@ HOSTILE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("brackets", ["()", "{}"])
-def test_brackets_around_a_number_are_none_however_many(verifier: Verifier, brackets: str):
-    deep = brackets[0] * 490 + "7" + brackets[1] * 490
-    assert verifier.judge([box(deep, "7"), box(deep, "204")]) == [CORRECT, WRONG]
+def test_fractions_that_are_deep_are_compared(verifier: Verifier):
+    deep = "\\frac{1}{" * 20 + "2" + "}" * 20
+    assert verifier.judge([box(deep, "2"), box(deep, "204")]) == [CORRECT, WRONG]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -135,7 +136,7 @@ def test_a_hostile_answer_costs_its_limit_at_most_and_those_after_it_are_judged(
     assert time.perf_counter() - began < LIMIT_S
 
 
-def test_memory_that_runs_out_is_told_though_math_verify_says_wrong():
+def test_memory_that_runs_out_is_told_though_the_parser_says_nonsense():
     small = Verifier(workers=1, time_limit_s=30.0, memory_limit_mb=64)
     try:
         assert small.judge([box("2^{10^9}", "204"), SOUND]) == [unreadable("memory"), CORRECT]  # 125 MB
@@ -157,7 +158,7 @@ def test_recursion_that_is_swallowed_is_no_wrong_answer(monkeypatch: pytest.Monk
     from vcppo.tasks import grader
 
     def swallow(*_: object, **__: object) -> bool:
-        with suppress(Exception):  # as math-verify does
+        with suppress(Exception):  # as libraries do
             fail()
         return False
 
@@ -326,17 +327,17 @@ def test_threads_may_judge_at_once(verifier: Verifier):
 def test_processes_that_cannot_start_are_told_in_one_line(
     fresh: Verifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    (tmp_path / "math_verify").mkdir()
-    (tmp_path / "math_verify" / "__init__.py").write_text("raise ImportError('no math-verify here')")
+    (tmp_path / "latex2sympy2_extended").mkdir()
+    (tmp_path / "latex2sympy2_extended" / "__init__.py").write_text("raise ImportError('no parser here')")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{module._environment()['PYTHONPATH']}"}
     monkeypatch.setattr(module, "_environment", lambda: environment)
-    with pytest.raises(VcppoError, match=r"^the verifier cannot start: ImportError: no math-verify here$"):
+    with pytest.raises(VcppoError, match=r"^the verifier cannot start: ImportError: no parser here$"):
         fresh.judge([SOUND])
     assert fresh.pids() == []
 
 
 def test_a_process_loads_no_torch():
-    code = "import sys, vcppo.tasks.grader; assert 'math_verify' in sys.modules; assert 'torch' not in sys.modules"
+    code = "import sys, vcppo.tasks.grader; assert 'sympy' in sys.modules; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

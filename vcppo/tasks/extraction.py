@@ -2,8 +2,7 @@
 
 import re
 
-BOX = "\\boxed"
-_TOKENS = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+_TOKENS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
 _INTEGER = re.compile(r"([+-]?)([0-9]{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)[0-9]{3})+|[0-9]+)")
 _SPACES = re.compile(r"\\[ ,;:!]$|^\\[ ,;:!]")
@@ -30,7 +29,7 @@ _ACTS_ON_LAST = re.compile(
 
 
 def last_box(text: str) -> str | None:
-    """What stands in the last `\\boxed{}` whose braces close, the innermost of nested ones; None if there is none.
+    """What stands in the last `\\boxed{}` or `\\fbox{}` whose braces close, the innermost of nested; None without one.
 
     >>> last_box("first \\\\boxed{1}, then \\\\boxed{\\\\frac{1}{2}} and \\\\boxed{3")
     '\\\\frac{1}{2}'
@@ -41,7 +40,7 @@ def last_box(text: str) -> str | None:
         word = token.group()
         if word == "{":
             opened.append(None)
-        elif word.startswith(BOX):
+        elif word.startswith("\\") and word.endswith("{") and len(word) > 2:
             opened.append(token.end())
         elif word == "}" and opened:
             start = opened.pop()

@@ -1,12 +1,12 @@
-"""`python -m vcppo.tasks.grader`: a process that compares answers with references by math-verify, one after another.
+"""`python -m vcppo.tasks.grader`: a process that compares answers with references, one after another.
 
 It reads a job a line from its standard input and answers each with a line on its standard output; what libraries print
 goes nowhere. The jobs are done by a child. When that dies, of an answer or by the parent's hand, another is forked that
 has everything loaded already; each begins with a line {"ready": its process id}.
 
-math-verify catches every exception, those of memory that ran out and of recursion too deep among them, and goes on to
-say that the answer is wrong. So jobs run under a trace that sees exceptions whoever catches them. It makes a job some
-three times slower, which is milliseconds.
+Parsers and sympy catch exceptions of every kind, those of memory that ran out and of recursion too deep among them, and
+go on as if the answer made no sense. So jobs run under a trace that sees exceptions whoever catches them. It makes a
+job some three times slower, which is milliseconds.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-r"""Numbers that are written out: integers, decimals, fractions, mixed numbers, percentages, powers of ten, units.
+r"""Numbers that are written out: integers, decimals, fractions, ratios, mixed numbers, percentages, powers of ten.
 
 They are fractions of integers, equal if they are the same fraction. A decimal that has at least six significant digits
 and six places may also stand for what it is the rounding of: 0.333333 for 1/3, but not 0.333, nor 0.000333 for 1/3000.
@@ -40,6 +40,7 @@ _REPEATING = re.compile(rf"({_SIGN})([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*(
 _ARGUMENT = r"\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))"
 _FRACTION = re.compile(rf"({_SIGN})(?:([0-9]+)\s*)?\\frac\s*(?:\{{\s*(-?[0-9]+)\s*\}}|([0-9])){_ARGUMENT}")
 _SLASHED = re.compile(rf"({_SIGN})(?:([0-9]+)\s+)?([0-9]+)\s*/\s*([0-9]+)")
+_RATIO = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*:\s*([0-9]+(?:\.[0-9]+)?)")
 _POWER = r"(?:\s*\^\s*\{?-?[0-9]\}?)?"
 _UNIT = re.compile(
     rf"(.*[^\s(,;{{\[=<>])\s*(\\text\{{[^{{}}]*\}}{_POWER}(?:\s*(?:/|\\cdot)?\s*\\text\{{[^{{}}]*\}}{_POWER})*)",
@@ -136,6 +137,8 @@ def _plain(text: str) -> Number | None:
         fixed, again = match[3], match[4] or match[5]
         ninths = Fraction(int(again), 10 ** len(fixed) * (10 ** len(again) - 1))
         return Number(_signed(match[1], Fraction(f"{match[2] or 0}.{fixed or 0}") + ninths))
+    if match := _RATIO.fullmatch(text):
+        return Number(Fraction(match[1]) / Fraction(match[2])) if Fraction(match[2]) else None
     if match := _TEN.fullmatch(text):
         text = f"1 \\times {text}"
     match = _DECIMAL.fullmatch(text)

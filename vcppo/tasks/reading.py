@@ -1,7 +1,7 @@
 r"""What an answer says, from its normalised text.
 
 The outermost structure is read here, so that a tuple, a set and an interval are three things and nothing is taken for
-what it is not; what is left, an expression without commas and relations, is math-verify's to parse.
+what it is not; what is left, an expression without commas and relations, is latex2sympy's to parse.
 """
 
 import re
@@ -50,7 +50,6 @@ _EITHER = {"or": "or", "lor": "or", "vee": "or"}
 _PLUS_MINUS = re.compile(r"(=?)\s*\\(pm|mp)(?![A-Za-z])")
 _BASE = re.compile(r"([0-9][0-9A-F]*)_(?:\{([0-9]+)\}|([0-9]+))")
 _BUILDER = re.compile(r"(.+?)\s*(?:\\mid(?![A-Za-z])|\||:)\s*(.+)", re.DOTALL)
-_RATIO = re.compile(r"[0-9.]+(?:\s*:\s*[0-9.]+)+")
 
 
 def read(text: str, parse: Parse) -> Value:
@@ -80,6 +79,9 @@ def is_words(text: str) -> bool:
     if re.fullmatch(r"(?:\\text\{[^{}]*[A-Za-z][^{}]*\}[\s,]*)+", text):
         return True
     bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    before, unit = with_unit(text)
+    if unit and re.search("[0-9]", before) and not re.search("[A-Za-z]", before):
+        return False  # 9 + 8 dollars
     if _AND_OR.search(text) or re.search(r"[\\^_{}=<>|]", bare):
         return False
     said = re.findall("[A-Za-z]+", bare)
@@ -164,7 +166,7 @@ def _set(inner: str, read: Read) -> Value:
     if not inner:
         return Region(sp.S.EmptySet)
     builder = _BUILDER.fullmatch(inner)
-    if builder and name_of(re.split(r"\\in(?![A-Za-z])", builder[1])[0].strip()) and not _RATIO.fullmatch(inner):
+    if builder and name_of(re.split(r"\\in(?![A-Za-z])", builder[1])[0].strip()):
         value = read(builder[2])
         if isinstance(value, Region):
             return Region(value.points, trees=value.trees)
@@ -186,13 +188,11 @@ def _closes(text: str, start: int) -> int:
 
 
 def _expression(text: str, parse: Parse) -> Value:
-    """What the parser makes of it. Digits of another base and ratios are compared as they are written."""
+    """What the parser makes of it. Digits of another base are a name of their own, compared as they are written."""
     text, unit = with_unit(text)
     base = _BASE.fullmatch(text)
     if base:
-        return Words(f"{base[1]}_{base[2] or base[3]}".casefold())
-    if _RATIO.fullmatch(text):
-        return Words(re.sub(r"\s", "", text))
+        return Expression(sp.Symbol(f"{base[1]}_{base[2] or base[3]}", real=True))
     if not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])", text):
         text = text.removesuffix("^\\circ").strip()
     tree = parse(text)

@@ -25,7 +25,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Expression:
-    """Anything else with a value: a tree of sympy that is not evaluated, as math-verify's parser gives it."""
+    """Anything else with a value: a tree of sympy that is not evaluated, as latex2sympy gives it."""
 
     tree: Any
     unit: str = ""
