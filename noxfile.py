@@ -88,7 +88,7 @@ def vllm(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Every benchmark, one thread, ratios against a named peer or limit."""
     _install(session)
-    for name in ("gae", "generator", "branch", "iteration", "cache", "tracking"):
+    for name in ("gae", "generator", "branch", "iteration", "cache", "tracking", "verify"):
         session.run("python", f"bench/bench_{name}.py", env=ONE_THREAD)
 
 

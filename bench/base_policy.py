@@ -21,11 +21,11 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokeniz
 
 from vcppo.config import EngineSettings, RunSettings
 from vcppo.engines import make_engine
-from vcppo.engines.base import BranchPoint
+from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.models import load_policy, load_tokenizer
 from vcppo.provenance import provenance
 from vcppo.seeding import rng_for, seed_for
-from vcppo.stages.sampling import roll_out, sampling_of, worth
+from vcppo.stages.sampling import roll_out, worth
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import ANSWER
 from vcppo.types import Rollout, Verdict
@@ -58,7 +58,7 @@ class BasePolicy:
         self.task, self.tokenizer = make_task(self.settings.task), load_tokenizer(checkpoint)
         self.policy = load_policy(checkpoint)
         self.engine = make_engine(EngineSettings(), self.policy)
-        self.sampling = sampling_of(self.settings.rollout, self.task)
+        self.sampling = Sampling(self.settings.rollout.temperature, self.settings.rollout.top_p, self.task.max_tokens)
 
     def responses(self) -> list[Rollout]:
         """RESPONSES of them to training problems drawn with replacement."""

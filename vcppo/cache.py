@@ -16,7 +16,7 @@ from typing import Any
 
 from vcppo.checkpoint_identity import content_of
 from vcppo.composition import bootstraps
-from vcppo.config import RunSettings, digest
+from vcppo.config import RolloutSettings, RunSettings, digest
 from vcppo.errors import CheckpointError
 from vcppo.journal import Journal
 from vcppo.loading import Layer, build_settings
@@ -35,6 +35,9 @@ VERSIONS = {
     "evaluation": 1,
 }
 
+# The same for how a model that was given is read: in 2 its tokenizer's end is among the tokens that end a response,
+# which stays within its positions.
+GIVEN_MODEL = 2
 
 VERDICTS = ("correct", "wrong", "unreadable")  # what the verifier's words are worth, before any shaping
 
@@ -58,6 +61,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     everything = settings.model_dump(mode="json") | {"task": task_address(settings.task)}
     for section in ("model", "critic"):
         everything[section]["path"] = content_of(everything[section]["path"])
+    if settings.model.path is not None:
+        everything["model"]["version"] = GIVEN_MODEL
 
     def address(stage: str, names: list[str], parents: list[str], without: dict[str, set[str]] | None = None) -> None:
         chosen = {name: everything[name] for name in names}
@@ -80,6 +85,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     )
     if settings.has_critic and settings.critic.init == "reward-model":
         address("reward-model", ["base_seed", "task", "reward_model", "micro_batch_tokens"], ["cold-start"])
+        if settings.rollout.sampling != RolloutSettings().sampling:  # else as it was before it read them
+            found["reward-model"].settings["rollout"] = settings.rollout.sampling
     if settings.token_reward.kind != "none":
         of_dpo = addresses(preference_settings(settings))["rl"]
         found["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
@@ -126,9 +133,8 @@ def preference_settings(settings: RunSettings) -> RunSettings:
         mode="json",
         include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "lora", "compute", "engine", "cold_start"},
     )
-    sampling = settings.model_dump(mode="json", include={"rollout": {"temperature", "top_p", "max_tokens"}})
     own = {"method": "dpo", "steps": settings.token_reward.dpo_steps, "evaluation": {"every": 0}}
-    return build_settings([Layer("token_reward", {**tree, **sampling, **own}, shared=True)])
+    return build_settings([Layer("token_reward", {**tree, "rollout": settings.rollout.sampling, **own}, shared=True)])
 
 
 class StageFolder:

@@ -193,6 +193,7 @@ def evaluate(
     \b
     vcppo evaluate runs/cache/rl/ADDRESS/policy
     vcppo evaluate runs/cache/cold-start/ADDRESS/policy runs/cache/rl/ADDRESS/policy --samples 32
+    vcppo evaluate runs/cache/rl/ADDRESS/policy --set evaluation.temperature=0      greedy decoding
 
     Every answer is kept under OUT/evaluations. Stop it with Ctrl-C or kill it at any moment: the same command goes on.
     docs/evaluate.md says what the numbers are and what the report holds.

@@ -115,8 +115,8 @@ def evaluate_checkpoints(
                 for evaluation in evaluations:
                     evaluation.run(EvaluationView(evaluation.checkpoint.name, 0, Console(quiet=True)))
         return 0
-    for evaluation in evaluations:
-        evaluation.tokenizer  # noqa: B018  one that is missing is told now, not after the first checkpoint's hours
+    notes = [evaluation.limit.note for evaluation in evaluations]  # what is missing or does not fit is told now
+    tell(dict.fromkeys(note for note in notes if note is not None))
     if dry_run:
         print("\n".join(line for evaluation in evaluations for line in evaluation.plan()))
         return 0

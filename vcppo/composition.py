@@ -88,6 +88,7 @@ VLLM = [
     "request_timeout_s",
 ]
 COLDEST = 0.01  # vLLM samples at no temperature between it and 0, whatever it is told
+TORCH_COLDEST = 1e-4  # nor does the torch engine: far below, logits divided by the temperature overflow
 
 # (names or sections, when they are unused, why)
 UNUSED: tuple[Rule, ...] = (
@@ -250,6 +251,11 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (("evaluation.samples_during",), lambda s: s.evaluation.every == 0, "evaluation.every = 0"),
     (
+        ("evaluation.top_p", "evaluation.seed"),
+        lambda s: s.evaluation.temperature == 0,
+        "evaluation.temperature = 0 is greedy decoding, which draws nothing",
+    ),
+    (
         ("record.truth_every", "record.truth_answers", "record.truth_samples"),
         lambda s: not s.has_critic and s.advantage.estimator != "vine",
         "advantage.estimator = {s.advantage.estimator} estimates no state's value",
@@ -330,6 +336,7 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
     yield from _about_losses(s)
     yield from _about_values(s)
     yield from _about_engine(s)
+    yield from _about_evaluation(s)
 
 
 def _about_rewards(s: RunSettings) -> Iterator[str]:
@@ -435,8 +442,22 @@ def _about_engine(s: RunSettings) -> Iterator[str]:
     if s.engine.kind == "vllm":
         temperatures = {"rollout": s.rollout.temperature, "evaluation": s.evaluation.temperature}
         for section, temperature in temperatures.items():
-            if temperature < COLDEST:
+            if 0 < temperature < COLDEST:
                 yield (
                     f"{section}.temperature = {temperature:g} with engine.kind = vllm, which samples at {COLDEST:g} or "
                     "above"
+                )
+
+
+def _about_evaluation(s: RunSettings) -> Iterator[str]:
+    if s.evaluation.temperature == 0:
+        asked = {
+            "samples": s.evaluation.samples,
+            "samples_during": s.evaluation.samples_during * (s.evaluation.every > 0),
+        }
+        for name, samples in asked.items():
+            if samples > 1:
+                yield (
+                    f"evaluation.{name} = {samples} with evaluation.temperature = 0: greedy decoding answers a problem "
+                    "always alike, expected 1"
                 )

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, assert_never
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from vcppo.composition import meaningless
+from vcppo.composition import TORCH_COLDEST, meaningless
 
 Aggregation = Literal["token-mean", "sequence-mean", "fixed-length"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -65,6 +65,17 @@ def _positive(interval: int | str) -> int | str:
     return interval
 
 
+def _not_too_cold(temperature: float) -> float:
+    """0 is judged by whoever asks."""
+    if 0 < temperature < TORCH_COLDEST:
+        raise PydanticCustomError(
+            "temperature",
+            "expected {least} or more: logits divided by so little overflow",
+            {"least": f"{TORCH_COLDEST:g}"},
+        )
+    return temperature
+
+
 class MathsSettings(Settings):
     """Mathematical problems from the dataset hub or a file; see docs/maths.md."""
 
@@ -97,7 +108,11 @@ class MathsSettings(Settings):
     think: bool = Field(False, description="the prompt opens a thought, and only what follows its end is judged")
     think_open: str = Field("<think>", min_length=1, description="what opens a thought")
     think_close: str = Field("</think>", min_length=1, description="what ends a thought")
-    max_tokens: int = Field(8192, ge=1, description="an answer's length limit unless rollout.max_tokens gives one")
+    max_tokens: int = Field(
+        8192,
+        ge=1,
+        description="an answer's length limit unless rollout.max_tokens gives one; less where the model has no room",
+    )
     time_limit_s: float = Field(2.0, gt=0, description="after which an answer that is still being compared is given up")
     memory_limit_mb: int = Field(1024, ge=64, description="that comparing one answer may take")
     workers: int | None = Field(None, ge=1, description="processes that compare; by default half the cores, 8 at most")
@@ -255,7 +270,9 @@ class RolloutSettings(Settings):
 
     prompts: int = Field(96, ge=1, description="problems an iteration")
     samples_per_prompt: int = Field(1, ge=1, description="answers a problem; GRPO needs more than one")
-    temperature: float = Field(1.0, gt=0, description="of sampling; log-probabilities are taken at it too")
+    temperature: float = Field(
+        1.0, ge=0, description="of sampling, above 0; log-probabilities are taken at it too, in training as well"
+    )
     top_p: float = Field(
         1.0,
         gt=0,
@@ -268,6 +285,23 @@ class RolloutSettings(Settings):
     )
 
     _interval = field_validator("refresh_every")(_positive)
+    _cold = field_validator("temperature")(_not_too_cold)
+
+    @field_validator("temperature")
+    @classmethod
+    def _not_greedy(cls, temperature: float) -> float:
+        if temperature == 0:
+            raise PydanticCustomError(
+                "greedy",
+                "expected more than 0: what is trained on is sampled, for log-probabilities at temperature 0 (greedy "
+                "decoding) are 0 or minus infinity and have no gradient; only evaluation.temperature may be 0",
+            )
+        return temperature
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How a response is drawn, whoever asks for it; the rest says how many are."""
+        return self.model_dump(mode="json", include={"temperature", "top_p", "max_tokens"})
 
 
 class RewardSettings(Settings):
@@ -482,19 +516,26 @@ class EvaluationSettings(Settings):
     """Held-out problems, fixed for a task, answered several times each; EVALUATION_OF_TASK has each task's defaults."""
 
     samples: int = Field(
-        8, ge=1, description="answers a problem in the final evaluation; unless set, the task says: digits 8, maths 32"
+        8,
+        ge=1,
+        description="answers a problem in the final evaluation; unless set, the task says: digits 8, maths 32, and 1 "
+        "at temperature 0",
     )
     problems: Problems = Field(
         "report", description="the held-out problems that are reported, or those kept for choosing settings by"
     )
     every: int = Field(10, ge=0, description="iterations between evaluations during training; 0 for none")
     samples_during: int = Field(1, ge=1, description="answers a problem in those")
-    temperature: float = Field(1.0, gt=0, description="of sampling; unless set, the task says: 1 for both")
+    temperature: float = Field(
+        1.0, ge=0, description="of sampling, 0 for greedy decoding; unless set, the task says: 1 for both"
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus; unless set, the task says: digits 1, maths 0.7")
     seed: int = Field(0, ge=0, description="of the sampling; the same for every run")
     answers_at_once: int = Field(
         256, ge=1, description="answers written together, whole problems; more are faster, fewer lose less when killed"
     )
+
+    _cold = field_validator("temperature")(_not_too_cold)
 
 
 class RecordSettings(Settings):
@@ -629,7 +670,7 @@ class RunSettings(Settings):
 
 
 def defaults_beside(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults, by dotted name, that other settings of a tree decide: its task, greedy decoding, and whether a model is given."""
+    """Defaults, by dotted name, that other settings of a tree decide: task, greedy decoding, and a given model."""
     task = _said(tree, "task", "name", TaskSettings.model_fields["name"].default)
     of_task = EVALUATION_OF_TASK.get(task, {}) if isinstance(task, str) else {}
     if of_task and _said(tree, "evaluation", "temperature", None) == 0:

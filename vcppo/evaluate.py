@@ -17,12 +17,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from vcppo import __version__, models, report
-from vcppo.cache import VERSIONS, read_json
+from vcppo.cache import GIVEN_MODEL, VERSIONS, read_json
 from vcppo.checkpoint_identity import Checkpoint
 from vcppo.config import LoraSettings, RunSettings, defaults_beside, digest
 from vcppo.engines import Engine, make_engine
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, TrainingError
 from vcppo.evaluation_view import EvaluationView
+from vcppo.limits import Limit, limit_of
 from vcppo.loading import flatten
 from vcppo.placement import prepare
 from vcppo.process import is_main, locked
@@ -81,12 +82,25 @@ class Evaluation:
         problems = digest([dataclasses.astuple(prompt) for prompt in self.prompts])
         used = {**self.used, "engine": self.settings.engine.kind, "task": task_address(self.settings.task)}
         parts = [self.checkpoint.fingerprint, used, self.max_tokens, problems, verifier()]
-        return digest(["checkpoint", VERSIONS["evaluation"], *parts])
+        return digest(["checkpoint", VERSIONS["evaluation"], GIVEN_MODEL, *parts])
 
     @property
     def max_tokens(self) -> int:
         """The limit on an answer's length."""
-        return self.settings.rollout.max_tokens or self.task.max_tokens
+        return self.limit.tokens
+
+    @cached_property
+    def limit(self) -> Limit:
+        """The limit, as long as model and engine allow.
+
+        Raises:
+            ConfigError: the one that was set does not fit, or the longest prompt alone.
+        """
+        trust = self.settings.model.trust_remote_code
+        room = models.room_of(self.checkpoint.source, self.settings.engine, trust_remote_code=trust)
+        longest = max(map(len, self.task.encode(self.prompts, self.tokenizer)))
+        said = self.settings.rollout.max_tokens
+        return limit_of(said, self.task.max_tokens, room=room, longest_prompt=longest, of="evaluation")
 
     @property
     def folder(self) -> Path:
@@ -123,8 +137,8 @@ class Evaluation:
         """Answer what is missing and write the report.
 
         Raises:
-            CheckpointError: no such policy or tokenizer, one that the engine cannot decode, or a folder that cannot be
-                written.
+            CheckpointError: no such policy or tokenizer, one that the engine cannot decode or says NaN, or a folder
+                that cannot be written.
             StudyError: another process is at the same evaluation.
         """
         try:
@@ -132,16 +146,19 @@ class Evaluation:
         except OSError as error:
             raise CheckpointError(f"{self.folder}: cannot be written ({error})") from None
         with locked(self.folder, "this evaluation") if is_main() else nullcontext():
-            answered = evaluate(
-                self._engine,
-                task=self.task,
-                tokenizer=self.tokenizer,
-                settings=self.settings.evaluation,
-                samples=self.settings.evaluation.samples,
-                max_tokens=self.settings.rollout.max_tokens,
-                keep=self.kept(view.say),
-                on_problem=view,
-            )
+            try:
+                answered = evaluate(
+                    self._engine,
+                    task=self.task,
+                    tokenizer=self.tokenizer,
+                    settings=self.settings.evaluation,
+                    samples=self.settings.evaluation.samples,
+                    max_tokens=self.max_tokens,
+                    keep=self.kept(view.say),
+                    on_problem=view,
+                )
+            except TrainingError as error:
+                raise CheckpointError(f"{self.checkpoint.name}: {error}") from None
             found = report.measures(answered)
             told = {**self._description(), **report.results(answered, found)}
             if is_main():

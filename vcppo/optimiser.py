@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from vcppo.config import OptimiserSettings
+from vcppo.configurations import called
 from vcppo.errors import TrainingError
 from vcppo.placement import like, whole
 
@@ -18,6 +19,7 @@ class Optimiser:
         self.settings = settings
         self.total_steps = total_steps
         self.taken = 0
+        self._called = called(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._adam = torch.optim.AdamW(
             self._parameters,
@@ -41,7 +43,9 @@ class Optimiser:
         """
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)))
         if not math.isfinite(norm):
-            raise TrainingError(f"gradient norm is {norm} at update {self.taken}, expected a finite number")
+            raise TrainingError(
+                f"gradient norm is {norm} at update {self.taken}, expected a finite number ({self._called})"
+            )
         for group in self._adam.param_groups:
             group["lr"] = self.learning_rate
         self._adam.step()

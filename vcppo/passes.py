@@ -14,8 +14,9 @@ from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import PreTrainedModel
 
 from vcppo.config import ComputeSettings
+from vcppo.configurations import called
 from vcppo.distributed import world
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, TrainingError
 from vcppo.maths.logprobs import chosen_logprobs
 from vcppo.types import RolloutBatch
 
@@ -116,9 +117,7 @@ def value_head(critic: PreTrainedModel) -> torch.nn.Linear:
         head = getattr(critic, name, None)
         if isinstance(head, torch.nn.Linear) and head.out_features == 1:
             return head
-    raise CheckpointError(
-        f"{type(critic).__name__}: no head with one output, expected a token classifier with one label"
-    )
+    raise CheckpointError(f"{type(critic).__name__}: no head with one output, expected a classifier with one label")
 
 
 def value_range(critic: PreTrainedModel) -> tuple[float, float] | None:
@@ -199,6 +198,9 @@ def read(
     """What `score` says of a batch without gradient, [B, T] or, not per token, [B]; 0 in rows not asked for.
 
     `model` lets go of what it has gathered for it.
+
+    Raises:
+        TrainingError: some of it is not finite.
     """
     found = torch.zeros(batch.response_mask.shape if per_token else len(batch.scores))
     with torch.no_grad():
@@ -209,7 +211,13 @@ def read(
             elif own.counts:
                 found[own.rows] = scores
     let_go(model)
-    return world().sum(found)
+    found = world().sum(found)
+    if spoilt := int((~found.isfinite()).sum()):
+        raise TrainingError(
+            f"{called(model)}: {spoilt} of the numbers read from it are NaN or infinite; its weights are broken, or "
+            "have been trained out of range"
+        )
+    return found
 
 
 def _hidden(model: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:

@@ -262,8 +262,8 @@ def test_a_critic_may_start_from_the_policy(out: Path):
 @pytest.mark.parametrize(
     "assignments",
     [
-        ("gae.bootstrap_truncated=true", "rollout.max_tokens=3"),
-        ("rollout.max_tokens=1",),
+        ("gae.bootstrap_truncated=true", "rollout.max_tokens=3", "critic.init=policy"),  # nothing right, no pairs
+        ("rollout.max_tokens=1", "critic.init=policy"),
         ("rollout.top_p=0.9", "rollout.temperature=0.8", "advantage.whiten=minibatch"),
         ("kl.placement=reward", "kl.estimator=k1", "gae.length_adaptive_alpha=0.05"),
         ("kl.placement=loss", "policy.dual_clip=3", "policy.entropy_coefficient=0.01", "policy.epochs=2"),
@@ -315,8 +315,15 @@ def test_a_run_may_start_from_a_saved_policy(straight: Path, tmp_path: Path):
 
 def test_a_run_that_leaves_sense_says_where_and_which_state_is_good(out: Path):
     settings = ("guard.max_ratio=1.0001", "policy.learning_rate=0.5", "record.checkpoint_every=1")
-    with pytest.raises(TrainingError, match=r"^RL iteration \d: probability ratio .* (no state was saved|last good)"):
+    with pytest.raises(TrainingError, match=r"^rl: iteration \d: probability ratio .* (no state was saved|last good)"):
         run_stages(tiny(*settings), out, until="rl")
+
+
+def test_a_stage_that_leaves_the_finite_numbers_is_named(tmp_path: Path):
+    with pytest.raises(
+        TrainingError, match=r"^cold-start: gradient norm is (nan|inf) at update \d+, .*LlamaForCausalLM"
+    ):
+        run_stages(tiny("cold_start.learning_rate=1e30", "cold_start.warmup_steps=0"), tmp_path, until="cold-start")
 
 
 def test_fresh_rollouts_make_no_pool(out: Path):

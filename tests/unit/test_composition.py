@@ -139,6 +139,11 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         "early_stop.deviation = sequences",
     ),
     (("evaluation.every=0",), ["evaluation.samples_during"], "evaluation.every = 0"),
+    (
+        ("evaluation.temperature=0",),
+        names("evaluation", "top_p seed"),
+        "evaluation.temperature = 0 is greedy decoding, which draws nothing",
+    ),
     ((), names("record", "truth_answers truth_samples"), "record.truth_every = 0"),
     (
         GRPO,
@@ -396,6 +401,26 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
             "rollout.temperature = 0.001 with engine.kind = vllm, which samples at 0.01 or above",
         ),
         ((*VLLM, "evaluation.temperature=0.0099"), "evaluation.temperature = 0.0099 with engine.kind = vllm"),
+        *(
+            (
+                ("evaluation.temperature=0", f"evaluation.{name}=2"),
+                f"evaluation.{name} = 2 with evaluation.temperature = 0",
+            )
+            for name in ("samples", "samples_during")
+        ),
+        (
+            ("rollout.temperature=0",),
+            "rollout.temperature = 0 (from --set): expected more than 0: what is trained on is sampled, for "
+            "log-probabilities at temperature 0 (greedy decoding) are 0 or minus infinity and have no gradient",
+        ),
+        *(
+            (
+                (f"{section}.temperature={temperature}",),
+                f"{section}.temperature = {float(temperature)!r} (from --set): expected 0.0001 or more",
+            )
+            for section in ("rollout", "evaluation")
+            for temperature in ("9e-5", "1e-10", "1e-38", "1e-39", "1e-300")
+        ),
         ((*SERVER, "engine.url=node3"), "engine.url = 'node3' (from --set): expected host:port"),
     ],
     ids=lambda part: ",".join(part) if isinstance(part, tuple) else "",
@@ -439,6 +464,11 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         SAVED,
         (*VLLM, "evaluation.temperature=0.01"),
         ("evaluation.temperature=0.001",),
+        ("rollout.temperature=1e-4",),
+        ("evaluation.temperature=0",),
+        ("evaluation.temperature=0", "evaluation.samples=1"),
+        ("evaluation.temperature=0", "evaluation.every=0"),
+        (*VLLM, "evaluation.temperature=0"),
         THERE,
     ],
     ids=",".join,

@@ -212,6 +212,17 @@ def test_evaluation_is_as_the_task_has_it_unless_something_is_said(monkeypatch: 
     assert asked(override(settings, {"evaluation.samples": 8, "evaluation.temperature": 1})) == (8, 1.0, 0.5)
 
 
+@pytest.mark.parametrize("said", ["evaluation.temperature=0", "evaluation.temperature=0.0"])
+def test_greedy_decoding_answers_each_problem_once(said: str, tmp_path: Path):
+    settings = load_settings(assignments=[said])
+    assert asked(settings) == (1, 0.0, 1.0)
+    assert asked(override(settings, {"evaluation.temperature": 1.0})) == (8, 1.0, 1.0)
+    assert asked(override(RunSettings(), {"evaluation.temperature": 0})) == (1, 0.0, 1.0)
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(settings.model_dump(mode="json")))
+    assert load_settings(file) == settings
+
+
 def test_what_a_record_has_from_its_task_is_not_said_by_it():
     """So that a run of maths overridden to another task is evaluated as that one has it."""
     record = flatten(RunSettings().model_dump(mode="json"))

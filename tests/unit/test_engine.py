@@ -11,7 +11,7 @@ from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.decoder import Decoder
 from vcppo.engines.shared import SharedEngine
 from vcppo.engines.torch_engine import TorchEngine, sample
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, ConfigError, TrainingError
 from vcppo.types import Generation
 
 VOCABULARY, END = 17, 1
@@ -155,15 +155,70 @@ def test_tokens_come_as_often_as_their_probability_says():
     assert float(error.max()) < 4.5  # standard errors, 17 tokens
 
 
-def test_a_cold_temperature_takes_the_likeliest_token():
+@pytest.mark.parametrize("temperature", [0.0, 1e-4])
+def test_the_coldest_temperature_and_greedy_decoding_take_the_likeliest_token(temperature: float):
     policy = model("qwen2", end=-1)
-    answers = TorchEngine(policy).generate(RAGGED, Sampling(1e-4, 1.0, 10), seed=0)
+    answers = TorchEngine(policy).generate(RAGGED, Sampling(temperature, 1.0, 10), seed=0)
     for prompt, answer in zip(RAGGED, answers, strict=True):
         ids = list(prompt)
         for _ in range(10):
             with torch.inference_mode():
                 ids.append(int(policy(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
         assert tuple(ids[len(prompt) :]) == answer.tokens
+
+
+def test_greedy_decoding_has_no_seed_and_the_log_probabilities_of_temperature_one(policy: PreTrainedModel):
+    engine = TorchEngine(policy)
+    answers = engine.generate(RAGGED, Sampling(0.0, 0.3, 12), seed=0)
+    assert engine.generate(RAGGED, Sampling(0.0, 1.0, 12), seed=1) == answers
+    assert_agrees(policy, RAGGED, answers, 1.0)
+    points = [BranchPoint(i, len(prompt), 12) for i, prompt in enumerate(RAGGED)]
+    again = engine.branch(RAGGED, points, Sampling(0.0, 1.0, 12), seed=2)
+    assert [answer.tokens for answer in again] == [answer.tokens for answer in answers]
+
+
+@pytest.mark.parametrize("temperature", [-1.0, -1e-9, 1e-300, 1e-39, 1e-10, 9e-5, float("nan")])
+def test_a_temperature_that_logits_could_overflow_at_is_refused(temperature: float):
+    with pytest.raises(ConfigError, match=r"expected 0, which is greedy decoding, or 0\.0001 or more"):
+        Sampling(temperature, 1.0, 4)
+
+
+@pytest.mark.parametrize("sampling", [FREE, Sampling(1.0, 0.5, 12), Sampling(0.0, 1.0, 12)])
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("lm_head", float("nan")),
+        ("lm_head", float("inf")),
+        ("lm_head", 3e38),  # finite, but the logits are not
+        ("model.embed_tokens", float("nan")),
+        ("model.norm", float("inf")),
+        ("model.layers.0.mlp.down_proj", -float("inf")),
+        ("model.layers.1.self_attn.q_proj", float("nan")),
+    ],
+)
+def test_logits_that_are_not_finite_are_one_line_with_the_policy(part: str, value: float, sampling: Sampling):
+    policy = model()
+    policy.name_or_path = "somebody/broken"
+    with torch.no_grad():
+        policy.get_submodule(part).weight.fill_(value)
+    said = (
+        r"LlamaForCausalLM from somebody/broken: its logits for token \d+ of response 0 are not finite, nothing can be"
+    )
+    engine = TorchEngine(policy)
+    with pytest.raises(TrainingError, match=said):
+        engine.generate(RAGGED, sampling, seed=0)
+    with pytest.raises(TrainingError, match=said):
+        engine.branch(RAGGED, [BranchPoint(0, 2, 5)], sampling, seed=0)
+
+
+def test_one_response_whose_logits_are_not_finite_is_told_by_its_number():
+    policy = model()
+    with torch.no_grad():
+        policy.model.embed_tokens.weight[9] = float("nan")
+    engine = TorchEngine(policy)
+    engine.generate([[5, 6]], Sampling(0.0, 1.0, 1), seed=0)
+    with pytest.raises(TrainingError, match="for token 0 of response 3 are not finite"):
+        engine.generate(RAGGED, Sampling(1.0, 1.0, 1), seed=0)
 
 
 def test_the_nucleus_holds_the_likeliest_tokens_that_reach_top_p_and_no_other():
@@ -230,7 +285,7 @@ def test_continuations_have_the_logprobs_of_transformers(policy: PreTrainedModel
 def test_a_cold_continuation_takes_the_likeliest_tokens(policy: PreTrainedModel):
     stems = stems_of(policy)
     points = everywhere(stems, limit=6)[::3]
-    answers = TorchEngine(policy).branch(stems, points, Sampling(1e-6, 1.0, 6), seed=0)
+    answers = TorchEngine(policy).branch(stems, points, Sampling(0.0, 1.0, 6), seed=0)
     for prefix, answer in zip(prefixes(stems, points), answers, strict=True):
         with torch.inference_mode():  # each token is the likeliest after all before it: what greedy decoding writes
             likeliest = policy(input_ids=torch.tensor([[*prefix, *answer.tokens]])).logits[0, len(prefix) - 1 : -1]

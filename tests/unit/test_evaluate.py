@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from fake_answers import answered
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from tiny import ASSIGNMENTS, new_policy, tiny
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -28,6 +29,10 @@ from vcppo.stages import evaluation
 from vcppo.tasks import make_task
 
 TINY = [part for text in ASSIGNMENTS for part in ("--set", text)]
+GREEDY = [
+    *(part for text in ASSIGNMENTS if text != "evaluation.samples=2" for part in ("--set", text)),
+    *("--set", "evaluation.temperature=0"),
+]
 NAMES = ("somebody/tiny", "somebody/else")
 BOTH = """
 import json, sys
@@ -145,6 +150,34 @@ def test_another_evaluation_has_another_folder(checkpoint: Path, out: Path, chan
     done = invoke(checkpoint, "--samples", "3", "--out", out, "--dry-run", *TINY, *flags)
     answered = int(done.stdout.splitlines()[1].split()[0])
     assert answered == (0 if is_new else 10)
+
+
+def test_greedy_decoding_writes_one_answer_a_problem_and_repeats_from_its_command(checkpoint: Path, tmp_path: Path):
+    done = invoke(checkpoint, "--out", tmp_path, *GREEDY)
+    assert done.exit_code == 0
+    told = json.loads((folder(tmp_path) / "report.json").read_text())
+    assert (told["samples"], told["sampling"]["temperature"]) == (1, 0.0)
+    greedy = [json.loads(path.read_text()) for path in sorted((folder(tmp_path) / "samples").iterdir())]
+    _, _, *arguments = shlex.split(told["command"])
+    assert "evaluation.temperature=0.0" in arguments
+    assert invoke(*arguments, "--out", tmp_path / "again").exit_code == 0
+    assert contents(folder(tmp_path / "again")) == contents(folder(tmp_path))
+    assert len(greedy) == 10
+    refused = CliRunner().invoke(main, ["evaluate", str(checkpoint), "--samples", "2", "--out", str(tmp_path), *GREEDY])
+    assert refused.exit_code == 2
+    assert "evaluation.samples = 2 with evaluation.temperature = 0" in refused.stderr
+
+
+def test_a_policy_that_says_no_numbers_is_one_line(checkpoint: Path, tmp_path: Path):
+    shutil.copytree(checkpoint, tmp_path / "policy")
+    weights = load_file(tmp_path / "policy" / "model.safetensors")
+    weights["lm_head.weight"].fill_(3e38)
+    save_file(weights, tmp_path / "policy" / "model.safetensors", metadata={"format": "pt"})
+    failed = CliRunner().invoke(main, ["evaluate", str(tmp_path / "policy"), "--out", str(tmp_path), *TINY])
+    assert failed.exit_code == 2
+    assert failed.stderr.count("\n") == 1
+    assert f"{tmp_path / 'policy'}: LlamaForCausalLM from" in failed.stderr
+    assert "its logits for token 0 of response 0 are not finite" in failed.stderr
 
 
 def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(checkpoint: Path, tmp_path: Path):

@@ -47,7 +47,7 @@ def run(
         tokenizer=TOKENIZER,
         settings=settings,
         samples=SAMPLES,
-        max_tokens=None,
+        max_tokens=TASK.max_tokens,
         keep=None if folder is None else SampleFolder(folder, said.append),
     )
 
@@ -114,7 +114,7 @@ def test_problems_kept_for_searches_are_asked_where_settings_say_so(engine: Torc
                 tokenizer=TOKENIZER,
                 settings=EvaluationSettings(problems=problems),
                 samples=1,
-                max_tokens=None,
+                max_tokens=TASK.max_tokens,
             )
         ]
         for problems in ("report", "search")

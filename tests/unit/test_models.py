@@ -1,15 +1,27 @@
 """What is read from policies and critics, and what is refused as one."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import arithmetic
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import new_policy, random_batch, tiny
-from transformers import PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
 
 from vcppo import models, passes
 from vcppo.checkpoint import load_state, save_model, save_state
+from vcppo.configurations import end_tokens
+from vcppo.distributed import World
+from vcppo.engines.base import Sampling
+from vcppo.engines.torch_engine import TorchEngine
 from vcppo.errors import CheckpointError
 from vcppo.placement import named_weights
 from vcppo.stages.critic_update import read_final_values, read_values
@@ -194,3 +206,223 @@ def test_every_weight_is_named_once_as_in_the_checkpoint(tmp_path: Path, tied: b
     for name, tensor in found:
         assert torch.equal(tensor, saved[name])
         assert not tensor.requires_grad
+
+
+# ---- critics and reward models of others ----
+
+SMALL = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 0}
+GATED = {**SMALL, "intermediate_size": 32, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": 1}
+SEQUENCE_CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "llama": GATED,
+    "qwen2": GATED,
+    "qwen3": {**GATED, "head_dim": 8},
+    "mistral": GATED,
+    "gemma2": {**GATED, "head_dim": 8},
+    "olmo2": GATED,  # there is no token classifier of it
+    "gpt2": {"vocab_size": 20, "n_embd": 16, "n_layer": 2, "n_head": 2, "pad_token_id": 0},
+    "gpt_neox": {**SMALL, "intermediate_size": 32},
+    "opt": {**SMALL, "ffn_dim": 32, "word_embed_proj_dim": 16},
+}
+
+
+def classifier(path: Path, kind: Any, model_type: str, **options: Any) -> PreTrainedModel:
+    """A classifier as its owner saves it, with weights that tell tokens apart."""
+    config = AutoConfig.for_model(model_type, **{"num_labels": 1, "initializer_range": 0.5, **options})
+    torch.manual_seed(0)
+    model: PreTrainedModel = kind.from_config(config).eval()
+    model.save_pretrained(path)
+    return model
+
+
+@pytest.mark.parametrize("model_type", SEQUENCE_CLASSIFIERS)
+def test_a_reward_model_of_others_is_a_critic_with_its_own_scores(model_type: str, tmp_path: Path):
+    options = SEQUENCE_CLASSIFIERS[model_type]
+    theirs = classifier(tmp_path / "theirs", AutoModelForSequenceClassification, model_type, **options)
+    assert "score.bias" not in load_file(tmp_path / "theirs" / "model.safetensors")
+    critic, batch = models.load_critic(tmp_path / "theirs"), random_batch(LENGTHS)
+    totals = (batch.prompt_lengths + batch.lengths).tolist()
+    with torch.inference_mode():
+        scores = [theirs(input_ids=row[None, :n]).logits[0, 0] for row, n in zip(batch.input_ids, totals, strict=True)]
+    assert max(scores) - min(scores) > 0.05
+    torch.testing.assert_close(read_final_values(critic, batch, 100), torch.stack(scores), rtol=1e-4, atol=1e-5)
+
+    passes.response_values(critic, batch).sum().backward()
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter -= 0.01 * parameter.grad.clamp(-1, 1) if parameter.grad is not None else 0.0
+    learnt = read_values(critic, batch, 100)
+    save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "saved")
+    assert torch.equal(read_values(models.load_critic(tmp_path / "saved"), batch, 100), learnt)
+    assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")) is type(theirs)
+
+
+@pytest.mark.parametrize("labels", [2, 3, 5])
+@pytest.mark.parametrize("kind", [AutoModelForSequenceClassification, AutoModelForTokenClassification])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_more_labels_than_one_are_refused(model_type: str, kind: Any, labels: int, tmp_path: Path):
+    theirs = classifier(tmp_path, kind, model_type, **SEQUENCE_CLASSIFIERS[model_type], num_labels=labels)
+    said = f"{type(theirs).__name__} with {labels} labels, expected a critic, which is a token or sequence classifier"
+    assert said in message(models.load_critic, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options"),
+    [
+        ("bert", {**SMALL, "intermediate_size": 32}),
+        ("roberta", {**SMALL, "intermediate_size": 32}),
+        ("deberta-v2", {**SMALL, "intermediate_size": 32, "pooler_hidden_size": 16}),
+        ("modernbert", {**SMALL, "intermediate_size": 32, "cls_token_id": 1, "sep_token_id": 2}),
+        ("distilbert", {"vocab_size": 20, "dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}),
+        ("t5", {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}),
+        ("canine", {**SMALL, "intermediate_size": 32}),
+    ],
+)
+def test_a_reward_model_that_looks_ahead_is_refused(model_type: str, options: dict[str, Any], tmp_path: Path):
+    classifier(tmp_path, AutoModelForSequenceClassification, model_type, **options)
+    said = message(models.load_critic, tmp_path)
+    assert f"{model_type} models read what follows a token too, expected a decoder as critic" in said
+
+
+def test_a_token_classifier_without_its_bias_is_refused(critic: PreTrainedModel, tmp_path: Path):
+    save_model(critic, make_task(tiny().task).tokenizer(), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["score.bias"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "1 of its weights are missing: score.bias" in message(models.load_critic, tmp_path)
+
+
+def test_a_head_that_is_more_than_one_product_is_refused(tmp_path: Path):
+    """As reward models with a head of two layers have it, saved as score.0 and score.2."""
+    classifier(tmp_path, AutoModelForSequenceClassification, "llama", **GATED)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights |= {"score.0.weight": torch.eye(16), "score.2.weight": weights.pop("score.weight")}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "1 of its weights are missing: score.weight" in message(models.load_critic, tmp_path)
+
+
+# ---- the tokens that end a response ----
+
+PAD, TURN, END = range(3)  # of the tokenizer in arithmetic.py: <|endoftext|>, <|im_start|>, and <|im_end|>, its end
+WORD = 70  # text to it
+
+# what config.json and generation_config.json name (none: no such file), and the ends that follow, the tokenizer's first
+ENDS: dict[str, tuple[Any, Any, list[int]]] = {
+    "both as the tokenizer": (END, END, [END]),
+    "config names another, as early Qwen2.5 and Qwen3 base models do": (PAD, None, [END, PAD]),
+    "both name another": (PAD, PAD, [END, PAD]),
+    "each names its own": (PAD, TURN, [END, PAD, TURN]),
+    "generation config names several": (PAD, [TURN, PAD], [END, PAD, TURN]),
+    "config names several": ([TURN, PAD], None, [END, PAD, TURN]),
+    "neither names one": (None, None, [END]),
+    "a word, because somebody wants it": (None, [WORD], [END, WORD]),
+    "tokens that the policy does not have": (5000, [-1, 328], [END]),
+}
+
+
+def edit(path: Path, **changes: Any) -> None:
+    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(told | changes), encoding="utf-8")
+
+
+def with_ends(folder: Path, in_config: Any, in_generation: Any, architecture: str = "qwen2") -> Path:
+    arithmetic.make_model_folder(folder, architecture, hidden_size=16, layers=1, heads=2, kv_heads=1)
+    edit(folder / "config.json", eos_token_id=in_config)
+    (folder / "generation_config.json").unlink()
+    if in_generation is not None:
+        edit(folder / "generation_config.json", eos_token_id=in_generation)
+    return folder
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_the_tokenizers_end_is_among_the_ends_and_what_is_saved_says_so(case: str, tmp_path: Path):
+    *named, wanted = ENDS[case]
+    policy = models.load_policy(with_ends(tmp_path / "given", *named))
+    save_model(policy, models.load_tokenizer(tmp_path / "given"), tmp_path / "saved")
+    for file in ("config.json", "generation_config.json"):
+        told = json.loads((tmp_path / "saved" / file).read_text(encoding="utf-8"))["eos_token_id"]
+        assert told == (wanted if len(wanted) > 1 else wanted[0])
+    for found in (policy, models.load_policy(tmp_path / "saved")):
+        assert list(end_tokens(found)) == wanted
+        answers = TorchEngine(found).generate([[9, 8, 7]] * 200, Sampling(3.0, 1.0, 60), seed=0)
+        assert {answer.tokens[-1] for answer in answers if answer.stop_reason == "stop"} == set(wanted)
+        assert not any(set(wanted) & set(answer.tokens[:-1]) for answer in answers)
+
+
+def test_what_an_architecture_ends_with_unless_told_counts_where_it_is_no_word(tmp_path: Path):
+    """Llama's default is token 2; here that is <|im_end|>, and in the second tokenizer a digit."""
+    folder = with_ends(tmp_path / "special", PAD, None, "llama")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["eos_token_id"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    edit(folder / "tokenizer_config.json", eos_token=arithmetic.PAD)
+    assert end_tokens(models.load_policy(folder)) == (PAD, END)
+
+    tokenizer = make_task(tiny().task).tokenizer()
+    assert not tokenizer.convert_ids_to_tokens(2).startswith("<")
+    policy = new_policy()
+    policy.config.eos_token_id = policy.generation_config.eos_token_id = 2
+    save_model(policy, tokenizer, tmp_path / "word")
+    assert end_tokens(models.load_policy(tmp_path / "word")) == (tokenizer.eos_token_id,)
+
+
+def test_a_tokenizer_that_pads_with_its_end_ends_responses_all_the_same(tmp_path: Path):
+    folder = with_ends(tmp_path / "policy", PAD, None)
+    edit(folder / "tokenizer_config.json", pad_token=arithmetic.END)
+    tokenizer = models.load_tokenizer(folder)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == END
+    assert end_tokens(models.load_policy(folder)) == (END, PAD)
+
+
+def test_every_process_knows_the_same_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those that read no weights hear of generation_config.json too."""
+    folder = with_ends(tmp_path / "policy", PAD, [TURN])
+    monkeypatch.setattr(models, "world", lambda: World(1, 2, torch.device("cpu")))
+    policy = models.load_policy(folder)
+    assert policy.device.type == "meta"
+    assert end_tokens(policy) == (END, PAD, TURN)
+
+
+def test_a_tokenizer_without_an_end_or_with_one_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path):
+    folder = with_ends(tmp_path / "none", PAD, PAD)
+    edit(folder / "tokenizer_config.json", eos_token=None)
+    for load in (models.load_policy, models.load_tokenizer):
+        assert "its tokenizer has no eos_token, expected the token that ends a response" in message(load, folder)
+    folder = with_ends(tmp_path / "beyond", PAD, PAD)
+    edit(folder / "tokenizer_config.json", eos_token="<|new|>")
+    assert "ends a response with token 328 (<|new|>), its policy knows 328 tokens" in message(
+        models.load_policy, folder
+    )
+
+
+# ---- weights that are no numbers ----
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("lm_head.weight", (3, 1), float("nan")),
+        ("model.embed_tokens.weight", (0, 0), float("nan")),
+        ("model.norm.weight", (15,), float("inf")),
+        ("model.layers.0.mlp.down_proj.weight", (15, 31), -float("inf")),
+        ("model.layers.0.self_attn.q_proj.weight", (2, 2), float("nan")),
+        ("model.layers.0.input_layernorm.weight", (0,), float("inf")),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused_by_name(
+    folder: Path, tmp_path: Path, name: str, place: Any, value: float
+):
+    save_model(models.load_policy(folder), make_task(tiny().task).tokenizer(), tmp_path / "policy")
+    weights = load_file(tmp_path / "policy" / "model.safetensors")
+    weights[name][place] = value
+    save_file(weights, tmp_path / "policy" / "model.safetensors", metadata={"format": "pt"})
+    said = f"{name} holds NaN or infinity, expected finite weights"
+    assert said in message(models.load_policy, tmp_path / "policy")
+    if name != "lm_head.weight":
+        assert said in message(lambda path: models.load_critic(path, head_seed=0), tmp_path / "policy")
+
+
+def test_a_saved_critic_whose_head_is_not_finite_is_refused(critic: PreTrainedModel, tmp_path: Path):
+    with torch.no_grad():
+        passes.value_head(critic).bias.fill_(float("nan"))
+    save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
+    assert "score.bias holds NaN or infinity" in message(models.load_critic, tmp_path / "critic")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from vcppo import models, passes
 from vcppo.cache import StageFolder, addresses
 from vcppo.checkpoint import save_model
 from vcppo.config import RunSettings
+from vcppo.engines.base import Sampling
+from vcppo.engines.torch_engine import TorchEngine
 from vcppo.errors import TrainingError
 from vcppo.journal import read_journal
 from vcppo.stages import reward_model as stage
@@ -37,6 +40,37 @@ def prepared(out: Path, settings: RunSettings) -> StageContext:
     earlier = {"cold-start": StageFolder(out, found["cold-start"])}
     save_model(new_policy(), make_task(settings.task).tokenizer(), earlier["cold-start"].path / "policy")
     return StageContext(settings, StageFolder(out, found["reward-model"]), earlier)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ((), (1.0, 1.0, None)),
+        (("rollout.max_tokens=7",), (1.0, 1.0, 7)),
+        (("rollout.max_tokens=1",), (1.0, 1.0, 1)),
+        (("rollout.temperature=0.7",), (0.7, 1.0, None)),
+        (("rollout.top_p=0.5",), (1.0, 0.5, None)),
+        (("rollout.temperature=2", "rollout.top_p=0.9", "rollout.max_tokens=5"), (2.0, 0.9, 5)),
+    ],
+)
+def test_its_answers_are_drawn_as_rollouts_are(
+    said: tuple[str, ...],
+    wanted: tuple[float, float, int | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    context = prepared(tmp_path, tiny("reward_model.answers=32", *said))
+    asked, generate = [], TorchEngine.generate
+
+    def note(engine: TorchEngine, prompts: Any, sampling: Sampling, **options: Any) -> Any:
+        asked.append(sampling)
+        return generate(engine, prompts, sampling, **options)
+
+    monkeypatch.setattr(TorchEngine, "generate", note)
+    answers = stage._sample_answers(context)
+    temperature, top_p, limit = wanted
+    assert set(asked) == {Sampling(temperature, top_p, limit or context.task.max_tokens)}
+    assert int(answers.lengths.max()) <= (limit or context.task.max_tokens)
 
 
 def separable() -> RolloutBatch:

@@ -8,7 +8,7 @@ from vcppo.config import RewardSettings
 from vcppo.engines.base import Sampling
 from vcppo.engines.torch_engine import TorchEngine
 from vcppo.passes import micro_batches
-from vcppo.stages.sampling import collate, place_scores, roll_out, sampling_of
+from vcppo.stages.sampling import collate, place_scores, roll_out
 from vcppo.tasks import make_task
 from vcppo.types import Generation, Rollout, Verdict
 
@@ -85,7 +85,7 @@ def test_answers_to_one_prompt_are_a_group():
         task=task,
         tokenizer=tokenizer,
         engine=TorchEngine(new_policy()),
-        sampling=sampling_of(tiny().rollout, task),
+        sampling=Sampling(1.0, 1.0, task.max_tokens),
         reward=RewardSettings(),
         seed=0,
     )
@@ -93,12 +93,6 @@ def test_answers_to_one_prompt_are_a_group():
     assert rollouts[0].generation.tokens != rollouts[1].generation.tokens
     assert [r.prompt for r in rollouts] == [first, first, second, second]
     assert tuple(tokenizer(second.text)["input_ids"]) == rollouts[2].prompt_tokens
-
-
-def test_the_limit_on_length_is_the_task_s_unless_given():
-    task = make_task(tiny().task)
-    assert sampling_of(tiny("rollout.temperature=0.5").rollout, task) == Sampling(0.5, 1.0, task.max_tokens)
-    assert sampling_of(tiny("rollout.max_tokens=3").rollout, task).max_tokens == 3
 
 
 @pytest.mark.parametrize("bound", [1, 10, 37, 64, 1000])

@@ -13,7 +13,7 @@ from vcppo.config import RunSettings
 from vcppo.errors import TrainingError
 from vcppo.optimiser import Optimiser
 from vcppo.stages.costs import Costs
-from vcppo.stages.critic_update import CriticUpdate, read_values, update_critic
+from vcppo.stages.critic_update import CriticUpdate, read_final_values, read_values, update_critic
 from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
 from vcppo.stages.rl_metrics import policy_metrics
 from vcppo.types import RolloutBatch
@@ -260,6 +260,25 @@ def test_training_that_has_left_sense_stops_with_the_weights_as_they_were(wrong:
     with pytest.raises(TrainingError, match=message):
         update_policy(policy, optimiser, batch, advantages, None, settings, fixed_length=16, costs=Costs())
     assert torch.equal(weights(policy), before)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_a_model_that_says_no_numbers_is_told_by_its_name_before_anything_is_made_of_them(value: float):
+    policy, critic, batch = new_policy(), new_critic(), random_batch(LENGTHS)
+    for model in (policy, critic):
+        model.name_or_path = "somebody/broken"
+        with torch.no_grad():
+            model.base_model.norm.weight.fill_(value)
+            list(model.parameters())[-1].fill_(value)
+    reads = {
+        "LlamaForCausalLM": lambda: read_logprobs(policy, batch, temperature=1.0, max_tokens=100),
+        "LlamaForTokenClassification": lambda: read_values(critic, batch, 100),
+    }
+    for name, read in reads.items():
+        with pytest.raises(TrainingError, match=f"^{name} from somebody/broken: {sum(LENGTHS)} of the numbers read"):
+            read()
+    with pytest.raises(TrainingError, match=f"^LlamaForTokenClassification from somebody/broken: {len(LENGTHS)} of"):
+        read_final_values(critic, batch, 100)
 
 
 def test_a_critic_of_targets_that_are_no_numbers_stops_with_its_weights_as_they_were():

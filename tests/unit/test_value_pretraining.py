@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import new_policy, random_batch, tiny
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
 from vcppo import passes
 from vcppo.cache import StageFolder, addresses
@@ -375,6 +375,25 @@ def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path):
     torch.testing.assert_close(
         spread(stage.start_of_critic(second), answers), spread(stage.critic_for(first_done(first))[0], answers)
     )
+
+
+def test_a_reward_model_of_others_is_pretrained_on(before: Path, tmp_path: Path):
+    """A sequence classifier, whose head has no bias."""
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokens = len(make_task(tiny().task).tokenizer())
+    torch.manual_seed(0)
+    options = {**shape, "num_labels": 1, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+    for folder, known in {"theirs": tokens, "small": tokens - 1}.items():
+        LlamaForSequenceClassification(LlamaConfig(vocab_size=known, **options)).save_pretrained(tmp_path / folder)
+    here = context(before, tmp_path, "critic.init=saved", f"critic.path={tmp_path / 'theirs'}", "pretrain.steps=8")
+    value_pretraining(here)
+    losses = [m.loss for m in stage.measurements_in(here.folder.path)]
+    assert losses[-1] < losses[0]
+    critic, _ = stage.critic_for(first_done(here))
+    assert type(critic).__name__ == "LlamaForSequenceClassification"
+    small = context(before, tmp_path, "critic.init=saved", f"critic.path={tmp_path / 'small'}")
+    with pytest.raises(CheckpointError, match=rf"knows {tokens - 1} tokens, .* writes token {tokens - 1}; expected"):
+        stage.start_of_critic(small)
 
 
 def first_done(done: StageContext) -> StageContext:

@@ -1,5 +1,6 @@
 """Trainer and server understand each other, and whatever breaks between them is one line; vLLM is played by others."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -40,7 +41,7 @@ from vcppo.engines.vllm_wire import (
     send,
     split,
 )
-from vcppo.errors import EngineError
+from vcppo.errors import EngineError, TrainingError
 from vcppo.placement import named_weights
 from vcppo.seeding import seed_for
 
@@ -446,6 +447,19 @@ def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused_before_anything_
 def test_a_temperature_that_vllm_would_not_keep_is_refused(url: str):
     with pytest.raises(EngineError, match=r"temperature 0.001: vLLM samples at 0.01 or above"):
         make_engine(at(url), policy()).generate([[2]], Sampling(0.001, 1.0, 4), seed=0)
+
+
+def test_greedy_decoding_is_temperature_0_to_vllm(url: str):
+    make_engine(at(url), policy()).generate([[2]], Sampling(0.0, 1.0, 4), seed=0)
+    (request,) = Echo.made[0].requests
+    assert request.temperature == 0.0
+
+
+def test_log_probabilities_that_are_not_finite_are_refused(url: str, monkeypatch: pytest.MonkeyPatch):
+    spoilt = dataclasses.replace(_as_answers([[3, 2], [5]]), logprobs=array("f", [-0.5, float("nan"), -0.5]))
+    monkeypatch.setattr(f"{__name__}._as_answers", lambda said: spoilt)
+    with pytest.raises(TrainingError, match="Qwen2ForCausalLM: its logits for token 1 of response 0 are not finite"):
+        make_engine(at(url), policy()).generate([[2, 3], [5]], FREE, seed=0)
 
 
 def test_more_positions_than_the_policy_has_are_refused():

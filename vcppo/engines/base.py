@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from vcppo.composition import TORCH_COLDEST
+from vcppo.errors import ConfigError, EngineError, TrainingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -14,11 +18,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn."""
+    """How answers are drawn. Temperature 0 is greedy decoding, its log-probabilities those at temperature 1.
+
+    Raises:
+        ConfigError: a temperature so low that logits divided by it could overflow.
+    """
 
     temperature: float
     top_p: float
     max_tokens: int
+
+    def __post_init__(self) -> None:
+        if not (self.temperature == 0.0 or self.temperature >= TORCH_COLDEST):
+            raise ConfigError(
+                f"temperature {self.temperature:g}: expected 0, which is greedy decoding, or {TORCH_COLDEST:g} or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,10 +79,35 @@ class Engine(Protocol):
         ...
 
 
-def end_tokens(policy: PreTrainedModel) -> tuple[int, ...]:
-    """The tokens that end an answer: a chat model may have several, and says so where it tells how to generate."""
-    told = getattr(policy.generation_config, "eos_token_id", None)
-    ends = policy.config.eos_token_id if told is None else told
-    if ends is None:
-        return ()
-    return tuple(ends) if isinstance(ends, list | tuple) else (ends,)
+def check_room(asked: Sequence[tuple[int, int]], positions: int | None) -> None:
+    """See that what is asked for fits the model.
+
+    Args:
+        asked: (tokens before a response, its limit), one a response.
+    Raises:
+        EngineError: it does not. The model would be run beyond what it has learnt, or its response cut before.
+    """
+    for i, (length, limit) in enumerate(asked):
+        if positions is not None and length + limit > positions:
+            raise EngineError(
+                f"prompt {i} has {length} tokens and its answer up to {limit}: more than the model's {positions}; see "
+                "engine.max_length and rollout.max_tokens"
+            )
+
+
+def checked(answers: list[Generation], policy: str) -> list[Generation]:
+    """The same answers.
+
+    Args:
+        policy: what a message calls it.
+    Raises:
+        TrainingError: a log-probability is not finite, because the logits were not.
+    """
+    for i, answer in enumerate(answers):
+        if not math.isfinite(sum(answer.logprobs)):
+            place = next(t for t, logprob in enumerate(answer.logprobs) if not math.isfinite(logprob))
+            raise TrainingError(
+                f"{policy}: its logits for token {place} of response {i} are not finite, nothing can be sampled; its "
+                "weights are broken, or too large for the precision that it is run in"
+            )
+    return answers

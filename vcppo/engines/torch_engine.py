@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo.engines.base import BranchPoint, Sampling, end_tokens
+from vcppo.configurations import called, end_tokens, positions
+from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
 from vcppo.engines.decoder import Decoder
 from vcppo.placement import plain
 from vcppo.types import Generation
@@ -33,7 +34,7 @@ class TorchEngine:
         """See Engine."""
         vars(self).pop("_decoder", None)  # before the new one is made: two copies of the weights may not fit
         self._decoder: Decoder = Decoder(plain(policy))
-        self._ends = end_tokens(policy)
+        self._ends, self._positions, self._called = end_tokens(policy), positions(policy.config), called(policy)
 
     @torch.inference_mode()
     def generate(
@@ -42,6 +43,7 @@ class TorchEngine:
         """See Engine."""
         if not prompts:
             return []
+        check_room([(len(prompt), sampling.max_tokens) for prompt in prompts], self._positions)
         uniforms = self._uniforms(len(prompts), sampling, seed, first)
         answers: list[Generation] = []
         for start in range(0, len(prompts), self.rows):
@@ -65,6 +67,7 @@ class TorchEngine:
         decoder = self._decoder
         for point in points:
             self._check(point, stems)
+        check_room([(point.length, min(point.limit, sampling.max_tokens)) for point in points], self._positions)
         uniforms = self._uniforms(len(points), sampling, seed, first)
         found: dict[int, Generation] = {}
         for members in _by_stem(points, self.rows):
@@ -101,6 +104,8 @@ class TorchEngine:
 
         Args:
             logits: [B, V] of the first token. uniforms: [T, B]. limits: [B], 1 to T tokens.
+        Raises:
+            TrainingError: the logits are not finite.
         """
         decoder, device, count = self._decoder, self._decoder.device, len(limits)
         longest = int(limits.max())
@@ -113,7 +118,7 @@ class TorchEngine:
         for t in range(longest):
             chosen, chosen_logprobs = sample(logits, uniforms[t, rows], sampling)
             tokens[t, rows], logprobs[t, rows] = chosen, chosen_logprobs
-            ended |= torch.isin(chosen, ends) | (limits[rows] == t + 1)
+            ended |= torch.isin(chosen, ends) | (limits[rows] == t + 1) | chosen_logprobs.isnan()
             live = len(rows) - int(ended.sum())
             if live == 0:
                 break
@@ -124,7 +129,8 @@ class TorchEngine:
             logits = decoder.step(chosen)
         decoder.forget()
         written = zip(tokens.T.tolist(), logprobs.T.tolist(), limits.tolist(), strict=True)
-        return [_answer(said[:limit], scores[:limit], self._ends) for said, scores, limit in written]
+        answers = [_answer(said[:limit], scores[:limit], self._ends) for said, scores, limit in written]
+        return checked(answers, self._called)
 
 
 def _by_stem(points: Sequence[BranchPoint], rows: int) -> Iterator[list[int]]:
@@ -148,13 +154,17 @@ def _evenly(members: list[int], rows: int) -> Iterator[list[int]]:
 
 
 def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Draw by inverting the cumulative distribution at `uniforms`.
+    """Draw by inverting the cumulative distribution at `uniforms`; at temperature 0 take the likeliest token.
 
     Args:
         logits: [B, V]. uniforms: [B] in [0, 1).
     Returns:
-        ([B] tokens, [B] log-probabilities at the temperature, before any nucleus cut).
+        ([B] tokens, [B] log-probabilities before any nucleus cut, at the temperature, or greedily at 1). Where logits
+        are not finite the token means nothing, and its log-probability is NaN.
     """
+    if sampling.temperature == 0.0:
+        likeliest = logits.argmax(dim=-1, keepdim=True)
+        return likeliest[:, 0], torch.log_softmax(logits, dim=-1).gather(1, likeliest)[:, 0]
     all_logprobs = torch.log_softmax(logits / sampling.temperature, dim=-1)
     weights = all_logprobs.exp()
     if sampling.top_p < 1.0:
@@ -165,6 +175,7 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor
     total = cumulative[:, -1]
     point = torch.minimum(uniforms * total, total.nextafter(torch.zeros_like(total)))  # rounding must not reach total
     chosen = torch.searchsorted(cumulative, point[:, None], right=True)
+    chosen.clamp_(max=logits.shape[-1] - 1)  # among NaNs it finds no place
     return chosen[:, 0], all_logprobs.gather(1, chosen)[:, 0]
 
 

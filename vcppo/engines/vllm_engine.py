@@ -17,7 +17,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from vcppo.composition import COLDEST
 from vcppo.config import EngineSettings
-from vcppo.engines.base import BranchPoint, Sampling, end_tokens
+from vcppo.configurations import called, end_tokens, positions
+from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
 from vcppo.engines.vllm_hosts import host_of
 from vcppo.engines.vllm_wire import Answers, ModelSpec, Write, split
 from vcppo.errors import EngineError
@@ -62,7 +63,7 @@ class VllmEngine:
         """
         self._policy, self._versions = policy, _versions(policy)
         self._spec = model_spec(self.settings, policy)
-        self._ends = [end for end in end_tokens(policy) if 0 <= end < policy.config.vocab_size]  # vLLM refuses others
+        self._ends = list(end_tokens(policy))
         host_of(self.settings, self._spec).load(self, named_weights(policy))
 
     def generate(
@@ -106,14 +107,9 @@ class VllmEngine:
         first: int,
     ) -> list[Generation]:
         """One answer to each (stem, tokens of it, tokens of the answer at most)."""
-        if sampling.temperature < COLDEST:
+        if 0 < sampling.temperature < COLDEST:
             raise EngineError(f"temperature {sampling.temperature:g}: vLLM samples at {COLDEST:g} or above")
-        for i, (_, length, limit) in enumerate(asked):
-            if length + limit > self._spec.max_length:
-                raise EngineError(
-                    f"prompt {i} has {length} tokens and its answer up to {limit}: more than the model's "
-                    f"{self._spec.max_length}; see engine.max_length and rollout.max_tokens"
-                )
+        check_room([(length, limit) for _, length, limit in asked], self._spec.max_length)
         host = host_of(self.settings, self._spec)
         if not host.holds(self):
             if _versions(self._policy) != self._versions:
@@ -135,7 +131,7 @@ class VllmEngine:
             )
         )
         self.cache_use = CacheUse(answers.prompt_tokens, answers.cached_tokens)
-        return _generations(answers)
+        return checked(_generations(answers), called(self._policy))
 
 
 def model_spec(settings: EngineSettings, policy: PreTrainedModel) -> ModelSpec:
@@ -145,10 +141,10 @@ def model_spec(settings: EngineSettings, policy: PreTrainedModel) -> ModelSpec:
         EngineError: the policy is longer or of another type than vLLM can take.
     """
     config = {name: x for name, x in policy.config.to_dict().items() if name not in NOT_OF_THE_SHAPE}
-    positions = config.get("max_position_embeddings")
-    max_length = settings.max_length or positions
-    if max_length is None or (positions is not None and max_length > positions):
-        raise EngineError(f"engine.max_length = {settings.max_length}: the policy has {positions} positions")
+    known = positions(policy.config)
+    max_length = settings.max_length or known
+    if max_length is None or (known is not None and max_length > known):
+        raise EngineError(f"engine.max_length = {settings.max_length}: the policy has {known} positions")
     config["architectures"] = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(policy.config.model_type, type(policy).__name__)]
     own = compute_of(policy).dtype
     dtype: Any = own if settings.dtype == "auto" else settings.dtype

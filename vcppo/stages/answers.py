@@ -12,7 +12,7 @@ from vcppo.distributed import world
 from vcppo.errors import CheckpointError
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
-from vcppo.stages.sampling import collate, roll_out, sampling_of
+from vcppo.stages.sampling import collate, roll_out
 from vcppo.types import RolloutBatch
 
 AT_ONCE = 256
@@ -31,7 +31,7 @@ def answers(context: StageContext) -> dict[str, float]:
             task=context.task,
             tokenizer=context.tokenizer,
             engine=engine,
-            sampling=sampling_of(settings.rollout, context.task),
+            sampling=context.sampling,
             reward=settings.reward,
             seed=seed_for(settings.seed, "answers", start),
         )

@@ -10,7 +10,7 @@ from vcppo.distributed import world
 from vcppo.optimiser import Optimiser
 from vcppo.placement import load_weights
 from vcppo.seeding import rng_for
-from vcppo.stages.context import StageContext
+from vcppo.stages.context import StageContext, fresh_positions
 from vcppo.stages.demonstrations import batch_of, draw
 
 CHECKPOINT_EVERY = 50
@@ -72,5 +72,5 @@ def _start(context: StageContext) -> tuple[PreTrainedModel, PreTrainedTokenizerF
         tokenizer = context.load_tokenizer(path)
         return context.load_policy(path), tokenizer
     tokenizer = task.tokenizer()
-    fresh = models.new_policy(settings.model, tokenizer, max_length=task.max_tokens + 64, seed=settings.base_seed)
+    fresh = models.new_policy(settings.model, tokenizer, max_length=fresh_positions(task), seed=settings.base_seed)
     return context.prepared(fresh), tokenizer

@@ -8,10 +8,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vcppo import models
 from vcppo.cache import StageFolder
-from vcppo.config import RunSettings
+from vcppo.config import EngineSettings, RunSettings
 from vcppo.engines import Engine, make_engine
+from vcppo.engines.base import Sampling
+from vcppo.limits import Limit, Room, limit_of
 from vcppo.placement import prepare
 from vcppo.tasks import Task, make_task
+
+SLACK = 64  # positions of a fresh policy beyond the longest answer to its task
+
+
+def fresh_positions(task: Task) -> int:
+    """Of a fresh policy, whose task has short prompts."""
+    return task.max_tokens + SLACK
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,50 @@ class StageContext:
         tokenizer = models.load_tokenizer(path, trust_remote_code=self.settings.model.trust_remote_code)
         self.task.check_tokenizer(tokenizer, str(path))
         return tokenizer
+
+    @functools.cached_property
+    def sampling(self) -> Sampling:
+        """How rollouts are drawn, and all other answers that something is learnt from."""
+        drawn = self.settings.rollout
+        return Sampling(drawn.temperature, drawn.top_p, self.rollout_limit.tokens)
+
+    @functools.cached_property
+    def rollout_limit(self) -> Limit:
+        """The limit on a response to a training problem, as long as model and engine allow.
+
+        Raises:
+            ConfigError: the one that was set does not fit, or the longest prompt alone.
+        """
+        return self._limit(self.task.longest_prompt(self._given_tokenizer), "training")
+
+    @functools.cached_property
+    def evaluation_limit(self) -> Limit:
+        """The same of the problems of evaluation, as `vcppo evaluate` has it."""
+        prompts = self.task.held_out_prompts(self.settings.evaluation.problems)
+        return self._limit(max(map(len, self.task.encode(prompts, self._given_tokenizer))), "evaluation")
+
+    def _limit(self, longest_prompt: int, of: str) -> Limit:
+        settings = self.settings
+        said, default = settings.rollout.max_tokens, self.task.max_tokens
+        return limit_of(said, default, room=self._room, longest_prompt=longest_prompt, of=of)
+
+    @functools.cached_property
+    def _room(self) -> Room:
+        """Of the policy, which has it from the model that the cold start trains, of the critic, and of the engine."""
+        settings, trust = self.settings, self.settings.model.trust_remote_code
+        if settings.model.path is None:
+            room = Room.of_model("the fresh policy", fresh_positions(self.task))
+        else:
+            room = models.room_of(settings.model.path, settings.engine, trust_remote_code=trust)
+        if settings.has_critic and settings.critic.init == "saved" and settings.critic.path is not None:
+            room = room.smaller(models.room_of(settings.critic.path, EngineSettings(), trust_remote_code=trust))
+        return room
+
+    @functools.cached_property
+    def _given_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The policy's, which the cold start does not change: there is one before it has run."""
+        path = self.settings.model.path
+        return self.task.tokenizer() if path is None else self.load_tokenizer(path)
 
     def load_first_policy(self) -> PreTrainedModel:
         """The policy that RL starts from and value pretraining keeps fixed."""

@@ -50,7 +50,7 @@ def evaluate(
     tokenizer: PreTrainedTokenizerFast,
     settings: EvaluationSettings,
     samples: int,
-    max_tokens: int | None,
+    max_tokens: int,
     keep: SampleFolder | None = None,
     on_problem: Callable[[AnsweredProblem, bool], None] = lambda problem, fresh: None,
 ) -> list[AnsweredProblem]:
@@ -62,7 +62,7 @@ def evaluate(
         on_problem: called with every problem, and whether it was answered now.
     """
     prompts, here = task.held_out_prompts(settings.problems), world()
-    sampling = Sampling(settings.temperature, settings.top_p, max_tokens or task.max_tokens)
+    sampling = Sampling(settings.temperature, settings.top_p, max_tokens)
     found: dict[int, AnsweredProblem] = {}
     if keep is not None:
         kept = (keep.read(number, prompt, samples) for number, prompt in enumerate(prompts))
@@ -167,7 +167,7 @@ def _of_run(
         tokenizer=context.tokenizer,
         settings=context.settings.evaluation,
         samples=samples,
-        max_tokens=context.settings.rollout.max_tokens,
+        max_tokens=context.evaluation_limit.tokens,
         keep=keep,
     )
     return ProblemResults.of(answered)

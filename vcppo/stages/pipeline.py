@@ -1,5 +1,6 @@
 """The stages in their order, each run at most once for its address."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from vcppo.cache import StageFolder, addresses, preference_settings
 from vcppo.cells import CellFolder
 from vcppo.config import RunSettings
 from vcppo.distributed import world
+from vcppo.errors import TrainingError
 from vcppo.journal import read_journal
 from vcppo.loading import load_settings
 from vcppo.stages.answers import answers
@@ -49,9 +51,13 @@ def run_stages(
 
     Args:
         on_stage: called with (stage, address, will run) when a stage is about to run or is found finished.
+    Raises:
+        ConfigError: a prompt, or a response as long as was asked for, does not fit the model; before anything is run.
+        TrainingError: a number is not finite, or another thing without sense, with the stage in which it came up.
     """
     found, here = addresses(settings), world()
     uses: dict[str, StageUse] = {}
+    _see_that_responses_fit(StageContext(settings, StageFolder(out, found["cold-start"]), {}), until)
     for stage, address in found.items():
         folder = StageFolder(out, address)
         earlier = {name: use.folder for name, use in uses.items()}
@@ -66,7 +72,10 @@ def run_stages(
                     folder.describe()
                 here.wait()
                 began = time.perf_counter()
-                result = STAGES[stage](context)
+                try:
+                    result = STAGES[stage](context)
+                except TrainingError as error:
+                    raise TrainingError(f"{stage}: {error}") from None
                 if here.is_main:
                     folder.finish(result, time.perf_counter() - began)
                 here.wait()
@@ -74,6 +83,16 @@ def run_stages(
         if stage == until:
             break
     return uses
+
+
+def _see_that_responses_fit(context: StageContext, until: str) -> None:
+    """Before hours of training; says where the task's own limit gives way to what the model has."""
+    limits = [] if until == "cold-start" else [context.rollout_limit]
+    if until == "evaluation" or (until == "rl" and context.settings.evaluation.every):
+        limits.append(context.evaluation_limit)
+    for limit in limits:
+        if limit.note is not None and world().is_main:
+            print(f"note: {limit.note}", file=sys.stderr, flush=True)
 
 
 def is_complete(stage: str, context: StageContext) -> bool:

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from vcppo import passes
 from vcppo.checkpoint import load_state, save_model, save_state
-from vcppo.engines.base import Sampling
 from vcppo.errors import TrainingError
 from vcppo.optimiser import Optimiser
 from vcppo.placement import load_weights
@@ -34,8 +33,8 @@ def reward_model(context: StageContext) -> dict[str, float]:
     correct, incorrect = pair_pools(batch)
     if not correct:
         raise TrainingError(
-            f"reward model: none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one "
-            "to the same prompt; raise reward_model.answers or make the task easier"
+            f"none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one "
+            "to the same prompt; raise reward_model.answers or rollout.max_tokens, or make the task easier"
         )
     model = context.load_critic(context.first_policy, head_seed=seed_for(settings.base_seed, "reward-model", "head"))
     optimiser = Optimiser(model, chosen, chosen.steps)
@@ -99,7 +98,7 @@ def pair_pools(batch: RolloutBatch) -> tuple[dict[int, list[int]], dict[int, lis
 
 
 def _sample_answers(context: StageContext) -> RolloutBatch:
-    """Answers of the cold-start policy, several a prompt; temperature 1."""
+    """Answers of the cold-start policy, several a prompt, drawn as rollouts are."""
     settings, chosen = context.settings, context.settings.reward_model
     count = max(chosen.answers // chosen.answers_per_prompt, 1)
     prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))
@@ -111,7 +110,7 @@ def _sample_answers(context: StageContext) -> RolloutBatch:
             task=context.task,
             tokenizer=context.tokenizer,
             engine=engine,
-            sampling=Sampling(1.0, 1.0, context.task.max_tokens),
+            sampling=context.sampling,
             reward=settings.reward,
             seed=seed_for(settings.base_seed, "reward-model", "answers", start),
         )

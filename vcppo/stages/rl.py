@@ -36,7 +36,7 @@ def rl(context: StageContext) -> dict[str, float]:
         try:
             done = trainer.iterate()
         except TrainingError as error:
-            raise TrainingError(f"RL iteration {step}: {error}; {_last_good(state_path)}") from None
+            raise TrainingError(f"iteration {step}: {error}; {_last_good(state_path)}") from None
         values, rows, last = done.readings.values, done.known, step + 1 == settings.steps
         if values is not None and len(rows) and (step % record.positions_every == 0 or last):
             of_rows = (values[rows], done.estimates.monte_carlo[rows], done.batch.response_mask[rows])

@@ -6,16 +6,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from vcppo.config import RewardSettings, RolloutSettings
+from vcppo.config import RewardSettings
 from vcppo.distributed import world
 from vcppo.engines.base import Engine, Sampling
 from vcppo.tasks.base import Task
 from vcppo.types import Prompt, Rollout, RolloutBatch, Verdict
-
-
-def sampling_of(settings: RolloutSettings, task: Task) -> Sampling:
-    """The task's own limit on length unless the settings give one."""
-    return Sampling(settings.temperature, settings.top_p, settings.max_tokens or task.max_tokens)
 
 
 def worth(verdict: Verdict, reward: RewardSettings) -> float:

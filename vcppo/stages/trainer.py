@@ -39,7 +39,7 @@ from vcppo.stages.rl_metrics import (
     update_kl,
     value_metrics,
 )
-from vcppo.stages.sampling import collate, roll_out, sampling_of
+from vcppo.stages.sampling import collate, roll_out
 from vcppo.stages.selection import choose, until_mixed
 from vcppo.stages.true_values import true_values
 from vcppo.stages.value_pretraining import critic_for, first_shaping
@@ -69,7 +69,7 @@ class Trainer:
     def __init__(self, context: StageContext) -> None:
         settings = context.settings
         self.context, self.settings = context, settings
-        self.sampling = sampling_of(settings.rollout, context.task)
+        self.sampling = context.sampling
         first = context.load_first_policy
         self.policy = first()
         updates_planned = settings.policy.epochs * settings.policy.minibatches

@@ -23,7 +23,7 @@ from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.config import PretrainSettings, RunSettings
 from vcppo.distributed import world
 from vcppo.engines import Engine
-from vcppo.errors import TrainingError
+from vcppo.errors import CheckpointError, TrainingError
 from vcppo.journal import Journal, read_journal
 from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.diagnostics import by_position, calibration, explained_variance, value_bias
@@ -38,7 +38,7 @@ from vcppo.stages.continuations import segments_of, steps_of
 from vcppo.stages.critic_update import read_values, update_critic
 from vcppo.stages.policy_update import read_logprobs
 from vcppo.stages.rewards import Shaping, score_range, token_rewards, worth_their_score
-from vcppo.stages.sampling import collate, place_scores, roll_out, sampling_of
+from vcppo.stages.sampling import collate, place_scores, roll_out
 from vcppo.types import RolloutBatch, cut_to
 
 POSITION_BINS = 32
@@ -81,7 +81,11 @@ def pretrained_critic(folder: Path, settings: PretrainSettings) -> Path | None:
 
 
 def start_of_critic(context: StageContext) -> PreTrainedModel:
-    """The critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head."""
+    """The critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head.
+
+    Raises:
+        CheckpointError: what was saved is no critic, or does not know all of the policy's tokens.
+    """
     settings, chosen = context.settings, context.settings.critic
     bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
     match chosen.init:
@@ -89,18 +93,28 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
             return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
         case "saved":
             assert chosen.path is not None
-            return context.load_critic(chosen.path, bounds=bounds)
+            return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), context)
         case "policy":
             return _fresh_critic(context, bounds)
         case _:
             assert_never(chosen.init)
 
 
+def _refuse_other_tokens(critic: PreTrainedModel, context: StageContext) -> PreTrainedModel:
+    known, largest = critic.get_input_embeddings().num_embeddings, max(context.tokenizer.get_vocab().values())
+    if largest >= known:
+        raise CheckpointError(
+            f"{context.settings.critic.path}: this critic knows {known} tokens, the policy's tokenizer writes token "
+            f"{largest}; expected a critic that reads with the policy's tokenizer"
+        )
+    return critic
+
+
 def _fresh_critic(context: StageContext, bounds: tuple[float, float] | None) -> PreTrainedModel:
     settings, value = context.settings, context.settings.critic.initial_value
     if value == "mean-score":
         answers = scored_answers(context)
-        limit = sampling_of(settings.rollout, context.task).max_tokens
+        limit = context.sampling.max_tokens
         value = float(answers.scores[rows_with_targets(answers, settings, limit)].mean())
     seed = seed_for(settings.seed, "critic", "head")
     return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
@@ -119,7 +133,7 @@ def first_shaping(context: StageContext, answers: RolloutBatch | None = None) ->
         answers: those of the earlier stage, if they are at hand.
     """
     settings = context.settings
-    shaping = Shaping(settings.reward, sampling_of(settings.rollout, context.task).max_tokens)
+    shaping = Shaping(settings.reward, context.sampling.max_tokens)
     if settings.reward.normalise == "none" or "answers" not in context.earlier:
         return shaping
     answers = load_answers(context.earlier["answers"].path) if answers is None else answers
@@ -204,7 +218,7 @@ class Pretraining:
         self.context, self.settings, self.folder = context, context.settings, context.folder.path
         self.critic = start_of_critic(context)
         self.optimiser = Optimiser(self.critic, self.settings.pretrain, self.settings.pretrain.max_steps)
-        self.limit = sampling_of(self.settings.rollout, context.task).max_tokens
+        self.limit = context.sampling.max_tokens
         raw = load_answers(context.earlier["answers"].path)
         self.shaping = first_shaping(context, raw)
         judges = token_judges(context)
@@ -287,7 +301,7 @@ class Pretraining:
                 task=self.context.task,
                 tokenizer=self.context.tokenizer,
                 engine=self._engine(),
-                sampling=sampling_of(settings.rollout, self.context.task),
+                sampling=self.context.sampling,
                 reward=settings.reward,
                 seed=seed_for(settings.seed, "pretrain", "answers", step),
             )

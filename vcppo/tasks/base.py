@@ -35,6 +35,10 @@ class Task(Protocol):
         """`count` problems drawn with replacement from those not held out."""
         ...
 
+    def longest_prompt(self, tokenizer: PreTrainedTokenizerFast) -> int:
+        """Tokens of the longest prompt that training may draw."""
+        ...
+
     def held_out_prompts(self, problems: Problems = "report") -> list[Prompt]:
         """The fixed problems of evaluation, the same for every seed: those of a report, or, none of them in common,
         those that settings are chosen by."""

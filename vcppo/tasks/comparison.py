@@ -4,7 +4,7 @@ What counts as equal:
 
     numbers      as fractions of integers, whatever their size; decimals may be roundings; see numbers.py
     constants    to 1,000 digits, if sympy does not see that they are equal
-    expressions  of the same letters: at some rational points; exactly where they are rational there, else to 25 digits
+    expressions  of the same letters: at some rational points; exactly where they are rational there, else to 60 digits
     equations    x = 5 is met by 5; one whose left side is more than a name by an equation whose sides differ by a
                  constant multiple of what its own differ by, and by no value
     lists        sets in any order, tuples and lists in theirs; a bare list is a set or a list in any order, or a tuple
@@ -32,7 +32,7 @@ from vcppo.tasks.values import Equation, Expression, Items, Number, Region, Unre
 
 _DIGITS, _APART = 60, mpmath.mpf(10) ** -40  # constants that differ by more need no closer look
 _CLOSE_LOOK = 1000  # digits
-_AT_POINTS, _AGREE = 40, mpmath.mpf(10) ** -25
+_AT_POINTS, _AGREE = 80, mpmath.mpf(10) ** -60
 _POINTS = [
     Fraction(7, 5), Fraction(-3, 7), Fraction(11, 13), Fraction(29, 8), Fraction(5, 31), Fraction(-17, 6),
     Fraction(53, 9),

@@ -66,6 +66,10 @@ class DigitsTask:
         picks = torch.randint(len(self._training), (count,), generator=rng)
         return [_prompt(*self._training[i]) for i in picks.tolist()]
 
+    def longest_prompt(self, tokenizer: PreTrainedTokenizerFast) -> int:
+        """See Task: all have as many words."""
+        return len(self.encode([_prompt(*self._training[0])], tokenizer)[0])
+
     def held_out_prompts(self, problems: Problems = "report") -> list[Prompt]:
         """See Task."""
         return [_prompt(*problem) for problem in self._held_out[problems]]

@@ -37,7 +37,18 @@ from vcppo.sources import Form
 
 CLOSED = frozenset(("surd", "terms", "constant"))
 _IRRATIONAL = CLOSED | {"trigonometry", "log", "exp"}
-_COLLECTIONS = (sp.Tuple, sp.FiniteSet, sp.Interval, sp.Union, sp.And, sp.Or, Relational, sp.MatrixBase)
+_COLLECTIONS = (
+    sp.Tuple,
+    sp.FiniteSet,
+    sp.Interval,
+    sp.Union,
+    sp.Complement,
+    sp.Intersection,
+    sp.And,
+    sp.Or,
+    Relational,
+    sp.MatrixBase,
+)
 _PERCENT = sp.UnevaluatedExpr(sp.Rational(1, 100))
 _LEFT = re.compile(r"[^=,;]*=(?=[^=,;]*[0-9])")  # of an equation
 _ARGUMENT = r"\s*(?:\{\s*(-?[0-9]+)\s*\}|([0-9]))"

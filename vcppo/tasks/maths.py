@@ -1,4 +1,4 @@
-"""Mathematical problems with reference answers: asked of a model that can read, compared by math-verify.
+"""Mathematical problems with reference answers: asked of a model that can read.
 
 An answer is what stands in the last `\\boxed{}`, after the thought if the prompt opened one. It is a value, not a
 computation that the verifier would carry out: vcppo/tasks/forms.py says which forms there are. Integers are compared
@@ -11,8 +11,8 @@ UNREADABLE, with a note:
     other digits    digits that are not 0 to 9, such as ٢ or ２ or ²
     not an integer  where only integers are answers (task.maths.answers = integer)
     not evaluated   right or wrong, something is left to work out in it that is not in the reference (task.maths.form)
-    not maths       nothing that math-verify can make sense of
-    reference       the reference answer is nothing that it can make sense of
+    not maths       nothing that sense can be made of
+    reference       the reference answer is nothing that sense can be made of
     nesting         too deep to compare
     time, memory    more than the limits; crash: the process that compared it died
 """
@@ -73,6 +73,10 @@ class MathsTask:
         """See Task."""
         picks = torch.randint(len(self._train), (count,), generator=rng).tolist()
         return [self._prompt(self._train[i]) for i in picks]
+
+    def longest_prompt(self, tokenizer: PreTrainedTokenizerFast) -> int:
+        """See Task."""
+        return max(map(len, self.encode([self._prompt(problem) for problem in self._train], tokenizer)))
 
     def held_out_prompts(self, problems: Problems = "report") -> list[Prompt]:
         """See Task: the problems of `task.maths.evaluate`."""

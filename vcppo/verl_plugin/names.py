@@ -278,7 +278,7 @@ def rl_overrides(settings: RunSettings) -> Overrides:
         f"{ACTOR}.entropy_coeff": s.policy.entropy_coefficient,
         "trainer.test_freq": s.evaluation.every or s.steps,
         f"{ROLLOUT}.val_kwargs.n": s.evaluation.samples,
-        f"{ROLLOUT}.val_kwargs.do_sample": True,
+        f"{ROLLOUT}.val_kwargs.do_sample": s.evaluation.temperature > 0,
         f"{ROLLOUT}.val_kwargs.temperature": s.evaluation.temperature,
         f"{ROLLOUT}.val_kwargs.top_p": s.evaluation.top_p,
         "trainer.val_before_train": s.evaluation.every > 0,
