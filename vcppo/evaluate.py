@@ -34,7 +34,7 @@ from vcppo.tasks import Task, make_task
 from vcppo.tasks.problems import task_address
 from vcppo.types import Prompt
 
-VERIFIERS = ("latex2sympy2_extended", "sympy")  # packages whose version a verdict may depend on, besides our own
+VERIFIERS = ("latex2sympy2-extended", "sympy")  # packages whose version a verdict may depend on, besides our own
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,32 @@ EQUAL = {  # a reference, and answers that are it
     ),
     "plus or minus": (r"\pm 2", [r"2, -2", r"\{-2,2\}", r"\pm2", r"2 or -2", r"x=\pm 2"]),
     "a pair": (r"(1,2)", [r"(1, 2)", r"1, 2", r"\left(1,2\right)", r"（1，2）", r"x=1, y=2", r"(1;2)"]),
+    "coordinates": (
+        r"x=1, y=2",
+        [r"(1,2)", r"1, 2", r"(x,y)=(1,2)", r"y=2, x=1", r"(y,x)=(2,1)", r"x=1 \text{ and } y=2"],
+    ),
+    "a small fraction": (
+        r"\frac{1}{3000}",
+        [r"0.000333333", r"0.00033333333", r"3.33333e-4", r"1/3000", r"0.000\overline{3}"],
+    ),
+    "a list of thousands": (
+        r"1000, 2000",
+        [r"1,000, 2,000", r"2,000 and 1,000", r"\{1000,2000\}", r"2000;1000", r"1e3, 2e3"],
+    ),
+    "a list without blanks": (
+        r"27,54,108",
+        [r"27, 54, 108", r"108, 54, 27", r"\{27,54,108\}", r"27;54;108", r"27, 54, \text{ and } 108"],
+    ),
+    "an ellipse": (
+        r"x^2+4y^2=4",
+        [r"4y^2+x^2=4", r"\frac{x^2}{4}+y^2=1", r"x^2=4-4y^2", r"x^2+4y^2-4=0", r"4=x^2+4y^2"],
+    ),
+    "a ratio": (r"3:4", [r"3 : 4", r"6:8", r"\text{3:4}", r"3\!:\!4", r"\frac{3}{4}"]),
+    "two holes": (
+        r"(-\infty,1)\cup(1,2)\cup(2,\infty)",
+        [r"x\ne1,2", r"x\ne 1, x\ne 2", r"x\neq1 \text{ and } x\neq2", r"\mathbb{R}\setminus\{1,2\}", r"x \neq 2, 1"],
+    ),
+    "solutions": (r"\{-1,1\}", [r"x\in\{-1,1\}", r"x=\pm1", r"x=1 or x=-1", r"-1, 1", r"\pm 1"]),
     "all alike": (r"m=n=1", [r"(1,1)", r"m=1, n=1", r"n=m=1", r"(1, 1)", r"m = 1 and n = 1"]),
     "below": (r"(-\infty,3)", [r"x<3", r"3>x", r"x \lt 3", r"x\in(-\infty,3)", r"(-\infty; 3)", r"y < 3"]),
     "at most": (r"x \le 3", [r"(-\infty,3]", r"3\ge x", r"x\leq3", r"x≤3", r"x \leqslant 3", r"x <= 3"]),
@@ -83,7 +109,15 @@ DIFFERENT = {
     "powers": (r"2^{-99}", [r"2^{-98}", r"2^{99}", r"3^{-99}", r"-2^{-99}", r"2^{-100}"]),
     "a float": (r"0.00005", [r"8.591409", r"0.0005", r"5e-06", r"5e5", r"-5e-05"]),
     "a share": (r"12\%", [r"0.0012", r"1.2", r"120", r"12.1\%", r"-12\%"]),
-    "a root": (r"\sqrt2", [r"1.41", r"1.414", r"1.414213", r"1.41422", r"-\sqrt2", r"\sqrt3"]),
+    "a root": (r"\sqrt2", [r"1.41", r"1.414", r"1.41421", r"1.414213", r"1.41422", r"-\sqrt2", r"\sqrt3"]),
+    "a small fraction": (r"\frac{1}{3000}", [r"0.000333", r"0.00033", r"0.000333334", r"0.00033333", r"1/3001", r"0"]),
+    "nearly a sine": (
+        r"\sin x",
+        [r"\sin x + 10^{-30}", r"\sin(x + 10^{-40})", r"\cos x", r"-\sin x", r"1.000001\sin x"],
+    ),
+    "a circle": (r"x^2+y^2=1", [r"1", r"x^2+y^2=2", r"x^2-y^2=1", r"x+y=1", r"x^2+y^2", r"y=\sqrt{1-x^2}"]),
+    "two names": (r"x=1, y=2", [r"2, 1", r"(2,1)", r"\{1,2\}", r"x=2, y=1", r"(x,y)=(2,1)", r"1, 3"]),
+    "a short word": (r"red", [r"blue", r"\text{green}", r"Sue", r"\text{Dan}", r"pink", r"reds"]),
     "a line": (r"x+y=5", [r"5", r"x+y=6", r"x-y=5", r"x=5", r"x+y", r"xy=5"]),
     "a product": (r"xy=6", [r"6", r"xy=7", r"x+y=6", r"x=6", r"xyz=6"]),
     "in polar form": (r"r\cos\theta=3", [r"3", r"r\sin\theta=3", r"r=3", r"\cos\theta=3", r"r\cos\theta=4"]),
@@ -120,6 +154,7 @@ UNREADABLE = {
         r"b > a > c",
     ],
     r"\frac{1}{2}": [r"\frac{1}{", r"1 2 ? 3", r"$$", r"half of it", r"\sqrt{}", r"1/0"],
+    r"red": [r"der", r"erd", r"\text{der}", r"\mathrm{dre}", r"edr"],  # words, or products of the same letters
     r"[1,2]": [r"something between", r"[1,2", r"1..2 ?!", r"[1,2)(3,4]", r"[1,\frac{2}{]"],
     r"5\text{ cm}": [r"5\text{ furlongs}", r"5\text{ apples}", r"5 apples", r"5\text{ cubits}", r"5\text{ parsecs}"],
 }

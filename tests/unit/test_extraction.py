@@ -24,6 +24,13 @@ from vcppo.tasks.extraction import after_thought, as_integer, last_box, last_num
         (r"}}} \boxed{5}", "5"),
         (r"\boxed{}", ""),
         (r"\\boxed{3}", "3"),  # written as in a JSON string
+        (r"\fbox{7}", "7"),
+        (r"so \fbox{ \frac{1}{2} }.", r"\frac{1}{2}"),
+        (r"\fbox{1} no, \fbox{2}", "2"),
+        (r"\boxed{7}, \fbox{see above}", "7"),
+        (r"\boxed{\fbox{7}}", r"\fbox{7}"),
+        (r"\fbox{\boxed{7}}", "7"),
+        (r"\boxed{1 \fbox{2}", "2"),
         (r"\boxed 5", None),
         ("boxed{5}", None),
         ("", None),
@@ -177,7 +184,7 @@ def test_the_last_number_of_a_long_text_is_found_at_once(hostile: str):
     [
         (r"so \fbox{7}.", "7"),
         (r"$\fbox{\frac{1}{2}}$", r"\frac{1}{2}"),
-        (r"\boxed{3}, no: \fbox{4}", "4"),
+        (r"\boxed{3}, see \fbox{4}", "3"),
         (r"\fbox{3}, no: \boxed{4}", "4"),
         (r"\boxed{\fbox{5}}", "5"),
         (r"\fbox{\{1, 2\}}", r"\{1, 2\}"),

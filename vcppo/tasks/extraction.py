@@ -2,6 +2,8 @@
 
 import re
 
+BOX = "\\boxed"
+FRAME = "\\fbox"  # of text; models write it for a box now and then
 _TOKENS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
 _INTEGER = re.compile(r"([+-]?)([0-9]{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)[0-9]{3})+|[0-9]+)")
@@ -29,19 +31,28 @@ _ACTS_ON_LAST = re.compile(
 
 
 def last_box(text: str) -> str | None:
-    """What stands in the last `\\boxed{}` or `\\fbox{}` whose braces close, the innermost of nested; None without one.
+    """What stands in the last `\\boxed{}` whose braces close, the innermost of nested ones; None if there is none.
+
+    Without any, the last `\\fbox{}` is taken for one.
 
     >>> last_box("first \\\\boxed{1}, then \\\\boxed{\\\\frac{1}{2}} and \\\\boxed{3")
     '\\\\frac{1}{2}'
+    >>> last_box("\\\\fbox{7}"), last_box("\\\\boxed{7} \\\\fbox{see above}")
+    ('7', '7')
     """
+    inside = _last(BOX, text)
+    return _last(FRAME, text) if inside is None else inside
+
+
+def _last(command: str, text: str) -> str | None:
     opened: list[int | None] = []  # of every open brace, where its content begins if it is a box's
     found: tuple[int, int] | None = None
     for token in _TOKENS.finditer(text):
         word = token.group()
         if word == "{":
             opened.append(None)
-        elif word.startswith("\\") and word.endswith("{") and len(word) > 2:
-            opened.append(token.end())
+        elif word.startswith("\\") and word[1] not in "{}":
+            opened.append(token.end() if word.startswith(command) else None)
         elif word == "}" and opened:
             start = opened.pop()
             if start is not None and (found is None or found[0] < start):

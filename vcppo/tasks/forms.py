@@ -1,7 +1,7 @@
 r"""What form an answer has: a value, or a computation that whoever compares it would have to carry out.
 
 `9 + 8` equals 17, and so do `\sqrt{289}`, `34/2` and `17!/16!`; a policy that is paid for them learns to copy the
-question. So what latex2sympy has read, which is not evaluated yet, is searched for operations left to do:
+question. So what the parser has read, which is not evaluated yet, is searched for operations left to do:
 
     sum          terms that go together: numbers, 2x + 3x; a multiple of a sum in a sum
     product      of numbers, of powers of one base, with 0, of complex numbers; what cancels
@@ -66,8 +66,8 @@ def unevaluated(answer: Sequence[Any], reference: Sequence[Any], form: Form, *, 
     """Whether something is left to do in an answer that neither its reference nor the form has.
 
     Args:
-        answer, reference: trees of latex2sympy, not evaluated.
-        texts: what it was given for them.
+        answer, reference: what was parsed in them, as it was written.
+        texts: they themselves.
     """
     if form == "expression":
         return False
@@ -209,7 +209,7 @@ def _base(tree: Any) -> Any:
 
 
 def _is_word(factors: list[Any]) -> bool:
-    """Letters that latex2sympy has multiplied, as those of "none"."""
+    """Letters that the parser has multiplied, as those of "none"."""
     letters = [part for part in factors if isinstance(part, sp.Symbol | sp.NumberSymbol)]
     return len(letters) > 2 and len(set(letters)) > 1 and not any(isinstance(part, sp.Pow | sp.Add) for part in factors)
 

@@ -58,6 +58,7 @@ WARM_UP = (
 FORMULA = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 FACTOR = re.compile(r"(?<![A-Za-z_{0-9.])([0-9.]+)\s*(?=\()")  # 3(4) would be read as 3 + 4
 DEGREES = re.compile(r"([0-9.]+)\s*\^\\circ(?![A-Za-z])")
+WORD = re.compile(r"(?:\\text\{)?([A-Za-z]{3,})\}?")
 MISREAD = re.compile(  # what the parser takes for something else, or TeX refuses
     r"\^\s*(?:\{[^{}]*\}|\\?\w)\s*\^"  # 9^9^9 may be read in two ways
     r"|(?<![0-9._])[0-9.]+\s+[0-9.]"  # 2 3 as 5
@@ -120,6 +121,10 @@ def _compare(answer: str, reference: str, *, boxed: bool, form: Form) -> tuple[s
     written, wanted = normalised(answer), normalised(reference)
     if written and (written == wanted or _same_words(written, wanted)):
         return "correct", ""
+    letters = [WORD.fullmatch(text) for text in (written, wanted)]
+    if letters[0] and letters[1]:  # red and erd are words, or one product
+        alike = sorted(letters[0][1]) == sorted(letters[1][1])
+        return ("unreadable", "not maths") if alike else ("wrong", "")
     expected, found = _values(wanted), _values(written)
     if not found:
         return "unreadable", "not maths"

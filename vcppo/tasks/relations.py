@@ -160,9 +160,12 @@ def relation(text: str, read: Read) -> Value | None:
     if not all(sides) or "\\approx" in words:
         raise UnreadableError
     if words == ["\\in"]:
-        name, inside = name_of(sides[0]), as_region(read(sides[1]))
+        value = read(sides[1])
+        name, inside = name_of(sides[0]), as_region(value)
         if name is None or inside is None:
             raise UnreadableError
+        if isinstance(value, Items) and value.kind == "set":  # x \in \{1, 2\}
+            return value
         return Region(inside.points, name, inequality=True, trees=inside.trees)
     if set(words) == {"="}:
         return _equation(sides, read)
