@@ -93,6 +93,14 @@ EQUAL = {  # a reference, and answers that are it
         r"5\text{ cm}",
         [r"5", r"5 \text{cm}", r"5\text{ centimeters}", r"5 cm", r"5\,\mathrm{cm}", r"5~\text{cm}"],
     ),
+    "a speed": (
+        r"6.5 \text{ mi/hr}",
+        [r"6.5 \mathrm{mi} / \mathrm{hr}", r"6.5", r"6.5\text{mi}/\text{hr}", r"\frac{13}{2} \text{ mi/hr}", r"6.50\text{ mi/hr}"],
+    ),
+    "a short unit": (
+        r"826 \text{ mg}",
+        [r"826 mg", r"826\,\mathrm{mg}", r"826", r"826~\text{mg}", r"826mg", r"$826$ mg", r"826.0 \text{ mg}"],
+    ),
     "a polynomial": (r"x^2 + 2x + 1", [r"(x+1)^2", r"1+2x+x^2", r"x² + 2x + 1", r"x(x+2)+1", r"y=x^2+2x+1"]),
     "a base": (r"2516_8", [r"2516_{8}", r"2516_8", r"2516_{ 8 }", r"$2516_8$"]),
 }  # fmt: skip
@@ -129,6 +137,10 @@ DIFFERENT = {
     "named": (r"x<3", [r"y<3", r"(-\infty,3]", r"x<4", r"x=3", r"x\ne3"]),
     "an interval": (r"(0,1)", [r"[0,1]", r"(0,1]", r"[0,1)", r"(0,2)", r"0<x\le1"]),
     "all but one": (r"x \ne 2", [r"x=2", r"x>2", r"x\ne3", r"(-\infty,2)", r"(-\infty,2]\cup(2,\infty)"]),
+    "a speed": (
+        r"6.5 \mathrm{mi} / \mathrm{hr}",
+        [r"6.4 \mathrm{mi} / \mathrm{hr}", r"5.6 \text{ mi/hr}", r"65", r"6.6", r"-6.5\text{ mi/hr}", r"6.5^2"],
+    ),
     "a unit": (r"5\text{ cm}", [r"5\text{ m}", r"6\text{ cm}", r"5\text{ mm}", r"5\text{ kg}", r"6"]),
     "letters": (r"R+r", [r"2r", r"R+R", r"R-r", r"Rr", r"r"]),
     "a polynomial": (r"x^2 + 2x + 1", [r"(x+2)^2", r"x^2+2x", r"y^2+2y+1", r"x^2-2x+1", r"4"]),

@@ -119,7 +119,7 @@ def _compare(answer: str, reference: str, *, boxed: bool, form: Form) -> tuple[s
         if not answer:
             return "unreadable", "no answer"
     written, wanted = normalised(answer), normalised(reference)
-    if written and (written == wanted or _same_words(written, wanted)):
+    if written and (_untexted(written) == _untexted(wanted) or _same_words(written, wanted)):
         return "correct", ""
     letters = [WORD.fullmatch(text) for text in (written, wanted)]
     if letters[0] and letters[1]:  # red and erd are words, or one product
@@ -142,6 +142,11 @@ def _answer_in(text: str) -> str:
     """The last formula of a text, else its last number if that stands alone, else nothing."""
     formulas = FORMULA.findall(text)
     return "".join(formulas[-1]) if formulas else last_number(text) or ""
+
+
+def _untexted(text: str) -> str:
+    r"""As it would be without `\text`: 5 mg for 5\text{ mg}."""
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", re.sub(r"\\text\{([^{}]*)\}", r"\1", text))
 
 
 def _same_words(written: str, wanted: str) -> bool:

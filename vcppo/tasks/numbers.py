@@ -43,7 +43,7 @@ _SLASHED = re.compile(rf"({_SIGN})(?:([0-9]+)\s+)?([0-9]+)\s*/\s*([0-9]+)")
 _RATIO = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*:\s*([0-9]+(?:\.[0-9]+)?)")
 _POWER = r"(?:\s*\^\s*\{?-?[0-9]\}?)?"
 _UNIT = re.compile(
-    rf"(.*[^\s(,;{{\[=<>])\s*(\\text\{{[^{{}}]*\}}{_POWER}(?:\s*(?:/|\\cdot)?\s*\\text\{{[^{{}}]*\}}{_POWER})*)",
+    rf"(.*?[^\s(,;{{\[=<>/-])\s*(\\text\{{[^{{}}]*\}}{_POWER}(?:\s*(?:/|\\cdot|-)?\s*\\text\{{[^{{}}]*\}}{_POWER})*)",
     re.DOTALL,
 )
 _BARE_UNIT = re.compile(r"(.*[0-9}%])\s+([A-Za-z]+\.?(?:\s+[A-Za-z]+\.?)*)", re.DOTALL)
