@@ -95,7 +95,7 @@ EQUAL = {  # a reference, and answers that are it
     ),
     "a speed": (
         r"6.5 \text{ mi/hr}",
-        [r"6.5 \mathrm{mi} / \mathrm{hr}", r"6.5", r"6.5\text{mi}/\text{hr}", r"\frac{13}{2} \text{ mi/hr}", r"6.50\text{ mi/hr}"],
+        [r"6.5 \mathrm{mi} / \mathrm{hr}", r"6.5", r"6.5\text{mi}/\text{hr}", r"\frac{13}{2} \text{ mi/hr}", r"13/2"],
     ),
     "a short unit": (
         r"826 \text{ mg}",
