@@ -248,13 +248,20 @@ class MlflowStore:
             engine.dispose()
 
     def _find_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
         found = self._client.get_experiment_by_name(self.experiment)
         if found is None:
             if self._artifacts is None:
                 raise StudyError(f"{redacted(self.tracking_uri)}: no experiment {self.experiment!r}")
             served = self.tracking_uri.startswith(("http", "databricks"))
             location = None if served else self._artifacts.resolve().as_uri()
-            return str(self._client.create_experiment(self.experiment, artifact_location=location))
+            try:
+                return str(self._client.create_experiment(self.experiment, artifact_location=location))
+            except MlflowException:  # another process may have been a moment quicker
+                found = self._client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
         if found.lifecycle_stage != "active":
             raise RefusedError(
                 f"{redacted(self.tracking_uri)}: experiment {self.experiment!r} was deleted; "

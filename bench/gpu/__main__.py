@@ -94,11 +94,12 @@ def study(asked: argparse.Namespace, until: float) -> int:
 
     from bench.gpu import study as cells
     from vcppo.errors import VcppoError
+    from vcppo.loading import Layer, nest
     from vcppo.study import load_study
 
     chosen = load_study("components-long")
     if asked.tiny:
-        chosen = chosen.with_base(TINY_STUDY).model_copy(update={"seeds": 1})
+        chosen = chosen.with_base(Layer("--tiny", nest(TINY_STUDY, "--tiny"))).model_copy(update={"seeds": 1})
     try:
         done = cells.run(chosen, asked.out, workers=asked.workers, until=until, to=asked.to)
     except VcppoError as error:

@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
+from mlflow import MlflowClient
 
 from vcppo import mlflow_database
 from vcppo.errors import StudyError, TrackingError
@@ -206,6 +208,7 @@ def test_a_database_server_that_is_away_is_noticed_at_once(tmp_path: Path, monke
 KILLED = """
 import sys
 from pathlib import Path
+from typing import Any
 from vcppo.mlflow_store import MlflowStore
 MlflowStore(sys.argv[1], "first", Path(sys.argv[2])).create("run", {}, started=0.0)
 """
@@ -235,3 +238,15 @@ def test_whoever_is_stopped_while_making_it_leaves_nothing_that_the_next_minds(
     with closing(sqlite3.connect(database)) as base:
         assert base.execute("SELECT count(*) FROM runs").fetchone() == (1,)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
+
+
+def test_an_experiment_that_another_made_a_moment_ago_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    first = MlflowStore(uri, "shared", tmp_path)
+    look, looks = MlflowClient.get_experiment_by_name, iter([True])
+
+    def too_early(client: MlflowClient, name: str) -> Any:
+        return None if next(looks, False) else look(client, name)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", too_early)
+    assert MlflowStore(uri, "shared", tmp_path)._experiment_id == first._experiment_id
