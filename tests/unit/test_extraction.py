@@ -186,7 +186,7 @@ def test_the_last_number_of_a_long_text_is_found_at_once(hostile: str):
         (r"$\fbox{\frac{1}{2}}$", r"\frac{1}{2}"),
         (r"\boxed{3}, see \fbox{4}", "3"),
         (r"\fbox{3}, no: \boxed{4}", "4"),
-        (r"\boxed{\fbox{5}}", "5"),
+        (r"\boxed{\fbox{5}}", r"\fbox{5}"),
         (r"\fbox{\{1, 2\}}", r"\{1, 2\}"),
         (r"\fbox {x}", "x"),
         (r"\fbox{3", None),
@@ -194,3 +194,8 @@ def test_the_last_number_of_a_long_text_is_found_at_once(hostile: str):
 )
 def test_a_plain_box_is_a_box(text: str, answer: str | None):
     assert last_box(text) == answer
+
+
+@pytest.mark.parametrize("wrapped", ["fbox", "boldsymbol", "bm", "text", "mathbf", "textbf"])
+def test_an_integer_in_a_frame_or_another_font_is_an_integer(wrapped: str):
+    assert as_integer(f"\\{wrapped}{{1,204}}") == "1204"

@@ -5,7 +5,7 @@ import re
 BOX = "\\boxed"
 FRAME = "\\fbox"  # of text; models write it for a box now and then
 _TOKENS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
-_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit|boldsymbol|bm|fbox)\s*\{([^{}]*)\}")
 _INTEGER = re.compile(r"([+-]?)([0-9]{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)[0-9]{3})+|[0-9]+)")
 _SPACES = re.compile(r"\\[ ,;:!]$|^\\[ ,;:!]")
 _NUMBER = re.compile(
