@@ -1,4 +1,4 @@
-# make sweep    the component study on the embedded task, its table and figures (ten minutes on two cores)
+# make sweep    the component study on the embedded task, its table and figures (seven minutes on two cores, after the set-up)
 # make test     everything that can be checked in minutes
 # make figures  redraw from results/, or from RESULTS=DIR
 # The first call of any makes .venv and installs; later ones reuse it.
