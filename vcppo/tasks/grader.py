@@ -163,14 +163,20 @@ def _values(text: str) -> list[Value]:
 
 
 def _verdict(expected: list[Value], found: list[Value]) -> tuple[str, str]:
-    """An answer that is not equal in one reading and not to be compared in another is not wrong."""
+    """An answer may be read in any way, its reference in the likeliest alone: 1,234 is no pair, and 234, 1 not it.
+
+    An answer that is equal to another reading of its reference, or not to be compared in one, is not wrong.
+    """
     doubt = False
     for reference, answer in product(expected, found):
         try:
-            if equal(reference, answer):
-                return "correct", ""
+            same = equal(reference, answer)
         except CONFUSED:
             doubt = True
+            continue
+        if same and reference is expected[0]:
+            return "correct", ""
+        doubt = doubt or same
     return ("unreadable", "not maths") if doubt else ("wrong", "")
 
 
