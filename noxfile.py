@@ -103,7 +103,7 @@ def gpu(session: nox.Session) -> None:
 def figures(session: nox.Session) -> None:
     """Redraw figures and tables from results/."""
     _install(session)
-    session.run("python", "-m", "analysis", "--results", "results", "--out", "results/figures")
+    session.run("python", "-m", "vcppo.analysis", "--results", "results", "--out", "results/figures")
 
 
 @nox.session

@@ -19,13 +19,13 @@ import torch
 from scipy.stats import binomtest
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerFast
 
-from vcppo.config import EngineSettings, RunSettings
 from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Sampling
-from vcppo.models import load_policy, load_tokenizer
-from vcppo.provenance import provenance
+from vcppo.models.loading import load_policy, load_tokenizer
+from vcppo.rl.sampler import roll_out, worth
 from vcppo.seeding import rng_for, seed_for
-from vcppo.stages.sampling import roll_out, worth
+from vcppo.settings.sections import EngineSettings, RunSettings
+from vcppo.system.provenance import provenance
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import ANSWER
 from vcppo.types import Rollout, Verdict

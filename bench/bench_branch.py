@@ -20,10 +20,10 @@ from bench_generator import floor_rate
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
-from vcppo import models
-from vcppo.config import ModelSettings, TaskSettings
 from vcppo.engines.base import BranchPoint, Sampling
-from vcppo.engines.torch_engine import ROWS, TorchEngine
+from vcppo.engines.torch.engine import ROWS, TorchEngine
+from vcppo.models import loading
+from vcppo.settings.sections import ModelSettings, TaskSettings
 from vcppo.tasks import make_task
 
 ANSWERS, PLACES, TIMES = 96, 8, 9
@@ -70,7 +70,7 @@ def main(answers: int) -> None:
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; one thread")
     task = make_task(TaskSettings())
     tokenizer = task.tokenizer()
-    policy = models.new_policy(ModelSettings(), tokenizer, max_length=task.max_tokens + 64, seed=0).eval()
+    policy = loading.new_policy(ModelSettings(), tokenizer, max_length=task.max_tokens + 64, seed=0).eval()
     with torch.no_grad():
         policy.get_output_embeddings().weight.zero_()
     engine, sampling = TorchEngine(policy), Sampling(1.0, 1.0, task.max_tokens)

@@ -17,10 +17,10 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
-from vcppo import models
-from vcppo.config import ModelSettings, TaskSettings
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch_engine import TorchEngine
+from vcppo.engines.torch.engine import TorchEngine
+from vcppo.models import loading
+from vcppo.settings.sections import ModelSettings, TaskSettings
 from vcppo.tasks import make_task
 
 BATCH, TOKENS = 128, 134
@@ -116,7 +116,7 @@ def main() -> None:
     tokenizer = task.tokenizer()
     prompts = [tokenizer(prompt.text)["input_ids"] for prompt in task.held_out_prompts()[:BATCH]]
     for size, (settings, repeats) in SIZES.items():
-        policy = models.new_policy(settings, tokenizer, max_length=task.max_tokens + 64, seed=0).eval()
+        policy = loading.new_policy(settings, tokenizer, max_length=task.max_tokens + 64, seed=0).eval()
         end = policy.config.eos_token_id
         policy.config.eos_token_id, policy.generation_config.eos_token_id = NEVER, None
         rate = measure(f"{size}, full", policy, prompts, repeats)

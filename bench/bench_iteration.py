@@ -21,18 +21,18 @@ from unittest.mock import patch
 import torch
 from torch.nn import functional
 
-from vcppo import estimate as costs
-from vcppo.cache import StageFolder, addresses
-from vcppo.config import RunSettings
-from vcppo.engines.decoder import Decoder
-from vcppo.engines.torch_engine import TorchEngine
-from vcppo.journal import Journal, read_journal
-from vcppo.loading import override
-from vcppo.optimiser import Optimiser
+from vcppo.engines.torch.decoder import Decoder
+from vcppo.engines.torch.engine import TorchEngine
+from vcppo.models.optimiser import Optimiser
+from vcppo.planning import estimate
+from vcppo.settings.loading import override
+from vcppo.settings.sections import RunSettings
 from vcppo.stages import rl as rl_stage
 from vcppo.stages import trainer
 from vcppo.stages.context import StageContext
 from vcppo.stages.pipeline import run_stages
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.journal import Journal, read_journal
 
 ITERATIONS, COLD_STEPS = 10, 60
 AIM = 0.10
@@ -136,7 +136,7 @@ def floors(settings: RunSettings, generated: float, prompt_tokens: float, length
     """Seconds an iteration's parts would take if they were their floating-point operations at the measured rate."""
     model = settings.model
     attention = model.layers * 4 * model.hidden_size * (length / 2)  # queries by keys, scores by values
-    forward = 2 * costs.weight_count(model) + attention
+    forward = 2 * estimate.weight_count(model) + attention
     tokens = generated + prompt_tokens
     wide = rate_at(settings.micro_batch_tokens, settings)
     narrow = rate_at(settings.rollout.prompts * settings.rollout.samples_per_prompt, settings)

@@ -11,10 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from vcppo.cells import CellFolder, CellRecord
-from vcppo.config import RunSettings
-from vcppo.journal import Journal
-from vcppo.tracking import EVERY_S, Courier
+from vcppo.settings.sections import RunSettings
+from vcppo.store.journal import Journal
+from vcppo.store.run_folders import CellFolder, CellRecord
+from vcppo.tracking.courier import EVERY_S, Courier
 
 RUN_S = 45.0
 STEPS, METRICS, BINS = 60, 45, 32

@@ -17,11 +17,11 @@ from collections.abc import Callable
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from vcppo.config import EngineSettings
 from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Engine, Sampling
-from vcppo.engines.torch_engine import TorchEngine
-from vcppo.engines.vllm_engine import VllmEngine
+from vcppo.engines.torch.engine import TorchEngine
+from vcppo.engines.vllm.engine import VllmEngine
+from vcppo.settings.sections import EngineSettings
 from vcppo.types import Generation
 
 BATCH, PROMPT, TOKENS, TURNS = 128, 32, 256, 3

@@ -24,10 +24,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, masking_utils
 
 from bench.gpu.sizes import config_of
-from vcppo import distributed, placement
-from vcppo.config import ComputeSettings, LoraSettings
-from vcppo.passes import SCORERS
-from vcppo.shapes import KNOWN, Shapes
+from vcppo.models import distributed, sharding
+from vcppo.models.forward import SCORERS
+from vcppo.planning.shapes import KNOWN, Shapes
+from vcppo.settings.sections import ComputeSettings, LoraSettings
 
 PROMPT = 64
 
@@ -57,14 +57,14 @@ def measure(
     os.environ.update(WORLD_SIZE=str(processes), RANK="0")
     store = FakeStore()
     distributed._begin = lambda: dist.init_process_group("fake", store=store, rank=0, world_size=processes)
-    placement._spread_from_main = lambda model, loaded: None  # nothing to spread
+    sharding._spread_from_main = lambda model, loaded: None  # nothing to spread
     distributed.world()
     distributed.mesh(settings.replicas)  # not from fake tensors
     stay = patch.object(torch.nn.Module, "to", lambda module, *where, **more: module)  # fake tensors cannot be swapped
     rows_are_answers = patch.object(masking_utils, "find_packed_sequence_indices", lambda places: None)
     with distributed.together(), stay, rows_are_answers, FakeTensorMode(), LiveBytes() as count:
         model = model_of(told, critic, tokens // rows)
-        model = placement.prepare(model, settings, LoraSettings(**(lora or {})), seed=0)
+        model = sharding.prepare(model, settings, LoraSettings(**(lora or {})), seed=0)
         gc.collect()
         found = {"weights": count.live}
         learning = [p for p in model.parameters() if p.requires_grad]

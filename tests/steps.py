@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tiny import new_policy, random_batch, tiny
 
-from vcppo import passes
-from vcppo.checkpoint import load_state, save_model, save_state
-from vcppo.config import OptimiserSettings
-from vcppo.distributed import together
-from vcppo.optimiser import Optimiser
-from vcppo.placement import load_weights, prepare
+from vcppo.models import forward
+from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.distributed import together
+from vcppo.models.optimiser import Optimiser
+from vcppo.models.sharding import load_weights, prepare
+from vcppo.settings.sections import OptimiserSettings
 from vcppo.tasks import make_task
 
 
@@ -32,8 +32,8 @@ def main(folder: Path, updates: int, *assignments: str) -> None:
         for _ in range(updates):
             batch = random_batch([9, 3, 5, 7, 1], seed=optimiser.taken)
             total = 0.0
-            for own in passes.own_passes(policy, batch.total_lengths, 14):
-                logprobs, _ = passes.response_logprobs(policy, batch.take(own.rows), 1.0)
+            for own in forward.own_passes(policy, batch.total_lengths, 14):
+                logprobs, _ = forward.response_logprobs(policy, batch.take(own.rows), 1.0)
                 (-own.weight * logprobs.sum()).backward()
                 total -= float(logprobs.detach().sum()) * own.counts
             told.append([world.total({"loss": total})["loss"], optimiser.step()])

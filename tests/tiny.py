@@ -3,9 +3,9 @@
 import torch
 from transformers import PreTrainedModel
 
-from vcppo import models
-from vcppo.config import RunSettings
-from vcppo.loading import Layer, build_settings, nest, parse_assignment
+from vcppo.models import loading
+from vcppo.settings.loading import Layer, build_settings, nest, parse_assignment
+from vcppo.settings.sections import RunSettings
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 
@@ -59,7 +59,7 @@ def tiny_method(method: str, *more: str, shared: tuple[str, ...] = ()) -> RunSet
 def new_policy(*more: str, seed: int = 0) -> PreTrainedModel:
     """A random policy on the tiny task."""
     settings = tiny(*more)
-    return models.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=256, seed=seed)
+    return loading.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=256, seed=seed)
 
 
 def random_batch(lengths: list[int], *, vocabulary: int = 20, seed: int = 0, prompt_lengths: list[int] | None = None):

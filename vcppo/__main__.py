@@ -5,7 +5,7 @@ import signal
 import sys
 from types import FrameType
 
-from vcppo.process import INTERRUPTED, STOPPED, is_main
+from vcppo.system.processes import INTERRUPTED, STOPPED, is_main
 
 
 def run() -> None:
@@ -13,7 +13,7 @@ def run() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before == signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
-    from vcppo.cli import main
+    from vcppo.cli.main import main
 
     signal.signal(signal.SIGINT, before)
     main(prog_name="vcppo")

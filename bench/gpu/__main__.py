@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vcppo.process import INTERRUPTED, STOPPED
+from vcppo.system.processes import INTERRUPTED, STOPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("tests", "bench", "study")
@@ -94,8 +94,8 @@ def study(asked: argparse.Namespace, until: float) -> int:
 
     from bench.gpu import study as cells
     from vcppo.errors import VcppoError
-    from vcppo.loading import Layer, nest
-    from vcppo.study import load_study
+    from vcppo.settings.loading import Layer, nest
+    from vcppo.studies.study import load_study
 
     chosen = load_study("components-long")
     if asked.tiny:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.gpu.record import Numbers, Record, device_name
 from bench.gpu.sizes import Sizes, model_of, peak_flops, training_flops
-from vcppo.shapes import Shapes
+from vcppo.planning.shapes import Shapes
 
 SCRIPT = Path(__file__).with_name("trl_update.py")
 PATIENCE_S = 500

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from vcppo.cache import write_json
-from vcppo.distributed import world
-from vcppo.provenance import provenance
+from vcppo.models.distributed import world
+from vcppo.store.cache import write_json
+from vcppo.system.provenance import provenance
 
 GIB = 2**30
 Numbers = dict[str, Any]

@@ -6,12 +6,12 @@ import torch
 
 from bench.gpu.record import Numbers, Record, against_plan, peak_bytes, restart_peak, settle
 from bench.gpu.sizes import Sizes, network, prepared
-from vcppo.config import RunSettings
 from vcppo.engines import make_engine
 from vcppo.engines.base import Sampling
-from vcppo.footprint import generate, held
-from vcppo.loading import override
-from vcppo.shapes import Shapes
+from vcppo.planning.footprint import generate, held
+from vcppo.planning.shapes import Shapes
+from vcppo.settings.loading import override
+from vcppo.settings.sections import RunSettings
 
 WARM_TOKENS = 8
 

@@ -12,11 +12,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from vcppo.config import RunSettings
-from vcppo.distributed import world
-from vcppo.footprint import Network
-from vcppo.placement import prepare
-from vcppo.shapes import KNOWN, Shapes
+from vcppo.models.distributed import world
+from vcppo.models.sharding import prepare
+from vcppo.planning.footprint import Network
+from vcppo.planning.shapes import KNOWN, Shapes
+from vcppo.settings.sections import RunSettings
 from vcppo.types import RolloutBatch
 
 PROMPT = 256

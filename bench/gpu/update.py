@@ -8,14 +8,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.gpu.record import Numbers, Record, against_plan, device_name, peak_bytes, restart_peak, settle
 from bench.gpu.sizes import Sizes, batch_of, network, peak_flops, prepared, training_flops
-from vcppo.config import RunSettings
-from vcppo.footprint import Memory, gradients, held, read, resting, train
-from vcppo.loading import override
-from vcppo.optimiser import Optimiser
-from vcppo.shapes import Shapes
-from vcppo.stages.costs import Costs
-from vcppo.stages.critic_update import read_values, update_critic
-from vcppo.stages.policy_update import update_policy
+from vcppo.models.optimiser import Optimiser
+from vcppo.planning.footprint import Memory, gradients, held, read, resting, train
+from vcppo.planning.shapes import Shapes
+from vcppo.rl.costs import Costs
+from vcppo.rl.critic_update import read_values, update_critic
+from vcppo.rl.policy_update import update_policy
+from vcppo.settings.loading import override
+from vcppo.settings.sections import RunSettings
 from vcppo.types import RolloutBatch
 
 WARM, TIMED = 1, 2

@@ -59,7 +59,7 @@ class Sweep:
         assert self.process.returncode == 0, errors
 
     def workers(self) -> list[psutil.Process]:
-        return [p for p in psutil.Process(self.process.pid).children() if "vcppo.worker" in p.cmdline()]
+        return [p for p in psutil.Process(self.process.pid).children() if "vcppo.studies.worker" in p.cmdline()]
 
     def rl_records(self) -> int:
         return sum(len(path.read_bytes().splitlines()) for path in self.out.glob("cache/rl/*/journal.jsonl"))
@@ -89,7 +89,11 @@ def test_killing_worker_parent_and_server_changes_nothing(tmp_path: Path, server
     os.kill(killed.process.pid, signal.SIGKILL)
     killed.process.communicate(timeout=PATIENCE_S)
     until(
-        lambda: not any("vcppo.worker" in " ".join(p.cmdline()) and p.cwd() == str(tmp_path / "killed") for p in ours())
+        lambda: (
+            not any(
+                "vcppo.studies.worker" in " ".join(p.cmdline()) and p.cwd() == str(tmp_path / "killed") for p in ours()
+            )
+        )
     )
     server.start()
     again = Sweep(tmp_path / "killed", "--tracking-uri", server.uri)

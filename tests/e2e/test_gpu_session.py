@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.cells import CellFolder
-from vcppo.study import load_study
+from vcppo.store.run_folders import CellFolder
+from vcppo.studies.study import load_study
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,9 +8,9 @@ import arithmetic
 import pytest
 from tiny import ASSIGNMENTS
 
-from vcppo.cache import StageFolder, addresses
-from vcppo.journal import read_journal
-from vcppo.loading import Layer, build_settings, nest, parse_assignment
+from vcppo.settings.loading import Layer, build_settings, nest, parse_assignment
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.journal import read_journal
 
 pytestmark = pytest.mark.e2e
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.config import ComputeSettings, LoraSettings
-from vcppo.footprint import Network, gradients, held, read, resting, train
-from vcppo.shapes import KNOWN
+from vcppo.planning.footprint import Network, gradients, held, read, resting, train
+from vcppo.planning.shapes import KNOWN
+from vcppo.settings.sections import ComputeSettings, LoraSettings
 
 pytestmark = pytest.mark.e2e
 TESTS = Path(__file__).resolve().parents[1]

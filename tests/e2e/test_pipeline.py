@@ -15,14 +15,14 @@ import pytest
 import torch
 from tiny import ASSIGNMENTS, tiny
 
-from vcppo.cache import StageFolder, addresses
-from vcppo.config import RunSettings
 from vcppo.errors import TrainingError
-from vcppo.estimate import chain_tokens, estimate_costs
-from vcppo.journal import Journal, read_journal
-from vcppo.optimiser import Optimiser
+from vcppo.models.optimiser import Optimiser
+from vcppo.planning.estimate import chain_tokens, estimate_costs
+from vcppo.settings.sections import RunSettings
 from vcppo.stages.answers import load_answers
 from vcppo.stages.pipeline import run_stages
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.journal import Journal, read_journal
 
 pytestmark = pytest.mark.e2e
 
@@ -197,7 +197,7 @@ def test_only_what_followed_the_last_checkpoint_is_done_again(
 RUN = """
 import sys
 from pathlib import Path
-from vcppo.loading import load_settings
+from vcppo.settings.loading import load_settings
 from vcppo.stages.answers import load_answers
 from vcppo.stages.pipeline import run_stages
 

@@ -10,8 +10,8 @@ from journals import metrics_by_address
 from processes import torchrun
 from tiny import ASSIGNMENTS, new_policy, tiny
 
-from vcppo.cells import CellFolder
-from vcppo.checkpoint import save_model
+from vcppo.models.checkpoints import save_model
+from vcppo.store.run_folders import CellFolder
 from vcppo.tasks import make_task
 
 pytestmark = pytest.mark.e2e

@@ -15,7 +15,7 @@ CLOSE = 1e-3  # mean difference of a pixel, of 1: another processor may round a 
 
 @pytest.mark.e2e
 def test_a_redraw_leaves_the_tree_clean(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "analysis", "--results", "results", "--out", str(tmp_path), "--quiet"]
+    command = [sys.executable, "-m", "vcppo.analysis", "--results", "results", "--out", str(tmp_path), "--quiet"]
     subprocess.run(command, cwd=ROOT, check=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in COMMITTED.iterdir())
     changed = [drawn.name for drawn in sorted(tmp_path.iterdir()) if not alike(drawn, COMMITTED / drawn.name)]

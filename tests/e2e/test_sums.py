@@ -11,9 +11,9 @@ from journals import metrics
 from processes import torchrun
 from sums import flags, prepare
 
-from vcppo.cache import StageFolder, addresses
-from vcppo.loading import load_settings
-from vcppo.samples import SampleFolder
+from vcppo.settings.loading import load_settings
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.samples import SampleFolder
 from vcppo.tasks import make_task
 
 pytestmark = pytest.mark.e2e

@@ -18,12 +18,12 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
-from vcppo.cells import CellFolder, CellRecord
 from vcppo.errors import ConfigError, StudyError
-from vcppo.progress import CellEnded, Event, Notice, WorkerDied
-from vcppo.study import Study, parse_study
-from vcppo.sweep import StudyOutcome, run_study
-from vcppo.trials import open_storage
+from vcppo.store.run_folders import CellFolder, CellRecord
+from vcppo.studies.progress import CellEnded, Event, Notice, WorkerDied
+from vcppo.studies.study import Study, parse_study
+from vcppo.studies.sweep import StudyOutcome, run_study
+from vcppo.studies.trials import open_storage
 
 pytestmark = pytest.mark.e2e
 
@@ -35,8 +35,8 @@ FAKE = """
 import json, os, signal, time
 from pathlib import Path
 
-from vcppo.cells import CellFolder
-from vcppo.journal import Journal
+from vcppo.store.run_folders import CellFolder
+from vcppo.store.journal import Journal
 
 
 def run_cell(cell, out):
@@ -79,8 +79,8 @@ def run_cell(cell, out):
 PARENT = """
 import json, sys
 from pathlib import Path
-from vcppo.study import parse_study
-from vcppo.sweep import run_study
+from vcppo.studies.study import parse_study
+from vcppo.studies.sweep import run_study
 out = Path(sys.argv[1])
 study = parse_study(json.loads(sys.argv[2]), "test")
 outcome = run_study(study, seeds=[0, 1], workers=2, out=out, runner="fake:run_cell")
@@ -403,7 +403,7 @@ def test_a_search_over_another_space_or_other_seeds_is_refused(bench: Bench):
 
 
 def test_a_pruner_stops_poor_trials_early_and_they_are_not_failures(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vcppo.sweep.LOOK_S", 0.05)
+    monkeypatch.setattr("vcppo.studies.sweep.LOOK_S", 0.05)
     trials = [f"trial-{number:04d}-s0" for number in range(8)]
     bench.plan({cell: ["iterate"] for cell in trials}, nap=0.02)
     space = {"gae.lambda_actor": {"choices": [0.1, 0.5, 1.0]}}
@@ -435,8 +435,8 @@ def test_two_folders_may_share_one_database(bench: Bench):
 
 
 def test_several_that_open_a_new_database_at_once_all_do(bench: Bench):
-    code = "import sys; from pathlib import Path; from vcppo.trials import open_storage; print('ready', flush=True); "
-    code += "sys.stdin.read(); open_storage(sys.argv[1], Path())"
+    code = "import sys; from pathlib import Path; from vcppo.studies.trials import open_storage; "
+    code += "print('ready', flush=True); sys.stdin.read(); open_storage(sys.argv[1], Path())"
     command = [sys.executable, "-c", code, f"sqlite:///{bench.out}/studies.db"]
     openers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(5)]
     for opener in openers:
@@ -496,7 +496,7 @@ def test_a_storage_that_goes_away_costs_no_cell(bench: Bench, monkeypatch: pytes
         raise StorageInternalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vcppo.trials.Scoreboard.finish", gone)
+        patch.setattr("vcppo.studies.trials.Scoreboard.finish", gone)
         with pytest.raises(
             StudyError, match=r"the storage of study grid failed .disk I/O error.; what its cells did is safe"
         ):

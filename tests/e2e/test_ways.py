@@ -6,11 +6,11 @@ import pytest
 from journals import metrics
 from tiny import tiny, tiny_method
 
-from vcppo.cache import StageFolder, addresses
-from vcppo.config import RunSettings
-from vcppo.distributed import together
+from vcppo.models.distributed import together
+from vcppo.rl.trainer import Iteration, Trainer
+from vcppo.settings.sections import RunSettings
 from vcppo.stages.pipeline import run_stages
-from vcppo.stages.trainer import Iteration, Trainer
+from vcppo.store.cache import StageFolder, addresses
 
 pytestmark = pytest.mark.e2e
 CHECKPOINTED = ("compute.dtype=bfloat16", "compute.gradient_checkpointing=true")

@@ -12,10 +12,10 @@ import pytest
 import torch
 from vllm_cases import CHECKS, FREE, RAGGED, RANKS, check_updates, engine_of, model
 
-from vcppo.config import EngineSettings
-from vcppo.engines import vllm_hosts
-from vcppo.engines.vllm_hosts import close_hosts
+from vcppo.engines.vllm import hosts
+from vcppo.engines.vllm.hosts import close_hosts
 from vcppo.errors import EngineError
+from vcppo.settings.sections import EngineSettings
 
 pytestmark = [
     pytest.mark.vllm,
@@ -52,7 +52,7 @@ def test_no_global_randomness_is_touched(settings: EngineSettings):
 class Sleeper:
     """Stands between the host and vLLM, and keeps what would be asleep on a GPU; there is nothing to sleep on a CPU."""
 
-    def __init__(self, host: vllm_hosts.Colocated) -> None:
+    def __init__(self, host: hosts.Colocated) -> None:
         self.awake = {"weights", "kv_cache"}
         self.said: list[str] = []
         core = host._core
@@ -78,8 +78,8 @@ class Sleeper:
 def test_between_calls_it_sleeps_and_wakes_for_what_it_needs(settings: EngineSettings):
     policy = model("qwen2", seed=4)
     engine = engine_of(settings, policy)
-    (host,) = vllm_hosts._hosts.values()
-    assert isinstance(host, vllm_hosts.Colocated)
+    (host,) = hosts._hosts.values()
+    assert isinstance(host, hosts.Colocated)
     sleeper = Sleeper(host)
     first = engine.generate(RAGGED, FREE, seed=0)
     assert sleeper.said == ["sleep"]

@@ -12,10 +12,10 @@ import pytest
 from journals import metrics
 from sums import flags, prepare
 
-from vcppo.cache import StageFolder, addresses
-from vcppo.journal import read_journal
-from vcppo.loading import load_settings
 from vcppo.maths.statistics import count_intervals
+from vcppo.settings.loading import load_settings
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.journal import read_journal
 
 PYTHON = os.environ.get("VCPPO_VLLM_PYTHON")
 pytestmark = [

@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from vcppo.config import EngineSettings
 from vcppo.engines import make_engine, vllm_engine
 from vcppo.engines.base import BranchPoint, Sampling
-from vcppo.engines.shared import SharedEngine
-from vcppo.engines.torch_engine import TorchEngine
-from vcppo.engines.vllm_engine import VllmEngine
+from vcppo.engines.distributed import SharedEngine
+from vcppo.engines.torch.engine import TorchEngine
+from vcppo.engines.vllm.engine import VllmEngine
 from vcppo.errors import EngineError
-from vcppo.placement import named_weights
+from vcppo.models.sharding import named_weights
+from vcppo.settings.sections import EngineSettings
 from vcppo.types import Generation
 
 VOCABULARY, END, POSITIONS = 29, 1, 256
@@ -238,7 +238,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from vllm_cases import FREE, RAGGED, assert_agrees, change_everything, engine_of, model
-from vcppo.config import EngineSettings
+from vcppo.settings.sections import EngineSettings
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()

@@ -15,18 +15,18 @@ import torch
 from tiny import ASSIGNMENTS, random_batch, tiny
 from transformers import PreTrainedModel
 
-from vcppo import models, passes
-from vcppo.cache import addresses
-from vcppo.config import ComputeSettings, LoraSettings, RunSettings
-from vcppo.distributed import world
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch_engine import TorchEngine
-from vcppo.footprint import Network, gradients, held, train
-from vcppo.loading import override
-from vcppo.optimiser import Optimiser
-from vcppo.placement import prepare
-from vcppo.shapes import shapes_of
-from vcppo.stages.critic_update import update_critic
+from vcppo.engines.torch.engine import TorchEngine
+from vcppo.models import forward, loading
+from vcppo.models.distributed import world
+from vcppo.models.optimiser import Optimiser
+from vcppo.models.sharding import prepare
+from vcppo.planning.footprint import Network, gradients, held, train
+from vcppo.planning.shapes import shapes_of
+from vcppo.rl.critic_update import update_critic
+from vcppo.settings.loading import override
+from vcppo.settings.sections import ComputeSettings, LoraSettings, RunSettings
+from vcppo.store.cache import addresses
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 
@@ -42,7 +42,7 @@ CLOSE = 0.15
 
 def policy_on(device: str, compute: ComputeSettings | None = None) -> PreTrainedModel:
     settings = tiny(*SHAPE)
-    policy = models.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=256, seed=0)
+    policy = loading.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=256, seed=0)
     return policy if device == "cpu" else prepare(policy, compute or ComputeSettings(), LoraSettings(), seed=0)
 
 
@@ -52,7 +52,7 @@ def batch() -> RolloutBatch:
 
 def scores(policy: PreTrainedModel, some: RolloutBatch) -> torch.Tensor:
     with torch.no_grad():
-        return passes.response_logprobs(policy, some, 1.0)[0]
+        return forward.response_logprobs(policy, some, 1.0)[0]
 
 
 def test_models_are_where_passes_run():
@@ -106,7 +106,7 @@ def test_an_update_lowers_the_loss_wherever_weights_wait(offload: bool, tmp_path
     if offload and not ON_GPU:
         pytest.skip("nothing to offload from")
     policy_on("cpu").save_pretrained(tmp_path)
-    critic = models.load_critic(tmp_path, head_seed=0)
+    critic = loading.load_critic(tmp_path, head_seed=0)
     prepare(critic, changed(NARROW, offload=offload), LoraSettings(), seed=0)
     settings = override(RunSettings(), {"critic.learning_rate": 1e-3})
     optimiser, some = Optimiser(critic, settings.critic, 100), batch()
@@ -128,11 +128,11 @@ def test_the_peak_is_as_planned(checkpointing: bool, tmp_path: Path):
              "model.layers": 8, "model.heads": 16, "model.kv_heads": 4, "model.initializer_range": 0.02}  # fmt: skip
     settings = override(RunSettings(), shape)
     compute = changed(NARROW, gradient_checkpointing=checkpointing)
-    policy = models.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=8192, seed=0)
+    policy = loading.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=8192, seed=0)
     policy.save_pretrained(tmp_path)
     del policy
     before = torch.cuda.memory_allocated()
-    critic = prepare(models.load_critic(tmp_path, head_seed=0), compute, LoraSettings(), seed=0)
+    critic = prepare(loading.load_critic(tmp_path, head_seed=0), compute, LoraSettings(), seed=0)
     length, rows = 8000, 2
     some = random_batch([length - 100] * rows, vocabulary=20, prompt_lengths=[100] * rows)
     targets, optimiser = torch.ones(some.response_mask.shape), Optimiser(critic, settings.critic, 100)
@@ -151,7 +151,7 @@ def test_the_peak_is_as_planned(checkpointing: bool, tmp_path: Path):
 def test_a_whole_run_comes_to_its_end_and_knows_itself_again(compute: tuple[str, ...], tmp_path: Path):
     (tmp_path / "settings.json").write_text(tiny(*compute).model_dump_json())
     code = (
-        "import sys; from pathlib import Path; from vcppo.loading import load_settings\n"
+        "import sys; from pathlib import Path; from vcppo.settings.loading import load_settings\n"
         "from vcppo.stages.pipeline import run_stages\n"
         "out = Path(sys.argv[1]); uses = run_stages(load_settings(out / 'settings.json'), out)\n"
         "print([use.ran for use in uses.values()])"

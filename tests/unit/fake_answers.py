@@ -1,6 +1,6 @@
 """Answers made by hand, a letter each."""
 
-from vcppo.samples import AnsweredProblem, Sample
+from vcppo.store.samples import AnsweredProblem, Sample
 from vcppo.types import Verdict
 
 VERDICTS = {"r": Verdict.CORRECT, "w": Verdict.WRONG, "u": Verdict.UNREADABLE}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vcppo.cells import CellFolder, CellRecord, State
-from vcppo.config import RunSettings
-from vcppo.journal import Journal
-from vcppo.loading import override
+from vcppo.settings.loading import override
+from vcppo.settings.sections import RunSettings
+from vcppo.store.journal import Journal
+from vcppo.store.run_folders import CellFolder, CellRecord, State
 
 STARTED = 1_700_000_000.0
 PROVENANCE = {

@@ -15,10 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import analysis.data
-import analysis.lambda_grid
-import analysis.style
-from analysis import (
+from vcppo.analysis import (
     calibration,
     critic_error,
     figure1,
@@ -26,13 +23,16 @@ from analysis import (
     figure3,
     figure6,
     improvement,
+    lambda_grid,
     outcomes,
+    style,
     summary,
     tables,
     training,
 )
-from analysis.data import BadResultsError, NoDataError, Results, Study, read_results, read_study
-from analysis.redraw import main, tables_of
+from vcppo.analysis import data as results_data
+from vcppo.analysis.data import BadResultsError, NoDataError, Results, Study, read_results, read_study
+from vcppo.analysis.redraw import main, tables_of
 from vcppo.maths.statistics import bootstrap_interval
 
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
@@ -187,7 +187,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = write_all_studies(tmp_path_factory.mktemp("small"), seeds=3, steps=8, problems=6)
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr(analysis.style, "render", coarse)
+        patch.setattr(style, "render", coarse)
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
         assert main(["--results", str(root)]) == 0
     return root, "\n".join(lines)
@@ -235,8 +235,8 @@ def test_redrawn_tables_are_the_same_to_the_byte(drawn: tuple[Path, str]) -> Non
 
 def test_a_redrawn_figure_is_the_same_to_the_byte(drawn: tuple[Path, str]) -> None:
     results = read_results(drawn[0])
-    with analysis.style.paper_style():
-        first, second = (analysis.style.render(figure6.make(results).figure) for _ in range(2))
+    with style.paper_style():
+        first, second = (style.render(figure6.make(results).figure) for _ in range(2))
     assert first["pdf"].startswith(b"%PDF")
     assert first["png"].startswith(b"\x89PNG")
     assert first == second
@@ -245,7 +245,7 @@ def test_a_redrawn_figure_is_the_same_to_the_byte(drawn: tuple[Path, str]) -> No
 def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analysis.style, "render", coarse)
+    monkeypatch.setattr(style, "render", coarse)
     write_study(tmp_path, "components", ["ppo", "vcppo", "grpo"], seeds=1, steps=4, problems=3)
     assert main(["--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
@@ -261,7 +261,7 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
 def test_figures_without_value_pretraining_name_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analysis.style, "render", lambda figure: {})
+    monkeypatch.setattr(style, "render", lambda figure: {})
     folder = write_study(tmp_path, "components", ["ppo"], seeds=1, steps=4, problems=3)
     for name in ("curves", "positions", "calibration"):
         table = pd.read_csv(folder / f"{name}.csv")
@@ -346,7 +346,7 @@ def test_a_folder_or_table_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_quiet_draws_as_much_and_says_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analysis.style, "render", lambda figure: {})
+    monkeypatch.setattr(style, "render", lambda figure: {})
     write_study(tmp_path, "mine", ["a"], seeds=1, steps=1, problems=2)
     assert main(["--results", str(tmp_path), "--quiet"]) == 0
     assert capsys.readouterr().out == ""
@@ -501,7 +501,7 @@ GRID = """
 
 
 def test_a_failed_cell_of_the_grid_has_no_number_instead_of_0() -> None:
-    found = analysis.lambda_grid.compute(study_of(GRID))
+    found = lambda_grid.compute(study_of(GRID))
     assert found["centre"].tolist()[0] == 80
     assert found.loc[1, ["centre", "low", "high"]].isna().all()
     assert found[["done", "tried"]].to_numpy().tolist() == [[1, 2], [0, 1]]
@@ -616,7 +616,7 @@ def test_markdown_latex_and_terminal_say_the_same(tmp_path: Path) -> None:
 
 def read_results_of_paper() -> Mapping[str, pd.DataFrame]:
     """The published numbers of this repository."""
-    return read_results(analysis.data.PAPER_FALLBACK.parent).paper
+    return read_results(Path(__file__).parents[2] / "results").paper
 
 
 def test_published_files_hold_the_published_numbers() -> None:
@@ -648,11 +648,11 @@ def test_a_folder_of_one_s_own_may_replace_the_published_numbers(tmp_path: Path)
 
 def test_arms_keep_their_looks_and_no_two_of_twenty_share_them() -> None:
     arms = ["vcppo", "ppo", *(f"x={i}" for i in range(18))]
-    looks = analysis.style.arm_styles(arms)
+    looks = style.arm_styles(arms)
     assert list(looks)[:4] == ["ppo", "vcppo", "x=0", "x=1"]
-    assert looks["ppo"] == analysis.style.arm_styles(["ppo"])["ppo"]
+    assert looks["ppo"] == style.arm_styles(["ppo"])["ppo"]
     assert len({(look.colour, look.line, look.marker) for look in looks.values()}) == 20
-    published = (analysis.style.PUBLISHED["color"], analysis.style.PUBLISHED["linestyle"])
+    published = (style.PUBLISHED["color"], style.PUBLISHED["linestyle"])
     assert published not in {(look.colour, look.line) for look in looks.values()}
 
 
@@ -663,24 +663,32 @@ def test_more_arms_than_a_page_holds_are_not_drawn(tmp_path: Path, capsys: pytes
     assert (tmp_path / "figures" / "search.md").exists()
 
 
-@pytest.mark.parametrize("module", [analysis.data, analysis.style, figure3, analysis.lambda_grid])
+@pytest.mark.parametrize("module", [results_data, style, figure3, lambda_grid])
 def test_examples_in_docstrings_hold(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
     assert doctest.testmod(module).attempted > 0
 
 
 def test_analysis_opens_no_door_but_statistics() -> None:
-    code = "import sys, analysis.redraw; print(*sorted(m for m in sys.modules if m.split('.')[0] in WATCHED))"
+    code = "import sys, vcppo.analysis.redraw; print(*sorted(m for m in sys.modules if m.split('.')[0] in WATCHED))"
     watched = "WATCHED = ['torch', 'transformers', 'mlflow', 'optuna', 'pydantic', 'vcppo']; "
     found = subprocess.run([sys.executable, "-c", watched + code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["vcppo", "vcppo.errors", "vcppo.maths", "vcppo.maths.statistics"]
+    others = [name for name in found.stdout.split() if not name.startswith("vcppo.analysis")]
+    assert others == [
+        "vcppo",
+        "vcppo.errors",
+        "vcppo.maths",
+        "vcppo.maths.statistics",
+        "vcppo.system",
+        "vcppo.system.shipped",
+    ]
 
 
 def test_ctrl_c_while_figures_are_drawn_is_one_line(tmp_path: Path) -> None:
     def hear() -> None:  # what a shell starts in the background ignores it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    command = [sys.executable, "-m", "analysis", "--results", "results", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "vcppo.analysis", "--results", "results", "--out", str(tmp_path)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, preexec_fn=hear, cwd=Path(__file__).parents[2], **pipes) as process:
         assert process.stdout.readline().startswith("wrote")

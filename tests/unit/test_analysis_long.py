@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import long
-from analysis.data import NoDataError, read_results
-from analysis.redraw import main
+from vcppo.analysis import long
+from vcppo.analysis.data import NoDataError, read_results
+from vcppo.analysis.redraw import main
 
 KEY = {"study": "components-long", "origin": "measured", "commit": "0123456789ab", "error": "", "k": 4, "problems": 2}
 ARMS = {  # estimator, lambda_actor, lambda_critic, lengths by iteration

@@ -12,13 +12,32 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import analysis.data
-import analysis.outcomes
-import analysis.style
-import analysis.training
-from analysis import costs, cppo, methods, methods_compute, methods_tables, tables, values, vapo, vine
-from analysis.data import ARM_ORDER, FAMILIES, BadResultsError, NoDataError, Results, Study, read_results, read_study
-from analysis.redraw import figures_of, main
+from vcppo.analysis import (
+    costs,
+    cppo,
+    methods,
+    methods_compute,
+    methods_tables,
+    outcomes,
+    style,
+    tables,
+    training,
+    values,
+    vapo,
+    vine,
+)
+from vcppo.analysis import data as results_data
+from vcppo.analysis.data import (
+    ARM_ORDER,
+    FAMILIES,
+    BadResultsError,
+    NoDataError,
+    Results,
+    Study,
+    read_results,
+    read_study,
+)
+from vcppo.analysis.redraw import figures_of, main
 
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 STEPS, K = 4, 4
@@ -110,8 +129,8 @@ def leave_out_what_every_study_has(patch: pytest.MonkeyPatch) -> None:
     def none(*_: Any) -> Any:
         raise NoDataError("left out")
 
-    patch.setattr(analysis.training, "make", none)
-    patch.setattr(analysis.outcomes, "make", none)
+    patch.setattr(training, "make", none)
+    patch.setattr(outcomes, "make", none)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +147,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
     with pytest.MonkeyPatch.context() as patch:
         leave_out_what_every_study_has(patch)
-        patch.setattr(analysis.style, "render", coarse)
+        patch.setattr(style, "render", coarse)
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
         assert main(["--results", str(root)]) == 0
     return root, "\n".join(lines)
@@ -156,7 +175,7 @@ def test_every_caption_of_them_says_n_interval_origin_and_command(drawn: tuple[P
 
 def test_one_seed_is_drawn_without_an_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave_out_what_every_study_has(monkeypatch)
-    monkeypatch.setattr(analysis.style, "render", lambda figure: {"png": b""})
+    monkeypatch.setattr(style, "render", lambda figure: {"png": b""})
     root = write_all(tmp_path, seeds=1)
     assert main(["--results", str(root), "--quiet"]) == 0
     for name in ("methods", "methods-compute", "vapo", "vine-values"):
@@ -486,7 +505,7 @@ def test_published_and_measured_of_vapo_are_not_drawn_in_one_style(tmp_path: Pat
     figure = vapo.draw(vapo.compute(study, points, paper), study)
     ending, change, along, quoted = figure.axes
     faces = {line.get_markerfacecolor() for line in quoted.get_lines() if line.get_marker() == "o"}
-    assert faces == {analysis.style.PUBLISHED["markerfacecolor"]}
+    assert faces == {style.PUBLISHED["markerfacecolor"]}
     published = {line.get_color() for line in quoted.get_lines() if line.get_marker() != "None"}
     measured = {line.get_color() for panel in (ending, change, along) for line in panel.get_lines()
                 if line.get_marker() not in ("None", "|")}  # fmt: skip
@@ -494,13 +513,13 @@ def test_published_and_measured_of_vapo_are_not_drawn_in_one_style(tmp_path: Pat
 
 
 def test_every_method_has_a_name_a_place_and_looks_of_its_own() -> None:
-    assert set(analysis.style.KNOWN) == set(ARM_ORDER)
+    assert set(style.KNOWN) == set(ARM_ORDER)
     assert set(itertools.chain(*FAMILIES.values())) <= set(ARM_ORDER)
-    every = [(look.colour, str(look.line), look.marker) for look in analysis.style.KNOWN.values()]
+    every = [(look.colour, str(look.line), look.marker) for look in style.KNOWN.values()]
     assert len(set(every)) == len(every)
-    assert len({look.label for look in analysis.style.KNOWN.values()}) == len(every)
+    assert len({look.label for look in style.KNOWN.values()}) == len(every)
     for arms in (*FAMILIES.values(), VINE):
-        looks = [analysis.style.KNOWN[arm] for arm in arms]
+        looks = [style.KNOWN[arm] for arm in arms]
         assert len({look.colour for look in looks}) == len(arms)
         assert len({look.marker for look in looks}) == len(arms)
 
@@ -514,7 +533,7 @@ def test_a_study_of_too_many_arms_has_no_panel_an_arm_and_one_table_of_its_name(
     assert generic == 3 * 3  # accuracy, lengths, outcomes of cppo, vine, vapo
 
 
-@pytest.mark.parametrize("module", [analysis.data, costs, cppo, methods_compute, vine])
+@pytest.mark.parametrize("module", [results_data, costs, cppo, methods_compute, vine])
 def test_examples_in_docstrings_of_methods_hold(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
     assert doctest.testmod(module).attempted > 0

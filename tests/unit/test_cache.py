@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from tiny import new_policy, tiny
 
-from vcppo.cache import StageFolder, addresses, read_json, whole_folder, write_json
-from vcppo.checkpoint import save_model
-from vcppo.config import RunSettings
 from vcppo.errors import CheckpointError
+from vcppo.models.checkpoints import save_model
+from vcppo.settings.sections import RunSettings
+from vcppo.store.cache import StageFolder, addresses, read_json, whole_folder, write_json
 from vcppo.tasks import make_task
 
 ALL = ["cold-start", "reward-model", "answers", "value-pretraining", "rl", "evaluation"]
@@ -137,9 +137,9 @@ def test_a_broken_record_is_told_by_name(tmp_path: Path):
 
 HOLD = """
 import pathlib, sys, time
-from vcppo.cache import StageFolder, addresses
-from vcppo.checkpoint import save_model
-from vcppo.config import RunSettings
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.models.checkpoints import save_model
+from vcppo.settings.sections import RunSettings
 
 with StageFolder(pathlib.Path(sys.argv[1]), addresses(RunSettings())["rl"]).lock():
     print("held", flush=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.cells import CellFolder, CellRecord, check_same_settings, perform
-from vcppo.config import RunSettings
 from vcppo.errors import StudyError, TrainingError
+from vcppo.settings.sections import RunSettings
+from vcppo.store.run_folders import CellFolder, CellRecord, check_same_settings, perform
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny import ASSIGNMENTS, tiny
 
-from vcppo.cache import StageFolder, addresses
-from vcppo.cli import main
-from vcppo.doctor import vllm
-from vcppo.process import INTERRUPTED, STOPPED
+from vcppo.cli.doctor import vllm
+from vcppo.cli.main import main
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.system.processes import INTERRUPTED, STOPPED
 
 HEAVY = ("torch", "transformers", "mlflow", "optuna", "pandas", "matplotlib")
 COMMANDS = sorted(main.commands)
@@ -28,7 +28,7 @@ def invoke(*arguments: str) -> Result:
 
 FRESH = f"""
 import json, sys
-from vcppo.cli import main
+from vcppo.cli.main import main
 
 told = []
 for arguments in json.load(sys.stdin):
@@ -71,7 +71,7 @@ def test_ctrl_c_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch):
     def stopped() -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vcppo.commands.list_methods", stopped)
+    monkeypatch.setattr("vcppo.cli.commands.list_methods", stopped)
     done = invoke("methods")
     assert (done.exit_code, done.output) == (INTERRUPTED, f"{STOPPED}\n")
 
@@ -151,7 +151,7 @@ def test_settings_that_are_broken_json_are_one_line(tmp_path: Path):
 
 
 def test_the_doctor_ends_well_here_and_names_what_it_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vcppo.doctor.LITTLE_DISK_GB", 0.0)
+    monkeypatch.setattr("vcppo.cli.doctor.LITTLE_DISK_GB", 0.0)
     done = invoke("doctor", "--out", str(tmp_path / "runs"))
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[-1] == "vcppo can run here"
@@ -187,7 +187,7 @@ def test_the_doctor_says_what_is_missing_or_wrong_and_fails(tmp_path: Path, monk
 def test_the_doctor_says_where_vllm_can_run(
     installed: dict[str, str], state: str, words: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("vcppo.doctor._version", installed.get)
+    monkeypatch.setattr("vcppo.cli.doctor._version", installed.get)
     finding = vllm()
     assert finding.state == state
     assert finding.words.startswith(words)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from vcppo.cells import CellFolder, CellRecord
-from vcppo.commands import best_trials, conclude, sweep_study, with_settings
-from vcppo.config import RunSettings
-from vcppo.loading import load_settings
-from vcppo.study import load_study
-from vcppo.sweep import StudyOutcome
+from vcppo.cli.commands import best_trials, conclude, sweep_study, with_settings
+from vcppo.settings.loading import load_settings
+from vcppo.settings.sections import RunSettings
+from vcppo.store.run_folders import CellFolder, CellRecord
+from vcppo.studies.study import load_study
+from vcppo.studies.sweep import StudyOutcome
 
 
 def ended(out: Path, trial: str, seed: int, state: str, accuracy: float | None, gae_lambda: float) -> None:
@@ -62,8 +62,8 @@ def test_a_study_whose_results_were_not_exported_is_no_success(
     def ran(*arguments: object, **options: object) -> StudyOutcome:
         return StudyOutcome(tmp_path, 1, failed, 0, 0, (), 1.0, interrupted)
 
-    monkeypatch.setattr("vcppo.sweep.run_study", ran)
-    monkeypatch.setattr("vcppo.commands.conclude", lambda *arguments: concluded)
+    monkeypatch.setattr("vcppo.studies.sweep.run_study", ran)
+    monkeypatch.setattr("vcppo.cli.commands.conclude", lambda *arguments: concluded)
     asked: dict[str, Any] = dict.fromkeys(
         ("workers", "seeds", "first_seed", "storage", "processes", "config", "tracking_uri")
     )

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.composition import UNUSED, unused
-from vcppo.config import RunSettings
 from vcppo.errors import ConfigError
-from vcppo.loading import flatten, known_names, load_settings
-from vcppo.study import parse_study
+from vcppo.settings.loading import flatten, known_names, load_settings
+from vcppo.settings.rules import UNUSED, unused
+from vcppo.settings.sections import RunSettings
+from vcppo.studies.study import parse_study
 
 GROUPS = ("rollout.prompts=12", "rollout.samples_per_prompt=8")
 MEAN_SCORE = ("critic.init=policy", "critic.initial_value=mean-score")

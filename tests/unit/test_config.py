@@ -6,20 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.cache import addresses, preference_settings
-from vcppo.config import (
-    EVALUATION_OF_TASK,
-    OF_A_GIVEN_MODEL,
-    EvaluationSettings,
-    LoraSettings,
-    ModelSettings,
-    OptimiserSettings,
-    PolicySettings,
-    RunSettings,
-    TaskSettings,
-)
 from vcppo.errors import ConfigError
-from vcppo.loading import (
+from vcppo.settings.loading import (
     _differences,
     flatten,
     known_names,
@@ -30,7 +18,19 @@ from vcppo.loading import (
     override,
     parse_assignment,
 )
-from vcppo.notes import lines
+from vcppo.settings.notes import lines
+from vcppo.settings.sections import (
+    EVALUATION_OF_TASK,
+    OF_A_GIVEN_MODEL,
+    EvaluationSettings,
+    LoraSettings,
+    ModelSettings,
+    OptimiserSettings,
+    PolicySettings,
+    RunSettings,
+    TaskSettings,
+)
+from vcppo.store.cache import addresses, preference_settings
 
 
 def refused(*assignments: str, config: Path | None = None) -> str:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from vcppo.distributed import World
 from vcppo.engines.base import BranchPoint, Sampling
-from vcppo.engines.decoder import Decoder
-from vcppo.engines.shared import SharedEngine
-from vcppo.engines.torch_engine import TorchEngine, sample
+from vcppo.engines.distributed import SharedEngine
+from vcppo.engines.torch.decoder import Decoder
+from vcppo.engines.torch.engine import TorchEngine, sample
 from vcppo.errors import CheckpointError, ConfigError, TrainingError
+from vcppo.models.distributed import World
 from vcppo.types import Generation
 
 VOCABULARY, END = 17, 1

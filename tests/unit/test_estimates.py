@@ -9,14 +9,14 @@ import torch
 from tiny import random_batch, tiny
 from torch import Tensor
 
-from vcppo import composition
-from vcppo.composition import bootstraps
-from vcppo.config import AdvantageSettings, Estimator, RunSettings
 from vcppo.maths.advantages import gae, group_advantages, length_adaptive_lambda, whiten
-from vcppo.stages.estimates import Estimates, Readings, actor_lambda, estimate, raw_advantages
-from vcppo.stages.rewards import score_range
-from vcppo.stages.rl_metrics import advantage_metrics, value_metrics
-from vcppo.stages.sampling import place_scores
+from vcppo.rl.advantages import Estimates, Readings, actor_lambda, estimate, raw_advantages
+from vcppo.rl.metrics import advantage_metrics, value_metrics
+from vcppo.rl.rewards import score_range
+from vcppo.rl.sampler import place_scores
+from vcppo.settings import rules
+from vcppo.settings.rules import bootstraps
+from vcppo.settings.sections import AdvantageSettings, Estimator, RunSettings
 from vcppo.types import RolloutBatch
 
 
@@ -198,10 +198,10 @@ def test_each_estimator_reads_what_the_lists_say_of_it(estimator: str):
     assert differ(plain, estimated(estimator, batch=grouped)) == compares
     settings = with_estimator(estimator)
     assert settings.has_critic == critic
-    assert (estimator in composition.GROUPED) == compares
-    assert (estimator in composition.WITH_LAMBDA) == has_lambda
-    assert (estimator in composition.BOOTSTRAPPING) == bootstrapped
-    assert (estimator not in (*composition.BY_OUTCOME, "vine")) == discounts
+    assert (estimator in rules.GROUPED) == compares
+    assert (estimator in rules.WITH_LAMBDA) == has_lambda
+    assert (estimator in rules.BOOTSTRAPPING) == bootstrapped
+    assert (estimator not in (*rules.BY_OUTCOME, "vine")) == discounts
     if critic:
         with pytest.raises(AssertionError):
             estimated(estimator, critic=False)

@@ -18,14 +18,14 @@ from safetensors.torch import load_file, save_file
 from tiny import ASSIGNMENTS, new_policy, tiny
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from vcppo.checkpoint import save_model
-from vcppo.checkpoint_identity import find_checkpoint, fingerprint
-from vcppo.cli import main
+from vcppo.cli.main import main
 from vcppo.errors import CheckpointError
-from vcppo.evaluation_view import EvaluationView
-from vcppo.process import locked
-from vcppo.samples import SampleFolder
+from vcppo.evaluation.progress import EvaluationView
+from vcppo.models.checkpoints import save_model
 from vcppo.stages import evaluation
+from vcppo.store.samples import SampleFolder
+from vcppo.system.checkpoint_identity import find_checkpoint, fingerprint
+from vcppo.system.processes import locked
 from vcppo.tasks import make_task
 
 TINY = [part for text in ASSIGNMENTS for part in ("--set", text)]
@@ -36,7 +36,7 @@ GREEDY = [
 NAMES = ("somebody/tiny", "somebody/else")
 BOTH = """
 import json, sys
-from vcppo.cli import main
+from vcppo.cli.main import main
 
 codes = []
 for arguments in json.loads(sys.argv[1]):
@@ -124,7 +124,7 @@ def test_asked_again_it_reads_and_loads_no_policy(
     checkpoint: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     before = contents(folder(out))
-    monkeypatch.setattr("vcppo.models.load_policy", None)
+    monkeypatch.setattr("vcppo.models.loading.load_policy", None)
     report = tmp_path / "deep" / "report.json"
     done = invoke(checkpoint, "--samples", "3", "--out", out, "--json", report, *TINY)
     assert done.exit_code == 0
@@ -221,7 +221,7 @@ def test_a_report_names_every_machine_that_answered(checkpoint: Path, tmp_path: 
     arguments = [checkpoint, "--samples", "3", "--out", tmp_path, *TINY]
     invoke(*arguments)
     interrupted.undo()
-    interrupted.setattr("vcppo.evaluate.provenance", lambda: {"commit": "another"})
+    interrupted.setattr("vcppo.evaluation.evaluate.provenance", lambda: {"commit": "another"})
     assert invoke(*arguments).exit_code == 0
     made_by = json.loads((folder(tmp_path) / "report.json").read_text())["provenance"]
     assert [found["commit"] for found in made_by][1:] == ["another"]

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from tiny import new_policy, tiny
 
-from vcppo.config import EvaluationSettings
 from vcppo.engines import Engine
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch_engine import TorchEngine
+from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError
-from vcppo.samples import AnsweredProblem, SampleFolder
 from vcppo.seeding import seed_for
+from vcppo.settings.sections import EvaluationSettings
 from vcppo.stages.evaluation import ProblemResults, evaluate, groups
+from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.tasks import make_task
 from vcppo.types import Generation, Verdict
 

@@ -11,9 +11,9 @@ import click
 import pytest
 import yaml
 
-from vcppo.cli import main
-from vcppo.loading import load_settings
-from vcppo.plan import Machine, make_plan
+from vcppo.cli.main import main
+from vcppo.planning.plan import Machine, make_plan
+from vcppo.settings.loading import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM, KUBERNETES = ROOT / "examples" / "slurm.sbatch", ROOT / "examples" / "kubernetes.yaml"

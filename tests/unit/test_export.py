@@ -15,9 +15,10 @@ import pytest
 from fake_study import PROVENANCE, STARTED, FakeStudy, iterate, positions
 from mlflow_server import Server
 
-from vcppo.commands import export_study
+from vcppo.cli.commands import export_study
 from vcppo.errors import StudyError
-from vcppo.export import (
+from vcppo.tracking.courier import Courier
+from vcppo.tracking.export import (
     CellRun,
     Pretraining,
     answers_behind,
@@ -27,9 +28,8 @@ from vcppo.export import (
     scores,
     write_csv_files,
 )
-from vcppo.mlflow_store import MlflowStore, Point, Run
-from vcppo.study_files import StudyFiles
-from vcppo.tracking import Courier
+from vcppo.tracking.mlflow_client import MlflowStore, Point, Run
+from vcppo.tracking.study_files import StudyFiles
 
 ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 LENGTHS = [100.0, 50.0, 20.0, 30.0, 40.0, 50.0]
@@ -310,7 +310,7 @@ def test_a_study_of_which_nothing_has_ended_leaves_the_files_that_are_there(stud
 @pytest.mark.parametrize("mine", ["failed", "pruned"])
 def test_the_studys_folder_says_which_study_is_meant(study, theirs, database, request, monkeypatch, tmp_path, mine):
     """As `sweep` exports at its end and `export` does: whoever began later on the same server is somebody else."""
-    monkeypatch.setattr("vcppo.tracking.default_experiment", lambda name: request.node.name)
+    monkeypatch.setattr("vcppo.tracking.courier.default_experiment", lambda name: request.node.name)
     study.cell("mine-s0", state=mine)
     options = {"tracking_uri": database, "allow_incomplete": True}
     for number in range(2):
@@ -326,7 +326,7 @@ def test_the_studys_folder_says_which_study_is_meant(study, theirs, database, re
 
 
 def test_a_folder_without_cells_takes_nobodys_study(study, theirs, database, request, monkeypatch, tmp_path):
-    monkeypatch.setattr("vcppo.tracking.default_experiment", lambda name: request.node.name)
+    monkeypatch.setattr("vcppo.tracking.courier.default_experiment", lambda name: request.node.name)
     theirs("other")
     (study.out / "studies" / study.name).mkdir(parents=True)
     with pytest.raises(StudyError, match="no cell of study components has begun"):
@@ -398,7 +398,7 @@ def test_an_export_that_cannot_put_one_file_in_place_takes_the_others_back(tmp_p
             raise PermissionError(13, "no")
         really(source, target)
 
-    monkeypatch.setattr("vcppo.export.os.replace", replace)
+    monkeypatch.setattr("vcppo.tracking.export.os.replace", replace)
     files = {name: (("x",), [{"x": 1}]) for name in ("runs.csv", "curves.csv", "positions.csv")}
     with pytest.raises(PermissionError):
         write_csv_files(tmp_path, files)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vcppo.sources import KNOWN, Form, form_of
+from vcppo.settings.known_sets import KNOWN, Form, form_of
 from vcppo.tasks.grader import grade
 
 NOT_EVALUATED = ("unreadable", "not evaluated")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from vcppo.errors import DataError
-from vcppo.journal import Journal, read_journal
+from vcppo.store.journal import Journal, read_journal
 
 
 @pytest.fixture

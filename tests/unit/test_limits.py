@@ -11,18 +11,18 @@ from click.testing import CliRunner
 from tiny import ASSIGNMENTS, new_policy, tiny
 from transformers import AutoConfig, PretrainedConfig
 
-from vcppo.cache import StageFolder, addresses
-from vcppo.cli import main
-from vcppo.config import RunSettings
-from vcppo.configurations import positions
+from vcppo.cli.main import main
 from vcppo.engines.base import BranchPoint, Sampling
-from vcppo.engines.torch_engine import TorchEngine
+from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import ConfigError, EngineError
-from vcppo.limits import Limit, Room, limit_of
-from vcppo.models import load_tokenizer
-from vcppo.models import new_policy as fresh
+from vcppo.models.configurations import positions
+from vcppo.models.limits import Limit, Room, limit_of
+from vcppo.models.loading import load_tokenizer
+from vcppo.models.loading import new_policy as fresh
+from vcppo.settings.sections import RunSettings
 from vcppo.stages import pipeline
 from vcppo.stages.context import StageContext
+from vcppo.store.cache import StageFolder, addresses
 from vcppo.tasks import make_task
 
 # ---- what a configuration says ----
@@ -146,7 +146,7 @@ def sums(folder: Path, known: int, *more: str) -> list[str]:
 
 
 def context(assignments: list[str], out: Path) -> StageContext:
-    from vcppo.loading import load_settings
+    from vcppo.settings.loading import load_settings
 
     settings: RunSettings = load_settings(None, assignments)
     return StageContext(settings, StageFolder(out, addresses(settings)["cold-start"]), {})
@@ -220,7 +220,7 @@ def test_a_fresh_policy_is_asked_for_no_more_than_it_has(tmp_path: Path):
 
 
 def test_a_saved_critic_bounds_responses_too(tmp_path: Path):
-    from vcppo.checkpoint import save_model
+    from vcppo.models.checkpoints import save_model
 
     settings = tiny()
     save_model(new_policy(), make_task(settings.task).tokenizer(), tmp_path / "critic")  # of 256 positions

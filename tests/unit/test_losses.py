@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from vcppo.config import Aggregation, CriticSettings, EarlyStopSettings, KlSettings, PolicyLossKind, PolicySettings
 from vcppo.maths.advantages import group_advantages
 from vcppo.maths.losses import (
     AGGREGATIONS,
@@ -22,6 +21,14 @@ from vcppo.maths.losses import (
     policy_loss,
     preference_pull,
     value_loss,
+)
+from vcppo.settings.sections import (
+    Aggregation,
+    CriticSettings,
+    EarlyStopSettings,
+    KlSettings,
+    PolicyLossKind,
+    PolicySettings,
 )
 
 close = torch.testing.assert_close

@@ -8,11 +8,11 @@ import arithmetic
 import pytest
 import torch
 
-from vcppo.config import MathsSettings, TaskSettings
 from vcppo.engines.base import Sampling
 from vcppo.errors import CheckpointError, ConfigError, DataError
-from vcppo.stages.demonstrations import draw
-from vcppo.stages.rl_metrics import rollout_metrics, samples_table
+from vcppo.rl.demonstrations import draw
+from vcppo.rl.metrics import rollout_metrics, samples_table
+from vcppo.settings.sections import MathsSettings, TaskSettings
 from vcppo.tasks import make_task
 from vcppo.tasks.maths import LONGEST, TAIL, MathsTask
 from vcppo.types import Generation, Judgement, Prompt, Rollout, Verdict
@@ -333,18 +333,18 @@ def test_reasons_are_counted_where_they_were_given():
 
 
 def test_a_tiny_model_answers_in_its_template(files: dict[str, str], tmp_path: Path):
-    from vcppo import models
-    from vcppo.config import RewardSettings
-    from vcppo.engines.torch_engine import TorchEngine
-    from vcppo.stages.sampling import roll_out
+    from vcppo.engines.torch.engine import TorchEngine
+    from vcppo.models import loading
+    from vcppo.rl.sampler import roll_out
+    from vcppo.settings.sections import RewardSettings
 
     folder = arithmetic.make_model_folder(tmp_path / "m", "llama", hidden_size=16, layers=1, tied=True)
     sums = task(files)
     rollouts = roll_out(
         sums.held_out_prompts()[:3],
         task=sums,
-        tokenizer=models.load_tokenizer(folder),
-        engine=TorchEngine(models.load_policy(folder)),
+        tokenizer=loading.load_tokenizer(folder),
+        engine=TorchEngine(loading.load_policy(folder)),
         sampling=Sampling(1.0, 1.0, 8),
         reward=RewardSettings(),
         seed=0,

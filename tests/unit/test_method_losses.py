@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from vcppo import composition
 from vcppo.maths.losses import (
     AGGREGATIONS,
     DEVIATION_SCOPES,
@@ -18,6 +17,7 @@ from vcppo.maths.losses import (
     preference_pull,
     ratio_deviation,
 )
+from vcppo.settings import rules
 
 close = torch.testing.assert_close
 TEMPERATURE = 2.0
@@ -420,7 +420,7 @@ def test_each_loss_reads_what_the_lists_say_of_it(kind: str):
         return float(loss_of(kind, logprobs, old, scale * advantages, on, ref, **changes).loss)
 
     linear, clips, dual, temperature = LOSSES_READ[kind]
-    assert (loss(3.0) == pytest.approx(3 * loss())) == linear == (kind not in composition.NOT_LINEAR)
-    assert (loss(clip_low=1e-6, clip_high=1e-6) != loss()) == clips == (kind in composition.RATIO_CLIPPED)
+    assert (loss(3.0) == pytest.approx(3 * loss())) == linear == (kind not in rules.NOT_LINEAR)
+    assert (loss(clip_low=1e-6, clip_high=1e-6) != loss()) == clips == (kind in rules.RATIO_CLIPPED)
     assert (loss(dual_clip=1.0001) != loss()) == dual == (kind == "clip")
     assert (loss(advantage_temperature=7.0) != loss()) == temperature == (kind in ("apa", "awr"))

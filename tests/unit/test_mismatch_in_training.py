@@ -9,12 +9,12 @@ import torch
 from tiny import new_policy, tiny
 from torch import Tensor
 
-from vcppo.cache import Address, StageFolder
-from vcppo.checkpoint import save_model
-from vcppo.engines.torch_engine import TorchEngine
-from vcppo.stages import trainer as room
+from vcppo.engines.torch.engine import TorchEngine
+from vcppo.models.checkpoints import save_model
+from vcppo.rl import trainer as room
+from vcppo.rl.trainer import Trainer
 from vcppo.stages.context import StageContext
-from vcppo.stages.trainer import Trainer
+from vcppo.store.cache import Address, StageFolder
 from vcppo.tasks import make_task
 
 CHECKED = ("critic.init=policy", "pretrain.steps=0", "mismatch.check=always", "evaluation.every=0")

@@ -16,10 +16,10 @@ import pytest
 import sqlalchemy
 from mlflow import MlflowClient
 
-from vcppo import mlflow_database
 from vcppo.errors import StudyError, TrackingError
-from vcppo.mlflow_database import check_database, have_database, is_whole
-from vcppo.mlflow_store import MlflowStore
+from vcppo.tracking import mlflow_database
+from vcppo.tracking.mlflow_client import MlflowStore
+from vcppo.tracking.mlflow_database import check_database, have_database, is_whole
 
 Break = Callable[[sqlite3.Connection], object]
 INITIAL = "created by MLflow, no migration yet"
@@ -209,7 +209,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from typing import Any
-from vcppo.mlflow_store import MlflowStore
+from vcppo.tracking.mlflow_client import MlflowStore
 MlflowStore(sys.argv[1], "first", Path(sys.argv[2])).create("run", {}, started=0.0)
 """
 

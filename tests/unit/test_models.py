@@ -16,16 +16,16 @@ from transformers import (
     PreTrainedModel,
 )
 
-from vcppo import models, passes
-from vcppo.checkpoint import load_state, save_model, save_state
-from vcppo.configurations import end_tokens
-from vcppo.distributed import World
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch_engine import TorchEngine
+from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError
-from vcppo.placement import named_weights
-from vcppo.stages.critic_update import read_final_values, read_values
-from vcppo.stages.policy_update import read_logprobs
+from vcppo.models import forward, loading
+from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.configurations import end_tokens
+from vcppo.models.distributed import World
+from vcppo.models.sharding import named_weights
+from vcppo.rl.critic_update import read_final_values, read_values
+from vcppo.rl.policy_update import read_logprobs
 from vcppo.tasks import make_task
 
 LENGTHS = [5, 1, 3, 7, 2]
@@ -40,21 +40,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def critic(folder: Path) -> PreTrainedModel:
-    critic = models.load_critic(folder, head_seed=3)
+    critic = loading.load_critic(folder, head_seed=3)
     with torch.no_grad():
-        passes.value_head(critic).weight.mul_(30.0)  # values as different as a trained critic's
+        forward.value_head(critic).weight.mul_(30.0)  # values as different as a trained critic's
     return critic
 
 
 def test_a_value_is_read_from_the_token_before_the_one_it_judges(critic: PreTrainedModel):
     batch = random_batch(LENGTHS)
     with torch.inference_mode():
-        values = passes.response_values(critic, batch)
+        values = forward.response_values(critic, batch)
         for row, (prompt, length) in enumerate(zip(batch.prompt_lengths.tolist(), LENGTHS, strict=True)):
             alone = critic(input_ids=batch.input_ids[row : row + 1, : prompt + length]).logits[0, :, 0]
             torch.testing.assert_close(values[row, :length], alone[prompt - 1 : prompt + length - 1])
             assert values[row, length:].tolist() == [0.0] * (values.shape[1] - length)
-            final = passes.last_token_values(critic, batch)[row]
+            final = forward.last_token_values(critic, batch)[row]
             torch.testing.assert_close(final, alone[prompt + length - 1])
 
 
@@ -63,7 +63,7 @@ def test_a_value_does_not_know_the_token_it_judges_nor_what_follows(critic: PreT
     changed = batch.take(torch.tensor([0]))
     changed.input_ids[0, 3 + 2] = (changed.input_ids[0, 3 + 2] + 1) % 20  # the generated token number 2
     with torch.inference_mode():
-        before, after = (passes.response_values(critic, b)[0] for b in (batch, changed))
+        before, after = (forward.response_values(critic, b)[0] for b in (batch, changed))
     torch.testing.assert_close(before[:3], after[:3], rtol=0, atol=0)
     assert (before[3:] != after[3:]).all()
 
@@ -71,7 +71,7 @@ def test_a_value_does_not_know_the_token_it_judges_nor_what_follows(critic: PreT
 def test_logprobs_and_entropy_are_those_of_the_generated_tokens():
     policy, batch = new_policy(), random_batch(LENGTHS)
     with torch.inference_mode():
-        logprobs, entropy = passes.response_logprobs(policy, batch, 0.7)
+        logprobs, entropy = forward.response_logprobs(policy, batch, 0.7)
         for row, (prompt, length) in enumerate(zip(batch.prompt_lengths.tolist(), LENGTHS, strict=True)):
             ids = batch.input_ids[row : row + 1, : prompt + length]
             rows = torch.log_softmax(policy(input_ids=ids).logits[0, prompt - 1 : -1] / 0.7, dim=-1)
@@ -96,7 +96,7 @@ def test_reading_in_micro_batches_is_reading_at_once(critic: PreTrainedModel):
 def test_weights_follow_the_seed_and_leave_the_global_state_alone(folder: Path):
     before = torch.get_rng_state()
     first, again, other = new_policy(seed=0), new_policy(seed=0), new_policy(seed=1)
-    heads = [passes.value_head(models.load_critic(folder, head_seed=s)).weight for s in (1, 1, 2)]
+    heads = [forward.value_head(loading.load_critic(folder, head_seed=s)).weight for s in (1, 1, 2)]
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.lm_head.weight, again.lm_head.weight)
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
@@ -107,7 +107,7 @@ def test_weights_follow_the_seed_and_leave_the_global_state_alone(folder: Path):
 def test_a_new_head_is_small_whatever_the_width(tmp_path: Path):
     assignments = ("model.hidden_size=1024", "model.intermediate_size=8", "model.heads=2", "model.kv_heads=2")
     save_model(new_policy(*assignments), make_task(tiny().task).tokenizer(), tmp_path / "wide")
-    head = passes.value_head(models.load_critic(tmp_path / "wide", head_seed=0))
+    head = forward.value_head(loading.load_critic(tmp_path / "wide", head_seed=0))
     assert float(head.weight.detach().std()) == pytest.approx(
         1 / 1025, rel=0.1
     )  # 1024 draws: 2 % is one standard error
@@ -117,16 +117,16 @@ def test_a_new_head_is_small_whatever_the_width(tmp_path: Path):
 def test_a_saved_critic_has_the_same_values_when_it_is_loaded_again(critic: PreTrainedModel, tmp_path: Path):
     batch = random_batch(LENGTHS)
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
-    again = models.load_critic(tmp_path / "critic")
+    again = loading.load_critic(tmp_path / "critic")
     assert torch.equal(read_values(again, batch, 100), read_values(critic, batch, 100))
 
 
 def test_no_dropout_is_active_whatever_the_checkpoint_asks_for(folder: Path, tmp_path: Path):
-    policy = models.load_policy(folder)
+    policy = loading.load_policy(folder)
     policy.config.attention_dropout = 0.5
     policy.config.classifier_dropout = 0.5
     save_model(policy, make_task(tiny().task).tokenizer(), tmp_path / "dropping")
-    for model in (models.load_policy(tmp_path / "dropping"), models.load_critic(tmp_path / "dropping", head_seed=0)):
+    for model in (loading.load_policy(tmp_path / "dropping"), loading.load_critic(tmp_path / "dropping", head_seed=0)):
         assert not any(module.training for module in model.modules())
     assert not any(module.training for module in new_policy().modules())
 
@@ -141,23 +141,23 @@ def message(load, path: Path) -> str:
 
 
 def test_what_is_no_checkpoint_is_one_line(folder: Path, critic: PreTrainedModel, tmp_path: Path):
-    for load in (models.load_policy, models.load_critic, models.load_tokenizer):
+    for load in (loading.load_policy, loading.load_critic, loading.load_tokenizer):
         assert "no config.json there" in message(load, tmp_path / "nothing")
     tokenizer = make_task(tiny().task).tokenizer()
     broken = tmp_path / "broken"
-    save_model(models.load_policy(folder), tokenizer, broken)
+    save_model(loading.load_policy(folder), tokenizer, broken)
     (broken / "model.safetensors").write_bytes(b"\0" * 20)
-    assert "expected a causal language model" in message(models.load_policy, broken)
+    assert "expected a causal language model" in message(loading.load_policy, broken)
     (broken / "model.safetensors").unlink()
-    assert "expected a causal language model" in message(models.load_policy, broken)
+    assert "expected a causal language model" in message(loading.load_policy, broken)
     (broken / "config.json").write_text("{")
-    assert "expected a causal language model" in message(models.load_policy, broken)
+    assert "expected a causal language model" in message(loading.load_policy, broken)
 
 
 def test_a_policy_is_no_critic_and_a_critic_no_policy(folder: Path, critic: PreTrainedModel, tmp_path: Path):
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
-    assert "1 of its weights are missing: lm_head.weight" in message(models.load_policy, tmp_path / "critic")
-    assert "2 of its weights are missing: score.bias" in message(models.load_critic, folder)
+    assert "1 of its weights are missing: lm_head.weight" in message(loading.load_policy, tmp_path / "critic")
+    assert "2 of its weights are missing: score.bias" in message(loading.load_critic, folder)
 
 
 def test_tied_embeddings_are_no_missing_weights(tmp_path: Path):
@@ -165,7 +165,7 @@ def test_tied_embeddings_are_no_missing_weights(tmp_path: Path):
     policy.config.tie_word_embeddings = True
     policy.tie_weights()
     save_model(policy, make_task(tiny().task).tokenizer(), tmp_path / "tied")
-    again = models.load_policy(tmp_path / "tied")
+    again = loading.load_policy(tmp_path / "tied")
     assert again.lm_head.weight is again.model.embed_tokens.weight
 
 
@@ -187,7 +187,7 @@ def test_a_tokenizer_splits_text_as_before_it_was_saved_whatever_the_policy(tmp_
     tokenizer = make_task(tiny().task).tokenizer()
     save_model(new_policy(f"model.architecture={architecture}"), tokenizer, tmp_path / "policy")
     text = make_task(tiny().task).held_out_prompts()[0].text
-    loaded = models.load_tokenizer(tmp_path / "policy")
+    loaded = loading.load_tokenizer(tmp_path / "policy")
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert loaded.eos_token_id == tokenizer.eos_token_id
 
@@ -239,20 +239,20 @@ def test_a_reward_model_of_others_is_a_critic_with_its_own_scores(model_type: st
     options = SEQUENCE_CLASSIFIERS[model_type]
     theirs = classifier(tmp_path / "theirs", AutoModelForSequenceClassification, model_type, **options)
     assert "score.bias" not in load_file(tmp_path / "theirs" / "model.safetensors")
-    critic, batch = models.load_critic(tmp_path / "theirs"), random_batch(LENGTHS)
+    critic, batch = loading.load_critic(tmp_path / "theirs"), random_batch(LENGTHS)
     totals = (batch.prompt_lengths + batch.lengths).tolist()
     with torch.inference_mode():
         scores = [theirs(input_ids=row[None, :n]).logits[0, 0] for row, n in zip(batch.input_ids, totals, strict=True)]
     assert max(scores) - min(scores) > 0.05
     torch.testing.assert_close(read_final_values(critic, batch, 100), torch.stack(scores), rtol=1e-4, atol=1e-5)
 
-    passes.response_values(critic, batch).sum().backward()
+    forward.response_values(critic, batch).sum().backward()
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter -= 0.01 * parameter.grad.clamp(-1, 1) if parameter.grad is not None else 0.0
     learnt = read_values(critic, batch, 100)
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "saved")
-    assert torch.equal(read_values(models.load_critic(tmp_path / "saved"), batch, 100), learnt)
+    assert torch.equal(read_values(loading.load_critic(tmp_path / "saved"), batch, 100), learnt)
     assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")) is type(theirs)
 
 
@@ -262,7 +262,7 @@ def test_a_reward_model_of_others_is_a_critic_with_its_own_scores(model_type: st
 def test_more_labels_than_one_are_refused(model_type: str, kind: Any, labels: int, tmp_path: Path):
     theirs = classifier(tmp_path, kind, model_type, **SEQUENCE_CLASSIFIERS[model_type], num_labels=labels)
     said = f"{type(theirs).__name__} with {labels} labels, expected a critic, which is a token or sequence classifier"
-    assert said in message(models.load_critic, tmp_path)
+    assert said in message(loading.load_critic, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_more_labels_than_one_are_refused(model_type: str, kind: Any, labels: in
 )
 def test_a_reward_model_that_looks_ahead_is_refused(model_type: str, options: dict[str, Any], tmp_path: Path):
     classifier(tmp_path, AutoModelForSequenceClassification, model_type, **options)
-    said = message(models.load_critic, tmp_path)
+    said = message(loading.load_critic, tmp_path)
     assert f"{model_type} models read what follows a token too, expected a decoder as critic" in said
 
 
@@ -288,7 +288,7 @@ def test_a_token_classifier_without_its_bias_is_refused(critic: PreTrainedModel,
     weights = load_file(tmp_path / "model.safetensors")
     del weights["score.bias"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert "1 of its weights are missing: score.bias" in message(models.load_critic, tmp_path)
+    assert "1 of its weights are missing: score.bias" in message(loading.load_critic, tmp_path)
 
 
 def test_a_head_that_is_more_than_one_product_is_refused(tmp_path: Path):
@@ -297,7 +297,7 @@ def test_a_head_that_is_more_than_one_product_is_refused(tmp_path: Path):
     weights = load_file(tmp_path / "model.safetensors")
     weights |= {"score.0.weight": torch.eye(16), "score.2.weight": weights.pop("score.weight")}
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert "1 of its weights are missing: score.weight" in message(models.load_critic, tmp_path)
+    assert "1 of its weights are missing: score.weight" in message(loading.load_critic, tmp_path)
 
 
 # ---- the tokens that end a response ----
@@ -336,12 +336,12 @@ def with_ends(folder: Path, in_config: Any, in_generation: Any, architecture: st
 @pytest.mark.parametrize("case", ENDS)
 def test_the_tokenizers_end_is_among_the_ends_and_what_is_saved_says_so(case: str, tmp_path: Path):
     *named, wanted = ENDS[case]
-    policy = models.load_policy(with_ends(tmp_path / "given", *named))
-    save_model(policy, models.load_tokenizer(tmp_path / "given"), tmp_path / "saved")
+    policy = loading.load_policy(with_ends(tmp_path / "given", *named))
+    save_model(policy, loading.load_tokenizer(tmp_path / "given"), tmp_path / "saved")
     for file in ("config.json", "generation_config.json"):
         told = json.loads((tmp_path / "saved" / file).read_text(encoding="utf-8"))["eos_token_id"]
         assert told == (wanted if len(wanted) > 1 else wanted[0])
-    for found in (policy, models.load_policy(tmp_path / "saved")):
+    for found in (policy, loading.load_policy(tmp_path / "saved")):
         assert list(end_tokens(found)) == wanted
         answers = TorchEngine(found).generate([[9, 8, 7]] * 200, Sampling(3.0, 1.0, 60), seed=0)
         assert {answer.tokens[-1] for answer in answers if answer.stop_reason == "stop"} == set(wanted)
@@ -355,29 +355,29 @@ def test_what_an_architecture_ends_with_unless_told_counts_where_it_is_no_word(t
     del config["eos_token_id"]
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     edit(folder / "tokenizer_config.json", eos_token=arithmetic.PAD)
-    assert end_tokens(models.load_policy(folder)) == (PAD, END)
+    assert end_tokens(loading.load_policy(folder)) == (PAD, END)
 
     tokenizer = make_task(tiny().task).tokenizer()
     assert not tokenizer.convert_ids_to_tokens(2).startswith("<")
     policy = new_policy()
     policy.config.eos_token_id = policy.generation_config.eos_token_id = 2
     save_model(policy, tokenizer, tmp_path / "word")
-    assert end_tokens(models.load_policy(tmp_path / "word")) == (tokenizer.eos_token_id,)
+    assert end_tokens(loading.load_policy(tmp_path / "word")) == (tokenizer.eos_token_id,)
 
 
 def test_a_tokenizer_that_pads_with_its_end_ends_responses_all_the_same(tmp_path: Path):
     folder = with_ends(tmp_path / "policy", PAD, None)
     edit(folder / "tokenizer_config.json", pad_token=arithmetic.END)
-    tokenizer = models.load_tokenizer(folder)
+    tokenizer = loading.load_tokenizer(folder)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == END
-    assert end_tokens(models.load_policy(folder)) == (END, PAD)
+    assert end_tokens(loading.load_policy(folder)) == (END, PAD)
 
 
 def test_every_process_knows_the_same_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those that read no weights hear of generation_config.json too."""
     folder = with_ends(tmp_path / "policy", PAD, [TURN])
-    monkeypatch.setattr(models, "world", lambda: World(1, 2, torch.device("cpu")))
-    policy = models.load_policy(folder)
+    monkeypatch.setattr(loading, "world", lambda: World(1, 2, torch.device("cpu")))
+    policy = loading.load_policy(folder)
     assert policy.device.type == "meta"
     assert end_tokens(policy) == (END, PAD, TURN)
 
@@ -385,12 +385,12 @@ def test_every_process_knows_the_same_ends(tmp_path: Path, monkeypatch: pytest.M
 def test_a_tokenizer_without_an_end_or_with_one_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path):
     folder = with_ends(tmp_path / "none", PAD, PAD)
     edit(folder / "tokenizer_config.json", eos_token=None)
-    for load in (models.load_policy, models.load_tokenizer):
+    for load in (loading.load_policy, loading.load_tokenizer):
         assert "its tokenizer has no eos_token, expected the token that ends a response" in message(load, folder)
     folder = with_ends(tmp_path / "beyond", PAD, PAD)
     edit(folder / "tokenizer_config.json", eos_token="<|new|>")
     assert "ends a response with token 328 (<|new|>), its policy knows 328 tokens" in message(
-        models.load_policy, folder
+        loading.load_policy, folder
     )
 
 
@@ -411,18 +411,18 @@ def test_a_tokenizer_without_an_end_or_with_one_that_cannot_be_written_is_refuse
 def test_weights_that_are_not_finite_are_refused_by_name(
     folder: Path, tmp_path: Path, name: str, place: Any, value: float
 ):
-    save_model(models.load_policy(folder), make_task(tiny().task).tokenizer(), tmp_path / "policy")
+    save_model(loading.load_policy(folder), make_task(tiny().task).tokenizer(), tmp_path / "policy")
     weights = load_file(tmp_path / "policy" / "model.safetensors")
     weights[name][place] = value
     save_file(weights, tmp_path / "policy" / "model.safetensors", metadata={"format": "pt"})
     said = f"{name} holds NaN or infinity, expected finite weights"
-    assert said in message(models.load_policy, tmp_path / "policy")
+    assert said in message(loading.load_policy, tmp_path / "policy")
     if name != "lm_head.weight":
-        assert said in message(lambda path: models.load_critic(path, head_seed=0), tmp_path / "policy")
+        assert said in message(lambda path: loading.load_critic(path, head_seed=0), tmp_path / "policy")
 
 
 def test_a_saved_critic_whose_head_is_not_finite_is_refused(critic: PreTrainedModel, tmp_path: Path):
     with torch.no_grad():
-        passes.value_head(critic).bias.fill_(float("nan"))
+        forward.value_head(critic).bias.fill_(float("nan"))
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
-    assert "score.bias holds NaN or infinity" in message(models.load_critic, tmp_path / "critic")
+    assert "score.bias holds NaN or infinity" in message(loading.load_critic, tmp_path / "critic")

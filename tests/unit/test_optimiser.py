@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import new_policy
 
-from vcppo.config import OptimiserSettings
 from vcppo.errors import TrainingError
-from vcppo.optimiser import Optimiser, schedule_factor
+from vcppo.models.optimiser import Optimiser, schedule_factor
+from vcppo.settings.sections import OptimiserSettings
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:

@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny import new_policy, random_batch, tiny
 
-from vcppo import models, passes
-from vcppo.checkpoint import save_model
-from vcppo.config import ComputeSettings, LoraSettings
-from vcppo.distributed import World
-from vcppo.placement import prepare
-from vcppo.stages.critic_update import read_final_values, read_values
-from vcppo.stages.policy_update import read_logprobs
+from vcppo.models import forward, loading
+from vcppo.models.checkpoints import save_model
+from vcppo.models.distributed import World
+from vcppo.models.sharding import prepare
+from vcppo.rl.critic_update import read_final_values, read_values
+from vcppo.rl.policy_update import read_logprobs
+from vcppo.settings.sections import ComputeSettings, LoraSettings
 from vcppo.tasks import make_task
 
 PLAIN = LoraSettings()
@@ -28,8 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def random_critic(folder: Path, **options):
-    critic = models.load_critic(folder, head_seed=3, **options)
-    torch.nn.init.normal_(passes.value_head(critic).weight, std=0.5, generator=torch.Generator().manual_seed(1))
+    critic = loading.load_critic(folder, head_seed=3, **options)
+    torch.nn.init.normal_(forward.value_head(critic).weight, std=0.5, generator=torch.Generator().manual_seed(1))
     return critic
 
 
@@ -37,9 +37,9 @@ def random_critic(folder: Path, **options):
 def test_packed_answers_read_as_padded_ones(architecture: str):
     policy = new_policy(f"model.architecture={architecture}")
     batch = random_batch([5, 1, 9, 3])
-    padded = passes.response_logprobs(policy, batch, 0.7)
+    padded = forward.response_logprobs(policy, batch, 0.7)
     prepare(policy, ComputeSettings(packing=True), PLAIN, seed=0)
-    for one, other in zip(passes.response_logprobs(policy, batch, 0.7), padded, strict=True):
+    for one, other in zip(forward.response_logprobs(policy, batch, 0.7), padded, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
@@ -49,7 +49,7 @@ def test_a_packed_answer_does_not_see_the_one_before_it():
     other = batch.input_ids.clone()
     other[0] = (other[0] + 1) % 20
     read = [
-        passes.response_logprobs(policy, dataclasses.replace(batch, input_ids=x), 1.0)[0]
+        forward.response_logprobs(policy, dataclasses.replace(batch, input_ids=x), 1.0)[0]
         for x in (batch.input_ids, other)
     ]
     assert not torch.equal(read[0][0], read[1][0])
@@ -59,16 +59,16 @@ def test_a_packed_answer_does_not_see_the_one_before_it():
 def test_packed_values_and_last_values_read_as_padded_ones(folder: Path):
     batch = random_batch([5, 1, 9, 3])
     critic = random_critic(folder)
-    values, last = passes.response_values(critic, batch), passes.last_token_values(critic, batch)
+    values, last = forward.response_values(critic, batch), forward.last_token_values(critic, batch)
     prepare(critic, ComputeSettings(packing=True), PLAIN, seed=0)
-    torch.testing.assert_close(passes.response_values(critic, batch), values, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(passes.last_token_values(critic, batch), last, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(forward.response_values(critic, batch), values, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(forward.last_token_values(critic, batch), last, rtol=1e-5, atol=1e-5)
 
 
 def test_packed_there_are_as_many_cells_as_tokens():
     batch = random_batch([5, 1, 9, 3])
-    assert passes.layout(batch, packing=True).input_ids.shape == (1, int(batch.total_lengths.sum()))
-    assert passes.layout(batch, packing=False).input_ids.shape == batch.input_ids.shape
+    assert forward.layout(batch, packing=True).input_ids.shape == (1, int(batch.total_lengths.sum()))
+    assert forward.layout(batch, packing=False).input_ids.shape == batch.input_ids.shape
 
 
 @pytest.mark.parametrize("change", [{"gradient_checkpointing": True}, {"logit_cells": 7}, {"packing": True}])
@@ -77,7 +77,7 @@ def test_how_it_is_computed_changes_no_gradient(change: dict[str, object]):
     gradients = []
     for settings in (ComputeSettings(), ComputeSettings(**change)):
         policy = prepare(new_policy(), settings, PLAIN, seed=0)
-        logprobs, entropy = passes.response_logprobs(policy, batch, 0.9)
+        logprobs, entropy = forward.response_logprobs(policy, batch, 0.9)
         (logprobs.sum() + 0.1 * entropy.sum()).backward()
         gradients.append([p.grad for p in policy.parameters()])
     for one, other in zip(*gradients, strict=True):
@@ -91,7 +91,7 @@ def test_checkpointing_really_recomputes(monkeypatch: pytest.MonkeyPatch):
         policy = prepare(new_policy(), settings, PLAIN, seed=0)
         count = []
         policy.base_model.layers[0].self_attn.register_forward_hook(lambda *_, count=count: count.append(1))
-        passes.response_logprobs(policy, random_batch([4]), 1.0)[0].sum().backward()
+        forward.response_logprobs(policy, random_batch([4]), 1.0)[0].sum().backward()
         calls.append(len(count))
     assert calls == [1, 2]
 
@@ -104,26 +104,28 @@ def test_a_fresh_critics_first_values_lie_near_what_was_asked(tmp_path: Path, va
     """Hidden states have about unit size, so values spread by root(128) / 129 = 0.09."""
     save_model(new_policy("model.hidden_size=128"), make_task(tiny().task).tokenizer(), tmp_path)
     for bounds in (None, (-1.0, 1.0)):
-        critic = models.load_critic(tmp_path, head_seed=3, initial_value=value, bounds=bounds)
+        critic = loading.load_critic(tmp_path, head_seed=3, initial_value=value, bounds=bounds)
         batch = random_batch([9, 5])
-        assert (passes.response_values(critic, batch)[batch.response_mask] - value).abs().max() < 0.35
+        assert (forward.response_values(critic, batch)[batch.response_mask] - value).abs().max() < 0.35
 
 
 def test_a_bounded_critic_stays_in_its_range_and_is_loaded_with_it(folder: Path, tmp_path: Path):
     critic = random_critic(folder, bounds=(-1.0, 3.0))
-    torch.nn.init.normal_(passes.value_head(critic).weight, std=100.0, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.normal_(forward.value_head(critic).weight, std=100.0, generator=torch.Generator().manual_seed(1))
     batch = random_batch([40, 40])
-    values = passes.response_values(critic, batch).detach()
+    values = forward.response_values(critic, batch).detach()
     assert float(values.min()) >= -1.0
     assert float(values.max()) <= 3.0
     assert float(values.max() - values.min()) > 3.5
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
-    torch.testing.assert_close(passes.response_values(models.load_critic(tmp_path / "critic"), batch).detach(), values)
+    torch.testing.assert_close(
+        forward.response_values(loading.load_critic(tmp_path / "critic"), batch).detach(), values
+    )
 
 
 def test_a_value_at_the_edge_of_the_range_is_approached_within_a_percent(folder: Path):
-    critic = models.load_critic(folder, head_seed=3, initial_value=1.0, bounds=(-1.0, 1.0))
-    assert torch.sigmoid(passes.value_head(critic).bias).item() == pytest.approx(0.99)
+    critic = loading.load_critic(folder, head_seed=3, initial_value=1.0, bounds=(-1.0, 1.0))
+    assert torch.sigmoid(forward.value_head(critic).bias).item() == pytest.approx(0.99)
 
 
 # ---- shared out ----
@@ -138,8 +140,8 @@ def test_processes_share_every_row_once_in_equally_many_passes(
     wanted = None if rows is None else torch.tensor(rows)
     shares = []
     for rank in range(size):
-        monkeypatch.setattr(passes, "world", lambda rank=rank: World(rank, size, CPU))
-        shares.append(list(passes.own_passes(policy, lengths, 15, wanted)))
+        monkeypatch.setattr(forward, "world", lambda rank=rank: World(rank, size, CPU))
+        shares.append(list(forward.own_passes(policy, lengths, 15, wanted)))
     counted = sorted(row for share in shares for one in share if one.counts for row in one.rows.tolist())
     assert counted == (rows or list(range(7)))
     assert len({len(share) for share in shares}) == 1
@@ -148,20 +150,20 @@ def test_processes_share_every_row_once_in_equally_many_passes(
 
 def test_nothing_to_read_takes_no_pass():
     none = torch.zeros(0, dtype=torch.int64)
-    assert list(passes.own_passes(new_policy(), torch.tensor([3, 4]), 10, none)) == []
+    assert list(forward.own_passes(new_policy(), torch.tensor([3, 4]), 10, none)) == []
 
 
 def test_packed_passes_are_filled_with_tokens_and_padded_ones_with_cells():
     """Of 15: padded 12 | 9 | 7 7 | 5 5 5; packed 12 | 9 | 7 5 | 5 3 2."""
     lengths, policy = torch.tensor([7, 3, 12, 5, 5, 9, 2]), new_policy()
-    padded = [own.rows.tolist() for own in passes.own_passes(policy, lengths, 15)]
+    padded = [own.rows.tolist() for own in forward.own_passes(policy, lengths, 15)]
     assert padded == [[2], [5], [0, 3], [4, 1, 6]]
     prepare(policy, ComputeSettings(packing=True), PLAIN, seed=0)
-    packed = [own.rows.tolist() for own in passes.own_passes(policy, lengths, 15)]
+    packed = [own.rows.tolist() for own in forward.own_passes(policy, lengths, 15)]
     assert packed == [[2], [5], [0, 3], [4, 1, 6]]
-    packed = [own.rows.tolist() for own in passes.own_passes(policy, lengths, 24)]
+    packed = [own.rows.tolist() for own in forward.own_passes(policy, lengths, 24)]
     assert packed == [[2, 5], [0, 3, 4, 1, 6]]  # 21, 22 tokens; padded the second would have 35 cells
-    assert [own.rows.tolist() for own in passes.own_passes(policy, lengths, 1)] == [[2], [5], [0], [3], [4], [1], [6]]
+    assert [own.rows.tolist() for own in forward.own_passes(policy, lengths, 1)] == [[2], [5], [0], [3], [4], [1], [6]]
 
 
 def test_reading_nothing_gives_zeros_of_the_right_shape(folder: Path):

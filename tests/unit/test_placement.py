@@ -8,15 +8,15 @@ import torch
 from tiny import new_policy, random_batch, tiny
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from vcppo import models, passes
-from vcppo.checkpoint import load_state, save_model, save_state
-from vcppo.config import ComputeSettings, LoraSettings, OptimiserSettings
-from vcppo.distributed import together
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch_engine import TorchEngine
+from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError, ConfigError
-from vcppo.optimiser import Optimiser
-from vcppo.placement import copy_weights, is_sharded, load_weights, mix_weights, named_weights, plain, prepare
+from vcppo.models import forward, loading
+from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.distributed import together
+from vcppo.models.optimiser import Optimiser
+from vcppo.models.sharding import copy_weights, is_sharded, load_weights, mix_weights, named_weights, plain, prepare
+from vcppo.settings.sections import ComputeSettings, LoraSettings, OptimiserSettings
 from vcppo.tasks import make_task
 
 LORA = LoraSettings(rank=4)
@@ -36,7 +36,7 @@ def train(policy, updates: int = 3, rate: float = 0.05) -> list[float]:
     optimiser = Optimiser(policy, OptimiserSettings(learning_rate=rate), 10)
     losses = []
     for _ in range(updates):
-        loss = -passes.response_logprobs(policy, BATCH, 1.0)[0].sum()
+        loss = -forward.response_logprobs(policy, BATCH, 1.0)[0].sum()
         loss.backward()
         losses.append(float(loss.detach()))
         optimiser.step()
@@ -45,7 +45,7 @@ def train(policy, updates: int = 3, rate: float = 0.05) -> list[float]:
 
 def logprobs(policy):
     with torch.no_grad():
-        return passes.response_logprobs(policy, BATCH, 1.0)[0]
+        return forward.response_logprobs(policy, BATCH, 1.0)[0]
 
 
 @pytest.mark.parametrize("compute", [{}, {"dtype": "bfloat16"}])
@@ -57,7 +57,7 @@ def test_fresh_adapters_change_nothing_and_trained_ones_come_out_merged(tmp_path
     losses = train(policy)
     assert losses[-1] < losses[0] - 1.0
     save_model(policy, make_task(tiny().task).tokenizer(), tmp_path / "merged")
-    saved = models.load_policy(tmp_path / "merged")
+    saved = loading.load_policy(tmp_path / "merged")
     assert {name for name, _ in saved.named_parameters()} == {name for name, _ in new_policy().named_parameters()}
     torch.testing.assert_close(logprobs(saved), logprobs(policy), **loose)
     whole = plain(policy)
@@ -67,7 +67,7 @@ def test_fresh_adapters_change_nothing_and_trained_ones_come_out_merged(tmp_path
 
 def test_only_adapters_and_a_critics_head_learn(tmp_path: Path):
     save_model(new_policy(), make_task(tiny().task).tokenizer(), tmp_path)
-    critic = prepare(models.load_critic(tmp_path, head_seed=1), ComputeSettings(), LORA, seed=0)
+    critic = prepare(loading.load_critic(tmp_path, head_seed=1), ComputeSettings(), LORA, seed=0)
     learning = [name for name, parameter in critic.named_parameters() if parameter.requires_grad]
     assert {name.rsplit("lora_", 1)[-1][0] for name in learning if "lora_" in name} == {"A", "B"}
     assert [name for name in learning if "lora_" not in name] == ["score.weight", "score.bias"]
@@ -97,7 +97,7 @@ def test_the_engine_samples_from_merged_weights(tmp_path: Path):
     policy = prepare(new_policy(), ComputeSettings(), LORA, seed=0)
     train(policy)
     save_model(policy, make_task(tiny().task).tokenizer(), tmp_path)
-    told = [TorchEngine(x).generate([[3, 4]] * 5, SAMPLING, seed=0) for x in (policy, models.load_policy(tmp_path))]
+    told = [TorchEngine(x).generate([[3, 4]] * 5, SAMPLING, seed=0) for x in (policy, loading.load_policy(tmp_path))]
     assert [answer.tokens for answer in told[0]] == [answer.tokens for answer in told[1]]
 
 
@@ -132,9 +132,9 @@ def test_bfloat16_passes_keep_float32_weights_and_learn_as_float32_ones():
 def test_a_bfloat16_critic_has_a_float32_head(tmp_path: Path):
     """Of bfloat16 a value near 1 could only be a multiple of 1/128."""
     save_model(new_policy(), make_task(tiny().task).tokenizer(), tmp_path)
-    critic = models.load_critic(tmp_path, head_seed=1, initial_value=1.0)
+    critic = loading.load_critic(tmp_path, head_seed=1, initial_value=1.0)
     prepare(critic, ComputeSettings(dtype="bfloat16"), LoraSettings(), seed=0)
-    values = passes.response_values(critic, BATCH).detach()[BATCH.response_mask]
+    values = forward.response_values(critic, BATCH).detach()[BATCH.response_mask]
     assert values.dtype == torch.float32
     assert (values != values.bfloat16().float()).float().mean() > 0.8
 

@@ -12,17 +12,17 @@ from live_bytes import LiveBytes
 from tiny import new_policy, tiny
 from transformers import AutoConfig
 
-from vcppo.cli import main
-from vcppo.config import RunSettings
+from vcppo.cli.main import main
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch_engine import ROWS, TorchEngine
+from vcppo.engines.torch.engine import ROWS, TorchEngine
 from vcppo.errors import CheckpointError, ConfigError
-from vcppo.footprint import GIB, Memory, Network, generate
-from vcppo.loading import override
-from vcppo.models import new_policy as policy_of
-from vcppo.plan import ROWS as PLANNED_ROWS
-from vcppo.plan import Machine, Plan, gpus_needed, make_plan, remedies
-from vcppo.shapes import KNOWN, read_shapes, shapes_of
+from vcppo.models.loading import new_policy as policy_of
+from vcppo.planning.footprint import GIB, Memory, Network, generate
+from vcppo.planning.plan import ROWS as PLANNED_ROWS
+from vcppo.planning.plan import Machine, Plan, gpus_needed, make_plan, remedies
+from vcppo.planning.shapes import KNOWN, read_shapes, shapes_of
+from vcppo.settings.loading import override
+from vcppo.settings.sections import RunSettings
 from vcppo.tasks import make_task
 
 CLOSE = 0.15  # of a measured peak
@@ -249,7 +249,7 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path):
 
 def test_the_command_loads_no_torch():
     code = (
-        "import sys; from vcppo.cli import main\n"
+        "import sys; from vcppo.cli.main import main\n"
         "try: main(['plan', '--set', 'model.path=Qwen/Qwen2.5-7B', '--gpus', '8'])\n"
         "except SystemExit: pass\n"
         "print([name for name in ('torch', 'transformers', 'mlflow', 'pandas') if name in sys.modules])"

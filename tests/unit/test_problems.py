@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vcppo import sources
-from vcppo.cache import addresses
-from vcppo.config import MathsSettings, TaskSettings
 from vcppo.errors import ConfigError, DataError
-from vcppo.fingerprint import fingerprint
-from vcppo.loading import load_settings
-from vcppo.sources import KNOWN, label
+from vcppo.settings import known_sets
+from vcppo.settings.known_sets import KNOWN, label
+from vcppo.settings.loading import load_settings
+from vcppo.settings.sections import MathsSettings, TaskSettings
+from vcppo.store.cache import addresses
+from vcppo.system.fingerprints import fingerprint
 from vcppo.tasks import problems
 from vcppo.tasks.problems import evaluation_size, problem_sets, reference_answer, task_address, tidy_solution
 
@@ -219,7 +219,7 @@ HUB = {
     ("owner/other", None, "validation"): [{"query": "p", "target": 3}],
 } | {
     ("EleutherAI/hendrycks_math", subject, split): [{"problem": f"{subject} {split}", "solution": "\\boxed{\\pi}"}]
-    for subject in sources.MATH_SUBJECTS
+    for subject in known_sets.MATH_SUBJECTS
     for split in ("train", "test")
 }  # fmt: skip
 

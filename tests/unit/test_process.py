@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from vcppo.pool import _environment
-from vcppo.process import PROCESSES, call, gpus_of_worker, is_main, shielded
+from vcppo.studies.pool import _environment
+from vcppo.system.processes import PROCESSES, call, gpus_of_worker, is_main, shielded
 
 
 @pytest.mark.parametrize(

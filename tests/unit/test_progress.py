@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vcppo.cells import CellFolder, CellRecord, perform
-from vcppo.config import RunSettings
-from vcppo.journal import Journal
-from vcppo.progress import (
+from vcppo.settings.sections import RunSettings
+from vcppo.store.journal import Journal
+from vcppo.store.run_folders import CellFolder, CellRecord, perform
+from vcppo.studies.progress import (
     CellEnded,
     CellProgress,
     CellStarted,
@@ -22,8 +22,8 @@ from vcppo.progress import (
     duration,
     following,
 )
-from vcppo.sweep import pick
-from vcppo.watch import CellWatch, Glance, JournalTail
+from vcppo.studies.sweep import pick
+from vcppo.studies.watch import CellWatch, Glance, JournalTail
 
 STARTED = StudyStarted("components", "each part", total=4, done=0, failed=0, pruned=0, workers=2)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 import pytest
 
-from vcppo.cli import main
-from vcppo.config import RunSettings
+from vcppo.cli.main import main
 from vcppo.errors import ConfigError
-from vcppo.loading import flatten, known_names, load_settings, nest, parse_assignment
-from vcppo.methods import METHODS
-from vcppo.study import load_study
-from vcppo.verl_plugin.names import MAPPED
+from vcppo.settings.loading import flatten, known_names, load_settings, nest, parse_assignment
+from vcppo.settings.methods import METHODS
+from vcppo.settings.sections import RunSettings
+from vcppo.studies.study import load_study
+from vcppo.studies.verl.names import MAPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {

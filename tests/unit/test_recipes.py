@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.footprint import GIB
-from vcppo.loading import flatten, known_names, load_settings
-from vcppo.plan import Machine, make_plan
+from vcppo.planning.footprint import GIB
+from vcppo.planning.plan import Machine, make_plan
+from vcppo.settings.loading import flatten, known_names, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))

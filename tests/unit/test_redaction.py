@@ -12,16 +12,16 @@ from fake_study import FakeStudy
 from mlflow_server import free_port
 from tiny import ASSIGNMENTS
 
-from vcppo import redaction
-from vcppo.cells import CellFolder, CellRecord, perform
-from vcppo.cli import main
-from vcppo.config import RunSettings
-from vcppo.delivery import store_name
+from vcppo.cli.main import main
 from vcppo.errors import StudyError, TrackingError
-from vcppo.journal import Journal, read_journal
-from vcppo.mlflow_store import MlflowStore, errors_as_ours
-from vcppo.redaction import redacted, remember, secrets_in, secrets_of, without_credentials
-from vcppo.trials import open_storage
+from vcppo.settings.sections import RunSettings
+from vcppo.store.journal import Journal, read_journal
+from vcppo.store.run_folders import CellFolder, CellRecord, perform
+from vcppo.studies.trials import open_storage
+from vcppo.system import redaction
+from vcppo.system.redaction import redacted, remember, secrets_in, secrets_of, without_credentials
+from vcppo.tracking.delivery import store_name
+from vcppo.tracking.mlflow_client import MlflowStore, errors_as_ours
 
 ADDRESSES = {  # address -> as it may be shown
     "postgresql://ada:hunter22@host/db": "postgresql://host/db",
@@ -260,7 +260,7 @@ PROCESS = """
 import logging, sys, threading, warnings
 early = logging.StreamHandler(sys.stderr)
 import click
-from vcppo.redaction import redact_output
+from vcppo.system.redaction import redact_output
 redact_output()
 redact_output()
 url = "postgresql://ada:hunter22@host/db"
@@ -297,7 +297,7 @@ def test_streams_logs_warnings_threads_and_tracebacks_show_no_secret():
 
 
 def test_secrets_of_the_environment_are_masked_in_what_a_process_says(monkeypatch: pytest.MonkeyPatch):
-    code = "from vcppo.redaction import redact_output; redact_output(); print('token is hunter22')"
+    code = "from vcppo.system.redaction import redact_output; redact_output(); print('token is hunter22')"
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter22")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "token is ***\n"
@@ -364,7 +364,7 @@ def test_a_store_is_called_by_its_address_without_its_secrets_and_by_nothing_tha
 
 
 def test_no_address_stands_among_the_words_that_start_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from vcppo.pool import WorkerPool
+    from vcppo.studies.pool import WorkerPool
 
     monkeypatch.setenv("VCPPO_STORAGE", "postgresql://ada:hunter22@host/db")
     pool = WorkerPool(1, runner="fake_cells:run", logs=tmp_path)

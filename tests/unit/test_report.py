@@ -6,8 +6,17 @@ import math
 import pytest
 from fake_answers import answered
 
+from vcppo.evaluation.report import (
+    HEADER,
+    Measure,
+    differences,
+    lines,
+    measures,
+    results,
+    steps_of_k,
+    unreadable_reasons,
+)
 from vcppo.maths.statistics import Interval
-from vcppo.report import HEADER, Measure, differences, lines, measures, results, steps_of_k, unreadable_reasons
 
 
 def by_name(found: list[Measure]) -> dict[str, Measure]:

@@ -8,17 +8,17 @@ import pytest
 import torch
 from tiny import new_policy, random_batch, tiny
 
-from vcppo import models, passes
-from vcppo.cache import StageFolder, addresses
-from vcppo.checkpoint import save_model
-from vcppo.config import RunSettings
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch_engine import TorchEngine
+from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import TrainingError
-from vcppo.journal import read_journal
+from vcppo.models import forward, loading
+from vcppo.models.checkpoints import save_model
+from vcppo.rl.critic_update import read_values
+from vcppo.settings.sections import RunSettings
 from vcppo.stages import reward_model as stage
 from vcppo.stages.context import StageContext
-from vcppo.stages.critic_update import read_values
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.journal import read_journal
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 
@@ -93,9 +93,9 @@ def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(tmp_path: Path
     assert told[-1]["reward_model/loss"] < 0.1
     assert told[-1]["reward_model/pair_accuracy"] == 1.0
     assert abs(told[-1]["reward_model/centre"]) < 0.5
-    critic = models.load_critic(context.folder.path / "critic")
+    critic = loading.load_critic(context.folder.path / "critic")
     with torch.inference_mode():
-        scores = passes.last_token_values(critic, batch)
+        scores = forward.last_token_values(critic, batch)
     assert torch.equal(scores > 0, batch.correct)
     assert read_values(critic, batch, 100).shape == batch.response_mask.shape
 
@@ -119,8 +119,8 @@ def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: 
     stage.reward_model(context)
     told = read_journal(context.folder.path / "journal.jsonl")[0]["values"]
     seed = stage.seed_for(0, "reward-model", "head")
-    model = models.load_critic(context.first_policy, head_seed=seed)
-    better, worse = passes.last_token_values(model, batch)
+    model = loading.load_critic(context.first_policy, head_seed=seed)
+    better, worse = forward.last_token_values(model, batch)
     loss = -torch.nn.functional.logsigmoid(better - worse) + 0.3 * (better + worse) ** 2
     loss.backward()
     norm = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()

@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny import new_policy, random_batch, tiny
 
-from vcppo.config import RewardSettings
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch_engine import TorchEngine
-from vcppo.passes import micro_batches
-from vcppo.stages.sampling import collate, place_scores, roll_out
+from vcppo.engines.torch.engine import TorchEngine
+from vcppo.models.forward import micro_batches
+from vcppo.rl.sampler import collate, place_scores, roll_out
+from vcppo.settings.sections import RewardSettings
 from vcppo.tasks import make_task
 from vcppo.types import Generation, Rollout, Verdict
 

@@ -11,7 +11,7 @@ import sqlalchemy
 from odd_names import NAMES
 
 from vcppo.errors import ConfigError
-from vcppo.sqlite_files import check_address, making, move_file_aside, sqlite_file, sqlite_uri, whole_file
+from vcppo.system.sqlite_files import check_address, making, move_file_aside, sqlite_file, sqlite_uri, whole_file
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vcppo.composition import unused
-from vcppo.config import RunSettings, TaskSettings
 from vcppo.errors import ConfigError
-from vcppo.loading import Layer, flatten
-from vcppo.search_space import Dimension
-from vcppo.study import Study, load_study, parse_study
+from vcppo.settings.loading import Layer, flatten
+from vcppo.settings.rules import unused
+from vcppo.settings.search_space import Dimension
+from vcppo.settings.sections import RunSettings, TaskSettings
+from vcppo.studies.study import Study, load_study, parse_study
+from vcppo.studies.trials import distributions
 from vcppo.tasks.digits import DigitsTask
-from vcppo.trials import distributions
 
 ABLATIONS = Path(__file__).parents[2] / "ablations"
 

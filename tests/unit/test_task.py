@@ -11,9 +11,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from vcppo.config import TaskSettings
 from vcppo.errors import ConfigError
-from vcppo.loading import load_settings
+from vcppo.settings.loading import load_settings
+from vcppo.settings.sections import TaskSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
@@ -135,7 +135,7 @@ def test_demonstrations_stop_early_at_the_hazard_of_each_line():
 
 
 def test_the_tokenizer_survives_its_file_and_ends_answers(task: DigitsTask, tmp_path):
-    from vcppo.models import load_tokenizer
+    from vcppo.models.loading import load_tokenizer
 
     tokenizer = task.tokenizer()
     tokenizer.save_pretrained(tmp_path)

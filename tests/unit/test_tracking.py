@@ -17,17 +17,17 @@ from fake_study import PROVENANCE, STARTED, FakeStage, FakeStudy, iterate, posit
 from mlflow_server import Server, free_port
 from odd_names import NAMES
 
-from vcppo.cells import CellFolder
-from vcppo.cli import main
-from vcppo.config import RunSettings, settings_digest
-from vcppo.delivery import KnownPoints, as_params, list_tables, points_of
+from vcppo.cli.main import main
 from vcppo.errors import TrackingError
-from vcppo.mlflow_store import LONGEST_TAG, MlflowStore, Point, Run, from_split, to_split
-from vcppo.position_figure import position_figure
-from vcppo.process import locked
-from vcppo.provenance import git_state, hardware, provenance, versions
-from vcppo.redaction import redacted
-from vcppo.tracking import Courier, default_tracking_uri
+from vcppo.settings.sections import RunSettings, settings_digest
+from vcppo.store.run_folders import CellFolder
+from vcppo.system.processes import locked
+from vcppo.system.provenance import git_state, hardware, provenance, versions
+from vcppo.system.redaction import redacted
+from vcppo.tracking.courier import Courier, default_tracking_uri
+from vcppo.tracking.delivery import KnownPoints, as_params, list_tables, points_of
+from vcppo.tracking.mlflow_client import LONGEST_TAG, MlflowStore, Point, Run, from_split, to_split
+from vcppo.tracking.position_figure import position_figure
 
 ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 LENGTHS = [100.0, 50.0, 20.0, 30.0, 40.0, 50.0]
@@ -637,9 +637,9 @@ class TestCourier:
 
     def test_what_became_of_a_half_made_store_is_told(self, study, database, monkeypatch):
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        monkeypatch.setattr("vcppo.mlflow_database.SETTLED_S", -1.0)
+        monkeypatch.setattr("vcppo.tracking.mlflow_database.SETTLED_S", -1.0)
         template = Path(database.removeprefix("sqlite:///"))
-        monkeypatch.setattr("vcppo.mlflow_database._make", lambda file, artifacts: shutil.copy(template, file))
+        monkeypatch.setattr("vcppo.tracking.mlflow_database._make", lambda file, artifacts: shutil.copy(template, file))
         finished(study)
         with sqlite3.connect(study.out / "mlflow.db") as base:
             base.execute("CREATE TABLE experiments (x)")
@@ -658,7 +658,8 @@ class TestCourier:
         assert Courier(tmp_path, "s", "sqlite:////x.db").tracking_uri == "sqlite:////x.db"
 
     def test_importing_the_courier_loads_neither_mlflow_nor_torch(self):
-        code = "import sys, vcppo.tracking, vcppo.export; print({'mlflow', 'torch', 'matplotlib'} & set(sys.modules))"
+        code = "import sys, vcppo.tracking.courier, vcppo.tracking.export; "
+        code += "print({'mlflow', 'torch', 'matplotlib'} & set(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
 

@@ -11,27 +11,27 @@ import torch
 from tiny import new_policy, random_batch, tiny, tiny_method
 from torch import Tensor
 
-from vcppo import models, passes
-from vcppo.cache import Address, StageFolder
-from vcppo.checkpoint import save_model
-from vcppo.config import AdvantageSettings, Estimator, ReferenceSettings, RewardSettings, RunSettings
-from vcppo.engines.decoder import Decoder
-from vcppo.engines.torch_engine import TorchEngine
-from vcppo.journal import read_journal
+from vcppo.engines.torch.decoder import Decoder
+from vcppo.engines.torch.engine import TorchEngine
 from vcppo.maths.advantages import whiten
-from vcppo.methods import METHODS
-from vcppo.stages import trainer as room
+from vcppo.models import forward, loading
+from vcppo.models.checkpoints import save_model
+from vcppo.rl import trainer as room
+from vcppo.rl.continuations import step_starts
+from vcppo.rl.costs import Costs
+from vcppo.rl.metrics import update_kl, value_metrics
+from vcppo.rl.policy_update import PolicyUpdate, read_logprobs
+from vcppo.rl.reference import Reference
+from vcppo.rl.rewards import Shaping, worth_their_score
+from vcppo.rl.selection import choose, until_mixed
+from vcppo.rl.trainer import Iteration, Trainer
+from vcppo.settings.methods import METHODS
+from vcppo.settings.sections import AdvantageSettings, Estimator, ReferenceSettings, RewardSettings, RunSettings
 from vcppo.stages.context import StageContext
-from vcppo.stages.continuations import step_starts
-from vcppo.stages.costs import Costs
-from vcppo.stages.policy_update import PolicyUpdate, read_logprobs
-from vcppo.stages.reference import Reference
-from vcppo.stages.rewards import Shaping, worth_their_score
 from vcppo.stages.rl import rl
-from vcppo.stages.rl_metrics import update_kl, value_metrics
-from vcppo.stages.selection import choose, until_mixed
-from vcppo.stages.trainer import Iteration, Trainer
 from vcppo.stages.value_pretraining import lesson, token_judges
+from vcppo.store.cache import Address, StageFolder
+from vcppo.store.journal import read_journal
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Generation, Prompt, Rollout, RolloutBatch, Verdict
@@ -72,8 +72,8 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StageFolder]:
     out, tokenizer = tmp_path_factory.mktemp("before"), make_task(tiny().task).tokenizer()
     save_model(new_policy(), tokenizer, out / "cold" / "policy")
     save_model(new_policy(seed=1), tokenizer, out / "dpo" / "policy")
-    critic = models.load_critic(out / "cold" / "policy", head_seed=5)
-    torch.nn.init.normal_(passes.value_head(critic).weight, std=1.0, generator=torch.Generator().manual_seed(6))
+    critic = loading.load_critic(out / "cold" / "policy", head_seed=5)
+    torch.nn.init.normal_(forward.value_head(critic).weight, std=1.0, generator=torch.Generator().manual_seed(6))
     save_model(critic, tokenizer, out / "scores" / "critic")
     return {"cold-start": place(out / "cold"), "preference": place(out / "dpo"), "reward-model": place(out / "scores")}
 
@@ -203,7 +203,7 @@ class Meter:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.generated = self.forward = self.backward = 0
         for name in ("response_logprobs", "response_values", "last_token_values"):
-            patch.setattr(passes, name, self.reading(getattr(passes, name)))
+            patch.setattr(forward, name, self.reading(getattr(forward, name)))
         for name in ("generate", "branch"):
             patch.setattr(TorchEngine, name, self.writing(getattr(TorchEngine, name)))
         read = Decoder.read
@@ -395,7 +395,7 @@ def test_nothing_of_a_row_that_was_never_read_enters_any_number(
     make: Make, monkeypatch: pytest.MonkeyPatch, method: str, more: tuple[str, ...]
 ):
     """Whatever stands in rows that were not asked for: 0, or no number."""
-    read, found = passes.read, []
+    read, found = forward.read, []
 
     def poisoned(model: Any, batch: RolloutBatch, limit: int, score: Any, rows: Any = None, **options: Any) -> Tensor:
         got = read(model, batch, limit, score, rows, **options)
@@ -404,7 +404,7 @@ def test_nothing_of_a_row_that_was_never_read_enters_any_number(
         return got
 
     for how in (read, poisoned):
-        monkeypatch.setattr(passes, "read", how)
+        monkeypatch.setattr(forward, "read", how)
         trainer = make(method, *more)
         dones = [trainer.iterate() for _ in range(3)]
         assert sum(len(done.kept) for done in dones) < sum(len(done.batch.scores) for done in dones)

@@ -8,14 +8,14 @@ import torch
 from tiny import new_policy, random_batch, tiny
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
-from vcppo import passes
-from vcppo.config import RunSettings
 from vcppo.errors import TrainingError
-from vcppo.optimiser import Optimiser
-from vcppo.stages.costs import Costs
-from vcppo.stages.critic_update import CriticUpdate, read_final_values, read_values, update_critic
-from vcppo.stages.policy_update import PolicyUpdate, read_logprobs, update_policy
-from vcppo.stages.rl_metrics import policy_metrics
+from vcppo.models import forward
+from vcppo.models.optimiser import Optimiser
+from vcppo.rl.costs import Costs
+from vcppo.rl.critic_update import CriticUpdate, read_final_values, read_values, update_critic
+from vcppo.rl.metrics import policy_metrics
+from vcppo.rl.policy_update import PolicyUpdate, read_logprobs, update_policy
+from vcppo.settings.sections import RunSettings
 from vcppo.types import RolloutBatch
 
 LENGTHS = [5, 1, 3, 7, 2, 6]
@@ -123,7 +123,7 @@ def test_on_policy_the_gradient_is_the_policy_gradient():
     policy = new_policy()
     batch = on_policy(policy)
     got, update = policy_gradient(policy, batch, tiny())
-    logprobs, _ = passes.response_logprobs(policy, batch, 1.0)
+    logprobs, _ = forward.response_logprobs(policy, batch, 1.0)
     (-(logprobs * advantages_for(batch)).sum() / sum(LENGTHS)).backward()
     want = torch.cat([p.grad.flatten() for p in policy.parameters()])
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
@@ -189,7 +189,7 @@ def autograd(policy: PreTrainedModel, loss: torch.Tensor) -> torch.Tensor:
 
 
 def live_logprobs(policy: PreTrainedModel, batch: RolloutBatch) -> torch.Tensor:
-    return passes.response_logprobs(policy, batch, 1.0)[0]
+    return forward.response_logprobs(policy, batch, 1.0)[0]
 
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 1000])

@@ -12,19 +12,19 @@ from tiny import new_policy, random_batch, tiny
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
-from vcppo import passes
-from vcppo.cache import StageFolder, addresses
-from vcppo.checkpoint import save_model
 from vcppo.errors import CheckpointError, TrainingError
-from vcppo.journal import read_journal
 from vcppo.maths.shaping import RunningMoments
-from vcppo.optimiser import Optimiser
+from vcppo.models import forward
+from vcppo.models.checkpoints import save_model
+from vcppo.models.optimiser import Optimiser
+from vcppo.rl.rewards import score_range
+from vcppo.rl.trainer import Trainer
 from vcppo.stages import value_pretraining as stage
 from vcppo.stages.answers import answers_file, load_answers
 from vcppo.stages.context import StageContext
-from vcppo.stages.rewards import score_range
-from vcppo.stages.trainer import Trainer
 from vcppo.stages.value_pretraining import Measurement, chosen_step, pretraining_is_done, settled_at, value_pretraining
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.journal import read_journal
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 
@@ -348,7 +348,7 @@ def test_a_fixed_length_is_the_limit_of_what_is_sampled(
 
 
 def spread(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
-    return passes.response_values(critic, batch).detach()[batch.response_mask]
+    return forward.response_values(critic, batch).detach()[batch.response_mask]
 
 
 @pytest.mark.parametrize("bounded", ["false", "true"])
@@ -408,7 +408,7 @@ def test_a_bounded_critic_learns_and_stays_bounded(before: Path, tmp_path: Path)
     losses = [m.loss for m in stage.measurements_in(here.folder.path)]
     assert losses[-1] < 0.8 * losses[0]
     critic, _ = stage.critic_for(first_done(here))
-    assert passes.value_range(critic) == (-1.0, 1.0)
+    assert forward.value_range(critic) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize(

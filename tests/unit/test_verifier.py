@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vcppo.config import MathsSettings
 from vcppo.errors import VcppoError
+from vcppo.settings.sections import MathsSettings
 from vcppo.tasks import verifier as module
 from vcppo.tasks.verifier import Comparison, Verifier, shared_verifier
 from vcppo.types import Judgement, Verdict

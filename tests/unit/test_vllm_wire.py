@@ -19,13 +19,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from vcppo.config import EngineSettings
-from vcppo.engines import make_engine, vllm_hosts, vllm_server
+from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Sampling
-from vcppo.engines.vllm_engine import VllmEngine, model_spec
-from vcppo.engines.vllm_hosts import _shards, close_hosts
-from vcppo.engines.vllm_server import Server
-from vcppo.engines.vllm_wire import (
+from vcppo.engines.vllm import hosts
+from vcppo.engines.vllm import server as room
+from vcppo.engines.vllm.engine import VllmEngine, model_spec
+from vcppo.engines.vllm.hosts import _shards, close_hosts
+from vcppo.engines.vllm.server import Server
+from vcppo.engines.vllm.wire import (
     PROTOCOL,
     Address,
     Answers,
@@ -42,8 +43,9 @@ from vcppo.engines.vllm_wire import (
     split,
 )
 from vcppo.errors import EngineError, TrainingError
-from vcppo.placement import named_weights
+from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
+from vcppo.settings.sections import EngineSettings
 
 FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=4)
 
@@ -137,10 +139,10 @@ def _no_host_is_left() -> Iterator[None]:
 def url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """A server's, whose vLLM is an Echo."""
 
-    def open_echo(self: Server, client: vllm_server.Client, spec: ModelSpec) -> None:
+    def open_echo(self: Server, client: room.Client, spec: ModelSpec) -> None:
         if self.core is None or self.core.spec != spec:
             self.core = Echo(spec, tmp_path, colocated=False)  # type: ignore[assignment]
-        client.say(vllm_server.Opened())
+        client.say(room.Opened())
 
     monkeypatch.setattr(Server, "_open", open_echo)
     server = Server(tmp_path)
@@ -169,7 +171,7 @@ def url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
 
 
 def reading() -> bool:
-    return any(thread.name == vllm_server.READER for thread in threading.enumerate())
+    return any(thread.name == room.READER for thread in threading.enumerate())
 
 
 def at(url: str, **more: object) -> EngineSettings:
@@ -273,8 +275,8 @@ def test_a_branch_sends_each_stem_once_and_each_points_limit(url: str):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_all_weights_arrive_in_shards_and_by_their_names(url: str, tied: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(vllm_hosts, "SHARD", 300)
-    monkeypatch.setattr(vllm_hosts, "PIECE", 100)
+    monkeypatch.setattr(hosts, "SHARD", 300)
+    monkeypatch.setattr(hosts, "PIECE", 100)
     first = policy(tied=tied)
     make_engine(at(url), first)
     assert Echo.made[0].loaded.keys() == dict(named_weights(first)).keys()
@@ -284,7 +286,7 @@ def test_all_weights_arrive_in_shards_and_by_their_names(url: str, tied: bool, m
 
 
 def test_shards_are_as_large_as_allowed_and_hold_everything_once(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(vllm_hosts, "SHARD", 16)  # bytes: four numbers
+    monkeypatch.setattr(hosts, "SHARD", 16)  # bytes: four numbers
     weights = [(str(i), torch.full((size,), float(i))) for i, size in enumerate([1, 3, 2, 9, 1, 1])]
     shards = [{name: x.tolist() for name, x in shard.items()} for shard in _shards(iter(weights), torch.float32)]
     assert shards == [{"0": [0], "1": [1] * 3}, {"2": [2] * 2}, {"3": [3] * 9}, {"4": [4], "5": [5]}]
@@ -403,7 +405,7 @@ def test_answers_of_several_clients_are_written_together_and_one_that_leaves_is_
 
 
 def test_a_server_that_is_busy_for_longer_than_the_timeout_is_waited_for(url: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(vllm_server, "BUSY_EVERY_S", 0.05)
+    monkeypatch.setattr(room, "BUSY_EVERY_S", 0.05)
     engine = make_engine(at(url, request_timeout_s=1.0), policy())
     Echo.made[0].held.clear()
     threading.Timer(2.5, Echo.made[0].held.set).start()
@@ -423,7 +425,7 @@ def test_a_server_that_has_gone_silent_is_told_in_one_line(url: str):
 
 def test_weights_that_find_no_room_are_told_in_one_line(url: str, monkeypatch: pytest.MonkeyPatch):
     engine = make_engine(at(url), policy())
-    monkeypatch.setattr(vllm_hosts.tempfile, "mkdtemp", lambda **_: "/nowhere")
+    monkeypatch.setattr(hosts.tempfile, "mkdtemp", lambda **_: "/nowhere")
     with pytest.raises(EngineError, match=r"^/nowhere: weights cannot be written there \("):
         engine.update_weights(policy())
 
@@ -491,7 +493,7 @@ def test_a_python_that_is_not_there_is_one_line():
 
 
 def test_a_python_without_vllm_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    if vllm_server.installed():
+    if room.installed():
         pytest.skip("vLLM is installed here")
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     settings = EngineSettings(kind="vllm", mode="server", python=sys.executable)
@@ -506,7 +508,7 @@ def test_a_python_without_vllm_is_told_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_colocated_without_vllm_is_told_what_to_install():
-    if vllm_server.installed():
+    if room.installed():
         pytest.skip("vLLM is installed here")
     with pytest.raises(EngineError) as caught:
         make_engine(EngineSettings(kind="vllm"), policy())
@@ -602,7 +604,7 @@ def test_something_else_at_the_url_is_told_in_one_line():
 def test_a_server_starts_without_what_only_the_trainer_needs():
     """Its environment has vLLM, and torch with it; before a model is opened it has not imported even that."""
     program = (
-        "import sys; import vcppo.engines.vllm_server; "
+        "import sys; import vcppo.engines.vllm.server; "
         "print([name for name in ('torch', 'transformers', 'pydantic', 'mlflow', 'optuna', 'numpy') "
         "if name in sys.modules])"
     )
@@ -610,7 +612,7 @@ def test_a_server_starts_without_what_only_the_trainer_needs():
     assert done.stdout == "[]\n"
     needs = ("mlflow", "optuna", "pydantic", "pandas", "click")
     program = (
-        "import sys; import vcppo.engines.vllm_core, vcppo.engines.vllm_worker; "
+        "import sys; import vcppo.engines.vllm.core, vcppo.engines.vllm.worker; "
         f"print([n for n in {needs!r} if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -619,7 +621,8 @@ def test_a_server_starts_without_what_only_the_trainer_needs():
 
 def test_a_server_dies_with_the_trainer_however_that_dies(tmp_path: Path):
     program = (
-        "import time; from vcppo.config import EngineSettings; from vcppo.engines.vllm_hosts import _Process\n"
+        "import time; from vcppo.settings.sections import EngineSettings\n"
+        "from vcppo.engines.vllm.hosts import _Process\n"
         "p = _Process(EngineSettings(kind='vllm', mode='server'))\n"
         "print(p._process.pid, p.address.file, p.exchange, flush=True); time.sleep(100)"
     )

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from vcppo.verl_plugin.launching import is_installed
+from vcppo.studies.verl.launching import is_installed
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from vcppo.config import RunSettings
 from vcppo.errors import ConfigError
-from vcppo.loading import known_names, override
-from vcppo.study import parse_study
-from vcppo.verl_plugin import launching
-from vcppo.verl_plugin.cells import runs_of
-from vcppo.verl_plugin.launching import check_run, check_study, command_line, parse_words, silent_settings
-from vcppo.verl_plugin.names import (
+from vcppo.settings.loading import known_names, override
+from vcppo.settings.sections import RunSettings
+from vcppo.studies.study import parse_study
+from vcppo.studies.verl.cells import runs_of
+from vcppo.studies.verl.launching import check_run, check_study, command_line, parse_words, silent_settings
+from vcppo.studies.verl.names import (
     APART,
     MAPPED,
     ONLY,
@@ -23,6 +22,7 @@ from vcppo.verl_plugin.names import (
     rl_overrides,
     table,
 )
+from vcppo.verl_plugin import launching
 
 BASE = {
     "model.path": "models/policy",

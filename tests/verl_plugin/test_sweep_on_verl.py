@@ -9,8 +9,8 @@ import mlflow
 import pytest
 from click.testing import CliRunner, Result
 
-from vcppo.cells import CellFolder
-from vcppo.cli import main
+from vcppo.cli.main import main
+from vcppo.store.run_folders import CellFolder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("default")]
 

@@ -12,16 +12,16 @@ from typing import Any
 import psutil
 import pytest
 
-from vcppo.cache import StageFolder
-from vcppo.cells import CellFolder, CellRecord, perform
-from vcppo.config import RunSettings
 from vcppo.errors import StudyError
-from vcppo.journal import Journal, read_journal
-from vcppo.loading import override
-from vcppo.verl_plugin.cells import run_cell, runs_of
-from vcppo.verl_plugin.launching import launch_file, read_words
-from vcppo.verl_plugin.metrics import step_in_verl, translated
-from vcppo.verl_plugin.records import cut_after
+from vcppo.settings.loading import override
+from vcppo.settings.sections import RunSettings
+from vcppo.store.cache import StageFolder
+from vcppo.store.journal import Journal, read_journal
+from vcppo.store.run_folders import CellFolder, CellRecord, perform
+from vcppo.studies.verl.cells import run_cell, runs_of
+from vcppo.studies.verl.launching import launch_file, read_words
+from vcppo.studies.verl.metrics import step_in_verl, translated
+from vcppo.studies.verl.records import cut_after
 
 pytestmark = pytest.mark.e2e
 
@@ -141,7 +141,7 @@ def test_what_else_goes_wrong_is_one_line_too(
 
 def test_verl_dies_with_its_worker(tmp_path: Path) -> None:
     folder = cell(tmp_path, words=[*WORDS, "+fake.does=wait"], **{"pretrain.steps": 0})
-    code = "import sys; from pathlib import Path; from vcppo.verl_plugin.cells import run_cell; "
+    code = "import sys; from pathlib import Path; from vcppo.studies.verl.cells import run_cell; "
     code += "run_cell(Path(sys.argv[1]), Path(sys.argv[2]))"
     worker = subprocess.Popen([sys.executable, "-c", code, str(folder.path), str(tmp_path)])
     try:
@@ -153,7 +153,7 @@ def test_verl_dies_with_its_worker(tmp_path: Path) -> None:
         while not (log.exists() and "goes on" in log.read_text()) and time.monotonic() < deadline:
             time.sleep(0.05)
         (verl,) = [
-            child for child in psutil.Process(worker.pid).children() if "vcppo.verl_plugin.launch" in child.cmdline()
+            child for child in psutil.Process(worker.pid).children() if "vcppo.studies.verl.launch" in child.cmdline()
         ]
     finally:
         worker.kill()

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from vcppo.errors import ConfigError
-from vcppo.journal import read_journal
-from vcppo.loading import load_settings
+from vcppo.settings.loading import load_settings
+from vcppo.store.journal import read_journal
+from vcppo.studies.verl.cells import merge_command, runs_of
+from vcppo.studies.verl.launching import command_line
+from vcppo.studies.verl.names import MAPPED
 from vcppo.verl_plugin import PLUGIN, TRAINER, VERL
-from vcppo.verl_plugin.cells import merge_command, runs_of
 from vcppo.verl_plugin.estimates import Answers, estimate, held_out_rows
-from vcppo.verl_plugin.launching import command_line
-from vcppo.verl_plugin.names import MAPPED
 from vcppo.verl_plugin.settings import PluginSettings
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("default")]
@@ -82,7 +82,7 @@ def test_verl_loads_the_plugin_by_its_entry_point(tmp_path: Path) -> None:
 
 
 def test_it_is_seen_before_ray_starts_that_verl_has_not_loaded_the_plugin() -> None:
-    code = "from vcppo.verl_plugin.launch import missing_registration as m; print(m())"
+    code = "from vcppo.studies.verl.launch import missing_registration as m; print(m())"
     said = python(code, VERL_USE_EXTERNAL_PLUGINS="none", VERL_USE_EXTERNAL_MODULES="")
     assert said.startswith(f"verl {VERL} has not loaded our trainer: expected {PLUGIN}")
 
@@ -121,7 +121,7 @@ def test_verl_takes_every_word_that_we_say(tmp_path: Path) -> None:
 def test_verl_s_own_main_takes_the_command_line_of_a_cell() -> None:
     """And loads the plugin as an external module."""
     (run,) = runs_of(load_settings(None, [*SETTINGS, "pretrain.steps=0"]), WORDS)
-    command = [sys.executable, "-W", "ignore", "-m", "vcppo.verl_plugin.launch", "--parent", str(os.getpid())]
+    command = [sys.executable, "-W", "ignore", "-m", "vcppo.studies.verl.launch", "--parent", str(os.getpid())]
     words = [*command_line(run.overrides), *run.words, "--cfg", "job"]  # Hydra prints the configuration and ends
     there = {**os.environ, "PYTHONPATH": str(ROOT), "VERL_USE_EXTERNAL_MODULES": PLUGIN}
     there["VERL_USE_EXTERNAL_PLUGINS"] = "none"
@@ -330,7 +330,7 @@ def test_a_run_that_goes_on_takes_back_what_was_said_after_its_checkpoint(
     train(tmp_path, *words, "trainer.total_training_steps=2")
     journal = tmp_path / "checkpoints" / "vcppo.jsonl"
     before = [r["step"] for r in read_journal(journal)]
-    from vcppo.journal import Journal
+    from vcppo.store.journal import Journal
 
     Journal(journal).table("critic_by_position", 3, {"n": [1]})  # of a step that ended with the process
     train(tmp_path, *words, "trainer.total_training_steps=4")
@@ -375,7 +375,7 @@ def test_verl_s_own_estimators_hear_of_a_score_on_a_masked_token(
 
 
 def test_a_merged_critic_is_a_critic_of_ours(tmp_path: Path) -> None:
-    """One shard as verl's FSDP checkpoint of a critic has it, through verl's merger, into `vcppo.models`."""
+    """One shard as verl's FSDP checkpoint of a critic has it, through verl's merger, into `vcppo.models.loading`."""
     from tokenizers import Tokenizer, models
     from transformers import AutoTokenizer, LlamaConfig, LlamaForTokenClassification, PreTrainedTokenizerFast
 
@@ -393,7 +393,7 @@ def test_a_merged_critic_is_a_critic_of_ours(tmp_path: Path) -> None:
     torch.save(critic.state_dict(), shards / "model_world_size_1_rank_0.pt")
     done = subprocess.run(merge_command(shards, tmp_path / "merged"), text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    from vcppo.models import load_critic
+    from vcppo.models.loading import load_critic
 
     merged = load_critic(tmp_path / "merged")
     ids = torch.tensor([[3, 4, 5]])

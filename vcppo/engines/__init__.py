@@ -12,7 +12,7 @@ from vcppo.engines.base import Engine
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from vcppo.config import EngineSettings
+    from vcppo.settings.sections import EngineSettings
 
 
 def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
@@ -22,8 +22,8 @@ def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
         CheckpointError: the torch engine cannot decode this policy.
         EngineError: vLLM cannot be started or reached, or cannot hold this policy.
     """
-    from vcppo.distributed import world
-    from vcppo.engines.shared import SharedEngine
+    from vcppo.engines.distributed import SharedEngine
+    from vcppo.models.distributed import world
 
     engine, here = _own_engine(settings, policy), world()
     return engine if here.size == 1 else SharedEngine(engine, here)
@@ -33,11 +33,11 @@ def _own_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
     """What this process asks for answers."""
     match settings.kind:
         case "torch":
-            from vcppo.engines.torch_engine import TorchEngine
+            from vcppo.engines.torch.engine import TorchEngine
 
             return TorchEngine(policy)
         case "vllm":
-            from vcppo.engines.vllm_engine import VllmEngine
+            from vcppo.engines.vllm.engine import VllmEngine
 
             return VllmEngine(settings, policy)
         case _:  # without `assert_never`: the Python of vLLM's server may be older than that

@@ -8,11 +8,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vcppo.distributed import world
 from vcppo.errors import CheckpointError
+from vcppo.models.distributed import world
+from vcppo.rl.sampler import collate, roll_out
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
-from vcppo.stages.sampling import collate, roll_out
 from vcppo.types import RolloutBatch
 
 AT_ONCE = 256

@@ -4,14 +4,14 @@ import time
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vcppo import models, passes
-from vcppo.checkpoint import load_state, save_model, save_state
-from vcppo.distributed import world
-from vcppo.optimiser import Optimiser
-from vcppo.placement import load_weights
+from vcppo.models import forward, loading
+from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.distributed import world
+from vcppo.models.optimiser import Optimiser
+from vcppo.models.sharding import load_weights
+from vcppo.rl.demonstrations import batch_of, draw
 from vcppo.seeding import rng_for
 from vcppo.stages.context import StageContext, fresh_positions
-from vcppo.stages.demonstrations import batch_of, draw
 
 CHECKPOINT_EVERY = 50
 LOG_EVERY = 10
@@ -39,8 +39,8 @@ def cold_start(context: StageContext) -> dict[str, float]:
         began = time.perf_counter()
         batch = batch_of(*draw(task, tokenizer, chosen.batch_tokens, rng_for(settings.base_seed, "sft", step)))
         answer_tokens, total = int(batch.lengths.sum()), 0.0
-        for own in passes.own_passes(policy, batch.total_lengths, settings.micro_batch_tokens):
-            logprobs, _ = passes.response_logprobs(policy, batch.take(own.rows), 1.0)
+        for own in forward.own_passes(policy, batch.total_lengths, settings.micro_batch_tokens):
+            logprobs, _ = forward.response_logprobs(policy, batch.take(own.rows), 1.0)
             loss = -logprobs.sum() / answer_tokens
             (own.weight * loss).backward()
             total += float(loss.detach()) * own.counts
@@ -72,5 +72,5 @@ def _start(context: StageContext) -> tuple[PreTrainedModel, PreTrainedTokenizerF
         tokenizer = context.load_tokenizer(path)
         return context.load_policy(path), tokenizer
     tokenizer = task.tokenizer()
-    fresh = models.new_policy(settings.model, tokenizer, max_length=fresh_positions(task), seed=settings.base_seed)
+    fresh = loading.new_policy(settings.model, tokenizer, max_length=fresh_positions(task), seed=settings.base_seed)
     return context.prepared(fresh), tokenizer

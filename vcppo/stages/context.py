@@ -6,13 +6,13 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vcppo import models
-from vcppo.cache import StageFolder
-from vcppo.config import EngineSettings, RunSettings
 from vcppo.engines import Engine, make_engine
 from vcppo.engines.base import Sampling
-from vcppo.limits import Limit, Room, limit_of
-from vcppo.placement import prepare
+from vcppo.models import loading
+from vcppo.models.limits import Limit, Room, limit_of
+from vcppo.models.sharding import prepare
+from vcppo.settings.sections import EngineSettings, RunSettings
+from vcppo.store.cache import StageFolder
 from vcppo.tasks import Task, make_task
 
 SLACK = 64  # positions of a fresh policy beyond the longest answer to its task
@@ -54,7 +54,7 @@ class StageContext:
         Raises:
             ConfigError: it cannot.
         """
-        tokenizer = models.load_tokenizer(path, trust_remote_code=self.settings.model.trust_remote_code)
+        tokenizer = loading.load_tokenizer(path, trust_remote_code=self.settings.model.trust_remote_code)
         self.task.check_tokenizer(tokenizer, str(path))
         return tokenizer
 
@@ -91,9 +91,9 @@ class StageContext:
         if settings.model.path is None:
             room = Room.of_model("the fresh policy", fresh_positions(self.task))
         else:
-            room = models.room_of(settings.model.path, settings.engine, trust_remote_code=trust)
+            room = loading.room_of(settings.model.path, settings.engine, trust_remote_code=trust)
         if settings.has_critic and settings.critic.init == "saved" and settings.critic.path is not None:
-            room = room.smaller(models.room_of(settings.critic.path, EngineSettings(), trust_remote_code=trust))
+            room = room.smaller(loading.room_of(settings.critic.path, EngineSettings(), trust_remote_code=trust))
         return room
 
     @functools.cached_property
@@ -112,7 +112,7 @@ class StageContext:
 
     def load_policy(self, path: Path | str) -> PreTrainedModel:
         """Any policy, prepared as the settings want passes computed."""
-        return self.prepared(models.load_policy(path, trust_remote_code=self.settings.model.trust_remote_code))
+        return self.prepared(loading.load_policy(path, trust_remote_code=self.settings.model.trust_remote_code))
 
     def load_critic(
         self,
@@ -123,7 +123,7 @@ class StageContext:
         bounds: tuple[float, float] | None = None,
     ) -> PreTrainedModel:
         """Any critic, or a checkpoint with a fresh head, prepared alike."""
-        critic = models.load_critic(
+        critic = loading.load_critic(
             path,
             head_seed=head_seed,
             initial_value=initial_value,

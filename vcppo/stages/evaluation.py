@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vcppo.config import EvaluationSettings, RewardSettings
-from vcppo.distributed import world
 from vcppo.engines import Engine
 from vcppo.engines.base import Sampling
 from vcppo.maths.statistics import avg_at_k, pass_at_k
-from vcppo.samples import AnsweredProblem, SampleFolder
+from vcppo.models.distributed import world
+from vcppo.rl.sampler import roll_out
 from vcppo.seeding import seed_for
+from vcppo.settings.sections import EvaluationSettings, RewardSettings
 from vcppo.stages.context import StageContext
-from vcppo.stages.sampling import roll_out
+from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.tasks import Task
 from vcppo.types import Verdict
 

@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vcppo.cache import StageFolder, addresses, preference_settings
-from vcppo.cells import CellFolder
-from vcppo.config import RunSettings
-from vcppo.distributed import world
 from vcppo.errors import TrainingError
-from vcppo.journal import read_journal
-from vcppo.loading import load_settings
+from vcppo.models.distributed import world
+from vcppo.settings.loading import load_settings
+from vcppo.settings.sections import RunSettings
 from vcppo.stages.answers import answers
 from vcppo.stages.cold_start import cold_start
 from vcppo.stages.context import StageContext
@@ -20,6 +17,9 @@ from vcppo.stages.evaluation import evaluation
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
 from vcppo.stages.value_pretraining import chosen_step, pretraining_is_done, value_pretraining
+from vcppo.store.cache import StageFolder, addresses, preference_settings
+from vcppo.store.journal import read_journal
+from vcppo.store.run_folders import CellFolder
 
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
     "cold-start": cold_start,

@@ -10,15 +10,15 @@ Bradley-Terry leaves the scores' origin free. A small penalty on the square of a
 import torch
 from torch.nn import functional
 
-from vcppo import passes
-from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.errors import TrainingError
-from vcppo.optimiser import Optimiser
-from vcppo.placement import load_weights
+from vcppo.models import forward
+from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.optimiser import Optimiser
+from vcppo.models.sharding import load_weights
+from vcppo.rl.critic_update import read_final_values
+from vcppo.rl.sampler import collate, roll_out
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
-from vcppo.stages.critic_update import read_final_values
-from vcppo.stages.sampling import collate, roll_out
 from vcppo.types import RolloutBatch
 
 PROMPTS_AT_ONCE = 16
@@ -69,8 +69,8 @@ def reward_model(context: StageContext) -> dict[str, float]:
         # d(-log sigmoid(margin) + centering * sum^2) / d(score): micro-batches are differentiated one at a time
         pull, centre = -torch.sigmoid(-margins) / chosen.pairs, 2.0 * chosen.centering * sums / chosen.pairs
         slopes = torch.cat([centre + pull, centre - pull])
-        for own in passes.own_passes(model, pairs.total_lengths, settings.micro_batch_tokens):
-            pulled = passes.last_token_values(model, pairs.take(own.rows)) * slopes[own.rows]
+        for own in forward.own_passes(model, pairs.total_lengths, settings.micro_batch_tokens):
+            pulled = forward.last_token_values(model, pairs.take(own.rows)) * slopes[own.rows]
             (own.weight * pulled.sum()).backward()
         norm = optimiser.step()
         journal.metrics(

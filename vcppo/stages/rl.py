@@ -3,12 +3,12 @@
 import time
 from pathlib import Path
 
-from vcppo.checkpoint import load_state, save_model, save_state
 from vcppo.errors import TrainingError
+from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.rl.metrics import samples_table
+from vcppo.rl.trainer import Trainer
 from vcppo.stages.context import StageContext
 from vcppo.stages.evaluation import evaluate_policy
-from vcppo.stages.rl_metrics import samples_table
-from vcppo.stages.trainer import Trainer
 from vcppo.stages.value_pretraining import critic_tables
 
 

@@ -19,26 +19,26 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo.checkpoint import load_state, save_model, save_state
-from vcppo.config import PretrainSettings, RunSettings
-from vcppo.distributed import world
 from vcppo.engines import Engine
 from vcppo.errors import CheckpointError, TrainingError
-from vcppo.journal import Journal, read_journal
 from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.diagnostics import by_position, calibration, explained_variance, value_bias
 from vcppo.maths.losses import denominators, value_loss
 from vcppo.maths.settling import Measurement, settled_at
-from vcppo.optimiser import Optimiser
-from vcppo.placement import load_weights
+from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.distributed import world
+from vcppo.models.optimiser import Optimiser
+from vcppo.models.sharding import load_weights
+from vcppo.rl.continuations import segments_of, steps_of
+from vcppo.rl.critic_update import read_values, update_critic
+from vcppo.rl.policy_update import read_logprobs
+from vcppo.rl.rewards import Shaping, score_range, token_rewards, worth_their_score
+from vcppo.rl.sampler import collate, place_scores, roll_out
 from vcppo.seeding import rng_for, seed_for
+from vcppo.settings.sections import PretrainSettings, RunSettings
 from vcppo.stages.answers import load_answers
 from vcppo.stages.context import StageContext
-from vcppo.stages.continuations import segments_of, steps_of
-from vcppo.stages.critic_update import read_values, update_critic
-from vcppo.stages.policy_update import read_logprobs
-from vcppo.stages.rewards import Shaping, score_range, token_rewards, worth_their_score
-from vcppo.stages.sampling import collate, place_scores, roll_out
+from vcppo.store.journal import Journal, read_journal
 from vcppo.types import RolloutBatch, cut_to
 
 POSITION_BINS = 32

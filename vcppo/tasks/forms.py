@@ -33,7 +33,7 @@ from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 from sympy.functions.elementary.trigonometric import InverseTrigonometricFunction, TrigonometricFunction
 
-from vcppo.sources import Form
+from vcppo.settings.known_sets import Form
 
 CLOSED = frozenset(("surd", "terms", "constant"))
 _IRRATIONAL = CLOSED | {"trigonometry", "log", "exp"}

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from vcppo.config import MathsSettings, Problems
 from vcppo.errors import ConfigError
-from vcppo.sources import form_of, label
+from vcppo.settings.known_sets import form_of, label
+from vcppo.settings.sections import MathsSettings, Problems
 from vcppo.tasks.extraction import after_thought, as_integer, last_box, last_number
 from vcppo.tasks.problems import Problem, evaluation_problems, problem_sets
 from vcppo.tasks.templates import asked, encode

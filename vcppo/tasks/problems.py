@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vcppo.errors import ConfigError, DataError
-from vcppo.fingerprint import fingerprint
-from vcppo.sources import FILES, KNOWN, is_file, label
+from vcppo.settings.known_sets import FILES, KNOWN, is_file, label
+from vcppo.system.fingerprints import fingerprint
 from vcppo.tasks.extraction import as_integer, last_box
 from vcppo.tasks.rows import Row, answer_cell, file_rows, hub_rows, plain_number, reach, short, text_cell
 
 if TYPE_CHECKING:
-    from vcppo.config import MathsSettings, TaskSettings
+    from vcppo.settings.sections import MathsSettings, TaskSettings
 
 QUESTIONS = ("problem", "question", "prompt", "query", "input")
 ANSWERS = ("answer", "final_answer", "expected_answer", "ground_truth", "gold", "target", "reward_model.ground_truth")

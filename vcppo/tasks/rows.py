@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vcppo.errors import DataError
-from vcppo.sources import FILES
-from vcppo.textfile import open_text
+from vcppo.settings.known_sets import FILES
+from vcppo.system.files import open_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerFast
 
-from vcppo.config import MathsSettings
 from vcppo.errors import CheckpointError, ConfigError
+from vcppo.settings.sections import MathsSettings
 
 
 def asked(question: str, settings: MathsSettings) -> str:

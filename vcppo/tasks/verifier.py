@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
 from vcppo.errors import VcppoError
-from vcppo.sources import Form
+from vcppo.settings.known_sets import Form
 from vcppo.types import Judgement, Verdict
 
 START_S = 120.0  # for a process to import what it needs, on a busy machine

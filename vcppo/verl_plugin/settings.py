@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from vcppo.config import GaeSettings, PretrainSettings, Settings
 from vcppo.errors import ConfigError
+from vcppo.settings.sections import GaeSettings, PretrainSettings, Settings
 
 SECTION = "algorithm.vcppo"
 
 
 def _default(model: type[Settings], name: str) -> Any:
-    """A default is said once, in vcppo/config.py."""
+    """A default is said once, in vcppo/settings/sections.py."""
     return model.model_fields[name].default
 
 

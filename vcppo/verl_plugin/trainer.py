@@ -23,10 +23,11 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.workers.utils.padding import response_to_nested
 
-from vcppo.cache import write_json
-from vcppo.journal import Journal
 from vcppo.maths.diagnostics import by_position, calibration
 from vcppo.maths.settling import Measurement, settled_at
+from vcppo.store.cache import write_json
+from vcppo.store.journal import Journal
+from vcppo.studies.verl.records import cut_after, measurements_in
 from vcppo.verl_plugin import TRAINER
 from vcppo.verl_plugin.estimates import (
     Answers,
@@ -41,7 +42,6 @@ from vcppo.verl_plugin.estimates import (
     score_metrics,
     score_warnings,
 )
-from vcppo.verl_plugin.records import cut_after, measurements_in
 from vcppo.verl_plugin.settings import plugin_settings
 
 POSITION_BINS = 32  # of the tables, as in our own runs

@@ -1,0 +1,125 @@
+"""What a run has scored by what it has spent: evaluations along training, joined with the cost up to each.
+
+Costs are the cumulative metrics `cost/*` of the RL stage. An evaluation at step i is of the policy before the update of
+iteration i, so it has cost what was spent by the end of iteration i - 1; nothing at step 0.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from vcppo.analysis import summary
+from vcppo.analysis.data import NoDataError, Study
+from vcppo.maths.statistics import Interval, bootstrap_interval
+
+COSTS = ("answers", "generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens", "elapsed_s")
+EVALUATION = r"eval/[^/]+/avg_at_(\d+)"
+TARGET = 80.0  # per cent, of the time and tokens to reach it
+ANNEALED_NOTE = "Learning rates were annealed over the whole run: before its end a run has not finished its schedule."
+
+
+def evaluations(study: Study, figure: str) -> pd.DataFrame:
+    """A row an evaluation of a finished run: arm, seed, step, accuracy (%), then its cost, a column for each of COSTS.
+
+    Of several numbers of samples at one step the largest counts. Sorted by arm, seed, step.
+
+    Raises:
+        NoDataError: no finished run, no evaluation along training, or no costs, as in studies of older commits.
+    """
+    curves = study.need("curves", figure)
+    samples = curves["metric"].str.extract(f"^{EVALUATION}$")[0].astype(float)
+    found = curves.assign(k=samples)[samples.notna() & curves["value"].notna()].sort_values(["k", "metric"])
+    found = found.drop_duplicates(["arm", "seed", "step"], keep="last")
+    if found.empty:
+        raise NoDataError(f"{figure}: no eval/*/avg_at_* in {study.name}/curves.csv; make it with: {study.command}")
+    scored = found[["arm", "seed", "step"]].assign(accuracy=100 * found["value"])
+    spent = spending(study, figure)
+    before = spent.assign(step=spent["step"] + 1)
+    start = scored.loc[scored["step"] == 0, ["arm", "seed", "step"]].assign(**dict.fromkeys(COSTS, 0.0))
+    joined = scored.merge(pd.concat([start, before]), on=["arm", "seed", "step"])
+    return joined[["arm", "seed", "step", "accuracy", *COSTS]].sort_values(["arm", "seed", "step"], ignore_index=True)
+
+
+def spending(study: Study, figure: str) -> pd.DataFrame:
+    """A row an iteration of a finished run: arm, seed, step, and each of COSTS by its end."""
+    curves = study.need("curves", figure)
+    names = [f"cost/{name}" for name in COSTS]
+    missing = [name for name in names if name not in set(curves["metric"])]
+    if missing:
+        raise NoDataError(f"{figure}: no {missing[0]} in {study.name}/curves.csv; make it with: {study.command}")
+    rows = curves[curves["metric"].isin(names)]
+    wide = rows.pivot(index=["arm", "seed", "step"], columns="metric", values="value").dropna()
+    return wide.set_axis(wide.columns.str.removeprefix("cost/"), axis=1)[list(COSTS)].reset_index()
+
+
+def totals(study: Study, figure: str) -> pd.DataFrame:
+    """A row a finished run: arm, seed, iterations, each of COSTS at its end, peak_memory_mb (NaN if not logged)."""
+    spent = spending(study, figure).sort_values("step")
+    ends = spent.groupby(["arm", "seed"], as_index=False).last()
+    ends["iterations"] = ends.pop("step") + 1
+    memory = summary.metric(study.curves, "cost/peak_memory_mb").groupby(["arm", "seed"])["value"].max()
+    return ends.join(memory.rename("peak_memory_mb"), on=["arm", "seed"])
+
+
+def by_run(points: pd.DataFrame, arm: str, measure: Callable[[pd.DataFrame], float]) -> NDArray[np.float64]:
+    """[seeds] one number a run of an arm, from its evaluations in order; seeds in order."""
+    runs = points[points["arm"] == arm].groupby("seed", sort=True)
+    return np.array([measure(run.sort_values("step")) for _, run in runs], dtype=np.float64)
+
+
+def mean_along(cost: ArrayLike, accuracy: ArrayLike) -> float:
+    """Area under accuracy against cost, trapezoids, divided by its width; NaN with fewer than two costs.
+
+    >>> mean_along([0, 1, 3], [0, 50, 100])
+    58.333333333333336
+    """
+    x, y = np.asarray(cost, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    width = x[-1] - x[0]
+    return float(np.trapezoid(y, x) / width) if width > 0 else math.nan
+
+
+def accuracy_at(cost: ArrayLike, accuracy: ArrayLike, budget: float) -> float:
+    """Accuracy at a cost, straight between evaluations; that at the end where the run never spends so much.
+
+    >>> accuracy_at([0, 10], [20, 40], 5), accuracy_at([0, 10], [20, 40], 99)
+    (30.0, 40.0)
+    """
+    return float(np.interp(budget, np.asarray(cost, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)))
+
+
+def cut(cost: ArrayLike, accuracy: ArrayLike, budget: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The curve up to a budget, its last point at the budget, or at the run's end where that comes first.
+
+    >>> [part.tolist() for part in cut([0, 10], [20, 40], 5)]
+    [[0.0, 5.0], [20.0, 30.0]]
+    """
+    x, y = np.asarray(cost, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    end = min(budget, float(x[-1]))
+    kept = x < end
+    return np.append(x[kept], end), np.append(y[kept], accuracy_at(x, y, end))
+
+
+def first_cost(cost: ArrayLike, accuracy: ArrayLike, target: float = TARGET) -> float:
+    """Cost at the first evaluation at or above the target; infinite where there is none.
+
+    >>> first_cost([0, 7, 9], [10, 80, 70]), first_cost([0, 7], [10, 20])
+    (7.0, inf)
+    """
+    reached = np.flatnonzero(np.asarray(accuracy, dtype=np.float64) >= target)
+    return float(np.asarray(cost, dtype=np.float64)[reached[0]]) if len(reached) else math.inf
+
+
+def mean_interval(values: NDArray[np.float64], *purpose: object) -> tuple[float, Interval]:
+    """Mean over runs and its 95 % percentile bootstrap over seeds; NaN where there is nothing to say."""
+    if not len(values):
+        return math.nan, Interval(math.nan, math.nan)
+    return float(values.mean()), bootstrap_interval(values, np.mean, rng=summary.rng_for(*purpose))
+
+
+def median_reached(values: NDArray[np.float64]) -> float:
+    """Median over runs, those that never arrive later than all others; NaN where that median never arrives."""
+    middle = float(np.median(values)) if len(values) else math.inf
+    return middle if math.isfinite(middle) else math.nan

@@ -1,0 +1,280 @@
+"""results/ as data frames: every file is read and checked whole before anything is drawn."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vcppo.errors import DataError
+from vcppo.system.shipped import shipped
+
+STATUSES = ("done", "failed", "pruned")
+NUMBERS: Mapping[str, tuple[str, ...]] = {  # columns that hold numbers, or nothing where unknown
+    "runs": ("seed", "avg_at_k", "pass_at_k", "k", "problems", "final_length_tokens", "start_length_tokens",
+             "min_length_fraction", "min_accuracy", "final_accuracy"),
+    "curves": ("seed", "step", "value"),
+    "positions": ("seed", "step", "position", "n", "value_mean", "return_mean", "value_bias", "explained_variance",
+                  "advantage_mean"),
+    "calibration": ("seed", "step", "bin_low", "bin_high", "predicted_mean", "return_mean", "n"),
+    "problems": ("seed", "samples", "correct", "unreadable", "length_tokens"),
+    "truth": ("seed", "step", "answer", "position", "fraction", "truth", "estimate"),
+}  # fmt: skip
+TEXTS: Mapping[str, tuple[str, ...]] = {
+    "runs": ("study", "cell", "arm", "status", "error", "commit", "origin"),
+    "curves": ("arm", "metric", "origin"),
+    "positions": ("arm", "stage", "from_end", "origin"),
+    "calibration": ("arm", "stage", "origin"),
+    "problems": ("arm", "problem", "origin"),
+    "truth": ("arm", "origin"),
+}
+NEVER_EMPTY = ("seed", "step", "position", "samples", "correct", "answer", "fraction", "truth", "estimate")
+BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {"truth": {"fraction": (0, 1), "truth": (-1, 1)}}
+BASE_COLUMNS = ("quantity", "value", "low", "high", "n", "commit", "origin")  # of base-policy.csv
+PAPER_COLUMNS = ("metric", "value", "unit", "n", "origin", "confidence", "source")
+PAPER_NUMBERS = ("step", "position", "token", "distance_tokens", "lambda", "value")
+
+
+class BadResultsError(DataError):
+    """A file under results/ does not hold what it should: one line with file, place, what came, what was wanted."""
+
+
+class NoDataError(LookupError):
+    """A figure cannot be drawn because nobody has made its data yet; the message ends with the command that does."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The exported runs of one study.
+
+    `runs` has every run whatever became of it; the other frames hold finished runs only, so that half a run
+    enters no average. A file that was not exported is an empty frame.
+    """
+
+    name: str
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    positions: pd.DataFrame
+    calibration: pd.DataFrame
+    problems: pd.DataFrame
+    truth: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The rows of `runs` that came to their end."""
+        return self.runs[self.runs["status"] == "done"]
+
+    @property
+    def command(self) -> str:
+        """What makes this study's data, with as many seeds as there are."""
+        return make_command(self.name, int(self.runs["seed"].nunique()))
+
+    @property
+    def arms(self) -> list[str]:
+        """Every arm that was tried, in the one order of all figures."""
+        return sort_arms(self.runs["arm"].unique())
+
+    def need(self, kind: str, figure: str) -> pd.DataFrame:
+        """The frame of that kind; NoDataError if it has no rows."""
+        frame: pd.DataFrame = getattr(self, kind)
+        if frame.empty:
+            raise NoDataError(f"{figure}: no finished runs in {self.name}/{kind}.csv; make it with: {self.command}")
+        return frame
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder: measured studies by name, published numbers by file name without its ending.
+
+    `base` holds what was measured of the cold-start policy that all studies share, a row a quantity.
+    """
+
+    root: Path
+    studies: Mapping[str, Study]
+    paper: Mapping[str, pd.DataFrame]
+    base: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(BASE_COLUMNS)))
+
+    def of_base(self, quantity: str) -> tuple[float, float, float] | None:
+        """Value and both ends of its interval; None where it was not measured."""
+        rows = self.base[self.base["quantity"] == quantity]
+        if rows.empty:
+            return None
+        value, low, high = rows.iloc[0][["value", "low", "high"]].astype(float)
+        return value, low, high
+
+    def study(self, name: str, figure: str, seeds: int = 5) -> Study:
+        """A study that has at least one run; NoDataError with the command that makes it otherwise."""
+        if name not in self.studies:
+            raise NoDataError(f"{figure}: no {self.root / name}; make it with: {make_command(name, seeds)}")
+        return self.studies[name]
+
+    def published(self, name: str) -> pd.DataFrame:
+        """A file of published numbers, empty where this folder has none."""
+        return self.paper.get(name, pd.DataFrame(columns=[*PAPER_COLUMNS, *PAPER_NUMBERS, "arm", "system"]))
+
+
+FAMILIES: Mapping[str, tuple[str, ...]] = {  # the arms of the study `methods`, by what they take a token's worth from
+    "Learned critic": ("ppo", "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr"),
+    "Calibrated values": ("vcppo", "dvpo", "vapo", "vineppo"),
+    "Preferences": ("dpo", "dpo-iter", "rto", "rto-calibrated", "semi-rto", "ddpo", "rs-ppo"),
+    "Group baseline": ("grpo", "dr-grpo", "dapo", "gspo", "cispo", "cppo"),
+    "REINFORCE": ("rloo", "reinforce++", "reinforce++-baseline"),
+}
+OTHER_FAMILY = "Other"
+ARM_ORDER = (
+    "ppo", "ppo-mc", "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr",
+    "vcppo-no-pretrain", "vcppo-no-decouple-0.95", "vcppo-no-decouple-1.0", "vcppo", "dvpo",
+    "vapo-no-pretrain", "vapo-no-decouple", "vapo-no-length-adaptive", "vapo-no-clip-higher", "vapo-no-token-loss",
+    "vapo-no-positive-nll", "vapo-no-group", "vapo", "vineppo", "vine-k1", "vine-k3", "vine-k9",
+    "dpo", "dpo-iter", "rto", "rto-calibrated", "semi-rto", "ddpo", "rs-ppo",
+    "grpo", "dr-grpo", "dapo", "gspo", "cispo",
+    "cppo", "cppo-0.5", "cppo-0.5-refill", "cppo-0.75", "cppo-0.75-refill", "cppo-0.875", "cppo-0.875-refill",
+    "rloo", "reinforce++", "reinforce++-baseline",
+)  # fmt: skip
+
+
+def sort_arms(arms: Iterable[str]) -> list[str]:
+    """Arms with a name of their own first, in the order of the argument, then others, numbers in them read as numbers.
+
+    >>> sort_arms(["vcppo", "pretrain.steps=150", "pretrain.steps=50", "ppo"])
+    ['ppo', 'vcppo', 'pretrain.steps=50', 'pretrain.steps=150']
+    """
+    return sorted(arms, key=lambda arm: (ARM_ORDER.index(arm) if arm in ARM_ORDER else len(ARM_ORDER), _natural(arm)))
+
+
+def family(arm: str) -> str:
+    """The family of an arm of the study `methods`.
+
+    >>> family("dapo"), family("mine")
+    ('Group baseline', 'Other')
+    """
+    return next((name for name, arms in FAMILIES.items() if arm in arms), OTHER_FAMILY)
+
+
+def make_command(study: str, seeds: int) -> str:
+    """The commands that make results/<study>."""
+    return f"vcppo sweep {study} --seeds {seeds} && vcppo export {study}"
+
+
+def read_results(root: Path) -> Results:
+    """Read and check every CSV below a results folder.
+
+    Raises:
+        BadResultsError: no such folder, or a file lacks a column, holds text where a number belongs, an unknown
+            status, the wrong origin, or two rows for one run.
+    """
+    if not root.is_dir():
+        raise BadResultsError(f"{root}: no such folder; expected one with <study>/runs.csv in it")
+    folders = sorted(path.parent for path in root.glob("*/runs.csv"))
+    paper = root / "paper" if (root / "paper").is_dir() else shipped("paper")
+    return Results(
+        root=root,
+        studies={folder.name: read_study(folder) for folder in folders},
+        paper={path.stem: _read_paper(path) for path in sorted(paper.glob("*.csv"))},
+        base=_read_base(root / "base-policy.csv"),
+    )
+
+
+def read_study(folder: Path) -> Study:
+    """One study's folder; raises as `read_results`."""
+    if not (folder / "runs.csv").exists():
+        raise BadResultsError(f"{folder}: no runs.csv in it; make it with: vcppo export {folder.name}")
+    frames = {kind: _read_measured(folder / f"{kind}.csv", kind) for kind in NUMBERS}
+    runs = frames["runs"]
+    for row in np.flatnonzero(~runs["status"].isin(STATUSES)):
+        got = runs["status"].iloc[row]
+        raise BadResultsError(f"{folder / 'runs.csv'} line {row + 2}: status = {got!r}, expected {', '.join(STATUSES)}")
+    for row in np.flatnonzero(runs.duplicated(["arm", "seed"])):
+        arm, seed = runs["arm"].iloc[row], runs["seed"].iloc[row]
+        raise BadResultsError(f"{folder / 'runs.csv'} line {row + 2}: a second row for arm {arm}, seed {seed:g}")
+    done = runs.loc[runs["status"] == "done", ["arm", "seed"]]
+    study = Study(
+        folder.name, runs, *(frames[kind].merge(done, on=["arm", "seed"]) for kind in frames if kind != "runs")
+    )
+    _check_problems(folder / "problems.csv", study.problems)
+    return study
+
+
+def _read_measured(path: Path, kind: str) -> pd.DataFrame:
+    columns = [*TEXTS[kind], *NUMBERS[kind]]
+    if not path.exists():
+        return pd.DataFrame({name: pd.Series(dtype=float if name in NUMBERS[kind] else str) for name in columns})
+    frame = _read_csv(path, columns)
+    _check_origin(path, frame, "measured")
+    swept = [name for name in frame.columns if kind == "runs" and "." in name and _all_numbers(frame[name])]
+    for name in [*NUMBERS[kind], *swept]:
+        frame[name] = _numbers(path, frame[name], may_be_empty=name not in NEVER_EMPTY)
+    for name, (low, high) in BOUNDS.get(kind, {}).items():
+        for row in np.flatnonzero(~frame[name].between(low, high)):
+            got = frame[name].iloc[row]
+            raise BadResultsError(f"{path} line {row + 2}: {name} = {got:g}, expected {low:g} to {high:g}")
+    if kind == "positions":
+        frame["from_end"] = frame["from_end"].str.lower().isin(["true", "1"])
+    return frame
+
+
+def _read_paper(path: Path) -> pd.DataFrame:
+    frame = _read_csv(path, PAPER_COLUMNS)
+    _check_origin(path, frame, "paper")
+    for name in PAPER_NUMBERS:
+        if name in frame:
+            frame[name] = _numbers(path, frame[name], may_be_empty=name != "value")
+    return frame
+
+
+def _read_base(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        return pd.DataFrame(columns=list(BASE_COLUMNS))
+    frame = _read_csv(path, BASE_COLUMNS)
+    _check_origin(path, frame, "measured")
+    for name in ("value", "low", "high", "n"):
+        frame[name] = _numbers(path, frame[name], may_be_empty=False)
+    return frame
+
+
+def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise BadResultsError(f"{path}: not a CSV table ({' '.join(str(error).split())})") from None
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        plural = "s" if len(missing) > 1 else ""
+        raise BadResultsError(f"{path}: column{plural} {', '.join(missing)} missing; it has {', '.join(frame.columns)}")
+    return frame
+
+
+def _check_origin(path: Path, frame: pd.DataFrame, wanted: str) -> None:
+    for row in np.flatnonzero(frame["origin"] != wanted):
+        got = frame["origin"].iloc[row]
+        raise BadResultsError(f"{path} line {row + 2}: origin = {got!r}, expected {wanted!r} in this folder")
+
+
+def _numbers(path: Path, column: "pd.Series[str]", *, may_be_empty: bool) -> "pd.Series[float]":
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    empty = column.str.lower().isin(["", "nan"]) if may_be_empty else False
+    for row in np.flatnonzero((numbers.isna() | np.isinf(numbers)) & ~pd.Series(empty, index=column.index)):
+        text = column.iloc[row]
+        raise BadResultsError(f"{path} line {row + 2}: {column.name} = {text!r}, expected a number")
+    return numbers
+
+
+def _all_numbers(column: "pd.Series[str]") -> bool:
+    return bool(pd.to_numeric(column, errors="coerce").notna().all())
+
+
+def _check_problems(path: Path, problems: pd.DataFrame) -> None:
+    """Every finished run must have answered the same problems: the two-level bootstrap crosses problems with runs."""
+    every = problems["problem"].nunique()
+    for (arm, seed), answered in problems.groupby(["arm", "seed"], sort=True)["problem"]:
+        if len(answered) != every or answered.nunique() != every:
+            raise BadResultsError(
+                f"{path}: arm {arm}, seed {seed:g} has {len(answered)} rows, expected one for each of {every} problems"
+            )
+
+
+def _natural(text: str) -> list[tuple[int, float, str]]:
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
+    return [(0, float(part), "") if part[0].isdigit() else (1, 0.0, part) for part in parts]

@@ -1,0 +1,71 @@
+"""Figure 1: plain PPO's answers shorten until nothing is right. Measured above, published below."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vcppo.analysis import style, summary
+from vcppo.analysis.data import NoDataError, Results, Study
+from vcppo.analysis.picture import CURVE_INTERVAL, Picture, caption
+
+METRICS = ("rollout/length_tokens", "rollout/accuracy")
+LABELS = ("answer length (tokens)", "accuracy (%)")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """PPO's runs of the study `components`, and the two published curves."""
+
+    study: Study
+    curves: pd.DataFrame
+    published: tuple[pd.DataFrame, pd.DataFrame]
+
+
+def load(results: Results) -> Inputs:
+    """The rows this figure needs; NoDataError if nobody ran PPO."""
+    study = results.study("components", "figure1")
+    curves = study.need("curves", "figure1")
+    if "ppo" not in set(curves["arm"]):
+        raise NoDataError(f"figure1: components has no finished run of ppo; make it with: {study.command}")
+    return Inputs(study, curves, (results.published("figure1a"), results.published("figure1b")))
+
+
+def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Length in tokens, then accuracy in per cent: each as (seeds, summary over seeds) of the arm ppo."""
+    seeds = [summary.metric(curves, name, ["ppo"], scale) for name, scale in zip(METRICS, (1, 100), strict=True)]
+    return [(values, summary.over_seeds(values, ["arm", "step"])) for values in seeds]
+
+
+def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]], published: tuple[pd.DataFrame, pd.DataFrame]) -> Any:
+    """Rows: measured, published; columns: length, accuracy."""
+    figure, axes = style.new_figure(style.PAGE, 3.3, 2, 2)
+    look = style.arm_styles(["ppo"])["ppo"]
+    for column, ((seeds, centre), paper, label) in enumerate(zip(computed, published, LABELS, strict=True)):
+        above, below = axes[0, column], axes[1, column]
+        style.seed_lines(above, seeds, "step", look)
+        style.band(above, centre, "step", look)
+        style.published(below, paper, "step", scale=100 if column else 1)
+        style.title(above, "ab"[column], "PPO, measured")
+        style.title(below, "cd"[column], f"PPO, {style.PUBLISHED_TITLE}")
+        for panel, unit in ((above, "RL iteration"), (below, "step")):
+            panel.set_xlabel(unit)
+            panel.set_ylabel(label if panel is above or not column else "AIME accuracy (%)")
+            panel.set_ylim(bottom=0)
+            panel.set_xlim(left=0)
+    return figure
+
+
+def make(results: Results) -> Picture:
+    """load -> compute -> draw."""
+    inputs = load(results)
+    text = (
+        "Mean length of a sampled answer (a) and share of right answers (b) while PPO trains from a critic that is the "
+        "reward model, both λ 0.95; (c, d) the same in the paper, another model, task and scale."
+    )
+    return Picture(
+        "figure1",
+        draw(compute(inputs.curves), inputs.published),
+        caption("Figure 1, PPO's collapse.", text, inputs.study, arms=["ppo"], interval=CURVE_INTERVAL,
+                published="arXiv 2503.01491, figure 1, digitised; single run."),
+    )  # fmt: skip

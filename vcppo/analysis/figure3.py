@@ -1,0 +1,104 @@
+"""Figure 3: how little of the reward reaches a token far from the end; lambda^distance, and what each arm had."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vcppo.analysis import style, summary
+from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
+from vcppo.analysis.picture import Picture, caption, few_enough
+
+LAMBDAS = (0.95, 0.97, 0.99)
+TOKENS = 200  # of the paper's figure
+LINES = ("-", (0, (5, 1, 1, 1)), (0, (1, 1)))
+METRIC = "advantage/real_reward_share"
+BAR = "0.35"
+LAST = 5  # iterations that make the end
+
+
+def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
+    """Study, its curves, published points (those read off the figure, not the analytic ones)."""
+    study = results.study("components", "figure3")
+    few_enough(study, "figure3")
+    paper = results.published("figure3")
+    return study, study.need("curves", "figure3"), paper[paper["reading"] != "analytic"] if len(paper) else paper
+
+
+def decay(lambdas: tuple[float, ...] = LAMBDAS, tokens: int = TOKENS) -> pd.DataFrame:
+    """Weight of a terminal reward at `distance` tokens before it, columns lambda, distance, weight.
+
+    >>> decay((0.5,), 2)["weight"].tolist()
+    [1.0, 0.5, 0.25]
+    """
+    distance = np.arange(tokens + 1)
+    return pd.concat(
+        [pd.DataFrame({"lambda": one, "distance": distance, "weight": one**distance}) for one in lambdas],
+        ignore_index=True,
+    )
+
+
+def compute(curves: pd.DataFrame) -> pd.DataFrame:
+    """Share of the real reward in an advantage (%), columns arm, when (start, end), centre, low, high, seeds.
+
+    Start: iteration 0; end: mean of the last 5 iterations of each seed.
+    """
+    shares = summary.metric(curves, METRIC, scale=100).sort_values("step")
+    start = shares[shares["step"] == 0].assign(when="start")
+    end = shares.groupby(["arm", "seed"]).tail(LAST).groupby(["arm", "seed"], as_index=False)["value"].mean()
+    return summary.over_seeds(pd.concat([start, end.assign(when="end")]), ["arm", "when"])
+
+
+def draw(computed: pd.DataFrame, paper: pd.DataFrame) -> Any:
+    """Left: analytic decay with the published points; right: measured share, start to end of training, an arm a row."""
+    arms = sort_arms(computed["arm"].unique())
+    figure, axes = style.new_figure(style.PAGE, max(2.2, 0.7 + 0.2 * len(arms)), 1, 2)
+    left, right = axes[0]
+    for (one, curve), line in zip(decay().groupby("lambda"), LINES, strict=True):
+        left.plot(
+            curve["distance"], curve["weight"], linestyle=line, color="black", linewidth=1.0, label=f"λ = {one:g}"
+        )
+    if len(paper):
+        looks = {**style.PUBLISHED, "linestyle": "none"}
+        left.plot(paper["distance_tokens"], paper["value"], label="published points", **looks)
+    left.set(
+        xlabel="distance to the end of the answer (tokens)", ylabel="weight of the final reward", ylim=(-0.03, 1.05)
+    )
+    left.legend(loc="upper right")
+    style.title(left, "a", "λ to the power of the distance")
+    looks_of = style.arm_styles(arms)
+    for row, arm in enumerate(arms):
+        found, look = computed[computed["arm"] == arm].set_index("when"), looks_of[arm]
+        if "start" in found.index:
+            right.plot(found.loc["start", "centre"], row, marker="|", color=BAR, markersize=9, linestyle="none")
+        end = found.loc["end"]
+        right.plot([end["low"], end["high"]], [row, row], color=look.colour, linewidth=1.2)
+        right.plot(end["centre"], row, marker=look.marker, color=look.colour, markersize=4.5)
+    right.set_yticks(range(len(arms)), [looks_of[arm].label for arm in arms])
+    right.set(ylim=(len(arms) - 0.4, -0.6), xlim=(-3, 104), xlabel="weight of the final reward (%)")
+    right.plot([], [], marker="|", color=BAR, markersize=9, linestyle="none", label="start")
+    right.plot([], [], marker="o", color="black", markersize=4.5, linestyle="none", label="end of training")
+    right.legend(loc="lower right", bbox_to_anchor=(1.02, 0.995), ncols=2, handletextpad=0.2, columnspacing=1)
+    style.title(right, "b", "measured")
+    return figure
+
+
+def make(results: Results) -> Picture:
+    """load -> compute -> draw."""
+    study, curves, paper = load(results)
+    computed = compute(curves)
+    if computed.empty:
+        raise NoDataError(f"figure3: no {METRIC} in components/curves.csv; make it with: {study.command}")
+    text = (
+        "(a) Weight λ^distance with which a reward at the end of an answer enters an earlier token's advantage without "
+        "passing through the critic; analytic. (b) That weight averaged over the tokens the actor trained on: at "
+        f"iteration 0 (bar) and over the last {LAST} iterations (marker). It depends on λ actor and on length alone."
+    )
+    return Picture(
+        "figure3",
+        draw(computed, paper),
+        caption("Figure 3, decay of the reward signal.", text, study,
+                interval="Marker: mean over seeds; line: 95 % percentile bootstrap "
+                "over seeds.",
+                published="arXiv 2503.01491, figure 3, points read off it and quoted in notes."),
+    )  # fmt: skip

@@ -1,0 +1,60 @@
+"""The headline: PPO and VC-PPO side by side, length and accuracy, measured."""
+
+from typing import Any
+
+import pandas as pd
+
+from vcppo.analysis import style, training
+from vcppo.analysis.data import NoDataError, Results, Study
+from vcppo.analysis.picture import CURVE_INTERVAL, Picture, caption
+
+ARMS = ("ppo", "vcppo")
+MARKS = 8  # markers a curve
+
+
+def load(results: Results) -> tuple[Study, pd.DataFrame]:
+    """Study and the curves of the two arms."""
+    study = results.study("components", "headline")
+    curves = study.need("curves", "headline")
+    curves = curves[curves["arm"].isin(ARMS)]
+    if set(curves["arm"]) != set(ARMS):
+        raise NoDataError(
+            f"headline: components lacks finished runs of {' or '.join(ARMS)}; make it with: {study.command}"
+        )
+    return study, curves
+
+
+def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Length, then accuracy: each as (seeds, summary over seeds)."""
+    return [training.compute(curves, kind) for kind in (training.LENGTH, training.ACCURACY)]
+
+
+def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]]) -> Any:
+    """Left length, right accuracy."""
+    figure, axes = style.new_figure(style.PAGE, 2.1, 1, 2)
+    looks = style.arm_styles(ARMS)
+    for place, (panel, (seeds, centres)) in enumerate(zip(axes[0], computed, strict=True)):
+        kind = (training.LENGTH, training.ACCURACY)[place]
+        for arm, look in looks.items():
+            one = centres[centres["arm"] == arm]
+            style.seed_lines(panel, seeds[seeds["arm"] == arm], "step", look)
+            every = max(1, len(one) // MARKS)
+            marks = {"marker": look.marker, "markevery": every, "markersize": 4, "clip_on": False}
+            style.band(panel, one, "step", look, **marks)
+        panel.set(xlabel="RL iteration", ylabel=kind.label, xlim=(0, max(1, centres["step"].max())))
+        if place:
+            style.percent(panel)
+        else:
+            panel.set_ylim(bottom=0)
+            panel.legend(loc="best")
+        style.title(panel, "ab"[place], ("answer length", "accuracy")[place])
+    return figure
+
+
+def make(results: Results) -> Picture:
+    """load -> compute -> draw."""
+    study, curves = load(results)
+    text = "Mean length of a sampled answer (a) and share of right answers (b) along training, PPO and VC-PPO."
+    return Picture(
+        "headline", draw(compute(curves)), caption("PPO and VC-PPO.", text, study, arms=ARMS, interval=CURVE_INTERVAL)
+    )

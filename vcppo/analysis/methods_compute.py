@@ -1,0 +1,141 @@
+"""Accuracy against compute: what each method buys with a forward pass of one token, a family a panel."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+from vcppo.analysis import costs, style, summary
+from vcppo.analysis.data import FAMILIES, OTHER_FAMILY, Results, Study, family, sort_arms
+from vcppo.analysis.picture import Picture, caption
+
+NAME = "methods-compute"
+REFERENCES = {"ppo": (0, (1, 1.2)), "vcppo": "-"}  # drawn grey in the panels of other families
+POINTS = 48  # of a curve, spread evenly over the logarithm of compute
+COLUMNS = 2
+MILLION = 1e6
+
+
+def load(results: Results) -> tuple[Study, pd.DataFrame]:
+    """The study `methods` and its evaluations with what they cost."""
+    study = results.study("methods", NAME)
+    return study, costs.evaluations(study, NAME)
+
+
+def compute(points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Curves and ends, accuracy in per cent, compute in millions of token forward passes.
+
+    A curve goes from a twentieth of an arm's shortest run to its end, straight between evaluations on a linear axis.
+
+    Returns:
+        Columns arm, compute, centre, low, high, seeds; and a row an arm: arm, compute (mean over seeds of the total),
+        along (mean over seeds of the mean accuracy over the answers sampled), best (bool: no arm has more with less).
+    """
+    curves, ends = [], []
+    for arm, rows in points.groupby("arm", sort=True):
+        runs = [run.sort_values("step") for _, run in rows.groupby("seed", sort=True)]
+        spent = [float(run["compute_tokens"].iloc[-1]) for run in runs]
+        grid = np.geomspace(min(spent) / 20, min(spent), POINTS)
+        for run in runs:
+            accuracy = np.interp(grid, run["compute_tokens"], run["accuracy"])
+            curves.append(pd.DataFrame({"arm": arm, "seed": run["seed"].iloc[0], "compute": grid / MILLION,
+                                        "value": accuracy}))  # fmt: skip
+        along = np.mean([costs.mean_along(run["answers"], run["accuracy"]) for run in runs])
+        ends.append((arm, np.mean(spent) / MILLION, along))
+    found = summary.over_seeds(pd.concat(curves), ["arm", "compute"])
+    return found, front(pd.DataFrame(ends, columns=["arm", "compute", "along"]))
+
+
+def front(ends: pd.DataFrame) -> pd.DataFrame:
+    """`ends` by compute, with a column `best`: no arm of less or equal compute has a higher mean accuracy.
+
+    >>> front(pd.DataFrame({"compute": [3, 1, 2], "along": [9, 5, 4]}))["best"].tolist()
+    [True, False, True]
+    """
+    ordered = ends.sort_values(["compute", "along"], ascending=[True, False], ignore_index=True)
+    return ordered.assign(best=ordered["along"] > ordered["along"].cummax().shift().fillna(-np.inf))
+
+
+def draw(curves: pd.DataFrame, ends: pd.DataFrame) -> Any:
+    """A panel a family, PPO and VC-PPO grey in those of others; last panel: every arm as a whole."""
+    groups = {name: [arm for arm in sort_arms(ends["arm"]) if family(arm) == name]
+              for name in (*FAMILIES, OTHER_FAMILY)}  # fmt: skip
+    groups = {name: arms for name, arms in groups.items() if arms}
+    rows = -(-(len(groups) + 1) // COLUMNS)
+    figure, axes = style.new_figure(style.PAGE, 0.35 + 1.62 * rows, rows, COLUMNS, sharey=True)
+    looks = style.arm_styles(list(ends["arm"]))
+    panels = list(axes.ravel())
+    for place, (name, arms) in enumerate(groups.items()):
+        panel = panels[place]
+        for arm, line in REFERENCES.items():
+            if arm not in arms and arm in looks:
+                one = curves[curves["arm"] == arm]
+                panel.plot(one["compute"], one["centre"], color="0.55", linestyle=line, linewidth=1.0, zorder=2,
+                           label=looks[arm].label)  # fmt: skip
+        for arm in arms:
+            one, look = curves[curves["arm"] == arm], looks[arm]
+            marks = {"marker": look.marker, "markevery": [-1], "markersize": 4.2}
+            style.band(panel, one, "compute", look, **marks)
+        style.title(panel, "abcdefgh"[place], name)
+        _legend(panel, arms, looks)
+    last = panels[len(groups)]
+    best = ends[ends["best"]]
+    last.step(best["compute"], best["along"], where="post", **style.REFERENCE_LINE)
+    for found in ends.to_dict("records"):
+        look = looks[found["arm"]]
+        last.plot(found["compute"], found["along"], marker=look.marker, color=look.colour, markersize=4.6,
+                  linestyle="none", markeredgecolor="white", markeredgewidth=0.4, label=look.label)  # fmt: skip
+    names = {looks[arm].label for arm in best["arm"]}
+    handles = [line for line in last.get_lines() if line.get_label() in names]
+    last.legend(handles=handles, title="most with least", title_fontsize=6.5, alignment="left",
+                loc="upper left", bbox_to_anchor=(1.0, 1.02), labelspacing=0.35)  # fmt: skip
+    style.title(last, "abcdefgh"[len(groups)], "mean along training, all arms")
+    for panel in panels[len(groups) + 1 :]:
+        panel.remove()
+    last.set_xlim(0.8 * ends["compute"].min(), 1.25 * ends["compute"].max())
+    every = (0.85 * curves["compute"].min(), 1.25 * curves["compute"].max())
+    for place, panel in enumerate(panels[: len(groups) + 1]):
+        compute_axis(panel, (1, 2, 3, 5, 7) if panel is last else (1, 2, 5))
+        style.percent(panel)
+        panel.set_ylabel("accuracy (%)" if place % COLUMNS == 0 else "")
+        under = place + COLUMNS > len(groups)
+        panel.tick_params(labelbottom=under or place + COLUMNS == len(groups))  # the last has an axis of its own
+        if panel is not last:
+            panel.set_xlim(every)
+        if not under:
+            panel.set_xlabel("")
+    return figure
+
+
+def compute_axis(panel: Any, digits: Sequence[float] = (1, 2, 5)) -> None:
+    """A logarithmic axis of compute, ticks at these leading digits."""
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=digits))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    panel.set_xlabel("compute (million token passes)")
+
+
+def _legend(panel: Any, arms: list[str], looks: dict[str, style.ArmStyle]) -> None:
+    """Names beside the panel, the family's own first; lines with their marker."""
+    handles = {handle.get_label(): handle for handle in panel.get_lines()}
+    own = [looks[arm].label for arm in arms]
+    names = [*own, *(name for name in handles if name not in own)]
+    panel.legend([handles[name] for name in names], names, loc="upper left", bbox_to_anchor=(1.0, 1.02),
+                 handlelength=2.4, labelspacing=0.35)  # fmt: skip
+
+
+def make(results: Results) -> Picture:
+    """load -> compute -> draw."""
+    study, points = load(results)
+    text = (
+        "Held-out accuracy during training against compute, in forward passes of one token: tokens generated, tokens "
+        "scored, and three times the tokens of forward-backward passes; auxiliary samples are in it. Straight between "
+        "evaluations; each curve from a twentieth of its arm's compute to the end of its shortest run. PPO and VC-PPO "
+        "stand grey in the panels of other families. Last panel: mean accuracy over the answers sampled against an "
+        f"arm's total compute, named where no arm has more with less. {costs.ANNEALED_NOTE}"
+    )
+    interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
+    return Picture(NAME, draw(*compute(points)), caption("Accuracy against compute.", text, study, interval=interval))

@@ -1,0 +1,87 @@
+"""How far an estimate of a state's value lies from the truth, itself a mean of rollouts, and how sure that is."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vcppo.analysis import summary
+
+TRUTH_SAMPLES = 256  # rollouts behind each truth
+SUMS = ("n", "squared", "absolute", "spread")
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def with_errors(states: pd.DataFrame) -> pd.DataFrame:
+    """Add what the statistics below are sums of. Rewards are -1 or 1: one rollout of a state worth v varies by 1 - v².
+
+    Columns n (1), squared (squared error less the variance of the truth, (1 - v²) / (m - 1) for m rollouts, so that
+    its mean is unbiased; single ones may be negative), absolute (not corrected), spread (variance of one rollout,
+    unbiased).
+    """
+    error = states["estimate"] - states["truth"]
+    noise = (1 - states["truth"] ** 2) / (TRUTH_SAMPLES - 1)
+    return states.assign(n=1.0, squared=error**2 - noise, absolute=error.abs(), spread=TRUTH_SAMPLES * noise)
+
+
+def root_mean_square(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[..., 4] sums as in SUMS -> [...] root of the mean squared error; 0 where noise outweighs it."""
+    return np.asarray(np.sqrt(np.maximum(sums[..., 1], 0) / sums[..., 0]))
+
+
+def mean_absolute(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[..., 4] sums -> [...] mean absolute error."""
+    return np.asarray(sums[..., 2] / sums[..., 0])
+
+
+def one_rollout(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[..., 4] sums -> [...] root-mean-square error that the mean of one rollout would have; of K: by sqrt(K) less."""
+    return np.asarray(np.sqrt(sums[..., 3] / sums[..., 0]))
+
+
+def worth(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[..., 4] sums -> [...] how many rollouts a state would be as wrong: mean variance of one over mean squared error.
+
+    The mean of K rollouts has K. At most TRUTH_SAMPLES, beyond which the truth is no better; NaN where no state is
+    uncertain, since there a rollout is never wrong.
+    """
+    spread, squared = sums[..., 3], sums[..., 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rollouts = np.where(squared > 0, spread / squared, np.inf)
+    return np.asarray(np.where(spread > 0, np.minimum(rollouts, TRUTH_SAMPLES), np.nan))
+
+
+def by_answer(states: pd.DataFrame) -> list[NDArray[np.float64]]:
+    """[answers, 4] sums for each seed: states of one answer stand and fall together."""
+    totals = states.groupby(["seed", "step", "answer"], sort=True)[list(SUMS)].sum()
+    return [rows.to_numpy(dtype=np.float64) for _, rows in totals.groupby(level="seed", sort=True)]
+
+
+def interval(states: pd.DataFrame, statistic: Statistic, *purpose: object) -> tuple[float, float, float]:
+    """The statistic of all states, and both ends of its 95 % percentile bootstrap over seeds and answers within them.
+
+    Each resample draws seeds, then as many answers of each drawn seed as it has. NaN ends with one seed.
+    """
+    seeds = by_answer(states)
+    centre = float(statistic(np.sum([answers.sum(axis=0) for answers in seeds], axis=0)))
+    if len(seeds) < 2 or np.isnan(centre):
+        return centre, np.nan, np.nan
+    rng = summary.rng_for("values", *purpose)
+    drawn = np.zeros((summary.RESAMPLES, len(SUMS)))
+    for _ in seeds:
+        chosen = rng.integers(len(seeds), size=summary.RESAMPLES)
+        for place, answers in enumerate(seeds):
+            rows = np.flatnonzero(chosen == place)
+            counts = rng.multinomial(len(answers), np.full(len(answers), 1 / len(answers)), size=len(rows))
+            drawn[rows] += counts @ answers
+    low, high = np.nanquantile(statistic(drawn), [0.025, 0.975])
+    return centre, float(low), float(high)
+
+
+def summarise(states: pd.DataFrame, by: list[str], statistic: Statistic, name: str) -> pd.DataFrame:
+    """Columns of `by`, then centre, low, high, states: the statistic of each group."""
+    rows = []
+    for key, group in states.groupby(by, sort=True, observed=True):
+        rows.append((*key, *interval(group, statistic, name, *key), len(group)))
+    return pd.DataFrame(rows, columns=[*by, "centre", "low", "high", "states"])

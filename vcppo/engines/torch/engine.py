@@ -1,0 +1,185 @@
+"""The engine that needs nothing but torch: one batch, one key/value cache, few kernels a token.
+
+The transformers module is read once after each weight update into fused matrices; a step of decoding then costs
+about twenty small kernels a layer. Rows that have ended are dropped from the batch. Every answer has its own stream
+of uniform numbers, so what it says does not depend on its company or on when others are dropped.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
+from vcppo.engines.torch.decoder import Decoder
+from vcppo.models.configurations import called, end_tokens, positions
+from vcppo.models.sharding import plain
+from vcppo.types import Generation
+
+KEEP = 0.75  # the batch is compacted when fewer than this share of its rows are still being written
+ROWS = 512  # answers written together: with 1024 hardly more tokens a second, and twice the memory
+UNWRITTEN = -1
+
+
+class TorchEngine:
+    """Samples with a `Decoder` in this process, `rows` answers at a time."""
+
+    def __init__(self, policy: PreTrainedModel, *, rows: int = ROWS) -> None:
+        self.rows = rows
+        self.update_weights(policy)
+
+    def update_weights(self, policy: PreTrainedModel) -> None:
+        """See Engine."""
+        vars(self).pop("_decoder", None)  # before the new one is made: two copies of the weights may not fit
+        self._decoder: Decoder = Decoder(plain(policy))
+        self._ends, self._positions, self._called = end_tokens(policy), positions(policy.config), called(policy)
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
+    ) -> list[Generation]:
+        """See Engine."""
+        if not prompts:
+            return []
+        check_room([(len(prompt), sampling.max_tokens) for prompt in prompts], self._positions)
+        uniforms = self._uniforms(len(prompts), sampling, seed, first)
+        answers: list[Generation] = []
+        for start in range(0, len(prompts), self.rows):
+            some = prompts[start : start + self.rows]
+            limits = torch.full((len(some),), sampling.max_tokens, device=self._decoder.device)
+            logits = self._decoder.start(some, room=sampling.max_tokens)
+            answers += self._write(logits, uniforms[:, start : start + self.rows], limits, sampling)
+        return answers
+
+    @torch.inference_mode()
+    def branch(
+        self,
+        stems: Sequence[Sequence[int]],
+        points: Sequence[BranchPoint],
+        sampling: Sampling,
+        *,
+        seed: int,
+        first: int = 0,
+    ) -> list[Generation]:
+        """See Engine. Points are taken stem by stem, some stems at a time, `rows` points at a time."""
+        decoder = self._decoder
+        for point in points:
+            self._check(point, stems)
+        check_room([(point.length, min(point.limit, sampling.max_tokens)) for point in points], self._positions)
+        uniforms = self._uniforms(len(points), sampling, seed, first)
+        found: dict[int, Generation] = {}
+        for members in _by_stem(points, self.rows):
+            which = sorted({points[i].stem for i in members})
+            place = {stem: owner for owner, stem in enumerate(which)}
+            read = decoder.read([stems[stem] for stem in which])
+            for block in _evenly(members, self.rows):
+                owners, lengths, limits = torch.tensor(
+                    [
+                        (place[points[i].stem], points[i].length, min(points[i].limit, sampling.max_tokens))
+                        for i in block
+                    ],
+                    device=decoder.device,
+                ).unbind(dim=1)
+                logits = decoder.fork(read, owners, lengths, room=int(limits.max()))
+                found.update(zip(block, self._write(logits, uniforms[:, block], limits, sampling), strict=True))
+        return [found[i] for i in range(len(points))]
+
+    def _check(self, point: BranchPoint, stems: Sequence[Sequence[int]]) -> None:
+        assert 0 <= point.stem < len(stems), f"{point}: there are {len(stems)} stems"
+        stem = stems[point.stem]
+        assert 1 <= point.length <= len(stem), f"{point}: its stem has {len(stem)} tokens"
+        assert point.limit >= 1, f"{point}: nothing to write"
+        assert stem[point.length - 1] not in self._ends, f"{point}: the answer has ended there"
+
+    def _uniforms(self, rows: int, sampling: Sampling, seed: int, first: int) -> Tensor:
+        """[max_tokens, rows] in [0, 1): a stream a row, those of rows `first` and after."""
+        rng = torch.Generator().manual_seed(seed)
+        drawn = torch.rand((first + rows, sampling.max_tokens), generator=rng)[first:]
+        return drawn.T.contiguous().to(self._decoder.device)
+
+    def _write(self, logits: Tensor, uniforms: Tensor, limits: Tensor, sampling: Sampling) -> list[Generation]:
+        """Draw tokens for the decoder's batch until every row has ended or reached its limit.
+
+        Args:
+            logits: [B, V] of the first token. uniforms: [T, B]. limits: [B], 1 to T tokens.
+        Raises:
+            TrainingError: the logits are not finite.
+        """
+        decoder, device, count = self._decoder, self._decoder.device, len(limits)
+        longest = int(limits.max())
+        tokens = torch.full((longest, count), UNWRITTEN, device=device)
+        logprobs = torch.zeros((longest, count), device=device)
+
+        ends = torch.tensor(self._ends, dtype=torch.int64, device=device)
+        rows = torch.arange(count, device=device)  # which answers the batch still holds
+        ended = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended; what they go on to say is cut
+        for t in range(longest):
+            chosen, chosen_logprobs = sample(logits, uniforms[t, rows], sampling)
+            tokens[t, rows], logprobs[t, rows] = chosen, chosen_logprobs
+            ended |= torch.isin(chosen, ends) | (limits[rows] == t + 1) | chosen_logprobs.isnan()
+            live = len(rows) - int(ended.sum())
+            if live == 0:
+                break
+            if live < KEEP * len(rows):
+                kept = ~ended
+                rows, chosen, ended = rows[kept], chosen[kept], ended[kept]
+                decoder.keep(kept)
+            logits = decoder.step(chosen)
+        decoder.forget()
+        written = zip(tokens.T.tolist(), logprobs.T.tolist(), limits.tolist(), strict=True)
+        answers = [_answer(said[:limit], scores[:limit], self._ends) for said, scores, limit in written]
+        return checked(answers, self._called)
+
+
+def _by_stem(points: Sequence[BranchPoint], rows: int) -> Iterator[list[int]]:
+    """Numbers of the points, by stem: as many stems at a time as have `rows` points together, or else one."""
+    order = sorted(range(len(points)), key=lambda i: points[i].stem)
+    members: list[int] = []
+    for _, group in itertools.groupby(order, key=lambda i: points[i].stem):
+        more = list(group)
+        if members and len(members) + len(more) > rows:
+            yield members
+            members = []
+        members = members + more
+    if members:
+        yield members
+
+
+def _evenly(members: list[int], rows: int) -> Iterator[list[int]]:
+    """In order, in as few blocks of at most `rows` as will do, of nearly one size."""
+    size = -(-len(members) // -(-len(members) // rows))
+    return (members[start : start + size] for start in range(0, len(members), size))
+
+
+def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Draw by inverting the cumulative distribution at `uniforms`; at temperature 0 take the likeliest token.
+
+    Args:
+        logits: [B, V]. uniforms: [B] in [0, 1).
+    Returns:
+        ([B] tokens, [B] log-probabilities before any nucleus cut, at the temperature, or greedily at 1). Where logits
+        are not finite the token means nothing, and its log-probability is NaN.
+    """
+    if sampling.temperature == 0.0:
+        likeliest = logits.argmax(dim=-1, keepdim=True)
+        return likeliest[:, 0], torch.log_softmax(logits, dim=-1).gather(1, likeliest)[:, 0]
+    all_logprobs = torch.log_softmax(logits / sampling.temperature, dim=-1)
+    weights = all_logprobs.exp()
+    if sampling.top_p < 1.0:
+        ordered, order = weights.sort(dim=-1, descending=True)
+        outside = (ordered.cumsum(dim=-1) - ordered >= sampling.top_p).gather(1, order.argsort(dim=-1))
+        weights = weights.masked_fill(outside, 0.0)
+    cumulative = weights.cumsum(dim=-1)
+    total = cumulative[:, -1]
+    point = torch.minimum(uniforms * total, total.nextafter(torch.zeros_like(total)))  # rounding must not reach total
+    chosen = torch.searchsorted(cumulative, point[:, None], right=True)
+    chosen.clamp_(max=logits.shape[-1] - 1)  # among NaNs it finds no place
+    return chosen[:, 0], all_logprobs.gather(1, chosen)[:, 0]
+
+
+def _answer(tokens: list[int], logprobs: list[float], ends: Sequence[int]) -> Generation:
+    """What stands up to the first end of sequence, that one included."""
+    length = next((i for i, token in enumerate(tokens, 1) if token in ends), None)
+    return Generation(tuple(tokens[:length]), tuple(logprobs[:length]), "length" if length is None else "stop")

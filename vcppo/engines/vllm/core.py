@@ -1,0 +1,243 @@
+"""One vLLM in this process: built for a model, given weights again and again, asked for answers.
+
+Both the colocated engine and the server are made of it. vLLM is imported only when a `Core` is made.
+
+An answer's log-probabilities are vLLM's "processed" ones: log-softmax of (logits / temperature) in float32, which is
+what the torch engine returns. With top_p below 1 they are those of the nucleus, renormalised; the torch engine's are
+of the whole distribution.
+"""
+
+import contextlib
+import gc
+import itertools
+import json
+import os
+import random
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, split
+
+SERVER_SHARE, COLOCATED_SHARE = 0.85, 0.4  # of a GPU's memory, weights included, unless the settings say
+CPU_SHARE = 0.25  # of the free memory that the cache may take on a CPU, unless the settings say
+CPU_CACHE = 2**28  # bytes that it takes at least there
+CPU_TOKENS = 4096  # read or written in a step there, or one whole prompt
+CPU_BLOCK = 32  # tokens; vLLM's own 128 would share no prefix shorter than that
+
+
+class Core:
+    """Answers from the weights it was last given whole."""
+
+    def __init__(self, spec: ModelSpec, folder: Path, *, colocated: bool, launched: bool = False) -> None:
+        """Build the model with weights that mean nothing.
+
+        Args:
+            folder: config.json is put there.
+            colocated: the trainer is in this process.
+            launched: every rank of the torch process group makes a Core, and `tensor_parallel` neighbours share one
+                model.
+        """
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # pinned threads stand in other processes' way
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR" if colocated else "INFO")
+        in_process = colocated or spec.tensor_parallel == 1
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
+        from vllm import LLM  # takes seconds
+        from vllm.platforms import current_platform
+
+        from vcppo.engines.vllm.worker import EXTENSION
+
+        self.spec = spec
+        self.on_cpu: bool = current_platform.is_cpu()
+        self.weights = ""  # what the complete weights in the model are called, empty while they are not complete
+        self._numbers = itertools.count()
+        self._jobs: dict[str, _Job] = {}
+        (folder / "config.json").write_text(spec.config, encoding="utf-8")
+        share = COLOCATED_SHARE if colocated else SERVER_SHARE
+        memory: dict[str, Any] = {"gpu_memory_utilization": spec.memory_share or share}
+        if self.on_cpu:
+            memory = {"kv_cache_memory_bytes": _cpu_cache(spec), "block_size": CPU_BLOCK}
+            # a prompt read in two steps draws a token in the first that is thrown away, and vLLM then winds the
+            # answer's generator back, which a CPU's cannot: read every prompt whole
+            memory |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(spec.max_length, CPU_TOKENS)}
+        llm = LLM(
+            str(folder),
+            skip_tokenizer_init=True,
+            load_format="dummy",
+            generation_config="vllm",
+            logprobs_mode="processed_logprobs",
+            dtype=spec.dtype,
+            max_model_len=spec.max_length,
+            max_num_seqs=spec.max_sequences,
+            tensor_parallel_size=spec.tensor_parallel,
+            distributed_executor_backend="external_launcher" if launched else None,
+            enforce_eager=self.on_cpu if spec.enforce_eager is None else spec.enforce_eager,
+            enable_prefix_caching=spec.prefix_caching,
+            enable_sleep_mode=spec.sleep and not self.on_cpu,
+            worker_extension_cls=EXTENSION,
+            **memory,
+        )
+        self._engine = llm.llm_engine
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy weights into the model of this process. Until `commit` there are none to write with."""
+        self.weights = ""
+        self._engine.collective_rpc("vcppo_load", args=(weights,))
+
+    def load_file(self, path: Path) -> None:
+        """The same from a safetensors file, in every process of the model."""
+        self.weights = ""
+        self._engine.collective_rpc("vcppo_load_file", args=(str(path),))
+
+    def commit(self, weights: str) -> None:
+        """All weights are loaded, and are called so. What was cached under others is forgotten.
+
+        Raises:
+            ValueError: some parameters of the model were not given.
+        """
+        missing = sorted({name for names in self._engine.collective_rpc("vcppo_commit") for name in names})
+        if missing:
+            raise ValueError(f"the weights lack {len(missing)} of the model's parameters, among them {missing[0]}")
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("the prefix cache could not be emptied")
+        self.weights = weights
+
+    def begin(self, request: Write) -> str:
+        """Take a request; `step` writes. The name of the job.
+
+        Raises:
+            ValueError: an answer would not fit the model, or the weights are not those asked for.
+        """
+        if not self.weights or request.weights != self.weights:
+            raise ValueError("the weights asked for are not in the model: somebody else has given it others")
+        stems = split(request.stems, request.stem_lengths)
+        asked = list(zip(request.owners, request.lengths, request.limits, request.seeds, strict=True))
+        name = str(next(self._numbers))
+        self._jobs[name] = _Job(len(asked), sum(request.lengths))
+        by_prefix = sorted(range(len(asked)), key=lambda i: asked[i][:2])  # those that share a beginning, together
+        try:
+            for i in by_prefix:
+                owner, length, limit, seed = asked[i]
+                prompt = {"prompt_token_ids": stems[owner][:length]}
+                self._engine.add_request(f"{name}/{i}", prompt, _sampling(request, limit, seed))
+        except ValueError:
+            self.drop(name)
+            raise
+        return name
+
+    def step(self) -> list[tuple[str, Answers]]:
+        """One token more for every answer, and what is finished by that."""
+        outputs = self._engine.step() if self._engine.has_unfinished_requests() else []
+        for output in outputs:
+            name, _, i = output.request_id.partition("/")
+            if output.finished and name in self._jobs:
+                self._jobs[name].take(int(i), output)
+        done = [name for name, job in self._jobs.items() if job.finished == len(job.answers)]
+        return [(name, self._jobs.pop(name).collected()) for name in done]
+
+    def drop(self, name: str) -> None:
+        """Stop writing a job's answers."""
+        job = self._jobs.pop(name)
+        self._engine.abort_request([f"{name}/{i}" for i, answer in enumerate(job.answers) if answer is None])
+
+    def sleep(self) -> None:
+        """Give the GPU's memory back. The weights are gone by that."""
+        self.weights = ""
+        self._engine.sleep(level=2)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._engine.engine_core.shutdown()
+        del self._engine
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def wake(self, what: str) -> None:
+        """Take memory for the "weights" or the "kv_cache" again."""
+        self._engine.wake_up([what])
+
+
+class _Job:
+    """Answers of one request as they are finished."""
+
+    def __init__(self, count: int, prompt_tokens: int) -> None:
+        self.answers: list[tuple[list[int], list[float], bool] | None] = [None] * count
+        self.finished = 0
+        self.prompt_tokens, self.cached_tokens = prompt_tokens, 0
+
+    def take(self, i: int, output: Any) -> None:
+        """One answer, as vLLM gives it."""
+        made = output.outputs[0]
+        tokens, logprobs = list(made.token_ids), list(made.logprobs.logprobs)
+        if made.finish_reason not in ("stop", "length"):
+            raise RuntimeError(f"an answer ended for the reason {made.finish_reason!r}, expected stop or length")
+        if list(made.logprobs.token_ids) != tokens:
+            raise RuntimeError("vLLM's log-probabilities are of other tokens than its answer's")
+        self.answers[i] = tokens, logprobs, made.finish_reason == "stop"
+        self.finished += 1
+        self.cached_tokens += output.num_cached_tokens or 0
+
+    def collected(self) -> Answers:
+        """All of them, in order."""
+        answers = [answer for answer in self.answers if answer is not None]
+        return Answers(
+            tokens=array("q", itertools.chain.from_iterable(tokens for tokens, _, _ in answers)),
+            logprobs=array("f", itertools.chain.from_iterable(logprobs for _, logprobs, _ in answers)),
+            lengths=array("q", [len(tokens) for tokens, _, _ in answers]),
+            stopped=array("B", [stopped for _, _, stopped in answers]),
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+        )
+
+
+def _sampling(request: Write, limit: int, seed: int) -> Any:
+    """vLLM's SamplingParams of one answer."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        max_tokens=limit,
+        seed=seed,
+        stop_token_ids=request.stop,
+        ignore_eos=True,  # what ends an answer is said by the line above alone
+        logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+@contextlib.contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Global random states are afterwards as they were: vLLM seeds them all when it starts, and draws from them."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _cpu_cache(spec: ModelSpec) -> int:
+    """Bytes of keys and values: enough for all sequences at full length, if a share of the memory holds that."""
+    memory = psutil.virtual_memory()
+    if spec.memory_share is not None:
+        return int(spec.memory_share * memory.total)
+    config = json.loads(spec.config)
+    heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    token = 2 * config["num_hidden_layers"] * heads * width * torch.finfo(getattr(torch, spec.dtype)).bits // 8
+    wanted: int = (spec.max_length + CPU_BLOCK) * spec.max_sequences * token
+    at_most = int(CPU_SHARE * memory.available)
+    return max(min(wanted, at_most), CPU_CACHE)

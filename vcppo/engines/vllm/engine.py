@@ -1,0 +1,177 @@
+"""The engine that writes with vLLM, in this process or in a server; interchangeable with the torch engine.
+
+A process keeps one vLLM for as long as its engines want the same model with the same settings, because starting one
+takes long. An engine whose weights have been replaced there by another's gives them again before it writes.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
+from vcppo.engines.vllm.hosts import host_of
+from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, split
+from vcppo.errors import EngineError
+from vcppo.models.configurations import called, end_tokens, positions
+from vcppo.models.forward import compute_of, let_go
+from vcppo.models.sharding import named_weights
+from vcppo.seeding import seed_for
+from vcppo.settings.rules import COLDEST
+from vcppo.settings.sections import EngineSettings
+from vcppo.types import Generation
+
+DTYPES = ("float32", "bfloat16", "float16")
+NOT_OF_THE_SHAPE = (
+    *("_name_or_path", "transformers_version", "dtype", "torch_dtype"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),  # what ends an answer is said with every request
+)
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """What the prompts of one call cost."""
+
+    prompt_tokens: int
+    cached_tokens: int  # of them, those whose keys and values were there already
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the prompts' tokens that did not have to be read."""
+        return self.cached_tokens / max(self.prompt_tokens, 1)
+
+
+class VllmEngine:
+    """Samples from a policy with vLLM."""
+
+    def __init__(self, settings: EngineSettings, policy: PreTrainedModel) -> None:
+        self.settings = settings
+        self.cache_use = CacheUse(0, 0)  # of the last call
+        self.update_weights(policy)
+
+    def update_weights(self, policy: PreTrainedModel) -> None:
+        """See Engine. The policy must not change between here and the next update, for it may be read again.
+
+        Raises:
+            EngineError: vLLM cannot be started or reached, or cannot hold this policy.
+        """
+        self._policy, self._versions = policy, _versions(policy)
+        self._spec = model_spec(self.settings, policy)
+        self._ends = list(end_tokens(policy))
+        host_of(self.settings, self._spec).load(self, named_weights(policy))
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
+    ) -> list[Generation]:
+        """See Engine. Answers do not depend on each other's seeds; see docs/vllm.md for what their company may change.
+
+        Raises:
+            EngineError: vLLM has died, or a prompt with its answer may be too long for the model.
+        """
+        stems: dict[tuple[int, ...], int] = {}
+        owners = [stems.setdefault(tuple(prompt), len(stems)) for prompt in prompts]
+        asked = [(owner, len(prompt), sampling.max_tokens) for owner, prompt in zip(owners, prompts, strict=True)]
+        return self._write(list(stems), asked, sampling, seed, first)
+
+    def branch(
+        self,
+        stems: Sequence[Sequence[int]],
+        points: Sequence[BranchPoint],
+        sampling: Sampling,
+        *,
+        seed: int,
+        first: int = 0,
+    ) -> list[Generation]:
+        """See Engine. Points of one stem are written next to each other, so that they find it in the prefix cache."""
+        for point in points:
+            assert 0 <= point.stem < len(stems), f"{point}: there are {len(stems)} stems"
+            stem = stems[point.stem]
+            assert 1 <= point.length <= len(stem), f"{point}: its stem has {len(stem)} tokens"
+            assert point.limit >= 1, f"{point}: nothing to write"
+            assert stem[point.length - 1] not in self._ends, f"{point}: the answer has ended there"
+        asked = [(point.stem, point.length, min(point.limit, sampling.max_tokens)) for point in points]
+        return self._write(stems, asked, sampling, seed, first)
+
+    def _write(
+        self,
+        stems: Sequence[Sequence[int]],
+        asked: Sequence[tuple[int, int, int]],
+        sampling: Sampling,
+        seed: int,
+        first: int,
+    ) -> list[Generation]:
+        """One answer to each (stem, tokens of it, tokens of the answer at most)."""
+        if 0 < sampling.temperature < COLDEST:
+            raise EngineError(f"temperature {sampling.temperature:g}: vLLM samples at {COLDEST:g} or above")
+        check_room([(length, limit) for _, length, limit in asked], self._spec.max_length)
+        host = host_of(self.settings, self._spec)
+        if not host.holds(self):
+            if _versions(self._policy) != self._versions:
+                raise EngineError("the policy was trained on without update_weights, and its old weights are gone")
+            host.load(self, named_weights(self._policy))
+        owners, lengths, limits = zip(*asked, strict=True) if asked else ((), (), ())
+        answers = host.write(
+            Write(
+                weights="",
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                stop=self._ends,
+                stems=array("q", [token for stem in stems for token in stem]),
+                stem_lengths=array("q", map(len, stems)),
+                owners=array("q", owners),
+                lengths=array("q", lengths),
+                limits=array("q", limits),
+                seeds=array("q", [seed_for(seed, first + i) for i in range(len(asked))]),
+            )
+        )
+        self.cache_use = CacheUse(answers.prompt_tokens, answers.cached_tokens)
+        return checked(_generations(answers), called(self._policy))
+
+
+def model_spec(settings: EngineSettings, policy: PreTrainedModel) -> ModelSpec:
+    """What vLLM must know of a policy to build it.
+
+    Raises:
+        EngineError: the policy is longer or of another type than vLLM can take.
+    """
+    config = {name: x for name, x in policy.config.to_dict().items() if name not in NOT_OF_THE_SHAPE}
+    known = positions(policy.config)
+    max_length = settings.max_length or known
+    if max_length is None or (known is not None and max_length > known):
+        raise EngineError(f"engine.max_length = {settings.max_length}: the policy has {known} positions")
+    config["architectures"] = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(policy.config.model_type, type(policy).__name__)]
+    own = compute_of(policy).dtype
+    dtype: Any = own if settings.dtype == "auto" else settings.dtype
+    if dtype not in DTYPES:
+        raise EngineError(f"engine.dtype = auto: the policy's is {dtype}, expected one of {', '.join(DTYPES)}")
+    return ModelSpec(
+        config=json.dumps(config, sort_keys=True),
+        dtype=dtype,
+        max_length=max_length,
+        tensor_parallel=settings.tensor_parallel,
+        memory_share=settings.memory_share,
+        max_sequences=settings.max_sequences,
+        enforce_eager=settings.enforce_eager,
+        prefix_caching=settings.prefix_caching,
+        sleep=settings.sleep and settings.mode == "colocated",
+    )
+
+
+def _versions(policy: PreTrainedModel) -> list[tuple[int, int]]:
+    """Changes whenever a parameter is written to in place, as optimisers and `load_state_dict` do."""
+    let_go(policy)  # what a pass has gathered is not what is trained
+    return [(id(parameter), parameter._version) for parameter in policy.parameters()]
+
+
+def _generations(answers: Answers) -> list[Generation]:
+    tokens, logprobs = (split(x, answers.lengths) for x in (answers.tokens, answers.logprobs))
+    return [
+        Generation(tuple(said), tuple(scores), "stop" if stopped else "length")
+        for said, scores, stopped in zip(tokens, logprobs, answers.stopped, strict=True)
+    ]

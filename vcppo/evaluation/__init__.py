@@ -1,0 +1,1 @@
+"""Evaluations of checkpoints and their reports."""

@@ -1,0 +1,275 @@
+"""Evaluations of checkpoints: a folder for each, from which it goes on, and a report that says how to repeat it.
+
+The folder's name is a hash of everything that the answers depend on, so asking again is reading.
+"""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from vcppo import __version__
+from vcppo.engines import Engine, make_engine
+from vcppo.errors import CheckpointError, TrainingError
+from vcppo.evaluation import report
+from vcppo.evaluation.progress import EvaluationView
+from vcppo.models import loading
+from vcppo.models.limits import Limit, limit_of
+from vcppo.models.sharding import prepare
+from vcppo.settings.loading import flatten
+from vcppo.settings.sections import LoraSettings, RunSettings, defaults_beside, digest
+from vcppo.stages.evaluation import evaluate
+from vcppo.store.cache import GIVEN_MODEL, VERSIONS, read_json
+from vcppo.store.samples import AnsweredProblem, SampleFolder, write_whole
+from vcppo.system.checkpoint_identity import Checkpoint
+from vcppo.system.processes import is_main, locked
+from vcppo.system.provenance import provenance
+from vcppo.tasks import Task, make_task
+from vcppo.tasks.problems import task_address
+from vcppo.types import Prompt
+
+VERIFIERS = ("latex2sympy2-extended", "sympy")  # packages whose version a verdict may depend on, besides our own
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One checkpoint asked the held-out problems of some settings; `out` is where its folder will be."""
+
+    checkpoint: Checkpoint
+    settings: RunSettings
+    out: Path
+
+    @cached_property
+    def task(self) -> Task:
+        """Whose problems are asked."""
+        return make_task(self.settings.task)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """The held-out problems."""
+        return self.task.held_out_prompts(self.settings.evaluation.problems)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The checkpoint's own.
+
+        Raises:
+            CheckpointError: it has none.
+            ConfigError: the task cannot be asked with it.
+        """
+        trust = self.settings.model.trust_remote_code
+        tokenizer = loading.load_tokenizer(self.checkpoint.source, trust_remote_code=trust)
+        self.task.check_tokenizer(tokenizer, self.checkpoint.name)
+        return tokenizer
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The settings that matter, as a tree; how many answers are written at once does not."""
+        tree = self.settings.model_dump(mode="json", include={"task", "engine", "evaluation"})
+        for name in ("every", "samples_during", "answers_at_once"):
+            del tree["evaluation"][name]
+        return {**tree, "rollout": {"max_tokens": self.settings.rollout.max_tokens}}
+
+    @cached_property
+    def address(self) -> str:
+        """12 hex digits of all that the answers depend on."""
+        problems = digest([dataclasses.astuple(prompt) for prompt in self.prompts])
+        used = {**self.used, "engine": self.settings.engine.kind, "task": task_address(self.settings.task)}
+        parts = [self.checkpoint.fingerprint, used, self.max_tokens, problems, verifier()]
+        return digest(["checkpoint", VERSIONS["evaluation"], GIVEN_MODEL, *parts])
+
+    @property
+    def max_tokens(self) -> int:
+        """The limit on an answer's length."""
+        return self.limit.tokens
+
+    @cached_property
+    def limit(self) -> Limit:
+        """The limit, as long as model and engine allow.
+
+        Raises:
+            ConfigError: the one that was set does not fit, or the longest prompt alone.
+        """
+        trust = self.settings.model.trust_remote_code
+        room = loading.room_of(self.checkpoint.source, self.settings.engine, trust_remote_code=trust)
+        longest = max(map(len, self.task.encode(self.prompts, self.tokenizer)))
+        said = self.settings.rollout.max_tokens
+        return limit_of(said, self.task.max_tokens, room=room, longest_prompt=longest, of="evaluation")
+
+    @property
+    def folder(self) -> Path:
+        """Where answers and report lie."""
+        return self.out / "evaluations" / self.address
+
+    @property
+    def report_path(self) -> Path:
+        """Where the report lies once every problem has been answered."""
+        return self.folder / "report.json"
+
+    @property
+    def title(self) -> str:
+        """What was asked of whom, in one line."""
+        asked, n = self.settings.evaluation, len(self.prompts)
+        return (
+            f"{self.checkpoint.name} on {self.task.name}: {n} problems, {asked.samples} answers each, temperature "
+            f"{asked.temperature:g}, top-p {asked.top_p:g}, at most {self.max_tokens} tokens"
+        )
+
+    def kept(self, notice: Callable[[str], None]) -> SampleFolder:
+        """The answers that are there."""
+        return SampleFolder(self.folder / "samples", notice)
+
+    def plan(self) -> list[str]:
+        """What running it would do."""
+        kept, samples = self.kept(lambda line: None), self.settings.evaluation.samples
+        missing = sum(kept.read(number, prompt, samples) is None for number, prompt in enumerate(self.prompts))
+        answers = missing * samples
+        work = f"{answers:,} answers to write, at most {answers * self.max_tokens / 1e6:.3g} M tokens"
+        return [self.title, f"{len(self.prompts) - missing} problems answered already, {work}", f"in {self.folder}"]
+
+    def run(self, view: EvaluationView) -> "Evaluated":
+        """Answer what is missing and write the report.
+
+        Raises:
+            CheckpointError: no such policy or tokenizer, one that the engine cannot decode or says NaN, or a folder
+                that cannot be written.
+            StudyError: another process is at the same evaluation.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: cannot be written ({error})") from None
+        with locked(self.folder, "this evaluation") if is_main() else nullcontext():
+            try:
+                answered = evaluate(
+                    self._engine,
+                    task=self.task,
+                    tokenizer=self.tokenizer,
+                    settings=self.settings.evaluation,
+                    samples=self.settings.evaluation.samples,
+                    max_tokens=self.max_tokens,
+                    keep=self.kept(view.say),
+                    on_problem=view,
+                )
+            except TrainingError as error:
+                raise CheckpointError(f"{self.checkpoint.name}: {error}") from None
+            found = report.measures(answered)
+            told = {**self._description(), **report.results(answered, found)}
+            if is_main():
+                write_whole(self.report_path, told)
+        return Evaluated(self, answered, found, told)
+
+    def command(self) -> str:
+        """What repeats this evaluation at the commit that it was made at."""
+        own = {**flatten(RunSettings().model_dump(mode="json")), **defaults_beside(self.used)}
+        said = {name: value for name, value in flatten(self.used).items() if value != own[name]}
+        assignments = [f"--set {shlex.quote(f'{name}={_as_toml(value)}')}" for name, value in said.items()]
+        return " ".join(["vcppo evaluate", shlex.quote(self.checkpoint.name), *assignments])
+
+    def _engine(self) -> Engine:
+        """Made only when there is something to answer; that it was made here is then written down."""
+        trust = self.settings.model.trust_remote_code
+        policy = loading.load_policy(self.checkpoint.source, trust_remote_code=trust)
+        known = policy.get_input_embeddings().num_embeddings
+        largest = max(map(max, self.task.encode(self.prompts, self.tokenizer)))
+        if largest >= known:
+            raise CheckpointError(
+                f"{self.checkpoint.name}: its tokenizer writes token {largest}, its policy knows {known} tokens; "
+                "expected the tokenizer that belongs to it"
+            )
+        policy = prepare(policy, self.settings.compute, LoraSettings(), seed=0)
+        engine = make_engine(self.settings.engine, policy)
+        made_by = self._made_by()
+        if is_main() and provenance() not in made_by:
+            write_whole(self._made_by_path, [*made_by, provenance()])
+        return engine
+
+    @property
+    def _made_by_path(self) -> Path:
+        return self.folder / "provenance.json"
+
+    def _made_by(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = read_json(self._made_by_path) if self._made_by_path.exists() else []
+        return found
+
+    def _description(self) -> dict[str, Any]:
+        asked = self.settings.evaluation
+        return {
+            "schema": report.SCHEMA,
+            "address": self.address,
+            "checkpoint": {"name": self.checkpoint.name, "fingerprint": self.checkpoint.fingerprint},
+            "task": self.task.name,
+            "samples": asked.samples,
+            "sampling": {"temperature": asked.temperature, "top_p": asked.top_p, "max_tokens": self.max_tokens},
+            "seed": asked.seed,
+            "settings": self.used,
+            "verifier": verifier(),
+            "command": self.command(),
+            "provenance": self._made_by(),
+        }
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A finished evaluation."""
+
+    evaluation: Evaluation
+    answered: list[AnsweredProblem]
+    measures: list[report.Measure]
+    report: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """The table for people, and where the rest is."""
+        table = report.lines(self.answered, self.measures)
+        return [self.evaluation.title, *table, f"report: {self.evaluation.report_path}"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several checkpoints on the same problems, each against the first."""
+
+    evaluated: list[Evaluated]
+
+    @cached_property
+    def differences(self) -> list[list[report.Measure]]:
+        """Of each checkpoint but the first."""
+        first, *others = self.evaluated
+        return [report.differences(other.answered, first.answered) for other in others]
+
+    def lines(self) -> Iterator[str]:
+        """The tables of differences."""
+        names = [one.evaluation.checkpoint.name for one in self.evaluated]
+        for name, measures in zip(names[1:], self.differences, strict=True):
+            yield from (f"{name} less {names[0]}, problem by problem", report.HEADER)
+            yield from (measure.line() for measure in measures)
+
+    def as_json(self) -> dict[str, Any]:
+        """The reports, and the differences in the order of the checkpoints after the first."""
+        return {
+            "schema": report.COMPARISON_SCHEMA,
+            "reports": [one.report for one in self.evaluated],
+            "differences": [{measure.name: measure.as_json() for measure in measures} for measures in self.differences],
+        }
+
+
+def verifier() -> dict[str, str | None]:
+    """Versions of what verdicts depend on, null for what is not installed."""
+    found: dict[str, str | None] = {"vcppo": __version__}
+    for package in VERIFIERS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _as_toml(value: Any) -> str:
+    return "none" if value is None else json.dumps(value)

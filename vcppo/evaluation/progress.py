@@ -1,0 +1,68 @@
+"""How an evaluation tells that it is getting on: a bar on a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from vcppo.store.samples import AnsweredProblem
+from vcppo.studies.progress import SUMMARY_S
+from vcppo.types import Verdict
+
+
+class EvaluationView:
+    """Counts problems as they are answered. Use as a context around one checkpoint's evaluation."""
+
+    def __init__(
+        self, name: str, total: int, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name, self.total = name, total
+        self.done = self.before = 0
+        self._samples = self._correct = self._tokens = 0
+        self._console = console or Console(stderr=True, soft_wrap=True, highlight=False)
+        self._clock = clock
+        self._began = self._said = clock()
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[words]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._row = self._bar.add_task(name, total=total, words="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def __call__(self, problem: AnsweredProblem, fresh: bool) -> None:
+        """A problem has been answered, just now (`fresh`) or by an evaluation that this one goes on from."""
+        self.done += 1
+        self.before += not fresh
+        self._samples += len(problem.samples)
+        self._correct += problem.count(Verdict.CORRECT)
+        self._tokens += sum(sample.tokens for sample in problem.samples) if fresh else 0
+        self._bar.update(self._row, completed=self.done, words=self.words())
+        if fresh and not self._console.is_terminal and self._clock() - self._said >= SUMMARY_S:
+            self._said = self._clock()
+            self.say(f"{self.name}: {self.done} of {self.total} problems, {self.words()}")
+
+    def say(self, line: str) -> None:
+        """One line that the user should read."""
+        self._console.print(Text(line))
+
+    def words(self) -> str:
+        """Accuracy so far, and the speed of what was answered since the beginning."""
+        seconds = self._clock() - self._began
+        speed = f", {self._tokens / seconds:,.0f} tokens/s" if self._tokens and seconds > 0 else ""
+        return f"accuracy {self._correct / max(1, self._samples):.3f}{speed}"

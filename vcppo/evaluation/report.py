@@ -1,0 +1,213 @@
+"""What an evaluation comes to: numbers with intervals from its answers, as JSON and as lines for people."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcppo.maths.statistics import Interval, count_intervals, pass_at_k, sample_intervals
+from vcppo.store.samples import AnsweredProblem
+from vcppo.types import Verdict
+
+SCHEMA = "vcppo-evaluation/1"  # raised when a name in the report changes its meaning, or goes
+COMPARISON_SCHEMA = "vcppo-comparison/1"
+CONFIDENCE = 0.95
+SEED = 0  # of the resampling
+LENGTHS = (
+    ("length_tokens", "length (tokens)"),
+    ("length_median_tokens", "  median"),
+    ("length_p90_tokens", "  90th percentile"),
+    ("length_right_tokens", "  of right answers"),
+    ("length_wrong_tokens", "  of all others"),
+)
+
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number with two intervals: for problems like these, and for these very problems."""
+
+    name: str  # in JSON
+    label: str  # for people
+    value: float
+    over_problems: Interval  # problems and samples drawn anew
+    over_samples: Interval  # the same problems, samples drawn anew
+    decimals: int = 3
+
+    def as_json(self) -> dict[str, Any]:
+        """Unknown ends are null."""
+        ends = {"problems_and_samples": self.over_problems, "samples": self.over_samples}
+        return {
+            "value": _known(self.value),
+            **{name: [_known(interval.low), _known(interval.high)] for name, interval in ends.items()},
+        }
+
+    def line(self) -> str:
+        """A row of the table under `HEADER`."""
+        value = "none" if np.isnan(self.value) else f"{self.value:.{self.decimals}f}"
+        cells = [self._words(interval) for interval in (self.over_problems, self.over_samples)]
+        return f"{self.label:20}{value:>10}   {cells[0]:22}{cells[1]}".rstrip()
+
+    def _words(self, interval: Interval) -> str:
+        if np.isnan(interval.low):
+            return "unknown"
+        return f"[{interval.low:.{self.decimals}f}, {interval.high:.{self.decimals}f}]"
+
+
+HEADER = f"{'':20}{'value':>10}   {'problems and samples':22}these problems"
+
+
+def steps_of_k(samples: int) -> list[int]:
+    """1, 2, 4, ... and the number of samples itself.
+
+    >>> steps_of_k(12)
+    [1, 2, 4, 8, 12]
+    """
+    return sorted({samples, *(2**i for i in range(samples.bit_length()))})
+
+
+def measures(answered: Sequence[AnsweredProblem]) -> list[Measure]:
+    """Everything that is reported of one checkpoint."""
+    samples = len(answered[0].samples)
+    share = np.arange(samples + 1) / samples
+    scores = {(f"avg_at_{samples}", f"avg@{samples}"): share}
+    scores |= {(f"pass_at_{k}", f"pass@{k}"): pass_scores(samples, k) for k in steps_of_k(samples)}
+    lengths, right = lengths_of(answered), _flags(answered, Verdict.CORRECT)
+    cut = [sum(sample.stop_reason == "length" for sample in problem.samples) for problem in answered]
+    return [
+        *_of_counts(scores, _counts(answered, Verdict.CORRECT)),
+        *_of_samples(LENGTHS, [lengths, right], _length_statistics),
+        *_of_counts({("truncated_rate", "cut at the limit"): share}, cut),
+        *_of_counts({("unreadable_rate", "unreadable"): share}, _counts(answered, Verdict.UNREADABLE)),
+    ]
+
+
+def differences(answered: Sequence[AnsweredProblem], baseline: Sequence[AnsweredProblem]) -> list[Measure]:
+    """The first less the second, paired: both have answered the same problems."""
+    samples = len(answered[0].samples)
+    scores = {(f"avg_at_{samples}", f"avg@{samples}"): np.arange(samples + 1) / samples}
+    scores |= {(f"pass_at_{k}", f"pass@{k}"): pass_scores(samples, k) for k in steps_of_k(samples) if k > 1}
+    first, second = (_counts(problems, Verdict.CORRECT) for problems in (answered, baseline))
+    lengths = [lengths_of(problems) for problems in (answered, baseline)]
+    return [
+        *_of_counts(scores, first, second),
+        *_of_samples(LENGTHS[:1], lengths, lambda x, y: (x - y).mean(axis=-1)[None]),
+    ]
+
+
+def unreadable_reasons(answered: Sequence[AnsweredProblem]) -> dict[str, int]:
+    """Unreadable answers by the verifier's note, most frequent first; `no reason given` stands for an empty one."""
+    samples = (sample for problem in answered for sample in problem.samples)
+    notes = Counter(sample.note or "no reason given" for sample in samples if sample.verdict is Verdict.UNREADABLE)
+    return dict(notes.most_common())
+
+
+def results(answered: Sequence[AnsweredProblem], found: Sequence[Measure]) -> dict[str, Any]:
+    """The part of a report that follows from the answers."""
+    return {
+        "metrics": {measure.name: measure.as_json() for measure in found},
+        "unreadable_reasons": unreadable_reasons(answered),
+        "bootstrap": {"confidence": CONFIDENCE, "seed": SEED},
+        "problems": [
+            {
+                "number": problem.number,
+                "problem": problem.problem,
+                "answer": problem.answer,
+                "samples": len(problem.samples),
+                "correct": problem.count(Verdict.CORRECT),
+                "unreadable": problem.count(Verdict.UNREADABLE),
+                "truncated": sum(sample.stop_reason == "length" for sample in problem.samples),
+                "length_tokens": sum(sample.tokens for sample in problem.samples) / len(problem.samples),
+            }
+            for problem in answered
+        ],
+    }
+
+
+def lines(answered: Sequence[AnsweredProblem], found: Sequence[Measure]) -> list[str]:
+    """The table for people. pass@1 is avg@n and left out; so are reasons where no answer was unreadable."""
+    total = len(answered) * len(answered[0].samples)
+    rows = [measure.line() for measure in found if measure.name != "pass_at_1"]
+    reasons = [
+        f"{'  of these':20}{count / total:10.3f}   {note}" for note, count in unreadable_reasons(answered).items()
+    ]
+    return [HEADER, *rows, *reasons]
+
+
+def pass_scores(samples: int, k: int) -> Table:
+    """[samples + 1] pass@k of a problem by how many of its samples are right."""
+    return pass_at_k(np.arange(samples + 1), samples, k)
+
+
+def lengths_of(answered: Sequence[AnsweredProblem]) -> Table:
+    """[problems, samples] tokens."""
+    return np.array([[sample.tokens for sample in problem.samples] for problem in answered], dtype=np.float64)
+
+
+def _counts(answered: Sequence[AnsweredProblem], verdict: Verdict) -> list[int]:
+    return [problem.count(verdict) for problem in answered]
+
+
+def _flags(answered: Sequence[AnsweredProblem], verdict: Verdict) -> Table:
+    rows = [[sample.verdict is verdict for sample in problem.samples] for problem in answered]
+    return np.array(rows, dtype=np.float64)
+
+
+def _length_statistics(lengths: Table, right: Table) -> Table:
+    """[5, resamples], in the order of LENGTHS."""
+    median, p90 = np.quantile(lengths, [0.5, 0.9], axis=-1)
+    return np.stack(
+        [lengths.mean(axis=-1), median, p90, _mean_where(lengths, right), _mean_where(lengths, 1.0 - right)]
+    )
+
+
+def _mean_where(x: Table, counts: Table) -> Table:
+    """Along the last axis, NaN where nothing counts."""
+    total = counts.sum(axis=-1)
+    return np.where(total > 0, (x * counts).sum(axis=-1) / np.maximum(total, 1), np.nan)
+
+
+def _of_counts(
+    scores: Mapping[tuple[str, str], Table], counts: Sequence[int], baseline: Sequence[int] | None = None
+) -> list[Measure]:
+    """A measure for each name and label, of scores by count."""
+    table = np.stack(list(scores.values()))
+    values = table[:, list(counts)].mean(axis=1)
+    if baseline is not None:
+        values = values - table[:, list(baseline)].mean(axis=1)
+    over, within = (
+        count_intervals(
+            counts,
+            table,
+            fixed_problems=fixed,
+            rng=np.random.default_rng(SEED),
+            baseline=baseline,
+            confidence=CONFIDENCE,
+        )
+        for fixed in (False, True)
+    )
+    found = zip(scores, map(float, values), over, within, strict=True)
+    return [Measure(*name, value, wide, narrow) for name, value, wide, narrow in found]
+
+
+def _of_samples(
+    names: Sequence[tuple[str, str]], tables: Sequence[Table], statistics: Callable[..., Table]
+) -> list[Measure]:
+    """A measure for each name and label, of lengths."""
+    values = statistics(*(table.ravel()[None] for table in tables))[:, 0]
+    over, within = (
+        sample_intervals(
+            tables, statistics, fixed_problems=fixed, rng=np.random.default_rng(SEED), confidence=CONFIDENCE
+        )
+        for fixed in (False, True)
+    )
+    found = zip(names, map(float, values), over, within, strict=True)
+    return [Measure(*name, value, wide, narrow, decimals=1) for name, value, wide, narrow in found]
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value

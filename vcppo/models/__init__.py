@@ -1,0 +1,1 @@
+"""How a network runs: loaded, sharded, run forward over responses, stepped, saved."""

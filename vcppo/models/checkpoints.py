@@ -1,0 +1,123 @@
+"""Saving models for others and states for ourselves, whole or not at all.
+
+A state whose tensors are shards of many processes goes to a folder beside the state's file, in torch's distributed
+format: each process writes what it holds, and any other number of processes can read it.
+"""
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor, Shard, empty
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from vcppo.errors import CheckpointError
+from vcppo.models.distributed import mesh, world
+from vcppo.models.sharding import base_class, named_weights
+from vcppo.store.cache import whole_folder
+
+SHARDS = "shards"  # key of a state that names the folder its shards are in
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
+    """A transformers folder: config, safetensors, tokenizer; anyone can load it without us. Adapters are merged."""
+    weights: dict[str, Tensor] = {}
+    for name, weight in named_weights(model):  # every process helps to gather them, one keeps them
+        if world().is_main:
+            weights[name] = weight.to("cpu", copy=True)
+    if world().is_main:
+        model.config.architectures = [base_class(model).__name__]
+        with whole_folder(path) as folder:
+            model.config.save_pretrained(folder)
+            if model.can_generate():
+                model.generation_config.save_pretrained(folder)
+            save_torch_state_dict(weights, folder)
+            tokenizer.save_pretrained(folder)
+    world().wait()
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Tensors and numbers that a stage resumes from; replaced in one move, shards first."""
+    shards: dict[str, DTensor] = {}
+    rest = _map(state, lambda name, x: _take(shards, name, x) if isinstance(x, DTensor) else x)
+    folder = None
+    if shards:
+        folder = path.with_name(f"{path.stem}-{_next_number(path)}.shards")
+        save(dict(shards), checkpoint_id=folder)
+    if world().is_main:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        torch.save({**rest, **({SHARDS: folder.name} if folder else {})}, temporary)
+        os.replace(temporary, path)
+        for old in _shard_folders(path):
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+    world().wait()
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """The state saved there, None if there is none; what was sharded comes sharded over the processes there are now.
+
+    Raises:
+        CheckpointError: the file is not a state, for example cut short by a full disk.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        name = state.pop(SHARDS, None)
+        if name is None:
+            return state
+        found = _load_shards(path.with_name(name))
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable state ({type(error).__name__}); delete it to begin the stage anew"
+        ) from None
+    whole: dict[str, Any] = _map(state, lambda name, x: found.get(name, x))
+    return whole
+
+
+def _load_shards(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of the folder, in shards over the processes there are; `placement.like` makes it fit a model."""
+    saved = FileSystemReader(folder).read_metadata().state_dict_metadata
+    found: dict[str, Any] = {}
+    for name, kind in saved.items():
+        assert isinstance(kind, TensorStorageMetadata)
+        dtype = kind.properties.dtype
+        found[name] = empty(*kind.size, dtype=dtype, device_mesh=mesh(1), placements=(Shard(0),))
+    load(found, checkpoint_id=folder)
+    return found
+
+
+def _shard_folders(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.stem}-*.shards"))
+
+
+def _next_number(path: Path) -> int:
+    """One more than any folder of shards has; the same for every process."""
+    names = [folder.name.removeprefix(f"{path.stem}-").removesuffix(".shards") for folder in _shard_folders(path)]
+    numbers = [int(name) for name in names if name.isdecimal()]
+    return world().from_main(max(numbers, default=0) + 1)
+
+
+def _take(shards: dict[str, DTensor], name: str, x: DTensor) -> None:
+    shards[name] = x
+
+
+def _map(tree: Any, change: Callable[[str, Any], Any], name: str = "") -> Any:
+    """A tree of mappings and lists with every leaf changed, each named by its way from the root."""
+    if isinstance(tree, Mapping):
+        return {key: _map(x, change, f"{name}/{key}") for key, x in tree.items()}
+    if isinstance(tree, list):
+        return [_map(x, change, f"{name}/{i}") for i, x in enumerate(tree)]
+    return change(name, tree)

@@ -1,0 +1,297 @@
+"""Policies and critics: stock transformers models, loaded and saved in their own format.
+
+All of them stay in evaluation mode, in training too: dropout would draw from a global state, and the ratio of a policy
+to itself would not be 1.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
+)
+from transformers.utils import logging
+
+from vcppo.errors import CheckpointError
+from vcppo.models.configurations import positions, token_ids
+from vcppo.models.distributed import world
+from vcppo.models.forward import value_head
+from vcppo.models.limits import Room
+from vcppo.seeding import seed_for
+from vcppo.settings.sections import EngineSettings, ModelSettings
+
+CRITIC = "a critic, which is a token or sequence classifier with one label"
+GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")  # classes of tokenizers that tokenizer.json says all about
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+
+def new_policy(
+    settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, *, max_length: int, seed: int
+) -> PreTrainedModel:
+    """A causal language model with random weights that depend on `seed` alone."""
+    config = AutoConfig.for_model(
+        settings.architecture,
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.intermediate_size,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.kv_heads,
+        head_dim=settings.hidden_size // settings.heads,
+        max_position_embeddings=max_length,
+        initializer_range=settings.initializer_range,
+        tie_word_embeddings=settings.tied,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "weights"))
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+def room_of(path: Path | str, engine: EngineSettings, *, trust_remote_code: bool = False) -> Room:
+    """Tokens that a prompt and its response may have together in a saved model, and with an engine's own limit.
+
+    Raises:
+        CheckpointError: there is no model.
+    """
+    own = Room.of_model(str(path), positions(load_config(path, trust_remote_code=trust_remote_code)))
+    return own.smaller(Room.of_engine(engine.max_length)) if engine.kind == "vllm" else own
+
+
+def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A saved causal language model, in evaluation mode; of several processes only the main one reads weights.
+
+    Its configuration names every token that ends a response, the end of the tokenizer beside it among them.
+
+    Raises:
+        CheckpointError: nothing loadable is there, its weights are not finite, its tokenizer has no end that it could
+            write, or its logits are more than a product with its output head.
+    """
+    what = "a causal language model"
+    config = load_config(path, what, trust_remote_code=trust_remote_code)
+    policy = _load(AutoModelForCausalLM, config, path, what, trust_remote_code=trust_remote_code)
+    if not world().is_main:
+        policy.generation_config = _generation_of(path) or policy.generation_config
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(policy.config, name, None) not in (None, 1.0):
+            raise CheckpointError(f"{path}: {name} = {getattr(policy.config, name)}: expected plain logits")
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    known = policy.get_input_embeddings().num_embeddings
+    if tokenizer.eos_token_id >= known:
+        raise CheckpointError(
+            f"{path}: its tokenizer ends a response with token {tokenizer.eos_token_id} ({tokenizer.eos_token}), its "
+            f"policy knows {known} tokens; expected the tokenizer that belongs to it"
+        )
+    name_ends(policy, tokenizer)
+    return policy
+
+
+def name_ends(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Have a policy's configuration, and what is saved of it, name every token that ends a response.
+
+    These are the tokenizer's end, which demonstrations close with, and whatever `generation_config` and `config` name
+    beside it that the policy can write. An end that only the architecture's default names counts if the tokenizer
+    takes it for more than text: Llama's is token 2, in many vocabularies a word.
+    """
+    config, generation = policy.config, policy.generation_config
+    told = {*token_ids(config.eos_token_id), *token_ids(generation.eos_token_id)}
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    by_default = set(token_ids(getattr(type(config), "eos_token_id", None)))
+    known = range(policy.get_input_embeddings().num_embeddings)
+    others = sorted(id for id in told - (by_default - special) - {tokenizer.eos_token_id} if id in known)
+    ends = [tokenizer.eos_token_id, *others]
+    config.eos_token_id = generation.eos_token_id = ends if others else ends[0]
+
+
+def _generation_of(path: Path | str) -> GenerationConfig | None:
+    """What lies beside a model about how to generate with it; from_pretrained reads it, from_config does not."""
+    try:
+        return GenerationConfig.from_pretrained(str(path))
+    except OSError:
+        return None
+
+
+def load_critic(
+    path: Path | str,
+    *,
+    head_seed: int | None = None,
+    initial_value: float = 0.0,
+    bounds: tuple[float, float] | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A classifier with one label from a saved critic, or, given `head_seed`, a token classifier from any checkpoint.
+
+    Saved critics are of both kinds that transformers has: ours are token classifiers, reward models of others mostly
+    sequence classifiers, whose head has no bias and can be asked after every token too. Each stays of its kind.
+
+    A new head is drawn with standard deviation 1 / (width + 1): the first values lie near `initial_value` whatever
+    the width, where transformers' own start spreads with the root of it (verl issue 498: from -16 to 14).
+
+    Args:
+        bounds: values are squeezed between these two, now and whenever the critic is loaded again.
+    Raises:
+        CheckpointError: nothing loadable is there, its weights are not finite, it has more labels than one, or it reads
+            what follows a token too.
+    """
+    config = load_config(path, CRITIC, trust_remote_code=trust_remote_code)
+    _refuse_to_look_ahead(config, path)
+    kind = AutoModelForTokenClassification if head_seed is not None else _kind_of_critic(config, path)
+    config.update({"num_labels": 1, "classifier_dropout": 0.0})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0 if head_seed is None else head_seed)
+        new = () if head_seed is None else ("score.", "classifier.")
+        critic = _load(kind, config, path, CRITIC, new, trust_remote_code=trust_remote_code)
+        head = value_head(critic)
+        if bounds is not None:
+            critic.config.value_range = list(bounds)
+        if head_seed is not None:
+            torch.nn.init.normal_(head.weight, std=1.0 / (head.in_features + 1))
+            torch.nn.init.constant_(head.bias, initial_value if bounds is None else _logit(initial_value, bounds))
+    return critic
+
+
+def _kind_of_critic(config: PretrainedConfig, path: Path | str) -> Any:
+    """How a saved critic is loaded, by the class that its configuration names."""
+    (architecture, *_) = config.architectures or ("",)
+    is_sequence_classifier = architecture.endswith("ForSequenceClassification")
+    if (is_sequence_classifier or architecture.endswith("ForTokenClassification")) and config.num_labels != 1:
+        raise CheckpointError(f"{path}: {architecture} with {config.num_labels} labels, expected {CRITIC}")
+    return AutoModelForSequenceClassification if is_sequence_classifier else AutoModelForTokenClassification
+
+
+def _refuse_to_look_ahead(config: PretrainedConfig, path: Path | str) -> None:
+    """A value is of what has been written, so whoever says it may not see what follows, as encoders do."""
+    kind, decodes = config.model_type, getattr(config, "is_decoder", False)
+    both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not decodes
+    never_causal = kind in MODEL_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if both_ways or never_causal or getattr(config, "is_encoder_decoder", False):
+        raise CheckpointError(f"{path}: {kind} models read what follows a token too, expected a decoder as critic")
+
+
+def _logit(value: float, bounds: tuple[float, float]) -> float:
+    """What the sigmoid of a bounded critic makes `value` of, or the nearest it can give within a percent."""
+    low, high = bounds
+    share = min(max((value - low) / (high - low), 0.01), 0.99)
+    return math.log(share / (1.0 - share))
+
+
+def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """The fast tokenizer that was saved with a policy.
+
+    One that was saved as no model's in particular is loaded as such: AutoTokenizer would go by the policy's type, and
+    for Qwen2 split the text in another way.
+
+    Raises:
+        CheckpointError: there is none, or it has no end of sequence.
+    """
+    _check_folder(path)
+    kind = PreTrainedTokenizerFast if _is_of_no_model(Path(path)) else AutoTokenizer
+    try:
+        tokenizer: PreTrainedTokenizerFast = kind.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: no tokenizer there ({_first_line(error)})") from None
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(
+            f"{path}: its tokenizer has no eos_token, expected the token that ends a response; name it in "
+            "tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def _is_of_no_model(path: Path) -> bool:
+    try:
+        config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return config.get("tokenizer_class") in GENERIC and (path / "tokenizer.json").exists()
+
+
+def _check_folder(path: Path | str) -> None:
+    """A Path, or a string that can only be one, must exist; anything else may be a hub's name."""
+    local = isinstance(path, Path) or str(path).startswith((".", "/", "~"))
+    if local and not (Path(path) / "config.json").exists():
+        raise CheckpointError(f"{path}: no config.json there, expected a folder in transformers format")
+
+
+def load_config(path: Path | str, what: str = "a model", *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """What a checkpoint says of itself.
+
+    Raises:
+        CheckpointError: there is none; `what` was expected.
+    """
+    _check_folder(path)
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: expected {what} in transformers format ({_first_line(error)})") from None
+    return config
+
+
+def _load(
+    kind: Any,
+    config: PretrainedConfig,
+    path: Path | str,
+    what: str,
+    new: tuple[str, ...] = (),
+    *,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    """A model whose weights all come from the checkpoint, but for those whose names begin with one of `new`.
+
+    Processes other than the main one build it without weights, on the meta device; `placement.prepare` brings them.
+    """
+    try:
+        if not world().is_main:
+            with torch.device("meta"):
+                empty: PreTrainedModel = kind.from_config(
+                    config, dtype=torch.float32, trust_remote_code=trust_remote_code
+                )
+            return empty.eval()
+        model, info = kind.from_pretrained(
+            str(path),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: expected {what} in transformers format ({_first_line(error)})") from None
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
+    if missing:
+        raise CheckpointError(f"{path}: expected {what}, but {len(missing)} of its weights are missing: {missing[0]}")
+    _refuse_not_finite(model, path)
+    return model.eval()
+
+
+@torch.no_grad()
+def _refuse_not_finite(model: PreTrainedModel, path: Path | str) -> None:
+    """One NaN or infinity in a weight, and everything that the model says is NaN."""
+    for name, weight in model.named_parameters():
+        if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity, expected finite weights")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,236 @@
+"""Where models live while they are used: adapters, devices, shards; and how their weights come out whole again.
+
+A plain float32 model on one process is left as it is. Any other is sharded by `fully_shard` (FSDP2), on one process
+too: that is how passes in bfloat16 keep float32 weights, and how weights can wait in main memory.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+from vcppo.errors import CheckpointError, ConfigError
+from vcppo.models.distributed import mesh, world
+from vcppo.models.forward import let_go, let_shards_score
+from vcppo.seeding import seed_for
+from vcppo.settings.sections import ComputeSettings, LoraSettings
+
+ADAPTER = "default"
+
+
+def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings, *, seed: int) -> PreTrainedModel:
+    """Give a loaded model its adapters, its device and its shards, in place; every process calls this alike.
+
+    Args:
+        seed: of fresh adapters, which change nothing until they are trained.
+    Raises:
+        ConfigError: `lora.targets` names no layer of the model, its attention cannot be computed so here, or processes
+            do not divide into replicas.
+    """
+    if lora.rank:
+        add_adapters(model, lora, seed)
+    try:
+        model.set_attn_implementation(compute.attention)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"compute.attention = {compute.attention}: {str(error).splitlines()[0]}") from None
+    if compute.gradient_checkpointing:
+        # only models in training mode recompute; with every dropout at 0 that mode changes nothing else
+        enable: Any = getattr(model, "activation_checkpointing_enable", None)  # its name since transformers 5.23
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.0
+    model.compute = compute
+    if world().size > 1 or compute.dtype != "float32" or _offloads(compute):
+        return _shard(model, compute)
+    return model.to(world().device)
+
+
+def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> None:
+    """Low-rank adapters beside the linear layers; only they learn, and a critic's head."""
+    from peft import LoraConfig, inject_adapter_in_model  # seconds to import
+
+    names = settings.targets if settings.targets == "all-linear" else [x.strip() for x in settings.targets.split(",")]
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=_targets(model, names))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "adapters"))
+        try:
+            inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+        except ValueError as error:
+            raise ConfigError(f"lora.targets = {settings.targets}: {str(error).splitlines()[0]}") from None
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name or name.startswith(("score.", "classifier.")))
+
+
+def named_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Every weight whole, under the name it has in a checkpoint, adapters merged; a tied one once. Saved buffers too.
+
+    One at a time, so that no more than one is whole; every process walks through them alike.
+    """
+    merged = {id(module.base_layer.weight): module for module in _adapted(model)}
+    let_go(model)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        weight = whole(parameter.detach())
+        if (module := merged.get(id(parameter))) is not None:
+            scale = module.scaling[ADAPTER]
+            up, down = (whole(part[ADAPTER].weight.detach()) for part in (module.lora_B, module.lora_A))
+            weight = weight + scale * (up @ down)
+        yield name.replace(".base_layer.", "."), weight
+    saved = model.state_dict().keys()
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in saved)
+
+
+def plain(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself if it is whole and has no adapters, else a float32 copy of it that is."""
+    if not is_sharded(model) and not _adapted(model):
+        return model
+    with torch.device("meta"):
+        fresh = base_class(model)(copy.deepcopy(model.config))
+    weights = {name: weight.to(world().device) for name, weight in named_weights(model)}
+    fresh.load_state_dict(weights, strict=False, assign=True)
+    fresh.tie_weights()
+    for path, buffer in list(model.named_buffers()):
+        _set_buffer(fresh, path, buffer)
+    return fresh.eval()
+
+
+def copy_weights(into: nn.Module, source: nn.Module) -> None:
+    """Give one model the weights of another that was prepared alike."""
+    mix_weights(into, source, 1.0)
+
+
+@torch.no_grad()
+def mix_weights(into: nn.Module, source: nn.Module, share: float) -> None:
+    """theta <- share * theta of the source + (1 - share) * theta, for a model that was prepared alike."""
+    let_go(into)
+    let_go(source)
+    for own, new in zip(into.parameters(), source.parameters(), strict=True):
+        own.copy_(new) if share == 1.0 else own.lerp_(new, share)
+
+
+def load_weights(model: nn.Module, saved: dict[str, Any]) -> None:
+    """Load a state dict whose tensors are whole or sharded, whatever the model's are."""
+    own = model.state_dict()
+    model.load_state_dict({name: like(value, own[name]) if name in own else value for name, value in saved.items()})
+
+
+def like(value: Tensor, own: Tensor) -> Tensor:
+    """A tensor placed as another of its shape is: whole, or in the same shards."""
+    if isinstance(value, DTensor):
+        if isinstance(own, DTensor) and (value.device_mesh, value.placements) == (own.device_mesh, own.placements):
+            return value
+        value = whole(value)
+    if isinstance(own, DTensor):
+        value = value.to(own.device_mesh.device_type)
+        return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None).to(own.device)
+    return value
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor gathered from its shards; itself if it has none."""
+    if not isinstance(x, DTensor):
+        return x
+    there: Any = x.to(x.device_mesh.device_type)
+    gathered: Tensor = there.full_tensor()
+    return gathered
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether its weights are spread over processes, or over one."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def _shard(model: PreTrainedModel, compute: ComputeSettings) -> PreTrainedModel:
+    """Layer by layer; what is outside of layers is gathered for the whole pass. A critic's head stays float32."""
+    placed = mesh(compute.replicas)
+    narrow = None if compute.dtype == "float32" else getattr(torch, compute.dtype)
+    precision = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
+    offload = CPUOffloadPolicy() if _offloads(compute) else OffloadPolicy()
+    device, everything = world().device, dict(model.named_parameters()) | dict(model.named_buffers())
+    if model.device.type != "meta":
+        model.to("cpu" if _offloads(compute) else device)
+    for layer in _layers(model):
+        fully_shard(layer, mesh=placed, mp_policy=precision, offload_policy=offload)
+    for name in ("score", "classifier"):
+        if isinstance(head := getattr(model, name, None), nn.Linear):
+            fully_shard(head, mesh=placed, offload_policy=offload)
+    fully_shard(model, mesh=placed, mp_policy=precision, offload_policy=offload)
+    if world().size > 1:
+        _spread_from_main(model, everything)
+    for path, buffer in list(model.named_buffers()):
+        _set_buffer(model, path, buffer.to(device))
+    let_shards_score(model)
+    return model
+
+
+def _spread_from_main(model: PreTrainedModel, loaded: dict[str, Tensor]) -> None:
+    """Every process takes its shards of what the main one has loaded, one tensor at a time."""
+    here = world()
+    if model.device.type == "meta":
+        model.to_empty(device="cpu" if _offloads(model.compute) else here.device)
+    with torch.no_grad():
+        for name, own in [*model.named_parameters(), *model.named_buffers()]:
+            told = loaded[name].detach().to(here.device) if here.is_main else None
+            told = torch.empty(own.shape, dtype=own.dtype, device=here.device) if told is None else told.contiguous()
+            dist.broadcast(told, src=0)
+            if isinstance(own, DTensor):
+                told = distribute_tensor(told, own.device_mesh, own.placements, src_data_rank=None).to(own.device)
+            own.copy_(told)
+
+
+def _layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder's layers, each a group of shards."""
+    layers = getattr(model.base_model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise CheckpointError(
+            f"{model.config.model_type}: its base model has no list `layers` to be sharded; expected a decoder such as "
+            "Llama's, or one process, compute.dtype = float32 and compute.offload = false"
+        )
+    return layers
+
+
+def _offloads(compute: ComputeSettings) -> bool:
+    """Whether weights wait elsewhere than where they are used; without an accelerator there is nowhere else."""
+    return compute.offload and world().device.type != "cpu"
+
+
+def _targets(model: PreTrainedModel, names: str | list[str]) -> list[str]:
+    """Full names of the layers: all linear ones in the decoder's layers, or those with such a last name."""
+    linear = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in f".{name}"
+    ]
+    chosen = linear if names == "all-linear" else [name for name in linear if name.rsplit(".", 1)[-1] in names]
+    if not chosen:
+        known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        raise ConfigError(f"lora.targets = {names}: no such layer; this model has {', '.join(known)}")
+    return chosen
+
+
+def base_class(model: PreTrainedModel) -> type[PreTrainedModel]:
+    """The class that transformers knows; sharding puts one of its own before it."""
+    kind = type(model)
+    while issubclass(kind, FSDPModule):
+        kind = kind.__bases__[-1]
+    return kind
+
+
+def _adapted(model: PreTrainedModel) -> list[Any]:
+    """The layers with an adapter beside them."""
+    return [module for module in model.modules() if hasattr(module, "lora_A")]
+
+
+def _set_buffer(model: nn.Module, path: str, value: Tensor) -> None:
+    """Buffers are not sharded. Whether one is saved stays as it is."""
+    module, _, name = path.rpartition(".")
+    setattr(model.get_submodule(module), name, value)

@@ -1,0 +1,93 @@
+"""A plan in print: a table of memory by phase, what to change, and assumed times."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from vcppo.planning.footprint import GIB, Memory
+from vcppo.planning.plan import (
+    ARITHMETIC_SHARE,
+    BANDWIDTH_SHARE,
+    BYTES_PER_S,
+    FLOPS,
+    RESERVE,
+    SLACK,
+    Machine,
+    Plan,
+    Remedy,
+    gpus_needed,
+    remedies,
+)
+from vcppo.settings.sections import RunSettings
+
+COLUMNS = [field.name for field in fields(Memory)]
+
+
+def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
+    """All that `vcppo plan` says."""
+    shapes, machine = plan.shapes, plan.machine
+    name = settings.model.path or f"a fresh {shapes.architecture}"
+    yield (
+        f"{name}: {shapes.policy_weights / 1e9:.3g} G weights, {shapes.layers} layers of {shapes.hidden_size}, "
+        f"vocabulary {shapes.vocabulary}; {machine.gpus} x {machine.memory / GIB:g} GiB"
+    )
+    yield ""
+    yield "GiB of each GPU at the fullest moment of each phase, every answer at its longest:"
+    yield ""
+    yield f"{'stage':18}{'phase':14}" + "".join(f"{column:>12}" for column in (*COLUMNS, "needs")) + "  fits"
+    for phase in plan.phases:
+        numbers = [getattr(phase.memory, column) for column in COLUMNS] + [phase.needs]
+        fits = phase.needs <= machine.memory and not phase.note
+        yield (
+            f"{phase.stage:18}{phase.name:14}"
+            + "".join(f"{number / GIB:12.1f}" for number in numbers)
+            + ("  yes" if fits else "  NO")
+        )
+    yield ""
+    yield f"needs: the sum, {SLACK:.0%} lost between tensors, {RESERVE / GIB:g} GiB of CUDA's own; both assumed"
+    if plan.host:
+        yield f"in main memory, for each process: {plan.host / GIB:.1f} GiB"
+    yield from (f"{phase.stage}, {phase.name}: {phase.note}" for phase in plan.phases if phase.note)
+    yield ""
+    yield from _verdict(settings, plan)
+    yield ""
+    yield from _time_lines(plan, settings.compute.dtype)
+
+
+def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
+    full = plan.fullest
+    room = (plan.machine.memory - full.needs) / GIB
+    if plan.fits:
+        yield f"it fits: the fullest phase is {full.stage}, {full.name}, with {room:.1f} GiB to spare"
+        return
+    of = f"{full.needs / GIB:.1f} GiB of {plan.machine.memory / GIB:g}"
+    yield f"it does not fit: {full.stage}, {full.name} needs {of}"
+    yield from (_remedy_line(remedy) for remedy in remedies(settings, plan.machine))
+    enough = gpus_needed(settings, Machine(plan.machine.gpus, plan.machine.memory))
+    if enough is not None and enough > plan.machine.gpus:
+        yield f"  --gpus {enough}: fits as it is"
+
+
+def _remedy_line(remedy: Remedy) -> str:
+    said = ", ".join(f"{name} = {str(value).lower()}" for name, value in remedy.settings.items())
+    return f"  {said}: would save {remedy.saves / GIB:.1f} GiB" + (" and fit" if remedy.fits else "")
+
+
+def _time_lines(plan: Plan, dtype: str) -> Iterator[str]:
+    yield "Tokens in millions at most, and hours if answers were all of that length:"
+    yield ""
+    yield f"{'stage':18}" + "".join(
+        f"{word:>12}" for word in ("generated", "scored", "trained", "writing h", "passes h")
+    )
+    for time in plan.times:
+        tokens = (time.generated, time.scored, time.trained)
+        yield (
+            f"{time.stage:18}"
+            + "".join(f"{number / 1e6:12.2f}" for number in tokens)
+            + f"{time.generate_h:12.2f}{time.pass_h:12.2f}"
+        )
+    hours = sum(time.generate_h + time.pass_h for time in plan.times)
+    yield (f"{'together':18}{'':36}{hours:24.2f}   {hours * plan.machine.gpus:.1f} GPU hours")
+    yield (
+        f"assumed, not measured: {ARITHMETIC_SHARE:.0%} of {FLOPS[dtype] / 1e12:g} TFLOP/s in passes, "
+        f"{BANDWIDTH_SHARE:.0%} of {BYTES_PER_S / 1e12:g} TB/s in writing (an H100's data sheet)"
+    )

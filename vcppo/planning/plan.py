@@ -1,0 +1,341 @@
+"""What a run takes of each GPU, by stage and phase, before it is started, and what to change if that is too much.
+
+Bytes are those of vcppo/planning/footprint.py, at the fullest moment of each phase with every answer as long as it may
+be. Times rest on the rates below, which are assumed and not measured.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vcppo.errors import ConfigError
+from vcppo.planning.estimate import chain_tokens, stage_tokens
+from vcppo.planning.footprint import (
+    GIB,
+    WIDE,
+    Memory,
+    Network,
+    fullest,
+    generate,
+    gradients,
+    held,
+    read,
+    refresh,
+    resting,
+    train,
+)
+from vcppo.planning.shapes import Shapes, shapes_of
+from vcppo.settings.loading import override
+from vcppo.settings.sections import RunSettings
+from vcppo.store.cache import addresses, preference_settings
+
+RESERVE = 2 * GIB  # CUDA's context, workspaces of its libraries, buffers of NCCL
+SLACK = 0.05  # of what tensors take, lost between them by the allocator
+PROMPT_TOKENS = 512  # of a problem with its template and instruction, where no setting says it
+ROWS = 512  # answers that the torch generator writes together (engines/torch_engine.ROWS)
+AT_ONCE = 256  # answers sampled together outside of RL (stages/answers, stages/reward_model, stages/evaluation)
+VLLM_SHARE = {"colocated": 0.4, "server": 0.85}  # of a GPU's memory unless engine.memory_share says so
+
+# Assumed rates: an H100 SXM's by its data sheet, and the shares of them that well-fed kernels reach.
+FLOPS = {"bfloat16": 989e12, "float32": 67e12}
+BYTES_PER_S = 3.35e12
+ARITHMETIC_SHARE, BANDWIDTH_SHARE = 0.4, 0.6
+KERNELS_A_LAYER, KERNEL_S = 20, 5e-6  # of one step of the torch generator
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The GPUs of a run, all alike, one process each."""
+
+    gpus: int
+    memory: float  # bytes of each
+
+    @classmethod
+    def of(cls, gpus: int, memory_gib: float) -> "Machine":
+        """From what the command line says."""
+        return cls(gpus, memory_gib * GIB)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The fullest moment of a part of a stage."""
+
+    stage: str
+    name: str
+    memory: Memory
+    note: str = ""  # why it cannot work, whatever the total
+
+    @property
+    def needs(self) -> float:
+        """Bytes of a GPU, with what is not tensors."""
+        return (1.0 + SLACK) * self.memory.total + RESERVE
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Tokens and assumed hours of a stage on all GPUs; every answer at its longest."""
+
+    stage: str
+    generated: int
+    scored: int
+    trained: int
+    generate_h: float
+    pass_h: float
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Settings that would make the fullest phase smaller."""
+
+    settings: Mapping[str, Any]
+    saves: float  # bytes of the fullest phase, as it stands, to the fullest of the changed plan
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run on a machine."""
+
+    shapes: Shapes
+    machine: Machine
+    phases: list[Phase]
+    times: list[StageTime]
+    host: float  # bytes of main memory that a process's offloaded shards take
+
+    @property
+    def fullest(self) -> Phase:
+        """The phase that decides."""
+        return max(self.phases, key=lambda phase: phase.needs)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every phase has room."""
+        return self.fullest.needs <= self.machine.memory and not any(phase.note for phase in self.phases)
+
+
+def make_plan(settings: RunSettings, machine: Machine) -> Plan:
+    """The plan of a run with these settings.
+
+    Raises:
+        ConfigError: the GPUs do not divide into replicas, or nobody knows the model's shapes.
+    """
+    if machine.gpus % settings.compute.replicas:
+        raise ConfigError(
+            f"compute.replicas = {settings.compute.replicas}: expected a divisor of the {machine.gpus} processes"
+        )
+    layout = _Layout(settings, machine)
+    stages = [stage for stage in addresses(settings) if stage != "cold-start" or settings.cold_start.steps > 0]
+    phases = [phase for stage in stages for phase in layout.phases(stage)]
+    host = 0.0
+    if settings.compute.offload:
+        models = layout.resident()
+        host = sum(held(net, learns=learns).total + gradients(net).total * learns for net, learns in models)
+        phases = [Phase(p.stage, p.name, p.memory.on_host(), p.note) for p in phases]
+    return Plan(layout.shapes, machine, phases, [layout.time(stage) for stage in stages], host)
+
+
+def remedies(settings: RunSettings, machine: Machine) -> list[Remedy]:
+    """Changes that leave what is learnt as it is, or nearly, and what each would save; the largest first.
+
+    The last is all of those but the adapters together, where none suffices alone.
+    """
+    before = make_plan(settings, machine)
+    found: list[Remedy] = []
+    together: dict[str, Any] = {}
+    for change in _changes(settings, machine):
+        remedy = _remedy(settings, machine, before, change)
+        if remedy is not None and remedy.saves > 0.01 * GIB:
+            found.append(remedy)
+            if "lora.rank" not in change and "engine.kind" not in change:
+                together |= change
+    found.sort(key=lambda remedy: remedy.saves, reverse=True)
+    if len(together) > 1 and not any(remedy.fits for remedy in found):
+        joined = _remedy(settings, machine, before, together)
+        found += [joined] if joined is not None else []
+    return found
+
+
+def gpus_needed(settings: RunSettings, machine: Machine, most: int = 4096) -> int | None:
+    """The least power of two times `compute.replicas` of such GPUs on which it fits, None if `most` are not enough."""
+    gpus = settings.compute.replicas
+    while gpus <= most:
+        if make_plan(settings, Machine(gpus, machine.memory)).fits:
+            return gpus
+        gpus *= 2
+    return None
+
+
+def _remedy(settings: RunSettings, machine: Machine, before: Plan, change: Mapping[str, Any]) -> Remedy | None:
+    try:
+        after = make_plan(override(settings, change, source="remedy"), machine)
+    except ConfigError:  # a change that does not go with the other settings is none
+        return None
+    return Remedy(change, before.fullest.memory.total - after.fullest.memory.total, after.fits)
+
+
+def _changes(settings: RunSettings, machine: Machine) -> Iterator[dict[str, Any]]:
+    compute, longest = settings.compute, _Layout(settings, machine).longest
+    if compute.dtype != "bfloat16":
+        yield {"compute.dtype": "bfloat16"}
+    if not compute.gradient_checkpointing:
+        yield {"compute.gradient_checkpointing": True}
+    if not compute.offload:
+        yield {"compute.offload": True}
+    if settings.micro_batch_tokens > longest:
+        yield {"micro_batch_tokens": longest}
+    if compute.logit_cells > 2**24:
+        yield {"compute.logit_cells": 2**24}
+    if compute.replicas > 1:
+        yield {"compute.replicas": 1}
+    if settings.lora.rank == 0:
+        yield {"lora.rank": 32}
+    if settings.engine.kind == "torch":
+        yield {"engine.kind": "vllm"}
+
+
+class _Layout:
+    """Who is on a GPU when, from the settings."""
+
+    def __init__(self, settings: RunSettings, machine: Machine) -> None:
+        self.settings, self.machine = settings, machine
+        self.shapes = shapes_of(settings)
+        self.shards = machine.gpus // settings.compute.replicas
+        self.policy, self.critic = self._network(critic=False), self._network(critic=True)
+        task = settings.task
+        self.prompt = PROMPT_TOKENS if task.name == "maths" else task.digits + 2
+        self.written = settings.rollout.max_tokens or chain_tokens(task)  # of an answer that thinks to the end
+        slack = 4 * (task.digits + 1) if task.name == "digits" else 0  # lines beyond which an answer is cut
+        self.answer = settings.rollout.max_tokens or chain_tokens(task) + slack
+        self.longest = self.prompt + self.answer
+        engine = settings.engine
+        self.vllm = engine.kind == "vllm"
+        self.apart = self.vllm and engine.mode == "server" and bool(engine.url or engine.devices)
+        self.sleeps = engine.mode == "colocated" and engine.sleep
+        self.tensor_parallel = engine.tensor_parallel if self.vllm else 1
+        self.share = engine.memory_share or VLLM_SHARE[engine.mode]
+
+    def _network(self, *, critic: bool) -> Network:
+        return Network(self.shapes, critic, self.settings.compute, self.settings.lora, self.shards)
+
+    def resident(self) -> list[tuple[Network, bool]]:
+        """(model, whether it learns) of all that RL keeps."""
+        settings = self.settings
+        models = [(self.policy, True)]
+        if settings.has_critic:
+            models.append((self.critic, settings.critic.update_every != "never"))
+        compared = settings.needs_reference + (settings.token_reward.kind != "none")
+        sampler = settings.rollout.refresh_every != 1
+        return models + [(self.policy, False)] * (compared + sampler)
+
+    def phases(self, stage: str) -> Iterator[Phase]:
+        """The phases of a stage."""
+        s = self.settings
+        if stage == "cold-start":
+            yield Phase(
+                stage, "update", held(self.policy, learns=True) + self._train(self.policy, s.cold_start.batch_tokens)
+            )
+        elif stage == "reward-model":
+            rows = min(16 * s.reward_model.answers_per_prompt, s.reward_model.answers)
+            yield self._generate(stage, held(self.policy, learns=False), rows)
+            pairs = 2 * s.reward_model.pairs * self.longest
+            yield Phase(stage, "update", held(self.critic, learns=True) + self._train(self.critic, pairs))
+        elif stage == "answers":
+            yield self._generate(stage, held(self.policy, learns=False), min(AT_ONCE, sum(s.fixed_answers)))
+        elif stage == "value-pretraining":
+            learner = held(self.critic, learns=True)
+            if s.token_reward.kind != "none":  # the reference and RTO's DPO policy read the answers
+                judges = held(self.policy, learns=False) + held(self.policy, learns=False)
+                cells = self._cells((s.pretrain.pool + s.pretrain.held_out) * self.longest)
+                yield Phase(stage, "score", learner + judges + read(self.policy, *cells))
+                learner += judges if s.pretrain.fresh_rollouts else Memory()
+            if s.pretrain.fresh_rollouts:
+                yield self._generate(stage, learner + held(self.policy, learns=False), s.pretrain.batch)
+                learner += held(self.policy, learns=False)
+            yield Phase(stage, "update", learner + self._train(self.critic, s.pretrain.batch * self.longest))
+        elif stage == "preference":
+            inner = _Layout(preference_settings(s), self.machine)
+            yield from (Phase(stage, p.name, p.memory, p.note) for p in inner.phases("rl"))
+        elif stage == "rl":
+            yield from self._rl()
+        else:
+            yield self._generate(stage, held(self.policy, learns=False), AT_ONCE)
+
+    def _rl(self) -> Iterator[Phase]:
+        settings, models = self.settings, self.resident()
+        base = sum((held(net, learns=learns) for net, learns in models), Memory())
+        frozen = sum((resting(net) for net, learns in models if not learns), Memory())  # since they were last read
+        yield self._generate("rl", base + frozen, settings.answers)
+        awake = base if self.vllm and self.sleeps else base + self._generator(0)
+        cells = self._cells(settings.answers * self.longest)
+        readers = [self.policy] * settings.checks_mismatch + [net for net, _ in models[1:]]
+        if readers:
+            others = sum((resting(net) for net in readers[1:]), Memory())
+            reading = fullest(read(net, *cells) for net in set(readers))
+            yield Phase("rl", "score", awake + others + reading)
+        kept = settings.answers - int(settings.answers * settings.select.prune_rate)
+        minibatch = -(-kept // settings.policy.minibatches) * self.longest
+        for net, learns in models:
+            if learns:
+                others = frozen if net.critic or not settings.has_critic else frozen + resting(self.critic)
+                name = "update critic" if net.critic else "update policy"
+                yield Phase("rl", name, awake + others + self._train(net, minibatch))
+
+        if not self.vllm:
+            yield Phase("rl", "refresh", base + frozen + refresh(self.policy))
+
+    def _cells(self, total: int) -> tuple[int, int, int]:
+        """(cells of a pass, of its longest answer, places of generated tokens), of `total` cells to go round."""
+        most = max(self.settings.micro_batch_tokens, self.longest)
+        rows = max(min(most, -(-total // self.machine.gpus)) // self.longest, 1)
+        cells = max(rows * self.longest, min(most, -(-total // self.machine.gpus)))
+        return cells, self.longest, cells * self.answer // self.longest
+
+    def _train(self, net: Network, total: int) -> Memory:
+        return gradients(net) + train(net, *self._cells(total))
+
+    def _rows(self, rows: int) -> int:
+        """Answers that one process writes at once."""
+        groups = max(self.machine.gpus // self.tensor_parallel, 1)
+        share = -(-rows // groups)
+        return share if self.vllm else min(share, ROWS)
+
+    def _generator(self, rows: int) -> Memory:
+        """The generator on a GPU, writing so many answers."""
+        if self.apart:
+            return Memory()
+        if self.vllm:
+            weights = 2.0 * self.shapes.policy_weights / self.tensor_parallel
+            return Memory(generator=weights, cache=max(self.share * self.machine.memory - weights, 0.0))
+        nucleus = self.settings.rollout.top_p < 1
+        found = generate(self.policy, rows, self.prompt, self.answer, nucleus=nucleus)
+        return found if rows else Memory(generator=found.generator)
+
+    def _generate(self, stage: str, others: Memory, rows: int) -> Phase:
+        note = ""
+        if self.vllm and not self.apart and self._generator(0).cache < GIB:
+            note = (
+                f"engine.memory_share = {self.share:g} of {self.machine.memory / GIB:g} GiB leaves vLLM no room beside "
+                f"{self._generator(0).generator / GIB:.1f} GiB of weights"
+            )
+        return Phase(stage, "generate", others + self._generator(self._rows(rows)), note)
+
+    def time(self, stage: str) -> StageTime:
+        """Assumed hours of a stage."""
+        s, shapes = self.settings, self.shapes
+        generated, scored, trained = stage_tokens(stage, s, self.written)
+        if stage == "rl" and s.checks_mismatch:
+            scored += s.steps * s.answers * self.written  # the trainer reads the generator's tokens again
+        matrices = shapes.layers * shapes.layer_matrices
+        attention = 2.0 * shapes.layers * shapes.heads * shapes.head_dim * self.longest
+        forward = 2.0 * (matrices + shapes.embedding) + attention
+        again = 1 if s.compute.gradient_checkpointing else 0
+        rate = FLOPS[s.compute.dtype] * ARITHMETIC_SHARE * self.machine.gpus
+        pass_s = forward * (scored + (3 + again) * trained) / rate
+        rows = self._rows({"rl": s.answers, "preference": s.answers}.get(stage, AT_ONCE))
+        width = 2 if self.vllm else WIDE
+        weights = width * shapes.policy_weights / self.tensor_parallel
+        column = 2.0 * shapes.layers * shapes.kv_heads * shapes.head_dim * width / self.tensor_parallel
+        step_s = (weights + rows * column * (self.prompt + self.written / 2)) / (BYTES_PER_S * BANDWIDTH_SHARE)
+        step_s += 0.0 if self.vllm else shapes.layers * KERNELS_A_LAYER * KERNEL_S
+        steps = generated / (rows * max(self.machine.gpus // self.tensor_parallel, 1))
+        return StageTime(stage, generated, scored, trained, steps * step_s / 3600, pass_s / 3600)

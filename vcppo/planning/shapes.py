@@ -1,0 +1,222 @@
+"""The shapes of models, and how many weights they have: of a fresh one, a local folder, or a well-known name."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcppo.errors import CheckpointError, ConfigError
+from vcppo.settings.sections import ModelSettings, RunSettings, TaskSettings
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A decoder of the Llama, Qwen2 or Qwen3 family."""
+
+    architecture: str
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool  # the output head is the embedding
+
+    @property
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """A layer's matrices by name: (inputs, outputs)."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": (hidden, queries),
+            "k_proj": (hidden, keys),
+            "v_proj": (hidden, keys),
+            "o_proj": (queries, hidden),
+            "gate_proj": (hidden, inner),
+            "up_proj": (hidden, inner),
+            "down_proj": (inner, hidden),
+        }
+
+    @property
+    def layer_matrices(self) -> int:
+        """Weights of one layer that a token is multiplied with."""
+        return sum(inputs * outputs for inputs, outputs in self.linear.values())
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of one layer: matrices, biases, norms."""
+        small = 2 * self.hidden_size
+        if self.architecture == "qwen2":
+            small += (self.heads + 2 * self.kv_heads) * self.head_dim
+        if self.architecture == "qwen3":
+            small += 2 * self.head_dim
+        return self.layer_matrices + small
+
+    @property
+    def embedding(self) -> int:
+        """Weights of the embedding, and as many of the output head."""
+        return self.vocabulary * self.hidden_size
+
+    @property
+    def policy_weights(self) -> int:
+        """All of them, a tied head counted once."""
+        return self.layers * self.layer_weights + (1 if self.tied else 2) * self.embedding + self.hidden_size
+
+    @property
+    def critic_weights(self) -> int:
+        """The same decoder with one output in place of the vocabulary."""
+        return self.layers * self.layer_weights + self.embedding + self.hidden_size + self.value_head
+
+    @property
+    def value_head(self) -> int:
+        """Weights of the critic's one output."""
+        return self.hidden_size + 1
+
+
+def _table(architecture: str, vocabulary: int, rows: str) -> dict[str, Shapes]:
+    found = {}
+    for row in rows.strip().splitlines():
+        name, tied, *numbers = row.split()
+        hidden, inner, layers, heads, kv_heads, width = map(int, numbers)
+        found[name] = Shapes(architecture, hidden, inner, layers, heads, kv_heads, width, vocabulary, tied == "tied")
+    return found
+
+
+# As their config.json has them: hidden, intermediate, layers, heads, key/value heads, width of a head.
+KNOWN: Mapping[str, Shapes] = {
+    **_table(
+        "qwen2",
+        151936,
+        """
+        qwen2.5-0.5b        tied    896   4864 24 14  2  64
+        qwen2.5-1.5b        tied   1536   8960 28 12  2 128
+        qwen2.5-3b          tied   2048  11008 36 16  2 128
+        """,
+    ),
+    **_table(
+        "qwen2",
+        152064,
+        """
+        qwen2.5-7b          untied 3584  18944 28 28  4 128
+        qwen2.5-14b         untied 5120  13824 48 40  8 128
+        qwen2.5-32b         untied 5120  27648 64 40  8 128
+        qwen2.5-72b         untied 8192  29568 80 64  8 128
+        """,
+    ),
+    **_table(
+        "qwen3",
+        151936,
+        """
+        qwen3-0.6b          tied   1024   3072 28 16  8 128
+        qwen3-1.7b          tied   2048   6144 28 16  8 128
+        qwen3-4b            tied   2560   9728 36 32  8 128
+        qwen3-8b            untied 4096  12288 36 32  8 128
+        qwen3-14b           untied 5120  17408 40 40  8 128
+        qwen3-32b           untied 5120  25600 64 64  8 128
+        """,
+    ),
+    **_table(
+        "llama",
+        128256,
+        """
+        llama-3.2-1b        tied   2048   8192 16 32  8  64
+        llama-3.2-3b        tied   3072   8192 28 24  8 128
+        llama-3-8b          untied 4096  14336 32 32  8 128
+        llama-3.1-8b        untied 4096  14336 32 32  8 128
+        """,
+    ),
+}
+
+
+def shapes_of(settings: RunSettings) -> Shapes:
+    """The shapes of the policy that a run starts from; nothing is downloaded.
+
+    Raises:
+        ConfigError: `model.path` is no folder, and no model whose shapes are known.
+        CheckpointError: the folder's config.json cannot be read or is of another family.
+    """
+    path = settings.model.path
+    if path is None:
+        return _fresh(settings.model, settings.task)
+    if (Path(path) / "config.json").exists():
+        return read_shapes(Path(path) / "config.json")
+    cached = _downloaded(path)
+    if cached is not None:
+        return read_shapes(cached)
+    if (known := KNOWN.get(_plain_name(path))) is not None:
+        return known
+    raise ConfigError(
+        f"model.path = {path}: no config.json there and no shapes known by that name; expected a local folder or one "
+        f"of {', '.join(KNOWN)}"
+    )
+
+
+def read_shapes(path: Path) -> Shapes:
+    """The shapes in a config.json of transformers.
+
+    Raises:
+        CheckpointError: it cannot be read, or lacks something.
+    """
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        heads = told["num_attention_heads"]
+        return Shapes(
+            architecture=told["model_type"],
+            hidden_size=told["hidden_size"],
+            intermediate_size=told["intermediate_size"],
+            layers=told["num_hidden_layers"],
+            heads=heads,
+            kv_heads=told.get("num_key_value_heads") or heads,
+            head_dim=told.get("head_dim") or told["hidden_size"] // heads,
+            vocabulary=told["vocab_size"],
+            tied=told.get("tie_word_embeddings", told["model_type"] not in ("llama", "qwen2", "qwen3")),
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path}: no decoder's configuration, {error} is missing or wrong") from None
+
+
+def vocabulary_of(task: TaskSettings) -> int:
+    """Words of the embedded task's tokenizer: four specials, ten digits, a word a line of thought."""
+    slack = 4  # tasks.digits.SLACK_LINES; that module loads torch
+    return 4 + 10 + task.chain_length + slack
+
+
+def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:
+    return Shapes(
+        architecture=model.architecture,
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        layers=model.layers,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.hidden_size // model.heads,
+        vocabulary=vocabulary_of(task),
+        tied=model.tied,
+    )
+
+
+def _plain_name(path: str) -> str:
+    """A hub name without what does not change shapes: owner, Instruct, Math, Coder, Base.
+
+    >>> _plain_name("Qwen/Qwen2.5-Math-7B-Instruct"), _plain_name("meta-llama/Meta-Llama-3-8B")
+    ('qwen2.5-7b', 'llama-3-8b')
+    """
+    name = path.rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"-(instruct|math|coder|base|it|chat)(?=-|$)|^meta-", "", name)
+
+
+def _downloaded(path: str) -> Path | None:
+    """The config.json of a hub model that lies in the local cache already."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None

@@ -1,0 +1,109 @@
+"""What an RL iteration logs: numbers and tables made of what it saw and did."""
+
+import math
+from collections import Counter
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from vcppo.maths.diagnostics import explained_variance, real_reward_share, value_bias
+from vcppo.rl.advantages import Estimates
+from vcppo.rl.critic_update import CriticUpdate
+from vcppo.rl.policy_update import PolicyUpdate
+from vcppo.types import Rollout, RolloutBatch, Verdict
+
+
+def rollout_metrics(rollouts: list[Rollout]) -> dict[str, float]:
+    """What the policy did, over all answers that an iteration sampled, trained on or not; rewards as verified."""
+    lengths = torch.tensor([float(len(rollout.generation.tokens)) for rollout in rollouts])
+    low, high = torch.quantile(lengths, torch.tensor([0.1, 0.9])).tolist()
+    verdicts = [rollout.verdict for rollout in rollouts]
+    return {
+        "rollout/accuracy": verdicts.count(Verdict.CORRECT) / len(verdicts),
+        "rollout/unreadable_rate": verdicts.count(Verdict.UNREADABLE) / len(verdicts),
+        "rollout/truncated_rate": _mean([float(r.generation.stop_reason == "length") for r in rollouts]),
+        "rollout/reward_mean": _mean([rollout.score for rollout in rollouts]),
+        "rollout/length_tokens": float(lengths.mean()),
+        "rollout/length_p10_tokens": low,
+        "rollout/length_p90_tokens": high,
+        **unreadable_metrics(rollouts),
+    }
+
+
+def unreadable_metrics(rollouts: list[Rollout]) -> dict[str, float]:
+    """Why answers were unreadable, as shares of all answers; only the reasons that were given."""
+    notes = Counter(rollout.note for rollout in rollouts if rollout.note)
+    return {f"verify/{note.replace(' ', '_')}_rate": times / len(rollouts) for note, times in sorted(notes.items())}
+
+
+def advantage_metrics(batch: RolloutBatch, kept: Tensor, estimates: Estimates, gamma: float) -> dict[str, float]:
+    """Moments of the advantages over the tokens trained on, and how much of them is the real reward (lambda^distance).
+
+    The mean before whitening is near 0 on-policy, whatever the estimator: a check of its own.
+    """
+    mask = batch.response_mask[kept]
+    if not bool(mask.any()):
+        return {}
+    live, raw = estimates.advantages[kept][mask], estimates.raw_advantages[kept][mask]
+    gae_lambda = estimates.gae_lambda
+    return {
+        "advantage/mean": float(live.mean()),
+        "advantage/std": float(live.std(correction=0)),
+        "advantage/raw_mean": float(raw.mean()),
+        "advantage/real_reward_share": real_reward_share(
+            mask, gamma=gamma, gae_lambda=gae_lambda[kept] if isinstance(gae_lambda, Tensor) else gae_lambda
+        ),
+    }
+
+
+def value_metrics(values: Tensor, monte_carlo: Tensor, response_mask: Tensor) -> dict[str, float]:
+    """The critic at rollout time against Monte-Carlo returns."""
+    return {
+        "value/explained_variance": explained_variance(values, monte_carlo, response_mask),
+        "value/value_bias": value_bias(values, monte_carlo, response_mask),
+        "value/mean": float(values[response_mask].mean()),
+    }
+
+
+def samples_table(rollouts: list[Rollout]) -> dict[str, list[str] | list[int]]:
+    """Answers to read, with their verdicts."""
+    return {
+        "problem": [r.prompt.text for r in rollouts],
+        "answer": [r.prompt.answer for r in rollouts],
+        "response": [r.text for r in rollouts],
+        "verdict": [str(r.verdict) for r in rollouts],
+        "note": [r.note for r in rollouts],
+        "tokens": [len(r.generation.tokens) for r in rollouts],
+    }
+
+
+def policy_metrics(updates: list[PolicyUpdate]) -> dict[str, float]:
+    """Means over an iteration's updates of the actor, and the largest ratio of all."""
+    if not updates:
+        return {}
+    told = {name: [x for u in updates if (x := getattr(u, name)) is not None] for name in asdict(updates[0])}
+    means = {f"policy/{name}": _mean(numbers) for name, numbers in told.items() if numbers}
+    moved = {"policy/update_kl": update_kl(updates)} if len(updates) > 1 else {}
+    largest = {"policy/ratio_max": max(u.ratio_max for u in updates), "policy/updates": float(len(updates))}
+    return {**means, **moved, **largest}
+
+
+def update_kl(updates: list[PolicyUpdate]) -> float:
+    """How far an iteration's updates moved the policy, in nats a token: the largest approx_kl less the first.
+
+    The first is 0 where the policy itself has sampled, and how far they are apart where another one has. What the last
+    update does is not seen, nor what a single one does.
+    """
+    return max(update.approx_kl for update in updates) - updates[0].approx_kl if updates else 0.0
+
+
+def critic_metrics(updates: list[CriticUpdate]) -> dict[str, float]:
+    """Means over an iteration's updates of the critic."""
+    if not updates:
+        return {}
+    return {f"value/{name}": _mean([getattr(u, name) for u in updates]) for name in asdict(updates[0])}
+
+
+def _mean(numbers: list[float]) -> float:
+    return math.fsum(numbers) / len(numbers)

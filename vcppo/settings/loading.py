@@ -1,0 +1,370 @@
+"""Text becomes settings: files, flags and methods, merged and validated once; how a mistake in them is told."""
+
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from vcppo.errors import ConfigError
+from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
+from vcppo.settings.notes import Note
+from vcppo.settings.rules import unused
+from vcppo.settings.sections import UNFINISHED, RunSettings, defaults_beside, defaults_of_model
+from vcppo.system.files import read_text
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place, as a tree."""
+
+    source: str  # how a message calls the place
+    tree: Mapping[str, Any]
+    shared: bool = False  # meant for runs of several methods: what one of them would ignore may stand in it
+    context: bool = False  # what is said after it may make it ignore what it says, which is then told and not refused
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and what was decided on the way to them that no layer says."""
+
+    settings: RunSettings
+    gave_way: frozenset[str] = frozenset()  # settings of some layer that a method named after it has otherwise
+    notes: tuple[Note, ...] = ()
+    of_model: tuple[Note, ...] = ()  # defaults that hold because a model is given
+
+
+def fields(model: type[BaseModel] = RunSettings, prefix: str = "") -> list[tuple[str, FieldInfo]]:
+    """Every setting with its dotted name, in the order of declaration."""
+    found = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += fields(kind, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, field))
+    return found
+
+
+def known_names() -> list[str]:
+    """Every dotted setting name, in the order of declaration."""
+    return [name for name, _ in fields()]
+
+
+def setting_type(name: str) -> tuple[Any, ...]:
+    """The types a setting may have, literals as they are.
+
+    >>> setting_type("pretrain.steps")
+    (<class 'int'>, typing.Literal['converge'])
+    """
+    model: type[BaseModel] = RunSettings
+    *sections, leaf = name.split(".")
+    for section in sections:
+        model = typing.cast(type[BaseModel], model.model_fields[section].annotation)
+    kind = model.model_fields[leaf].annotation
+    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+
+
+def may_be_none(name: str) -> bool:
+    """Whether a setting has the value None, which text calls `none`."""
+    return types.NoneType in setting_type(name)
+
+
+def nest(flat: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """{"gae.lambda_actor": 1} to {"gae": {"lambda_actor": 1}}; "none" is None where the setting may be None.
+
+    Raises:
+        ConfigError: a name is no setting.
+    """
+    known = set(known_names())
+    values = {}
+    for name, given in flat.items():
+        if name not in known:
+            raise ConfigError(f"{name} (from {source}): no such setting{_suggestion(name)}")
+        values[name] = None if given == "none" and may_be_none(name) else given
+    return _nested(values)
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`key=value` with a TOML value; a bare word is a string.
+
+    >>> parse_assignment("gae.lambda_actor=0.99")
+    ('gae.lambda_actor', 0.99)
+    >>> parse_assignment("pretrain.steps=converge")
+    ('pretrain.steps', 'converge')
+    """
+    name, equals, raw = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set {text}: expected key=value, for example --set gae.lambda_actor=0.99")
+    raw = raw.strip()
+    try:
+        return name.strip(), tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), raw
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict; a file that cannot be read is a ConfigError with its line."""
+    try:
+        return tomllib.loads(read_text(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def load_settings(
+    config: Path | None = None, assignments: Iterable[str] = (), *, checkpoint: str | None = None
+) -> RunSettings:
+    """The settings of `load`, for whom nobody is to be told anything."""
+    return load(config, assignments, checkpoint=checkpoint).settings
+
+
+def load(config: Path | None = None, assignments: Iterable[str] = (), *, checkpoint: str | None = None) -> Resolved:
+    """Defaults, the method's settings, then a file, then `--set key=value` flags; later wins, validated once.
+
+    Args:
+        checkpoint: what is worked on, the model of a task that needs one unless the settings name another.
+    """
+    layers = [] if config is None else [file_layer(config)]
+    flags = dict(parse_assignment(text) for text in assignments)
+    layers.append(Layer("--set", nest(flags, "--set")))
+    said = {name: value for layer in layers for name, value in flatten(layer.tree).items()}
+    if checkpoint is not None and said.get("task.name") == "maths" and said.get("model.path") is None:
+        layers.append(Layer("the command", nest({"model.path": checkpoint}, "the command")))
+    return resolve(layers)
+
+
+def file_layer(config: Path) -> Layer:
+    """A TOML file of settings, or the JSON record of a run.
+
+    What a record has as its method has it counts as not said, and the rest was judged when the run was made.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if config.suffix == ".json":
+        return Layer(str(config), _differences(_read_json(config)), shared=True)
+    return Layer(str(config), read_toml(config), context=True)
+
+
+def build_settings(layers: Sequence[Layer]) -> RunSettings:
+    """The settings of `resolve`, for whom nobody is to be told anything."""
+    return resolve(layers).settings
+
+
+def resolve(layers: Sequence[Layer]) -> Resolved:
+    """Merge layers over the settings of the method they name, and validate; a mistake is told with its layer.
+
+    What layers say of the slots of a method that a later one names gives way to it. What a layer of context says and a
+    later one makes ignored is kept; both are told.
+
+    Raises:
+        ConfigError: a name is unknown, a value out of range, settings do not go together, or one of them, in a layer
+            that is not shared, would be ignored.
+    """
+    merged, met = _merged(layers)
+    try:
+        settings = RunSettings.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(detail, layers) for detail in error.errors())) from None
+    notes = [slot.note() for slot in met if unused(settings, slot.name) is None]
+    for number, layer in enumerate(layers):
+        if not layer.shared:
+            notes += _unused_notes(settings, layers, number)
+    said = {name for layer in layers for name in flatten(layer.tree)}
+    return Resolved(
+        settings,
+        frozenset(slot.name for slot in met if slot.gives_way),
+        tuple(notes),
+        tuple(_model_notes(settings, said)),
+    )
+
+
+def override(base: RunSettings, overrides: Mapping[str, Any], *, source: str = "overrides") -> RunSettings:
+    """`base` with dotted names replaced, validated anew. Another method keeps only what base had set beside its own.
+
+    Raises:
+        ConfigError: as `build_settings`; the message names `source`.
+    """
+    kept = _differences(base.model_dump(mode="json"))
+    return build_settings([Layer("base", kept, shared=True), Layer(source, nest(overrides, source))])
+
+
+def method_tree(method: Any, source: str) -> dict[str, Any]:
+    """A method's settings as a tree, its name included.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    if not isinstance(method, str) or method not in METHODS:
+        close = difflib.get_close_matches(str(method), METHODS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(METHODS)}"
+        raise ConfigError(f"method = {method!r} (from {source}): no such method; {hint}")
+    return {"arm": method, "method": method, **nest(METHODS[method].settings, f"method {method}")}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"gae": {"gamma": 1}} to {"gae.gamma": 1}, the inverse of `nest`."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _differences(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tree says that its method, or what decides its defaults, does not say already."""
+    method = tree.get("method", RunSettings.model_fields["method"].default)
+    own = flatten(RunSettings.model_validate(method_tree(method, "its record")).model_dump(mode="json"))
+    own |= {**defaults_beside(tree), **METHODS[method].settings}
+    said = {name: value for name, value in flatten(tree).items() if name not in own or own[name] != value}
+    return _nested({**said, "method": method})
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """What a layer says of a slot of the method that a later layer names, if it is not as that method has it."""
+
+    name: str
+    said: Any
+    source: str
+    method: str
+    wanted: Any
+    gives_way: bool  # else it stays: a budget, or a slot that the method leaves to the defaults
+
+    def note(self) -> Note:
+        fate = "gives way to" if self.gives_way else "stays, instead of"
+        advice = ", named after it; say it with the method or later to keep it" if self.gives_way else ""
+        before = f"{self.name} = {self.said!r} (from {self.source}) {fate} {self.wanted!r} of method "
+        return Note(before, self.method, advice)
+
+
+def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], list[_Slot]]:
+    """One tree of all layers over the method they name, and the slots in which method and earlier layers meet."""
+    naming = [number for number, layer in enumerate(layers) if "method" in layer.tree]
+    at = naming[-1] if naming else 0
+    method = layers[at].tree["method"] if naming else RunSettings.model_fields["method"].default
+    merged = method_tree(method, layers[at].source if naming else "default")
+    met = list(_meetings(method, merged, layers, at)) if at else []
+    yielding = {slot.name for slot in met if slot.gives_way}
+    for number, layer in enumerate(layers):
+        merged = _merge(merged, layer.tree if number >= at else _without(layer.tree, yielding))
+    return merged, met
+
+
+def _meetings(method: str, tree: Mapping[str, Any], layers: Sequence[Layer], at: int) -> Iterator[_Slot]:
+    """Where layers before the one at `at`, which names the method, have the last word on a slot and disagree."""
+    pure = RunSettings.model_validate(tree)
+    whole, filled = flatten(pure.model_dump(mode="json")), fills(method)
+    last = {name: number for number, layer in enumerate(layers) for name in flatten(layer.tree)}
+    for number, layer in enumerate(layers[:at]):
+        for name, said in flatten(layer.tree).items():
+            if name in SLOTS and last[name] == number and not agree(name, said, whole[name]):
+                gives_way = name in filled and unused(pure, name) is None
+                if gives_way or name not in BUDGET or name in METHODS[method].settings:
+                    yield _Slot(name, said, layer.source, method, whole[name], gives_way)
+
+
+def _without(tree: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    return _nested({name: value for name, value in flatten(tree).items() if name not in names})
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *sections, leaf = name.split(".")
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+        branch[leaf] = value
+    return tree
+
+
+def _unused_notes(settings: RunSettings, layers: Sequence[Layer], number: int) -> Iterator[Note]:
+    """What a layer says and a later one makes ignored, where that may be; refuses what else would be ignored."""
+    layer = layers[number]
+    flat = flatten(layer.tree)
+    whole_record = flat.keys() >= set(known_names())
+    ignored = {} if whole_record else {name: reason for name in flat if (reason := unused(settings, name)) is not None}
+    if not ignored:
+        return
+    there = _as_it_stands(layers[: number + 1]) if layer.context else settings
+    for name, reason in ignored.items():
+        if unused(there, name) is not None:
+            raise ConfigError(f"{name} = {flat[name]!r} (from {layer.source}): it would be ignored, for {reason}")
+        yield Note("", name, f" (from {layer.source}): not used here, for {reason}")
+
+
+def _as_it_stands(layers: Sequence[Layer]) -> RunSettings:
+    """What layers say that others were put on, whether or not it makes a run without them."""
+    try:
+        return RunSettings.model_validate(_merged(layers)[0], context=UNFINISHED)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(detail, layers) for detail in error.errors())) from None
+
+
+def _model_notes(settings: RunSettings, said: Set[str]) -> Iterator[Note]:
+    for name, value in defaults_of_model(settings.model_dump(mode="json")).items():
+        if name not in said and unused(settings, name) is None:
+            yield Note(f"model.path = {settings.model.path} is given, so unless set ", f"{name} = {value}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(read_text(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected an object of settings, found {type(tree).__name__}")
+    return tree
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        both_trees = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
+        merged[name] = _merge(merged[name], value) if both_trees else value
+    return merged
+
+
+def _suggestion(name: str) -> str:
+    known = known_names()
+    close = difflib.get_close_matches(name, known, n=1) or [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
+    return f"; did you mean {close[0]}?" if close else "; `vcppo settings` lists them all"
+
+
+def _explain(detail: Any, layers: Sequence[Layer]) -> str:
+    """One pydantic error as one clause: name, value, source, what was wanted."""
+    location = [str(part) for part in detail["loc"]]
+    known = known_names()
+    while len(location) > 1 and ".".join(location) not in known and detail["type"] != "extra_forbidden":
+        location.pop()  # pydantic appends the union's member
+    name = ".".join(location)
+    source = next(
+        (layer.source for layer in reversed(layers) if _holds(layer.tree, location)), "the combination of settings"
+    )
+    if detail["type"] == "extra_forbidden":
+        return f"{name} (from {source}): no such setting{_suggestion(name)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return str(message)
+    return f"{name} = {detail['input']!r} (from {source}): {message[0].lower()}{message[1:]}"
+
+
+def _holds(tree: Any, location: list[str]) -> bool:
+    for part in location:
+        if not isinstance(tree, Mapping) or part not in tree:
+            return False
+        tree = tree[part]
+    return True

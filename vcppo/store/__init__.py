@@ -1,0 +1,1 @@
+"""Results by address: the cache of stages, run folders, journals, samples."""

@@ -1,0 +1,223 @@
+"""Results by address: a stage is run once for its settings and its parents, whoever asks and however often.
+
+An address is a hash of (stage, version of its code, the settings that matter to it, its parents' addresses), so all
+addresses of a run follow from its settings alone, before anything is computed.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcppo.errors import CheckpointError
+from vcppo.settings.loading import Layer, build_settings
+from vcppo.settings.rules import bootstraps
+from vcppo.settings.sections import RolloutSettings, RunSettings, digest
+from vcppo.store.journal import Journal
+from vcppo.system.checkpoint_identity import content_of
+from vcppo.system.processes import is_main
+from vcppo.system.provenance import provenance
+from vcppo.tasks.problems import task_address
+
+# Raised by one when a change of the stage's code changes its numbers; what was cached before is then left alone.
+VERSIONS = {
+    "cold-start": 1,
+    "reward-model": 2,
+    "preference": 2,
+    "answers": 2,
+    "value-pretraining": 3,
+    "rl": 3,
+    "evaluation": 1,
+}
+
+# The same for how a model that was given is read: in 2 its tokenizer's end is among the tokens that end a response,
+# which stays within its positions.
+GIVEN_MODEL = 2
+
+VERDICTS = ("correct", "wrong", "unreadable")  # what the verifier's words are worth, before any shaping
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a stage's result lies, and all that it depends on."""
+
+    stage: str
+    settings: dict[str, Any]
+    parents: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """12 hex digits."""
+        return digest([self.stage, VERSIONS[self.stage], self.settings, self.parents])
+
+
+def addresses(settings: RunSettings) -> dict[str, Address]:
+    """The stages of a run in their order, those that its settings leave out left out."""
+    everything = settings.model_dump(mode="json") | {"task": task_address(settings.task)}
+    for section in ("model", "critic"):
+        everything[section]["path"] = content_of(everything[section]["path"])
+    if settings.model.path is not None:
+        everything["model"]["version"] = GIVEN_MODEL
+
+    def address(stage: str, names: list[str], parents: list[str], without: dict[str, set[str]] | None = None) -> None:
+        chosen = {name: everything[name] for name in names}
+        if "micro_batch_tokens" in chosen:  # the stage trains
+            chosen["dtype"], chosen["lora"] = everything["compute"]["dtype"], everything["lora"]
+        if stage != "cold-start":  # it samples, or what it was made from was sampled
+            chosen["engine"] = everything["engine"]["kind"]
+        for section, left_out in (without or {}).items():
+            chosen[section] = {k: v for k, v in chosen[section].items() if k not in left_out}
+        found[stage] = Address(stage, chosen, {parent: found[parent].key for parent in parents if parent in found})
+
+    found: dict[str, Address] = {}
+    speed_alone = {"evaluation": {"answers_at_once"}}
+    pretrains = settings.has_critic and settings.pretrain.steps != 0
+    address(
+        "cold-start",
+        ["base_seed", "task", "model", "cold_start", "micro_batch_tokens"],
+        [],
+        {"model": {"trust_remote_code"}},
+    )
+    if settings.has_critic and settings.critic.init == "reward-model":
+        address("reward-model", ["base_seed", "task", "reward_model", "micro_batch_tokens"], ["cold-start"])
+        if settings.rollout.sampling != RolloutSettings().sampling:  # else as it was before it read them
+            found["reward-model"].settings["rollout"] = settings.rollout.sampling
+    if settings.token_reward.kind != "none":
+        of_dpo = addresses(preference_settings(settings))["rl"]
+        found["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
+    sampled = {"rollout": {"prompts", "samples_per_prompt", "refresh_every"}}
+    pool, held_out = settings.fixed_answers
+    if held_out:
+        address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled)
+        found["answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
+        found["answers"].settings["pool"] = [pool, held_out]
+    if pretrains:
+        address(
+            "value-pretraining",
+            ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
+            ["cold-start", "reward-model", "preference", "answers"],
+            sampled | {"pretrain": {"steps", "patience", "tolerance"}},
+        )
+        found["value-pretraining"].settings["critic"] = {
+            **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},
+            "aggregation": settings.critic.aggregation,
+            "gamma": settings.gae.gamma,
+        }
+        found["value-pretraining"].settings["targets"] = {
+            "cut_answers": not (bootstraps(settings) or settings.select.drop_truncated),
+            "token_reward": everything["token_reward"] if settings.token_reward.kind != "none" else None,
+        }
+    apart = {"arm", "method", "base_seed", "model", "cold_start", "reward_model", "pretrain"}  # earlier stages' own
+    apart |= {"compute", "lora", "engine"}  # of which `address` takes what changes numbers
+    address(
+        "rl",
+        [name for name in everything if name not in apart],
+        ["cold-start", "reward-model", "preference", "value-pretraining" if pretrains else "answers"],
+        speed_alone,
+    )
+    if pretrains:
+        chosen = {k: everything["pretrain"][k] for k in ("steps", "patience", "tolerance", "max_steps")}
+        found["rl"].settings["pretrained"] = chosen
+    address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_alone)
+    return found
+
+
+def preference_settings(settings: RunSettings) -> RunSettings:
+    """The settings of the DPO run that makes RTO's reward: `method=dpo` on the same task, base and seed."""
+    tree = settings.model_dump(
+        mode="json",
+        include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "lora", "compute", "engine", "cold_start"},
+    )
+    own = {"method": "dpo", "steps": settings.token_reward.dpo_steps, "evaluation": {"every": 0}}
+    return build_settings([Layer("token_reward", {**tree, "rollout": settings.rollout.sampling, **own}, shared=True)])
+
+
+class StageFolder:
+    """The folder of one address: a journal, a state to resume from, results, and `done.json` when complete."""
+
+    def __init__(self, out: Path, address: Address) -> None:
+        self.address = address
+        self.path = out / "cache" / address.stage / address.key
+
+    @property
+    def result(self) -> dict[str, float] | None:
+        """What the finished stage reported, None before that."""
+        done = self.path / "done.json"
+        if not done.exists():
+            return None
+        result: dict[str, float] = read_json(done)["result"]
+        return result
+
+    @property
+    def journal(self) -> Journal:
+        """The stage's journal, opened for appending; the main process's is the one that is written."""
+        return Journal(self.path / "journal.jsonl", silent=not is_main())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the address: another process that wants it waits here; a process that dies lets go.
+
+        Of processes that work together the main one holds it for all.
+        """
+        if not is_main():
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def describe(self) -> None:
+        """Write `stage.json` once: what this is and where it was made."""
+        path = self.path / "stage.json"
+        if not path.exists():
+            a = self.address
+            write_json(
+                path,
+                {
+                    "stage": a.stage,
+                    "address": a.key,
+                    "settings": a.settings,
+                    "parents": a.parents,
+                    "provenance": provenance(),
+                },
+            )
+
+    def finish(self, result: dict[str, float], wall_s: float) -> None:
+        """Declare the stage complete and drop what only resuming needed."""
+        write_json(self.path / "done.json", {"result": result, "wall_s": wall_s})
+        (self.path / "state.pt").unlink(missing_ok=True)
+        for shards in self.path.glob("state-*.shards"):
+            shutil.rmtree(shards, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; one that is missing or broken is a CheckpointError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from None
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder; it becomes `path` only when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(temporary, path)

@@ -1,0 +1,89 @@
+"""A stage's journal: what it has to say, one JSON record a line, on disk before anything else hears of it.
+
+The trainer writes here and nowhere else; `tracking` delivers from here to MLflow, so a run neither waits for a
+server nor loses a number to one. Records are counted: a resumed stage cuts its journal back to the count its
+checkpoint knew, and says the same things again.
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vcppo.errors import DataError
+from vcppo.system.redaction import redacted
+
+
+class Journal:
+    """Append-only writer; a torn last line (the process was killed in it) is dropped on opening.
+
+    Args:
+        silent: nothing is written or cut; of several processes that say the same one is heard.
+    """
+
+    def __init__(self, path: Path, *, silent: bool = False) -> None:
+        self.path, self.silent, self.count = path, silent, 0
+        if silent:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.count = len(read_journal(path))
+        self.truncate(self.count)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars of one step; a NaN or an infinity is kept as null."""
+        clean = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+        self._write({"kind": "metrics", "step": step, "time": time.time(), "values": clean})
+
+    def table(self, name: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Columns of equal length.
+
+        Raises:
+            DataError: they are not.
+        """
+        lengths = sorted({len(cells) for cells in columns.values()})
+        if len(lengths) > 1:
+            raise DataError(f"table {name} at step {step}: columns of {' and '.join(map(str, lengths))} cells")
+        clean = {column: [_finite(cell) for cell in cells] for column, cells in columns.items()}
+        self._write({"kind": "table", "name": name, "step": step, "time": time.time(), "columns": clean})
+
+    def truncate(self, count: int) -> None:
+        """Keep the first `count` records, drop what follows."""
+        if self.silent:
+            return
+        lines = self.path.read_bytes().splitlines(keepends=True)[:count] if self.path.exists() else []
+        if len(lines) < count:
+            raise DataError(f"{self.path}: {len(lines)} records, the checkpoint beside it knows of {count}")
+        with open(self.path, "ab") as file:
+            file.truncate(sum(map(len, lines)))
+        self.count = count
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self.silent:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(redacted(json.dumps(record, allow_nan=False, separators=(",", ":"))) + "\n")
+        self.count += 1
+
+
+def read_journal(path: Path, start: int = 0) -> list[dict[str, Any]]:
+    """The records from number `start` on; a torn last line is left out, a missing file has none.
+
+    Raises:
+        DataError: a line in the middle is not a record.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
+    records = []
+    for number, line in enumerate(lines[start:], start + 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise DataError(f"{path} line {number}: not a journal record") from None
+    return records
+
+
+def _finite(cell: Any) -> Any:
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell

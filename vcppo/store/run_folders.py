@@ -1,0 +1,171 @@
+"""One cell of a study on disk: the settings it runs with, and a record of how it fares that is never half written."""
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vcppo.errors import ConfigError, StudyError, VcppoError
+from vcppo.settings.loading import flatten, load_settings
+from vcppo.settings.sections import RunSettings
+from vcppo.store.cache import write_json
+from vcppo.system.redaction import redacted
+
+State = Literal["queued", "running", "done", "failed", "pruned"]
+ENDED: tuple[State, ...] = ("done", "failed", "pruned")
+
+Runner = Callable[[Path, Path], Mapping[str, float]]  # (cell folder, --out) -> results by name
+
+
+class StageRecord(BaseModel):
+    """A stage the cell went through; `ran`: computed by this cell, else taken from the cache."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    stage: str
+    address: str
+    ran: bool
+
+
+class CellRecord(BaseModel):
+    """What cell.json says. Times are seconds since the epoch; a result that is not a finite number is null."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    study: str
+    cell: str
+    arm: str
+    seed: int
+    swept: dict[str, Any] = {}
+    state: State = "queued"
+    error: str | None = None
+    attempts: int = 0
+    stages: tuple[StageRecord, ...] = ()
+    started: float | None = None
+    finished: float | None = None
+    result: dict[str, float | None] = {}
+
+
+class CellFolder:
+    """DIR/studies/<study>/cells/<cell>: settings.json, cell.json, and traceback.txt if the cell failed.
+
+    One process at a time writes here: the worker that runs the cell while it lives, the study's process otherwise.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, record: CellRecord, settings: RunSettings) -> Self:
+        """Make the folder; cell.json comes last, so a folder that has one is whole."""
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "settings.json", settings.model_dump(mode="json"))
+        write_json(path / "cell.json", record.model_dump(mode="json"))
+        return cls(path)
+
+    def exists(self) -> bool:
+        """Whether the folder was made, whole."""
+        return (self.path / "cell.json").exists()
+
+    def read(self) -> CellRecord:
+        """The record as it stands.
+
+        Raises:
+            StudyError: cell.json is missing or is no record.
+        """
+        file = self.path / "cell.json"
+        try:
+            return CellRecord.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            raise StudyError(f"{file}: no such file; {self.path} is not the folder of a cell") from None
+        except ValidationError as error:
+            detail = error.errors()[0]
+            where = ".".join(str(part) for part in detail["loc"])
+            raise StudyError(f"{file}: not the record of a cell ({where}: {detail['msg']})") from None
+
+    def settings(self) -> RunSettings:
+        """The settings the cell runs with; names that came into being since take their defaults."""
+        return load_settings(self.path / "settings.json")
+
+    def update(self, **fields: Any) -> CellRecord:
+        """Replace fields of the record, on disk at once or not at all."""
+        record = CellRecord.model_validate({**self.read().model_dump(), **fields})
+        write_json(self.path / "cell.json", record.model_dump(mode="json"))
+        return record
+
+    def add_stage(self, stage: str, address: str, *, ran: bool) -> CellRecord:
+        """Say that the cell is in this stage now; what an earlier attempt computed stays marked as computed."""
+        record = self.read()
+        before = [known for known in record.stages if known.stage == stage and known.address == address]
+        others = [known for known in record.stages if known.stage != stage]
+        ran = ran or any(known.ran for known in before)
+        return self.update(stages=[*others, StageRecord(stage=stage, address=address, ran=ran)])
+
+
+def perform(folder: CellFolder, out: Path, runner: Runner) -> CellRecord:
+    """Run a cell and write down how it ended; an error of the cell's is its record, not the caller's trouble.
+
+    Ctrl-C and the like go through, and leave the cell queued.
+    """
+    attempts = folder.read().attempts + 1
+    folder.update(state="running", attempts=attempts, started=time.time(), finished=None, error=None, result={})
+    (folder.path / "traceback.txt").unlink(missing_ok=True)
+    with _FailureRecorded(folder):
+        result = {name: float(value) for name, value in runner(folder.path, out).items()}
+        clean = {name: value if math.isfinite(value) else None for name, value in result.items()}
+        folder.update(state="done", finished=time.time(), result=clean)
+    return folder.read()
+
+
+class _FailureRecorded:
+    """Whatever error ends the block becomes the cell's `failed`, with its traceback beside it."""
+
+    def __init__(self, folder: CellFolder) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if error is None:
+            return False
+        if not isinstance(error, Exception):
+            self.folder.update(state="queued")
+            return False
+        trace = redacted("".join(traceback.format_exception(error)))
+        (self.folder.path / "traceback.txt").write_text(trace, encoding="utf-8")
+        self.folder.update(state="failed", finished=time.time(), error=one_line(error))
+        return True
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line, without secrets: our own speak for themselves, others bring their type."""
+    text = redacted(" ".join(str(error).split()))
+    return text if isinstance(error, VcppoError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def setting_differences(ours: RunSettings, theirs: RunSettings) -> list[str]:
+    """Dotted settings that differ, as `name = theirs, now ours`."""
+    new, old = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
+    return [f"{name} = {old[name]!r}, now {new[name]!r}" for name in new if new[name] != old[name]]
+
+
+def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:
+    """A cell keeps the settings it was made with.
+
+    Raises:
+        StudyError: it would run with others now; the message names them and says what can be done.
+    """
+    advice = "give another --out, another study name, or --fresh to move the old study aside and begin anew"
+    try:
+        differing = setting_differences(settings, folder.settings())
+    except ConfigError as error:
+        raise StudyError(f"cell {folder.path.name} was made by another version ({error}); {advice}") from None
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise StudyError(
+            f"cell {folder.path.name} in {folder.path.parent.parent} was made with {'; '.join(differing[:3])}{more}. "
+            f"The cells of one study share their settings: {advice}"
+        )

@@ -1,0 +1,126 @@
+"""Sampled answers as they are kept: a file for each problem of an evaluation, written whole once it is answered."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from vcppo.errors import CheckpointError
+from vcppo.store.cache import write_json
+from vcppo.types import Prompt, Rollout, StopReason, Verdict
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer. The k-th of a problem was drawn from stream `first` + k of the problem's seed."""
+
+    text: str  # without special tokens
+    tokens: int
+    logprob: float  # nats, of the whole answer at the sampling temperature, before any nucleus cut
+    stop_reason: StopReason
+    verdict: Verdict
+    note: str  # why it is unreadable
+
+
+@dataclass(frozen=True)
+class AnsweredProblem:
+    """A problem with all its answers, and where their randomness came from."""
+
+    number: int  # its place among the held-out problems
+    problem: str
+    prompt: str
+    answer: str
+    seed: int
+    first: int  # of the engine's streams under this seed: that of the first answer
+    samples: tuple[Sample, ...]
+
+    @classmethod
+    def of(cls, number: int, seed: int, first: int, rollouts: Sequence[Rollout]) -> "AnsweredProblem":
+        """From rollouts of one prompt."""
+        prompt = rollouts[0].prompt
+        return cls(number, prompt.name, prompt.text, prompt.answer, seed, first, tuple(map(_sample, rollouts)))
+
+    def count(self, verdict: Verdict) -> int:
+        """Answers that got this verdict."""
+        return sum(sample.verdict is verdict for sample in self.samples)
+
+
+_FORMAT = TypeAdapter(AnsweredProblem)
+
+
+class SampleFolder:
+    """A folder with a JSON file for each problem that has been answered."""
+
+    def __init__(self, path: Path, notice: Callable[[str], None]) -> None:
+        """`notice` hears of files that are there and of no use."""
+        self.path, self.notice = path, notice
+
+    def file(self, number: int) -> Path:
+        """Where a problem's answers lie."""
+        return self.path / f"{number:05d}.json"
+
+    def write(self, problem: AnsweredProblem) -> None:
+        """Keep a problem's answers, whole or not at all.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        write_whole(self.file(problem.number), dataclasses.asdict(problem))
+
+    def read(self, number: int, prompt: Prompt, samples: int) -> AnsweredProblem | None:
+        """A problem's answers; None if it has none yet, or if what is there is not `samples` answers to this prompt."""
+        path = self.file(number)
+        try:
+            found = _FORMAT.validate_json(path.read_bytes(), strict=True)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error})") from None
+        except ValidationError as error:
+            reason = f"not the answers to a problem ({_reason(error)})"
+        else:
+            if (found.number, found.problem, found.prompt, found.answer) != (number, *_identity(prompt)):
+                reason = f"answers to another problem, {found.problem!r}"
+            elif len(found.samples) != samples:
+                reason = f"{len(found.samples)} answers, expected {samples}"
+            else:
+                return found
+        self.notice(f"{path}: {reason}; the problem is answered again")
+        return None
+
+
+def write_whole(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written, for example on a full disk.
+    """
+    try:
+        write_json(path, value)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error})") from None
+
+
+def _sample(rollout: Rollout) -> Sample:
+    generation = rollout.generation
+    return Sample(
+        text=rollout.text,
+        tokens=len(generation.tokens),
+        logprob=sum(generation.logprobs),
+        stop_reason=generation.stop_reason,
+        verdict=rollout.verdict,
+        note=rollout.note,
+    )
+
+
+def _identity(prompt: Prompt) -> tuple[str, str, str]:
+    return prompt.name, prompt.text, prompt.answer
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else str(first["msg"])

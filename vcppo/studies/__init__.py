@@ -1,0 +1,1 @@
+"""Studies: what is varied, the trials it makes, and the processes that run them."""

@@ -1,0 +1,68 @@
+"""A cell of a study run by several processes: torchrun starts them, the first one answers for all.
+
+`vcppo sweep --processes N` has its workers run cells with `run_cell` here, instead of by themselves.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vcppo import errors
+from vcppo.errors import StudyError, VcppoError
+from vcppo.store.cache import read_json, write_json
+from vcppo.system.lifetime import die_with
+from vcppo.system.processes import PROCESSES
+from vcppo.system.redaction import redact_output, redacted
+
+RUNNER = "vcppo.studies.launch:run_cell"
+ANSWER = ".answer.json"  # in the cell's folder, while its processes run
+
+
+def run_cell(cell: Path, out: Path) -> Mapping[str, float]:
+    """Run a cell's settings by as many processes as the environment says; what the last stage reported.
+
+    Raises:
+        VcppoError: what the first process met, as it met it.
+        StudyError: the processes ended without a word.
+    """
+    answer = cell / ANSWER
+    answer.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", os.environ[PROCESSES]]
+    done = subprocess.run([*command, "-m", "vcppo.studies.launch", str(cell), str(out)], stdout=sys.stderr)
+    if not answer.exists():
+        raise StudyError(f"the processes of cell {cell.name} ended with exit code {done.returncode} and without a word")
+    told = read_json(answer)
+    answer.unlink()
+    if "error" in told:
+        raise getattr(errors, told["error"], RuntimeError)(told["words"])
+    result: dict[str, float] = told["result"]
+    return result
+
+
+def main(cell: Path, out: Path) -> None:
+    """One of the processes; it ends with the one that started it."""
+    die_with(os.getppid())
+    redact_output()
+    from vcppo.models.distributed import together
+    from vcppo.settings.loading import load_settings
+    from vcppo.stages.pipeline import run_cell as run_here
+    from vcppo.stages.pipeline import run_stages
+
+    with together() as world:
+        if not world.is_main:
+            run_stages(load_settings(cell / "settings.json"), out)
+            return
+        told: dict[str, Any]
+        try:
+            told = {"result": run_here(cell, out)}
+        except VcppoError as error:
+            write_json(cell / ANSWER, {"error": type(error).__name__, "words": redacted(str(error))})
+            raise
+        write_json(cell / ANSWER, told)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

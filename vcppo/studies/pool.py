@@ -1,0 +1,177 @@
+"""The worker processes of a study as their parent sees them: started, given a cell, heard, killed, started again."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vcppo.errors import StudyError
+from vcppo.system.processes import PROCESSES, gpus_of_worker, shielded
+
+FAILED_STARTS = 3  # of a worker in a row, before it ran anything: then something is wrong with all
+GOODBYE_S = 5.0  # for a worker to end by itself at the end of a study
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A worker ended its cell and wrote down how."""
+
+    worker: int
+    cell: str
+
+
+@dataclass(frozen=True)
+class Death:
+    """A worker is gone and has been started again; `cell` is what it was running."""
+
+    worker: int
+    cell: str | None
+    reason: str
+
+
+@dataclass
+class _Worker:
+    index: int
+    process: subprocess.Popen[bytes]
+    ready: bool = False
+    cell: str | None = None
+    failed_starts: int = 0
+    unread: bytes = field(default=b"", repr=False)
+
+
+class WorkerPool:
+    """`size` workers. All calls come from the thread that made the pool: on Linux a worker dies with that thread."""
+
+    def __init__(self, size: int, *, runner: str, logs: Path, processes: int = 1) -> None:
+        self.runner, self.logs, self.processes = runner, logs, processes
+        logs.mkdir(parents=True, exist_ok=True)
+        self._selector = selectors.DefaultSelector()
+        self._workers = [_Worker(index, self._start(index)) for index in range(size)]
+
+    def idle(self) -> list[int]:
+        """Workers that could be given a cell."""
+        return [worker.index for worker in self._workers if worker.ready and worker.cell is None]
+
+    def running(self) -> dict[str, int]:
+        """Cells being run, and by whom."""
+        return {worker.cell: worker.index for worker in self._workers if worker.cell is not None}
+
+    def log(self, index: int) -> Path:
+        """What a worker prints."""
+        return self.logs / f"worker-{index}.log"
+
+    def give(self, index: int, folder: Path, out: Path) -> None:
+        """Have an idle worker run a cell; should it be dead, that shows at the next `listen`."""
+        worker = self._workers[index]
+        worker.cell = folder.name
+        assert worker.process.stdin is not None
+        with suppress(BrokenPipeError):
+            worker.process.stdin.write(json.dumps({"cell": str(folder), "out": str(out)}).encode() + b"\n")
+            worker.process.stdin.flush()
+
+    def listen(self, timeout: float) -> Iterator[Answer | Death]:
+        """What happened, waiting for it at most `timeout` seconds.
+
+        Raises:
+            StudyError: workers end before they can run anything.
+        """
+        for key, _ in self._selector.select(timeout):
+            worker = self._workers[key.data]
+            chunk = os.read(key.fd, 65536)
+            if not chunk:
+                yield self._restart(worker)
+                continue
+            *lines, worker.unread = (worker.unread + chunk).split(b"\n")
+            for line in lines:
+                message: dict[str, Any] = json.loads(line)
+                worker.ready, worker.failed_starts = True, 0
+                if "cell" in message:
+                    worker.cell = None
+                    yield Answer(worker.index, message["cell"])
+
+    def stop(self, index: int) -> None:
+        """Kill a worker in the middle of its cell and start it again."""
+        worker = self._workers[index]
+        self._kill(worker)
+        worker.process, worker.ready, worker.cell, worker.unread = self._start(index), False, None, b""
+
+    def close(self) -> None:
+        """End all: the idle are let go, the others killed."""
+        for worker in self._workers:
+            if worker.cell is None and worker.process.stdin is not None:
+                worker.process.stdin.close()
+        for worker in self._workers:
+            if worker.cell is None and worker.ready:
+                with suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(GOODBYE_S)
+            self._kill(worker)
+        self._selector.close()
+
+    def _start(self, index: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "vcppo.studies.worker", "--runner", self.runner, "--parent", str(os.getpid())]
+        with open(self.log(index), "ab") as log, shielded():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment(index, self.processes),
+                start_new_session=True,
+            )
+        assert process.stdout is not None
+        self._selector.register(process.stdout, selectors.EVENT_READ, index)
+        return process
+
+    def _kill(self, worker: _Worker) -> None:
+        process = worker.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._selector.unregister(process.stdout)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
+        process.wait()
+        process.stdout.close()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+
+    def _restart(self, worker: _Worker) -> Death:
+        was_ready, cell = worker.ready, worker.cell
+        code = worker.process.wait()
+        if not was_ready:
+            worker.failed_starts += 1
+            if code > 0 or worker.failed_starts >= FAILED_STARTS:
+                raise StudyError(f"worker {worker.index} cannot start: {self._last_words(worker)}")
+        reason = _reason(code)
+        self.stop(worker.index)
+        return Death(worker.index, cell, reason)
+
+    def _last_words(self, worker: _Worker) -> str:
+        log = self.log(worker.index)
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"{lines[-1] if lines else 'it said nothing'} (see {log})"
+
+
+def _reason(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    hint = ", often for want of memory" if code == -signal.SIGKILL else ""
+    return f"signal {-code} ({signal.Signals(-code).name}{hint})"
+
+
+def _environment(index: int, processes: int) -> dict[str, str]:
+    """The parent's, with threads that wait in peace, and of several GPUs the worker's own.
+
+    One thread a worker, whatever the number of workers: the number of threads changes the last bit of a sum, and
+    spinning OpenMP threads slow a busy machine down tenfold. Whoever sets the variables has their way.
+    """
+    own = gpus_of_worker(index, processes)
+    chosen = {PROCESSES: str(processes)} | ({"CUDA_VISIBLE_DEVICES": ",".join(own)} if own else {})
+    return {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"} | dict(os.environ) | chosen

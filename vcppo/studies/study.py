@@ -1,0 +1,389 @@
+"""Studies: a TOML file that says what is varied, and why, becomes a list of runs, each validated before any starts."""
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+
+from vcppo.errors import ConfigError
+from vcppo.settings.loading import (
+    Layer,
+    Resolved,
+    flatten,
+    known_names,
+    may_be_none,
+    nest,
+    read_toml,
+    resolve,
+    setting_type,
+)
+from vcppo.settings.notes import lines
+from vcppo.settings.rules import unused
+from vcppo.settings.search_space import Dimension, misfits
+from vcppo.settings.sections import RunSettings, Settings, digest
+from vcppo.system.shipped import shipped
+
+Model = TypeVar("Model", bound=Settings)
+
+SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
+LONGEST_NAME = 120  # characters; a folder's name may have 255 bytes, and others build on ours
+OWNED_BY_THE_STUDY = {"arm": "an arm's `name`", "seed": "`seeds` and `first_seed`"}
+
+
+class ArmSettings(Settings):
+    """One configuration with a name of its own."""
+
+    name: str = Field(pattern=SAFE_NAME, description="in tables, figures and folders")
+    label: str | None = Field(None, description="how figures call it, if not by its name")
+    set: dict[str, Any] = Field({}, description="dotted settings that make this arm what it is")
+    grid: dict[str, Any] = Field({}, description="lists of values that this arm alone goes through, beside [grid]")
+
+
+class PrunerSettings(Settings):
+    """When a trial that does worse than its predecessors is given up."""
+
+    kind: Literal["median", "successive-halving"] = Field("median", description="see vcppo/studies/trials.py")
+    startup_trials: int = Field(4, ge=0, description="trials that run to their end before any is judged (median)")
+    warmup_steps: int = Field(10, ge=0, description="RL iterations before a trial is judged")
+    interval_steps: int = Field(5, ge=1, description="RL iterations between judgements")
+
+
+class SearchSettings(Settings):
+    """Optuna proposes each configuration; it is scored by the mean of a result over seeds."""
+
+    trials: int = Field(20, ge=1, description="configurations tried")
+    sampler: Literal["tpe", "random"] = Field("tpe", description="who proposes")
+    startup_trials: int = Field(8, ge=0, description="random proposals before `tpe` uses what it has seen")
+    sampler_seed: int = Field(0, ge=0, description="of the proposals")
+    objective: str = Field("final_accuracy", description="name of the result that scores a run")
+    direction: Literal["maximize", "minimize"] = Field("maximize", description="which way is better")
+    space: dict[str, Any] = Field(description="dotted setting -> Dimension", min_length=1)
+    pruner: PrunerSettings | None = Field(None, description="by default every trial runs to its end")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: a configuration with a seed."""
+
+    name: str
+    arm: str
+    seed: int
+    swept: dict[str, Any]  # dotted setting -> value, the same names for every cell of the study
+    resolved: Resolved
+
+    @property
+    def settings(self) -> RunSettings:
+        """What it runs with."""
+        return self.resolved.settings
+
+
+class Study(Settings):
+    """A question, and the runs that answer it: arms x grid x seeds, or a search."""
+
+    name: str = Field(pattern=SAFE_NAME, max_length=60, description="of the folder under DIR/studies")
+    title: str = Field(min_length=1, description="one line")
+    why: str = Field("", description="the question, and the table or figure that answers it")
+    seeds: int | tuple[int, ...] = Field(2, description="how many, from first_seed on; or which")
+    first_seed: int = Field(0, ge=0)
+    base: dict[str, Any] = Field({}, description="dotted settings common to every run")
+    arms: tuple[ArmSettings, ...] = ()
+    grid: dict[str, Any] = Field({}, description="dotted setting -> list of values; every combination runs")
+    search: SearchSettings | None = None
+    _on_base: tuple[Layer, ...] = PrivateAttr(())  # what a command says beside the file, over its [base]
+
+    @model_validator(mode="after")
+    def _is_a_study(self) -> Self:
+        if self.search is not None and (self.arms or self.grid):
+            raise ValueError("[search] beside [[arms]] or [grid]: a study is one or the other")
+        if self.search is None and not self.arms and not self.grid:
+            raise ValueError("nothing is varied: expected [[arms]], [grid] or [search]")
+        listed = self.seeds if isinstance(self.seeds, tuple) else (self.seeds - 1,)
+        if not listed or min(listed) < 0 or len(set(listed)) < len(listed):
+            raise ValueError(f"seeds = {self.seeds}: expected a count of 1 or more, or a list of different seeds")
+        for name, number in _counted(arm.name for arm in self.arms):
+            if number > 1:
+                raise ValueError(f"{number} arms are named {name}: expected a name each")
+        return self
+
+    @property
+    def objective(self) -> str:
+        """The result that a run's trial is told; without it a run has failed."""
+        return self.search.objective if self.search is not None else "final_accuracy"
+
+    def seed_list(self, count: int | None = None, first: int | None = None) -> tuple[int, ...]:
+        """The seeds of the file, or `count` of them, or a count from another first seed on.
+
+        Raises:
+            ConfigError: the file lists seeds, fewer than asked for.
+        """
+        if isinstance(self.seeds, tuple) and first is None:
+            if count is not None and count > len(self.seeds):
+                raise ConfigError(f"{count} seeds asked for, study {self.name} lists {len(self.seeds)}: {self.seeds}")
+            return self.seeds[:count]
+        own = len(self.seeds) if isinstance(self.seeds, tuple) else self.seeds
+        start = self.first_seed if first is None else first
+        return tuple(range(start, start + (own if count is None else count)))
+
+    def with_base(self, *layers: Layer) -> "Study":
+        """The same study with further settings common to every run, over its [base], the later over the earlier."""
+        for layer in layers:
+            _refuse_owned(flatten(layer.tree), layer.source)
+        study = self.model_copy()
+        study._on_base = (*self._on_base, *(replace(layer, shared=True) for layer in layers))
+        return study
+
+    def cells(self, seeds: Sequence[int] | None = None) -> list[Cell]:
+        """Every run of an arms or grid study, all arms of a seed before the next seed.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range, or two runs would be one.
+        """
+        if self.search is not None:
+            raise ConfigError(f"study {self.name} is a search: its runs are proposed one after another")
+        swept_names = self.swept_names()
+        cells = []
+        for seed in self.seed_list() if seeds is None else seeds:
+            for arm in self.arms or (None,):
+                for point in self._grid_points(arm):
+                    cells.append(self._cell(arm, point, seed, swept_names))
+        _refuse_twins(self.name, cells)
+        self._refuse_unused_base(cells)
+        return cells
+
+    def trial_cells(self, trial: str, params: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:
+        """The runs that score one configuration of a search, one a seed.
+
+        Raises:
+            ConfigError: the configuration is no valid one.
+        """
+        cells = []
+        for seed in seeds:
+            layers = [*self._base_layers(), _layer(f"study {self.name}, {trial}", params)]
+            resolved = resolve([*layers, Layer("study", {"arm": trial, "seed": seed})])
+            cells.append(Cell(f"{trial}-s{seed}", trial, seed, _values_of(resolved.settings, params), resolved))
+        return cells
+
+    def space(self) -> dict[str, Dimension]:
+        """The search space, dimension by dimension.
+
+        Raises:
+            ConfigError: a dimension is neither range nor choices, or its setting cannot take it so.
+        """
+        assert self.search is not None
+        known, space = set(known_names()), {}
+        for name, tree in _dotted(self.search.space, stop=set(Dimension.model_fields)).items():
+            where = f"study {self.name}, [search.space] {name}"
+            dimension = _parse(Dimension, tree if isinstance(tree, dict) else {"choices": tree}, where)
+            if dimension.choices is not None and name in known and may_be_none(name):
+                choices = tuple(None if choice == "none" else choice for choice in dimension.choices)
+                dimension = dimension.model_copy(update={"choices": choices})
+            for reason in misfits(dimension, setting_type(name)) if name in known else ():
+                raise ConfigError(f"{name} (from study {self.name}, [search.space]): {reason}")
+            space[name] = dimension
+        self._check_free(space, "[search.space]")
+        return space
+
+    def swept_names(self) -> list[str]:
+        """Dotted settings that differ, or may differ, between the runs, in the order the file names them."""
+        if self.search is not None:
+            return list(self.space())
+        named = [name for arm in self.arms for name in _dotted(arm.set)]
+        gone_through = [name for arm in self.arms for name in _dotted(arm.grid)]
+        return list(dict.fromkeys([*named, *_dotted(self.grid), *gone_through]))
+
+    def validate_all(self) -> Self:
+        """Build every run, and for a search the ends of every dimension, so that a bad study never starts.
+
+        Raises:
+            ConfigError: the first run that is not valid.
+        """
+        self.representative_cells(self.seed_list())
+        return self
+
+    def representative_cells(self, seeds: Sequence[int]) -> list[Cell]:
+        """The cells of a grid; of a search one for each end of each dimension, and one at the upper end of all.
+
+        Raises:
+            ConfigError: one of them is not valid.
+        """
+        if self.search is None:
+            return self.cells(seeds)
+        extremes = {name: dimension.extremes() for name, dimension in self.space().items()}
+        lowest = {name: values[0] for name, values in extremes.items()}
+        corners = [lowest | {name: value} for name, values in extremes.items() for value in values]
+        corners.append({name: values[-1] for name, values in extremes.items()})
+        return [cell for corner in corners for cell in self.trial_cells("[search.space]", corner, [0])]
+
+    def notes(self, seeds: Sequence[int]) -> list[str]:
+        """What was decided that neither the study nor the command says, a line for each kind."""
+        cells = self.representative_cells(seeds)
+        return lines(note for cell in cells for note in (*cell.resolved.notes, *cell.resolved.of_model))
+
+    def _cell(self, arm: ArmSettings | None, point: dict[str, Any], seed: int, swept_names: list[str]) -> Cell:
+        layers = self._base_layers()
+        if arm is not None:
+            layers.append(_layer(f"study {self.name}, arm {arm.name}", _dotted(arm.set)))
+        layers.append(_layer(f"study {self.name}, [grid]", point))
+        values = _values_of(resolve(layers).settings, point)
+        at = [f"{name}={_text(value)}" for name, value in values.items()]
+        arm_name = _short(",".join([arm.name, *at] if arm is not None else at))
+        resolved = resolve([*layers, Layer("study", {"arm": arm_name, "seed": seed})])
+        return Cell(f"{arm_name}-s{seed}", arm_name, seed, _values_of(resolved.settings, swept_names), resolved)
+
+    def _refuse_unused_base(self, cells: Sequence[Cell]) -> None:
+        """What one arm ignores, or has otherwise, may be another's; where all of them do, it is a mistake."""
+        for layer in self._base_layers():
+            for name in flatten(layer.tree):
+                reasons = [_no_use(cell, name) for cell in cells]
+                if cells and all(reasons):
+                    raise ConfigError(f"{name} (from {layer.source}): every run would ignore it: {reasons[0]}")
+
+    def _base_layers(self) -> list[Layer]:
+        return [_layer(f"study {self.name}, [base]", _dotted(self.base), shared=True), *self._on_base]
+
+    def _grid_points(self, arm: ArmSettings | None) -> list[dict[str, Any]]:
+        grid = _dotted(self.grid)
+        self._check_free(grid, "[grid]")
+        if arm is not None:
+            own, where = _dotted(arm.grid), f"the grid of arm {arm.name}"
+            self._check_free(own, where, arms=(arm,))
+            for name in own.keys() & grid.keys():
+                raise ConfigError(f"{name} (from study {self.name}): said in [grid] and in {where}; expected once")
+            grid |= own
+        for name, values in grid.items():
+            if not isinstance(values, list) or not values:
+                raise ConfigError(f"{name} = {values!r} (from study {self.name}, [grid]): expected a list of values")
+        return [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
+
+    def _check_free(self, names: Iterable[str], where: str, arms: Sequence[ArmSettings] | None = None) -> None:
+        """A setting is said in one place, or one of the two would never hold."""
+        elsewhere = dict.fromkeys(_dotted(self.base), "[base]")
+        elsewhere |= {name: layer.source for layer in self._on_base for name in flatten(layer.tree)}
+        elsewhere |= {name: f"arm {arm.name}" for arm in arms or self.arms for name in _dotted(arm.set)}
+        for name in names:
+            if name in elsewhere:
+                raise ConfigError(
+                    f"{name} (from study {self.name}): said in {elsewhere[name]} and in {where}; expected once"
+                )
+
+
+def load_study(name_or_path: str) -> Study:
+    """A study by its file, or by its name among ablations/*.toml of this folder, then among those that come with vcppo.
+
+    Raises:
+        ConfigError: there is none, or it is not a valid study.
+    """
+    if name_or_path.endswith(".toml"):
+        return parse_study(read_toml(Path(name_or_path)), name_or_path)
+    folders = [Path("ablations"), shipped("ablations")]
+    for folder in folders:
+        file = folder / f"{name_or_path}.toml"
+        if file.is_file():
+            return parse_study(read_toml(file), str(file))
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.toml")})
+    close = difflib.get_close_matches(name_or_path, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
+    raise ConfigError(f"study {name_or_path}: no ablations/{name_or_path}.toml; {hint}")
+
+
+def parse_study(tree: Mapping[str, Any], source: str) -> Study:
+    """A study from the content of its file, every run of it valid.
+
+    Raises:
+        ConfigError: what is wrong, where in `source`, and what was wanted.
+    """
+    study = _parse(Study, tree, source)
+    try:
+        return study.validate_all()
+    except ConfigError as error:  # of a search there is no cell whose name would lead to the line
+        raise ConfigError(f"{source}: {error}" if study.search is not None else str(error)) from None
+
+
+def _parse(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {'; '.join(map(_explain, error.errors()))}") from None
+
+
+def _explain(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"] if part not in ("int", "tuple[int, ...]"))
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        return f"{where} is missing"
+    if detail["type"] == "extra_forbidden":
+        models = (Study, ArmSettings, SearchSettings, PrunerSettings, Dimension)
+        close = difflib.get_close_matches(where.split(".")[-1], [key for model in models for key in model.model_fields])
+        return f"{where}: no such key" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{where} = {detail['input']!r}: {message[0].lower()}{message[1:]}" if where else message
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = None) -> dict[str, Any]:
+    """Dotted names whether the file says "gae.gamma" = 1, gae.gamma = 1 or gae = { gamma = 1 }.
+
+    A table with a key that is in `stop` is a value, not a section.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        section = isinstance(value, Mapping) and value and not (stop and stop & set(value))
+        flat |= _dotted(value, f"{prefix}{key}.", stop) if section else {prefix + key: value}
+    return flat
+
+
+def _layer(source: str, dotted: Mapping[str, Any], *, shared: bool = False) -> Layer:
+    """Dotted settings as a layer of `build_settings`, less those that are the study's own to set."""
+    _refuse_owned(dotted, source)
+    return Layer(source, nest(dotted, source), shared)
+
+
+def _refuse_owned(names: Iterable[str], source: str) -> None:
+    for name in names:
+        if name in OWNED_BY_THE_STUDY:
+            raise ConfigError(f"{name} (from {source}): a study sets it by {OWNED_BY_THE_STUDY[name]}")
+
+
+def _no_use(cell: Cell, name: str) -> str | None:
+    """Why a run would not hear of what its study's base says of a setting; None if it may."""
+    if name in cell.resolved.gave_way:
+        return f"method {cell.settings.method}, which its arm names, has a value of its own"
+    return unused(cell.settings, name)
+
+
+def _values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:
+    dump = settings.model_dump(mode="json")
+    values = {}
+    for name in names:
+        value: Any = dump
+        for part in name.split("."):
+            value = value[part]
+        values[name] = value
+    return values
+
+
+def _text(value: Any) -> str:
+    """A value in the name of a folder."""
+    text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", text)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 13]}~{digest(name)}"
+
+
+def _refuse_twins(study: str, cells: list[Cell]) -> None:
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        for what, key in (("name", cell.name), ("settings", cell.settings.digest())):
+            twin = first.setdefault(f"{what} {key}", cell)
+            if twin is not cell:
+                raise ConfigError(f"study {study}: {twin.name} and {cell.name} have the same {what}: one run twice")
+
+
+def _counted(names: Iterable[str]) -> list[tuple[str, int]]:
+    listed = list(names)
+    return [(name, listed.count(name)) for name in dict.fromkeys(listed)]

@@ -1,0 +1,1 @@
+"""verl as a runner of a study's cells; docs/verl.md."""

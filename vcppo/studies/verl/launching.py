@@ -1,0 +1,167 @@
+"""A study on verl before anything runs: whether verl can run its cells, and what else verl is told."""
+
+import importlib.util
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vcppo.errors import ConfigError, StudyError
+from vcppo.settings.loading import flatten
+from vcppo.settings.sections import RunSettings, defaults_beside
+from vcppo.store.cache import write_json
+from vcppo.studies.study import Cell, Study
+from vcppo.studies.verl.names import ACTOR, CRITIC, ROLLOUT, Overrides, counterpart, our_name, refusals
+
+RUNNER = "vcppo.studies.verl.cells:run_cell"
+NEEDED = {  # verl's words without which no run of it begins, and that none of our settings says
+    "data.train_files": "the problems it trains on",
+    "data.val_files": "the problems it is evaluated on",
+}
+DEFAULTS: Mapping[str, Any] = {  # what a run of verl needs said and that is not a matter of method; --verl comes after
+    f"{ROLLOUT}.name": "vllm",
+    f"{ACTOR}.use_dynamic_bsz": True,
+    f"{CRITIC}.use_dynamic_bsz": True,
+}
+OWNED = ("trainer.default_local_dir", "trainer.experiment_name", "trainer.project_name", "trainer.resume_mode")
+_PLAIN = re.compile(r"[A-Za-z_./][\w./:@-]*")  # a string that Hydra reads as itself
+
+
+def prepare_study(study: Study, seeds: Sequence[int], further: Sequence[str], out: Path, *, fresh: bool) -> str:
+    """Check that verl can run every cell, and write down what else it is told; the runner for `run_study`.
+
+    Args:
+        further: verl's own KEY=VALUE, as on its command line.
+    Raises:
+        ConfigError: verl is missing, cannot do what a cell asks, or is told too little or the same twice.
+        StudyError: the study has cells that ran with other words to verl.
+    """
+    if not is_installed():
+        raise ConfigError("--engine verl: verl is not installed beside vcppo; pip install 'vcppo[verl]'")
+    check_study(study, seeds, further)
+    path = launch_file(out / "studies" / study.name)
+    told = {"verl": list(further)}
+    if path.exists() and not fresh and any((out / "studies" / study.name / "cells").glob("*/cell.json")):
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != told:
+            raise StudyError(
+                f"study {study.name} in {out} was begun with --verl {' '.join(before['verl']) or 'nothing'}: give the "
+                "same, another --out, or --fresh to move the old study aside and begin anew"
+            )
+    write_json(path, told)
+    return RUNNER
+
+
+def is_installed() -> bool:
+    """Whether there is a verl to run; a folder that happens to be called so is none."""
+    spec = importlib.util.find_spec("verl")
+    return spec is not None and spec.origin is not None
+
+
+def check_study(study: Study, seeds: Sequence[int], further: Sequence[str]) -> None:
+    """Whether verl can run every cell of a study, each setting that it varies included.
+
+    Raises:
+        ConfigError: it cannot; one line says every reason.
+    """
+    given = parse_words(further)
+    problems: dict[str, None] = {}  # in order, each once
+    for name in study.swept_names():
+        other = counterpart(name)
+        if isinstance(other, str) and name not in ("arm", "method"):
+            problems[f"{name} (varied by study {study.name}): verl has no counterpart: {other}"] = None
+    for cell in study.representative_cells(seeds):
+        problems |= dict.fromkeys(check_run(cell.settings, given))
+    if problems:
+        raise ConfigError(f"--engine verl: {'; '.join(problems)}")
+
+
+def check_run(settings: RunSettings, given: Mapping[str, str]) -> list[str]:
+    """Every reason why verl cannot run these settings beside these words of its own."""
+    problems = list(refusals(settings))
+    for word, what in NEEDED.items():
+        if word not in given:
+            problems.append(f"{word} is not given: expected --verl {word}=..., {what}")
+    if settings.has_critic and settings.critic.init == "reward-model" and "critic.model.path" not in given:
+        problems.append(
+            "critic.init = reward-model: expected --verl critic.model.path=FOLDER, a reward model with one label a "
+            "token, or critic.init = policy"
+        )
+    for word in given:
+        ours = our_name(word)
+        if word == "critic.model.path" and settings.critic.init == "reward-model":
+            ours = None
+        if ours is not None:
+            problems.append(f"--verl {word}={given[word]}: vcppo says it; use {ours}")
+        elif word in OWNED:
+            problems.append(f"--verl {word}={given[word]}: vcppo says it, for it must find what verl writes")
+    return problems
+
+
+def silent_settings(cells: Sequence[Cell]) -> list[str]:
+    """Settings that some cell has otherwise than by default, and of which verl never hears."""
+    default = flatten(RunSettings().model_dump(mode="json"))
+    differing = set()
+    for cell in cells:
+        tree = cell.settings.model_dump(mode="json")
+        here = {**default, **defaults_beside(tree)}
+        said = (name for name, value in flatten(tree).items() if value != here[name])
+        differing |= {name for name in said if name not in ("arm", "method") and isinstance(counterpart(name), str)}
+    return [name for name in default if name in differing]
+
+
+def parse_words(words: Sequence[str]) -> dict[str, str]:
+    """verl's KEY=VALUE, the plus signs taken off the keys.
+
+    Raises:
+        ConfigError: one of them is not of that form, or comes twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        bare = key.strip().lstrip("+")
+        if not equals or not bare:
+            raise ConfigError(f"--verl {word}: expected KEY=VALUE, for example --verl trainer.n_gpus_per_node=8")
+        if bare in found:
+            raise ConfigError(f"--verl {word}: {bare} is given twice")
+        found[bare] = value
+    return found
+
+
+def launch_file(study: Path) -> Path:
+    """What verl is told beside the settings, next to the study's folder."""
+    return study.with_name(f"{study.name}.verl.json")
+
+
+def read_words(study: Path) -> list[str]:
+    """verl's own words of a study.
+
+    Raises:
+        StudyError: there is no such file, or it is another.
+    """
+    path = launch_file(study)
+    try:
+        return [str(word) for word in json.loads(path.read_text(encoding="utf-8"))["verl"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StudyError(f"{path}: missing or broken; `vcppo sweep ... --engine verl` writes it") from None
+
+
+def command_line(overrides: Overrides) -> list[str]:
+    """Overrides as Hydra reads them.
+
+    >>> command_line({"trainer.logger": ["console", "file"], "data.train_files": "a b.parquet", "critic.enable": True})
+    ['trainer.logger=[console,file]', "data.train_files='a b.parquet'", 'critic.enable=True']
+    """
+    return [f"{key}={_hydra(value)}" for key, value in overrides.items()]
+
+
+def _hydra(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return f"[{','.join(map(_hydra, value))}]"
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return str(value)

@@ -1,0 +1,424 @@
+"""Our settings' names beside verl's: what each becomes in verl's configuration, or why it becomes nothing.
+
+Every setting of vcppo is in exactly one of three tables: MAPPED, ONLY (one value of it is what verl does, any other is
+refused) and APART (verl has its own word for the matter, or none). docs/verl.md prints them.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vcppo.settings.loading import flatten, known_names
+from vcppo.settings.sections import OptimiserSettings, RunSettings
+from vcppo.verl_plugin import TRAINER
+
+Overrides = dict[str, Any]  # verl's dotted names, with a plus where its schema has no such name
+NEVER = 1e9  # as a clip range or a dual clip: never reached
+
+ACTOR, CRITIC, ROLLOUT = "actor_rollout_ref.actor", "critic", "actor_rollout_ref.rollout"
+OURS = "+algorithm.vcppo"
+AGGREGATIONS = {
+    "token-mean": "token-mean",
+    "sequence-mean": "seq-mean-token-mean",
+    "fixed-length": "seq-mean-token-sum-norm",
+}
+LOSSES = {"clip": "vanilla", "gspo": "gspo", "cispo": "cispo"}
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A setting that verl knows: in the RL run, in the run of value pretraining before it, or in both."""
+
+    rl: tuple[str, ...] = ()
+    pretraining: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Only:
+    """A setting of which verl does one thing only."""
+
+    value: Any
+    why: str
+
+
+def _optimiser(section: str, *, pretraining: bool = False) -> dict[str, Mapped]:
+    """The optimiser's settings of one of our sections, at verl's place for them."""
+    place = ACTOR if section == "policy" else CRITIC
+    optim = f"{place}.optim"
+    names = {
+        "learning_rate": (f"{optim}.lr",),
+        "schedule": (f"{optim}.lr_scheduler_type",),
+        "warmup_steps": (f"{optim}.lr_warmup_steps",),
+        "adam_beta1": (f"{optim}.betas",),
+        "adam_beta2": (f"{optim}.betas",),
+        "adam_epsilon": (f"+{optim}.override_optimizer_config.eps",),
+        "weight_decay": (f"{optim}.weight_decay",),
+        "max_grad_norm": (f"{optim}.clip_grad",),
+    }
+    notes = {
+        "schedule": "constant or cosine: FSDP in verl has no linear decay",
+        "warmup_steps": "verl counts steps of its trainer: rounded up",
+    }
+    found = {}
+    for name, keys in names.items():
+        note = notes.get(name, "")
+        found[f"{section}.{name}"] = Mapped((), keys, note) if pretraining else Mapped(keys, (), note)
+    return found
+
+
+MAPPED: Mapping[str, Mapped] = {
+    "seed": Mapped(
+        ("data.seed", f"{ROLLOUT}.seed", f"{ACTOR}.data_loader_seed", f"{CRITIC}.data_loader_seed"),
+        ("data.seed", f"{ROLLOUT}.seed", f"{CRITIC}.data_loader_seed", f"{OURS}.pretrain.seed"),
+    ),
+    "steps": Mapped(("trainer.total_training_steps", "trainer.total_epochs")),
+    "model.path": Mapped(("actor_rollout_ref.model.path",), ("actor_rollout_ref.model.path",), "needed"),
+    "rollout.prompts": Mapped(("data.train_batch_size",)),
+    "rollout.samples_per_prompt": Mapped((f"{ROLLOUT}.n",), note="pretraining asks for one"),
+    "rollout.temperature": Mapped((f"{ROLLOUT}.temperature",), (f"{ROLLOUT}.temperature",)),
+    "rollout.top_p": Mapped((f"{ROLLOUT}.top_p",), (f"{ROLLOUT}.top_p",)),
+    "rollout.max_tokens": Mapped(
+        ("data.max_response_length",), ("data.max_response_length",), "none leaves verl's data.max_response_length"
+    ),
+    "gae.gamma": Mapped(("algorithm.gamma",), ("algorithm.gamma",)),
+    "gae.lambda_actor": Mapped(("algorithm.lam", f"{OURS}.lambda_actor")),
+    "gae.lambda_critic": Mapped((f"{OURS}.lambda_critic",)),
+    "gae.length_adaptive_alpha": Mapped((f"{OURS}.length_adaptive_alpha",)),
+    "advantage.estimator": Mapped(("algorithm.adv_estimator", "critic.enable"), note="gae, grpo or rloo"),
+    "advantage.whiten": Mapped((f"{OURS}.whiten",), note="none or batch, for gae; others are not whitened"),
+    "advantage.clip": Mapped((f"{OURS}.clip",), note="for gae"),
+    "advantage.group_scale": Mapped(("algorithm.norm_adv_by_std_in_grpo",)),
+    "kl.placement": Mapped(("algorithm.use_kl_in_reward", f"{ACTOR}.use_kl_loss")),
+    "kl.coefficient": Mapped(("algorithm.kl_ctrl.kl_coef", f"{ACTOR}.kl_loss_coef")),
+    "kl.estimator": Mapped(("algorithm.kl_penalty", f"{ACTOR}.kl_loss_type")),
+    **_optimiser("policy"),
+    "policy.epochs": Mapped((f"{ACTOR}.ppo_epochs", f"{CRITIC}.ppo_epochs")),
+    "policy.minibatches": Mapped(
+        (f"{ACTOR}.ppo_mini_batch_size", f"{CRITIC}.ppo_mini_batch_size"), note="verl counts the prompts of one"
+    ),
+    "policy.loss": Mapped((f"{ACTOR}.policy_loss.loss_mode",), note="clip, gspo or cispo"),
+    "policy.clip_low": Mapped((f"{ACTOR}.clip_ratio_low", f"{ACTOR}.clip_ratio")),
+    "policy.clip_high": Mapped((f"{ACTOR}.clip_ratio_high",)),
+    "policy.dual_clip": Mapped(
+        (f"{ACTOR}.clip_ratio_c",), note="verl's is on by default, at 3; none puts it out of reach"
+    ),
+    "policy.aggregation": Mapped((f"{ACTOR}.loss_agg_mode", f"{ACTOR}.loss_scale_factor")),
+    "policy.entropy_coefficient": Mapped((f"{ACTOR}.entropy_coeff",)),
+    "critic.init": Mapped(
+        ("critic.model.path",),
+        ("critic.model.path",),
+        "policy: model.path, with a head of verl's; reward-model: give --verl critic.model.path=FOLDER",
+    ),
+    "critic.path": Mapped(("critic.model.path",), ("critic.model.path",), "of `critic.init = saved`"),
+    **_optimiser("critic"),
+    "critic.updates_per_policy_update": Mapped((f"{CRITIC}.ppo_epochs",), note="verl repeats the whole pass instead"),
+    "critic.policy_starts_after": Mapped(
+        ("trainer.critic_warmup",), note="verl's N is N - 1 such iterations: one is added"
+    ),
+    "critic.value_loss": Mapped((f"{CRITIC}.cliprange_value",), note="mse: a range that is never reached"),
+    "critic.value_clip_range": Mapped((f"{CRITIC}.cliprange_value",)),
+    "critic.aggregation": Mapped(
+        (f"{CRITIC}.loss_agg_mode", f"{CRITIC}.loss_scale_factor"),
+        (f"{CRITIC}.loss_agg_mode", f"{CRITIC}.loss_scale_factor"),
+        "always said, for verl's default is the actor's",
+    ),
+    "pretrain.steps": Mapped((), (f"{OURS}.pretrain.steps", "trainer.total_training_steps", "trainer.total_epochs")),
+    "pretrain.max_steps": Mapped((), ("trainer.total_training_steps", "trainer.total_epochs"), "of `converge`"),
+    "pretrain.batch": Mapped(
+        (),
+        ("data.train_batch_size", f"{CRITIC}.ppo_mini_batch_size", f"{ACTOR}.ppo_mini_batch_size"),
+        "held-out answers included",
+    ),
+    "pretrain.held_out": Mapped((), (f"{OURS}.pretrain.held_out",), "as a share: held_out / (pool + held_out)"),
+    "pretrain.pool": Mapped((), (f"{OURS}.pretrain.held_out",), "only in that share: every step samples anew"),
+    "pretrain.evaluate_every": Mapped((), (f"{OURS}.pretrain.evaluate_every",)),
+    "pretrain.patience": Mapped((), (f"{OURS}.pretrain.patience",)),
+    "pretrain.tolerance": Mapped((), (f"{OURS}.pretrain.tolerance",)),
+    **_optimiser("pretrain", pretraining=True),
+    "evaluation.samples": Mapped((f"{ROLLOUT}.val_kwargs.n",)),
+    "evaluation.every": Mapped(("trainer.test_freq",), note="0: at the end only"),
+    "evaluation.temperature": Mapped((f"{ROLLOUT}.val_kwargs.temperature",)),
+    "evaluation.top_p": Mapped((f"{ROLLOUT}.val_kwargs.top_p",)),
+    "record.checkpoint_every": Mapped(("trainer.save_freq",), ("trainer.save_freq",)),
+    "record.positions_every": Mapped((f"{OURS}.positions_every",), (f"{OURS}.positions_every",)),
+}  # fmt: skip
+
+ONLY: Mapping[str, Only] = {
+    "gae.bootstrap_truncated": Only(False, "verl does not say which answers were cut"),
+    "rollout.refresh_every": Only(1, "verl's rollout engine has the newest policy in every step"),
+    "critic.update_every": Only(1, "verl trains the critic in every step"),
+    "critic.initial_value": Only(0.0, "verl draws a head as transformers does"),
+    "critic.bounded": Only(False, "verl's critic has no range"),
+    "lora.rank": Only(0, "use --verl actor_rollout_ref.model.lora_rank=N, and critic.model.lora_rank"),
+    "critic.normalise_returns": Only(False, "verl has none"),
+    "policy.positive_nll": Only(0.0, "verl has no such loss"),
+    "policy.demonstration_nll": Only(0.0, "verl has no such loss"),
+    "early_stop.deviation": Only("none", "verl does all updates of a step"),
+    "token_reward.kind": Only("none", "verl has no reward model of tokens"),
+    "reference.ema": Only(0.0, "verl's reference does not move"),
+    "reference.refresh_every": Only("never", "verl's reference does not move"),
+    "reward.truncated": Only(None, "verl's reward function decides"),
+    "reward.overlong_share": Only(None, "use --verl reward.reward_manager.name=dapo"),
+    "reward.normalise": Only("none", "verl has none"),
+    "reward.clip": Only(None, "verl has none"),
+    "select.prune_rate": Only(0.0, "verl has none"),
+    "select.dynamic_sampling": Only(False, "use --verl algorithm.filter_groups.enable=True"),
+    "select.drop_truncated": Only(False, "verl has none"),
+}
+
+_REWARD = "verl's reward function: --verl reward.custom_reward_function.path=FILE"
+_UNUSED = "read only beside a setting that verl does not have"
+APART: Mapping[str, str] = {
+    "method": "a name for other settings",
+    "arm": "a name; verl's experiment is called after the cell",
+    "base_seed": "cold start and reward model are made before, by vcppo or otherwise",
+    "micro_batch_tokens": f"--verl {ACTOR}.ppo_max_token_len_per_gpu=N, and critic.ppo_max_token_len_per_gpu",
+    "task.": "verl's data: --verl data.train_files=FILE --verl data.val_files=FILE",
+    "model.": "the shape is that of model.path",
+    "cold_start.": "made before; model.path is its result",
+    "reward_model.": "made before; critic.model.path is its result",
+    "compute.": "verl's engines have their own, for one actor_rollout_ref.model.enable_gradient_checkpointing",
+    "lora.": "verl has its own: --verl actor_rollout_ref.model.lora_alpha=N",
+    "mismatch.": "--verl algorithm.rollout_correction.rollout_is=token, and rollout_is_threshold",
+    "evaluation.answers_at_once": "verl has its own: data.val_batch_size",
+    "engine.": f"--verl {ROLLOUT}.name=vllm|sglang and its other settings",
+    "reward.correct": _REWARD,
+    "reward.wrong": _REWARD,
+    "reward.unreadable": _REWARD,
+    "reward.overlong_penalty": _UNUSED,
+    "token_reward.": _UNUSED,
+    "select.": _UNUSED,
+    "vine.": _UNUSED,
+    "early_stop.": _UNUSED,
+    "policy.advantage_temperature": _UNUSED,
+    "policy.dpo_beta": _UNUSED,
+    "pretrain.fresh_rollouts": "verl samples new answers for every update, whatever this says",
+    "guard.": "verl has none",
+    "evaluation.problems": "verl's data: --verl data.val_files=FILE",
+    "evaluation.samples_during": "every evaluation has evaluation.samples",
+    "evaluation.seed": "verl's evaluation has no seed of its own",
+    "record.": "verl has its own: trainer.rollout_data_dir, trainer.log_val_generations",
+}
+
+
+def counterpart(name: str) -> Mapped | Only | str:
+    """What a setting is to verl: where it goes, the one value that verl does, or why it goes nowhere."""
+    if name in MAPPED:
+        return MAPPED[name]
+    if name in ONLY:
+        return ONLY[name]
+    section = f"{name.split('.')[0]}."
+    return APART[name] if name in APART else APART[section]
+
+
+def refusals(settings: RunSettings) -> Iterator[str]:
+    """Every reason why verl cannot run these settings, each with what it could run."""
+    flat = flatten(settings.model_dump(mode="json"))
+    for name, only in ONLY.items():
+        if flat[name] != only.value:
+            yield f"{name} = {_text(flat[name])}: {only.why}; expected {_text(only.value)}"
+    if settings.model.path is None:
+        yield "model.path = none: expected the folder or hub name of the policy that verl starts from"
+    if settings.advantage.estimator not in ("gae", "grpo", "rloo"):
+        yield f"advantage.estimator = {settings.advantage.estimator}: expected gae, grpo or rloo"
+    if settings.policy.loss not in LOSSES:
+        yield f"policy.loss = {settings.policy.loss}: expected {' or '.join(LOSSES)}"
+    whitens = ("none", "batch") if settings.advantage.estimator == "gae" else ("none",)
+    if settings.advantage.whiten not in whitens:
+        yield f"advantage.whiten = {settings.advantage.whiten}: expected {' or '.join(whitens)}"
+    if settings.advantage.clip is not None and settings.advantage.estimator != "gae":
+        yield f"advantage.clip = {settings.advantage.clip:g}: verl clips no advantage of {settings.advantage.estimator}"
+    if settings.rollout.prompts % settings.policy.minibatches:
+        yield (
+            f"policy.minibatches = {settings.policy.minibatches}: expected a divisor of rollout.prompts = "
+            f"{settings.rollout.prompts}, whose prompts verl divides"
+        )
+    optimisers: dict[str, OptimiserSettings] = {"policy": settings.policy}
+    aggregations = {"policy": settings.policy.aggregation}
+    if settings.has_critic:
+        optimisers["critic"], aggregations["critic"] = settings.critic, settings.critic.aggregation
+        if settings.pretrain.steps != 0:
+            optimisers["pretrain"] = settings.pretrain
+    for section, optimiser in optimisers.items():
+        if optimiser.schedule == "linear":
+            yield f"{section}.schedule = linear: expected constant or cosine"
+    for section, aggregation in aggregations.items():
+        if aggregation == "fixed-length" and settings.rollout.max_tokens is None:
+            yield f"{section}.aggregation = fixed-length: expected rollout.max_tokens, the length that is divided by"
+
+
+def rl_overrides(settings: RunSettings) -> Overrides:
+    """verl's configuration of the RL run. The settings must be free of `refusals`."""
+    s = settings
+    placement, answers_apart = s.kl.placement, s.policy.epochs * s.policy.minibatches
+    mini_batch = s.rollout.prompts // s.policy.minibatches
+    found: Overrides = {
+        **_common(s),
+        "trainer.total_training_steps": s.steps,
+        "trainer.total_epochs": s.steps,  # an epoch has a step or more: this never ends the run before
+        "data.train_batch_size": s.rollout.prompts,
+        f"{ROLLOUT}.n": s.rollout.samples_per_prompt,
+        "algorithm.adv_estimator": s.advantage.estimator,
+        "algorithm.norm_adv_by_std_in_grpo": s.advantage.group_scale,
+        "algorithm.use_kl_in_reward": placement == "reward",
+        f"{ACTOR}.use_kl_loss": placement == "loss",
+        "critic.enable": s.has_critic,
+        **optimiser_overrides(ACTOR, s.policy, answers_apart),
+        f"{ACTOR}.ppo_epochs": s.policy.epochs,
+        f"{ACTOR}.ppo_mini_batch_size": mini_batch,
+        f"{ACTOR}.data_loader_seed": s.seed,
+        f"{ACTOR}.policy_loss.loss_mode": LOSSES[s.policy.loss],
+        f"{ACTOR}.clip_ratio": s.policy.clip_low,
+        f"{ACTOR}.clip_ratio_low": s.policy.clip_low,
+        f"{ACTOR}.clip_ratio_high": s.policy.clip_high,
+        f"{ACTOR}.clip_ratio_c": NEVER if s.policy.dual_clip is None else s.policy.dual_clip,
+        **_aggregation(ACTOR, s.policy.aggregation, s.rollout.max_tokens),
+        f"{ACTOR}.entropy_coeff": s.policy.entropy_coefficient,
+        "trainer.test_freq": s.evaluation.every or s.steps,
+        f"{ROLLOUT}.val_kwargs.n": s.evaluation.samples,
+        f"{ROLLOUT}.val_kwargs.do_sample": s.evaluation.temperature > 0,
+        f"{ROLLOUT}.val_kwargs.temperature": s.evaluation.temperature,
+        f"{ROLLOUT}.val_kwargs.top_p": s.evaluation.top_p,
+        "trainer.val_before_train": s.evaluation.every > 0,
+    }
+    if placement == "reward":
+        found |= {"algorithm.kl_ctrl.kl_coef": s.kl.coefficient, "algorithm.kl_penalty": s.kl.estimator}
+    if placement == "loss":
+        found |= {f"{ACTOR}.kl_loss_coef": s.kl.coefficient, f"{ACTOR}.kl_loss_type": s.kl.estimator}
+    if s.has_critic:
+        found |= {
+            **optimiser_overrides(CRITIC, s.critic, answers_apart * s.critic.updates_per_policy_update),
+            f"{CRITIC}.ppo_epochs": s.policy.epochs * s.critic.updates_per_policy_update,
+            f"{CRITIC}.ppo_mini_batch_size": mini_batch,
+            f"{CRITIC}.cliprange_value": s.critic.value_clip_range if s.critic.value_loss == "clipped" else NEVER,
+            "trainer.critic_warmup": s.critic.policy_starts_after + 1 if s.critic.policy_starts_after else 0,
+            **_gae(s),
+        }
+    return found
+
+
+def pretraining_overrides(settings: RunSettings) -> Overrides:
+    """verl's configuration of the run before it, in which only the critic learns."""
+    s, plan = settings, settings.pretrain
+    limit = plan.max_steps if plan.steps == "converge" else plan.steps
+    return {
+        **_common(s),
+        "trainer.total_training_steps": limit,
+        "trainer.total_epochs": limit,
+        "trainer.val_before_train": False,
+        "trainer.test_freq": -1,
+        "data.train_batch_size": plan.batch,
+        f"{ROLLOUT}.n": 1,
+        "algorithm.adv_estimator": "gae",
+        "algorithm.use_kl_in_reward": False,
+        f"{ACTOR}.use_kl_loss": False,
+        f"{ACTOR}.ppo_mini_batch_size": plan.batch,
+        "critic.enable": True,
+        **optimiser_overrides(CRITIC, plan, 1),
+        f"{CRITIC}.ppo_epochs": 1,
+        f"{CRITIC}.ppo_mini_batch_size": plan.batch,
+        f"{CRITIC}.cliprange_value": NEVER,
+        f"{OURS}.pretrain.steps": plan.steps,
+        f"{OURS}.pretrain.held_out": round(plan.held_out / (plan.pool + plan.held_out), 6),
+        f"{OURS}.pretrain.evaluate_every": plan.evaluate_every,
+        f"{OURS}.pretrain.seed": s.seed,
+        **(
+            {f"{OURS}.pretrain.patience": plan.patience, f"{OURS}.pretrain.tolerance": plan.tolerance}
+            if plan.steps == "converge"
+            else {}
+        ),
+    }
+
+
+def _common(s: RunSettings) -> Overrides:
+    """What both runs are told."""
+    found: Overrides = {
+        "trainer.use_v1": True,
+        "trainer.v1.trainer_mode": TRAINER,
+        "trainer.logger": ["console", "file"],
+        "trainer.save_freq": s.record.checkpoint_every,
+        "actor_rollout_ref.model.path": s.model.path,
+        f"{ROLLOUT}.temperature": s.rollout.temperature,
+        f"{ROLLOUT}.top_p": s.rollout.top_p,
+        f"{ROLLOUT}.seed": s.seed,
+        "data.seed": s.seed,
+        "algorithm.gamma": s.gae.gamma,
+        f"{OURS}.positions_every": s.record.positions_every,
+    }
+    if s.rollout.max_tokens is not None:
+        found["data.max_response_length"] = s.rollout.max_tokens
+    if s.has_critic:
+        found |= _aggregation(CRITIC, s.critic.aggregation, s.rollout.max_tokens)
+        found[f"{CRITIC}.data_loader_seed"] = s.seed
+        starts = {"policy": s.model.path, "saved": s.critic.path}
+        if s.critic.init in starts:
+            found["critic.model.path"] = starts[s.critic.init]
+    return found
+
+
+def _gae(s: RunSettings) -> Overrides:
+    found: Overrides = {
+        "algorithm.lam": s.gae.lambda_actor,  # verl's own estimate, which ours replaces
+        f"{OURS}.lambda_critic": s.gae.lambda_critic,
+        f"{OURS}.whiten": s.advantage.whiten,
+    }
+    if s.gae.length_adaptive_alpha is None:
+        found[f"{OURS}.lambda_actor"] = s.gae.lambda_actor
+    else:
+        found[f"{OURS}.length_adaptive_alpha"] = s.gae.length_adaptive_alpha
+    if s.advantage.clip is not None:
+        found[f"{OURS}.clip"] = s.advantage.clip
+    return found
+
+
+def optimiser_overrides(place: str, optimiser: OptimiserSettings, updates_a_step: int) -> Overrides:
+    """AdamW and its schedule, as verl's FSDP engine takes them at `place`; its scheduler moves once a step."""
+    optim = f"{place}.optim"
+    return {
+        f"{optim}.lr": optimiser.learning_rate,
+        f"{optim}.lr_scheduler_type": optimiser.schedule,
+        f"{optim}.lr_warmup_steps": math.ceil(optimiser.warmup_steps / updates_a_step),
+        f"{optim}.betas": [optimiser.adam_beta1, optimiser.adam_beta2],
+        f"+{optim}.override_optimizer_config.eps": optimiser.adam_epsilon,
+        f"{optim}.weight_decay": optimiser.weight_decay,
+        f"{optim}.clip_grad": optimiser.max_grad_norm,
+    }
+
+
+def _aggregation(place: str, aggregation: str, limit: int | None) -> Overrides:
+    found: Overrides = {f"{place}.loss_agg_mode": AGGREGATIONS[aggregation]}
+    if aggregation == "fixed-length":
+        found[f"{place}.loss_scale_factor"] = limit
+    return found
+
+
+def our_name(verl_name: str) -> str | None:
+    """The setting of ours that says this word of verl's, None if none does."""
+    bare = verl_name.lstrip("+")
+    for name, mapped in MAPPED.items():
+        if bare in {key.lstrip("+") for key in (*mapped.rl, *mapped.pretraining)}:
+            return name
+    return None
+
+
+def table() -> str:
+    """Every setting with its counterpart, as the Markdown that docs/verl.md holds."""
+    lines = ["| vcppo | verl, RL run | verl, value pretraining | remark |", "|---|---|---|---|"]
+    for name in known_names():
+        other = counterpart(name)
+        if isinstance(other, Mapped):
+            keys = ["<br>".join(f"`{key}`" for key in side) for side in (other.rl, other.pretraining)]
+            lines.append(f"| `{name}` | {keys[0]} | {keys[1]} | {other.note} |")
+    lines += ["", "| vcppo | verl does only | why |", "|---|---|---|"]
+    lines += [f"| `{name}` | {_text(only.value)} | {only.why} |" for name, only in ONLY.items()]
+    lines += ["", "| vcppo | instead |", "|---|---|"]
+    lines += [
+        f"| `{name.removesuffix('.') + ('.*' if name.endswith('.') else '')}` | {why} |" for name, why in APART.items()
+    ]
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"

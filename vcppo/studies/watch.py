@@ -1,0 +1,102 @@
+"""Looking over a running cell's shoulder: which stage it is in, how far, and how its accuracy and length stand."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcppo.settings.sections import RunSettings
+from vcppo.store.run_folders import CellFolder
+
+RECENT = 5  # steps that the accuracy a pruner sees is the mean of
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A cell at one moment. `total` is None where a stage does not count; accuracy and length are RL's latest."""
+
+    stage: str | None = None
+    step: int = 0
+    total: int | None = None
+    accuracy: float | None = None
+    length_tokens: float | None = None
+
+
+class JournalTail:
+    """Reads what a journal gained since the last look; starts over when a resumed stage has cut it back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The whole records that are new; records of steps seen before may come again, with the same values."""
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as file:
+            if file.seek(0, 2) < self._offset:
+                self._offset = 0
+            file.seek(self._offset)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            records = [json.loads(line) for line in whole.splitlines()]
+        except ValueError:  # cut back and grown past us between two looks: we stand inside a record
+            self._offset = 0
+            return []
+        self._offset += len(whole)
+        return records
+
+
+class CellWatch:
+    """Follows one cell through its stages by its record and their journals."""
+
+    def __init__(self, folder: CellFolder, out: Path) -> None:
+        self.folder, self.out = folder, out
+        self.settings = folder.settings()
+        self.accuracy: dict[int, float] = {}  # by RL iteration
+        self._tails: dict[str, JournalTail] = {}
+        self._steps: dict[str, int] = defaultdict(int)
+        self._length: float | None = None
+
+    def look(self) -> Glance:
+        """The state of the cell now."""
+        stages = self.folder.read().stages
+        for record in stages:
+            journal = self.out / "cache" / record.stage / record.address / "journal.jsonl"
+            tail = self._tails.setdefault(f"{record.stage}/{record.address}", JournalTail(journal))
+            for entry in tail.read():
+                if entry["kind"] == "metrics":
+                    self._take(record.stage, entry["step"], entry["values"])
+        if not stages:
+            return Glance()
+        stage = stages[-1].stage
+        latest = self.accuracy[max(self.accuracy)] if self.accuracy else None
+        return Glance(stage, self._steps[stage], stage_steps(self.settings, stage), latest, self._length)
+
+    def recent_accuracy(self, step: int) -> float | None:
+        """Mean over the last RECENT iterations up to `step`; None before the cell has got there."""
+        if step not in self.accuracy:
+            return None
+        window = [self.accuracy[at] for at in range(step - RECENT + 1, step + 1) if at in self.accuracy]
+        return sum(window) / len(window)
+
+    def _take(self, stage: str, step: int, values: dict[str, float | None]) -> None:
+        self._steps[stage] = step
+        accuracy = values.get("rollout/accuracy")
+        if stage == "rl" and accuracy is not None:
+            self.accuracy[step] = accuracy
+            self._length = values.get("rollout/length_tokens")
+
+
+def stage_steps(settings: RunSettings, stage: str) -> int | None:
+    """How many steps a stage counts at most, None if it does not count."""
+    steps = settings.pretrain.steps
+    totals = {
+        "cold-start": settings.cold_start.steps,
+        "reward-model": settings.reward_model.steps,
+        "value-pretraining": settings.pretrain.max_steps if steps == "converge" else steps,
+        "rl": settings.steps,
+    }
+    return totals.get(stage)

@@ -1,0 +1,75 @@
+"""`python -m vcppo.studies.worker`: a process that runs one cell after another, having imported torch once.
+
+It reads a job a line from its standard input, {"cell": folder, "out": folder}, and answers each with a line on its
+standard output: {"cell", "state", "error", "traceback", "result"}. A first line {"ready": true} says that it can
+begin. Whatever a cell prints goes to standard error, which is the worker's log.
+
+No worker outlives the process that started it.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from vcppo.store.run_folders import CellFolder, Runner, perform
+from vcppo.system.lifetime import die_with
+from vcppo.system.redaction import redact_output
+
+PIPELINE = "vcppo.stages.pipeline:run_cell"
+
+
+def main() -> None:
+    """Serve jobs until standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m vcppo.studies.worker", description="a worker of `vcppo sweep`")
+    parser.add_argument("--runner", default=PIPELINE, help="module:function that runs a cell")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process whose end is this one's")
+    arguments = parser.parse_args()
+    die_with(arguments.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # born with it blocked, so that none came before
+    answers = _take_standard_output()
+    redact_output()
+    runner = load_runner(arguments.runner)
+    _say(answers, {"ready": True})
+    for line in sys.stdin:
+        job = json.loads(line)
+        _say(answers, run_job(CellFolder(Path(job["cell"])), Path(job["out"]), runner))
+
+
+def run_job(folder: CellFolder, out: Path, runner: Runner) -> dict[str, Any]:
+    """One cell, from its folder to its answer."""
+    print(f"--- {folder.path.name}: begun {time.strftime('%Y-%m-%d %H:%M:%S')}", file=sys.stderr, flush=True)
+    record = perform(folder, out, runner)
+    file = folder.path / "traceback.txt"
+    trace = file.read_text(encoding="utf-8") if record.state == "failed" else None
+    print(trace or f"--- {folder.path.name}: {record.state}", file=sys.stderr, flush=True)
+    answer = {"cell": record.cell, "state": record.state, "error": record.error}
+    return answer | {"traceback": trace, "result": record.result}
+
+
+def load_runner(name: str) -> Runner:
+    """`package.module:function`, imported."""
+    module, _, function = name.partition(":")
+    return cast(Runner, getattr(importlib.import_module(module), function))
+
+
+def _take_standard_output() -> TextIO:
+    """Standard output for the protocol alone: what the process and its children print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _say(answers: TextIO, message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

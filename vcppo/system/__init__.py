@@ -1,0 +1,1 @@
+"""Files, locks, processes, secrets, provenance: what any program needs, and nothing of training."""

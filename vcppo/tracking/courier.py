@@ -1,0 +1,172 @@
+"""The courier: tails what a study's cells write to disk and carries it to MLflow, whenever MLflow will have it.
+
+Trainers and workers know nothing of it. A server that is away costs a run nothing, and what it should have heard lies
+on disk already: `vcppo track replay` is a courier that delivers once.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vcppo.errors import TrackingError, VcppoError
+from vcppo.system.redaction import redacted
+from vcppo.system.sqlite_files import check_address, sqlite_uri
+from vcppo.tracking.delivery import Delivery, store_name
+from vcppo.tracking.mlflow_client import MlflowStore, RefusedError
+from vcppo.tracking.study_files import StudyFiles
+
+EVERY_S = 5.0  # between deliveries: many records a call cost MLflow little more than one
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+
+
+def default_tracking_uri(out: Path) -> str:
+    """The database below `out`, for whoever names no other; its files lie beside it in mlartifacts/.
+
+    Raises:
+        ConfigError: `out` has a name that no address can hold.
+    """
+    return sqlite_uri(out.resolve() / "mlflow.db")
+
+
+def default_experiment(study: str) -> str:
+    """An experiment a study."""
+    return f"vcppo/{study}"
+
+
+class Courier:
+    """Delivers one study, from one thread of one process at a time; a second courier of the study waits its turn.
+
+    Args:
+        out: the folder with studies/ and cache/.
+        tracking_uri: by default what MLFLOW_TRACKING_URI says, else `default_tracking_uri(out)`.
+        experiment: by default `default_experiment(study)`.
+
+    Attributes:
+        notices: what the user should know of the store, a line each.
+
+    Raises:
+        ConfigError: there is no such address.
+    """
+
+    def __init__(self, out: Path, study: str, tracking_uri: str | None = None, experiment: str | None = None) -> None:
+        self.out = out
+        self.tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(out)
+        check_address(self.tracking_uri)
+        self.experiment = experiment or default_experiment(study)
+        self.notices: list[str] = []
+        self._files = StudyFiles(out, study)
+        self._delivery: Delivery | None = None
+        self._lock: int | None = None  # descriptor of the file that says whose the study is
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._busy = threading.Lock()
+        self._status = "not started"
+
+    @property
+    def status(self) -> str:
+        """One line for a progress display."""
+        return self._status
+
+    def start(self) -> None:
+        """Deliver from a daemon thread, every few seconds, until `close`."""
+        self._status = "connecting"
+        self._thread = threading.Thread(target=self._live, name="courier", daemon=True)
+        self._thread.start()
+
+    def deliver(self) -> int:
+        """Deliver all that is undelivered now; the number of records.
+
+        What nobody works on any more ends in the store too.
+
+        Raises:
+            TrackingError: the server is away or refuses, or another process is delivering this study.
+        """
+        return self._deliver(closing=not self._files.worked_on())
+
+    def undelivered(self) -> int:
+        """Records that lie on disk only."""
+        return self._files.undelivered(store_name(self.tracking_uri, self.experiment))
+
+    def close(self, timeout_s: float = 30.0) -> int:
+        """Say the last there is to say, if the thread was started, and stop; the number of undelivered records.
+
+        Never raises and never takes much longer than `timeout_s`; what is left, `vcppo track replay` delivers.
+        """
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join(timeout_s)
+        if self._thread is None or not self._thread.is_alive():
+            self._let_go()
+        return self.undelivered()
+
+    def _live(self) -> None:
+        retry, away_since = FIRST_RETRY_S, ""
+        wait, last_tries = 0.0, 2  # the second for a store that refused what somebody has deleted there meanwhile
+        while True:
+            closing = self._stop.wait(wait)
+            last_tries -= closing
+            try:
+                self._deliver(closing=closing)
+                wait, retry, away_since = EVERY_S, FIRST_RETRY_S, ""
+                self._status = "delivered"
+            except VcppoError as error:
+                wait, retry = retry, min(2 * retry, LONGEST_RETRY_S)
+                away_since = away_since or time.strftime("%H:%M:%S")
+                self._status = f"not delivered since {away_since} ({error}), {self.undelivered()} records kept"
+                if isinstance(error, RefusedError) and last_tries:
+                    continue
+            if closing:
+                return
+
+    def _deliver(self, *, closing: bool) -> int:
+        with self._busy:
+            try:
+                self._take_study()
+                if self._delivery is None:
+                    self._delivery = self._connect()
+                return self._delivery.deliver(closing=closing)
+            except VcppoError:
+                self._delivery = None  # it may not know what got through: the next one asks the store
+                raise
+
+    def _connect(self) -> Delivery:
+        with _locked(self.out / "mlflow.lock"):  # two processes must not make one new database
+            store = MlflowStore(self.tracking_uri, self.experiment, self.out / "mlartifacts")
+        if store.notice is not None:
+            self.notices.append(store.notice)
+        return Delivery(self._files, store)
+
+    def _take_study(self) -> None:
+        """Hold the study until `close`, or until this process dies."""
+        if self._lock is not None:
+            return
+        self._files.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._files.path / "mlflow.lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode() or "unknown"
+            os.close(descriptor)
+            whose = f"process {holder}"
+            if holder == str(os.getpid()):
+                whose = f"this process, which still waits for {redacted(self.tracking_uri)},"
+            raise TrackingError(f"study {self._files.name} in {self.out}: {whose} delivers it") from None
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        self._lock = descriptor
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

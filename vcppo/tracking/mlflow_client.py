@@ -1,0 +1,340 @@
+"""MLflow behind a small door: runs found by their tags, points in batches, files; its errors told as ours.
+
+`import mlflow` takes seconds, so it happens when a store is opened and never when this module is imported.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vcppo.errors import StudyError, TrackingError
+from vcppo.system.redaction import redacted, remember
+from vcppo.system.sqlite_files import sqlite_file
+from vcppo.tracking.mlflow_database import check_database, have_database
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+METRICS_A_CALL = 1000  # MLflow's limits of one log_batch
+PARAMS_A_CALL = 100
+DATABASE_SERVERS = ("postgresql", "mysql", "mssql")  # begin the addresses of databases that MLflow opens by itself
+LONGEST_PARAM = 6000  # characters; MLflow would cut silently
+LONGEST_TAG = 8000
+LOGGED_TABLES = "mlflow.loggedArtifacts"  # the tag by which the UI knows that a JSON file is a table
+
+QUIET = {  # set before the import unless the user has set them: no chatter, and quick to notice a dead server
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+}
+
+
+class RefusedError(TrackingError):
+    """The server is there and says no to this request; others may do better."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric."""
+
+    name: str
+    step: int
+    value: float
+    time_ms: int
+
+
+@dataclass
+class Run:
+    """A run as the store knows it; whoever writes to the store keeps it up to date."""
+
+    id: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: tuple[str, ...]  # names
+    status: str
+    started_ms: int
+    deleted: bool = False  # it lies in MLflow's bin
+
+
+class MlflowStore:
+    """One experiment of one tracking store.
+
+    Args:
+        artifacts: where a database without a server keeps files (a server decides for itself); None to read only.
+
+    Raises:
+        StudyError: read only, and there is no such store or experiment.
+        TrackingError: from every method, if the store cannot be reached; RefusedError if it says no.
+    """
+
+    def __init__(self, tracking_uri: str, experiment: str, artifacts: Path | None = None) -> None:
+        remember(tracking_uri)
+        self.tracking_uri, self.experiment = tracking_uri, experiment
+        self._artifacts = artifacts
+        self.notice: str | None = None  # what the user should know of the database that was found
+        _prepare_mlflow()
+        with self._errors_as_ours():
+            self._open_database()
+            self._client = _connect(tracking_uri)
+            self._experiment_id = self._find_experiment()
+
+    def find(self, tags: Mapping[str, str], *, deleted: bool = False) -> list[Run]:
+        """The runs with all of these tags, oldest first; `deleted`: those in MLflow's bin as well."""
+        from mlflow.entities import ViewType
+
+        runs: list[Run] = []
+        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        page = None
+        with self._errors_as_ours():
+            while True:
+                found = self._client.search_runs(
+                    [self._experiment_id], wanted, view, order_by=["attributes.start_time ASC"], page_token=page
+                )
+                runs += [
+                    Run(
+                        id=run.info.run_id,
+                        tags=dict(run.data.tags),
+                        params=dict(run.data.params),
+                        metrics=tuple(sorted(run.data.metrics)),
+                        status=run.info.status,
+                        started_ms=run.info.start_time,
+                        deleted=run.info.lifecycle_stage == "deleted",
+                    )
+                    for run in found
+                ]
+                page = found.token
+                if not page:
+                    return runs
+
+    def create(self, name: str, tags: Mapping[str, str], *, started: float, parent: Run | None = None) -> Run:
+        """A new run in state RUNNING, below `parent`; `started` in seconds since the epoch."""
+        tags = {"mlflow.parentRunId": parent.id, **tags} if parent is not None else dict(tags)
+        tags |= {"mlflow.source.name": "vcppo", "mlflow.source.type": "LOCAL"}
+        milliseconds = int(started * 1000)
+        with self._errors_as_ours():
+            made = self._client.create_run(self._experiment_id, start_time=milliseconds, tags=tags, run_name=name)
+        return Run(made.info.run_id, dict(tags), {}, (), "RUNNING", milliseconds)
+
+    def log(
+        self,
+        run: Run,
+        points: Sequence[Point] = (),
+        *,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send points, tags that are not so already, and parameters that the run has not got.
+
+        A parameter once set is never changed: MLflow would refuse.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        texts = {name: _cut(value, LONGEST_TAG) for name, value in (tags or {}).items()}
+        new_tags = {name: value for name, value in texts.items() if run.tags.get(name) != value}
+        texts = {name: _cut(value, LONGEST_PARAM) for name, value in (params or {}).items()}
+        new_params = {name: value for name, value in texts.items() if name not in run.params}
+        calls = [
+            *_parts("metrics", [Metric(p.name, p.value, p.time_ms, p.step) for p in points], METRICS_A_CALL),
+            *_parts("params", [Param(name, value) for name, value in new_params.items()], PARAMS_A_CALL),
+        ]
+        if new_tags:
+            last = calls.pop() if calls else {}
+            calls.append({**last, "tags": [RunTag(name, value) for name, value in new_tags.items()]})
+        with self._errors_as_ours():
+            for call in calls:
+                self._client.log_batch(run.id, **call, synchronous=True)
+        run.params |= new_params
+        run.tags |= new_tags
+
+    def write(self, run: Run, files: Mapping[str, str | bytes]) -> None:
+        """Store files by their path below the run; one that is there already is replaced."""
+        if not files:
+            return
+        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._errors_as_ours():
+            for name, content in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(redacted(content).encode() if isinstance(content, str) else content)
+            self._client.log_artifacts(run.id, folder)
+
+    def set_status(self, run: Run, status: str, *, ended: float | None) -> None:
+        """RUNNING, SCHEDULED, FINISHED, FAILED or KILLED; `ended` in seconds since the epoch for the last three."""
+        if status == run.status:
+            return
+        with self._errors_as_ours():
+            if ended is None:
+                self._client.update_run(run.id, status=status)
+            else:
+                self._client.set_terminated(run.id, status, int(ended * 1000))
+        run.status = status
+
+    def delete(self, run: Run) -> None:
+        """Move a run to MLflow's bin, from which its user may restore it."""
+        with self._errors_as_ours():
+            self._client.delete_run(run.id)
+        run.deleted = True
+
+    def restore(self, run: Run) -> None:
+        """Bring a run back from the bin; one that is not there stays as it is."""
+        if run.deleted:
+            with self._errors_as_ours():
+                self._client.restore_run(run.id)
+            run.deleted = False
+
+    def points(self, run: Run, names: Iterable[str]) -> list[Point]:
+        """Every point of these metrics, by name and time."""
+
+        def history(name: str) -> list[Point]:
+            with self._errors_as_ours():
+                found = self._client.get_metric_history(run.id, name)
+            return [Point(name, m.step, m.value, m.timestamp) for m in found]
+
+        return [point for points in self._each(history, sorted(names)) for point in points]
+
+    def tables(self, run: Run, name: str) -> dict[int, dict[str, list[Any]]]:
+        """Columns of a table by step."""
+        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._errors_as_ours():
+            kept = [file.path for file in self._client.list_artifacts(run.id, "tables")]
+            if f"tables/{name}" not in kept:
+                return {}
+            files = sorted(Path(self._client.download_artifacts(run.id, f"tables/{name}", folder)).glob("*.json"))
+            return {int(file.stem): from_split(file.read_text(encoding="utf-8")) for file in files}
+
+    def read(self, run: Run, name: str) -> str | None:
+        """A text file of the run, None if it has none of that name."""
+        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._errors_as_ours():
+            if name not in [file.path for file in self._client.list_artifacts(run.id)]:
+                return None
+            return Path(self._client.download_artifacts(run.id, name, folder)).read_text(encoding="utf-8")
+
+    def _each(self, function: Callable[[str], list[Point]], names: Sequence[str]) -> list[list[Point]]:
+        """A server waits for the network more than it works, so ask it several things at once."""
+        if not self.tracking_uri.startswith("http"):
+            return [function(name) for name in names]
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(function, names))
+
+    def _open_database(self) -> None:
+        """See that MLflow will find a database that is whole, or a server of databases that answers.
+
+        MLflow itself would leave half a database when it is stopped, and ask one that is away for minutes.
+        """
+        file = sqlite_file(self.tracking_uri)
+        if file is not None and self._artifacts is not None:
+            self.notice = have_database(file, self._artifacts)
+        elif file is not None:
+            if not file.exists():
+                raise StudyError(f"{file}: no such file; expected the database that a study was tracked in")
+            check_database(file)
+        elif self.tracking_uri.startswith(DATABASE_SERVERS):
+            from sqlalchemy import create_engine
+
+            engine = create_engine(self.tracking_uri)
+            with engine.connect():
+                pass
+            engine.dispose()
+
+    def _find_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is None:
+            if self._artifacts is None:
+                raise StudyError(f"{redacted(self.tracking_uri)}: no experiment {self.experiment!r}")
+            served = self.tracking_uri.startswith(("http", "databricks"))
+            location = None if served else self._artifacts.resolve().as_uri()
+            try:
+                return str(self._client.create_experiment(self.experiment, artifact_location=location))
+            except MlflowException:  # another process may have been a moment quicker
+                found = self._client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            raise RefusedError(
+                f"{redacted(self.tracking_uri)}: experiment {self.experiment!r} was deleted; "
+                f"`mlflow experiments restore -x {found.experiment_id}` brings it back, or name another"
+            )
+        return str(found.experiment_id)
+
+    @contextmanager
+    def _errors_as_ours(self) -> Iterator[None]:
+        with errors_as_ours(self.tracking_uri):
+            yield
+
+
+@contextmanager
+def errors_as_ours(tracking_uri: str) -> Iterator[None]:
+    """What MLflow and the libraries below it raise becomes one line of TrackingError."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except MlflowException as error:
+        kind = RefusedError if 400 <= error.get_http_status_code() < 500 else TrackingError
+        raise kind(f"{redacted(tracking_uri)}: {_first_line(error)}") from None
+    except TrackingError:
+        raise
+    except (OSError, ImportError, ValueError, SQLAlchemyError) as error:  # no driver; no address of that form
+        raise TrackingError(f"{redacted(tracking_uri)}: {_first_line(error)}") from None
+
+
+def to_split(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Columns as the JSON that MLflow's UI shows as a table (pandas' `split`).
+
+    >>> to_split({"position": [0, 32], "n": [5, 3]})
+    '{"columns":["position","n"],"data":[[0,5],[32,3]]}'
+    """
+    rows = list(zip(*columns.values(), strict=True))
+    return json.dumps({"columns": list(columns), "data": rows}, separators=(",", ":"))
+
+
+def from_split(text: str) -> dict[str, list[Any]]:
+    """The inverse of `to_split`."""
+    table = json.loads(text)
+    return {name: [row[i] for row in table["data"]] for i, name in enumerate(table["columns"])}
+
+
+def _parts(kind: str, entities: list[Any], limit: int) -> list[dict[str, list[Any]]]:
+    """Arguments of as many log_batch calls as the limit asks for."""
+    return [{kind: entities[i : i + limit]} for i in range(0, len(entities), limit)]
+
+
+def _prepare_mlflow() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
+    warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)  # MLflow's use of SQLAlchemy 2.1
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every retry
+
+
+def _connect(tracking_uri: str) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    if tracking_uri.startswith("sqlite:") and "%" in tracking_uri:  # MLflow would make the escaped folder too
+        tracking_uri = tracking_uri.replace("sqlite:", "sqlite+pysqlite:", 1)
+    return MlflowClient(tracking_uri=tracking_uri)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = redacted(str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _cut(value: str, limit: int) -> str:
+    value = redacted(value)
+    return value if len(value) <= limit else value[: limit - 1] + "…"
