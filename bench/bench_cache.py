@@ -24,7 +24,7 @@ import torch
 from vcppo.settings.loading import Layer, build_settings, nest
 from vcppo.settings.sections import RunSettings
 from vcppo.stages.pipeline import run_stages
-from vcppo.store.cache import read_json
+from vcppo.system.files import read_json
 
 SCALE, SHORTER = 16, 4
 STEPS = (0, 1, 2, 3, 4, 5)  # 5 = the 80 updates of the study divided by SCALE; each count has to differ

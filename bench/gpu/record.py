@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vcppo.models.distributed import world
-from vcppo.store.cache import write_json
+from vcppo.system.files import write_json
 from vcppo.system.provenance import provenance
 
 GIB = 2**30

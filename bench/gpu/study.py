@@ -15,11 +15,10 @@ from pathlib import Path
 from types import FrameType
 
 from vcppo.errors import StudyError
-from vcppo.store.cache import write_json
 from vcppo.store.run_folders import ENDED, CellFolder, CellRecord, Runner, check_same_settings, perform
 from vcppo.studies.study import Study, load_study
-from vcppo.system.lifetime import die_with
-from vcppo.system.processes import INTERRUPTED, interrupts, locked, shielded
+from vcppo.system.files import write_json
+from vcppo.system.processes import INTERRUPTED, die_with, interrupts, locked, shielded
 
 STOPPING_S = 60.0  # for workers to write their last checkpoint
 POLL_S = 1.0

@@ -13,7 +13,8 @@ from tiny import new_policy, tiny
 from vcppo.errors import CheckpointError
 from vcppo.models.checkpoints import save_model
 from vcppo.settings.sections import RunSettings
-from vcppo.store.cache import StageFolder, addresses, read_json, whole_folder, write_json
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.system.files import read_json, whole_folder, write_json
 from vcppo.tasks import make_task
 
 ALL = ["cold-start", "reward-model", "answers", "value-pretraining", "rl", "evaluation"]

@@ -24,7 +24,7 @@ from vcppo.evaluation.progress import EvaluationView
 from vcppo.models.checkpoints import save_model
 from vcppo.stages import evaluation
 from vcppo.store.samples import SampleFolder
-from vcppo.system.checkpoint_identity import find_checkpoint, fingerprint
+from vcppo.system.fingerprints import find_checkpoint, fingerprint_of_checkpoint
 from vcppo.system.processes import locked
 from vcppo.tasks import make_task
 
@@ -102,7 +102,7 @@ def test_a_table_with_both_intervals_and_where_the_report_is(checkpoint: Path, o
 def test_a_report_says_all_that_repeats_it(checkpoint: Path, out: Path, tmp_path: Path):
     told = json.loads((folder(out) / "report.json").read_text())
     assert told["schema"] == "vcppo-evaluation/1"
-    assert told["checkpoint"] == {"name": str(checkpoint), "fingerprint": fingerprint(checkpoint)}
+    assert told["checkpoint"] == {"name": str(checkpoint), "fingerprint": fingerprint_of_checkpoint(checkpoint)}
     assert told["address"] == folder(out).name
     assert (told["task"], told["samples"], told["seed"]) == ("digits", 3, 0)
     assert told["sampling"] == {"temperature": 1.0, "top_p": 1.0, "max_tokens": make_task(tiny().task).max_tokens}
@@ -363,11 +363,11 @@ def test_a_copy_is_the_same_policy(checkpoint: Path, tmp_path: Path):
     copy = shutil.copytree(checkpoint, tmp_path / "copy")
     (copy / "README.md").write_text("a copy")
     os.utime(copy / "config.json", (0, 0))
-    assert fingerprint(copy) == fingerprint(checkpoint)
+    assert fingerprint_of_checkpoint(copy) == fingerprint_of_checkpoint(checkpoint)
 
 
 def test_any_change_of_a_tensor_a_setting_or_the_tokenizer_is_another_policy(checkpoint: Path, tmp_path: Path):
-    seen = {fingerprint(checkpoint)}
+    seen = {fingerprint_of_checkpoint(checkpoint)}
     weights = (checkpoint / "model.safetensors").read_bytes()
     header = 8 + int.from_bytes(weights[:8], "little")
     tensors = json.loads(weights[8:header])
@@ -377,15 +377,15 @@ def test_any_change_of_a_tensor_a_setting_or_the_tokenizer_is_another_policy(che
         copy = shutil.copytree(checkpoint, tmp_path / f"at{start}")
         at = header + start
         (copy / "model.safetensors").write_bytes(weights[:at] + bytes([weights[at] ^ 1]) + weights[at + 1 :])
-        seen.add(fingerprint(copy))
+        seen.add(fingerprint_of_checkpoint(copy))
     for name in ("config.json", "tokenizer.json"):
         copy = shutil.copytree(checkpoint, tmp_path / name)
         (copy / name).write_bytes((copy / name).read_bytes() + b" ")
-        seen.add(fingerprint(copy))
+        seen.add(fingerprint_of_checkpoint(copy))
     for change in (lambda b: b[:-1], lambda b: b[:20], lambda b: b"", lambda b: b"\x02" + bytes(7) + b"[]"):
         copy = shutil.copytree(checkpoint, tmp_path / f"cut{len(seen)}")
         (copy / "model.safetensors").write_bytes(change(weights))
-        seen.add(fingerprint(copy))
+        seen.add(fingerprint_of_checkpoint(copy))
     assert len(seen) == 1 + len(tensors) + 2 + 4
 
 

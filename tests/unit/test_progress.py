@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from vcppo.settings.sections import RunSettings
-from vcppo.store.journal import Journal
+from vcppo.store.journal import Journal, JournalTail
 from vcppo.store.run_folders import CellFolder, CellRecord, perform
 from vcppo.studies.progress import (
     CellEnded,
@@ -23,7 +23,7 @@ from vcppo.studies.progress import (
     following,
 )
 from vcppo.studies.sweep import pick
-from vcppo.studies.watch import CellWatch, Glance, JournalTail
+from vcppo.studies.watch import CellWatch, Glance
 
 STARTED = StudyStarted("components", "each part", total=4, done=0, failed=0, pruned=0, workers=2)
 

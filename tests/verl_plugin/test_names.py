@@ -9,6 +9,7 @@ from vcppo.errors import ConfigError
 from vcppo.settings.loading import known_names, override
 from vcppo.settings.sections import RunSettings
 from vcppo.studies.study import parse_study
+from vcppo.studies.verl import launching
 from vcppo.studies.verl.cells import runs_of
 from vcppo.studies.verl.launching import check_run, check_study, command_line, parse_words, silent_settings
 from vcppo.studies.verl.names import (
@@ -22,7 +23,6 @@ from vcppo.studies.verl.names import (
     rl_overrides,
     table,
 )
-from vcppo.verl_plugin import launching
 
 BASE = {
     "model.path": "models/policy",

@@ -105,7 +105,7 @@ def evaluate_checkpoints(
     from vcppo.evaluation.progress import EvaluationView
     from vcppo.models.distributed import together
     from vcppo.store.samples import write_whole
-    from vcppo.system.checkpoint_identity import find_checkpoint
+    from vcppo.system.fingerprints import find_checkpoint
     from vcppo.system.processes import is_main
 
     evaluations = [Evaluation(find_checkpoint(name), settings, out) for name in names]

@@ -27,9 +27,10 @@ from vcppo.models.sharding import prepare
 from vcppo.settings.loading import flatten
 from vcppo.settings.sections import LoraSettings, RunSettings, defaults_beside, digest
 from vcppo.stages.evaluation import evaluate
-from vcppo.store.cache import GIVEN_MODEL, VERSIONS, read_json
+from vcppo.store.cache import GIVEN_MODEL, VERSIONS
 from vcppo.store.samples import AnsweredProblem, SampleFolder, write_whole
-from vcppo.system.checkpoint_identity import Checkpoint
+from vcppo.system.files import read_json
+from vcppo.system.fingerprints import Checkpoint
 from vcppo.system.processes import is_main, locked
 from vcppo.system.provenance import provenance
 from vcppo.tasks import Task, make_task

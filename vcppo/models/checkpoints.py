@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from vcppo.errors import CheckpointError
 from vcppo.models.distributed import mesh, world
 from vcppo.models.sharding import base_class, named_weights
-from vcppo.store.cache import whole_folder
+from vcppo.system.files import whole_folder
 
 SHARDS = "shards"  # key of a state that names the folder its shards are in
 

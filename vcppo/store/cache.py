@@ -4,9 +4,6 @@ An address is a hash of (stage, version of its code, the settings that matter to
 addresses of a run follow from its settings alone, before anything is computed.
 """
 
-import fcntl
-import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vcppo.errors import CheckpointError
 from vcppo.settings.loading import Layer, build_settings
 from vcppo.settings.rules import bootstraps
 from vcppo.settings.sections import RolloutSettings, RunSettings, digest
 from vcppo.store.journal import Journal
-from vcppo.system.checkpoint_identity import content_of
+from vcppo.system.files import file_lock, read_json, write_json
+from vcppo.system.fingerprints import content_of
 from vcppo.system.processes import is_main
 from vcppo.system.provenance import provenance
 from vcppo.tasks.problems import task_address
@@ -168,8 +165,7 @@ class StageFolder:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with file_lock(self.path / "lock"):
             yield
 
     def describe(self) -> None:
@@ -194,30 +190,3 @@ class StageFolder:
         (self.path / "state.pt").unlink(missing_ok=True)
         for shards in self.path.glob("state-*.shards"):
             shutil.rmtree(shards, ignore_errors=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file; one that is missing or broken is a CheckpointError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from None
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Fill a temporary folder; it becomes `path` only when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    yield temporary
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(temporary, path)

@@ -85,5 +85,31 @@ def read_journal(path: Path, start: int = 0) -> list[dict[str, Any]]:
     return records
 
 
+class JournalTail:
+    """Reads what a journal gained since the last look; starts over when a resumed stage has cut it back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The whole records that are new; records of steps seen before may come again, with the same values."""
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as file:
+            if file.seek(0, 2) < self._offset:
+                self._offset = 0
+            file.seek(self._offset)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            records = [json.loads(line) for line in whole.splitlines()]
+        except ValueError:  # cut back and grown past us between two looks: we stand inside a record
+            self._offset = 0
+            return []
+        self._offset += len(whole)
+        return records
+
+
 def _finite(cell: Any) -> Any:
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell

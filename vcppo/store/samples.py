@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from vcppo.errors import CheckpointError
-from vcppo.store.cache import write_json
+from vcppo.system.files import write_json
 from vcppo.types import Prompt, Rollout, StopReason, Verdict
 
 

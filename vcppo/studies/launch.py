@@ -12,9 +12,8 @@ from typing import Any
 
 from vcppo import errors
 from vcppo.errors import StudyError, VcppoError
-from vcppo.store.cache import read_json, write_json
-from vcppo.system.lifetime import die_with
-from vcppo.system.processes import PROCESSES
+from vcppo.system.files import read_json, write_json
+from vcppo.system.processes import PROCESSES, die_with
 from vcppo.system.redaction import redact_output, redacted
 
 RUNNER = "vcppo.studies.launch:run_cell"

@@ -18,7 +18,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from vcppo.errors import ConfigError, StudyError
-from vcppo.store.cache import Address, addresses, read_json, write_json
+from vcppo.store.cache import Address, addresses
 from vcppo.store.run_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
 from vcppo.studies.pool import Answer, Death, WorkerPool
 from vcppo.studies.progress import CellEnded, CellProgress, CellStarted, Event, Notice, StudyStarted, WorkerDied
@@ -26,7 +26,8 @@ from vcppo.studies.study import Cell, Study
 from vcppo.studies.trials import Scoreboard, distributions, grid_params, open_storage, signature
 from vcppo.studies.watch import CellWatch
 from vcppo.studies.worker import PIPELINE
-from vcppo.system.processes import INTERRUPTED, interrupts, locked, move_aside
+from vcppo.system.files import move_aside, read_json, write_json
+from vcppo.system.processes import INTERRUPTED, interrupts, locked
 from vcppo.system.redaction import redacted
 
 TICK_S = 0.25  # longest wait for workers

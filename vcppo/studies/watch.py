@@ -1,12 +1,11 @@
 """Looking over a running cell's shoulder: which stage it is in, how far, and how its accuracy and length stand."""
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vcppo.settings.sections import RunSettings
+from vcppo.store.journal import JournalTail
 from vcppo.store.run_folders import CellFolder
 
 RECENT = 5  # steps that the accuracy a pruner sees is the mean of
@@ -21,32 +20,6 @@ class Glance:
     total: int | None = None
     accuracy: float | None = None
     length_tokens: float | None = None
-
-
-class JournalTail:
-    """Reads what a journal gained since the last look; starts over when a resumed stage has cut it back."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offset = 0
-
-    def read(self) -> list[dict[str, Any]]:
-        """The whole records that are new; records of steps seen before may come again, with the same values."""
-        if not self.path.exists():
-            return []
-        with open(self.path, "rb") as file:
-            if file.seek(0, 2) < self._offset:
-                self._offset = 0
-            file.seek(self._offset)
-            content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        try:
-            records = [json.loads(line) for line in whole.splitlines()]
-        except ValueError:  # cut back and grown past us between two looks: we stand inside a record
-            self._offset = 0
-            return []
-        self._offset += len(whole)
-        return records
 
 
 class CellWatch:

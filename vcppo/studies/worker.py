@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from vcppo.store.run_folders import CellFolder, Runner, perform
-from vcppo.system.lifetime import die_with
+from vcppo.system.processes import die_with
 from vcppo.system.redaction import redact_output
 
 PIPELINE = "vcppo.stages.pipeline:run_cell"

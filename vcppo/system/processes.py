@@ -1,17 +1,22 @@
-"""What a process sees to before it works on a folder for long: its part, that it is alone, that Ctrl-C waits."""
+"""Processes: their part among several, alone in a folder, deaf to Ctrl-C for a while, gone with their parent."""
 
-import fcntl
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from vcppo.errors import StudyError
+from vcppo.system import files
+from vcppo.system.files import signed_lock
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 STOPPED = "stopped; the same command goes on from where it was"
 PROCESSES = "VCPPO_PROCESSES"  # environment variable: by how many processes a worker of a sweep has a cell run
@@ -46,29 +51,20 @@ def locked(folder: Path, work: str = "this study") -> Iterator[None]:
         StudyError: another process holds it; the message names the process and the `work` it is at.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise StudyError(f"{folder}: process {holder} is running {work}; wait for it, or stop it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    try:
+        with signed_lock(_lock_of(folder)):
+            yield
+    except BlockingIOError as error:
+        raise StudyError(f"{folder}: process {error.filename} is running {work}; wait for it, or stop it") from None
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process holds the folder now, by `locked`."""
-    try:
-        with open(folder.with_name(f"{folder.name}.lock"), encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return files.is_locked(_lock_of(folder))
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 @contextmanager
@@ -114,10 +110,17 @@ def call(command: Sequence[str]) -> int:
             process.wait()
 
 
-def move_aside(folder: Path) -> None:
-    """components -> components.old-1, or the next number that is free, leaving an empty folder."""
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
-    folder.rename(aside)
-    folder.mkdir()
+def die_with(parent: int) -> None:
+    """Be killed when the parent ends, however it ends: by the kernel on Linux, by a watching thread elsewhere."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

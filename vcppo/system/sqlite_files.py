@@ -1,6 +1,5 @@
 """SQLite databases as files: their addresses, whatever a folder is called, and new ones made whole or not at all."""
 
-import fcntl
 import glob
 import os
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vcppo.errors import ConfigError
+from vcppo.system.files import file_lock
 
 BESIDE = ("", "-journal", "-wal", "-shm")  # a database and what SQLite keeps beside it
 OPTIONS = {"timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}  # of an address
@@ -77,8 +77,7 @@ def making(file: Path) -> Iterator[None]:
 
     What they left when they were killed is removed.
     """
-    with open(file.with_name(f".{file.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(file.with_name(f".{file.name}.lock")):
         for left in file.parent.glob(f".{glob.escape(file.name)}.*.new*"):
             left.unlink(missing_ok=True)
         yield

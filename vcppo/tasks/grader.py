@@ -26,7 +26,7 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from sympy import Expr, MatrixBase
 
 from vcppo.settings.known_sets import Form
-from vcppo.system.lifetime import die_with
+from vcppo.system.processes import die_with
 from vcppo.tasks.comparison import equal
 from vcppo.tasks.extraction import last_number
 from vcppo.tasks.forms import unevaluated

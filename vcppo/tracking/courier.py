@@ -4,15 +4,14 @@ Trainers and workers know nothing of it. A server that is away costs a run nothi
 on disk already: `vcppo track replay` is a courier that delivers once.
 """
 
-import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from vcppo.errors import TrackingError, VcppoError
+from vcppo.system.files import file_lock, signed_lock
 from vcppo.system.redaction import redacted
 from vcppo.system.sqlite_files import check_address, sqlite_uri
 from vcppo.tracking.delivery import Delivery, store_name
@@ -60,7 +59,7 @@ class Courier:
         self.notices: list[str] = []
         self._files = StudyFiles(out, study)
         self._delivery: Delivery | None = None
-        self._lock: int | None = None  # descriptor of the file that says whose the study is
+        self._lock: ExitStack | None = None  # holds the file that says whose the study is
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._busy = threading.Lock()
@@ -134,7 +133,7 @@ class Courier:
                 raise
 
     def _connect(self) -> Delivery:
-        with _locked(self.out / "mlflow.lock"):  # two processes must not make one new database
+        with file_lock(self.out / "mlflow.lock"):  # two processes must not make one new database
             store = MlflowStore(self.tracking_uri, self.experiment, self.out / "mlartifacts")
         if store.notice is not None:
             self.notices.append(store.notice)
@@ -145,28 +144,18 @@ class Courier:
         if self._lock is not None:
             return
         self._files.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._files.path / "mlflow.lock", os.O_RDWR | os.O_CREAT)
+        held = ExitStack()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 32).decode() or "unknown"
-            os.close(descriptor)
+            held.enter_context(signed_lock(self._files.path / "mlflow.lock"))
+        except BlockingIOError as error:
+            holder = error.filename
             whose = f"process {holder}"
             if holder == str(os.getpid()):
                 whose = f"this process, which still waits for {redacted(self.tracking_uri)},"
             raise TrackingError(f"study {self._files.name} in {self.out}: {whose} delivers it") from None
-        os.truncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        self._lock = descriptor
+        self._lock = held
 
     def _let_go(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

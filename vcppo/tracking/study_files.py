@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import DataError
-from vcppo.store.cache import write_json
 from vcppo.store.run_folders import CellFolder, CellRecord, StageRecord
+from vcppo.system.files import write_json
 from vcppo.system.processes import is_locked
 from vcppo.tracking.mlflow_client import Run
 

@@ -47,7 +47,7 @@ from vcppo.engines.vllm.wire import (
     receive,
     send,
 )
-from vcppo.system.lifetime import die_with
+from vcppo.system.processes import die_with
 
 if TYPE_CHECKING:
     from vcppo.engines.vllm.core import Core

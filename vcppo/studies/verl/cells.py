@@ -17,14 +17,14 @@ from typing import Any
 
 from vcppo.errors import TrainingError
 from vcppo.settings.sections import RunSettings
-from vcppo.store.cache import Address, StageFolder, read_json, write_json
-from vcppo.store.journal import Journal, read_journal
+from vcppo.store.cache import Address, StageFolder
+from vcppo.store.journal import Journal, JournalTail, read_journal
 from vcppo.store.run_folders import CellFolder
 from vcppo.studies.verl.launching import DEFAULTS, command_line, parse_words, read_words
 from vcppo.studies.verl.metrics import step_in_verl, translated
 from vcppo.studies.verl.names import Overrides, pretraining_overrides, rl_overrides
 from vcppo.studies.verl.records import cut_after
-from vcppo.studies.watch import JournalTail
+from vcppo.system.files import read_json, write_json
 from vcppo.system.redaction import redacted
 from vcppo.verl_plugin import PLUGIN, VERL
 

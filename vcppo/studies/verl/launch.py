@@ -6,7 +6,7 @@ verl says nothing when a plugin does not load, so that is looked at here, before
 import os
 import sys
 
-from vcppo.system.lifetime import die_with
+from vcppo.system.processes import die_with
 from vcppo.system.redaction import redact_output
 from vcppo.verl_plugin import PLUGIN, TRAINER
 

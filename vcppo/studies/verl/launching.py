@@ -10,9 +10,9 @@ from typing import Any
 from vcppo.errors import ConfigError, StudyError
 from vcppo.settings.loading import flatten
 from vcppo.settings.sections import RunSettings, defaults_beside
-from vcppo.store.cache import write_json
 from vcppo.studies.study import Cell, Study
 from vcppo.studies.verl.names import ACTOR, CRITIC, ROLLOUT, Overrides, counterpart, our_name, refusals
+from vcppo.system.files import write_json
 
 RUNNER = "vcppo.studies.verl.cells:run_cell"
 NEEDED = {  # verl's words without which no run of it begins, and that none of our settings says
