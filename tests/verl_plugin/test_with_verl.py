@@ -15,10 +15,10 @@ import torch
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import load_settings
 from vcppo.store.journal import read_journal
+from vcppo.studies.verl import PLUGIN, TRAINER, VERL
 from vcppo.studies.verl.cells import merge_command, runs_of
 from vcppo.studies.verl.launching import command_line
 from vcppo.studies.verl.names import MAPPED
-from vcppo.verl_plugin import PLUGIN, TRAINER, VERL
 from vcppo.verl_plugin.estimates import Answers, estimate, held_out_rows
 from vcppo.verl_plugin.settings import PluginSettings
 

@@ -26,9 +26,9 @@ from verl.workers.utils.padding import response_to_nested
 from vcppo.maths.diagnostics import by_position, calibration
 from vcppo.maths.settling import Measurement, settled_at
 from vcppo.store.journal import Journal
+from vcppo.studies.verl import TRAINER
 from vcppo.studies.verl.records import cut_after, measurements_in
 from vcppo.system.files import write_json
-from vcppo.verl_plugin import TRAINER
 from vcppo.verl_plugin.estimates import (
     Answers,
     Estimates,

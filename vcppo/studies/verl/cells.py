@@ -20,13 +20,13 @@ from vcppo.settings.sections import RunSettings
 from vcppo.store.cache import Address, StageFolder
 from vcppo.store.journal import Journal, JournalTail, read_journal
 from vcppo.store.run_folders import CellFolder
+from vcppo.studies.verl import PLUGIN, VERL
 from vcppo.studies.verl.launching import DEFAULTS, command_line, parse_words, read_words
 from vcppo.studies.verl.metrics import step_in_verl, translated
 from vcppo.studies.verl.names import Overrides, pretraining_overrides, rl_overrides
 from vcppo.studies.verl.records import cut_after
 from vcppo.system.files import read_json, write_json
 from vcppo.system.redaction import redacted
-from vcppo.verl_plugin import PLUGIN, VERL
 
 POLL_S = 1.0
 LAST_LINES, LONGEST_ERROR = 3, 400

@@ -6,9 +6,9 @@ verl says nothing when a plugin does not load, so that is looked at here, before
 import os
 import sys
 
+from vcppo.studies.verl import PLUGIN, TRAINER
 from vcppo.system.processes import die_with
 from vcppo.system.redaction import redact_output
-from vcppo.verl_plugin import PLUGIN, TRAINER
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vcppo.settings.loading import flatten, known_names
 from vcppo.settings.sections import OptimiserSettings, RunSettings
-from vcppo.verl_plugin import TRAINER
+from vcppo.studies.verl import TRAINER
 
 Overrides = dict[str, Any]  # verl's dotted names, with a plus where its schema has no such name
 NEVER = 1e9  # as a clip range or a dual clip: never reached

@@ -18,7 +18,7 @@ from vcppo.studies.study import Study, load_study, parse_study
 from vcppo.studies.trials import distributions
 from vcppo.tasks.digits import DigitsTask
 
-ABLATIONS = Path(__file__).parents[2] / "ablations"
+ABLATIONS = Path(__file__).parents[3] / "ablations"
 
 
 def study(**parts: object) -> Study:

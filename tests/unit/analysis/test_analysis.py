@@ -616,7 +616,7 @@ def test_markdown_latex_and_terminal_say_the_same(tmp_path: Path) -> None:
 
 def read_results_of_paper() -> Mapping[str, pd.DataFrame]:
     """The published numbers of this repository."""
-    return read_results(Path(__file__).parents[2] / "results").paper
+    return read_results(Path(__file__).parents[3] / "results").paper
 
 
 def test_published_files_hold_the_published_numbers() -> None:
@@ -690,7 +690,7 @@ def test_ctrl_c_while_figures_are_drawn_is_one_line(tmp_path: Path) -> None:
 
     command = [sys.executable, "-m", "vcppo.analysis", "--results", "results", "--out", str(tmp_path)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, preexec_fn=hear, cwd=Path(__file__).parents[2], **pipes) as process:
+    with subprocess.Popen(command, preexec_fn=hear, cwd=Path(__file__).parents[3], **pipes) as process:
         assert process.stdout.readline().startswith("wrote")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)

@@ -10,7 +10,7 @@ from vcppo.planning.footprint import GIB
 from vcppo.planning.plan import Machine, make_plan
 from vcppo.settings.loading import flatten, known_names, load_settings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 PAPER = ROOT / "recipes" / "qwen2.5-32b-paper.toml"
 MARKS = ("paper", "notes", "vapo", "derived", "UNKNOWN", "ours")

@@ -16,7 +16,7 @@ from vcppo.settings.sections import MathsSettings
 from vcppo.tasks.maths import MathsTask
 from vcppo.types import Prompt, Verdict
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COUNT = 8 * len(KINDS)
 APPROXIMATE = ("roundings", "percentages")  # where other numbers may be the same answer
 
