@@ -22,9 +22,10 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokeniz
 from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.models.loading import load_policy, load_tokenizer
-from vcppo.rl.sampler import roll_out, worth
+from vcppo.rl.rewards import verdict_score
+from vcppo.rl.sampler import Sampler
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.sections import EngineSettings, RunSettings
+from vcppo.settings.sections import EngineSettings, RewardSettings, RunSettings
 from vcppo.system.provenance import provenance
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import ANSWER
@@ -57,18 +58,14 @@ class BasePolicy:
         self.settings = RunSettings()
         self.task, self.tokenizer = make_task(self.settings.task), load_tokenizer(checkpoint)
         self.policy = load_policy(checkpoint)
-        self.engine = make_engine(EngineSettings(), self.policy)
-        self.sampling = Sampling(self.settings.rollout.temperature, self.settings.rollout.top_p, self.task.max_tokens)
+        sampling = Sampling(self.settings.rollout.temperature, self.settings.rollout.top_p, self.task.max_tokens)
+        engine = make_engine(EngineSettings(), self.policy)
+        self.sampler = Sampler(self.task, self.tokenizer, engine, sampling)
 
     def responses(self) -> list[Rollout]:
         """RESPONSES of them to training problems drawn with replacement."""
-        return roll_out(
+        return self.sampler.roll_out(
             self.task.training_prompts(RESPONSES, rng_for(0, "base policy", "prompts")),
-            task=self.task,
-            tokenizer=self.tokenizer,
-            engine=self.engine,
-            sampling=self.sampling,
-            reward=self.settings.reward,
             seed=seed_for(0, "base policy", "responses"),
         )
 
@@ -79,14 +76,16 @@ class BasePolicy:
         for row, rollout in enumerate(rollouts):
             tokens = rollout.generation.tokens
             for offset in torch.randint(len(tokens), (STATES,), generator=draw).tolist():
-                points.append(BranchPoint(row, len(rollout.prompt_tokens) + offset, self.sampling.max_tokens - offset))
+                points.append(
+                    BranchPoint(row, len(rollout.prompt_tokens) + offset, self.sampler.sampling.max_tokens - offset)
+                )
                 prefixes.append(tokens[:offset])
         stems = [(*rollout.prompt_tokens, *rollout.generation.tokens) for rollout in rollouts]
-        made = self.engine.branch(stems, points, self.sampling, seed=seed_for(0, "base policy", "continuations"))
+        seed = seed_for(0, "base policy", "continuations")
+        made = self.sampler.engine.branch(stems, points, self.sampler.sampling, seed=seed)
         continued = [(*prefix, *continuation.tokens) for prefix, continuation in zip(prefixes, made, strict=True)]
-        texts = self.tokenizer.batch_decode(continued, skip_special_tokens=True)
-        judged = self.task.judge(texts, [rollouts[point.stem].prompt for point in points])
-        returns = [worth(judgement.verdict, self.settings.reward) for judgement in judged]
+        judged = self.sampler.judge(continued, [rollouts[point.stem].prompt for point in points])
+        returns = [verdict_score(judgement.verdict, self.settings.reward) for judgement in judged]
         return np.array(returns).reshape(len(rollouts), STATES)
 
     def patient(self) -> tuple[int, int]:
@@ -124,7 +123,7 @@ def by_problem(rollouts: list[Rollout], others: np.ndarray) -> tuple[np.ndarray,
         "responses": 1.0,
         "right": [float(rollout.verdict is Verdict.CORRECT) for rollout in rollouts],
         "tokens": [float(len(rollout.generation.tokens)) for rollout in rollouts],
-        "first": [rollout.score for rollout in rollouts],
+        "first": [verdict_score(rollout.verdict, RewardSettings()) for rollout in rollouts],
         "other": others.mean(axis=1),
     })  # fmt: skip
     weight = rows["tokens"]  # every token of a response is a state

@@ -25,10 +25,11 @@ from vcppo.engines.torch.decoder import Decoder
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models.optimiser import Optimiser
 from vcppo.planning import estimate
+from vcppo.rl import trainer
+from vcppo.rl.sampler import Sampler
 from vcppo.settings.loading import override
 from vcppo.settings.sections import RunSettings
 from vcppo.stages import rl as rl_stage
-from vcppo.stages import trainer
 from vcppo.stages.context import StageContext
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import StageFolder, addresses
@@ -72,16 +73,18 @@ class Clock:
 
 
 TIMED = [  # object, attribute, part it belongs to (None: whichever it is called from), model arithmetic?
-    (trainer.Trainer, "__init__", OUTSIDE_LOOP, False),
+    (rl_stage, "assemble", OUTSIDE_LOOP, False),
     (rl_stage, "save_model", OUTSIDE_LOOP, False),
     (TorchEngine, "generate", "generate", False),
     (TorchEngine, "update_weights", "generate", False),
-    (trainer, "read_values", "score", False),
+    (trainer, "read_outputs", "score", False),
     (trainer, "update_policy", "update policy", False),
     (trainer, "update_critic", "update critic", False),
-    (trainer, "roll_out", "verify, collate, estimate", False),
+    (Sampler, "roll_out", "verify, collate, estimate", False),
     (trainer, "collate", "verify, collate, estimate", False),
-    (trainer, "estimate", "verify, collate, estimate", False),
+    (trainer, "place_rewards", "verify, collate, estimate", False),
+    (trainer, "actor_advantages", "verify, collate, estimate", False),
+    (trainer, "critic_returns", "verify, collate, estimate", False),
     (trainer, "rollout_metrics", "metrics and tables", False),
     (trainer, "advantage_metrics", "metrics and tables", False),
     (trainer, "value_metrics", "metrics and tables", False),

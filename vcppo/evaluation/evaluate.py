@@ -17,13 +17,15 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from vcppo import __version__
-from vcppo.engines import Engine, make_engine
+from vcppo.engines import make_engine
+from vcppo.engines.base import Sampling
 from vcppo.errors import CheckpointError, TrainingError
 from vcppo.evaluation import report
 from vcppo.evaluation.progress import EvaluationView
 from vcppo.models import loading
 from vcppo.models.limits import Limit, limit_of
 from vcppo.models.sharding import prepare
+from vcppo.rl.sampler import Sampler
 from vcppo.settings.loading import flatten
 from vcppo.settings.sections import LoraSettings, RunSettings, defaults_beside, digest
 from vcppo.stages.evaluation import evaluate
@@ -151,12 +153,10 @@ class Evaluation:
         with locked(self.folder, "this evaluation") if is_main() else nullcontext():
             try:
                 answered = evaluate(
-                    self._engine,
+                    self._sampler,
                     task=self.task,
-                    tokenizer=self.tokenizer,
                     settings=self.settings.evaluation,
                     samples=self.settings.evaluation.samples,
-                    max_tokens=self.max_tokens,
                     keep=self.kept(view.say),
                     on_problem=view,
                 )
@@ -175,7 +175,7 @@ class Evaluation:
         assignments = [f"--set {shlex.quote(f'{name}={_as_toml(value)}')}" for name, value in said.items()]
         return " ".join(["vcppo evaluate", shlex.quote(self.checkpoint.name), *assignments])
 
-    def _engine(self) -> Engine:
+    def _sampler(self) -> Sampler:
         """Made only when there is something to answer; that it was made here is then written down."""
         trust = self.settings.model.trust_remote_code
         policy = loading.load_policy(self.checkpoint.source, trust_remote_code=trust)
@@ -191,7 +191,9 @@ class Evaluation:
         made_by = self._made_by()
         if is_main() and provenance() not in made_by:
             write_whole(self._made_by_path, [*made_by, provenance()])
-        return engine
+        asked = self.settings.evaluation
+        sampling = Sampling(asked.temperature, asked.top_p, self.max_tokens)
+        return Sampler(self.task, self.tokenizer, engine, sampling)
 
     @property
     def _made_by_path(self) -> Path:

@@ -44,6 +44,11 @@ def gae(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float,
     gae_lambda 0 is the one-step temporal difference r_t + gamma * V_{t+1} - V_t, which with deterministic transitions
     is Q - V: the centred form of DVPO's advantage (arXiv:2502.16944), `q_advantages` being the other.
 
+    The same as `gae_by_recursion`, all tokens at once; from a row's last token backwards that is
+
+        delta_t = r_t + gamma * V_{t+1} - V_t
+        A_t     = delta_t + gamma * lambda * A_{t+1}
+
     Args:
         rewards, values: [B, T] float. response_mask: [B, T] bool, True on a prefix of each row.
         gae_lambda: one number, or [B] for one a row (length-adaptive lambda).
@@ -61,6 +66,28 @@ def gae(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float,
         deltas = torch.where(live, rewards[rows_here] + gamma * next_values - live_values, 0.0)
         # Past a row's end every delta is 0, and so is every sum of them: the mask need not be applied again.
         advantages[rows_here] = discounted_suffix_sum(deltas, decay[rows_here] if decay.dim() else decay)
+    return advantages
+
+
+def gae_by_recursion(
+    rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float, gae_lambda: float | Tensor
+) -> Tensor:
+    """The reference for `gae`: the textbook's recursion, column by column from the last (arXiv:1506.02438, eq. 16).
+
+    For reading and for tests: it loops over tokens. Arguments and result are those of `gae`.
+
+    >>> ones = torch.ones(1, 3)
+    >>> gae_by_recursion(ones, 0 * ones, ones.bool(), gamma=0.5, gae_lambda=1.0)
+    tensor([[1.7500, 1.5000, 1.0000]])
+    """
+    advantages = torch.zeros_like(values)
+    next_value = next_advantage = values.new_zeros(len(values))
+    for t in reversed(range(values.shape[1])):
+        live = response_mask[:, t]
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        next_advantage = torch.where(live, delta + gamma * gae_lambda * next_advantage, 0.0)
+        next_value = torch.where(live, values[:, t], 0.0)
+        advantages[:, t] = next_advantage
     return advantages
 
 

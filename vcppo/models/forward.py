@@ -18,7 +18,7 @@ from vcppo.maths.logprobs import chosen_logprobs
 from vcppo.models.configurations import called
 from vcppo.models.distributed import world
 from vcppo.settings.sections import ComputeSettings
-from vcppo.types import RolloutBatch
+from vcppo.types import TokenBatch
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Layout:
     last: Tensor  # [B] the place of each answer's last token
 
 
-def layout(batch: RolloutBatch, *, packing: bool) -> Layout:
+def layout(batch: TokenBatch, *, packing: bool) -> Layout:
     """Padding stands on the right and attention is causal, so no token sees it and no mask is needed."""
     totals = batch.total_lengths
     starts = torch.arange(len(totals)) * batch.input_ids.shape[1]
@@ -46,7 +46,7 @@ def layout(batch: RolloutBatch, *, packing: bool) -> Layout:
     return Layout(input_ids, position_ids, before[batch.response_mask], starts + totals - 1)
 
 
-def response_logprobs(policy: PreTrainedModel, batch: RolloutBatch, temperature: float) -> tuple[Tensor, Tensor]:
+def response_logprobs(policy: PreTrainedModel, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
     """([B, T] log-probability of each generated token, [B, T] entropy of its place), nats; 0 where masked."""
     compute, read = compute_of(policy), layout(batch, packing=compute_of(policy).packing)
     inputs = _to_device(policy, read.input_ids, read.position_ids, read.before, _targets(batch))
@@ -54,14 +54,14 @@ def response_logprobs(policy: PreTrainedModel, batch: RolloutBatch, temperature:
     return _spread(chosen, batch), _spread(entropy, batch)
 
 
-def response_values(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
+def response_values(critic: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """[B, T] float32: V(s_t), read from the token before the t-th generated one; 0 where masked."""
     read = layout(batch, packing=compute_of(critic).packing)
     values = _run(critic, "critic_values")(*_to_device(critic, read.input_ids, read.position_ids, read.before))
     return _spread(values, batch)
 
 
-def last_token_values(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
+def last_token_values(critic: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """[B] float32: the value read from each answer's last token, where a reward model scores."""
     read = layout(batch, packing=compute_of(critic).packing)
     values: Tensor = _run(critic, "critic_values")(*_to_device(critic, read.input_ids, read.position_ids, read.last))
@@ -188,9 +188,9 @@ def own_passes(
 
 def read(
     model: PreTrainedModel,
-    batch: RolloutBatch,
+    batch: TokenBatch,
     max_tokens: int,
-    score: Callable[[RolloutBatch], Tensor],
+    score: Callable[[TokenBatch], Tensor],
     rows: Tensor | None = None,
     *,
     per_token: bool = True,
@@ -202,7 +202,7 @@ def read(
     Raises:
         TrainingError: some of it is not finite.
     """
-    found = torch.zeros(batch.response_mask.shape if per_token else len(batch.scores))
+    found = torch.zeros(batch.response_mask.shape if per_token else len(batch.response_mask))
     with torch.no_grad():
         for own in own_passes(model, batch.total_lengths, max_tokens, rows):
             scores = score(batch.take(own.rows))
@@ -232,7 +232,7 @@ def _run(model: PreTrainedModel, name: str) -> Callable[..., Any]:
     return own
 
 
-def _targets(batch: RolloutBatch) -> Tensor:
+def _targets(batch: TokenBatch) -> Tensor:
     return batch.response_tokens[batch.response_mask]
 
 
@@ -241,7 +241,7 @@ def _to_device(model: PreTrainedModel, *inputs: Tensor | None) -> list[Tensor | 
     return [None if x is None else x.to(device, non_blocking=True) for x in inputs]
 
 
-def _spread(x: Tensor, batch: RolloutBatch) -> Tensor:
+def _spread(x: Tensor, batch: TokenBatch) -> Tensor:
     """[N] to [B, T], 0 where masked."""
     x = x.cpu()
     return x.new_zeros(batch.response_mask.shape).masked_scatter(batch.response_mask, x)

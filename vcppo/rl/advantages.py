@@ -1,4 +1,4 @@
-"""From a scored batch to what the updates need: rewards on tokens, advantages for the actor, targets for the critic."""
+"""From rewards on tokens to what the updates need: advantages for the actor, targets for the critic."""
 
 from dataclasses import dataclass
 from typing import assert_never
@@ -17,60 +17,43 @@ from vcppo.maths.advantages import (
     segment_advantages,
     whiten,
 )
-from vcppo.rl.rewards import token_rewards
-from vcppo.rl.sampler import on_last_token, place_scores
-from vcppo.settings.rules import GROUPED, rewards_tokens
+from vcppo.rl.outputs import ModelOutputs
+from vcppo.rl.rewards import Rewards
 from vcppo.settings.sections import RunSettings
 from vcppo.types import RolloutBatch
 
 
 @dataclass(frozen=True)
-class Readings:
-    """What models and continuations say of a batch, each None where nothing asks for it."""
+class Advantages:
+    """Of the actor. Everything [B, T] float32, 0 where masked."""
 
-    values: Tensor | None = None  # [B, T] of the critic, in units of reward
-    critic_outputs: Tensor | None = None  # [B, T] the same as it said them: normalised, where it learns such returns
-    final_values: Tensor | None = None  # [B] V after the last token, where cut answers are bootstrapped
-    ref_logprobs: Tensor | None = None  # [B, T] under the reference
-    dpo_logprobs: Tensor | None = None  # [B, T] under RTO's DPO policy
-    segments: Tensor | None = None  # [B, T] int64, the step that a token is in
-    step_values: Tensor | None = None  # [B, J] mean score of continuations from the start of each step
+    raw: Tensor  # before whitening: on-policy their mean is near 0, a check of their own
+    final: Tensor  # whitened over the batch and clipped, as far as the settings say so
+    gae_lambda: float | Tensor  # a number, or one per row ([B]); 1 where no lambda is used
 
 
-@dataclass(frozen=True)
-class Estimates:
-    """Everything [B, T] float32, 0 where masked."""
-
-    rewards: Tensor  # the shaped score on the last token, with what tokens are worth beyond it
-    monte_carlo: Tensor  # returns with no value in them, which diagnostics measure the critic against
-    raw_advantages: Tensor  # before whitening: on-policy their mean is near 0, a check of their own
-    advantages: Tensor  # for the policy, whitened over the batch if the settings say so
-    returns: Tensor  # targets of the critic
-    gae_lambda: float | Tensor  # the actor's: a number, or one a row ([B]); 1 where no lambda is used
-
-
-def estimate(batch: RolloutBatch, readings: Readings, kept: Tensor, settings: RunSettings) -> Estimates:
-    """Advantages and targets of a batch; in VC-PPO two calls of one `gae` with two lambdas (algorithm 1, lines 5, 6).
+def actor_advantages(
+    batch: RolloutBatch, rewards: Rewards, outputs: ModelOutputs, rows: Tensor, settings: RunSettings
+) -> Advantages:
+    """The actor's advantages, by GAE with lambda_actor unless the settings name another estimator.
 
     Args:
-        batch: scores already shaped. kept: [K] rows that will be trained on; whitening looks at no other. Group
-            statistics are of the whole batch (CPPO, arXiv:2503.22342), see `compared_rows`.
+        batch: scores already shaped.
+        rows: [K] rows that will be trained on; whitening looks at no other. Group statistics are of the whole batch
+            (CPPO, arXiv:2503.22342), see `vcppo.rl.outputs.compared_rows`.
     """
-    mask, gamma = batch.response_mask, settings.gae.gamma
-    extra = token_rewards(batch, readings.ref_logprobs, readings.dpo_logprobs, readings.segments, settings)
-    rewards = place_scores(batch) + extra
-    monte_carlo = monte_carlo_returns(rewards, mask, gamma=gamma)
     gae_lambda = actor_lambda(batch, settings)
-    earned = rewards
-    if readings.final_values is not None:
-        earned = bootstrapped(batch, readings.final_values, gamma=gamma) + extra
-    raw = raw_advantages(batch, readings, earned, extra, gae_lambda, settings)
-    returns = monte_carlo
-    if readings.values is not None:
-        values = readings.values
-        returns = gae(earned, values, mask, gamma=gamma, gae_lambda=settings.gae.lambda_critic) + values
-    advantages = prepared(raw, trained_tokens(batch, kept), settings)
-    return Estimates(rewards, monte_carlo, raw, advantages, returns, gae_lambda)
+    raw = raw_advantages(batch, outputs, rewards.earned, rewards.tokens, gae_lambda, settings)
+    return Advantages(raw, prepared(raw, trained_tokens(batch, rows), settings), gae_lambda)
+
+
+def critic_returns(batch: RolloutBatch, rewards: Rewards, outputs: ModelOutputs, settings: RunSettings) -> Tensor:
+    """[B, T] targets of the critic, by GAE with lambda_critic; without a critic the Monte-Carlo returns."""
+    values, mask = outputs.values, batch.response_mask
+    if values is None:
+        return rewards.monte_carlo
+    chosen = settings.gae
+    return gae(rewards.earned, values, mask, gamma=chosen.gamma, gae_lambda=chosen.lambda_critic) + values
 
 
 def prepared(raw: Tensor, trained: Tensor, settings: RunSettings) -> Tensor:
@@ -88,33 +71,23 @@ def prepared(raw: Tensor, trained: Tensor, settings: RunSettings) -> Tensor:
     return advantages if clip is None else advantages.clamp(-clip, clip)
 
 
-def trained_tokens(batch: RolloutBatch, kept: Tensor) -> Tensor:
+def trained_tokens(batch: RolloutBatch, rows: Tensor) -> Tensor:
     """[B, T] bool: the response_mask of the rows that are trained on, False in all others."""
     trained = torch.zeros_like(batch.response_mask)
-    trained[kept] = batch.response_mask[kept]
+    trained[rows] = batch.response_mask[rows]
     return trained
-
-
-def compared_rows(batch: RolloutBatch, kept: Tensor, settings: RunSettings) -> Tensor:
-    """[N] rows whose token rewards enter an advantage of the kept ones.
-
-    Those of the whole batch where answers to a question are compared by more than their scores, which are known of
-    all: an answer that is not trained on is still one of its group.
-    """
-    grouped = settings.advantage.estimator in GROUPED and rewards_tokens(settings)
-    return torch.arange(len(batch.scores)) if grouped and len(kept) else kept
 
 
 def raw_advantages(
     batch: RolloutBatch,
-    readings: Readings,
+    outputs: ModelOutputs,
     earned: Tensor,
     extra: Tensor,
     gae_lambda: float | Tensor,
     settings: RunSettings,
 ) -> Tensor:
     """[B, T] by the settings' estimator, not whitened; `earned` are all rewards, `extra` those beside the score."""
-    mask, values, gamma = batch.response_mask, readings.values, settings.gae.gamma
+    mask, values, gamma = batch.response_mask, outputs.values, settings.gae.gamma
     estimator = settings.advantage.estimator
     match estimator:
         case "grpo":
@@ -124,9 +97,9 @@ def raw_advantages(
         case "return":
             return monte_carlo_returns(earned, mask, gamma=gamma)
         case "vine":
-            assert readings.step_values is not None
-            assert readings.segments is not None
-            return segment_advantages(earned, readings.step_values, readings.segments, mask)
+            assert outputs.step_values is not None
+            assert outputs.segments is not None
+            return segment_advantages(earned, outputs.step_values, outputs.segments, mask)
         case "none":
             return torch.zeros(mask.shape)
         case "gae" | "td":
@@ -156,11 +129,3 @@ def actor_lambda(batch: RolloutBatch, settings: RunSettings) -> float | Tensor:
             return settings.gae.lambda_actor
         case _:
             assert_never(estimator)
-
-
-def bootstrapped(batch: RolloutBatch, final_values: Tensor, *, gamma: float) -> Tensor:
-    """[B, T] on the last token: the score, or of an answer cut at the limit gamma * V(after that token) in its place.
-
-    The score of an answer that was not finished says that it was cut, which V says already: their sum counts it twice.
-    """
-    return on_last_token(torch.where(batch.truncated, gamma * final_values, batch.scores), batch)

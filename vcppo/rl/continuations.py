@@ -11,11 +11,10 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from vcppo.engines.base import BranchPoint, Engine, Sampling
-from vcppo.rl.rewards import Shaping
-from vcppo.rl.sampler import worth
-from vcppo.settings.sections import RewardSettings, VineSettings
-from vcppo.stages.context import StageContext
+from vcppo.engines.base import BranchPoint
+from vcppo.rl.rewards import Shaping, verdict_score
+from vcppo.rl.sampler import Sampler
+from vcppo.settings.sections import VineSettings
 from vcppo.types import Rollout
 
 Place = tuple[int, int]  # (row of the batch, tokens of its answer that stand before the state)
@@ -39,17 +38,6 @@ class Means:
     scores: list[float]
     generated_tokens: int
     read_tokens: int
-
-
-def step_starts(rollouts: Sequence[Rollout], context: StageContext) -> list[list[int]]:
-    """Where each answer's steps begin, in tokens, 0 first."""
-    return steps_of([rollout.generation.tokens for rollout in rollouts], context)
-
-
-def steps_of(answers: Sequence[Sequence[int]], context: StageContext) -> list[list[int]]:
-    """`step_starts` of answers given as token ids."""
-    name = context.tokenizer.convert_ids_to_tokens
-    return [context.task.step_starts(name(list(answer))) for answer in answers]
 
 
 def merged(starts: list[int], at_most: int | None) -> list[int]:
@@ -81,9 +69,7 @@ def step_values(
     shaping: Shaping,
     settings: VineSettings,
     *,
-    context: StageContext,
-    engine: Engine,
-    sampling: Sampling,
+    sampler: Sampler,
     seed: int,
 ) -> StepValues:
     """`vine.samples` continuations from the start of every step.
@@ -92,31 +78,22 @@ def step_values(
         scores: [B] shaped. With `vine.cap = first` they stand for the values of the steps beyond `vine.max_steps`,
             which thereby get no advantage, while the last step before them takes all that is left.
     """
-    every = step_starts(rollouts, context)
+    every = sampler.step_starts([rollout.generation.tokens for rollout in rollouts])
     match settings.cap:
         case "merge":
-            starts = [merged(own, settings.max_steps) for own in every]
+            starts = [merged(steps, settings.max_steps) for steps in every]
         case "first":
             starts = every
         case _:
             assert_never(settings.cap)
-    asked = [(row, start) for row, own in enumerate(starts) for start in own[: settings.max_steps]]
-    found = mean_scores(
-        rollouts,
-        asked,
-        settings.samples,
-        shaping,
-        context=context,
-        engine=engine,
-        sampling=sampling,
-        seed=seed,
-    )
-    at = dict(zip(asked, found.scores, strict=True))
+    places = [(row, start) for row, steps in enumerate(starts) for start in steps[: settings.max_steps]]
+    means = mean_scores(rollouts, places, settings.samples, shaping, sampler=sampler, seed=seed)
+    at = dict(zip(places, means.scores, strict=True))
     values = torch.zeros((len(starts), max(map(len, starts))))
-    for row, own in enumerate(starts):
-        values[row, : len(own)] = torch.tensor([at.get((row, start), float(scores[row])) for start in own])
+    for row, steps in enumerate(starts):
+        values[row, : len(steps)] = torch.tensor([at.get((row, start), float(scores[row])) for start in steps])
     width = max(len(rollout.generation.tokens) for rollout in rollouts)
-    return StepValues(segments_of(starts, width), values, at, found.generated_tokens, found.read_tokens)
+    return StepValues(segments_of(starts, width), values, at, means.generated_tokens, means.read_tokens)
 
 
 def mean_scores(
@@ -125,37 +102,32 @@ def mean_scores(
     samples: int,
     shaping: Shaping,
     *,
-    context: StageContext,
-    engine: Engine,
-    sampling: Sampling,
+    sampler: Sampler,
     seed: int,
 ) -> Means:
     """The mean shaped score of `samples` continuations from each place."""
-    owners: dict[tuple[int, ...], Place] = {}  # a state's tokens -> the first place that it was met at
+    first_place: dict[tuple[int, ...], Place] = {}  # of each state, by its tokens
     states = [(*rollouts[row].prompt_tokens, *rollouts[row].generation.tokens[:offset]) for row, offset in places]
     for state, place in zip(states, places, strict=True):
-        owners.setdefault(state, place)
+        first_place.setdefault(state, place)
     points = [
-        BranchPoint(row, len(state), sampling.max_tokens - offset)
-        for state, (row, offset) in owners.items()
+        BranchPoint(row, len(state), sampler.sampling.max_tokens - offset)
+        for state, (row, offset) in first_place.items()
         for _ in range(samples)
     ]
     stems = [(*rollout.prompt_tokens, *rollout.generation.tokens) for rollout in rollouts]
-    continuations = engine.branch(stems, points, sampling, seed=seed)
-    before = [rollouts[row].generation.tokens[:offset] for row, offset in owners.values() for _ in range(samples)]
-    answers = [(*prefix, *made.tokens) for prefix, made in zip(before, continuations, strict=True)]
-    texts = context.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    prompts = [rollouts[point.stem].prompt for point in points]
-    reward: RewardSettings = context.settings.reward
-    raw = [worth(verdict, reward) for verdict, _ in context.task.judge(texts, prompts)]
+    continuations = sampler.engine.branch(stems, points, sampler.sampling, seed=seed)
+    before = [rollouts[row].generation.tokens[:offset] for row, offset in first_place.values() for _ in range(samples)]
+    responses = [(*prefix, *made.tokens) for prefix, made in zip(before, continuations, strict=True)]
+    judgements = sampler.judge(responses, [rollouts[point.stem].prompt for point in points])
     shaped = shaping.shape(
-        torch.tensor(raw),
-        torch.tensor([len(answer) for answer in answers]),
+        torch.tensor([verdict_score(verdict, shaping.settings) for verdict, _ in judgements]),
+        torch.tensor([len(response) for response in responses]),
         torch.tensor([made.stop_reason == "length" for made in continuations]),
     )
-    means = dict(zip(owners, shaped.view(-1, samples).mean(dim=1).tolist(), strict=True))
+    means = dict(zip(first_place, shaped.view(-1, samples).mean(dim=1).tolist(), strict=True))
     return Means(
         scores=[means[state] for state in states],
         generated_tokens=sum(len(made.tokens) for made in continuations),
-        read_tokens=sum(len(stems[row]) for row in {row for row, _ in owners.values()}),
+        read_tokens=sum(len(stems[row]) for row in {row for row, _ in first_place.values()}),
     )

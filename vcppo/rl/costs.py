@@ -2,7 +2,9 @@
 
 import contextlib
 import resource
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,6 +33,24 @@ class Costs:
             "cost/elapsed_s": self.elapsed_s,
             "cost/peak_memory_mb": peak_memory_mb(),
         }
+
+
+@dataclass
+class Clock:
+    """Seconds spent in named parts of an iteration."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Count the block as `part`."""
+        began = time.perf_counter()
+        yield
+        self.seconds[part] = time.perf_counter() - began
+
+    def metrics(self) -> dict[str, float]:
+        """Under their logged names."""
+        return {f"time/{part}_s": seconds for part, seconds in self.seconds.items()}
 
 
 def reset_peak_memory() -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from vcppo.tasks.base import Task
-from vcppo.types import RolloutBatch
+from vcppo.types import TokenBatch
 
 AT_ONCE = 16
 
@@ -13,9 +13,9 @@ AT_ONCE = 16
 def draw(
     task: Task, tokenizer: PreTrainedTokenizerFast, tokens: int, rng: torch.Generator
 ) -> tuple[list[Tensor], list[int]]:
-    """Demonstrations of `tokens` tokens or just over: (token ids of each, where each one's answer starts).
+    """Demonstrations of `tokens` tokens or just over: (token ids of each, where each one's response starts).
 
-    Each ends with the tokenizer's end of sequence, whether its text says so or not: answers are taught to stop.
+    Each ends with the tokenizer's end of sequence, whether its text says so or not: responses are taught to stop.
     """
     end = tokenizer.eos_token_id
     sequences: list[Tensor] = []
@@ -31,24 +31,17 @@ def draw(
     return sequences, starts
 
 
-def demonstrations(task: Task, tokenizer: PreTrainedTokenizerFast, rng: torch.Generator) -> RolloutBatch:
+def demonstrations(task: Task, tokenizer: PreTrainedTokenizerFast, rng: torch.Generator) -> TokenBatch:
     """AT_ONCE of them as a batch."""
     return batch_of(*draw(task, tokenizer, 1, rng))
 
 
-def batch_of(sequences: list[Tensor], starts: list[int]) -> RolloutBatch:
-    """What `draw` gives as a batch; what only sampled answers have (scores, log-probabilities) is 0."""
+def batch_of(sequences: list[Tensor], starts: list[int]) -> TokenBatch:
+    """What `draw` gives, as a batch."""
     prompt_lengths = torch.tensor(starts)
     lengths = torch.tensor([len(sequence) for sequence in sequences]) - prompt_lengths
-    mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
-    count = len(sequences)
-    return RolloutBatch(
+    return TokenBatch(
         input_ids=torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True),
         prompt_lengths=prompt_lengths,
-        response_mask=mask,
-        old_logprobs=torch.zeros(mask.shape),
-        scores=torch.zeros(count),
-        correct=torch.zeros(count, dtype=torch.bool),
-        truncated=torch.zeros(count, dtype=torch.bool),
-        group=torch.arange(count),
+        response_mask=torch.arange(int(lengths.max()))[None] < lengths[:, None],
     )

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from vcppo.maths.diagnostics import explained_variance, real_reward_share, value_bias
-from vcppo.rl.advantages import Estimates
+from vcppo.rl.advantages import Advantages
 from vcppo.rl.critic_update import CriticUpdate
 from vcppo.rl.policy_update import PolicyUpdate
+from vcppo.rl.rewards import verdict_score
+from vcppo.settings.sections import RewardSettings
 from vcppo.types import Rollout, RolloutBatch, Verdict
 
 
-def rollout_metrics(rollouts: list[Rollout]) -> dict[str, float]:
-    """What the policy did, over all answers that an iteration sampled, trained on or not; rewards as verified."""
+def rollout_metrics(rollouts: list[Rollout], reward: RewardSettings) -> dict[str, float]:
+    """What the policy did, over all responses that an iteration sampled, trained on or not; rewards as verified."""
     lengths = torch.tensor([float(len(rollout.generation.tokens)) for rollout in rollouts])
     low, high = torch.quantile(lengths, torch.tensor([0.1, 0.9])).tolist()
     verdicts = [rollout.verdict for rollout in rollouts]
@@ -23,7 +25,7 @@ def rollout_metrics(rollouts: list[Rollout]) -> dict[str, float]:
         "rollout/accuracy": verdicts.count(Verdict.CORRECT) / len(verdicts),
         "rollout/unreadable_rate": verdicts.count(Verdict.UNREADABLE) / len(verdicts),
         "rollout/truncated_rate": _mean([float(r.generation.stop_reason == "length") for r in rollouts]),
-        "rollout/reward_mean": _mean([rollout.score for rollout in rollouts]),
+        "rollout/reward_mean": _mean([verdict_score(verdict, reward) for verdict in verdicts]),
         "rollout/length_tokens": float(lengths.mean()),
         "rollout/length_p10_tokens": low,
         "rollout/length_p90_tokens": high,
@@ -37,22 +39,22 @@ def unreadable_metrics(rollouts: list[Rollout]) -> dict[str, float]:
     return {f"verify/{note.replace(' ', '_')}_rate": times / len(rollouts) for note, times in sorted(notes.items())}
 
 
-def advantage_metrics(batch: RolloutBatch, kept: Tensor, estimates: Estimates, gamma: float) -> dict[str, float]:
+def advantage_metrics(batch: RolloutBatch, rows: Tensor, advantages: Advantages, gamma: float) -> dict[str, float]:
     """Moments of the advantages over the tokens trained on, and how much of them is the real reward (lambda^distance).
 
     The mean before whitening is near 0 on-policy, whatever the estimator: a check of its own.
     """
-    mask = batch.response_mask[kept]
+    mask = batch.response_mask[rows]
     if not bool(mask.any()):
         return {}
-    live, raw = estimates.advantages[kept][mask], estimates.raw_advantages[kept][mask]
-    gae_lambda = estimates.gae_lambda
+    final, raw = advantages.final[rows][mask], advantages.raw[rows][mask]
+    gae_lambda = advantages.gae_lambda
     return {
-        "advantage/mean": float(live.mean()),
-        "advantage/std": float(live.std(correction=0)),
+        "advantage/mean": float(final.mean()),
+        "advantage/std": float(final.std(correction=0)),
         "advantage/raw_mean": float(raw.mean()),
         "advantage/real_reward_share": real_reward_share(
-            mask, gamma=gamma, gae_lambda=gae_lambda[kept] if isinstance(gae_lambda, Tensor) else gae_lambda
+            mask, gamma=gamma, gae_lambda=gae_lambda[rows] if isinstance(gae_lambda, Tensor) else gae_lambda
         ),
     }
 

@@ -1,6 +1,10 @@
-"""One optimiser step of the actor on one minibatch."""
+"""One optimiser step of the actor on one minibatch: a sum of named terms, micro-batch by micro-batch.
 
-from dataclasses import dataclass
+A term is a loss with what it logs. `terms` says which a run has, in the order in which they are added.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,7 +27,7 @@ from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.rl.costs import Costs
 from vcppo.settings.sections import RunSettings
-from vcppo.types import RolloutBatch, cut_to
+from vcppo.types import RolloutBatch, TokenBatch, cut_to
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,90 @@ def read_logprobs(
     max_tokens: int,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """[B, T] log-probabilities of the generated tokens, without gradient; 0 where masked, and in rows not asked for."""
+    """[B, T] log-probabilities of responses, without gradient; 0 where masked, and in rows not asked for."""
     return forward.read(
         policy, batch, max_tokens, lambda part: forward.response_logprobs(policy, part, temperature)[0], rows
     )
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What the terms read: some rows of a minibatch, with what the policy says of them now."""
+
+    batch: RolloutBatch
+    rows: Tensor  # [b] of the minibatch
+    logprobs: Tensor  # [b, T] with gradient
+    entropy: Tensor  # [b, T] with gradient
+    advantages: Tensor  # [b, T]
+    ref_logprobs: Tensor | None  # [b, T] under the reference
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of a micro-batch's loss; `sums` add up over micro-batches to what is logged, of `maxima` the largest."""
+
+    loss: Tensor | None  # None where it is only logged
+    sums: dict[str, float] = field(default_factory=dict)
+    maxima: dict[str, float] = field(default_factory=dict)
+
+
+def terms(
+    batch: RolloutBatch, settings: RunSettings, fixed_length: int, preference: PreferencePull | None
+) -> list[Callable[[MicroBatch], Term]]:
+    """The terms of a minibatch's loss, each a mean over all of its tokens, responses or pairs."""
+    chosen = settings.policy
+    over = denominators(batch.response_mask, fixed_length=fixed_length)
+    aggregate = AGGREGATIONS[chosen.aggregation]
+    right = denominators(batch.response_mask & batch.correct[:, None], fixed_length=fixed_length)
+
+    def surrogate(micro: MicroBatch) -> Term:
+        result = policy_loss(
+            micro.logprobs,
+            micro.batch.old_logprobs,
+            micro.advantages,
+            micro.batch.response_mask,
+            kind=chosen.loss if preference is None else "reinforce",  # of DPO for its diagnostics alone
+            clip_low=chosen.clip_low,
+            clip_high=chosen.clip_high,
+            dual_clip=chosen.dual_clip,
+            advantage_temperature=chosen.advantage_temperature,
+            aggregation=chosen.aggregation,
+            over=over,
+            ref_logprobs=micro.ref_logprobs,
+        )
+        sums = {"approx_kl": float(result.approx_kl), "clip_fraction": float(result.clip_fraction)}
+        if chosen.dual_clip is not None:
+            sums["dual_clip_fraction"] = float(result.dual_clip_fraction)
+        loss = result.loss
+        if preference is not None:
+            loss = -(preference.weights[micro.rows] * micro.logprobs.sum(dim=1)).sum()
+        return Term(loss, sums, {"ratio_max": float(result.ratio_max)})
+
+    def entropy_bonus(micro: MicroBatch) -> Term:
+        mask, weight = micro.batch.response_mask, chosen.entropy_coefficient
+        mean = token_mean(micro.entropy.detach(), mask, over)
+        return Term(-weight * aggregate(micro.entropy, mask, over) if weight else None, {"entropy": float(mean)})
+
+    def reference_kl(micro: MicroBatch) -> Term:
+        ref, mask = micro.ref_logprobs, micro.batch.response_mask
+        if ref is None:
+            return Term(None, {"ref_kl": 0.0})
+        loss = None
+        if settings.kl.placement == "loss":
+            penalty = KL_ESTIMATORS[settings.kl.estimator](micro.logprobs, ref)
+            loss = settings.kl.coefficient * aggregate(penalty, mask, over)
+        distance = token_mean(KL_ESTIMATORS["k3"](micro.logprobs.detach(), ref), mask, over)
+        return Term(loss, {"ref_kl": float(distance)})
+
+    def positive_nll(micro: MicroBatch) -> Term:
+        mask = micro.batch.response_mask & micro.batch.correct[:, None]
+        nll = token_mean(-micro.logprobs, mask, right)
+        return Term(chosen.positive_nll * nll, {"positive_nll": float(nll.detach())})
+
+    present: list[Callable[[MicroBatch], Term]] = [surrogate, entropy_bonus, reference_kl]
+    if chosen.positive_nll and right.tokens:
+        present.append(positive_nll)
+    return present
 
 
 def update_policy(
@@ -69,105 +153,69 @@ def update_policy(
     *,
     fixed_length: int,
     costs: Costs,
-    demonstrations: RolloutBatch | None = None,
+    demonstrations: TokenBatch | None = None,
 ) -> PolicyUpdate:
     """The settings' policy loss, with what they weigh beside it: KL to the reference, entropy, likelihoods.
 
     Args:
-        batch: for DPO, rows 2p and 2p + 1 are the chosen and the rejected answer of pair p.
+        batch: for DPO, rows 2p and 2p + 1 are the chosen and the rejected response of pair p.
         ref_logprobs: [B, T], None without a reference.
         demonstrations: to imitate beside, with weight `policy.demonstration_nll`.
     Raises:
         TrainingError: a ratio above `guard.max_ratio` or a gradient that is not finite; the weights are as they were.
     """
     chosen, limit = settings.policy, settings.micro_batch_tokens
-    over = denominators(batch.response_mask, fixed_length=fixed_length)
-    aggregate = AGGREGATIONS[chosen.aggregation]
-    right = batch.response_mask & batch.correct[:, None]
-    over_right = denominators(right, fixed_length=fixed_length)
-    pull = _pull(policy, batch, ref_logprobs, settings, costs) if chosen.loss == "dpo" else None
-    sums = dict.fromkeys(("loss", "entropy", "approx_kl", "clip_fraction", "ref_kl"), 0.0)
-    if chosen.dual_clip is not None:
-        sums["dual_clip_fraction"] = 0.0
-    if chosen.positive_nll and over_right.tokens:
-        sums["positive_nll"] = 0.0
-    extra: dict[str, float] = {}
+    preference = _preference(policy, batch, ref_logprobs, settings, costs) if chosen.loss == "dpo" else None
+    of_minibatch = terms(batch, settings, fixed_length, preference)
+    sums: dict[str, float] = {}
     ratio_max = 0.0
-    seen_logprobs, seen_entropy = (torch.zeros(batch.response_mask.shape) for _ in range(2))
+    new_logprobs, new_entropy = (torch.zeros(batch.response_mask.shape) for _ in range(2))
     for own in forward.own_passes(policy, batch.total_lengths, limit):
-        rows = own.rows
-        part = batch.take(rows)
-        mask = part.response_mask
+        rows, part = own.rows, batch.take(own.rows)
         logprobs, entropy = forward.response_logprobs(policy, part, settings.rollout.temperature)
-        told = dict.fromkeys(sums, 0.0)
         ref = None if ref_logprobs is None else cut_to(ref_logprobs, rows, part)
-        result = policy_loss(
-            logprobs,
-            part.old_logprobs,
-            cut_to(advantages, rows, part),
-            mask,
-            kind="reinforce" if pull is not None else chosen.loss,
-            clip_low=chosen.clip_low,
-            clip_high=chosen.clip_high,
-            dual_clip=chosen.dual_clip,
-            advantage_temperature=chosen.advantage_temperature,
-            aggregation=chosen.aggregation,
-            over=over,
-            ref_logprobs=ref,
-        )
-        loss = result.loss if pull is None else -(pull.weights[rows] * logprobs.sum(dim=1)).sum()
-        if chosen.entropy_coefficient:
-            loss = loss - chosen.entropy_coefficient * aggregate(entropy, mask, over)
-        if ref is not None:
-            if settings.kl.placement == "loss":
-                penalty = KL_ESTIMATORS[settings.kl.estimator](logprobs, ref)
-                loss = loss + settings.kl.coefficient * aggregate(penalty, mask, over)
-            told["ref_kl"] = float(token_mean(KL_ESTIMATORS["k3"](logprobs.detach(), ref), mask, over))
-        if chosen.positive_nll and over_right.tokens:
-            nll = token_mean(-logprobs, mask & part.correct[:, None], over_right)
-            loss = loss + chosen.positive_nll * nll
-            told["positive_nll"] = float(nll.detach())
+        micro = MicroBatch(part, rows, logprobs, entropy, cut_to(advantages, rows, part), ref)
+        computed = [term(micro) for term in of_minibatch]
+        loss, *others = [term.loss for term in computed if term.loss is not None]
+        loss = sum(others, start=loss)
         (own.weight * loss).backward()
+        logged = {"loss": float(loss.detach()), **{k: x for term in computed for k, x in term.sums.items()}}
         if not own.counts:
-            continue
-        width = mask.shape[1]
-        seen_logprobs[rows, :width], seen_entropy[rows, :width] = logprobs.detach(), entropy.detach()
-        ratio_max = max(ratio_max, float(result.ratio_max))
-        told["loss"] = float(loss.detach())
-        told["entropy"] = float(token_mean(entropy.detach(), mask, over))
-        told["approx_kl"], told["clip_fraction"] = float(result.approx_kl), float(result.clip_fraction)
-        if "dual_clip_fraction" in told:
-            told["dual_clip_fraction"] = float(result.dual_clip_fraction)
-        sums = {name: number + told[name] for name, number in sums.items()}
+            logged = dict.fromkeys(logged, 0.0)
+        else:
+            width = part.response_mask.shape[1]
+            new_logprobs[rows, :width], new_entropy[rows, :width] = logprobs.detach(), entropy.detach()
+            ratio_max = max(ratio_max, *(x for term in computed for x in term.maxima.values()))
+        sums = {name: sums.get(name, 0.0) + number for name, number in logged.items()}
     sums, ratio_max = world().total(sums), world().largest(ratio_max)
     costs.backward_tokens += int(batch.total_lengths.sum())
+    further: dict[str, float] = {}
     if chosen.demonstration_nll and demonstrations is not None:
-        extra["demonstration_nll"] = _imitate(policy, demonstrations, chosen.demonstration_nll, limit, costs)
-    if pull is not None:
-        sums["loss"] = float(pull.loss)
-        extra |= {"preference_accuracy": float(pull.accuracy), "preference_margin": float(pull.margin)}
+        further["demonstration_nll"] = _imitate(policy, demonstrations, chosen.demonstration_nll, limit, costs)
+    if preference is not None:
+        sums["loss"] = float(preference.loss)
+        further["preference_accuracy"] = float(preference.accuracy)
+        further["preference_margin"] = float(preference.margin)
     if settings.early_stop.deviation != "none":
-        seen_logprobs, seen_entropy = world().sum(seen_logprobs), world().sum(seen_entropy)
-        extra["deviation"] = float(
-            ratio_deviation(
-                seen_logprobs,
-                batch.old_logprobs,
-                seen_entropy,
-                batch.response_mask,
-                scope=settings.early_stop.deviation,
-                entropy_share=settings.early_stop.entropy_share,
-            )
+        deviation = ratio_deviation(
+            world().sum(new_logprobs),
+            batch.old_logprobs,
+            world().sum(new_entropy),
+            batch.response_mask,
+            scope=settings.early_stop.deviation,
+            entropy_share=settings.early_stop.entropy_share,
         )
+        further["deviation"] = float(deviation)
     if not ratio_max <= settings.guard.max_ratio:
         raise TrainingError(
             f"probability ratio {ratio_max:.3g} at policy update {optimiser.taken}, guard.max_ratio is "
             f"{settings.guard.max_ratio:g}: the policy has moved too far from the one that sampled; lower "
             "policy.learning_rate or policy.epochs"
         )
-    return PolicyUpdate(**sums, ratio_max=ratio_max, grad_norm=optimiser.step(), **extra)
+    return PolicyUpdate(**sums, ratio_max=ratio_max, grad_norm=optimiser.step(), **further)
 
 
-def _pull(
+def _preference(
     policy: PreTrainedModel, batch: RolloutBatch, ref_logprobs: Tensor | None, settings: RunSettings, costs: Costs
 ) -> PreferencePull:
     """DPO's weights under the policy as it is now: one more forward pass, since its loss couples two answers."""
@@ -180,7 +228,7 @@ def _pull(
 
 
 def _imitate(
-    policy: PreTrainedModel, demonstrations: RolloutBatch, weight: float, max_tokens: int, costs: Costs
+    policy: PreTrainedModel, demonstrations: TokenBatch, weight: float, max_tokens: int, costs: Costs
 ) -> float:
     """Add the gradient of weight * (mean negative log-likelihood of the demonstrations' tokens); returns the mean."""
     over: Denominators = denominators(demonstrations.response_mask, fixed_length=1)

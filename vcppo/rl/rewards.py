@@ -1,21 +1,42 @@
-"""What an answer is worth: the verifier's score, shaped; and what a token is worth beyond that."""
+"""From verdicts to rewards: what a response scores, how scores are shaped, and what tokens are worth beyond them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
+from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.losses import KL_ESTIMATORS
 from vcppo.maths.shaping import RunningMoments, log_ratio_rewards, normalised, overlong_penalty
+from vcppo.rl.outputs import ModelOutputs
 from vcppo.settings.rules import bootstraps
 from vcppo.settings.sections import RewardSettings, RunSettings
-from vcppo.types import RolloutBatch
+from vcppo.types import Rollout, RolloutBatch, Verdict
+
+
+def verdict_score(verdict: Verdict, reward: RewardSettings) -> float:
+    """What a verdict is worth, in units of reward, before any shaping."""
+    match verdict:
+        case Verdict.CORRECT:
+            return reward.correct
+        case Verdict.WRONG:
+            return reward.wrong
+        case Verdict.UNREADABLE:
+            return reward.unreadable
+        case _:
+            assert_never(verdict)
+
+
+def verdict_scores(rollouts: Sequence[Rollout], reward: RewardSettings) -> Tensor:
+    """[B] float32: `verdict_score` of each response."""
+    return torch.tensor([verdict_score(rollout.verdict, reward) for rollout in rollouts], dtype=torch.float32)
 
 
 @dataclass(frozen=True)
 class Shaping:
-    """How scores are shaped at some moment of a run: settings, the length limit, and what it has seen so far."""
+    """How scores are shaped at some moment of a run: settings, the length limit, and the running moments so far."""
 
     settings: RewardSettings
     limit: int  # tokens
@@ -61,6 +82,46 @@ def score_range(reward: RewardSettings, *, gamma: float) -> tuple[float, float]:
     worths += [0.0] if gamma < 1 else []
     punishment = reward.overlong_penalty if reward.overlong_share is not None else 0.0
     return min(worths) - punishment, max(worths)
+
+
+def place_scores(batch: RolloutBatch) -> Tensor:
+    """[B, T] float32: each response's score on its last token, 0 elsewhere."""
+    return on_last_token(batch.scores, batch)
+
+
+def on_last_token(x: Tensor, batch: RolloutBatch) -> Tensor:
+    """[B] to [B, T]: each number on its response's last token, 0 elsewhere."""
+    placed = torch.zeros(batch.response_mask.shape, dtype=x.dtype)
+    placed[torch.arange(len(x)), batch.lengths - 1] = x
+    return placed
+
+
+def bootstrapped(batch: RolloutBatch, final_values: Tensor, *, gamma: float) -> Tensor:
+    """[B, T] on the last token: the score, or of a response cut at the limit gamma * V(after that token) in its place.
+
+    The score of a response that was not finished says that it was cut, which V says already: their sum counts it twice.
+    """
+    return on_last_token(torch.where(batch.truncated, gamma * final_values, batch.scores), batch)
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Everything [B, T] float32, 0 where masked."""
+
+    tokens: Tensor  # beside the score: what RTO gives, less the KL penalty where it is a reward
+    total: Tensor  # the shaped score on the last token, and `tokens`: what really came
+    earned: Tensor  # the same, but of a truncated response V in place of its score, where such are bootstrapped
+    monte_carlo: Tensor  # returns of `total`, with no value in them: diagnostics measure the critic against them
+
+
+def place_rewards(batch: RolloutBatch, outputs: ModelOutputs, settings: RunSettings) -> Rewards:
+    """The rewards of a batch, whose scores are shaped already, on its tokens."""
+    gamma = settings.gae.gamma
+    tokens = token_rewards(batch, outputs.ref_logprobs, outputs.dpo_logprobs, outputs.segments, settings)
+    total = earned = place_scores(batch) + tokens
+    if outputs.final_values is not None:
+        earned = bootstrapped(batch, outputs.final_values, gamma=gamma) + tokens
+    return Rewards(tokens, total, earned, monte_carlo_returns(total, batch.response_mask, gamma=gamma))
 
 
 def token_rewards(

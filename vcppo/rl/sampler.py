@@ -1,6 +1,7 @@
-"""From prompts to verified answers to tensors: the first half of every stage that looks at what a policy does."""
+"""From prompts to verified responses to tensors: the first half of every stage that looks at what a policy does."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,74 +9,78 @@ from transformers import PreTrainedTokenizerFast
 
 from vcppo.engines.base import Engine, Sampling
 from vcppo.models.distributed import world
-from vcppo.settings.sections import RewardSettings
 from vcppo.tasks.base import Task
-from vcppo.types import Prompt, Rollout, RolloutBatch, Verdict
+from vcppo.types import Judgement, Prompt, Rollout, RolloutBatch, Verdict
 
 
-def worth(verdict: Verdict, reward: RewardSettings) -> float:
-    """What a verdict is worth before any shaping."""
-    return {Verdict.CORRECT: reward.correct, Verdict.WRONG: reward.wrong, Verdict.UNREADABLE: reward.unreadable}[
-        verdict
-    ]
+@dataclass(frozen=True)
+class Sampler:
+    """A task's prompts in, verified responses out.
 
-
-def roll_out(
-    prompts: Sequence[Prompt],
-    *,
-    task: Task,
-    tokenizer: PreTrainedTokenizerFast,
-    engine: Engine,
-    sampling: Sampling,
-    reward: RewardSettings,
-    seed: int,
-    first: int = 0,
-) -> list[Rollout]:
-    """One verified answer a prompt, in order; repeat a prompt to sample it more often.
-
-    Answers of one seed may be sampled in shares: `first` is the number of this share's first one.
+    Attributes:
+        engine: samples from the weights that it was last given.
+        sampling: temperature, nucleus and length limit of every response.
     """
-    here, encoded = world(), task.encode(prompts, tokenizer)
-    generations = engine.generate(encoded, sampling, seed=seed, first=first)
-    texts = tokenizer.batch_decode([generation.tokens for generation in generations], skip_special_tokens=True)
-    own = here.share(len(prompts))
-    judgements = here.gather(task.judge(texts[own.start : own.stop], prompts[own.start : own.stop]))
-    return [
-        Rollout(prompt, ids, generation, text, verdict, worth(verdict, reward), note)
-        for prompt, ids, generation, text, (verdict, note) in zip(
-            prompts, encoded, generations, texts, judgements, strict=True
-        )
-    ]
+
+    task: Task
+    tokenizer: PreTrainedTokenizerFast
+    engine: Engine
+    sampling: Sampling
+
+    def roll_out(self, prompts: Sequence[Prompt], *, seed: int, first: int = 0) -> list[Rollout]:
+        """One verified response per prompt, in order; repeat a prompt to sample it more often.
+
+        Responses of one seed may be sampled in shares: `first` is the number of this share's first one.
+        """
+        here, encoded = world(), self.task.encode(prompts, self.tokenizer)
+        generations = self.engine.generate(encoded, self.sampling, seed=seed, first=first)
+        texts = self.texts([generation.tokens for generation in generations])
+        share = here.share(len(prompts))
+        judgements = here.gather(self.task.judge(texts[share.start : share.stop], prompts[share.start : share.stop]))
+        return [
+            Rollout(prompt, ids, generation, text, verdict, note)
+            for prompt, ids, generation, text, (verdict, note) in zip(
+                prompts, encoded, generations, texts, judgements, strict=True
+            )
+        ]
+
+    def texts(self, responses: Sequence[Sequence[int]]) -> list[str]:
+        """Responses, given as token ids, as the verifier reads them."""
+        texts: list[str] = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
+        return texts
+
+    def judge(self, responses: Sequence[Sequence[int]], prompts: Sequence[Prompt]) -> Sequence[Judgement]:
+        """Verdicts on responses that are given as token ids."""
+        return self.task.judge(self.texts(responses), prompts)
+
+    def step_starts(self, responses: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Where the reasoning steps of each response begin, in tokens, 0 first."""
+        return step_starts(responses, self.task, self.tokenizer)
 
 
-def collate(rollouts: Sequence[Rollout]) -> RolloutBatch:
-    """Right-pad answers into one batch; answers to the same prompt share a group."""
+def step_starts(responses: Sequence[Sequence[int]], task: Task, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """Where the reasoning steps of each response (token ids) begin, in tokens, 0 first."""
+    return [task.step_starts(tokenizer.convert_ids_to_tokens(list(response))) for response in responses]
+
+
+def collate(rollouts: Sequence[Rollout], scores: Tensor) -> RolloutBatch:
+    """Right-pad responses into one batch; responses to the same prompt share a group.
+
+    Args:
+        scores: [B] float32, what `vcppo.rl.rewards.verdict_scores` makes of the verdicts.
+    """
     lengths = torch.tensor([len(r.generation.tokens) for r in rollouts])
-    prompt_lengths = torch.tensor([len(r.prompt_tokens) for r in rollouts])
     groups: dict[str, int] = {}
-    mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     return RolloutBatch(
         input_ids=_pad([torch.tensor(r.prompt_tokens + r.generation.tokens) for r in rollouts]),
-        prompt_lengths=prompt_lengths,
-        response_mask=mask,
+        prompt_lengths=torch.tensor([len(r.prompt_tokens) for r in rollouts]),
+        response_mask=torch.arange(int(lengths.max()))[None] < lengths[:, None],
         old_logprobs=_pad([torch.tensor(r.generation.logprobs, dtype=torch.float32) for r in rollouts]),
-        scores=torch.tensor([r.score for r in rollouts], dtype=torch.float32),
+        scores=scores,
         correct=torch.tensor([r.verdict is Verdict.CORRECT for r in rollouts]),
         truncated=torch.tensor([r.generation.stop_reason == "length" for r in rollouts]),
         group=torch.tensor([groups.setdefault(r.prompt.name, len(groups)) for r in rollouts]),
     )
-
-
-def place_scores(batch: RolloutBatch) -> Tensor:
-    """[B, T] float32: each answer's score on its last generated token, 0 elsewhere."""
-    return on_last_token(batch.scores, batch)
-
-
-def on_last_token(x: Tensor, batch: RolloutBatch) -> Tensor:
-    """[B] to [B, T]: each number on its answer's last generated token, 0 elsewhere."""
-    placed = torch.zeros(batch.response_mask.shape, dtype=x.dtype)
-    placed[torch.arange(len(x)), batch.lengths - 1] = x
-    return placed
 
 
 def _pad(rows: Sequence[Tensor]) -> Tensor:

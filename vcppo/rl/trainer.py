@@ -1,12 +1,10 @@
-"""One iteration of RL, slot by slot: sample, shape, choose, read, estimate, update. Methods differ in settings alone.
+"""One iteration of RL, beside the paper's algorithm. Methods differ in settings alone, which fill its places.
 
-What a slot does is said in its own room: stages/rewards.py, selection.py, continuations.py, estimates.py,
-policy_update.py, critic_update.py, reference.py.
+What happens in a place is said in a module of its own: sampler.py, rewards.py, selection.py, continuations.py,
+advantages.py, policy_update.py, critic_update.py, reference.py.
 """
 
 import dataclasses
-import sys
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,37 +13,45 @@ import torch
 from torch import Tensor
 
 from vcppo.maths.advantages import whiten
-from vcppo.maths.mismatch import importance_weights, mismatch
 from vcppo.maths.shaping import DebiasedMoments, RunningMoments
-from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import copy_weights, load_weights
-from vcppo.rl.advantages import Estimates, Readings, compared_rows, estimate, trained_tokens
-from vcppo.rl.continuations import StepValues, segments_of, step_starts, step_values
-from vcppo.rl.costs import Costs, reset_peak_memory
-from vcppo.rl.critic_update import CriticUpdate, read_final_values, read_values, update_critic
+from vcppo.rl.advantages import Advantages, actor_advantages, critic_returns, trained_tokens
+from vcppo.rl.alarm import KlAlarm
+from vcppo.rl.continuations import StepValues, step_values
+from vcppo.rl.costs import Clock, Costs, reset_peak_memory
+from vcppo.rl.critic_update import CriticUpdate, update_critic
 from vcppo.rl.demonstrations import demonstrations
 from vcppo.rl.metrics import (
     advantage_metrics,
     critic_metrics,
     policy_metrics,
     rollout_metrics,
-    update_kl,
     value_metrics,
 )
-from vcppo.rl.policy_update import PolicyUpdate, read_logprobs, update_policy
+from vcppo.rl.mismatch import Recomputed, recompute_logprobs
+from vcppo.rl.models import Models
+from vcppo.rl.outputs import ModelOutputs
+from vcppo.rl.policy_update import PolicyUpdate, update_policy
+from vcppo.rl.reading import read_outputs
 from vcppo.rl.reference import Reference
-from vcppo.rl.rewards import worth_their_score
-from vcppo.rl.sampler import collate, roll_out
+from vcppo.rl.rewards import Rewards, Shaping, place_rewards, verdict_scores, worth_their_score
+from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.true_values import true_values
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.rules import bootstraps
-from vcppo.stages.context import StageContext
-from vcppo.stages.value_pretraining import critic_for, first_shaping
+from vcppo.settings.sections import RunSettings
 from vcppo.types import Rollout, RolloutBatch, cut_to
 
 VALUE_DECAY = 0.99995  # of running moments of returns (arXiv:2404.10719, its code)
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What an iteration's updates report."""
+
+    policy: list[PolicyUpdate]
+    critic: list[CriticUpdate]
 
 
 @dataclass(frozen=True)
@@ -54,120 +60,112 @@ class Iteration:
 
     rollouts: list[Rollout]  # of the batch, in its order
     batch: RolloutBatch  # scores shaped
-    kept: Tensor  # [K] rows that were trained on; what is read and estimated of others means nothing
-    known: Tensor  # [N] those of them whose Monte-Carlo return is known, all but bootstrapped ones
-    readings: Readings
+    rows: Tensor  # [K] that were trained on; what is read and estimated of others means nothing
+    rows_with_return: Tensor  # [N] those of them whose Monte-Carlo return is known, all but bootstrapped ones
+    outputs: ModelOutputs
     steps: StepValues | None  # VinePPO's
-    estimates: Estimates
+    rewards: Rewards
+    advantages: Advantages
+    returns: Tensor  # [B, T] targets of the critic
     true_values: dict[str, list[Any]] | None  # columns of the table, in iterations that measure them
     metrics: dict[str, float]
 
 
 class Trainer:
-    """Policy, critic, reference, their optimisers, and the iteration they have come to."""
+    """Policy, critic, reference, their optimisers, and the iteration they have come to.
 
-    def __init__(self, context: StageContext) -> None:
-        settings = context.settings
-        self.context, self.settings = context, settings
-        self.sampling = context.sampling
-        first = context.load_first_policy
-        self.policy = first()
+    Args:
+        sampler: its engine samples with `models.rollout_policy`'s weights.
+        shaping: how scores are shaped when RL begins.
+    """
+
+    def __init__(self, settings: RunSettings, models: Models, sampler: Sampler, shaping: Shaping) -> None:
+        self.settings, self.models, self.sampler, self.shaping = settings, models, sampler, shaping
+        self.policy, self.critic = models.policy, models.critic
+        self.reference = None if models.reference is None else Reference(models.reference, settings.reference)
         updates_planned = settings.policy.epochs * settings.policy.minibatches
         policy_iterations = max(settings.steps - settings.critic.policy_starts_after, 0)
         self.policy_optimiser = Optimiser(self.policy, settings.policy, policy_iterations * updates_planned)
-        self.reference = Reference(first(), settings.reference) if settings.needs_reference else None
-        self.dpo_policy = context.load_preference_policy() if settings.token_reward.kind != "none" else None
-        self.sampler = self.policy if settings.rollout.refresh_every == 1 else first()
-        self.engine = context.engine(self.sampler)
-        self.pretrain_steps = 0
-        self.critic = None
-        if settings.has_critic:
-            self.critic, self.pretrain_steps = critic_for(context)
+        if self.critic is not None:
             every = settings.critic.update_every
             critic_iterations = 0 if every == "never" else -(-settings.steps // every)
             critic_updates = critic_iterations * updates_planned * settings.critic.updates_per_policy_update
             self.critic_optimiser = Optimiser(self.critic, settings.critic, critic_updates)
-        self.shaping = first_shaping(context)
         self.value_moments = DebiasedMoments(VALUE_DECAY)
         self.costs = Costs()
         self.step = 0
-        self.kl_told = 0.0  # the largest that was warned of; again at its double
+        self.kl_alarm = KlAlarm()
         reset_peak_memory()
 
     def iterate(self) -> Iteration:
-        """Sample, shape, choose, read, estimate, update."""
-        settings, step = self.settings, self.step
-        began = time.perf_counter()
-        rollouts, sampled = self._sample()
-        batch = collate(rollouts)
-        scored_rows = worth_their_score(batch, settings)
-        self.shaping = self.shaping.seen(batch, scored_rows)
-        batch = dataclasses.replace(batch, scores=self.shaping.of(batch))
-        steps = self._continue(rollouts, batch)
-        generated = time.perf_counter()
+        """One iteration of Algorithm 1 (arXiv:2503.01491), the critic having been pretrained.
 
-        batch, weights, mismatched = self._old_logprobs(batch)
-        units = choose(batch, settings, rng_for(settings.seed, "rl", "select", step))
-        kept = units.flatten().sort().values
-        known = kept[scored_rows[kept]]
-        readings = self._read(rollouts, batch, kept, steps)
-        estimates = estimate(batch, readings, kept, settings)
-        scored = time.perf_counter()
-        truth = self._true_values(rollouts, kept, readings, steps)  # before the policy changes, and on nobody's account
-        measured = time.perf_counter()
+        The algorithm, each iteration:
+            (a) sample responses with the current policy, and score them
+            (b) V(s_t) of every token under the critic
+            (c) advantages A_t by GAE with lambda_actor                          (line 5)
+            (d) targets R_t by GAE with lambda_critic                            (line 6)
+            (e) for each epoch, for each minibatch: one step up the clipped surrogate of A_t,
+                one step down the squared error of V(s_t) to R_t
 
-        rates = {"policy/learning_rate": self.policy_optimiser.learning_rate}
-        if self.critic is not None and settings.critic.update_every != "never":
-            rates["value/learning_rate"] = self.critic_optimiser.learning_rate
-        policy_updates, critic_updates = self._update(batch, kept, units, readings, estimates, weights)
-        alarm = self._watch_kl(policy_updates)
-        self.step = step + 1
-        self._refresh()
-        updated = time.perf_counter()
-
-        self.costs.elapsed_s += updated - began - (measured - scored)
+        Beside it stand the places that other methods fill: (f) continuations from the steps of a response (VinePPO),
+        (g) log-probabilities read again where generator and trainer differ, (h) responses that are not trained on.
+        """
+        settings, clock, rates = self.settings, Clock(), self._learning_rates()
+        with clock.of("generate"):
+            rollouts, sampled = self._roll_out()  # (a)
+            batch, has_return = self._score(rollouts)  # (a)
+            steps = self._continue(rollouts, batch)  # (f)
+        with clock.of("score"):
+            recomputed = self._old_logprobs(batch)  # (g)
+            batch = recomputed.batch
+            units = choose(batch, settings, rng_for(settings.seed, "rl", "select", self.step))  # (h)
+            rows = units.flatten().sort().values
+            outputs = self._read(rollouts, batch, rows, steps)  # (b)
+            rewards = place_rewards(batch, outputs, settings)
+            advantages = actor_advantages(batch, rewards, outputs, rows, settings)  # (c)
+            returns = critic_returns(batch, rewards, outputs, settings)  # (d)
+        with clock.of("true_values"):  # before the policy changes, and on nobody's account
+            truth = self._true_values(rollouts, rows, outputs, steps)
+        with clock.of("update"):
+            updates = self._update(batch, rows, units, outputs, advantages.final, returns, recomputed.importance)  # (e)
+            alarm = self.kl_alarm.watch(updates.policy, settings, step=self.step)
+            self.step += 1
+            self._refresh()
+        with_return = rows[has_return[rows]]
         metrics = {
-            **rollout_metrics(sampled),
-            **advantage_metrics(batch, kept, estimates, settings.gae.gamma),
-            **policy_metrics(policy_updates),
+            **rollout_metrics(sampled, settings.reward),
+            **advantage_metrics(batch, rows, advantages, settings.gae.gamma),
+            **policy_metrics(updates.policy),
             **alarm,
             **rates,
-            **mismatched,
-            **self.costs.metrics(),
-            "select/kept": float(len(kept)),
-            "time/generate_s": generated - began,
-            "time/score_s": scored - generated,
-            "time/update_s": updated - measured,
-            "time/true_values_s": measured - scored,
-            "system/rss_mb": psutil.Process().memory_info().rss / 2**20,
+            **recomputed.metrics,
+            **self._spent(clock),
+            "select/kept": float(len(rows)),
+            **critic_metrics(updates.critic),
         }
-        if readings.values is not None and len(known):
-            metrics |= value_metrics(readings.values[known], estimates.monte_carlo[known], batch.response_mask[known])
-        metrics |= critic_metrics(critic_updates)
-        return Iteration(rollouts, batch, kept, known, readings, steps, estimates, truth, metrics)
+        if outputs.values is not None and len(with_return):
+            mask = batch.response_mask[with_return]
+            metrics |= value_metrics(outputs.values[with_return], rewards.monte_carlo[with_return], mask)
+        return Iteration(
+            rollouts, batch, rows, with_return, outputs, steps, rewards, advantages, returns, truth, metrics
+        )
 
-    def _sample(self) -> tuple[list[Rollout], list[Rollout]]:
-        """(the batch's answers, all that were sampled for it)."""
+    def _roll_out(self) -> tuple[list[Rollout], list[Rollout]]:
+        """(the batch's responses, all that were sampled for it)."""
         settings, select = self.settings, self.settings.select
-        size = settings.rollout.samples_per_prompt
+        size, groups = settings.rollout.samples_per_prompt, settings.rollout.prompts * settings.refill
 
         def sample(number: int) -> list[Rollout]:
             again = ("again", number) if number else ()
-            prompts = self.context.task.training_prompts(
-                settings.rollout.prompts * settings.refill, rng_for(settings.seed, "rl", "prompts", self.step, *again)
-            )
-            return roll_out(
+            rng = rng_for(settings.seed, "rl", "prompts", self.step, *again)
+            prompts = self.sampler.task.training_prompts(groups, rng)
+            return self.sampler.roll_out(
                 [prompt for prompt in prompts for _ in range(size)],
-                task=self.context.task,
-                tokenizer=self.context.tokenizer,
-                engine=self.engine,
-                sampling=self.sampling,
-                reward=settings.reward,
                 seed=seed_for(settings.seed, "rl", "rollout", self.step, *again),
             )
 
         if select.dynamic_sampling:
-            groups = settings.rollout.prompts * settings.refill
             rollouts, sampled = until_mixed(sample, groups, size, select.max_rounds)
         else:
             rollouts = sampled = sample(0)
@@ -175,34 +173,12 @@ class Trainer:
         self.costs.generated_tokens += sum(len(rollout.generation.tokens) for rollout in sampled)
         return rollouts, sampled
 
-    def _old_logprobs(self, batch: RolloutBatch) -> tuple[RolloutBatch, Tensor | None, dict[str, float]]:
-        """(the batch with the trainer's own log-probabilities, importance weights [B, T], what to log of them).
-
-        The batch comes back as it was, and no weights, where generator and trainer are known to agree.
-        """
-        settings = self.settings
-        if not settings.checks_mismatch:
-            return batch, None, {}
-        chosen, mask = settings.mismatch, batch.response_mask
-        own = read_logprobs(
-            self.sampler, batch, temperature=settings.rollout.temperature, max_tokens=settings.micro_batch_tokens
-        )
-        self.costs.forward_tokens += int(batch.total_lengths.sum())
-        found = mismatch(own, batch.old_logprobs, mask)
-        told = {"mismatch/mean": found.mean, "mismatch/max": found.largest, "mismatch/kl": found.kl}
-        told["mismatch/alarm"] = float(found.mean > chosen.alarm)
-        if found.mean > chosen.alarm and world().is_main:
-            print(
-                f"iteration {self.step}: generator and trainer differ by {found.mean:.3g} nats a token (at most "
-                f"{found.largest:.3g}), mismatch.alarm is {chosen.alarm:g}: stale weights, or another precision?",
-                file=sys.stderr,
-            )
-        weights = None
-        if chosen.cap is not None:
-            weights = importance_weights(own, batch.old_logprobs, mask, cap=chosen.cap)
-            told["mismatch/weight_mean"] = float(weights[mask].mean())
-            told["mismatch/capped_share"] = float((weights[mask] >= chosen.cap).float().mean())
-        return dataclasses.replace(batch, old_logprobs=own), weights, told
+    def _score(self, rollouts: list[Rollout]) -> tuple[RolloutBatch, Tensor]:
+        """(the batch with shaped scores, [B] whether a response's Monte-Carlo return is known)."""
+        batch = collate(rollouts, verdict_scores(rollouts, self.settings.reward))
+        has_return = worth_their_score(batch, self.settings)
+        self.shaping = self.shaping.seen(batch, has_return)
+        return dataclasses.replace(batch, scores=self.shaping.of(batch)), has_return
 
     def _continue(self, rollouts: list[Rollout], batch: RolloutBatch) -> StepValues | None:
         """VinePPO's auxiliary samples."""
@@ -213,212 +189,175 @@ class Trainer:
             batch.scores,
             self.shaping,
             self.settings.vine,
-            context=self.context,
-            engine=self.engine,
-            sampling=self.sampling,
+            sampler=self.sampler,
             seed=seed_for(self.settings.seed, "rl", "continuations", self.step),
         )
         self.costs.generated_tokens += steps.generated_tokens
         self.costs.forward_tokens += steps.read_tokens
         return steps
 
-    def _read(self, rollouts: list[Rollout], batch: RolloutBatch, kept: Tensor, steps: StepValues | None) -> Readings:
-        """What models say of the rows that will be trained on, and of others only what those are compared by."""
-        settings, limit = self.settings, self.settings.micro_batch_tokens
-        tokens, temperature = int(batch.total_lengths[kept].sum()), settings.rollout.temperature
-        critic_outputs = values = final_values = None
-        if self.critic is not None:
-            critic_outputs = read_values(self.critic, batch, limit, kept)
-            values = self._in_reward(critic_outputs, batch.response_mask)
-            self.costs.forward_tokens += tokens
-            if bootstraps(settings):
-                final_values = self._in_reward(read_final_values(self.critic, batch, limit, kept))
-                self.costs.forward_tokens += tokens
-        ref_logprobs = dpo_logprobs = None
-        rows = compared_rows(batch, kept, settings)
-        tokens = int(batch.total_lengths[rows].sum())
-        if self.reference is not None:
-            ref_logprobs = read_logprobs(
-                self.reference.policy, batch, temperature=temperature, max_tokens=limit, rows=rows
-            )
-            self.costs.forward_tokens += tokens
-        if self.dpo_policy is not None:
-            dpo_logprobs = read_logprobs(self.dpo_policy, batch, temperature=temperature, max_tokens=limit, rows=rows)
-            self.costs.forward_tokens += tokens
-        segments = None if steps is None else steps.segments
-        if settings.token_reward.kind == "semi-rto":
-            segments = segments_of(step_starts(rollouts, self.context), batch.response_mask.shape[1])
-        return Readings(
-            values=values,
-            critic_outputs=critic_outputs,
-            final_values=final_values,
-            ref_logprobs=ref_logprobs,
-            dpo_logprobs=dpo_logprobs,
-            segments=segments,
-            step_values=None if steps is None else steps.step_values,
-        )
+    def _old_logprobs(self, batch: RolloutBatch) -> Recomputed:
+        """The batch as it came, where generator and trainer are known to agree."""
+        if not self.settings.checks_mismatch:
+            return Recomputed(batch, None, {})
+        self.costs.forward_tokens += int(batch.total_lengths.sum())
+        return recompute_logprobs(self.models.rollout_policy, batch, self.settings, step=self.step)
 
-    def _in_reward(self, read: Tensor, response_mask: Tensor | None = None) -> Tensor:
-        """What the critic says, in units of reward."""
-        if not self.settings.critic.normalise_returns:
-            return read
-        values = self.value_moments.denormalise(read)
-        return values if response_mask is None else torch.where(response_mask, values, 0.0)
+    def _read(
+        self, rollouts: list[Rollout], batch: RolloutBatch, rows: Tensor, steps: StepValues | None
+    ) -> ModelOutputs:
+        return read_outputs(
+            self.models,
+            rollouts,
+            batch,
+            rows,
+            steps,
+            value_moments=self.value_moments,
+            sampler=self.sampler,
+            settings=self.settings,
+            costs=self.costs,
+        )
 
     def _true_values(
-        self, rollouts: list[Rollout], kept: Tensor, readings: Readings, steps: StepValues | None
+        self, rollouts: list[Rollout], rows: Tensor, outputs: ModelOutputs, steps: StepValues | None
     ) -> dict[str, list[Any]] | None:
         record = self.settings.record
-        nothing_to_compare = (readings.values is None and steps is None) or not len(kept)
+        nothing_to_compare = (outputs.values is None and steps is None) or not len(rows)
         if record.truth_every == 0 or self.step % record.truth_every or nothing_to_compare:
             return None
-        return true_values(
-            rollouts,
-            kept,
-            readings.values,
-            steps,
-            self.shaping,
-            record,
-            context=self.context,
-            engine=self.engine,
-            sampling=self.sampling,
-            seed=seed_for(self.settings.seed, "rl", "true values", self.step),
-        )
+        seed = seed_for(self.settings.seed, "rl", "true values", self.step)
+        return true_values(rollouts, rows, outputs.values, steps, self.shaping, record, sampler=self.sampler, seed=seed)
 
     def _update(
         self,
         batch: RolloutBatch,
-        kept: Tensor,
+        rows: Tensor,
         units: Tensor,
-        readings: Readings,
-        estimates: Estimates,
-        weights: Tensor | None,
-    ) -> tuple[list[PolicyUpdate], list[CriticUpdate]]:
+        outputs: ModelOutputs,
+        advantages: Tensor,
+        returns: Tensor,
+        importance: Tensor | None,
+    ) -> Updates:
         """Minibatches of whole units, epoch after epoch; a policy that has drifted too far ends its part (ESPO).
 
         Both schedules count the updates that were planned: one that has no rows, or that the policy no longer makes,
         passes without a step.
         """
         settings = self.settings
-        policy_updates: list[PolicyUpdate] = []
-        critic_updates: list[CriticUpdate] = []
+        updates = Updates([], [])
         scheduled = learns = self.step >= settings.critic.policy_starts_after
-        values, returns = self._for_critic(batch, kept, readings, estimates)
+        old_values, targets = self._for_critic(batch, rows, outputs, returns)
         for epoch in range(settings.policy.epochs):
             order = torch.randperm(len(units), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch))
             for number, places in enumerate(order.tensor_split(settings.policy.minibatches)):
-                rows = units[places].flatten()
-                if scheduled and not (learns and len(rows)):
+                some = units[places].flatten()
+                if scheduled and not (learns and len(some)):
                     self.policy_optimiser.skip()
-                if not len(rows):
-                    for _ in range(0 if values is None else settings.critic.updates_per_policy_update):
+                if not len(some):
+                    for _ in range(0 if old_values is None else settings.critic.updates_per_policy_update):
                         self.critic_optimiser.skip()
                     continue
-                part = batch.take(rows)
+                minibatch = batch.take(some)
                 if learns:
-                    policy_updates.append(
-                        self._update_policy(part, rows, readings, estimates, weights, (epoch, number))
+                    ref = None if outputs.ref_logprobs is None else cut_to(outputs.ref_logprobs, some, minibatch)
+                    weights = None if importance is None else cut_to(importance, some, minibatch)
+                    update = self._update_policy(
+                        minibatch, cut_to(advantages, some, minibatch), ref, weights, (epoch, number)
                     )
-                    deviation, limit = policy_updates[-1].deviation, settings.early_stop.threshold
-                    learns = deviation is None or deviation <= limit
-                if values is not None:
-                    critic_updates += [
-                        self._update_critic(part, cut_to(values, rows, part), cut_to(returns, rows, part))
-                        for _ in range(settings.critic.updates_per_policy_update)
-                    ]
-        return policy_updates, critic_updates
-
-    def _watch_kl(self, updates: list[PolicyUpdate]) -> dict[str, float]:
-        """Warn of updates that move the policy too far at once: the first time, and whenever it is twice as far."""
-        if len(updates) < 2:
-            return {}
-        moved, chosen = update_kl(updates), self.settings.guard.kl_alarm
-        if moved > max(chosen, 2 * self.kl_told):
-            self.kl_told = moved
-            if world().is_main:
-                print(
-                    f"iteration {self.step}: its updates moved the policy by {moved:.3g} nats a token, guard.kl_alarm "
-                    f"is {chosen:g}: such steps destroy what it knows; lower policy.learning_rate "
-                    f"({self.settings.policy.learning_rate:g}) or policy.epochs, or raise policy.warmup_steps",
-                    file=sys.stderr,
-                )
-        return {"policy/kl_alarm": float(moved > chosen)}
+                    updates.policy.append(update)
+                    learns = update.deviation is None or update.deviation <= settings.early_stop.threshold
+                if old_values is not None:
+                    values, toward = (cut_to(x, some, minibatch) for x in (old_values, targets))
+                    for _ in range(settings.critic.updates_per_policy_update):
+                        updates.critic.append(self._update_critic(minibatch, values, toward))
+        return updates
 
     def _update_policy(
         self,
-        part: RolloutBatch,
-        rows: Tensor,
-        readings: Readings,
-        estimates: Estimates,
-        weights: Tensor | None,
+        minibatch: RolloutBatch,
+        advantages: Tensor,
+        ref_logprobs: Tensor | None,
+        importance: Tensor | None,
         which: tuple[int, int],
     ) -> PolicyUpdate:
         settings = self.settings
-        advantages = cut_to(estimates.advantages, rows, part)
         if settings.advantage.whiten == "minibatch":
-            advantages = whiten(advantages, part.response_mask)
+            advantages = whiten(advantages, minibatch.response_mask)
             if settings.advantage.clip is not None:
                 advantages = advantages.clamp(-settings.advantage.clip, settings.advantage.clip)
-        if weights is not None:  # every loss that allows it is linear in the advantages
-            advantages = advantages * cut_to(weights, rows, part)
+        if importance is not None:  # every loss that allows it is linear in the advantages
+            advantages = advantages * importance
         imitated = None
         if settings.policy.demonstration_nll:
             rng = rng_for(settings.seed, "rl", "demonstrations", self.step, *which)
-            imitated = demonstrations(self.context.task, self.context.tokenizer, rng)
+            imitated = demonstrations(self.sampler.task, self.sampler.tokenizer, rng)
         return update_policy(
             self.policy,
             self.policy_optimiser,
-            part,
+            minibatch,
             advantages,
-            None if readings.ref_logprobs is None else cut_to(readings.ref_logprobs, rows, part),
+            ref_logprobs,
             settings,
-            fixed_length=self.sampling.max_tokens,
+            fixed_length=self.sampler.sampling.max_tokens,
             costs=self.costs,
             demonstrations=imitated,
         )
 
     def _for_critic(
-        self, batch: RolloutBatch, kept: Tensor, readings: Readings, estimates: Estimates
+        self, batch: RolloutBatch, rows: Tensor, outputs: ModelOutputs, returns: Tensor
     ) -> tuple[Tensor | None, Tensor]:
-        """(old values, returns) in the critic's own units; no values in an iteration that does not train it.
+        """(old values, returns) in the critic's units; no values in an iteration that does not train it.
 
         Old values are what the critic said, as it said it: a clip around them leaves a critic that has not moved free,
         whatever these returns have done to the moments since.
         """
-        every, returns = self.settings.critic.update_every, estimates.returns
-        if readings.critic_outputs is None or every == "never" or self.step % every:
+        every = self.settings.critic.update_every
+        if outputs.critic_outputs is None or every == "never" or self.step % every:
             return None, returns
         if self.settings.critic.normalise_returns:
-            self.value_moments = self.value_moments.updated(returns, trained_tokens(batch, kept))
+            self.value_moments = self.value_moments.updated(returns, trained_tokens(batch, rows))
             returns = self.value_moments.normalise(returns)
-        return readings.critic_outputs, returns
+        return outputs.critic_outputs, returns
 
-    def _update_critic(self, part: RolloutBatch, values: Tensor, returns: Tensor) -> CriticUpdate:
+    def _update_critic(self, minibatch: RolloutBatch, values: Tensor, returns: Tensor) -> CriticUpdate:
         assert self.critic is not None
         chosen = self.settings.critic
-        self.costs.backward_tokens += int(part.total_lengths.sum())
+        self.costs.backward_tokens += int(minibatch.total_lengths.sum())
         return update_critic(
             self.critic,
             self.critic_optimiser,
-            part,
+            minibatch,
             values,
             returns,
             kind=chosen.value_loss,
             clip_range=chosen.value_clip_range,
             aggregation=chosen.aggregation,
-            fixed_length=self.sampling.max_tokens,
+            fixed_length=self.sampler.sampling.max_tokens,
             max_tokens=self.settings.micro_batch_tokens,
         )
 
     def _refresh(self) -> None:
-        """Let the sampler and the reference follow the policy, as far as the settings want it."""
+        """Let the policy that samples and the reference follow the policy, as far as the settings want it."""
         every = self.settings.rollout.refresh_every
         if every != "never" and self.step % every == 0:
-            if self.sampler is not self.policy:
-                copy_weights(self.sampler, self.policy)
-            self.engine.update_weights(self.sampler)
+            if self.models.rollout_policy is not self.policy:
+                copy_weights(self.models.rollout_policy, self.policy)
+            self.sampler.engine.update_weights(self.models.rollout_policy)
         if self.reference is not None:
             self.reference.follow(self.policy, self.step)
+
+    def _learning_rates(self) -> dict[str, float]:
+        """Of the next updates."""
+        rates = {"policy/learning_rate": self.policy_optimiser.learning_rate}
+        if self.critic is not None and self.settings.critic.update_every != "never":
+            rates["value/learning_rate"] = self.critic_optimiser.learning_rate
+        return rates
+
+    def _spent(self, clock: Clock) -> dict[str, float]:
+        """Costs since the run began, this iteration's included, and where its time went."""
+        self.costs.elapsed_s += sum(seconds for part, seconds in clock.seconds.items() if part != "true_values")
+        memory = {"system/rss_mb": psutil.Process().memory_info().rss / 2**20}
+        return {**self.costs.metrics(), **clock.metrics(), **memory}
 
     def state(self) -> dict[str, Any]:
         """All that resuming needs."""
@@ -431,8 +370,8 @@ class Trainer:
             "value_moments": dataclasses.asdict(self.value_moments),
             "reference": None if self.reference is None else self.reference.state_dict(),
         }
-        if self.sampler is not self.policy:
-            state["sampler"] = self.sampler.state_dict()
+        if self.models.rollout_policy is not self.policy:
+            state["sampler"] = self.models.rollout_policy.state_dict()
         if self.critic is not None:
             state |= {"critic": self.critic.state_dict(), "critic_optimiser": self.critic_optimiser.state_dict()}
         return state
@@ -447,9 +386,9 @@ class Trainer:
         self.value_moments = DebiasedMoments(**state["value_moments"])
         if self.reference is not None:
             self.reference.load_state_dict(state["reference"])
-        if self.sampler is not self.policy:
-            load_weights(self.sampler, state["sampler"])
+        if self.models.rollout_policy is not self.policy:
+            load_weights(self.models.rollout_policy, state["sampler"])
         if self.critic is not None:
             load_weights(self.critic, state["critic"])
             self.critic_optimiser.load_state_dict(state["critic_optimiser"])
-        self.engine.update_weights(self.sampler)
+        self.sampler.engine.update_weights(self.models.rollout_policy)

@@ -5,11 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
-from vcppo.engines.base import Engine, Sampling
-from vcppo.rl.continuations import StepValues, mean_scores, merged, step_starts
+from vcppo.rl.continuations import StepValues, mean_scores, merged
 from vcppo.rl.rewards import Shaping
+from vcppo.rl.sampler import Sampler
 from vcppo.settings.sections import RecordSettings
-from vcppo.stages.context import StageContext
 from vcppo.types import Rollout
 
 STATES = 8  # of each answer, spread evenly over its steps
@@ -17,36 +16,32 @@ STATES = 8  # of each answer, spread evenly over its steps
 
 def true_values(
     rollouts: Sequence[Rollout],
-    kept: Tensor,
+    rows: Tensor,
     values: Tensor | None,
     steps: StepValues | None,
     shaping: Shaping,
     record: RecordSettings,
     *,
-    context: StageContext,
-    engine: Engine,
-    sampling: Sampling,
+    sampler: Sampler,
     seed: int,
 ) -> dict[str, list[Any]]:
     """The table `true_values`: a row a state with its true value and the estimate that training used there.
 
     Args:
-        kept: [K] rows that are trained on, at least one, ascending: of others no value was read.
+        rows: [K] rows that are trained on, at least one, ascending: of others no value was read.
         values: [B, T] of the critic. steps: VinePPO's values; states that it did not estimate are left out.
     Returns:
         Columns answer, position (tokens before the state), fraction (of the answer's tokens), truth (mean shaped
         score of `record.truth_samples` continuations), estimate.
     """
-    every = [merged(own, STATES) for own in step_starts(rollouts, context)]
-    count = min(record.truth_answers, len(kept))
+    every = [merged(starts, STATES) for starts in sampler.step_starts([r.generation.tokens for r in rollouts])]
+    count = min(record.truth_answers, len(rows))
     # Spread over the batch: neighbours share a question.
-    rows = [int(kept[i * len(kept) // count]) for i in range(count)]
-    places = [(row, start) for row in rows for start in every[row]]
+    chosen = [int(rows[i * len(rows) // count]) for i in range(count)]
+    places = [(row, start) for row in chosen for start in every[row]]
     if steps is not None:
         places = [place for place in places if place in steps.at]
-    found = mean_scores(
-        rollouts, places, record.truth_samples, shaping, context=context, engine=engine, sampling=sampling, seed=seed
-    )
+    truth = mean_scores(rollouts, places, record.truth_samples, shaping, sampler=sampler, seed=seed)
     if steps is not None:
         estimates = [steps.at[place] for place in places]
     else:
@@ -56,6 +51,6 @@ def true_values(
         "answer": [row for row, _ in places],
         "position": [start for _, start in places],
         "fraction": [start / len(rollouts[row].generation.tokens) for row, start in places],
-        "truth": found.scores,
+        "truth": truth.scores,
         "estimate": estimates,
     }

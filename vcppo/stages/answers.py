@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from vcppo.errors import CheckpointError
 from vcppo.models.distributed import world
-from vcppo.rl.sampler import collate, roll_out
+from vcppo.rl.rewards import verdict_scores
+from vcppo.rl.sampler import collate
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
 from vcppo.types import RolloutBatch
@@ -23,19 +24,11 @@ def answers(context: StageContext) -> dict[str, float]:
     settings = context.settings
     pool, held_out = context.folder.address.settings["pool"]
     prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
-    engine = context.engine(context.load_first_policy())
+    sampler = context.sampler(context.load_first_policy())
     rollouts = []
     for start in range(0, len(prompts), AT_ONCE):
-        rollouts += roll_out(
-            prompts[start : start + AT_ONCE],
-            task=context.task,
-            tokenizer=context.tokenizer,
-            engine=engine,
-            sampling=context.sampling,
-            reward=settings.reward,
-            seed=seed_for(settings.seed, "answers", start),
-        )
-    batch = collate(rollouts)
+        rollouts += sampler.roll_out(prompts[start : start + AT_ONCE], seed=seed_for(settings.seed, "answers", start))
+    batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
     if world().is_main:
         temporary = context.folder.path / ".answers.safetensors"
         save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)

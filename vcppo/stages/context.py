@@ -6,11 +6,12 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vcppo.engines import Engine, make_engine
+from vcppo.engines import make_engine
 from vcppo.engines.base import Sampling
 from vcppo.models import loading
 from vcppo.models.limits import Limit, Room, limit_of
 from vcppo.models.sharding import prepare
+from vcppo.rl.sampler import Sampler
 from vcppo.settings.sections import EngineSettings, RunSettings
 from vcppo.store.cache import StageFolder
 from vcppo.tasks import Task, make_task
@@ -137,6 +138,12 @@ class StageContext:
         settings = self.settings
         return prepare(model, settings.compute, settings.lora, seed=settings.base_seed)
 
-    def engine(self, policy: PreTrainedModel) -> Engine:
-        """The generator of the settings, sampling from these weights."""
-        return make_engine(self.settings.engine, policy)
+    def sampler(self, policy: PreTrainedModel) -> Sampler:
+        """Responses of this policy to training problems, by the engine of the settings."""
+        return Sampler(self.task, self.tokenizer, make_engine(self.settings.engine, policy), self.sampling)
+
+    def evaluation_sampler(self, policy: PreTrainedModel) -> Sampler:
+        """Its responses to the problems of evaluation."""
+        chosen = self.settings.evaluation
+        sampling = Sampling(chosen.temperature, chosen.top_p, self.evaluation_limit.tokens)
+        return Sampler(self.task, self.tokenizer, make_engine(self.settings.engine, policy), sampling)

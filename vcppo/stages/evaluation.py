@@ -4,15 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
-from vcppo.engines import Engine
-from vcppo.engines.base import Sampling
 from vcppo.maths.statistics import avg_at_k, pass_at_k
 from vcppo.models.distributed import world
-from vcppo.rl.sampler import roll_out
+from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
-from vcppo.settings.sections import EvaluationSettings, RewardSettings
+from vcppo.settings.sections import EvaluationSettings
 from vcppo.stages.context import StageContext
 from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.tasks import Task
@@ -44,55 +42,45 @@ def groups(problems: int, samples: int, settings: EvaluationSettings) -> Iterato
 
 
 def evaluate(
-    make_engine: Callable[[], Engine],
+    make_sampler: Callable[[], Sampler],
     *,
     task: Task,
-    tokenizer: PreTrainedTokenizerFast,
     settings: EvaluationSettings,
     samples: int,
-    max_tokens: int,
     keep: SampleFolder | None = None,
     on_problem: Callable[[AnsweredProblem, bool], None] = lambda problem, fresh: None,
 ) -> list[AnsweredProblem]:
     """Answer every held-out problem `samples` times; the draws depend on `evaluation.seed` alone.
 
     Args:
-        make_engine: called once, and not at all where every problem has been answered.
-        keep: where answers are written as soon as they are there, and taken from where they are already.
+        make_sampler: called once, and not at all where every problem has been answered.
+        keep: where responses are written as soon as they are there, and taken from where they are already.
         on_problem: called with every problem, and whether it was answered now.
     """
     prompts, here = task.held_out_prompts(settings.problems), world()
-    sampling = Sampling(settings.temperature, settings.top_p, max_tokens)
-    found: dict[int, AnsweredProblem] = {}
+    answered: dict[int, AnsweredProblem] = {}
     if keep is not None:
-        kept = (keep.read(number, prompt, samples) for number, prompt in enumerate(prompts))
-        found = here.from_main({problem.number: problem for problem in kept if problem is not None})
-    for problem in found.values():
+        stored = (keep.read(number, prompt, samples) for number, prompt in enumerate(prompts))
+        answered = here.from_main({problem.number: problem for problem in stored if problem is not None})
+    for problem in answered.values():
         on_problem(problem, False)
-    engine: Engine | None = None
+    sampler: Sampler | None = None
     for group in groups(len(prompts), samples, settings):
-        if all(number in found for number in group.problems):
+        if all(number in answered for number in group.problems):
             continue
-        engine = engine or make_engine()
-        rollouts = roll_out(
-            [prompts[number] for number in group.problems for _ in range(samples)],
-            task=task,
-            tokenizer=tokenizer,
-            engine=engine,
-            sampling=sampling,
-            reward=RewardSettings(),
-            seed=group.seed,
-            first=group.first,
+        sampler = sampler or make_sampler()
+        rollouts = sampler.roll_out(
+            [prompts[number] for number in group.problems for _ in range(samples)], seed=group.seed, first=group.first
         )
         for place, number in enumerate(group.problems):
-            if number not in found:
+            if number not in answered:
                 start = place * samples
                 answers = rollouts[start : start + samples]
-                found[number] = AnsweredProblem.of(number, group.seed, group.first + start, answers)
+                answered[number] = AnsweredProblem.of(number, group.seed, group.first + start, answers)
                 if keep is not None and here.is_main:
-                    keep.write(found[number])
-                on_problem(found[number], True)
-    return [found[number] for number in range(len(prompts))]
+                    keep.write(answered[number])
+                on_problem(answered[number], True)
+    return [answered[number] for number in range(len(prompts))]
 
 
 @dataclass(frozen=True)
@@ -143,7 +131,7 @@ def evaluate_policy(policy: PreTrainedModel, context: StageContext, samples: int
 
 
 def evaluation(context: StageContext) -> dict[str, float]:
-    """Evaluate the policy that RL ended with; every answer stays in `samples/`."""
+    """Evaluate the policy that RL ended with; every response stays in `samples/`."""
     results = _of_run(
         lambda: context.load_policy(context.earlier["rl"].path / "policy"),
         context,
@@ -162,12 +150,10 @@ def _of_run(
     policy: Callable[[], PreTrainedModel], context: StageContext, samples: int, keep: SampleFolder | None
 ) -> ProblemResults:
     answered = evaluate(
-        lambda: context.engine(policy()),
+        lambda: context.evaluation_sampler(policy()),
         task=context.task,
-        tokenizer=context.tokenizer,
         settings=context.settings.evaluation,
         samples=samples,
-        max_tokens=context.evaluation_limit.tokens,
         keep=keep,
     )
     return ProblemResults.of(answered)

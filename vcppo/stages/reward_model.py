@@ -16,7 +16,8 @@ from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_update import read_final_values
-from vcppo.rl.sampler import collate, roll_out
+from vcppo.rl.rewards import verdict_scores
+from vcppo.rl.sampler import collate
 from vcppo.seeding import rng_for, seed_for
 from vcppo.stages.context import StageContext
 from vcppo.types import RolloutBatch
@@ -102,19 +103,14 @@ def _sample_answers(context: StageContext) -> RolloutBatch:
     settings, chosen = context.settings, context.settings.reward_model
     count = max(chosen.answers // chosen.answers_per_prompt, 1)
     prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))
-    engine = context.engine(context.load_first_policy())
+    sampler = context.sampler(context.load_first_policy())
     rollouts = []
     for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-        rollouts += roll_out(
+        rollouts += sampler.roll_out(
             [p for p in prompts[start : start + PROMPTS_AT_ONCE] for _ in range(chosen.answers_per_prompt)],
-            task=context.task,
-            tokenizer=context.tokenizer,
-            engine=engine,
-            sampling=context.sampling,
-            reward=settings.reward,
             seed=seed_for(settings.base_seed, "reward-model", "answers", start),
         )
-    return collate(rollouts)
+    return collate(rollouts, verdict_scores(rollouts, settings.reward))
 
 
 def _pick(rows: list[int], rng: torch.Generator) -> int:

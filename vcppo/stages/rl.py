@@ -5,11 +5,13 @@ from pathlib import Path
 
 from vcppo.errors import TrainingError
 from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.rl.critic_tables import critic_tables
 from vcppo.rl.metrics import samples_table
+from vcppo.rl.models import Models
 from vcppo.rl.trainer import Trainer
 from vcppo.stages.context import StageContext
 from vcppo.stages.evaluation import evaluate_policy
-from vcppo.stages.value_pretraining import critic_tables
+from vcppo.stages.value_pretraining import critic_for, first_shaping
 
 
 def rl(context: StageContext) -> dict[str, float]:
@@ -19,7 +21,7 @@ def rl(context: StageContext) -> dict[str, float]:
         TrainingError: see `update_policy`; the state of the last checkpoint stays in the folder.
     """
     settings, folder = context.settings, context.folder
-    trainer = Trainer(context)
+    trainer, pretrain_steps = assemble(context)
     journal = folder.journal
     state_path = folder.path / "state.pt"
     state = load_state(state_path)
@@ -37,10 +39,11 @@ def rl(context: StageContext) -> dict[str, float]:
             done = trainer.iterate()
         except TrainingError as error:
             raise TrainingError(f"iteration {step}: {error}; {_last_good(state_path)}") from None
-        values, rows, last = done.readings.values, done.known, step + 1 == settings.steps
+        values, rows, last = done.outputs.values, done.rows_with_return, step + 1 == settings.steps
         if values is not None and len(rows) and (step % record.positions_every == 0 or last):
-            of_rows = (values[rows], done.estimates.monte_carlo[rows], done.batch.response_mask[rows])
-            critic_tables(journal, step, *of_rows, limit=trainer.sampling.max_tokens)
+            of_rows = (values[rows], done.rewards.monte_carlo[rows], done.batch.response_mask[rows])
+            for name, columns in critic_tables(*of_rows, limit=context.sampling.max_tokens).items():
+                journal.table(name, step, columns)
         if done.true_values is not None:
             journal.table("true_values", step, done.true_values)
         if step % record.samples_every == 0 or last:
@@ -54,7 +57,20 @@ def rl(context: StageContext) -> dict[str, float]:
     save_model(trainer.policy, context.tokenizer, folder.path / "policy")
     if trainer.critic is not None:
         save_model(trainer.critic, context.tokenizer, folder.path / "critic")
-    return {"steps": float(settings.steps), "pretrain_steps_done": float(trainer.pretrain_steps)}
+    return {"steps": float(settings.steps), "pretrain_steps_done": float(pretrain_steps)}
+
+
+def assemble(context: StageContext) -> tuple[Trainer, int]:
+    """A trainer at its first iteration, and how many pretraining updates its critic has had."""
+    settings, first = context.settings, context.load_first_policy
+    policy = first()
+    reference = first() if settings.needs_reference else None
+    dpo_policy = context.load_preference_policy() if settings.token_reward.kind != "none" else None
+    rollout_policy = policy if settings.rollout.refresh_every == 1 else first()
+    sampler = context.sampler(rollout_policy)
+    critic, pretrain_steps = critic_for(context) if settings.has_critic else (None, 0)
+    models = Models(policy, rollout_policy, critic, reference, dpo_policy)
+    return Trainer(settings, models, sampler, first_shaping(context)), pretrain_steps
 
 
 def _last_good(state_path: Path) -> str:

@@ -11,7 +11,6 @@ settled. The answers are generated once and reused (`pretrain.fresh_rollouts` sa
 
 import dataclasses
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
@@ -19,29 +18,25 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo.engines import Engine
-from vcppo.errors import CheckpointError, TrainingError
-from vcppo.maths.advantages import monte_carlo_returns
-from vcppo.maths.diagnostics import by_position, calibration, explained_variance, value_bias
+from vcppo.errors import CheckpointError
+from vcppo.maths.diagnostics import explained_variance, value_bias
 from vcppo.maths.losses import denominators, value_loss
 from vcppo.maths.settling import Measurement, settled_at
 from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
-from vcppo.rl.continuations import segments_of, steps_of
+from vcppo.rl.critic_tables import critic_tables
 from vcppo.rl.critic_update import read_values, update_critic
-from vcppo.rl.policy_update import read_logprobs
-from vcppo.rl.rewards import Shaping, score_range, token_rewards, worth_their_score
-from vcppo.rl.sampler import collate, place_scores, roll_out
+from vcppo.rl.rewards import Shaping, score_range, verdict_scores, worth_their_score
+from vcppo.rl.sampler import Sampler, collate
+from vcppo.rl.value_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.sections import PretrainSettings, RunSettings
+from vcppo.settings.sections import PretrainSettings
 from vcppo.stages.answers import load_answers
 from vcppo.stages.context import StageContext
-from vcppo.store.journal import Journal, read_journal
-from vcppo.types import RolloutBatch, cut_to
-
-POSITION_BINS = 32
+from vcppo.store.journal import read_journal
+from vcppo.types import RolloutBatch
 
 
 def measurements_in(folder: Path) -> list[Measurement]:
@@ -140,75 +135,12 @@ def first_shaping(context: StageContext, answers: RolloutBatch | None = None) ->
     return shaping.seen(answers, worth_their_score(answers, settings))
 
 
-def with_targets(answers: RolloutBatch, settings: RunSettings) -> Tensor:
-    """[B] bool: answers whose returns a critic is pretrained on, all but cut ones that RL bootstraps or drops."""
-    return worth_their_score(answers, settings) & ~(answers.truncated & settings.select.drop_truncated)
-
-
-def rows_with_targets(answers: RolloutBatch, settings: RunSettings, limit: int) -> Tensor:
-    """The rows `with_targets`, at least one.
-
-    Raises:
-        TrainingError: every answer was cut at `limit` tokens, and such answers have no target here.
-    """
-    rows = with_targets(answers, settings).nonzero()[:, 0]
-    if not len(rows):
-        raise TrainingError(
-            f"critic: all {len(answers.scores)} answers were cut at the limit of {limit} tokens, and such answers have "
-            "no return here (gae.bootstrap_truncated, select.drop_truncated); raise rollout.max_tokens"
-        )
-    return rows
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """Answers, and what came after each of their tokens."""
-
-    batch: RolloutBatch
-    returns: Tensor  # [B, T]
-
-    def take(self, rows: Tensor) -> "Lesson":
-        """These rows, cut to the width that they need."""
-        part = self.batch.take(rows)
-        return Lesson(part, cut_to(self.returns, rows, part))
-
-
-@dataclass(frozen=True)
-class TokenJudges:
-    """The policies that RTO's reward on tokens is made of."""
-
-    reference: PreTrainedModel
-    dpo_policy: PreTrainedModel
-
-
-def token_judges(context: StageContext) -> TokenJudges | None:
-    """Loaded; None where tokens have no reward of their own."""
+def token_reward_models(context: StageContext) -> TokenRewardModels | None:
+    """Loaded; None where tokens have no reward beside the score."""
     if context.settings.token_reward.kind == "none":
         return None
-    return TokenJudges(context.load_first_policy(), context.load_preference_policy())
-
-
-def lesson(answers: RolloutBatch, judges: TokenJudges | None, context: StageContext) -> Lesson:
-    """Monte-Carlo returns of the fixed policy's answers, of the rewards that RL gives.
-
-    Args:
-        answers: scores already shaped.
-    """
-    settings = context.settings
-    rewards = place_scores(answers)
-    if judges is not None:
-        temperature, limit = settings.rollout.temperature, settings.micro_batch_tokens
-        reference = read_logprobs(judges.reference, answers, temperature=temperature, max_tokens=limit)
-        preferred = read_logprobs(judges.dpo_policy, answers, temperature=temperature, max_tokens=limit)
-        tokens = [row[:n] for row, n in zip(answers.response_tokens.tolist(), answers.lengths.tolist(), strict=True)]
-        rewards = rewards + token_rewards(
-            dataclasses.replace(answers, old_logprobs=reference),  # the policy is the reference: no KL
-            reference,
-            preferred,
-            segments_of(steps_of(tokens, context), answers.response_mask.shape[1]),
-            settings,
-        )
-    return Lesson(answers, monte_carlo_returns(rewards, answers.response_mask, gamma=settings.gae.gamma))
+    first, preferred = context.load_first_policy(), context.load_preference_policy()
+    return TokenRewardModels(first, preferred, context.task, context.tokenizer)
 
 
 class Pretraining:
@@ -221,16 +153,16 @@ class Pretraining:
         self.limit = context.sampling.max_tokens
         raw = load_answers(context.earlier["answers"].path)
         self.shaping = first_shaping(context, raw)
-        judges = token_judges(context)
-        everything = lesson(dataclasses.replace(raw, scores=self.shaping.of(raw)), judges, context)
-        self.judges = judges if self.settings.pretrain.fresh_rollouts else None
+        models = token_reward_models(context)
+        everything = value_targets(dataclasses.replace(raw, scores=self.shaping.of(raw)), models, self.settings)
+        self.token_reward_models = models if self.settings.pretrain.fresh_rollouts else None
         training = len(raw.scores) - self.settings.pretrain.held_out
         self.pool = None if self.settings.pretrain.fresh_rollouts else self._part(everything, 0, training)
         self.held_out = self._part(everything, training, len(raw.scores))
         self.journal = context.folder.journal
         self.logged = 0  # updates that the journal tells of; a rerun of them tells nothing again
 
-    def _part(self, everything: Lesson, start: int, end: int) -> Lesson:
+    def _part(self, everything: ValueTargets, start: int, end: int) -> ValueTargets:
         """Of these rows the ones that have targets."""
         batch = everything.batch.take(torch.arange(start, end))
         rows = start + rows_with_targets(batch, self.settings, self.limit)
@@ -272,7 +204,7 @@ class Pretraining:
 
     def _train_once(self) -> dict[str, float]:
         settings, step = self.settings, self.optimiser.taken
-        given = self._lesson(step)
+        given = self._targets(step)
         if given is None:
             self.optimiser.skip()
             return {}
@@ -290,25 +222,17 @@ class Pretraining:
         )
         return {"pretrain/loss": update.loss, "pretrain/grad_norm": update.grad_norm}
 
-    def _lesson(self, step: int) -> Lesson | None:
+    def _targets(self, step: int) -> ValueTargets | None:
         """One update's: the next slice of a shuffled pool, or new answers of the fixed policy (maybe none counts)."""
         settings = self.settings
         size = settings.pretrain.batch
         if self.pool is None:
             prompts = self.context.task.training_prompts(size, rng_for(settings.seed, "pretrain", "prompts", step))
-            rollouts = roll_out(
-                prompts,
-                task=self.context.task,
-                tokenizer=self.context.tokenizer,
-                engine=self._engine(),
-                sampling=self.context.sampling,
-                reward=settings.reward,
-                seed=seed_for(settings.seed, "pretrain", "answers", step),
-            )
-            batch = collate(rollouts)
-            rows = with_targets(batch, settings).nonzero()[:, 0]
+            rollouts = self._sampler().roll_out(prompts, seed=seed_for(settings.seed, "pretrain", "answers", step))
+            batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
+            rows = has_target(batch, settings).nonzero()[:, 0]
             scored = dataclasses.replace(batch, scores=self.shaping.of(batch))
-            return lesson(scored.take(rows), self.judges, self.context) if len(rows) else None
+            return value_targets(scored.take(rows), self.token_reward_models, settings) if len(rows) else None
         count = len(self.pool.batch.scores)
         places = range(step * size, (step + 1) * size)
         places_in_pool = [
@@ -318,9 +242,9 @@ class Pretraining:
         ]
         return self.pool.take(torch.stack(places_in_pool))
 
-    def _engine(self) -> Engine:
+    def _sampler(self) -> Sampler:
         if not hasattr(self, "_fixed"):
-            self._fixed = self.context.engine(self.context.load_first_policy())
+            self._fixed = self.context.sampler(self.context.load_first_policy())
         return self._fixed
 
     def _measure(self) -> None:
@@ -347,7 +271,8 @@ class Pretraining:
                 "pretrain/value_bias": value_bias(values, returns, batch.response_mask),
             },
         )
-        critic_tables(self.journal, step, values, returns, batch.response_mask, limit=self.limit)
+        for name, columns in critic_tables(values, returns, batch.response_mask, limit=self.limit).items():
+            self.journal.table(name, step, columns)
 
     def _save(self) -> None:
         step = self.optimiser.taken
@@ -386,20 +311,6 @@ def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
     step = chosen_step(folder, settings)
     assert step is not None
     return context.load_critic(critic_folder(folder, step)), step
-
-
-def critic_tables(
-    journal: Journal, step: int, values: Tensor, returns: Tensor, response_mask: Tensor, *, limit: int
-) -> None:
-    """Bias, explained variance and calibration of a critic by token position, into the journal.
-
-    The bins follow from the longest answer allowed (`limit`, tokens), so that every step and run has the same.
-    """
-    width = max(-(-limit // POSITION_BINS), 1)
-    from_start = by_position(values, returns, response_mask, width=width)
-    from_end = by_position(values, returns, response_mask, width=width, from_end=True)
-    journal.table("critic_by_position", step, {name: from_start[name] + from_end[name] for name in from_start})
-    journal.table("critic_calibration", step, calibration(values, returns, response_mask, bins=10))
 
 
 def _or(number: float | None, otherwise: float) -> float:

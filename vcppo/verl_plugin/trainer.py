@@ -23,8 +23,8 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.workers.utils.padding import response_to_nested
 
-from vcppo.maths.diagnostics import by_position, calibration
 from vcppo.maths.settling import Measurement, settled_at
+from vcppo.rl.critic_tables import critic_tables
 from vcppo.store.journal import Journal
 from vcppo.studies.verl import TRAINER
 from vcppo.studies.verl.records import cut_after, measurements_in
@@ -43,8 +43,6 @@ from vcppo.verl_plugin.estimates import (
     score_warnings,
 )
 from vcppo.verl_plugin.settings import plugin_settings
-
-POSITION_BINS = 32  # of the tables, as in our own runs
 
 
 @register_trainer(TRAINER)
@@ -151,10 +149,8 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         if (self.global_steps - 1) % self.vcppo.positions_every:
             return
         parts = (closed.values, monte_carlo, closed.response_mask)
-        width = max(-(-limit // POSITION_BINS), 1)
-        start, end = by_position(*parts, width=width), by_position(*parts, width=width, from_end=True)
-        self._journal.table("critic_by_position", self.global_steps, {name: start[name] + end[name] for name in start})
-        self._journal.table("critic_calibration", self.global_steps, calibration(*parts, bins=10))
+        for name, columns in critic_tables(*parts, limit=limit).items():
+            self._journal.table(name, self.global_steps, columns)
 
     # Value pretraining
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import arithmetic
@@ -22,11 +23,12 @@ from vcppo.cli.main import main
 from vcppo.errors import CheckpointError
 from vcppo.evaluation.progress import EvaluationView
 from vcppo.models.checkpoints import save_model
-from vcppo.stages import evaluation
+from vcppo.rl.sampler import Sampler
 from vcppo.store.samples import SampleFolder
 from vcppo.system.fingerprints import find_checkpoint, fingerprint_of_checkpoint
 from vcppo.system.processes import locked
 from vcppo.tasks import make_task
+from vcppo.types import Prompt, Rollout
 
 TINY = [part for text in ASSIGNMENTS for part in ("--set", text)]
 GREEDY = [
@@ -448,10 +450,13 @@ def test_a_terminal_has_a_bar_with_problems_accuracy_and_speed():
 def test_the_groups_of_a_command_are_those_of_its_setting(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    asked, roll_out = [], evaluation.roll_out
-    monkeypatch.setattr(
-        evaluation, "roll_out", lambda prompts, **rest: (asked.append(len(prompts)), roll_out(prompts, **rest))[1]
-    )
+    asked, roll_out = [], Sampler.roll_out
+
+    def counted(sampler: Sampler, prompts: Sequence[Prompt], **rest: int) -> list[Rollout]:
+        asked.append(len(prompts))
+        return roll_out(sampler, prompts, **rest)
+
+    monkeypatch.setattr(Sampler, "roll_out", counted)
     flags = ["--samples", "4", "--out", tmp_path, *TINY, "--set", "evaluation.answers_at_once=13"]
     assert invoke(checkpoint, *flags).exit_code == 0
     assert asked == [12, 12, 12, 4]

@@ -7,6 +7,7 @@ from torch import Tensor
 from vcppo.maths.advantages import (
     discounted_suffix_sum,
     gae,
+    gae_by_recursion,
     group_advantages,
     length_adaptive_lambda,
     monte_carlo_returns,
@@ -31,19 +32,6 @@ def outcome(response_mask: Tensor, scores: Tensor) -> Tensor:
     return torch.zeros(response_mask.shape, dtype=scores.dtype).scatter(1, last[:, None], scores[:, None])
 
 
-def textbook_gae(rewards: Tensor, values: Tensor, response_mask: Tensor, gamma: float, lambdas: list[float]) -> Tensor:
-    """Row by row, token by token, from the last one backwards."""
-    advantages = torch.zeros_like(values)
-    for row, gae_lambda in enumerate(lambdas):
-        next_value = next_advantage = 0.0
-        for t in reversed(range(int(response_mask[row].sum()))):
-            delta = float(rewards[row, t]) + gamma * next_value - float(values[row, t])
-            next_advantage = delta + gamma * gae_lambda * next_advantage
-            next_value = float(values[row, t])
-            advantages[row, t] = next_advantage
-    return advantages
-
-
 def drawn(*lengths: int, width: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Rewards, values, mask: float64, a reward on every token."""
     rng = torch.Generator().manual_seed(seed)
@@ -55,6 +43,12 @@ def drawn(*lengths: int, width: int | None = None, seed: int = 0) -> tuple[Tenso
 def test_with_gamma_one_tenth_the_digits_are_the_rewards():
     r, on = torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3, dtype=torch.bool)
     close(gae(r, 0 * r, on, gamma=0.1, gae_lambda=1.0), torch.tensor([[1.23, 2.3, 3.0]]))
+
+
+def test_the_recursion_by_pencil():
+    """delta = 1 + 0.5 * 4 - 2, then 2 + 0 - 4; A_1 = -2, A_0 = 1 + 0.5 * 0.5 * -2; nothing of the masked cell."""
+    r, v, on = torch.tensor([[1.0, 2.0, 9.0]]), torch.tensor([[2.0, 4.0, 7.0]]), torch.tensor([[True, True, False]])
+    close(gae_by_recursion(r, v, on, gamma=0.5, gae_lambda=0.5), torch.tensor([[0.5, -2.0, 0.0]]))
 
 
 def test_lambda_and_gamma_decay_alike_where_the_critic_is_zero():
@@ -73,7 +67,7 @@ def test_constant_critic_and_one_reward_give_the_published_first_advantage():
 @pytest.mark.parametrize("width", [1, 2, 31, 32, 33, 63, 64, 65, 200, 1024, 1025, 5000])
 def test_agrees_with_the_textbook_loop(width: int, gae_lambda: float):
     rewards, values, on = drawn(width, max(1, width // 2), 1, width=width, seed=width)
-    expected = textbook_gae(rewards, values, on, 0.99, [gae_lambda] * 3)
+    expected = gae_by_recursion(rewards, values, on, gamma=0.99, gae_lambda=gae_lambda)
     close(gae(rewards, values, on, gamma=0.99, gae_lambda=gae_lambda), expected, rtol=1e-11, atol=1e-11)
 
 
@@ -82,7 +76,10 @@ def test_a_lambda_for_each_row_equals_looping_over_rows(width: int):
     rewards, values, on = drawn(width, width, max(1, width - 3), 1, width=width)
     lambdas = [0.0, 0.5, 0.95, 1.0]
     together = gae(rewards, values, on, gamma=0.9, gae_lambda=torch.tensor(lambdas, dtype=torch.float64))
-    close(together, textbook_gae(rewards, values, on, 0.9, lambdas), rtol=1e-11, atol=1e-11)
+    for row, gae_lambda in enumerate(lambdas):
+        alone = (x[row : row + 1] for x in (rewards, values, on))
+        expected = gae_by_recursion(*alone, gamma=0.9, gae_lambda=gae_lambda)
+        close(together[row : row + 1], expected, rtol=1e-11, atol=1e-11)
 
 
 def test_rows_beyond_one_block_are_the_same_as_each_row_alone(monkeypatch: pytest.MonkeyPatch):
@@ -91,7 +88,7 @@ def test_rows_beyond_one_block_are_the_same_as_each_row_alone(monkeypatch: pytes
     monkeypatch.setattr("vcppo.maths.advantages.CELLS_AT_ONCE", 80)  # two rows a block, and one left over
     close(
         gae(rewards, values, on, gamma=1.0, gae_lambda=lambdas),
-        textbook_gae(rewards, values, on, 1.0, lambdas.tolist()),
+        gae_by_recursion(rewards, values, on, gamma=1.0, gae_lambda=lambdas),
     )
 
 

@@ -10,10 +10,10 @@ from tiny import random_batch, tiny
 from torch import Tensor
 
 from vcppo.maths.advantages import gae, group_advantages, length_adaptive_lambda, whiten
-from vcppo.rl.advantages import Estimates, Readings, actor_lambda, estimate, raw_advantages
+from vcppo.rl.advantages import Advantages, actor_advantages, actor_lambda, critic_returns, raw_advantages
 from vcppo.rl.metrics import advantage_metrics, value_metrics
-from vcppo.rl.rewards import score_range
-from vcppo.rl.sampler import place_scores
+from vcppo.rl.outputs import ModelOutputs
+from vcppo.rl.rewards import place_rewards, place_scores, score_range
 from vcppo.settings import rules
 from vcppo.settings.rules import bootstraps
 from vcppo.settings.sections import AdvantageSettings, Estimator, RunSettings
@@ -35,9 +35,30 @@ def rows_of(batch: RolloutBatch) -> torch.Tensor:
     return torch.arange(len(batch.scores))
 
 
+@dataclasses.dataclass(frozen=True)
+class Estimates:
+    """What the updates are given."""
+
+    rewards: Tensor
+    monte_carlo: Tensor
+    raw_advantages: Tensor
+    advantages: Tensor
+    returns: Tensor
+    gae_lambda: float | Tensor
+    actor: Advantages
+
+
+def estimate(batch: RolloutBatch, outputs: ModelOutputs, rows: Tensor, settings: RunSettings) -> Estimates:
+    """Its parts as an iteration puts them together."""
+    rewards = place_rewards(batch, outputs, settings)
+    actor = actor_advantages(batch, rewards, outputs, rows, settings)
+    returns = critic_returns(batch, rewards, outputs, settings)
+    return Estimates(rewards.total, rewards.monte_carlo, actor.raw, actor.final, returns, actor.gae_lambda, actor)
+
+
 def run(batch: RolloutBatch, *assignments: str, **read: torch.Tensor) -> Estimates:
-    readings = Readings(**{"values": values_for(batch), **read})
-    return estimate(batch, readings, rows_of(batch), tiny(*assignments))
+    outputs = ModelOutputs(**{"values": values_for(batch), **read})
+    return estimate(batch, outputs, rows_of(batch), tiny(*assignments))
 
 
 def test_decoupled_lambdas_are_two_calls_of_gae(batch: RolloutBatch):
@@ -171,7 +192,7 @@ def estimated(
     settings = with_estimator(estimator, *more)
     critic = settings.has_critic if critic is None else critic
     segments = (torch.arange(6) // 2).expand(4, 6)
-    read = Readings(
+    read = ModelOutputs(
         values=values_for(batch) if critic else None,
         final_values=torch.full((4,), 7.0) if bootstraps(settings) else None,
         segments=segments,
@@ -216,7 +237,7 @@ def test_an_estimator_that_nobody_wrote_is_not_another():
         actor_lambda(batch, settings)
     rewards = place_scores(batch)
     with pytest.raises(AssertionError, match="'new'"):
-        raw_advantages(batch, Readings(values=values_for(batch)), rewards, 0 * rewards, 1.0, settings)
+        raw_advantages(batch, ModelOutputs(values=values_for(batch)), rewards, 0 * rewards, 1.0, settings)
 
 
 def test_kl_in_the_reward_is_taken_from_every_token_and_from_nothing_else(batch: RolloutBatch):
@@ -236,18 +257,18 @@ def test_grpo_compares_answers_to_one_prompt_and_knows_no_values(scale: str):
         random_batch([4, 1, 6, 3]), group=torch.tensor([0, 0, 1, 1]), scores=torch.tensor([1.0, -1.0, -1.0, -1.0])
     )
     settings = tiny("advantage.estimator=grpo", "rollout.samples_per_prompt=2", f"advantage.group_scale={scale}")
-    got = estimate(batch, Readings(), rows_of(batch), settings)
+    got = estimate(batch, ModelOutputs(), rows_of(batch), settings)
     want = group_advantages(batch.scores, batch.group, batch.response_mask, scale=scale == "true")
     torch.testing.assert_close(got.advantages, want)
     assert not got.advantages[2:].any()  # equal scores teach nothing
-    assert advantage_metrics(batch, rows_of(batch), got, 1.0)["advantage/real_reward_share"] == 1.0
+    assert advantage_metrics(batch, rows_of(batch), got.actor, 1.0)["advantage/real_reward_share"] == 1.0
 
 
 def test_whitening_over_the_batch_is_a_setting(batch: RolloutBatch):
     plain, white = run(batch), run(batch, "advantage.whiten=batch")
     torch.testing.assert_close(white.advantages, whiten(plain.advantages, batch.response_mask))
     torch.testing.assert_close(white.returns, plain.returns)
-    told = advantage_metrics(batch, rows_of(batch), white, 1.0)
+    told = advantage_metrics(batch, rows_of(batch), white.actor, 1.0)
     assert told["advantage/mean"] == pytest.approx(0, abs=1e-6)
     assert told["advantage/std"] == pytest.approx((13 / 14) ** 0.5, rel=1e-4)  # Bessel's correction, 14 tokens
     torch.testing.assert_close(run(batch, "advantage.whiten=minibatch").advantages, plain.advantages)

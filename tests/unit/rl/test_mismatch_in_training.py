@@ -14,6 +14,7 @@ from vcppo.models.checkpoints import save_model
 from vcppo.rl import trainer as room
 from vcppo.rl.trainer import Trainer
 from vcppo.stages.context import StageContext
+from vcppo.stages.rl import assemble
 from vcppo.store.cache import Address, StageFolder
 from vcppo.tasks import make_task
 
@@ -25,7 +26,7 @@ def trainer(path: Path, *assignments: str) -> Trainer:
     save_model(new_policy(), make_task(settings.task).tokenizer(), path / "policy")
     folder = StageFolder(path, Address("cold-start", {}, {}))
     folder.path = path
-    return Trainer(StageContext(settings, folder, {"cold-start": folder}))
+    return assemble(StageContext(settings, folder, {"cold-start": folder}))[0]
 
 
 @pytest.fixture
@@ -82,16 +83,14 @@ def test_a_difference_is_told_and_weighed(
     advantages, old_logprobs = seen[0]
     assert old_logprobs.sum() == pytest.approx(float(done.batch.old_logprobs.sum()))  # the trainer's own
     assert done.metrics["policy/ratio_max"] == pytest.approx(1.0, abs=1e-4)
-    assert float(advantages.abs().sum()) == pytest.approx(
-        wanted * float(done.estimates.advantages.abs().sum()), rel=1e-4
-    )
+    assert float(advantages.abs().sum()) == pytest.approx(wanted * float(done.advantages.final.abs().sum()), rel=1e-4)
 
 
 def test_without_a_cap_nothing_is_weighed(tmp_path: Path, told_lower: None, monkeypatch: pytest.MonkeyPatch):
     seen = advantages_seen(monkeypatch)
     done = trainer(tmp_path, "mismatch.cap=none", "policy.minibatches=1").iterate()
     assert "mismatch/weight_mean" not in done.metrics
-    assert float(seen[0][0].abs().sum()) == pytest.approx(float(done.estimates.advantages.abs().sum()), rel=1e-6)
+    assert float(seen[0][0].abs().sum()) == pytest.approx(float(done.advantages.final.abs().sum()), rel=1e-6)
 
 
 def test_stale_weights_raise_the_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

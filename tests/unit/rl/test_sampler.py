@@ -7,10 +7,13 @@ from tiny import new_policy, random_batch, tiny
 from vcppo.engines.base import Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models.forward import micro_batches
-from vcppo.rl.sampler import collate, place_scores, roll_out
+from vcppo.rl.rewards import place_scores, verdict_scores
+from vcppo.rl.sampler import Sampler, collate
 from vcppo.settings.sections import RewardSettings
 from vcppo.tasks import make_task
 from vcppo.types import Generation, Rollout, Verdict
+
+WORTH = RewardSettings(correct=2.0, wrong=-1.0, unreadable=-3.0)
 
 
 class Scripted:
@@ -34,15 +37,8 @@ def scripted(*texts: str) -> list[Rollout]:
     rows = tokenizer(filled)["input_ids"]
     stops = ["stop" if "<eos>" in text else "length" for text in filled]
     answers = [Generation(tuple(ids), (-0.5,) * len(ids), stop) for ids, stop in zip(rows, stops, strict=True)]
-    return roll_out(
-        prompts,
-        task=task,
-        tokenizer=tokenizer,
-        engine=Scripted(answers),
-        sampling=Sampling(1.0, 1.0, 99),
-        reward=RewardSettings(correct=2.0, wrong=-1.0, unreadable=-3.0),
-        seed=0,
-    )
+    sampler = Sampler(task, tokenizer, Scripted(answers), Sampling(1.0, 1.0, 99))
+    return sampler.roll_out(prompts, seed=0)
 
 
 def test_verdicts_are_worth_what_the_settings_say():
@@ -54,11 +50,12 @@ def test_verdicts_are_worth_what_the_settings_say():
         Verdict.UNREADABLE,
         Verdict.CORRECT,  # cut answers are scored as they are
     ]
-    assert [r.score for r in rollouts] == [2.0, -3.0, -3.0, -3.0, 2.0]
+    assert verdict_scores(rollouts, WORTH).tolist() == [2.0, -3.0, -3.0, -3.0, 2.0]
 
 
 def test_a_batch_of_answers_of_any_length_down_to_one_token():
-    batch = collate(scripted("<eos>", "#1 1 1 = {} <eos>", "#1"))
+    rollouts = scripted("<eos>", "#1 1 1 = {} <eos>", "#1")
+    batch = collate(rollouts, verdict_scores(rollouts, WORTH))
     assert batch.lengths.tolist() == [1, 7, 1]
     assert batch.truncated.tolist() == [False, False, True]
     assert batch.prompt_lengths.tolist() == [4, 4, 4]
@@ -80,16 +77,9 @@ def test_answers_to_one_prompt_are_a_group():
     task = make_task(tiny().task)
     first, second = task.held_out_prompts()[:2]
     tokenizer = task.tokenizer()
-    rollouts = roll_out(
-        [first, first, second, second],
-        task=task,
-        tokenizer=tokenizer,
-        engine=TorchEngine(new_policy()),
-        sampling=Sampling(1.0, 1.0, task.max_tokens),
-        reward=RewardSettings(),
-        seed=0,
-    )
-    assert collate(rollouts).group.tolist() == [0, 0, 1, 1]
+    sampler = Sampler(task, tokenizer, TorchEngine(new_policy()), Sampling(1.0, 1.0, task.max_tokens))
+    rollouts = sampler.roll_out([first, first, second, second], seed=0)
+    assert collate(rollouts, torch.zeros(4)).group.tolist() == [0, 0, 1, 1]
     assert rollouts[0].generation.tokens != rollouts[1].generation.tokens
     assert [r.prompt for r in rollouts] == [first, first, second, second]
     assert tuple(tokenizer(second.text)["input_ids"]) == rollouts[2].prompt_tokens

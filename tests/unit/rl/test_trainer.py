@@ -16,20 +16,21 @@ from vcppo.engines.torch.engine import TorchEngine
 from vcppo.maths.advantages import whiten
 from vcppo.models import forward, loading
 from vcppo.models.checkpoints import save_model
+from vcppo.rl import alarm, reading
 from vcppo.rl import trainer as room
-from vcppo.rl.continuations import step_starts
 from vcppo.rl.costs import Costs
 from vcppo.rl.metrics import update_kl, value_metrics
 from vcppo.rl.policy_update import PolicyUpdate, read_logprobs
 from vcppo.rl.reference import Reference
-from vcppo.rl.rewards import Shaping, worth_their_score
+from vcppo.rl.rewards import Shaping, verdict_scores, worth_their_score
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.trainer import Iteration, Trainer
+from vcppo.rl.value_targets import value_targets
 from vcppo.settings.methods import METHODS
 from vcppo.settings.sections import AdvantageSettings, Estimator, ReferenceSettings, RewardSettings, RunSettings
 from vcppo.stages.context import StageContext
-from vcppo.stages.rl import rl
-from vcppo.stages.value_pretraining import lesson, token_judges
+from vcppo.stages.rl import assemble, rl
+from vcppo.stages.value_pretraining import token_reward_models
 from vcppo.store.cache import Address, StageFolder
 from vcppo.store.journal import read_journal
 from vcppo.tasks import make_task
@@ -86,7 +87,7 @@ def make(before: dict[str, StageFolder], tmp_path: Path) -> Make:
     """make(method, "key=value", ...): a trainer at its first iteration."""
 
     def new(method: str, *more: str, shared: tuple[str, ...] = ()) -> Trainer:
-        return Trainer(context(before, tmp_path, tiny_method(method, *more, shared=(*SMALL, *shared))))
+        return assemble(context(before, tmp_path, tiny_method(method, *more, shared=(*SMALL, *shared))))[0]
 
     return new
 
@@ -278,12 +279,12 @@ def test_cppo_ranks_by_the_whole_group_and_trains_on_its_extremes(make: Make):
     whole = make("cppo", "select.prune_rate=0").iterate()
     done = make("cppo", "select.prune_rate=0.5", "select.refill=false").iterate()
     assert torch.equal(done.batch.input_ids, whole.batch.input_ids)
-    assert len(done.kept) == 6
-    assert_same(done.estimates.advantages[done.kept], whole.estimates.advantages[done.kept])
-    size = whole.estimates.advantages[:, 0].abs()
+    assert len(done.rows) == 6
+    assert_same(done.advantages.final[done.rows], whole.advantages.final[done.rows])
+    size = whole.advantages.final[:, 0].abs()
     for group in done.batch.group.unique():
         rows = (done.batch.group == group).nonzero()[:, 0]
-        stay = torch.isin(rows, done.kept)
+        stay = torch.isin(rows, done.rows)
         assert int(stay.sum()) == len(rows) // 2
         assert float(size[rows[stay]].min()) >= float(size[rows[~stay]].max())
 
@@ -303,34 +304,34 @@ def test_cppo_ranks_an_answer_by_its_own_questions_others(scope: str):
 def test_cppo_reads_and_trains_on_no_row_that_it_dropped(make: Make):
     trainer = make("cppo", "select.prune_rate=0.75", "select.refill=false")
     done = trainer.iterate()
-    tokens = int(done.batch.total_lengths[done.kept].sum())
+    tokens = int(done.batch.total_lengths[done.rows].sum())
     assert tokens < int(done.batch.total_lengths.sum())
     assert trainer.costs.forward_tokens == tokens  # the reference
     assert trainer.costs.backward_tokens == tokens
     dropped = torch.ones(12, dtype=torch.bool)
-    dropped[done.kept] = False
-    assert not bool(done.readings.ref_logprobs[dropped].any())
-    assert bool(done.readings.ref_logprobs[done.kept].any(dim=1).all())
+    dropped[done.rows] = False
+    assert not bool(done.outputs.ref_logprobs[dropped].any())
+    assert bool(done.outputs.ref_logprobs[done.rows].any(dim=1).all())
 
 
 @pytest.mark.parametrize(("rate", "asked"), [(0.5, 2), (0.75, 4), (0.875, 8)])
 def test_refilling_asks_for_as_many_more_questions_as_it_drops(make: Make, rate: float, asked: int):
     done = make("cppo", f"select.prune_rate={rate}", "rollout.samples_per_prompt=8").iterate()
     assert done.metrics["cost/answers"] == asked * 24
-    assert len(done.kept) == 24
+    assert len(done.rows) == 24
 
 
 def test_refilling_and_dynamic_sampling_together_fill_the_wider_batch(make: Make):
     done = make("cppo", "select.prune_rate=0.5", "select.dynamic_sampling=true").iterate()
     assert len(done.batch.scores) == 24
-    assert len(done.kept) == 12
+    assert len(done.rows) == 12
 
 
 def test_answers_that_were_cut_are_not_trained_on_if_so_wanted(make: Make):
     done = make("grpo", "select.drop_truncated=true", "rollout.max_tokens=6", "rollout.prompts=12").iterate()
     assert bool(done.batch.truncated.any())
-    assert not bool(done.batch.truncated[done.kept].any())
-    assert len(done.kept) == int((~done.batch.truncated).sum())
+    assert not bool(done.batch.truncated[done.rows].any())
+    assert len(done.rows) == int((~done.batch.truncated).sum())
     assert make("grpo", "rollout.max_tokens=6").iterate().metrics["select/kept"] == 12
 
 
@@ -364,9 +365,9 @@ def test_an_answer_that_is_dropped_is_one_of_its_group_by_its_own_reward(
     monkeypatch.setitem(before, "preference", before["cold-start"])
     done = make(method, *more, "select.drop_truncated=true", "rollout.prompts=5").iterate()
     assert len(done.batch.group.unique()) == 5  # no question was drawn twice
-    assert 0 < len(done.kept) < 20
-    for row in done.kept.tolist():
-        assert float(done.estimates.raw_advantages[row, 0]) == pytest.approx(wanted[row % 4], abs=1e-4)
+    assert 0 < len(done.rows) < 20
+    for row in done.rows.tolist():
+        assert float(done.advantages.raw[row, 0]) == pytest.approx(wanted[row % 4], abs=1e-4)
 
 
 def test_a_dropped_answers_token_rewards_count_in_its_groups_baseline(make: Make):
@@ -376,10 +377,10 @@ def test_a_dropped_answers_token_rewards_count_in_its_groups_baseline(make: Make
         whole, some = make(method, *given), make(method, *given, "select.drop_truncated=true")
         for trainer in (whole, some):  # a policy that has left its reference
             trainer.policy.load_state_dict(new_policy(seed=3).state_dict())
-            trainer.engine.update_weights(trainer.policy)
+            trainer.sampler.engine.update_weights(trainer.policy)
         every, few = whole.iterate(), some.iterate()
-        assert 0 < len(few.kept) < len(every.kept)
-        assert_same(few.estimates.raw_advantages[few.kept], every.estimates.raw_advantages[few.kept])
+        assert 0 < len(few.rows) < len(every.rows)
+        assert_same(few.advantages.raw[few.rows], every.advantages.raw[few.rows])
 
 
 SELECTIVE = {  # how each method comes to drop rows, other than by those that were cut
@@ -407,7 +408,7 @@ def test_nothing_of_a_row_that_was_never_read_enters_any_number(
         monkeypatch.setattr(forward, "read", how)
         trainer = make(method, *more)
         dones = [trainer.iterate() for _ in range(3)]
-        assert sum(len(done.kept) for done in dones) < sum(len(done.batch.scores) for done in dones)
+        assert sum(len(done.rows) for done in dones) < sum(len(done.batch.scores) for done in dones)
         told = [
             {k: v for k, v in done.metrics.items() if not k.startswith((*CLOCKS, "value/explained_variance"))}
             for done in dones
@@ -479,7 +480,7 @@ def test_an_iteration_of_nothing_to_learn_from_passes(make: Make, monkeypatch: p
 
 def rollout(question: int, right: bool) -> Rollout:
     verdict = Verdict.CORRECT if right else Verdict.WRONG
-    return Rollout(Prompt(f"q{question}", "?", "1"), (1,), Generation((2,), (-1.0,), "stop"), "", verdict, 0.0)
+    return Rollout(Prompt(f"q{question}", "?", "1"), (1,), Generation((2,), (-1.0,), "stop"), "", verdict)
 
 
 def rounds(*patterns: str) -> tuple[Callable[[int], list[Rollout]], list[int]]:
@@ -549,11 +550,11 @@ def test_a_critic_is_trained_every_so_many_iterations(make: Make):
 def test_value_normalisation_teaches_the_critic_in_its_own_units(make: Make, monkeypatch: pytest.MonkeyPatch):
     trainer = make("ppo-xu", "reward.truncated=none", "policy.minibatches=1")
     calls = spy(monkeypatch, room, "update_critic")
-    raw = spy(monkeypatch, room, "read_values")
+    raw = spy(monkeypatch, reading, "read_values")
     first, second = trainer.iterate(), trainer.iterate()
     mask = first.batch.response_mask
-    assert_same(first.readings.values, raw[0][2])  # nothing seen yet: units of reward
-    returns = first.estimates.returns[mask]
+    assert_same(first.outputs.values, raw[0][2])  # nothing seen yet: units of reward
+    returns = first.returns[mask]
     mean, deviation = float(returns.mean()), float(returns.std(correction=0))
     assert trainer.value_moments.weight > 0
     _, _, part, values, targets = calls[0][0]
@@ -564,7 +565,7 @@ def test_value_normalisation_teaches_the_critic_in_its_own_units(make: Make, mon
     assert sorted(values[live].tolist()) == sorted(raw[0][2][mask].tolist())  # old values are what the critic said
     mask = second.batch.response_mask
     expected = torch.where(mask, raw[1][2] * deviation + mean, 0.0)
-    torch.testing.assert_close(second.readings.values, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(second.outputs.values, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -583,8 +584,8 @@ def test_moments_of_returns_are_of_the_rows_trained_on(make: Make):
         "ppo-xu", "select.drop_truncated=true", "reward.truncated=10", "rollout.prompts=24", "kl.coefficient=0"
     )
     done = trainer.iterate()
-    assert 0 < len(done.kept) < len(done.batch.scores)
-    live = done.estimates.returns[done.kept][done.batch.response_mask[done.kept]]
+    assert 0 < len(done.rows) < len(done.batch.scores)
+    live = done.returns[done.rows][done.batch.response_mask[done.rows]]
     assert float(live.max()) < 1.01
     assert trainer.value_moments.mean == pytest.approx(float(live.mean()), abs=1e-5)
     assert trainer.value_moments.std == pytest.approx(float(live.std(correction=0)), rel=1e-4)
@@ -593,7 +594,7 @@ def test_moments_of_returns_are_of_the_rows_trained_on(make: Make):
 def test_an_iteration_that_drops_every_row_leaves_the_moments_alone(make: Make):
     trainer = make("ppo-xu", "select.drop_truncated=true", "rollout.max_tokens=1")
     first = weights(trainer.critic)
-    assert len(trainer.iterate().kept) == 0
+    assert len(trainer.iterate().rows) == 0
     assert trainer.value_moments.weight == 0
     assert_same(weights(trainer.critic), first)
 
@@ -609,11 +610,15 @@ SAME_RETURNS = [
 
 
 @pytest.mark.parametrize(("method", "more"), SAME_RETURNS, ids=name_of)
-def test_a_critic_is_pretrained_on_the_returns_that_rl_begins_with(make: Make, method: str, more: tuple[str, ...]):
-    trainer = make(method, *more, shared=("rollout.max_tokens=25",))
+def test_a_critic_is_pretrained_on_the_returns_that_rl_begins_with(
+    before: dict[str, StageFolder], tmp_path: Path, method: str, more: tuple[str, ...]
+):
+    settings = tiny_method(method, *more, shared=(*SMALL, "rollout.max_tokens=25"))
+    here = context(before, tmp_path, settings)
+    trainer, _ = assemble(here)
     done = trainer.iterate()
-    taught = lesson(done.batch, token_judges(trainer.context), trainer.context)
-    torch.testing.assert_close(taught.returns, done.estimates.monte_carlo, atol=1e-4, rtol=1e-4)
+    taught = value_targets(done.batch, token_reward_models(here), settings)
+    torch.testing.assert_close(taught.returns, done.rewards.monte_carlo, atol=1e-4, rtol=1e-4)
     dense = trainer.settings.token_reward.kind != "none"
     plain = torch.where(done.batch.response_mask, done.batch.scores[:, None], 0.0)
     if trainer.settings.gae.gamma == 1:
@@ -624,16 +629,16 @@ def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make:
     given = ("rollout.prompts=24", "gae.lambda_critic=1", "critic.update_every=never")
     plain, booted = (make("ppo", *(n for n in given if "lambda" not in n), *more) for more in ((), BOOTSTRAP))
     one, other = plain.iterate(), booted.iterate()
-    assert torch.equal(one.known, one.kept)
-    assert torch.equal(other.known, (~other.batch.truncated).nonzero()[:, 0])
-    assert 0 < len(other.known) < len(other.kept)
-    part = (other.readings.values[other.known], other.estimates.monte_carlo[other.known])
-    wanted = value_metrics(*part, other.batch.response_mask[other.known])
+    assert torch.equal(one.rows_with_return, one.rows)
+    assert torch.equal(other.rows_with_return, (~other.batch.truncated).nonzero()[:, 0])
+    assert 0 < len(other.rows_with_return) < len(other.rows)
+    part = (other.outputs.values[other.rows_with_return], other.rewards.monte_carlo[other.rows_with_return])
+    wanted = value_metrics(*part, other.batch.response_mask[other.rows_with_return])
     assert {name: other.metrics[name] for name in wanted} == wanted
     assert one.metrics["value/value_bias"] != other.metrics["value/value_bias"]
     cut = other.batch.truncated
-    assert_same(one.estimates.raw_advantages[~cut], other.estimates.raw_advantages[~cut])
-    assert not torch.equal(one.estimates.raw_advantages[cut], other.estimates.raw_advantages[cut])
+    assert_same(one.advantages.raw[~cut], other.advantages.raw[~cut])
+    assert not torch.equal(one.advantages.raw[cut], other.advantages.raw[cut])
 
 
 @pytest.mark.parametrize("estimator", get_args(Estimator))
@@ -652,7 +657,7 @@ def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator
 
 def steps_of(done: Iteration) -> list[list[float]]:
     """Each answer's advantages, one a step."""
-    raw, segments, lengths = done.estimates.raw_advantages, done.steps.segments, done.batch.lengths.tolist()
+    raw, segments, lengths = done.advantages.raw, done.steps.segments, done.batch.lengths.tolist()
     found = []
     for row, length in enumerate(lengths):
         kinds = segments[row, :length]
@@ -716,7 +721,7 @@ def test_auxiliary_samples_leave_the_batch_as_it_is(make: Make):
         assert_same(getattr(few.batch, field.name), getattr(many.batch, field.name))
     assert few.metrics["cost/backward_tokens"] == many.metrics["cost/backward_tokens"]
     assert few.metrics["cost/generated_tokens"] < many.metrics["cost/generated_tokens"]
-    assert not torch.equal(few.estimates.advantages, many.estimates.advantages)
+    assert not torch.equal(few.advantages.final, many.advantages.final)
 
 
 def test_a_states_value_is_the_mean_score_of_the_answers_that_go_on_from_it(
@@ -743,7 +748,7 @@ def test_where_every_continuation_is_right_no_step_is_better_than_another(make: 
     monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
     done = make("vineppo").iterate()
     assert set(done.steps.at.values()) == {1.0}
-    assert not bool(done.estimates.raw_advantages.any())
+    assert not bool(done.advantages.raw.any())
 
 
 # ---- ESPO ----
@@ -797,21 +802,21 @@ def test_pairs_of_a_right_and_a_wrong_answer_stay_together(make: Make, monkeypat
     for (_, _, part, *_), _, _ in calls:
         assert part.correct.tolist() == [True, False] * (len(part.correct) // 2)
         assert torch.equal(part.group[::2], part.group[1::2])
-    assert sum(len(arguments[2].scores) for arguments, _, _ in calls) == 2 * len(done.kept)
+    assert sum(len(arguments[2].scores) for arguments, _, _ in calls) == 2 * len(done.rows)
     right, wrong = int(done.batch.correct.sum()), int((~done.batch.correct).sum())
-    assert 0 < len(done.kept) <= 2 * min(right, wrong)
+    assert 0 < len(done.rows) <= 2 * min(right, wrong)
 
 
-def test_dpo_goes_on_learning_from_answers_of_the_first_policy(make: Make):
+def test_dpo_goes_on_learning_from_answers_of_the_first_policy(make: Make, before: dict[str, StageFolder]):
     trainer = make("dpo", "policy.learning_rate=0.02")
-    first = trainer.context.load_first_policy()
+    first = loading.load_policy(before["cold-start"].path / "policy")
     for _ in range(3):
         done = trainer.iterate()
         at_first = read_logprobs(first, done.batch, temperature=1.0, max_tokens=2000)
         torch.testing.assert_close(done.batch.old_logprobs, at_first, atol=1e-4, rtol=1e-4)
-        assert done.readings.ref_logprobs is not None
-        kept = done.kept
-        torch.testing.assert_close(done.readings.ref_logprobs[kept], at_first[kept], atol=1e-4, rtol=1e-4)
+        assert done.outputs.ref_logprobs is not None
+        kept = done.rows
+        torch.testing.assert_close(done.outputs.ref_logprobs[kept], at_first[kept], atol=1e-4, rtol=1e-4)
     now = read_logprobs(trainer.policy, done.batch, temperature=1.0, max_tokens=2000)
     assert float((now - at_first).abs().max()) > 0.01
 
@@ -823,13 +828,13 @@ def test_iterative_dpo_renews_sampler_and_reference_every_so_often(make: Make):
         trainer.iterate()
         policies.append(weights(trainer.policy))
         of_last_refresh = policies[iteration - iteration % 2]
-        assert_same(weights(trainer.sampler), of_last_refresh)
+        assert_same(weights(trainer.models.rollout_policy), of_last_refresh)
         assert_same(weights(trainer.reference.policy), of_last_refresh)
     assert len({float(policy.sum()) for policy in policies}) == 5
     done = trainer.iterate()
     torch.testing.assert_close(
         done.batch.old_logprobs,
-        read_logprobs(trainer.sampler, done.batch, temperature=1.0, max_tokens=2000),
+        read_logprobs(trainer.models.rollout_policy, done.batch, temperature=1.0, max_tokens=2000),
         atol=1e-4,
         rtol=1e-4,
     )  # it is the refreshed one that answers
@@ -882,9 +887,10 @@ def test_rewards_are_normalised_by_all_that_was_seen_this_batch_included(make: M
     seen: list[float] = []
     for _ in range(3):
         done = trainer.iterate()
-        seen += [r.score for r in done.rollouts]
+        scores = verdict_scores(done.rollouts, trainer.settings.reward)
+        seen += scores.tolist()
         everything = torch.tensor(seen)
-        wanted = (torch.tensor([r.score for r in done.rollouts]) - everything.mean()) / everything.std(correction=0)
+        wanted = (scores - everything.mean()) / everything.std(correction=0)
         torch.testing.assert_close(done.batch.scores, wanted, rtol=1e-4, atol=1e-5)
     assert trainer.shaping.moments.count == 36
 
@@ -974,8 +980,8 @@ def test_whitening_pruning_and_stopping_do_not_see_micro_batches(make: Make, met
         found.append((done, numbers, trainer.policy_optimiser.taken))
     (first, numbers, taken), *others = found
     for other, its_numbers, its_taken in others:
-        assert torch.equal(other.kept, first.kept)
-        torch.testing.assert_close(other.estimates.advantages, first.estimates.advantages, rtol=1e-3, atol=1e-4)
+        assert torch.equal(other.rows, first.rows)
+        torch.testing.assert_close(other.advantages.final, first.advantages.final, rtol=1e-3, atol=1e-4)
         assert its_numbers == pytest.approx(numbers, rel=2e-2, abs=1e-4)
         assert (its_taken, its_numbers.get("policy/updates")) == (taken, numbers.get("policy/updates"))
 
@@ -998,10 +1004,10 @@ def test_minibatch_whitening_is_of_each_update_by_itself_and_comes_before_the_cl
 
 def test_batch_whitening_sees_every_row_trained_on_and_no_other(make: Make):
     done = make("ppo", "advantage.whiten=batch", "select.prune_rate=0.5").iterate()
-    part = done.batch.take(done.kept)
+    part = done.batch.take(done.rows)
     width = part.response_mask.shape[1]
-    wanted = whiten(done.estimates.raw_advantages[done.kept][:, :width], part.response_mask)
-    torch.testing.assert_close(done.estimates.advantages[done.kept][:, :width], wanted)
+    wanted = whiten(done.advantages.raw[done.rows][:, :width], part.response_mask)
+    torch.testing.assert_close(done.advantages.final[done.rows][:, :width], wanted)
     assert float(wanted[part.response_mask].mean()) == pytest.approx(0, abs=1e-5)
 
 
@@ -1023,9 +1029,9 @@ def test_the_table_of_true_values_has_what_training_used(make: Make, method: str
         assert 0 <= fraction < 1
         assert -1 <= truth <= 1
         assert (6 * (truth + 1) / 2) == pytest.approx(round(6 * (truth + 1) / 2), abs=1e-5)  # a share of 6 answers
-        used = done.steps.at[row, position] if method == "vineppo" else float(done.readings.values[row, position])
+        used = done.steps.at[row, position] if method == "vineppo" else float(done.outputs.values[row, position])
         assert estimate == pytest.approx(used, abs=1e-6)
-    starts = step_starts(done.rollouts, make(method).context)
+    starts = make(method).sampler.step_starts([rollout.generation.tokens for rollout in done.rollouts])
     assert all(position in starts[row] for row, position in zip(table["answer"], table["position"], strict=True))
     assert [place for place in zip(table["answer"], table["position"], strict=True) if place[1] == 0] == [
         (row, 0) for row in answers
@@ -1037,7 +1043,7 @@ def test_the_truth_is_compared_in_rows_that_were_trained_on(make: Make, method: 
     """Of others no value was read: what would stand there is 0."""
     record = ("record.truth_every=1", "record.truth_answers=4", "record.truth_samples=2")
     done = make(method, *record, "select.drop_truncated=true", "rollout.max_tokens=6", "rollout.prompts=12").iterate()
-    kept = done.kept.tolist()
+    kept = done.rows.tolist()
     assert len(kept) < len(done.rollouts)
     wanted = min(4, len(kept))
     assert sorted(set(done.true_values["answer"])) == [kept[i * len(kept) // wanted] for i in range(wanted)]
@@ -1068,7 +1074,7 @@ def test_the_truth_is_the_mean_score_of_continuations(make: Make, monkeypatch: p
     later = 0
     for row, position, truth in zip(table["answer"], table["position"], table["truth"], strict=True):
         if decode(done.rollouts[row].generation.tokens[:position], skip_special_tokens=True):
-            assert truth == done.rollouts[row].score
+            assert truth == (1.0 if done.rollouts[row].verdict is Verdict.CORRECT else -1.0)
             later += 1
         else:
             assert -1 < truth < 1
@@ -1106,7 +1112,7 @@ def test_it_warns_again_only_where_it_is_twice_as_bad(
     make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     made, moves = make("grpo"), iter([0.04, 0.06, 0.07, 0.13, 0.2, 0.27, 0.01])
-    monkeypatch.setattr(room, "update_kl", lambda updates: next(moves))
+    monkeypatch.setattr(alarm, "update_kl", lambda updates: next(moves))
     alarms = [made.iterate().metrics["policy/kl_alarm"] for _ in range(7)]
     said = [line for line in capsys.readouterr().err.splitlines() if FAR in line]
     assert alarms == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]

@@ -11,6 +11,7 @@ from vcppo.engines import Engine
 from vcppo.engines.base import Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError
+from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
 from vcppo.settings.sections import EvaluationSettings
 from vcppo.stages.evaluation import ProblemResults, evaluate, groups
@@ -41,13 +42,12 @@ def run(
     notices: list[str] | None = None,
 ) -> list[AnsweredProblem]:
     said = [] if notices is None else notices
+    sampling = Sampling(settings.temperature, settings.top_p, TASK.max_tokens)
     return evaluate(
-        make_engine,
+        lambda: Sampler(TASK, TOKENIZER, make_engine(), sampling),
         task=TASK,
-        tokenizer=TOKENIZER,
         settings=settings,
         samples=SAMPLES,
-        max_tokens=TASK.max_tokens,
         keep=None if folder is None else SampleFolder(folder, said.append),
     )
 
@@ -109,12 +109,10 @@ def test_problems_kept_for_searches_are_asked_where_settings_say_so(engine: Torc
         problems: [
             problem.problem
             for problem in evaluate(
-                lambda: engine,
+                lambda: Sampler(kept, TOKENIZER, engine, Sampling(1.0, 1.0, TASK.max_tokens)),
                 task=kept,
-                tokenizer=TOKENIZER,
                 settings=EvaluationSettings(problems=problems),
                 samples=1,
-                max_tokens=TASK.max_tokens,
             )
         ]
         for problems in ("report", "search")

@@ -17,11 +17,11 @@ from vcppo.maths.shaping import RunningMoments
 from vcppo.models import forward
 from vcppo.models.checkpoints import save_model
 from vcppo.models.optimiser import Optimiser
-from vcppo.rl.rewards import score_range
-from vcppo.rl.trainer import Trainer
+from vcppo.rl.rewards import score_range, verdict_scores
 from vcppo.stages import value_pretraining as stage
 from vcppo.stages.answers import answers_file, load_answers
 from vcppo.stages.context import StageContext
+from vcppo.stages.rl import assemble
 from vcppo.stages.value_pretraining import Measurement, chosen_step, pretraining_is_done, settled_at, value_pretraining
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
@@ -186,16 +186,18 @@ def test_each_pass_over_the_pool_takes_every_answer_once(before: Path, tmp_path:
     pretraining = stage.Pretraining(context(before, tmp_path))
     assert len(pretraining.pool.batch.scores) == 48
     assert len(pretraining.held_out.batch.scores) == 32
-    seen = [tuple(row) for step in range(3) for row in pretraining._lesson(step).batch.old_logprobs[:, :3].tolist()]
+    seen = [tuple(row) for step in range(3) for row in pretraining._targets(step).batch.old_logprobs[:, :3].tolist()]
     assert sorted(seen) == sorted(tuple(row) for row in pretraining.pool.batch.old_logprobs[:, :3].tolist())
-    again = [tuple(row) for step in range(3, 6) for row in pretraining._lesson(step).batch.old_logprobs[:, :3].tolist()]
+    again = [
+        tuple(row) for step in range(3, 6) for row in pretraining._targets(step).batch.old_logprobs[:, :3].tolist()
+    ]
     assert sorted(again) == sorted(seen)
     assert again != seen
 
 
 def test_a_pool_smaller_than_an_update_is_gone_through_again(before: Path, tmp_path: Path):
     pretraining = stage.Pretraining(context(before, tmp_path, "pretrain.batch=100"))
-    assert len(pretraining._lesson(0).batch.scores) == 100
+    assert len(pretraining._targets(0).batch.scores) == 100
 
 
 def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tmp_path: Path):
@@ -204,7 +206,7 @@ def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tm
     save_file({name: x.contiguous() for name, x in vars(held_out).items()}, answers_file(here.earlier["answers"].path))
     pretraining = stage.Pretraining(here)
     assert pretraining.pool is None
-    first, again, second = (pretraining._lesson(step).batch for step in (0, 0, 1))
+    first, again, second = (pretraining._targets(step).batch for step in (0, 0, 1))
     assert torch.equal(first.input_ids, again.input_ids)
     assert len(first.scores) == 16
     assert not torch.equal(first.old_logprobs, second.old_logprobs)
@@ -288,7 +290,7 @@ def test_an_update_whose_fresh_answers_were_all_cut_teaches_nothing(
 ):
     collate = stage.collate
     all_cut = torch.ones(16, dtype=torch.bool)
-    monkeypatch.setattr(stage, "collate", lambda rollouts: dataclasses.replace(collate(rollouts), truncated=all_cut))
+    monkeypatch.setattr(stage, "collate", lambda *given: dataclasses.replace(collate(*given), truncated=all_cut))
     more = ("pretrain.fresh_rollouts=true", "pretrain.steps=2", "gae.bootstrap_truncated=true")
     here = context(before, tmp_path, *more)
     held_out = load_answers(here.earlier["answers"].path).take(torch.arange(48, 80))
@@ -310,12 +312,13 @@ def test_rl_goes_on_with_the_moments_that_the_critics_targets_were_normalised_by
     answers = load_answers(here.earlier["answers"].path)
     assert pretraining.shaping.moments == RunningMoments().updated(answers.scores)
     there = first_done(here)
-    trainer = Trainer(dataclasses.replace(there, folder=StageFolder(tmp_path, addresses(here.settings)["rl"])))
+    there = dataclasses.replace(there, folder=StageFolder(tmp_path, addresses(here.settings)["rl"]))
+    trainer, _ = assemble(there)
     assert trainer.shaping == pretraining.shaping
     done = trainer.iterate()
-    own = torch.tensor([rollout.score for rollout in done.rollouts])
-    assert trainer.shaping.moments == pretraining.shaping.moments.updated(own)
-    again = Trainer(dataclasses.replace(there, folder=trainer.context.folder))
+    scores = verdict_scores(done.rollouts, here.settings.reward)
+    assert trainer.shaping.moments == pretraining.shaping.moments.updated(scores)
+    again, _ = assemble(there)
     again.load(trainer.state())
     assert again.shaping == trainer.shaping  # and a run that goes on has what it had
 

@@ -12,7 +12,7 @@ from vcppo.engines.base import Sampling
 from vcppo.errors import CheckpointError, ConfigError, DataError
 from vcppo.rl.demonstrations import draw
 from vcppo.rl.metrics import rollout_metrics, samples_table
-from vcppo.settings.sections import MathsSettings, TaskSettings
+from vcppo.settings.sections import MathsSettings, RewardSettings, TaskSettings
 from vcppo.tasks import make_task
 from vcppo.tasks.maths import LONGEST, TAIL, MathsTask
 from vcppo.types import Generation, Judgement, Prompt, Rollout, Verdict
@@ -318,37 +318,30 @@ def test_steps_of_a_worked_sum(files: dict[str, str]):
 
 def test_reasons_are_counted_where_they_were_given():
     def rollout(verdict: Verdict, note: str) -> Rollout:
-        return Rollout(AIME, (1,), Generation((1, 2), (0.0, 0.0), "stop"), "t", verdict, 0.0, note)
+        return Rollout(AIME, (1,), Generation((1, 2), (0.0, 0.0), "stop"), "t", verdict, note)
 
     given = [(Verdict.UNREADABLE, "no answer")] * 2 + [(Verdict.UNREADABLE, "time"), (Verdict.WRONG, "")]
     rollouts = [rollout(*pair) for pair in given]
-    metrics = rollout_metrics(rollouts)
+    metrics = rollout_metrics(rollouts, RewardSettings())
     assert {name: value for name, value in metrics.items() if name.startswith("verify/")} == {
         "verify/no_answer_rate": 0.5,
         "verify/time_rate": 0.25,
     }
     assert metrics["rollout/unreadable_rate"] == 0.75
-    assert not [name for name in rollout_metrics(rollouts[3:]) if name.startswith("verify/")]
+    assert not [name for name in rollout_metrics(rollouts[3:], RewardSettings()) if name.startswith("verify/")]
     assert samples_table(rollouts)["note"] == ["no answer", "no answer", "time", ""]
 
 
 def test_a_tiny_model_answers_in_its_template(files: dict[str, str], tmp_path: Path):
     from vcppo.engines.torch.engine import TorchEngine
     from vcppo.models import loading
-    from vcppo.rl.sampler import roll_out
-    from vcppo.settings.sections import RewardSettings
+    from vcppo.rl.sampler import Sampler
 
     folder = arithmetic.make_model_folder(tmp_path / "m", "llama", hidden_size=16, layers=1, tied=True)
     sums = task(files)
-    rollouts = roll_out(
-        sums.held_out_prompts()[:3],
-        task=sums,
-        tokenizer=loading.load_tokenizer(folder),
-        engine=TorchEngine(loading.load_policy(folder)),
-        sampling=Sampling(1.0, 1.0, 8),
-        reward=RewardSettings(),
-        seed=0,
-    )
+    engine = TorchEngine(loading.load_policy(folder))
+    sampler = Sampler(sums, loading.load_tokenizer(folder), engine, Sampling(1.0, 1.0, 8))
+    rollouts = sampler.roll_out(sums.held_out_prompts()[:3], seed=0)
     assert [(r.verdict, r.note) for r in rollouts] == [(Verdict.UNREADABLE, "no answer")] * 3
 
 

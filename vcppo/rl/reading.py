@@ -1,0 +1,73 @@
+"""Forward passes of an iteration: critic, reference and RTO's DPO policy read the batch before anything is updated."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from vcppo.maths.shaping import DebiasedMoments
+from vcppo.rl.continuations import StepValues, segments_of
+from vcppo.rl.costs import Costs
+from vcppo.rl.critic_update import read_final_values, read_values
+from vcppo.rl.models import Models
+from vcppo.rl.outputs import ModelOutputs, compared_rows
+from vcppo.rl.policy_update import read_logprobs
+from vcppo.rl.sampler import Sampler
+from vcppo.settings.rules import bootstraps
+from vcppo.settings.sections import RunSettings
+from vcppo.types import Rollout, RolloutBatch
+
+
+def read_outputs(
+    models: Models,
+    rollouts: Sequence[Rollout],
+    batch: RolloutBatch,
+    rows: Tensor,
+    steps: StepValues | None,
+    *,
+    value_moments: DebiasedMoments,
+    sampler: Sampler,
+    settings: RunSettings,
+    costs: Costs,
+) -> ModelOutputs:
+    """What the models say of the rows that will be trained on, and of others only what those are compared by.
+
+    Args:
+        rows: [K] that will be trained on.
+        value_moments: of returns, where the critic learns them normalised.
+        costs: what is read is added to it.
+    """
+    limit, temperature = settings.micro_batch_tokens, settings.rollout.temperature
+    compared = compared_rows(batch, rows, settings)
+
+    def in_reward(outputs: Tensor) -> Tensor:
+        return value_moments.denormalise(outputs) if settings.critic.normalise_returns else outputs
+
+    def logprobs(policy: PreTrainedModel | None) -> Tensor | None:
+        if policy is None:
+            return None
+        costs.forward_tokens += int(batch.total_lengths[compared].sum())
+        return read_logprobs(policy, batch, temperature=temperature, max_tokens=limit, rows=compared)
+
+    critic_outputs = values = final_values = None
+    if models.critic is not None:
+        critic_outputs = read_values(models.critic, batch, limit, rows)
+        values = torch.where(batch.response_mask, in_reward(critic_outputs), 0.0)
+        costs.forward_tokens += int(batch.total_lengths[rows].sum())
+        if bootstraps(settings):
+            final_values = in_reward(read_final_values(models.critic, batch, limit, rows))
+            costs.forward_tokens += int(batch.total_lengths[rows].sum())
+    segments = None if steps is None else steps.segments
+    if settings.token_reward.kind == "semi-rto":
+        starts = sampler.step_starts([rollout.generation.tokens for rollout in rollouts])
+        segments = segments_of(starts, batch.response_mask.shape[1])
+    return ModelOutputs(
+        values=values,
+        critic_outputs=critic_outputs,
+        final_values=final_values,
+        ref_logprobs=logprobs(models.reference),
+        dpo_logprobs=logprobs(models.dpo_policy),
+        segments=segments,
+        step_values=None if steps is None else steps.step_values,
+    )

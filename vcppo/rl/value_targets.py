@@ -1,0 +1,84 @@
+"""What a critic is pretrained on: responses of a fixed policy, and Monte-Carlo returns of the rewards that RL gives."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from vcppo.errors import TrainingError
+from vcppo.maths.advantages import monte_carlo_returns
+from vcppo.rl.continuations import segments_of
+from vcppo.rl.policy_update import read_logprobs
+from vcppo.rl.rewards import place_scores, token_rewards, worth_their_score
+from vcppo.rl.sampler import step_starts
+from vcppo.settings.sections import RunSettings
+from vcppo.tasks.base import Task
+from vcppo.types import RolloutBatch, cut_to
+
+
+@dataclass(frozen=True)
+class ValueTargets:
+    """Responses, and what came after each of their tokens."""
+
+    batch: RolloutBatch
+    returns: Tensor  # [B, T]
+
+    def take(self, rows: Tensor) -> "ValueTargets":
+        """These rows, cut to the width that they need."""
+        part = self.batch.take(rows)
+        return ValueTargets(part, cut_to(self.returns, rows, part))
+
+
+@dataclass(frozen=True)
+class TokenRewardModels:
+    """The policies that RTO's reward on tokens is made of, and what its steps are found with."""
+
+    reference: PreTrainedModel
+    dpo_policy: PreTrainedModel
+    task: Task
+    tokenizer: PreTrainedTokenizerFast
+
+
+def has_target(batch: RolloutBatch, settings: RunSettings) -> Tensor:
+    """[B] bool: all responses but truncated ones that RL bootstraps or drops."""
+    return worth_their_score(batch, settings) & ~(batch.truncated & settings.select.drop_truncated)
+
+
+def rows_with_targets(batch: RolloutBatch, settings: RunSettings, limit: int) -> Tensor:
+    """The rows that have a target, at least one.
+
+    Raises:
+        TrainingError: every response was cut at `limit` tokens, and such responses have no target here.
+    """
+    rows = has_target(batch, settings).nonzero()[:, 0]
+    if not len(rows):
+        raise TrainingError(
+            f"critic: all {len(batch.scores)} answers were cut at the limit of {limit} tokens, and such answers have "
+            "no return here (gae.bootstrap_truncated, select.drop_truncated); raise rollout.max_tokens"
+        )
+    return rows
+
+
+def value_targets(batch: RolloutBatch, models: TokenRewardModels | None, settings: RunSettings) -> ValueTargets:
+    """Monte-Carlo returns of the fixed policy's responses.
+
+    Args:
+        batch: scores already shaped.
+        models: None where tokens have no reward beside the score.
+    """
+    rewards = place_scores(batch)
+    if models is not None:
+        temperature, limit = settings.rollout.temperature, settings.micro_batch_tokens
+        reference = read_logprobs(models.reference, batch, temperature=temperature, max_tokens=limit)
+        preferred = read_logprobs(models.dpo_policy, batch, temperature=temperature, max_tokens=limit)
+        tokens = [row[:n] for row, n in zip(batch.response_tokens.tolist(), batch.lengths.tolist(), strict=True)]
+        starts = step_starts(tokens, models.task, models.tokenizer)
+        rewards = rewards + token_rewards(
+            dataclasses.replace(batch, old_logprobs=reference),  # the policy is the reference: no KL
+            reference,
+            preferred,
+            segments_of(starts, batch.response_mask.shape[1]),
+            settings,
+        )
+    return ValueTargets(batch, monte_carlo_returns(rewards, batch.response_mask, gamma=settings.gae.gamma))
