@@ -24,7 +24,8 @@ from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.models.loading import load_policy, load_tokenizer
 from vcppo.rl.sampler import roll_out, worth
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.sections import EngineSettings, RunSettings
+from vcppo.settings.engine import EngineSettings
+from vcppo.settings.run import RunSettings
 from vcppo.system.provenance import provenance
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import ANSWER

@@ -26,7 +26,7 @@ from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models.optimiser import Optimiser
 from vcppo.planning import estimate
 from vcppo.settings.loading import override
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages import rl as rl_stage
 from vcppo.stages import trainer
 from vcppo.stages.context import StageContext

@@ -7,7 +7,7 @@ import pytest
 
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import known_names, override
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.studies.study import parse_study
 from vcppo.studies.verl import launching
 from vcppo.studies.verl.cells import runs_of

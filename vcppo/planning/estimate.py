@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vcppo.settings.sections import ModelSettings, RunSettings, TaskSettings
-from vcppo.store.cache import StageFolder, addresses, preference_settings
+from vcppo.settings.model import ModelSettings
+from vcppo.settings.preference import preference_settings
+from vcppo.settings.run import RunSettings
+from vcppo.settings.task import TaskSettings
+from vcppo.store.cache import StageFolder, addresses
 from vcppo.tasks.problems import evaluation_size
 
 EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach

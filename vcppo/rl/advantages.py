@@ -20,7 +20,7 @@ from vcppo.maths.advantages import (
 from vcppo.rl.rewards import token_rewards
 from vcppo.rl.sampler import on_last_token, place_scores
 from vcppo.settings.rules import GROUPED, rewards_tokens
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from vcppo.engines.base import BranchPoint, Engine, Sampling
 from vcppo.rl.rewards import Shaping
 from vcppo.rl.sampler import worth
-from vcppo.settings.sections import RewardSettings, VineSettings
+from vcppo.settings.reward import RewardSettings
+from vcppo.settings.rollout import VineSettings
 from vcppo.stages.context import StageContext
 from vcppo.types import Rollout
 

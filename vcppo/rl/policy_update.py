@@ -22,7 +22,7 @@ from vcppo.models import forward
 from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.rl.costs import Costs
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch, cut_to
 
 

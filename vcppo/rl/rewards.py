@@ -8,8 +8,9 @@ from torch import Tensor
 
 from vcppo.maths.losses import KL_ESTIMATORS
 from vcppo.maths.shaping import RunningMoments, log_ratio_rewards, normalised, overlong_penalty
+from vcppo.settings.reward import RewardSettings
 from vcppo.settings.rules import bootstraps
-from vcppo.settings.sections import RewardSettings, RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
 

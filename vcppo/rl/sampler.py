@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vcppo.engines.base import Engine, Sampling
 from vcppo.models.distributed import world
-from vcppo.settings.sections import RewardSettings
+from vcppo.settings.reward import RewardSettings
 from vcppo.tasks.base import Task
 from vcppo.types import Prompt, Rollout, RolloutBatch, Verdict
 

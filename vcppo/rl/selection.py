@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vcppo.maths.advantages import group_advantages
 from vcppo.maths.selection import mixed_groups, preference_pairs, prune
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, Verdict
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from vcppo.engines.base import Engine, Sampling
 from vcppo.rl.continuations import StepValues, mean_scores, merged, step_starts
 from vcppo.rl.rewards import Shaping
-from vcppo.settings.sections import RecordSettings
+from vcppo.settings.record import RecordSettings
 from vcppo.stages.context import StageContext
 from vcppo.types import Rollout
 

@@ -3,17 +3,14 @@
 Rules are on the slots, not on names of methods: a method that somebody puts together anew is judged like a known one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from vcppo.settings.engine import VLLM_COLDEST
 from vcppo.settings.known_sets import KNOWN, is_file
+from vcppo.settings.sections import RunSections
+from vcppo.settings.task import MathsSettings
 
-if TYPE_CHECKING:
-    from vcppo.settings.sections import MathsSettings, RunSettings
-
-Rule = tuple[tuple[str, ...], Callable[["RunSettings"], bool], str]
+Rule = tuple[tuple[str, ...], Callable[[RunSections], bool], str]
 
 GROUPED = ("grpo", "rloo")  # advantages that compare the answers to one question
 BY_OUTCOME = (*GROUPED, "none")  # one number an answer: nothing is discounted or bootstrapped
@@ -87,8 +84,6 @@ VLLM = [
     "start_timeout_s",
     "request_timeout_s",
 ]
-COLDEST = 0.01  # vLLM samples at no temperature between it and 0, whatever it is told
-TORCH_COLDEST = 1e-4  # nor does the torch engine: far below, logits divided by the temperature overflow
 
 # (names or sections, when they are unused, why)
 UNUSED: tuple[Rule, ...] = (
@@ -276,17 +271,17 @@ UNUSED: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
-def rewards_tokens(settings: RunSettings) -> bool:
+def rewards_tokens(settings: RunSections) -> bool:
     """Whether rewards stand on tokens beside the score: a KL penalty, or RTO's. They need a forward pass."""
     return settings.kl.placement == "reward" or settings.token_reward.kind != "none"
 
 
-def bootstraps(settings: RunSettings) -> bool:
+def bootstraps(settings: RunSections) -> bool:
     """Whether an answer cut at the limit is worth V there, in place of its score."""
     return settings.gae.bootstrap_truncated and settings.advantage.estimator in BOOTSTRAPPING
 
 
-def unused(settings: RunSettings, name: str) -> str | None:
+def unused(settings: RunSections, name: str) -> str | None:
     """Why a setting, by its dotted name, would change nothing in this run; None if it may."""
     parts = name.split(".")
     spoken_of = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}  # its sections and itself
@@ -296,7 +291,7 @@ def unused(settings: RunSettings, name: str) -> str | None:
     return None
 
 
-def meaningless(settings: RunSettings) -> Iterator[str]:
+def meaningless(settings: RunSections) -> Iterator[str]:
     """Every reason why the settings do not go together, each naming what was set and what was wanted."""
     s = settings
     samples, estimator, loss = s.rollout.samples_per_prompt, s.advantage.estimator, s.policy.loss
@@ -339,7 +334,7 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
     yield from _about_evaluation(s)
 
 
-def _about_rewards(s: RunSettings) -> Iterator[str]:
+def _about_rewards(s: RunSections) -> Iterator[str]:
     estimator, grouped = s.advantage.estimator, s.advantage.estimator in GROUPED
     moves = s.reference.ema > 0 or s.reference.refresh_every != "never"
     if s.reward.normalise != "none" and estimator == "grpo" and s.advantage.group_scale:
@@ -375,7 +370,7 @@ def _about_rewards(s: RunSettings) -> Iterator[str]:
         yield f"token_reward.kind = {s.token_reward.kind}: DVPO's released code has no reward but a KL penalty"
 
 
-def _about_losses(s: RunSettings) -> Iterator[str]:
+def _about_losses(s: RunSections) -> Iterator[str]:
     loss = s.policy.loss
     if s.early_stop.deviation != "none" and loss in RATIO_CLIPPED:
         yield (
@@ -395,7 +390,7 @@ def _about_losses(s: RunSettings) -> Iterator[str]:
             yield "select.prune_rate with policy.loss = dpo: pairs are made of right and wrong answers, not ranked ones"
 
 
-def _about_models(s: RunSettings) -> Iterator[str]:
+def _about_models(s: RunSections) -> Iterator[str]:
     if s.cold_start.steps == 0 and s.model.path is None:
         yield "cold_start.steps = 0 without model.path: a fresh model knows nothing; expected one of them"
     if s.lora.rank > 0 and s.model.path is None:
@@ -404,7 +399,7 @@ def _about_models(s: RunSettings) -> Iterator[str]:
         yield "compute.packing with compute.attention = eager: it would let answers see each other; use sdpa"
 
 
-def _about_values(s: RunSettings) -> Iterator[str]:
+def _about_values(s: RunSections) -> Iterator[str]:
     if not s.has_critic:
         return
     if s.critic.init == "saved" and s.critic.path is None:
@@ -438,18 +433,18 @@ def _about_values(s: RunSettings) -> Iterator[str]:
         )
 
 
-def _about_engine(s: RunSettings) -> Iterator[str]:
+def _about_engine(s: RunSections) -> Iterator[str]:
     if s.engine.kind == "vllm":
         temperatures = {"rollout": s.rollout.temperature, "evaluation": s.evaluation.temperature}
         for section, temperature in temperatures.items():
-            if 0 < temperature < COLDEST:
+            if 0 < temperature < VLLM_COLDEST:
                 yield (
-                    f"{section}.temperature = {temperature:g} with engine.kind = vllm, which samples at {COLDEST:g} or "
-                    "above"
+                    f"{section}.temperature = {temperature:g} with engine.kind = vllm, which samples at "
+                    f"{VLLM_COLDEST:g} or above"
                 )
 
 
-def _about_evaluation(s: RunSettings) -> Iterator[str]:
+def _about_evaluation(s: RunSections) -> Iterator[str]:
     if s.evaluation.temperature == 0:
         asked = {
             "samples": s.evaluation.samples,

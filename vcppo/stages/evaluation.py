@@ -12,7 +12,8 @@ from vcppo.maths.statistics import avg_at_k, pass_at_k
 from vcppo.models.distributed import world
 from vcppo.rl.sampler import roll_out
 from vcppo.seeding import seed_for
-from vcppo.settings.sections import EvaluationSettings, RewardSettings
+from vcppo.settings.evaluation import EvaluationSettings
+from vcppo.settings.reward import RewardSettings
 from vcppo.stages.context import StageContext
 from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.tasks import Task

@@ -35,7 +35,8 @@ from vcppo.rl.policy_update import read_logprobs
 from vcppo.rl.rewards import Shaping, score_range, token_rewards, worth_their_score
 from vcppo.rl.sampler import collate, place_scores, roll_out
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.sections import PretrainSettings, RunSettings
+from vcppo.settings.critic import PretrainSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages.answers import load_answers
 from vcppo.stages.context import StageContext
 from vcppo.store.journal import Journal, read_journal

@@ -22,14 +22,9 @@ from vcppo.maths.losses import (
     preference_pull,
     value_loss,
 )
-from vcppo.settings.sections import (
-    Aggregation,
-    CriticSettings,
-    EarlyStopSettings,
-    KlSettings,
-    PolicyLossKind,
-    PolicySettings,
-)
+from vcppo.settings.base import Aggregation
+from vcppo.settings.critic import CriticSettings
+from vcppo.settings.policy import EarlyStopSettings, KlSettings, PolicyLossKind, PolicySettings
 
 close = torch.testing.assert_close
 

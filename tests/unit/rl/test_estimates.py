@@ -15,8 +15,9 @@ from vcppo.rl.metrics import advantage_metrics, value_metrics
 from vcppo.rl.rewards import score_range
 from vcppo.rl.sampler import place_scores
 from vcppo.settings import rules
+from vcppo.settings.advantage import AdvantageSettings, Estimator
 from vcppo.settings.rules import bootstraps
-from vcppo.settings.sections import AdvantageSettings, Estimator, RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
 

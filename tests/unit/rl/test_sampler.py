@@ -8,7 +8,7 @@ from vcppo.engines.base import Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models.forward import micro_batches
 from vcppo.rl.sampler import collate, place_scores, roll_out
-from vcppo.settings.sections import RewardSettings
+from vcppo.settings.reward import RewardSettings
 from vcppo.tasks import make_task
 from vcppo.types import Generation, Rollout, Verdict
 

@@ -25,8 +25,11 @@ from vcppo.rl.reference import Reference
 from vcppo.rl.rewards import Shaping, worth_their_score
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.trainer import Iteration, Trainer
+from vcppo.settings.advantage import AdvantageSettings, Estimator
 from vcppo.settings.methods import METHODS
-from vcppo.settings.sections import AdvantageSettings, Estimator, ReferenceSettings, RewardSettings, RunSettings
+from vcppo.settings.policy import ReferenceSettings
+from vcppo.settings.reward import RewardSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages.context import StageContext
 from vcppo.stages.rl import rl
 from vcppo.stages.value_pretraining import lesson, token_judges

@@ -12,7 +12,7 @@ from vcppo.engines.base import Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError
 from vcppo.seeding import seed_for
-from vcppo.settings.sections import EvaluationSettings
+from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.evaluation import ProblemResults, evaluate, groups
 from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.tasks import make_task

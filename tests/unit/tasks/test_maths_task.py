@@ -12,7 +12,7 @@ from vcppo.engines.base import Sampling
 from vcppo.errors import CheckpointError, ConfigError, DataError
 from vcppo.rl.demonstrations import draw
 from vcppo.rl.metrics import rollout_metrics, samples_table
-from vcppo.settings.sections import MathsSettings, TaskSettings
+from vcppo.settings.task import MathsSettings, TaskSettings
 from vcppo.tasks import make_task
 from vcppo.tasks.maths import LONGEST, TAIL, MathsTask
 from vcppo.types import Generation, Judgement, Prompt, Rollout, Verdict
@@ -336,7 +336,7 @@ def test_a_tiny_model_answers_in_its_template(files: dict[str, str], tmp_path: P
     from vcppo.engines.torch.engine import TorchEngine
     from vcppo.models import loading
     from vcppo.rl.sampler import roll_out
-    from vcppo.settings.sections import RewardSettings
+    from vcppo.settings.reward import RewardSettings
 
     folder = arithmetic.make_model_folder(tmp_path / "m", "llama", hidden_size=16, layers=1, tied=True)
     sums = task(files)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vcppo.settings.loading import flatten, known_names
-from vcppo.settings.sections import OptimiserSettings, RunSettings
+from vcppo.settings.optimiser import OptimiserSettings
+from vcppo.settings.run import RunSettings
 from vcppo.studies.verl import TRAINER
 
 Overrides = dict[str, Any]  # verl's dotted names, with a plus where its schema has no such name
