@@ -6,20 +6,11 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from vcppo.maths.advantages import (
-    gae,
-    group_advantages,
-    length_adaptive_lambda,
-    monte_carlo_returns,
-    q_advantages,
-    released_dvpo_advantages,
-    rloo_advantages,
-    segment_advantages,
-    whiten,
-)
+from vcppo.maths.advantages import gae, length_adaptive_lambda, monte_carlo_returns, whiten
 from vcppo.rl.rewards import token_rewards
 from vcppo.rl.sampler import on_last_token, place_scores
-from vcppo.settings.rules import GROUPED, rewards_tokens
+from vcppo.settings.estimators import ESTIMATORS
+from vcppo.settings.rules import rewards_tokens
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
@@ -35,6 +26,23 @@ class Readings:
     dpo_logprobs: Tensor | None = None  # [B, T] under RTO's DPO policy
     segments: Tensor | None = None  # [B, T] int64, the step that a token is in
     step_values: Tensor | None = None  # [B, J] mean score of continuations from the start of each step
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an estimator may look at; its record in vcppo/settings/estimators.py says what of it."""
+
+    batch: RolloutBatch
+    readings: Readings
+    rewards: Tensor  # [B, T] all of them, or of truncated responses V in place of the score
+    token_rewards: Tensor  # [B, T] those beside the score alone
+    gae_lambda: float | Tensor  # the actor's: a number, or one a row ([B])
+    settings: RunSettings
+
+    @property
+    def response_mask(self) -> Tensor:
+        """[B, T] bool."""
+        return self.batch.response_mask
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def compared_rows(batch: RolloutBatch, kept: Tensor, settings: RunSettings) -> T
     Those of the whole batch where answers to a question are compared by more than their scores, which are known of
     all: an answer that is not trained on is still one of its group.
     """
-    grouped = settings.advantage.estimator in GROUPED and rewards_tokens(settings)
+    grouped = ESTIMATORS[settings.advantage.estimator].compares and rewards_tokens(settings)
     return torch.arange(len(batch.scores)) if grouped and len(kept) else kept
 
 
@@ -114,48 +122,19 @@ def raw_advantages(
     settings: RunSettings,
 ) -> Tensor:
     """[B, T] by the settings' estimator, not whitened; `earned` are all rewards, `extra` those beside the score."""
-    mask, values, gamma = batch.response_mask, readings.values, settings.gae.gamma
-    estimator = settings.advantage.estimator
-    match estimator:
-        case "grpo":
-            return group_advantages(earned.sum(dim=1), batch.group, mask, scale=settings.advantage.group_scale)
-        case "rloo":
-            return rloo_advantages(earned.sum(dim=1), batch.group, mask)
-        case "return":
-            return monte_carlo_returns(earned, mask, gamma=gamma)
-        case "vine":
-            assert readings.step_values is not None
-            assert readings.segments is not None
-            return segment_advantages(earned, readings.step_values, readings.segments, mask)
-        case "none":
-            return torch.zeros(mask.shape)
-        case "gae" | "td":
-            assert values is not None
-            return gae(earned, values, mask, gamma=gamma, gae_lambda=gae_lambda)
-        case "q":
-            assert values is not None
-            return q_advantages(earned, values, mask, gamma=gamma)
-        case "released-dvpo":
-            assert values is not None
-            return released_dvpo_advantages(values, extra, mask, gae_lambda=settings.gae.lambda_actor)
-        case _:
-            assert_never(estimator)
+    compute = ESTIMATORS[settings.advantage.estimator].compute
+    advantages: Tensor = compute(Evidence(batch, readings, earned, extra, gae_lambda, settings))
+    return advantages
 
 
 def actor_lambda(batch: RolloutBatch, settings: RunSettings) -> float | Tensor:
-    """The lambda of the actor's advantages; one-step differences (`td`) are those of lambda 0."""
-    estimator, alpha = settings.advantage.estimator, settings.gae.length_adaptive_alpha
-    match estimator:
-        case "td" | "q":
-            return 0.0
-        case "grpo" | "rloo" | "return" | "vine" | "none":
-            return 1.0
-        case "gae" if alpha is not None:
-            return length_adaptive_lambda(batch.response_mask, alpha=alpha)
-        case "gae" | "released-dvpo":
-            return settings.gae.lambda_actor
-        case _:
-            assert_never(estimator)
+    """The lambda of the actor's advantages, or the number that the settings' estimator amounts to."""
+    estimator, alpha = ESTIMATORS[settings.advantage.estimator], settings.gae.length_adaptive_alpha
+    if estimator.gae_lambda != "actor":
+        return estimator.gae_lambda
+    if estimator.length_adaptive and alpha is not None:
+        return length_adaptive_lambda(batch.response_mask, alpha=alpha)
+    return settings.gae.lambda_actor
 
 
 def bootstrapped(batch: RolloutBatch, final_values: Tensor, *, gamma: float) -> Tensor:

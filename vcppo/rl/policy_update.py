@@ -22,6 +22,7 @@ from vcppo.models import forward
 from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.rl.costs import Costs
+from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch, cut_to
 
@@ -85,7 +86,7 @@ def update_policy(
     aggregate = AGGREGATIONS[chosen.aggregation]
     right = batch.response_mask & batch.correct[:, None]
     over_right = denominators(right, fixed_length=fixed_length)
-    pull = _pull(policy, batch, ref_logprobs, settings, costs) if chosen.loss == "dpo" else None
+    pull = _pull(policy, batch, ref_logprobs, settings, costs) if POLICY_LOSSES[chosen.loss].pairs else None
     sums = dict.fromkeys(("loss", "entropy", "approx_kl", "clip_fraction", "ref_kl"), 0.0)
     if chosen.dual_clip is not None:
         sums["dual_clip_fraction"] = 0.0

@@ -1,13 +1,17 @@
 """How good a token was: GAE with its two lambdas, and the estimators beside it."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from vcppo.settings.base import Settings
+from vcppo.settings.estimators import ESTIMATORS, names_of
 
-Estimator = Literal["gae", "td", "q", "released-dvpo", "vine", "return", "grpo", "rloo", "none"]
-WITH_CRITIC = ("gae", "td", "q", "released-dvpo")
+if TYPE_CHECKING:
+    EstimatorName = str
+else:
+    EstimatorName = Literal[tuple(ESTIMATORS)]
+_CRITICS = names_of(lambda estimator: estimator.has_critic)
 
 
 class GaeSettings(Settings):
@@ -27,7 +31,9 @@ class GaeSettings(Settings):
 class AdvantageSettings(Settings):
     """How good a token was."""
 
-    estimator: Estimator = Field("gae", description="gae, td, q and released-dvpo read a critic; see docs/methods.md")
+    estimator: EstimatorName = Field(
+        "gae", description="gae, td, q and released-dvpo read a critic; see docs/methods.md"
+    )
     whiten: Literal["none", "batch", "minibatch"] = Field("none", description="scope of normalisation to mean 0, std 1")
     clip: float | None = Field(None, gt=0, description="advantages are kept within +-clip, after whitening")
     group_scale: bool = Field(True, description="GRPO divides by the group's standard deviation")

@@ -1,13 +1,17 @@
 """The policy's update, and what keeps it near a reference."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
 from vcppo.settings.base import Aggregation, Never, Settings, positive_interval
+from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.optimiser import WARM_UP, OptimiserSettings, Schedule
 
-PolicyLossKind = Literal["clip", "unclipped", "reinforce", "apa", "awr", "gspo", "cispo", "dpo"]
+if TYPE_CHECKING:
+    PolicyLossName = str
+else:
+    PolicyLossName = Literal[tuple(POLICY_LOSSES)]
 
 
 class KlSettings(Settings):
@@ -35,7 +39,7 @@ class PolicySettings(OptimiserSettings):
     warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
     minibatches: int = Field(4, ge=1, description="updates a pass")
-    loss: PolicyLossKind = Field("clip", description="see vcppo/maths/losses.py")
+    loss: PolicyLossName = Field("clip", description="see vcppo/maths/losses.py")
     clip_low: float = Field(0.2, gt=0, le=1, description="ratio is clipped at 1 - clip_low; 1 leaves it open")
     clip_high: float = Field(0.2, gt=0, description="ratio is clipped at 1 + clip_high")
     dual_clip: float | None = Field(

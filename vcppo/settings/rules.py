@@ -5,18 +5,19 @@ Rules are on the slots, not on names of methods: a method that somebody puts tog
 
 from collections.abc import Callable, Iterator
 
+from vcppo.settings import estimators
 from vcppo.settings.engine import VLLM_COLDEST
+from vcppo.settings.estimators import ESTIMATORS, Estimator
 from vcppo.settings.known_sets import KNOWN, is_file
+from vcppo.settings.losses import POLICY_LOSSES, PolicyLoss
 from vcppo.settings.sections import RunSections
 from vcppo.settings.task import MathsSettings
 
 Rule = tuple[tuple[str, ...], Callable[[RunSections], bool], str]
 
-GROUPED = ("grpo", "rloo")  # advantages that compare the answers to one question
-BY_OUTCOME = (*GROUPED, "none")  # one number an answer: nothing is discounted or bootstrapped
-WITH_LAMBDA = ("gae", "released-dvpo")
-BOOTSTRAPPING = ("gae", "td", "q")  # advantages in which V may stand for what a cut answer would have earned
-RATIO_CLIPPED = ("clip", "gspo", "cispo")
+DISCOUNTING = estimators.names_of(lambda estimator: estimator.discounts or estimator.has_critic)
+STEPWISE = " or ".join(estimators.names_of(lambda estimator: estimator.samples_continuations))
+NO_STEPS = f"advantage.estimator = {{s.advantage.estimator}} is not {STEPWISE}"
 OPTIMISER = (
     "learning_rate",
     "schedule",
@@ -27,7 +28,6 @@ OPTIMISER = (
     "weight_decay",
     "max_grad_norm",
 )
-NOT_LINEAR = ("apa", "awr", "dpo")  # losses in their advantages
 FRESH = tuple(
     f"model.{name}"
     for name in (
@@ -85,6 +85,26 @@ VLLM = [
     "request_timeout_s",
 ]
 
+
+def _estimator(s: RunSections) -> Estimator:
+    return ESTIMATORS[s.advantage.estimator]
+
+
+def _loss(s: RunSections) -> PolicyLoss:
+    return POLICY_LOSSES[s.policy.loss]
+
+
+def _lacks(section: str, name: str) -> Callable[[RunSections], bool]:
+    """When a setting of the advantage's or the policy's section is none that the estimator or the loss reads."""
+    if section == "advantage":
+        return lambda s: name not in _estimator(s).settings
+    return lambda s: name not in _loss(s).settings
+
+
+def _ignored_by(loss: str) -> Callable[[RunSections], bool]:
+    return lambda s: s.policy.loss == loss
+
+
 # (names or sections, when they are unused, why)
 UNUSED: tuple[Rule, ...] = (
     (tuple(f"task.{name}" for name in DIGITS), lambda s: s.task.name != "digits", "task.name = {s.task.name}"),
@@ -127,12 +147,12 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("gae.lambda_actor",),
-        lambda s: s.advantage.estimator not in WITH_LAMBDA,
+        lambda s: not _estimator(s).uses_lambda,
         "advantage.estimator = {s.advantage.estimator} uses no lambda",
     ),
     (
         ("gae.length_adaptive_alpha",),
-        lambda s: s.advantage.estimator != "gae",
+        lambda s: not _estimator(s).length_adaptive,
         "advantage.estimator = {s.advantage.estimator} has no length-adaptive lambda",
     ),
     (
@@ -148,12 +168,12 @@ UNUSED: tuple[Rule, ...] = (
     (("gae.lambda_critic",), lambda s: s.critic.update_every == "never", "critic.update_every = never: it is frozen"),
     (
         ("gae.gamma",),
-        lambda s: s.advantage.estimator in (*BY_OUTCOME, "vine"),
+        lambda s: s.advantage.estimator not in DISCOUNTING,
         "advantage.estimator = {s.advantage.estimator} discounts nothing",
     ),
     (
         ("gae.bootstrap_truncated",),
-        lambda s: s.advantage.estimator not in BOOTSTRAPPING,
+        lambda s: not _estimator(s).bootstraps,
         "advantage.estimator = {s.advantage.estimator} bootstraps nothing",
     ),
     (
@@ -173,38 +193,33 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("advantage.whiten", "advantage.clip"),
-        lambda s: s.advantage.estimator == "none",
+        _lacks("advantage", "whiten"),
         "advantage.estimator = none",
     ),
     (
         ("advantage.group_scale",),
-        lambda s: s.advantage.estimator != "grpo",
+        _lacks("advantage", "group_scale"),
         "advantage.estimator = {s.advantage.estimator} is not GRPO's",
     ),
     (("kl.coefficient", "kl.estimator"), lambda s: s.kl.placement == "none", "kl.placement = none"),
     (("reference",), lambda s: not s.needs_reference, "nothing compares with a reference here"),
     (
         ("policy.clip_low", "policy.clip_high"),
-        lambda s: s.policy.loss not in RATIO_CLIPPED,
+        _lacks("policy", "clip_low"),
         "policy.loss = {s.policy.loss} clips no ratio",
     ),
-    (("policy.dual_clip",), lambda s: s.policy.loss != "clip", "policy.loss = {s.policy.loss} is not PPO's"),
+    (("policy.dual_clip",), _lacks("policy", "dual_clip"), "policy.loss = {s.policy.loss} is not PPO's"),
     (
         ("policy.advantage_temperature",),
-        lambda s: s.policy.loss not in ("apa", "awr"),
+        _lacks("policy", "advantage_temperature"),
         "policy.loss = {s.policy.loss} is neither APA's nor AWR's",
     ),
-    (("policy.dpo_beta",), lambda s: s.policy.loss != "dpo", "policy.loss = {s.policy.loss} is not DPO's"),
-    (("policy.aggregation",), lambda s: s.policy.loss == "dpo", "DPO's loss is a mean over pairs"),
-    (
-        ("reward.normalise", "reward.clip", "reward.overlong_share", "reward.truncated"),
-        lambda s: s.policy.loss == "dpo",
-        "DPO reads verdicts, not rewards",
-    ),
-    (
-        ("select.drop_truncated",),
-        lambda s: s.policy.loss == "dpo",
-        "DPO takes every pair of a right and a wrong answer",
+    (("policy.dpo_beta",), _lacks("policy", "dpo_beta"), "policy.loss = {s.policy.loss} is not DPO's"),
+    (("policy.aggregation",), _lacks("policy", "aggregation"), "DPO's loss is a mean over pairs"),
+    *(
+        ((name,), _ignored_by(loss), why)
+        for loss, record in POLICY_LOSSES.items()
+        for name, why in record.ignores.items()
     ),
     (("reward.overlong_penalty",), lambda s: s.reward.overlong_share is None, "reward.overlong_share = none"),
     (("token_reward.weight", "token_reward.clip", "token_reward.dpo_steps"), lambda s: s.token_reward.kind == "none",
@@ -216,12 +231,12 @@ UNUSED: tuple[Rule, ...] = (
         "at select.prune_rate = {s.select.prune_rate:g} it asks no question more",
     ),
     (("select.max_rounds",), lambda s: not s.select.dynamic_sampling, "select.dynamic_sampling = false"),
-    (("vine",), lambda s: s.advantage.estimator != "vine", "advantage.estimator = {s.advantage.estimator} is not vine"),
+    (("vine",), lambda s: not s.samples_continuations, NO_STEPS),
     (("vine.cap",), lambda s: s.vine.max_steps is None, "vine.max_steps = none"),
     (("mismatch.cap", "mismatch.alarm"), lambda s: not s.checks_mismatch, "nothing is compared here"),
     (
         ("mismatch.cap",),
-        lambda s: s.policy.loss in NOT_LINEAR,
+        lambda s: not _loss(s).linear,
         "policy.loss = {s.policy.loss} is not linear in its advantages",
     ),
     (("lora.alpha", "lora.targets"), lambda s: s.lora.rank == 0, "lora.rank = 0: all weights are trained"),
@@ -252,7 +267,7 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("record.truth_every", "record.truth_answers", "record.truth_samples"),
-        lambda s: not s.has_critic and s.advantage.estimator != "vine",
+        lambda s: not s.has_critic and not s.samples_continuations,
         "advantage.estimator = {s.advantage.estimator} estimates no state's value",
     ),
     (("record.truth_answers", "record.truth_samples"), lambda s: s.record.truth_every == 0, "record.truth_every = 0"),
@@ -278,7 +293,7 @@ def rewards_tokens(settings: RunSections) -> bool:
 
 def bootstraps(settings: RunSections) -> bool:
     """Whether an answer cut at the limit is worth V there, in place of its score."""
-    return settings.gae.bootstrap_truncated and settings.advantage.estimator in BOOTSTRAPPING
+    return settings.gae.bootstrap_truncated and _estimator(settings).bootstraps
 
 
 def unused(settings: RunSections, name: str) -> str | None:
@@ -304,8 +319,8 @@ def meaningless(settings: RunSections) -> Iterator[str]:
             "(rollout.prompts * rollout.samples_per_prompt, less what is pruned)"
         )
     groups = {
-        f"advantage.estimator = {estimator}": estimator in GROUPED,
-        "policy.loss = dpo": loss == "dpo",
+        f"advantage.estimator = {estimator}": _estimator(s).compares,
+        f"policy.loss = {loss}": _loss(s).pairs,
         "select.dynamic_sampling = true": s.select.dynamic_sampling,
         f"select.prune_rate = {s.select.prune_rate:g}": s.select.prune_rate > 0 and s.select.scope == "question",
     }
@@ -314,7 +329,7 @@ def meaningless(settings: RunSections) -> Iterator[str]:
             yield (
                 f"rollout.samples_per_prompt = {samples}: {what} compares answers to one question, expected 2 or more"
             )
-    if (loss == "dpo") != (estimator == "none"):
+    if _loss(s).pairs != (_estimator(s).rewards == "none"):
         yield (
             f"policy.loss = {loss} with advantage.estimator = {estimator}: DPO has pairs in place of advantages, "
             "expected both `dpo` and `none`, or neither"
@@ -335,9 +350,9 @@ def meaningless(settings: RunSections) -> Iterator[str]:
 
 
 def _about_rewards(s: RunSections) -> Iterator[str]:
-    estimator, grouped = s.advantage.estimator, s.advantage.estimator in GROUPED
+    estimator, grouped = s.advantage.estimator, _estimator(s).compares
     moves = s.reference.ema > 0 or s.reference.refresh_every != "never"
-    if s.reward.normalise != "none" and estimator == "grpo" and s.advantage.group_scale:
+    if s.reward.normalise != "none" and "group_scale" in _estimator(s).settings and s.advantage.group_scale:
         yield (
             f"reward.normalise = {s.reward.normalise} with GRPO's division by the group's deviation: the second "
             "undoes the first; drop it, or set advantage.group_scale = false"
@@ -361,33 +376,34 @@ def _about_rewards(s: RunSections) -> Iterator[str]:
             "select.prune_rate with a reward that needs a forward pass (kl.placement = reward, token_reward): CPPO "
             "knows the advantage before any; use kl.placement = loss"
         )
-    if estimator == "vine" and dense:
+    if _estimator(s).rewards == "score" and dense:
         yield (
-            "advantage.estimator = vine with a reward on every token (kl.placement = reward, token_reward): its values "
-            "are of the verifier's score alone; use kl.placement = loss"
+            f"advantage.estimator = {estimator} with a reward on every token (kl.placement = reward, token_reward): "
+            "its values are of the verifier's score alone; use kl.placement = loss"
         )
-    if estimator == "released-dvpo" and s.token_reward.kind != "none":
-        yield f"token_reward.kind = {s.token_reward.kind}: DVPO's released code has no reward but a KL penalty"
+    if _estimator(s).rewards == "token" and s.token_reward.kind != "none":
+        yield f"token_reward.kind = {s.token_reward.kind}: {_estimator(s).title} has no reward but a KL penalty"
 
 
 def _about_losses(s: RunSections) -> Iterator[str]:
-    loss = s.policy.loss
-    if s.early_stop.deviation != "none" and loss in RATIO_CLIPPED:
+    loss, record = s.policy.loss, _loss(s)
+    if s.early_stop.deviation != "none" and record.clips_ratio:
         yield (
             f"early_stop.deviation = {s.early_stop.deviation} with policy.loss = {loss}: ESPO stops in place of "
             "clipping, both together test neither; use policy.loss = unclipped"
         )
-    if s.early_stop.deviation != "none" and loss in ("apa", "dpo"):
+    if s.early_stop.deviation != "none" and not record.may_stop_early:
         yield f"early_stop.deviation = {s.early_stop.deviation} with policy.loss = {loss}, which knows no ratio"
-    if loss == "apa" and (s.reference.ema > 0 or s.reference.refresh_every != "never"):
-        yield "policy.loss = apa with a reference that moves: APA's target is the first policy's, expected it frozen"
-    if loss == "dpo":
-        if s.kl.placement != "none":
-            yield f"kl.placement = {s.kl.placement} with policy.loss = dpo: policy.dpo_beta is its weight of the KL"
-        if s.token_reward.kind != "none":
-            yield f"token_reward.kind = {s.token_reward.kind} with policy.loss = dpo: DPO reads verdicts, not rewards"
-        if s.select.prune_rate > 0:
-            yield "select.prune_rate with policy.loss = dpo: pairs are made of right and wrong answers, not ranked ones"
+    if record.reference_stays and (s.reference.ema > 0 or s.reference.refresh_every != "never"):
+        yield (
+            f"policy.loss = {loss} with a reference that moves: {record.title}'s target is the first policy's, "
+            "expected it frozen"
+        )
+    for name, why in record.excludes.items():
+        section, leaf = name.split(".")
+        value = getattr(getattr(s, section), leaf)
+        if value != type(getattr(s, section)).model_fields[leaf].default:
+            yield f"{name} = {value} with policy.loss = {loss}: {why}"
 
 
 def _about_models(s: RunSections) -> Iterator[str]:

@@ -4,12 +4,14 @@ from typing import assert_never
 
 from pydantic import Field
 
-from vcppo.settings.advantage import WITH_CRITIC, AdvantageSettings, GaeSettings
+from vcppo.settings.advantage import AdvantageSettings, GaeSettings
 from vcppo.settings.base import Settings
 from vcppo.settings.cold_start import ColdStartSettings
 from vcppo.settings.critic import CriticSettings, PretrainSettings, RewardModelSettings
 from vcppo.settings.engine import EngineSettings
+from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.evaluation import EvaluationSettings
+from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.model import ComputeSettings, LoraSettings, ModelSettings
 from vcppo.settings.policy import EarlyStopSettings, KlSettings, PolicySettings, ReferenceSettings
 from vcppo.settings.record import GuardSettings, MismatchSettings, RecordSettings
@@ -57,7 +59,12 @@ class RunSections(Settings):
     @property
     def has_critic(self) -> bool:
         """Whether advantages read a value model."""
-        return self.advantage.estimator in WITH_CRITIC
+        return ESTIMATORS[self.advantage.estimator].has_critic
+
+    @property
+    def samples_continuations(self) -> bool:
+        """Whether values are means of continuations that are sampled from the ends of a response's steps (VinePPO)."""
+        return ESTIMATORS[self.advantage.estimator].samples_continuations
 
     @property
     def starts_at_mean_score(self) -> bool:
@@ -81,7 +88,7 @@ class RunSections(Settings):
     def needs_reference(self) -> bool:
         """Whether anything compares the policy with a reference."""
         compares = self.kl.placement != "none" or self.token_reward.kind != "none"
-        return compares or self.policy.loss in ("apa", "dpo")
+        return compares or POLICY_LOSSES[self.policy.loss].needs_reference
 
     @property
     def checks_mismatch(self) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +25,8 @@ from vcppo.rl.reference import Reference
 from vcppo.rl.rewards import Shaping, worth_their_score
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.trainer import Iteration, Trainer
-from vcppo.settings.advantage import AdvantageSettings, Estimator
+from vcppo.settings.advantage import AdvantageSettings
+from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.methods import METHODS
 from vcppo.settings.policy import ReferenceSettings
 from vcppo.settings.reward import RewardSettings
@@ -639,7 +640,7 @@ def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make:
     assert not torch.equal(one.estimates.raw_advantages[cut], other.estimates.raw_advantages[cut])
 
 
-@pytest.mark.parametrize("estimator", get_args(Estimator))
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator: str):
     """A study's base may ask for it beside arms that bootstrap nothing."""
     settings = tiny_method("ppo", shared=(*SMALL, *BOOTSTRAP)).model_copy(

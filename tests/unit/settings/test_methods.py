@@ -21,7 +21,7 @@ from vcppo.settings.base import Aggregation
 from vcppo.settings.loading import flatten, known_names, load, load_settings, override, setting_type
 from vcppo.settings.methods import METHODS
 from vcppo.settings.notes import lines
-from vcppo.settings.policy import PolicyLossKind
+from vcppo.settings.policy import PolicyLossName
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.rules import unused
 from vcppo.settings.run import RunSettings
@@ -343,7 +343,7 @@ def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path
 @pytest.mark.parametrize(
     ("words", "known"),
     [
-        (get_args(PolicyLossKind), {*losses.POLICY_LOSSES, "dpo"}),  # DPO couples rows: a function of its own
+        (get_args(PolicyLossName), {*losses.POLICY_LOSSES, "dpo"}),  # DPO couples rows: a function of its own
         (get_args(Aggregation), set(losses.AGGREGATIONS)),
         (setting_type("early_stop.deviation")[0], {*losses.DEVIATION_SCOPES, "none"}),
         (setting_type("critic.value_loss")[0], set(losses.VALUE_LOSSES)),
