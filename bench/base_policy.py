@@ -25,7 +25,9 @@ from vcppo.models.loading import load_policy, load_tokenizer
 from vcppo.rl.rewards import verdict_score
 from vcppo.rl.sampler import Sampler
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.sections import EngineSettings, RewardSettings, RunSettings
+from vcppo.settings.engine import EngineSettings
+from vcppo.settings.reward import RewardSettings
+from vcppo.settings.run import RunSettings
 from vcppo.system.provenance import provenance
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import ANSWER

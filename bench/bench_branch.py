@@ -23,7 +23,8 @@ from transformers import PreTrainedModel
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.torch.engine import ROWS, TorchEngine
 from vcppo.models import loading
-from vcppo.settings.sections import ModelSettings, TaskSettings
+from vcppo.settings.model import ModelSettings
+from vcppo.settings.task import TaskSettings
 from vcppo.tasks import make_task
 
 ANSWERS, PLACES, TIMES = 96, 8, 9

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from vcppo.settings.loading import Layer, build_settings, nest
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.system.files import read_json
 

@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 from vcppo.engines.base import Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models import loading
-from vcppo.settings.sections import ModelSettings, TaskSettings
+from vcppo.settings.model import ModelSettings
+from vcppo.settings.task import TaskSettings
 from vcppo.tasks import make_task
 
 BATCH, TOKENS = 128, 134

@@ -28,7 +28,7 @@ from vcppo.planning import estimate
 from vcppo.rl import trainer
 from vcppo.rl.sampler import Sampler
 from vcppo.settings.loading import override
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages import rl as rl_stage
 from vcppo.stages.context import StageContext
 from vcppo.stages.pipeline import run_stages

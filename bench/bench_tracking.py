@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal
 from vcppo.store.run_folders import CellFolder, CellRecord
 from vcppo.tracking.courier import EVERY_S, Courier

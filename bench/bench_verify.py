@@ -21,7 +21,7 @@ from math_verify import parse, verify
 from scipy.stats import binomtest
 from verify_pairs import KINDS, Pair, pairs
 
-from vcppo.settings.sections import MathsSettings
+from vcppo.settings.task import MathsSettings
 from vcppo.tasks.maths import MathsTask
 from vcppo.types import Prompt, Verdict
 

@@ -21,7 +21,7 @@ from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Engine, Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.engines.vllm.engine import VllmEngine
-from vcppo.settings.sections import EngineSettings
+from vcppo.settings.engine import EngineSettings
 from vcppo.types import Generation
 
 BATCH, PROMPT, TOKENS, TURNS = 128, 32, 256, 3

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.settings.loading import override
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal
 from vcppo.store.run_folders import CellFolder, CellRecord, State
 

@@ -27,7 +27,7 @@ from bench.gpu.sizes import config_of
 from vcppo.models import distributed, sharding
 from vcppo.models.forward import SCORERS
 from vcppo.planning.shapes import KNOWN, Shapes
-from vcppo.settings.sections import ComputeSettings, LoraSettings
+from vcppo.settings.model import ComputeSettings, LoraSettings
 
 PROMPT = 64
 

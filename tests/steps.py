@@ -14,7 +14,7 @@ from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.distributed import together
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights, prepare
-from vcppo.settings.sections import OptimiserSettings
+from vcppo.settings.optimiser import OptimiserSettings
 from vcppo.tasks import make_task
 
 

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from vcppo.models import loading
 from vcppo.settings.loading import Layer, build_settings, nest, parse_assignment
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 

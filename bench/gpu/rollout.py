@@ -11,7 +11,7 @@ from vcppo.engines.base import Sampling
 from vcppo.planning.footprint import generate, held
 from vcppo.planning.shapes import Shapes
 from vcppo.settings.loading import override
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 
 WARM_TOKENS = 8
 

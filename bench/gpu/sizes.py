@@ -16,7 +16,7 @@ from vcppo.models.distributed import world
 from vcppo.models.sharding import prepare
 from vcppo.planning.footprint import Network
 from vcppo.planning.shapes import KNOWN, Shapes
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
 PROMPT = 256

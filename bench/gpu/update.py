@@ -15,7 +15,7 @@ from vcppo.rl.costs import Costs
 from vcppo.rl.critic_update import read_values, update_critic
 from vcppo.rl.policy_update import update_policy
 from vcppo.settings.loading import override
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
 WARM, TIMED = 1, 2

@@ -11,7 +11,7 @@ import pytest
 
 from vcppo.planning.footprint import Network, gradients, held, read, resting, train
 from vcppo.planning.shapes import KNOWN
-from vcppo.settings.sections import ComputeSettings, LoraSettings
+from vcppo.settings.model import ComputeSettings, LoraSettings
 
 pytestmark = pytest.mark.e2e
 TESTS = Path(__file__).resolve().parents[1]

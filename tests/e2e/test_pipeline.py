@@ -18,7 +18,7 @@ from tiny import ASSIGNMENTS, tiny
 from vcppo.errors import TrainingError
 from vcppo.models.optimiser import Optimiser
 from vcppo.planning.estimate import chain_tokens, estimate_costs
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages.answers import load_answers
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import StageFolder, addresses

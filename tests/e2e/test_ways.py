@@ -8,7 +8,7 @@ from tiny import tiny, tiny_method
 
 from vcppo.models.distributed import together
 from vcppo.rl.trainer import Iteration, Trainer
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import StageFolder, addresses
 

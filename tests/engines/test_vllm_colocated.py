@@ -15,7 +15,7 @@ from vllm_cases import CHECKS, FREE, RAGGED, RANKS, check_updates, engine_of, mo
 from vcppo.engines.vllm import hosts
 from vcppo.engines.vllm.hosts import close_hosts
 from vcppo.errors import EngineError
-from vcppo.settings.sections import EngineSettings
+from vcppo.settings.engine import EngineSettings
 
 pytestmark = [
     pytest.mark.vllm,

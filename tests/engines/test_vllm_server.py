@@ -19,7 +19,7 @@ from vcppo.engines.base import Sampling
 from vcppo.engines.vllm import hosts
 from vcppo.engines.vllm.hosts import close_hosts
 from vcppo.errors import EngineError
-from vcppo.settings.sections import EngineSettings
+from vcppo.settings.engine import EngineSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal

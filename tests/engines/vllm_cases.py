@@ -13,7 +13,7 @@ from vcppo.engines.torch.engine import TorchEngine
 from vcppo.engines.vllm.engine import VllmEngine
 from vcppo.errors import EngineError
 from vcppo.models.sharding import named_weights
-from vcppo.settings.sections import EngineSettings
+from vcppo.settings.engine import EngineSettings
 from vcppo.types import Generation
 
 VOCABULARY, END, POSITIONS = 29, 1, 256
@@ -238,7 +238,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from vllm_cases import FREE, RAGGED, assert_agrees, change_everything, engine_of, model
-from vcppo.settings.sections import EngineSettings
+from vcppo.settings.engine import EngineSettings
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()

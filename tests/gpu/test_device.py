@@ -25,7 +25,8 @@ from vcppo.planning.footprint import Network, gradients, held, train
 from vcppo.planning.shapes import shapes_of
 from vcppo.rl.critic_update import update_critic
 from vcppo.settings.loading import override
-from vcppo.settings.sections import ComputeSettings, LoraSettings, RunSettings
+from vcppo.settings.model import ComputeSettings, LoraSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.cache import addresses
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch

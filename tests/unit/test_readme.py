@@ -12,7 +12,7 @@ from vcppo.cli.main import main
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import flatten, known_names, load_settings, nest, parse_assignment
 from vcppo.settings.methods import METHODS
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.studies.study import load_study
 from vcppo.studies.verl.names import MAPPED
 

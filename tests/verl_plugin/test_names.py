@@ -7,7 +7,7 @@ import pytest
 
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import known_names, override
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.studies.study import parse_study
 from vcppo.studies.verl import launching
 from vcppo.studies.verl.cells import runs_of
@@ -214,8 +214,11 @@ def test_ppo_starts_from_the_pretrained_critic_and_not_from_where_that_began() -
         ({"model.path": "none"}, "model.path = none: expected the folder or hub name"),
         ({"policy.schedule": "linear"}, "policy.schedule = linear: expected constant or cosine"),
         ({"gae.bootstrap_truncated": True}, "gae.bootstrap_truncated = true: verl does not say which"),
-        ({"advantage.estimator": "vine"}, "advantage.estimator = vine: expected gae, grpo or rloo"),
-        ({"policy.loss": "awr"}, "policy.loss = awr: expected clip or gspo or cispo"),
+        (
+            {"advantage.estimator": "vine"},
+            "advantage.estimator = vine: expected gae, grpo or rloo; in verl nobody samples continuations",
+        ),
+        ({"policy.loss": "awr"}, "policy.loss = awr: expected clip, gspo or cispo; in verl there is no such loss"),
         ({"advantage.whiten": "minibatch"}, "advantage.whiten = minibatch: expected none or batch"),
         ({"rollout.prompts": 10, "policy.minibatches": 4}, "policy.minibatches = 4: expected a divisor"),
         ({"select.prune_rate": 0.5, "select.scope": "batch"}, "select.prune_rate = 0.5: verl has none; expected 0.0"),

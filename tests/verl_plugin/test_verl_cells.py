@@ -14,7 +14,7 @@ import pytest
 
 from vcppo.errors import StudyError
 from vcppo.settings.loading import override
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder
 from vcppo.store.journal import Journal, read_journal
 from vcppo.store.run_folders import CellFolder, CellRecord, perform

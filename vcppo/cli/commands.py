@@ -9,15 +9,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
 from vcppo.errors import ConfigError, StudyError
 from vcppo.planning.estimate import StageCost, estimate_costs
-from vcppo.settings.loading import Layer, build_settings, fields, file_layer, method_tree, nest, parse_assignment
-from vcppo.settings.methods import METHODS
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.loading import Layer, build_settings, file_layer, nest, parse_assignment
+from vcppo.settings.run import RunSettings
 from vcppo.studies.progress import ProgressView
 from vcppo.studies.study import OWNED_BY_THE_STUDY, Study, load_study
 from vcppo.system.processes import INTERRUPTED, call
@@ -338,6 +336,8 @@ def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) 
 
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
     """The resolved settings as TOML-like lines, and what each stage will cost."""
+    from vcppo.settings.describing import describe_settings
+
     print(describe_settings(settings))
     costs = estimate_costs(settings, out)
     last = [cost.stage for cost in costs].index(until)
@@ -384,44 +384,6 @@ def print_verl_plan(study: Study, seeds: Sequence[int], words: Sequence[str]) ->
     silent = silent_settings(cells)
     if silent:
         print(f"\nverl does not hear of {', '.join(silent)}; docs/verl.md says what to give instead")
-
-
-def list_methods() -> str:
-    """A line for each method."""
-    return "\n".join(f"{name:22} {method.title:50} {method.source}" for name, method in METHODS.items())
-
-
-def describe_method(name: str) -> str:
-    """What a method sets over the defaults, with what each setting is.
-
-    Raises:
-        ConfigError: there is no such method.
-    """
-    method_tree(name, "vcppo methods")
-    method = METHODS[name]
-    words = {known: field.description for known, field in fields()}
-    lines = [f"{setting + ' = ' + str(value):48} # {words[setting]}" for setting, value in method.settings.items()]
-    return "\n".join([f"# {method.title} ({method.source})", *lines])
-
-
-def describe_settings(settings: RunSettings) -> str:
-    """Every setting by its dotted name, with its value and its description."""
-    lines = []
-
-    def walk(model: BaseModel, prefix: str) -> None:
-        for name, field in type(model).model_fields.items():
-            value = getattr(model, name)
-            if isinstance(value, BaseModel):
-                lines.append(f"\n# {(type(value).__doc__ or '').splitlines()[0]}")
-                walk(value, f"{prefix}{name}.")
-            else:
-                shown = "none" if value is None else value
-                allowed = [str(choice) for choice in typing.get_args(field.annotation) if isinstance(choice, str)]
-                words = f"{field.description or ''}" + (f" ({' | '.join(allowed)})" if allowed else "")
-                lines.append(f"{prefix + name + ' = ' + str(shown):48} # {words}")
-
-    walk(settings, "")
-    return "\n".join(lines)
 
 
 def _try_to_write(path: Path) -> None:

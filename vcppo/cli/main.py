@@ -12,7 +12,7 @@ from vcppo import __version__
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.settings.loading import load
 from vcppo.settings.notes import lines
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.system.processes import INTERRUPTED, STOPPED, call, is_main
 from vcppo.system.redaction import redact_output, remember
 
@@ -394,7 +394,7 @@ def methods_command(name: str | None) -> None:
 
     docs/methods.md has a page on each: its equation, its settings with their sources, when to use it.
     """
-    from vcppo.cli.commands import describe_method, list_methods
+    from vcppo.settings.describing import describe_method, list_methods
 
     click.echo(list_methods() if name is None else describe_method(name))
 
@@ -404,7 +404,7 @@ def methods_command(name: str | None) -> None:
 @set_option
 def settings_command(config: Path | None, assignments: tuple[str, ...]) -> None:
     """List every setting with its value and what it does."""
-    from vcppo.cli.commands import describe_settings
+    from vcppo.settings.describing import describe_settings
 
     click.echo(describe_settings(_load(config, assignments)))
 

@@ -12,7 +12,7 @@ from vcppo.engines.base import Engine
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from vcppo.settings.sections import EngineSettings
+    from vcppo.settings.engine import EngineSettings
 
 
 def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:

@@ -26,8 +26,11 @@ from vcppo.models import loading
 from vcppo.models.limits import Limit, limit_of
 from vcppo.models.sharding import prepare
 from vcppo.rl.sampler import Sampler
+from vcppo.settings.defaults import defaults_beside
+from vcppo.settings.digests import digest
 from vcppo.settings.loading import flatten
-from vcppo.settings.sections import LoraSettings, RunSettings, defaults_beside, digest
+from vcppo.settings.model import LoraSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages.evaluation import evaluate
 from vcppo.store.cache import GIVEN_MODEL, VERSIONS
 from vcppo.store.samples import AnsweredProblem, SampleFolder, write_whole

@@ -17,7 +17,7 @@ from vcppo.errors import CheckpointError, TrainingError
 from vcppo.maths.logprobs import chosen_logprobs
 from vcppo.models.configurations import called
 from vcppo.models.distributed import world
-from vcppo.settings.sections import ComputeSettings
+from vcppo.settings.model import ComputeSettings
 from vcppo.types import TokenBatch
 
 

@@ -35,7 +35,8 @@ from vcppo.models.distributed import world
 from vcppo.models.forward import value_head
 from vcppo.models.limits import Room
 from vcppo.seeding import seed_for
-from vcppo.settings.sections import EngineSettings, ModelSettings
+from vcppo.settings.engine import EngineSettings
+from vcppo.settings.model import ModelSettings
 
 CRITIC = "a critic, which is a token or sequence classifier with one label"
 GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")  # classes of tokenizers that tokenizer.json says all about

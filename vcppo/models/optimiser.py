@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from vcppo.errors import TrainingError
 from vcppo.models.configurations import called
 from vcppo.models.sharding import like, whole
-from vcppo.settings.sections import OptimiserSettings
+from vcppo.settings.optimiser import OptimiserSettings
 
 
 class Optimiser:

@@ -19,7 +19,7 @@ from vcppo.errors import CheckpointError, ConfigError
 from vcppo.models.distributed import mesh, world
 from vcppo.models.forward import let_go, let_shards_score
 from vcppo.seeding import seed_for
-from vcppo.settings.sections import ComputeSettings, LoraSettings
+from vcppo.settings.model import ComputeSettings, LoraSettings
 
 ADAPTER = "default"
 

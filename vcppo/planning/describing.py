@@ -17,7 +17,7 @@ from vcppo.planning.plan import (
     gpus_needed,
     remedies,
 )
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 
 COLUMNS = [field.name for field in fields(Memory)]
 

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vcppo.settings.sections import ModelSettings, RunSettings, TaskSettings
-from vcppo.store.cache import StageFolder, addresses, preference_settings
+from vcppo.settings.losses import POLICY_LOSSES
+from vcppo.settings.model import ModelSettings
+from vcppo.settings.preference import preference_settings
+from vcppo.settings.run import RunSettings
+from vcppo.settings.task import TaskSettings
+from vcppo.store.cache import StageFolder, addresses
 from vcppo.tasks.problems import evaluation_size
 
 EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
@@ -80,13 +84,13 @@ def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
     evaluations = -(-settings.steps // every) if every else 0
     evaluated = evaluations * held_out_problems(settings) * settings.evaluation.samples_during * answer
     kept = tokens * (1.0 - settings.select.prune_rate)
-    has_dpo, vine = settings.policy.loss == "dpo", settings.advantage.estimator == "vine"
+    pairs, vine = POLICY_LOSSES[settings.policy.loss].pairs, settings.samples_continuations
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
     learns = settings.has_critic and settings.critic.update_every != "never"
     networks = 1 + learns * settings.critic.updates_per_policy_update
     steps = steps_of(settings)
     continued = tokens * settings.vine.samples * (steps + 1) / 2 if vine else 0.0  # half an answer is left on average
-    scored = kept * (readers + has_dpo * settings.policy.epochs) + tokens * vine
+    scored = kept * (readers + pairs * settings.policy.epochs) + tokens * vine
     return int(tokens + evaluated + continued), int(scored), int(kept * settings.policy.epochs * networks)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from vcppo.planning.shapes import Shapes
-from vcppo.settings.sections import ComputeSettings, LoraSettings
+from vcppo.settings.model import ComputeSettings, LoraSettings
 
 GIB = 2**30
 WIDE = 4  # bytes of a float32

@@ -26,8 +26,9 @@ from vcppo.planning.footprint import (
 )
 from vcppo.planning.shapes import Shapes, shapes_of
 from vcppo.settings.loading import override
-from vcppo.settings.sections import RunSettings
-from vcppo.store.cache import addresses, preference_settings
+from vcppo.settings.preference import preference_settings
+from vcppo.settings.run import RunSettings
+from vcppo.store.cache import addresses
 
 RESERVE = 2 * GIB  # CUDA's context, workspaces of its libraries, buffers of NCCL
 SLACK = 0.05  # of what tensors take, lost between them by the allocator

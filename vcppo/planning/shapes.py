@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import CheckpointError, ConfigError
-from vcppo.settings.sections import ModelSettings, RunSettings, TaskSettings
+from vcppo.settings.model import ModelSettings
+from vcppo.settings.run import RunSettings
+from vcppo.settings.task import TaskSettings
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,11 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from vcppo.maths.advantages import (
-    gae,
-    group_advantages,
-    length_adaptive_lambda,
-    monte_carlo_returns,
-    q_advantages,
-    released_dvpo_advantages,
-    rloo_advantages,
-    segment_advantages,
-    whiten,
-)
+from vcppo.maths.advantages import gae, length_adaptive_lambda, whiten
 from vcppo.rl.outputs import ModelOutputs
 from vcppo.rl.rewards import Rewards
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.estimators import ESTIMATORS
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
 
@@ -30,6 +21,22 @@ class Advantages:
     raw: Tensor  # before whitening: on-policy their mean is near 0, a check of their own
     final: Tensor  # whitened over the batch and clipped, as far as the settings say so
     gae_lambda: float | Tensor  # a number, or one per row ([B]); 1 where no lambda is used
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an estimator may look at; its record in vcppo/settings/estimators.py says what of it."""
+
+    batch: RolloutBatch
+    outputs: ModelOutputs
+    rewards: Rewards
+    gae_lambda: float | Tensor  # the actor's: a number, or one per row ([B])
+    settings: RunSettings
+
+    @property
+    def response_mask(self) -> Tensor:
+        """[B, T] bool."""
+        return self.batch.response_mask
 
 
 def actor_advantages(
@@ -43,7 +50,8 @@ def actor_advantages(
             (CPPO, arXiv:2503.22342), see `vcppo.rl.outputs.compared_rows`.
     """
     gae_lambda = actor_lambda(batch, settings)
-    raw = raw_advantages(batch, outputs, rewards.earned, rewards.tokens, gae_lambda, settings)
+    compute = ESTIMATORS[settings.advantage.estimator].compute
+    raw: Tensor = compute(Evidence(batch, outputs, rewards, gae_lambda, settings))
     return Advantages(raw, prepared(raw, trained_tokens(batch, rows), settings), gae_lambda)
 
 
@@ -78,54 +86,11 @@ def trained_tokens(batch: RolloutBatch, rows: Tensor) -> Tensor:
     return trained
 
 
-def raw_advantages(
-    batch: RolloutBatch,
-    outputs: ModelOutputs,
-    earned: Tensor,
-    extra: Tensor,
-    gae_lambda: float | Tensor,
-    settings: RunSettings,
-) -> Tensor:
-    """[B, T] by the settings' estimator, not whitened; `earned` are all rewards, `extra` those beside the score."""
-    mask, values, gamma = batch.response_mask, outputs.values, settings.gae.gamma
-    estimator = settings.advantage.estimator
-    match estimator:
-        case "grpo":
-            return group_advantages(earned.sum(dim=1), batch.group, mask, scale=settings.advantage.group_scale)
-        case "rloo":
-            return rloo_advantages(earned.sum(dim=1), batch.group, mask)
-        case "return":
-            return monte_carlo_returns(earned, mask, gamma=gamma)
-        case "vine":
-            assert outputs.step_values is not None
-            assert outputs.segments is not None
-            return segment_advantages(earned, outputs.step_values, outputs.segments, mask)
-        case "none":
-            return torch.zeros(mask.shape)
-        case "gae" | "td":
-            assert values is not None
-            return gae(earned, values, mask, gamma=gamma, gae_lambda=gae_lambda)
-        case "q":
-            assert values is not None
-            return q_advantages(earned, values, mask, gamma=gamma)
-        case "released-dvpo":
-            assert values is not None
-            return released_dvpo_advantages(values, extra, mask, gae_lambda=settings.gae.lambda_actor)
-        case _:
-            assert_never(estimator)
-
-
 def actor_lambda(batch: RolloutBatch, settings: RunSettings) -> float | Tensor:
-    """The lambda of the actor's advantages; one-step differences (`td`) are those of lambda 0."""
-    estimator, alpha = settings.advantage.estimator, settings.gae.length_adaptive_alpha
-    match estimator:
-        case "td" | "q":
-            return 0.0
-        case "grpo" | "rloo" | "return" | "vine" | "none":
-            return 1.0
-        case "gae" if alpha is not None:
-            return length_adaptive_lambda(batch.response_mask, alpha=alpha)
-        case "gae" | "released-dvpo":
-            return settings.gae.lambda_actor
-        case _:
-            assert_never(estimator)
+    """The lambda of the actor's advantages, or the number that the settings' estimator amounts to."""
+    estimator, alpha = ESTIMATORS[settings.advantage.estimator], settings.gae.length_adaptive_alpha
+    if estimator.gae_lambda != "actor":
+        return estimator.gae_lambda
+    if estimator.length_adaptive and alpha is not None:
+        return length_adaptive_lambda(batch.response_mask, alpha=alpha)
+    return settings.gae.lambda_actor

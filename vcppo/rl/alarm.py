@@ -5,7 +5,7 @@ import sys
 from vcppo.models.distributed import world
 from vcppo.rl.metrics import update_kl
 from vcppo.rl.policy_update import PolicyUpdate
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 
 
 class KlAlarm:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vcppo.engines.base import BranchPoint
 from vcppo.rl.rewards import Shaping, verdict_score
 from vcppo.rl.sampler import Sampler
-from vcppo.settings.sections import VineSettings
+from vcppo.settings.rollout import VineSettings
 from vcppo.types import Rollout
 
 Place = tuple[int, int]  # (row of the batch, tokens of its answer that stand before the state)

@@ -12,7 +12,7 @@ from vcppo.rl.advantages import Advantages
 from vcppo.rl.critic_update import CriticUpdate
 from vcppo.rl.policy_update import PolicyUpdate
 from vcppo.rl.rewards import verdict_score
-from vcppo.settings.sections import RewardSettings
+from vcppo.settings.reward import RewardSettings
 from vcppo.types import Rollout, RolloutBatch, Verdict
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from vcppo.maths.mismatch import importance_weights, mismatch
 from vcppo.models.distributed import world
 from vcppo.rl.policy_update import read_logprobs
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
 

@@ -26,7 +26,8 @@ from vcppo.models import forward
 from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.rl.costs import Costs
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.losses import POLICY_LOSSES
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch, TokenBatch, cut_to
 
 
@@ -165,7 +166,8 @@ def update_policy(
         TrainingError: a ratio above `guard.max_ratio` or a gradient that is not finite; the weights are as they were.
     """
     chosen, limit = settings.policy, settings.micro_batch_tokens
-    preference = _preference(policy, batch, ref_logprobs, settings, costs) if chosen.loss == "dpo" else None
+    couples = POLICY_LOSSES[chosen.loss].pairs
+    preference = _preference(policy, batch, ref_logprobs, settings, costs) if couples else None
     of_minibatch = terms(batch, settings, fixed_length, preference)
     sums: dict[str, float] = {}
     ratio_max = 0.0

@@ -15,7 +15,7 @@ from vcppo.rl.outputs import ModelOutputs, compared_rows
 from vcppo.rl.policy_update import read_logprobs
 from vcppo.rl.sampler import Sampler
 from vcppo.settings.rules import bootstraps
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from vcppo.models.sharding import copy_weights, load_weights, mix_weights
-from vcppo.settings.sections import ReferenceSettings
+from vcppo.settings.policy import ReferenceSettings
 
 
 class Reference:

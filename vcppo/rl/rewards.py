@@ -11,8 +11,9 @@ from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.losses import KL_ESTIMATORS
 from vcppo.maths.shaping import RunningMoments, log_ratio_rewards, normalised, overlong_penalty
 from vcppo.rl.outputs import ModelOutputs
+from vcppo.settings.reward import RewardSettings
 from vcppo.settings.rules import bootstraps
-from vcppo.settings.sections import RewardSettings, RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, Verdict
 
 

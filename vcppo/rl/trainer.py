@@ -40,7 +40,7 @@ from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.true_values import true_values
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, cut_to
 
 VALUE_DECAY = 0.99995  # of running moments of returns (arXiv:2404.10719, its code)
@@ -182,7 +182,7 @@ class Trainer:
 
     def _continue(self, rollouts: list[Rollout], batch: RolloutBatch) -> StepValues | None:
         """VinePPO's auxiliary samples."""
-        if self.settings.advantage.estimator != "vine":
+        if not self.settings.samples_continuations:
             return None
         steps = step_values(
             rollouts,

@@ -8,7 +8,7 @@ from torch import Tensor
 from vcppo.rl.continuations import StepValues, mean_scores, merged
 from vcppo.rl.rewards import Shaping
 from vcppo.rl.sampler import Sampler
-from vcppo.settings.sections import RecordSettings
+from vcppo.settings.record import RecordSettings
 from vcppo.types import Rollout
 
 STATES = 8  # of each answer, spread evenly over its steps

@@ -12,7 +12,7 @@ from vcppo.rl.continuations import segments_of
 from vcppo.rl.policy_update import read_logprobs
 from vcppo.rl.rewards import place_scores, token_rewards, worth_their_score
 from vcppo.rl.sampler import step_starts
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.tasks.base import Task
 from vcppo.types import RolloutBatch, cut_to
 

@@ -14,10 +14,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from vcppo.errors import ConfigError
+from vcppo.settings.defaults import defaults_beside, defaults_of_model
 from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.settings.notes import Note
 from vcppo.settings.rules import unused
-from vcppo.settings.sections import UNFINISHED, RunSettings, defaults_beside, defaults_of_model
+from vcppo.settings.run import UNFINISHED, RunSettings
 from vcppo.system.files import read_text
 
 

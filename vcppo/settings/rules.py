@@ -3,23 +3,21 @@
 Rules are on the slots, not on names of methods: a method that somebody puts together anew is judged like a known one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from vcppo.settings import estimators
+from vcppo.settings.engine import VLLM_COLDEST
+from vcppo.settings.estimators import ESTIMATORS, Estimator
 from vcppo.settings.known_sets import KNOWN, is_file
+from vcppo.settings.losses import POLICY_LOSSES, PolicyLoss
+from vcppo.settings.sections import RunSections
+from vcppo.settings.task import MathsSettings
 
-if TYPE_CHECKING:
-    from vcppo.settings.sections import MathsSettings, RunSettings
+Rule = tuple[tuple[str, ...], Callable[[RunSections], bool], str]
 
-Rule = tuple[tuple[str, ...], Callable[["RunSettings"], bool], str]
-
-GROUPED = ("grpo", "rloo")  # advantages that compare the answers to one question
-BY_OUTCOME = (*GROUPED, "none")  # one number an answer: nothing is discounted or bootstrapped
-WITH_LAMBDA = ("gae", "released-dvpo")
-BOOTSTRAPPING = ("gae", "td", "q")  # advantages in which V may stand for what a cut answer would have earned
-RATIO_CLIPPED = ("clip", "gspo", "cispo")
+DISCOUNTING = estimators.names_of(lambda estimator: estimator.discounts or estimator.has_critic)
+STEPWISE = " or ".join(estimators.names_of(lambda estimator: estimator.samples_continuations))
+NO_STEPS = f"advantage.estimator = {{s.advantage.estimator}} is not {STEPWISE}"
 OPTIMISER = (
     "learning_rate",
     "schedule",
@@ -30,7 +28,6 @@ OPTIMISER = (
     "weight_decay",
     "max_grad_norm",
 )
-NOT_LINEAR = ("apa", "awr", "dpo")  # losses in their advantages
 FRESH = tuple(
     f"model.{name}"
     for name in (
@@ -87,8 +84,26 @@ VLLM = [
     "start_timeout_s",
     "request_timeout_s",
 ]
-COLDEST = 0.01  # vLLM samples at no temperature between it and 0, whatever it is told
-TORCH_COLDEST = 1e-4  # nor does the torch engine: far below, logits divided by the temperature overflow
+
+
+def _estimator(s: RunSections) -> Estimator:
+    return ESTIMATORS[s.advantage.estimator]
+
+
+def _loss(s: RunSections) -> PolicyLoss:
+    return POLICY_LOSSES[s.policy.loss]
+
+
+def _lacks(section: str, name: str) -> Callable[[RunSections], bool]:
+    """When a setting of the advantage's or the policy's section is none that the estimator or the loss reads."""
+    if section == "advantage":
+        return lambda s: name not in _estimator(s).settings
+    return lambda s: name not in _loss(s).settings
+
+
+def _ignored_by(loss: str) -> Callable[[RunSections], bool]:
+    return lambda s: s.policy.loss == loss
+
 
 # (names or sections, when they are unused, why)
 UNUSED: tuple[Rule, ...] = (
@@ -132,12 +147,12 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("gae.lambda_actor",),
-        lambda s: s.advantage.estimator not in WITH_LAMBDA,
+        lambda s: not _estimator(s).uses_lambda,
         "advantage.estimator = {s.advantage.estimator} uses no lambda",
     ),
     (
         ("gae.length_adaptive_alpha",),
-        lambda s: s.advantage.estimator != "gae",
+        lambda s: not _estimator(s).length_adaptive,
         "advantage.estimator = {s.advantage.estimator} has no length-adaptive lambda",
     ),
     (
@@ -153,12 +168,12 @@ UNUSED: tuple[Rule, ...] = (
     (("gae.lambda_critic",), lambda s: s.critic.update_every == "never", "critic.update_every = never: it is frozen"),
     (
         ("gae.gamma",),
-        lambda s: s.advantage.estimator in (*BY_OUTCOME, "vine"),
+        lambda s: s.advantage.estimator not in DISCOUNTING,
         "advantage.estimator = {s.advantage.estimator} discounts nothing",
     ),
     (
         ("gae.bootstrap_truncated",),
-        lambda s: s.advantage.estimator not in BOOTSTRAPPING,
+        lambda s: not _estimator(s).bootstraps,
         "advantage.estimator = {s.advantage.estimator} bootstraps nothing",
     ),
     (
@@ -178,38 +193,33 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("advantage.whiten", "advantage.clip"),
-        lambda s: s.advantage.estimator == "none",
+        _lacks("advantage", "whiten"),
         "advantage.estimator = none",
     ),
     (
         ("advantage.group_scale",),
-        lambda s: s.advantage.estimator != "grpo",
+        _lacks("advantage", "group_scale"),
         "advantage.estimator = {s.advantage.estimator} is not GRPO's",
     ),
     (("kl.coefficient", "kl.estimator"), lambda s: s.kl.placement == "none", "kl.placement = none"),
     (("reference",), lambda s: not s.needs_reference, "nothing compares with a reference here"),
     (
         ("policy.clip_low", "policy.clip_high"),
-        lambda s: s.policy.loss not in RATIO_CLIPPED,
+        _lacks("policy", "clip_low"),
         "policy.loss = {s.policy.loss} clips no ratio",
     ),
-    (("policy.dual_clip",), lambda s: s.policy.loss != "clip", "policy.loss = {s.policy.loss} is not PPO's"),
+    (("policy.dual_clip",), _lacks("policy", "dual_clip"), "policy.loss = {s.policy.loss} is not PPO's"),
     (
         ("policy.advantage_temperature",),
-        lambda s: s.policy.loss not in ("apa", "awr"),
+        _lacks("policy", "advantage_temperature"),
         "policy.loss = {s.policy.loss} is neither APA's nor AWR's",
     ),
-    (("policy.dpo_beta",), lambda s: s.policy.loss != "dpo", "policy.loss = {s.policy.loss} is not DPO's"),
-    (("policy.aggregation",), lambda s: s.policy.loss == "dpo", "DPO's loss is a mean over pairs"),
-    (
-        ("reward.normalise", "reward.clip", "reward.overlong_share", "reward.truncated"),
-        lambda s: s.policy.loss == "dpo",
-        "DPO reads verdicts, not rewards",
-    ),
-    (
-        ("select.drop_truncated",),
-        lambda s: s.policy.loss == "dpo",
-        "DPO takes every pair of a right and a wrong answer",
+    (("policy.dpo_beta",), _lacks("policy", "dpo_beta"), "policy.loss = {s.policy.loss} is not DPO's"),
+    (("policy.aggregation",), _lacks("policy", "aggregation"), "DPO's loss is a mean over pairs"),
+    *(
+        ((name,), _ignored_by(loss), why)
+        for loss, record in POLICY_LOSSES.items()
+        for name, why in record.ignores.items()
     ),
     (("reward.overlong_penalty",), lambda s: s.reward.overlong_share is None, "reward.overlong_share = none"),
     (("token_reward.weight", "token_reward.clip", "token_reward.dpo_steps"), lambda s: s.token_reward.kind == "none",
@@ -221,12 +231,12 @@ UNUSED: tuple[Rule, ...] = (
         "at select.prune_rate = {s.select.prune_rate:g} it asks no question more",
     ),
     (("select.max_rounds",), lambda s: not s.select.dynamic_sampling, "select.dynamic_sampling = false"),
-    (("vine",), lambda s: s.advantage.estimator != "vine", "advantage.estimator = {s.advantage.estimator} is not vine"),
+    (("vine",), lambda s: not s.samples_continuations, NO_STEPS),
     (("vine.cap",), lambda s: s.vine.max_steps is None, "vine.max_steps = none"),
     (("mismatch.cap", "mismatch.alarm"), lambda s: not s.checks_mismatch, "nothing is compared here"),
     (
         ("mismatch.cap",),
-        lambda s: s.policy.loss in NOT_LINEAR,
+        lambda s: not _loss(s).linear,
         "policy.loss = {s.policy.loss} is not linear in its advantages",
     ),
     (("lora.alpha", "lora.targets"), lambda s: s.lora.rank == 0, "lora.rank = 0: all weights are trained"),
@@ -257,7 +267,7 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("record.truth_every", "record.truth_answers", "record.truth_samples"),
-        lambda s: not s.has_critic and s.advantage.estimator != "vine",
+        lambda s: not s.has_critic and not s.samples_continuations,
         "advantage.estimator = {s.advantage.estimator} estimates no state's value",
     ),
     (("record.truth_answers", "record.truth_samples"), lambda s: s.record.truth_every == 0, "record.truth_every = 0"),
@@ -276,17 +286,17 @@ UNUSED: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
-def rewards_tokens(settings: RunSettings) -> bool:
+def rewards_tokens(settings: RunSections) -> bool:
     """Whether rewards stand on tokens beside the score: a KL penalty, or RTO's. They need a forward pass."""
     return settings.kl.placement == "reward" or settings.token_reward.kind != "none"
 
 
-def bootstraps(settings: RunSettings) -> bool:
+def bootstraps(settings: RunSections) -> bool:
     """Whether an answer cut at the limit is worth V there, in place of its score."""
-    return settings.gae.bootstrap_truncated and settings.advantage.estimator in BOOTSTRAPPING
+    return settings.gae.bootstrap_truncated and _estimator(settings).bootstraps
 
 
-def unused(settings: RunSettings, name: str) -> str | None:
+def unused(settings: RunSections, name: str) -> str | None:
     """Why a setting, by its dotted name, would change nothing in this run; None if it may."""
     parts = name.split(".")
     spoken_of = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}  # its sections and itself
@@ -296,7 +306,7 @@ def unused(settings: RunSettings, name: str) -> str | None:
     return None
 
 
-def meaningless(settings: RunSettings) -> Iterator[str]:
+def meaningless(settings: RunSections) -> Iterator[str]:
     """Every reason why the settings do not go together, each naming what was set and what was wanted."""
     s = settings
     samples, estimator, loss = s.rollout.samples_per_prompt, s.advantage.estimator, s.policy.loss
@@ -309,8 +319,8 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
             "(rollout.prompts * rollout.samples_per_prompt, less what is pruned)"
         )
     groups = {
-        f"advantage.estimator = {estimator}": estimator in GROUPED,
-        "policy.loss = dpo": loss == "dpo",
+        f"advantage.estimator = {estimator}": _estimator(s).compares,
+        f"policy.loss = {loss}": _loss(s).pairs,
         "select.dynamic_sampling = true": s.select.dynamic_sampling,
         f"select.prune_rate = {s.select.prune_rate:g}": s.select.prune_rate > 0 and s.select.scope == "question",
     }
@@ -319,7 +329,7 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
             yield (
                 f"rollout.samples_per_prompt = {samples}: {what} compares answers to one question, expected 2 or more"
             )
-    if (loss == "dpo") != (estimator == "none"):
+    if _loss(s).pairs != (_estimator(s).rewards == "none"):
         yield (
             f"policy.loss = {loss} with advantage.estimator = {estimator}: DPO has pairs in place of advantages, "
             "expected both `dpo` and `none`, or neither"
@@ -339,10 +349,10 @@ def meaningless(settings: RunSettings) -> Iterator[str]:
     yield from _about_evaluation(s)
 
 
-def _about_rewards(s: RunSettings) -> Iterator[str]:
-    estimator, grouped = s.advantage.estimator, s.advantage.estimator in GROUPED
+def _about_rewards(s: RunSections) -> Iterator[str]:
+    estimator, grouped = s.advantage.estimator, _estimator(s).compares
     moves = s.reference.ema > 0 or s.reference.refresh_every != "never"
-    if s.reward.normalise != "none" and estimator == "grpo" and s.advantage.group_scale:
+    if s.reward.normalise != "none" and "group_scale" in _estimator(s).settings and s.advantage.group_scale:
         yield (
             f"reward.normalise = {s.reward.normalise} with GRPO's division by the group's deviation: the second "
             "undoes the first; drop it, or set advantage.group_scale = false"
@@ -366,36 +376,37 @@ def _about_rewards(s: RunSettings) -> Iterator[str]:
             "select.prune_rate with a reward that needs a forward pass (kl.placement = reward, token_reward): CPPO "
             "knows the advantage before any; use kl.placement = loss"
         )
-    if estimator == "vine" and dense:
+    if _estimator(s).rewards == "score" and dense:
         yield (
-            "advantage.estimator = vine with a reward on every token (kl.placement = reward, token_reward): its values "
-            "are of the verifier's score alone; use kl.placement = loss"
+            f"advantage.estimator = {estimator} with a reward on every token (kl.placement = reward, token_reward): "
+            "its values are of the verifier's score alone; use kl.placement = loss"
         )
-    if estimator == "released-dvpo" and s.token_reward.kind != "none":
-        yield f"token_reward.kind = {s.token_reward.kind}: DVPO's released code has no reward but a KL penalty"
+    if _estimator(s).rewards == "token" and s.token_reward.kind != "none":
+        yield f"token_reward.kind = {s.token_reward.kind}: {_estimator(s).title} has no reward but a KL penalty"
 
 
-def _about_losses(s: RunSettings) -> Iterator[str]:
-    loss = s.policy.loss
-    if s.early_stop.deviation != "none" and loss in RATIO_CLIPPED:
+def _about_losses(s: RunSections) -> Iterator[str]:
+    loss, record = s.policy.loss, _loss(s)
+    if s.early_stop.deviation != "none" and record.clips_ratio:
         yield (
             f"early_stop.deviation = {s.early_stop.deviation} with policy.loss = {loss}: ESPO stops in place of "
             "clipping, both together test neither; use policy.loss = unclipped"
         )
-    if s.early_stop.deviation != "none" and loss in ("apa", "dpo"):
+    if s.early_stop.deviation != "none" and not record.may_stop_early:
         yield f"early_stop.deviation = {s.early_stop.deviation} with policy.loss = {loss}, which knows no ratio"
-    if loss == "apa" and (s.reference.ema > 0 or s.reference.refresh_every != "never"):
-        yield "policy.loss = apa with a reference that moves: APA's target is the first policy's, expected it frozen"
-    if loss == "dpo":
-        if s.kl.placement != "none":
-            yield f"kl.placement = {s.kl.placement} with policy.loss = dpo: policy.dpo_beta is its weight of the KL"
-        if s.token_reward.kind != "none":
-            yield f"token_reward.kind = {s.token_reward.kind} with policy.loss = dpo: DPO reads verdicts, not rewards"
-        if s.select.prune_rate > 0:
-            yield "select.prune_rate with policy.loss = dpo: pairs are made of right and wrong answers, not ranked ones"
+    if record.reference_stays and (s.reference.ema > 0 or s.reference.refresh_every != "never"):
+        yield (
+            f"policy.loss = {loss} with a reference that moves: {record.title}'s target is the first policy's, "
+            "expected it frozen"
+        )
+    for name, why in record.excludes.items():
+        section, leaf = name.split(".")
+        value = getattr(getattr(s, section), leaf)
+        if value != type(getattr(s, section)).model_fields[leaf].default:
+            yield f"{name} = {value} with policy.loss = {loss}: {why}"
 
 
-def _about_models(s: RunSettings) -> Iterator[str]:
+def _about_models(s: RunSections) -> Iterator[str]:
     if s.cold_start.steps == 0 and s.model.path is None:
         yield "cold_start.steps = 0 without model.path: a fresh model knows nothing; expected one of them"
     if s.lora.rank > 0 and s.model.path is None:
@@ -404,7 +415,7 @@ def _about_models(s: RunSettings) -> Iterator[str]:
         yield "compute.packing with compute.attention = eager: it would let answers see each other; use sdpa"
 
 
-def _about_values(s: RunSettings) -> Iterator[str]:
+def _about_values(s: RunSections) -> Iterator[str]:
     if not s.has_critic:
         return
     if s.critic.init == "saved" and s.critic.path is None:
@@ -438,18 +449,18 @@ def _about_values(s: RunSettings) -> Iterator[str]:
         )
 
 
-def _about_engine(s: RunSettings) -> Iterator[str]:
+def _about_engine(s: RunSections) -> Iterator[str]:
     if s.engine.kind == "vllm":
         temperatures = {"rollout": s.rollout.temperature, "evaluation": s.evaluation.temperature}
         for section, temperature in temperatures.items():
-            if 0 < temperature < COLDEST:
+            if 0 < temperature < VLLM_COLDEST:
                 yield (
-                    f"{section}.temperature = {temperature:g} with engine.kind = vllm, which samples at {COLDEST:g} or "
-                    "above"
+                    f"{section}.temperature = {temperature:g} with engine.kind = vllm, which samples at "
+                    f"{VLLM_COLDEST:g} or above"
                 )
 
 
-def _about_evaluation(s: RunSettings) -> Iterator[str]:
+def _about_evaluation(s: RunSections) -> Iterator[str]:
     if s.evaluation.temperature == 0:
         asked = {
             "samples": s.evaluation.samples,

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from vcppo.settings.sections import Settings
+from vcppo.settings.base import Settings
 
 Scalar = bool | int | float | str | None
 

@@ -12,7 +12,8 @@ from vcppo.models import loading
 from vcppo.models.limits import Limit, Room, limit_of
 from vcppo.models.sharding import prepare
 from vcppo.rl.sampler import Sampler
-from vcppo.settings.sections import EngineSettings, RunSettings
+from vcppo.settings.engine import EngineSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder
 from vcppo.tasks import Task, make_task
 

@@ -10,7 +10,7 @@ from vcppo.maths.statistics import avg_at_k, pass_at_k
 from vcppo.models.distributed import world
 from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
-from vcppo.settings.sections import EvaluationSettings
+from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.context import StageContext
 from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.tasks import Task

@@ -9,7 +9,8 @@ from pathlib import Path
 from vcppo.errors import TrainingError
 from vcppo.models.distributed import world
 from vcppo.settings.loading import load_settings
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.preference import preference_settings
+from vcppo.settings.run import RunSettings
 from vcppo.stages.answers import answers
 from vcppo.stages.cold_start import cold_start
 from vcppo.stages.context import StageContext
@@ -17,7 +18,7 @@ from vcppo.stages.evaluation import evaluation
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
 from vcppo.stages.value_pretraining import chosen_step, pretraining_is_done, value_pretraining
-from vcppo.store.cache import StageFolder, addresses, preference_settings
+from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
 from vcppo.store.run_folders import CellFolder
 

@@ -32,7 +32,7 @@ from vcppo.rl.rewards import Shaping, score_range, verdict_scores, worth_their_s
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.value_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.sections import PretrainSettings
+from vcppo.settings.critic import PretrainSettings
 from vcppo.stages.answers import load_answers
 from vcppo.stages.context import StageContext
 from vcppo.store.journal import read_journal

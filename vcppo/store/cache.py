@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vcppo.settings.loading import Layer, build_settings
+from vcppo.settings.digests import digest
+from vcppo.settings.preference import preference_settings
+from vcppo.settings.rollout import RolloutSettings
 from vcppo.settings.rules import bootstraps
-from vcppo.settings.sections import RolloutSettings, RunSettings, digest
+from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal
 from vcppo.system.files import file_lock, read_json, write_json
 from vcppo.system.fingerprints import content_of
@@ -122,16 +124,6 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         found["rl"].settings["pretrained"] = chosen
     address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_alone)
     return found
-
-
-def preference_settings(settings: RunSettings) -> RunSettings:
-    """The settings of the DPO run that makes RTO's reward: `method=dpo` on the same task, base and seed."""
-    tree = settings.model_dump(
-        mode="json",
-        include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "lora", "compute", "engine", "cold_start"},
-    )
-    own = {"method": "dpo", "steps": settings.token_reward.dpo_steps, "evaluation": {"every": 0}}
-    return build_settings([Layer("token_reward", {**tree, "rollout": settings.rollout.sampling, **own}, shared=True)])
 
 
 class StageFolder:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vcppo.errors import ConfigError, StudyError, VcppoError
 from vcppo.settings.loading import flatten, load_settings
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.system.files import write_json
 from vcppo.system.redaction import redacted
 

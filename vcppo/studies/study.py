@@ -11,6 +11,8 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from vcppo.errors import ConfigError
+from vcppo.settings.base import Settings
+from vcppo.settings.digests import digest
 from vcppo.settings.loading import (
     Layer,
     Resolved,
@@ -24,8 +26,8 @@ from vcppo.settings.loading import (
 )
 from vcppo.settings.notes import lines
 from vcppo.settings.rules import unused
+from vcppo.settings.run import RunSettings
 from vcppo.settings.search_space import Dimension, misfits
-from vcppo.settings.sections import RunSettings, Settings, digest
 from vcppo.system.shipped import shipped
 
 Model = TypeVar("Model", bound=Settings)

@@ -19,9 +19,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vcppo.errors import ConfigError, StudyError
+from vcppo.settings.digests import digest
 from vcppo.settings.loading import setting_type
 from vcppo.settings.search_space import Dimension
-from vcppo.settings.sections import digest
 from vcppo.studies.study import Cell, PrunerSettings, SearchSettings, Study
 from vcppo.system.redaction import redacted, remember
 from vcppo.system.sqlite_files import making, sqlite_file

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 from vcppo.tasks.base import Task
 
 if TYPE_CHECKING:
-    from vcppo.settings.sections import TaskSettings
+    from vcppo.settings.task import TaskSettings
 
 
 def make_task(settings: TaskSettings) -> Task:

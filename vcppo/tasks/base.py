@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # whoever only asks for the problems, or compares answers, do
     import torch
     from transformers import PreTrainedTokenizerFast
 
-    from vcppo.settings.sections import Problems
+    from vcppo.settings.evaluation import Problems
     from vcppo.types import Demonstration, Judgement, Prompt
 
 

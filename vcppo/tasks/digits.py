@@ -19,7 +19,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from vcppo.errors import ConfigError
-from vcppo.settings.sections import Problems, TaskSettings
+from vcppo.settings.evaluation import Problems
+from vcppo.settings.task import TaskSettings
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="

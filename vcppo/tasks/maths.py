@@ -25,8 +25,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from vcppo.errors import ConfigError
+from vcppo.settings.evaluation import Problems
 from vcppo.settings.known_sets import form_of, label
-from vcppo.settings.sections import MathsSettings, Problems
+from vcppo.settings.task import MathsSettings
 from vcppo.tasks.extraction import after_thought, as_integer, last_box, last_number
 from vcppo.tasks.problems import Problem, evaluation_problems, problem_sets
 from vcppo.tasks.templates import asked, encode

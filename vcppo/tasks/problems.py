@@ -18,7 +18,7 @@ from vcppo.tasks.extraction import as_integer, last_box
 from vcppo.tasks.rows import Row, answer_cell, file_rows, hub_rows, plain_number, reach, short, text_cell
 
 if TYPE_CHECKING:
-    from vcppo.settings.sections import MathsSettings, TaskSettings
+    from vcppo.settings.task import MathsSettings, TaskSettings
 
 QUESTIONS = ("problem", "question", "prompt", "query", "input")
 ANSWERS = ("answer", "final_answer", "expected_answer", "ground_truth", "gold", "target", "reward_model.ground_truth")

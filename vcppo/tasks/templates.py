@@ -6,7 +6,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from vcppo.errors import CheckpointError, ConfigError
-from vcppo.settings.sections import MathsSettings
+from vcppo.settings.task import MathsSettings
 
 
 def asked(question: str, settings: MathsSettings) -> str:

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vcppo.errors import DataError
+from vcppo.settings.digests import settings_digest
 from vcppo.settings.loading import flatten
-from vcppo.settings.sections import settings_digest
 from vcppo.store.journal import read_journal
 from vcppo.store.run_folders import ENDED, CellFolder, CellRecord
 from vcppo.system.redaction import without_credentials

@@ -9,13 +9,15 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from vcppo.errors import ConfigError
-from vcppo.settings.sections import GaeSettings, PretrainSettings, Settings
+from vcppo.settings.advantage import GaeSettings
+from vcppo.settings.base import Settings
+from vcppo.settings.critic import PretrainSettings
 
 SECTION = "algorithm.vcppo"
 
 
 def _default(model: type[Settings], name: str) -> Any:
-    """A default is said once, in vcppo/settings/sections.py."""
+    """A default is said once, in vcppo/settings."""
     return model.model_fields[name].default
 
 

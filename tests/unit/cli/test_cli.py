@@ -71,7 +71,7 @@ def test_ctrl_c_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch):
     def stopped() -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vcppo.cli.commands.list_methods", stopped)
+    monkeypatch.setattr("vcppo.settings.describing.list_methods", stopped)
     done = invoke("methods")
     assert (done.exit_code, done.output) == (INTERRUPTED, f"{STOPPED}\n")
 

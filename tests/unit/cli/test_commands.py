@@ -8,7 +8,7 @@ import pytest
 
 from vcppo.cli.commands import best_trials, conclude, sweep_study, with_settings
 from vcppo.settings.loading import load_settings
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.run_folders import CellFolder, CellRecord
 from vcppo.studies.study import load_study
 from vcppo.studies.sweep import StudyOutcome

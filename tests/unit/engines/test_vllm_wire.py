@@ -45,7 +45,7 @@ from vcppo.engines.vllm.wire import (
 from vcppo.errors import EngineError, TrainingError
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
-from vcppo.settings.sections import EngineSettings
+from vcppo.settings.engine import EngineSettings
 
 FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=4)
 
@@ -621,7 +621,7 @@ def test_a_server_starts_without_what_only_the_trainer_needs():
 
 def test_a_server_dies_with_the_trainer_however_that_dies(tmp_path: Path):
     program = (
-        "import time; from vcppo.settings.sections import EngineSettings\n"
+        "import time; from vcppo.settings.engine import EngineSettings\n"
         "from vcppo.engines.vllm.hosts import _Process\n"
         "p = _Process(EngineSettings(kind='vllm', mode='server'))\n"
         "print(p._process.pid, p.address.file, p.exchange, flush=True); time.sleep(100)"

@@ -22,14 +22,9 @@ from vcppo.maths.losses import (
     preference_pull,
     value_loss,
 )
-from vcppo.settings.sections import (
-    Aggregation,
-    CriticSettings,
-    EarlyStopSettings,
-    KlSettings,
-    PolicyLossKind,
-    PolicySettings,
-)
+from vcppo.settings.base import Aggregation
+from vcppo.settings.critic import CriticSettings
+from vcppo.settings.policy import EarlyStopSettings, KlSettings, PolicyLossName, PolicySettings
 
 close = torch.testing.assert_close
 
@@ -85,7 +80,7 @@ def at_ratio(ratio: float, advantage: float, **changes: Any) -> tuple[float, flo
         (get_args(CriticSettings.model_fields["aggregation"].annotation), AGGREGATIONS),
         (get_args(CriticSettings.model_fields["value_loss"].annotation), VALUE_LOSSES),
         (get_args(KlSettings.model_fields["estimator"].annotation), KL_ESTIMATORS),
-        (get_args(PolicyLossKind), {"dpo": preference_pull, **POLICY_LOSSES}),
+        (get_args(PolicyLossName), {"dpo": preference_pull, **POLICY_LOSSES}),
         (get_args(EarlyStopSettings.model_fields["deviation"].annotation), {"none": None, **DEVIATION_SCOPES}),
     ],
 )

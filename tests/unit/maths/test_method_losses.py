@@ -17,7 +17,7 @@ from vcppo.maths.losses import (
     preference_pull,
     ratio_deviation,
 )
-from vcppo.settings import rules
+from vcppo.settings import losses as records
 
 close = torch.testing.assert_close
 TEMPERATURE = 2.0
@@ -411,8 +411,8 @@ LOSSES_READ = {  # linear in advantages (for one sign of them), the ratio's clip
 
 
 @pytest.mark.parametrize("kind", POLICY_LOSSES)
-def test_each_loss_reads_what_the_lists_say_of_it(kind: str):
-    """A new loss has to be put here, and into the lists of composition.py."""
+def test_each_loss_reads_what_its_record_says(kind: str):
+    """A new loss has its line here, and its record in vcppo/settings/losses.py."""
     on, logprobs, old, advantages, ref = drawn(5, 3, tensors=4, seed=3)
     logprobs, old, ref = -logprobs.abs() - 0.1, -old.abs() - 0.1, -ref.abs() - 0.1
 
@@ -420,7 +420,10 @@ def test_each_loss_reads_what_the_lists_say_of_it(kind: str):
         return float(loss_of(kind, logprobs, old, scale * advantages, on, ref, **changes).loss)
 
     linear, clips, dual, temperature = LOSSES_READ[kind]
-    assert (loss(3.0) == pytest.approx(3 * loss())) == linear == (kind not in rules.NOT_LINEAR)
-    assert (loss(clip_low=1e-6, clip_high=1e-6) != loss()) == clips == (kind in rules.RATIO_CLIPPED)
-    assert (loss(dual_clip=1.0001) != loss()) == dual == (kind == "clip")
-    assert (loss(advantage_temperature=7.0) != loss()) == temperature == (kind in ("apa", "awr"))
+    record = records.POLICY_LOSSES[kind]
+    assert record.compute is POLICY_LOSSES[kind]
+    assert (loss(3.0) == pytest.approx(3 * loss())) == linear == record.linear
+    assert (loss(clip_low=1e-6, clip_high=1e-6) != loss()) == clips == record.clips_ratio
+    assert clips == ("clip_low" in record.settings) == ("clip_high" in record.settings)
+    assert (loss(dual_clip=1.0001) != loss()) == dual == ("dual_clip" in record.settings)
+    assert (loss(advantage_temperature=7.0) != loss()) == temperature == ("advantage_temperature" in record.settings)

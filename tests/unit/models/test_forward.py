@@ -13,7 +13,7 @@ from vcppo.models.distributed import World
 from vcppo.models.sharding import prepare
 from vcppo.rl.critic_update import read_final_values, read_values
 from vcppo.rl.policy_update import read_logprobs
-from vcppo.settings.sections import ComputeSettings, LoraSettings
+from vcppo.settings.model import ComputeSettings, LoraSettings
 from vcppo.tasks import make_task
 
 PLAIN = LoraSettings()

@@ -19,7 +19,7 @@ from vcppo.models.configurations import positions
 from vcppo.models.limits import Limit, Room, limit_of
 from vcppo.models.loading import load_tokenizer
 from vcppo.models.loading import new_policy as fresh
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages import pipeline
 from vcppo.stages.context import StageContext
 from vcppo.store.cache import StageFolder, addresses

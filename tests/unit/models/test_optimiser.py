@@ -6,7 +6,7 @@ from tiny import new_policy
 
 from vcppo.errors import TrainingError
 from vcppo.models.optimiser import Optimiser, schedule_factor
-from vcppo.settings.sections import OptimiserSettings
+from vcppo.settings.optimiser import OptimiserSettings
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:

@@ -16,7 +16,8 @@ from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.distributed import together
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import copy_weights, is_sharded, load_weights, mix_weights, named_weights, plain, prepare
-from vcppo.settings.sections import ComputeSettings, LoraSettings, OptimiserSettings
+from vcppo.settings.model import ComputeSettings, LoraSettings
+from vcppo.settings.optimiser import OptimiserSettings
 from vcppo.tasks import make_task
 
 LORA = LoraSettings(rank=4)

@@ -22,7 +22,7 @@ from vcppo.planning.plan import ROWS as PLANNED_ROWS
 from vcppo.planning.plan import Machine, Plan, gpus_needed, make_plan, remedies
 from vcppo.planning.shapes import KNOWN, read_shapes, shapes_of
 from vcppo.settings.loading import override
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.tasks import make_task
 
 CLOSE = 0.15  # of a measured peak

@@ -9,7 +9,7 @@ from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models.forward import micro_batches
 from vcppo.rl.rewards import place_scores, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
-from vcppo.settings.sections import RewardSettings
+from vcppo.settings.reward import RewardSettings
 from vcppo.tasks import make_task
 from vcppo.types import Generation, Rollout, Verdict
 

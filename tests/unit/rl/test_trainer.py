@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +26,12 @@ from vcppo.rl.rewards import Shaping, verdict_scores, worth_their_score
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.trainer import Iteration, Trainer
 from vcppo.rl.value_targets import value_targets
+from vcppo.settings.advantage import AdvantageSettings
+from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.methods import METHODS
-from vcppo.settings.sections import AdvantageSettings, Estimator, ReferenceSettings, RewardSettings, RunSettings
+from vcppo.settings.policy import ReferenceSettings
+from vcppo.settings.reward import RewardSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages.context import StageContext
 from vcppo.stages.rl import assemble, rl
 from vcppo.stages.value_pretraining import token_reward_models
@@ -641,7 +645,7 @@ def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make:
     assert not torch.equal(one.advantages.raw[cut], other.advantages.raw[cut])
 
 
-@pytest.mark.parametrize("estimator", get_args(Estimator))
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator: str):
     """A study's base may ask for it beside arms that bootstrap nothing."""
     settings = tiny_method("ppo", shared=(*SMALL, *BOOTSTRAP)).model_copy(

@@ -15,7 +15,7 @@ from vcppo.rl.costs import Costs
 from vcppo.rl.critic_update import CriticUpdate, read_final_values, read_values, update_critic
 from vcppo.rl.metrics import policy_metrics
 from vcppo.rl.policy_update import PolicyUpdate, read_logprobs, update_policy
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
 LENGTHS = [5, 1, 3, 7, 2, 6]

@@ -17,14 +17,16 @@ from vcppo.maths import losses, selection, shaping
 from vcppo.models.optimiser import schedule_factor
 from vcppo.rl.advantages import prepared
 from vcppo.rl.rewards import token_rewards
-from vcppo.settings import sections
+from vcppo.settings.base import Aggregation
 from vcppo.settings.loading import flatten, known_names, load, load_settings, override, setting_type
 from vcppo.settings.methods import METHODS
 from vcppo.settings.notes import lines
+from vcppo.settings.policy import PolicyLossName
+from vcppo.settings.preference import preference_settings
 from vcppo.settings.rules import unused
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages.pipeline import run_stages
-from vcppo.store.cache import StageFolder, addresses, preference_settings
+from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
 from vcppo.studies.study import parse_study
 from vcppo.tasks import make_task
@@ -341,8 +343,8 @@ def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path
 @pytest.mark.parametrize(
     ("words", "known"),
     [
-        (get_args(sections.PolicyLossKind), {*losses.POLICY_LOSSES, "dpo"}),  # DPO couples rows: a function of its own
-        (get_args(sections.Aggregation), set(losses.AGGREGATIONS)),
+        (get_args(PolicyLossName), {*losses.POLICY_LOSSES, "dpo"}),  # DPO couples rows: a function of its own
+        (get_args(Aggregation), set(losses.AGGREGATIONS)),
         (setting_type("early_stop.deviation")[0], {*losses.DEVIATION_SCOPES, "none"}),
         (setting_type("critic.value_loss")[0], set(losses.VALUE_LOSSES)),
         (setting_type("kl.estimator")[0], set(losses.KL_ESTIMATORS)),

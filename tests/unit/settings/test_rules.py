@@ -8,7 +8,7 @@ import pytest
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import flatten, known_names, load_settings
 from vcppo.settings.rules import UNUSED, unused
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.studies.study import parse_study
 
 GROUPS = ("rollout.prompts=12", "rollout.samples_per_prompt=8")
@@ -361,7 +361,7 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
         (("policy.loss=apa", "reference.refresh_every=5"), "policy.loss = apa with a reference that moves"),
         ((*DPO, "kl.placement=loss"), "kl.placement = loss with policy.loss = dpo: policy.dpo_beta is its weight"),
         ((*DPO, *RTO), "token_reward.kind = rto with policy.loss = dpo: DPO reads verdicts"),
-        ((*DPO, "select.prune_rate=0.5"), "select.prune_rate with policy.loss = dpo: pairs are made of"),
+        ((*DPO, "select.prune_rate=0.5"), "select.prune_rate = 0.5 with policy.loss = dpo: pairs are made of"),
         ((*FROZEN, "critic.policy_starts_after=3"), "critic.policy_starts_after = 3 with critic.update_every = never"),
         (("critic.normalise_returns=true",), "critic.normalise_returns with value pretraining"),
         (("cold_start.steps=0",), "cold_start.steps = 0 without model.path: a fresh model knows nothing"),

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from vcppo.errors import ConfigError
+from vcppo.settings.defaults import EVALUATION_OF_TASK, OF_A_GIVEN_MODEL
+from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.settings.loading import (
     _differences,
     flatten,
@@ -18,19 +20,14 @@ from vcppo.settings.loading import (
     override,
     parse_assignment,
 )
+from vcppo.settings.model import LoraSettings, ModelSettings
 from vcppo.settings.notes import lines
-from vcppo.settings.sections import (
-    EVALUATION_OF_TASK,
-    OF_A_GIVEN_MODEL,
-    EvaluationSettings,
-    LoraSettings,
-    ModelSettings,
-    OptimiserSettings,
-    PolicySettings,
-    RunSettings,
-    TaskSettings,
-)
-from vcppo.store.cache import addresses, preference_settings
+from vcppo.settings.optimiser import OptimiserSettings
+from vcppo.settings.policy import PolicySettings
+from vcppo.settings.preference import preference_settings
+from vcppo.settings.run import RunSettings
+from vcppo.settings.task import TaskSettings
+from vcppo.store.cache import addresses
 
 
 def refused(*assignments: str, config: Path | None = None) -> str:

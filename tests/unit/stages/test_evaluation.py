@@ -13,7 +13,7 @@ from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError
 from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
-from vcppo.settings.sections import EvaluationSettings
+from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.evaluation import ProblemResults, evaluate, groups
 from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.tasks import make_task

@@ -14,7 +14,7 @@ from vcppo.errors import TrainingError
 from vcppo.models import forward, loading
 from vcppo.models.checkpoints import save_model
 from vcppo.rl.critic_update import read_values
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.stages import reward_model as stage
 from vcppo.stages.context import StageContext
 from vcppo.store.cache import StageFolder, addresses

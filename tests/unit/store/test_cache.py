@@ -12,7 +12,7 @@ from tiny import new_policy, tiny
 
 from vcppo.errors import CheckpointError
 from vcppo.models.checkpoints import save_model
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.system.files import read_json, whole_folder, write_json
 from vcppo.tasks import make_task
@@ -140,7 +140,7 @@ HOLD = """
 import pathlib, sys, time
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.models.checkpoints import save_model
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 
 with StageFolder(pathlib.Path(sys.argv[1]), addresses(RunSettings())["rl"]).lock():
     print("held", flush=True)

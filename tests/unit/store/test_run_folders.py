@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vcppo.errors import StudyError, TrainingError
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.run_folders import CellFolder, CellRecord, check_same_settings, perform
 
 

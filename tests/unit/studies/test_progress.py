@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal, JournalTail
 from vcppo.store.run_folders import CellFolder, CellRecord, perform
 from vcppo.studies.progress import (

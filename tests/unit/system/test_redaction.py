@@ -14,7 +14,7 @@ from tiny import ASSIGNMENTS
 
 from vcppo.cli.main import main
 from vcppo.errors import StudyError, TrackingError
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal, read_journal
 from vcppo.store.run_folders import CellFolder, CellRecord, perform
 from vcppo.studies.trials import open_storage

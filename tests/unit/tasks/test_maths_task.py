@@ -12,7 +12,8 @@ from vcppo.engines.base import Sampling
 from vcppo.errors import CheckpointError, ConfigError, DataError
 from vcppo.rl.demonstrations import draw
 from vcppo.rl.metrics import rollout_metrics, samples_table
-from vcppo.settings.sections import MathsSettings, RewardSettings, TaskSettings
+from vcppo.settings.reward import RewardSettings
+from vcppo.settings.task import MathsSettings, TaskSettings
 from vcppo.tasks import make_task
 from vcppo.tasks.maths import LONGEST, TAIL, MathsTask
 from vcppo.types import Generation, Judgement, Prompt, Rollout, Verdict

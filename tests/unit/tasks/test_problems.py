@@ -16,7 +16,7 @@ from vcppo.errors import ConfigError, DataError
 from vcppo.settings import known_sets
 from vcppo.settings.known_sets import KNOWN, label
 from vcppo.settings.loading import load_settings
-from vcppo.settings.sections import MathsSettings, TaskSettings
+from vcppo.settings.task import MathsSettings, TaskSettings
 from vcppo.store.cache import addresses
 from vcppo.system.fingerprints import fingerprint
 from vcppo.tasks import problems

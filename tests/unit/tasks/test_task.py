@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import load_settings
-from vcppo.settings.sections import TaskSettings
+from vcppo.settings.task import TaskSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask

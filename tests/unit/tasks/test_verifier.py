@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from vcppo.errors import VcppoError
-from vcppo.settings.sections import MathsSettings
+from vcppo.settings.task import MathsSettings
 from vcppo.tasks import verifier as module
 from vcppo.tasks.verifier import Comparison, Verifier, shared_verifier
 from vcppo.types import Judgement, Verdict

@@ -12,7 +12,7 @@ import pytest
 from bench.verify_pairs import KINDS, Pair, ending, pairs
 from bench.verify_pairs.sets import Interval
 from bench.verify_pairs.writing import fixed, forms, tex
-from vcppo.settings.sections import MathsSettings
+from vcppo.settings.task import MathsSettings
 from vcppo.tasks.maths import MathsTask
 from vcppo.types import Prompt, Verdict
 

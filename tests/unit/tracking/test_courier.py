@@ -19,7 +19,8 @@ from odd_names import NAMES
 
 from vcppo.cli.main import main
 from vcppo.errors import TrackingError
-from vcppo.settings.sections import RunSettings, settings_digest
+from vcppo.settings.digests import settings_digest
+from vcppo.settings.run import RunSettings
 from vcppo.store.run_folders import CellFolder
 from vcppo.system.processes import locked
 from vcppo.system.provenance import git_state, hardware, provenance, versions

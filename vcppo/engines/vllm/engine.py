@@ -23,8 +23,7 @@ from vcppo.models.configurations import called, end_tokens, positions
 from vcppo.models.forward import compute_of, let_go
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
-from vcppo.settings.rules import COLDEST
-from vcppo.settings.sections import EngineSettings
+from vcppo.settings.engine import VLLM_COLDEST, EngineSettings
 from vcppo.types import Generation
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -107,8 +106,8 @@ class VllmEngine:
         first: int,
     ) -> list[Generation]:
         """One answer to each (stem, tokens of it, tokens of the answer at most)."""
-        if 0 < sampling.temperature < COLDEST:
-            raise EngineError(f"temperature {sampling.temperature:g}: vLLM samples at {COLDEST:g} or above")
+        if 0 < sampling.temperature < VLLM_COLDEST:
+            raise EngineError(f"temperature {sampling.temperature:g}: vLLM samples at {VLLM_COLDEST:g} or above")
         check_room([(length, limit) for _, length, limit in asked], self._spec.max_length)
         host = host_of(self.settings, self._spec)
         if not host.holds(self):

@@ -54,7 +54,7 @@ from vcppo.engines.vllm.wire import (
     send,
 )
 from vcppo.errors import EngineError
-from vcppo.settings.sections import EngineSettings
+from vcppo.settings.engine import EngineSettings
 
 SHARD = 2**28  # bytes of weights that are on their way at a time
 MEMORY_FOLDER = Path("/dev/shm")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import TrainingError
-from vcppo.settings.sections import RunSettings
+from vcppo.settings.run import RunSettings
 from vcppo.store.cache import Address, StageFolder
 from vcppo.store.journal import Journal, JournalTail, read_journal
 from vcppo.store.run_folders import CellFolder

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import ConfigError, StudyError
+from vcppo.settings.defaults import defaults_beside
 from vcppo.settings.loading import flatten
-from vcppo.settings.sections import RunSettings, defaults_beside
+from vcppo.settings.run import RunSettings
 from vcppo.studies.study import Cell, Study
 from vcppo.studies.verl.names import ACTOR, CRITIC, ROLLOUT, Overrides, counterpart, our_name, refusals
 from vcppo.system.files import write_json

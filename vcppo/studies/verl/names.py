@@ -5,12 +5,15 @@ refused) and APART (verl has its own word for the matter, or none). docs/verl.md
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.loading import flatten, known_names
-from vcppo.settings.sections import OptimiserSettings, RunSettings
+from vcppo.settings.losses import POLICY_LOSSES
+from vcppo.settings.optimiser import OptimiserSettings
+from vcppo.settings.run import RunSettings
 from vcppo.studies.verl import TRAINER
 
 Overrides = dict[str, Any]  # verl's dotted names, with a plus where its schema has no such name
@@ -23,7 +26,18 @@ AGGREGATIONS = {
     "sequence-mean": "seq-mean-token-mean",
     "fixed-length": "seq-mean-token-sum-norm",
 }
-LOSSES = {"clip": "vanilla", "gspo": "gspo", "cispo": "cispo"}
+LOSSES = {name: loss.verl for name, loss in POLICY_LOSSES.items() if loss.verl is not None}
+ESTIMATED = {name: estimator.verl for name, estimator in ESTIMATORS.items() if estimator.verl is not None}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names as a sentence has them.
+
+    >>> listed(["clip", "gspo", "cispo"])
+    'clip, gspo or cispo'
+    """
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ MAPPED: Mapping[str, Mapped] = {
     "gae.lambda_actor": Mapped(("algorithm.lam", f"{OURS}.lambda_actor")),
     "gae.lambda_critic": Mapped((f"{OURS}.lambda_critic",)),
     "gae.length_adaptive_alpha": Mapped((f"{OURS}.length_adaptive_alpha",)),
-    "advantage.estimator": Mapped(("algorithm.adv_estimator", "critic.enable"), note="gae, grpo or rloo"),
+    "advantage.estimator": Mapped(("algorithm.adv_estimator", "critic.enable"), note=listed(ESTIMATED)),
     "advantage.whiten": Mapped((f"{OURS}.whiten",), note="none or batch, for gae; others are not whitened"),
     "advantage.clip": Mapped((f"{OURS}.clip",), note="for gae"),
     "advantage.group_scale": Mapped(("algorithm.norm_adv_by_std_in_grpo",)),
@@ -98,7 +112,7 @@ MAPPED: Mapping[str, Mapped] = {
     "policy.minibatches": Mapped(
         (f"{ACTOR}.ppo_mini_batch_size", f"{CRITIC}.ppo_mini_batch_size"), note="verl counts the prompts of one"
     ),
-    "policy.loss": Mapped((f"{ACTOR}.policy_loss.loss_mode",), note="clip, gspo or cispo"),
+    "policy.loss": Mapped((f"{ACTOR}.policy_loss.loss_mode",), note=listed(LOSSES)),
     "policy.clip_low": Mapped((f"{ACTOR}.clip_ratio_low", f"{ACTOR}.clip_ratio")),
     "policy.clip_high": Mapped((f"{ACTOR}.clip_ratio_high",)),
     "policy.dual_clip": Mapped(
@@ -221,14 +235,17 @@ def refusals(settings: RunSettings) -> Iterator[str]:
             yield f"{name} = {_text(flat[name])}: {only.why}; expected {_text(only.value)}"
     if settings.model.path is None:
         yield "model.path = none: expected the folder or hub name of the policy that verl starts from"
-    if settings.advantage.estimator not in ("gae", "grpo", "rloo"):
-        yield f"advantage.estimator = {settings.advantage.estimator}: expected gae, grpo or rloo"
-    if settings.policy.loss not in LOSSES:
-        yield f"policy.loss = {settings.policy.loss}: expected {' or '.join(LOSSES)}"
-    whitens = ("none", "batch") if settings.advantage.estimator == "gae" else ("none",)
+    estimator, loss = ESTIMATORS[settings.advantage.estimator], POLICY_LOSSES[settings.policy.loss]
+    for name, word, verls, why, known in (
+        ("advantage.estimator", settings.advantage.estimator, estimator.verl, estimator.not_in_verl, ESTIMATED),
+        ("policy.loss", settings.policy.loss, loss.verl, loss.not_in_verl, LOSSES),
+    ):
+        if verls is None:
+            yield f"{name} = {word}: expected {listed(known)}; in verl {why}"
+    whitens = ("none", "batch") if estimator.verl_whitens else ("none",)
     if settings.advantage.whiten not in whitens:
         yield f"advantage.whiten = {settings.advantage.whiten}: expected {' or '.join(whitens)}"
-    if settings.advantage.clip is not None and settings.advantage.estimator != "gae":
+    if settings.advantage.clip is not None and not estimator.verl_whitens:
         yield f"advantage.clip = {settings.advantage.clip:g}: verl clips no advantage of {settings.advantage.estimator}"
     if settings.rollout.prompts % settings.policy.minibatches:
         yield (
@@ -260,7 +277,7 @@ def rl_overrides(settings: RunSettings) -> Overrides:
         "trainer.total_epochs": s.steps,  # an epoch has a step or more: this never ends the run before
         "data.train_batch_size": s.rollout.prompts,
         f"{ROLLOUT}.n": s.rollout.samples_per_prompt,
-        "algorithm.adv_estimator": s.advantage.estimator,
+        "algorithm.adv_estimator": ESTIMATED[s.advantage.estimator],
         "algorithm.norm_adv_by_std_in_grpo": s.advantage.group_scale,
         "algorithm.use_kl_in_reward": placement == "reward",
         f"{ACTOR}.use_kl_loss": placement == "loss",

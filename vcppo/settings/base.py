@@ -1,0 +1,21 @@
+"""What every section of the settings is, and words that several of them use."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
+
+Aggregation = Literal["token-mean", "sequence-mean", "fixed-length"]
+Never = Literal["never"]
+
+
+class Settings(BaseModel):
+    """Frozen and closed: an unknown name is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def positive_interval(interval: int | str) -> int | str:
+    if isinstance(interval, int) and interval < 1:
+        raise PydanticCustomError("interval", "expected 1 or more, or `never`")
+    return interval

@@ -1,0 +1,79 @@
+"""Where the critic starts, how it is pretrained, and how it learns during RL."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from vcppo.settings.base import Aggregation, Never, positive_interval
+from vcppo.settings.optimiser import WARM_UP, OptimiserSettings, Schedule
+
+
+class RewardModelSettings(OptimiserSettings):
+    """Bradley-Terry on (correct, incorrect) answers, scored at the last token only."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
+    steps: int = Field(200, ge=1, description="updates")
+    centering: float = Field(0.1, ge=0, description="weight of the squared sum of a pair's scores; 0 leaves it free")
+    pairs: int = Field(16, ge=1, description="(correct, incorrect) pairs an update")
+    answers: int = Field(4096, ge=2, description="answers sampled from the cold-start policy to make pairs of")
+    answers_per_prompt: int = Field(16, ge=2, description="of them to each problem; a pair shares its problem")
+
+
+class PretrainSettings(OptimiserSettings):
+    """Value pretraining: the critic learns Monte-Carlo returns of the fixed cold-start policy (section 4.1)."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
+    steps: int | Literal["converge"] = Field(
+        "converge", description="updates; 0 for none; `converge`: until held-out loss and explained variance settle"
+    )
+    max_steps: int = Field(300, ge=1, description="`converge` gives up here, and a falling schedule ends here")
+    batch: int = Field(96, ge=1, description="answers an update")
+    pool: int = Field(2304, ge=1, description="answers of the fixed policy, generated once and shared by every critic")
+    held_out: int = Field(384, ge=2, description="further answers that only measure loss and explained variance")
+    fresh_rollouts: bool = Field(False, description="sample new answers for every update instead, as the paper does")
+    evaluate_every: int = Field(10, ge=1, description="updates between measurements on the held-out answers")
+    patience: int = Field(2, ge=1, description="measurements in a row without improvement that end `converge`")
+    tolerance: float = Field(0.01, ge=0, description="a change smaller than this is no improvement")
+
+    @field_validator("steps")
+    @classmethod
+    def _not_negative(cls, steps: int | str) -> int | str:
+        if isinstance(steps, int) and steps < 0:
+            raise PydanticCustomError("steps", "expected 0 or more, or `converge`")
+        return steps
+
+
+class CriticSettings(OptimiserSettings):
+    """The critic's start and its update during RL."""
+
+    init: Literal["reward-model", "policy", "saved"] = Field(
+        "reward-model", description="where value pretraining starts from"
+    )
+    path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
+    initial_value: float | Literal["mean-score"] = Field(
+        0.0,
+        description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on, or, with "
+        "pretrain.steps = 0, of pretrain.held_out answers of the fixed policy",
+    )
+    bounded: bool = Field(False, description="values cannot leave the range of rewards, by a sigmoid")
+    learning_rate: float = Field(
+        6e-4,
+        gt=0,
+        description="peak; papers keep it at twice the actor's; with model.path unless set 1e-5, adapters 1e-4",
+    )
+    schedule: Schedule = Field("linear", description="after the warm-up")
+    warmup_steps: int = Field(0, ge=0, description=WARM_UP)
+    updates_per_policy_update: int = Field(1, ge=1, description="critic updates for each policy update")
+    policy_starts_after: int = Field(0, ge=0, description="iterations, exactly so many, that train the critic only")
+    value_loss: Literal["mse", "clipped"] = Field(
+        "mse", description="plain squared error, or clipped around old values"
+    )
+    value_clip_range: float = Field(0.5, gt=0, description="range of the clipped value loss")
+    aggregation: Aggregation = Field("token-mean", description="the critic's own, whatever the actor's is")
+    update_every: int | Never = Field(1, description="iterations between those that train it; `never`: frozen (DVPO)")
+    normalise_returns: bool = Field(False, description="it learns returns divided by their running deviation")
+
+    _interval = field_validator("update_every")(positive_interval)

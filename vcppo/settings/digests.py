@@ -1,0 +1,16 @@
+"""Hashes of settings, by which runs and results are told apart."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """12 hex digits of resolved settings as JSON, less the names they go by."""
+    return digest({name: value for name, value in settings.items() if name not in ("arm", "method")})
+
+
+def digest(value: Any) -> str:
+    """12 hex digits of a JSON value's canonical text."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

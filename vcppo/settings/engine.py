@@ -1,0 +1,54 @@
+"""Who generates responses."""
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from vcppo.settings.base import Settings
+
+# The coldest temperature that each engine samples at, but for 0, which is greedy decoding.
+TORCH_COLDEST = 1e-4  # far below, logits divided by the temperature overflow
+VLLM_COLDEST = 0.01  # vLLM samples at no temperature between 0 and it, whatever it is told
+
+
+class EngineSettings(Settings):
+    """Who generates answers; docs/vllm.md says how to choose."""
+
+    kind: Literal["torch", "vllm"] = Field("torch", description="torch: in this process, with nothing but torch")
+    mode: Literal["colocated", "server"] = Field(
+        "colocated", description="vLLM in this process, or in one of its own, maybe with its own Python environment"
+    )
+    python: str | None = Field(
+        None, description="Python of the environment that the server is started in; none: this one"
+    )
+    url: str | None = Field(None, description="host:port of a server that runs already; none: one is started")
+    devices: str | None = Field(
+        None, description="GPUs of the server that is started, as CUDA_VISIBLE_DEVICES names them; none: all of ours"
+    )
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one copy of the model")
+    memory_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of each GPU's memory, weights included; none: 0.4 colocated, 0.85 for a server; on a CPU it is "
+        "of the memory and for the cache alone, none: what max_sequences need",
+    )
+    max_sequences: int = Field(256, ge=1, description="answers written together")
+    max_length: int | None = Field(
+        None, ge=2, description="tokens of a prompt with its answer; none: as many as the policy has positions"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: the policy's own")
+    enforce_eager: bool | None = Field(None, description="no CUDA graphs or compilation; none: so on a CPU alone")
+    prefix_caching: bool = Field(True, description="what prompts begin with in common is read once")
+    sleep: bool = Field(True, description="between calls the GPU's memory is given back to the trainer")
+    start_timeout_s: float = Field(600.0, gt=0, description="a server that takes longer to start ends the run")
+    request_timeout_s: float = Field(600.0, gt=0, description="a server that is silent for longer ends the run")
+
+    @field_validator("url")
+    @classmethod
+    def _host_and_port(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"[^/\s]+:\d{1,5}", url):
+            raise PydanticCustomError("url", "expected host:port, for example node3:7100")
+        return url

@@ -1,0 +1,14 @@
+"""The DPO run that makes RTO's reward, as settings of a run of its own."""
+
+from vcppo.settings.loading import Layer, build_settings
+from vcppo.settings.run import RunSettings
+
+
+def preference_settings(settings: RunSettings) -> RunSettings:
+    """The settings of the DPO run that makes RTO's reward: `method=dpo` on the same task, base and seed."""
+    tree = settings.model_dump(
+        mode="json",
+        include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "lora", "compute", "engine", "cold_start"},
+    )
+    own = {"method": "dpo", "steps": settings.token_reward.dpo_steps, "evaluation": {"every": 0}}
+    return build_settings([Layer("token_reward", {**tree, "rollout": settings.rollout.sampling, **own}, shared=True)])

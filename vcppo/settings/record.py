@@ -1,0 +1,40 @@
+"""What a run watches, when it warns or stops, and what it writes down."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from vcppo.settings.base import Settings
+
+
+class MismatchSettings(Settings):
+    """What the generator says of its tokens' probabilities beside what the trainer says of them."""
+
+    check: Literal["auto", "always", "never"] = Field(
+        "auto", description="read log-probabilities again before training; auto: if generator or passes differ"
+    )
+    cap: float | None = Field(
+        2.0, gt=0, description="truncated importance weight of a token, trainer over generator; none: no correction"
+    )
+    alarm: float = Field(0.05, gt=0, description="mean |difference| (nats) above which an iteration warns")
+
+
+class GuardSettings(Settings):
+    """When training is stopped because it has left the realm of sense, and when it warns that it is about to."""
+
+    max_ratio: float = Field(1e4, gt=1, description="a probability ratio above this ends the run")
+    kl_alarm: float = Field(
+        0.05, gt=0, description="approx_kl (nats a token) between an iteration's updates above which it warns"
+    )
+
+
+class RecordSettings(Settings):
+    """What a run writes down, and how often."""
+
+    checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints to resume from")
+    positions_every: int = Field(5, ge=1, description="iterations between tables of the critic by token position")
+    samples_every: int = Field(10, ge=1, description="iterations between tables of sampled answers")
+    samples: int = Field(4, ge=1, description="answers in such a table")
+    truth_every: int = Field(0, ge=0, description="iterations between measurements of the true values; 0 for none")
+    truth_answers: int = Field(8, ge=1, description="answers whose states are measured")
+    truth_samples: int = Field(256, ge=2, description="continuations of each state")

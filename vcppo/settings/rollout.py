@@ -1,0 +1,85 @@
+"""What an iteration samples, and which of it is trained on."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from vcppo.settings.base import Never, Settings, positive_interval
+from vcppo.settings.engine import TORCH_COLDEST
+
+
+def not_too_cold(temperature: float) -> float:
+    """0 is judged by whoever asks."""
+    if 0 < temperature < TORCH_COLDEST:
+        raise PydanticCustomError(
+            "temperature",
+            "expected {least} or more: logits divided by so little overflow",
+            {"least": f"{TORCH_COLDEST:g}"},
+        )
+    return temperature
+
+
+class RolloutSettings(Settings):
+    """What one iteration samples."""
+
+    prompts: int = Field(96, ge=1, description="problems an iteration")
+    samples_per_prompt: int = Field(1, ge=1, description="answers a problem; GRPO needs more than one")
+    temperature: float = Field(
+        1.0, ge=0, description="of sampling, above 0; log-probabilities are taken at it too, in training as well"
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="nucleus; old_logprobs are of the whole distribution, vLLM's of it",
+    )
+    max_tokens: int | None = Field(None, ge=1, description="an answer is cut here; by default the task says")
+    refresh_every: int | Never = Field(
+        1, description="iterations between refreshes of the policy that samples; `never`: the cold-start policy does"
+    )
+
+    _interval = field_validator("refresh_every")(positive_interval)
+    _cold = field_validator("temperature")(not_too_cold)
+
+    @field_validator("temperature")
+    @classmethod
+    def _not_greedy(cls, temperature: float) -> float:
+        if temperature == 0:
+            raise PydanticCustomError(
+                "greedy",
+                "expected more than 0: what is trained on is sampled, for log-probabilities at temperature 0 (greedy "
+                "decoding) are 0 or minus infinity and have no gradient; only evaluation.temperature may be 0",
+            )
+        return temperature
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How a response is drawn, whoever asks for it; the rest says how many are."""
+        return self.model_dump(mode="json", include={"temperature", "top_p", "max_tokens"})
+
+
+class SelectSettings(Settings):
+    """Which answers are trained on."""
+
+    prune_rate: float = Field(0.0, ge=0, lt=1, description="share of answers dropped before any forward pass (CPPO)")
+    scope: Literal["question", "batch"] = Field("question", description="answers are ranked within it")
+    keep: Literal["largest", "smallest", "signed", "random"] = Field(
+        "largest", description="answers with the largest or smallest |advantage|, the largest advantage, or any"
+    )
+    refill: bool = Field(False, description="ask 1 / (1 - prune_rate) times as many questions (dynamic allocation)")
+    dynamic_sampling: bool = Field(False, description="groups all right or all wrong are replaced by new ones (DAPO)")
+    max_rounds: int = Field(
+        10, ge=1, description="rounds of sampling before a smaller batch has to do; if nothing is mixed, the last"
+    )
+    drop_truncated: bool = Field(False, description="answers cut at the limit are not trained on (DAPO's filter)")
+
+
+class VineSettings(Settings):
+    """Values by Monte Carlo: continuations sampled from the ends of an answer's steps (VinePPO, arXiv:2410.01679)."""
+
+    samples: int = Field(9, ge=1, description="continuations of each state")
+    max_steps: int | None = Field(8, ge=1, description="steps of an answer that get a value of their own; none: all")
+    cap: Literal["merge", "first"] = Field(
+        "merge", description="beyond max_steps: join neighbouring steps, or give the rest the realised return"
+    )

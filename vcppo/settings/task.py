@@ -1,0 +1,67 @@
+"""What is asked: the embedded task, or mathematical problems."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from vcppo.settings.base import Settings
+
+
+class MathsSettings(Settings):
+    """Mathematical problems from the dataset hub or a file; see docs/maths.md."""
+
+    train: str = Field(
+        "dapo-math-17k", min_length=1, description="problems to learn from: a known set, a hub name, or a file"
+    )
+    evaluate: str = Field("aime24", min_length=1, description="problems to measure on, in the same forms")
+    train_split: str | None = Field(None, description="split of a set on the hub; by default a known set's own, train")
+    evaluate_split: str | None = Field(None, description="the same for evaluation; by default a known set's own, test")
+    evaluate_limit: int | None = Field(None, ge=1, description="only so many problems of evaluation, evenly spaced")
+    question_column: str | None = Field(None, description="by default the first of the usual names; `a.b` reaches in")
+    answer_column: str | None = Field(None, description="reference answers, or texts that end in one")
+    solution_column: str | None = Field(None, description="worked solutions, what the cold start imitates")
+    name_column: str | None = Field(None, description="what problems are called in tables; by default their number")
+    answers: Literal["math-verify", "integer"] = Field(
+        "math-verify",
+        description="how they are compared: as mathematics, or as AIME's integers, nothing else being readable",
+    )
+    form: Literal["by-set", "number", "closed-form", "expression"] = Field(
+        "by-set", description="what may be left to work out in an answer; by-set: as answers of the known sets are"
+    )
+    boxed_only: bool = Field(
+        True, description="an answer stands in \\boxed{}; false: without a box the last plain number is one"
+    )
+    template: Literal["chat", "plain"] = Field("chat", description="the tokenizer's own chat template, or bare text")
+    instruction: str = Field(
+        "Please reason step by step, and put your final answer within \\boxed{}.",
+        description="said after the question; may be empty",
+    )
+    system: str | None = Field(None, description="the system's message before the question")
+    think: bool = Field(False, description="the prompt opens a thought, and only what follows its end is judged")
+    think_open: str = Field("<think>", min_length=1, description="what opens a thought")
+    think_close: str = Field("</think>", min_length=1, description="what ends a thought")
+    max_tokens: int = Field(
+        8192,
+        ge=1,
+        description="an answer's length limit unless rollout.max_tokens gives one; less where the model has no room",
+    )
+    time_limit_s: float = Field(2.0, gt=0, description="after which an answer that is still being compared is given up")
+    memory_limit_mb: int = Field(1024, ge=64, description="that comparing one answer may take")
+    workers: int | None = Field(None, ge=1, description="processes that compare; by default half the cores, 8 at most")
+
+
+class TaskSettings(Settings):
+    """What is asked, and how hard it is."""
+
+    name: Literal["digits", "maths"] = Field(
+        "digits", description="the embedded task (vcppo/tasks/digits.py), or problems from a hub or a file"
+    )
+    chain_length: int = Field(30, ge=2, le=2000, description="lines of thought that a right answer needs")
+    spread: int = Field(0, ge=0, description="target lines vary from chain_length - spread to chain_length")
+    digits: int = Field(3, ge=2, le=6, description="digits of the state, hence of the answer")
+    stop_hazard: float = Field(0.09, ge=0, lt=1, description="chance a demonstration stops early, at each line")
+    held_out: int = Field(200, ge=1, description="problems kept for evaluation, never trained on")
+    held_out_for_search: int = Field(
+        0, ge=0, description="further problems, never trained on, that evaluation.problems = search asks in their stead"
+    )
+    maths: MathsSettings = MathsSettings()
