@@ -10,6 +10,7 @@ from rich.console import Console
 from vcppo.settings.sections import RunSettings
 from vcppo.store.journal import Journal, JournalTail
 from vcppo.store.run_folders import CellFolder, CellRecord, perform
+from vcppo.studies.dispatcher import pick
 from vcppo.studies.progress import (
     CellEnded,
     CellProgress,
@@ -22,7 +23,6 @@ from vcppo.studies.progress import (
     duration,
     following,
 )
-from vcppo.studies.sweep import pick
 from vcppo.studies.watch import CellWatch, Glance
 
 STARTED = StudyStarted("components", "each part", total=4, done=0, failed=0, pruned=0, workers=2)
