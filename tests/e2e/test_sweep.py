@@ -403,7 +403,7 @@ def test_a_search_over_another_space_or_other_seeds_is_refused(bench: Bench):
 
 
 def test_a_pruner_stops_poor_trials_early_and_they_are_not_failures(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vcppo.studies.sweep.LOOK_S", 0.05)
+    monkeypatch.setattr("vcppo.studies.dispatcher.LOOK_S", 0.05)
     trials = [f"trial-{number:04d}-s0" for number in range(8)]
     bench.plan({cell: ["iterate"] for cell in trials}, nap=0.02)
     space = {"gae.lambda_actor": {"choices": [0.1, 0.5, 1.0]}}

@@ -12,8 +12,9 @@ import pytest
 import torch
 from vllm_cases import CHECKS, FREE, RAGGED, RANKS, check_updates, engine_of, model
 
-from vcppo.engines.vllm import hosts
-from vcppo.engines.vllm.hosts import close_hosts
+from vcppo.engines.vllm import host as live
+from vcppo.engines.vllm.colocated import Colocated
+from vcppo.engines.vllm.host import close_hosts
 from vcppo.errors import EngineError
 from vcppo.settings.engine import EngineSettings
 
@@ -52,7 +53,7 @@ def test_no_global_randomness_is_touched(settings: EngineSettings):
 class Sleeper:
     """Stands between the host and vLLM, and keeps what would be asleep on a GPU; there is nothing to sleep on a CPU."""
 
-    def __init__(self, host: hosts.Colocated) -> None:
+    def __init__(self, host: Colocated) -> None:
         self.awake = {"weights", "kv_cache"}
         self.said: list[str] = []
         core = host._core
@@ -78,8 +79,8 @@ class Sleeper:
 def test_between_calls_it_sleeps_and_wakes_for_what_it_needs(settings: EngineSettings):
     policy = model("qwen2", seed=4)
     engine = engine_of(settings, policy)
-    (host,) = hosts._hosts.values()
-    assert isinstance(host, hosts.Colocated)
+    (host,) = live._hosts.values()
+    assert isinstance(host, Colocated)
     sleeper = Sleeper(host)
     first = engine.generate(RAGGED, FREE, seed=0)
     assert sleeper.said == ["sleep"]

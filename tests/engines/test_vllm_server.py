@@ -16,8 +16,9 @@ from tiny import tiny
 from vllm_cases import CHECKS, FAMILIES, FREE, RAGGED, RANKS, assert_agrees, check_updates, engine_of, model
 
 from vcppo.engines.base import Sampling
-from vcppo.engines.vllm import hosts
-from vcppo.engines.vllm.hosts import close_hosts
+from vcppo.engines.vllm import host as live
+from vcppo.engines.vllm.client import ServerClient
+from vcppo.engines.vllm.host import close_hosts
 from vcppo.errors import EngineError
 from vcppo.settings.engine import EngineSettings
 from vcppo.stages.pipeline import run_stages
@@ -58,8 +59,8 @@ def test_models_of_other_shapes_take_turns_in_one_server(settings: EngineSetting
 
 
 def server_pid() -> int:
-    (host,) = hosts._hosts.values()
-    assert isinstance(host, hosts.Server)
+    (host,) = live._hosts.values()
+    assert isinstance(host, ServerClient)
     assert host._process is not None
     return host._process._process.pid
 
@@ -83,7 +84,7 @@ def test_a_whole_run_generates_with_vllm_and_its_log_probabilities_are_the_train
     states = torch.get_rng_state()
     run_stages(settings, tmp_path)
     assert torch.equal(torch.get_rng_state(), states)
-    assert len(hosts._hosts) == 1  # one server for all stages
+    assert len(live._hosts) == 1  # one server for all stages
     rl = StageFolder(tmp_path, addresses(settings)["rl"])
     values = [record["values"] for record in read_journal(rl.path / "journal.jsonl") if record["kind"] == "metrics"]
     ratios = [record["policy/ratio_max"] for record in values if "policy/ratio_max" in record]
@@ -121,7 +122,7 @@ def test_a_server_killed_while_it_writes_is_one_line_and_nothing_hangs(settings:
     log = Path(said.rpartition("(see ")[2].removesuffix(")"))
     assert log.exists()
     log.unlink()
-    assert not hosts._hosts  # the next engine starts anew
+    assert not live._hosts  # the next engine starts anew
 
 
 def test_weights_over_a_connection_arrive_too_and_a_model_that_vllm_cannot_hold_is_one_line(tmp_path: Path):
@@ -129,7 +130,7 @@ def test_weights_over_a_connection_arrive_too_and_a_model_that_vllm_cannot_hold_
     log = tmp_path / "log"
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"127.0.0.1:{free.getsockname()[1]}"
-    root = Path(hosts.__file__).resolve().parents[3]
+    root = Path(live.__file__).resolve().parents[3]
     command = [str(PYTHON), "-m", "vcppo.engines.vllm.server", "--listen", url]
     with open(log, "wb") as file:
         server = subprocess.Popen(command, stderr=file, env={**os.environ, "PYTHONPATH": str(root)}, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and what would be slow, in plain words."""
+"""`vcppo doctor`: what is installed, what is missing, and what would be slow, in plain words."""
 
 import importlib.metadata
 import importlib.util
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
-from packaging.requirements import Requirement
+import click
+
+from vcppo.cli.options import out_option
 
 State = Literal["good", "slow", "missing", "wrong"]
 LITTLE_MEMORY_GB, LITTLE_DISK_GB = 3.0, 2.0
@@ -25,6 +26,19 @@ class Finding:
     words: str
 
 
+@click.command("doctor")
+@out_option
+def doctor(out: Path) -> None:
+    """Say what is installed, what is missing, and what would be slow."""
+    findings = examine(out)
+    for finding in findings:
+        colour = {"good": "green", "slow": "yellow"}.get(finding.state, "red")
+        click.echo(f"{click.style(f'{finding.state:8}', fg=colour)} {finding.subject:14} {finding.words}")
+    bad = [f.subject for f in findings if f.state in ("missing", "wrong")]
+    click.echo(f"to mend: {', '.join(bad)}" if bad else "vcppo can run here")
+    sys.exit(2 if bad else 0)
+
+
 def examine(out: Path) -> list[Finding]:
     """Look at everything vcppo leans on; takes some seconds, since it imports torch."""
     return [*packages(), *torch_and_threads(), *machine(out), *optional()]
@@ -32,6 +46,8 @@ def examine(out: Path) -> list[Finding]:
 
 def packages() -> list[Finding]:
     """The packages that vcppo's own metadata asks for, at the versions it asks for."""
+    from packaging.requirements import Requirement
+
     findings = []
     for text in importlib.metadata.requires("vcppo") or []:
         requirement = Requirement(text)
@@ -78,6 +94,8 @@ def torch_and_threads() -> list[Finding]:
 
 def machine(out: Path) -> list[Finding]:
     """Cores, memory and disk against what a sweep with a worker on each core takes."""
+    import psutil
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = psutil.virtual_memory().available / 1e9
     folder = next(parent for parent in [out.resolve(), *out.resolve().parents] if parent.exists())

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from vcppo.store.samples import AnsweredProblem
-from vcppo.studies.progress import SUMMARY_S
+from vcppo.system.terminal import SummaryTimer, progress_console
 from vcppo.types import Verdict
 
 
@@ -23,9 +23,10 @@ class EvaluationView:
         self.name, self.total = name, total
         self.done = self.before = 0
         self._samples = self._correct = self._tokens = 0
-        self._console = console or Console(stderr=True, soft_wrap=True, highlight=False)
+        self._console = console or progress_console()
         self._clock = clock
-        self._began = self._said = clock()
+        self._began = clock()
+        self._summary = SummaryTimer(clock)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -53,8 +54,7 @@ class EvaluationView:
         self._correct += problem.count(Verdict.CORRECT)
         self._tokens += sum(sample.tokens for sample in problem.samples) if fresh else 0
         self._bar.update(self._row, completed=self.done, words=self.words())
-        if fresh and not self._console.is_terminal and self._clock() - self._said >= SUMMARY_S:
-            self._said = self._clock()
+        if fresh and not self._console.is_terminal and self._summary.is_due():
             self.say(f"{self.name}: {self.done} of {self.total} problems, {self.words()}")
 
     def say(self, line: str) -> None:

@@ -9,8 +9,6 @@ from pydantic_core import PydanticCustomError
 from vcppo.settings.base import Settings
 
 # The coldest temperature that each engine samples at, but for 0, which is greedy decoding.
-TORCH_COLDEST = 1e-4  # far below, logits divided by the temperature overflow
-VLLM_COLDEST = 0.01  # vLLM samples at no temperature between 0 and it, whatever it is told
 
 
 class EngineSettings(Settings):

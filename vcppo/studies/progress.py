@@ -17,8 +17,7 @@ from rich.text import Text
 
 from vcppo.store.run_folders import CellFolder, State
 from vcppo.studies.watch import CellWatch, Glance
-
-SUMMARY_S = 30.0  # seconds between summary lines where there is no terminal
+from vcppo.system.terminal import SummaryTimer, duration, progress_console
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,10 @@ class ProgressView:
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = console or Console(stderr=True, soft_wrap=True, highlight=False)
+        self.console = console or progress_console()
         self._clock = clock
-        self._began = self._summed_up = clock()
+        self._began = clock()
+        self._summary = SummaryTimer(clock)
         self._title = ""
         self._total = self._before = 0
         self._ended: dict[State, int] = {"done": 0, "failed": 0, "pruned": 0}
@@ -131,8 +131,7 @@ class ProgressView:
                 self._say(f"worker {event.worker} died ({event.reason}); {event.cell} {fate}")
             case Notice():
                 self._say(event.text)
-        if self._live is None and self._workers and self._clock() - self._summed_up >= SUMMARY_S:
-            self._summed_up = self._clock()
+        if self._live is None and self._workers and self._summary.is_due():
             self._say(self.summary())
 
     def summary(self) -> str:
@@ -199,20 +198,6 @@ def describe(glance: Glance) -> str:
     words += [f"accuracy {glance.accuracy:.2f}"] if glance.accuracy is not None else []
     words += [f"length {glance.length_tokens:.0f}"] if glance.length_tokens is not None else []
     return " ".join(word for word in words if word)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> duration(8.2), duration(200), duration(7300)
-    ('8 s', '3 min 20 s', '2 h 1 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """What commands say when the work is done."""
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from vcppo.cli.commands import best_trials, conclude, sweep_study, with_settings
+from vcppo.cli.main import main
+from vcppo.cli.sweep import SweepOptions, best_trials, conclude, run_sweep, with_settings
 from vcppo.settings.loading import load_settings
 from vcppo.settings.run import RunSettings
 from vcppo.store.run_folders import CellFolder, CellRecord
@@ -63,12 +64,13 @@ def test_a_study_whose_results_were_not_exported_is_no_success(
         return StudyOutcome(tmp_path, 1, failed, 0, 0, (), 1.0, interrupted)
 
     monkeypatch.setattr("vcppo.studies.sweep.run_study", ran)
-    monkeypatch.setattr("vcppo.cli.commands.conclude", lambda *arguments: concluded)
-    asked: dict[str, Any] = dict.fromkeys(
-        ("workers", "seeds", "first_seed", "storage", "processes", "config", "tracking_uri")
-    )
-    asked |= dict.fromkeys(("retry_failed", "fresh", "dry_run"), False)
-    assert sweep_study("components", out=tmp_path, engine="vcppo", words=(), assignments=(), **asked) == code
+    monkeypatch.setattr("vcppo.cli.sweep.conclude", lambda *arguments: concluded)
+    assert run_sweep(SweepOptions("components", out=tmp_path)) == code
+
+
+def test_the_options_of_a_sweep_are_those_of_its_command_line():
+    asked = {parameter.name for parameter in main.commands["sweep"].params}
+    assert asked == {field.name for field in fields(SweepOptions)}
 
 
 def test_the_record_of_a_run_is_a_base_for_a_study(tmp_path: Path):

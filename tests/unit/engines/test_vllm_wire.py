@@ -21,11 +21,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Sampling
-from vcppo.engines.vllm import hosts
 from vcppo.engines.vllm import server as room
 from vcppo.engines.vllm.engine import VllmEngine, model_spec
-from vcppo.engines.vllm.hosts import _shards, close_hosts
+from vcppo.engines.vllm.host import close_hosts
 from vcppo.engines.vllm.server import Server
+from vcppo.engines.vllm.shards import shards
 from vcppo.engines.vllm.wire import (
     PROTOCOL,
     Address,
@@ -275,8 +275,8 @@ def test_a_branch_sends_each_stem_once_and_each_points_limit(url: str):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_all_weights_arrive_in_shards_and_by_their_names(url: str, tied: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(hosts, "SHARD", 300)
-    monkeypatch.setattr(hosts, "PIECE", 100)
+    monkeypatch.setattr("vcppo.engines.vllm.shards.SHARD", 300)
+    monkeypatch.setattr("vcppo.engines.vllm.client.PIECE", 100)
     first = policy(tied=tied)
     make_engine(at(url), first)
     assert Echo.made[0].loaded.keys() == dict(named_weights(first)).keys()
@@ -286,10 +286,10 @@ def test_all_weights_arrive_in_shards_and_by_their_names(url: str, tied: bool, m
 
 
 def test_shards_are_as_large_as_allowed_and_hold_everything_once(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(hosts, "SHARD", 16)  # bytes: four numbers
+    monkeypatch.setattr("vcppo.engines.vllm.shards.SHARD", 16)  # bytes: four numbers
     weights = [(str(i), torch.full((size,), float(i))) for i, size in enumerate([1, 3, 2, 9, 1, 1])]
-    shards = [{name: x.tolist() for name, x in shard.items()} for shard in _shards(iter(weights), torch.float32)]
-    assert shards == [{"0": [0], "1": [1] * 3}, {"2": [2] * 2}, {"3": [3] * 9}, {"4": [4], "5": [5]}]
+    sent = [{name: x.tolist() for name, x in shard.items()} for shard in shards(iter(weights), torch.float32)]
+    assert sent == [{"0": [0], "1": [1] * 3}, {"2": [2] * 2}, {"3": [3] * 9}, {"4": [4], "5": [5]}]
 
 
 def test_weights_are_sent_in_the_dtype_that_they_are_wanted_in(url: str):
@@ -425,7 +425,7 @@ def test_a_server_that_has_gone_silent_is_told_in_one_line(url: str):
 
 def test_weights_that_find_no_room_are_told_in_one_line(url: str, monkeypatch: pytest.MonkeyPatch):
     engine = make_engine(at(url), policy())
-    monkeypatch.setattr(hosts.tempfile, "mkdtemp", lambda **_: "/nowhere")
+    monkeypatch.setattr("vcppo.engines.vllm.client.tempfile.mkdtemp", lambda **_: "/nowhere")
     with pytest.raises(EngineError, match=r"^/nowhere: weights cannot be written there \("):
         engine.update_weights(policy())
 
@@ -622,8 +622,8 @@ def test_a_server_starts_without_what_only_the_trainer_needs():
 def test_a_server_dies_with_the_trainer_however_that_dies(tmp_path: Path):
     program = (
         "import time; from vcppo.settings.engine import EngineSettings\n"
-        "from vcppo.engines.vllm.hosts import _Process\n"
-        "p = _Process(EngineSettings(kind='vllm', mode='server'))\n"
+        "from vcppo.engines.vllm.server_process import ServerProcess\n"
+        "p = ServerProcess(EngineSettings(kind='vllm', mode='server'))\n"
         "print(p._process.pid, p.address.file, p.exchange, flush=True); time.sleep(100)"
     )
     trainer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

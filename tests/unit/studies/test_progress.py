@@ -10,6 +10,7 @@ from rich.console import Console
 from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal, JournalTail
 from vcppo.store.run_folders import CellFolder, CellRecord, perform
+from vcppo.studies.dispatcher import pick
 from vcppo.studies.progress import (
     CellEnded,
     CellProgress,
@@ -19,10 +20,8 @@ from vcppo.studies.progress import (
     ProgressView,
     StudyStarted,
     WorkerDied,
-    duration,
     following,
 )
-from vcppo.studies.sweep import pick
 from vcppo.studies.watch import CellWatch, Glance
 
 STARTED = StudyStarted("components", "each part", total=4, done=0, failed=0, pruned=0, workers=2)
@@ -87,13 +86,6 @@ def test_a_terminal_shows_workers_and_the_whole():
     text = shown(STARTED, CellStarted("ppo-s0", 0, 1), at, terminal=True)
     assert "0/4 cells" in text
     assert "value-pretraining 20/300" in text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (7300, "2 h 1 min")]
-)
-def test_durations_read_as_people_say_them(seconds: float, text: str):
-    assert duration(seconds) == text
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from fake_study import PROVENANCE, STARTED, FakeStudy, iterate, positions
 from mlflow_server import Server
 
-from vcppo.cli.commands import export_study
+from vcppo.cli.export import export_study
 from vcppo.errors import StudyError
 from vcppo.tracking.courier import Courier
 from vcppo.tracking.export import (

@@ -16,14 +16,17 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
-from vcppo.engines.vllm.hosts import host_of
+from vcppo.engines.vllm.client import ServerClient
+from vcppo.engines.vllm.colocated import Colocated
+from vcppo.engines.vllm.host import Host, host_of
 from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, split
 from vcppo.errors import EngineError
 from vcppo.models.configurations import called, end_tokens, positions
 from vcppo.models.forward import compute_of, let_go
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
-from vcppo.settings.engine import VLLM_COLDEST, EngineSettings
+from vcppo.settings.engine import EngineSettings
+from vcppo.settings.temperatures import VLLM_COLDEST
 from vcppo.types import Generation
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -63,7 +66,7 @@ class VllmEngine:
         self._policy, self._versions = policy, _versions(policy)
         self._spec = model_spec(self.settings, policy)
         self._ends = list(end_tokens(policy))
-        host_of(self.settings, self._spec).load(self, named_weights(policy))
+        host_of(self.settings, self._spec, start_host).load(self, named_weights(policy))
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
@@ -109,7 +112,7 @@ class VllmEngine:
         if 0 < sampling.temperature < VLLM_COLDEST:
             raise EngineError(f"temperature {sampling.temperature:g}: vLLM samples at {VLLM_COLDEST:g} or above")
         check_room([(length, limit) for _, length, limit in asked], self._spec.max_length)
-        host = host_of(self.settings, self._spec)
+        host = host_of(self.settings, self._spec, start_host)
         if not host.holds(self):
             if _versions(self._policy) != self._versions:
                 raise EngineError("the policy was trained on without update_weights, and its old weights are gone")
@@ -131,6 +134,15 @@ class VllmEngine:
         )
         self.cache_use = CacheUse(answers.prompt_tokens, answers.cached_tokens)
         return checked(_generations(answers), called(self._policy))
+
+
+def start_host(settings: EngineSettings, spec: ModelSpec) -> Host:
+    """vLLM with this model, where the settings want it.
+
+    Raises:
+        EngineError: it cannot be started or reached.
+    """
+    return Colocated(spec) if settings.mode == "colocated" else ServerClient(settings, spec)
 
 
 def model_spec(settings: EngineSettings, policy: PreTrainedModel) -> ModelSpec:

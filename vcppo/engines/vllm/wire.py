@@ -45,7 +45,7 @@ class ModelSpec:
     dtype: Dtype
     max_length: int  # tokens of prompt and answer together
     tensor_parallel: int
-    memory_share: float | None  # of the device; None: see vllm_core
+    memory_share: float | None  # of the device; None: see core.py
     max_sequences: int
     enforce_eager: bool | None  # None: on a CPU only
     prefix_caching: bool

@@ -1,0 +1,65 @@
+"""Options that several commands have, and how settings are made of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vcppo.cli.output import print_notes
+from vcppo.settings.loading import load
+from vcppo.settings.notes import lines
+from vcppo.settings.run import RunSettings
+from vcppo.system.redaction import remember
+
+Command = Callable[..., Any]
+
+
+def address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """An address that may hold a password, which is shown nowhere from here on."""
+    remember(value)
+    return value
+
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file of settings, or the settings.json of an earlier run."
+)
+set_option = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One setting, for example gae.lambda_actor=0.99; repeat.",
+)
+out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Where results go.",
+)
+tracking_option = click.option(
+    "--tracking-uri",
+    metavar="URI",
+    callback=address,
+    help="MLflow server or database. [default: $MLFLOW_TRACKING_URI, else OUT/mlflow.db]",
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the settings and the estimated cost, run nothing.")
+
+
+def run_options(command: Command) -> Command:
+    """The options of every command that runs stages."""
+    for option in (dry_run_option, tracking_option, out_option, set_option, config_option):
+        command = option(command)
+    return command
+
+
+def load_with_notes(config: Path | None, assignments: tuple[str, ...]) -> RunSettings:
+    """The settings of --config and --set; what was decided beside them is printed.
+
+    Raises:
+        ConfigError: a setting is unknown, out of range, or does not go with another.
+    """
+    resolved = load(config, assignments)
+    print_notes(lines([*resolved.notes, *resolved.of_model]))
+    return resolved.settings

@@ -1,0 +1,160 @@
+"""`vcppo train`, `cold-start`, `reward-model` and `pretrain-value`: one run in this process, or part of one."""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vcppo.cli.options import load_with_notes, run_options
+from vcppo.cli.output import print_notices, tracking_line
+from vcppo.errors import ConfigError
+from vcppo.settings.run import RunSettings
+from vcppo.system.processes import INTERRUPTED, is_main, locked
+
+if TYPE_CHECKING:
+    from vcppo.planning.estimate import StageCost
+
+LAST_WORDS_S, LAST_WORDS_AFTER_CTRL_C_S = 30.0, 5.0  # for the courier of a single run to finish
+
+
+@click.command("train")
+@run_options
+def train(
+    config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    """Run every stage: cold start, reward model, value pretraining, RL, evaluation.
+
+    \b
+    vcppo train                                                       VC-PPO with its defaults
+    vcppo train --set method=ppo                                      the PPO that collapses
+    vcppo train --set method=vineppo --set vine.samples=3             any of `vcppo methods`, and what you change
+    vcppo train --config runs/studies/train/cells/NAME/settings.json  an earlier run once more, to the bit
+
+    Ctrl-C or a crash loses at most the steps since the last checkpoint: the same command goes on from there.
+    """
+    _run_one("train", "evaluation", load_with_notes(config, assignments), out, tracking_uri, dry_run)
+
+
+@click.command("cold-start")
+@run_options
+def cold_start(
+    config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    """Make the policy that everything starts from, by supervised fine-tuning on the task's demonstrations."""
+    _run_one("cold-start", "cold-start", load_with_notes(config, assignments), out, tracking_uri, dry_run)
+
+
+@click.command("reward-model")
+@run_options
+def reward_model(
+    config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    """Make the reward model: Bradley-Terry on right and wrong answers, scored at the last token only."""
+    _run_one("reward-model", "reward-model", load_with_notes(config, assignments), out, tracking_uri, dry_run)
+
+
+@click.command("pretrain-value")
+@run_options
+def pretrain_value(
+    config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    """Pretrain the critic on Monte-Carlo returns of the fixed policy.
+
+    \b
+    vcppo pretrain-value                           until held-out loss and explained variance have settled
+    vcppo pretrain-value --set pretrain.steps=50   exactly 50 updates
+    """
+    settings = load_with_notes(config, assignments)
+    if settings.pretrain.steps == 0:
+        raise ConfigError(
+            "pretrain.steps = 0 (from --set): nothing to pretrain; give a number of updates or `converge`"
+        )
+    _run_one("pretrain-value", "value-pretraining", settings, out, tracking_uri, dry_run)
+
+
+def _run_one(
+    command: str, until: str, settings: RunSettings, out: Path, tracking_uri: str | None, dry_run: bool
+) -> None:
+    if dry_run:
+        print_plan(settings, out, until=until)
+        return
+    sys.exit(run_one(command, settings, out, until=until, tracking_uri=tracking_uri))
+
+
+def run_one(command: str, settings: RunSettings, out: Path, *, until: str, tracking_uri: str | None) -> int:
+    """Run a single configuration in this process, recorded as a cell of the study named after the command.
+
+    Returns:
+        The exit code: 0 if it ended well, 2 if it failed, 130 after Ctrl-C.
+    """
+    from vcppo.models.distributed import together
+    from vcppo.store.run_folders import CellFolder, CellRecord, perform
+    from vcppo.studies.progress import ProgressView, following
+    from vcppo.tracking.courier import Courier
+
+    if not is_main():
+        from vcppo.stages.pipeline import run_stages
+
+        try:
+            with together():
+                run_stages(settings, out, until=until)
+        except KeyboardInterrupt:  # the main process says what there is to say
+            return INTERRUPTED
+        return 0
+    courier = Courier(out, command, tracking_uri)
+    name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
+    path = out / "studies" / command / "cells" / name
+    folder = CellFolder(path)
+    if not folder.exists():
+        CellFolder.create(path, CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed), settings)
+    with ProgressView() as view, locked(path):
+        courier.start()
+        patience = LAST_WORDS_S
+        try:
+            with following(folder, out, view), together():
+                from vcppo.stages.pipeline import run_cell
+
+                record = perform(folder, out, partial(run_cell, until=until))
+        except KeyboardInterrupt:
+            patience = LAST_WORDS_AFTER_CTRL_C_S
+            print(f"stopped; the same command goes on from the last checkpoint (cell {name})")
+            return INTERRUPTED
+        finally:
+            kept = courier.close(patience)
+            print_notices(courier)
+    if record.state == "failed":
+        print(f"{name} failed: {record.error}\ntraceback: {path / 'traceback.txt'}")
+        return 2
+    for key, value in sorted(record.result.items()):
+        print(f"{key:36} {'nan' if value is None else format(value, '.4g')}")
+    for stage in record.stages:
+        print(f"{stage.stage:18} {'ran' if stage.ran else 'cached':7} {out / 'cache' / stage.stage / stage.address}")
+    print(tracking_line(courier.tracking_uri, kept))
+    return 0
+
+
+def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
+    """The resolved settings as TOML-like lines, and what each stage will cost."""
+    from vcppo.planning.estimate import estimate_costs
+    from vcppo.settings.describing import describe_settings
+
+    print(describe_settings(settings))
+    costs = estimate_costs(settings, out)
+    last = [cost.stage for cost in costs].index(until)
+    _cost_table(costs[: last + 1])
+
+
+def _cost_table(costs: "Sequence[StageCost]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "address", "generated", "scored", "trained", "minutes", title="at most, in tokens")
+    for cost in costs:
+        counts = (cost.generated_tokens, cost.forward_tokens, cost.trained_tokens)
+        numbers = ["", "", "", "cached"] if cost.cached else [*(f"{n:,}" for n in counts), f"{cost.minutes:.1f}"]
+        table.add_row(cost.stage, cost.address, *numbers)
+    Console().print(table)
+    print(f"about {sum(cost.minutes for cost in costs):.1f} minutes here")

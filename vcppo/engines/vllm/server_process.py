@@ -1,0 +1,126 @@
+"""The process of a server that this process starts, its folders and its environment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from vcppo.engines.vllm.shards import SHARD
+from vcppo.engines.vllm.wire import Address
+from vcppo.errors import EngineError
+from vcppo.settings.engine import EngineSettings
+
+MEMORY_FOLDER = Path("/dev/shm")
+GOODBYE_S = 5.0
+SOCKET_PATH_LIMIT = 100  # bytes, with some to spare
+OF_TORCHRUN = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+OF_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+
+
+class ServerProcess:
+    """A server that this process started, and its folders. On Linux it ends with the thread that started it."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._parent = os.getpid()
+        self.folder = _private_folder()
+        self.exchange = _exchange_folder(self.folder)
+        self.address = Address(file=str(self.folder / "socket"))
+        self.log = self.folder / "server.log"
+        package = self.folder / "package"  # holds this package alone, for a Python that must not see our others
+        package.mkdir()
+        (package / "vcppo").symlink_to(Path(__file__).resolve().parents[2], target_is_directory=True)
+        python = settings.python or sys.executable
+        command = [python, "-m", "vcppo.engines.vllm.server", "--socket", self.address.file]
+        command += ["--exchange", str(self.exchange), "--parent", str(os.getpid())]
+        try:
+            with open(self.log, "wb") as log:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=package,
+                    env=_environment(settings, package),
+                    start_new_session=True,  # Ctrl-C is for us, who end it
+                )
+        except OSError as error:
+            self._clean()
+            raise EngineError(
+                f"engine.python = {python}: cannot be run ({error.strerror or error}); expected the Python of an "
+                "environment with vLLM"
+            ) from None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is no more."""
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        """How it ended, and the last line of its log, which is kept."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GOODBYE_S)
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        kept = self.folder.with_suffix(".log")
+        shutil.copyfile(self.log, kept)
+        last = lines[-1].strip()[:300] if lines else "it said nothing"
+        return f"the vLLM server ended ({_reason(self._process.poll())}): {last} (see {kept})"
+
+    def end(self) -> None:
+        """Kill it with whatever it started; a fork of the process that started it leaves it alone."""
+        if os.getpid() != self._parent:
+            return
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._clean()
+
+    def _clean(self) -> None:
+        for folder in (self.exchange, self.folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _private_folder() -> Path:
+    """A folder that only we can enter, with a path short enough for a socket's."""
+    folder = tempfile.mkdtemp(prefix="vcppo-")
+    if len(folder) > SOCKET_PATH_LIMIT:
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="vcppo-", dir="/tmp")
+    return Path(folder)
+
+
+def _exchange_folder(otherwise: Path) -> Path:
+    """In memory, where there is room for two shards; else on disk."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(MEMORY_FOLDER).free > 2 * SHARD:
+            return Path(tempfile.mkdtemp(prefix="vcppo-", dir=MEMORY_FOLDER))
+    return otherwise
+
+
+def _environment(settings: EngineSettings, package: Path) -> dict[str, str]:
+    """Ours, without what belongs to our Python where it is not the server's, and to our place under torchrun."""
+    kept = {k: v for k, v in os.environ.items() if k not in OF_TORCHRUN and not k.startswith("TORCHELASTIC_")}
+    paths = [str(package)]
+    if settings.python is None:
+        paths += [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
+    else:
+        kept = {k: v for k, v in kept.items() if k not in OF_PYTHON}
+    if settings.devices is not None:
+        kept["CUDA_VISIBLE_DEVICES"] = settings.devices
+    temporary = str(package.parent)  # what vLLM leaves behind goes with our folder
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": temporary}
+
+
+def _reason(code: int | None) -> str:
+    if code is None:
+        return "it has closed the connection but not ended"
+    if code >= 0:
+        return f"exit code {code}"
+    hint = ", often for want of memory" if code == -signal.SIGKILL else ""
+    return f"signal {-code}, {signal.Signals(-code).name}{hint}"

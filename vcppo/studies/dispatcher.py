@@ -1,0 +1,140 @@
+"""The dispatcher of a study: gives queued cells to workers, hears how they end, and stops what a pruner gives up."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from vcppo.store.run_folders import ENDED, CellRecord
+from vcppo.studies.ledger import StudyLedger, TrialCells
+from vcppo.studies.pool import Answer, Death, WorkerPool
+from vcppo.studies.reporting import SweepReporter
+
+TICK_S = 0.25  # longest wait for workers
+LOOK_S = 1.0  # between looks at the journals of running cells
+MAX_DEATHS = 3  # of workers in one cell before it is given up
+
+
+class Dispatcher:
+    """Runs what a ledger has queued, and notes in it what comes of it."""
+
+    def __init__(self, ledger: StudyLedger, pool: WorkerPool, reporter: SweepReporter) -> None:
+        self._ledger, self._pool, self._reporter = ledger, pool, reporter
+        self._deaths: Counter[str] = Counter()
+
+    def run(self, interrupted: threading.Event) -> None:
+        """Until every cell has ended, or until the event is set.
+
+        Raises:
+            StudyError: workers end before they can run anything.
+        """
+        looked = 0.0
+        while not interrupted.is_set():
+            self._give_cells()
+            if not self._pool.running() and not self._ledger.queue and not self._ledger.unproposed():
+                break
+            for happening in self._pool.listen(TICK_S):
+                self._hear(happening)
+            if time.monotonic() - looked >= LOOK_S:
+                looked = time.monotonic()
+                self._reporter.look(self._pool.running())
+                self._prune()
+
+    def take_back(self) -> None:
+        """After the workers are gone: a cell that was running is queued again, unless it ended at the last moment."""
+        for cell in self._ledger.in_state("running"):
+            record = self._ledger.folder_of(cell).read()
+            if record.state in ENDED:
+                self._end(record)
+            else:
+                self._ledger.requeue(cell)
+
+    def _give_cells(self) -> None:
+        ledger = self._ledger
+        for worker in self._pool.idle():
+            ledger.propose()
+            if not ledger.queue:
+                return
+            waiting = [ledger.stages[cell.name] for cell in ledger.queue]
+            cell = ledger.queue.pop(pick(waiting, self._busy(self._pool.running())))
+            ledger.begin(cell)
+            self._reporter.cell_started(cell.name, worker)
+            self._pool.give(worker, ledger.folder_of(cell.name).path, self._ledger.out)
+
+    def _busy(self, running: Mapping[str, int]) -> set[str]:
+        """Stages that running cells compute now, or will have to."""
+        wanted = set().union(*(self._ledger.stages[cell] for cell in running))
+        return {key for key in wanted if not (self._ledger.out / "cache" / key / "done.json").exists()}
+
+    def _hear(self, happening: Answer | Death) -> None:
+        folder_of = self._ledger.folder_of
+        if isinstance(happening, Answer):
+            self._end(folder_of(happening.cell).read())
+            return
+        cell = happening.cell
+        if cell is None:
+            return
+        record = folder_of(cell).read()
+        if record.state in ENDED:  # it died between its last word to the disk and its answer
+            self._end(record)
+            return
+        self._deaths[cell] += 1
+        again = self._deaths[cell] < MAX_DEATHS
+        self._reporter.worker_died(happening.worker, cell, happening.reason, again=again)
+        if again:
+            self._ledger.requeue(cell)
+            return
+        error = f"worker died {MAX_DEATHS} times, last by {happening.reason}; see logs/worker-{happening.worker}.log"
+        self._end(folder_of(cell).update(state="failed", finished=time.time(), error=error))
+
+    def _end(self, record: CellRecord) -> None:
+        record = self._ledger.end(record)
+        self._reporter.cell_ended(record)
+        self._ledger.settle(self._ledger.trial_of(record.cell))
+
+    # Giving up poor trials
+
+    def _prune(self) -> None:
+        search = self._ledger.study.search
+        if search is None or search.pruner is None:
+            return
+        trials = {trial.name: trial for trial in map(self._ledger.trial_of, self._pool.running())}
+        for trial in trials.values():
+            if self._is_given_up(trial, search.pruner.interval_steps):
+                self._stop(trial)
+
+    def _is_given_up(self, trial: TrialCells, interval: int) -> bool:
+        """Report every `interval`-th iteration that all begun seeds have reached; whether the pruner gives it up."""
+        board, states = self._ledger.board, self._ledger.states
+        begun = [self._reporter.watch(c.name) for c in trial.cells if states[c.name] in ("running", "done")]
+        step = board.last_step(trial.name)
+        while True:
+            step = (step // interval + 1) * interval
+            values = [watch.recent_accuracy(step) for watch in begun]
+            reached = [value for value in values if value is not None]
+            if len(reached) < len(values):
+                return False
+            if board.report(trial.name, step, sum(reached) / len(reached)):
+                return True
+
+    def _stop(self, trial: TrialCells) -> None:
+        running = self._pool.running()
+        for cell in self._ledger.withdraw(trial):
+            if cell in running:
+                self._pool.stop(running[cell])
+            folder = self._ledger.folder_of(cell)
+            record = folder.read()
+            if record.state not in ENDED:
+                record = folder.update(state="pruned", finished=time.time())
+            self._end(record)
+
+
+def pick(waiting: Sequence[set[str]], busy: set[str]) -> int:
+    """Which waiting cell to start: the first of those that need the fewest stages others are busy computing.
+
+    Two workers would otherwise take neighbouring cells, and one would wait for the stage that both need.
+
+    >>> pick([{"cold-start/a", "rl/1"}, {"cold-start/b", "rl/2"}], busy={"cold-start/a"})
+    1
+    """
+    return min(range(len(waiting)), key=lambda index: len(waiting[index] & busy))

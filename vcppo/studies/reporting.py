@@ -1,0 +1,56 @@
+"""What listeners hear of a running study, and the eyes on its running cells."""
+
+from collections.abc import Callable, Mapping
+
+from vcppo.store.run_folders import CellRecord
+from vcppo.studies.ledger import StudyLedger
+from vcppo.studies.progress import CellEnded, CellProgress, CellStarted, Event, Notice, StudyStarted, WorkerDied
+from vcppo.studies.watch import CellWatch
+
+Listener = Callable[[Event], None]
+
+
+class SweepReporter:
+    """Turns what happens to cells into events, and keeps a watch on each cell that runs or has run."""
+
+    def __init__(self, ledger: StudyLedger, on_event: Listener) -> None:
+        self._ledger, self._on_event = ledger, on_event
+        self._watches: dict[str, CellWatch] = {}
+
+    def study_started(self, workers: int) -> None:
+        """What there is to do."""
+        ledger, study = self._ledger, self._ledger.study
+        total = ledger.count() + ledger.unproposed()
+        ended = (ledger.count("done"), ledger.count("failed"), ledger.count("pruned"))
+        self._on_event(StudyStarted(study.name, study.title, total, *ended, workers))
+
+    def cell_started(self, cell: str, worker: int) -> None:
+        """A worker is about to be given a cell."""
+        folder = self._ledger.folder_of(cell)
+        self._watches[cell] = CellWatch(folder, self._ledger.out)
+        self._on_event(CellStarted(cell, worker, folder.read().attempts + 1))
+
+    def cell_ended(self, record: CellRecord) -> None:
+        """A cell is done, failed or pruned."""
+        seconds = record.finished - record.started if record.finished and record.started else None
+        self._on_event(CellEnded(record.cell, record.state, seconds, record.error, record.result))
+
+    def worker_died(self, worker: int, cell: str, reason: str, *, again: bool) -> None:
+        """A worker died in a cell."""
+        self._on_event(WorkerDied(worker, cell, reason, again))
+
+    def notice(self, text: str) -> None:
+        """One line that the user should read."""
+        self._on_event(Notice(text))
+
+    def look(self, running: Mapping[str, int]) -> None:
+        """How far each running cell is, by the worker that runs it."""
+        for cell, worker in running.items():
+            self._on_event(CellProgress(cell, worker, self._watches[cell].look()))
+
+    def watch(self, cell: str) -> CellWatch:
+        """What has been seen of a cell."""
+        if cell not in self._watches:  # it was done before this process began
+            self._watches[cell] = CellWatch(self._ledger.folder_of(cell), self._ledger.out)
+            self._watches[cell].look()
+        return self._watches[cell]
