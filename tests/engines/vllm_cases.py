@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from vcppo.engines import make_engine, vllm_engine
+from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.distributed import SharedEngine
 from vcppo.engines.torch.engine import TorchEngine
@@ -214,7 +214,7 @@ def check_missing(settings: EngineSettings) -> None:
     for lost in ("model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight"):
         with pytest.MonkeyPatch.context() as patch:
             kept = [(name, weight) for name, weight in named_weights(policy) if name != lost]
-            patch.setattr(vllm_engine, "named_weights", lambda _, kept=kept: iter(kept))
+            patch.setattr("vcppo.engines.vllm.engine.named_weights", lambda _, kept=kept: iter(kept))
             with pytest.raises(EngineError, match="lack 1 of the model's parameters, among them model"):
                 engine.update_weights(policy)
     assert_agrees(policy, RAGGED, engine.generate(RAGGED, FREE, seed=0), 1.0)
