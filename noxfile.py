@@ -25,7 +25,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict over vcppo and analysis."""
+    """mypy --strict over everything, tests and bench included."""
     _install(session)
     session.run("mypy")
 
@@ -89,7 +89,7 @@ def bench(session: nox.Session) -> None:
     """Every benchmark, one thread, ratios against a named peer or limit."""
     _install(session)
     for name in ("gae", "generator", "branch", "iteration", "cache", "tracking", "verify"):
-        session.run("python", f"bench/bench_{name}.py", env=ONE_THREAD)
+        session.run("python", "-m", f"bench.bench_{name}", env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none")

@@ -39,7 +39,7 @@ PATIENT_SAMPLES = 2  # responses to each held-out problem that must think to the
 RESAMPLES = 2000
 
 
-class NoAnswerBeforeTheLastLine(LogitsProcessor):
+class NoAnswerBeforeTheLastLine(LogitsProcessor):  # type: ignore[misc]
     """Makes `=` impossible until the last line's number has been written."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, lines: int, prompt_tokens: int) -> None:

@@ -1,6 +1,6 @@
 """Continuations of answers, as VinePPO takes them: `branch` against ways that read every prefix again.
 
-    OMP_NUM_THREADS=1 python bench/bench_branch.py [ANSWERS]
+    OMP_NUM_THREADS=1 python -m bench.bench_branch [ANSWERS]
 
 Each of 96 answers (or ANSWERS) is continued from 8 places, 9 times from each; one process, one thread, float32. The
 default model with its head zeroed: every token is as likely as any, so answers end at geometric lengths (mean 46 of at
@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from bench_generator import floor_rate
 from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
+from bench.bench_generator import floor_rate
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.torch.engine import ROWS, TorchEngine
 from vcppo.models import loading

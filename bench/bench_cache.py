@@ -1,6 +1,6 @@
 """A study of value-pretraining steps, 6 cells, with the stage cache against without.
 
-    OMP_NUM_THREADS=1 python bench/bench_cache.py
+    OMP_NUM_THREADS=1 python -m bench.bench_cache
 
 With: the cells share one output folder, so cold start, reward model, answers and value pretraining are paid once.
 Without: every cell has a folder of its own and pays for all of it. The cells run one after another in one process,

@@ -1,6 +1,6 @@
 """How much faster `gae` is than a loop over token columns, and how far it is from what the processor allows.
 
-    python bench/bench_gae.py
+    python -m bench.bench_gae
 
 Compares with verl's `compute_gae_advantage_return` where verl 0.9.1 can be imported
 (tests/golden/requirements-verl.txt), otherwise with `column_loop` below; the first line printed says which. One

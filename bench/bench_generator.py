@@ -1,6 +1,6 @@
 """Tokens a second of our generator against `transformers` `generate()`, on the same weights.
 
-    OMP_NUM_THREADS=1 python bench/bench_generator.py
+    OMP_NUM_THREADS=1 python -m bench.bench_generator
 
 Batch 128, one process, one thread, float32, random weights. Ours and theirs take turns; a value is the median over
 repetitions, a ratio the median of the ratios within each. Ours always returns log-probabilities; theirs is measured
@@ -50,7 +50,7 @@ def theirs(policy: PreTrainedModel, prompts: torch.Tensor, *, logprobs: bool) ->
     new = found.sequences[:, prompts.shape[1] :]
     end = policy.generation_config.eos_token_id
     if end is None:
-        return new.numel()
+        return int(new.numel())
     ends = new == end
     return int(torch.where(ends.any(dim=1), ends.int().argmax(dim=1) + 1, new.shape[1]).sum())
 

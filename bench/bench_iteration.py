@@ -1,6 +1,6 @@
 """Where the time of an RL iteration goes, and the share of it spent outside model arithmetic.
 
-    OMP_NUM_THREADS=1 python bench/bench_iteration.py
+    OMP_NUM_THREADS=1 python -m bench.bench_iteration
 
 Runs the real RL stage of the default task for ITERATIONS iterations, one thread, from a policy and a critic that
 have had COLD_STEPS updates of cold start. Timers stand around its functions; time is charged to the innermost one.
@@ -183,12 +183,12 @@ def main() -> None:
     arithmetic = sum(inside for inside, _ in spent.values())
     print(f"iteration: {total / ITERATIONS:.2f} s, {answers} answers, {generated / answers:.0f} tokens each")
     for part, (inside, outside) in sorted(spent.items(), key=lambda item: -sum(item[1])):
-        least = f", floor {1e3 * floor[part]:.0f} ms" if part in floor else ""
+        limit = f", floor {1e3 * floor[part]:.0f} ms" if part in floor else ""
         each = (inside + outside) / ITERATIONS
         times = f" ({each / floor[part]:.1f} times)" if part in floor else ""
         print(
             f"{part}: {1e3 * each:.0f} ms = {(inside + outside) / total:.1%} of the iteration, "
-            f"outside model arithmetic {1e3 * outside / ITERATIONS:.0f} ms = {outside / total:.1%}{least}{times}"
+            f"outside model arithmetic {1e3 * outside / ITERATIONS:.0f} ms = {outside / total:.1%}{limit}{times}"
         )
     share = 1 - arithmetic / total
     least = sum(floor.values())

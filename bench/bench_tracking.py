@@ -1,6 +1,6 @@
 """What tracking costs: processor time of the courier for one typical run, as a share of that run's time.
 
-    python bench/bench_tracking.py
+    python -m bench.bench_tracking
 
 A run is replayed as its trainer would write it, the courier delivering every EVERY_S seconds of it into a database
 that has a study already. Loading MLflow and matplotlib and making the database happen once a study, not once a run,

@@ -1,6 +1,6 @@
 """How often the verifier rewards a wrong answer or refuses a right one, beside plain math-verify on the same pairs.
 
-    python bench/bench_verify.py --pairs 2000
+    python -m bench.bench_verify --pairs 2000
 
 The truth of a pair is how it was made (bench/verify_pairs.py); half are equal. "false reward": CORRECT though another
 value. "called wrong", "unreadable": the two ways of refusing a right answer, together the false refusals. Ours is what
@@ -19,8 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 import click
 from math_verify import parse, verify
 from scipy.stats import binomtest
-from verify_pairs import KINDS, Pair, pairs
 
+from bench.verify_pairs import KINDS, Pair, pairs
 from vcppo.settings.task import MathsSettings
 from vcppo.tasks.maths import MathsTask
 from vcppo.types import Prompt, Verdict

@@ -1,6 +1,6 @@
 """Tokens a second of vLLM against our torch engine, on the same weights and cores.
 
-    VCPPO_VLLM_PYTHON=/path/to/python OMP_NUM_THREADS=1 python bench/bench_vllm.py
+    VCPPO_VLLM_PYTHON=/path/to/python OMP_NUM_THREADS=1 python -m bench.bench_vllm
 
 A 1M Qwen2 (hidden 128, 4 layers, heads of 32), float32, random weights, prompts of 32 tokens, one thread each; the two
 take turns, and a ratio is the median of the ratios within each turn. Both return log-probabilities. "nobody ends": 256

@@ -114,7 +114,12 @@ def evaluate(journal: Journal, step: int) -> None:
     journal.metrics(
         step, {"eval/digits/avg_at_4": 0.375, "eval/digits/pass_at_4": 0.5, "eval/digits/length_tokens": 90.0}
     )
-    problems = {"problem": ["p0", "p1"], "samples": [4, 4], "correct": [3, 0], "unreadable": [0, 1]}
+    problems: dict[str, list[Any]] = {
+        "problem": ["p0", "p1"],
+        "samples": [4, 4],
+        "correct": [3, 0],
+        "unreadable": [0, 1],
+    }
     journal.table("problems", step, {**problems, "length_tokens": [80.0, 100.0]})
 
 

@@ -17,7 +17,7 @@ class LiveBytes(TorchDispatchMode):
     """`live` bytes now and the `peak` since it was last set, of storages that operations inside have met."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = self.largest = 0
         self._sizes: Any = weakref.WeakKeyDictionary()
 
@@ -34,12 +34,13 @@ class LiveBytes(TorchDispatchMode):
                 self._see(storage)
             return found
 
-        torch.UntypedStorage.resize_ = resize  # FSDP frees gathered weights so; it is no operation
-        return super().__enter__()
+        # FSDP frees gathered weights so; it is no operation
+        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign,assignment]
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *exception: Any) -> None:
-        torch.UntypedStorage.resize_ = self._resize
-        super().__exit__(*exception)
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))

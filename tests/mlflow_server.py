@@ -23,10 +23,11 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.port, self.folder = free_port(), folder
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[Any] | None = None
 
     def start(self) -> None:
-        options = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--artifacts-destination", self.folder]
+        store = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        options = [*store, "--artifacts-destination", str(self.folder)]
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1", *options]
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

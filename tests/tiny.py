@@ -62,7 +62,9 @@ def new_policy(*more: str, seed: int = 0) -> PreTrainedModel:
     return loading.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=256, seed=seed)
 
 
-def random_batch(lengths: list[int], *, vocabulary: int = 20, seed: int = 0, prompt_lengths: list[int] | None = None):
+def random_batch(
+    lengths: list[int], *, vocabulary: int = 20, seed: int = 0, prompt_lengths: list[int] | None = None
+) -> RolloutBatch:
     """Answers of these lengths made of random tokens, prompts of 2, 3, 4, 2, ... tokens unless given."""
     rng = torch.Generator().manual_seed(seed)
     prompts = prompt_lengths or [2 + i % 3 for i in range(len(lengths))]

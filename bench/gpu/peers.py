@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from bench.gpu.record import Numbers, Record, device_name
@@ -18,7 +19,7 @@ def run(record: Record, sizes: Sizes, python: str) -> None:
     """Each model at each length, policy and critic together, as TRL updates them."""
     for name, shapes in sizes.models.items():
         for length in sizes.lengths:
-            record.measure(f"trl/{name}/both/{length}", lambda s=shapes, n=length: update(s, sizes, n, python))
+            record.measure(f"trl/{name}/both/{length}", partial(update, shapes, sizes, length, python))
 
 
 def update(shapes: Shapes, sizes: Sizes, length: int, python: str) -> Numbers:

@@ -32,7 +32,9 @@ class Record:
         self.seen: dict[str, Numbers] = {}  # what this session measured
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.done = {entry["name"]: entry for entry in map(json.loads, lines) if "error" not in entry}
+        self.done: dict[str, Numbers] = {
+            entry["name"]: entry for entry in map(json.loads, lines) if "error" not in entry
+        }
 
     def measure(self, name: str, measurement: Callable[[], Numbers]) -> Numbers | None:
         """Measure, print and write down; an error is written down too, and does not end the session."""

@@ -1,6 +1,7 @@
 """Writing answers: tokens a second of the torch generator, and of vLLM where it is installed, and peak memory."""
 
 import importlib.util
+from functools import partial
 
 import torch
 
@@ -19,12 +20,12 @@ WARM_TOKENS = 8
 def run(record: Record, sizes: Sizes) -> None:
     """Both generators, every model."""
     for name, shapes in sizes.models.items():
-        record.measure(f"rollout/{name}/torch", lambda s=shapes: torch_engine(s, sizes))
+        record.measure(f"rollout/{name}/torch", partial(torch_engine, shapes, sizes))
     if importlib.util.find_spec("vllm") is None:
         print("rollout/*/vllm: vLLM is not installed here")
         return
     for name, shapes in sizes.models.items():
-        record.measure(f"rollout/{name}/vllm", lambda s=shapes: vllm(s, sizes))
+        record.measure(f"rollout/{name}/vllm", partial(vllm, shapes, sizes))
 
 
 def torch_engine(shapes: Shapes, sizes: Sizes) -> Numbers:

@@ -1,6 +1,7 @@
 """The update of policy and critic: tokens a second, utilisation, peak memory against the plan, and where time goes."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def run(record: Record, sizes: Sizes) -> None:
             for critic in (False, True):
                 who = "critic" if critic else "policy"
                 record.measure(f"update/{name}/{who}/{length}", _case(shapes, sizes, length, critic=critic))
-            record.measure(f"update/{name}/both/{length}", lambda s=shapes, n=length: both(s, sizes, n))
+            record.measure(f"update/{name}/both/{length}", partial(both, shapes, sizes, length))
         length = sizes.lengths[0]
         plain = _case(shapes, sizes, length, critic=False, change={"compute.gradient_checkpointing": False})
         record.measure(f"update/{name}/policy/{length}/not-checkpointed", plain)

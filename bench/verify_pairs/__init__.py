@@ -92,5 +92,5 @@ def ending(answer: str, rng: random.Random) -> str:
     """As models end a response."""
     if answer.startswith("\\fbox"):
         return f"The answer is ${answer}$."
-    inner_dollars = () if "$" in answer or "*" in answer else ("The answer is \\boxed{$%s$}.",)
+    inner_dollars: tuple[str, ...] = () if "$" in answer or "*" in answer else ("The answer is \\boxed{$%s$}.",)
     return rng.choice((*ENDINGS, *inner_dollars)).replace("%s", answer)

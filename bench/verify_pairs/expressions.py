@@ -53,6 +53,7 @@ def roots(rng: random.Random) -> Case:
 def constants(rng: random.Random) -> Case:
     """Pi, e, logarithms, arcs."""
     a, b = rng.sample((2, 3, 5, 6, 7, 10, 11, 12, 13), 2)
+    values: dict[str, object]
     match rng.randrange(5):
         case 0:
             value = broken(rng, 12)

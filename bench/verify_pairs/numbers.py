@@ -87,7 +87,8 @@ def repeating_decimals(rng: random.Random) -> Case:
     repeated = rng.randint(1, nines - 1)
 
     def value(whole: int, lead: str, repeated: int) -> Fraction:
-        return whole + (int(lead or "0") + Fraction(repeated, nines)) / 10 ** len(lead)
+        shift: int = 10 ** len(lead)
+        return whole + (int(lead or "0") + Fraction(repeated, nines)) / shift
 
     def barred(whole: int, lead: str, repeated: int) -> str:
         return f"{whole}.{lead}\\overline{{{repeated:0{length}}}}"

@@ -11,6 +11,7 @@ OPEN_OR_CLOSED = ("<", "\\le", ">", "\\ge")
 LONG_SIGNS = ("<", "\\leq", ">", "\\geq")
 SLANTED_SIGNS = ("<", "\\leqslant", ">", "\\geqslant")
 UNICODE_SIGNS = ("<", "≤", ">", "≥")
+Ends = tuple[Fraction | None, Fraction | None]  # None is an infinite one
 
 
 class Interval(NamedTuple):
@@ -89,7 +90,8 @@ def _between(low: Fraction | None, high: Fraction | None, rng: random.Random) ->
 def intervals(rng: random.Random) -> Case:
     """Bounded or not, in brackets or as an inequality."""
     low, high = _ascending(rng, 2)
-    interval = _between(*rng.choice(((low, high), (low, high), (None, high), (low, None))), rng)
+    ends: tuple[Ends, ...] = ((low, high), (low, high), (None, high), (low, None))
+    interval = _between(*rng.choice(ends), rng)
     x = rng.choice("xxyat")
     other = [form for miss in interval.near_misses() for form in miss.written(x)]
     if interval.low is not None and interval.high is not None:
@@ -107,7 +109,8 @@ def unions(rng: random.Random) -> Case:
     x = rng.choice("xxyt")
     if rng.random() < 0.25:
         return _hole(*rng.sample((a, b, c, d), 2), x=x, rng=rng)
-    ends = (((None, a), (b, None)), ((None, a), (b, None)), ((a, b), (c, d)), ((a, b), (c, None)), ((None, a), (b, c)))
+    outer: tuple[Ends, Ends] = ((None, a), (b, None))
+    ends: tuple[tuple[Ends, Ends], ...] = (outer, outer, ((a, b), (c, d)), ((a, b), (c, None)), ((None, a), (b, c)))
     first, second = (_between(*pair, rng) for pair in rng.choice(ends))
 
     def written(*parts: Interval) -> list[str]:

@@ -35,7 +35,7 @@ def peer(folder: Path, does: str) -> str:
     return str(path)
 
 
-def test_every_benchmark_runs_and_none_runs_twice(tmp_path: Path):
+def test_every_benchmark_runs_and_none_runs_twice(tmp_path: Path) -> None:
     python = peer(tmp_path, """echo '{"update_s": 2.0, "peak_gib": 1.5, "trl": "1.12.0"}'""")
     first = session("bench", "--tiny", "--to", str(tmp_path), "--trl-python", python)
     assert first.returncode == 0, first.stdout[-1500:] + first.stderr[-1500:]
@@ -55,14 +55,14 @@ def test_every_benchmark_runs_and_none_runs_twice(tmp_path: Path):
     assert len(lines(tmp_path / "bench.jsonl")) == len(found)
 
 
-def test_when_time_runs_out_it_says_what_is_left_and_goes_on(tmp_path: Path):
+def test_when_time_runs_out_it_says_what_is_left_and_goes_on(tmp_path: Path) -> None:
     none = session("bench", "--tiny", "--to", str(tmp_path), "--minutes", "0")
     assert none.returncode == 3
     assert "update/tiny/policy/64: no time left" in none.stdout
     assert not (tmp_path / "bench.jsonl").exists()
 
 
-def test_a_peer_that_does_not_fit_is_a_result_and_one_that_breaks_is_a_failure(tmp_path: Path):
+def test_a_peer_that_does_not_fit_is_a_result_and_one_that_breaks_is_a_failure(tmp_path: Path) -> None:
     full = peer(tmp_path, "echo 'torch.OutOfMemoryError: CUDA out of memory.' >&2; exit 1")
     command = ("bench", "--tiny", "--to", str(tmp_path), "--only", "trl/*", "--trl-python")
     session(*command, full)
@@ -74,7 +74,7 @@ def test_a_peer_that_does_not_fit_is_a_result_and_one_that_breaks_is_a_failure(t
     assert said in done.stdout
 
 
-def test_the_study_runs_in_pieces_and_packs_what_an_export_needs(tmp_path: Path):
+def test_the_study_runs_in_pieces_and_packs_what_an_export_needs(tmp_path: Path) -> None:
     out, to = tmp_path / "out", tmp_path / "to"
     paths = ("--to", str(to), "--out", str(out), "--workers", "2")
     cut = session("study", "--tiny", *paths, "--minutes", "0.01")
@@ -93,7 +93,7 @@ def test_the_study_runs_in_pieces_and_packs_what_an_export_needs(tmp_path: Path)
     assert (to / "components-long" / "runs.csv").read_text().count(",done,") == ARMS
 
 
-def test_workers_that_are_stopped_while_they_load_end_without_a_word(tmp_path: Path):
+def test_workers_that_are_stopped_while_they_load_end_without_a_word(tmp_path: Path) -> None:
     """As on a machine so busy that a worker has not come to its own first line when time is up."""
     slow = "import sys, time\nif 'bench.gpu.study' in sys.orig_argv:\n    time.sleep(3)\n"
     (tmp_path / "sitecustomize.py").write_text(slow)
@@ -105,7 +105,7 @@ def test_workers_that_are_stopped_while_they_load_end_without_a_word(tmp_path: P
     assert {CellFolder(cell).read().state for cell in cells} == {"queued"}
 
 
-def test_the_long_study_is_the_short_one_at_another_length():
+def test_the_long_study_is_the_short_one_at_another_length() -> None:
     long, short = load_study("components-long"), load_study("components")
     assert [arm.name for arm in long.arms] == [arm.name for arm in short.arms]
     assert [arm.set for arm in long.arms] == [arm.set for arm in short.arms]

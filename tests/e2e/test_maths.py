@@ -26,7 +26,7 @@ OWN = (
 )
 
 
-def test_a_run_goes_through_all_stages(tmp_path: Path):
+def test_a_run_goes_through_all_stages(tmp_path: Path) -> None:
     model = arithmetic.make_model_folder(tmp_path / "model")
     train, evaluate = (
         arithmetic.make_problems(tmp_path / f"{name}.jsonl", count, seed=count, terms=2)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ CLOSE = 0.15  # of a measured peak
 NARROW = {"dtype": "bfloat16"}
 CHECKPOINTED = {"dtype": "bfloat16", "gradient_checkpointing": True}
 # The two smallest whole, the others with fewer layers for time's sake: layers are alike.
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"shapes": "qwen2.5-0.5b", "critic": False, "processes": 1, "tokens": 8192, "compute": CHECKPOINTED},
     {"shapes": "qwen2.5-1.5b", "critic": False, "processes": 1, "tokens": 16384, "compute": CHECKPOINTED},
     {"shapes": "qwen2.5-1.5b", "critic": True, "processes": 1, "tokens": 8192, "compute": NARROW, "layers": 6},
@@ -50,19 +51,19 @@ def measured() -> list[dict[str, float]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def network(case: dict) -> Network:
+def network(case: dict[str, Any]) -> Network:
     shapes = KNOWN[case["shapes"]]
     shapes = dataclasses.replace(shapes, layers=case.get("layers", shapes.layers))
     compute, lora = ComputeSettings(**case.get("compute", {})), LoraSettings(**case.get("lora", {}))
     return Network(shapes, case["critic"], compute, lora, case["processes"])
 
 
-def told(case: dict) -> str:
+def told(case: dict[str, Any]) -> str:
     return "-".join(str(value) for value in case.values() if not isinstance(value, dict)) + str(case.get("compute", ""))
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[told(case) for case in CASES])
-def test_the_plan_of_a_pass_is_what_it_takes(number: int, measured: list[dict[str, float]]):
+def test_the_plan_of_a_pass_is_what_it_takes(number: int, measured: list[dict[str, float]]) -> None:
     case, found = CASES[number], measured[number]
     net, rows = network(case), case.get("rows", 1)
     inputs = (case["tokens"], case["tokens"] // rows, case["tokens"] - PROMPT * rows)
@@ -78,7 +79,7 @@ def test_the_plan_of_a_pass_is_what_it_takes(number: int, measured: list[dict[st
     assert steady + read(net, *inputs).total == pytest.approx(found["read"], rel=CLOSE)
 
 
-def test_no_logits_of_a_whole_batch_are_ever_alive(measured: list[dict[str, float]]):
+def test_no_logits_of_a_whole_batch_are_ever_alive(measured: list[dict[str, float]]) -> None:
     case, found = CASES[1], measured[1]
     vocabulary, hidden = KNOWN[case["shapes"]].vocabulary, KNOWN[case["shapes"]].hidden_size
     assert found["largest"] <= 1.001 * 4 * vocabulary * hidden, "the head's gradient is the largest tensor"

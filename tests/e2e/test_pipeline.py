@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def borrow(straight: Path, out: Path, *stages: str) -> None:
         shutil.copytree(folder(straight, stage), folder(out, stage))
 
 
-def told(path: Path) -> list[dict[str, object]]:
+def told(path: Path) -> list[dict[str, Any]]:
     """The journal without clocks and memory."""
     records = []
     for record in read_journal(path / "journal.jsonl"):
@@ -74,18 +76,23 @@ def assert_same(one: Path, other: Path, *stages: str, settings: RunSettings | No
         assert results[0] == results[1]
 
 
-def test_two_runs_are_equal_to_the_bit_and_touch_no_global_randomness(straight: Path, tmp_path: Path):
+def numpy_state() -> Any:
+    state: Any = np.random.get_state()
+    return state[1].copy()
+
+
+def test_two_runs_are_equal_to_the_bit_and_touch_no_global_randomness(straight: Path, tmp_path: Path) -> None:
     torch.rand(7)  # the run before may have left the state that this one will leave
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    states = torch.get_rng_state(), numpy_state(), random.getstate()
     run_stages(tiny(), tmp_path)
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert (np.random.get_state()[1] == states[1]).all()
+    assert (numpy_state() == states[1]).all()
     assert random.getstate() == states[2]
     assert_same(straight, tmp_path, *STAGES)
     assert {"policy/model.safetensors", "critic/model.safetensors"} == set(models_in(folder(straight, "rl")))
 
 
-def test_a_journal_tells_what_the_contract_names(straight: Path):
+def test_a_journal_tells_what_the_contract_names(straight: Path) -> None:
     records = read_journal(folder(straight, "rl") / "journal.jsonl")
     steps = [r for r in records if r["kind"] == "metrics" and "rollout/accuracy" in r["values"]]
     assert [r["step"] for r in steps] == [0, 1, 2, 3]
@@ -112,7 +119,7 @@ def test_a_journal_tells_what_the_contract_names(straight: Path):
         assert name in read_journal(folder(straight, stage) / "journal.jsonl")[0]["values"]
 
 
-def test_the_final_evaluation_keeps_every_answer(straight: Path):
+def test_the_final_evaluation_keeps_every_answer(straight: Path) -> None:
     path = folder(straight, "evaluation")
     problems = [json.loads(file.read_text()) for file in sorted((path / "samples").iterdir())]
     table = read_journal(path / "journal.jsonl")[1]["columns"]
@@ -123,7 +130,7 @@ def test_the_final_evaluation_keeps_every_answer(straight: Path):
         assert [of_problem.count(verdict) for of_problem in verdicts] == table[verdict]
 
 
-def test_the_cold_start_learns_its_demonstrations(straight: Path):
+def test_the_cold_start_learns_its_demonstrations(straight: Path) -> None:
     losses = [record["values"]["cold_start/loss"] for record in told(folder(straight, "cold-start"))]
     assert losses[0] > 2.5  # log of 21 words is 3.0
     assert losses[-1] < 1.5
@@ -141,8 +148,8 @@ class Fuse:
         for owner, name in ((os, "replace"), (Journal, "_write"), (Optimiser, "step")):
             monkeypatch.setattr(owner, name, self.guard(getattr(owner, name)))
 
-    def guard(self, original):
-        def guarded(*arguments):
+    def guard(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*arguments: Any) -> Any:
             if self.left <= 0:
                 raise Killed
             self.left -= 1
@@ -154,7 +161,7 @@ class Fuse:
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_any_moment_of_a_stage_and_resumed_is_straight_through(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
-):
+) -> None:
     """Attempt i dies before its i-th write or update (in the cold start, every 23rd), until one gets through."""
     borrow(straight, tmp_path, *STAGES[: STAGES.index(stage)])
     fuse = Fuse(monkeypatch)
@@ -174,9 +181,9 @@ def test_killed_at_any_moment_of_a_stage_and_resumed_is_straight_through(
 
 def test_only_what_followed_the_last_checkpoint_is_done_again(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     borrow(straight, tmp_path, *STAGES[:4])
-    taken = []
+    taken: list[int] = []
     step = Optimiser.step
 
     def counted(self: Optimiser) -> float:
@@ -205,7 +212,7 @@ run_stages(load_settings(assignments=sys.argv[2:]), Path(sys.argv[1]))
 """
 
 
-def test_sigkill_in_rl_and_a_new_process_is_straight_through(straight: Path, tmp_path: Path):
+def test_sigkill_in_rl_and_a_new_process_is_straight_through(straight: Path, tmp_path: Path) -> None:
     borrow(straight, tmp_path, *STAGES[:4])
     journal = folder(tmp_path, "rl") / "journal.jsonl"
     with subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path), *ASSIGNMENTS]) as process:
@@ -219,7 +226,7 @@ def test_sigkill_in_rl_and_a_new_process_is_straight_through(straight: Path, tmp
     assert_same(straight, tmp_path, "rl", "evaluation")
 
 
-def test_nothing_is_computed_twice(straight: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_computed_twice(straight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Optimiser, "step", Fuse.guard(type("", (), {"left": 0})(), Optimiser.step))
     seen = []
     uses = run_stages(tiny("arm=renamed"), straight, on_stage=lambda stage, key, ran: seen.append((stage, ran)))
@@ -239,13 +246,13 @@ def out(straight: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_another_lambda_takes_everything_before_rl_from_the_cache(out: Path, straight: Path):
+def test_another_lambda_takes_everything_before_rl_from_the_cache(out: Path, straight: Path) -> None:
     assert ran(out, "gae.lambda_actor=0.5") == ["rl", "evaluation"]
     other = tiny("gae.lambda_actor=0.5")
     assert models_in(folder(out, "rl", other)) != models_in(folder(straight, "rl"))
 
 
-def test_grpo_needs_no_critic(out: Path):
+def test_grpo_needs_no_critic(out: Path) -> None:
     grpo = ("advantage.estimator=grpo", "rollout.samples_per_prompt=4", "rollout.prompts=3", "steps=2")
     assert ran(out, *grpo) == ["rl", "evaluation"]
     path = folder(out, "rl", tiny(*grpo))
@@ -255,7 +262,7 @@ def test_grpo_needs_no_critic(out: Path):
     assert "policy/loss" in names
 
 
-def test_a_critic_may_start_from_the_policy(out: Path):
+def test_a_critic_may_start_from_the_policy(out: Path) -> None:
     assert ran(out, "critic.init=policy", "steps=2") == ["value-pretraining", "rl", "evaluation"]
 
 
@@ -272,7 +279,7 @@ def test_a_critic_may_start_from_the_policy(out: Path):
     ],
     ids=lambda assignments: assignments[0],
 )
-def test_settings_off_the_beaten_path_run_to_their_end(out: Path, assignments: tuple[str, ...]):
+def test_settings_off_the_beaten_path_run_to_their_end(out: Path, assignments: tuple[str, ...]) -> None:
     assert "rl" in ran(out, "steps=1", "pretrain.steps=0", *assignments, until="rl")
     settings = tiny("steps=1", "pretrain.steps=0", *assignments)
     values = told(folder(out, "rl", settings))[-1]["values"]
@@ -281,7 +288,7 @@ def test_settings_off_the_beaten_path_run_to_their_end(out: Path, assignments: t
 
 
 @pytest.mark.parametrize("wait", [0, 1, 2])
-def test_the_policy_waits_exactly_so_many_iterations_for_its_critic(out: Path, straight: Path, wait: int):
+def test_the_policy_waits_exactly_so_many_iterations_for_its_critic(out: Path, straight: Path, wait: int) -> None:
     for steps, moves in [(wait, False), (wait + 1, True)]:
         if steps == 0:
             continue
@@ -296,7 +303,7 @@ def test_the_policy_waits_exactly_so_many_iterations_for_its_critic(out: Path, s
         assert ["policy/loss" in record["values"] for record in steps_told] == [False] * wait + [True] * moves
 
 
-def test_as_many_policy_updates_as_asked(out: Path, monkeypatch: pytest.MonkeyPatch):
+def test_as_many_policy_updates_as_asked(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     step = Optimiser.step
     monkeypatch.setattr(Optimiser, "step", lambda self: (taken.append(self.total_steps), step(self))[1])
@@ -305,7 +312,7 @@ def test_as_many_policy_updates_as_asked(out: Path, monkeypatch: pytest.MonkeyPa
     assert (taken.count(20), taken.count(60)) == (20, 60)  # 2 iterations, 2 passes, 5 updates; the critic 3 each
 
 
-def test_a_run_may_start_from_a_saved_policy(straight: Path, tmp_path: Path):
+def test_a_run_may_start_from_a_saved_policy(straight: Path, tmp_path: Path) -> None:
     saved = folder(straight, "cold-start") / "policy"
     settings = tiny(f"model.path={saved}", "cold_start.steps=2", "cold_start.learning_rate=1e-9")
     run_stages(settings, tmp_path, until="cold-start")
@@ -313,20 +320,20 @@ def test_a_run_may_start_from_a_saved_policy(straight: Path, tmp_path: Path):
     assert losses[0] == pytest.approx(told(folder(straight, "cold-start"))[-1]["values"]["cold_start/loss"], rel=0.3)
 
 
-def test_a_run_that_leaves_sense_says_where_and_which_state_is_good(out: Path):
+def test_a_run_that_leaves_sense_says_where_and_which_state_is_good(out: Path) -> None:
     settings = ("guard.max_ratio=1.0001", "policy.learning_rate=0.5", "record.checkpoint_every=1")
     with pytest.raises(TrainingError, match=r"^rl: iteration \d: probability ratio .* (no state was saved|last good)"):
         run_stages(tiny(*settings), out, until="rl")
 
 
-def test_a_stage_that_leaves_the_finite_numbers_is_named(tmp_path: Path):
+def test_a_stage_that_leaves_the_finite_numbers_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError, match=r"^cold-start: gradient norm is (nan|inf) at update \d+, .*LlamaForCausalLM"
     ):
         run_stages(tiny("cold_start.learning_rate=1e30", "cold_start.warmup_steps=0"), tmp_path, until="cold-start")
 
 
-def test_fresh_rollouts_make_no_pool(out: Path):
+def test_fresh_rollouts_make_no_pool(out: Path) -> None:
     assert "answers" in ran(out, "pretrain.fresh_rollouts=true", until="value-pretraining")
     settings = tiny("pretrain.fresh_rollouts=true")
     done = json.loads((folder(out, "answers", settings) / "done.json").read_text())
@@ -335,7 +342,7 @@ def test_fresh_rollouts_make_no_pool(out: Path):
     assert models_in(folder(out, "value-pretraining", settings)) != pooled
 
 
-def test_a_critic_may_start_at_the_mean_score_without_pretraining(out: Path):
+def test_a_critic_may_start_at_the_mean_score_without_pretraining(out: Path) -> None:
     """The control for value pretraining: it knows the fixed policy's mean and nothing else, from answers made once."""
     chosen = ("critic.init=policy", "critic.initial_value=mean-score", "pretrain.steps=0", "reward.wrong=-0.25")
     settings = tiny(*chosen)
@@ -358,7 +365,7 @@ def test_a_critic_may_start_at_the_mean_score_without_pretraining(out: Path):
     assert cost.generated_tokens == settings.pretrain.held_out * chain_tokens(settings.task)
 
 
-def test_a_corrupt_state_is_one_clear_line(out: Path):
+def test_a_corrupt_state_is_one_clear_line(out: Path) -> None:
     path = folder(out, "rl")
     path.mkdir(parents=True)
     (path / "state.pt").write_bytes(b"garbage of some length")
@@ -383,13 +390,13 @@ def _hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_train_interrupted_exits_130_and_goes_on_to_the_same_end(train: list[str], out: Path, straight: Path):
+def test_train_interrupted_exits_130_and_goes_on_to_the_same_end(train: list[str], out: Path, straight: Path) -> None:
     long = tiny("steps=60")  # some seconds of RL: a busy machine may be late with the signal
     run_stages(long, straight)
     train += ["--set", "steps=60"]
     journal = folder(out, "rl", long) / "journal.jsonl"
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(train, **pipes, preexec_fn=_hear_interrupts) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(train, stdout=pipe, stderr=pipe, preexec_fn=_hear_interrupts) as process:
         deadline = time.monotonic() + 120
         while not (journal.exists() and journal.read_bytes()):
             assert time.monotonic() < deadline

@@ -21,7 +21,8 @@ SCRIPT = "tests/steps.py"
 def told(output: str) -> list[list[float]]:
     """Loss and gradient norm of each update, as `steps.py` prints them."""
     (line,) = [line for line in output.splitlines() if line.startswith('{"told"')]
-    return json.loads(line)["told"]
+    updates: list[list[float]] = json.loads(line)["told"]
+    return updates
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[list[float]]:
 @pytest.mark.parametrize(("saving", "loading"), [(2, 1), (1, 2)])
 def test_a_state_is_gone_on_from_by_another_number_of_processes(
     tmp_path: Path, saving: int, loading: int, whole: list[list[float]]
-):
+) -> None:
     first = told(torchrun(saving, SCRIPT, str(tmp_path / "parts"), "2"))
     second = told(torchrun(loading, SCRIPT, str(tmp_path / "parts"), "2"))
     for got, wanted in zip([*first, *second], whole, strict=True):
         assert got == pytest.approx(wanted, rel=1e-5)
 
 
-def test_hybrid_sharding_and_adapters_give_the_same_losses(tmp_path: Path):
+def test_hybrid_sharding_and_adapters_give_the_same_losses(tmp_path: Path) -> None:
     adapted = ("model.path=given", "lora.rank=2")
     alone = told(torchrun(1, SCRIPT, str(tmp_path / "one"), "3", *adapted))
     shared = told(torchrun(2, SCRIPT, str(tmp_path / "two"), "3", *adapted, "compute.replicas=2"))
@@ -48,12 +49,12 @@ def test_hybrid_sharding_and_adapters_give_the_same_losses(tmp_path: Path):
         assert got == pytest.approx(wanted, rel=1e-5)
 
 
-def test_replicas_that_do_not_divide_the_processes_are_refused(tmp_path: Path):
+def test_replicas_that_do_not_divide_the_processes_are_refused(tmp_path: Path) -> None:
     said = torchrun(2, SCRIPT, str(tmp_path), "1", "compute.replicas=3", fails=True)
     assert "compute.replicas = 3: expected a divisor of the 2 processes" in said
 
 
-def test_whole_runs_are_the_same_by_one_process_and_by_two(tmp_path: Path):
+def test_whole_runs_are_the_same_by_one_process_and_by_two(tmp_path: Path) -> None:
     """ppo-max has running moments, a reference, minibatch whitening, clipped values and demonstrations as well."""
     for method in ("vcppo", "ppo-max"):  # the second finds its base in the cache of the first
         flags = [part for text in (*ASSIGNMENTS, f"method={method}") for part in ("--set", text)]
@@ -69,7 +70,7 @@ def test_whole_runs_are_the_same_by_one_process_and_by_two(tmp_path: Path):
         assert got == wanted or got == pytest.approx(wanted, rel=1e-5, abs=1e-5), name
 
 
-def test_a_sweeps_cells_may_be_run_by_several_processes_each(tmp_path: Path):
+def test_a_sweeps_cells_may_be_run_by_several_processes_each(tmp_path: Path) -> None:
     """One of its two arms cannot run: its error is the cell's, as without."""
     study = tmp_path / "two.toml"
     study.write_text(
@@ -82,14 +83,16 @@ def test_a_sweeps_cells_may_be_run_by_several_processes_each(tmp_path: Path):
     assert done.returncode == 1, done.stdout + done.stderr
     cells = {path.name: CellFolder(path).read() for path in (tmp_path / "studies" / "two" / "cells").iterdir()}
     assert cells["good-s0"].state == "done", cells
-    assert cells["good-s0"].result["final_accuracy"] >= 0.0
+    accuracy = cells["good-s0"].result["final_accuracy"]
+    assert accuracy is not None
+    assert accuracy >= 0.0
     assert cells["bad-s0"].state == "failed"
-    assert "guard.max_ratio is 1" in cells["bad-s0"].error
+    assert "guard.max_ratio is 1" in (cells["bad-s0"].error or "")
     stage = next((tmp_path / "cache" / "cold-start").glob("*/stage.json"))
     assert json.loads(stage.read_text())["provenance"]["hardware"]["processes"] == 2
 
 
-def test_an_evaluation_by_two_processes_is_that_of_one(tmp_path: Path):
+def test_an_evaluation_by_two_processes_is_that_of_one(tmp_path: Path) -> None:
     """Of two checkpoints, one after the other; one process speaks and writes."""
     tokenizer = make_task(tiny().task).tokenizer()
     checkpoints = [str(tmp_path / f"policy-{seed}") for seed in (0, 1)]

@@ -19,7 +19,7 @@ from vcppo.tasks import make_task
 pytestmark = pytest.mark.e2e
 
 
-def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp_path: Path):
+def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp_path: Path) -> None:
     """Two processes begin with the answers that one has sampled: a token that falls otherwise changes all after it."""
     assignments = prepare(tmp_path)
     train = ("-m", "vcppo", "train", *flags(assignments), "--out")

@@ -138,7 +138,7 @@ GRID = {
     "title": "four cells a seed",
     "grid": {"gae": {"lambda_actor": [0.9, 1], "lambda_critic": [0.9, 1]}},
 }
-SEARCH = {
+SEARCH: dict[str, Any] = {
     "name": "search",
     "title": "five trials",
     "base": {"steps": 40},
@@ -192,7 +192,7 @@ def parent(bench: Bench) -> Iterator[Parent]:
         yield start
 
 
-def test_two_workers_drain_a_grid_exactly_and_a_second_call_runs_nothing(bench: Bench):
+def test_two_workers_drain_a_grid_exactly_and_a_second_call_runs_nothing(bench: Bench) -> None:
     bench.plan({}, nap=0.15)
     outcome = bench.run(study(GRID))
     assert (outcome.done, outcome.failed, outcome.left, outcome.exit_code) == (8, 0, 0, 0)
@@ -205,7 +205,7 @@ def test_two_workers_drain_a_grid_exactly_and_a_second_call_runs_nothing(bench: 
     assert len(bench.trials()) == 8
 
 
-def test_each_cell_of_a_grid_received_exactly_what_its_trial_suggested(bench: Bench):
+def test_each_cell_of_a_grid_received_exactly_what_its_trial_suggested(bench: Bench) -> None:
     bench.run(study(GRID))
     received = {record["cell"]: record["settings"] for record in bench.log("begin")}
     trials = bench.trials()
@@ -219,7 +219,7 @@ def test_each_cell_of_a_grid_received_exactly_what_its_trial_suggested(bench: Be
         assert trial.value == bench.record(name).result["final_accuracy"]
 
 
-def test_each_cell_of_a_search_received_exactly_what_its_trial_suggested(bench: Bench):
+def test_each_cell_of_a_search_received_exactly_what_its_trial_suggested(bench: Bench) -> None:
     outcome = bench.run(study(SEARCH))
     assert (outcome.done, outcome.left) == (10, 0)
     received = {record["cell"]: record["settings"] for record in bench.log("begin")}
@@ -234,7 +234,7 @@ def test_each_cell_of_a_search_received_exactly_what_its_trial_suggested(bench: 
         assert trial.value == pytest.approx(sum(score for score in scores if score is not None) / 2)
 
 
-def test_more_seeds_add_only_the_new_cells(bench: Bench):
+def test_more_seeds_add_only_the_new_cells(bench: Bench) -> None:
     bench.run(study(GRID), seeds=[0, 1], workers=1)
     assert [record["settings"]["seed"] for record in bench.log("begin")] == [0] * 4 + [1] * 4
     assert bench.run(study(GRID), seeds=[0, 1, 2, 3, 4]).done == 20
@@ -242,7 +242,7 @@ def test_more_seeds_add_only_the_new_cells(bench: Bench):
     assert bench.states() == {TrialState.COMPLETE: 20}
 
 
-def test_another_arm_adds_only_its_cells(bench: Bench):
+def test_another_arm_adds_only_its_cells(bench: Bench) -> None:
     arms = [{"name": "a"}, {"name": "b", "set": {"pretrain.steps": 5}}]
     bench.run(study({"name": "grid", "title": "t"}, arms=arms))
     arms.append({"name": "c", "set": {"gae.gamma": 0.9}})
@@ -252,7 +252,7 @@ def test_another_arm_adds_only_its_cells(bench: Bench):
     assert bench.states() == {TrialState.COMPLETE: 6}
 
 
-def test_a_failed_cell_is_shown_with_its_error_and_never_scored(bench: Bench):
+def test_a_failed_cell_is_shown_with_its_error_and_never_scored(bench: Bench) -> None:
     bench.plan({A_CELL: ["fail", "ok"]})
     outcome = bench.run(study(GRID))
     error = "ZeroDivisionError: the cell's own fault"
@@ -272,7 +272,7 @@ def test_a_failed_cell_is_shown_with_its_error_and_never_scored(bench: Bench):
     assert bench.record(A_CELL).error is None
 
 
-def test_a_failed_trial_of_a_search_is_never_scored_and_can_be_tried_again(bench: Bench):
+def test_a_failed_trial_of_a_search_is_never_scored_and_can_be_tried_again(bench: Bench) -> None:
     bench.plan({"trial-0001-s1": ["fail", "ok"]})
     outcome = bench.run(study(SEARCH))
     assert (outcome.done, outcome.failed) == (9, 1)
@@ -284,14 +284,14 @@ def test_a_failed_trial_of_a_search_is_never_scored_and_can_be_tried_again(bench
     assert sorted(bench.ends().values()) == [1] * 10
 
 
-def test_a_run_without_the_result_that_scores_it_has_failed(bench: Bench):
+def test_a_run_without_the_result_that_scores_it_has_failed(bench: Bench) -> None:
     bench.plan({A_CELL: ["nan"]})
     ((cell, error),) = bench.run(study(GRID)).failures
     assert cell == A_CELL
     assert error == "the run has no finite result final_accuracy, by which the study scores it; it has other"
 
 
-def test_a_killed_worker_has_its_cell_run_again(bench: Bench):
+def test_a_killed_worker_has_its_cell_run_again(bench: Bench) -> None:
     bench.plan({A_CELL: ["die", "ok"], B_CELL: ["die", "die", "ok"]})
     outcome = bench.run(study(GRID))
     assert (outcome.done, outcome.failed) == (8, 0)
@@ -301,14 +301,14 @@ def test_a_killed_worker_has_its_cell_run_again(bench: Bench):
     assert bench.states() == {TrialState.COMPLETE: 8}
 
 
-def test_a_worker_that_dies_between_its_last_word_to_the_disk_and_its_answer_costs_nothing(bench: Bench):
+def test_a_worker_that_dies_between_its_last_word_to_the_disk_and_its_answer_costs_nothing(bench: Bench) -> None:
     bench.plan({A_CELL: ["die silent"]})
     assert bench.run(study(GRID)).done == 8
     assert sorted(bench.ends().values()) == [1] * 8
     assert bench.record(A_CELL).attempts == 1
 
 
-def test_a_cell_that_kills_its_workers_is_given_up_and_the_others_are_done(bench: Bench):
+def test_a_cell_that_kills_its_workers_is_given_up_and_the_others_are_done(bench: Bench) -> None:
     bench.plan({A_CELL: ["die"]})
     outcome = bench.run(study(GRID))
     ((cell, error),) = outcome.failures
@@ -319,7 +319,7 @@ def test_a_cell_that_kills_its_workers_is_given_up_and_the_others_are_done(bench
     assert bench.states() == {TrialState.COMPLETE: 7, TrialState.FAIL: 1}
 
 
-def test_a_killed_study_leaves_no_worker_and_goes_on_where_it_was(bench: Bench, parent: Parent):
+def test_a_killed_study_leaves_no_worker_and_goes_on_where_it_was(bench: Bench, parent: Parent) -> None:
     bench.plan({A_CELL: ["wait"], B_CELL: ["wait"]})
     process = parent(GRID)
     waiting = {A_CELL, B_CELL}
@@ -337,7 +337,7 @@ def test_a_killed_study_leaves_no_worker_and_goes_on_where_it_was(bench: Bench, 
     assert bench.states() == {TrialState.COMPLETE: 8}
 
 
-def test_a_killed_search_goes_on_with_its_trials_and_proposes_new_ones(bench: Bench, parent: Parent):
+def test_a_killed_search_goes_on_with_its_trials_and_proposes_new_ones(bench: Bench, parent: Parent) -> None:
     bench.plan({"trial-0001-s0": ["wait"], "trial-0001-s1": ["wait"]})
     process = parent(SEARCH)
     until(lambda: len(bench.log("begin")) == 4, "the second trial to begin")
@@ -354,7 +354,7 @@ def test_a_killed_search_goes_on_with_its_trials_and_proposes_new_ones(bench: Be
     assert sorted(bench.ends().values()) == [1] * 10
 
 
-def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(bench: Bench, parent: Parent):
+def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(bench: Bench, parent: Parent) -> None:
     bench.plan({A_CELL: ["wait"]})
     process = parent(GRID)
     until(lambda: A_CELL in {record["cell"] for record in bench.log("begin")}, "the cell to begin")
@@ -370,7 +370,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(bench: Bench, pare
     assert sorted(bench.ends().values()) == [1] * 8
 
 
-def test_a_cell_that_was_done_when_everything_died_is_told_and_not_run_again(bench: Bench):
+def test_a_cell_that_was_done_when_everything_died_is_told_and_not_run_again(bench: Bench) -> None:
     bench.run(study(GRID))
     journal = bench.out / "studies/grid/optuna.journal"
     lines = journal.read_text().splitlines(keepends=True)
@@ -381,7 +381,7 @@ def test_a_cell_that_was_done_when_everything_died_is_told_and_not_run_again(ben
     assert sum(bench.ends().values()) == 8
 
 
-def test_a_study_that_changed_under_its_cells_is_refused(bench: Bench):
+def test_a_study_that_changed_under_its_cells_is_refused(bench: Bench) -> None:
     bench.run(study(GRID), seeds=[0])
     before = (bench.out / "studies/grid/study.json").read_text()
     with pytest.raises(StudyError, match=r"was made with policy\.epochs = 1, now 2\. .* --fresh"):
@@ -392,7 +392,7 @@ def test_a_study_that_changed_under_its_cells_is_refused(bench: Bench):
     assert (bench.out / "studies/grid.old-1/cells" / A_CELL / "cell.json").exists()
 
 
-def test_a_search_over_another_space_or_other_seeds_is_refused(bench: Bench):
+def test_a_search_over_another_space_or_other_seeds_is_refused(bench: Bench) -> None:
     bench.run(study(SEARCH), seeds=[0])
     with pytest.raises(StudyError, match=r"scored on seeds \[0\], now \[0, 1\]"):
         bench.run(study(SEARCH), seeds=[0, 1])
@@ -402,7 +402,9 @@ def test_a_search_over_another_space_or_other_seeds_is_refused(bench: Bench):
     assert bench.run(study(SEARCH, search={**SEARCH["search"], "trials": 7}), seeds=[0]).done == 7
 
 
-def test_a_pruner_stops_poor_trials_early_and_they_are_not_failures(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def test_a_pruner_stops_poor_trials_early_and_they_are_not_failures(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vcppo.studies.dispatcher.LOOK_S", 0.05)
     trials = [f"trial-{number:04d}-s0" for number in range(8)]
     bench.plan({cell: ["iterate"] for cell in trials}, nap=0.02)
@@ -422,7 +424,7 @@ def test_a_pruner_stops_poor_trials_early_and_they_are_not_failures(bench: Bench
             assert bench.record(f"trial-{trial.number:04d}-s0", "search").state == "pruned"
 
 
-def test_two_folders_may_share_one_database(bench: Bench):
+def test_two_folders_may_share_one_database(bench: Bench) -> None:
     url = f"sqlite:///{bench.out}/studies.db"
     first, second = bench.out / "first", bench.out / "second"
     for out in (first, second):
@@ -434,7 +436,7 @@ def test_two_folders_may_share_one_database(bench: Bench):
         assert [trial.state for trial in other.trials(url=url)] == [TrialState.COMPLETE] * 4
 
 
-def test_several_that_open_a_new_database_at_once_all_do(bench: Bench):
+def test_several_that_open_a_new_database_at_once_all_do(bench: Bench) -> None:
     code = "import sys; from pathlib import Path; from vcppo.studies.trials import open_storage; "
     code += "print('ready', flush=True); sys.stdin.read(); open_storage(sys.argv[1], Path())"
     command = [sys.executable, "-c", code, f"sqlite:///{bench.out}/studies.db"]
@@ -450,7 +452,7 @@ def test_several_that_open_a_new_database_at_once_all_do(bench: Bench):
             assert opener.wait(60) == 0
 
 
-def test_moving_to_another_storage_enters_what_is_done(bench: Bench):
+def test_moving_to_another_storage_enters_what_is_done(bench: Bench) -> None:
     bench.run(study(GRID), seeds=[0])
     url = f"sqlite:///{bench.out}/studies.db"
     bench.run(study(GRID), seeds=[0], storage=url)
@@ -458,13 +460,13 @@ def test_moving_to_another_storage_enters_what_is_done(bench: Bench):
     assert sum(bench.ends().values()) == 4
 
 
-def test_a_storage_that_cannot_be_opened_is_told_without_its_password(bench: Bench):
+def test_a_storage_that_cannot_be_opened_is_told_without_its_password(bench: Bench) -> None:
     with pytest.raises(StudyError, match="--storage nosuch://host/db: cannot be opened") as caught:
         bench.run(study(GRID), storage="nosuch://me:secret@host/db")
     assert "secret" not in str(caught.value)
 
 
-def test_workers_that_cannot_start_say_why(bench: Bench):
+def test_workers_that_cannot_start_say_why(bench: Bench) -> None:
     with pytest.raises(StudyError, match=r"worker . cannot start: ModuleNotFoundError: No module named 'missing'"):
         bench.run(study(GRID), runner="missing:run_cell")
     assert bench.record(A_CELL).attempts == 0
@@ -482,7 +484,7 @@ class FakeCourier:
         return 17
 
 
-def test_the_courier_works_while_workers_do_and_what_it_keeps_is_told(bench: Bench):
+def test_the_courier_works_while_workers_do_and_what_it_keeps_is_told(bench: Bench) -> None:
     courier = FakeCourier()
     bench.run(study(GRID), seeds=[0], courier=courier)
     assert courier.calls == ["start", "close within 30 s"]
@@ -491,7 +493,7 @@ def test_the_courier_works_while_workers_do_and_what_it_keeps_is_told(bench: Ben
     ]
 
 
-def test_a_storage_that_goes_away_costs_no_cell(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def test_a_storage_that_goes_away_costs_no_cell(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object) -> None:
         raise StorageInternalError("disk I/O error")
 
@@ -506,7 +508,7 @@ def test_a_storage_that_goes_away_costs_no_cell(bench: Bench, monkeypatch: pytes
     assert sorted(bench.ends().values()) == [1] * 8
 
 
-def test_a_bad_study_starts_nothing(bench: Bench):
+def test_a_bad_study_starts_nothing(bench: Bench) -> None:
     bad = study(GRID).model_copy(update={"grid": {"gae.lambda_actor": [0.9, 7]}})
     with pytest.raises(ConfigError, match=r"gae.lambda_actor = 7"):
         bench.run(bad)

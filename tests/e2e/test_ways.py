@@ -43,7 +43,7 @@ def settings_of(way: str, base: str) -> RunSettings:
 )
 def test_a_run_stopped_in_rl_goes_on_to_the_same_numbers(
     way: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     settings = settings_of(way, base)
     with together():
         run_stages(settings, tmp_path / "straight")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,21 +33,26 @@ def settings() -> Iterator[EngineSettings]:
 
 
 @pytest.mark.parametrize("family", ["qwen2, tied", "qwen3, untied"])
-def test_every_update_arrives(settings: EngineSettings, family: str):
+def test_every_update_arrives(settings: EngineSettings, family: str) -> None:
     check_updates(settings, family)
 
 
 @pytest.mark.parametrize("check", ["seeds", "turns", "missing", "the same as torch"])
-def test_the_engine(settings: EngineSettings, check: str):
+def test_the_engine(settings: EngineSettings, check: str) -> None:
     CHECKS[check](settings)
 
 
-def test_no_global_randomness_is_touched(settings: EngineSettings):
+def numpy_state() -> Any:
+    state: Any = np.random.get_state()
+    return state[1].copy()
+
+
+def test_no_global_randomness_is_touched(settings: EngineSettings) -> None:
     torch.rand(3)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    states = torch.get_rng_state(), numpy_state(), random.getstate()
     engine_of(settings, model("qwen2", seed=9)).generate(RAGGED, FREE, seed=0)
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert (np.random.get_state()[1] == states[1]).all()
+    assert (numpy_state() == states[1]).all()
     assert random.getstate() == states[2]
 
 
@@ -56,7 +62,7 @@ class Sleeper:
     def __init__(self, host: Colocated) -> None:
         self.awake = {"weights", "kv_cache"}
         self.said: list[str] = []
-        core = host._core
+        core: Any = host._core
         load, step = core.load, core.step
         core.sleep = self.sleep
         core.wake = self.wake
@@ -76,7 +82,7 @@ class Sleeper:
         assert self.awake >= set(what)
 
 
-def test_between_calls_it_sleeps_and_wakes_for_what_it_needs(settings: EngineSettings):
+def test_between_calls_it_sleeps_and_wakes_for_what_it_needs(settings: EngineSettings) -> None:
     policy = model("qwen2", seed=4)
     engine = engine_of(settings, policy)
     (host,) = live._hosts.values()
@@ -93,23 +99,23 @@ def test_between_calls_it_sleeps_and_wakes_for_what_it_needs(settings: EngineSet
     close_hosts()
 
 
-def test_a_model_that_vllm_cannot_hold_is_one_line(settings: EngineSettings):
+def test_a_model_that_vllm_cannot_hold_is_one_line(settings: EngineSettings) -> None:
     with pytest.raises(EngineError) as caught:
         engine_of(settings, model("llama", head_dim=16)).generate(RAGGED, FREE, seed=0)
     assert str(caught.value).startswith("vLLM refuses: RuntimeError: Unsupported CPU attention configuration")
     assert "\n" not in str(caught.value)
 
 
-def test_more_tensor_parallel_ranks_than_there_are_processes_are_refused():
+def test_more_tensor_parallel_ranks_than_there_are_processes_are_refused() -> None:
     with pytest.raises(EngineError, match=r"engine.tensor_parallel = 2, colocated with a trainer of 1 processes"):
         engine_of(EngineSettings(kind="vllm", tensor_parallel=2), model())
 
 
-def test_two_ranks_share_a_model(tmp_path: Path, settings: EngineSettings):
+def test_two_ranks_share_a_model(tmp_path: Path, settings: EngineSettings) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     done = subprocess.run(
         [*launch, str(script), here, "colocated", "2", ""], capture_output=True, text=True, timeout=170
     )

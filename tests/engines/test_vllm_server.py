@@ -40,16 +40,16 @@ def settings() -> Iterator[EngineSettings]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_update_arrives(settings: EngineSettings, family: str):
+def test_every_update_arrives(settings: EngineSettings, family: str) -> None:
     check_updates(settings, family)
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_the_engine(settings: EngineSettings, check: str):
+def test_the_engine(settings: EngineSettings, check: str) -> None:
     CHECKS[check](settings)
 
 
-def test_models_of_other_shapes_take_turns_in_one_server(settings: EngineSettings):
+def test_models_of_other_shapes_take_turns_in_one_server(settings: EngineSettings) -> None:
     policies = [model("qwen2", seed=1), model("llama", seed=1)]
     engines = [engine_of(settings, policy) for policy in policies]
     pid = server_pid()
@@ -79,7 +79,7 @@ TRAINING = (
 )
 
 
-def test_a_whole_run_generates_with_vllm_and_its_log_probabilities_are_the_trainers(tmp_path: Path):
+def test_a_whole_run_generates_with_vllm_and_its_log_probabilities_are_the_trainers(tmp_path: Path) -> None:
     settings = tiny(*TRAINING, f"engine.python={PYTHON}")
     states = torch.get_rng_state()
     run_stages(settings, tmp_path)
@@ -93,11 +93,11 @@ def test_a_whole_run_generates_with_vllm_and_its_log_probabilities_are_the_train
     assert any("eval/digits/avg_at_1" in record for record in values)
 
 
-def test_two_ranks_share_one_server_and_write_what_one_would(tmp_path: Path, settings: EngineSettings):
+def test_two_ranks_share_one_server_and_write_what_one_would(tmp_path: Path, settings: EngineSettings) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     done = subprocess.run(
         [*launch, str(script), here, "server", "1", str(PYTHON)], capture_output=True, text=True, timeout=170
     )
@@ -108,7 +108,7 @@ def test_two_ranks_share_one_server_and_write_what_one_would(tmp_path: Path, set
     assert len(said) == 2
 
 
-def test_a_server_killed_while_it_writes_is_one_line_and_nothing_hangs(settings: EngineSettings):
+def test_a_server_killed_while_it_writes_is_one_line_and_nothing_hangs(settings: EngineSettings) -> None:
     engine = engine_of(settings, model(end=-1))
     pid = server_pid()
     threading.Timer(0.7, os.kill, (pid, signal.SIGKILL)).start()
@@ -125,7 +125,7 @@ def test_a_server_killed_while_it_writes_is_one_line_and_nothing_hangs(settings:
     assert not live._hosts  # the next engine starts anew
 
 
-def test_weights_over_a_connection_arrive_too_and_a_model_that_vllm_cannot_hold_is_one_line(tmp_path: Path):
+def test_weights_over_a_connection_arrive_too_and_a_model_that_vllm_cannot_hold_is_one_line(tmp_path: Path) -> None:
     """A server started by hand, as on another machine."""
     log = tmp_path / "log"
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -40,7 +40,7 @@ def right_by_problem(out: Path, assignments: list[str]) -> np.ndarray:
     return np.array(table["columns"]["correct"])
 
 
-def test_both_generators_give_the_same_curves(tmp_path: Path):
+def test_both_generators_give_the_same_curves(tmp_path: Path) -> None:
     """Cold start is shared; all that samples is not. Weights are compared token by token, accuracies by intervals."""
     by_torch = prepare(tmp_path)
     by_vllm = [*by_torch, "engine.kind=vllm", "engine.mode=server", f"engine.python={PYTHON}"]

@@ -90,6 +90,7 @@ def ask(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, beta: float) -> di
     loss = trainer._compute_loss(policy, inputs, return_outputs=False)
     loss.backward()
     gradient = torch.empty_like(logprobs)
+    assert policy.logprobs.grad is not None
     gradient[chosen_first] = policy.logprobs.grad
     logged = trainer._metrics["train"]
     return {

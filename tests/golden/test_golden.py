@@ -57,13 +57,13 @@ def agree(found: Tensor, stored: float | list[float]) -> None:
 
 
 @pytest.mark.parametrize(("library", "release"), [("verl", "0.9.1"), ("trl", "1.16.0")])
-def test_answers_come_from_the_version_that_the_file_is_named_after(library: str, release: str):
+def test_answers_come_from_the_version_that_the_file_is_named_after(library: str, release: str) -> None:
     assert read(f"{library}_{release}.json")["versions"][library] == release
 
 
 @float32_too
 @pytest.mark.parametrize(("case", "output"), outputs("gae"))
-def test_gae_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype):
+def test_gae_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype) -> None:
     on = mask_of(case["lengths"])
     rewards, values = (filled(case[name], on, dtype) for name in ("rewards", "values"))
     gae_lambda = output["gae_lambda"]
@@ -76,7 +76,7 @@ def test_gae_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.d
 
 @float32_too
 @pytest.mark.parametrize(("case", "output"), outputs("group"))
-def test_group_advantages_agree(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype):
+def test_group_advantages_agree(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype) -> None:
     on, scores = mask_of(case["lengths"]), torch.tensor(case["scores"], dtype=dtype)
     found = group_advantages(scores, torch.tensor(case["group"]), on, scale=output["scale"])
     agree(found[on], output["advantages"])
@@ -84,7 +84,7 @@ def test_group_advantages_agree(case: dict[str, Any], output: dict[str, Any], dt
 
 @float32_too
 @pytest.mark.parametrize("case", GOLDEN["outcome"], ids=lambda case: str(case["lengths"]))
-def test_rloo_and_reinforce_plus_plus_baseline_agree(case: dict[str, Any], dtype: torch.dtype):
+def test_rloo_and_reinforce_plus_plus_baseline_agree(case: dict[str, Any], dtype: torch.dtype) -> None:
     """The same Bessel-corrected variance plus 1e-8 on both sides; no group of one."""
     on, group = mask_of(case["lengths"]), torch.tensor(case["group"])
     scores = torch.tensor(case["scores"], dtype=dtype)
@@ -94,7 +94,7 @@ def test_rloo_and_reinforce_plus_plus_baseline_agree(case: dict[str, Any], dtype
 
 @float32_too
 @pytest.mark.parametrize(("case", "output"), outputs("reinforce++"))
-def test_reinforce_plus_plus_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype):
+def test_reinforce_plus_plus_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype) -> None:
     on = mask_of(case["lengths"])
     returns = monte_carlo_returns(filled(case["rewards"], on, dtype), on, gamma=output["gamma"])
     agree(returns[on], output["returns"])
@@ -112,7 +112,7 @@ def test_reinforce_plus_plus_agrees(case: dict[str, Any], output: dict[str, Any]
 )
 def test_policy_loss_and_its_gradient_agree(
     kind: str, case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype
-):
+) -> None:
     """`policy` holds PPO's clip: the same on both sides, clip-higher, dual."""
     on = mask_of(case["lengths"])
     logprobs, old, advantages = (filled(case[name], on, dtype) for name in ("logprobs", "old_logprobs", "advantages"))
@@ -137,7 +137,7 @@ def test_policy_loss_and_its_gradient_agree(
 
 @float32_too
 @pytest.mark.parametrize(("case", "output"), outputs("dpo"))
-def test_dpo_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype):
+def test_dpo_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype) -> None:
     on = mask_of(case["lengths"])
     logprobs, ref_logprobs = (filled(case[name], on, dtype) for name in ("logprobs", "ref_logprobs"))
     found = preference_pull(logprobs, ref_logprobs, on, beta=output["beta"])
@@ -148,7 +148,7 @@ def test_dpo_agrees(case: dict[str, Any], output: dict[str, Any], dtype: torch.d
 
 @float32_too
 @pytest.mark.parametrize(("case", "output"), outputs("value"))
-def test_value_loss_and_its_gradient_agree(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype):
+def test_value_loss_and_its_gradient_agree(case: dict[str, Any], output: dict[str, Any], dtype: torch.dtype) -> None:
     on = mask_of(case["lengths"])
     new_values, values, returns = (filled(case[name], on, dtype) for name in ("new_values", "values", "returns"))
     new_values.requires_grad_()
@@ -172,6 +172,6 @@ def test_value_loss_and_its_gradient_agree(case: dict[str, Any], output: dict[st
 
 @float32_too
 @pytest.mark.parametrize("name", ["k1", "k2", "k3"])
-def test_kl_estimators_agree(name: str, dtype: torch.dtype):
+def test_kl_estimators_agree(name: str, dtype: torch.dtype) -> None:
     logprobs, reference = (torch.tensor(GOLDEN["kl"][x], dtype=dtype) for x in ("logprobs", "ref_logprobs"))
     agree(KL_ESTIMATORS[name](logprobs, reference), GOLDEN["kl"][name])

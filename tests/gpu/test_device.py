@@ -56,24 +56,24 @@ def scores(policy: PreTrainedModel, some: RolloutBatch) -> torch.Tensor:
         return forward.response_logprobs(policy, some, 1.0)[0]
 
 
-def test_models_are_where_passes_run():
+def test_models_are_where_passes_run() -> None:
     assert world().device.type == ("cuda" if ON_GPU else "cpu")
     assert next(policy_on("here").parameters()).device.type == world().device.type
 
 
-def test_float32_log_probabilities_are_the_cpus():
+def test_float32_log_probabilities_are_the_cpus() -> None:
     some = batch()
     torch.testing.assert_close(scores(policy_on("here"), some), scores(policy_on("cpu"), some), rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_log_probabilities_are_near():
+def test_bfloat16_log_probabilities_are_near() -> None:
     some = batch()
     got, wanted = scores(policy_on("here", NARROW), some), scores(policy_on("cpu"), some)
     assert (got - wanted).abs()[some.response_mask].mean() < 0.02
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2"])
-def test_packed_answers_score_as_padded_ones(attention: str):
+def test_packed_answers_score_as_padded_ones(attention: str) -> None:
     if attention == "flash_attention_2" and not (ON_GPU and importlib.util.find_spec("flash_attn")):
         pytest.skip("flash-attn is not installed here")
     some = batch()
@@ -86,7 +86,7 @@ def changed(compute: ComputeSettings, **changes: object) -> ComputeSettings:
     return compute.model_copy(update=changes)
 
 
-def test_the_generators_probabilities_are_the_trainers():
+def test_the_generators_probabilities_are_the_trainers() -> None:
     policy = policy_on("here")
     prompts = [[5, 6, 7], [8, 9, 10, 11]]
     answers = TorchEngine(policy).generate(prompts, Sampling(1.0, 1.0, 24), seed=0)
@@ -103,7 +103,7 @@ def test_the_generators_probabilities_are_the_trainers():
 
 
 @pytest.mark.parametrize("offload", [False, True])
-def test_an_update_lowers_the_loss_wherever_weights_wait(offload: bool, tmp_path: Path):
+def test_an_update_lowers_the_loss_wherever_weights_wait(offload: bool, tmp_path: Path) -> None:
     if offload and not ON_GPU:
         pytest.skip("nothing to offload from")
     policy_on("cpu").save_pretrained(tmp_path)
@@ -124,7 +124,7 @@ def test_an_update_lowers_the_loss_wherever_weights_wait(offload: bool, tmp_path
 
 @pytest.mark.skipif(not ON_GPU, reason="a processor does not tell the peak of its tensors")
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_peak_is_as_planned(checkpointing: bool, tmp_path: Path):
+def test_the_peak_is_as_planned(checkpointing: bool, tmp_path: Path) -> None:
     shape = {"model.architecture": "qwen2", "model.hidden_size": 1024, "model.intermediate_size": 4096,
              "model.layers": 8, "model.heads": 16, "model.kv_heads": 4, "model.initializer_range": 0.02}  # fmt: skip
     settings = override(RunSettings(), shape)
@@ -149,7 +149,7 @@ def test_the_peak_is_as_planned(checkpointing: bool, tmp_path: Path):
 
 
 @pytest.mark.parametrize("compute", [(), ("compute.dtype=bfloat16", "compute.gradient_checkpointing=true")])
-def test_a_whole_run_comes_to_its_end_and_knows_itself_again(compute: tuple[str, ...], tmp_path: Path):
+def test_a_whole_run_comes_to_its_end_and_knows_itself_again(compute: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(tiny(*compute).model_dump_json())
     code = (
         "import sys; from pathlib import Path; from vcppo.settings.loading import load_settings\n"
@@ -166,7 +166,7 @@ def test_a_whole_run_comes_to_its_end_and_knows_itself_again(compute: tuple[str,
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_gpus_train_together(tmp_path: Path):
+def test_two_gpus_train_together(tmp_path: Path) -> None:
     flags = [part for text in (*ASSIGNMENTS, "compute.dtype=bfloat16") for part in ("--set", text)]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vcppo"]
     done = subprocess.run([*command, "train", "--out", str(tmp_path), *flags], capture_output=True, text=True)

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,8 @@ def batches(draw: st.DrawFn) -> Batch:
     on = torch.arange(width) < torch.tensor(lengths)[:, None]
     rng = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     noise = torch.randn(2, *on.shape, generator=rng, dtype=torch.float64)
-    return Batch(*torch.where(on, noise, torch.nan), on)
+    rewards, values = torch.where(on, noise, torch.nan)
+    return Batch(rewards, values, on)
 
 
 def same(found: Tensor, expected: Tensor) -> None:
@@ -53,7 +55,7 @@ def same(found: Tensor, expected: Tensor) -> None:
 
 @quick
 @given(batches())
-def test_lambda_one_is_return_minus_value(b: Batch):
+def test_lambda_one_is_return_minus_value(b: Batch) -> None:
     found = gae(b.rewards, b.values, b.response_mask, gamma=1.0, gae_lambda=1.0)
     tails = torch.where(b.response_mask, b.rewards, 0.0).flip(1).cumsum(1).flip(1)
     same(found, torch.where(b.response_mask, tails - b.values, 0.0))
@@ -61,7 +63,7 @@ def test_lambda_one_is_return_minus_value(b: Batch):
 
 @quick
 @given(batches(), unit, unit)
-def test_advantages_obey_their_recurrence(b: Batch, gamma: float, gae_lambda: float):
+def test_advantages_obey_their_recurrence(b: Batch, gamma: float, gae_lambda: float) -> None:
     """A_t = r_t + gamma V_{t+1} - V_t + gamma lambda A_{t+1}."""
     found = gae(b.rewards, b.values, b.response_mask, gamma=gamma, gae_lambda=gae_lambda)
     values = torch.where(b.response_mask, b.values, 0.0)
@@ -72,14 +74,14 @@ def test_advantages_obey_their_recurrence(b: Batch, gamma: float, gae_lambda: fl
 
 @quick
 @given(batches(), unit, unit)
-def test_a_perfect_critic_leaves_no_advantage(b: Batch, gamma: float, gae_lambda: float):
+def test_a_perfect_critic_leaves_no_advantage(b: Batch, gamma: float, gae_lambda: float) -> None:
     values = monte_carlo_returns(b.rewards, b.response_mask, gamma=gamma)
     same(gae(b.rewards, values, b.response_mask, gamma=gamma, gae_lambda=gae_lambda), torch.zeros_like(values))
 
 
 @quick
 @given(batches(), unit, unit)
-def test_advantages_are_linear_in_rewards_and_values(b: Batch, gamma: float, gae_lambda: float):
+def test_advantages_are_linear_in_rewards_and_values(b: Batch, gamma: float, gae_lambda: float) -> None:
     def of(rewards: Tensor, values: Tensor) -> Tensor:
         return gae(rewards, values, b.response_mask, gamma=gamma, gae_lambda=gae_lambda)
 
@@ -88,7 +90,7 @@ def test_advantages_are_linear_in_rewards_and_values(b: Batch, gamma: float, gae
 
 @quick
 @given(batches(), unit, st.lists(unit, min_size=4, max_size=4))
-def test_each_row_goes_by_its_own_lambda_and_sees_no_other(b: Batch, gamma: float, lambdas: list[float]):
+def test_each_row_goes_by_its_own_lambda_and_sees_no_other(b: Batch, gamma: float, lambdas: list[float]) -> None:
     rows = len(b.values)
     each = torch.tensor(lambdas[:rows], dtype=torch.float64)
     together = gae(b.rewards, b.values, b.response_mask, gamma=gamma, gae_lambda=each)
@@ -101,7 +103,7 @@ def test_each_row_goes_by_its_own_lambda_and_sees_no_other(b: Batch, gamma: floa
 
 @quick
 @given(batches(), st.floats(-1e3, 1e3), st.floats(0.01, 1e3))
-def test_whitening_forgets_scale_and_place(b: Batch, shift: float, scale: float):
+def test_whitening_forgets_scale_and_place(b: Batch, shift: float, scale: float) -> None:
     white = whiten(b.values, b.response_mask)
     assert white.sum() == pytest.approx(0, abs=1e-9)
     if b.response_mask.sum() > 2:
@@ -111,7 +113,7 @@ def test_whitening_forgets_scale_and_place(b: Batch, shift: float, scale: float)
 
 @quick
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(-100, 100, width=32)), min_size=1, max_size=20), st.booleans())
-def test_every_groups_advantages_add_up_to_nothing(answers: list[tuple[int, float]], scale: bool):
+def test_every_groups_advantages_add_up_to_nothing(answers: list[tuple[int, float]], scale: bool) -> None:
     group, scores = torch.tensor([g for g, _ in answers]), torch.tensor([s for _, s in answers], dtype=torch.float64)
     found = group_advantages(scores, group, torch.ones(len(scores), 1, dtype=torch.bool), scale=scale)[:, 0]
     for g in group.unique():
@@ -123,13 +125,13 @@ def test_every_groups_advantages_add_up_to_nothing(answers: list[tuple[int, floa
 
 @quick
 @given(batches(), st.sampled_from(sorted(AGGREGATIONS)), st.sampled_from(sorted(POLICY_LOSSES)), st.integers(1, 3))
-def test_micro_batches_add_up(b: Batch, aggregation: str, kind: str, cut: int):
+def test_micro_batches_add_up(b: Batch, aggregation: str, kind: str, cut: int) -> None:
     over = denominators(b.response_mask, fixed_length=50)
     parts = [slice(0, cut), slice(cut, None)] if cut < len(b.values) else [slice(None)]
 
     def loss(rows: slice) -> Tensor:
         x = [tensor[rows] for tensor in (b.values, 0 * b.values, b.rewards, b.response_mask)]
-        limits = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "advantage_temperature": 1.0}
+        limits: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "advantage_temperature": 1.0}
         return policy_loss(*x, kind=kind, ref_logprobs=x[0] - 1, **limits, aggregation=aggregation, over=over).loss
 
     close(torch.stack([loss(rows) for rows in parts]).sum(), loss(slice(None)), rtol=1e-12, atol=1e-13)
@@ -137,11 +139,11 @@ def test_micro_batches_add_up(b: Batch, aggregation: str, kind: str, cut: int):
 
 @quick
 @given(batches(), st.sampled_from(["clip", "unclipped", "cispo", "apa", "gspo"]), st.floats(0.1, 10))
-def test_on_policy_methods_are_one(b: Batch, kind: str, temperature: float):
+def test_on_policy_methods_are_one(b: Batch, kind: str, temperature: float) -> None:
     """At ratio 1 and a reference low enough to cut no target: -A over the tokens, APA's by lambda / 2."""
     on, old = b.response_mask, b.values - 1000.0
     logprobs = old.clone().requires_grad_()
-    limits = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": None, "advantage_temperature": temperature}
+    limits: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": None}
     result = policy_loss(
         logprobs,
         old,
@@ -150,6 +152,7 @@ def test_on_policy_methods_are_one(b: Batch, kind: str, temperature: float):
         kind=kind,
         ref_logprobs=old,
         **limits,
+        advantage_temperature=temperature,
         aggregation="token-mean",
         over=denominators(on, fixed_length=1),
     )
@@ -160,7 +163,7 @@ def test_on_policy_methods_are_one(b: Batch, kind: str, temperature: float):
 
 @quick
 @given(batches(), batches(), st.floats(0.01, 10))
-def test_preference_weights_are_minus_the_gradient_and_cancel_in_each_pair(b: Batch, c: Batch, beta: float):
+def test_preference_weights_are_minus_the_gradient_and_cancel_in_each_pair(b: Batch, c: Batch, beta: float) -> None:
     """Each batch's answers against each other's, shortened to as many rows; autograd through the loss itself."""
     rows, width = min(len(b.values), len(c.values)), min(b.values.shape[1], c.values.shape[1])
     chosen, rejected = (Batch(*(x[:rows, :width] for x in vars(batch).values())) for batch in (b, c))
@@ -179,7 +182,7 @@ def test_preference_weights_are_minus_the_gradient_and_cancel_in_each_pair(b: Ba
 
 @quick
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=8), st.integers(0, 2**31))
-def test_expected_deviation_is_the_distance_of_the_distributions(counts: list[int], seed: int):
+def test_expected_deviation_is_the_distance_of_the_distributions(counts: list[int], seed: int) -> None:
     """D over tokens drawn in proportion to pi_old = sum_a |pi(a) - pi_old(a)|, at most sqrt(2 KL) (Pinsker)."""
     old = torch.tensor(counts, dtype=torch.float64).log().log_softmax(dim=0)
     new = torch.randn(len(counts), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(
@@ -194,7 +197,7 @@ def test_expected_deviation_is_the_distance_of_the_distributions(counts: list[in
 
 @quick
 @given(st.integers(2, 10), st.integers(0, 2**31))
-def test_estimators_average_to_the_kl(outcomes: int, seed: int):
+def test_estimators_average_to_the_kl(outcomes: int, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     p, q = torch.randn(2, outcomes, generator=rng, dtype=torch.float64).log_softmax(dim=-1)
     exact = (p.exp() * (p - q)).sum()
@@ -205,7 +208,7 @@ def test_estimators_average_to_the_kl(outcomes: int, seed: int):
 
 @quick
 @given(batches(), st.integers(1, 50), st.booleans())
-def test_bins_hold_every_token_and_average_to_the_whole(b: Batch, width: int, from_end: bool):
+def test_bins_hold_every_token_and_average_to_the_whole(b: Batch, width: int, from_end: bool) -> None:
     table = by_position(b.values, b.rewards, b.response_mask, width=width, from_end=from_end)
     n = np.array(table["n"])
     assert n.sum() == int(b.response_mask.sum())
@@ -218,7 +221,7 @@ def test_bins_hold_every_token_and_average_to_the_whole(b: Batch, width: int, fr
 
 @quick
 @given(batches(), st.floats(-10, 10))
-def test_explained_variance_does_not_see_a_constant_and_is_at_most_one(b: Batch, shift: float):
+def test_explained_variance_does_not_see_a_constant_and_is_at_most_one(b: Batch, shift: float) -> None:
     found = explained_variance(b.values, b.rewards, b.response_mask)
     moved = explained_variance(b.values + shift, b.rewards, b.response_mask)
     if b.response_mask.sum() < 2:
@@ -231,7 +234,7 @@ def test_explained_variance_does_not_see_a_constant_and_is_at_most_one(b: Batch,
 
 @quick
 @given(batches(), unit, unit)
-def test_the_share_of_the_real_reward_is_what_a_unit_reward_adds(b: Batch, gamma: float, gae_lambda: float):
+def test_the_share_of_the_real_reward_is_what_a_unit_reward_adds(b: Batch, gamma: float, gae_lambda: float) -> None:
     """Advantages are linear: a reward of 1 at the end raises them by exactly the share, whatever the critic."""
     on = b.response_mask
     unit_reward = torch.nn.functional.one_hot(on.sum(dim=1) - 1, on.shape[1]).to(torch.float64)
@@ -242,7 +245,7 @@ def test_the_share_of_the_real_reward_is_what_a_unit_reward_adds(b: Batch, gamma
 
 @quick
 @given(st.integers(1, 60), st.data())
-def test_pass_at_k_rises_from_avg_to_certainty(samples: int, data: st.DataObject):
+def test_pass_at_k_rises_from_avg_to_certainty(samples: int, data: st.DataObject) -> None:
     correct = data.draw(st.integers(0, samples))
     curve = [float(pass_at_k([correct], samples, k)[0]) for k in range(1, samples + 1)]
     assert curve[0] == pytest.approx(float(avg_at_k([correct], samples)[0]), rel=1e-12)
@@ -252,7 +255,7 @@ def test_pass_at_k_rises_from_avg_to_certainty(samples: int, data: st.DataObject
 
 @quick
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=9), st.lists(st.integers(-5, 5), min_size=1, max_size=9))
-def test_probability_of_improvement_depends_on_order_only(x: list[int], y: list[int]):
+def test_probability_of_improvement_depends_on_order_only(x: list[int], y: list[int]) -> None:
     found = probability_of_improvement(x, y)
     assert 0 <= found <= 1
     assert found == pytest.approx(1 - probability_of_improvement(y, x))

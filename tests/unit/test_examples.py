@@ -43,14 +43,14 @@ def submit(tmp_path: Path, *arguments: str, fits: bool = True, **environment: st
     )  # fmt: skip
 
 
-def test_the_slurm_script_is_bash_and_asks_slurm_for_what_there_is():
+def test_the_slurm_script_is_bash_and_asks_slurm_for_what_there_is() -> None:
     assert subprocess.run(["bash", "-n", str(SLURM)]).returncode == 0
     asked = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", SLURM.read_text(), flags=re.MULTILINE))
     assert set(asked) == SBATCH
     assert (asked["ntasks-per-node"], asked["gpus-per-node"]) == ("1", "8"), "torchrun starts a process a GPU"
 
 
-def test_the_slurm_script_starts_the_same_group_on_every_node(tmp_path: Path):
+def test_the_slurm_script_starts_the_same_group_on_every_node(tmp_path: Path) -> None:
     done = submit(tmp_path)
     assert done.returncode == 0, done.stderr
     words = done.stdout.split()
@@ -66,7 +66,7 @@ def test_the_slurm_script_starts_the_same_group_on_every_node(tmp_path: Path):
     assert "vcppo plan recipes/qwen2.5-7b-8gpu.toml --gpus 16 --memory 80" in done.stderr
 
 
-def test_the_slurm_script_passes_on_what_it_is_given(tmp_path: Path):
+def test_the_slurm_script_passes_on_what_it_is_given(tmp_path: Path) -> None:
     done = submit(tmp_path, "recipes/qwen2.5-1.5b-1gpu.toml", "--set", "steps=3", OUT="elsewhere", GPU_MEMORY="141")
     assert done.stdout.split()[13:] == [
         "-m", "vcppo", "train", "--config", "recipes/qwen2.5-1.5b-1gpu.toml", "--out", "elsewhere", "--set", "steps=3",
@@ -74,7 +74,7 @@ def test_the_slurm_script_passes_on_what_it_is_given(tmp_path: Path):
     assert "--gpus 16 --memory 141 --set steps=3" in done.stderr
 
 
-def test_the_slurm_script_starts_nothing_that_does_not_fit(tmp_path: Path):
+def test_the_slurm_script_starts_nothing_that_does_not_fit(tmp_path: Path) -> None:
     done = submit(tmp_path, fits=False)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -98,7 +98,7 @@ def manifests() -> dict[str, Any]:
     return {document["kind"]: document for document in yaml.safe_load_all(KUBERNETES.read_text())}
 
 
-def test_the_manifests_have_what_kubernetes_asks_of_them(manifests: dict[str, Any]):
+def test_the_manifests_have_what_kubernetes_asks_of_them(manifests: dict[str, Any]) -> None:
     assert {kind: one["apiVersion"] for kind, one in manifests.items()} == {"Service": "v1", "Job": "batch/v1"}
     pod = manifests["Job"]["spec"]["template"]["spec"]
     assert pod["restartPolicy"] in ("OnFailure", "Never"), "a Job takes no other"
@@ -111,7 +111,7 @@ def test_the_manifests_have_what_kubernetes_asks_of_them(manifests: dict[str, An
         assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", one["metadata"]["name"])
 
 
-def test_the_pods_find_each_other(manifests: dict[str, Any]):
+def test_the_pods_find_each_other(manifests: dict[str, Any]) -> None:
     service, job = manifests["Service"], manifests["Job"]
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
     command = dict(word.split("=", 1) for word in pod["containers"][0]["command"] if "=" in word)
@@ -126,7 +126,7 @@ def test_the_pods_find_each_other(manifests: dict[str, Any]):
     assert int(command["--nproc-per-node"]) == pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
 
 
-def test_the_jobs_command_is_one_that_there_is_and_fits(manifests: dict[str, Any]):
+def test_the_jobs_command_is_one_that_there_is_and_fits(manifests: dict[str, Any]) -> None:
     words = manifests["Job"]["spec"]["template"]["spec"]["containers"][0]["command"]
     start = words.index("-m")
     assert words[0] == "torchrun"

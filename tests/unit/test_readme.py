@@ -4,6 +4,7 @@ import itertools
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -43,7 +44,7 @@ NAMES = known_names()
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_linked_file_and_heading_exists(page):
+def test_every_linked_file_and_heading_exists(page: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if not link.startswith("http")]
     assert not [link for link in links if not leads_somewhere(page, link)]
 
@@ -60,14 +61,14 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_there_are_pages_commands_and_links_to_check():
+def test_there_are_pages_commands_and_links_to_check() -> None:
     assert {"README.md", "docs/methods.md", "docs/speed.md"} <= PAGES.keys()
     assert len(SETTING_NAMES) > len(METHODS)
     assert all("](" in text for text in (README, METHODS_PAGE))
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("vcppo ")])
-def test_every_vcppo_command_and_option_exists(command):
+def test_every_vcppo_command_and_option_exists(command: str) -> None:
     words = shlex.split(command)[1:]
     found: click.Command = main
     while isinstance(found, click.Group) and words and not words[0].startswith("-"):
@@ -79,7 +80,7 @@ def test_every_vcppo_command_and_option_exists(command):
 
 
 @pytest.mark.parametrize("command", SETTING_NAMES)
-def test_what_every_command_sets_is_accepted(command):
+def test_what_every_command_sets_is_accepted(command: str) -> None:
     load_settings(None, assignments_of(command))
 
 
@@ -91,29 +92,29 @@ def assignments_of(command: str) -> list[str]:
 @pytest.mark.parametrize(
     "study", sorted({s for text in PAGES.values() for s in re.findall(r"vcppo sweep ([a-z-]+)`", text)})
 )
-def test_every_study_exists(study):
+def test_every_study_exists(study: str) -> None:
     assert load_study(study).name == study
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z]+)", "\n".join(COMMANDS)))))
-def test_every_make_target_exists(target):
+def test_every_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("code", blocks(README, "python"))
-def test_the_code_it_shows_runs(code):
-    names: dict[str, object] = {}
+def test_the_code_it_shows_runs(code: str) -> None:
+    names: dict[str, Any] = {}
     exec(code, names)
     assert names["returns"].tolist() == [[1.0, 1.0, 1.0]]
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_no_number_is_left_to_be_filled_in(page):
+def test_no_number_is_left_to_be_filled_in(page: str) -> None:
     assert not re.findall(r"\b(?:HEADLINE|MEASURED|REPRODUCED|FORCED|\w+_MINUTES|COST_[\w-]+)\b", PAGES[page])
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_setting_named_in_passing_exists(page):
+def test_every_setting_named_in_passing_exists(page: str) -> None:
     sections = {name.split(".")[0] for name in NAMES if "." in name}
     named = {word.partition("=")[0] for word in re.findall(r"`([a-z_]+\.[a-z_]+(?:=[^`]*)?)`", PAGES[page])}
     verls = {word.lstrip("+") for row in MAPPED.values() for word in (*row.rl, *row.pretraining)}  # critic.enable
@@ -153,19 +154,19 @@ def resolved(method: str) -> RunSettings:
 
 
 @pytest.mark.parametrize(("command", "answer"), REFUSALS)
-def test_what_is_shown_as_refused_is_refused_in_these_words(command, answer):
+def test_what_is_shown_as_refused_is_refused_in_these_words(command: str, answer: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load_settings(None, assignments_of(command))
     assert f"ConfigError: {refused.value}" == answer
 
 
-def test_every_method_has_its_page_once_and_every_refusal_is_seen():
+def test_every_method_has_its_page_once_and_every_refusal_is_seen() -> None:
     assert sorted(name for names in METHOD_PAGES.values() for name in names) == sorted(METHODS)
     assert len(REFUSALS) >= 4
 
 
 @pytest.mark.parametrize("title", METHOD_PAGES)
-def test_a_page_has_equation_slots_command_and_what_is_different(title):
+def test_a_page_has_equation_slots_command_and_what_is_different(title: str) -> None:
     body, methods = SECTIONS[title], METHOD_PAGES[title]
     assert blocks(body, "text")
     assert {"**Different here.**", "**Traps.**", "**Use it**"} <= set(re.findall(r"\*\*[^*]+\*\*", body))
@@ -179,7 +180,7 @@ def test_a_page_has_equation_slots_command_and_what_is_different(title):
 
 
 @pytest.mark.parametrize("title", METHOD_PAGES)
-def test_every_default_in_a_page_is_what_its_methods_resolve_to(title):
+def test_every_default_in_a_page_is_what_its_methods_resolve_to(title: str) -> None:
     (table,) = tables(SECTIONS[title])
     assert table[0] == ["setting", "default here", "published", "source"]
     for name, default, published, source in table[1:]:
@@ -193,19 +194,19 @@ def test_every_default_in_a_page_is_what_its_methods_resolve_to(title):
 
 
 @pytest.mark.parametrize("title", METHOD_PAGES)
-def test_a_page_lists_every_setting_that_its_methods_name(title):
+def test_a_page_lists_every_setting_that_its_methods_name(title: str) -> None:
     (table,) = tables(SECTIONS[title])
     listed = [row[0].strip("`") for row in table[1:]]
     assert not {name for method in METHOD_PAGES[title] for name in METHODS[method].settings} - set(listed)
     assert len(listed) == len(set(listed))
 
 
-def test_the_overview_is_of_all_methods_in_their_order():
+def test_the_overview_is_of_all_methods_in_their_order() -> None:
     assert [row[0].strip("`") for row in OVERVIEW[1:]] == list(METHODS)
 
 
 @pytest.mark.parametrize("row", OVERVIEW[1:], ids=lambda row: row[0].strip("`"))
-def test_a_row_of_the_overview_is_what_the_method_resolves_to(row):
+def test_a_row_of_the_overview_is_what_the_method_resolves_to(row: list[str]) -> None:
     name, slots, critic, answers, models = row
     method = name.strip("`")
     settings = resolved(method)

@@ -20,17 +20,17 @@ from vcppo.types import cut_to
         ("prompt_lengths", torch.tensor([1, 0]), "an empty prompt"),
     ],
 )
-def test_a_field_that_does_not_fit_is_named(field: str, value: torch.Tensor, message: str):
+def test_a_field_that_does_not_fit_is_named(field: str, value: torch.Tensor, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         dataclasses.replace(random_batch([3, 2]), **{field: value})
 
 
-def test_response_tokens_are_what_follows_the_prompt():
+def test_response_tokens_are_what_follows_the_prompt() -> None:
     batch = random_batch([3, 1], prompt_lengths=[2, 4])
     assert batch.response_tokens.tolist() == [batch.input_ids[0, 2:5].tolist(), [int(batch.input_ids[1, 4]), 0, 0]]
 
 
-def test_taken_rows_are_the_same_rows_at_the_width_they_need():
+def test_taken_rows_are_the_same_rows_at_the_width_they_need() -> None:
     batch = random_batch([7, 2, 3])
     part = batch.take(torch.tensor([2, 1]))
     assert part.response_mask.shape == (2, 3)
@@ -44,7 +44,7 @@ def test_taken_rows_are_the_same_rows_at_the_width_they_need():
     assert cut_to(batch.old_logprobs, torch.tensor([2, 1]), part).tolist() == part.old_logprobs.tolist()
 
 
-def test_every_purpose_and_step_has_its_own_numbers_and_keeps_them():
+def test_every_purpose_and_step_has_its_own_numbers_and_keeps_them() -> None:
     named = [(0, "rl", 0), (0, "rl", 1), (1, "rl", 0), (0, "pretrain", 0)]
     assert len({seed_for(*name) for name in named}) == 4
     assert all(0 <= seed_for(*name) < 2**63 for name in named)

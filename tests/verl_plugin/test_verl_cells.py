@@ -89,7 +89,8 @@ def test_a_cell_pretrains_merges_and_trains(tmp_path: Path) -> None:
 
 def test_a_second_cell_takes_the_critic_of_the_first(tmp_path: Path) -> None:
     run_cell(cell(tmp_path).path, tmp_path)
-    other = cell(tmp_path, "other", **{"gae.lambda_actor": 0.9})
+    changes: dict[str, Any] = {"gae.lambda_actor": 0.9}
+    other = cell(tmp_path, "other", **changes)
     assert run_cell(other.path, tmp_path)["final_accuracy"] == 0.9
     assert [(stage.stage, stage.ran) for stage in other.read().stages] == [("value-pretraining", False), ("rl", True)]
 
@@ -105,7 +106,8 @@ def test_a_run_that_failed_is_one_line_and_goes_on_from_its_checkpoint(
     tmp_path: Path, fails: str, uncarried: int, error: str
 ) -> None:
     words = [*WORDS, f"+fake.does='{fails}'"]
-    folder = cell(tmp_path, words=words, **{"pretrain.steps": 0, "record.checkpoint_every": 2})
+    changes: dict[str, Any] = {"pretrain.steps": 0, "record.checkpoint_every": 2}
+    folder = cell(tmp_path, words=words, **changes)
     record = perform(folder, tmp_path, run_cell)
     assert record.state == "failed"
     assert re.match(error, record.error or "")
@@ -140,7 +142,8 @@ def test_what_else_goes_wrong_is_one_line_too(
 
 
 def test_verl_dies_with_its_worker(tmp_path: Path) -> None:
-    folder = cell(tmp_path, words=[*WORDS, "+fake.does=wait"], **{"pretrain.steps": 0})
+    changes: dict[str, Any] = {"pretrain.steps": 0}
+    folder = cell(tmp_path, words=[*WORDS, "+fake.does=wait"], **changes)
     code = "import sys; from pathlib import Path; from vcppo.studies.verl.cells import run_cell; "
     code += "run_cell(Path(sys.argv[1]), Path(sys.argv[2]))"
     worker = subprocess.Popen([sys.executable, "-c", code, str(folder.path), str(tmp_path)])

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from vcppo.errors import ConfigError
 from vcppo.maths.advantages import gae, whiten
@@ -270,10 +269,10 @@ def test_without_a_word_the_defaults_are_ours() -> None:
 
 def test_what_stands_under_the_mask_is_never_read() -> None:
     clean = answers([[1, 1, 0, 0]])
-    dirty: list[Tensor] = [torch.where(clean.response_mask, x, math.nan) for x in (clean.rewards, clean.values)]
+    dirty = [torch.where(clean.response_mask, x, math.nan) for x in (clean.rewards, clean.values)]
     for name in ("advantages", "returns"):
         found = [
-            getattr(estimate(Answers(*pair, clean.response_mask), PluginSettings(), gamma=1.0), name)
-            for pair in (dirty, (clean.rewards, clean.values))
+            getattr(estimate(Answers(rewards, values, clean.response_mask), PluginSettings(), gamma=1.0), name)
+            for rewards, values in (dirty, (clean.rewards, clean.values))
         ]
         torch.testing.assert_close(found[0], found[1])

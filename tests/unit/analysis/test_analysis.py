@@ -123,7 +123,7 @@ def write_study(
             if status != "done":
                 scores = dict.fromkeys(scores, "")
             runs.append(key | {"cell": f"{arm}-s{seed}", "status": status, "error": "NaN loss" * (status != "done"),
-                               "wall_s": 60, "steps": steps} | (swept or {}).get(arm, {}) | scores)  # fmt: skip
+                               "wall_s": 60, "steps": steps} | dict((swept or {}).get(arm, {})) | scores)  # fmt: skip
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     tables_of = {
@@ -375,7 +375,7 @@ def test_a_centre_is_the_mean_of_the_seeds_that_have_the_point() -> None:
     found = summary.over_seeds(values, ["arm", "step"])
     assert found["centre"].tolist() == [75, 8, 5], "one collapse in five is seen in the line"
     assert found["seeds"].tolist() == [5, 2, 1]
-    assert found.loc[1, ["low", "high"]].tolist() == [7, 9]
+    assert list(found.loc[1, ["low", "high"]]) == [7, 9]
     assert found.loc[2, ["low", "high"]].isna().all()
 
 
@@ -385,9 +385,7 @@ def test_a_curve_s_interval_is_the_95_percent_bootstrap_of_its_mean() -> None:
         pd.DataFrame({"arm": "a", "seed": range(20), "step": 0, "value": numbers}), ["arm", "step"]
     )
     wanted = bootstrap_interval(numbers, np.mean, rng=np.random.default_rng(1))
-    assert found.loc[0, ["low", "high"]].tolist() == pytest.approx(
-        [wanted.low, wanted.high], abs=0.05
-    )  # 2000 resamples
+    assert list(found.loc[0, ["low", "high"]]) == pytest.approx([wanted.low, wanted.high], abs=0.05)  # 2000 resamples
 
 
 def test_an_interval_does_not_depend_on_what_else_is_drawn() -> None:
@@ -538,7 +536,7 @@ ANSWERS = """
 def test_probability_of_improvement_counts_pairs_and_leaves_out_arms_without_runs() -> None:
     found = improvement.compute(study_of(TWO_ARMS))
     assert found[["arm", "centre", "won", "pairs"]].to_numpy().tolist() == [["vcppo", 0.75, 3, 4]]
-    assert found.loc[0, "low"] < 0.75 <= found.loc[0, "high"]
+    assert found["low"][0] < 0.75 <= found["high"][0]
 
 
 def test_the_table_of_components_reads_as_its_runs_do() -> None:
@@ -691,6 +689,7 @@ def test_ctrl_c_while_figures_are_drawn_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vcppo.analysis", "--results", "results", "--out", str(tmp_path)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, preexec_fn=hear, cwd=Path(__file__).parents[3], **pipes) as process:
+        assert process.stdout is not None
         assert process.stdout.readline().startswith("wrote")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)

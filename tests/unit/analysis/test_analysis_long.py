@@ -51,13 +51,13 @@ def computed(tmp_path: Path) -> Any:
     return long.compute(study.runs, study.curves).set_index(["arm", "when"])
 
 
-def test_the_weight_at_the_first_token_is_lambda_to_the_number_of_tokens_after_it():
+def test_the_weight_at_the_first_token_is_lambda_to_the_number_of_tokens_after_it() -> None:
     assert 10 ** long.first_weight(0.9, 3) == pytest.approx(0.81)
     assert long.first_weight(0.95, 2006) == pytest.approx(2005 * math.log10(0.95))
     assert long.first_weight(0.95, 2006) < -44
 
 
-def test_each_arm_is_taken_at_its_own_length_and_lambdas(computed: Any):
+def test_each_arm_is_taken_at_its_own_length_and_lambdas(computed: Any) -> None:
     end = computed.xs("end", level="when")
     assert end["tokens"].to_dict() == {"ppo": 20, "vcppo": 2011, "vcppo-no-decouple-1.0": 2011, "grpo": 2011}
     assert end.loc["vcppo", "actor"] == pytest.approx(2010 * math.log10(0.95))
@@ -68,17 +68,17 @@ def test_each_arm_is_taken_at_its_own_length_and_lambdas(computed: Any):
     assert end.loc["vcppo", "accuracy"] == pytest.approx(40.0), "the mean of iterations 2 to 6"
 
 
-def test_without_a_critic_the_answer_hears_its_reward_whole(computed: Any):
+def test_without_a_critic_the_answer_hears_its_reward_whole(computed: Any) -> None:
     assert computed.loc[("grpo", "end"), "actor"] == 0
     assert math.isnan(computed.loc[("grpo", "end"), "critic"])
 
 
-def test_the_start_is_iteration_0(computed: Any):
+def test_the_start_is_iteration_0(computed: Any) -> None:
     assert (computed.xs("start", level="when")["tokens"] == 610).all()
     assert (computed.xs("start", level="when")["accuracy"] == 0).all()
 
 
-def test_it_is_drawn_where_the_study_is_and_says_what_it_shows(tmp_path: Path):
+def test_it_is_drawn_where_the_study_is_and_says_what_it_shows(tmp_path: Path) -> None:
     assert main(["--results", str(write(tmp_path)), "--quiet"]) == 0
     assert (tmp_path / "figures" / "long.pdf").exists()
     captions = (tmp_path / "figures" / "captions.md").read_text(encoding="utf-8")
@@ -87,12 +87,12 @@ def test_it_is_drawn_where_the_study_is_and_says_what_it_shows(tmp_path: Path):
     assert "n = 2 seeds an arm" in captions
 
 
-def test_it_is_left_out_with_a_word_where_the_study_is_not(tmp_path: Path):
+def test_it_is_left_out_with_a_word_where_the_study_is_not(tmp_path: Path) -> None:
     with pytest.raises(NoDataError, match=r"long: no .*components-long; make it with: vcppo sweep components-long"):
         long.make(read_results(tmp_path))
 
 
-def test_it_is_left_out_where_no_lengths_were_logged(tmp_path: Path):
+def test_it_is_left_out_where_no_lengths_were_logged(tmp_path: Path) -> None:
     path = write(tmp_path, lengths=False) / "components-long" / "curves.csv"
     curves = pd.read_csv(path)
     curves[curves["metric"] == "advantage/real_reward_share"].to_csv(path, index=False)
@@ -101,5 +101,5 @@ def test_it_is_left_out_where_no_lengths_were_logged(tmp_path: Path):
         long.make(results)
 
 
-def test_examples_in_docstrings_hold():
+def test_examples_in_docstrings_hold() -> None:
     assert doctest.testmod(long).failed == 0

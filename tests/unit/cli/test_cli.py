@@ -40,7 +40,7 @@ print("\\n" + json.dumps(told))
 """
 
 
-def test_help_settings_and_mistakes_load_nothing_heavy():
+def test_help_settings_and_mistakes_load_nothing_heavy() -> None:
     helps = [[command, "--help"] for command in COMMANDS]
     good = [["--help"], ["--version"], *helps, ["track", "replay", "--help"], ["settings"]]
     bad = [
@@ -55,19 +55,20 @@ def test_help_settings_and_mistakes_load_nothing_heavy():
     assert [(call, loaded) for call, (_, loaded) in zip(calls, told, strict=True) if loaded] == []
 
 
-def test_ctrl_c_while_the_command_is_being_loaded_is_one_line(tmp_path: Path):
+def test_ctrl_c_while_the_command_is_being_loaded_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "vcppo", "settings"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, **pipes) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (INTERRUPTED, f"{STOPPED}\n")
 
 
-def test_ctrl_c_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch):
+def test_ctrl_c_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped() -> str:
         raise KeyboardInterrupt
 
@@ -77,7 +78,7 @@ def test_ctrl_c_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_what_it_does(command: str):
+def test_every_command_says_what_it_does(command: str) -> None:
     done = invoke(command, "--help")
     assert done.exit_code == 0
     assert len(done.output.splitlines()) > 4
@@ -95,7 +96,7 @@ def test_every_command_says_what_it_does(command: str):
         (["track", "replay", "nowhere", "--out", "no-runs"], "StudyError: study nowhere: no such folder"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments: list[str], line: str):
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments: list[str], line: str) -> None:
     done = invoke(*arguments)
     assert done.exit_code == 2
     assert done.stdout == ""
@@ -103,7 +104,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments: list[str], l
     assert done.stderr.count("\n") == 1
 
 
-def test_settings_lists_every_setting_with_the_value_it_would_have():
+def test_settings_lists_every_setting_with_the_value_it_would_have() -> None:
     said = invoke("settings", "--set", "gae.lambda_actor=0.5").output
     assert "gae.lambda_actor = 0.5 " in said
     assert "gae.length_adaptive_alpha = none " in said
@@ -111,7 +112,7 @@ def test_settings_lists_every_setting_with_the_value_it_would_have():
     assert "(reward-model | policy | saved)" in said
 
 
-def test_a_dry_run_writes_nothing_and_says_what_it_would_cost(tmp_path: Path):
+def test_a_dry_run_writes_nothing_and_says_what_it_would_cost(tmp_path: Path) -> None:
     done = invoke("train", "--dry-run", "--out", str(tmp_path / "runs"), *TINY)
     assert done.exit_code == 0
     assert list(tmp_path.iterdir()) == []
@@ -123,13 +124,13 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would_cost(tmp_path: Path):
     assert addresses(tiny())["rl"].key not in short.output
 
 
-def test_a_dry_run_of_a_study_counts_what_its_cells_share_once(tmp_path: Path):
+def test_a_dry_run_of_a_study_counts_what_its_cells_share_once(tmp_path: Path) -> None:
     done = invoke("sweep", "lambda-grid", "--seeds", "1", "--dry-run", "--out", str(tmp_path / "runs"))
     assert "16 cells, 36 stages, 0 of them cached" in done.output  # four shared, then rl and evaluation of each
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_knows_what_lies_in_the_cache(tmp_path: Path):
+def test_a_dry_run_knows_what_lies_in_the_cache(tmp_path: Path) -> None:
     StageFolder(tmp_path, addresses(tiny())["cold-start"]).finish({"steps": 1.0}, 1.0)
     pretraining = StageFolder(tmp_path, addresses(tiny())["value-pretraining"])
     pretraining.finish({"steps": 2.0}, 1.0)  # but 4 are asked for
@@ -143,14 +144,14 @@ def test_a_dry_run_knows_what_lies_in_the_cache(tmp_path: Path):
     assert any("value-pretraining" in line and "cached" in line for line in again.splitlines())
 
 
-def test_settings_that_are_broken_json_are_one_line(tmp_path: Path):
+def test_settings_that_are_broken_json_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{")
     done = invoke("train", "--config", str(tmp_path / "settings.json"))
     assert done.exit_code == 2
     assert done.stderr.startswith(f"ConfigError: {tmp_path / 'settings.json'}: not valid JSON")
 
 
-def test_the_doctor_ends_well_here_and_names_what_it_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_doctor_ends_well_here_and_names_what_it_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vcppo.cli.doctor.LITTLE_DISK_GB", 0.0)
     done = invoke("doctor", "--out", str(tmp_path / "runs"))
     assert done.exit_code == 0, done.output
@@ -160,7 +161,7 @@ def test_the_doctor_ends_well_here_and_names_what_it_looked_at(tmp_path: Path, m
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_doctor_says_what_is_missing_or_wrong_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_doctor_says_what_is_missing_or_wrong_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ["torch>=999", "no-such-package-here>=1", "pytest; extra == 'dev'"]
     monkeypatch.setattr("importlib.metadata.requires", lambda name: asked)
     done = invoke("doctor", "--out", str(tmp_path))
@@ -186,7 +187,7 @@ def test_the_doctor_says_what_is_missing_or_wrong_and_fails(tmp_path: Path, monk
 )
 def test_the_doctor_says_where_vllm_can_run(
     installed: dict[str, str], state: str, words: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("vcppo.cli.doctor._version", installed.get)
     finding = vllm()
     assert finding.state == state
@@ -198,7 +199,7 @@ def test_the_doctor_says_where_vllm_can_run(
 IN_FILE = "pretrain.steps = 40\npretrain.batch = 32\n"
 
 
-def test_the_defaults_of_a_model_that_is_given_are_told_and_shown():
+def test_the_defaults_of_a_model_that_is_given_are_told_and_shown() -> None:
     done = invoke("settings", "--set", "model.path=m", "--set", "critic.warmup_steps=3")
     assert done.stderr.startswith("note: model.path = m is given, so unless set cold_start.learning_rate = 1e-05, ")
     assert "critic.warmup_steps" not in done.stderr
@@ -209,7 +210,7 @@ def test_the_defaults_of_a_model_that_is_given_are_told_and_shown():
 
 
 @pytest.mark.parametrize("command", [["settings"], ["train", "--dry-run"], ["cold-start", "--dry-run"]])
-def test_what_gives_way_to_a_method_is_told_before_anything_runs(tmp_path: Path, command: list[str]):
+def test_what_gives_way_to_a_method_is_told_before_anything_runs(tmp_path: Path, command: list[str]) -> None:
     file = tmp_path / "f.toml"
     file.write_text(IN_FILE)
     done = invoke(*command, "--config", str(file), "--set", "method=ppo")
@@ -222,7 +223,7 @@ def test_what_gives_way_to_a_method_is_told_before_anything_runs(tmp_path: Path,
     assert "pretrain.steps = 0 " in done.stdout
 
 
-def test_a_study_tells_it_for_all_its_arms(tmp_path: Path):
+def test_a_study_tells_it_for_all_its_arms(tmp_path: Path) -> None:
     file, study = tmp_path / "f.toml", tmp_path / "s.toml"
     file.write_text(IN_FILE)
     arms = "".join(f'[[arms]]\nname = "{m}"\nset = {{ method = "{m}" }}\n' for m in ("ppo", "apa", "vcppo"))

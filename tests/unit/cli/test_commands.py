@@ -28,7 +28,7 @@ def ended(out: Path, trial: str, seed: int, state: str, accuracy: float | None, 
     CellFolder.create(out / "studies" / "search" / "cells" / record.cell, record, RunSettings())
 
 
-def test_the_best_trial_of_a_search_is_told_with_its_mean_and_its_settings(tmp_path):
+def test_the_best_trial_of_a_search_is_told_with_its_mean_and_its_settings(tmp_path: Path) -> None:
     ended(tmp_path, "trial-0000", 0, "done", 0.25, 0.9)
     ended(tmp_path, "trial-0000", 1, "done", 0.75, 0.9)
     ended(tmp_path, "trial-0001", 0, "done", 0.75, 0.99)
@@ -40,7 +40,9 @@ def test_the_best_trial_of_a_search_is_told_with_its_mean_and_its_settings(tmp_p
     ]
 
 
-def test_results_that_are_not_exported_are_told_with_the_way_out(tmp_path, monkeypatch, capsys):
+def test_results_that_are_not_exported_are_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     out = tmp_path / "my runs"
     ended(out, "trial-0000", 0, "done", 0.25, 0.9)
@@ -59,7 +61,7 @@ def test_results_that_are_not_exported_are_told_with_the_way_out(tmp_path, monke
 )
 def test_a_study_whose_results_were_not_exported_is_no_success(
     failed: int, interrupted: bool, concluded: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def ran(*arguments: object, **options: object) -> StudyOutcome:
         return StudyOutcome(tmp_path, 1, failed, 0, 0, (), 1.0, interrupted)
 
@@ -68,12 +70,12 @@ def test_a_study_whose_results_were_not_exported_is_no_success(
     assert run_sweep(SweepOptions("components", out=tmp_path)) == code
 
 
-def test_the_options_of_a_sweep_are_those_of_its_command_line():
+def test_the_options_of_a_sweep_are_those_of_its_command_line() -> None:
     asked = {parameter.name for parameter in main.commands["sweep"].params}
     assert asked == {field.name for field in fields(SweepOptions)}
 
 
-def test_the_record_of_a_run_is_a_base_for_a_study(tmp_path: Path):
+def test_the_record_of_a_run_is_a_base_for_a_study(tmp_path: Path) -> None:
     """Its arm and its seed are the run's; a study has its own."""
     settings = load_settings(None, ["arm=mine", "seed=7", "rollout.prompts=24", "policy.learning_rate=0.002"])
     record = tmp_path / "settings.json"

@@ -1,9 +1,11 @@
 """The torch engine says what transformers would say, and its answers do not know each other."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from vcppo.engines.base import BranchPoint, Sampling
@@ -36,7 +38,7 @@ def model(kind: str = "llama", *, seed: int = 0, end: int = END, **options: obje
     return made
 
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama, grouped heads": {"num_key_value_heads": 2},
     "llama, one key head": {"num_key_value_heads": 1},
@@ -54,7 +56,9 @@ def policy(request: pytest.FixtureRequest) -> PreTrainedModel:
     return model(request.param.split(",")[0], **KINDS[request.param])
 
 
-def reference_logprobs(policy: PreTrainedModel, prompt: list[int], tokens: tuple[int, ...], temperature: float):
+def reference_logprobs(
+    policy: PreTrainedModel, prompt: list[int], tokens: tuple[int, ...], temperature: float
+) -> Tensor:
     """Of each generated token, from one plain forward pass over one row."""
     with torch.inference_mode():
         logits = policy(input_ids=torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0]
@@ -62,26 +66,28 @@ def reference_logprobs(policy: PreTrainedModel, prompt: list[int], tokens: tuple
     return rows.gather(1, torch.tensor(tokens)[:, None])[:, 0]
 
 
-def assert_agrees(policy: PreTrainedModel, prompts: list[list[int]], answers: list[Generation], temperature: float):
+def assert_agrees(
+    policy: PreTrainedModel, prompts: list[list[int]], answers: list[Generation], temperature: float
+) -> None:
     for prompt, answer in zip(prompts, answers, strict=True):
         want = reference_logprobs(policy, prompt, answer.tokens, temperature)
         torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_logprobs_are_those_of_transformers(policy: PreTrainedModel, temperature: float):
+def test_logprobs_are_those_of_transformers(policy: PreTrainedModel, temperature: float) -> None:
     answers = TorchEngine(policy).generate(RAGGED * 4, Sampling(temperature, 1.0, 12), seed=0)
     assert_agrees(policy, RAGGED * 4, answers, temperature)
     assert len({len(answer.tokens) for answer in answers}) > 1  # some ended, rows were dropped
 
 
-def test_prompts_of_one_length_agree_too(policy: PreTrainedModel):
+def test_prompts_of_one_length_agree_too(policy: PreTrainedModel) -> None:
     prompts = [[3, 4, 5], [6, 7, 8], [2, 2, 2]]
     assert_agrees(policy, prompts, TorchEngine(policy).generate(prompts, FREE, seed=1), 1.0)
 
 
 @pytest.mark.parametrize("prompts", [RAGGED, [[2, 3]] * 3])
-def test_the_cache_may_grow_many_times(prompts: list[list[int]]):
+def test_the_cache_may_grow_many_times(prompts: list[list[int]]) -> None:
     policy = model("qwen3", num_key_value_heads=2, end=-1)
     answers = TorchEngine(policy).generate(prompts, Sampling(1.0, 1.0, 300), seed=0)
     assert [len(answer.tokens) for answer in answers] == [300] * len(prompts)
@@ -89,14 +95,14 @@ def test_the_cache_may_grow_many_times(prompts: list[list[int]]):
 
 
 @pytest.mark.parametrize("room", [1, 2, 63, 64, 65, 66, 129])
-def test_any_room_is_enough_room(room: int):
+def test_any_room_is_enough_room(room: int) -> None:
     policy = model(end=-1)
     answers = TorchEngine(policy).generate([[2, 3], [4]], Sampling(1.0, 1.0, room), seed=0)
     assert [len(answer.tokens) for answer in answers] == [room, room]
     assert_agrees(policy, [[2, 3], [4]], answers, 1.0)
 
 
-def test_a_decoder_step_by_step_with_rows_dropped_is_a_plain_forward_pass(policy: PreTrainedModel):
+def test_a_decoder_step_by_step_with_rows_dropped_is_a_plain_forward_pass(policy: PreTrainedModel) -> None:
     rows = torch.randint(2, VOCABULARY, (4, 20), generator=torch.Generator().manual_seed(0))
     starts = [6, 2, 4, 3]
     decoder = Decoder(policy)
@@ -114,7 +120,7 @@ def test_a_decoder_step_by_step_with_rows_dropped_is_a_plain_forward_pass(policy
             logits = decoder.step(torch.stack([rows[row, starts[row] + t] for row in alive.tolist()]))
 
 
-def test_an_answer_does_not_depend_on_its_company():
+def test_an_answer_does_not_depend_on_its_company() -> None:
     engine = TorchEngine(model())
     together = engine.generate(RAGGED, FREE, seed=7)
     others = engine.generate([[7] * 9 if i != 2 else prompt for i, prompt in enumerate(RAGGED)], FREE, seed=7)
@@ -127,7 +133,7 @@ def test_an_answer_does_not_depend_on_its_company():
     assert [answer.tokens for answer in fewer] == [answer.tokens for answer in together[:3]]
 
 
-def test_the_same_seed_repeats_to_the_bit_and_another_does_not():
+def test_the_same_seed_repeats_to_the_bit_and_another_does_not() -> None:
     engine = TorchEngine(model())
     first = engine.generate(RAGGED, FREE, seed=3)
     assert engine.generate(RAGGED, FREE, seed=3) == first
@@ -135,7 +141,7 @@ def test_the_same_seed_repeats_to_the_bit_and_another_does_not():
     assert len({answer.tokens for answer in engine.generate([[5, 6]] * 6, FREE, seed=3)}) > 1  # a stream a row
 
 
-def test_what_ended_ends_with_the_end_token_and_what_was_cut_does_not():
+def test_what_ended_ends_with_the_end_token_and_what_was_cut_does_not() -> None:
     answers = TorchEngine(model()).generate([[5, 6], [2], [9, 9, 9]] * 20, Sampling(1.0, 1.0, 8), seed=0)
     assert {answer.stop_reason for answer in answers} == {"stop", "length"}
     for answer in answers:
@@ -145,7 +151,7 @@ def test_what_ended_ends_with_the_end_token_and_what_was_cut_does_not():
         assert answer.stop_reason == "stop" or len(answer.tokens) == 8
 
 
-def test_tokens_come_as_often_as_their_probability_says():
+def test_tokens_come_as_often_as_their_probability_says() -> None:
     policy = model(end=-1)
     answers = TorchEngine(policy).generate([[5, 6, 7]] * 20000, Sampling(1.3, 1.0, 1), seed=0)
     counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in answers]), minlength=VOCABULARY)
@@ -156,7 +162,7 @@ def test_tokens_come_as_often_as_their_probability_says():
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-4])
-def test_the_coldest_temperature_and_greedy_decoding_take_the_likeliest_token(temperature: float):
+def test_the_coldest_temperature_and_greedy_decoding_take_the_likeliest_token(temperature: float) -> None:
     policy = model("qwen2", end=-1)
     answers = TorchEngine(policy).generate(RAGGED, Sampling(temperature, 1.0, 10), seed=0)
     for prompt, answer in zip(RAGGED, answers, strict=True):
@@ -167,7 +173,7 @@ def test_the_coldest_temperature_and_greedy_decoding_take_the_likeliest_token(te
         assert tuple(ids[len(prompt) :]) == answer.tokens
 
 
-def test_greedy_decoding_has_no_seed_and_the_log_probabilities_of_temperature_one(policy: PreTrainedModel):
+def test_greedy_decoding_has_no_seed_and_the_log_probabilities_of_temperature_one(policy: PreTrainedModel) -> None:
     engine = TorchEngine(policy)
     answers = engine.generate(RAGGED, Sampling(0.0, 0.3, 12), seed=0)
     assert engine.generate(RAGGED, Sampling(0.0, 1.0, 12), seed=1) == answers
@@ -178,7 +184,7 @@ def test_greedy_decoding_has_no_seed_and_the_log_probabilities_of_temperature_on
 
 
 @pytest.mark.parametrize("temperature", [-1.0, -1e-9, 1e-300, 1e-39, 1e-10, 9e-5, float("nan")])
-def test_a_temperature_that_logits_could_overflow_at_is_refused(temperature: float):
+def test_a_temperature_that_logits_could_overflow_at_is_refused(temperature: float) -> None:
     with pytest.raises(ConfigError, match=r"expected 0, which is greedy decoding, or 0\.0001 or more"):
         Sampling(temperature, 1.0, 4)
 
@@ -196,7 +202,7 @@ def test_a_temperature_that_logits_could_overflow_at_is_refused(temperature: flo
         ("model.layers.1.self_attn.q_proj", float("nan")),
     ],
 )
-def test_logits_that_are_not_finite_are_one_line_with_the_policy(part: str, value: float, sampling: Sampling):
+def test_logits_that_are_not_finite_are_one_line_with_the_policy(part: str, value: float, sampling: Sampling) -> None:
     policy = model()
     policy.name_or_path = "somebody/broken"
     with torch.no_grad():
@@ -211,7 +217,7 @@ def test_logits_that_are_not_finite_are_one_line_with_the_policy(part: str, valu
         engine.branch(RAGGED, [BranchPoint(0, 2, 5)], sampling, seed=0)
 
 
-def test_one_response_whose_logits_are_not_finite_is_told_by_its_number():
+def test_one_response_whose_logits_are_not_finite_is_told_by_its_number() -> None:
     policy = model()
     with torch.no_grad():
         policy.model.embed_tokens.weight[9] = float("nan")
@@ -221,7 +227,7 @@ def test_one_response_whose_logits_are_not_finite_is_told_by_its_number():
         engine.generate(RAGGED, Sampling(1.0, 1.0, 1), seed=0)
 
 
-def test_the_nucleus_holds_the_likeliest_tokens_that_reach_top_p_and_no_other():
+def test_the_nucleus_holds_the_likeliest_tokens_that_reach_top_p_and_no_other() -> None:
     logits = torch.log(torch.tensor([[0.1, 0.5, 0.3, 0.1]])).expand(1000, 4)
     uniforms = torch.linspace(0, 0.999, 1000)
     for top_p, allowed in [(0.4, {1}), (0.6, {1, 2}), (0.79, {1, 2}), (1.0, {0, 1, 2, 3})]:
@@ -231,7 +237,7 @@ def test_the_nucleus_holds_the_likeliest_tokens_that_reach_top_p_and_no_other():
     assert abs(float((tokens == 1).float().mean()) - 5 / 8) < 0.01
 
 
-def test_weights_given_later_are_the_ones_used():
+def test_weights_given_later_are_the_ones_used() -> None:
     first, second = model(seed=0), model(seed=1)
     engine = TorchEngine(first)
     before = engine.generate(RAGGED, FREE, seed=0)
@@ -246,13 +252,13 @@ def test_weights_given_later_are_the_ones_used():
     assert_agrees(second, RAGGED, engine.generate(RAGGED, FREE, seed=0), 1.0)
 
 
-def test_a_model_the_engine_cannot_decode_is_told_in_one_line():
+def test_a_model_the_engine_cannot_decode_is_told_in_one_line() -> None:
     config = AutoConfig.for_model("gpt2", n_embd=16, n_layer=1, n_head=2, vocab_size=VOCABULARY)
     with pytest.raises(CheckpointError, match=r"^gpt2: the torch engine decodes llama, qwen2, qwen3"):
         TorchEngine(AutoModelForCausalLM.from_config(config))
 
 
-def test_sampling_leaves_the_global_random_state_alone():
+def test_sampling_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
     TorchEngine(model()).generate(RAGGED, FREE, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
@@ -274,7 +280,7 @@ def prefixes(stems: list[list[int]], points: list[BranchPoint]) -> list[list[int
     return [stems[point.stem][: point.length] for point in points]
 
 
-def test_continuations_have_the_logprobs_of_transformers(policy: PreTrainedModel):
+def test_continuations_have_the_logprobs_of_transformers(policy: PreTrainedModel) -> None:
     stems = stems_of(policy)
     points = everywhere(stems, limit=12, times=2)[::3]
     answers = TorchEngine(policy).branch(stems, points, Sampling(0.8, 1.0, 12), seed=0)
@@ -282,7 +288,7 @@ def test_continuations_have_the_logprobs_of_transformers(policy: PreTrainedModel
     assert len({len(answer.tokens) for answer in answers}) > 1  # some ended, rows were dropped
 
 
-def test_a_cold_continuation_takes_the_likeliest_tokens(policy: PreTrainedModel):
+def test_a_cold_continuation_takes_the_likeliest_tokens(policy: PreTrainedModel) -> None:
     stems = stems_of(policy)
     points = everywhere(stems, limit=6)[::3]
     answers = TorchEngine(policy).branch(stems, points, Sampling(0.0, 1.0, 6), seed=0)
@@ -293,7 +299,7 @@ def test_a_cold_continuation_takes_the_likeliest_tokens(policy: PreTrainedModel)
         assert len(answer.tokens) == 6 or answer.tokens[-1] == END
 
 
-def test_to_continue_a_prompt_is_to_answer_it(policy: PreTrainedModel):
+def test_to_continue_a_prompt_is_to_answer_it(policy: PreTrainedModel) -> None:
     engine, stems = TorchEngine(policy), stems_of(policy)
     ends = [BranchPoint(i, len(prompt), 12) for i, prompt in enumerate(RAGGED)]
     answers = engine.generate(RAGGED, FREE, seed=3)
@@ -303,7 +309,7 @@ def test_to_continue_a_prompt_is_to_answer_it(policy: PreTrainedModel):
 
 
 @pytest.mark.parametrize("rows", [3, 20])
-def test_a_continuation_does_not_depend_on_its_company(rows: int):
+def test_a_continuation_does_not_depend_on_its_company(rows: int) -> None:
     policy = model()
     stems = stems_of(policy)
     points = everywhere(stems, limit=12, times=2)
@@ -320,7 +326,7 @@ def test_a_continuation_does_not_depend_on_its_company(rows: int):
 
 
 @pytest.mark.parametrize("rows", [4, 512])
-def test_a_stem_is_read_once(rows: int, monkeypatch: pytest.MonkeyPatch):
+def test_a_stem_is_read_once(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[int, ...]] = []
     plain = Decoder.read
     monkeypatch.setattr(
@@ -332,7 +338,7 @@ def test_a_stem_is_read_once(rows: int, monkeypatch: pytest.MonkeyPatch):
     assert sorted(read) == sorted(tuple(stem) for stem in stems)
 
 
-def test_no_more_than_the_rows_allowed_are_held_together(monkeypatch: pytest.MonkeyPatch):
+def test_no_more_than_the_rows_allowed_are_held_together(monkeypatch: pytest.MonkeyPatch) -> None:
     stems_read: list[int] = []
     rows_forked: list[int] = []
     read, fork = Decoder.read, Decoder.fork
@@ -350,7 +356,7 @@ def test_no_more_than_the_rows_allowed_are_held_together(monkeypatch: pytest.Mon
     assert rows_forked == [4, 4, 2, 2, 4]
 
 
-def test_rows_at_their_limit_leave_the_batch(monkeypatch: pytest.MonkeyPatch):
+def test_rows_at_their_limit_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     step = Decoder.step
     monkeypatch.setattr(Decoder, "step", lambda self, tokens: sizes.append(len(tokens)) or step(self, tokens))
@@ -359,7 +365,7 @@ def test_rows_at_their_limit_leave_the_batch(monkeypatch: pytest.MonkeyPatch):
     assert sizes == [10, 2, 2, 2, 2]
 
 
-def test_each_continuation_stops_at_its_own_limit():
+def test_each_continuation_stops_at_its_own_limit() -> None:
     policy = model(end=-1)
     points = [BranchPoint(i % len(RAGGED), 1, 1 + 3 * i % 11) for i in range(20)]
     answers = TorchEngine(policy).branch(RAGGED, points, Sampling(1.0, 1.0, 9), seed=0)
@@ -368,7 +374,7 @@ def test_each_continuation_stops_at_its_own_limit():
     assert_agrees(policy, prefixes(RAGGED, points), answers, 1.0)
 
 
-def test_a_longer_limit_only_adds_tokens():
+def test_a_longer_limit_only_adds_tokens() -> None:
     policy = model()
     points = [BranchPoint(i % len(RAGGED), 1, 3) for i in range(40)]
     short = TorchEngine(policy).branch(RAGGED, points, FREE, seed=0)
@@ -378,7 +384,7 @@ def test_a_longer_limit_only_adds_tokens():
         assert one.stop_reason == ("stop" if END in one.tokens else "length")
 
 
-def test_continuations_of_one_place_come_as_often_as_their_probability_says():
+def test_continuations_of_one_place_come_as_often_as_their_probability_says() -> None:
     policy = model(end=-1)
     stem, times = [5, 6, 7, 4, 3], 20000
     answers = TorchEngine(policy).branch([stem], [BranchPoint(0, 3, 1)] * times, FREE, seed=0)
@@ -388,7 +394,7 @@ def test_continuations_of_one_place_come_as_often_as_their_probability_says():
     assert float(((counts / times - want).abs() / (want * (1 - want) / times).sqrt()).max()) < 4.5  # standard errors
 
 
-def test_long_continuations_may_grow_the_cache_many_times():
+def test_long_continuations_may_grow_the_cache_many_times() -> None:
     policy = model("qwen3", num_key_value_heads=2, end=-1)
     points = [BranchPoint(1, 2, 300), BranchPoint(4, 7, 200), BranchPoint(1, 5, 130)]
     answers = TorchEngine(policy).branch(RAGGED, points, Sampling(1.0, 1.0, 300), seed=0)
@@ -396,7 +402,7 @@ def test_long_continuations_may_grow_the_cache_many_times():
     assert_agrees(policy, prefixes(RAGGED, points), answers, 1.0)
 
 
-def test_nothing_to_continue_gives_nothing():
+def test_nothing_to_continue_gives_nothing() -> None:
     assert TorchEngine(model()).branch(RAGGED, [], FREE, seed=0) == []
 
 
@@ -410,7 +416,7 @@ def test_nothing_to_continue_gives_nothing():
         (BranchPoint(0, 3, 5), "the answer has ended there"),
     ],
 )
-def test_a_place_that_cannot_be_continued_is_told(point: BranchPoint, said: str):
+def test_a_place_that_cannot_be_continued_is_told(point: BranchPoint, said: str) -> None:
     with pytest.raises(AssertionError, match=said):
         TorchEngine(model()).branch([[5, 6, END]], [point], FREE, seed=0)
 
@@ -419,7 +425,7 @@ def test_a_place_that_cannot_be_continued_is_told(point: BranchPoint, said: str)
 
 
 @pytest.mark.parametrize("rows", [3, 512])
-def test_answers_numbered_from_anywhere_are_those_of_the_whole_batch(rows: int):
+def test_answers_numbered_from_anywhere_are_those_of_the_whole_batch(rows: int) -> None:
     engine = TorchEngine(model(), rows=rows)
     prompts = RAGGED * 4
     together = engine.generate(prompts, FREE, seed=5)
@@ -433,7 +439,7 @@ def test_answers_numbered_from_anywhere_are_those_of_the_whole_batch(rows: int):
 
 
 @pytest.mark.parametrize("size", [2, 3, 40])
-def test_processes_that_share_a_batch_write_what_one_would(size: int, monkeypatch: pytest.MonkeyPatch):
+def test_processes_that_share_a_batch_write_what_one_would(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each process writes its share alone; then every one of them is told all of it."""
     policy, prompts = model(), RAGGED * 3
     wanted = TorchEngine(policy).generate(prompts, FREE, seed=5)
@@ -454,7 +460,7 @@ def test_processes_that_share_a_batch_write_what_one_would(size: int, monkeypatc
     assert [answer.stop_reason for answer in heard] == [answer.stop_reason for answer in wanted]
 
 
-def test_any_of_several_ends_ends_an_answer():
+def test_any_of_several_ends_ends_an_answer() -> None:
     """A chat model may name its ends in its generation config, beside the one in its config."""
     policy = model(end=-1)
     policy.generation_config.eos_token_id = [3, 7]

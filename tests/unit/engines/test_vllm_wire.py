@@ -34,6 +34,7 @@ from vcppo.engines.vllm.wire import (
     Hello,
     ModelSpec,
     Open,
+    Opened,
     Refused,
     Welcome,
     WireError,
@@ -74,7 +75,8 @@ class Echo:
 
     def __init__(self, spec: ModelSpec, folder: Path, *, colocated: bool) -> None:
         assert not colocated
-        self.spec, self.weights, self.loaded = spec, "", {}
+        self.spec, self.weights = spec, ""
+        self.loaded: dict[str, torch.Tensor] = {}
         self.requests: list[Write] = []
         self.jobs: dict[str, list[list[int]]] = {}
         self.together = 0  # jobs that were once written at the same time
@@ -142,7 +144,7 @@ def url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     def open_echo(self: Server, client: room.Client, spec: ModelSpec) -> None:
         if self.core is None or self.core.spec != spec:
             self.core = Echo(spec, tmp_path, colocated=False)  # type: ignore[assignment]
-        client.say(room.Opened())
+        client.say(Opened())
 
     monkeypatch.setattr(Server, "_open", open_echo)
     server = Server(tmp_path)
@@ -197,7 +199,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
     ],
     ids=lambda message: type(message).__name__,
 )
-def test_what_is_said_is_what_is_heard(message: object):
+def test_what_is_said_is_what_is_heard(message: object) -> None:
     one, other = pair()
     with one, other:
         thread = threading.Thread(target=send, args=(one, message))
@@ -217,7 +219,7 @@ def test_what_is_said_is_what_is_heard(message: object):
     ],
     ids=["http", "huge", "no kind", "no json", "cut"],
 )
-def test_nonsense_is_refused_and_nothing_of_it_is_run(raw: bytes, words: str):
+def test_nonsense_is_refused_and_nothing_of_it_is_run(raw: bytes, words: str) -> None:
     one, other = pair()
     with one, other:
         one.sendall(raw)
@@ -236,7 +238,7 @@ def test_nonsense_is_refused_and_nothing_of_it_is_run(raw: bytes, words: str):
         b'{"kind": "Piece", "fields": {}, "arrays": [["data", "B", 999]]}',
     ],
 )
-def test_messages_that_are_not_of_the_protocol_are_refused(header: bytes):
+def test_messages_that_are_not_of_the_protocol_are_refused(header: bytes) -> None:
     one, other = pair()
     with one, other:
         one.sendall(b"vcp1" + len(header).to_bytes(4, "little") + (4).to_bytes(8, "little") + header + b"abcd")
@@ -247,7 +249,7 @@ def test_messages_that_are_not_of_the_protocol_are_refused(header: bytes):
 # ---- the engine and a server ----
 
 
-def test_requests_arrive_whole_and_answers_come_back_in_order(url: str):
+def test_requests_arrive_whole_and_answers_come_back_in_order(url: str) -> None:
     engine = make_engine(at(url), policy(end=[1, 7]))
     assert isinstance(engine, VllmEngine)
     answers = engine.generate([[5, 6], [2, 3, 1], [5, 6]], Sampling(0.7, 0.9, 4), seed=3, first=10)
@@ -262,7 +264,7 @@ def test_requests_arrive_whole_and_answers_come_back_in_order(url: str):
     assert engine.generate([], FREE, seed=0) == []
 
 
-def test_a_branch_sends_each_stem_once_and_each_points_limit(url: str):
+def test_a_branch_sends_each_stem_once_and_each_points_limit(url: str) -> None:
     engine = make_engine(at(url), policy())
     stems = [[2, 3, 4, 5], [6, 7]]
     points = [BranchPoint(1, 2, 9), BranchPoint(0, 3, 2), BranchPoint(0, 3, 9), BranchPoint(0, 1, 1)]
@@ -274,7 +276,7 @@ def test_a_branch_sends_each_stem_once_and_each_points_limit(url: str):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_all_weights_arrive_in_shards_and_by_their_names(url: str, tied: bool, monkeypatch: pytest.MonkeyPatch):
+def test_all_weights_arrive_in_shards_and_by_their_names(url: str, tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vcppo.engines.vllm.shards.SHARD", 300)
     monkeypatch.setattr("vcppo.engines.vllm.client.PIECE", 100)
     first = policy(tied=tied)
@@ -285,20 +287,20 @@ def test_all_weights_arrive_in_shards_and_by_their_names(url: str, tied: bool, m
         assert torch.equal(Echo.made[0].loaded[name], tensor)
 
 
-def test_shards_are_as_large_as_allowed_and_hold_everything_once(monkeypatch: pytest.MonkeyPatch):
+def test_shards_are_as_large_as_allowed_and_hold_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vcppo.engines.vllm.shards.SHARD", 16)  # bytes: four numbers
     weights = [(str(i), torch.full((size,), float(i))) for i, size in enumerate([1, 3, 2, 9, 1, 1])]
     sent = [{name: x.tolist() for name, x in shard.items()} for shard in shards(iter(weights), torch.float32)]
     assert sent == [{"0": [0], "1": [1] * 3}, {"2": [2] * 2}, {"3": [3] * 9}, {"4": [4], "5": [5]}]
 
 
-def test_weights_are_sent_in_the_dtype_that_they_are_wanted_in(url: str):
+def test_weights_are_sent_in_the_dtype_that_they_are_wanted_in(url: str) -> None:
     first = policy()
     make_engine(at(url, dtype="bfloat16"), first)
     assert {x.dtype for x in Echo.made[0].loaded.values()} == {torch.bfloat16}
 
 
-def test_engines_that_take_turns_each_sample_from_their_own_weights(url: str):
+def test_engines_that_take_turns_each_sample_from_their_own_weights(url: str) -> None:
     first, second = policy(), policy()
     one = make_engine(at(url), first)
     two = make_engine(at(url), second)
@@ -319,7 +321,7 @@ def test_engines_that_take_turns_each_sample_from_their_own_weights(url: str):
     assert len(Echo.made) == 1
 
 
-def test_a_policy_trained_on_without_an_update_is_not_passed_off_as_the_old_one(url: str):
+def test_a_policy_trained_on_without_an_update_is_not_passed_off_as_the_old_one(url: str) -> None:
     first = policy()
     one = make_engine(at(url), first)
     make_engine(at(url), policy())
@@ -332,7 +334,7 @@ def test_a_policy_trained_on_without_an_update_is_not_passed_off_as_the_old_one(
     assert one.generate([[2]], FREE, seed=0)
 
 
-def test_another_shape_is_another_model(url: str):
+def test_another_shape_is_another_model(url: str) -> None:
     one = make_engine(at(url), policy())
     make_engine(at(url), policy(positions=64))
     assert [echo.spec.max_length for echo in Echo.made] == [32, 64]
@@ -340,14 +342,14 @@ def test_another_shape_is_another_model(url: str):
     assert Echo.made[-1].spec.max_length == 32
 
 
-def test_weights_that_somebody_else_replaced_are_missed(url: str):
+def test_weights_that_somebody_else_replaced_are_missed(url: str) -> None:
     engine = make_engine(at(url), policy())
     Echo.made[0].weights = "another's"
     with pytest.raises(EngineError, match="refuses: ValueError: the weights asked for are not in the model"):
         engine.generate([[2]], FREE, seed=0)
 
 
-def test_weights_with_one_missing_are_refused(url: str):
+def test_weights_with_one_missing_are_refused(url: str) -> None:
     first = policy()
     del first.model.norm.weight
     first.model.norm.register_buffer("weight", torch.ones(8), persistent=False)
@@ -372,7 +374,7 @@ def raw_client(url: str, spec: ModelSpec) -> socket.socket:
     return connection
 
 
-def test_answers_of_several_clients_are_written_together_and_one_that_leaves_is_dropped(url: str):
+def test_answers_of_several_clients_are_written_together_and_one_that_leaves_is_dropped(url: str) -> None:
     settings = at(url)
     first = policy()
     engine = make_engine(settings, first)
@@ -404,7 +406,9 @@ def test_answers_of_several_clients_are_written_together_and_one_that_leaves_is_
     assert echo.dropped == ["1"]
 
 
-def test_a_server_that_is_busy_for_longer_than_the_timeout_is_waited_for(url: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_is_busy_for_longer_than_the_timeout_is_waited_for(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(room, "BUSY_EVERY_S", 0.05)
     engine = make_engine(at(url, request_timeout_s=1.0), policy())
     Echo.made[0].held.clear()
@@ -412,7 +416,7 @@ def test_a_server_that_is_busy_for_longer_than_the_timeout_is_waited_for(url: st
     assert engine.generate([[2, 3]], FREE, seed=0)[0].tokens == (3, 2)
 
 
-def test_a_server_that_has_gone_silent_is_told_in_one_line(url: str):
+def test_a_server_that_has_gone_silent_is_told_in_one_line(url: str) -> None:
     engine = make_engine(at(url, request_timeout_s=1.0), policy())
     Echo.made[0].held.clear()
     with pytest.raises(EngineError) as caught:
@@ -423,7 +427,7 @@ def test_a_server_that_has_gone_silent_is_told_in_one_line(url: str):
     Echo.made[0].held.set()
 
 
-def test_weights_that_find_no_room_are_told_in_one_line(url: str, monkeypatch: pytest.MonkeyPatch):
+def test_weights_that_find_no_room_are_told_in_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine(at(url), policy())
     monkeypatch.setattr("vcppo.engines.vllm.client.tempfile.mkdtemp", lambda **_: "/nowhere")
     with pytest.raises(EngineError, match=r"^/nowhere: weights cannot be written there \("):
@@ -433,7 +437,7 @@ def test_weights_that_find_no_room_are_told_in_one_line(url: str, monkeypatch: p
 # ---- what is asked of the engine ----
 
 
-def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused_before_anything_is_written(url: str):
+def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused_before_anything_is_written(url: str) -> None:
     engine = make_engine(at(url), policy())
     assert engine.generate([[2] * 28], FREE, seed=0)
     with pytest.raises(EngineError) as caught:
@@ -446,31 +450,31 @@ def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused_before_anything_
         engine.branch([[3] * 30], [BranchPoint(0, 29, 4)], FREE, seed=0)
 
 
-def test_a_temperature_that_vllm_would_not_keep_is_refused(url: str):
+def test_a_temperature_that_vllm_would_not_keep_is_refused(url: str) -> None:
     with pytest.raises(EngineError, match=r"temperature 0.001: vLLM samples at 0.01 or above"):
         make_engine(at(url), policy()).generate([[2]], Sampling(0.001, 1.0, 4), seed=0)
 
 
-def test_greedy_decoding_is_temperature_0_to_vllm(url: str):
+def test_greedy_decoding_is_temperature_0_to_vllm(url: str) -> None:
     make_engine(at(url), policy()).generate([[2]], Sampling(0.0, 1.0, 4), seed=0)
     (request,) = Echo.made[0].requests
     assert request.temperature == 0.0
 
 
-def test_log_probabilities_that_are_not_finite_are_refused(url: str, monkeypatch: pytest.MonkeyPatch):
+def test_log_probabilities_that_are_not_finite_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spoilt = dataclasses.replace(_as_answers([[3, 2], [5]]), logprobs=array("f", [-0.5, float("nan"), -0.5]))
     monkeypatch.setattr(f"{__name__}._as_answers", lambda said: spoilt)
     with pytest.raises(TrainingError, match="Qwen2ForCausalLM: its logits for token 1 of response 0 are not finite"):
         make_engine(at(url), policy()).generate([[2, 3], [5]], FREE, seed=0)
 
 
-def test_more_positions_than_the_policy_has_are_refused():
+def test_more_positions_than_the_policy_has_are_refused() -> None:
     with pytest.raises(EngineError, match=r"engine.max_length = 64: the policy has 32 positions"):
         model_spec(at("h:1", max_length=64), policy())
     assert model_spec(at("h:1", max_length=16), policy()).max_length == 16
 
 
-def test_a_model_is_named_and_the_same_whatever_it_was_loaded_from(tmp_path: Path):
+def test_a_model_is_named_and_the_same_whatever_it_was_loaded_from(tmp_path: Path) -> None:
     first = policy()
     first.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
@@ -482,7 +486,7 @@ def test_a_model_is_named_and_the_same_whatever_it_was_loaded_from(tmp_path: Pat
 # ---- what goes wrong at the start ----
 
 
-def test_a_python_that_is_not_there_is_one_line():
+def test_a_python_that_is_not_there_is_one_line() -> None:
     settings = EngineSettings(kind="vllm", mode="server", python="/no/such/python")
     with pytest.raises(EngineError) as caught:
         make_engine(settings, policy())
@@ -492,7 +496,7 @@ def test_a_python_that_is_not_there_is_one_line():
     )
 
 
-def test_a_python_without_vllm_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_a_python_without_vllm_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     if room.installed():
         pytest.skip("vLLM is installed here")
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
@@ -507,7 +511,7 @@ def test_a_python_without_vllm_is_told_what_to_install(monkeypatch: pytest.Monke
     assert set(Path("/dev/shm").glob("vcppo-*")) == before
 
 
-def test_colocated_without_vllm_is_told_what_to_install():
+def test_colocated_without_vllm_is_told_what_to_install() -> None:
     if room.installed():
         pytest.skip("vLLM is installed here")
     with pytest.raises(EngineError) as caught:
@@ -516,7 +520,7 @@ def test_colocated_without_vllm_is_told_what_to_install():
     assert "engine.mode = server and engine.python" in str(caught.value)
 
 
-def test_a_python_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path):
+def test_a_python_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path) -> None:
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\necho first >&2\necho 'the last words' >&2\nexit 3\n")
     script.chmod(0o755)
@@ -529,7 +533,7 @@ def test_a_python_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path):
     log.unlink()
 
 
-def test_a_server_that_never_listens_is_given_up(tmp_path: Path):
+def test_a_server_that_never_listens_is_given_up(tmp_path: Path) -> None:
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path / 'pid'}\nexec sleep 100\n")
     script.chmod(0o755)
@@ -540,7 +544,7 @@ def test_a_server_that_never_listens_is_given_up(tmp_path: Path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_nobody_at_the_url_is_one_line():
+def test_nobody_at_the_url_is_one_line() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"127.0.0.1:{free.getsockname()[1]}"
@@ -575,7 +579,7 @@ def as_bytes(message: object) -> bytes:
         return other.recv(10000)
 
 
-def test_another_version_of_the_protocol_is_told_apart():
+def test_another_version_of_the_protocol_is_told_apart() -> None:
     with answering(as_bytes(Welcome(PROTOCOL + 1, "9.9"))) as url, pytest.raises(EngineError) as caught:
         make_engine(at(url), policy())
     assert str(caught.value) == (
@@ -584,7 +588,7 @@ def test_another_version_of_the_protocol_is_told_apart():
     )
 
 
-def test_a_server_answers_every_version_with_its_own_and_goes_on_with_none_but_it(url: str):
+def test_a_server_answers_every_version_with_its_own_and_goes_on_with_none_but_it(url: str) -> None:
     with Address.parse(url).connect(5.0) as connection:
         send(connection, Hello(PROTOCOL + 1))
         assert receive(connection).protocol == PROTOCOL  # type: ignore[union-attr]
@@ -592,7 +596,7 @@ def test_a_server_answers_every_version_with_its_own_and_goes_on_with_none_but_i
             receive(connection)
 
 
-def test_something_else_at_the_url_is_told_in_one_line():
+def test_something_else_at_the_url_is_told_in_one_line() -> None:
     with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url, pytest.raises(EngineError) as caught:
         make_engine(at(url), policy())
     assert str(caught.value) == (f"the vLLM server at engine.url = {url}: what answers is no vcppo engine server")
@@ -601,7 +605,7 @@ def test_something_else_at_the_url_is_told_in_one_line():
 # ---- the process of a server ----
 
 
-def test_a_server_starts_without_what_only_the_trainer_needs():
+def test_a_server_starts_without_what_only_the_trainer_needs() -> None:
     """Its environment has vLLM, and torch with it; before a model is opened it has not imported even that."""
     program = (
         "import sys; import vcppo.engines.vllm.server; "
@@ -619,7 +623,7 @@ def test_a_server_starts_without_what_only_the_trainer_needs():
     assert done.stdout == "[]\n"
 
 
-def test_a_server_dies_with_the_trainer_however_that_dies(tmp_path: Path):
+def test_a_server_dies_with_the_trainer_however_that_dies(tmp_path: Path) -> None:
     program = (
         "import time; from vcppo.settings.engine import EngineSettings\n"
         "from vcppo.engines.vllm.server_process import ServerProcess\n"

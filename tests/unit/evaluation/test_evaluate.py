@@ -24,7 +24,7 @@ from vcppo.errors import CheckpointError
 from vcppo.evaluation.progress import EvaluationView
 from vcppo.models.checkpoints import save_model
 from vcppo.rl.sampler import Sampler
-from vcppo.store.samples import SampleFolder
+from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.system.fingerprints import find_checkpoint, fingerprint_of_checkpoint
 from vcppo.system.processes import locked
 from vcppo.tasks import make_task
@@ -51,7 +51,7 @@ print(codes)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def invoke(*arguments: str) -> Result:
+def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["evaluate", *map(str, arguments)], catch_exceptions=False)
 
 
@@ -87,7 +87,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_table_with_both_intervals_and_where_the_report_is(checkpoint: Path, out: Path):
+def test_a_table_with_both_intervals_and_where_the_report_is(checkpoint: Path, out: Path) -> None:
     done = invoke(checkpoint, "--samples", "3", "--out", out, *TINY)
     first, header, *rows, last = done.stdout.splitlines()
     limit = make_task(tiny().task).max_tokens
@@ -101,7 +101,7 @@ def test_a_table_with_both_intervals_and_where_the_report_is(checkpoint: Path, o
     assert done.stderr == ""
 
 
-def test_a_report_says_all_that_repeats_it(checkpoint: Path, out: Path, tmp_path: Path):
+def test_a_report_says_all_that_repeats_it(checkpoint: Path, out: Path, tmp_path: Path) -> None:
     told = json.loads((folder(out) / "report.json").read_text())
     assert told["schema"] == "vcppo-evaluation/1"
     assert told["checkpoint"] == {"name": str(checkpoint), "fingerprint": fingerprint_of_checkpoint(checkpoint)}
@@ -124,7 +124,7 @@ def test_a_report_says_all_that_repeats_it(checkpoint: Path, out: Path, tmp_path
 
 def test_asked_again_it_reads_and_loads_no_policy(
     checkpoint: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     before = contents(folder(out))
     monkeypatch.setattr("vcppo.models.loading.load_policy", None)
     report = tmp_path / "deep" / "report.json"
@@ -147,14 +147,18 @@ def test_asked_again_it_reads_and_loads_no_policy(
         (("evaluation.samples_during=3", "steps=9", "policy.learning_rate=0.1"), False),
     ],
 )
-def test_another_evaluation_has_another_folder(checkpoint: Path, out: Path, change: tuple[str, ...], is_new: bool):
+def test_another_evaluation_has_another_folder(
+    checkpoint: Path, out: Path, change: tuple[str, ...], is_new: bool
+) -> None:
     flags = [part for text in change for part in ("--set", text)]
     done = invoke(checkpoint, "--samples", "3", "--out", out, "--dry-run", *TINY, *flags)
     answered = int(done.stdout.splitlines()[1].split()[0])
     assert answered == (0 if is_new else 10)
 
 
-def test_greedy_decoding_writes_one_answer_a_problem_and_repeats_from_its_command(checkpoint: Path, tmp_path: Path):
+def test_greedy_decoding_writes_one_answer_a_problem_and_repeats_from_its_command(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     done = invoke(checkpoint, "--out", tmp_path, *GREEDY)
     assert done.exit_code == 0
     told = json.loads((folder(tmp_path) / "report.json").read_text())
@@ -170,7 +174,7 @@ def test_greedy_decoding_writes_one_answer_a_problem_and_repeats_from_its_comman
     assert "evaluation.samples = 2 with evaluation.temperature = 0" in refused.stderr
 
 
-def test_a_policy_that_says_no_numbers_is_one_line(checkpoint: Path, tmp_path: Path):
+def test_a_policy_that_says_no_numbers_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / "policy")
     weights = load_file(tmp_path / "policy" / "model.safetensors")
     weights["lm_head.weight"].fill_(3e38)
@@ -182,7 +186,7 @@ def test_a_policy_that_says_no_numbers_is_one_line(checkpoint: Path, tmp_path: P
     assert "its logits for token 0 of response 0 are not finite" in failed.stderr
 
 
-def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(checkpoint: Path, tmp_path: Path):
+def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(checkpoint: Path, tmp_path: Path) -> None:
     done = invoke(checkpoint, "--dry-run", "--out", tmp_path / "runs", "--json", tmp_path / "a" / "b.json", *TINY)
     assert done.exit_code == 0
     tokens = 20 * make_task(tiny().task).max_tokens / 1e6
@@ -195,7 +199,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Ctrl-C as the fifth problem is about to be written."""
     write = SampleFolder.write
 
-    def stopped(self: SampleFolder, problem: object) -> None:
+    def stopped(self: SampleFolder, problem: AnsweredProblem) -> None:
         if problem.number == 4:
             raise KeyboardInterrupt
         write(self, problem)
@@ -206,7 +210,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_ctrl_c_says_how_to_go_on_and_going_on_is_straight_through(
     checkpoint: Path, out: Path, tmp_path: Path, interrupted: pytest.MonkeyPatch
-):
+) -> None:
     arguments = [checkpoint, "--samples", "3", "--out", tmp_path, *TINY]
     done = invoke(*arguments)
     assert done.exit_code == 130
@@ -219,7 +223,9 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_is_straight_through(
     assert contents(folder(tmp_path)) == contents(folder(out))
 
 
-def test_a_report_names_every_machine_that_answered(checkpoint: Path, tmp_path: Path, interrupted: pytest.MonkeyPatch):
+def test_a_report_names_every_machine_that_answered(
+    checkpoint: Path, tmp_path: Path, interrupted: pytest.MonkeyPatch
+) -> None:
     arguments = [checkpoint, "--samples", "3", "--out", tmp_path, *TINY]
     invoke(*arguments)
     interrupted.undo()
@@ -230,7 +236,7 @@ def test_a_report_names_every_machine_that_answered(checkpoint: Path, tmp_path: 
     assert len(made_by) == 2
 
 
-def test_a_spoilt_file_is_told_on_stderr_and_mended(checkpoint: Path, out: Path, tmp_path: Path):
+def test_a_spoilt_file_is_told_on_stderr_and_mended(checkpoint: Path, out: Path, tmp_path: Path) -> None:
     shutil.copytree(out, tmp_path / "out")
     spoilt = folder(tmp_path / "out") / "samples" / "00003.json"
     spoilt.write_bytes(spoilt.read_bytes()[:100])
@@ -241,7 +247,9 @@ def test_a_spoilt_file_is_told_on_stderr_and_mended(checkpoint: Path, out: Path,
     assert contents(folder(tmp_path / "out")) == contents(folder(out))
 
 
-def test_two_checkpoints_are_compared_problem_by_problem(checkpoint: Path, other: Path, out: Path, tmp_path: Path):
+def test_two_checkpoints_are_compared_problem_by_problem(
+    checkpoint: Path, other: Path, out: Path, tmp_path: Path
+) -> None:
     report = tmp_path / "comparison.json"
     done = invoke(checkpoint, other, "--samples", "3", "--out", out, "--json", report, *TINY)
     assert done.exit_code == 0
@@ -265,7 +273,7 @@ def test_two_checkpoints_are_compared_problem_by_problem(checkpoint: Path, other
 # ---- what is wrong is one line ----
 
 
-def refused(*arguments: str) -> str:
+def refused(*arguments: object) -> str:
     done = invoke(*arguments)
     assert done.exit_code == 2, done.output
     assert done.stderr.count("\n") == 1, done.stderr
@@ -273,21 +281,21 @@ def refused(*arguments: str) -> str:
     return done.stderr
 
 
-def test_a_broken_policy(checkpoint: Path, tmp_path: Path):
+def test_a_broken_policy(checkpoint: Path, tmp_path: Path) -> None:
     broken = a_policy(tmp_path / "policy")
     (broken / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:100])
     said = refused(broken, "--out", tmp_path / "out", *TINY)
     assert said.startswith(f"CheckpointError: {broken}: expected a causal language model")
 
 
-def test_no_such_checkpoint(checkpoint: Path, tmp_path: Path):
+def test_no_such_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("nowhere", "./no/where", "runs/cache/nowhere", str(tmp_path)):
         assert refused(checkpoint, name, *TINY) == (
             f"CheckpointError: {name}: no config.json there, expected a folder in transformers format\n"
         )
 
 
-def test_no_tokenizer_is_told_before_the_first_checkpoint_is_asked(checkpoint: Path, tmp_path: Path):
+def test_no_tokenizer_is_told_before_the_first_checkpoint_is_asked(checkpoint: Path, tmp_path: Path) -> None:
     bare = a_policy(tmp_path / "policy")
     for file in bare.glob("tokenizer*"):
         file.unlink()
@@ -296,7 +304,7 @@ def test_no_tokenizer_is_told_before_the_first_checkpoint_is_asked(checkpoint: P
     assert not (tmp_path / "out").exists()
 
 
-def test_a_family_that_the_engine_cannot_decode(tmp_path: Path):
+def test_a_family_that_the_engine_cannot_decode(tmp_path: Path) -> None:
     tokenizer = make_task(tiny().task).tokenizer()
     ends = {"bos_token_id": 1, "eos_token_id": 1}
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=2, **ends))
@@ -304,14 +312,14 @@ def test_a_family_that_the_engine_cannot_decode(tmp_path: Path):
     assert "gpt2: the torch engine decodes" in refused(tmp_path / "policy", "--out", tmp_path / "out", *TINY)
 
 
-def test_a_tokenizer_of_another_policy(checkpoint: Path, tmp_path: Path):
+def test_a_tokenizer_of_another_policy(checkpoint: Path, tmp_path: Path) -> None:
     small = a_policy(tmp_path / "policy")
     make_task(tiny("task.chain_length=30").task).tokenizer().save_pretrained(small)
     said = refused(small, "--out", tmp_path / "out", *TINY, "--set", "task.chain_length=30")
     assert "its tokenizer writes token 43, its policy knows 21 tokens" in said
 
 
-def test_a_report_that_cannot_be_written_is_told_before_anything_is_asked(checkpoint: Path, tmp_path: Path):
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_asked(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     report = tmp_path / "file" / "report.json"
     said = refused(checkpoint, "--out", tmp_path / "out", "--json", report, *TINY)
@@ -319,7 +327,7 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_is_asked(checkp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_written(checkpoint: Path, tmp_path: Path):
+def test_a_folder_that_cannot_be_written(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "evaluations").write_text("a file where the folder should be")
     said = refused(checkpoint, "--out", tmp_path, *TINY)
     assert said.startswith(f"CheckpointError: {tmp_path / 'evaluations'}")
@@ -329,7 +337,7 @@ def test_a_folder_that_cannot_be_written(checkpoint: Path, tmp_path: Path):
 @pytest.mark.parametrize("name", ["provenance.json", "00002.json", "report.json"])
 def test_a_disk_that_fills_up_is_told_and_gone_on_from(
     checkpoint: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-):
+) -> None:
     replace = os.replace
 
     def full(source: Path, target: Path) -> None:
@@ -347,12 +355,12 @@ def test_a_disk_that_fills_up_is_told_and_gone_on_from(
     assert found == contents(folder(out))
 
 
-def test_no_answers(checkpoint: Path, tmp_path: Path):
+def test_no_answers(checkpoint: Path, tmp_path: Path) -> None:
     assert invoke(checkpoint, "--samples", "0", "--out", tmp_path, *TINY).exit_code == 2
     assert "evaluation.samples = 0 (from --set)" in refused(checkpoint, "--set", "evaluation.samples=0")
 
 
-def test_somebody_else_at_it(checkpoint: Path, out: Path):
+def test_somebody_else_at_it(checkpoint: Path, out: Path) -> None:
     with locked(folder(out), "this evaluation"):
         said = refused(checkpoint, "--samples", "3", "--out", out, *TINY)
     assert f"process {os.getpid()} is running this evaluation; wait for it, or stop it" in said
@@ -361,14 +369,14 @@ def test_somebody_else_at_it(checkpoint: Path, out: Path):
 # ---- which checkpoint it is ----
 
 
-def test_a_copy_is_the_same_policy(checkpoint: Path, tmp_path: Path):
+def test_a_copy_is_the_same_policy(checkpoint: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(checkpoint, tmp_path / "copy")
     (copy / "README.md").write_text("a copy")
     os.utime(copy / "config.json", (0, 0))
     assert fingerprint_of_checkpoint(copy) == fingerprint_of_checkpoint(checkpoint)
 
 
-def test_any_change_of_a_tensor_a_setting_or_the_tokenizer_is_another_policy(checkpoint: Path, tmp_path: Path):
+def test_any_change_of_a_tensor_a_setting_or_the_tokenizer_is_another_policy(checkpoint: Path, tmp_path: Path) -> None:
     seen = {fingerprint_of_checkpoint(checkpoint)}
     weights = (checkpoint / "model.safetensors").read_bytes()
     header = 8 + int.from_bytes(weights[:8], "little")
@@ -391,7 +399,7 @@ def test_any_change_of_a_tensor_a_setting_or_the_tokenizer_is_another_policy(che
     assert len(seen) == 1 + len(tensors) + 2 + 4
 
 
-def test_a_name_on_the_hub_is_the_commit_that_it_stands_for(checkpoint: Path, tmp_path: Path):
+def test_a_name_on_the_hub_is_the_commit_that_it_stands_for(checkpoint: Path, tmp_path: Path) -> None:
     """From the hub's cache, laid out as its client lays it out, in a process that may not ask the hub."""
     repository = tmp_path / "hub" / "models--somebody--tiny"
     shutil.copytree(checkpoint, repository / "snapshots" / COMMIT)
@@ -409,7 +417,7 @@ def test_a_name_on_the_hub_is_the_commit_that_it_stands_for(checkpoint: Path, tm
     assert done.stderr.count("\n") == 1
 
 
-def test_a_name_that_no_hub_could_have(tmp_path: Path):
+def test_a_name_that_no_hub_could_have(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="some body/tiny: no such folder, and nothing of this name from the hub"):
         find_checkpoint("some body/tiny")
 
@@ -417,7 +425,7 @@ def test_a_name_that_no_hub_could_have(tmp_path: Path):
 # ---- getting on ----
 
 
-def test_progress_is_told_now_and_then_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):
+def test_progress_is_told_now_and_then_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     with EvaluationView("a policy", 5, clock=lambda: now[0]) as view:
         first, second, third, fourth, fifth = answered("rr", "ww", "rw", "wu", "rr")
@@ -433,7 +441,7 @@ def test_progress_is_told_now_and_then_where_there_is_no_terminal(capsys: pytest
     assert (view.done, view.before) == (5, 1)
 
 
-def test_a_terminal_has_a_bar_with_problems_accuracy_and_speed():
+def test_a_terminal_has_a_bar_with_problems_accuracy_and_speed() -> None:
     now, screen = [0.0], io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
     with EvaluationView("a [policy]", 2, console, clock=lambda: now[0]) as view:
@@ -449,7 +457,7 @@ def test_a_terminal_has_a_bar_with_problems_accuracy_and_speed():
 
 def test_the_groups_of_a_command_are_those_of_its_setting(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     asked, roll_out = [], Sampler.roll_out
 
     def counted(sampler: Sampler, prompts: Sequence[Prompt], **rest: int) -> list[Rollout]:
@@ -462,7 +470,7 @@ def test_the_groups_of_a_command_are_those_of_its_setting(
     assert asked == [12, 12, 12, 4]
 
 
-def test_a_maths_task_needs_no_model_but_the_checkpoint(tmp_path: Path):
+def test_a_maths_task_needs_no_model_but_the_checkpoint(tmp_path: Path) -> None:
     """AIME asked of a folder: nothing else to be said than the task."""
     model = arithmetic.make_model_folder(tmp_path / "model")
     held_out = arithmetic.make_problems(tmp_path / "sums.jsonl", 3, terms=2)
@@ -482,7 +490,7 @@ def test_a_maths_task_needs_no_model_but_the_checkpoint(tmp_path: Path):
 # ---- a policy that cannot be asked this ----
 
 
-def test_a_model_that_reads_text_is_not_asked_the_digits_task(tmp_path: Path):
+def test_a_model_that_reads_text_is_not_asked_the_digits_task(tmp_path: Path) -> None:
     """It would get 0.000, and nobody a hint."""
     model = arithmetic.make_model_folder(tmp_path / "model")
     for more in ((), ("--dry-run",)):
@@ -496,7 +504,7 @@ def test_a_model_that_reads_text_is_not_asked_the_digits_task(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_policy_of_the_digits_task_is_not_asked_mathematics(checkpoint: Path, tmp_path: Path):
+def test_a_policy_of_the_digits_task_is_not_asked_mathematics(checkpoint: Path, tmp_path: Path) -> None:
     problems = arithmetic.make_problems(tmp_path / "sums.jsonl", 3, seed=1, terms=2)
     words = ("--set", "task.name=maths", "--set", f"task.maths.evaluate={problems}")
     done = invoke(checkpoint, "--out", tmp_path / "out", *words)
@@ -505,7 +513,7 @@ def test_a_policy_of_the_digits_task_is_not_asked_mathematics(checkpoint: Path, 
     assert "task.name = digits" in done.output
 
 
-def test_a_policy_made_for_shorter_chains_is_not_asked_for_longer_ones(checkpoint: Path, tmp_path: Path):
+def test_a_policy_made_for_shorter_chains_is_not_asked_for_longer_ones(checkpoint: Path, tmp_path: Path) -> None:
     done = invoke(checkpoint, "--out", tmp_path / "out")
     assert done.exit_code == 2
     assert done.output == (
@@ -514,7 +522,7 @@ def test_a_policy_made_for_shorter_chains_is_not_asked_for_longer_ones(checkpoin
     )
 
 
-def test_one_of_several_that_cannot_be_asked_is_told_before_the_first_is(checkpoint: Path, tmp_path: Path):
+def test_one_of_several_that_cannot_be_asked_is_told_before_the_first_is(checkpoint: Path, tmp_path: Path) -> None:
     model = arithmetic.make_model_folder(tmp_path / "model")
     done = invoke(checkpoint, model, "--out", tmp_path / "out", *TINY)
     assert (done.exit_code, "task.name = digits" in done.output) == (2, True)

@@ -32,7 +32,7 @@ def drawn(*lengths: int, width: int | None = None) -> tuple[Tensor, Tensor, Tens
     return torch.where(response_mask, values, torch.nan), torch.where(response_mask, returns, torch.nan), response_mask
 
 
-def test_explained_variance_by_hand():
+def test_explained_variance_by_hand() -> None:
     """Returns 0, 4 have variance 4; errors 1, 1 vary by 0, errors 0, 2 by 1."""
     returns, on = torch.tensor([[0.0, 4.0, 77.0]]), mask_of(2, width=3)
     assert explained_variance(torch.tensor([[0.0, 4.0, 5.0]]), returns, on) == 1.0
@@ -43,18 +43,18 @@ def test_explained_variance_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_explained_variance_is_not_a_number_where_returns_do_not_vary(dtype: torch.dtype):
+def test_explained_variance_is_not_a_number_where_returns_do_not_vary(dtype: torch.dtype) -> None:
     """0.1 has no exact mean in binary: a variance of 1e-34 must not count as one."""
     values, _, on = drawn(7, 5, 6)
     assert math.isnan(explained_variance(values.to(dtype), torch.full(on.shape, 0.1, dtype=dtype), on))
 
 
-def test_value_bias_sees_the_constant_error_and_its_sign():
+def test_value_bias_sees_the_constant_error_and_its_sign() -> None:
     on = mask_of(2, width=3)
     assert value_bias(torch.tensor([[-1.0, 3.0, 9.0]]), torch.tensor([[0.0, 4.0, 77.0]]), on) == -1.0
 
 
-def test_means_of_a_long_batch_do_not_drift():
+def test_means_of_a_long_batch_do_not_drift() -> None:
     """A million float32 cells of 1000.1: summed one by one in float32 the mean is off in the third digit."""
     on = torch.ones(1, 1_000_000, dtype=torch.bool)
     values = torch.full((1, 1_000_000), 1000.1)
@@ -63,7 +63,7 @@ def test_means_of_a_long_batch_do_not_drift():
     )
 
 
-def test_positions_by_hand():
+def test_positions_by_hand() -> None:
     """Rows of 3 tokens and 1, in bins of 2 from the start and from the end."""
     values = torch.tensor([[1.0, 2.0, 3.0, 99], [5.0, 99, 99, 99]])
     returns = torch.tensor([[0.0, 0.0, 7.0, 99], [4.0, 99, 99, 99]])
@@ -84,7 +84,7 @@ def test_positions_by_hand():
 
 @pytest.mark.parametrize("from_end", [False, True])
 @pytest.mark.parametrize("width", [1, 4, 7, 100])
-def test_positions_agree_with_a_plain_loop(width: int, from_end: bool):
+def test_positions_agree_with_a_plain_loop(width: int, from_end: bool) -> None:
     values, returns, on = drawn(23, 40, 1, 9, width=64)
     bins: dict[int, list[tuple[float, float]]] = {}
     for row in range(4):
@@ -103,19 +103,19 @@ def test_positions_agree_with_a_plain_loop(width: int, from_end: bool):
     assert found["explained_variance"] == pytest.approx(alone, nan_ok=True)
 
 
-def test_one_bin_of_everything_is_the_critic_overall():
+def test_one_bin_of_everything_is_the_critic_overall() -> None:
     values, returns, on = drawn(23, 40, 1, 9)
     table = by_position(values, returns, on, width=40)
     assert table["explained_variance"] == pytest.approx([explained_variance(values, returns, on)])
     assert table["value_bias"] == pytest.approx([value_bias(values, returns, on)])
 
 
-def test_a_bin_that_no_answer_reaches_is_left_out():
+def test_a_bin_that_no_answer_reaches_is_left_out() -> None:
     values, returns, on = drawn(3, 2, width=50)
     assert by_position(values, returns, on, width=2)["position"] == [0, 2]
 
 
-def test_calibration_by_hand():
+def test_calibration_by_hand() -> None:
     """Returns from -1 to 1 in four bins; values on an inner edge count above it, the highest in the last bin."""
     values = torch.tensor([[-1.0, -0.6, 0.0, 0.4, 1.0, 55]])
     returns = torch.tensor([[-1.0, 1.0, -1.0, 1.0, 1.0, 55]])
@@ -127,18 +127,18 @@ def test_calibration_by_hand():
     assert table["n"] == [2, 2, 1]
 
 
-def test_calibration_reaches_out_to_values_beyond_the_returns():
+def test_calibration_reaches_out_to_values_beyond_the_returns() -> None:
     table = calibration(torch.tensor([[-3.0, 5.0]]), torch.tensor([[-1.0, 1.0]]), mask_of(2), bins=2)
     assert (table["bin_low"], table["bin_high"]) == ([-3.0, 1.0], [1.0, 5.0])
 
 
-def test_calibration_of_a_single_number_is_one_bin_of_no_width():
+def test_calibration_of_a_single_number_is_one_bin_of_no_width() -> None:
     half = torch.full((1, 3), 0.5)
     table = calibration(half, half, mask_of(3), bins=10)
     assert table == {"bin_low": [0.5], "bin_high": [0.5], "predicted_mean": [0.5], "return_mean": [0.5], "n": [3]}
 
 
-def test_every_token_is_in_a_calibration_bin_that_holds_its_value():
+def test_every_token_is_in_a_calibration_bin_that_holds_its_value() -> None:
     values, returns, on = drawn(60, 33, 1)
     table = calibration(values, returns, on, bins=7)
     assert sum(table["n"]) == 94
@@ -146,7 +146,7 @@ def test_every_token_is_in_a_calibration_bin_that_holds_its_value():
         assert low <= mean <= high
 
 
-def test_without_a_token_there_is_nothing_to_say():
+def test_without_a_token_there_is_nothing_to_say() -> None:
     nothing = torch.zeros(2, 3, dtype=torch.bool)
     x = torch.ones(2, 3)
     assert math.isnan(explained_variance(x, x, nothing))
@@ -156,7 +156,7 @@ def test_without_a_token_there_is_nothing_to_say():
     assert set(map(tuple, calibration(x, x, nothing, bins=2).values())) == {()}
 
 
-def test_the_share_of_the_real_reward_is_the_papers_curve():
+def test_the_share_of_the_real_reward_is_the_papers_curve() -> None:
     """Figure 3 draws lambda^distance over 200 tokens; this is the mean of that curve, in closed form."""
     q = 1.0 * 0.95
     assert real_reward_share(mask_of(200), gamma=1.0, gae_lambda=0.95) == pytest.approx((1 - q**200) / (1 - q) / 200)
@@ -164,13 +164,13 @@ def test_the_share_of_the_real_reward_is_the_papers_curve():
     assert real_reward_share(mask_of(4, 1), gamma=1.0, gae_lambda=0.0) == 2 / 5, "the last token of each answer"
 
 
-def test_the_share_decays_with_gamma_too_and_with_each_rows_own_lambda():
+def test_the_share_decays_with_gamma_too_and_with_each_rows_own_lambda() -> None:
     on = mask_of(3, 2, width=9)
     assert real_reward_share(on, gamma=0.5, gae_lambda=0.5) == pytest.approx((1 / 16 + 1 / 4 + 1 + 1 / 4 + 1) / 5)
     each = real_reward_share(on, gamma=0.5, gae_lambda=torch.tensor([1.0, 0.0]))
     assert each == pytest.approx((1 / 4 + 1 / 2 + 1 + 0 + 1) / 5)
 
 
-def test_tensors_that_carry_a_gradient_are_read_all_the_same():
+def test_tensors_that_carry_a_gradient_are_read_all_the_same() -> None:
     values, returns, on = drawn(3, 2)
     assert value_bias(values.requires_grad_(), returns, on) == value_bias(values.detach(), returns, on)

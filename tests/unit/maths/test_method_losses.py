@@ -85,7 +85,7 @@ LOG_HALF = math.log(0.5)
 )
 def test_a_single_token_by_hand(
     kind: str, ratio: float, advantage: float, loss: float, gradient: float, decided: float
-):
+) -> None:
     """pi = 1/2, pi_ref = 1/4, pi_old = 1 / (2 ratio); a temperature of 2."""
     logprobs = torch.full((1, 1), LOG_HALF, dtype=torch.float64)
     inputs = (logprobs, logprobs - math.log(ratio), torch.full_like(logprobs, advantage), mask_of(1), 2 * logprobs)
@@ -95,7 +95,7 @@ def test_a_single_token_by_hand(
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_on_policy_every_method_takes_the_policy_gradient(aggregation: str):
+def test_on_policy_every_method_takes_the_policy_gradient(aggregation: str) -> None:
     """At ratio 1, with the reference that sampled: -A times a token's share, APA's by lambda / 2."""
     on, noise, advantages = drawn(5, 1, 3, tensors=2)
     old = -3.0 - noise.abs()  # so far below 0 that no target of APA's is cut
@@ -119,7 +119,7 @@ def test_on_policy_every_method_takes_the_policy_gradient(aggregation: str):
         assert (float(logged.clip_fraction), float(logged.approx_kl), float(logged.ratio_max)) == (0, 0, 1)
 
 
-def test_on_policy_gspo_is_grpo():
+def test_on_policy_gspo_is_grpo() -> None:
     """One advantage an answer, mean over tokens, then over answers: loss and gradient."""
     on, old, noise = drawn(5, 1, 9, 2, tensors=2)
     advantages = noise[:, :1].expand_as(old)
@@ -128,7 +128,7 @@ def test_on_policy_gspo_is_grpo():
         close(found, expected, rtol=0, atol=1e-10)
 
 
-def test_gspo_has_the_gradient_of_the_answers_ratio():
+def test_gspo_has_the_gradient_of_the_answers_ratio() -> None:
     """Off policy, against the paper's own form: mean_i min(s_i A_i, clip(s_i) A_i), s_i by the answer's mean."""
     on, old, step, noise = drawn(5, 1, 9, 2, 7, 4, tensors=3)
     advantages = noise[:, :1].expand_as(old)
@@ -143,7 +143,7 @@ def test_gspo_has_the_gradient_of_the_answers_ratio():
     assert 0 < int(frozen.sum()) < len(on), "the draw must hold clipped answers and others"
 
 
-def test_gspo_judges_an_answer_as_a_whole():
+def test_gspo_judges_an_answer_as_a_whole() -> None:
     """Ratios 2 and 1/2 make an answer as likely as before: nothing is clipped, and both tokens weigh 1."""
     logprobs = torch.tensor([[math.log(2), -math.log(2)]], dtype=torch.float64)
     inputs = (logprobs, torch.zeros(1, 2), torch.ones(1, 2), mask_of(2))
@@ -153,7 +153,7 @@ def test_gspo_judges_an_answer_as_a_whole():
 
 
 @pytest.mark.parametrize(("kind", "weight"), [("clip", 0.01), ("gspo", 0.01), ("cispo", 0.01)])
-def test_a_low_clip_of_one_leaves_the_low_side_open(kind: str, weight: float):
+def test_a_low_clip_of_one_leaves_the_low_side_open(kind: str, weight: float) -> None:
     """Ratio 0.01, A = -1: PPO's clip of 0.2 would stop it, CISPO's would weigh it 0.8."""
     logprobs = torch.full((1, 1), math.log(0.01), dtype=torch.float64)
     inputs = (logprobs, torch.zeros(1, 1), -torch.ones(1, 1), mask_of(1))
@@ -163,7 +163,7 @@ def test_a_low_clip_of_one_leaves_the_low_side_open(kind: str, weight: float):
 
 
 @pytest.mark.parametrize(("kind", "slope"), [("clip", 0.0), ("gspo", 0.0), ("cispo", -1.28)])
-def test_the_high_clip_has_a_limit_of_its_own(kind: str, slope: float):
+def test_the_high_clip_has_a_limit_of_its_own(kind: str, slope: float) -> None:
     """Ratio 1.25 is within clip_high = 0.28 whatever clip_low; 1.5 is not."""
     for ratio, expected in ((1.25, -1.25), (1.5, slope)):
         logprobs = torch.full((1, 1), math.log(ratio), dtype=torch.float64)
@@ -171,23 +171,23 @@ def test_the_high_clip_has_a_limit_of_its_own(kind: str, slope: float):
         assert found.item() == pytest.approx(expected)
 
 
-def test_limits_beyond_reach_make_ppo_and_espo_one():
+def test_limits_beyond_reach_make_ppo_and_espo_one() -> None:
     on, logprobs, old, advantages = drawn(9, 4, tensors=3)
-    wide = {"clip_low": 1.0, "clip_high": 1e9}
+    wide: dict[str, Any] = {"clip_low": 1.0, "clip_high": 1e9}
     inputs = (logprobs, old, advantages, on)
     close(gradient_of("clip", *inputs, **wide), gradient_of("unclipped", *inputs), rtol=0, atol=0)
     assert not torch.equal(gradient_of("clip", *inputs), gradient_of("unclipped", *inputs))
 
 
 @every_kind
-def test_the_dual_clip_is_ppos_alone(kind: str):
+def test_the_dual_clip_is_ppos_alone(kind: str) -> None:
     on, logprobs, old, advantages, ref = drawn(9, 4, tensors=4)
     plain, dual = (loss_of(kind, logprobs, old, advantages, on, ref, dual_clip=c).loss for c in (None, 1.01))
     assert torch.equal(plain, dual) == (kind != "clip")
 
 
 @every_kind
-def test_what_is_logged_of_the_ratio_is_the_same_for_every_kind(kind: str):
+def test_what_is_logged_of_the_ratio_is_the_same_for_every_kind(kind: str) -> None:
     """Ratios 1.5, 0.5, 1.25 to the policy that sampled."""
     logprobs = torch.tensor([[math.log(1.5), math.log(0.5), math.log(1.25)]], dtype=torch.float64, requires_grad=True)
     found = loss_of(kind, logprobs, torch.zeros(1, 3), torch.ones(1, 3), mask_of(3), logprobs)
@@ -198,26 +198,29 @@ def test_what_is_logged_of_the_ratio_is_the_same_for_every_kind(kind: str):
 
 
 @every_kind
-def test_masked_tokens_have_no_part_in_any_loss_even_if_not_a_number(kind: str):
+def test_masked_tokens_have_no_part_in_any_loss_even_if_not_a_number(kind: str) -> None:
     on, *clean = drawn(4, 2, tensors=4)
     spoilt = [torch.where(on, x, torch.nan) for x in clean]
-    found, expected = (loss_of(kind, *x[:3], on, x[3], dual_clip=3.0) for x in (spoilt, clean))
+    for inputs in (spoilt, clean):
+        inputs.insert(3, on)
+    found, expected = (loss_of(kind, *inputs, dual_clip=3.0) for inputs in (spoilt, clean))
     for name in ("loss", "clip_fraction", "approx_kl", "ratio_max"):
         close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
-    gradient = gradient_of(kind, *spoilt[:3], on, spoilt[3])
-    close(gradient, gradient_of(kind, *clean[:3], on, clean[3]), rtol=0, atol=0)
+    gradient = gradient_of(kind, *spoilt)
+    close(gradient, gradient_of(kind, *clean), rtol=0, atol=0)
     assert (gradient[~on] == 0).all()
     assert (gradient[on] != 0).any()
 
 
 @every_kind
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_micro_batches_add_up_whatever_the_kind(kind: str, aggregation: str):
+def test_micro_batches_add_up_whatever_the_kind(kind: str, aggregation: str) -> None:
     on, *inputs = drawn(5, 1, 9, 2, 7, tensors=4)
-    whole = {"aggregation": aggregation, "over": denominators(on, fixed_length=12)}
+    inputs.insert(3, on)
+    whole: dict[str, Any] = {"aggregation": aggregation, "over": denominators(on, fixed_length=12)}
     rows = [slice(0, 1), slice(1, 4), slice(4, 5)]
-    pieces = [loss_of(kind, *(x[p] for x in inputs[:3]), on[p], inputs[3][p], **whole) for p in rows]
-    expected = loss_of(kind, *inputs[:3], on, inputs[3], **whole)
+    pieces = [loss_of(kind, *(x[p] for x in inputs), **whole) for p in rows]
+    expected = loss_of(kind, *inputs, **whole)
     for name in ("loss", "clip_fraction", "approx_kl"):
         close(sum(getattr(piece, name) for piece in pieces), getattr(expected, name), rtol=1e-13, atol=1e-15)
 
@@ -225,8 +228,8 @@ def test_micro_batches_add_up_whatever_the_kind(kind: str, aggregation: str):
 def apa_over_all_actions(logits: Tensor, ref: Tensor, advantages: Tensor, temperature: float) -> PolicyLoss:
     """APA's expected loss where each of the actions has the same probability to be sampled: one token for each."""
     on = torch.ones(1, len(ref), dtype=torch.bool)
-    rows = (x[None] for x in (logits.log_softmax(dim=0), torch.zeros_like(ref), advantages))
-    return loss_of("apa", *rows, on, ref[None], advantage_temperature=temperature)
+    logprobs, old, weights = (x[None] for x in (logits.log_softmax(dim=0), torch.zeros_like(ref), advantages))
+    return loss_of("apa", logprobs, old, weights, on, ref[None], advantage_temperature=temperature)
 
 
 def fitted(ref: Tensor, advantages: Tensor, temperature: float) -> Tensor:
@@ -247,7 +250,7 @@ def fitted(ref: Tensor, advantages: Tensor, temperature: float) -> Tensor:
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
-def test_apa_with_a_normalised_target_ends_at_it(temperature: float):
+def test_apa_with_a_normalised_target_ends_at_it(temperature: float) -> None:
     """Advantages less lambda log sum pi_ref exp(A / lambda): then pi_ref exp(A / lambda) is a distribution."""
     _, noise, ref = (x.flatten() for x in drawn(8, tensors=2))
     ref = ref.log_softmax(dim=0)
@@ -263,7 +266,7 @@ def test_apa_with_a_normalised_target_ends_at_it(temperature: float):
 )
 def test_apa_misses_its_target_as_the_spread_of_advantages_nears_lambda(
     spread: float, temperature: float, low: float, high: float
-):
+) -> None:
     """KL(normalised target || minimiser), advantages centred but not normalised; the assumption is Z = 1."""
     _, noise = (x.flatten() for x in drawn(16, tensors=1))
     advantages = spread * (noise - noise.mean()) / noise.std(correction=0)
@@ -273,7 +276,7 @@ def test_apa_misses_its_target_as_the_spread_of_advantages_nears_lambda(
     assert low <= kl < high
 
 
-def test_apa_without_advantage_goes_back_to_the_reference_and_ppo_stays():
+def test_apa_without_advantage_goes_back_to_the_reference_and_ppo_stays() -> None:
     """log pi - log pi_ref = log 2 on both of two tokens: the gradient is 2 log 2, shared."""
     ref = torch.full((1, 2), math.log(0.25), dtype=torch.float64)
     logprobs, nothing = ref + math.log(2), torch.zeros_like(ref)
@@ -283,16 +286,16 @@ def test_apa_without_advantage_goes_back_to_the_reference_and_ppo_stays():
 
 
 @every_kind
-def test_who_sampled_matters_but_to_apa_awr_and_reinforce(kind: str):
+def test_who_sampled_matters_but_to_apa_awr_and_reinforce(kind: str) -> None:
     on, logprobs, old, advantages, ref = drawn(5, 3, tensors=4)
-    wide = {"clip_low": 1.0, "clip_high": 100.0}
+    wide: dict[str, Any] = {"clip_low": 1.0, "clip_high": 100.0}
     one, other = (loss_of(kind, logprobs, old + shift, advantages, on, ref, **wide) for shift in (0.0, 0.05))
     assert torch.equal(one.loss, other.loss) == (kind in {"apa", "awr", "reinforce"})
     assert one.approx_kl != other.approx_kl
 
 
 @every_kind
-def test_the_reference_matters_to_apa_alone(kind: str):
+def test_the_reference_matters_to_apa_alone(kind: str) -> None:
     on, logprobs, old, advantages, ref = drawn(5, 3, tensors=4)
     one, other = (loss_of(kind, logprobs, old, advantages, on, r) for r in (ref, ref - 0.5))
     assert torch.equal(one.loss, other.loss) == (kind != "apa")
@@ -304,7 +307,7 @@ def pair(*probabilities: float) -> Tensor:
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), [(0.6, 0.3), (0.2, 0.1), (0.02, 0.01)])
-def test_dpo_sees_a_pairs_ratio_only(chosen: float, rejected: float):
+def test_dpo_sees_a_pairs_ratio_only(chosen: float, rejected: float) -> None:
     """The counter-example of arXiv:2404.10719: log(1 + 2^-beta), though the last leaves 97 % to an unseen answer."""
     found = preference_pull(pair(chosen, rejected), pair(0.5, 0.5), mask_of(1, 1), beta=0.1)
     assert found.loss.item() == pytest.approx(0.65909, abs=5e-6)
@@ -312,7 +315,7 @@ def test_dpo_sees_a_pairs_ratio_only(chosen: float, rejected: float):
     assert (found.accuracy.item(), found.margin.item()) == pytest.approx((1.0, 0.1 * math.log(2)), rel=1e-12)
 
 
-def test_dpo_at_the_reference_pulls_every_pair_by_half_of_beta():
+def test_dpo_at_the_reference_pulls_every_pair_by_half_of_beta() -> None:
     on, ref = drawn(3, 5, 1, 2, tensors=1)
     found = preference_pull(ref, ref, on, beta=0.2)
     close(found.weights, torch.tensor([0.05, -0.05, 0.05, -0.05], dtype=torch.float64))
@@ -320,7 +323,7 @@ def test_dpo_at_the_reference_pulls_every_pair_by_half_of_beta():
     assert (found.accuracy.item(), found.margin.item()) == (0, 0)
 
 
-def test_dpo_pushes_a_pair_in_the_wrong_order_harder():
+def test_dpo_pushes_a_pair_in_the_wrong_order_harder() -> None:
     """Gains of +-2 and -+1 over the reference: margins 4 and -2, one of two pairs right."""
     ref = torch.zeros(4, 2, dtype=torch.float64)
     logprobs = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [-0.5, -0.5], [0.5, 0.5]])
@@ -331,7 +334,7 @@ def test_dpo_pushes_a_pair_in_the_wrong_order_harder():
     assert (found.accuracy.item(), found.margin.item()) == (0.5, 1.0)
 
 
-def test_the_weights_of_dpo_have_the_gradient_of_its_loss():
+def test_the_weights_of_dpo_have_the_gradient_of_its_loss() -> None:
     """-sum_b weights_b sum_t log pi against autograd through the loss as the paper writes it."""
     on, noise, ref = drawn(4, 6, 1, 3, 7, 7, tensors=2)
     logprobs = noise.requires_grad_()
@@ -346,17 +349,18 @@ def test_the_weights_of_dpo_have_the_gradient_of_its_loss():
     close(*slopes, rtol=1e-12, atol=1e-16)
 
 
-def test_dpo_ignores_masked_tokens_even_if_not_a_number_and_a_lost_cause_stays_finite():
+def test_dpo_ignores_masked_tokens_even_if_not_a_number_and_a_lost_cause_stays_finite() -> None:
     on, logprobs, ref = drawn(4, 2, tensors=2)
     clean = preference_pull(logprobs, ref, on, beta=0.1)
-    dirty = preference_pull(*(torch.where(on, x, torch.nan) for x in (logprobs, ref)), on, beta=0.1)
+    spoilt, spoilt_ref = (torch.where(on, x, torch.nan) for x in (logprobs, ref))
+    dirty = preference_pull(spoilt, spoilt_ref, on, beta=0.1)
     for name in ("loss", "accuracy", "margin", "weights"):
         close(getattr(dirty, name), getattr(clean, name), rtol=0, atol=0)
     lost = preference_pull(torch.tensor([[-1e4], [0.0]]), torch.zeros(2, 1), mask_of(1, 1), beta=1.0)
     assert (lost.loss.item(), lost.weights.tolist()) == (1e4, [1.0, -1.0])
 
 
-def test_an_answer_without_its_partner_is_refused():
+def test_an_answer_without_its_partner_is_refused() -> None:
     with pytest.raises(RuntimeError, match="invalid for input of size 3"):
         preference_pull(torch.zeros(3, 2), torch.zeros(3, 2), mask_of(2, 2, 2), beta=0.1)
 
@@ -367,7 +371,7 @@ def deviation_of(ratios: list[list[float]], entropy: Tensor, on: Tensor, scope: 
     return found.item()
 
 
-def test_deviation_is_the_distance_of_two_distributions():
+def test_deviation_is_the_distance_of_two_distributions() -> None:
     """pi_old = (2, 1, 1) / 4, drawn in proportion; pi = (1, 1, 2) / 4: |2-1|/4 + 0 + |1-2|/4."""
     found = deviation_of([[0.5, 0.5, 1.0, 2.0]], torch.zeros(1, 4), mask_of(4), "tokens")
     assert found == pytest.approx(0.5, rel=1e-12)
@@ -384,14 +388,14 @@ def test_deviation_is_the_distance_of_two_distributions():
         ("high-entropy-tokens", 1.0, (0.5 + 0.1 + 0.3 + 0.1 + 2.0) / 5),
     ],
 )
-def test_deviation_of_each_scope_by_hand(scope: str, share: float, expected: float):
+def test_deviation_of_each_scope_by_hand(scope: str, share: float, expected: float) -> None:
     ratios = [[0.5, 1.1, 0.7, 0.9], [3.0, math.nan, math.nan, math.nan]]
     entropy = torch.tensor([[0.1, 0.2, 0.9, 0.0], [0.8, math.nan, 5.0, 5.0]])
     assert deviation_of(ratios, entropy, mask_of(4, 1), scope, share) == pytest.approx(expected, rel=1e-9)
 
 
 @every_scope
-def test_policies_that_agree_do_not_deviate_and_rows_without_tokens_do_not_count(scope: str):
+def test_policies_that_agree_do_not_deviate_and_rows_without_tokens_do_not_count(scope: str) -> None:
     on, old, entropy = drawn(5, 2, 0, tensors=2)
     found = ratio_deviation(old.clone().requires_grad_(), old, entropy, on, scope=scope, entropy_share=0.5)
     assert (float(found), found.requires_grad) == (0, False)
@@ -411,7 +415,7 @@ LOSSES_READ = {  # linear in advantages (for one sign of them), the ratio's clip
 
 
 @pytest.mark.parametrize("kind", POLICY_LOSSES)
-def test_each_loss_reads_what_its_record_says(kind: str):
+def test_each_loss_reads_what_its_record_says(kind: str) -> None:
     """A new loss has its line here, and its record in vcppo/settings/losses.py."""
     on, logprobs, old, advantages, ref = drawn(5, 3, tensors=4, seed=3)
     logprobs, old, ref = -logprobs.abs() - 0.1, -old.abs() - 0.1, -ref.abs() - 0.1

@@ -31,16 +31,16 @@ GROUP = torch.tensor([9, 4, 9, 4, 9, 4, 9, 4])  # 9: .1 3 -.3 4 in rows 0 2 4 6;
         ("signed", "batch", [2, 3, 5, 6]),
     ],
 )
-def test_half_of_the_answers_by_hand(keep: Keep, scope: Scope, rows: list[int]):
+def test_half_of_the_answers_by_hand(keep: Keep, scope: Scope, rows: list[int]) -> None:
     assert prune(RANKING, GROUP, rate=0.5, scope=scope, keep=keep, rng=seeded()).tolist() == rows
 
 
 @pytest.mark.parametrize(("scope", "rows"), [("question", [1, 6]), ("batch", [1, 6])])
-def test_three_quarters_gone_by_hand(scope: Scope, rows: list[int]):
+def test_three_quarters_gone_by_hand(scope: Scope, rows: list[int]) -> None:
     assert prune(RANKING, GROUP, rate=0.75, scope=scope, keep="largest", rng=seeded()).tolist() == rows
 
 
-def test_pooled_over_the_batch_a_question_may_lose_everything():
+def test_pooled_over_the_batch_a_question_may_lose_everything() -> None:
     ranking, group = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 2.0, -2.0]), torch.tensor([0] * 4 + [1] * 4)
     alone = prune(ranking, group, rate=0.5, scope="question", keep="largest", rng=seeded())
     pooled = prune(ranking, group, rate=0.5, scope="batch", keep="largest", rng=seeded())
@@ -49,13 +49,13 @@ def test_pooled_over_the_batch_a_question_may_lose_everything():
 
 @pytest.mark.parametrize("keep", [keep for keep in get_args(Keep) if keep != "random"])
 @pytest.mark.parametrize("scope", get_args(Scope))
-def test_equal_ranks_fall_in_order_of_position(keep: Keep, scope: Scope):
+def test_equal_ranks_fall_in_order_of_position(keep: Keep, scope: Scope) -> None:
     """100 answers: short ones are sorted stably even by a sort that is not."""
     ranking, group = torch.full((100,), -0.5), torch.zeros(100, dtype=torch.long)
     assert prune(ranking, group, rate=0.75, scope=scope, keep=keep, rng=seeded()).tolist() == list(range(25))
 
 
-def test_half_correct_is_a_tie_which_may_keep_one_sign_only():
+def test_half_correct_is_a_tie_which_may_keep_one_sign_only() -> None:
     correct = torch.tensor([1.0] * 8 + [0.0] * 8)
     one = torch.zeros(16, dtype=torch.long)
     ranking = group_advantages(correct, one, torch.ones(16, 1, dtype=torch.bool), scale=True)[:, 0]
@@ -64,12 +64,12 @@ def test_half_correct_is_a_tie_which_may_keep_one_sign_only():
 
 @pytest.mark.parametrize("keep", get_args(Keep))
 @pytest.mark.parametrize("scope", get_args(Scope))
-def test_a_rate_of_zero_keeps_every_row_in_its_place(keep: Keep, scope: Scope):
+def test_a_rate_of_zero_keeps_every_row_in_its_place(keep: Keep, scope: Scope) -> None:
     close(prune(RANKING, GROUP, rate=0.0, scope=scope, keep=keep, rng=seeded()), torch.arange(8))
 
 
 @pytest.mark.parametrize("keep", get_args(Keep))
-def test_every_question_keeps_its_share_and_at_least_one(keep: Keep):
+def test_every_question_keeps_its_share_and_at_least_one(keep: Keep) -> None:
     group = torch.tensor([3] * 5 + [1] * 2 + [7])
     kept = prune(torch.arange(8.0), group, rate=0.6, scope="question", keep=keep, rng=seeded())
     assert sorted(group[kept].tolist()) == [1, 3, 3, 7]
@@ -77,7 +77,7 @@ def test_every_question_keeps_its_share_and_at_least_one(keep: Keep):
     assert len(kept) == 3
 
 
-def test_the_share_is_not_cut_by_rounding():
+def test_the_share_is_not_cut_by_rounding() -> None:
     """G * (1 - rate) in whole numbers: for no G up to 64 may floating point take one answer away."""
     for size in range(1, 65):
         for kept in range(1, size + 1):
@@ -90,14 +90,14 @@ def test_the_share_is_not_cut_by_rounding():
 
 @pytest.mark.parametrize("keep", ["largest", "smallest", "signed"])
 @pytest.mark.parametrize("scope", get_args(Scope))
-def test_permuting_the_answers_permutes_the_choice(keep: Keep, scope: Scope):
+def test_permuting_the_answers_permutes_the_choice(keep: Keep, scope: Scope) -> None:
     order = torch.randperm(8, generator=seeded(3))
     kept = prune(RANKING, GROUP, rate=0.5, scope=scope, keep=keep, rng=seeded())
     moved = prune(RANKING[order], GROUP[order], rate=0.5, scope=scope, keep=keep, rng=seeded())
     assert sorted(order[moved].tolist()) == kept.tolist()
 
 
-def test_pruning_questions_apart_or_together_is_the_same():
+def test_pruning_questions_apart_or_together_is_the_same() -> None:
     """Scope "question" on a whole batch is the same as on each of two shards of it."""
     ranking, group = torch.randn(64, generator=seeded(1)), torch.arange(64) // 8
     halves = [
@@ -107,7 +107,7 @@ def test_pruning_questions_apart_or_together_is_the_same():
     close(torch.cat(halves), prune(ranking, group, rate=0.7, scope="question", keep="largest", rng=seeded()))
 
 
-def test_random_answers_follow_the_generator_and_are_all_as_likely():
+def test_random_answers_follow_the_generator_and_are_all_as_likely() -> None:
     drawn = [
         prune(RANKING, GROUP, rate=0.5, scope="question", keep="random", rng=seeded(s)).tolist() for s in range(400)
     ]
@@ -116,21 +116,21 @@ def test_random_answers_follow_the_generator_and_are_all_as_likely():
     assert ((times - 200).abs() < 40).all()  # 400 draws at 1/2: 40 is four standard deviations
 
 
-def test_only_random_answers_move_the_generator():
+def test_only_random_answers_move_the_generator() -> None:
     for keep in get_args(Keep):
         rng = seeded()
         prune(RANKING, GROUP, rate=0.5, scope="question", keep=keep, rng=rng)
         assert torch.equal(rng.get_state(), seeded().get_state()) == (keep != "random")
 
 
-def test_mixed_groups_hold_right_and_wrong_answers():
+def test_mixed_groups_hold_right_and_wrong_answers() -> None:
     group = torch.tensor([5, 2, 5, 2, 8, 8, 1])
     correct = torch.tensor([True, True, False, True, False, False, True])
     assert mixed_groups(correct, group).tolist() == [True, False, True, False, False, False, False]
 
 
 @pytest.mark.parametrize("kind", [True, False])
-def test_groups_of_one_kind_are_not_mixed(kind: bool):
+def test_groups_of_one_kind_are_not_mixed(kind: bool) -> None:
     assert not mixed_groups(torch.full((4,), kind), torch.tensor([0, 0, 3, 3])).any()
 
 
@@ -138,7 +138,7 @@ def of_groups(pairs: Tensor, group: Tensor) -> list[int]:
     return group[pairs[:, 0]].tolist()
 
 
-def test_pairs_prefer_a_right_to_a_wrong_answer_of_the_same_question():
+def test_pairs_prefer_a_right_to_a_wrong_answer_of_the_same_question() -> None:
     group = torch.tensor([6, 6, 6, 6, 6, 2, 2, 2, 4, 4, 0])
     correct = torch.tensor([1, 0, 1, 0, 1, 0, 0, 1, 1, 1, 0]).bool()
     pairs = preference_pairs(correct, group, rng=seeded())
@@ -149,7 +149,7 @@ def test_pairs_prefer_a_right_to_a_wrong_answer_of_the_same_question():
     assert pairs.unique().numel() == pairs.numel()  # no answer twice
 
 
-def test_pairs_are_drawn_evenly():
+def test_pairs_are_drawn_evenly() -> None:
     """3 right and 2 wrong: 2 pairs, each of the 3 * 2 possible ones 1/3 of the time."""
     group, correct = torch.zeros(5, dtype=torch.long), torch.tensor([True, True, True, False, False])
     counts = torch.zeros(5, 5, dtype=torch.long)
@@ -159,14 +159,14 @@ def test_pairs_are_drawn_evenly():
     assert ((counts[:3, 3:] - 150).abs() < 40).all()  # 450 draws at 1/3: 40 is four standard deviations
 
 
-def test_pairs_follow_the_generator():
+def test_pairs_follow_the_generator() -> None:
     correct, group = torch.arange(40) % 2 == 0, torch.arange(40) // 20
     first, again, other = (preference_pairs(correct, group, rng=seeded(s)) for s in (1, 1, 2))
     close(first, again)
     assert not torch.equal(first, other)
 
 
-def test_no_question_gives_no_pair():
+def test_no_question_gives_no_pair() -> None:
     assert preference_pairs(torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.long), rng=seeded()).shape == (
         0,
         2,

@@ -20,14 +20,14 @@ from vcppo.maths.shaping import (
 close = torch.testing.assert_close
 
 
-def test_the_penalty_falls_in_a_line_over_the_buffer():
+def test_the_penalty_falls_in_a_line_over_the_buffer() -> None:
     """DAPO's own numbers: a limit of 20480 tokens, the last 4096 of them the buffer."""
     lengths = torch.tensor([1, 16384, 17408, 18432, 20480, 20481])
     found = overlong_penalty(lengths, limit=20480, buffer=4096, weight=1.0)
     close(found, torch.tensor([0.0, 0.0, -0.25, -0.5, -1.0, -1.0]))
 
 
-def test_the_penalty_is_as_large_as_its_weight():
+def test_the_penalty_is_as_large_as_its_weight() -> None:
     close(overlong_penalty(torch.tensor([9, 10]), limit=10, buffer=2, weight=0.5), torch.tensor([-0.25, -0.5]))
 
 
@@ -35,7 +35,7 @@ STREAM = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, 6.0]
 
 
 @pytest.mark.parametrize("chunks", [[8], [1] * 8, [3, 5], [0, 2, 0, 5, 1]])
-def test_running_moments_are_those_of_the_whole_stream(chunks: list[int]):
+def test_running_moments_are_those_of_the_whole_stream(chunks: list[int]) -> None:
     moments = RunningMoments()
     for chunk in torch.tensor(STREAM).split(chunks):
         moments = moments.updated(chunk)
@@ -45,7 +45,7 @@ def test_running_moments_are_those_of_the_whole_stream(chunks: list[int]):
     assert (moments.mean, moments.std) == pytest.approx((mean, biased), rel=1e-12)
 
 
-def test_moments_far_from_zero_lose_nothing():
+def test_moments_far_from_zero_lose_nothing() -> None:
     """1e8 - 1 and 1e8 + 1 in turn: a sum of squares in float64 would have rounded the 1 away."""
     moments = RunningMoments()
     for _ in range(100):
@@ -54,26 +54,26 @@ def test_moments_far_from_zero_lose_nothing():
 
 
 @pytest.mark.parametrize("score", [0.1, -0.7, 1000.1])
-def test_equal_scores_have_exactly_no_spread(score: float):
+def test_equal_scores_have_exactly_no_spread(score: float) -> None:
     moments = RunningMoments()
     for size in (7, 3, 1):
         moments = moments.updated(torch.full((size,), score))
     assert moments.std == 0
 
 
-def test_moments_before_the_first_score():
+def test_moments_before_the_first_score() -> None:
     assert (RunningMoments().mean, RunningMoments().std) == (0, 0)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
-def test_standardised_binary_rewards_are_the_bernoullis(p: float):
+def test_standardised_binary_rewards_are_the_bernoullis(p: float) -> None:
     """(r - p) / sqrt(p (1 - p))."""
     scores = (torch.arange(10) < 10 * p).double()
     found = normalised(scores, RunningMoments().updated(scores), kind="standardise", clip=None)
     close(found, (scores - p) / math.sqrt(p * (1 - p)))
 
 
-def test_the_clip_binds_only_where_a_reward_is_rarer_than_it_allows():
+def test_the_clip_binds_only_where_a_reward_is_rarer_than_it_allows() -> None:
     """A reward of rate p lies sqrt((1 - p) / p) above the mean: 3 at .1, 2 at .2."""
     scores = (torch.arange(10) < 1).double()
     found = normalised(scores, RunningMoments().updated(scores), kind="standardise", clip=2.0)
@@ -82,7 +82,7 @@ def test_the_clip_binds_only_where_a_reward_is_rarer_than_it_allows():
     close(found[:2], torch.tensor([-2.0, 1 / 3], dtype=torch.float64))
 
 
-def test_standardising_undoes_any_change_of_scale_and_level():
+def test_standardising_undoes_any_change_of_scale_and_level() -> None:
     scores = torch.tensor(STREAM, dtype=torch.float64)
     first, second = (
         normalised(s, RunningMoments().updated(s), kind="standardise", clip=None) for s in (scores, 7 * scores - 40)
@@ -90,7 +90,7 @@ def test_standardising_undoes_any_change_of_scale_and_level():
     close(first, second)
 
 
-def test_scaling_keeps_the_mean_in():
+def test_scaling_keeps_the_mean_in() -> None:
     scores = torch.tensor([1.0, 3.0])
     moments = RunningMoments(count=4, mean=2.0, m2=16.0)
     close(normalised(scores, moments, kind="scale", clip=None), torch.tensor([0.5, 1.5]))
@@ -98,27 +98,27 @@ def test_scaling_keeps_the_mean_in():
     close(normalised(scores, moments, kind="scale", clip=1.0), torch.tensor([0.5, 1.0]))
 
 
-def test_no_normalisation_leaves_scores_or_clips_them():
+def test_no_normalisation_leaves_scores_or_clips_them() -> None:
     scores, moments = torch.tensor([-30.0, 0.5, 30.0]), RunningMoments(count=2, mean=7.0, m2=9.0)
     close(normalised(scores, moments, kind="none", clip=None), scores, rtol=0, atol=0)
     close(normalised(scores, moments, kind="none", clip=20.0), torch.tensor([-20.0, 0.5, 20.0]))
 
 
-def test_nothing_is_divided_by_a_spread_of_zero():
+def test_nothing_is_divided_by_a_spread_of_zero() -> None:
     scores = torch.full((3,), 4.0)
     moments = RunningMoments().updated(scores)
     close(normalised(scores, moments, kind="scale", clip=None), scores)
     close(normalised(scores, moments, kind="standardise", clip=None), torch.zeros(3))
 
 
-def test_the_first_batch_alone_sets_the_value_moments():
+def test_the_first_batch_alone_sets_the_value_moments() -> None:
     """Debiased: the decay does not pull towards 0. Returns 1, 3, 8 have mean 4 and variance 26/3; 99 is masked."""
     returns, on = torch.tensor([[1.0, 3.0], [8.0, 99.0]]), torch.tensor([[True, True], [True, False]])
     moments = DebiasedMoments(decay=0.99995).updated(returns, on)
     assert (moments.mean, moments.std) == pytest.approx((4.0, math.sqrt(26 / 3)), rel=1e-9)
 
 
-def test_older_batches_count_less_by_the_decay():
+def test_older_batches_count_less_by_the_decay() -> None:
     """Batches of mean 2 then 8, decay 1/2: weights 1/3 and 2/3. Squares 4 and 64 give 44 - 36 = 8."""
     on = torch.ones(1, 2, dtype=torch.bool)
     moments = DebiasedMoments(decay=0.5).updated(torch.full((1, 2), 2.0), on).updated(torch.full((1, 2), 8.0), on)
@@ -126,25 +126,25 @@ def test_older_batches_count_less_by_the_decay():
     assert moments.weight == 0.75
 
 
-def test_variance_has_a_floor():
+def test_variance_has_a_floor() -> None:
     moments = DebiasedMoments(decay=0.9).updated(torch.full((2, 2), 3.0), torch.ones(2, 2, dtype=torch.bool))
     assert moments.std == pytest.approx(0.1)
     close(moments.normalise(torch.tensor([3.05])), torch.tensor([0.5]), rtol=1e-4, atol=0)  # 3.05 is rounded by float32
 
 
-def test_targets_are_cut_at_five_and_predictions_are_not():
+def test_targets_are_cut_at_five_and_predictions_are_not() -> None:
     moments = DebiasedMoments(decay=0.5, weight=0.5, average=1.0, average_square=4.0)  # mean 2, variance 8 - 4
     close(moments.normalise(torch.tensor([-9.0, 0.0, 4.0, 13.0])), torch.tensor([-5.0, -1.0, 1.0, 5.0]))
     close(moments.denormalise(torch.tensor([-6.0, 0.0, 1.5])), torch.tensor([-10.0, 2.0, 5.0]))
 
 
-def test_denormalising_undoes_normalising():
+def test_denormalising_undoes_normalising() -> None:
     returns = torch.tensor([STREAM], dtype=torch.float64)
     moments = DebiasedMoments(decay=0.99).updated(returns, torch.ones_like(returns, dtype=torch.bool))
     close(moments.denormalise(moments.normalise(returns)), returns)
 
 
-def test_returns_of_nobody_change_no_moments():
+def test_returns_of_nobody_change_no_moments() -> None:
     returns, nobody = torch.tensor([[10.0, 20.0]]), torch.zeros(1, 2, dtype=torch.bool)
     for moments in (
         DebiasedMoments(decay=0.5),
@@ -153,13 +153,13 @@ def test_returns_of_nobody_change_no_moments():
         assert moments.updated(returns, nobody) == moments
 
 
-def test_before_the_first_update_the_critic_is_left_in_units_of_reward():
+def test_before_the_first_update_the_critic_is_left_in_units_of_reward() -> None:
     untouched, x = DebiasedMoments(decay=0.99), torch.tensor([-3.0, 0.5])
     close(untouched.normalise(x), x, rtol=0, atol=0)
     close(untouched.denormalise(x), x, rtol=0, atol=0)
 
 
-def test_moments_survive_a_checkpoint():
+def test_moments_survive_a_checkpoint() -> None:
     running = RunningMoments().updated(torch.tensor(STREAM))
     value = DebiasedMoments(decay=0.9).updated(torch.tensor([STREAM]), torch.ones(1, 8, dtype=torch.bool))
     assert RunningMoments(**json.loads(json.dumps(asdict(running)))) == running
@@ -181,7 +181,7 @@ SENTENCES = torch.tensor([[0, 1, 1, 2], [0, 0, 0, 7]])
         ("rs-ppo", [[2.0, -2.0, 6.0, -6.0], [-4.0, 4.0, 0.0, 0.0]]),
     ],
 )
-def test_token_rewards_by_pencil(kind: LogRatioKind, expected: list[list[float]]):
+def test_token_rewards_by_pencil(kind: LogRatioKind, expected: list[list[float]]) -> None:
     close(log_ratio_rewards(DPO, REF, SENTENCES, ON, kind=kind, weight=2.0, clip=None), torch.tensor(expected))
 
 
@@ -194,18 +194,20 @@ def test_token_rewards_by_pencil(kind: LogRatioKind, expected: list[list[float]]
         ("rs-ppo", [[2.0, -2.0, 2.5, -2.5], [-2.5, 2.5, 0.0, 0.0]]),
     ],
 )
-def test_the_clip_bounds_a_token_after_its_weight_and_before_any_sum(kind: LogRatioKind, expected: list[list[float]]):
+def test_the_clip_bounds_a_token_after_its_weight_and_before_any_sum(
+    kind: LogRatioKind, expected: list[list[float]]
+) -> None:
     close(log_ratio_rewards(DPO, REF, SENTENCES, ON, kind=kind, weight=2.0, clip=2.5), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("kind", get_args(LogRatioKind))
-def test_equal_models_or_no_weight_reward_nothing(kind: LogRatioKind):
+def test_equal_models_or_no_weight_reward_nothing(kind: LogRatioKind) -> None:
     for dpo, weight in ((REF, 2.0), (DPO, 0.0)):
         found = log_ratio_rewards(dpo, REF, SENTENCES, ON, kind=kind, weight=weight, clip=None)
         close(found, torch.zeros_like(REF), rtol=0, atol=0)
 
 
-def test_only_semi_rto_reads_the_sentences():
+def test_only_semi_rto_reads_the_sentences() -> None:
     for kind in get_args(LogRatioKind):
         found = [
             log_ratio_rewards(DPO, REF, segments, ON, kind=kind, weight=1.0, clip=None)

@@ -4,9 +4,12 @@ import itertools
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from vcppo.errors import DataError
@@ -31,17 +34,17 @@ def both(interval: Interval) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def test_importing_statistics_does_not_load_torch():
+def test_importing_statistics_does_not_load_torch() -> None:
     code = "import sys, vcppo.maths.statistics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_avg_at_k_is_the_share_of_right_samples():
+def test_avg_at_k_is_the_share_of_right_samples() -> None:
     assert avg_at_k([0, 1, 4], [4, 2, 4]).tolist() == [0, 0.5, 1]
 
 
 @pytest.mark.parametrize(("samples", "k"), [(1, 1), (4, 1), (4, 3), (6, 4), (7, 7)])
-def test_pass_at_k_is_what_counting_every_subset_gives(samples: int, k: int):
+def test_pass_at_k_is_what_counting_every_subset_gives(samples: int, k: int) -> None:
     for correct in range(samples + 1):
         answers = [True] * correct + [False] * (samples - correct)
         subsets = list(itertools.combinations(answers, k))
@@ -49,12 +52,12 @@ def test_pass_at_k_is_what_counting_every_subset_gives(samples: int, k: int):
         assert pass_at_k([correct], samples, k).tolist() == pytest.approx([expected], rel=1e-12)
 
 
-def test_pass_at_one_is_avg():
+def test_pass_at_one_is_avg() -> None:
     correct, samples = [0, 3, 5, 8], [8, 4, 5, 100]
     np.testing.assert_allclose(pass_at_k(correct, samples, 1), avg_at_k(correct, samples), rtol=1e-13)
 
 
-def test_pass_at_k_does_not_overflow():
+def test_pass_at_k_does_not_overflow() -> None:
     """C(10000, 5000) has 3009 digits; a single right one of 10000 is in half of all halves."""
     assert pass_at_k([1, 0, 10_000], 10_000, 5_000).tolist() == pytest.approx([0.5, 0, 1], rel=1e-10)
 
@@ -70,44 +73,44 @@ def test_pass_at_k_does_not_overflow():
         ([], 8, 1, "no problem"),
     ],
 )
-def test_impossible_counts_are_told(correct: list[int], samples: int | list[int], k: int, told: str):
+def test_impossible_counts_are_told(correct: list[int], samples: int | list[int], k: int, told: str) -> None:
     with pytest.raises(DataError, match=told):
         pass_at_k(correct, samples, k)
 
 
-def test_interval_of_a_mean_is_the_normal_one_when_values_are_many():
+def test_interval_of_a_mean_is_the_normal_one_when_values_are_many() -> None:
     values = rng().normal(3.0, 2.0, size=400)
     found = bootstrap_interval(values, np.mean, rng=rng(1), confidence=0.9)
     half = stats.norm.ppf(0.95) * values.std() / 20
     assert both(found) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
 
 
-def test_intervals_widen_with_confidence_and_hold_the_statistic():
+def test_intervals_widen_with_confidence_and_hold_the_statistic() -> None:
     values = rng().normal(size=30)
     narrow, wide = (bootstrap_interval(values, np.median, rng=rng(1), confidence=c) for c in (0.5, 0.99))
     assert wide.low < narrow.low < np.median(values) < narrow.high < wide.high
 
 
-def test_interval_of_a_share_stays_between_nothing_and_all():
+def test_interval_of_a_share_stays_between_nothing_and_all() -> None:
     """One of ten: percentiles reach from 0 upwards, where an interval mirrored about 0.1 would fall below it."""
     found = bootstrap_interval([0.0] * 9 + [1.0], np.mean, rng=rng())
     assert both(found) == pytest.approx((0.0, 0.3), abs=1e-12)
 
 
-def test_a_statistic_that_knows_no_axis_serves_too():
+def test_a_statistic_that_knows_no_axis_serves_too() -> None:
     values = rng().normal(size=20)
     found = bootstrap_interval(values, lambda x: float(np.mean(x)), rng=rng(1), resamples=500)
     assert found == bootstrap_interval(values, np.mean, rng=rng(1), resamples=500)
 
 
-def test_the_same_generator_gives_the_same_interval_and_another_another():
+def test_the_same_generator_gives_the_same_interval_and_another_another() -> None:
     values = rng().normal(size=20)
     found = [bootstrap_interval(values, np.mean, rng=rng(seed), resamples=500) for seed in (1, 1, 2)]
     assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -3.0, 0.25])
-def test_equal_values_have_an_unknown_interval_and_not_one_of_no_width(value: float):
+def test_equal_values_have_an_unknown_interval_and_not_one_of_no_width(value: float) -> None:
     """Five runs at 0 do not show that a sixth would be: a bootstrap of them cannot say anything."""
     assert all(map(math.isnan, both(bootstrap_interval([value] * 5, np.mean, rng=rng()))))
     assert all(map(math.isnan, both(two_level_interval(np.full((5, 200), value), rng=rng()))))
@@ -116,16 +119,16 @@ def test_equal_values_have_an_unknown_interval_and_not_one_of_no_width(value: fl
 
 
 @pytest.mark.parametrize("values", [[0.3], [0.1, math.nan, 0.2]])
-def test_one_value_or_a_missing_one_has_an_unknown_interval(values: list[float]):
+def test_one_value_or_a_missing_one_has_an_unknown_interval(values: list[float]) -> None:
     assert all(map(math.isnan, both(bootstrap_interval(values, np.mean, rng=rng()))))
 
 
 @pytest.mark.parametrize("table", [[[0.1, 0.2, 0.3]], [[0.1], [0.2], [0.3]], [[0.1, 0.2], [0.3, math.nan]]])
-def test_one_seed_one_problem_or_a_missing_cell_has_an_unknown_interval(table: list[list[float]]):
+def test_one_seed_one_problem_or_a_missing_cell_has_an_unknown_interval(table: list[list[float]]) -> None:
     assert all(map(math.isnan, both(two_level_interval(table, rng=rng()))))
 
 
-def test_values_of_the_wrong_shape_are_told():
+def test_values_of_the_wrong_shape_are_told() -> None:
     with pytest.raises(DataError, match=r"shape \(0,\)"):
         bootstrap_interval([], np.mean, rng=rng())
     with pytest.raises(DataError, match=r"shape \(1, 2\)"):
@@ -134,7 +137,7 @@ def test_values_of_the_wrong_shape_are_told():
         two_level_interval([1.0, 2.0, 3.0], rng=rng())
 
 
-def test_two_levels_find_the_spread_of_seeds_that_problems_share():
+def test_two_levels_find_the_spread_of_seeds_that_problems_share() -> None:
     """Every problem scores its seed's number: the interval is that of the seeds alone, however many the problems."""
     seeds = rng().normal(size=8)
     table = np.repeat(seeds[:, None], 300, axis=1)
@@ -142,7 +145,7 @@ def test_two_levels_find_the_spread_of_seeds_that_problems_share():
     assert both(found) == pytest.approx(both(alone), abs=0.05)
 
 
-def test_two_levels_find_the_spread_of_problems_that_seeds_share():
+def test_two_levels_find_the_spread_of_problems_that_seeds_share() -> None:
     """Problems are the same for every seed: more seeds make the interval of a set of problems no narrower."""
     problems = rng().uniform(size=50)
     few, many = (two_level_interval(np.repeat(problems[None], n, axis=0), rng=rng(1)) for n in (2, 40))
@@ -151,7 +154,7 @@ def test_two_levels_find_the_spread_of_problems_that_seeds_share():
         assert both(found) == pytest.approx(both(alone), abs=0.01)
 
 
-def test_two_levels_add_their_variances():
+def test_two_levels_add_their_variances() -> None:
     seeds, problems = rng(3).normal(0, 1, size=200), rng(4).normal(0, 1, size=100)
     found = two_level_interval(seeds[:, None] + problems[None, :], rng=rng(1))
     half = stats.norm.ppf(0.975) * math.sqrt(seeds.var() / 200 + problems.var() / 100)
@@ -162,18 +165,18 @@ def shares(n: int) -> np.ndarray:
     return np.arange(n + 1) / n
 
 
-def count_interval(correct, scores, **options) -> Interval:
+def count_interval(correct: ArrayLike, scores: np.ndarray, **options: Any) -> Interval:
     (found,) = count_intervals(correct, [scores], **options)
     return found
 
 
-def sample_interval(tables, statistic, **options) -> Interval:
+def sample_interval(tables: Sequence[ArrayLike], statistic: Callable[..., np.ndarray], **options: Any) -> Interval:
     (found,) = sample_intervals(tables, lambda *drawn: statistic(*drawn)[None], **options)
     return found
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_drawing_counts_is_drawing_samples(fixed: bool):
+def test_drawing_counts_is_drawing_samples(fixed: bool) -> None:
     """Against a plain loop that draws problems, then answers of theirs, one by one."""
     correct, n, k, draw = [0, 1, 3, 4, 8, 8], 8, 3, rng(5)
     scores = pass_at_k(np.arange(n + 1), n, k)
@@ -196,7 +199,7 @@ def test_drawing_counts_is_drawing_samples(fixed: bool):
     assert both(of_samples) == pytest.approx(tuple(np.quantile(looped, [0.1, 0.9])), abs=0.025)
 
 
-def test_intervals_of_counts_are_the_normal_ones_when_there_are_many():
+def test_intervals_of_counts_are_the_normal_ones_when_there_are_many() -> None:
     p, n = rng(3).uniform(size=300), 16
     correct = rng(4).binomial(n, p)
     within = np.mean(correct / n * (1 - correct / n)) / n
@@ -206,7 +209,7 @@ def test_intervals_of_counts_are_the_normal_ones_when_there_are_many():
         assert both(found) == pytest.approx((correct.mean() / n - half, correct.mean() / n + half), abs=0.06 * half)
 
 
-def test_a_score_that_the_bootstrap_misplaces_lies_in_its_interval():
+def test_a_score_that_the_bootstrap_misplaces_lies_in_its_interval() -> None:
     """One of 32 right, everywhere: pass@32 is estimated as 1, and resamples, a third of them without it, say 0.64."""
     scores = pass_at_k(np.arange(33), 32, 32)
     found = count_interval([1] * 30, scores, fixed_problems=True, rng=rng())
@@ -214,7 +217,7 @@ def test_a_score_that_the_bootstrap_misplaces_lies_in_its_interval():
     assert found.high == 1.0
 
 
-def test_intervals_cover_what_they_claim():
+def test_intervals_cover_what_they_claim() -> None:
     """30 problems of 32 samples, 200 times: 92 to 94 % in the long run, and 200 times are off by 1.8 %."""
     draw, n, k = rng(11), 32, 4
     everyone = draw.beta(0.4, 0.8, size=10**6)
@@ -232,7 +235,7 @@ def test_intervals_cover_what_they_claim():
         assert 0.88 <= np.mean(covered) <= 0.98, which
 
 
-def test_a_difference_of_counts_is_of_the_same_problems():
+def test_a_difference_of_counts_is_of_the_same_problems() -> None:
     """The same score everywhere but for one more right: problems that differ widely make it no less sure."""
     before = np.array([0, 4, 8, 12] * 20)
     found = count_interval(before + 4, shares(16), fixed_problems=False, rng=rng(1), baseline=before)
@@ -243,7 +246,7 @@ def test_a_difference_of_counts_is_of_the_same_problems():
     assert reverse.high < 0
 
 
-def test_a_statistic_of_some_samples_only_leaves_out_draws_without_any():
+def test_a_statistic_of_some_samples_only_leaves_out_draws_without_any() -> None:
     lengths, right = [[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [1.0, 0.0]]
     quotient = lambda x, w: np.where(w.sum(-1) > 0, (x * w).sum(-1) / np.maximum(w.sum(-1), 1), np.nan)  # noqa: E731
     found = sample_interval([lengths, right], quotient, fixed_problems=False, rng=rng())
@@ -252,7 +255,7 @@ def test_a_statistic_of_some_samples_only_leaves_out_draws_without_any():
     assert all(map(math.isnan, both(none)))
 
 
-def test_one_problem_cannot_tell_of_problems_nor_one_sample_of_samples():
+def test_one_problem_cannot_tell_of_problems_nor_one_sample_of_samples() -> None:
     known = {"rng": rng(), "resamples": 50}
     assert all(map(math.isnan, both(count_interval([3], shares(8), fixed_problems=False, **known))))
     assert all(map(math.isnan, both(count_interval([0, 1], shares(1), fixed_problems=True, **known))))
@@ -263,7 +266,7 @@ def test_one_problem_cannot_tell_of_problems_nor_one_sample_of_samples():
     assert all(map(math.isnan, both(sample_interval([[[1.0], [2.0]]], mean, fixed_problems=True, **known))))
 
 
-def test_counts_and_tables_that_do_not_fit_are_told():
+def test_counts_and_tables_that_do_not_fit_are_told() -> None:
     with pytest.raises(DataError, match="problem 1: 9 correct of 8"):
         count_interval([1, 9], shares(8), fixed_problems=True, rng=rng())
     with pytest.raises(DataError, match="2 problems beside a baseline of 3"):
@@ -272,14 +275,14 @@ def test_counts_and_tables_that_do_not_fit_are_told():
         sample_interval([[[1, 2]], [[1], [2]]], np.mean, fixed_problems=True, rng=rng())
 
 
-def test_probability_of_improvement_counts_pairs_and_halves_ties():
+def test_probability_of_improvement_counts_pairs_and_halves_ties() -> None:
     x, y = rng().integers(0, 6, size=13), rng(1).integers(0, 6, size=9)
     pairs = [(a > b) + 0.5 * (a == b) for a in x for b in y]
     assert probability_of_improvement(x, y) == pytest.approx(np.mean(pairs), rel=1e-12)
     assert probability_of_improvement(x, y) == pytest.approx(stats.mannwhitneyu(x, y).statistic / (13 * 9), rel=1e-12)
 
 
-def test_probability_of_improvement_and_its_reverse_add_up_to_one():
+def test_probability_of_improvement_and_its_reverse_add_up_to_one() -> None:
     x, y = rng().normal(size=7), rng(1).normal(1.0, size=5)
     assert probability_of_improvement(x, y) + probability_of_improvement(y, x) == pytest.approx(1)
     assert probability_of_improvement(x, x) == 0.5
@@ -296,26 +299,28 @@ def test_probability_of_improvement_and_its_reverse_add_up_to_one():
         ([5.0], [1.0], 0.025, 1.0),
     ],
 )
-def test_methods_that_do_not_overlap_are_not_told_apart_for_sure(x, y, low, high):
+def test_methods_that_do_not_overlap_are_not_told_apart_for_sure(
+    x: list[float], y: list[float], low: float, high: float
+) -> None:
     """n of n pairs above: at P = low so many would all be above with chance 2.5 %."""
     assert both(probability_of_improvement_interval(x, y)) == pytest.approx((low, high), rel=1e-12)
 
 
-def test_an_interval_of_pairs_is_that_of_a_share_of_so_many_trials():
+def test_an_interval_of_pairs_is_that_of_a_share_of_so_many_trials() -> None:
     found = probability_of_improvement_interval([5.0, 6.0, 7.0, -1.0, -2.0], [0.0] * 5)
     exact = stats.binomtest(3, 5).proportion_ci(method="exact")
     assert both(found) == pytest.approx((exact.low, exact.high), rel=1e-9)
 
 
 @pytest.mark.parametrize("values", [[0.1, math.nan, 0.2], [math.nan]])
-def test_a_missing_score_leaves_the_probability_unknown(values: list[float]):
+def test_a_missing_score_leaves_the_probability_unknown(values: list[float]) -> None:
     assert all(map(math.isnan, both(probability_of_improvement_interval(values, [1.0, 2.0]))))
     assert all(map(math.isnan, both(probability_of_improvement_interval([1.0, 2.0], values))))
 
 
 @pytest.mark.parametrize("truth", [0.6, 0.9, 0.97])
 @pytest.mark.parametrize("kind", ["normal", "constant", "skewed"])
-def test_the_interval_of_5_against_5_runs_covers_the_truth(truth: float, kind: str):
+def test_the_interval_of_5_against_5_runs_covers_the_truth(truth: float, kind: str) -> None:
     """Where one method always ends alike, the runs above it are 5 trials, and no shorter interval would do."""
     draw, hits, trials = rng(7), 0, 400
     for _ in range(trials):
@@ -341,13 +346,15 @@ def test_the_interval_of_5_against_5_runs_covers_the_truth(truth: float, kind: s
         ([4] * 5, 4, 2, False, 0.025 ** (1 / 5), 1.0),
     ],
 )
-def test_all_samples_wrong_or_all_right_leave_one_end_free(correct, n, k, fixed, low, high):
+def test_all_samples_wrong_or_all_right_leave_one_end_free(
+    correct: list[int], n: int, k: int, fixed: bool, low: float, high: float
+) -> None:
     """Against [0, 0]: none of 30 problems solved, 32 samples each, does not show that none can be."""
     found = count_interval(correct, pass_at_k(np.arange(n + 1), n, k), fixed_problems=fixed, rng=rng())
     assert both(found) == pytest.approx((low, high), rel=1e-12)
 
 
-def test_a_difference_of_nothing_from_nothing_has_an_unknown_interval():
+def test_a_difference_of_nothing_from_nothing_has_an_unknown_interval() -> None:
     found = count_interval([0] * 9, shares(8), fixed_problems=True, rng=rng(), baseline=[0] * 9)
     assert all(map(math.isnan, both(found)))
     alike = count_interval([0, 8, 8], shares(8), fixed_problems=True, rng=rng())

@@ -118,7 +118,7 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def test_the_world_is_what_it_says():
+def test_the_world_is_what_it_says() -> None:
     """13 paths, one of 2 tokens, probabilities that add up; V of a node is the mean of its children's."""
     assert (len(TREE.scores), ON.sum(1).unique().tolist()) == (13, [2, 4])
     assert float(TREE.probabilities(LOGITS).sum()) == pytest.approx(1)
@@ -129,21 +129,21 @@ def test_the_world_is_what_it_says():
     assert float(GRADIENT.norm()) > 0.1
 
 
-def test_the_return_is_right():
+def test_the_return_is_right() -> None:
     close(follows(monte_carlo_returns(TREE.rewards, ON, gamma=1.0)), GRADIENT)
 
 
-def test_at_lambda_one_any_critic_is_right():
+def test_at_lambda_one_any_critic_is_right() -> None:
     close(follows(gae(TREE.rewards, drawn(16, seed=1)[TREE.nodes], ON, gamma=1.0, gae_lambda=1.0)), GRADIENT)
 
 
 @pytest.mark.parametrize("gae_lambda", LAMBDAS)
-def test_with_the_exact_critic_any_lambda_is_right(gae_lambda: float):
+def test_with_the_exact_critic_any_lambda_is_right(gae_lambda: float) -> None:
     close(follows(gae(TREE.rewards, EXACT, ON, gamma=1.0, gae_lambda=gae_lambda)), GRADIENT)
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 0.95])
-def test_below_lambda_one_a_wrong_critic_is_wrong(gae_lambda: float):
+def test_below_lambda_one_a_wrong_critic_is_wrong(gae_lambda: float) -> None:
     """By (1 - lambda) sum_l lambda^l E[e(s_{t+1+l})], e its error: here a critic that is too high by the depth."""
     error = torch.arange(4.0, dtype=torch.float64).expand(13, 4)
     found = follows(gae(TREE.rewards, EXACT + error, ON, gamma=1.0, gae_lambda=gae_lambda))
@@ -152,7 +152,7 @@ def test_below_lambda_one_a_wrong_critic_is_wrong(gae_lambda: float):
     close(found - GRADIENT, follows(ahead))
 
 
-def test_a_constant_error_of_the_critic_biases_one_step_errors_only_where_the_length_is_chosen():
+def test_a_constant_error_of_the_critic_biases_one_step_errors_only_where_the_length_is_chosen() -> None:
     """They lose the constant at the last token: harmless where both actions are the last, or neither is."""
     wrong = gae(TREE.rewards, EXACT + 5, ON, gamma=1.0, gae_lambda=0.0)
     bias = follows(wrong) - GRADIENT
@@ -160,14 +160,14 @@ def test_a_constant_error_of_the_critic_biases_one_step_errors_only_where_the_le
     assert found == [3]  # its children alone are a leaf and a node with more to come
 
 
-def test_dvpos_two_stated_forms_are_right_with_the_exact_critic():
+def test_dvpos_two_stated_forms_are_right_with_the_exact_critic() -> None:
     """Q as it stands, without baseline, and centred: Q - V is the one-step error."""
     q = q_advantages(TREE.rewards, EXACT, ON, gamma=1.0)
     close(follows(q), GRADIENT)
     close(torch.where(ON, q - EXACT, 0.0), gae(TREE.rewards, EXACT, ON, gamma=1.0, gae_lambda=0.0))
 
 
-def test_a_lambda_that_knows_the_length_is_wrong_even_with_the_exact_critic():
+def test_a_lambda_that_knows_the_length_is_wrong_even_with_the_exact_critic() -> None:
     """VAPO's lambda depends on tokens still to come: what it lets through is weighed by how the answer will end."""
     advantages = [
         gae(t.rewards, t.values(LOGITS)[t.nodes], t.response_mask, gamma=1.0, gae_lambda=lambdas)
@@ -199,7 +199,7 @@ def sampled_values(segments: list[int], k: int) -> tuple[Tensor, Tensor, Tensor]
 
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("segments", SEGMENTATIONS.values(), ids=SEGMENTATIONS)
-def test_vineppo_is_right_for_any_number_of_samples(segments: list[int], k: int):
+def test_vineppo_is_right_for_any_number_of_samples(segments: list[int], k: int) -> None:
     """And any way of cutting answers into steps, from one token a step to one step an answer: noise, but no bias."""
     rows, chance, means = sampled_values(segments, k)
     step = torch.tensor(segments).expand(len(rows), 4)
@@ -209,7 +209,7 @@ def test_vineppo_is_right_for_any_number_of_samples(segments: list[int], k: int)
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_the_noise_of_a_vineppo_step_is_that_of_both_its_values(k: int):
+def test_the_noise_of_a_vineppo_step_is_that_of_both_its_values(k: int) -> None:
     """Var A_j = [v (1 - v) + v' (1 - v')] / K, and of the last step the squared error of one mean, v (1 - v) / K."""
     rows, chance, means = sampled_values(SEGMENTATIONS["token"], k)
     found = segment_advantages(TREE.rewards[rows], means, torch.arange(4).expand(len(rows), 4), ON[rows])
@@ -220,7 +220,7 @@ def test_the_noise_of_a_vineppo_step_is_that_of_both_its_values(k: int):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_leave_one_out_is_right_and_the_group_mean_shrinks_the_gradient(size: int):
+def test_leave_one_out_is_right_and_the_group_mean_shrinks_the_gradient(size: int) -> None:
     """Over all groups of `size` answers: RLOO follows the gradient, Dr. GRPO (size - 1) / size of it."""
     rows = torch.tensor(list(itertools.product(range(13), repeat=size))).flatten()
     group = torch.arange(len(rows)) // size
@@ -247,14 +247,14 @@ def shaped(kind: LogRatioKind, clip: float | None = None) -> Tensor:
 
 
 @pytest.mark.parametrize("clip", [None, 0.2])
-def test_rs_ppo_follows_the_unshaped_gradient(clip: float | None):
+def test_rs_ppo_follows_the_unshaped_gradient(clip: float | None) -> None:
     rewards, critic = TREE.rewards + shaped("rs-ppo", clip), drawn(16, seed=1)[TREE.nodes]
     close(follows(gae(rewards, critic, ON, gamma=1.0, gae_lambda=1.0)), GRADIENT)
     assert float(shaped("rs-ppo", clip).abs().sum()) > 1  # there is something to undo
 
 
 @pytest.mark.parametrize("kind", ["rto", "semi-rto", "ddpo"])
-def test_token_rewards_follow_the_gradient_of_the_score_and_the_log_ratio(kind: LogRatioKind):
+def test_token_rewards_follow_the_gradient_of_the_score_and_the_log_ratio(kind: LogRatioKind) -> None:
     """Wherever the log-ratio is placed; not the gradient of the score."""
     found = follows(gae(TREE.rewards + shaped(kind), EXACT, ON, gamma=1.0, gae_lambda=1.0))
     close(found, TREE.policy_gradient(LOGITS, TREE.scores + 0.5 * (DPO - REF).sum(1)))
@@ -262,7 +262,7 @@ def test_token_rewards_follow_the_gradient_of_the_score_and_the_log_ratio(kind: 
 
 
 @pytest.mark.parametrize("gae_lambda", LAMBDAS)
-def test_rs_ppo_is_potential_based_shaping(gae_lambda: float):
+def test_rs_ppo_is_potential_based_shaping(gae_lambda: float) -> None:
     """A critic lower by Phi(s_t) = 0.5 * (log-ratio before t) gives the unshaped advantages, at every lambda."""
     ratios, critic = 0.5 * (DPO - REF), drawn(16, seed=1)[TREE.nodes]
     potential = ratios.cumsum(1) - ratios
@@ -270,7 +270,7 @@ def test_rs_ppo_is_potential_based_shaping(gae_lambda: float):
     close(found, gae(TREE.rewards, critic, ON, gamma=1.0, gae_lambda=gae_lambda))
 
 
-def test_tilting_by_the_log_ratio_is_the_best_policy_with_a_kl_penalty():
+def test_tilting_by_the_log_ratio_is_the_best_policy_with_a_kl_penalty() -> None:
     """pi*(y) ~ pi_ref (pi_dpo / pi_ref)^(b1 / b2) exp(R / b2): no advantage is left at R + b1 log-ratio - b2 k1."""
     b1, b2 = 0.5, 0.8
     weights = (REF.sum(1) + (b1 * (DPO - REF).sum(1) + TREE.scores) / b2).exp()
@@ -286,7 +286,7 @@ def test_tilting_by_the_log_ratio_is_the_best_policy_with_a_kl_penalty():
     close(TREE.expected_gradient(logits, returns), torch.zeros_like(logits), rtol=0, atol=1e-12)
 
 
-def test_released_dvpo_at_lambda_one_follows_nothing_but_its_whitening():
+def test_released_dvpo_at_lambda_one_follows_nothing_but_its_whitening() -> None:
     """-V(s_t) is the same for both actions: no gradient. Whitened by the answer, it depends on where that leads."""
     none = torch.zeros_like(EXACT)
     close(follows(gae(none, EXACT, ON, gamma=1.0, gae_lambda=1.0)), none.new_zeros(16, 2), rtol=0, atol=1e-15)
@@ -296,7 +296,7 @@ def test_released_dvpo_at_lambda_one_follows_nothing_but_its_whitening():
 
 
 @pytest.mark.parametrize("gae_lambda", LAMBDAS)
-def test_released_dvpo_less_its_whitening_lacks_the_reward_only(gae_lambda: float):
+def test_released_dvpo_less_its_whitening_lacks_the_reward_only(gae_lambda: float) -> None:
     """A * std + mean * lambda^(tokens to come) undoes the whitening; what is left is the gradient without the score.
 
     At lambda 0, of the exact critic: the policy gradient above the last choice, nothing there.
@@ -316,7 +316,7 @@ def test_released_dvpo_less_its_whitening_lacks_the_reward_only(gae_lambda: floa
 
 
 @pytest.mark.parametrize(("refreshed", "reached"), [(False, 0.5), (True, 0.9)])
-def test_a_frozen_critic_improves_by_one_step_only(refreshed: bool, reached: float):
+def test_a_frozen_critic_improves_by_one_step_only(refreshed: bool, reached: float) -> None:
     """Left leaves .5 and .5, right ones .9 and 0: the uniform policy values left .5, right .45.
 
     Frozen, that decides for the left for ever; estimated again, the right is seen to be worth .9.
@@ -341,7 +341,7 @@ COSINES = {  # by how many of 16 answers are correct: of the pruned with the ful
 
 @pytest.mark.parametrize("correct", COSINES)
 @pytest.mark.parametrize("column", range(4))
-def test_pruning_turns_the_gradient_by_what_it_drops(correct: int, column: int):
+def test_pruning_turns_the_gradient_by_what_it_drops(correct: int, column: int) -> None:
     """With orthogonal gradients of the answers: cos = sqrt(sum kept A^2 / sum A^2), length 16 / kept of that."""
     kept, cosine = KEPT[column], COSINES[correct][column]
     one, rng = torch.zeros(16, dtype=torch.long), torch.Generator()
@@ -371,7 +371,7 @@ def drawn_cosines(rate_correct: float) -> dict[Keep, float]:
 @pytest.mark.parametrize(
     ("rate_correct", "expected"), [(0.1, [0.92, 0.39, 0.14]), (0.2, [0.77, 0.35, 0.19]), (0.5, [0.43, 0.37, 0.29])]
 )
-def test_largest_beats_random_beats_smallest_on_a_draw(rate_correct: float, expected: list[float]):
+def test_largest_beats_random_beats_smallest_on_a_draw(rate_correct: float, expected: list[float]) -> None:
     """The gap closes towards half correct, where all |A| are alike."""
     largest, random, smallest = drawn_cosines(rate_correct).values()
     assert largest > random > smallest

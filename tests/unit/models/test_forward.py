@@ -2,10 +2,12 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import new_policy, random_batch, tiny
+from transformers import PreTrainedModel
 
 from vcppo.models import forward, loading
 from vcppo.models.checkpoints import save_model
@@ -27,14 +29,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "policy"
 
 
-def random_critic(folder: Path, **options):
+def random_critic(folder: Path, **options: Any) -> PreTrainedModel:
     critic = loading.load_critic(folder, head_seed=3, **options)
     torch.nn.init.normal_(forward.value_head(critic).weight, std=0.5, generator=torch.Generator().manual_seed(1))
     return critic
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_packed_answers_read_as_padded_ones(architecture: str):
+def test_packed_answers_read_as_padded_ones(architecture: str) -> None:
     policy = new_policy(f"model.architecture={architecture}")
     batch = random_batch([5, 1, 9, 3])
     padded = forward.response_logprobs(policy, batch, 0.7)
@@ -43,7 +45,7 @@ def test_packed_answers_read_as_padded_ones(architecture: str):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_a_packed_answer_does_not_see_the_one_before_it():
+def test_a_packed_answer_does_not_see_the_one_before_it() -> None:
     policy = prepare(new_policy(), ComputeSettings(packing=True), PLAIN, seed=0)
     batch = random_batch([6, 4])
     other = batch.input_ids.clone()
@@ -56,7 +58,7 @@ def test_a_packed_answer_does_not_see_the_one_before_it():
     torch.testing.assert_close(read[0][1], read[1][1], rtol=1e-5, atol=1e-6)
 
 
-def test_packed_values_and_last_values_read_as_padded_ones(folder: Path):
+def test_packed_values_and_last_values_read_as_padded_ones(folder: Path) -> None:
     batch = random_batch([5, 1, 9, 3])
     critic = random_critic(folder)
     values, last = forward.response_values(critic, batch), forward.last_token_values(critic, batch)
@@ -65,14 +67,14 @@ def test_packed_values_and_last_values_read_as_padded_ones(folder: Path):
     torch.testing.assert_close(forward.last_token_values(critic, batch), last, rtol=1e-5, atol=1e-5)
 
 
-def test_packed_there_are_as_many_cells_as_tokens():
+def test_packed_there_are_as_many_cells_as_tokens() -> None:
     batch = random_batch([5, 1, 9, 3])
     assert forward.layout(batch, packing=True).input_ids.shape == (1, int(batch.total_lengths.sum()))
     assert forward.layout(batch, packing=False).input_ids.shape == batch.input_ids.shape
 
 
 @pytest.mark.parametrize("change", [{"gradient_checkpointing": True}, {"logit_cells": 7}, {"packing": True}])
-def test_how_it_is_computed_changes_no_gradient(change: dict[str, object]):
+def test_how_it_is_computed_changes_no_gradient(change: dict[str, object]) -> None:
     batch = random_batch([5, 1, 9, 3])
     gradients = []
     for settings in (ComputeSettings(), ComputeSettings(**change)):
@@ -84,12 +86,12 @@ def test_how_it_is_computed_changes_no_gradient(change: dict[str, object]):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_checkpointing_really_recomputes(monkeypatch: pytest.MonkeyPatch):
+def test_checkpointing_really_recomputes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer's attention runs twice: forward, and once more on the way back."""
     calls = []
     for settings in (ComputeSettings(), ComputeSettings(gradient_checkpointing=True)):
         policy = prepare(new_policy(), settings, PLAIN, seed=0)
-        count = []
+        count: list[int] = []
         policy.base_model.layers[0].self_attn.register_forward_hook(lambda *_, count=count: count.append(1))
         forward.response_logprobs(policy, random_batch([4]), 1.0)[0].sum().backward()
         calls.append(len(count))
@@ -100,7 +102,7 @@ def test_checkpointing_really_recomputes(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("value", [-0.6, 0.0, 0.9])
-def test_a_fresh_critics_first_values_lie_near_what_was_asked(tmp_path: Path, value: float):
+def test_a_fresh_critics_first_values_lie_near_what_was_asked(tmp_path: Path, value: float) -> None:
     """Hidden states have about unit size, so values spread by root(128) / 129 = 0.09."""
     save_model(new_policy("model.hidden_size=128"), make_task(tiny().task).tokenizer(), tmp_path)
     for bounds in (None, (-1.0, 1.0)):
@@ -109,7 +111,7 @@ def test_a_fresh_critics_first_values_lie_near_what_was_asked(tmp_path: Path, va
         assert (forward.response_values(critic, batch)[batch.response_mask] - value).abs().max() < 0.35
 
 
-def test_a_bounded_critic_stays_in_its_range_and_is_loaded_with_it(folder: Path, tmp_path: Path):
+def test_a_bounded_critic_stays_in_its_range_and_is_loaded_with_it(folder: Path, tmp_path: Path) -> None:
     critic = random_critic(folder, bounds=(-1.0, 3.0))
     torch.nn.init.normal_(forward.value_head(critic).weight, std=100.0, generator=torch.Generator().manual_seed(1))
     batch = random_batch([40, 40])
@@ -123,7 +125,7 @@ def test_a_bounded_critic_stays_in_its_range_and_is_loaded_with_it(folder: Path,
     )
 
 
-def test_a_value_at_the_edge_of_the_range_is_approached_within_a_percent(folder: Path):
+def test_a_value_at_the_edge_of_the_range_is_approached_within_a_percent(folder: Path) -> None:
     critic = loading.load_critic(folder, head_seed=3, initial_value=1.0, bounds=(-1.0, 1.0))
     assert torch.sigmoid(forward.value_head(critic).bias).item() == pytest.approx(0.99)
 
@@ -135,7 +137,7 @@ def test_a_value_at_the_edge_of_the_range_is_approached_within_a_percent(folder:
 @pytest.mark.parametrize("rows", [None, [4], [0, 3, 5, 6]])
 def test_processes_share_every_row_once_in_equally_many_passes(
     size: int, rows: list[int] | None, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     lengths, policy = torch.tensor([7, 3, 12, 5, 5, 9, 2]), new_policy()
     wanted = None if rows is None else torch.tensor(rows)
     shares = []
@@ -148,12 +150,12 @@ def test_processes_share_every_row_once_in_equally_many_passes(
     assert all(one.weight == (size if one.counts else 0.0) for share in shares for one in share)
 
 
-def test_nothing_to_read_takes_no_pass():
+def test_nothing_to_read_takes_no_pass() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     assert list(forward.own_passes(new_policy(), torch.tensor([3, 4]), 10, none)) == []
 
 
-def test_packed_passes_are_filled_with_tokens_and_padded_ones_with_cells():
+def test_packed_passes_are_filled_with_tokens_and_padded_ones_with_cells() -> None:
     """Of 15: padded 12 | 9 | 7 7 | 5 5 5; packed 12 | 9 | 7 5 | 5 3 2."""
     lengths, policy = torch.tensor([7, 3, 12, 5, 5, 9, 2]), new_policy()
     padded = [own.rows.tolist() for own in forward.own_passes(policy, lengths, 15)]
@@ -166,7 +168,7 @@ def test_packed_passes_are_filled_with_tokens_and_padded_ones_with_cells():
     assert [own.rows.tolist() for own in forward.own_passes(policy, lengths, 1)] == [[2], [5], [0], [3], [4], [1], [6]]
 
 
-def test_reading_nothing_gives_zeros_of_the_right_shape(folder: Path):
+def test_reading_nothing_gives_zeros_of_the_right_shape(folder: Path) -> None:
     batch, none, critic = random_batch([3, 2]), torch.zeros(0, dtype=torch.int64), random_critic(folder)
     assert read_values(critic, batch, 10, none).tolist() == [[0.0] * 3] * 2
     assert read_final_values(critic, batch, 10, none).tolist() == [0.0, 0.0]

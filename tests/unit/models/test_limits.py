@@ -43,12 +43,12 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any], int | None]] = {
 
 
 @pytest.mark.parametrize("case", CONFIGURATIONS)
-def test_a_configuration_says_its_positions_by_whatever_name(case: str):
+def test_a_configuration_says_its_positions_by_whatever_name(case: str) -> None:
     kind, options, wanted = CONFIGURATIONS[case]
     assert positions(AutoConfig.for_model(kind, **options)) == wanted
 
 
-def test_a_configuration_of_no_known_kind_has_no_bound():
+def test_a_configuration_of_no_known_kind_has_no_bound() -> None:
     assert positions(PretrainedConfig()) is None
 
 
@@ -69,7 +69,7 @@ MODEL = Room.of_model("owner/model", 4096)
         (1, 8192, 4095, 1),
     ],
 )
-def test_a_limit_fits_beside_the_longest_prompt(said: int | None, default: int, longest: int, wanted: int):
+def test_a_limit_fits_beside_the_longest_prompt(said: int | None, default: int, longest: int, wanted: int) -> None:
     found = limit_of(said, default, room=MODEL, longest_prompt=longest, of="training")
     assert found.tokens == wanted
     if said is None and default > wanted:
@@ -82,19 +82,19 @@ def test_a_limit_fits_beside_the_longest_prompt(said: int | None, default: int, 
 
 
 @pytest.mark.parametrize(("said", "longest"), [(4001, 96), (8192, 1), (4096, 1), (2, 4095), (10**6, 2000)])
-def test_a_limit_that_was_set_and_does_not_fit_is_refused(said: int, longest: int):
+def test_a_limit_that_was_set_and_does_not_fit_is_refused(said: int, longest: int) -> None:
     with pytest.raises(ConfigError, match=rf"^rollout.max_tokens = {said}: .* expected at most {4096 - longest}$"):
         limit_of(said, 100, room=MODEL, longest_prompt=longest, of="training")
 
 
 @pytest.mark.parametrize("longest", [4096, 4097, 5000, 10**5])
 @pytest.mark.parametrize("said", [None, 1])
-def test_a_prompt_that_fits_alone_no_more_is_refused(longest: int, said: int | None):
+def test_a_prompt_that_fits_alone_no_more_is_refused(longest: int, said: int | None) -> None:
     with pytest.raises(ConfigError, match=rf"longest of the training prompts has {longest} tokens: there is no room"):
         limit_of(said, 100, room=MODEL, longest_prompt=longest, of="training")
 
 
-def test_where_nothing_bounds_a_response_the_limit_is_as_said():
+def test_where_nothing_bounds_a_response_the_limit_is_as_said() -> None:
     room = Room.of_model("owner/model", None)
     assert limit_of(None, 8192, room=room, longest_prompt=10**6, of="training") == Limit(8192)
     assert limit_of(7, 8192, room=room, longest_prompt=10**6, of="training") == Limit(7)
@@ -116,7 +116,7 @@ def policy_of(known: int) -> Any:
 @pytest.mark.parametrize(
     ("known", "prompt", "limit"), [(32, 1, 31), (32, 31, 1), (32, 4, 28), (10, 5, 5), (7, 2, 5), (2, 1, 1)]
 )
-def test_the_torch_engine_writes_to_the_last_position_and_not_beyond(known: int, prompt: int, limit: int):
+def test_the_torch_engine_writes_to_the_last_position_and_not_beyond(known: int, prompt: int, limit: int) -> None:
     engine = TorchEngine(policy_of(known))
     (answer,) = engine.generate([[2] * prompt], Sampling(1.0, 1.0, limit), seed=0)
     assert len(answer.tokens) == limit
@@ -163,7 +163,7 @@ def longest(of: str, here: StageContext) -> int:
 
 def test_the_maths_tasks_own_limit_gives_way_to_the_model_in_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     here = context(sums(tmp_path, 200), tmp_path)
     training, held_out = longest("training", here), longest("evaluation", here)
     assert training > held_out
@@ -179,7 +179,7 @@ def test_the_maths_tasks_own_limit_gives_way_to_the_model_in_one_line(
     assert f"them end at {200 - held_out} tokens, instead of the task's 8192" in lines[1]
 
 
-def test_a_model_with_room_is_not_spoken_of(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_a_model_with_room_is_not_spoken_of(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     here = context(sums(tmp_path, 32768), tmp_path)
     assert here.sampling.max_tokens == 8192
     assert here.rollout_limit.note is None
@@ -199,7 +199,7 @@ def test_a_model_with_room_is_not_spoken_of(tmp_path: Path, capfd: pytest.Captur
 )
 def test_what_does_not_fit_is_refused_before_anything_is_trained(
     known: int, more: tuple[str, ...], said: str, tmp_path: Path
-):
+) -> None:
     words = [part for text in sums(tmp_path, known, *more) for part in ("--set", text)]
     for command in (["evaluate", str(tmp_path / "model")], ["evaluate", str(tmp_path / "model"), "--dry-run"]):
         failed = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "out"), *words])
@@ -212,14 +212,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(
     assert not (tmp_path / "out" / "cache").exists()
 
 
-def test_a_fresh_policy_is_asked_for_no_more_than_it_has(tmp_path: Path):
+def test_a_fresh_policy_is_asked_for_no_more_than_it_has(tmp_path: Path) -> None:
     room = make_task(tiny().task).max_tokens + 64
     assert context([*ASSIGNMENTS, f"rollout.max_tokens={room - 4}"], tmp_path).sampling.max_tokens == room - 4
     with pytest.raises(ConfigError, match=rf"the fresh policy has {room} positions, .* 4 tokens; expected at most"):
         _ = context([*ASSIGNMENTS, f"rollout.max_tokens={room - 3}"], tmp_path).sampling
 
 
-def test_a_saved_critic_bounds_responses_too(tmp_path: Path):
+def test_a_saved_critic_bounds_responses_too(tmp_path: Path) -> None:
     from vcppo.models.checkpoints import save_model
 
     settings = tiny()
@@ -233,7 +233,7 @@ def test_a_saved_critic_bounds_responses_too(tmp_path: Path):
     assert "critic has 9 positions" in str(here.rollout_limit.note)
 
 
-def test_an_evaluation_says_its_shortened_limit_and_records_it(tmp_path: Path):
+def test_an_evaluation_says_its_shortened_limit_and_records_it(tmp_path: Path) -> None:
     words = [part for text in sums(tmp_path, 60) for part in ("--set", text)]
     done = CliRunner().invoke(main, ["evaluate", str(tmp_path / "model"), "--out", str(tmp_path / "out"), *words])
     assert done.exit_code == 0, done.stderr

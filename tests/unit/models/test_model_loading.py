@@ -1,6 +1,7 @@
 """What is read from policies and critics, and what is refused as one."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def critic(folder: Path) -> PreTrainedModel:
     return critic
 
 
-def test_a_value_is_read_from_the_token_before_the_one_it_judges(critic: PreTrainedModel):
+def test_a_value_is_read_from_the_token_before_the_one_it_judges(critic: PreTrainedModel) -> None:
     batch = random_batch(LENGTHS)
     with torch.inference_mode():
         values = forward.response_values(critic, batch)
@@ -58,7 +59,7 @@ def test_a_value_is_read_from_the_token_before_the_one_it_judges(critic: PreTrai
             torch.testing.assert_close(final, alone[prompt + length - 1])
 
 
-def test_a_value_does_not_know_the_token_it_judges_nor_what_follows(critic: PreTrainedModel):
+def test_a_value_does_not_know_the_token_it_judges_nor_what_follows(critic: PreTrainedModel) -> None:
     batch = random_batch([6], prompt_lengths=[3])
     changed = batch.take(torch.tensor([0]))
     changed.input_ids[0, 3 + 2] = (changed.input_ids[0, 3 + 2] + 1) % 20  # the generated token number 2
@@ -68,7 +69,7 @@ def test_a_value_does_not_know_the_token_it_judges_nor_what_follows(critic: PreT
     assert (before[3:] != after[3:]).all()
 
 
-def test_logprobs_and_entropy_are_those_of_the_generated_tokens():
+def test_logprobs_and_entropy_are_those_of_the_generated_tokens() -> None:
     policy, batch = new_policy(), random_batch(LENGTHS)
     with torch.inference_mode():
         logprobs, entropy = forward.response_logprobs(policy, batch, 0.7)
@@ -82,7 +83,7 @@ def test_logprobs_and_entropy_are_those_of_the_generated_tokens():
             assert not entropy[row, length:].any()
 
 
-def test_reading_in_micro_batches_is_reading_at_once(critic: PreTrainedModel):
+def test_reading_in_micro_batches_is_reading_at_once(critic: PreTrainedModel) -> None:
     policy, batch = new_policy(), random_batch(LENGTHS)
     for few, many in [(1, 10**6), (12, 10**6)]:
         torch.testing.assert_close(read_values(critic, batch, few), read_values(critic, batch, many))
@@ -93,7 +94,7 @@ def test_reading_in_micro_batches_is_reading_at_once(critic: PreTrainedModel):
         )
 
 
-def test_weights_follow_the_seed_and_leave_the_global_state_alone(folder: Path):
+def test_weights_follow_the_seed_and_leave_the_global_state_alone(folder: Path) -> None:
     before = torch.get_rng_state()
     first, again, other = new_policy(seed=0), new_policy(seed=0), new_policy(seed=1)
     heads = [forward.value_head(loading.load_critic(folder, head_seed=s)).weight for s in (1, 1, 2)]
@@ -104,7 +105,7 @@ def test_weights_follow_the_seed_and_leave_the_global_state_alone(folder: Path):
     assert not torch.equal(heads[0], heads[2])
 
 
-def test_a_new_head_is_small_whatever_the_width(tmp_path: Path):
+def test_a_new_head_is_small_whatever_the_width(tmp_path: Path) -> None:
     assignments = ("model.hidden_size=1024", "model.intermediate_size=8", "model.heads=2", "model.kv_heads=2")
     save_model(new_policy(*assignments), make_task(tiny().task).tokenizer(), tmp_path / "wide")
     head = forward.value_head(loading.load_critic(tmp_path / "wide", head_seed=0))
@@ -114,14 +115,14 @@ def test_a_new_head_is_small_whatever_the_width(tmp_path: Path):
     assert not head.bias.any()
 
 
-def test_a_saved_critic_has_the_same_values_when_it_is_loaded_again(critic: PreTrainedModel, tmp_path: Path):
+def test_a_saved_critic_has_the_same_values_when_it_is_loaded_again(critic: PreTrainedModel, tmp_path: Path) -> None:
     batch = random_batch(LENGTHS)
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
     again = loading.load_critic(tmp_path / "critic")
     assert torch.equal(read_values(again, batch, 100), read_values(critic, batch, 100))
 
 
-def test_no_dropout_is_active_whatever_the_checkpoint_asks_for(folder: Path, tmp_path: Path):
+def test_no_dropout_is_active_whatever_the_checkpoint_asks_for(folder: Path, tmp_path: Path) -> None:
     policy = loading.load_policy(folder)
     policy.config.attention_dropout = 0.5
     policy.config.classifier_dropout = 0.5
@@ -131,7 +132,7 @@ def test_no_dropout_is_active_whatever_the_checkpoint_asks_for(folder: Path, tmp
     assert not any(module.training for module in new_policy().modules())
 
 
-def message(load, path: Path) -> str:
+def message(load: Callable[[Path], object], path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         load(path)
     said = str(caught.value)
@@ -140,7 +141,7 @@ def message(load, path: Path) -> str:
     return said
 
 
-def test_what_is_no_checkpoint_is_one_line(folder: Path, critic: PreTrainedModel, tmp_path: Path):
+def test_what_is_no_checkpoint_is_one_line(folder: Path, critic: PreTrainedModel, tmp_path: Path) -> None:
     for load in (loading.load_policy, loading.load_critic, loading.load_tokenizer):
         assert "no config.json there" in message(load, tmp_path / "nothing")
     tokenizer = make_task(tiny().task).tokenizer()
@@ -154,13 +155,13 @@ def test_what_is_no_checkpoint_is_one_line(folder: Path, critic: PreTrainedModel
     assert "expected a causal language model" in message(loading.load_policy, broken)
 
 
-def test_a_policy_is_no_critic_and_a_critic_no_policy(folder: Path, critic: PreTrainedModel, tmp_path: Path):
+def test_a_policy_is_no_critic_and_a_critic_no_policy(folder: Path, critic: PreTrainedModel, tmp_path: Path) -> None:
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
     assert "1 of its weights are missing: lm_head.weight" in message(loading.load_policy, tmp_path / "critic")
     assert "2 of its weights are missing: score.bias" in message(loading.load_critic, folder)
 
 
-def test_tied_embeddings_are_no_missing_weights(tmp_path: Path):
+def test_tied_embeddings_are_no_missing_weights(tmp_path: Path) -> None:
     policy = new_policy()
     policy.config.tie_word_embeddings = True
     policy.tie_weights()
@@ -169,11 +170,13 @@ def test_tied_embeddings_are_no_missing_weights(tmp_path: Path):
     assert again.lm_head.weight is again.model.embed_tokens.weight
 
 
-def test_a_state_is_read_back_or_refused_in_one_line(tmp_path: Path):
+def test_a_state_is_read_back_or_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "state.pt"
     assert load_state(path) is None
     save_state(path, {"step": 3, "weights": {"w": torch.arange(4.0)}})
-    assert load_state(path)["weights"]["w"].tolist() == [0, 1, 2, 3]
+    state = load_state(path)
+    assert state is not None
+    assert state["weights"]["w"].tolist() == [0, 1, 2, 3]
     assert [file.name for file in path.parent.iterdir()] == ["state.pt"]
     whole = path.read_bytes()
     for content in (b"", b"garbage of some length", whole[: len(whole) // 2], b"\x80\x02cos\nsystem\n."):
@@ -183,7 +186,7 @@ def test_a_state_is_read_back_or_refused_in_one_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-def test_a_tokenizer_splits_text_as_before_it_was_saved_whatever_the_policy(tmp_path: Path, architecture: str):
+def test_a_tokenizer_splits_text_as_before_it_was_saved_whatever_the_policy(tmp_path: Path, architecture: str) -> None:
     tokenizer = make_task(tiny().task).tokenizer()
     save_model(new_policy(f"model.architecture={architecture}"), tokenizer, tmp_path / "policy")
     text = make_task(tiny().task).held_out_prompts()[0].text
@@ -193,7 +196,7 @@ def test_a_tokenizer_splits_text_as_before_it_was_saved_whatever_the_policy(tmp_
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_every_weight_is_named_once_as_in_the_checkpoint(tmp_path: Path, tied: bool):
+def test_every_weight_is_named_once_as_in_the_checkpoint(tmp_path: Path, tied: bool) -> None:
     policy = new_policy()
     if tied:
         policy.config.tie_word_embeddings = True
@@ -235,7 +238,7 @@ def classifier(path: Path, kind: Any, model_type: str, **options: Any) -> PreTra
 
 
 @pytest.mark.parametrize("model_type", SEQUENCE_CLASSIFIERS)
-def test_a_reward_model_of_others_is_a_critic_with_its_own_scores(model_type: str, tmp_path: Path):
+def test_a_reward_model_of_others_is_a_critic_with_its_own_scores(model_type: str, tmp_path: Path) -> None:
     options = SEQUENCE_CLASSIFIERS[model_type]
     theirs = classifier(tmp_path / "theirs", AutoModelForSequenceClassification, model_type, **options)
     assert "score.bias" not in load_file(tmp_path / "theirs" / "model.safetensors")
@@ -259,7 +262,7 @@ def test_a_reward_model_of_others_is_a_critic_with_its_own_scores(model_type: st
 @pytest.mark.parametrize("labels", [2, 3, 5])
 @pytest.mark.parametrize("kind", [AutoModelForSequenceClassification, AutoModelForTokenClassification])
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
-def test_more_labels_than_one_are_refused(model_type: str, kind: Any, labels: int, tmp_path: Path):
+def test_more_labels_than_one_are_refused(model_type: str, kind: Any, labels: int, tmp_path: Path) -> None:
     theirs = classifier(tmp_path, kind, model_type, **SEQUENCE_CLASSIFIERS[model_type], num_labels=labels)
     said = f"{type(theirs).__name__} with {labels} labels, expected a critic, which is a token or sequence classifier"
     assert said in message(loading.load_critic, tmp_path)
@@ -277,13 +280,13 @@ def test_more_labels_than_one_are_refused(model_type: str, kind: Any, labels: in
         ("canine", {**SMALL, "intermediate_size": 32}),
     ],
 )
-def test_a_reward_model_that_looks_ahead_is_refused(model_type: str, options: dict[str, Any], tmp_path: Path):
+def test_a_reward_model_that_looks_ahead_is_refused(model_type: str, options: dict[str, Any], tmp_path: Path) -> None:
     classifier(tmp_path, AutoModelForSequenceClassification, model_type, **options)
     said = message(loading.load_critic, tmp_path)
     assert f"{model_type} models read what follows a token too, expected a decoder as critic" in said
 
 
-def test_a_token_classifier_without_its_bias_is_refused(critic: PreTrainedModel, tmp_path: Path):
+def test_a_token_classifier_without_its_bias_is_refused(critic: PreTrainedModel, tmp_path: Path) -> None:
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["score.bias"]
@@ -291,7 +294,7 @@ def test_a_token_classifier_without_its_bias_is_refused(critic: PreTrainedModel,
     assert "1 of its weights are missing: score.bias" in message(loading.load_critic, tmp_path)
 
 
-def test_a_head_that_is_more_than_one_product_is_refused(tmp_path: Path):
+def test_a_head_that_is_more_than_one_product_is_refused(tmp_path: Path) -> None:
     """As reward models with a head of two layers have it, saved as score.0 and score.2."""
     classifier(tmp_path, AutoModelForSequenceClassification, "llama", **GATED)
     weights = load_file(tmp_path / "model.safetensors")
@@ -334,7 +337,7 @@ def with_ends(folder: Path, in_config: Any, in_generation: Any, architecture: st
 
 
 @pytest.mark.parametrize("case", ENDS)
-def test_the_tokenizers_end_is_among_the_ends_and_what_is_saved_says_so(case: str, tmp_path: Path):
+def test_the_tokenizers_end_is_among_the_ends_and_what_is_saved_says_so(case: str, tmp_path: Path) -> None:
     *named, wanted = ENDS[case]
     policy = loading.load_policy(with_ends(tmp_path / "given", *named))
     save_model(policy, loading.load_tokenizer(tmp_path / "given"), tmp_path / "saved")
@@ -348,7 +351,7 @@ def test_the_tokenizers_end_is_among_the_ends_and_what_is_saved_says_so(case: st
         assert not any(set(wanted) & set(answer.tokens[:-1]) for answer in answers)
 
 
-def test_what_an_architecture_ends_with_unless_told_counts_where_it_is_no_word(tmp_path: Path):
+def test_what_an_architecture_ends_with_unless_told_counts_where_it_is_no_word(tmp_path: Path) -> None:
     """Llama's default is token 2; here that is <|im_end|>, and in the second tokenizer a digit."""
     folder = with_ends(tmp_path / "special", PAD, None, "llama")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -365,7 +368,7 @@ def test_what_an_architecture_ends_with_unless_told_counts_where_it_is_no_word(t
     assert end_tokens(loading.load_policy(tmp_path / "word")) == (tokenizer.eos_token_id,)
 
 
-def test_a_tokenizer_that_pads_with_its_end_ends_responses_all_the_same(tmp_path: Path):
+def test_a_tokenizer_that_pads_with_its_end_ends_responses_all_the_same(tmp_path: Path) -> None:
     folder = with_ends(tmp_path / "policy", PAD, None)
     edit(folder / "tokenizer_config.json", pad_token=arithmetic.END)
     tokenizer = loading.load_tokenizer(folder)
@@ -373,7 +376,7 @@ def test_a_tokenizer_that_pads_with_its_end_ends_responses_all_the_same(tmp_path
     assert end_tokens(loading.load_policy(folder)) == (END, PAD)
 
 
-def test_every_process_knows_the_same_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_process_knows_the_same_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that read no weights hear of generation_config.json too."""
     folder = with_ends(tmp_path / "policy", PAD, [TURN])
     monkeypatch.setattr(loading, "world", lambda: World(1, 2, torch.device("cpu")))
@@ -382,7 +385,7 @@ def test_every_process_knows_the_same_ends(tmp_path: Path, monkeypatch: pytest.M
     assert end_tokens(policy) == (END, PAD, TURN)
 
 
-def test_a_tokenizer_without_an_end_or_with_one_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path):
+def test_a_tokenizer_without_an_end_or_with_one_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = with_ends(tmp_path / "none", PAD, PAD)
     edit(folder / "tokenizer_config.json", eos_token=None)
     for load in (loading.load_policy, loading.load_tokenizer):
@@ -410,7 +413,7 @@ def test_a_tokenizer_without_an_end_or_with_one_that_cannot_be_written_is_refuse
 )
 def test_weights_that_are_not_finite_are_refused_by_name(
     folder: Path, tmp_path: Path, name: str, place: Any, value: float
-):
+) -> None:
     save_model(loading.load_policy(folder), make_task(tiny().task).tokenizer(), tmp_path / "policy")
     weights = load_file(tmp_path / "policy" / "model.safetensors")
     weights[name][place] = value
@@ -421,7 +424,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(
         assert said in message(lambda path: loading.load_critic(path, head_seed=0), tmp_path / "policy")
 
 
-def test_a_saved_critic_whose_head_is_not_finite_is_refused(critic: PreTrainedModel, tmp_path: Path):
+def test_a_saved_critic_whose_head_is_not_finite_is_refused(critic: PreTrainedModel, tmp_path: Path) -> None:
     with torch.no_grad():
         forward.value_head(critic).bias.fill_(float("nan"))
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")

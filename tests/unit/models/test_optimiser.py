@@ -30,13 +30,13 @@ def give_gradient(model: torch.nn.Module, seed: int, scale: float = 1.0) -> None
         ("linear", 5, 3, [0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 0.0]),
     ],
 )
-def test_schedules_by_pencil(schedule: str, warmup: int, total: int, factors: list[float]):
+def test_schedules_by_pencil(schedule: str, warmup: int, total: int, factors: list[float]) -> None:
     settings = OptimiserSettings(schedule=schedule, warmup_steps=warmup)
     got = [schedule_factor(settings, step, total) for step in range(len(factors))]
     assert got == pytest.approx(factors, abs=1e-6)
 
 
-def test_the_rate_of_an_update_is_the_one_shown_before_it():
+def test_the_rate_of_an_update_is_the_one_shown_before_it() -> None:
     model = new_policy()
     optimiser = Optimiser(model, OptimiserSettings(learning_rate=0.01, warmup_steps=10, max_grad_norm=1e9), 20)
     before = weights(model)
@@ -48,7 +48,7 @@ def test_the_rate_of_an_update_is_the_one_shown_before_it():
     assert optimiser.learning_rate == pytest.approx(0.002)
 
 
-def test_the_norm_is_told_before_it_is_cut_and_gradients_do_not_linger():
+def test_the_norm_is_told_before_it_is_cut_and_gradients_do_not_linger() -> None:
     model = new_policy()
     optimiser = Optimiser(model, OptimiserSettings(max_grad_norm=0.5), 10)
     give_gradient(model, 0, scale=3.0)
@@ -59,7 +59,7 @@ def test_the_norm_is_told_before_it_is_cut_and_gradients_do_not_linger():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_gradient_that_is_no_number_stops_before_the_weights_change(value: float):
+def test_a_gradient_that_is_no_number_stops_before_the_weights_change(value: float) -> None:
     model = new_policy()
     optimiser = Optimiser(model, OptimiserSettings(), 10)
     give_gradient(model, 0)
@@ -71,7 +71,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_change(value: flo
     assert optimiser.taken == 0
 
 
-def test_an_optimiser_goes_on_from_its_state_as_if_it_had_never_stopped():
+def test_an_optimiser_goes_on_from_its_state_as_if_it_had_never_stopped() -> None:
     settings = OptimiserSettings(schedule="cosine", warmup_steps=2, weight_decay=0.1)
     straight, first = new_policy(), new_policy()
     one, two = Optimiser(straight, settings, 8), Optimiser(first, settings, 8)

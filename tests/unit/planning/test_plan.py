@@ -5,12 +5,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from live_bytes import LiveBytes
 from tiny import new_policy, tiny
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from vcppo.cli.main import main
 from vcppo.engines.base import Sampling
@@ -32,7 +33,7 @@ PUBLISHED = {  # billions of weights, as the models' cards have them
 }  # fmt: skip
 
 
-def test_the_torch_generator_takes_what_is_planned_and_gives_its_cache_back():
+def test_the_torch_generator_takes_what_is_planned_and_gives_its_cache_back() -> None:
     settings = tiny("model.hidden_size=64", "model.intermediate_size=128", "model.layers=3", "model.heads=4")
     model = settings.model.model_copy(update={"kv_heads": 2})
     policy = policy_of(model, make_task(settings.task).tokenizer(), max_length=2048, seed=0)
@@ -55,7 +56,7 @@ def test_the_torch_generator_takes_what_is_planned_and_gives_its_cache_back():
     assert after - copies < planned.cache / 10
 
 
-def network_of(settings: RunSettings, policy) -> Network:
+def network_of(settings: RunSettings, policy: PreTrainedModel) -> Network:
     config = policy.config
     shapes = dataclasses.replace(
         shapes_of(settings),
@@ -66,7 +67,7 @@ def network_of(settings: RunSettings, policy) -> Network:
     return Network(shapes, False, settings.compute, settings.lora, 1)
 
 
-def test_the_generator_drops_its_old_copies_before_it_makes_new_ones():
+def test_the_generator_drops_its_old_copies_before_it_makes_new_ones() -> None:
     policy = new_policy("model.hidden_size=64", "model.intermediate_size=256", "model.layers=4")
     with LiveBytes() as count:
         engine = TorchEngine(policy)
@@ -80,13 +81,13 @@ def test_the_generator_drops_its_old_copies_before_it_makes_new_ones():
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_known_models_have_as_many_weights_as_their_cards_say(name: str):
+def test_known_models_have_as_many_weights_as_their_cards_say(name: str) -> None:
     assert KNOWN[name].policy_weights / 1e9 == pytest.approx(PUBLISHED[name], abs=6e-4)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_weights_are_those_of_the_real_model(architecture: str, tied: bool, tmp_path: Path):
+def test_weights_are_those_of_the_real_model(architecture: str, tied: bool, tmp_path: Path) -> None:
     settings = tiny(f"model.architecture={architecture}", f"model.tied={str(tied).lower()}", "model.layers=3")
     policy = policy_of(settings.model, make_task(settings.task).tokenizer(), max_length=64, seed=0)
     shapes = shapes_of(settings)
@@ -97,13 +98,13 @@ def test_weights_are_those_of_the_real_model(architecture: str, tied: bool, tmp_
     assert shapes_of(override(RunSettings(), {"model.path": str(tmp_path)})) == shapes
 
 
-def test_a_hub_name_is_known_with_what_follows_it():
+def test_a_hub_name_is_known_with_what_follows_it() -> None:
     plain = shapes_of(override(RunSettings(), {"model.path": "Qwen/Qwen2.5-1.5B"}))
     assert shapes_of(override(RunSettings(), {"model.path": "Qwen/Qwen2.5-Math-1.5B-Instruct"})) == plain
     assert plain == KNOWN["qwen2.5-1.5b"]
 
 
-def test_a_model_that_nobody_knows_is_one_line(tmp_path: Path):
+def test_a_model_that_nobody_knows_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"model.path = owner/thing: .* expected a local folder or one of qwen2.5-0.5b"
     ):
@@ -116,7 +117,7 @@ def test_a_model_that_nobody_knows_is_one_line(tmp_path: Path):
         shapes_of(override(RunSettings(), {"model.path": str(tmp_path)}))
 
 
-def test_a_saved_configuration_of_transformers_says_whether_the_head_is_tied(tmp_path: Path):
+def test_a_saved_configuration_of_transformers_says_whether_the_head_is_tied(tmp_path: Path) -> None:
     for tied in (True, False):
         AutoConfig.for_model("qwen2", tie_word_embeddings=tied).save_pretrained(tmp_path)
         assert read_shapes(tmp_path / "config.json").tied is tied
@@ -132,7 +133,7 @@ SEVEN = {
 }
 
 
-def plan(changes: dict, gpus: int = 8, memory: float = 80.0) -> Plan:
+def plan(changes: dict[str, Any], gpus: int = 8, memory: float = 80.0) -> Plan:
     return make_plan(override(RunSettings(), changes), Machine.of(gpus, memory))
 
 
@@ -140,11 +141,11 @@ def memory_of(found: Plan, stage: str, name: str) -> Memory:
     return next(phase.memory for phase in found.phases if (phase.stage, phase.name) == (stage, name))
 
 
-def test_the_torch_generators_batch_is_planned_as_it_is():
+def test_the_torch_generators_batch_is_planned_as_it_is() -> None:
     assert PLANNED_ROWS == ROWS
 
 
-def test_policy_and_critic_share_a_gpu_with_twelve_bytes_a_weight_and_four_more():
+def test_policy_and_critic_share_a_gpu_with_twelve_bytes_a_weight_and_four_more() -> None:
     both = KNOWN["qwen2.5-7b"].policy_weights + KNOWN["qwen2.5-7b"].critic_weights
     memory = memory_of(plan(SEVEN), "rl", "update policy")
     assert memory.weights + memory.optimiser == 12 * both / 8
@@ -155,7 +156,7 @@ def test_policy_and_critic_share_a_gpu_with_twelve_bytes_a_weight_and_four_more(
     assert alone.weights + alone.gradients + alone.optimiser == (16 + 4) * with_reference / 8
 
 
-def test_stages_are_those_of_the_run():
+def test_stages_are_those_of_the_run() -> None:
     names = [phase.stage for phase in plan(SEVEN).phases]
     assert list(dict.fromkeys(names)) == ["reward-model", "answers", "value-pretraining", "rl", "evaluation"]
     fresh = {phase.stage for phase in plan({"method": "grpo"}, 1).phases}
@@ -163,14 +164,14 @@ def test_stages_are_those_of_the_run():
     assert "preference" in {phase.stage for phase in plan({"method": "rto"}, 1).phases}
 
 
-def test_replicas_hold_whole_copies():
+def test_replicas_hold_whole_copies() -> None:
     once, twice = (memory_of(plan({**SEVEN, "compute.replicas": n}), "rl", "score").weights for n in (1, 2))
     assert twice == 2 * once
     with pytest.raises(ConfigError, match=r"compute.replicas = 3: expected a divisor of the 8 processes"):
         plan({**SEVEN, "compute.replicas": 3})
 
 
-def test_offloaded_shards_wait_in_main_memory():
+def test_offloaded_shards_wait_in_main_memory() -> None:
     there, here = plan({**SEVEN, "compute.offload": True}), plan(SEVEN)
     memory = memory_of(there, "rl", "update policy")
     assert (memory.weights, memory.gradients, memory.optimiser) == (0, 0, 0)
@@ -180,14 +181,14 @@ def test_offloaded_shards_wait_in_main_memory():
     assert here.host == 0
 
 
-def test_longer_answers_take_more_and_checkpointing_less():
+def test_longer_answers_take_more_and_checkpointing_less() -> None:
     short, long = (plan({**SEVEN, "rollout.max_tokens": n}).fullest.needs for n in (2048, 8192))
     assert long > short
     less = plan({**SEVEN, "compute.gradient_checkpointing": True}).fullest.needs
     assert less < long - 20 * GIB
 
 
-def test_what_does_not_fit_is_told_what_would_help():
+def test_what_does_not_fit_is_told_what_would_help() -> None:
     settings, machine = override(RunSettings(), SEVEN), Machine.of(8, 80.0)
     assert not make_plan(settings, machine).fits
     found = remedies(settings, machine)
@@ -199,7 +200,7 @@ def test_what_does_not_fit_is_told_what_would_help():
     assert {"compute.gradient_checkpointing": True} in [remedy.settings for remedy in found]
 
 
-def test_more_gpus_are_counted_until_it_fits():
+def test_more_gpus_are_counted_until_it_fits() -> None:
     settings = override(RunSettings(), {**SEVEN, "compute.gradient_checkpointing": True})
     enough = gpus_needed(settings, Machine.of(1, 80.0))
     assert enough is not None
@@ -207,7 +208,7 @@ def test_more_gpus_are_counted_until_it_fits():
     assert not make_plan(settings, Machine.of(enough // 2, 80.0)).fits
 
 
-def test_no_number_of_gpus_helps_when_one_answer_is_too_long():
+def test_no_number_of_gpus_helps_when_one_answer_is_too_long() -> None:
     assert gpus_needed(override(RunSettings(), SEVEN), Machine.of(8, 16.0)) is None
 
 
@@ -218,7 +219,7 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["plan", *arguments], catch_exceptions=False)
 
 
-def test_the_command_says_yes_with_0_and_no_with_1(tmp_path: Path):
+def test_the_command_says_yes_with_0_and_no_with_1(tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     config.write_text('cold_start.steps = 0\nmodel.path = "Qwen/Qwen2.5-0.5B"\ncompute.dtype = "bfloat16"\n')
     small = invoke(str(config), "--gpus", "1", "--memory", "80")
@@ -231,7 +232,7 @@ def test_the_command_says_yes_with_0_and_no_with_1(tmp_path: Path):
     assert "would save" in large.output
 
 
-def test_the_command_prints_what_the_plan_holds():
+def test_the_command_prints_what_the_plan_holds() -> None:
     output = invoke("--set", "method=ppo").output
     rows = [line.split() for line in output.splitlines() if line.startswith(("rl ", "evaluation "))]
     found = make_plan(override(RunSettings(), {"method": "ppo"}), Machine.of(1, 80.0))
@@ -239,7 +240,7 @@ def test_the_command_prints_what_the_plan_holds():
     assert {row[-1] for row in rows[:-2]} == {"yes"}
 
 
-def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path):
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     done = invoke("--set", "model.path=owner/thing")
     assert done.exit_code == 2
     assert done.output.startswith("ConfigError: model.path = owner/thing")
@@ -247,7 +248,7 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path):
     assert invoke(str(tmp_path / "no.toml")).exit_code == 2
 
 
-def test_the_command_loads_no_torch():
+def test_the_command_loads_no_torch() -> None:
     code = (
         "import sys; from vcppo.cli.main import main\n"
         "try: main(['plan', '--set', 'model.path=Qwen/Qwen2.5-7B', '--gpus', '8'])\n"

@@ -61,7 +61,7 @@ def run(batch: RolloutBatch, *assignments: str, **read: torch.Tensor) -> Estimat
     return estimate(batch, outputs, rows_of(batch), tiny(*assignments))
 
 
-def test_decoupled_lambdas_are_two_calls_of_gae(batch: RolloutBatch):
+def test_decoupled_lambdas_are_two_calls_of_gae(batch: RolloutBatch) -> None:
     values, rewards = values_for(batch), place_scores(batch)
     got = run(batch, "gae.lambda_actor=0.7", "gae.lambda_critic=0.9", "gae.gamma=0.8")
     at = {"gamma": 0.8}
@@ -73,7 +73,7 @@ def test_decoupled_lambdas_are_two_calls_of_gae(batch: RolloutBatch):
     assert got.gae_lambda == 0.7
 
 
-def test_equal_lambdas_are_plain_ppo(batch: RolloutBatch):
+def test_equal_lambdas_are_plain_ppo(batch: RolloutBatch) -> None:
     got = run(batch, "gae.lambda_actor=0.9", "gae.lambda_critic=0.9")
     torch.testing.assert_close(got.returns, got.advantages + values_for(batch))
     other = run(batch, "gae.lambda_actor=0.5", "gae.lambda_critic=0.9")
@@ -81,14 +81,14 @@ def test_equal_lambdas_are_plain_ppo(batch: RolloutBatch):
     assert not torch.allclose(other.advantages, got.advantages)
 
 
-def test_targets_at_lambda_one_are_the_outcome(batch: RolloutBatch):
+def test_targets_at_lambda_one_are_the_outcome(batch: RolloutBatch) -> None:
     got = run(batch, "gae.lambda_critic=1.0")
     want = torch.where(batch.response_mask, batch.scores[:, None], 0.0)
     torch.testing.assert_close(got.returns, want, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(got.monte_carlo, want, atol=1e-6, rtol=1e-5)
 
 
-def test_the_critic_is_measured_against_monte_carlo_returns_and_not_its_own_lambda_returns():
+def test_the_critic_is_measured_against_monte_carlo_returns_and_not_its_own_lambda_returns() -> None:
     batch = random_batch([40, 50, 60, 30])
     values = torch.where(batch.response_mask, values_for(batch).cumsum(dim=1), 0.0)  # useless, and smooth
     got = run(batch, "gae.lambda_critic=0.5", values=values)
@@ -101,7 +101,7 @@ def test_the_critic_is_measured_against_monte_carlo_returns_and_not_its_own_lamb
     assert measured["value/mean"] == pytest.approx(float(values[live].mean()))
 
 
-def test_length_adaptive_lambda_replaces_the_number_for_the_actor_only(batch: RolloutBatch):
+def test_length_adaptive_lambda_replaces_the_number_for_the_actor_only(batch: RolloutBatch) -> None:
     got = run(batch, "gae.length_adaptive_alpha=0.5", "gae.lambda_critic=0.9")
     lambdas = length_adaptive_lambda(batch.response_mask, alpha=0.5)
     assert lambdas.tolist() == pytest.approx([0.5, 0.0, 2 / 3, 1 / 3])
@@ -110,7 +110,7 @@ def test_length_adaptive_lambda_replaces_the_number_for_the_actor_only(batch: Ro
     torch.testing.assert_close(got.returns, run(batch, "gae.lambda_critic=0.9").returns)
 
 
-def test_a_cut_answer_is_worth_its_score_or_its_value_and_not_both(batch: RolloutBatch):
+def test_a_cut_answer_is_worth_its_score_or_its_value_and_not_both(batch: RolloutBatch) -> None:
     final = torch.tensor([10.0, 20.0, 30.0, 40.0])
     scores = batch.scores.tolist()
     plain = run(batch, "gae.gamma=0.5", "gae.lambda_actor=0.0", "gae.lambda_critic=0.0")
@@ -140,7 +140,7 @@ def test_a_cut_answer_is_worth_its_score_or_its_value_and_not_both(batch: Rollou
 )
 def test_what_is_left_to_a_cut_answer_at_its_last_token(
     score: float, final: float, gamma: float, more: tuple[str, ...], wanted: float
-):
+) -> None:
     made = random_batch([3, 2])
     batch = dataclasses.replace(made, truncated=torch.tensor([True, False]), scores=torch.tensor([score, 1.0]))
     ref = torch.where(batch.response_mask, batch.old_logprobs - 0.3, 0.0)
@@ -152,7 +152,7 @@ def test_what_is_left_to_a_cut_answer_at_its_last_token(
     )
 
 
-def test_a_bounded_critics_values_keep_cut_answers_returns_in_its_range():
+def test_a_bounded_critics_values_keep_cut_answers_returns_in_its_range() -> None:
     low, high = score_range(tiny().reward, gamma=0.7)
     batch = dataclasses.replace(random_batch([4, 5, 6, 7] * 8), truncated=torch.ones(32, dtype=torch.bool))
     rng = torch.Generator().manual_seed(0)
@@ -203,7 +203,7 @@ def estimated(
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_each_estimator_reads_what_its_record_says(estimator: str):
+def test_each_estimator_reads_what_its_record_says(estimator: str) -> None:
     def differ(one: list[Tensor], other: list[Tensor]) -> bool:
         return not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -232,7 +232,7 @@ def test_each_estimator_reads_what_its_record_says(estimator: str):
     assert actor_lambda(base, with_estimator(estimator, "gae.lambda_actor=0.7")) == expected
 
 
-def test_an_estimator_that_nobody_wrote_is_not_another():
+def test_an_estimator_that_nobody_wrote_is_not_another() -> None:
     batch = random_batch([4, 1, 6, 3])
     settings = tiny().model_copy(update={"advantage": AdvantageSettings().model_copy(update={"estimator": "new"})})
     with pytest.raises(KeyError, match="'new'"):
@@ -241,7 +241,7 @@ def test_an_estimator_that_nobody_wrote_is_not_another():
         estimate(batch, ModelOutputs(values=values_for(batch)), rows_of(batch), settings)
 
 
-def test_kl_in_the_reward_is_taken_from_every_token_and_from_nothing_else(batch: RolloutBatch):
+def test_kl_in_the_reward_is_taken_from_every_token_and_from_nothing_else(batch: RolloutBatch) -> None:
     ref = torch.where(batch.response_mask, batch.old_logprobs - 0.3, 0.0)
     kl = ("kl.placement=reward", "kl.coefficient=0.1", "kl.estimator=k1")
     got = run(batch, *kl, ref_logprobs=ref)
@@ -253,7 +253,7 @@ def test_kl_in_the_reward_is_taken_from_every_token_and_from_nothing_else(batch:
 
 
 @pytest.mark.parametrize("scale", ["true", "false"])
-def test_grpo_compares_answers_to_one_prompt_and_knows_no_values(scale: str):
+def test_grpo_compares_answers_to_one_prompt_and_knows_no_values(scale: str) -> None:
     batch = dataclasses.replace(
         random_batch([4, 1, 6, 3]), group=torch.tensor([0, 0, 1, 1]), scores=torch.tensor([1.0, -1.0, -1.0, -1.0])
     )
@@ -265,7 +265,7 @@ def test_grpo_compares_answers_to_one_prompt_and_knows_no_values(scale: str):
     assert advantage_metrics(batch, rows_of(batch), got.actor, 1.0)["advantage/real_reward_share"] == 1.0
 
 
-def test_whitening_over_the_batch_is_a_setting(batch: RolloutBatch):
+def test_whitening_over_the_batch_is_a_setting(batch: RolloutBatch) -> None:
     plain, white = run(batch), run(batch, "advantage.whiten=batch")
     torch.testing.assert_close(white.advantages, whiten(plain.advantages, batch.response_mask))
     torch.testing.assert_close(white.returns, plain.returns)
@@ -275,7 +275,7 @@ def test_whitening_over_the_batch_is_a_setting(batch: RolloutBatch):
     torch.testing.assert_close(run(batch, "advantage.whiten=minibatch").advantages, plain.advantages)
 
 
-def test_a_batch_without_a_right_answer_has_finite_estimates():
+def test_a_batch_without_a_right_answer_has_finite_estimates() -> None:
     batch = dataclasses.replace(random_batch([1, 1, 1]), scores=-torch.ones(3))
     got = run(batch, "advantage.whiten=batch")
     for tensor in (got.rewards, got.monte_carlo, got.advantages, got.returns):

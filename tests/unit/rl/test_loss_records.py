@@ -16,7 +16,7 @@ ALWAYS = {"loss", "entropy", "approx_kl", "clip_fraction", "ratio_max", "ref_kl"
 
 
 @pytest.mark.parametrize("name", POLICY_LOSSES)
-def test_an_update_logs_what_its_losss_record_says(name: str):
+def test_an_update_logs_what_its_losss_record_says(name: str) -> None:
     record = POLICY_LOSSES[name]
     more = {"dpo": ("advantage.estimator=none", "rollout.samples_per_prompt=2"), "clip": ("policy.dual_clip=3",)}
     settings = tiny(f"policy.loss={name}", *more.get(name, ()))

@@ -12,6 +12,7 @@ from torch import Tensor
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models.checkpoints import save_model
 from vcppo.rl import trainer as room
+from vcppo.rl.policy_update import update_policy
 from vcppo.rl.trainer import Trainer
 from vcppo.stages.context import StageContext
 from vcppo.stages.rl import assemble
@@ -46,17 +47,16 @@ def told_lower(monkeypatch: pytest.MonkeyPatch) -> None:
 def advantages_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
     """(advantages, old log-probabilities) of every update of the policy."""
     seen: list[tuple[Tensor, Tensor]] = []
-    update = room.update_policy
 
     def watched(policy: Any, optimiser: Any, batch: Any, advantages: Tensor, *more: Any, **options: Any) -> Any:
         seen.append((advantages, batch.old_logprobs))
-        return update(policy, optimiser, batch, advantages, *more, **options)
+        return update_policy(policy, optimiser, batch, advantages, *more, **options)
 
     monkeypatch.setattr(room, "update_policy", watched)
     return seen
 
 
-def test_generator_and_trainer_agree_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_generator_and_trainer_agree_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = trainer(tmp_path)
     for _ in range(2):
         told = here.iterate().metrics
@@ -70,7 +70,7 @@ def test_generator_and_trainer_agree_here(tmp_path: Path, capsys: pytest.Capture
 def test_a_difference_is_told_and_weighed(
     tmp_path: Path, told_lower: None, cap: str, weight: float | None, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Half a nat too low: the trainer's probability is exp(0.5) times the generator's, on every token."""
     seen = advantages_seen(monkeypatch)
     here = trainer(tmp_path, f"mismatch.cap={cap}", "policy.minibatches=1")
@@ -86,14 +86,14 @@ def test_a_difference_is_told_and_weighed(
     assert float(advantages.abs().sum()) == pytest.approx(wanted * float(done.advantages.final.abs().sum()), rel=1e-4)
 
 
-def test_without_a_cap_nothing_is_weighed(tmp_path: Path, told_lower: None, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_cap_nothing_is_weighed(tmp_path: Path, told_lower: None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = advantages_seen(monkeypatch)
     done = trainer(tmp_path, "mismatch.cap=none", "policy.minibatches=1").iterate()
     assert "mismatch/weight_mean" not in done.metrics
     assert float(seen[0][0].abs().sum()) == pytest.approx(float(done.advantages.final.abs().sum()), rel=1e-6)
 
 
-def test_stale_weights_raise_the_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_stale_weights_raise_the_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The generator that missed an update says what the policy before it would."""
     here = trainer(tmp_path, "policy.learning_rate=0.05", "policy.epochs=3")
     monkeypatch.setattr(TorchEngine, "update_weights", lambda self, policy: None)
@@ -102,7 +102,7 @@ def test_stale_weights_raise_the_alarm(tmp_path: Path, monkeypatch: pytest.Monke
     assert alarms[1] == alarms[2] == 1.0
 
 
-def test_it_is_read_when_passes_are_narrow_and_left_when_nothing_differs():
+def test_it_is_read_when_passes_are_narrow_and_left_when_nothing_differs() -> None:
     assert not tiny().checks_mismatch
     assert tiny("compute.dtype=bfloat16").checks_mismatch
     assert not tiny("compute.dtype=bfloat16", "mismatch.check=never").checks_mismatch

@@ -1,17 +1,19 @@
 """From prompts to verified answers to tensors."""
 
+from typing import cast
+
 import pytest
 import torch
 from tiny import new_policy, random_batch, tiny
 
-from vcppo.engines.base import Sampling
+from vcppo.engines.base import Engine, Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models.forward import micro_batches
 from vcppo.rl.rewards import place_scores, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.settings.reward import RewardSettings
 from vcppo.tasks import make_task
-from vcppo.types import Generation, Rollout, Verdict
+from vcppo.types import Generation, Rollout, StopReason, Verdict
 
 WORTH = RewardSettings(correct=2.0, wrong=-1.0, unreadable=-3.0)
 
@@ -35,13 +37,13 @@ def scripted(*texts: str) -> list[Rollout]:
     prompts = task.held_out_prompts()[: len(texts)]
     filled = [text.format(" ".join(prompt.answer)) for text, prompt in zip(texts, prompts, strict=True)]
     rows = tokenizer(filled)["input_ids"]
-    stops = ["stop" if "<eos>" in text else "length" for text in filled]
+    stops: list[StopReason] = ["stop" if "<eos>" in text else "length" for text in filled]
     answers = [Generation(tuple(ids), (-0.5,) * len(ids), stop) for ids, stop in zip(rows, stops, strict=True)]
-    sampler = Sampler(task, tokenizer, Scripted(answers), Sampling(1.0, 1.0, 99))
+    sampler = Sampler(task, tokenizer, cast(Engine, Scripted(answers)), Sampling(1.0, 1.0, 99))
     return sampler.roll_out(prompts, seed=0)
 
 
-def test_verdicts_are_worth_what_the_settings_say():
+def test_verdicts_are_worth_what_the_settings_say() -> None:
     rollouts = scripted("#1 1 1 = {} <eos>", "= # <eos>", "#1", "{} = 1 1 1 <eos>", "= {}")
     assert [r.verdict for r in rollouts] == [
         Verdict.CORRECT,
@@ -53,7 +55,7 @@ def test_verdicts_are_worth_what_the_settings_say():
     assert verdict_scores(rollouts, WORTH).tolist() == [2.0, -3.0, -3.0, -3.0, 2.0]
 
 
-def test_a_batch_of_answers_of_any_length_down_to_one_token():
+def test_a_batch_of_answers_of_any_length_down_to_one_token() -> None:
     rollouts = scripted("<eos>", "#1 1 1 = {} <eos>", "#1")
     batch = collate(rollouts, verdict_scores(rollouts, WORTH))
     assert batch.lengths.tolist() == [1, 7, 1]
@@ -64,7 +66,7 @@ def test_a_batch_of_answers_of_any_length_down_to_one_token():
     assert place_scores(batch).tolist() == [[-3.0] + 6 * [0.0], 6 * [0.0] + [2.0], [-3.0] + 6 * [0.0]]
 
 
-def test_scores_stand_on_the_last_generated_token_only():
+def test_scores_stand_on_the_last_generated_token_only() -> None:
     batch = random_batch([3, 5, 1])
     rewards = place_scores(batch)
     assert rewards.count_nonzero() == 3
@@ -73,7 +75,7 @@ def test_scores_stand_on_the_last_generated_token_only():
     assert rewards[2, 0] == batch.scores[2]
 
 
-def test_answers_to_one_prompt_are_a_group():
+def test_answers_to_one_prompt_are_a_group() -> None:
     task = make_task(tiny().task)
     first, second = task.held_out_prompts()[:2]
     tokenizer = task.tokenizer()
@@ -86,7 +88,7 @@ def test_answers_to_one_prompt_are_a_group():
 
 
 @pytest.mark.parametrize("bound", [1, 10, 37, 64, 1000])
-def test_micro_batches_hold_every_row_once_and_fit(bound: int):
+def test_micro_batches_hold_every_row_once_and_fit(bound: int) -> None:
     lengths = torch.randint(1, 30, (50,), generator=torch.Generator().manual_seed(0))
     groups = list(micro_batches(lengths, bound))
     assert sorted(torch.cat(groups).tolist()) == list(range(50))

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -41,6 +41,7 @@ from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Generation, Prompt, Rollout, RolloutBatch, Verdict
 
+T = TypeVar("T")
 SMALL = (
     "pretrain.steps=0",
     "rollout.prompts=3",
@@ -119,6 +120,12 @@ def spy(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[tuple[tu
     return calls
 
 
+def present(value: T | None) -> T:
+    """What this trainer has, though not every one has it."""
+    assert value is not None
+    return value
+
+
 def assert_same(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
@@ -163,14 +170,14 @@ def after_two(make: Make, method: str, *more: str) -> Tensor:
 @pytest.mark.parametrize(("method", "one", "other", "on"), OFF, ids=name_of)
 def test_a_component_that_is_off_leaves_no_trace(
     make: Make, method: str, one: tuple[str, ...], other: tuple[str, ...], on: tuple[str, ...]
-):
+) -> None:
     same = after_two(make, method, *other)
     assert_same(after_two(make, method, *one), same)
     if on:
         assert not torch.equal(after_two(make, method, *on), same)
 
 
-def test_a_dpo_policy_that_is_the_reference_rewards_nothing(make: Make, before: dict[str, StageFolder]):
+def test_a_dpo_policy_that_is_the_reference_rewards_nothing(make: Make, before: dict[str, StageFolder]) -> None:
     without = after_two(make, "rto", *RTO_WITHOUT)
     assert not torch.equal(after_two(make, "rto"), without)
     with pytest.MonkeyPatch.context() as patch:
@@ -178,7 +185,7 @@ def test_a_dpo_policy_that_is_the_reference_rewards_nothing(make: Make, before: 
         assert_same(after_two(make, "rto"), without)
 
 
-def test_dynamic_sampling_of_groups_that_are_always_mixed_is_none(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_dynamic_sampling_of_groups_that_are_always_mixed_is_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every other answer is right."""
 
     def turns() -> Callable[[DigitsTask, str, Prompt], Verdict]:
@@ -192,11 +199,11 @@ def test_dynamic_sampling_of_groups_that_are_always_mixed_is_none(make: Make, mo
     assert_same(*found)
 
 
-def test_a_reference_that_takes_the_policy_over_whole_has_no_kl(make: Make):
+def test_a_reference_that_takes_the_policy_over_whole_has_no_kl(make: Make) -> None:
     trainer = make("grpo", "reference.ema=1", "policy.learning_rate=0.05")
     for _ in range(2):
         trainer.iterate()
-        assert_same(weights(trainer.reference.policy), weights(trainer.policy))
+        assert_same(weights(present(trainer.reference).policy), weights(trainer.policy))
 
 
 # ---- costs ----
@@ -238,7 +245,7 @@ class Meter:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_costs_are_what_passed_through_the_models(make: Make, method: str, monkeypatch: pytest.MonkeyPatch):
+def test_costs_are_what_passed_through_the_models(make: Make, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make(method)
     meter = Meter(monkeypatch)
     for _ in range(2):
@@ -252,7 +259,7 @@ def test_costs_are_what_passed_through_the_models(make: Make, method: str, monke
     assert told["cost/peak_memory_mb"] > 10
 
 
-def test_ppos_costs_by_hand(make: Make):
+def test_ppos_costs_by_hand(make: Make) -> None:
     trainer = make("ppo", "policy.epochs=2", "critic.updates_per_policy_update=3")
     done = trainer.iterate()
     tokens = int(done.batch.total_lengths.sum())
@@ -262,7 +269,7 @@ def test_ppos_costs_by_hand(make: Make):
     assert trainer.costs.backward_tokens == 2 * tokens + 6 * tokens  # policy, critic
 
 
-def test_measuring_the_truth_is_on_nobodys_account(make: Make):
+def test_measuring_the_truth_is_on_nobodys_account(make: Make) -> None:
     totals = []
     for more in ((), ("record.truth_every=1", "record.truth_samples=3")):
         told = make("vineppo", *more).iterate().metrics
@@ -271,7 +278,7 @@ def test_measuring_the_truth_is_on_nobodys_account(make: Make):
     assert totals[0] == totals[1]
 
 
-def test_compute_is_in_forward_passes():
+def test_compute_is_in_forward_passes() -> None:
     metrics = Costs(answers=1, generated_tokens=10, forward_tokens=200, backward_tokens=3000).metrics()
     assert metrics["cost/compute_tokens"] == 9210
 
@@ -279,7 +286,7 @@ def test_compute_is_in_forward_passes():
 # ---- who is trained on ----
 
 
-def test_cppo_ranks_by_the_whole_group_and_trains_on_its_extremes(make: Make):
+def test_cppo_ranks_by_the_whole_group_and_trains_on_its_extremes(make: Make) -> None:
     whole = make("cppo", "select.prune_rate=0").iterate()
     done = make("cppo", "select.prune_rate=0.5", "select.refill=false").iterate()
     assert torch.equal(done.batch.input_ids, whole.batch.input_ids)
@@ -294,7 +301,7 @@ def test_cppo_ranks_by_the_whole_group_and_trains_on_its_extremes(make: Make):
 
 
 @pytest.mark.parametrize("scope", ["question", "batch"])
-def test_cppo_ranks_an_answer_by_its_own_questions_others(scope: str):
+def test_cppo_ranks_an_answer_by_its_own_questions_others(scope: str) -> None:
     """One of four is wrong, one of four is right: these two stand out, though not from the average of all eight."""
     batch = dataclasses.replace(
         random_batch([2] * 8),
@@ -305,7 +312,7 @@ def test_cppo_ranks_an_answer_by_its_own_questions_others(scope: str):
     assert choose(batch, settings, torch.Generator()).tolist() == [[3], [4]]
 
 
-def test_cppo_reads_and_trains_on_no_row_that_it_dropped(make: Make):
+def test_cppo_reads_and_trains_on_no_row_that_it_dropped(make: Make) -> None:
     trainer = make("cppo", "select.prune_rate=0.75", "select.refill=false")
     done = trainer.iterate()
     tokens = int(done.batch.total_lengths[done.rows].sum())
@@ -314,24 +321,24 @@ def test_cppo_reads_and_trains_on_no_row_that_it_dropped(make: Make):
     assert trainer.costs.backward_tokens == tokens
     dropped = torch.ones(12, dtype=torch.bool)
     dropped[done.rows] = False
-    assert not bool(done.outputs.ref_logprobs[dropped].any())
-    assert bool(done.outputs.ref_logprobs[done.rows].any(dim=1).all())
+    assert not bool(present(done.outputs.ref_logprobs)[dropped].any())
+    assert bool(present(done.outputs.ref_logprobs)[done.rows].any(dim=1).all())
 
 
 @pytest.mark.parametrize(("rate", "asked"), [(0.5, 2), (0.75, 4), (0.875, 8)])
-def test_refilling_asks_for_as_many_more_questions_as_it_drops(make: Make, rate: float, asked: int):
+def test_refilling_asks_for_as_many_more_questions_as_it_drops(make: Make, rate: float, asked: int) -> None:
     done = make("cppo", f"select.prune_rate={rate}", "rollout.samples_per_prompt=8").iterate()
     assert done.metrics["cost/answers"] == asked * 24
     assert len(done.rows) == 24
 
 
-def test_refilling_and_dynamic_sampling_together_fill_the_wider_batch(make: Make):
+def test_refilling_and_dynamic_sampling_together_fill_the_wider_batch(make: Make) -> None:
     done = make("cppo", "select.prune_rate=0.5", "select.dynamic_sampling=true").iterate()
     assert len(done.batch.scores) == 24
     assert len(done.rows) == 12
 
 
-def test_answers_that_were_cut_are_not_trained_on_if_so_wanted(make: Make):
+def test_answers_that_were_cut_are_not_trained_on_if_so_wanted(make: Make) -> None:
     done = make("grpo", "select.drop_truncated=true", "rollout.max_tokens=6", "rollout.prompts=12").iterate()
     assert bool(done.batch.truncated.any())
     assert not bool(done.batch.truncated[done.rows].any())
@@ -364,7 +371,7 @@ def test_an_answer_that_is_dropped_is_one_of_its_group_by_its_own_reward(
     method: str,
     more: tuple[str, ...],
     wanted: list[float],
-):
+) -> None:
     monkeypatch.setattr(DigitsTask, "verify", by_first_of_group())
     monkeypatch.setitem(before, "preference", before["cold-start"])
     done = make(method, *more, "select.drop_truncated=true", "rollout.prompts=5").iterate()
@@ -374,7 +381,7 @@ def test_an_answer_that_is_dropped_is_one_of_its_group_by_its_own_reward(
         assert float(done.advantages.raw[row, 0]) == pytest.approx(wanted[row % 4], abs=1e-4)
 
 
-def test_a_dropped_answers_token_rewards_count_in_its_groups_baseline(make: Make):
+def test_a_dropped_answers_token_rewards_count_in_its_groups_baseline(make: Make) -> None:
     """The same as if nothing were dropped: what is trained on does not change what it is compared with."""
     for method, more in (("rloo", ("kl.coefficient=1",)), ("grpo", ("kl.placement=reward", "token_reward.kind=rto"))):
         given = ("rollout.prompts=12", "policy.learning_rate=0.02", *more)
@@ -398,7 +405,7 @@ DROPPING = [*SELECTIVE.items(), *((name, ("select.drop_truncated=true",)) for na
 @pytest.mark.parametrize(("method", "more"), DROPPING, ids=name_of)
 def test_nothing_of_a_row_that_was_never_read_enters_any_number(
     make: Make, monkeypatch: pytest.MonkeyPatch, method: str, more: tuple[str, ...]
-):
+) -> None:
     """Whatever stands in rows that were not asked for: 0, or no number."""
     read, found = forward.read, []
 
@@ -430,7 +437,7 @@ def test_nothing_of_a_row_that_was_never_read_enters_any_number(
 )
 def test_updates_that_have_no_rows_count_for_both_schedules(
     make: Make, monkeypatch: pytest.MonkeyPatch, units: int, more: tuple[str, ...]
-):
+) -> None:
     monkeypatch.setattr(room, "choose", lambda batch, *rest: choose(batch, *rest)[:units])
     trainer = make("espo" if "early_stop.threshold=0" in more else "ppo", *more, "policy.schedule=linear")
     each = trainer.settings.critic.updates_per_policy_update
@@ -443,7 +450,7 @@ def test_updates_that_have_no_rows_count_for_both_schedules(
     assert trainer.policy_optimiser.learning_rate == trainer.critic_optimiser.learning_rate == 0
 
 
-def test_a_critic_that_rests_counts_no_update_without_rows(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_a_critic_that_rests_counts_no_update_without_rows(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "choose", lambda batch, *rest: choose(batch, *rest)[:0])
     trainer = make("ppo", "critic.update_every=3")
     for _ in range(4):
@@ -454,7 +461,7 @@ def test_a_critic_that_rests_counts_no_update_without_rows(make: Make, monkeypat
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
 def test_groups_that_agree_are_trained_on_where_more_than_their_scores_counts(
     make: Make, monkeypatch: pytest.MonkeyPatch, method: str
-):
+) -> None:
     """What `until_mixed` says of them: by GAE at once, by a KL penalty once the policy has left its reference."""
     monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
     trainer = make(
@@ -469,7 +476,7 @@ def test_groups_that_agree_are_trained_on_where_more_than_their_scores_counts(
 
 
 @pytest.mark.parametrize("method", ["dpo", "dapo"])
-def test_an_iteration_of_nothing_to_learn_from_passes(make: Make, monkeypatch: pytest.MonkeyPatch, method: str):
+def test_an_iteration_of_nothing_to_learn_from_passes(make: Make, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
     trainer = make(method)
     first = weights(trainer.policy)
@@ -499,7 +506,7 @@ def rounds(*patterns: str) -> tuple[Callable[[int], list[Rollout]], list[int]]:
     return sample, asked
 
 
-def test_dynamic_sampling_asks_until_enough_groups_are_mixed():
+def test_dynamic_sampling_asks_until_enough_groups_are_mixed() -> None:
     sample, asked = rounds("11 10", "00 11", "01 10", "10 10")
     batch, everything = until_mixed(sample, groups=2, size=2, max_rounds=10)
     assert [r.prompt.name for r in batch] == ["q1", "q1", "q200", "q200"]  # in their order, no more than wanted
@@ -507,13 +514,13 @@ def test_dynamic_sampling_asks_until_enough_groups_are_mixed():
     assert len(everything) == 12
 
 
-def test_dynamic_sampling_asks_no_more_than_it_needs():
+def test_dynamic_sampling_asks_no_more_than_it_needs() -> None:
     sample, asked = rounds("10 01", "10 01")
     batch, everything = until_mixed(sample, groups=2, size=2, max_rounds=10)
     assert (len(batch), len(everything), asked) == (4, 4, [0])
 
 
-def test_dynamic_sampling_ends_with_a_smaller_batch_after_its_last_round():
+def test_dynamic_sampling_ends_with_a_smaller_batch_after_its_last_round() -> None:
     sample, asked = rounds("11 10", "00 11", "01 10")
     batch, everything = until_mixed(sample, groups=2, size=2, max_rounds=2)
     assert [r.prompt.name for r in batch] == ["q1", "q1"]
@@ -526,38 +533,38 @@ def test_dynamic_sampling_ends_with_a_smaller_batch_after_its_last_round():
 # ---- critics ----
 
 
-def test_dvpos_critic_is_never_touched(make: Make):
+def test_dvpos_critic_is_never_touched(make: Make) -> None:
     trainer = make("dvpo")
-    first, policy = weights(trainer.critic), weights(trainer.policy)
+    first, policy = weights(present(trainer.critic)), weights(trainer.policy)
     for _ in range(2):
         told = trainer.iterate().metrics
         assert told["policy/updates"] == 2
         assert {"value/loss", "value/learning_rate", "value/grad_norm"} & told.keys() == set()
         assert {"value/mean", "value/value_bias"} <= told.keys()
-    assert_same(weights(trainer.critic), first)
+    assert_same(weights(present(trainer.critic)), first)
     assert trainer.critic_optimiser.taken == 0
     assert not torch.equal(weights(trainer.policy), policy)
 
 
-def test_a_critic_is_trained_every_so_many_iterations(make: Make):
+def test_a_critic_is_trained_every_so_many_iterations(make: Make) -> None:
     trainer = make("ppo", "critic.update_every=3")
     moved = []
     for _ in range(4):
-        first = weights(trainer.critic)
+        first = weights(present(trainer.critic))
         trainer.iterate()
-        moved.append(not torch.equal(weights(trainer.critic), first))
+        moved.append(not torch.equal(weights(present(trainer.critic)), first))
     assert moved == [True, False, False, True]
     assert trainer.critic_optimiser.taken == trainer.critic_optimiser.total_steps == 4
     assert trainer.critic_optimiser.learning_rate == 0
 
 
-def test_value_normalisation_teaches_the_critic_in_its_own_units(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_value_normalisation_teaches_the_critic_in_its_own_units(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make("ppo-xu", "reward.truncated=none", "policy.minibatches=1")
     calls = spy(monkeypatch, room, "update_critic")
     raw = spy(monkeypatch, reading, "read_values")
     first, second = trainer.iterate(), trainer.iterate()
     mask = first.batch.response_mask
-    assert_same(first.outputs.values, raw[0][2])  # nothing seen yet: units of reward
+    assert_same(present(first.outputs.values), raw[0][2])  # nothing seen yet: units of reward
     returns = first.returns[mask]
     mean, deviation = float(returns.mean()), float(returns.std(correction=0))
     assert trainer.value_moments.weight > 0
@@ -575,14 +582,14 @@ def test_value_normalisation_teaches_the_critic_in_its_own_units(make: Make, mon
 @pytest.mark.parametrize(
     "more", [(), ("critic.value_clip_range=1e-4",), ("reward.correct=9", "reward.wrong=-1")], ids=str
 )
-def test_a_critic_that_has_not_moved_is_held_back_on_no_token(make: Make, more: tuple[str, ...]):
+def test_a_critic_that_has_not_moved_is_held_back_on_no_token(make: Make, more: tuple[str, ...]) -> None:
     """A clip around any other number than the critic's own leaves most tokens without gradient."""
     trainer = make("ppo-xu", "reward.truncated=none", "policy.minibatches=1", *more)
     for _ in range(3):
         assert trainer.iterate().metrics["value/clip_fraction"] == 0
 
 
-def test_moments_of_returns_are_of_the_rows_trained_on(make: Make):
+def test_moments_of_returns_are_of_the_rows_trained_on(make: Make) -> None:
     """Cut answers are worth 10 more than any other, and are dropped."""
     trainer = make(
         "ppo-xu", "select.drop_truncated=true", "reward.truncated=10", "rollout.prompts=24", "kl.coefficient=0"
@@ -595,12 +602,12 @@ def test_moments_of_returns_are_of_the_rows_trained_on(make: Make):
     assert trainer.value_moments.std == pytest.approx(float(live.std(correction=0)), rel=1e-4)
 
 
-def test_an_iteration_that_drops_every_row_leaves_the_moments_alone(make: Make):
+def test_an_iteration_that_drops_every_row_leaves_the_moments_alone(make: Make) -> None:
     trainer = make("ppo-xu", "select.drop_truncated=true", "rollout.max_tokens=1")
-    first = weights(trainer.critic)
+    first = weights(present(trainer.critic))
     assert len(trainer.iterate().rows) == 0
     assert trainer.value_moments.weight == 0
-    assert_same(weights(trainer.critic), first)
+    assert_same(weights(present(trainer.critic)), first)
 
 
 SAME_RETURNS = [
@@ -616,7 +623,7 @@ SAME_RETURNS = [
 @pytest.mark.parametrize(("method", "more"), SAME_RETURNS, ids=name_of)
 def test_a_critic_is_pretrained_on_the_returns_that_rl_begins_with(
     before: dict[str, StageFolder], tmp_path: Path, method: str, more: tuple[str, ...]
-):
+) -> None:
     settings = tiny_method(method, *more, shared=(*SMALL, "rollout.max_tokens=25"))
     here = context(before, tmp_path, settings)
     trainer, _ = assemble(here)
@@ -629,14 +636,14 @@ def test_a_critic_is_pretrained_on_the_returns_that_rl_begins_with(
         assert torch.allclose(taught.returns, plain, atol=1e-4) != dense
 
 
-def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make: Make):
+def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make: Make) -> None:
     given = ("rollout.prompts=24", "gae.lambda_critic=1", "critic.update_every=never")
     plain, booted = (make("ppo", *(n for n in given if "lambda" not in n), *more) for more in ((), BOOTSTRAP))
     one, other = plain.iterate(), booted.iterate()
     assert torch.equal(one.rows_with_return, one.rows)
     assert torch.equal(other.rows_with_return, (~other.batch.truncated).nonzero()[:, 0])
     assert 0 < len(other.rows_with_return) < len(other.rows)
-    part = (other.outputs.values[other.rows_with_return], other.rewards.monte_carlo[other.rows_with_return])
+    part = (present(other.outputs.values)[other.rows_with_return], other.rewards.monte_carlo[other.rows_with_return])
     wanted = value_metrics(*part, other.batch.response_mask[other.rows_with_return])
     assert {name: other.metrics[name] for name in wanted} == wanted
     assert one.metrics["value/value_bias"] != other.metrics["value/value_bias"]
@@ -646,7 +653,7 @@ def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator: str):
+def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator: str) -> None:
     """A study's base may ask for it beside arms that bootstrap nothing."""
     settings = tiny_method("ppo", shared=(*SMALL, *BOOTSTRAP)).model_copy(
         update={"advantage": AdvantageSettings(estimator=estimator)}
@@ -661,7 +668,7 @@ def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator
 
 def steps_of(done: Iteration) -> list[list[float]]:
     """Each answer's advantages, one a step."""
-    raw, segments, lengths = done.advantages.raw, done.steps.segments, done.batch.lengths.tolist()
+    raw, segments, lengths = done.advantages.raw, present(done.steps).segments, done.batch.lengths.tolist()
     found = []
     for row, length in enumerate(lengths):
         kinds = segments[row, :length]
@@ -674,44 +681,44 @@ def steps_of(done: Iteration) -> list[list[float]]:
 @pytest.mark.parametrize("more", [(), ("vine.max_steps=2",), ("vine.max_steps=2", "vine.cap=first")], ids=str)
 def test_the_advantages_of_an_answers_steps_add_up_to_its_score_less_the_prompts_value(
     make: Make, more: tuple[str, ...]
-):
+) -> None:
     done = make("vineppo", "rollout.max_tokens=20", *more).iterate()
     added = torch.tensor([sum(own) for own in steps_of(done)])
-    torch.testing.assert_close(added, done.batch.scores - done.steps.step_values[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(added, done.batch.scores - present(done.steps).step_values[:, 0], atol=1e-5, rtol=0)
     assert max(map(len, steps_of(done))) > 1
     if more == ("vine.max_steps=2",):
         assert max(map(len, steps_of(done))) == 2
 
 
-def test_steps_beyond_the_cap_get_nothing_and_the_last_before_it_all_that_is_left(make: Make):
+def test_steps_beyond_the_cap_get_nothing_and_the_last_before_it_all_that_is_left(make: Make) -> None:
     done = make("vineppo", "rollout.max_tokens=25", "vine.max_steps=2", "vine.cap=first").iterate()
     longer = [(row, own) for row, own in enumerate(steps_of(done)) if len(own) > 2]
     assert longer
     for row, own in longer:
         assert own[2:] == [0.0] * len(own[2:])
-        assert own[1] == pytest.approx(float(done.batch.scores[row] - done.steps.step_values[row, 1]))
+        assert own[1] == pytest.approx(float(done.batch.scores[row] - present(done.steps).step_values[row, 1]))
 
 
-def test_answers_to_one_question_share_the_value_of_their_start(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_answers_to_one_question_share_the_value_of_their_start(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = spy(monkeypatch, TorchEngine, "branch")
     done = make("vineppo", "vine.samples=3").iterate()
-    start = done.steps.step_values[:, 0]
+    start = present(done.steps).step_values[:, 0]
     for group in done.batch.group.unique():
         assert len(set(start[done.batch.group == group].tolist())) == 1
     (_, stems, points, _), _, _ = calls[0]
     states = [tuple(stems[point.stem][: point.length]) for point in points]
     assert len(points) == 3 * len(set(states))
-    assert len(set(states)) < len(done.steps.at)
+    assert len(set(states)) < len(present(done.steps).at)
 
 
 def test_continuations_start_from_the_sampled_token_ids_and_keep_within_the_limit(
     make: Make, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     calls = spy(monkeypatch, TorchEngine, "branch")
     done = make("vineppo").iterate()
     (_, stems, points, sampling), _, made = calls[0]
     assert list(stems) == [(*r.prompt_tokens, *r.generation.tokens) for r in done.rollouts]
-    begun = {(row, len(done.rollouts[row].prompt_tokens) + offset) for row, offset in done.steps.at}
+    begun = {(row, len(done.rollouts[row].prompt_tokens) + offset) for row, offset in present(done.steps).at}
     assert {(point.stem, point.length) for point in points} <= begun
     for point, continuation in zip(points, made, strict=True):
         so_far = point.length - len(done.rollouts[point.stem].prompt_tokens)
@@ -719,7 +726,7 @@ def test_continuations_start_from_the_sampled_token_ids_and_keep_within_the_limi
         assert so_far + len(continuation.tokens) <= 10
 
 
-def test_auxiliary_samples_leave_the_batch_as_it_is(make: Make):
+def test_auxiliary_samples_leave_the_batch_as_it_is(make: Make) -> None:
     few, many = (make("vineppo", f"vine.samples={samples}").iterate() for samples in (1, 7))
     for field in dataclasses.fields(RolloutBatch):
         assert_same(getattr(few.batch, field.name), getattr(many.batch, field.name))
@@ -730,7 +737,7 @@ def test_auxiliary_samples_leave_the_batch_as_it_is(make: Make):
 
 def test_a_states_value_is_the_mean_score_of_the_answers_that_go_on_from_it(
     make: Make, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     calls = spy(monkeypatch, TorchEngine, "branch")
     done = make("vineppo", "vine.samples=3", "rollout.max_tokens=20").iterate()
     (_, stems, points, _), _, made = calls[0]
@@ -743,15 +750,17 @@ def test_a_states_value_is_the_mean_score_of_the_answers_that_go_on_from_it(
         words = decode(answer, skip_special_tokens=True).split()
         scores.setdefault(tuple(stems[point.stem][: point.length]), []).append(1.0 if len(words) % 2 else -1.0)
     assert {len(own) for own in scores.values()} == {3}
-    for (row, offset), value in done.steps.at.items():
+    for (row, offset), value in present(done.steps).at.items():
         own = scores[(*done.rollouts[row].prompt_tokens, *done.rollouts[row].generation.tokens[:offset])]
         assert value == pytest.approx(sum(own) / 3, abs=1e-6)
 
 
-def test_where_every_continuation_is_right_no_step_is_better_than_another(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_where_every_continuation_is_right_no_step_is_better_than_another(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(DigitsTask, "verify", lambda self, text, prompt: Verdict.CORRECT)
     done = make("vineppo").iterate()
-    assert set(done.steps.at.values()) == {1.0}
+    assert set(present(done.steps).at.values()) == {1.0}
     assert not bool(done.advantages.raw.any())
 
 
@@ -760,7 +769,7 @@ def test_where_every_continuation_is_right_no_step_is_better_than_another(make: 
 
 def test_a_threshold_of_zero_leaves_one_policy_update_and_all_of_the_critics(
     make: Make, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     trainer = make("espo", "early_stop.threshold=0")
     critic = spy(monkeypatch, room, "update_critic")
     for iteration in range(1, 3):
@@ -774,7 +783,7 @@ def test_a_threshold_of_zero_leaves_one_policy_update_and_all_of_the_critics(
 
 
 @pytest.mark.parametrize("scope", ["tokens", "sequences", "high-entropy-tokens"])
-def test_updates_end_with_the_first_that_saw_too_much(make: Make, monkeypatch: pytest.MonkeyPatch, scope: str):
+def test_updates_end_with_the_first_that_saw_too_much(make: Make, monkeypatch: pytest.MonkeyPatch, scope: str) -> None:
     trainer = make("espo", f"early_stop.deviation={scope}", "early_stop.threshold=0.02", "policy.learning_rate=0.01")
     calls = spy(monkeypatch, room, "update_policy")
     trainer.iterate()
@@ -786,7 +795,7 @@ def test_updates_end_with_the_first_that_saw_too_much(make: Make, monkeypatch: p
     assert len(calls) > len(seen)  # the next iteration begins anew
 
 
-def test_a_larger_rate_stops_earlier(make: Make):
+def test_a_larger_rate_stops_earlier(make: Make) -> None:
     updates = [
         make("espo", "early_stop.threshold=0.02", f"policy.learning_rate={rate}").iterate().metrics["policy/updates"]
         for rate in (1e-4, 0.005, 0.05)
@@ -798,7 +807,7 @@ def test_a_larger_rate_stops_earlier(make: Make):
 # ---- DPO ----
 
 
-def test_pairs_of_a_right_and_a_wrong_answer_stay_together(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_pairs_of_a_right_and_a_wrong_answer_stay_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make("dpo", "rollout.prompts=8", "policy.minibatches=3", "policy.epochs=2")
     calls = spy(monkeypatch, room, "update_policy")
     done = trainer.iterate()
@@ -811,7 +820,7 @@ def test_pairs_of_a_right_and_a_wrong_answer_stay_together(make: Make, monkeypat
     assert 0 < len(done.rows) <= 2 * min(right, wrong)
 
 
-def test_dpo_goes_on_learning_from_answers_of_the_first_policy(make: Make, before: dict[str, StageFolder]):
+def test_dpo_goes_on_learning_from_answers_of_the_first_policy(make: Make, before: dict[str, StageFolder]) -> None:
     trainer = make("dpo", "policy.learning_rate=0.02")
     first = loading.load_policy(before["cold-start"].path / "policy")
     for _ in range(3):
@@ -825,7 +834,7 @@ def test_dpo_goes_on_learning_from_answers_of_the_first_policy(make: Make, befor
     assert float((now - at_first).abs().max()) > 0.01
 
 
-def test_iterative_dpo_renews_sampler_and_reference_every_so_often(make: Make):
+def test_iterative_dpo_renews_sampler_and_reference_every_so_often(make: Make) -> None:
     trainer = make("dpo-iter", "rollout.refresh_every=2", "reference.refresh_every=2")
     policies = [weights(trainer.policy)]
     for iteration in range(1, 5):
@@ -833,7 +842,7 @@ def test_iterative_dpo_renews_sampler_and_reference_every_so_often(make: Make):
         policies.append(weights(trainer.policy))
         of_last_refresh = policies[iteration - iteration % 2]
         assert_same(weights(trainer.models.rollout_policy), of_last_refresh)
-        assert_same(weights(trainer.reference.policy), of_last_refresh)
+        assert_same(weights(present(trainer.reference).policy), of_last_refresh)
     assert len({float(policy.sum()) for policy in policies}) == 5
     done = trainer.iterate()
     torch.testing.assert_close(
@@ -847,7 +856,7 @@ def test_iterative_dpo_renews_sampler_and_reference_every_so_often(make: Make):
 # ---- references and rewards ----
 
 
-def test_an_averaged_reference_nears_a_policy_that_stays_by_the_closed_form():
+def test_an_averaged_reference_nears_a_policy_that_stays_by_the_closed_form() -> None:
     start, target = new_policy(), new_policy(seed=1)
     first, last = weights(start), weights(target)
     reference = Reference(start, ReferenceSettings(ema=0.3))
@@ -858,20 +867,20 @@ def test_an_averaged_reference_nears_a_policy_that_stays_by_the_closed_form():
         )
 
 
-def test_a_frozen_reference_stays_whatever_the_policy_does(make: Make):
+def test_a_frozen_reference_stays_whatever_the_policy_does(make: Make) -> None:
     trainer = make("grpo")
-    first = weights(trainer.reference.policy)
+    first = weights(present(trainer.reference).policy)
     for _ in range(2):
         trainer.iterate()
-    assert_same(weights(trainer.reference.policy), first)
-    assert trainer.reference.state_dict() is None
+    assert_same(weights(present(trainer.reference).policy), first)
+    assert present(trainer.reference).state_dict() is None
 
 
 def scored(scores: list[float], lengths: list[int], truncated: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
     return torch.tensor(scores), torch.tensor(lengths), torch.tensor(truncated)
 
 
-def test_scores_are_cut_punished_normalised_and_clipped_in_this_order():
+def test_scores_are_cut_punished_normalised_and_clipped_in_this_order() -> None:
     settings = RewardSettings(
         truncated=0.0, overlong_share=0.2, overlong_penalty=0.5, normalise="standardise", clip=1.1
     )
@@ -886,7 +895,7 @@ def test_scores_are_cut_punished_normalised_and_clipped_in_this_order():
     assert shaping.shape(*raw).tolist() == pytest.approx([wanted[0], -1.1, wanted[2], wanted[3]], rel=1e-5)
 
 
-def test_rewards_are_normalised_by_all_that_was_seen_this_batch_included(make: Make):
+def test_rewards_are_normalised_by_all_that_was_seen_this_batch_included(make: Make) -> None:
     trainer = make("ppo-max", "reward.clip=none", "reward.correct=3", "reward.wrong=-2")
     seen: list[float] = []
     for _ in range(3):
@@ -931,7 +940,7 @@ def told(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("method", "more"), STATEFUL, ids=name_of)
 def test_killed_and_resumed_is_straight_through(
     before: dict[str, StageFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, more: tuple[str, ...]
-):
+) -> None:
     settings = tiny_method(method, *more, shared=SMALL)
     contexts = [context(before, tmp_path / name, settings) for name in ("straight", "killed")]
     rl(contexts[0])
@@ -974,7 +983,9 @@ def test_killed_and_resumed_is_straight_through(
     ],
     ids=name_of,
 )
-def test_whitening_pruning_and_stopping_do_not_see_micro_batches(make: Make, method: str, more: tuple[str, ...]):
+def test_whitening_pruning_and_stopping_do_not_see_micro_batches(
+    make: Make, method: str, more: tuple[str, ...]
+) -> None:
     found = []
     for size in (1, 40, 100_000):
         trainer = make(method, *more, f"micro_batch_tokens={size}")
@@ -992,7 +1003,7 @@ def test_whitening_pruning_and_stopping_do_not_see_micro_batches(make: Make, met
 
 def test_minibatch_whitening_is_of_each_update_by_itself_and_comes_before_the_clip(
     make: Make, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     for clip in ("none", "0.6"):
         calls = spy(monkeypatch, room, "update_policy")
         make("ppo", "advantage.whiten=minibatch", f"advantage.clip={clip}").iterate()
@@ -1006,7 +1017,7 @@ def test_minibatch_whitening_is_of_each_update_by_itself_and_comes_before_the_cl
                 assert float(live.abs().max()) == pytest.approx(0.6)
 
 
-def test_batch_whitening_sees_every_row_trained_on_and_no_other(make: Make):
+def test_batch_whitening_sees_every_row_trained_on_and_no_other(make: Make) -> None:
     done = make("ppo", "advantage.whiten=batch", "select.prune_rate=0.5").iterate()
     part = done.batch.take(done.rows)
     width = part.response_mask.shape[1]
@@ -1019,10 +1030,10 @@ def test_batch_whitening_sees_every_row_trained_on_and_no_other(make: Make):
 
 
 @pytest.mark.parametrize("method", ["ppo", "vineppo", "dvpo"])
-def test_the_table_of_true_values_has_what_training_used(make: Make, method: str):
+def test_the_table_of_true_values_has_what_training_used(make: Make, method: str) -> None:
     record = ("record.truth_every=1", "record.truth_answers=5", "record.truth_samples=6")
     done = make(method, *record, "rollout.max_tokens=25").iterate()
-    table = done.true_values
+    table = present(done.true_values)
     assert {len(column) for column in table.values()} == {len(table["answer"])}
     answers = sorted(set(table["answer"]))
     assert len(answers) == 5
@@ -1033,7 +1044,10 @@ def test_the_table_of_true_values_has_what_training_used(make: Make, method: str
         assert 0 <= fraction < 1
         assert -1 <= truth <= 1
         assert (6 * (truth + 1) / 2) == pytest.approx(round(6 * (truth + 1) / 2), abs=1e-5)  # a share of 6 answers
-        used = done.steps.at[row, position] if method == "vineppo" else float(done.outputs.values[row, position])
+        if method == "vineppo":
+            used = present(done.steps).at[row, position]
+        else:
+            used = float(present(done.outputs.values)[row, position])
         assert estimate == pytest.approx(used, abs=1e-6)
     starts = make(method).sampler.step_starts([rollout.generation.tokens for rollout in done.rollouts])
     assert all(position in starts[row] for row, position in zip(table["answer"], table["position"], strict=True))
@@ -1043,28 +1057,29 @@ def test_the_table_of_true_values_has_what_training_used(make: Make, method: str
 
 
 @pytest.mark.parametrize("method", ["ppo", "vineppo"])
-def test_the_truth_is_compared_in_rows_that_were_trained_on(make: Make, method: str):
+def test_the_truth_is_compared_in_rows_that_were_trained_on(make: Make, method: str) -> None:
     """Of others no value was read: what would stand there is 0."""
     record = ("record.truth_every=1", "record.truth_answers=4", "record.truth_samples=2")
     done = make(method, *record, "select.drop_truncated=true", "rollout.max_tokens=6", "rollout.prompts=12").iterate()
     kept = done.rows.tolist()
     assert len(kept) < len(done.rollouts)
     wanted = min(4, len(kept))
-    assert sorted(set(done.true_values["answer"])) == [kept[i * len(kept) // wanted] for i in range(wanted)]
-    assert 0.0 not in done.true_values["estimate"] or method == "vineppo"
+    table = present(done.true_values)
+    assert sorted(set(table["answer"])) == [kept[i * len(kept) // wanted] for i in range(wanted)]
+    assert 0.0 not in table["estimate"] or method == "vineppo"
 
 
-def test_no_truth_is_measured_where_no_row_is_trained_on(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_no_truth_is_measured_where_no_row_is_trained_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "choose", lambda batch, *rest: choose(batch, *rest)[:0])
     assert make("ppo", "record.truth_every=1", "record.truth_samples=2").iterate().true_values is None
 
 
-def test_truth_is_measured_when_asked_for(make: Make):
+def test_truth_is_measured_when_asked_for(make: Make) -> None:
     trainer = make("ppo", "record.truth_every=2", "record.truth_samples=2", "record.truth_answers=1")
     assert [trainer.iterate().true_values is not None for _ in range(3)] == [True, False, True]
 
 
-def test_the_truth_is_the_mean_score_of_continuations(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_the_truth_is_the_mean_score_of_continuations(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of answers judged by their first word alone, every state beyond it has its answer's score as true value."""
     decode = make_task(tiny().task).tokenizer().decode
 
@@ -1074,7 +1089,7 @@ def test_the_truth_is_the_mean_score_of_continuations(make: Make, monkeypatch: p
     monkeypatch.setattr(DigitsTask, "verify", by_first_word)
     record = ("record.truth_every=1", "record.truth_answers=12", "record.truth_samples=40")
     done = make("ppo", *record, "rollout.max_tokens=25").iterate()
-    table = done.true_values
+    table = present(done.true_values)
     later = 0
     for row, position, truth in zip(table["answer"], table["position"], table["truth"], strict=True):
         if decode(done.rollouts[row].generation.tokens[:position], skip_special_tokens=True):
@@ -1091,7 +1106,7 @@ FAR = "its updates moved the policy by "
 
 
 @pytest.mark.parametrize("method", ["vcppo", "grpo", "dpo", "espo"])
-def test_an_absurd_rate_warns_and_is_counted(make: Make, capsys: pytest.CaptureFixture[str], method: str):
+def test_an_absurd_rate_warns_and_is_counted(make: Make, capsys: pytest.CaptureFixture[str], method: str) -> None:
     made = make(method, "policy.learning_rate=0.3", "guard.max_ratio=1e30", "guard.kl_alarm=0.05")
     told = [made.iterate().metrics for _ in range(2)]
     said = [line for line in capsys.readouterr().err.splitlines() if FAR in line]
@@ -1105,7 +1120,7 @@ def test_an_absurd_rate_warns_and_is_counted(make: Make, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_method_warns_at_a_rate_that_suits_it(make: Make, capsys: pytest.CaptureFixture[str], method: str):
+def test_no_method_warns_at_a_rate_that_suits_it(make: Make, capsys: pytest.CaptureFixture[str], method: str) -> None:
     made = make(method, "policy.learning_rate=0.0003")
     told = [made.iterate().metrics for _ in range(2)]
     assert [metrics["policy/kl_alarm"] for metrics in told] == [0.0, 0.0]
@@ -1114,7 +1129,7 @@ def test_no_method_warns_at_a_rate_that_suits_it(make: Make, capsys: pytest.Capt
 
 def test_it_warns_again_only_where_it_is_twice_as_bad(
     make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     made, moves = make("grpo"), iter([0.04, 0.06, 0.07, 0.13, 0.2, 0.27, 0.01])
     monkeypatch.setattr(alarm, "update_kl", lambda updates: next(moves))
     alarms = [made.iterate().metrics["policy/kl_alarm"] for _ in range(7)]
@@ -1123,12 +1138,12 @@ def test_it_warns_again_only_where_it_is_twice_as_bad(
     assert [line.split(":")[0] for line in said] == ["iteration 1", "iteration 3", "iteration 5"]
 
 
-def test_a_single_update_has_nothing_to_measure(make: Make):
+def test_a_single_update_has_nothing_to_measure(make: Make) -> None:
     told = make("grpo", "policy.minibatches=1").iterate().metrics
     assert not {"policy/kl_alarm", "policy/update_kl"} & told.keys()
 
 
-def test_how_far_updates_moved_the_policy_is_beyond_where_they_began():
+def test_how_far_updates_moved_the_policy_is_beyond_where_they_began() -> None:
     """A sampler that stays behind is far from the policy before the first of them."""
     update = PolicyUpdate(0.0, 0.0, 0.5, 0.0, 1.0, 0.0, 1.0)
     kls = [0.5, 0.53, 0.75, 0.625]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -69,17 +71,23 @@ def new_critic() -> PreTrainedModel:
         return AutoModelForTokenClassification.from_config(config).eval()
 
 
-def critic_gradient(critic: PreTrainedModel, batch: RolloutBatch, **more: object) -> tuple[torch.Tensor, CriticUpdate]:
+def critic_gradient(critic: PreTrainedModel, batch: RolloutBatch, **more: Any) -> tuple[torch.Tensor, CriticUpdate]:
     optimiser = Gradient(critic)
     values = read_values(critic, batch, 1000)
-    chosen = {"kind": "mse", "clip_range": 0.5, "aggregation": "token-mean", "fixed_length": 16, "max_tokens": 1000}
+    chosen: dict[str, Any] = {
+        "kind": "mse",
+        "clip_range": 0.5,
+        "aggregation": "token-mean",
+        "fixed_length": 16,
+        "max_tokens": 1000,
+    }
     update = update_critic(critic, optimiser, batch, values, advantages_for(batch), **{**chosen, **more})
     return optimiser.kept, update
 
 
 @pytest.mark.parametrize("aggregation", ["token-mean", "sequence-mean", "fixed-length"])
 @pytest.mark.parametrize("max_tokens", [1, 13, 25])
-def test_gradients_do_not_depend_on_the_size_of_micro_batches(aggregation: str, max_tokens: int):
+def test_gradients_do_not_depend_on_the_size_of_micro_batches(aggregation: str, max_tokens: int) -> None:
     policy, critic = new_policy(), new_critic()
     batch = random_batch(LENGTHS)  # old_logprobs far off: some tokens are clipped
     batch = dataclasses.replace(batch, correct=batch.scores > 0)
@@ -98,14 +106,14 @@ def test_gradients_do_not_depend_on_the_size_of_micro_batches(aggregation: str, 
     assert set(told(of_whole)) == {
         "loss", "entropy", "approx_kl", "clip_fraction", "ratio_max", "ref_kl", "grad_norm", "positive_nll",
     }  # fmt: skip
-    whole, of_whole = critic_gradient(critic, batch, aggregation=aggregation)
-    parts, of_parts = critic_gradient(critic, batch, aggregation=aggregation, max_tokens=max_tokens)
+    whole, critic_of_whole = critic_gradient(critic, batch, aggregation=aggregation)
+    parts, critic_of_parts = critic_gradient(critic, batch, aggregation=aggregation, max_tokens=max_tokens)
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
-    assert of_parts.loss == pytest.approx(of_whole.loss, rel=1e-5)
+    assert critic_of_parts.loss == pytest.approx(critic_of_whole.loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 1000])
-def test_tokens_that_the_dual_clip_decides_are_counted_over_the_minibatch(max_tokens: int):
+def test_tokens_that_the_dual_clip_decides_are_counted_over_the_minibatch(max_tokens: int) -> None:
     """At a ratio of 4 everywhere it decides every bad token, and the clip of the ratio every good one."""
     policy = new_policy()
     batch = on_policy(policy)
@@ -119,7 +127,7 @@ def test_tokens_that_the_dual_clip_decides_are_counted_over_the_minibatch(max_to
     assert "policy/dual_clip_fraction" not in policy_metrics([without])
 
 
-def test_on_policy_the_gradient_is_the_policy_gradient():
+def test_on_policy_the_gradient_is_the_policy_gradient() -> None:
     policy = new_policy()
     batch = on_policy(policy)
     got, update = policy_gradient(policy, batch, tiny())
@@ -132,7 +140,7 @@ def test_on_policy_the_gradient_is_the_policy_gradient():
     assert update.approx_kl == pytest.approx(0, abs=1e-6)
 
 
-def test_the_temperature_of_sampling_is_the_temperature_of_the_ratio():
+def test_the_temperature_of_sampling_is_the_temperature_of_the_ratio() -> None:
     policy, batch = new_policy(), random_batch(LENGTHS)
     old = read_logprobs(policy, batch, temperature=0.5, max_tokens=1000)
     batch = dataclasses.replace(batch, old_logprobs=old)
@@ -153,14 +161,14 @@ def entropy_after(coefficient: float) -> tuple[float, float]:
     return before.entropy, after.entropy
 
 
-def test_the_entropy_bonus_raises_entropy_and_no_bonus_leaves_it():
+def test_the_entropy_bonus_raises_entropy_and_no_bonus_leaves_it() -> None:
     before, after = entropy_after(0.1)
     assert after > before + 0.01
     before, after = entropy_after(0.0)
     assert after == before
 
 
-def test_kl_in_the_loss_pulls_towards_the_reference_only_where_asked():
+def test_kl_in_the_loss_pulls_towards_the_reference_only_where_asked() -> None:
     reference, policy = new_policy(seed=1), new_policy()
     batch = on_policy(policy)
     ref = read_logprobs(reference, batch, temperature=1.0, max_tokens=1000)
@@ -193,7 +201,7 @@ def live_logprobs(policy: PreTrainedModel, batch: RolloutBatch) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("max_tokens", [1, 20, 1000])
-def test_dpos_gradient_is_that_of_its_loss_though_micro_batches_part_the_pairs(max_tokens: int):
+def test_dpos_gradient_is_that_of_its_loss_though_micro_batches_part_the_pairs(max_tokens: int) -> None:
     policy, batch = new_policy(), random_batch(PAIRS)
     ref = read_logprobs(new_policy(seed=1), batch, temperature=1.0, max_tokens=1000)
     dpo = ("method=dpo", "policy.dpo_beta=0.7", "rollout.samples_per_prompt=2", f"micro_batch_tokens={max_tokens}")
@@ -212,7 +220,7 @@ def test_dpos_gradient_is_that_of_its_loss_though_micro_batches_part_the_pairs(m
 
 
 @pytest.mark.parametrize("max_tokens", [13, 1000])
-def test_right_answers_are_imitated_by_the_mean_over_their_tokens_alone(max_tokens: int):
+def test_right_answers_are_imitated_by_the_mean_over_their_tokens_alone(max_tokens: int) -> None:
     policy = new_policy()
     batch = dataclasses.replace(on_policy(policy), correct=torch.tensor([True, False, True, False, False, True]))
     size = f"micro_batch_tokens={max_tokens}"
@@ -229,13 +237,13 @@ def test_right_answers_are_imitated_by_the_mean_over_their_tokens_alone(max_toke
 
 
 @pytest.mark.parametrize("max_tokens", [13, 1000])
-def test_demonstrations_are_imitated_at_temperature_one_beside_the_policy_loss(max_tokens: int):
+def test_demonstrations_are_imitated_at_temperature_one_beside_the_policy_loss(max_tokens: int) -> None:
     policy, shown = new_policy(), random_batch([4, 2, 6], seed=3)
     batch = on_policy(policy)
     costs, optimiser = Costs(), Gradient(policy)
     settings = tiny("policy.demonstration_nll=0.2", "rollout.temperature=2.0", f"micro_batch_tokens={max_tokens}")
     nothing = torch.zeros_like(batch.old_logprobs)  # no advantage: what is left is imitation
-    options = {"fixed_length": 16, "costs": costs}
+    options: dict[str, Any] = {"fixed_length": 16, "costs": costs}
     update = update_policy(policy, optimiser, batch, nothing, None, settings, demonstrations=shown, **options)
     nll = -live_logprobs(policy, shown).sum() / 12
     torch.testing.assert_close(optimiser.kept, autograd(policy, 0.2 * nll), rtol=1e-4, atol=1e-6)
@@ -244,7 +252,7 @@ def test_demonstrations_are_imitated_at_temperature_one_beside_the_policy_loss(m
 
 
 @pytest.mark.parametrize("wrong", ["ratio", "nan"])
-def test_training_that_has_left_sense_stops_with_the_weights_as_they_were(wrong: str):
+def test_training_that_has_left_sense_stops_with_the_weights_as_they_were(wrong: str) -> None:
     policy = new_policy()
     batch = on_policy(policy)
     advantages = advantages_for(batch)
@@ -263,14 +271,14 @@ def test_training_that_has_left_sense_stops_with_the_weights_as_they_were(wrong:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-def test_a_model_that_says_no_numbers_is_told_by_its_name_before_anything_is_made_of_them(value: float):
+def test_a_model_that_says_no_numbers_is_told_by_its_name_before_anything_is_made_of_them(value: float) -> None:
     policy, critic, batch = new_policy(), new_critic(), random_batch(LENGTHS)
     for model in (policy, critic):
         model.name_or_path = "somebody/broken"
         with torch.no_grad():
             model.base_model.norm.weight.fill_(value)
             list(model.parameters())[-1].fill_(value)
-    reads = {
+    reads: dict[str, Callable[[], object]] = {
         "LlamaForCausalLM": lambda: read_logprobs(policy, batch, temperature=1.0, max_tokens=100),
         "LlamaForTokenClassification": lambda: read_values(critic, batch, 100),
     }
@@ -281,19 +289,25 @@ def test_a_model_that_says_no_numbers_is_told_by_its_name_before_anything_is_mad
         read_final_values(critic, batch, 100)
 
 
-def test_a_critic_of_targets_that_are_no_numbers_stops_with_its_weights_as_they_were():
+def test_a_critic_of_targets_that_are_no_numbers_stops_with_its_weights_as_they_were() -> None:
     critic, batch = new_critic(), random_batch(LENGTHS)
     targets = advantages_for(batch)
     targets[0, 0] = float("inf")
     optimiser = Optimiser(critic, tiny().critic, 10)
     before = weights(critic)
-    options = {"kind": "mse", "clip_range": 0.5, "aggregation": "token-mean", "fixed_length": 16, "max_tokens": 100}
+    options: dict[str, Any] = {
+        "kind": "mse",
+        "clip_range": 0.5,
+        "aggregation": "token-mean",
+        "fixed_length": 16,
+        "max_tokens": 100,
+    }
     with pytest.raises(TrainingError, match="gradient norm is"):
         update_critic(critic, optimiser, batch, targets, targets, **options)
     assert torch.equal(weights(critic), before)
 
 
-def test_the_critic_weighs_tokens_its_own_way():
+def test_the_critic_weighs_tokens_its_own_way() -> None:
     critic, batch = new_critic(), random_batch(LENGTHS)
     values, returns = read_values(critic, batch, 1000), advantages_for(batch)
     errors = 0.5 * (values - returns).square()
@@ -304,11 +318,17 @@ def test_the_critic_weighs_tokens_its_own_way():
     assert by_token != pytest.approx(by_answer, rel=0.01)
 
 
-def test_the_critic_learns_its_targets():
+def test_the_critic_learns_its_targets() -> None:
     critic, batch = new_critic(), random_batch(LENGTHS)
     settings = tiny("critic.learning_rate=0.01").critic
     optimiser = Optimiser(critic, settings, 10)
     values, returns = read_values(critic, batch, 1000), advantages_for(batch)
-    options = {"kind": "mse", "clip_range": 0.5, "aggregation": "token-mean", "fixed_length": 16, "max_tokens": 100}
+    options: dict[str, Any] = {
+        "kind": "mse",
+        "clip_range": 0.5,
+        "aggregation": "token-mean",
+        "fixed_length": 16,
+        "max_tokens": 100,
+    }
     losses = [update_critic(critic, optimiser, batch, values, returns, **options).loss for _ in range(20)]
     assert losses[-1] < 0.5 * losses[0]

@@ -15,14 +15,14 @@ from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.policy import PolicyLossName, PolicySettings
 
 
-def test_settings_offer_the_estimators_and_losses_of_the_tables_and_no_other():
+def test_settings_offer_the_estimators_and_losses_of_the_tables_and_no_other() -> None:
     assert get_args(EstimatorName) == tuple(ESTIMATORS)
     assert get_args(PolicyLossName) == tuple(POLICY_LOSSES)
     assert {*maths.POLICY_LOSSES, "dpo"} == set(POLICY_LOSSES)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_an_estimators_record_is_whole(name: str):
+def test_an_estimators_record_is_whole(name: str) -> None:
     record = ESTIMATORS[name]
     assert record.title
     assert record.source
@@ -34,7 +34,7 @@ def test_an_estimators_record_is_whole(name: str):
 
 
 @pytest.mark.parametrize("name", POLICY_LOSSES)
-def test_a_losss_record_is_whole(name: str):
+def test_a_losss_record_is_whole(name: str) -> None:
     record = POLICY_LOSSES[name]
     assert record.title
     assert record.source
@@ -45,6 +45,6 @@ def test_a_losss_record_is_whole(name: str):
     assert ("pairs" in record.reads) != ("advantages" in record.reads)
 
 
-def test_the_tables_are_read_without_torch():
+def test_the_tables_are_read_without_torch() -> None:
     code = "import sys; from vcppo.settings import estimators, losses, run; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -44,13 +44,13 @@ def value_of(settings: RunSettings, name: str) -> object:
     return flatten(settings.model_dump(mode="json"))[name]
 
 
-def test_the_methods_are_those_asked_for():
+def test_the_methods_are_those_asked_for() -> None:
     assert set(METHODS) == ASKED_FOR
     assert all(method.title and method.source.startswith("arXiv:") for method in METHODS.values())
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_preset_names_known_settings_that_it_makes_use_of(method: str):
+def test_a_preset_names_known_settings_that_it_makes_use_of(method: str) -> None:
     settings = load_settings(assignments=[f"method={method}"])
     assert (settings.method, settings.arm) == (method, method)
     for name, wanted in METHODS[method].settings.items():
@@ -59,20 +59,20 @@ def test_a_preset_names_known_settings_that_it_makes_use_of(method: str):
         assert unused(settings, name) is None, f"{method} sets {name}"
 
 
-def test_no_two_methods_are_the_same_run():
+def test_no_two_methods_are_the_same_run() -> None:
     digests = {load_settings(assignments=[f"method={method}"]).digest(): method for method in METHODS}
     assert len(digests) == len(METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_have_the_same_answers_an_iteration_and_the_trainers_own_optimisers(method: str):
+def test_methods_have_the_same_answers_an_iteration_and_the_trainers_own_optimisers(method: str) -> None:
     settings, plain = load_settings(assignments=[f"method={method}"]), RunSettings()
     assert settings.answers == 96
     for name in ("learning_rate", "schedule", "minibatches", "max_grad_norm"):
         assert value_of(settings, f"policy.{name}") == value_of(plain, f"policy.{name}")
 
 
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, object]] = {
     "vcppo": {"gae.lambda_actor": 0.95, "gae.lambda_critic": 1.0, "pretrain.steps": "converge"},
     "ppo": {"gae.lambda_actor": 0.95, "gae.lambda_critic": 0.95, "pretrain.steps": 0, "critic.init": "reward-model"},
     "vapo": {
@@ -139,7 +139,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_is_as_published(method: str):
+def test_a_method_is_as_published(method: str) -> None:
     settings = load_settings(assignments=[f"method={method}"])
     assert {name: value_of(settings, name) for name in PUBLISHED[method]} == PUBLISHED[method]
 
@@ -147,13 +147,13 @@ def test_a_method_is_as_published(method: str):
 # ---- one word changes the method ----
 
 
-def test_what_is_said_wins_over_the_method_wherever_it_stands():
+def test_what_is_said_wins_over_the_method_wherever_it_stands() -> None:
     for order in itertools.permutations(["method=grpo", "kl.coefficient=0.2"]):
         settings = load_settings(assignments=order)
         assert (settings.kl.coefficient, settings.advantage.estimator) == (0.2, "grpo")
 
 
-def test_a_flag_changes_the_method_of_a_file_and_keeps_what_the_file_says(tmp_path: Path):
+def test_a_flag_changes_the_method_of_a_file_and_keeps_what_the_file_says(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('method = "grpo"\nsteps = 7\n[policy]\nlearning_rate = 0.002\n')
     settings = load_settings(file, ["method=cispo"])
@@ -189,14 +189,14 @@ GIVES_WAY = [
 @pytest.mark.parametrize(("said", "method", "name", "wanted"), GIVES_WAY, ids=lambda part: str(part)[:40])
 def test_a_method_named_after_a_file_is_that_method(
     tmp_path: Path, said: list[str], method: str, name: str, wanted: object
-):
+) -> None:
     found = load(file_of(tmp_path, *said), [f"method={method}"])
     assert value_of(found.settings, name) == wanted
     told = [line for line in lines(found.notes) if line.startswith(f"{name} = ")]
     assert [f" gives way to {wanted!r} of method {method}, named after it; " in line for line in told] == [True]
 
 
-def test_a_run_by_a_method_after_a_file_is_the_methods_own_run(tmp_path: Path):
+def test_a_run_by_a_method_after_a_file_is_the_methods_own_run(tmp_path: Path) -> None:
     """All that the file says of its slots, and nothing else, is undone."""
     file = file_of(tmp_path, "steps = 7", "pretrain.steps = 40", "gae.lambda_actor = 1.0")
     assert load_settings(file, ["method=ppo"]) == load_settings(assignments=["method=ppo", "steps=7"])
@@ -205,12 +205,12 @@ def test_a_run_by_a_method_after_a_file_is_the_methods_own_run(tmp_path: Path):
 @pytest.mark.parametrize("order", [("method=ppo", "pretrain.steps=40"), ("pretrain.steps=40", "method=ppo")])
 def test_what_is_said_with_the_method_or_after_it_wins_over_the_file_and_the_method(
     tmp_path: Path, order: tuple[str, ...]
-):
+) -> None:
     found = load(file_of(tmp_path, "pretrain.steps = 20"), order)
     assert (found.settings.method, found.settings.pretrain.steps, found.notes) == ("ppo", 40, ())
 
 
-def test_how_long_a_critic_is_pretrained_and_what_a_run_may_spend_stay(tmp_path: Path):
+def test_how_long_a_critic_is_pretrained_and_what_a_run_may_spend_stay(tmp_path: Path) -> None:
     file = file_of(tmp_path, "pretrain.steps = 40", "rollout.prompts = 64", "policy.epochs = 2")
     found = load(file, ["method=vapo"])
     settings = found.settings
@@ -220,7 +220,7 @@ def test_how_long_a_critic_is_pretrained_and_what_a_run_may_spend_stay(tmp_path:
     ]
 
 
-def test_a_slot_that_the_method_leaves_to_the_defaults_stays_and_is_told(tmp_path: Path):
+def test_a_slot_that_the_method_leaves_to_the_defaults_stays_and_is_told(tmp_path: Path) -> None:
     file = file_of(tmp_path, "policy.clip_high = 0.28", "policy.learning_rate = 0.5")
     found = load(file, ["method=grpo"])
     assert (found.settings.policy.clip_high, found.settings.policy.learning_rate) == (0.28, 0.5)
@@ -231,7 +231,7 @@ SHARED = ("pretrain.steps = 40", "pretrain.batch = 32", "pretrain.learning_rate 
 
 
 @pytest.mark.parametrize("flag", ["method=ppo", "pretrain.steps=0", "method=grpo"])
-def test_one_file_serves_two_arms(tmp_path: Path, flag: str):
+def test_one_file_serves_two_arms(tmp_path: Path, flag: str) -> None:
     """What the second ignores of it is told, not refused."""
     file = file_of(tmp_path, *SHARED)
     assert load(file).notes == ()
@@ -242,7 +242,7 @@ def test_one_file_serves_two_arms(tmp_path: Path, flag: str):
     assert f"(from {file}): not used here, for " in line
 
 
-def test_it_does_so_though_what_a_flag_adds_is_what_makes_it_a_run(tmp_path: Path):
+def test_it_does_so_though_what_a_flag_adds_is_what_makes_it_a_run(tmp_path: Path) -> None:
     file = file_of(tmp_path, *SHARED, "task.name = 'maths'")
     found = load(file, ["model.path=m", "pretrain.steps=0"])
     assert found.settings.pretrain.steps == 0
@@ -258,12 +258,12 @@ def test_it_does_so_though_what_a_flag_adds_is_what_makes_it_a_run(tmp_path: Pat
         ([*SHARED], ["pretrain.steps=0", "pretrain.batch=7"]),
     ],
 )
-def test_what_is_ignored_where_it_is_said_is_refused_still(tmp_path: Path, said: list[str], flags: list[str]):
+def test_what_is_ignored_where_it_is_said_is_refused_still(tmp_path: Path, said: list[str], flags: list[str]) -> None:
     with pytest.raises(ConfigError, match="it would be ignored, for "):
         load_settings(file_of(tmp_path, *said), flags)
 
 
-def test_a_method_after_a_record_is_that_method(tmp_path: Path):
+def test_a_method_after_a_record_is_that_method(tmp_path: Path) -> None:
     """Whatever the run had otherwise than its own method."""
     file = tmp_path / "settings.json"
     before = load_settings(assignments=["pretrain.steps=0", "gae.lambda_critic=0.95", "steps=7"])
@@ -273,7 +273,7 @@ def test_a_method_after_a_record_is_that_method(tmp_path: Path):
     assert override(before, {"method": "vapo"}) == load_settings(file, ["method=vapo"])
 
 
-def test_another_method_keeps_what_was_set_and_drops_the_old_methods_own():
+def test_another_method_keeps_what_was_set_and_drops_the_old_methods_own() -> None:
     before = load_settings(assignments=["method=espo", "steps=7", "policy.learning_rate=0.002", "policy.epochs=6"])
     after = override(before, {"method": "grpo"})
     assert after == load_settings(
@@ -283,20 +283,20 @@ def test_another_method_keeps_what_was_set_and_drops_the_old_methods_own():
     assert override(after, {"method": "espo"}) == before
 
 
-def test_a_name_of_ones_own_stays():
+def test_a_name_of_ones_own_stays() -> None:
     before = load_settings(assignments=["method=grpo", "arm=mine"])
     assert override(before, {"method": "rloo"}).arm == "mine"
 
 
 @pytest.mark.parametrize("first", ["vcppo", "grpo", "dpo", "espo"])
-def test_from_any_method_to_any_other_is_that_other(first: str):
+def test_from_any_method_to_any_other_is_that_other(first: str) -> None:
     before = load_settings(assignments=[f"method={first}"])
     for method in METHODS:
         assert override(before, {"method": method}) == load_settings(assignments=[f"method={method}"])
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_from_its_record_is_the_same_run(tmp_path: Path, method: str):
+def test_a_run_from_its_record_is_the_same_run(tmp_path: Path, method: str) -> None:
     settings = load_settings(assignments=[f"method={method}", "seed=4", "policy.learning_rate=0.002"])
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(settings.model_dump(mode="json")))
@@ -306,7 +306,7 @@ def test_a_run_from_its_record_is_the_same_run(tmp_path: Path, method: str):
     assert {s: a.key for s, a in addresses(again).items()} == {s: a.key for s, a in addresses(settings).items()}
 
 
-def test_the_name_of_a_method_is_no_part_of_a_run():
+def test_the_name_of_a_method_is_no_part_of_a_run() -> None:
     """Settings that are a method's, said one by one, are its run."""
     said = [f"{name}={json.dumps(value)}" for name, value in METHODS["rloo"].settings.items()]
     by_hand, by_name = load_settings(assignments=said), load_settings(assignments=["method=rloo"])
@@ -315,7 +315,7 @@ def test_the_name_of_a_method_is_no_part_of_a_run():
     assert addresses(by_hand)["rl"].key == addresses(by_name)["rl"].key
 
 
-def test_methods_are_arms_of_a_study():
+def test_methods_are_arms_of_a_study() -> None:
     arms = [{"name": method, "set": {"method": method}} for method in METHODS]
     study = parse_study({"name": "s", "title": "t", "seeds": 1, "base": {"steps": 9}, "arms": arms}, "s.toml")
     for cell, method in zip(study.cells(), METHODS, strict=True):
@@ -327,7 +327,7 @@ def test_methods_are_arms_of_a_study():
     ("given", "hint"),
     [("vinepo", "did you mean vineppo?"), ("GRPO", "there are vcppo, ppo, "), ("dr_grpo", "did you mean dr-grpo?")],
 )
-def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path: Path):
+def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(assignments=[f"method={given}"])
     assert str(caught.value).startswith(f"method = '{given}' (from --set): no such method; {hint}")
@@ -355,7 +355,7 @@ def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path
     ],
     ids=lambda part: str(sorted(part))[:40] if isinstance(part, set) else "",
 )
-def test_the_words_that_settings_know_are_those_that_the_code_knows(words: object, known: set[str]):
+def test_the_words_that_settings_know_are_those_that_the_code_knows(words: object, known: set[str]) -> None:
     listed = words if isinstance(words, tuple) else get_args(words)
     assert set(listed) == known
 
@@ -366,15 +366,15 @@ def with_word(section: str, name: str, word: str) -> RunSettings:
     return load_settings().model_copy(update={section: old.model_copy(update={name: word})})
 
 
-def dispatched() -> dict[str, Callable[[str], object]]:
+def dispatched() -> dict[str, Callable[[Any], object]]:
     """By setting: what is computed by its words, for any word."""
     batch, rng = random_batch([3, 2]), torch.Generator()
     scores, zeros, mask = batch.scores, torch.zeros(batch.response_mask.shape), batch.response_mask
     whole = torch.zeros(mask.shape, dtype=torch.int64)
     seen = shaping.RunningMoments().updated(torch.tensor([1.0, 4.0]))
-    ratio = {"weight": 1.0, "clip": None}
+    ratio: dict[str, Any] = {"weight": 1.0, "clip": None}
 
-    def pruned(**words: str) -> Tensor:
+    def pruned(**words: Any) -> Tensor:
         return selection.prune(scores, batch.group, rate=0.5, rng=rng, **{"scope": "batch", "keep": "largest", **words})
 
     def rewards(word: str) -> Tensor:
@@ -399,7 +399,7 @@ def dispatched() -> dict[str, Callable[[str], object]]:
 
 
 @pytest.mark.parametrize("name", dispatched())
-def test_a_word_is_itself_or_refused_and_never_another(name: str):
+def test_a_word_is_itself_or_refused_and_never_another(name: str) -> None:
     """Every word that a setting allows is known where it is read, and one that nobody wrote falls through to none."""
     compute = dispatched()[name]
     words = setting_type(name)[0]
@@ -409,7 +409,7 @@ def test_a_word_is_itself_or_refused_and_never_another(name: str):
         compute("new")
 
 
-def test_rtos_reward_is_made_by_the_dpo_run_of_the_same_task_and_seed():
+def test_rtos_reward_is_made_by_the_dpo_run_of_the_same_task_and_seed() -> None:
     settings = load_settings(
         assignments=[
             "method=rto",
@@ -479,7 +479,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_runs_from_its_first_stage_to_its_last(out: Path, method: str):
+def test_a_method_runs_from_its_first_stage_to_its_last(out: Path, method: str) -> None:
     settings = tiny_method(method, shared=SMALL)
     uses = run_stages(settings, out)
     assert uses["evaluation"].folder.result is not None

@@ -49,17 +49,17 @@ def recipe(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def test_there_are_recipes_for_one_gpu_for_a_node_and_of_the_paper():
+def test_there_are_recipes_for_one_gpu_for_a_node_and_of_the_paper() -> None:
     assert [path.stem for path in RECIPES] == ["qwen2.5-1.5b-1gpu", "qwen2.5-32b-paper", "qwen2.5-7b-8gpu"]
 
 
-def test_a_recipe_loads_and_keeps_what_it_says(recipe: Path):
+def test_a_recipe_loads_and_keeps_what_it_says(recipe: Path) -> None:
     told = flatten(tomllib.loads(recipe.read_text(encoding="utf-8")))
     found = flatten(load_settings(recipe).model_dump(mode="json"))
     assert {name: found[name] for name in told} == told
 
 
-def test_a_recipe_fits_on_the_machine_it_names_and_costs_what_it_says(recipe: Path):
+def test_a_recipe_fits_on_the_machine_it_names_and_costs_what_it_says(recipe: Path) -> None:
     headers = HEADER.findall(recipe.read_text(encoding="utf-8"))
     assert len(headers) == 1
     gpus, memory, said = headers[0]
@@ -73,14 +73,14 @@ def test_a_recipe_fits_on_the_machine_it_names_and_costs_what_it_says(recipe: Pa
     )
 
 
-def test_a_recipe_does_not_fit_on_half_the_memory_of_its_fullest_phase(recipe: Path):
+def test_a_recipe_does_not_fit_on_half_the_memory_of_its_fullest_phase(recipe: Path) -> None:
     gpus = int(HEADER.findall(recipe.read_text(encoding="utf-8"))[0][0])
     settings = load_settings(recipe)
     half = make_plan(settings, Machine.of(gpus, 80.0)).fullest.needs / 2 / GIB
     assert not make_plan(settings, Machine.of(gpus, half)).fits
 
 
-def test_the_commands_above_a_recipe_name_it(recipe: Path):
+def test_the_commands_above_a_recipe_name_it(recipe: Path) -> None:
     lines = re.findall(r"^#     (.+)$", recipe.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert all(f"recipes/{recipe.name}" in line for line in lines)
     assert any(line.startswith("vcppo plan") for line in lines)
@@ -99,7 +99,7 @@ def marked() -> dict[str, str]:
     return found
 
 
-def test_every_setting_of_the_papers_recipe_says_where_it_is_from():
+def test_every_setting_of_the_papers_recipe_says_where_it_is_from() -> None:
     found = marked()
     assert found.pop("method") == ""
     assert set(found) <= set(known_names())
@@ -107,7 +107,7 @@ def test_every_setting_of_the_papers_recipe_says_where_it_is_from():
     assert set(MARKS) == set(found.values())
 
 
-def test_what_is_printed_is_as_it_is_printed_and_what_is_unknown_is_marked():
+def test_what_is_printed_is_as_it_is_printed_and_what_is_unknown_is_marked() -> None:
     settings, found = flatten(load_settings(PAPER).model_dump(mode="json")), marked()
     assert {name: settings[name] for name in PRINTED} == PRINTED
     assert {name: found[name] for name in PRINTED if found[name] in ("UNKNOWN", "ours")} == {}

@@ -202,7 +202,7 @@ def identity(case: tuple[tuple[str, ...], str, str]) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=identity)
-def test_a_setting_that_would_be_ignored_is_refused_with_the_reason(case: tuple[tuple[str, ...], str, str]):
+def test_a_setting_that_would_be_ignored_is_refused_with_the_reason(case: tuple[tuple[str, ...], str, str]) -> None:
     given, name, reason = case
     load_settings(assignments=given)  # fine without it
     with pytest.raises(ConfigError) as caught:
@@ -213,7 +213,7 @@ def test_a_setting_that_would_be_ignored_is_refused_with_the_reason(case: tuple[
     assert "\n" not in said
 
 
-def test_every_rule_is_held_by_a_case_of_its_own():
+def test_every_rule_is_held_by_a_case_of_its_own() -> None:
     """Of each name in each rule: a case in which that rule is the one that speaks."""
     found = {(name, reason) for _, name, reason in CASES}
     settings = [(load_settings(assignments=given), name) for given, name, _ in CASES]
@@ -292,7 +292,7 @@ def test_every_rule_is_held_by_a_case_of_its_own():
         (THERE, "engine.dtype"),
     ],
 )
-def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
+def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str) -> None:
     assert unused(load_settings(assignments=[*given, f"{used}={value(used)}"]), used) is None
 
 
@@ -425,7 +425,7 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str):
     ],
     ids=lambda part: ",".join(part) if isinstance(part, tuple) else "",
 )
-def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: tuple[str, ...], message: str):
+def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(assignments=given)
     assert str(caught.value).startswith(message)
@@ -473,7 +473,7 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
     ],
     ids=",".join,
 )
-def test_their_neighbours_are_taken(given: tuple[str, ...]):
+def test_their_neighbours_are_taken(given: tuple[str, ...]) -> None:
     load_settings(assignments=given)
 
 
@@ -485,8 +485,8 @@ def study(base: dict[str, object], *methods: str) -> None:
     parse_study({"name": "s", "title": "t", "seeds": 1, "base": base, "arms": arms}, "s.toml")
 
 
-def test_a_studys_base_may_hold_what_one_arm_ignores_but_not_what_all_ignore():
-    base = {"pretrain.batch": 7, "vine.samples": 2}
+def test_a_studys_base_may_hold_what_one_arm_ignores_but_not_what_all_ignore() -> None:
+    base: dict[str, object] = {"pretrain.batch": 7, "vine.samples": 2}
     study(base, "vcppo", "grpo", "vineppo")
     with pytest.raises(ConfigError) as caught:
         study(base, "vcppo", "grpo")
@@ -495,34 +495,36 @@ def test_a_studys_base_may_hold_what_one_arm_ignores_but_not_what_all_ignore():
     )
 
 
-def test_an_arm_may_not_hold_what_it_ignores():
+def test_an_arm_may_not_hold_what_it_ignores() -> None:
     arms = [{"name": "a", "set": {"method": "grpo", "gae.lambda_actor": 0.5}}, {"name": "b"}]
     with pytest.raises(ConfigError, match=r"gae.lambda_actor = 0.5 \(from study s, arm a\): it would be ignored"):
         parse_study({"name": "s", "title": "t", "arms": arms}, "s.toml")
 
 
-def test_a_grid_over_what_is_ignored_is_refused():
+def test_a_grid_over_what_is_ignored_is_refused() -> None:
     tree = {"name": "s", "title": "t", "base": {"method": "dvpo"}, "grid": {"gae.lambda_actor": [0.5, 1.0]}}
     with pytest.raises(ConfigError, match=r"gae.lambda_actor = 0.5 \(from study s, \[grid\]\): it would be ignored"):
         parse_study(tree, "s.toml")
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo", "dvpo", "dpo"])
-def test_the_whole_record_of_a_run_is_taken_though_it_names_what_the_method_ignores(tmp_path: Path, method: str):
+def test_the_whole_record_of_a_run_is_taken_though_it_names_what_the_method_ignores(
+    tmp_path: Path, method: str
+) -> None:
     settings = load_settings(assignments=[f"method={method}", "seed=3"])
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(settings.model_dump(mode="json")))
     assert load_settings(file) == settings
 
 
-def test_a_file_is_told_by_its_name(tmp_path: Path):
+def test_a_file_is_told_by_its_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('method = "grpo"\n[vine]\nsamples = 3\n')
     with pytest.raises(ConfigError, match=rf"vine.samples = 3 \(from {file}\): it would be ignored"):
         load_settings(file)
 
 
-def test_every_mistake_of_several_is_one_line():
+def test_every_mistake_of_several_is_one_line() -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(assignments=["gae.gamma=7", "policy.clip_low=-1"])
     assert "gae.gamma = 7" in str(caught.value)

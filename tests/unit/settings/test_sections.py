@@ -3,6 +3,7 @@
 import json
 import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,13 +37,13 @@ def refused(*assignments: str, config: Path | None = None) -> str:
     return str(caught.value)
 
 
-def value_of(settings: RunSettings, name: str) -> object:
+def value_of(settings: RunSettings, name: str) -> Any:
     for part in name.split("."):
         settings = getattr(settings, part)
     return settings
 
 
-def test_the_defaults_given_as_text_are_the_defaults():
+def test_the_defaults_given_as_text_are_the_defaults() -> None:
     plain = RunSettings()
     texts = []
     for name in known_names():
@@ -51,8 +52,8 @@ def test_the_defaults_given_as_text_are_the_defaults():
     assert load_settings(assignments=texts) == plain
 
 
-def test_every_setting_says_what_it_does():
-    def walk(model: type, prefix: str = "") -> list[str]:
+def test_every_setting_says_what_it_does() -> None:
+    def walk(model: Any, prefix: str = "") -> list[str]:
         mute = []
         for name, field in model.model_fields.items():
             if hasattr(field.annotation, "model_fields"):
@@ -83,18 +84,18 @@ def test_every_setting_says_what_it_does():
         ("model.heads=3", "hidden_size 64, heads 3, kv_heads 4: expected hidden_size an even multiple of heads"),
     ],
 )
-def test_a_mistake_names_setting_value_source_and_what_was_wanted(assignment: str, message: str):
+def test_a_mistake_names_setting_value_source_and_what_was_wanted(assignment: str, message: str) -> None:
     said = refused("task.chain_length=30", "rollout.prompts=96", assignment)
     assert said.startswith(message)
     assert "\n" not in said
 
 
-def test_pretraining_to_a_wrong_word_is_told_once_for_each_thing_it_could_be():
+def test_pretraining_to_a_wrong_word_is_told_once_for_each_thing_it_could_be() -> None:
     said = refused("pretrain.steps=later")
     assert "pretrain.steps = 'later' (from --set): input should be 'converge'" in said
 
 
-def test_later_layers_win_and_a_mistake_names_its_own(tmp_path: Path):
+def test_later_layers_win_and_a_mistake_names_its_own(tmp_path: Path) -> None:
     file = tmp_path / "base.toml"
     file.write_text("steps = 7\n[gae]\nlambda_actor = 0.5\nlambda_critic = 0.25\n")
     settings = load_settings(file, ["gae.lambda_actor=0.75"])
@@ -107,14 +108,14 @@ def test_later_layers_win_and_a_mistake_names_its_own(tmp_path: Path):
     assert refused(config=file) == (f"gae.lambda_aktor (from {file}): no such setting; did you mean gae.lambda_actor?")
 
 
-def test_none_is_no_value_only_where_there_may_be_none():
+def test_none_is_no_value_only_where_there_may_be_none() -> None:
     assert load_settings(assignments=["gae.length_adaptive_alpha=none"]).gae.length_adaptive_alpha is None
     assert load_settings(assignments=["kl.placement=none"]).kl.placement == "none"
     assert may_be_none("model.path")
     assert not may_be_none("steps")
 
 
-def test_values_are_toml_and_bare_words_are_text():
+def test_values_are_toml_and_bare_words_are_text() -> None:
     assert parse_assignment("a = 'x=y'") == ("a", "x=y")
     assert parse_assignment("gae.bootstrap_truncated=true") == ("gae.bootstrap_truncated", True)
     assert parse_assignment("model.path=./runs/policy") == ("model.path", "./runs/policy")
@@ -133,7 +134,9 @@ def test_values_are_toml_and_bare_words_are_text():
         ("a.json", b"[1]", "expected an object of settings, found list"),
     ],
 )
-def test_a_file_that_is_no_settings_is_told_by_name(tmp_path: Path, name: str, content: bytes | None, message: str):
+def test_a_file_that_is_no_settings_is_told_by_name(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
     file = tmp_path / name
     if content is not None:
         file.write_bytes(content)
@@ -156,7 +159,7 @@ RECORD = json.dumps({"steps": 7, "gae": {"gamma": 0.5}})
         ("a.json", RECORD.replace(" ", "\r\n")),
     ],
 )
-def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path, name: str, text: str):
+def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path, name: str, text: str) -> None:
     """Some editors write one before UTF-8."""
     file = tmp_path / name
     file.write_bytes(text.encode())
@@ -166,13 +169,13 @@ def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path: Path, name: str,
     assert plain.gae.gamma == 0.5
 
 
-def test_a_file_with_a_byte_order_mark_alone_says_nothing(tmp_path: Path):
+def test_a_file_with_a_byte_order_mark_alone_says_nothing(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_bytes(b"\xef\xbb\xbf")
     assert load_settings(file) == RunSettings()
 
 
-def test_settings_written_as_json_are_the_same_run(tmp_path: Path):
+def test_settings_written_as_json_are_the_same_run(tmp_path: Path) -> None:
     settings = load_settings(assignments=["gae.length_adaptive_alpha=0.05", "policy.learning_rate=3e-4", "seed=5"])
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(settings.model_dump(mode="json")))
@@ -185,7 +188,7 @@ def asked(settings: RunSettings) -> tuple[int, float, float]:
     return settings.evaluation.samples, settings.evaluation.temperature, settings.evaluation.top_p
 
 
-def test_every_task_says_how_it_is_evaluated():
+def test_every_task_says_how_it_is_evaluated() -> None:
     names = typing.get_args(TaskSettings.model_fields["name"].annotation)
     assert set(names) <= set(EVALUATION_OF_TASK)
     for own in EVALUATION_OF_TASK.values():
@@ -195,7 +198,9 @@ def test_every_task_says_how_it_is_evaluated():
     assert EvaluationSettings() == RunSettings().evaluation
 
 
-def test_evaluation_is_as_the_task_has_it_unless_something_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_evaluation_is_as_the_task_has_it_unless_something_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(EVALUATION_OF_TASK, "digits", {"samples": 3, "temperature": 0.6, "top_p": 0.9})
     settings = load_settings(assignments=["evaluation.top_p=0.5"])
     assert asked(settings) == (3, 0.6, 0.5)
@@ -210,7 +215,7 @@ def test_evaluation_is_as_the_task_has_it_unless_something_is_said(monkeypatch: 
 
 
 @pytest.mark.parametrize("said", ["evaluation.temperature=0", "evaluation.temperature=0.0"])
-def test_greedy_decoding_answers_each_problem_once(said: str, tmp_path: Path):
+def test_greedy_decoding_answers_each_problem_once(said: str, tmp_path: Path) -> None:
     settings = load_settings(assignments=[said])
     assert asked(settings) == (1, 0.0, 1.0)
     assert asked(override(settings, {"evaluation.temperature": 1.0})) == (8, 1.0, 1.0)
@@ -220,7 +225,7 @@ def test_greedy_decoding_answers_each_problem_once(said: str, tmp_path: Path):
     assert load_settings(file) == settings
 
 
-def test_what_a_record_has_from_its_task_is_not_said_by_it():
+def test_what_a_record_has_from_its_task_is_not_said_by_it() -> None:
     """So that a run of maths overridden to another task is evaluated as that one has it."""
     record = flatten(RunSettings().model_dump(mode="json"))
     of_maths = {f"evaluation.{name}": value for name, value in EVALUATION_OF_TASK["maths"].items()}
@@ -247,14 +252,14 @@ def values(settings: RunSettings, names: typing.Iterable[str]) -> dict[str, obje
     return {name: value_of(settings, name) for name in names}
 
 
-def test_every_optimiser_has_a_rate_and_a_warm_up_of_its_own_for_a_model_that_is_given():
+def test_every_optimiser_has_a_rate_and_a_warm_up_of_its_own_for_a_model_that_is_given() -> None:
     sections = [name for name, f in RunSettings.model_fields.items() if isinstance(f.default, OptimiserSettings)]
     wanted = {f"{section}.{leaf}" for section in sections for leaf in ("learning_rate", "warmup_steps")}
     assert wanted <= OF_A_GIVEN_MODEL.keys()
     assert sections == ["cold_start", "reward_model", "pretrain", "policy", "critic"]
 
 
-def test_a_model_that_is_given_is_trained_gently_unless_something_is_said():
+def test_a_model_that_is_given_is_trained_gently_unless_something_is_said() -> None:
     given = load_settings(assignments=["model.path=m"])
     assert values(given, GENTLE) == GENTLE
     assert min(value_of(given, name) for name in OF_A_GIVEN_MODEL if name.endswith("warmup_steps")) > 0
@@ -268,11 +273,11 @@ def test_a_model_that_is_given_is_trained_gently_unless_something_is_said():
 
 
 @pytest.mark.parametrize("method", ["grpo", "vapo", "dpo", "rto"])
-def test_a_method_leaves_them(method: str):
+def test_a_method_leaves_them(method: str) -> None:
     assert values(load_settings(assignments=["model.path=m", f"method={method}"]), GENTLE) == GENTLE
 
 
-def test_what_is_said_wins_over_them_from_wherever_it_is(tmp_path: Path):
+def test_what_is_said_wins_over_them_from_wherever_it_is(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text("[policy]\nlearning_rate = 3e-4\n[critic]\nwarmup_steps = 0\n")
     settings = load_settings(file, ["model.path=m", "cold_start.steps=800"])
@@ -282,14 +287,14 @@ def test_what_is_said_wins_over_them_from_wherever_it_is(tmp_path: Path):
     assert (built.policy.learning_rate, built.policy.epochs) == (1e-6, 2)
 
 
-def test_adapters_have_ten_times_the_rate():
+def test_adapters_have_ten_times_the_rate() -> None:
     adapted = load_settings(assignments=["model.path=m", "lora.rank=8"])
     assert values(adapted, GENTLE) == {name: pytest.approx(10 * rate) for name, rate in GENTLE.items()}
     assert values(load_settings(assignments=["model.path=m", "lora.rank=0"]), GENTLE) == GENTLE
     assert RunSettings(model=ModelSettings(path="m"), lora=LoraSettings(rank=8)) == adapted
 
 
-def test_the_preference_model_of_a_model_that_is_given_is_trained_gently_too():
+def test_the_preference_model_of_a_model_that_is_given_is_trained_gently_too() -> None:
     own = preference_settings(load_settings(assignments=["method=rto", "model.path=m", "policy.learning_rate=1e-3"]))
     assert (own.policy.learning_rate, own.policy.warmup_steps) == (1e-6, 10)
 
@@ -297,7 +302,7 @@ def test_the_preference_model_of_a_model_that_is_given_is_trained_gently_too():
 @pytest.mark.parametrize(
     "said", [[], ["lora.rank=4"], ["policy.learning_rate=3e-4"], ["policy.learning_rate=1e-6", "critic.warmup_steps=0"]]
 )
-def test_a_run_of_a_given_model_from_its_record_is_the_same_run(tmp_path: Path, said: list[str]):
+def test_a_run_of_a_given_model_from_its_record_is_the_same_run(tmp_path: Path, said: list[str]) -> None:
     settings = load_settings(assignments=["model.path=m", *said])
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(settings.model_dump(mode="json")))
@@ -307,7 +312,7 @@ def test_a_run_of_a_given_model_from_its_record_is_the_same_run(tmp_path: Path, 
     }
 
 
-def test_a_record_says_what_the_defaults_were_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_record_says_what_the_defaults_were_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "settings.json"
     settings = load_settings(assignments=["model.path=m"])
     file.write_text(json.dumps(settings.model_dump(mode="json")))
@@ -317,7 +322,7 @@ def test_a_record_says_what_the_defaults_were_then(tmp_path: Path, monkeypatch: 
     assert load_settings(assignments=["model.path=m"]) != settings
 
 
-def test_another_model_or_none_brings_its_own_defaults():
+def test_another_model_or_none_brings_its_own_defaults() -> None:
     plain = override(RunSettings(), {"policy.epochs": 2})
     given = override(plain, {"model.path": "m"})
     assert values(given, GENTLE) == GENTLE
@@ -326,7 +331,7 @@ def test_another_model_or_none_brings_its_own_defaults():
     assert (kept.critic.learning_rate, kept.policy.learning_rate) == (0.5, 1e-5)
 
 
-def test_the_defaults_that_a_model_brings_are_told_and_those_alone():
+def test_the_defaults_that_a_model_brings_are_told_and_those_alone() -> None:
     assert load(None, ["policy.learning_rate=1e-3"]).of_model == ()
     (line,) = lines(load(None, ["model.path=m", "policy.learning_rate=1e-6", "pretrain.steps=0"]).of_model)
     assert line == (
@@ -338,7 +343,7 @@ def test_the_defaults_that_a_model_brings_are_told_and_those_alone():
 
 
 @pytest.mark.parametrize("text", ["model=3", "lora=3", "policy=3", "cold_start=3"])
-def test_a_section_that_is_none_is_told_beside_a_model(tmp_path: Path, text: str):
+def test_a_section_that_is_none_is_told_beside_a_model(tmp_path: Path, text: str) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(text if text == "model=3" else f"{text}\n[model]\npath='m'")
     with pytest.raises(ConfigError, match=rf"^{text.split('=')[0]} = 3 \(from "):
@@ -346,20 +351,20 @@ def test_a_section_that_is_none_is_told_beside_a_model(tmp_path: Path, text: str
 
 
 @pytest.mark.parametrize("text", ["task=3", "evaluation=3", "task.name=3"])
-def test_a_task_or_an_evaluation_that_is_none_is_told(tmp_path: Path, text: str):
+def test_a_task_or_an_evaluation_that_is_none_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "settings.toml").write_text(text)
     with pytest.raises(ConfigError, match=rf"^{text.split('=')[0]} = 3 \(from "):
         load_settings(tmp_path / "settings.toml")
 
 
-def test_the_digest_knows_every_setting_but_the_arm():
+def test_the_digest_knows_every_setting_but_the_arm() -> None:
     plain = RunSettings()
     assert override(plain, {"arm": "other"}).digest() == plain.digest()
     assert override(plain, {"record.samples": 5}).digest() != plain.digest()
     assert override(plain, {"gae.gamma": 1}).digest() == plain.digest()  # 1 and 1.0 are one number
 
 
-def test_overrides_are_validated_and_leave_the_original():
+def test_overrides_are_validated_and_leave_the_original() -> None:
     plain = RunSettings()
     changed = override(plain, {"model.path": "x", "gae.lambda_actor": 0.5})
     assert (changed.model.path, changed.gae.lambda_actor, plain.gae.lambda_actor) == ("x", 0.5, 0.95)

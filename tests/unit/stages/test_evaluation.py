@@ -1,8 +1,9 @@
 """Evaluation goes on where it stopped, to the bit, keeps every answer, and believes no file but what it wrote."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from tiny import new_policy, tiny
@@ -17,6 +18,7 @@ from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.evaluation import ProblemResults, evaluate, groups
 from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.tasks import make_task
+from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Generation, Verdict
 
 TASK = make_task(tiny("task.held_out=70").task)
@@ -71,7 +73,7 @@ def no_engine() -> Engine:
 @pytest.mark.parametrize(
     ("samples", "at_once", "size"), [(8, 256, 32), (1, 256, 32), (32, 256, 8), (32, 1, 1), (3, 10, 3)]
 )
-def test_groups_are_of_whole_problems_under_the_seed_of_their_32(samples: int, at_once: int, size: int):
+def test_groups_are_of_whole_problems_under_the_seed_of_their_32(samples: int, at_once: int, size: int) -> None:
     found = list(groups(70, samples, EvaluationSettings(seed=5, answers_at_once=at_once)))
     assert [number for group in found for number in group.problems] == list(range(70))
     assert max(len(group.problems) for group in found) == size
@@ -82,7 +84,7 @@ def test_groups_are_of_whole_problems_under_the_seed_of_their_32(samples: int, a
         assert group.first == (group.problems[0] - start) * samples
 
 
-def test_answers_are_those_of_32_problems_at_once_however_many_are_written_together(engine: TorchEngine):
+def test_answers_are_those_of_32_problems_at_once_however_many_are_written_together(engine: TorchEngine) -> None:
     """What the committed results were measured with: a call of the engine for each 32 problems, answers in order."""
     prompts = TASK.held_out_prompts()
     expected = []
@@ -103,7 +105,7 @@ def test_answers_are_those_of_32_problems_at_once_however_many_are_written_toget
     assert len({sample.text for problem in together for sample in problem.samples}) > 100
 
 
-def test_problems_kept_for_searches_are_asked_where_settings_say_so(engine: TorchEngine):
+def test_problems_kept_for_searches_are_asked_where_settings_say_so(engine: TorchEngine) -> None:
     kept = make_task(tiny("task.held_out=6", "task.held_out_for_search=5").task)
     asked = {
         problems: [
@@ -125,7 +127,7 @@ def test_problems_kept_for_searches_are_asked_where_settings_say_so(engine: Torc
     assert not {*asked["report"]} & {*asked["search"]}
 
 
-def test_an_answer_comes_back_from_its_seed_and_its_stream_alone(engine: TorchEngine, straight: Path):
+def test_an_answer_comes_back_from_its_seed_and_its_stream_alone(engine: TorchEngine, straight: Path) -> None:
     """What a report promises: seed, first + k and the prompt are enough to write answer k again."""
     problem = json.loads((straight / "00040.json").read_text())
     (ids,) = TASK.encode([TASK.held_out_prompts()[40]], TOKENIZER)
@@ -134,9 +136,10 @@ def test_an_answer_comes_back_from_its_seed_and_its_stream_alone(engine: TorchEn
     assert TOKENIZER.decode(found.tokens, skip_special_tokens=True) == problem["samples"][2]["text"]
 
 
-def test_every_problem_has_a_file_with_every_answer(straight: Path):
+def test_every_problem_has_a_file_with_every_answer(straight: Path) -> None:
     assert sorted(contents(straight)) == [f"{number:05d}.json" for number in range(70)]
     prompts = TASK.held_out_prompts()
+    assert isinstance(TASK, DigitsTask)
     for number, path in enumerate(sorted(straight.iterdir())):
         told = json.loads(path.read_text())
         assert (told["number"], told["problem"], told["answer"]) == (
@@ -153,8 +156,9 @@ def test_every_problem_has_a_file_with_every_answer(straight: Path):
 @pytest.mark.parametrize("writes", [0, 1, 2, 3, 4, 32, 33, 69])
 def test_killed_at_any_file_and_resumed_is_straight_through_to_the_bit(
     engine: TorchEngine, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
-):
-    write, written = SampleFolder.write, []
+) -> None:
+    write = SampleFolder.write
+    written: list[int] = []
 
     def fused(self: SampleFolder, problem: AnsweredProblem) -> None:
         if len(written) == writes:
@@ -175,30 +179,32 @@ def test_killed_at_any_file_and_resumed_is_straight_through_to_the_bit(
     assert resumed == run(no_engine, straight)
 
 
-def test_only_groups_with_something_missing_are_answered(engine: TorchEngine, straight: Path, tmp_path: Path):
+def test_only_groups_with_something_missing_are_answered(engine: TorchEngine, straight: Path, tmp_path: Path) -> None:
     asked = []
 
     class Counting:
-        def generate(self, prompts: list[object], sampling: Sampling, *, seed: int, first: int) -> list[Generation]:
+        def generate(
+            self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
+        ) -> list[Generation]:
             asked.append(len(prompts))
             return engine.generate(prompts, sampling, seed=seed, first=first)
 
     for name, content in contents(straight).items():
         if name not in ("00004.json", "00005.json", "00069.json"):
             (tmp_path / name).write_bytes(content)
-    run(Counting, tmp_path)
+    run(cast(Callable[[], Engine], Counting), tmp_path)
     assert asked == [9, 9]  # problems 3 to 5, and 67 to 69
     assert contents(tmp_path) == contents(straight)
 
 
-def test_what_is_answered_is_read_and_needs_no_engine(straight: Path):
+def test_what_is_answered_is_read_and_needs_no_engine(straight: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in straight.iterdir()}
     found = run(no_engine, straight)
     assert [problem.number for problem in found] == list(range(70))
     assert {path: path.stat().st_mtime_ns for path in straight.iterdir()} == before
 
 
-def edited(change: Callable[[dict[str, object]], None]) -> Callable[[bytes], bytes]:
+def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
     def edit(content: bytes) -> bytes:
         told = json.loads(content)
         change(told)
@@ -224,7 +230,7 @@ def edited(change: Callable[[dict[str, object]], None]) -> Callable[[bytes], byt
 )
 def test_a_file_that_is_not_what_was_written_is_told_and_its_problem_answered_again(
     engine: TorchEngine, straight: Path, tmp_path: Path, spoil: Callable[[bytes], bytes], told: str
-):
+) -> None:
     for name, content in contents(straight).items():
         (tmp_path / name).write_bytes(spoil(content) if name == "00010.json" else content)
     notices: list[str] = []
@@ -236,13 +242,13 @@ def test_a_file_that_is_not_what_was_written_is_told_and_its_problem_answered_ag
     assert contents(tmp_path) == contents(straight)
 
 
-def test_a_disk_that_takes_no_more_is_one_clear_line(engine: TorchEngine, tmp_path: Path):
+def test_a_disk_that_takes_no_more_is_one_clear_line(engine: TorchEngine, tmp_path: Path) -> None:
     (tmp_path / "samples").write_text("a file where the folder should be")
     with pytest.raises(CheckpointError, match=r"samples/00000.json: cannot be (read|written)"):
         run(lambda: engine, tmp_path / "samples")
 
 
-def test_the_journal_has_the_counts_of_the_answers(straight: Path):
+def test_the_journal_has_the_counts_of_the_answers(straight: Path) -> None:
     answered = run(no_engine, straight)
     found = ProblemResults.of(answered)
     assert found.samples == SAMPLES

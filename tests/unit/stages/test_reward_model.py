@@ -14,6 +14,7 @@ from vcppo.errors import TrainingError
 from vcppo.models import forward, loading
 from vcppo.models.checkpoints import save_model
 from vcppo.rl.critic_update import read_values
+from vcppo.seeding import seed_for
 from vcppo.settings.run import RunSettings
 from vcppo.stages import reward_model as stage
 from vcppo.stages.context import StageContext
@@ -23,7 +24,7 @@ from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 
 
-def test_pairs_are_right_and_not_right_answers_to_one_prompt():
+def test_pairs_are_right_and_not_right_answers_to_one_prompt() -> None:
     batch = dataclasses.replace(
         random_batch([1] * 7),
         group=torch.tensor([0, 0, 0, 1, 1, 2, 2]),
@@ -58,7 +59,7 @@ def test_its_answers_are_drawn_as_rollouts_are(
     wanted: tuple[float, float, int | None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     context = prepared(tmp_path, tiny("reward_model.answers=32", *said))
     asked, generate = [], TorchEngine.generate
 
@@ -81,7 +82,9 @@ def separable() -> RolloutBatch:
     return dataclasses.replace(batch, correct=correct, group=torch.arange(16) // 2)
 
 
-def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch = separable()
     monkeypatch.setattr(stage, "_sample_answers", lambda context: batch)
     settings = tiny("reward_model.steps=40", "reward_model.learning_rate=0.01", "reward_model.centering=0.1")
@@ -100,7 +103,7 @@ def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(tmp_path: Path
     assert read_values(critic, batch, 100).shape == batch.response_mask.shape
 
 
-def test_its_gradient_does_not_depend_on_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_its_gradient_does_not_depend_on_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "_sample_answers", lambda context: separable())
     norms = []
     for size in (1, 1000):
@@ -110,7 +113,7 @@ def test_its_gradient_does_not_depend_on_micro_batches(tmp_path: Path, monkeypat
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
-def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """-log sigmoid(better - worse) + centering * (better + worse)^2, mean over pairs, by automatic differentiation."""
     batch = separable().take(torch.arange(2))  # one pair: nothing to draw
     monkeypatch.setattr(stage, "_sample_answers", lambda context: batch)
@@ -118,7 +121,7 @@ def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: 
     context = prepared(tmp_path, settings)
     stage.reward_model(context)
     told = read_journal(context.folder.path / "journal.jsonl")[0]["values"]
-    seed = stage.seed_for(0, "reward-model", "head")
+    seed = seed_for(0, "reward-model", "head")
     model = loading.load_critic(context.first_policy, head_seed=seed)
     better, worse = forward.last_token_values(model, batch)
     loss = -torch.nn.functional.logsigmoid(better - worse) + 0.3 * (better + worse) ** 2
@@ -127,7 +130,7 @@ def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: 
     assert told["reward_model/grad_norm"] == pytest.approx(float(norm), rel=1e-4)
 
 
-def test_nothing_right_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_right_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hopeless = dataclasses.replace(separable(), correct=torch.zeros(16, dtype=torch.bool))
     monkeypatch.setattr(stage, "_sample_answers", lambda context: hopeless)
     with pytest.raises(TrainingError, match=r"none of 16 answers .* raise reward_model.answers"):

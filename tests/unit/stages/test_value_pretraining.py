@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +14,20 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
 from vcppo.errors import CheckpointError, TrainingError
+from vcppo.maths.losses import denominators
+from vcppo.maths.settling import Measurement, settled_at
 from vcppo.maths.shaping import RunningMoments
 from vcppo.models import forward
 from vcppo.models.checkpoints import save_model
 from vcppo.models.optimiser import Optimiser
+from vcppo.rl.critic_update import update_critic
 from vcppo.rl.rewards import score_range, verdict_scores
+from vcppo.rl.sampler import collate
 from vcppo.stages import value_pretraining as stage
 from vcppo.stages.answers import answers_file, load_answers
 from vcppo.stages.context import StageContext
 from vcppo.stages.rl import assemble
-from vcppo.stages.value_pretraining import Measurement, chosen_step, pretraining_is_done, settled_at, value_pretraining
+from vcppo.stages.value_pretraining import chosen_step, pretraining_is_done, value_pretraining
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
 from vcppo.tasks import make_task
@@ -66,7 +71,7 @@ def weights(stage_context: StageContext, step: int) -> bytes:
     return (stage.critic_folder(stage_context.folder.path, step) / "model.safetensors").read_bytes()
 
 
-def told(stage_context: StageContext) -> list[dict[str, object]]:
+def told(stage_context: StageContext) -> list[dict[str, Any]]:
     records = read_journal(stage_context.folder.path / "journal.jsonl")
     return [{key: value for key, value in record.items() if key != "time"} for record in records]
 
@@ -88,12 +93,12 @@ def at(*numbers: tuple[float, float]) -> list[Measurement]:
         ([(1.0, 0.0), (0.5, 0.5), (0.6, 0.4), (0.4, 0.4), (0.4, 0.4), (0.4, 0.4)], 50),
     ],
 )
-def test_settled_by_pencil(numbers: list[tuple[float, float]], settled: int | None):
+def test_settled_by_pencil(numbers: list[tuple[float, float]], settled: int | None) -> None:
     """Patience 2, tolerance 0.1; the first measurement is always better than none."""
     assert settled_at(at(*numbers), patience=2, tolerance=0.1) == settled
 
 
-def test_a_step_count_is_exactly_so_many_updates(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_step_count_is_exactly_so_many_updates(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     step = Optimiser.step
     monkeypatch.setattr(Optimiser, "step", lambda self: (taken.append(1), step(self))[1])
@@ -106,7 +111,7 @@ def test_a_step_count_is_exactly_so_many_updates(before: Path, tmp_path: Path, m
     assert folders == ["critic-000002", "critic-000004", "critic-000005"]
 
 
-def test_more_asked_for_later_goes_on_and_less_takes_what_is_there(before: Path, tmp_path: Path):
+def test_more_asked_for_later_goes_on_and_less_takes_what_is_there(before: Path, tmp_path: Path) -> None:
     straight = context(before, tmp_path / "straight", "pretrain.steps=8")
     value_pretraining(straight)
     first = context(before, tmp_path / "extended", "pretrain.steps=3")
@@ -132,7 +137,7 @@ def test_more_asked_for_later_goes_on_and_less_takes_what_is_there(before: Path,
     assert weights(less, 1) == weights(alone, 1)
 
 
-def test_a_folder_whose_state_was_never_written_is_not_made(before: Path, tmp_path: Path):
+def test_a_folder_whose_state_was_never_written_is_not_made(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.steps=4")
     value_pretraining(here)
     whole = told(here)
@@ -143,7 +148,7 @@ def test_a_folder_whose_state_was_never_written_is_not_made(before: Path, tmp_pa
     assert pretraining_is_done(here)
 
 
-def test_it_learns_what_can_be_told(before: Path, tmp_path: Path):
+def test_it_learns_what_can_be_told(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.steps=20", "pretrain.learning_rate=0.003", "pretrain.evaluate_every=10")
     value_pretraining(here)
     measured = [r["values"] for r in told(here) if "pretrain/held_out_loss" in r.get("values", {})]
@@ -158,7 +163,7 @@ def test_it_learns_what_can_be_told(before: Path, tmp_path: Path):
     assert tables == {(n, s) for n in ("critic_by_position", "critic_calibration") for s in (0, 10, 20)}
 
 
-def test_converge_ends_where_the_measurements_say_and_another_patience_elsewhere(before: Path, tmp_path: Path):
+def test_converge_ends_where_the_measurements_say_and_another_patience_elsewhere(before: Path, tmp_path: Path) -> None:
     slow = ("pretrain.steps=converge", "pretrain.learning_rate=1e-9")
     here = context(before, tmp_path, *slow, "pretrain.patience=2")
     assert value_pretraining(here) == {"steps": 4.0}  # measured at 0, 2, 4; nothing moves
@@ -170,7 +175,7 @@ def test_converge_ends_where_the_measurements_say_and_another_patience_elsewhere
     assert chosen_step(here.folder.path, here.settings.pretrain) == 4
 
 
-def test_converge_gives_up_at_max_steps_exactly(before: Path, tmp_path: Path):
+def test_converge_gives_up_at_max_steps_exactly(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.steps=converge", "pretrain.max_steps=5", "pretrain.patience=99")
     assert value_pretraining(here) == {"steps": 5.0}
     assert pretraining_is_done(here)
@@ -182,31 +187,38 @@ def test_converge_gives_up_at_max_steps_exactly(before: Path, tmp_path: Path):
     assert chosen_step(here.folder.path, here.settings.pretrain) == 5  # what lies beyond does not count
 
 
-def test_each_pass_over_the_pool_takes_every_answer_once(before: Path, tmp_path: Path):
+def batch_of(pretraining: stage.Pretraining, step: int) -> RolloutBatch:
+    """The answers of one update, which has some."""
+    targets = pretraining._targets(step)
+    assert targets is not None
+    return targets.batch
+
+
+def test_each_pass_over_the_pool_takes_every_answer_once(before: Path, tmp_path: Path) -> None:
     pretraining = stage.Pretraining(context(before, tmp_path))
-    assert len(pretraining.pool.batch.scores) == 48
+    pool = pretraining.pool
+    assert pool is not None
+    assert len(pool.batch.scores) == 48
     assert len(pretraining.held_out.batch.scores) == 32
-    seen = [tuple(row) for step in range(3) for row in pretraining._targets(step).batch.old_logprobs[:, :3].tolist()]
-    assert sorted(seen) == sorted(tuple(row) for row in pretraining.pool.batch.old_logprobs[:, :3].tolist())
-    again = [
-        tuple(row) for step in range(3, 6) for row in pretraining._targets(step).batch.old_logprobs[:, :3].tolist()
-    ]
+    seen = [tuple(row) for step in range(3) for row in batch_of(pretraining, step).old_logprobs[:, :3].tolist()]
+    assert sorted(seen) == sorted(tuple(row) for row in pool.batch.old_logprobs[:, :3].tolist())
+    again = [tuple(row) for step in range(3, 6) for row in batch_of(pretraining, step).old_logprobs[:, :3].tolist()]
     assert sorted(again) == sorted(seen)
     assert again != seen
 
 
-def test_a_pool_smaller_than_an_update_is_gone_through_again(before: Path, tmp_path: Path):
+def test_a_pool_smaller_than_an_update_is_gone_through_again(before: Path, tmp_path: Path) -> None:
     pretraining = stage.Pretraining(context(before, tmp_path, "pretrain.batch=100"))
-    assert len(pretraining._targets(0).batch.scores) == 100
+    assert len(batch_of(pretraining, 0).scores) == 100
 
 
-def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tmp_path: Path):
+def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.fresh_rollouts=true", "pretrain.steps=2")
     held_out = load_answers(here.earlier["answers"].path).take(torch.arange(48, 80))
     save_file({name: x.contiguous() for name, x in vars(held_out).items()}, answers_file(here.earlier["answers"].path))
     pretraining = stage.Pretraining(here)
     assert pretraining.pool is None
-    first, again, second = (pretraining._targets(step).batch for step in (0, 0, 1))
+    first, again, second = (batch_of(pretraining, step) for step in (0, 0, 1))
     assert torch.equal(first.input_ids, again.input_ids)
     assert len(first.scores) == 16
     assert not torch.equal(first.old_logprobs, second.old_logprobs)
@@ -214,7 +226,7 @@ def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tm
     assert pretraining_is_done(here)
 
 
-def test_answers_that_are_none_are_told_by_name(tmp_path: Path):
+def test_answers_that_are_none_are_told_by_name(tmp_path: Path) -> None:
     for content in (b"", b"garbage of some length"):
         (tmp_path / "answers.safetensors").write_bytes(content)
         with pytest.raises(CheckpointError, match=r"answers.safetensors: not a batch of answers"):
@@ -223,7 +235,7 @@ def test_answers_that_are_none_are_told_by_name(tmp_path: Path):
         load_answers(tmp_path / "nothing")
 
 
-def test_outcomes_that_are_all_alike_are_no_number_and_no_obstacle(before: Path, tmp_path: Path):
+def test_outcomes_that_are_all_alike_are_no_number_and_no_obstacle(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.steps=converge", "pretrain.max_steps=4")
     path = answers_file(here.earlier["answers"].path)
     alike = dataclasses.replace(load_answers(path.parent), scores=-torch.ones(80))
@@ -251,14 +263,16 @@ LEAVES_OUT = [("gae.bootstrap_truncated=true",), ("select.drop_truncated=true",)
 
 
 @pytest.mark.parametrize("how", LEAVES_OUT)
-def test_answers_whose_worth_was_cut_off_are_no_targets(before: Path, tmp_path: Path, how: tuple[str, ...]):
+def test_answers_whose_worth_was_cut_off_are_no_targets(before: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
     """48 answers to learn from and 32 to measure on, of which 8 and 12 were cut."""
     for name, more, sizes in (("all", (), (48, 32)), ("some", how, (40, 20))):
         here = context(before, tmp_path / name, *more, "critic.initial_value=mean-score")
         answers = cut(here, slice(40, 60))
         pretraining = stage.Pretraining(here)
-        assert (len(pretraining.pool.batch.scores), len(pretraining.held_out.batch.scores)) == sizes
-        assert bool(pretraining.pool.batch.truncated.any()) == (not more)
+        pool = pretraining.pool
+        assert pool is not None
+        assert (len(pool.batch.scores), len(pretraining.held_out.batch.scores)) == sizes
+        assert bool(pool.batch.truncated.any()) == (not more)
         counted = answers.scores if not more else answers.scores[~answers.truncated]
         at_zero = spread(stage.start_of_critic(context(before, tmp_path / "zero")), answers)
         torch.testing.assert_close(spread(stage.start_of_critic(here), answers), at_zero + counted.mean())
@@ -268,7 +282,7 @@ def test_answers_whose_worth_was_cut_off_are_no_targets(before: Path, tmp_path: 
 @pytest.mark.parametrize("how", LEAVES_OUT)
 def test_where_every_answer_was_cut_there_is_nothing_to_learn_and_it_is_said(
     before: Path, tmp_path: Path, how: tuple[str, ...]
-):
+) -> None:
     here = context(before, tmp_path, *how)
     cut(here, slice(0, 48))
     with pytest.raises(
@@ -278,7 +292,9 @@ def test_where_every_answer_was_cut_there_is_nothing_to_learn_and_it_is_said(
 
 
 @pytest.mark.parametrize("how", LEAVES_OUT)
-def test_there_is_no_mean_score_of_answers_that_were_all_cut(before: Path, tmp_path: Path, how: tuple[str, ...]):
+def test_there_is_no_mean_score_of_answers_that_were_all_cut(
+    before: Path, tmp_path: Path, how: tuple[str, ...]
+) -> None:
     here = context(before, tmp_path, *how, "critic.initial_value=mean-score")
     cut(here, slice(0, 80))
     with pytest.raises(TrainingError, match=r"critic: all 80 answers were cut at the limit of \d+ tokens"):
@@ -287,8 +303,7 @@ def test_there_is_no_mean_score_of_answers_that_were_all_cut(before: Path, tmp_p
 
 def test_an_update_whose_fresh_answers_were_all_cut_teaches_nothing(
     before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    collate = stage.collate
+) -> None:
     all_cut = torch.ones(16, dtype=torch.bool)
     monkeypatch.setattr(stage, "collate", lambda *given: dataclasses.replace(collate(*given), truncated=all_cut))
     more = ("pretrain.fresh_rollouts=true", "pretrain.steps=2", "gae.bootstrap_truncated=true")
@@ -305,7 +320,7 @@ def test_an_update_whose_fresh_answers_were_all_cut_teaches_nothing(
 @pytest.mark.parametrize("kind", ["standardise", "scale"])
 def test_rl_goes_on_with_the_moments_that_the_critics_targets_were_normalised_by(
     before: Path, tmp_path: Path, kind: str
-):
+) -> None:
     here = context(before, tmp_path, f"reward.normalise={kind}", "reward.correct=3", "pretrain.steps=2")
     value_pretraining(here)
     pretraining = stage.Pretraining(here)
@@ -323,7 +338,7 @@ def test_rl_goes_on_with_the_moments_that_the_critics_targets_were_normalised_by
     assert again.shaping == trainer.shaping  # and a run that goes on has what it had
 
 
-def test_moments_are_of_the_scores_that_are_handed_out(before: Path, tmp_path: Path):
+def test_moments_are_of_the_scores_that_are_handed_out(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "reward.normalise=standardise", "gae.bootstrap_truncated=true")
     answers = cut(here, slice(40, 60))
     moments = stage.Pretraining(here).shaping.moments
@@ -333,15 +348,16 @@ def test_moments_are_of_the_scores_that_are_handed_out(before: Path, tmp_path: P
 @pytest.mark.parametrize("limit", [7, 9])
 def test_a_fixed_length_is_the_limit_of_what_is_sampled(
     before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
-):
+) -> None:
     given = ("critic.aggregation=fixed-length", f"rollout.max_tokens={limit}", "pretrain.steps=2")
     here = context(before, tmp_path, *given)
     assert here.task.max_tokens != limit
     seen = []
-    update, measure = stage.update_critic, stage.denominators
-    monkeypatch.setattr(stage, "update_critic", lambda *a, **k: (seen.append(k["fixed_length"]), update(*a, **k))[1])
     monkeypatch.setattr(
-        stage, "denominators", lambda mask, **k: (seen.append(k["fixed_length"]), measure(mask, **k))[1]
+        stage, "update_critic", lambda *a, **k: (seen.append(k["fixed_length"]), update_critic(*a, **k))[1]
+    )
+    monkeypatch.setattr(
+        stage, "denominators", lambda mask, **k: (seen.append(k["fixed_length"]), denominators(mask, **k))[1]
     )
     value_pretraining(here)
     assert seen == [limit] * 4  # two updates, two measurements
@@ -355,7 +371,7 @@ def spread(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
 
 
 @pytest.mark.parametrize("bounded", ["false", "true"])
-def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path, bounded: str):
+def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path, bounded: str) -> None:
     assignments = ("critic.initial_value=mean-score", f"critic.bounded={bounded}")
     here = context(before, tmp_path, *assignments)
     answers = load_answers(here.earlier["answers"].path)
@@ -368,7 +384,7 @@ def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path
         torch.testing.assert_close(values, 2.0 * torch.sigmoid(at_zero + math.log((1 + mean) / (1 - mean))) - 1.0)
 
 
-def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path):
+def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path) -> None:
     first = context(before, tmp_path)
     value_pretraining(first)
     path = stage.critic_folder(first.folder.path, 4)
@@ -380,7 +396,7 @@ def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path):
     )
 
 
-def test_a_reward_model_of_others_is_pretrained_on(before: Path, tmp_path: Path):
+def test_a_reward_model_of_others_is_pretrained_on(before: Path, tmp_path: Path) -> None:
     """A sequence classifier, whose head has no bias."""
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     tokens = len(make_task(tiny().task).tokenizer())
@@ -405,7 +421,7 @@ def first_done(done: StageContext) -> StageContext:
     return StageContext(done.settings, done.folder, earlier)
 
 
-def test_a_bounded_critic_learns_and_stays_bounded(before: Path, tmp_path: Path):
+def test_a_bounded_critic_learns_and_stays_bounded(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "critic.bounded=true", "pretrain.steps=20", "pretrain.learning_rate=0.02")
     value_pretraining(here)
     losses = [m.loss for m in stage.measurements_in(here.folder.path)]
@@ -424,11 +440,11 @@ def test_a_bounded_critic_learns_and_stays_bounded(before: Path, tmp_path: Path)
         (("reward.overlong_share=0.2", "reward.overlong_penalty=0.5"), (-1.5, 1.0)),
     ],
 )
-def test_a_bounded_critics_range_holds_every_score(assignments: tuple[str, ...], wanted: tuple[float, float]):
+def test_a_bounded_critics_range_holds_every_score(assignments: tuple[str, ...], wanted: tuple[float, float]) -> None:
     assert score_range(tiny(*assignments).reward, gamma=1.0) == wanted
 
 
-def test_discounted_scores_are_in_a_bounded_critics_range_too():
+def test_discounted_scores_are_in_a_bounded_critics_range_too() -> None:
     reward = tiny("reward.correct=3", "reward.wrong=2", "reward.unreadable=2").reward
     assert score_range(reward, gamma=0.9) == (0.0, 3.0)
     assert score_range(tiny().reward, gamma=0.9) == (-1.0, 1.0)

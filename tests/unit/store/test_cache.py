@@ -56,12 +56,12 @@ def keys(*assignments: str) -> dict[str, str]:
         (["micro_batch_tokens=100"], [s for s in ALL if s != "answers"] + ["answers"]),
     ],
 )
-def test_a_setting_changes_the_stages_that_it_matters_to(assignments: list[str], changed: list[str]):
+def test_a_setting_changes_the_stages_that_it_matters_to(assignments: list[str], changed: list[str]) -> None:
     before, after = keys(), keys(*assignments)
     assert [stage for stage in ALL if before[stage] != after[stage]] == sorted(changed, key=ALL.index)
 
 
-def test_a_run_has_the_stages_that_its_settings_need():
+def test_a_run_has_the_stages_that_its_settings_need() -> None:
     assert list(keys()) == ALL
     assert list(keys("pretrain.steps=0")) == ["cold-start", "reward-model", "rl", "evaluation"]
     assert list(keys("critic.init=policy")) == [s for s in ALL if s != "reward-model"]
@@ -69,12 +69,12 @@ def test_a_run_has_the_stages_that_its_settings_need():
     assert list(keys(*grpo)) == ["cold-start", "rl", "evaluation"]
 
 
-def test_fresh_rollouts_need_no_pool():
+def test_fresh_rollouts_need_no_pool() -> None:
     assert addresses(tiny("pretrain.fresh_rollouts=true"))["answers"].settings["pool"] == [0, 32]
     assert addresses(tiny())["answers"].settings["pool"] == [48, 32]
 
 
-def test_a_mean_score_needs_answers_though_nothing_is_pretrained():
+def test_a_mean_score_needs_answers_though_nothing_is_pretrained() -> None:
     mean_score = ("critic.init=policy", "critic.initial_value=mean-score")
     without = (*mean_score, "pretrain.steps=0")
     assert list(keys(*without)) == ["cold-start", "answers", "rl", "evaluation"]
@@ -92,7 +92,7 @@ def test_a_mean_score_needs_answers_though_nothing_is_pretrained():
     assert list(addresses(said)) == ["cold-start", "reward-model", "rl", "evaluation"]
 
 
-def test_a_stage_is_complete_when_it_says_so(tmp_path: Path):
+def test_a_stage_is_complete_when_it_says_so(tmp_path: Path) -> None:
     folder = StageFolder(tmp_path, addresses(tiny())["rl"])
     assert folder.result is None
     folder.describe()
@@ -107,7 +107,7 @@ def test_a_stage_is_complete_when_it_says_so(tmp_path: Path):
     assert told["provenance"]["versions"]["torch"]
 
 
-def test_files_and_folders_are_whole_or_not_there(tmp_path: Path):
+def test_files_and_folders_are_whole_or_not_there(tmp_path: Path) -> None:
     target = tmp_path / "policy"
     with whole_folder(target) as folder:
         (folder / "a").write_text("old")
@@ -130,7 +130,7 @@ def test_files_and_folders_are_whole_or_not_there(tmp_path: Path):
     assert read_json(tmp_path / "x.json") == {"a": 1}
 
 
-def test_a_broken_record_is_told_by_name(tmp_path: Path):
+def test_a_broken_record_is_told_by_name(tmp_path: Path) -> None:
     (tmp_path / "done.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"done.json: cannot be read"):
         read_json(tmp_path / "done.json")
@@ -148,7 +148,7 @@ with StageFolder(pathlib.Path(sys.argv[1]), addresses(RunSettings())["rl"]).lock
 """
 
 
-def test_an_address_is_worked_on_by_one_process_and_let_go_of_by_a_dead_one(tmp_path: Path):
+def test_an_address_is_worked_on_by_one_process_and_let_go_of_by_a_dead_one(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
@@ -159,7 +159,7 @@ def test_an_address_is_worked_on_by_one_process_and_let_go_of_by_a_dead_one(tmp_
         assert other.wait() == -signal.SIGKILL
 
 
-def test_other_weights_at_the_same_path_are_another_address_and_the_same_elsewhere_are_not(tmp_path: Path):
+def test_other_weights_at_the_same_path_are_another_address_and_the_same_elsewhere_are_not(tmp_path: Path) -> None:
     """Of `model.path`, and of `critic.path`: what is in a folder counts, not where it lies."""
 
     def keys_of(folder: Path) -> list[str]:
@@ -177,12 +177,12 @@ def test_other_weights_at_the_same_path_are_another_address_and_the_same_elsewhe
 
 
 @pytest.mark.parametrize("same", ["compute.packing=true", "compute.logit_cells=7", "model.trust_remote_code=true"])
-def test_how_passes_are_computed_is_not_in_an_address(same: str):
+def test_how_passes_are_computed_is_not_in_an_address(same: str) -> None:
     assert keys(same) == keys()
 
 
 @pytest.mark.parametrize("other", ["compute.dtype=bfloat16", "lora.rank=2"])
-def test_precision_and_adapters_are_in_every_address(other: str):
+def test_precision_and_adapters_are_in_every_address(other: str) -> None:
     given = "model.path=there"
     changed, plain = addresses(tiny(given, other)), addresses(tiny(given))
     assert all(changed[stage].key != plain[stage].key for stage in plain)

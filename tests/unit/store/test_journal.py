@@ -12,7 +12,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "stage" / "journal.jsonl"
 
 
-def test_records_are_read_as_they_were_written(path):
+def test_records_are_read_as_they_were_written(path: Path) -> None:
     journal = Journal(path)
     journal.metrics(3, {"policy/loss": 0.5})
     journal.table("samples", 3, {"problem": ["1 2 3"], "tokens": [7]})
@@ -27,7 +27,7 @@ def test_records_are_read_as_they_were_written(path):
     assert journal.count == 2
 
 
-def test_what_is_not_finite_becomes_null_and_the_file_stays_json(path):
+def test_what_is_not_finite_becomes_null_and_the_file_stays_json(path: Path) -> None:
     journal = Journal(path)
     journal.metrics(0, {"a": float("nan"), "b": float("inf"), "c": 1})
     journal.table("t", 0, {"x": [float("nan"), 1.5], "y": ["nan", True]})
@@ -36,20 +36,20 @@ def test_what_is_not_finite_becomes_null_and_the_file_stays_json(path):
     assert table["columns"] == {"x": [None, 1.5], "y": ["nan", True]}
 
 
-def test_text_with_line_ends_stays_one_record(path):
+def test_text_with_line_ends_stays_one_record(path: Path) -> None:
     journal = Journal(path)
     journal.table("samples", 0, {"response": ["a\nb\r\nc\u2028d"]})
     assert len(read_journal(path)) == 1
     assert Journal(path).count == 1
 
 
-def test_columns_of_different_length_are_refused_before_they_are_written(path):
+def test_columns_of_different_length_are_refused_before_they_are_written(path: Path) -> None:
     with pytest.raises(DataError, match=r"table t at step 4: columns of 1 and 2 cells"):
         Journal(path).table("t", 4, {"x": [1], "y": [1, 2]})
     assert read_journal(path) == []
 
 
-def test_opening_again_goes_on_where_the_last_whole_record_ended(path):
+def test_opening_again_goes_on_where_the_last_whole_record_ended(path: Path) -> None:
     journal = Journal(path)
     journal.metrics(0, {"a": 0.0})
     with open(path, "a") as file:
@@ -60,14 +60,14 @@ def test_opening_again_goes_on_where_the_last_whole_record_ended(path):
     assert [record["step"] for record in read_journal(path)] == [0, 1]
 
 
-def test_a_torn_last_line_is_left_out_by_a_reader(path):
+def test_a_torn_last_line_is_left_out_by_a_reader(path: Path) -> None:
     Journal(path).metrics(0, {"a": 0.0})
     with open(path, "a") as file:
         file.write('{"kind"')
     assert len(read_journal(path)) == 1
 
 
-def test_a_resumed_stage_cuts_back_to_what_its_checkpoint_knew(path):
+def test_a_resumed_stage_cuts_back_to_what_its_checkpoint_knew(path: Path) -> None:
     journal = Journal(path)
     for step in range(5):
         journal.metrics(step, {"a": float(step)})
@@ -77,14 +77,14 @@ def test_a_resumed_stage_cuts_back_to_what_its_checkpoint_knew(path):
     assert journal.count == 3
 
 
-def test_a_checkpoint_that_knows_more_than_the_journal_is_an_error(path):
+def test_a_checkpoint_that_knows_more_than_the_journal_is_an_error(path: Path) -> None:
     journal = Journal(path)
     journal.metrics(0, {"a": 0.0})
     with pytest.raises(DataError, match=r"journal.jsonl: 1 records, the checkpoint beside it knows of 3"):
         journal.truncate(3)
 
 
-def test_reading_from_a_record_on(path):
+def test_reading_from_a_record_on(path: Path) -> None:
     journal = Journal(path)
     for step in range(4):
         journal.metrics(step, {})
@@ -92,11 +92,11 @@ def test_reading_from_a_record_on(path):
     assert read_journal(path, 9) == []
 
 
-def test_a_stage_that_has_not_begun_has_no_records(tmp_path):
+def test_a_stage_that_has_not_begun_has_no_records(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "none.jsonl") == []
 
 
-def test_a_broken_line_is_told_with_its_number(path):
+def test_a_broken_line_is_told_with_its_number(path: Path) -> None:
     journal = Journal(path)
     journal.metrics(0, {})
     with open(path, "a") as file:

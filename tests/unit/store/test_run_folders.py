@@ -17,12 +17,12 @@ def cell(tmp_path: Path) -> CellFolder:
     return CellFolder.create(tmp_path / "a-s0", record, RunSettings(steps=3))
 
 
-def test_a_folder_gives_back_its_settings_and_its_record(cell: CellFolder):
+def test_a_folder_gives_back_its_settings_and_its_record(cell: CellFolder) -> None:
     assert cell.settings() == RunSettings(steps=3)
     assert cell.read() == CellRecord(study="s", cell="a-s0", arm="a", seed=0)
 
 
-def test_an_update_changes_only_what_it_names(cell: CellFolder):
+def test_an_update_changes_only_what_it_names(cell: CellFolder) -> None:
     cell.update(attempts=2)
     assert cell.update(state="running") == cell.read()
     assert (cell.read().attempts, cell.read().state, cell.read().arm) == (2, "running", "a")
@@ -31,7 +31,7 @@ def test_an_update_changes_only_what_it_names(cell: CellFolder):
     assert cell.read().state == "running"
 
 
-def test_a_cell_that_ends_well_is_done_with_its_results(cell: CellFolder, tmp_path: Path):
+def test_a_cell_that_ends_well_is_done_with_its_results(cell: CellFolder, tmp_path: Path) -> None:
     record = perform(cell, tmp_path, lambda folder, out: {"accuracy": 1, "loss": math.nan})
     assert (record.state, record.result, record.attempts, record.error) == (
         "done",
@@ -55,7 +55,7 @@ def test_a_cell_that_ends_well_is_done_with_its_results(cell: CellFolder, tmp_pa
 )
 def test_a_cell_that_raises_is_failed_in_one_line_with_its_traceback(
     cell: CellFolder, tmp_path: Path, error: Exception, line: str
-):
+) -> None:
     def runner(folder: Path, out: Path) -> dict[str, float]:
         raise error
 
@@ -67,7 +67,7 @@ def test_a_cell_that_raises_is_failed_in_one_line_with_its_traceback(
     assert not (cell.path / "traceback.txt").exists()
 
 
-def test_ctrl_c_in_a_cell_is_no_failure_of_the_cell(cell: CellFolder, tmp_path: Path):
+def test_ctrl_c_in_a_cell_is_no_failure_of_the_cell(cell: CellFolder, tmp_path: Path) -> None:
     def runner(folder: Path, out: Path) -> dict[str, float]:
         raise KeyboardInterrupt
 
@@ -76,7 +76,7 @@ def test_ctrl_c_in_a_cell_is_no_failure_of_the_cell(cell: CellFolder, tmp_path: 
     assert cell.read().state == "queued"
 
 
-def test_what_an_earlier_attempt_computed_stays_computed(cell: CellFolder):
+def test_what_an_earlier_attempt_computed_stays_computed(cell: CellFolder) -> None:
     cell.add_stage("cold-start", "c0", ran=True)
     cell.add_stage("rl", "c1", ran=True)
     cell.add_stage("cold-start", "c0", ran=False)  # the second attempt finds it in the cache
@@ -87,27 +87,27 @@ def test_what_an_earlier_attempt_computed_stays_computed(cell: CellFolder):
     ]
 
 
-def test_other_settings_are_refused_by_name(cell: CellFolder):
+def test_other_settings_are_refused_by_name(cell: CellFolder) -> None:
     check_same_settings(cell, RunSettings(steps=3))
     with pytest.raises(StudyError, match=r"a-s0 .* made with steps = 3, now 4\."):
         check_same_settings(cell, RunSettings(steps=4))
 
 
-def test_settings_that_came_into_being_since_do_not_make_a_cell_another(cell: CellFolder):
+def test_settings_that_came_into_being_since_do_not_make_a_cell_another(cell: CellFolder) -> None:
     tree = json.loads((cell.path / "settings.json").read_text())
     del tree["guard"]
     (cell.path / "settings.json").write_text(json.dumps(tree))
     check_same_settings(cell, RunSettings(steps=3))
 
 
-def test_settings_that_are_no_more_are_told(cell: CellFolder):
+def test_settings_that_are_no_more_are_told(cell: CellFolder) -> None:
     tree = json.loads((cell.path / "settings.json").read_text())
     (cell.path / "settings.json").write_text(json.dumps({**tree, "bygone": 1}))
     with pytest.raises(StudyError, match=r"made by another version .*bygone"):
         check_same_settings(cell, RunSettings(steps=3))
 
 
-def test_what_is_no_cell_says_so(tmp_path: Path):
+def test_what_is_no_cell_says_so(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="is not the folder of a cell"):
         CellFolder(tmp_path).read()
     (tmp_path / "cell.json").write_text("{}")

@@ -45,7 +45,7 @@ def shown(*events: Event, seconds: float = 0.0, terminal: bool = False) -> str:
     return text.getvalue()
 
 
-def test_without_a_terminal_each_ended_cell_has_a_line():
+def test_without_a_terminal_each_ended_cell_has_a_line() -> None:
     result = {"final_accuracy": 0.8125, "final_length_tokens": 153.2}
     lines = shown(
         STARTED,
@@ -61,7 +61,7 @@ def test_without_a_terminal_each_ended_cell_has_a_line():
     ]
 
 
-def test_a_summary_comes_every_half_minute_with_a_line_of_each_worker():
+def test_a_summary_comes_every_half_minute_with_a_line_of_each_worker() -> None:
     at = CellProgress("ppo-s0", 0, Glance("rl", 30, 60, 0.5, 80.4))
     lines = shown(STARTED, CellStarted("ppo-s0", 0, 1), at, at, at, seconds=15.0).splitlines()
     assert lines[1] == (
@@ -70,18 +70,18 @@ def test_a_summary_comes_every_half_minute_with_a_line_of_each_worker():
     assert len(lines) == 3
 
 
-def test_what_was_done_before_does_not_make_the_rest_look_quick():
+def test_what_was_done_before_does_not_make_the_rest_look_quick() -> None:
     started = StudyStarted("s", "t", total=10, done=8, failed=0, pruned=0, workers=1)
     lines = shown(started, CellEnded("a", "done", 40.0), CellStarted("b", 0, 1), Notice("n"), seconds=20.0).splitlines()
     assert lines[-2] == "9 of 10 cells, 40 s gone, about 40 s left | 0: b starting"
 
 
-def test_a_dead_worker_and_a_notice_are_told():
+def test_a_dead_worker_and_a_notice_are_told() -> None:
     text = shown(STARTED, WorkerDied(1, "ppo-s0", "signal 9 (SIGKILL)", again=True), Notice("hear, hear"))
     assert "worker 1 died (signal 9 (SIGKILL)); ppo-s0 runs again\nhear, hear\n" in text
 
 
-def test_a_terminal_shows_workers_and_the_whole():
+def test_a_terminal_shows_workers_and_the_whole() -> None:
     at = CellProgress("ppo-s0", 0, Glance("value-pretraining", 20, 300, None, None))
     text = shown(STARTED, CellStarted("ppo-s0", 0, 1), at, terminal=True)
     assert "0/4 cells" in text
@@ -98,7 +98,7 @@ def journal(out: Path, stage: str) -> Journal:
     return Journal(out / "cache" / stage / "0" / "journal.jsonl")
 
 
-def test_a_watch_sees_stage_step_accuracy_and_length(cell: CellFolder, tmp_path: Path):
+def test_a_watch_sees_stage_step_accuracy_and_length(cell: CellFolder, tmp_path: Path) -> None:
     watch = CellWatch(cell, tmp_path)
     assert watch.look() == Glance()
     cell.add_stage("cold-start", "0", ran=True)
@@ -113,7 +113,7 @@ def test_a_watch_sees_stage_step_accuracy_and_length(cell: CellFolder, tmp_path:
     assert watch.recent_accuracy(8) is None
 
 
-def test_a_tail_survives_torn_lines_and_a_journal_that_is_cut_back(tmp_path: Path):
+def test_a_tail_survives_torn_lines_and_a_journal_that_is_cut_back(tmp_path: Path) -> None:
     journal, tail = Journal(tmp_path / "journal.jsonl"), JournalTail(tmp_path / "journal.jsonl")
     assert tail.read() == []
     for step in range(4):
@@ -130,7 +130,7 @@ def test_a_tail_survives_torn_lines_and_a_journal_that_is_cut_back(tmp_path: Pat
     assert [record["kind"] for record in (tail.read() + tail.read())] == ["table"]
 
 
-def test_a_run_in_this_process_can_be_followed(cell: CellFolder, tmp_path: Path):
+def test_a_run_in_this_process_can_be_followed(cell: CellFolder, tmp_path: Path) -> None:
     events: list[Event] = []
 
     def runner(folder: Path, out: Path) -> dict[str, float]:
@@ -148,7 +148,7 @@ def test_a_run_in_this_process_can_be_followed(cell: CellFolder, tmp_path: Path)
     assert events[-1].state == "done"
 
 
-def test_a_worker_takes_the_first_cell_that_needs_nothing_others_are_computing():
+def test_a_worker_takes_the_first_cell_that_needs_nothing_others_are_computing() -> None:
     waiting = [{"cold-start/a", "rl/1"}, {"cold-start/b", "rl/2"}, {"cold-start/b", "rl/3"}]
     assert pick(waiting, busy=set()) == 0
     assert pick(waiting, busy={"cold-start/a"}) == 1

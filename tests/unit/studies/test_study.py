@@ -27,21 +27,21 @@ def study(**parts: object) -> Study:
 
 
 @pytest.mark.parametrize("file", sorted(ABLATIONS.glob("*.toml")), ids=lambda file: file.stem)
-def test_every_study_file_loads_under_its_own_name(file: Path):
+def test_every_study_file_loads_under_its_own_name(file: Path) -> None:
     assert load_study(str(file)).name == file.stem
 
 
 @pytest.mark.parametrize(
     ("name", "cells_a_seed"), [("components", 7), ("pretrain-steps", 6), ("lambda-actor", 4), ("lambda-grid", 16)]
 )
-def test_cells_of_a_seed_come_before_those_of_the_next(name: str, cells_a_seed: int):
+def test_cells_of_a_seed_come_before_those_of_the_next(name: str, cells_a_seed: int) -> None:
     cells = load_study(name).cells([0, 1, 2])
     assert [cell.seed for cell in cells] == [0] * cells_a_seed + [1] * cells_a_seed + [2] * cells_a_seed
     assert len({cell.name for cell in cells}) == len(cells)
     assert all(cell.settings.seed == cell.seed and cell.settings.arm == cell.arm for cell in cells)
 
 
-def test_the_arms_of_components_differ_in_what_the_paper_says_they_differ_in():
+def test_the_arms_of_components_differ_in_what_the_paper_says_they_differ_in() -> None:
     arms = {cell.arm: cell.settings for cell in load_study("components").cells([0])}
 
     def lambdas(arm: str) -> tuple[float, float]:
@@ -53,7 +53,7 @@ def test_the_arms_of_components_differ_in_what_the_paper_says_they_differ_in():
     assert {arm for arm in arms if arms[arm].pretrain.steps == 0} == {"ppo", "ppo-mc", "vcppo-no-pretrain"}
 
 
-def test_grpo_samples_as_many_answers_an_iteration_as_the_other_arms():
+def test_grpo_samples_as_many_answers_an_iteration_as_the_other_arms() -> None:
     answers = {
         cell.arm: cell.settings.rollout.prompts * cell.settings.rollout.samples_per_prompt
         for cell in load_study("components").cells([0])
@@ -73,7 +73,7 @@ def searched_and_run() -> tuple[dict[str, list[RunSettings]], dict[str, RunSetti
     return searched, {cell.arm: cell.settings for cell in load_study("methods").cells([10])}
 
 
-def test_learning_rates_are_chosen_on_problems_that_nobody_trains_or_reports_on():
+def test_learning_rates_are_chosen_on_problems_that_nobody_trains_or_reports_on() -> None:
     searched, run = searched_and_run()
     every = [*(settings for cells in searched.values() for settings in cells), *run.values()]
     assert {settings.task for settings in every} == {every[0].task}  # one split for all
@@ -91,11 +91,11 @@ def test_learning_rates_are_chosen_on_problems_that_nobody_trains_or_reports_on(
     assert asked["report"] == {prompt.name for prompt in DigitsTask(TaskSettings()).held_out_prompts()}
 
 
-def test_seeds_that_rates_are_chosen_by_are_not_those_of_the_comparison():
+def test_seeds_that_rates_are_chosen_by_are_not_those_of_the_comparison() -> None:
     assert not {*load_study("methods-search").seed_list()} & {*load_study("methods").seed_list()}
 
 
-def test_a_method_is_searched_as_it_is_run_but_for_its_rates():
+def test_a_method_is_searched_as_it_is_run_but_for_its_rates() -> None:
     searched, run = searched_and_run()
     assert run.keys() - searched.keys() == {"ppo-fresh-critic", "rto-calibrated"}  # that nobody published
     for arm, cells in searched.items():
@@ -105,7 +105,7 @@ def test_a_method_is_searched_as_it_is_run_but_for_its_rates():
             assert (settings.rollout.prompts, settings.answers) == (run[arm].rollout.prompts, run[arm].answers)
 
 
-def test_every_method_is_tried_at_the_same_rates_the_critics_too_where_it_trains_one():
+def test_every_method_is_tried_at_the_same_rates_the_critics_too_where_it_trains_one() -> None:
     for arm, cells in searched_and_run()[0].items():
         policy = {settings.policy.learning_rate for settings in cells}
         critic = {settings.critic.learning_rate for settings in cells}
@@ -115,7 +115,7 @@ def test_every_method_is_tried_at_the_same_rates_the_critics_too_where_it_trains
         assert len(cells) == len(policy) * len(critic)
 
 
-def test_an_arm_may_go_through_values_of_its_own():
+def test_an_arm_may_go_through_values_of_its_own() -> None:
     of_a = {"name": "a", "grid": {"critic.learning_rate": [1e-3, 2e-3]}}
     arms = [of_a, {"name": "b"}, {"name": "c", "set": {"pretrain.steps": 5}}]
     cells = study(arms=arms, grid={"gae.gamma": [0.9, 1.0]}).cells([0])
@@ -133,7 +133,7 @@ def test_an_arm_may_go_through_values_of_its_own():
     assert cells[4].swept == {"pretrain.steps": "converge", "gae.gamma": 0.9, "critic.learning_rate": 6e-4}
 
 
-def test_arms_and_grid_multiply_and_the_name_says_which():
+def test_arms_and_grid_multiply_and_the_name_says_which() -> None:
     cells = study(
         arms=[{"name": "a"}, {"name": "b", "set": {"pretrain.steps": 5}}], grid={"gae.lambda_actor": [0.9, 1]}
     ).cells([3])
@@ -147,20 +147,20 @@ def test_arms_and_grid_multiply_and_the_name_says_which():
     assert cells[3].swept == {"pretrain.steps": 5, "gae.lambda_actor": 1.0}
 
 
-def test_quoted_dotted_and_nested_names_are_the_same():
+def test_quoted_dotted_and_nested_names_are_the_same() -> None:
     quoted = study(grid={"gae.lambda_actor": [0.9, 0.95]}, base={"policy.epochs": 2})
     nested = study(grid={"gae": {"lambda_actor": [0.9, 0.95]}}, base={"policy": {"epochs": 2}})
     assert quoted.cells() == nested.cells()
 
 
-def test_an_arm_overrides_the_base():
+def test_an_arm_overrides_the_base() -> None:
     cells = study(base={"policy.epochs": 2}, arms=[{"name": "a"}, {"name": "b", "set": {"policy.epochs": 3}}]).cells(
         [0]
     )
     assert [cell.settings.policy.epochs for cell in cells] == [2, 3]
 
 
-def test_none_is_no_value_only_where_a_setting_may_have_none():
+def test_none_is_no_value_only_where_a_setting_may_have_none() -> None:
     cells = study(grid={"policy.dual_clip": ["none", 3.0], "kl.placement": ["none", "loss"]}).cells([0])
     assert [(cell.settings.policy.dual_clip, cell.settings.kl.placement) for cell in cells] == [
         (None, "none"),
@@ -170,20 +170,20 @@ def test_none_is_no_value_only_where_a_setting_may_have_none():
     ]
 
 
-def test_a_value_with_a_slash_makes_no_folder_below():
+def test_a_value_with_a_slash_makes_no_folder_below() -> None:
     (cell,) = study(grid={"model.path": ["org/some model"]}).cells([0])
     assert cell.name == "model.path=org_some_model-s0"
     assert cell.settings.model.path == "org/some model"
 
 
-def test_the_name_of_a_cell_fits_a_file_system():
+def test_the_name_of_a_cell_fits_a_file_system() -> None:
     grid = {"model.path": ["a" * 300, "a" * 301]}
     names = [cell.name for cell in study(grid=grid).cells([0])]
     assert all(len(name) < 200 for name in names)
     assert len(set(names)) == 2
 
 
-def test_seeds_are_a_count_or_a_list():
+def test_seeds_are_a_count_or_a_list() -> None:
     grid = {"gae.gamma": [0.9, 1.0]}
     assert study(grid=grid, seeds=3, first_seed=100).seed_list() == (100, 101, 102)
     assert study(grid=grid, seeds=3).seed_list(5) == (0, 1, 2, 3, 4)
@@ -193,19 +193,19 @@ def test_seeds_are_a_count_or_a_list():
         study(grid=grid, seeds=[7, 3]).seed_list(3)
 
 
-def test_more_base_settings_reach_every_cell():
+def test_more_base_settings_reach_every_cell() -> None:
     file, flags = Layer("f.toml", {"steps": 5, "policy": {"epochs": 2}}), Layer("--set", {"steps": 3})
     cells = study(grid={"gae.gamma": [0.9, 1.0]}, base={"steps": 9}).with_base(file, flags).cells()
     assert {(cell.settings.steps, cell.settings.policy.epochs) for cell in cells} == {(3, 2)}
 
 
 @pytest.mark.parametrize("name", ["arm", "seed"])
-def test_what_is_the_studys_to_say_is_refused_from_a_flag_too(name: str):
+def test_what_is_the_studys_to_say_is_refused_from_a_flag_too(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name} \(from --set\): a study sets it by"):
         study(grid={"gae.gamma": [0.9, 1.0]}).with_base(Layer("--set", {name: 3}))
 
 
-def test_a_setting_is_said_once_by_study_and_flags():
+def test_a_setting_is_said_once_by_study_and_flags() -> None:
     with pytest.raises(ConfigError, match=r"gae.gamma \(from study x\): said in --set and in \[grid\]; expected once"):
         study(grid={"gae.gamma": [0.9, 1.0]}).with_base(Layer("--set", {"gae": {"gamma": 0.5}})).cells()
 
@@ -216,7 +216,7 @@ PPO_ARM: dict[str, Any] = {"name": "ppo", "set": {"method": "ppo"}}
 VCPPO_ARM: dict[str, Any] = {"name": "vcppo", "set": {"method": "vcppo"}}
 
 
-def test_what_the_base_says_of_a_slot_of_an_arms_method_gives_way_and_is_told():
+def test_what_the_base_says_of_a_slot_of_an_arms_method_gives_way_and_is_told() -> None:
     """One base serves an arm with value pretraining and one without."""
     made = study(arms=[PPO_ARM, VCPPO_ARM], base={"pretrain.steps": 40, "pretrain.batch": 32})
     ppo, vcppo = made.cells([0])
@@ -227,14 +227,14 @@ def test_what_the_base_says_of_a_slot_of_an_arms_method_gives_way_and_is_told():
     ]
 
 
-def test_what_a_file_and_flags_say_beneath_a_study_gives_way_too():
+def test_what_a_file_and_flags_say_beneath_a_study_gives_way_too() -> None:
     file, flags = Layer("f.toml", {"pretrain": {"steps": 0}}), Layer("--set", {"gae": {"gamma": 0.5}})
     made = study(arms=[PPO_ARM, VCPPO_ARM]).with_base(file, flags)
     assert [(c.settings.pretrain.steps, c.settings.gae.gamma) for c in made.cells([0])] == [(0, 0.5), ("converge", 0.5)]
     assert [line.split(" (from ")[0] for line in made.notes([0])] == ["pretrain.steps = 0"]
 
 
-def test_a_method_of_a_flag_holds_over_what_the_file_before_it_says():
+def test_a_method_of_a_flag_holds_over_what_the_file_before_it_says() -> None:
     """As with one run; the arms that name none are that method."""
     file, flags = Layer("f.toml", {"pretrain": {"steps": 40}}), Layer("--set", {"method": "ppo"})
     arms = [{"name": "a", "set": {"policy.epochs": 2}}, {"name": "b", "set": {"pretrain.steps": 5}}]
@@ -242,7 +242,7 @@ def test_a_method_of_a_flag_holds_over_what_the_file_before_it_says():
     assert (a.settings.method, a.settings.pretrain.steps, b.settings.pretrain.steps) == ("ppo", 0, 5)
 
 
-def test_a_base_that_gives_way_in_every_arm_is_refused():
+def test_a_base_that_gives_way_in_every_arm_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         study(arms=[PPO_ARM, {"name": "apa", "set": {"method": "apa"}}], base={"pretrain.steps": 40}).cells([0])
     assert str(caught.value) == (
@@ -251,7 +251,7 @@ def test_a_base_that_gives_way_in_every_arm_is_refused():
     )
 
 
-def test_what_arms_have_otherwise_than_their_method_is_told_in_a_line_for_all():
+def test_what_arms_have_otherwise_than_their_method_is_told_in_a_line_for_all() -> None:
     arms = [{"name": method, "set": {"method": method}} for method in ("grpo", "rloo", "dapo")]
     made = study(arms=arms, base={"rollout.prompts": 6})
     assert {cell.settings.rollout.prompts for cell in made.cells([0])} == {6}
@@ -260,13 +260,13 @@ def test_what_arms_have_otherwise_than_their_method_is_told_in_a_line_for_all():
     ]
 
 
-def test_a_grid_wins_over_the_method_of_an_arm():
+def test_a_grid_wins_over_the_method_of_an_arm() -> None:
     made = study(arms=[PPO_ARM], grid={"pretrain.steps": [0, 5]})
     assert [cell.settings.pretrain.steps for cell in made.cells([0])] == [0, 5]
     assert made.notes([0]) == []
 
 
-def test_a_search_tells_which_defaults_hold_because_a_model_is_given():
+def test_a_search_tells_which_defaults_hold_because_a_model_is_given() -> None:
     space = {"policy.learning_rate": {"low": 1e-7, "high": 1e-5, "log": True}}
     made = study(search={"trials": 2, "space": space}, base={"model.path": "m"})
     (line,) = made.notes([0])
@@ -276,7 +276,7 @@ def test_a_search_tells_which_defaults_hold_because_a_model_is_given():
     assert (cell.settings.policy.learning_rate, cell.settings.critic.learning_rate) == (3e-6, 1e-5)
 
 
-def test_a_study_with_a_byte_order_mark_is_read(tmp_path: Path):
+def test_a_study_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('\ufeffname = "mine"\ntitle = "t"\ngrid = { "gae.gamma" = [0.9, 1.0] }', encoding="utf-8")
     assert load_study(str(file)).name == "mine"
@@ -385,7 +385,9 @@ MISFITS = {
 
 
 @pytest.mark.parametrize(("name", "dimension", "message"), MISFITS.values(), ids=MISFITS)
-def test_a_search_that_its_setting_cannot_follow_is_refused_at_loading(name: str, dimension: object, message: str):
+def test_a_search_that_its_setting_cannot_follow_is_refused_at_loading(
+    name: str, dimension: object, message: str
+) -> None:
     """Where Optuna would raise in the middle of a study, or try other values than the file says."""
     with pytest.raises(ConfigError) as caught:
         study(search={"space": {name: dimension}}, base=NEEDED.get(name, {}))
@@ -416,20 +418,20 @@ FITS = {
 
 
 @pytest.mark.parametrize(("name", "dimension", "wanted"), FITS.values(), ids=FITS)
-def test_optuna_is_told_what_the_file_says(name: str, dimension: object, wanted: BaseDistribution):
+def test_optuna_is_told_what_the_file_says(name: str, dimension: object, wanted: BaseDistribution) -> None:
     base = {"critic.init": "policy"} if name == "critic.initial_value" else {}
     assert distributions(study(search={"space": {name: dimension}}, base=base)) == {name: wanted}
 
 
 @pytest.mark.parametrize(("parts", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_in_a_study_is_told_in_one_line(parts: dict[str, object], message: str):
+def test_a_mistake_in_a_study_is_told_in_one_line(parts: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         study(**parts)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"no ablations/lambda-gird\.toml; did you mean lambda-grid\?"):
         load_study("lambda-gird")
@@ -437,14 +439,14 @@ def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, m
         load_study("mine.toml")
 
 
-def test_a_study_in_the_working_folder_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_study_in_the_working_folder_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ablations").mkdir()
     (tmp_path / "ablations" / "mine.toml").write_text('name = "mine"\ntitle = "t"\ngrid = { "gae.gamma" = [0.9, 1.0] }')
     assert load_study("mine").name == "mine"
 
 
-def test_a_search_space_has_the_types_of_its_settings():
+def test_a_search_space_has_the_types_of_its_settings() -> None:
     space = {
         "gae.lambda_actor": {"low": 0, "high": 1},
         "pretrain.steps": {"low": 0, "high": 80, "step": 10},
@@ -459,7 +461,7 @@ def test_a_search_space_has_the_types_of_its_settings():
     assert study(search={"space": space}).space()["policy.dual_clip"] == Dimension(choices=(None, 3.0))
 
 
-def test_the_cells_of_a_trial_have_its_parameters_and_a_seed_each():
+def test_the_cells_of_a_trial_have_its_parameters_and_a_seed_each() -> None:
     search = study(search={"space": {"gae.lambda_actor": {"low": 0.5, "high": 1.0}}}, base={"steps": 7})
     cells = search.trial_cells("trial-0004", {"gae.lambda_actor": 0.75}, [1, 2])
     assert [(cell.name, cell.seed, cell.settings.gae.lambda_actor, cell.settings.steps) for cell in cells] == [
@@ -468,7 +470,7 @@ def test_the_cells_of_a_trial_have_its_parameters_and_a_seed_each():
     ]
 
 
-def test_settings_of_a_cell_survive_their_file():
+def test_settings_of_a_cell_survive_their_file() -> None:
     for cell in load_study("components").cells([0]):
         assert (
             RunSettings.model_validate(json.loads(json.dumps(cell.settings.model_dump(mode="json")))) == cell.settings

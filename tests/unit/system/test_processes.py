@@ -22,19 +22,21 @@ from vcppo.system.processes import PROCESSES, call, gpus_of_worker, is_main, shi
 )
 def test_workers_take_turns_with_groups_of_gpus(
     visible: str, each: int, wanted: list[list[str]], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [gpus_of_worker(index, each) for index in range(5)] == wanted
 
 
-def test_a_worker_finds_its_gpus_and_the_number_of_processes_in_its_environment(monkeypatch: pytest.MonkeyPatch):
+def test_a_worker_finds_its_gpus_and_the_number_of_processes_in_its_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     own = _environment(1, 2)
     assert (own["CUDA_VISIBLE_DEVICES"], own[PROCESSES]) == ("2,3", "2")
     assert own["OMP_WAIT_POLICY"] == "passive"
 
 
-def test_the_first_of_several_processes_speaks(monkeypatch: pytest.MonkeyPatch):
+def test_the_first_of_several_processes_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     assert is_main()
     for rank, speaks in (("0", True), ("1", False)):
@@ -42,7 +44,7 @@ def test_the_first_of_several_processes_speaks(monkeypatch: pytest.MonkeyPatch):
         assert is_main() is speaks
 
 
-def test_a_process_started_while_shielded_is_born_deaf_to_ctrl_c():
+def test_a_process_started_while_shielded_is_born_deaf_to_ctrl_c() -> None:
     code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
     said = []
     with shielded():
@@ -51,8 +53,9 @@ def test_a_process_started_while_shielded_is_born_deaf_to_ctrl_c():
     assert said == ["True", "False"]
 
 
-def test_a_program_that_was_called_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch):
-    wait, started = subprocess.Popen.wait, []
+def test_a_program_that_was_called_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = subprocess.Popen.wait
+    started: list[subprocess.Popen[bytes]] = []
 
     def stopped(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
         if not started:

@@ -89,7 +89,7 @@ def shows(text: str) -> bool:
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_an_address_is_shown_without_user_and_password(address: str):
+def test_an_address_is_shown_without_user_and_password(address: str) -> None:
     assert without_credentials(address) == ADDRESSES[address]
     remember(address)
     shown = ADDRESSES[address]
@@ -98,18 +98,18 @@ def test_an_address_is_shown_without_user_and_password(address: str):
 
 
 @pytest.mark.parametrize("address", HARMLESS)
-def test_an_address_without_a_secret_stays_as_it_is(address: str):
+def test_an_address_without_a_secret_stays_as_it_is(address: str) -> None:
     assert without_credentials(address) == redacted(f"{address}") == address
     assert secrets_of(address) == set()
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_secret_is_known_by_its_place_in_a_text(text: str):
+def test_a_secret_is_known_by_its_place_in_a_text(text: str) -> None:
     assert redacted(text) == TEXTS[text]
 
 
 @pytest.mark.parametrize("text", [*SAME, '{"u":"http://h:80/x","m":["a@b","c:d@e"]}'])
-def test_other_text_stays_as_it_is(text: str):
+def test_other_text_stays_as_it_is(text: str) -> None:
     remember("postgresql://ada:hunter22@host/db")
     assert redacted(text) == text
 
@@ -126,14 +126,14 @@ def test_other_text_stays_as_it_is(text: str):
         ("http://host/?token=hunter22", "token hunter22 is unknown"),
     ],
 )
-def test_what_a_library_makes_of_an_address_that_was_given_is_masked_too(address: str, text: str):
+def test_what_a_library_makes_of_an_address_that_was_given_is_masked_too(address: str, text: str) -> None:
     remember(address)
     assert not shows(redacted(text))
     assert "***" in redacted(text)
 
 
 @pytest.mark.parametrize("password", ["0.25", "100000", "true", "mlflow", "ada"])
-def test_a_password_that_results_are_full_of_is_masked_in_its_address_alone(password: str):
+def test_a_password_that_results_are_full_of_is_masked_in_its_address_alone(password: str) -> None:
     remember(f"postgresql://ada:{password}@host/db")
     line = f"MLflow: mlflow ui; accuracy {password}"
     assert redacted(f"{line}, postgresql://ada:{password}@host/db") == f"{line}, postgresql://host/db"
@@ -143,14 +143,14 @@ def test_a_password_that_results_are_full_of_is_masked_in_its_address_alone(pass
     "name", ["MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PGPASSWORD",
              "WANDB_API_KEY"]
 )  # fmt: skip
-def test_secrets_of_the_environment_are_known_by_their_names(name: str):
+def test_secrets_of_the_environment_are_known_by_their_names(name: str) -> None:
     assert secrets_in({name: "hunter22", "HOME": "/home/ada", "HTTPS_PROXY": "http://ada:pa55word@proxy:3128"}) == {
         "hunter22",
         "pa55word",
     }
 
 
-def test_json_stays_json():
+def test_json_stays_json() -> None:
     remember("postgresql://ada:hunter22@host/db")
     record = {"a": ["http://x:hunter22@h/1", "hunter22", "y@z"], "n": 22}
     for separators in ((",", ":"), (", ", ": ")):
@@ -178,7 +178,7 @@ NOT_OPENED = [
 
 @pytest.mark.parametrize("by", ["flag", "environment"])
 @pytest.mark.parametrize("url", NOT_OPENED)
-def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(tmp_path: Path, url: str, by: str):
+def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(tmp_path: Path, url: str, by: str) -> None:
     flag = {"flag": ["--storage", url], "environment": []}[by]
     told = {"flag": {}, "environment": {"VCPPO_STORAGE": url}}[by]
     done = invoke("sweep", "components", "--seeds", "1", "--workers", "1", "--out", str(tmp_path), *flag, **told)
@@ -190,13 +190,13 @@ def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(tmp_pa
 
 
 @pytest.mark.parametrize("url", NOT_OPENED)
-def test_the_error_itself_holds_no_password(tmp_path: Path, url: str):
+def test_the_error_itself_holds_no_password(tmp_path: Path, url: str) -> None:
     with pytest.raises(StudyError, match="cannot be opened") as caught:
         open_storage(url, tmp_path)
     assert not shows(str(caught.value))
 
 
-def test_a_brace_in_a_password_reaches_the_database(tmp_path: Path):
+def test_a_brace_in_a_password_reaches_the_database(tmp_path: Path) -> None:
     folder = tmp_path / "a{b}c"
     folder.mkdir()
     open_storage(f"sqlite:///{folder}/studies-{{SCHEMA_VERSION}}.db", tmp_path).remove_session()
@@ -220,7 +220,7 @@ def test_a_brace_in_a_password_reaches_the_database(tmp_path: Path):
         "ada:hunter22@host",
     ],
 )
-def test_a_tracking_server_that_cannot_be_reached_is_one_line_without_its_password(tmp_path: Path, uri: str):
+def test_a_tracking_server_that_cannot_be_reached_is_one_line_without_its_password(tmp_path: Path, uri: str) -> None:
     done = invoke("export", "components", "--tracking-uri", uri, "--out", str(tmp_path), "--to", str(tmp_path / "r"))
     assert done.exit_code == 2, done.output
     assert not shows(done.output)
@@ -229,7 +229,7 @@ def test_a_tracking_server_that_cannot_be_reached_is_one_line_without_its_passwo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_storage_of_the_environment_is_used_and_named_in_the_help_without_its_value():
+def test_the_storage_of_the_environment_is_used_and_named_in_the_help_without_its_value() -> None:
     told = invoke("sweep", "--help", VCPPO_STORAGE="postgresql://ada:hunter22@host/db").output
     assert "$VCPPO_STORAGE" in told
     assert not shows(told)
@@ -241,7 +241,7 @@ def test_the_storage_of_the_environment_is_used_and_named_in_the_help_without_it
     "command",
     [["settings"], ["train", "--dry-run"], ["sweep", "components", "--dry-run"], ["plan"], ["pretrain-value"]],
 )
-def test_what_commands_print_of_settings_holds_no_secret(command: list[str]):
+def test_what_commands_print_of_settings_holds_no_secret(command: list[str]) -> None:
     """A value that is printed or refused, and a name that is."""
     for said in ("task.maths.system=see http://ada:hunter22@host/x", "http://ada:hunter22@host/x=1"):
         done = CliRunner().invoke(main, [*command, "--set", said])
@@ -249,7 +249,7 @@ def test_what_commands_print_of_settings_holds_no_secret(command: list[str]):
     assert "http://host/x (from --set): no such setting" in done.output
 
 
-def test_settings_are_shown_without_the_secrets_they_hold():
+def test_settings_are_shown_without_the_secrets_they_hold() -> None:
     said = ["task.name=maths", "model.path=owner/model", "task.maths.system=see http://ada:hunter22@host/x"]
     told = invoke("settings", *(word for text in said for word in ("--set", text)))
     assert told.exit_code == 0
@@ -284,7 +284,7 @@ raise RuntimeError(f"end {url}")
 """
 
 
-def test_streams_logs_warnings_threads_and_tracebacks_show_no_secret():
+def test_streams_logs_warnings_threads_and_tracebacks_show_no_secret() -> None:
     done = subprocess.run([sys.executable, "-W", "default", "-c", PROCESS], capture_output=True, text=True)
     assert done.returncode == 1
     for word in ("print", "echo", "lines"):
@@ -296,14 +296,14 @@ def test_streams_logs_warnings_threads_and_tracebacks_show_no_secret():
     assert not shows(done.stdout)
 
 
-def test_secrets_of_the_environment_are_masked_in_what_a_process_says(monkeypatch: pytest.MonkeyPatch):
+def test_secrets_of_the_environment_are_masked_in_what_a_process_says(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "from vcppo.system.redaction import redact_output; redact_output(); print('token is hunter22')"
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter22")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "token is ***\n"
 
 
-def test_a_log_record_is_redacted_for_whoever_handles_it(caplog: pytest.LogCaptureFixture):
+def test_a_log_record_is_redacted_for_whoever_handles_it(caplog: pytest.LogCaptureFixture) -> None:
     before = logging.getLogRecordFactory()
     try:
         redaction.redact_output()
@@ -313,7 +313,7 @@ def test_a_log_record_is_redacted_for_whoever_handles_it(caplog: pytest.LogCaptu
     assert caplog.messages == ["at http://host"]
 
 
-def test_the_records_of_a_cell_hold_no_secret(tmp_path: Path):
+def test_the_records_of_a_cell_hold_no_secret(tmp_path: Path) -> None:
     def runner(cell: Path, out: Path) -> dict[str, float]:
         raise OSError("cannot reach http://ada:hunter22@host/x")
 
@@ -325,7 +325,7 @@ def test_the_records_of_a_cell_hold_no_secret(tmp_path: Path):
     assert not shows(trace)
 
 
-def test_a_journal_holds_no_secret_and_its_numbers_are_what_they_were(tmp_path: Path):
+def test_a_journal_holds_no_secret_and_its_numbers_are_what_they_were(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.table("samples", 1, {"text": ["see http://ada:hunter22@host/x", "a@b"], "n": [22, 1]})
     journal.metrics(1, {"policy/loss": 0.1 + 0.2})
@@ -334,7 +334,7 @@ def test_a_journal_holds_no_secret_and_its_numbers_are_what_they_were(tmp_path: 
     assert metrics["values"] == {"policy/loss": 0.1 + 0.2}
 
 
-def test_mlflow_is_told_no_secret(tmp_path: Path):
+def test_mlflow_is_told_no_secret(tmp_path: Path) -> None:
     study = FakeStudy(tmp_path)
     store = MlflowStore(f"sqlite:///{tmp_path}/mlflow.db", "x", tmp_path / "artifacts")
     run = store.create("r", {"vcppo.kind": "r"}, started=0.0)
@@ -348,7 +348,7 @@ def test_mlflow_is_told_no_secret(tmp_path: Path):
     assert study.out == tmp_path
 
 
-def test_errors_of_libraries_are_told_without_secrets():
+def test_errors_of_libraries_are_told_without_secrets() -> None:
     uri = "postgresql://ada:hunter22@host/db"
     for error in (OSError(uri), ImportError(f"no driver for {uri}"), ValueError(f"{uri}?")):
         with pytest.raises(TrackingError) as caught, errors_as_ours(uri):
@@ -356,14 +356,16 @@ def test_errors_of_libraries_are_told_without_secrets():
         assert not shows(str(caught.value))
 
 
-def test_a_store_is_called_by_its_address_without_its_secrets_and_by_nothing_that_changes(monkeypatch):
+def test_a_store_is_called_by_its_address_without_its_secrets_and_by_nothing_that_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     named = store_name("http://ada:hunter22@tracking:5000", "vcppo/x")
     assert named == "http://tracking:5000#vcppo/x" == store_name("http://tracking:5000", "vcppo/x")
     remember("postgresql://ada:tracking@host/db")
     assert store_name("http://tracking:5000", "vcppo/x") == named
 
 
-def test_no_address_stands_among_the_words_that_start_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_address_stands_among_the_words_that_start_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vcppo.studies.pool import WorkerPool
 
     monkeypatch.setenv("VCPPO_STORAGE", "postgresql://ada:hunter22@host/db")
@@ -376,7 +378,7 @@ def test_no_address_stands_among_the_words_that_start_a_worker(tmp_path: Path, m
 
 
 @pytest.mark.e2e
-def test_a_whole_run_says_and_writes_no_password(tmp_path: Path):
+def test_a_whole_run_says_and_writes_no_password(tmp_path: Path) -> None:
     """At a tracking server that is away, so that the address is told at the end and in every error between."""
     uri = f"http://ada:hunt@er22@127.0.0.1:{free_port()}"
     flags = [word for text in ASSIGNMENTS for word in ("--set", text)]

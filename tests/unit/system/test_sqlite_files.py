@@ -15,7 +15,7 @@ from vcppo.system.sqlite_files import check_address, making, move_file_aside, sq
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_address_of_a_file_leads_to_that_file(name: str, tmp_path: Path):
+def test_the_address_of_a_file_leads_to_that_file(name: str, tmp_path: Path) -> None:
     file = tmp_path / name / "x.db"
     file.parent.mkdir()
     uri = sqlite_uri(file)
@@ -29,28 +29,28 @@ def test_the_address_of_a_file_leads_to_that_file(name: str, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_an_address_is_the_plain_one_where_that_will_do():
+def test_an_address_is_the_plain_one_where_that_will_do() -> None:
     assert sqlite_uri(Path("/runs/a b#1/größer.db")) == "sqlite:////runs/a b#1/größer.db"
 
 
-def test_a_name_that_no_address_can_hold_is_refused():
+def test_a_name_that_no_address_can_hold_is_refused() -> None:
     with pytest.raises(ConfigError, match="give a folder of another name"):
         sqlite_uri(Path(os.fsdecode(b"/runs/\xff/mlflow.db")))
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////runs/really?/x.db", "sqlite:///runs/a?b=c/x.db", "sqlite:///x.db?"])
-def test_a_question_mark_in_a_name_is_not_taken_for_options(uri: str):
+def test_a_question_mark_in_a_name_is_not_taken_for_options(uri: str) -> None:
     with pytest.raises(ConfigError, match="one in a name is written %3F"):
         check_address(uri)
 
 
 @pytest.mark.parametrize("uri", ["sqlite:x.db", "sqlite:/x.db", "sqlite+pysqlite"])
-def test_what_is_no_address_is_refused(uri: str):
+def test_what_is_no_address_is_refused(uri: str) -> None:
     with pytest.raises(ConfigError, match="expected an address like sqlite:///relative"):
         check_address(uri)
 
 
-def test_options_servers_and_what_lies_in_memory():
+def test_options_servers_and_what_lies_in_memory() -> None:
     assert sqlite_file("sqlite:///a.db?timeout=60") == Path("a.db")
     others = (
         "sqlite://",
@@ -62,7 +62,7 @@ def test_options_servers_and_what_lies_in_memory():
     assert {sqlite_file(uri) for uri in others} == {None}
 
 
-def test_a_file_is_whole_or_not_there(tmp_path: Path):
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     file = tmp_path / "x.db"
     with suppress(ZeroDivisionError), making(file), whole_file(file) as temporary:
         temporary.write_text("half")
@@ -77,7 +77,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path):
     assert file.read_text() == "whole"
 
 
-def test_of_several_one_makes_the_file(tmp_path: Path):
+def test_of_several_one_makes_the_file(tmp_path: Path) -> None:
     file, made = tmp_path / "x.db", []
 
     def make(number: int) -> None:
@@ -95,7 +95,7 @@ def test_of_several_one_makes_the_file(tmp_path: Path):
     assert [file.read_text()] == [str(number) for number in made]
 
 
-def test_what_is_moved_aside_takes_its_journal_along(tmp_path: Path):
+def test_what_is_moved_aside_takes_its_journal_along(tmp_path: Path) -> None:
     file = tmp_path / "x.db"
     for number in (1, 2):
         sqlite3.connect(file).close()

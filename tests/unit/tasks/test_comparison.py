@@ -179,16 +179,16 @@ def cases(table: dict[str, tuple[str, list[str]]]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("reference", "answer"), cases(EQUAL))
-def test_one_value_in_other_words_is_right(reference: str, answer: str):
+def test_one_value_in_other_words_is_right(reference: str, answer: str) -> None:
     assert grade(answer, reference, boxed=True) == ("correct", "")
 
 
 @pytest.mark.parametrize(("reference", "answer"), cases(DIFFERENT))
-def test_another_value_is_wrong(reference: str, answer: str):
+def test_another_value_is_wrong(reference: str, answer: str) -> None:
     assert grade(answer, reference, boxed=True) == ("wrong", "")
 
 
 @pytest.mark.parametrize(("reference", "answer"), [(r, a) for r, answers in UNREADABLE.items() for a in answers])
-def test_what_cannot_be_read_is_not_called_wrong(reference: str, answer: str):
+def test_what_cannot_be_read_is_not_called_wrong(reference: str, answer: str) -> None:
     verdict, note = grade(answer, reference, boxed=True)
     assert (verdict, bool(note)) == ("unreadable", True)

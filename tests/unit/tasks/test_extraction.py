@@ -37,25 +37,25 @@ from vcppo.tasks.extraction import after_thought, as_integer, last_box, last_num
         (r"\boxed{", None),
     ],
 )
-def test_the_last_box(text: str, box: str | None):
+def test_the_last_box(text: str, box: str | None) -> None:
     assert last_box(text) == box
 
 
 @pytest.mark.parametrize(
     "hostile", ["\\" * 200_000, r"\boxed{" * 30_000, "{" * 200_000, "}" * 200_000, "\\boxed " * 30_000]
 )
-def test_a_box_after_200_kb_of_rubbish_is_found_in_linear_time(hostile: str):
+def test_a_box_after_200_kb_of_rubbish_is_found_in_linear_time(hostile: str) -> None:
     began = time.perf_counter()
     assert last_box(hostile + r" \boxed{7}") == "7"
     assert last_box(hostile) is None
     assert time.perf_counter() - began < 2.0  # some 0.1 s; quadratic would take minutes
 
 
-def test_a_box_at_the_end_of_a_megabyte_is_read():
+def test_a_box_at_the_end_of_a_megabyte_is_read() -> None:
     assert last_box("Let me think about { this } again. " * 30_000 + r"\boxed{204}") == "204"
 
 
-def test_what_follows_the_first_end_of_a_thought():
+def test_what_follows_the_first_end_of_a_thought() -> None:
     assert after_thought("a</think>b</think>c", "</think>") == "b</think>c"
     assert after_thought("a", "</think>") is None
     assert after_thought("a</think>", "</think>") == ""
@@ -71,11 +71,11 @@ def test_what_follows_the_first_end_of_a_thought():
         ("٢٠٤", None), ("２０４", None), ("2²", None), (r"\frac{4}{2}", None), ("2 0 4", None), ("..", None),
     ],
 )  # fmt: skip
-def test_what_is_an_integer(text: str, number: str | None):
+def test_what_is_an_integer(text: str, number: str | None) -> None:
     assert as_integer(text) == number
 
 
-def test_digits_without_end_are_an_integer_too():
+def test_digits_without_end_are_an_integer_too() -> None:
     assert as_integer("0" * 10_000 + "1" * 10_000) == "1" * 10_000  # int() refuses more than 4300
 
 
@@ -163,17 +163,17 @@ def test_digits_without_end_are_an_integer_too():
         ("about 3.14 km", "3.14"),
     ],
 )
-def test_the_last_number_if_it_stands_alone(text: str, number: str | None):
+def test_the_last_number_if_it_stands_alone(text: str, number: str | None) -> None:
     assert last_number(text) == number
 
 
-def test_a_number_that_begins_before_the_part_that_is_searched_is_none():
+def test_a_number_that_begins_before_the_part_that_is_searched_is_none() -> None:
     assert last_number("12345", start=2) is None
     assert last_number("12 345", start=2) == "345"
 
 
 @pytest.mark.parametrize("hostile", ["9", "1,234", r"\frac{", "1 ", "^{", " ", "-", "**", "1/", r"\times 10^"])
-def test_the_last_number_of_a_long_text_is_found_at_once(hostile: str):
+def test_the_last_number_of_a_long_text_is_found_at_once(hostile: str) -> None:
     began = time.perf_counter()
     last_number(hostile * (2000 // len(hostile)) + " 7")
     assert time.perf_counter() - began < 1.0
@@ -192,10 +192,10 @@ def test_the_last_number_of_a_long_text_is_found_at_once(hostile: str):
         (r"\fbox{3", None),
     ],
 )
-def test_a_plain_box_is_a_box(text: str, answer: str | None):
+def test_a_plain_box_is_a_box(text: str, answer: str | None) -> None:
     assert last_box(text) == answer
 
 
 @pytest.mark.parametrize("wrapped", ["fbox", "boldsymbol", "bm", "text", "mathbf", "textbf"])
-def test_an_integer_in_a_frame_or_another_font_is_an_integer(wrapped: str):
+def test_an_integer_in_a_frame_or_another_font_is_an_integer(wrapped: str) -> None:
     assert as_integer(f"\\{wrapped}{{1,204}}") == "1204"

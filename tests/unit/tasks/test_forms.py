@@ -176,14 +176,14 @@ FORMS: list[Form] = ["number", "closed-form"]
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("reference", VALUES)
-def test_a_value_is_compared_however_it_is_written(reference: str, form: Form):
+def test_a_value_is_compared_however_it_is_written(reference: str, form: Form) -> None:
     told = {answer: grade(answer, reference, boxed=True, form=form) for answer in [*VALUES[reference], reference]}
     assert [answer for answer, verdict in told.items() if verdict == NOT_EVALUATED] == []
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("reference", COPIES)
-def test_what_is_left_to_work_out_is_not_read(reference: str, form: Form):
+def test_what_is_left_to_work_out_is_not_read(reference: str, form: Form) -> None:
     told = {answer: grade(answer, reference, boxed=True, form=form) for answer in COPIES[reference]}
     assert [answer for answer, verdict in told.items() if verdict != NOT_EVALUATED] == []
 
@@ -307,7 +307,7 @@ CLOSED_FORMS = [
 
 
 @pytest.mark.parametrize("answer", CLOSED_FORMS)
-def test_nothing_is_left_to_work_out_in_answers_as_they_are_usually_written(answer: str):
+def test_nothing_is_left_to_work_out_in_answers_as_they_are_usually_written(answer: str) -> None:
     assert grade(answer, r"\pi x", boxed=True, form="closed-form") == ("wrong", "")
 
 
@@ -320,7 +320,7 @@ WRAPPED = [
 
 
 @pytest.mark.parametrize("wrapped", WRAPPED)
-def test_nothing_around_it_makes_a_value_of_a_computation(wrapped: str):
+def test_nothing_around_it_makes_a_value_of_a_computation(wrapped: str) -> None:
     copies = ["9+8", "20-3", r"\sqrt{289}", r"\frac{34}{2}", "34/2", "17!/16!", r"8.5\times 2", r"\binom{17}{1}"]
     told = {copy: grade(wrapped.replace("%s", copy), "17", boxed=True, form="number") for copy in copies}
     assert [copy for copy, (verdict, _) in told.items() if verdict == "correct"] == []
@@ -340,23 +340,23 @@ def test_nothing_around_it_makes_a_value_of_a_computation(wrapped: str):
 )
 def test_beside_what_is_not_rational_a_closed_form_is_a_value(
     answer: str, reference: str, number: tuple[str, str], closed: tuple[str, str]
-):
+) -> None:
     assert grade(answer, reference, boxed=True, form="number") == number
     assert grade(answer, reference, boxed=True, form="closed-form") == closed
 
 
 @pytest.mark.parametrize("answer", ["9 + 8", r"\sqrt{289}", r"\frac{34}{2}", "17!/16!", r"8.5 \times 2", "x = 9 + 8"])
-def test_where_expressions_are_answers_they_are_worked_out(answer: str):
+def test_where_expressions_are_answers_they_are_worked_out(answer: str) -> None:
     assert grade(answer, "17", boxed=True, form="expression") == ("correct", "")
     assert grade(answer, "17", boxed=True) == ("correct", "")
 
 
 @pytest.mark.parametrize("answer", ["9^{9^{9^9}}", "1000000000!", r"\sum_{i=1}^{10^9} i^i", r"2^{10^9}", "((10^3)!)!"])
-def test_what_takes_too_long_to_work_out_is_refused_without_an_attempt(answer: str):
+def test_what_takes_too_long_to_work_out_is_refused_without_an_attempt(answer: str) -> None:
     assert grade(answer, "17", boxed=True, form="closed-form") == NOT_EVALUATED
 
 
-def test_the_form_follows_the_sets():
+def test_the_form_follows_the_sets() -> None:
     assert {name for name, known in KNOWN.items() if known.form == "number"} == {
         "aime24",
         "aime25",

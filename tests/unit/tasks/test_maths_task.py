@@ -7,6 +7,7 @@ from pathlib import Path
 import arithmetic
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from vcppo.engines.base import Sampling
 from vcppo.errors import CheckpointError, ConfigError, DataError
@@ -77,7 +78,7 @@ def task(files: dict[str, str], **more: object) -> MathsTask:
 )
 def test_aimes_rule_needs_no_process(
     files: dict[str, str], monkeypatch: pytest.MonkeyPatch, answers: str, text: str, verdict: Judgement
-):
+) -> None:
     monkeypatch.setattr("vcppo.tasks.maths.shared_verifier", None)  # whoever asks for it fails
     began = time.perf_counter()
     assert task(files, answers=answers).judge([text], [AIME]) == [verdict]
@@ -85,11 +86,11 @@ def test_aimes_rule_needs_no_process(
 
 
 @pytest.mark.parametrize("answer", ["\\frac{408}{2}", "204.0", "x", "9^9^9^9", "2 0 4", "204 \\text{ cm}"])
-def test_where_answers_are_integers_nothing_else_is_readable(files: dict[str, str], answer: str):
+def test_where_answers_are_integers_nothing_else_is_readable(files: dict[str, str], answer: str) -> None:
     assert task(files, answers="integer").judge([f"\\boxed{{{answer}}}"], [AIME]) == [unreadable("not an integer")]
 
 
-def test_what_is_no_integer_goes_to_math_verify_and_comes_back_in_its_place(files: dict[str, str]):
+def test_what_is_no_integer_goes_to_math_verify_and_comes_back_in_its_place(files: dict[str, str]) -> None:
     half = Prompt("h", "?", "\\frac{1}{2}")
     texts = [
         "\\boxed{0.5}",
@@ -114,13 +115,13 @@ def test_what_is_no_integer_goes_to_math_verify_and_comes_back_in_its_place(file
         (" \n", unreadable("no answer")),
     ],
 )
-def test_answers_without_a_box(files: dict[str, str], text: str, verdict: Judgement):
+def test_answers_without_a_box(files: dict[str, str], text: str, verdict: Judgement) -> None:
     half = Prompt("h", "?", "\\frac{1}{2}")
     assert task(files, boxed_only=False).judge([text], [half]) == [verdict]
 
 
 @pytest.mark.parametrize("copy", ["9 + 8", "9+8", "x = 9 + 8", r"\sqrt{289}", r"\frac{34}{2}", "17!/16!", "34/2"])
-def test_a_copied_question_is_no_answer(files: dict[str, str], copy: str):
+def test_a_copied_question_is_no_answer(files: dict[str, str], copy: str) -> None:
     sums = Prompt("s", f"What is {copy}?", "17")
     texts = [f"\\boxed{{{copy}}}", f"the answer to {copy}.", f"\\boxed{{{copy} = 17}}"]
     for form in ("by-set", "number", "closed-form"):
@@ -150,12 +151,12 @@ def test_a_copied_question_is_no_answer(files: dict[str, str], copy: str):
 )
 def test_without_a_box_the_last_plain_number_is_the_answer(
     files: dict[str, str], text: str, integer: Judgement, any_number: Judgement
-):
+) -> None:
     assert task(files, boxed_only=False, answers="integer").judge([text], [AIME]) == [integer]
     assert task(files, boxed_only=False).judge([text], [AIME]) == [any_number]
 
 
-def test_where_expressions_are_answers_a_text_is_searched_for_one(files: dict[str, str]):
+def test_where_expressions_are_answers_a_text_is_searched_for_one(files: dict[str, str]) -> None:
     root = Prompt("r", "?", "2\\sqrt{3}")
     text = "The answer is $2\\sqrt{3}$."
     assert task(files, boxed_only=False, form="expression").judge([text], [root]) == [CORRECT]
@@ -171,12 +172,12 @@ def test_where_expressions_are_answers_a_text_is_searched_for_one(files: dict[st
         ("I think \\boxed{3}</think> \\boxed{204}</think>", CORRECT),
     ],
 )
-def test_a_box_in_the_thought_does_not_count(files: dict[str, str], text: str, verdict: Judgement):
+def test_a_box_in_the_thought_does_not_count(files: dict[str, str], text: str, verdict: Judgement) -> None:
     assert task(files, think=True).judge([text], [AIME]) == [verdict]
     assert task(files).judge([text], [AIME])[0].verdict is Verdict.CORRECT
 
 
-def test_no_training_problem_is_measured_and_draws_follow_the_generator(files: dict[str, str]):
+def test_no_training_problem_is_measured_and_draws_follow_the_generator(files: dict[str, str]) -> None:
     sums = task(files)
     held_out = sums.held_out_prompts()
     assert sums.name == "e"
@@ -197,12 +198,12 @@ def test_no_training_problem_is_measured_and_draws_follow_the_generator(files: d
 ASK = [Prompt("p", "1 + 1?", "2")]
 
 
-def text_of(sums: MathsTask, tokenizer: object) -> str:
+def text_of(sums: MathsTask, tokenizer: PreTrainedTokenizerFast) -> str:
     (ids,) = sums.encode(ASK, tokenizer)
-    return tokenizer.decode(ids)
+    return str(tokenizer.decode(ids))
 
 
-def test_the_chat_template_is_the_tokenizers_own(files: dict[str, str]):
+def test_the_chat_template_is_the_tokenizers_own(files: dict[str, str]) -> None:
     tokenizer = arithmetic.make_tokenizer()
     user = "<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
     assert text_of(task(files), tokenizer) == user
@@ -214,27 +215,27 @@ def test_the_chat_template_is_the_tokenizers_own(files: dict[str, str]):
 
 
 @pytest.mark.parametrize("template", ["chat", "plain"])
-def test_a_begin_of_text_stands_once(files: dict[str, str], template: str):
+def test_a_begin_of_text_stands_once(files: dict[str, str], template: str) -> None:
     tokenizer = arithmetic.make_tokenizer(begin=True)
     (ids,) = task(files, template=template).encode(ASK, tokenizer)
     assert ids.count(tokenizer.bos_token_id) == 1
     assert ids[0] == tokenizer.bos_token_id
 
 
-def test_a_thought_that_the_template_opens_is_not_opened_twice(files: dict[str, str]):
+def test_a_thought_that_the_template_opens_is_not_opened_twice(files: dict[str, str]) -> None:
     tokenizer = arithmetic.make_tokenizer()
     tokenizer.chat_template = tokenizer.chat_template.replace("assistant\\n'", "assistant\\n<think>\\n'")
     assert text_of(task(files, think=True), tokenizer).count("<think>") == 1
 
 
-def test_templates_that_know_of_thinking_are_told(files: dict[str, str]):
+def test_templates_that_know_of_thinking_are_told(files: dict[str, str]) -> None:
     tokenizer = arithmetic.make_tokenizer()
     tokenizer.chat_template += "{%- if not enable_thinking %}{{ 'no thoughts' }}{%- endif %}"
     assert text_of(task(files), tokenizer).endswith("no thoughts")
     assert text_of(task(files, think=True), tokenizer).endswith("assistant\n<think>\n")
 
 
-def test_a_tokenizer_that_does_not_serve_is_told(files: dict[str, str]):
+def test_a_tokenizer_that_does_not_serve_is_told(files: dict[str, str]) -> None:
     with pytest.raises(
         ConfigError, match=r"task.maths.template = chat: the tokenizer of .* has no chat template; expe"
     ):
@@ -256,7 +257,7 @@ def test_a_tokenizer_that_does_not_serve_is_told(files: dict[str, str]):
 # ---- demonstrations ----
 
 
-def test_demonstrations_are_right_and_end(files: dict[str, str]):
+def test_demonstrations_are_right_and_end(files: dict[str, str]) -> None:
     tokenizer, sums = arithmetic.make_tokenizer(), task(files)
     shown = sums.demonstrations(20, torch.Generator().manual_seed(0))
     judged = sums.judge([d.response for d in shown], [d.prompt for d in shown])
@@ -268,7 +269,7 @@ def test_demonstrations_are_right_and_end(files: dict[str, str]):
         assert tokenizer.decode(sequence[start:]) == demonstration.response + "<|im_end|>"
 
 
-def test_demonstrations_think_before_they_answer(files: dict[str, str]):
+def test_demonstrations_think_before_they_answer(files: dict[str, str]) -> None:
     sums = task(files, think=True)
     shown = sums.demonstrations(5, torch.Generator().manual_seed(0))
     assert sums.judge([d.response for d in shown], [d.prompt for d in shown]) == [CORRECT] * 5
@@ -277,7 +278,7 @@ def test_demonstrations_think_before_they_answer(files: dict[str, str]):
     assert rest == f"The final answer is \\boxed{{{shown[0].prompt.answer}}}."
 
 
-def test_a_source_without_solutions_has_nothing_to_imitate(tmp_path: Path, files: dict[str, str]):
+def test_a_source_without_solutions_has_nothing_to_imitate(tmp_path: Path, files: dict[str, str]) -> None:
     train = tmp_path / "t.jsonl"
     train.write_text(json.dumps({"problem": "A", "answer": "1"}))
     bare = task({**files, "train": str(train)})
@@ -302,11 +303,11 @@ def test_a_source_without_solutions_has_nothing_to_imitate(tmp_path: Path, files
         (["a", "Ċ"], [0]),
     ],
 )
-def test_a_line_is_a_step(files: dict[str, str], pieces: list[str], starts: list[int]):
+def test_a_line_is_a_step(files: dict[str, str], pieces: list[str], starts: list[int]) -> None:
     assert task(files).step_starts(pieces) == starts
 
 
-def test_steps_of_a_worked_sum(files: dict[str, str]):
+def test_steps_of_a_worked_sum(files: dict[str, str]) -> None:
     tokenizer = arithmetic.make_tokenizer()
     ids = tokenizer(arithmetic.problem([7, 4, 9])["solution"])["input_ids"]
     starts = task(files).step_starts(tokenizer.convert_ids_to_tokens(ids))
@@ -317,7 +318,7 @@ def test_steps_of_a_worked_sum(files: dict[str, str]):
 # ---- what is counted ----
 
 
-def test_reasons_are_counted_where_they_were_given():
+def test_reasons_are_counted_where_they_were_given() -> None:
     def rollout(verdict: Verdict, note: str) -> Rollout:
         return Rollout(AIME, (1,), Generation((1, 2), (0.0, 0.0), "stop"), "t", verdict, note)
 
@@ -333,7 +334,7 @@ def test_reasons_are_counted_where_they_were_given():
     assert samples_table(rollouts)["note"] == ["no answer", "no answer", "time", ""]
 
 
-def test_a_tiny_model_answers_in_its_template(files: dict[str, str], tmp_path: Path):
+def test_a_tiny_model_answers_in_its_template(files: dict[str, str], tmp_path: Path) -> None:
     from vcppo.engines.torch.engine import TorchEngine
     from vcppo.models import loading
     from vcppo.rl.sampler import Sampler
@@ -346,7 +347,7 @@ def test_a_tiny_model_answers_in_its_template(files: dict[str, str], tmp_path: P
     assert [(r.verdict, r.note) for r in rollouts] == [(Verdict.UNREADABLE, "no answer")] * 3
 
 
-def test_an_evaluation_needs_no_training_set(tmp_path: Path):
+def test_an_evaluation_needs_no_training_set(tmp_path: Path) -> None:
     """AIME can be asked where there is nothing to learn from; training then says what is missing."""
     measured = arithmetic.make_problems(tmp_path / "e.jsonl", 3)
     nowhere = tmp_path / "gone.jsonl"

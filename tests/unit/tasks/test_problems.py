@@ -3,8 +3,10 @@
 import json
 import logging
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import arithmetic
 import pandas as pd
@@ -39,7 +41,7 @@ def settings(train: str, evaluate: str, **more: object) -> MathsSettings:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv"])
-def test_three_kinds_of_file_hold_the_same(tmp_path: Path, measured: str, suffix: str):
+def test_three_kinds_of_file_hold_the_same(tmp_path: Path, measured: str, suffix: str) -> None:
     path = arithmetic.make_problems(tmp_path / f"sums{suffix}", 5)
     found = problem_sets(settings(str(path), measured)).train
     wanted = arithmetic.problems(5)
@@ -48,7 +50,7 @@ def test_three_kinds_of_file_hold_the_same(tmp_path: Path, measured: str, suffix
     ]
 
 
-def test_columns_by_other_names_and_within_columns(tmp_path: Path, measured: str):
+def test_columns_by_other_names_and_within_columns(tmp_path: Path, measured: str) -> None:
     row = {
         "ask": [{"role": "system", "content": "s"}, {"role": "user", "content": "1 + 1?"}],
         "extra": {"truth": 2.0, "way": "easy"},
@@ -63,7 +65,7 @@ def test_columns_by_other_names_and_within_columns(tmp_path: Path, measured: str
     assert problem.solution == "easy\nThe final answer is \\boxed{2}."
 
 
-def test_answers_in_solutions(tmp_path: Path, measured: str):
+def test_answers_in_solutions(tmp_path: Path, measured: str) -> None:
     train = write(
         tmp_path / "t.jsonl",
         {"Problem": "a", "Solution": "so \\boxed{1} or rather \\boxed{\\frac{1}{2}}"},
@@ -101,7 +103,7 @@ def test_answers_in_solutions(tmp_path: Path, measured: str):
         ("[1]", "t.jsonl line 2: expected an object of columns, found list"),
     ],
 )
-def test_a_bad_line_is_told_by_its_number(tmp_path: Path, measured: str, line: str, message: str):
+def test_a_bad_line_is_told_by_its_number(tmp_path: Path, measured: str, line: str, message: str) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"question": "a", "answer": "1"}\n' + line + "\n")
     with pytest.raises(DataError) as caught:
@@ -140,13 +142,15 @@ def test_a_bad_line_is_told_by_its_number(tmp_path: Path, measured: str, line: s
         ),
     ],
 )
-def test_columns_that_do_not_fit(tmp_path: Path, measured: str, row: object, more: dict[str, object], message: str):
+def test_columns_that_do_not_fit(
+    tmp_path: Path, measured: str, row: object, more: dict[str, object], message: str
+) -> None:
     train = write(tmp_path / "t.jsonl", row)
     with pytest.raises(DataError, match=re.escape(message.format(t=train))):
         problem_sets(settings(train, measured, **more))
 
 
-def test_files_that_are_none(tmp_path: Path, measured: str):
+def test_files_that_are_none(tmp_path: Path, measured: str) -> None:
     for name in ("t.parquet", "t.csv", "t.jsonl"):
         (tmp_path / name).write_bytes(b"\xff\xfe\x00 no\n")
         with pytest.raises(DataError, match=rf"{name}.*(not a Parquet file|cannot be read|not valid JSON)"):
@@ -162,7 +166,7 @@ def test_files_that_are_none(tmp_path: Path, measured: str):
 
 def test_repeated_problems_and_those_that_are_measured_on_are_told_and_dropped(
     tmp_path: Path, measured: str, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     rows = [{"problem": text, "answer": "1"} for text in ("A?", "a? ", "$M1$?", "m1?", "B?")]
     train = write(tmp_path / "t.jsonl", *rows)
     with caplog.at_level(logging.WARNING):
@@ -177,7 +181,7 @@ def test_repeated_problems_and_those_that_are_measured_on_are_told_and_dropped(
         problem_sets(settings(measured, measured))
 
 
-def test_a_limit_takes_problems_from_all_of_a_set_and_training_still_avoids_the_others(tmp_path: Path):
+def test_a_limit_takes_problems_from_all_of_a_set_and_training_still_avoids_the_others(tmp_path: Path) -> None:
     evaluate = write(tmp_path / "e.jsonl", *({"problem": f"P{i}", "answer": i} for i in range(10)))
     train = write(tmp_path / "t.jsonl", {"problem": "P9", "answer": 9}, {"problem": "Q", "answer": 0})
     found = problem_sets(settings(train, evaluate, evaluate_limit=3))
@@ -187,7 +191,7 @@ def test_a_limit_takes_problems_from_all_of_a_set_and_training_still_avoids_the_
     assert [evaluation_size(settings(train, name)) for name in ("aime24", "math", "owner/other")] == [30, 5000, 500]
 
 
-def test_names_tell_problems_apart(tmp_path: Path, measured: str):
+def test_names_tell_problems_apart(tmp_path: Path, measured: str) -> None:
     rows = [{"id": 1, "problem": "A", "answer": 1}, {"id": 1, "problem": "B", "answer": 1}]
     train = write(tmp_path / "My Set.jsonl", *rows)
     assert [p.name for p in problem_sets(settings(train, measured)).train] == ["my-set-00001", "my-set-00002"]
@@ -196,7 +200,7 @@ def test_names_tell_problems_apart(tmp_path: Path, measured: str):
         problem_sets(settings(train, measured, name_column="id"))
 
 
-def test_references_and_solutions():
+def test_references_and_solutions() -> None:
     assert reference_answer("$12$") == "12"
     assert reference_answer("$a$ or $b$") == "$a$ or $b$"
     assert reference_answer(" 7 ") == "7"
@@ -207,7 +211,7 @@ def test_references_and_solutions():
     ]  # fmt: skip
 
 
-HUB = {
+HUB: dict[tuple[str, str | None, str], Any] = {
     ("HuggingFaceH4/aime_2024", None, "train"): [{"id": 60, "problem": "p", "solution": "so 204", "answer": "204"}],
     ("MathArena/aime_2025", None, "train"): [{"problem_idx": 1, "problem": "p", "answer": 70, "problem_type": ["x"]}],
     ("open-r1/DAPO-Math-17k-Processed", "all", "train"): [{"prompt": "p", "solution": "34", "ability": "MATH"}],
@@ -230,13 +234,13 @@ def forget() -> None:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[object, ...]]]:
     """Rows as the sets' pages show them, in place of the network; what was asked for."""
     import datasets
 
     asked: list[tuple[object, ...]] = []
 
-    def load_dataset(name: str, config: str | None, *, split: str) -> list[dict[str, object]]:
+    def load_dataset(name: str, config: str | None, *, split: str) -> Any:
         asked.append((name, config, split))
         return HUB[name, config, split]
 
@@ -256,12 +260,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         ("gsm8k", ("gsm8k-00001", "p", "2", "1+1=2\nThe final answer is \\boxed{2}.")),
     ],
 )
-def test_known_sets(hub: list[tuple[object, ...]], measured: str, name: str, wanted: tuple[str | None, ...]):
+def test_known_sets(hub: list[tuple[object, ...]], measured: str, name: str, wanted: tuple[str | None, ...]) -> None:
     (found,) = problem_sets(settings(name, measured)).train
     assert (found.name, found.question, found.answer, found.solution) == wanted
 
 
-def test_sets_of_several_parts_and_splits_of_their_own(hub: list[tuple[object, ...]], measured: str):
+def test_sets_of_several_parts_and_splits_of_their_own(hub: list[tuple[object, ...]], measured: str) -> None:
     found = problem_sets(settings("math", "math"))
     assert len(found.train) == len(found.evaluate) == 7
     assert {p.answer for p in found.train} == {"\\pi"}
@@ -271,14 +275,14 @@ def test_sets_of_several_parts_and_splits_of_their_own(hub: list[tuple[object, .
     assert [(p.name, p.answer) for p in other] == [("other-00001", "3")]
 
 
-def test_every_known_set_is_tried_above():
+def test_every_known_set_is_tried_above() -> None:
     assert {name for name, _, _ in HUB} == {known.hub for known in KNOWN.values()} | {"owner/other"}
 
 
 @pytest.mark.parametrize("error", [ConnectionError("Couldn't reach it\non the Hub"), ValueError("Unknown split")])
 def test_a_hub_out_of_reach_is_one_line_that_says_what_was_tried(
     monkeypatch: pytest.MonkeyPatch, measured: str, error: Exception
-):
+) -> None:
     import datasets
 
     def load_dataset(*_: object, **__: object) -> None:
@@ -293,7 +297,7 @@ def test_a_hub_out_of_reach_is_one_line_that_says_what_was_tried(
     )
 
 
-def test_an_address_follows_a_files_content_and_not_what_cannot_change_a_verdict(tmp_path: Path, measured: str):
+def test_an_address_follows_a_files_content_and_not_what_cannot_change_a_verdict(tmp_path: Path, measured: str) -> None:
     train = write(tmp_path / "t.jsonl", {"problem": "A", "answer": 1})
 
     def keys(*more: str) -> dict[str, str]:
@@ -313,13 +317,13 @@ def test_an_address_follows_a_files_content_and_not_what_cannot_change_a_verdict
         keys()
 
 
-def test_the_embedded_tasks_addresses_know_nothing_of_maths():
+def test_the_embedded_tasks_addresses_know_nothing_of_maths() -> None:
     assert task_address(TaskSettings()) == {
         "name": "digits", "chain_length": 30, "spread": 0, "digits": 3, "stop_hazard": 0.09, "held_out": 200,
     }  # fmt: skip
 
 
-def test_a_fingerprint_is_of_names_and_bytes(tmp_path: Path):
+def test_a_fingerprint_is_of_names_and_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text("1")
@@ -334,7 +338,7 @@ def test_a_fingerprint_is_of_names_and_bytes(tmp_path: Path):
         fingerprint(tmp_path / "c")
 
 
-def test_parquet_with_columns_in_columns(tmp_path: Path, measured: str):
+def test_parquet_with_columns_in_columns(tmp_path: Path, measured: str) -> None:
     frame = pd.DataFrame(
         {
             "prompt": [[{"role": "user", "content": "1 + 1?"}], [{"role": "user", "content": "1 + 2?"}]],
@@ -375,7 +379,9 @@ def references(path: Path, measured: str, **more: object) -> list[str]:
         ('"so #### 6.02e23"', "602000000000000000000000"),
     ],
 )
-def test_a_number_of_json_keeps_the_digits_it_is_written_with(tmp_path: Path, measured: str, written: str, wanted: str):
+def test_a_number_of_json_keeps_the_digits_it_is_written_with(
+    tmp_path: Path, measured: str, written: str, wanted: str
+) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text(f'{{"problem": "A", "answer": {written}}}\n')
     assert references(path, measured) == [wanted]
@@ -399,7 +405,7 @@ def test_a_number_of_json_keeps_the_digits_it_is_written_with(tmp_path: Path, me
 @pytest.mark.parametrize("place", ["file", "hub"])
 def test_a_number_of_a_table_keeps_the_digits_of_its_column(
     tmp_path: Path, measured: str, monkeypatch: pytest.MonkeyPatch, place: str, column: pa.Array, wanted: list[str]
-):
+) -> None:
     import datasets
 
     table = pa.table({"problem": [f"P{i}" for i in range(len(column))], "answer": column})
@@ -418,14 +424,14 @@ def test_a_number_of_a_table_keeps_the_digits_of_its_column(
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
 def test_what_is_no_number_in_a_table_is_told_with_its_row(
     tmp_path: Path, measured: str, value: float, kind: pa.DataType
-):
+) -> None:
     column = pa.array([value]) if value is True else pa.array([value], kind)
     pq.write_table(pa.table({"problem": ["P"], "answer": column}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match=r't.parquet row 1: "answer" is (the number -?Inf|empty|bool True)'):
         references(tmp_path / "t.parquet", measured)
 
 
-def test_numbers_of_a_csv_as_pandas_writes_them(tmp_path: Path, measured: str):
+def test_numbers_of_a_csv_as_pandas_writes_them(tmp_path: Path, measured: str) -> None:
     frame = pd.DataFrame({"id": ["1e5", "2e5", "3e5"], "problem": list("ABC"), "answer": [5e-5, 1e22, 0.25]})
     frame.to_csv(tmp_path / "t.csv", index=False)
     assert references(tmp_path / "t.csv", measured) == ["0.00005", "10000000000000000000000", "0.25"]
@@ -448,7 +454,7 @@ BOM = b"\xef\xbb\xbf"
         ("t.csv", '"problem","id","answer","solution"\n"P","a","4","s"\n'),
     ],
 )  # fmt: skip
-def test_a_byte_order_mark_hides_no_column(tmp_path: Path, measured: str, name: str, text: str):
+def test_a_byte_order_mark_hides_no_column(tmp_path: Path, measured: str, name: str, text: str) -> None:
     (tmp_path / name).write_bytes(BOM + text.encode())
     (problem,) = problem_sets(settings(str(tmp_path / name), measured)).train
     assert (problem.name, problem.question, problem.answer) == ("a", "P", "4")
@@ -457,7 +463,7 @@ def test_a_byte_order_mark_hides_no_column(tmp_path: Path, measured: str, name: 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv"])
-def test_other_encodings_are_told_in_one_line(tmp_path: Path, measured: str, name: str, encoding: str):
+def test_other_encodings_are_told_in_one_line(tmp_path: Path, measured: str, name: str, encoding: str) -> None:
     (tmp_path / name).write_text('{"problem": "P", "answer": "4"}\n', encoding=encoding)
     with pytest.raises(
         DataError, match=rf"{name}: cannot be read \(it is UTF-16, .*; expected UTF-8: save it again as"
@@ -465,7 +471,7 @@ def test_other_encodings_are_told_in_one_line(tmp_path: Path, measured: str, nam
         problem_sets(settings(str(tmp_path / name), measured))
 
 
-def test_a_column_that_the_first_line_leaves_out_is_there(tmp_path: Path, measured: str):
+def test_a_column_that_the_first_line_leaves_out_is_there(tmp_path: Path, measured: str) -> None:
     rows = [{"problem": "A", "answer": "1"}, {"problem": "B", "answer": "2", "solution": "s"}]
     first, second = problem_sets(settings(write(tmp_path / "t.jsonl", *rows), measured)).train
     assert (first.solution, second.solution) == (None, "s\nThe final answer is \\boxed{2}.")
@@ -486,7 +492,7 @@ def test_a_column_that_the_first_line_leaves_out_is_there(tmp_path: Path, measur
         ("5² ㎝ are?", "52 cm are?"),
     ],
 )
-def test_different_questions_are_not_repeated(tmp_path: Path, measured: str, one: str, other: str):
+def test_different_questions_are_not_repeated(tmp_path: Path, measured: str, one: str, other: str) -> None:
     rows = [{"problem": text, "answer": "1"} for text in (one, other)]
     assert len(problem_sets(settings(write(tmp_path / "t.jsonl", *rows), measured)).train) == 2
 
@@ -501,7 +507,7 @@ def test_different_questions_are_not_repeated(tmp_path: Path, measured: str, one
         ("\u2126 = ?", "\u03a9 = ?"),
     ],
 )
-def test_questions_that_read_alike_are_repeated(tmp_path: Path, measured: str, one: str, other: str):
+def test_questions_that_read_alike_are_repeated(tmp_path: Path, measured: str, one: str, other: str) -> None:
     rows = [{"problem": text, "answer": "1"} for text in (one, other)]
     assert len(problem_sets(settings(write(tmp_path / "t.jsonl", *rows), measured)).train) == 1
 
@@ -521,7 +527,7 @@ def test_questions_that_read_alike_are_repeated(tmp_path: Path, measured: str, o
         ({"problem": [{"role": "user", "content": "\ude00\ud83d"}], "answer": "1"}, "problem"),
     ],
 )
-def test_half_a_character_is_told_with_its_line(tmp_path: Path, measured: str, row: object, column: str):
+def test_half_a_character_is_told_with_its_line(tmp_path: Path, measured: str, row: object, column: str) -> None:
     train = write(tmp_path / "t.jsonl", {"problem": "\U0001f600", "answer": "1"}, row)  # JSON writes that in two halves
     with pytest.raises(DataError, match=rf't.jsonl line 2: "{column}" holds half a character') as caught:
         problem_sets(settings(train, measured))
@@ -560,7 +566,7 @@ def test_half_a_character_is_told_with_its_line(tmp_path: Path, measured: str, r
         ("[x]", "[x]"),
     ],
 )
-def test_one_ground_truth_is_found_in_what_holds_it(tmp_path: Path, measured: str, held: object, wanted: str):
+def test_one_ground_truth_is_found_in_what_holds_it(tmp_path: Path, measured: str, held: object, wanted: str) -> None:
     assert references(Path(write(tmp_path / "t.jsonl", {"problem": "P", "answer": held})), measured) == [wanted]
 
 
@@ -578,7 +584,9 @@ def test_one_ground_truth_is_found_in_what_holds_it(tmp_path: Path, measured: st
         ([True], "is bool True; expected text or a number"),
     ],
 )  # fmt: skip
-def test_several_ground_truths_are_refused_in_one_line(tmp_path: Path, measured: str, held: object, message: str):
+def test_several_ground_truths_are_refused_in_one_line(
+    tmp_path: Path, measured: str, held: object, message: str
+) -> None:
     train = write(tmp_path / "t.jsonl", {"problem": "P", "answer": held})
     with pytest.raises(DataError, match=re.escape(f't.jsonl line 1: "answer" {message}')) as caught:
         problem_sets(settings(train, measured))
@@ -586,7 +594,7 @@ def test_several_ground_truths_are_refused_in_one_line(tmp_path: Path, measured:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
-def test_rewards_as_verl_keeps_them(tmp_path: Path, measured: str, suffix: str):
+def test_rewards_as_verl_keeps_them(tmp_path: Path, measured: str, suffix: str) -> None:
     """A struct in Parquet, JSON text of it where a file holds text alone."""
     path = tmp_path / f"t{suffix}"
     truths = [{"ground_truth": '["34"]', "style": "rule-lighteval/MATH_v2"}, {"ground_truth": "5", "style": "rule"}]

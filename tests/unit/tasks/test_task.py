@@ -27,7 +27,7 @@ def task() -> DigitsTask:
     return DigitsTask(SETTINGS)
 
 
-def test_a_chain_by_pencil():
+def test_a_chain_by_pencil() -> None:
     """123: drop the 1, append 3 + 1: 234; then 3 4 and 4 + 2: 346; then 4 6 and 6 + 3: 469; then 6 9 and 9 + 4: 693."""
     task = DigitsTask(TaskSettings(chain_length=4, digits=3, held_out=1, stop_hazard=0.0))
     drawn = [*task.demonstrations(20000, torch.Generator().manual_seed(0))]
@@ -35,7 +35,7 @@ def test_a_chain_by_pencil():
     assert text["#4 1 2 3 ?"] == "#1 2 3 4 #2 3 4 6 #3 4 6 9 #4 6 9 3 = 6 9 3 <eos>"
 
 
-def test_prompts_ask_for_the_last_line(task: DigitsTask):
+def test_prompts_ask_for_the_last_line(task: DigitsTask) -> None:
     for prompt in task.held_out_prompts():
         target, *seed, mark = prompt.text.split()
         assert mark == "?"
@@ -48,7 +48,7 @@ def test_prompts_ask_for_the_last_line(task: DigitsTask):
         assert prompt.answer not in seen  # no earlier line, nor the question, has the answer
 
 
-def test_no_held_out_problem_is_trained_on_and_all_others_are(task: DigitsTask):
+def test_no_held_out_problem_is_trained_on_and_all_others_are(task: DigitsTask) -> None:
     held_out = {prompt.name for prompt in task.held_out_prompts()}
     assert len(held_out) == 40
     rng = torch.Generator().manual_seed(0)
@@ -60,7 +60,7 @@ def test_no_held_out_problem_is_trained_on_and_all_others_are(task: DigitsTask):
 
 
 @pytest.mark.parametrize("searched", [1, 20, 40])
-def test_problems_kept_for_searches_are_neither_trained_nor_reported_on(task: DigitsTask, searched: int):
+def test_problems_kept_for_searches_are_neither_trained_nor_reported_on(task: DigitsTask, searched: int) -> None:
     split = DigitsTask(SETTINGS.model_copy(update={"held_out_for_search": searched}))
     assert split.held_out_prompts() == split.held_out_prompts("report") == task.held_out_prompts()
     kept = {prompt.name for prompt in split.held_out_prompts("search")}
@@ -75,12 +75,12 @@ def test_problems_kept_for_searches_are_neither_trained_nor_reported_on(task: Di
     assert task.held_out_prompts("search") == []
 
 
-def test_more_held_out_than_there_are_is_told_with_both_numbers():
+def test_more_held_out_than_there_are_is_told_with_both_numbers() -> None:
     with pytest.raises(ConfigError, match=r"task.held_out = 40 and task.held_out_for_search = 9999: this task has"):
         DigitsTask(SETTINGS.model_copy(update={"held_out_for_search": 9999}))
 
 
-def test_held_out_problems_are_the_same_for_all_and_draws_follow_the_generator(task: DigitsTask):
+def test_held_out_problems_are_the_same_for_all_and_draws_follow_the_generator(task: DigitsTask) -> None:
     assert DigitsTask(SETTINGS).held_out_prompts() == task.held_out_prompts()
     first, again, other = (task.training_prompts(50, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert first == again
@@ -110,11 +110,11 @@ def test_held_out_problems_are_the_same_for_all_and_draws_follow_the_generator(t
         ("\x00= \n\ud800", Verdict.UNREADABLE),
     ],
 )
-def test_three_verdicts(task: DigitsTask, text: str, verdict: Verdict):
+def test_three_verdicts(task: DigitsTask, text: str, verdict: Verdict) -> None:
     assert task.verify(text, Prompt("p", "#4 0 0 ?", "47")) is verdict
 
 
-def test_demonstrations_are_right_steps_and_only_complete_ones_are_correct(task: DigitsTask):
+def test_demonstrations_are_right_steps_and_only_complete_ones_are_correct(task: DigitsTask) -> None:
     complete = 0
     for demonstration in task.demonstrations(500, torch.Generator().manual_seed(1)):
         prompt = demonstration.prompt
@@ -124,7 +124,7 @@ def test_demonstrations_are_right_steps_and_only_complete_ones_are_correct(task:
     assert 0 < complete < 500
 
 
-def test_demonstrations_stop_early_at_the_hazard_of_each_line():
+def test_demonstrations_stop_early_at_the_hazard_of_each_line() -> None:
     task = DigitsTask(TaskSettings(chain_length=6, digits=3, held_out=10, stop_hazard=0.25))
     lines = torch.tensor([d.response.count("#") for d in task.demonstrations(8000, torch.Generator().manual_seed(0))])
     for line in range(1, 6):
@@ -134,7 +134,7 @@ def test_demonstrations_stop_early_at_the_hazard_of_each_line():
     assert int(lines.max()) == 6
 
 
-def test_the_tokenizer_survives_its_file_and_ends_answers(task: DigitsTask, tmp_path):
+def test_the_tokenizer_survives_its_file_and_ends_answers(task: DigitsTask, tmp_path: Path) -> None:
     from vcppo.models.loading import load_tokenizer
 
     tokenizer = task.tokenizer()
@@ -151,19 +151,19 @@ def test_the_tokenizer_survives_its_file_and_ends_answers(task: DigitsTask, tmp_
     assert len(set(tokenizer.get_vocab().values())) == len(tokenizer)
 
 
-def test_the_right_answer_fits_below_the_limit_and_every_word_is_known(task: DigitsTask):
+def test_the_right_answer_fits_below_the_limit_and_every_word_is_known(task: DigitsTask) -> None:
     tokenizer = task.tokenizer()
     rows = tokenizer([d.response for d in task.demonstrations(200, torch.Generator().manual_seed(0))])["input_ids"]
     assert max(map(len, rows)) < task.max_tokens
     assert all(tokenizer.pad_token_id not in row for row in rows)
 
 
-def test_more_problems_held_out_than_there_are_is_refused():
+def test_more_problems_held_out_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"task.held_out = 200: this task has \d+ problems in all"):
         make_task(TaskSettings(chain_length=4, digits=2, held_out=200))
 
 
-def test_difficulty_is_a_dial():
+def test_difficulty_is_a_dial() -> None:
     long, short = (DigitsTask(TaskSettings(chain_length=n, held_out=5)) for n in (40, 10))
     assert long.max_tokens - short.max_tokens == 30 * 4
     assert len(DigitsTask(TaskSettings(chain_length=10, spread=3, held_out=5))._training) > 3 * len(short._training)
@@ -178,19 +178,19 @@ def words(*known: str) -> PreTrainedTokenizerFast:
 OWN = ("<eos>", "?", "=", *"0123456789", *(f"#{i}" for i in range(1, 11)))
 
 
-def test_its_own_tokenizer_and_one_for_longer_chains_will_do(task: DigitsTask):
+def test_its_own_tokenizer_and_one_for_longer_chains_will_do(task: DigitsTask) -> None:
     task.check_tokenizer(task.tokenizer(), "m")
     task.check_tokenizer(DigitsTask(TaskSettings(chain_length=9, digits=2, held_out=5)).tokenizer(), "m")
     task.check_tokenizer(words(*OWN), "m")
 
 
 @pytest.mark.parametrize("lost", ["<eos>", "?", "=", "0", "9", "#1"])
-def test_a_tokenizer_without_one_of_its_words_will_not(task: DigitsTask, lost: str):
+def test_a_tokenizer_without_one_of_its_words_will_not(task: DigitsTask, lost: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"the tokenizer of m has no {lost}, so it is no policy of this")):
         task.check_tokenizer(words(*(word for word in OWN if word != lost)), "m")
 
 
-def test_nor_one_for_shorter_chains(task: DigitsTask):
+def test_nor_one_for_shorter_chains(task: DigitsTask) -> None:
     with pytest.raises(
         ConfigError, match=r"task.chain_length = 6: .* has words for 5 lines, .* task.chain_length = 1$"
     ):
@@ -198,7 +198,7 @@ def test_nor_one_for_shorter_chains(task: DigitsTask):
 
 
 @pytest.mark.parametrize("steps", [5, 0])
-def test_a_model_that_reads_text_is_not_trained_on_it(tmp_path: Path, steps: int):
+def test_a_model_that_reads_text_is_not_trained_on_it(tmp_path: Path, steps: int) -> None:
     model = arithmetic.make_model_folder(tmp_path / "model")
     settings = load_settings(assignments=[f"model.path={model}", f"cold_start.steps={steps}"])
     with pytest.raises(ConfigError, match=r"^task.name = digits: the tokenizer of .* expected task.name = maths"):

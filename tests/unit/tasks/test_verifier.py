@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -83,7 +84,7 @@ def fresh(request: pytest.FixtureRequest) -> Iterator[Verifier]:
         ("\\frac{", "5", unreadable("reference")),
     ],
 )
-def test_three_verdicts(verifier: Verifier, reference: str, answer: str, verdict: Judgement):
+def test_three_verdicts(verifier: Verifier, reference: str, answer: str, verdict: Judgement) -> None:
     assert verifier.judge([Comparison(answer, reference, boxed=True)]) == [verdict]
 
 
@@ -96,7 +97,7 @@ def test_three_verdicts(verifier: Verifier, reference: str, answer: str, verdict
         ("I do not know.", unreadable("no answer")),
     ],
 )
-def test_an_answer_found_in_a_text(verifier: Verifier, text: str, verdict: Judgement):
+def test_an_answer_found_in_a_text(verifier: Verifier, text: str, verdict: Judgement) -> None:
     assert verifier.judge([Comparison(text, "\\frac{1}{2}", boxed=False)]) == [verdict]
 
 
@@ -116,13 +117,13 @@ HOSTILE = {
 }  # fmt: skip
 
 
-def test_fractions_that_are_deep_are_compared(verifier: Verifier):
+def test_fractions_that_are_deep_are_compared(verifier: Verifier) -> None:
     deep = "\\frac{1}{" * 20 + "2" + "}" * 20
     assert verifier.judge([box(deep, "2"), box(deep, "204")]) == [CORRECT, WRONG]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_answer_costs_its_limit_at_most_and_those_after_it_are_judged(verifier: Verifier, name: str):
+def test_a_hostile_answer_costs_its_limit_at_most_and_those_after_it_are_judged(verifier: Verifier, name: str) -> None:
     answer, reference, notes = HOSTILE[name]
     verifier.judge([box("\\frac{3}{4}"), box("\\frac{5}{4}")])  # both processes are up
     began = time.perf_counter()
@@ -136,7 +137,7 @@ def test_a_hostile_answer_costs_its_limit_at_most_and_those_after_it_are_judged(
     assert time.perf_counter() - began < LIMIT_S
 
 
-def test_memory_that_runs_out_is_told_though_the_parser_says_nonsense():
+def test_memory_that_runs_out_is_told_though_the_parser_says_nonsense() -> None:
     small = Verifier(workers=1, time_limit_s=30.0, memory_limit_mb=64)
     try:
         assert small.judge([box("2^{10^9}", "204"), SOUND]) == [unreadable("memory"), CORRECT]  # 125 MB
@@ -153,7 +154,9 @@ def raise_one() -> None:
 
 
 @pytest.mark.parametrize("fail", [lambda: deep(0), raise_one])
-def test_recursion_that_is_swallowed_is_no_wrong_answer(monkeypatch: pytest.MonkeyPatch, fail: Callable[[], object]):
+def test_recursion_that_is_swallowed_is_no_wrong_answer(
+    monkeypatch: pytest.MonkeyPatch, fail: Callable[[], object]
+) -> None:
     """Told from the error where the trace sees it, and from the end of the trace where that has no room left."""
     from vcppo.tasks import grader
 
@@ -171,7 +174,7 @@ def test_recursion_that_is_swallowed_is_no_wrong_answer(monkeypatch: pytest.Monk
         sys.settrace(before)
 
 
-def test_what_takes_too_long_is_killed_and_its_process_serves_the_next(fresh: Verifier):
+def test_what_takes_too_long_is_killed_and_its_process_serves_the_next(fresh: Verifier) -> None:
     fresh.judge([SOUND])
     (parent, child) = family(fresh)
     began = time.perf_counter()
@@ -182,7 +185,9 @@ def test_what_takes_too_long_is_killed_and_its_process_serves_the_next(fresh: Ve
     assert family(fresh)[0] == parent
 
 
-def test_answers_come_back_in_order_and_equal_ones_are_compared_once(fresh: Verifier, monkeypatch: pytest.MonkeyPatch):
+def test_answers_come_back_in_order_and_equal_ones_are_compared_once(
+    fresh: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: list[Comparison] = []
     give = Verifier._give
     monkeypatch.setattr(Verifier, "_give", lambda self, grader, job: (given.append(job), give(self, grader, job)))
@@ -194,7 +199,7 @@ def test_answers_come_back_in_order_and_equal_ones_are_compared_once(fresh: Veri
     assert fresh.judge([]) == []
 
 
-def test_nothing_starts_before_it_is_needed_and_no_more_than_is_needed(fresh: Verifier):
+def test_nothing_starts_before_it_is_needed_and_no_more_than_is_needed(fresh: Verifier) -> None:
     assert fresh.pids() == []
     many = Verifier(workers=8, time_limit_s=LIMIT_S, memory_limit_mb=512)
     try:
@@ -217,7 +222,7 @@ def family(verifier: Verifier) -> list[psutil.Process]:
 
 def test_a_process_that_is_killed_at_its_work_is_a_crash_of_that_answer_alone(
     fresh: Verifier, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     fresh.judge([SOUND])
     (parent, child) = family(fresh)
     threading.Timer(0.3, child.send_signal, [signal.SIGKILL]).start()
@@ -232,7 +237,7 @@ def test_a_process_that_is_killed_at_its_work_is_a_crash_of_that_answer_alone(
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_process_that_dies_while_idle_costs_no_answer(fresh: Verifier, which: int):
+def test_a_process_that_dies_while_idle_costs_no_answer(fresh: Verifier, which: int) -> None:
     fresh.judge([SOUND])
     victim = family(fresh)[which]
     victim.kill()
@@ -241,7 +246,7 @@ def test_a_process_that_dies_while_idle_costs_no_answer(fresh: Verifier, which: 
     assert fresh.judge([box("0.5"), box("0.4")]) == [CORRECT, WRONG]
 
 
-def test_a_verdict_that_comes_too_late_is_not_taken_for_the_next_answers(fresh: Verifier):
+def test_a_verdict_that_comes_too_late_is_not_taken_for_the_next_answers(fresh: Verifier) -> None:
     fresh.judge([SOUND])
     (grader,) = fresh._graders
     found: dict[Comparison, Judgement] = {}
@@ -253,7 +258,7 @@ def test_a_verdict_that_comes_too_late_is_not_taken_for_the_next_answers(fresh: 
     assert found == {box("0.4"): unreadable("time"), box("0.5"): CORRECT}
 
 
-def test_no_process_is_left_when_the_verifier_closes(fresh: Verifier):
+def test_no_process_is_left_when_the_verifier_closes(fresh: Verifier) -> None:
     fresh.judge([SOUND])
     processes = family(fresh)
     assert len(processes) == 2
@@ -263,7 +268,7 @@ def test_no_process_is_left_when_the_verifier_closes(fresh: Verifier):
 
 
 @pytest.mark.parametrize("end", [None, signal.SIGKILL, signal.SIGINT])
-def test_no_process_outlives_whoever_started_it(end: signal.Signals | None):
+def test_no_process_outlives_whoever_started_it(end: signal.Signals | None) -> None:
     """At a plain exit, and in the middle of a comparison that would take forever."""
     script = textwrap.dedent(
         f"""
@@ -277,8 +282,10 @@ def test_no_process_outlives_whoever_started_it(end: signal.Signals | None):
         {"" if end is None else 'print(flush=True); verifier.judge([Comparison("9^{9^{9^9}}", "204", True)])'}
         """
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         grader = psutil.Process(int(process.stdout.readline()))
         processes = [grader, *grader.children()]
         assert len(processes) == 2
@@ -293,7 +300,7 @@ def test_no_process_outlives_whoever_started_it(end: signal.Signals | None):
     assert not alive
 
 
-def test_whoever_interrupts_a_judgement_leaves_no_process_at_work(fresh: Verifier):
+def test_whoever_interrupts_a_judgement_leaves_no_process_at_work(fresh: Verifier) -> None:
     fresh.judge([SOUND])
 
     def interrupt(*_: object) -> None:
@@ -310,7 +317,7 @@ def test_whoever_interrupts_a_judgement_leaves_no_process_at_work(fresh: Verifie
     assert fresh.judge([box("0.5"), box("0.3")]) == [CORRECT, WRONG]
 
 
-def test_threads_may_judge_at_once(verifier: Verifier):
+def test_threads_may_judge_at_once(verifier: Verifier) -> None:
     found: dict[int, list[Judgement]] = {}
 
     def ask(n: int) -> None:
@@ -326,7 +333,7 @@ def test_threads_may_judge_at_once(verifier: Verifier):
 
 def test_processes_that_cannot_start_are_told_in_one_line(
     fresh: Verifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     (tmp_path / "latex2sympy2_extended").mkdir()
     (tmp_path / "latex2sympy2_extended" / "__init__.py").write_text("raise ImportError('no parser here')")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{module._environment()['PYTHONPATH']}"}
@@ -336,13 +343,13 @@ def test_processes_that_cannot_start_are_told_in_one_line(
     assert fresh.pids() == []
 
 
-def test_a_process_loads_no_torch():
+def test_a_process_loads_no_torch() -> None:
     code = "import sys, vcppo.tasks.grader; assert 'sympy' in sys.modules; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_one_verifier_serves_all_who_ask_for_the_same_limits():
-    limits = {"time_limit_s": 2.0, "memory_limit_mb": 512}
+def test_one_verifier_serves_all_who_ask_for_the_same_limits() -> None:
+    limits: dict[str, Any] = {"time_limit_s": 2.0, "memory_limit_mb": 512}
     assert shared_verifier(workers=1, **limits) is shared_verifier(workers=1, **limits)
     assert shared_verifier(workers=2, **limits) is not shared_verifier(workers=1, **limits)
     assert 1 <= shared_verifier(workers=None, **limits).workers <= 8
@@ -410,14 +417,14 @@ def check(judgements: list[Judgement], count: int) -> None:
     assert sum(judgement.note == "crash" for judgement in judgements) == 0
 
 
-def test_mutated_answers_all_get_a_verdict():
+def test_mutated_answers_all_get_a_verdict() -> None:
     judgements, took = judge_mutants(200, 1, time_limit_s=0.1)
     check(judgements, 200)
     assert took < 60.0
 
 
 @pytest.mark.e2e
-def test_ten_thousand_mutated_answers_all_get_a_verdict():
+def test_ten_thousand_mutated_answers_all_get_a_verdict() -> None:
     judgements, took = judge_mutants(10_000, 0, time_limit_s=0.1)
     check(judgements, 10_000)
     assert {"no answer", "not maths", "unprintable", "other digits", "time"} <= {j.note for j in judgements}

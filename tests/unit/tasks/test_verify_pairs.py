@@ -29,35 +29,35 @@ def judged() -> list[tuple[Pair, Verdict]]:
     return [(pair, judgement.verdict) for pair, judgement in zip(made, found, strict=True)]
 
 
-def test_no_other_value_is_rewarded(judged: list[tuple[Pair, Verdict]]):
+def test_no_other_value_is_rewarded(judged: list[tuple[Pair, Verdict]]) -> None:
     assert [pair for pair, verdict in judged if not pair.equal and verdict is Verdict.CORRECT] == []
 
 
-def test_the_same_value_is_refused_once_in_a_hundred_at_most(judged: list[tuple[Pair, Verdict]]):
+def test_the_same_value_is_refused_once_in_a_hundred_at_most(judged: list[tuple[Pair, Verdict]]) -> None:
     refused = [(pair, verdict) for pair, verdict in judged if pair.equal and verdict is not Verdict.CORRECT]
     assert len(refused) <= 0.01 * COUNT / 2, refused
 
 
-def test_kinds_and_truths_are_balanced_and_no_pair_comes_twice():
+def test_kinds_and_truths_are_balanced_and_no_pair_comes_twice() -> None:
     made = pairs(seed=0, count=40 * len(KINDS))
     assert Counter((pair.kind, pair.equal) for pair in made) == {(k, e): 20 for k in KINDS for e in (True, False)}
     assert len({(pair.reference, pair.answer) for pair in made}) == len(made)
 
 
-def test_a_seed_says_which_pairs():
+def test_a_seed_says_which_pairs() -> None:
     made = pairs(seed=3, count=60)
     assert made == pairs(seed=3, count=100)[:60]
     assert made != pairs(seed=4, count=60)
 
 
-def test_a_kind_that_has_no_more_pairs_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_a_kind_that_has_no_more_pairs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.verify_pairs.KINDS", {"choices": KINDS["choices"]})
     with pytest.raises(ValueError, match="no more pairs of choices"):
         pairs(seed=0, count=2000)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_written_as_the_same_and_as_another(kind: str):
+def test_nothing_is_written_as_the_same_and_as_another(kind: str) -> None:
     for seed in range(300):
         case = KINDS[kind](random.Random(seed))
         assert not set(case.other) & {case.reference, *case.same}, case
@@ -65,7 +65,7 @@ def test_nothing_is_written_as_the_same_and_as_another(kind: str):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in APPROXIMATE])
-def test_what_python_reads_as_a_number_agrees(kind: str):
+def test_what_python_reads_as_a_number_agrees(kind: str) -> None:
     for seed in range(300):
         case = KINDS[kind](random.Random(seed))
         if (wanted := number(case.reference)) is not None:
@@ -80,7 +80,7 @@ def number(text: str) -> Fraction | None:
         return None
 
 
-def test_writings_by_pencil():
+def test_writings_by_pencil() -> None:
     assert forms("@a/@b | \\frac{@a}{@b} | |@x|", a=1, b=2, x="y") == ["1/2", "\\frac{1}{2}", "|y|"]
     assert [fixed(Fraction(2, 3), 3), fixed(Fraction(-1, 8), 2), fixed(Fraction(5, 10**12), 12)] == [
         "0.667",
@@ -91,7 +91,7 @@ def test_writings_by_pencil():
     assert ending("\\fbox{7}", random.Random(0)) == "The answer is $\\fbox{7}$."
 
 
-def test_intervals_by_pencil():
+def test_intervals_by_pencil() -> None:
     half_open, ray = Interval(Fraction(1), Fraction(5, 2), True, False), Interval(None, Fraction(3), False, True)
     assert half_open.brackets() == "[1, \\frac{5}{2})"
     assert half_open.inequality("x") == "1 \\le x < \\frac{5}{2}"
@@ -101,8 +101,8 @@ def test_intervals_by_pencil():
 
 
 @pytest.mark.e2e
-def test_the_bench_says_what_it_found_and_fails_where_the_bar_is_missed():
-    command = [sys.executable, "bench/bench_verify.py", "--pairs", "26", "--ours-only", "--failures"]
+def test_the_bench_says_what_it_found_and_fails_where_the_bar_is_missed() -> None:
+    command = [sys.executable, "-m", "bench.bench_verify", "--pairs", "26", "--ours-only", "--failures"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == ("MISSED" in found.stdout), found.stderr
     assert "of 13: " in found.stdout.partition("false rewards")[2].partition("false refusals")[0]

@@ -470,7 +470,8 @@ def test_pretrain_steps_are_what_the_run_says_else_what_was_asked_else_what_was_
     said = cell_run({}, result='{"pretrain_steps_done": 40.0}')
     assert said.pretrain_steps == 40
     assert cell_run({}).pretrain_steps == 0
-    assert CellRun(cell_run({}, **{"pretrain.steps": 25}).run, {}, done).pretrain_steps == 25
+    asked: dict[str, Any] = {"pretrain.steps": 25}
+    assert CellRun(cell_run({}, **asked).run, {}, done).pretrain_steps == 25
     assert CellRun(cell_run({}).run, {}, done).pretrain_steps == 70
 
 

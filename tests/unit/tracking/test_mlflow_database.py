@@ -83,7 +83,7 @@ def untouched(base: sqlite3.Connection) -> None:
     pass
 
 
-def test_a_new_database_is_one_that_mlflow_uses_and_nothing_lies_beside_it(whole: Path):
+def test_a_new_database_is_one_that_mlflow_uses_and_nothing_lies_beside_it(whole: Path) -> None:
     assert sorted(path.name for path in whole.parent.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
     assert is_whole(mlflow_database._contents(whole))
     before = whole.read_bytes()
@@ -97,7 +97,7 @@ def test_a_new_database_is_one_that_mlflow_uses_and_nothing_lies_beside_it(whole
 @pytest.mark.parametrize("stopped", [INITIAL, *MIGRATIONS])
 def test_a_half_made_database_is_moved_aside_and_told(
     stopped: object, damage: Break, half_made: dict[object, Path], tmp_path: Path
-):
+) -> None:
     if stopped == INITIAL and damage is without_its_version:
         damage = untouched  # it has none
     file = Path(shutil.copy(half_made[stopped], tmp_path / "mlflow.db"))
@@ -115,7 +115,7 @@ def test_a_half_made_database_is_moved_aside_and_told(
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_empty_file_is_no_loss(tmp_path: Path):
+def test_an_empty_file_is_no_loss(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     assert have_database(tmp_path / "mlflow.db", tmp_path / "artifacts") is None
     assert is_whole(mlflow_database._contents(tmp_path / "mlflow.db"))
@@ -137,7 +137,9 @@ WITH_DATA: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("kind", WITH_DATA)
-def test_a_database_with_data_that_mlflow_cannot_use_is_told_and_left_alone(kind: str, whole: Path, tmp_path: Path):
+def test_a_database_with_data_that_mlflow_cannot_use_is_told_and_left_alone(
+    kind: str, whole: Path, tmp_path: Path
+) -> None:
     statements, said = WITH_DATA[kind]
     file = Path(shutil.copy(whole, tmp_path / "mlflow.db"))
     change(file, lambda base: [base.execute(statement) for statement in statements])
@@ -150,7 +152,7 @@ def test_a_database_with_data_that_mlflow_cannot_use_is_told_and_left_alone(kind
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_is_no_database_of_mlflows_is_told_and_left_alone(tmp_path: Path):
+def test_what_is_no_database_of_mlflows_is_told_and_left_alone(tmp_path: Path) -> None:
     text, foreign, folder = tmp_path / "text.db", tmp_path / "optuna.db", tmp_path / "folder.db"
     text.write_text("not a database, but long enough to look at\n" * 50)
     change(foreign, lambda base: base.executescript(OPTUNAS))
@@ -163,7 +165,7 @@ def test_what_is_no_database_of_mlflows_is_told_and_left_alone(tmp_path: Path):
 
 def test_a_database_that_another_program_is_making_is_waited_for(
     half_made: dict[object, Path], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     """`mlflow ui`, started beside a first sweep, makes it in place."""
     monkeypatch.setattr(mlflow_database, "SETTLED_S", 3.0)
     file = tmp_path / "mlflow.db"
@@ -183,7 +185,7 @@ def test_a_database_that_another_program_is_making_is_waited_for(
     assert not list(tmp_path.glob("*half-made*"))
 
 
-def test_a_store_that_is_only_read_makes_nothing(tmp_path: Path, half_made: dict[object, Path]):
+def test_a_store_that_is_only_read_makes_nothing(tmp_path: Path, half_made: dict[object, Path]) -> None:
     with pytest.raises(StudyError, match="no such file; expected the database"):
         MlflowStore(f"sqlite:///{tmp_path}/none.db", "x")
     file = Path(shutil.copy(half_made[12], tmp_path / "mlflow.db"))
@@ -192,7 +194,7 @@ def test_a_store_that_is_only_read_makes_nothing(tmp_path: Path, half_made: dict
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
-def test_a_database_server_that_is_away_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_database_server_that_is_away_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow would ask it ten times, for 100 seconds."""
 
     def away(uri: str) -> None:
@@ -222,7 +224,7 @@ def size_of(file: Path) -> int:
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
 def test_whoever_is_stopped_while_making_it_leaves_nothing_that_the_next_minds(
     with_signal: signal.Signals, tmp_path: Path
-):
+) -> None:
     """Stopped at sizes that the growing file passes: before its first table, and three times among its migrations."""
     database = tmp_path / "mlflow.db"
     command = [sys.executable, "-W", "ignore", "-c", KILLED, f"sqlite:///{database}", str(tmp_path / "files")]
@@ -240,7 +242,7 @@ def test_whoever_is_stopped_while_making_it_leaves_nothing_that_the_next_minds(
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
 
 
-def test_an_experiment_that_another_made_a_moment_ago_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_experiment_that_another_made_a_moment_ago_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     first = MlflowStore(uri, "shared", tmp_path)
     look, looks = MlflowClient.get_experiment_by_name, iter([True])

@@ -1,9 +1,11 @@
 """What holds of the vLLM engine wherever it runs. Models are small, but with heads as wide as vLLM needs on a CPU."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from vcppo.engines import make_engine
@@ -22,7 +24,7 @@ FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=24)
 COLD = Sampling(temperature=0.01, top_p=1.0, max_tokens=24)
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=24)
 RAGGED = [[5, 6], [3, 4, 5, 6, 7], [2], [9, 8, 7], [3, 3, 3, 3, 3, 3, 3]]
-FAMILIES = {
+FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2, tied": {"kind": "qwen2", "tie_word_embeddings": True},
     "qwen3, untied": {"kind": "qwen3", "tie_word_embeddings": False},
     "llama, untied": {"kind": "llama", "tie_word_embeddings": False},
@@ -49,7 +51,7 @@ def change_everything(policy: PreTrainedModel, *, by: float = 0.1) -> None:
             parameter.add_(by * torch.randn(parameter.shape))
 
 
-def reference(policy: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int], temperature: float):
+def reference(policy: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int], temperature: float) -> Tensor:
     """Log-probabilities of the tokens after the prompt, from one plain forward pass of transformers."""
     with torch.inference_mode():
         logits = policy(input_ids=torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0]
