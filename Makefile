@@ -17,7 +17,7 @@ sweep: $(READY)
 	$(RUN)/vcppo sweep components --workers $(WORKERS) --seeds $(SEEDS) --out $(OUT)
 
 figures: $(READY)
-	$(RUN)/python -m vcppo.analysis --results $(RESULTS) --out $(RESULTS)/figures
+	$(RUN)/vcppo figures --results $(RESULTS)
 
 test: $(READY)
 	$(RUN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from vcppo import __version__
+from vcppo.cli.recipes import settings_file
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.settings.loading import load
 from vcppo.settings.notes import lines
@@ -29,8 +30,15 @@ def _address(context: click.Context, parameter: click.Parameter, value: str | No
     return value
 
 
+def _settings_file(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    return None if value is None else settings_file(value)
+
+
 config_option = click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file of settings, or the settings.json of an earlier run."
+    "--config",
+    metavar="FILE",
+    callback=_settings_file,
+    help="TOML file of settings, the settings.json of an earlier run, or the name of a recipe of vcppo.",
 )
 set_option = click.option(
     "--set",
@@ -89,7 +97,7 @@ def main() -> None:
     A first look, on a laptop:
       vcppo sweep components --workers 2        run the component study, ten minutes on two cores
       mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
-      make figures RESULTS=runs/results         draw its figures and tables
+      vcppo figures --results runs/results      draw its figures and tables again
 
     \b
     One run, step by step (each step takes what the last one left in the cache):
@@ -97,8 +105,8 @@ def main() -> None:
 
     \b
     Real models, on GPUs:
-      vcppo plan recipes/qwen2.5-7b-8gpu.toml --gpus 8          does it fit?
-      torchrun --nproc-per-node 8 -m vcppo train --config recipes/qwen2.5-7b-8gpu.toml
+      vcppo plan qwen2.5-7b-8gpu --gpus 8                       does it fit? (recipes/ has the file)
+      torchrun --nproc-per-node 8 -m vcppo train --config qwen2.5-7b-8gpu
       vcppo evaluate owner/model --set task.name=maths          AIME, resumable, with intervals
 
     `vcppo settings` lists every setting with its default, `vcppo methods` every method. A run with the same settings is
@@ -361,24 +369,19 @@ def replay(studies: tuple[str, ...], out: Path, tracking_uri: str | None) -> Non
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="CSV files.",
+    help="CSV files. [default: results, or runs/results where there is no such folder]",
 )
 @click.option(
     "--to", "destination", type=click.Path(path_type=Path, file_okay=False), help="Folder. [default: RESULTS/figures]"
 )
-def figures(results: Path, destination: Path | None) -> None:
+@click.option("--only", metavar="NAME", help="One figure or table, for example figure2 or table1.")
+def figures(results: Path | None, destination: Path | None, only: str | None) -> None:
     """Draw every figure and table from the CSV files in RESULTS; the same as `make figures`."""
-    command = [
-        sys.executable,
-        "-m",
-        "vcppo.analysis",
-        "--results",
-        str(results),
-        "--out",
-        str(destination or results / "figures"),
-    ]
+    if results is None:
+        results = Path("runs/results") if not Path("results").is_dir() else Path("results")
+    command = [sys.executable, "-m", "vcppo.analysis", "--results", str(results)]
+    command += ["--out", str(destination or results / "figures")]
+    command += [] if only is None else ["--only", only]
     sys.exit(call(command))
 
 
@@ -410,7 +413,7 @@ def settings_command(config: Path | None, assignments: tuple[str, ...]) -> None:
 
 
 @main.command("plan")
-@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.argument("config", required=False, callback=_settings_file)
 @click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Processes, a GPU each.")
 @click.option("--memory", type=click.FloatRange(0, min_open=True), default=80.0, show_default=True, help="GiB of each.")
 @set_option
@@ -418,11 +421,11 @@ def plan(config: Path | None, gpus: int, memory: float, assignments: tuple[str, 
     """Say what each stage takes of each GPU, whether it fits, what to change if not, and how long it may take.
 
     \b
-    vcppo plan recipes/qwen2.5-7b-8gpu.toml --gpus 8 --memory 80
+    vcppo plan qwen2.5-7b-8gpu --gpus 8 --memory 80
     vcppo plan --set model.path=Qwen/Qwen2.5-1.5B --set compute.dtype=bfloat16
 
-    CONFIG is a TOML file of settings, or the settings.json of a run. Nothing is loaded or downloaded. The exit code is
-    0 if everything fits, 1 if not.
+    CONFIG is a TOML file of settings, the settings.json of a run, or the name of a recipe that comes with vcppo.
+    Nothing is loaded or downloaded. The exit code is 0 if everything fits, 1 if not.
     """
     from vcppo.cli.commands import tell
     from vcppo.planning.describing import plan_lines
