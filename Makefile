@@ -1,6 +1,9 @@
 # make sweep    the component study on the embedded task, its table and figures (seven minutes on two cores, after the set-up)
-# make test     everything that can be checked in minutes
 # make figures  redraw from results/, or from RESULTS=DIR
+# make test     everything that can be checked in minutes
+# make check    style, types, which way imports run, spelling: seconds (also one by one: make lint types imports spelling)
+# make docs     the documentation as a site, in site/; a warning is an error
+# make ci       all of these, then the real verl and the real vLLM in environments of their own
 # The first call of any makes .venv and installs; later ones reuse it.
 
 PYTHON ?= python3
@@ -11,24 +14,45 @@ SEEDS ?= 2
 READY := .venv/.ready
 RUN := .venv/bin
 
-.PHONY: sweep figures test setup clean
+.PHONY: sweep figures test check lint types imports spelling docs ci setup clean
 
 sweep: $(READY)
 	$(RUN)/vcppo sweep components --workers $(WORKERS) --seeds $(SEEDS) --out $(OUT)
 
 figures: $(READY)
-	$(RUN)/python -m vcppo.analysis --results $(RESULTS) --out $(RESULTS)/figures
+	$(RUN)/vcppo figures --results $(RESULTS)
 
 test: $(READY)
 	$(RUN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+
+check: lint types imports spelling
+
+lint: $(READY)
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+types: $(READY)
+	$(RUN)/mypy
+
+imports: $(READY)
+	$(RUN)/lint-imports --no-logo
+
+spelling: $(READY)
+	$(RUN)/codespell
+
+docs: $(READY)
+	$(RUN)/mkdocs build --strict --quiet
+
+ci: check docs test
+	$(RUN)/nox --sessions verl vllm
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vcppo needs Python 3.11 or newer, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info

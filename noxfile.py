@@ -1,11 +1,11 @@
-"""Sessions for developers: `nox` runs lint, types and tests; the others by name, `nox -s bench`."""
+"""Sessions for developers: `nox` runs check and tests; the others by name, `nox -s bench`."""
 
 import sys
 from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["check", "tests"]
 nox.options.default_venv_backend = "venv"
 CONSTRAINED = ("--constraint", "constraints.txt")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -16,18 +16,17 @@ def _install(session: nox.Session) -> None:
 
 
 @nox.session
-def lint(session: nox.Session) -> None:
-    """Style and imports."""
-    session.install(*CONSTRAINED, "ruff")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+def check(session: nox.Session) -> None:
+    """Everything `make check` runs: style, types, which way imports run, spelling."""
+    _install(session)
+    session.run("make", "check", "READY=", f"RUN={session.bin}", external=True)
 
 
 @nox.session
-def types(session: nox.Session) -> None:
-    """mypy --strict over everything, tests and bench included."""
-    _install(session)
-    session.run("mypy")
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, in site/; a warning is an error."""
+    session.install(*CONSTRAINED, "--editable", ".[docs]")
+    session.run("make", "docs", "READY=", f"RUN={session.bin}", external=True)
 
 
 @nox.session

@@ -6,7 +6,8 @@ Everything is read and checked before the first file is written, and each file i
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from vcppo.analysis import (
@@ -34,54 +35,63 @@ from vcppo.analysis import (
 from vcppo.analysis.data import BadResultsError, NoDataError, Results, read_results
 from vcppo.analysis.picture import Picture
 
-FIGURES: tuple[Callable[[Results], Picture], ...] = (
-    headline.make,
-    figure1.make,
-    figure2.make,
-    figure3.make,
-    lambda results: training.make(results, "components", training.ACCURACY, "figure4"),
-    lambda results: training.make(results, "components", training.LENGTH, "lengths"),
-    figure6.make,
-    critic_error.make,
-    calibration.make,
-    lambda_grid.make,
-    lambda results: outcomes.make(results, "components", "outcomes"),
-    lambda results: improvement.make(results, "components", "improvement"),
-    methods.make,
-    methods_compute.make,
-    cppo.make,
-    vine.make,
-    vapo.make,
-    long.make,
-)
-TABLES = (
-    tables.table1,
-    tables.table2,
-    tables.table3,
-    tables.table4,
-    methods_tables.equal_samples,
-    methods_tables.equal_compute,
-    vine.table,
-    vapo.table,
-)
+MakeFigure = Callable[[Results], Picture]
+MakeTable = Callable[[Results], tables.Table]
+FIGURES: dict[str, MakeFigure] = {
+    "headline": headline.make,
+    "figure1": figure1.make,
+    "figure2": figure2.make,
+    "figure3": figure3.make,
+    "figure4": lambda results: training.make(results, "components", training.ACCURACY, "figure4"),
+    "lengths": lambda results: training.make(results, "components", training.LENGTH, "lengths"),
+    "figure6": figure6.make,
+    "critic-error": critic_error.make,
+    "calibration": calibration.make,
+    "lambda-grid": lambda_grid.make,
+    "outcomes": lambda results: outcomes.make(results, "components", "outcomes"),
+    "improvement": lambda results: improvement.make(results, "components", "improvement"),
+    "methods": methods.make,
+    "methods-compute": methods_compute.make,
+    "cppo": cppo.make,
+    "vine": vine.make,
+    "vapo": vapo.make,
+    "long": long.make,
+}
+TABLES: dict[str, MakeTable] = {
+    "table1": tables.table1,
+    "table2": tables.table2,
+    "table3": tables.table3,
+    "table4": tables.table4,
+    "methods": methods_tables.equal_samples,
+    "methods-compute": methods_tables.equal_compute,
+    "vine-values": vine.table,
+    "vapo": vapo.table,
+}
 TOO_MANY_ARMS = ("methods",)  # for a panel or a colour each; this study has figures of its own
 OWN_TABLE = ("methods", "vapo")  # studies whose table of that name replaces the outcome of each arm
 
 
-def figures_of(results: Results) -> Iterator[Callable[[Results], Picture]]:
+def figures_of(results: Results) -> dict[str, MakeFigure]:
     """The figures by name, then accuracy, lengths and outcomes of every other study that a page can hold."""
-    yield from FIGURES
+    made = dict(FIGURES)
     for study in sorted(results.studies.keys() - {"components", *TOO_MANY_ARMS}):
-        for name, kind in (("accuracy", training.ACCURACY), ("lengths", training.LENGTH)):
-            yield lambda results, s=study, n=f"{name}-{study}", k=kind: training.make(results, s, k, n)  # type: ignore[misc]
-        yield lambda results, s=study: outcomes.make(results, s, f"outcomes-{s}")  # type: ignore[misc]
+        for kind, series in (("accuracy", training.ACCURACY), ("lengths", training.LENGTH)):
+            name = f"{kind}-{study}"
+            made[name] = partial(training.make, study_name=study, kind=series, name=name)
+        made[f"outcomes-{study}"] = partial(outcomes.make, study_name=study, name=f"outcomes-{study}")
+    return made
 
 
-def tables_of(results: Results) -> Iterator[Callable[[Results], tables.Table]]:
+def tables_of(results: Results) -> dict[str, MakeTable]:
     """The tables by name, then the outcome of each arm of every study that has none of its own."""
-    yield from TABLES
+    made = dict(TABLES)
     for name in ["components", *sorted(results.studies.keys() - {"components", *OWN_TABLE})]:
-        yield lambda results, n=name: tables.components(results.study(n, f"table of {n}"))  # type: ignore[misc]
+        made[name] = partial(_outcome_table, name=name)
+    return made
+
+
+def _outcome_table(results: Results, name: str) -> tables.Table:
+    return tables.components(results.study(name, f"table of {name}"))
 
 
 def redraw(results: Results, out: Path, say: Callable[[str], None]) -> None:
@@ -90,41 +100,69 @@ def redraw(results: Results, out: Path, say: Callable[[str], None]) -> None:
     Args:
         say: hears one line for each figure and table: the files written, or why there is none.
     """
-    out.mkdir(parents=True, exist_ok=True)
     captions, skipped = [], []
-    for make_figure in figures_of(results):
+    for make_figure in figures_of(results).values():
         try:
-            with style.paper_style():
-                picture = make_figure(results)
-                files = style.render(picture.figure)
+            picture = _write_figure(make_figure, results, out, say)
         except NoDataError as reason:
             say(f"skipped {reason}")
             skipped.append(str(reason))
             continue
-        write_all(out, picture.name, files)
-        say(f"wrote {out / picture.name}.pdf, .png")
         captions.append(f"## {picture.name}\n\n![{picture.name}]({picture.name}.png)\n\n{picture.caption}\n")
-    for make_table in tables_of(results):
+    for make_table in tables_of(results).values():
         try:
-            table = make_table(results)
+            _write_table(make_table, results, out, say)
         except NoDataError as reason:
             say(f"skipped {reason}")
             skipped.append(str(reason))
-            continue
-        write_all(out, table.name, tables.render(table))
-        say(f"wrote {out / table.name}.md, .csv, .tex")
     head = "# Captions\n\nEvery figure and table here is redrawn from the CSV files alone by `make figures`.\n"
     tail = ["## Not drawn\n\n" + "".join(f"- {reason}\n" for reason in skipped)] if skipped else []
     write_all(out, "captions", {"md": "\n".join([head, *captions, *tail]).encode()})
     say(f"wrote {out / 'captions.md'}")
 
 
-def write_all(out: Path, name: str, files: dict[str, bytes]) -> None:
+def redraw_one(results: Results, name: str, out: Path, say: Callable[[str], None]) -> None:
+    """Write the figure and the table of one name; captions.md, which tells of all, stays as it is.
+
+    Raises:
+        BadResultsError: nothing is called that, or the results folder has no data for it.
+    """
+    drawings, texts = figures_of(results), tables_of(results)
+    if name not in drawings and name not in texts:
+        raise BadResultsError(
+            f"--only {name}: no such figure or table; figures: {', '.join(drawings)}; tables: {', '.join(texts)}"
+        )
+    try:
+        if name in drawings:
+            _write_figure(drawings[name], results, out, say)
+        if name in texts:
+            _write_table(texts[name], results, out, say)
+    except NoDataError as reason:
+        raise BadResultsError(str(reason)) from None
+
+
+def _write_figure(make: MakeFigure, results: Results, out: Path, say: Callable[[str], None]) -> Picture:
+    with style.paper_style():
+        picture = make(results)
+        files = style.render(picture.figure)
+    write_all(out, picture.name, files)
+    say(f"wrote {out / picture.name}.pdf, .png")
+    return picture
+
+
+def _write_table(make: MakeTable, results: Results, out: Path, say: Callable[[str], None]) -> None:
+    table = make(results)
+    write_all(out, table.name, tables.render(table))
+    say(f"wrote {out / table.name}.md, .csv, .tex")
+
+
+def write_all(out: Path, name: str, files: Mapping[str, bytes]) -> None:
     """Replace out/<name>.<ending> by each content, never seen half-written."""
+    out.mkdir(parents=True, exist_ok=True)
     for ending, content in files.items():
-        partial = out / f".{name}.{ending}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, out / f"{name}.{ending}")
+        unfinished = out / f".{name}.{ending}.partial"
+        unfinished.write_bytes(content)
+        os.replace(unfinished, out / f"{name}.{ending}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,10 +170,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vcppo.analysis", description="Redraw every figure and table.")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with <study>/*.csv (results)")
     parser.add_argument("--out", type=Path, help="where figures go (RESULTS/figures)")
+    parser.add_argument("--only", metavar="NAME", help="one figure or table, for example figure2 or table1")
     parser.add_argument("--quiet", action="store_true", help="say nothing but what is wrong with a file")
     asked = parser.parse_args(arguments)
+    out, say = asked.out or asked.results / "figures", _hush if asked.quiet else _say
     try:
-        redraw(read_results(asked.results), asked.out or asked.results / "figures", _hush if asked.quiet else _say)
+        results = read_results(asked.results)
+        if asked.only is None:
+            redraw(results, out, say)
+        else:
+            redraw_one(results, asked.only, out, say)
     except BadResultsError as error:
         print(f"BadResultsError: {error}", file=sys.stderr)
         return 2

@@ -12,22 +12,17 @@ from vcppo.system.processes import call
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="CSV files.",
+    help="CSV files. [default: results, or runs/results where there is no such folder]",
 )
 @click.option(
     "--to", "destination", type=click.Path(path_type=Path, file_okay=False), help="Folder. [default: RESULTS/figures]"
 )
-def figures(results: Path, destination: Path | None) -> None:
+@click.option("--only", metavar="NAME", help="One figure or table, for example figure2 or table1.")
+def figures(results: Path | None, destination: Path | None, only: str | None) -> None:
     """Draw every figure and table from the CSV files in RESULTS; the same as `make figures`."""
-    command = [
-        sys.executable,
-        "-m",
-        "vcppo.analysis",
-        "--results",
-        str(results),
-        "--out",
-        str(destination or results / "figures"),
-    ]
+    if results is None:
+        results = Path("runs/results") if not Path("results").is_dir() else Path("results")
+    command = [sys.executable, "-m", "vcppo.analysis", "--results", str(results)]
+    command += ["--out", str(destination or results / "figures")]
+    command += [] if only is None else ["--only", only]
     sys.exit(call(command))

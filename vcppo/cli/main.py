@@ -58,7 +58,7 @@ def main() -> None:
     A first look, on a laptop:
       vcppo sweep components --workers 2        run the component study, ten minutes on two cores
       mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
-      make figures RESULTS=runs/results         draw its figures and tables
+      vcppo figures --results runs/results      draw its figures and tables again
 
     \b
     One run, step by step (each step takes what the last one left in the cache):
@@ -66,8 +66,8 @@ def main() -> None:
 
     \b
     Real models, on GPUs:
-      vcppo plan recipes/qwen2.5-7b-8gpu.toml --gpus 8          does it fit?
-      torchrun --nproc-per-node 8 -m vcppo train --config recipes/qwen2.5-7b-8gpu.toml
+      vcppo plan qwen2.5-7b-8gpu --gpus 8                       does it fit? (recipes/ has the file)
+      torchrun --nproc-per-node 8 -m vcppo train --config qwen2.5-7b-8gpu
       vcppo evaluate owner/model --set task.name=maths          AIME, resumable, with intervals
 
     `vcppo settings` lists every setting with its default, `vcppo methods` every method. A run with the same settings is

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vcppo.cli.output import print_notes
+from vcppo.cli.recipes import settings_file
 from vcppo.settings.loading import load
 from vcppo.settings.notes import lines
 from vcppo.settings.run import RunSettings
@@ -21,8 +22,16 @@ def address(context: click.Context, parameter: click.Parameter, value: str | Non
     return value
 
 
+def file_or_recipe(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """The settings file that is meant, by its path or as a recipe that comes with vcppo."""
+    return None if value is None else settings_file(value)
+
+
 config_option = click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file of settings, or the settings.json of an earlier run."
+    "--config",
+    metavar="FILE",
+    callback=file_or_recipe,
+    help="TOML file of settings, the settings.json of an earlier run, or the name of a recipe of vcppo.",
 )
 set_option = click.option(
     "--set",

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from vcppo.cli.options import set_option
+from vcppo.cli.options import file_or_recipe, set_option
 from vcppo.cli.output import print_notes
 from vcppo.settings.loading import load
 from vcppo.settings.notes import lines
 
 
 @click.command("plan")
-@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.argument("config", required=False, callback=file_or_recipe)
 @click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Processes, a GPU each.")
 @click.option("--memory", type=click.FloatRange(0, min_open=True), default=80.0, show_default=True, help="GiB of each.")
 @set_option
@@ -20,11 +20,11 @@ def plan(config: Path | None, gpus: int, memory: float, assignments: tuple[str, 
     """Say what each stage takes of each GPU, whether it fits, what to change if not, and how long it may take.
 
     \b
-    vcppo plan recipes/qwen2.5-7b-8gpu.toml --gpus 8 --memory 80
+    vcppo plan qwen2.5-7b-8gpu --gpus 8 --memory 80
     vcppo plan --set model.path=Qwen/Qwen2.5-1.5B --set compute.dtype=bfloat16
 
-    CONFIG is a TOML file of settings, or the settings.json of a run. Nothing is loaded or downloaded. The exit code is
-    0 if everything fits, 1 if not.
+    CONFIG is a TOML file of settings, the settings.json of a run, or the name of a recipe that comes with vcppo.
+    Nothing is loaded or downloaded. The exit code is 0 if everything fits, 1 if not.
     """
     from vcppo.planning.describing import plan_lines
     from vcppo.planning.plan import Machine, make_plan

@@ -23,7 +23,12 @@ def provenance() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> tuple[str, bool | None]:
-    """12 digits of the commit and whether tracked files differ from it; ("unknown", None) outside a repository."""
+    """12 digits of the commit and whether tracked files differ from it.
+
+    ("unknown", None) outside a repository, and of a folder that lies in one of others, as an environment may.
+    """
+    if not _git(folder, "ls-files", "."):
+        return "unknown", None
     commit = _git(folder, "rev-parse", "--short=12", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return (commit, bool(changes)) if commit is not None and changes is not None else ("unknown", None)

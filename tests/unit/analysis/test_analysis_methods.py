@@ -126,7 +126,7 @@ def study_of(name: str, runs: str, problems: str = "arm seed problem samples cor
 def leave_out_what_every_study_has(patch: pytest.MonkeyPatch) -> None:
     """Accuracy, lengths and outcomes by arm are tested elsewhere, and slow to draw."""
 
-    def none(*_: Any) -> Any:
+    def none(*_: Any, **__: Any) -> Any:
         raise NoDataError("left out")
 
     patch.setattr(training, "make", none)
@@ -529,7 +529,7 @@ def test_a_study_of_too_many_arms_has_no_panel_an_arm_and_one_table_of_its_name(
     for name in ("methods", "vapo", "cppo", "vine"):
         assert said.count(f"{root / 'figures' / name}.md") == 1
     results = read_results(root)
-    generic = len(list(figures_of(results))) - len(list(figures_of(Results(root, {}, {}))))
+    generic = len(figures_of(results)) - len(figures_of(Results(root, {}, {})))
     assert generic == 3 * 3  # accuracy, lengths, outcomes of cppo, vine, vapo
 
 
