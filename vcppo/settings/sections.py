@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, assert_never
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from vcppo.settings.fixed import VLLM_SHARE
 from vcppo.settings.rules import TORCH_COLDEST, meaningless
 
 Aggregation = Literal["token-mean", "sequence-mean", "fixed-length"]
@@ -244,7 +245,8 @@ class EngineSettings(Settings):
         None,
         gt=0,
         lt=1,
-        description="of each GPU's memory, weights included; none: 0.4 colocated, 0.85 for a server; on a CPU it is "
+        description=f"of each GPU's memory, weights included; none: {VLLM_SHARE['colocated']} colocated, "
+        f"{VLLM_SHARE['server']} for a server; on a CPU it is "
         "of the memory and for the cache alone, none: what max_sequences need",
     )
     max_sequences: int = Field(256, ge=1, description="answers written together")

@@ -12,10 +12,9 @@ from vcppo.errors import CheckpointError
 from vcppo.models.distributed import world
 from vcppo.rl.sampler import collate, roll_out
 from vcppo.seeding import rng_for, seed_for
+from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.types import RolloutBatch
-
-AT_ONCE = 256
 
 
 def answers(context: StageContext) -> dict[str, float]:
@@ -25,9 +24,9 @@ def answers(context: StageContext) -> dict[str, float]:
     prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
     engine = context.engine(context.load_first_policy())
     rollouts = []
-    for start in range(0, len(prompts), AT_ONCE):
+    for start in range(0, len(prompts), RESPONSES_AT_ONCE):
         rollouts += roll_out(
-            prompts[start : start + AT_ONCE],
+            prompts[start : start + RESPONSES_AT_ONCE],
             task=context.task,
             tokenizer=context.tokenizer,
             engine=engine,

@@ -18,10 +18,10 @@ from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_update import read_final_values
 from vcppo.rl.sampler import collate, roll_out
 from vcppo.seeding import rng_for, seed_for
+from vcppo.settings.fixed import PAIRED_PROMPTS_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.types import RolloutBatch
 
-PROMPTS_AT_ONCE = 16
 CHECKPOINT_EVERY = 50
 
 
@@ -104,9 +104,9 @@ def _sample_answers(context: StageContext) -> RolloutBatch:
     prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))
     engine = context.engine(context.load_first_policy())
     rollouts = []
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+    for start in range(0, len(prompts), PAIRED_PROMPTS_AT_ONCE):
         rollouts += roll_out(
-            [p for p in prompts[start : start + PROMPTS_AT_ONCE] for _ in range(chosen.answers_per_prompt)],
+            [p for p in prompts[start : start + PAIRED_PROMPTS_AT_ONCE] for _ in range(chosen.answers_per_prompt)],
             task=context.task,
             tokenizer=context.tokenizer,
             engine=engine,

@@ -35,13 +35,12 @@ from vcppo.rl.policy_update import read_logprobs
 from vcppo.rl.rewards import Shaping, score_range, token_rewards, worth_their_score
 from vcppo.rl.sampler import collate, place_scores, roll_out
 from vcppo.seeding import rng_for, seed_for
+from vcppo.settings.fixed import CALIBRATION_BINS, POSITION_BINS
 from vcppo.settings.sections import PretrainSettings, RunSettings
 from vcppo.stages.answers import load_answers
 from vcppo.stages.context import StageContext
 from vcppo.store.journal import Journal, read_journal
 from vcppo.types import RolloutBatch, cut_to
-
-POSITION_BINS = 32
 
 
 def measurements_in(folder: Path) -> list[Measurement]:
@@ -399,7 +398,7 @@ def critic_tables(
     from_start = by_position(values, returns, response_mask, width=width)
     from_end = by_position(values, returns, response_mask, width=width, from_end=True)
     journal.table("critic_by_position", step, {name: from_start[name] + from_end[name] for name in from_start})
-    journal.table("critic_calibration", step, calibration(values, returns, response_mask, bins=10))
+    journal.table("critic_calibration", step, calibration(values, returns, response_mask, bins=CALIBRATION_BINS))
 
 
 def _or(number: float | None, otherwise: float) -> float:

@@ -19,11 +19,11 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from vcppo.errors import ConfigError
+from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.sections import Problems, TaskSettings
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
-SLACK_LINES = 4  # an answer may be this much longer than the right one before it is cut
 
 
 class DigitsTask:

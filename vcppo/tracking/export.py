@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import StudyError
+from vcppo.store.summary import summary
 from vcppo.tracking.mlflow_client import MlflowStore, Point, Run
 
 Row = dict[str, Any]
 Curves = dict[str, dict[int, float]]  # metric -> step -> value
 Tables = dict[int, dict[str, list[Any]]]  # step -> columns
 
-LAST = 5  # iterations that "final" is the mean of
 METRICS = (  # patterns of what curves.csv holds unless asked otherwise: not every time, nothing of the machine
     *(f"{stage}/*" for stage in ("rollout", "policy", "value", "advantage", "select", "cost", "pretrain", "eval")),
     *(f"time/{part}_s" for part in ("generate", "score", "update", "iteration")),
@@ -239,16 +239,7 @@ def scores(cell: CellRun) -> Row:
     for kind in ("avg", "pass"):
         found = [by_step for name, by_step in curves.items() if re.fullmatch(rf"eval/.+/{kind}_at_{k}", name)]
         row[f"{kind}_at_k"] = found[0][max(found[0])] if found else None
-    lengths = _in_order(curves.get("rollout/length_tokens", {}))
-    accuracies = _in_order(curves.get("rollout/accuracy", {}))
-    if lengths and accuracies:
-        row |= {
-            "start_length_tokens": lengths[0],
-            "final_length_tokens": _mean(lengths[-LAST:]),
-            "min_length_fraction": min(lengths) / lengths[0],
-            "min_accuracy": min(accuracies),
-            "final_accuracy": _mean(accuracies[-LAST:]),
-        }
+    row |= summary(curves)
     ends = {"train_s": "elapsed_s", "peak_memory_mb": "peak_memory_mb", **{name: name for name in COSTS}}
     for column, metric in ends.items():
         by_step = curves.get(f"cost/{metric}")
@@ -458,11 +449,3 @@ def _critic_table(
 
 def _order(run: Run) -> tuple[str, int, str]:
     return run.tags["arm"], int(run.tags["seed"]), run.tags["cell"]
-
-
-def _in_order(by_step: Mapping[int, float]) -> list[float]:
-    return [value for _, value in sorted(by_step.items())]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -25,6 +25,7 @@ from verl.workers.utils.padding import response_to_nested
 
 from vcppo.maths.diagnostics import by_position, calibration
 from vcppo.maths.settling import Measurement, settled_at
+from vcppo.settings.fixed import CALIBRATION_BINS, POSITION_BINS
 from vcppo.store.journal import Journal
 from vcppo.studies.verl import TRAINER
 from vcppo.studies.verl.records import cut_after, measurements_in
@@ -43,8 +44,6 @@ from vcppo.verl_plugin.estimates import (
     score_warnings,
 )
 from vcppo.verl_plugin.settings import plugin_settings
-
-POSITION_BINS = 32  # of the tables, as in our own runs
 
 
 @register_trainer(TRAINER)
@@ -154,7 +153,7 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         width = max(-(-limit // POSITION_BINS), 1)
         start, end = by_position(*parts, width=width), by_position(*parts, width=width, from_end=True)
         self._journal.table("critic_by_position", self.global_steps, {name: start[name] + end[name] for name in start})
-        self._journal.table("critic_calibration", self.global_steps, calibration(*parts, bins=10))
+        self._journal.table("critic_calibration", self.global_steps, calibration(*parts, bins=CALIBRATION_BINS))
 
     # Value pretraining
 
