@@ -138,11 +138,11 @@ def make(results: Results) -> Picture:
     if computed[["tokens", "accuracy"]].isna().all(axis=None):
         raise NoDataError(f"{NAME}: no lengths in {STUDY}/curves.csv; make it with: {study.command}")
     text = (
-        "(a) With what weight λ^(length - 1) the reward at the end of an answer of the arm's mean length over its last "
-        f"{LAST_ITERATIONS} iterations enters the first token's advantage (filled) and the critic's target there (open). "
-        "At 0 it is heard whole; left of the line float32 cannot tell it from nothing, and only what the critic says of "
-        f"later states reaches the first token. {said(computed)} GRPO has no λ. (b, c) Mean length and accuracy of the "
-        "answers sampled."
+        "(a) With what weight λ^(length - 1) the reward at the end of an answer of the arm's mean length over its "
+        f"last {LAST_ITERATIONS} iterations enters the first token's advantage (filled) and the critic's target there "
+        "(open). At 0 it is heard whole; left of the line float32 cannot tell it from nothing, and only what the "
+        f"critic says of later states reaches the first token. {said(computed)} GRPO has no λ. (b, c) Mean length and "
+        "accuracy of the answers sampled."
     )
     interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
     return Picture(NAME, draw(study, curves, computed), caption("Long answers.", text, study, interval=interval))

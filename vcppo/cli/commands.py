@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from vcppo.errors import ConfigError, StudyError
+from vcppo.errors import ConfigError, StudyError, VcppoError
 from vcppo.planning.estimate import StageCost, estimate_costs
 from vcppo.settings.loading import Layer, build_settings, fields, file_layer, method_tree, nest, parse_assignment
 from vcppo.settings.methods import METHODS
@@ -211,7 +211,7 @@ def sweep_study(
     _tell(courier)
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")
-    concluded = outcome.interrupted or conclude(study.name, out, courier.tracking_uri)
+    concluded = outcome.interrupted or conclude(study.name, out)
     if study.search is not None:
         for line in best_trials(study, out):
             print(line)
@@ -219,19 +219,15 @@ def sweep_study(
     return outcome.exit_code or (0 if concluded else NOT_CONCLUDED)
 
 
-def conclude(study: str, out: Path, tracking_uri: str) -> bool:
+def conclude(study: str, out: Path) -> bool:
     """Export what a study measured to OUT/results/STUDY, draw it, and print its table; whether all of it worked."""
-    from vcppo.errors import TrackingError
-    from vcppo.tracking.courier import default_tracking_uri
-
     results = out / "results"
     try:
-        export_study(study, results / study, out=out, tracking_uri=tracking_uri, allow_incomplete=True)
-    except (StudyError, TrackingError) as error:
+        export_study(study, results / study, out=out, allow_incomplete=True)
+    except VcppoError as error:
         print(f"not exported: {error}")
         words = ["vcppo", "export", study, "--to", str(results / study), "--out", str(out), "--allow-incomplete"]
-        same = "" if tracking_uri == default_tracking_uri(out) else ", with the same --tracking-uri"
-        print(f"everything measured is safe in {out}; once that is mended: {shlex.join(words)}{same}")
+        print(f"everything measured is safe in {out}; once that is mended: {shlex.join(words)}")
         return False
     figures = results / "figures"
     command = [sys.executable, "-m", "vcppo.analysis", "--results", str(results), "--out", str(figures), "--quiet"]
@@ -279,42 +275,53 @@ def export_study(
     destination: Path,
     *,
     out: Path,
+    allow_incomplete: bool,
+    metrics: Sequence[str] = (),
+) -> list[Path]:
+    """Write a study's CSV files from its folder OUT/studies/STUDY and the cache; no tracking server is asked.
+
+    Raises:
+        StudyError: there is nothing to export.
+    """
+    from vcppo.tracking.export import export
+    from vcppo.tracking.from_disk import read_study
+
+    return export(read_study(out, study, allow_incomplete=allow_incomplete), destination, metrics=metrics)
+
+
+def export_from_mlflow(
+    study: str,
+    destination: Path,
+    *,
+    out: Path,
     tracking_uri: str | None,
     allow_incomplete: bool,
     instance: str | None = None,
     metrics: Sequence[str] = (),
 ) -> list[Path]:
-    """Write a study's CSV files from its MLflow experiment.
+    """Write the same files from what a tracking server has of a study, whose folder may lie elsewhere.
 
-    The study of the folder OUT/studies/STUDY, after delivering what lies on disk only; where there is no such folder,
-    or `instance` names another, what the store has.
+    Of several studies of that name, the one of `instance`, else that of the folder OUT/studies/STUDY.
 
     Raises:
         StudyError: it is not clear which study is meant, or there is nothing to export.
+        TrackingError: the server is away or refuses.
     """
+    from vcppo.store.study_folders import StudyFolder, read_object
     from vcppo.tracking.courier import Courier
-    from vcppo.tracking.export import METRICS, export_experiment
-    from vcppo.tracking.study_files import StudyFiles
+    from vcppo.tracking.export import export
+    from vcppo.tracking.from_mlflow import read_study
 
-    courier, files = Courier(out, study, tracking_uri), StudyFiles(out, study)
-    if files.path.is_dir() and (instance is None or files.instance().startswith(instance)):
-        if not files.cells():
-            raise StudyError(f"{files.path}: no cell of study {study} has begun, so there is nothing to export")
-        instance = files.instance()
-        try:
-            courier.deliver()
-        finally:
-            courier.close()
-            _tell(courier)
-    return export_experiment(
+    courier = Courier(out, study, tracking_uri)
+    instance = instance or read_object(StudyFolder(out, study).path / "mlflow.json").get("instance")
+    measured = read_study(
         courier.tracking_uri,
         courier.experiment,
-        destination,
         study=study,
         instance=instance,
         allow_incomplete=allow_incomplete,
-        metrics=metrics or METRICS,
     )
+    return export(measured, destination, metrics=metrics)
 
 
 def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) -> Iterator[tuple[str, int]]:

@@ -297,15 +297,17 @@ def sweep(
 )
 @click.option("--allow-incomplete", is_flag=True, help="Export what is there of a study that has not ended.")
 @click.option(
-    "--instance",
-    metavar="ID",
-    help="Which study of this name, by the first digits that are listed. [default: that of OUT/studies/STUDY]",
-)
-@click.option(
     "--metrics",
     multiple=True,
     metavar="PATTERN",
-    help="Names that curves.csv holds, for example 'eval/*'; repeat. [default: all but the machine's and most times]",
+    help="Names that curves.csv holds, for example 'eval/*'; repeat. [default: all but 'system/*', the machine's own]",
+)
+@click.option("--from-mlflow", is_flag=True, help="Read a tracking server instead of OUT, for a study run elsewhere.")
+@click.option(
+    "--instance",
+    metavar="ID",
+    help="With --from-mlflow: which study of this name, by the first digits that are listed. "
+    "[default: that of OUT/studies/STUDY]",
 )
 @out_option
 @tracking_option
@@ -313,27 +315,38 @@ def export(
     study: str,
     destination: Path | None,
     allow_incomplete: bool,
-    instance: str | None,
     metrics: tuple[str, ...],
+    from_mlflow: bool,
+    instance: str | None,
     out: Path,
     tracking_uri: str | None,
 ) -> None:
-    """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from.
+    """Turn what a study measured into tidy CSV files that `make figures` draws from.
 
-    The study is that of the folder OUT/studies/STUDY, and no other of its name that a shared server may hold. Without
-    such a folder, several are listed, and --instance chooses. The files are replaced all together, or not at all.
+    It is read from OUT/studies/STUDY and OUT/cache; MLflow need not be there. --from-mlflow reads a tracking server
+    instead, and where that holds several studies of the name they are listed, and --instance chooses. The files are
+    replaced all together, or not at all. curves.csv holds every metric of RL, evaluation and value pretraining but
+    system/*.
     """
-    from vcppo.cli.commands import export_study
+    from vcppo.cli.commands import export_from_mlflow, export_study
 
-    for path in export_study(
-        study,
-        destination or Path("results") / study,
-        out=out,
-        tracking_uri=tracking_uri,
-        allow_incomplete=allow_incomplete,
-        instance=instance,
-        metrics=metrics,
-    ):
+    to = destination or Path("results") / study
+    if from_mlflow:
+        written = export_from_mlflow(
+            study,
+            to,
+            out=out,
+            tracking_uri=tracking_uri,
+            allow_incomplete=allow_incomplete,
+            instance=instance,
+            metrics=metrics,
+        )
+    else:
+        for flag, value in (("--tracking-uri", tracking_uri), ("--instance", instance)):
+            if value is not None:
+                raise ConfigError(f"{flag} {value}: it would be ignored, expected --from-mlflow beside it")
+        written = export_study(study, to, out=out, allow_incomplete=allow_incomplete, metrics=metrics)
+    for path in written:
         click.echo(f"written: {path}")
 
 
