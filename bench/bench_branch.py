@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 
 from bench.bench_generator import floor_rate
 from vcppo.engines.base import BranchPoint, Sampling
-from vcppo.engines.torch.engine import ROWS, TorchEngine
+from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models import loading
+from vcppo.settings.fixed import GENERATOR_ROWS
 from vcppo.settings.model import ModelSettings
 from vcppo.settings.task import TaskSettings
 from vcppo.tasks import make_task
@@ -96,10 +97,10 @@ def main(answers: int) -> None:
         some = list(zip(batches, limits, strict=True))[::SUBSET]
         return sum(theirs(policy, batch, limit) for batch, limit in some)
 
-    ours = f"branch, {ROWS} rows together"
+    ours = f"branch, {GENERATOR_ROWS} rows together"
     again, peer = "our generate, prefixes read again", "generate() of transformers, prefixes read again"
-    ways = {ours: branching(ROWS), again: reading_again, peer: with_transformers}
-    ways |= {f"branch, {rows} rows together": branching(rows) for rows in OTHER_ROWS if rows != ROWS}
+    ways = {ours: branching(GENERATOR_ROWS), again: reading_again, peer: with_transformers}
+    ways |= {f"branch, {rows} rows together": branching(rows) for rows in OTHER_ROWS if rows != GENERATOR_ROWS}
     found = rates(ways)
     print(f"{len(points)} continuations of {answers} answers of {sum(map(len, stems)) / answers:.0f} tokens")
     for name, values in found.items():

@@ -8,13 +8,13 @@ import pandas as pd
 from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
 from vcppo.analysis.picture import Picture, caption, few_enough
+from vcppo.store.summary import LAST_ITERATIONS
 
 LAMBDAS = (0.95, 0.97, 0.99)
 TOKENS = 200  # of the paper's figure
 LINES = ("-", (0, (5, 1, 1, 1)), (0, (1, 1)))
 METRIC = "advantage/real_reward_share"
 BAR = "0.35"
-LAST = 5  # iterations that make the end
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
@@ -41,11 +41,11 @@ def decay(lambdas: tuple[float, ...] = LAMBDAS, tokens: int = TOKENS) -> pd.Data
 def compute(curves: pd.DataFrame) -> pd.DataFrame:
     """Share of the real reward in an advantage (%), columns arm, when (start, end), centre, low, high, seeds.
 
-    Start: iteration 0; end: mean of the last 5 iterations of each seed.
+    Start: iteration 0; end: mean of the last iterations of each seed.
     """
     shares = summary.metric(curves, METRIC, scale=100).sort_values("step")
     start = shares[shares["step"] == 0].assign(when="start")
-    end = shares.groupby(["arm", "seed"]).tail(LAST).groupby(["arm", "seed"], as_index=False)["value"].mean()
+    end = shares.groupby(["arm", "seed"]).tail(LAST_ITERATIONS).groupby(["arm", "seed"], as_index=False)["value"].mean()
     return summary.over_seeds(pd.concat([start, end.assign(when="end")]), ["arm", "when"])
 
 
@@ -92,7 +92,8 @@ def make(results: Results) -> Picture:
     text = (
         "(a) Weight λ^distance with which a reward at the end of an answer enters an earlier token's advantage without "
         "passing through the critic; analytic. (b) That weight averaged over the tokens the actor trained on: at "
-        f"iteration 0 (bar) and over the last {LAST} iterations (marker). It depends on λ actor and on length alone."
+        f"iteration 0 (bar) and over the last {LAST_ITERATIONS} iterations (marker). It depends on λ actor and on "
+        "length alone."
     )
     return Picture(
         "figure3",

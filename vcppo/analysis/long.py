@@ -9,10 +9,10 @@ import pandas as pd
 from vcppo.analysis import style, summary, training
 from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
 from vcppo.analysis.picture import Picture, caption, few_enough
+from vcppo.store.summary import LAST_ITERATIONS
 
 NAME, STUDY, SEEDS = "long", "components-long", 3
 SHARE = "advantage/real_reward_share"
-LAST = 5  # iterations that make the end
 LAMBDAS = {"actor": "gae.lambda_actor", "critic": "gae.lambda_critic"}
 SMALLEST = -45.0  # log10 of the smallest number that float32 can tell from 0
 
@@ -34,7 +34,7 @@ def first_weight(gae_lambda: float, tokens: float) -> float:
 
 
 def compute(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm and moment (start: iteration 0; end: mean of the last 5).
+    """A row an arm and moment (start: iteration 0; end: mean of the last iterations).
 
     Columns arm, when, tokens (mean length), actor and critic (log10 of the reward's weight at the first token of an
     answer of that length, in the advantage and in the critic's target; critic NaN without one), share (mean over
@@ -69,7 +69,9 @@ def _moments(values: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds, index (arm, when)."""
     ordered = values.sort_values("step")
     start = ordered[ordered["step"] == 0].assign(when="start")
-    end = ordered.groupby(["arm", "seed"]).tail(LAST).groupby(["arm", "seed"], as_index=False)["value"].mean()
+    end = (
+        ordered.groupby(["arm", "seed"]).tail(LAST_ITERATIONS).groupby(["arm", "seed"], as_index=False)["value"].mean()
+    )
     joined = pd.concat([start, end.assign(when="end")])
     means: pd.DataFrame = joined.groupby(["arm", "when"])[["value"]].mean()
     return means
@@ -136,11 +138,11 @@ def make(results: Results) -> Picture:
     if computed[["tokens", "accuracy"]].isna().all(axis=None):
         raise NoDataError(f"{NAME}: no lengths in {STUDY}/curves.csv; make it with: {study.command}")
     text = (
-        "(a) With what weight λ^(length - 1) the reward at the end of an answer of the arm's mean length over its last "
-        f"{LAST} iterations enters the first token's advantage (filled) and the critic's target there (open). At 0 it "
-        "is heard whole; left of the line float32 cannot tell it from nothing, and only what the critic says of later "
-        f"states reaches the first token. {said(computed)} GRPO has no λ. (b, c) Mean length and accuracy of the "
-        "answers sampled."
+        "(a) With what weight λ^(length - 1) the reward at the end of an answer of the arm's mean length over its "
+        f"last {LAST_ITERATIONS} iterations enters the first token's advantage (filled) and the critic's target there "
+        "(open). At 0 it is heard whole; left of the line float32 cannot tell it from nothing, and only what the "
+        f"critic says of later states reaches the first token. {said(computed)} GRPO has no λ. (b, c) Mean length and "
+        "accuracy of the answers sampled."
     )
     interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
     return Picture(NAME, draw(study, curves, computed), caption("Long answers.", text, study, interval=interval))

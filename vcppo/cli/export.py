@@ -1,4 +1,4 @@
-"""`vcppo export` and `vcppo track replay`: what MLflow has as CSV files, and what it has yet to hear."""
+"""`vcppo export` and `vcppo track replay`: a study as CSV files, and what MLflow has yet to hear."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 
 from vcppo.cli.options import out_option, tracking_option
 from vcppo.cli.output import print_notices
-from vcppo.errors import StudyError
+from vcppo.errors import ConfigError, StudyError
 
 
 @click.command("export")
@@ -17,15 +17,17 @@ from vcppo.errors import StudyError
 )
 @click.option("--allow-incomplete", is_flag=True, help="Export what is there of a study that has not ended.")
 @click.option(
-    "--instance",
-    metavar="ID",
-    help="Which study of this name, by the first digits that are listed. [default: that of OUT/studies/STUDY]",
-)
-@click.option(
     "--metrics",
     multiple=True,
     metavar="PATTERN",
-    help="Names that curves.csv holds, for example 'eval/*'; repeat. [default: all but the machine's and most times]",
+    help="Names that curves.csv holds, for example 'eval/*'; repeat. [default: all but 'system/*', the machine's own]",
+)
+@click.option("--from-mlflow", is_flag=True, help="Read a tracking server instead of OUT, for a study run elsewhere.")
+@click.option(
+    "--instance",
+    metavar="ID",
+    help="With --from-mlflow: which study of this name, by the first digits that are listed. "
+    "[default: that of OUT/studies/STUDY]",
 )
 @out_option
 @tracking_option
@@ -33,25 +35,36 @@ def export(
     study: str,
     destination: Path | None,
     allow_incomplete: bool,
-    instance: str | None,
     metrics: tuple[str, ...],
+    from_mlflow: bool,
+    instance: str | None,
     out: Path,
     tracking_uri: str | None,
 ) -> None:
-    """Turn a study's MLflow experiment into tidy CSV files that `make figures` draws from.
+    """Turn what a study measured into tidy CSV files that `make figures` draws from.
 
-    The study is that of the folder OUT/studies/STUDY, and no other of its name that a shared server may hold. Without
-    such a folder, several are listed, and --instance chooses. The files are replaced all together, or not at all.
+    It is read from OUT/studies/STUDY and OUT/cache; MLflow need not be there. --from-mlflow reads a tracking server
+    instead, and where that holds several studies of the name they are listed, and --instance chooses. The files are
+    replaced all together, or not at all. curves.csv holds every metric of RL, evaluation and value pretraining but
+    system/*.
     """
-    for path in export_study(
-        study,
-        destination or Path("results") / study,
-        out=out,
-        tracking_uri=tracking_uri,
-        allow_incomplete=allow_incomplete,
-        instance=instance,
-        metrics=metrics,
-    ):
+    to = destination or Path("results") / study
+    if from_mlflow:
+        written = export_from_mlflow(
+            study,
+            to,
+            out=out,
+            tracking_uri=tracking_uri,
+            allow_incomplete=allow_incomplete,
+            instance=instance,
+            metrics=metrics,
+        )
+    else:
+        for flag, value in (("--tracking-uri", tracking_uri), ("--instance", instance)):
+            if value is not None:
+                raise ConfigError(f"{flag} {value}: it would be ignored, expected --from-mlflow beside it")
+        written = export_study(study, to, out=out, allow_incomplete=allow_incomplete, metrics=metrics)
+    for path in written:
         click.echo(f"written: {path}")
 
 
@@ -78,42 +91,53 @@ def export_study(
     destination: Path,
     *,
     out: Path,
+    allow_incomplete: bool,
+    metrics: Sequence[str] = (),
+) -> list[Path]:
+    """Write a study's CSV files from its folder OUT/studies/STUDY and the cache; no tracking server is asked.
+
+    Raises:
+        StudyError: there is nothing to export.
+    """
+    from vcppo.tracking.export import export
+    from vcppo.tracking.from_disk import read_study
+
+    return export(read_study(out, study, allow_incomplete=allow_incomplete), destination, metrics=metrics)
+
+
+def export_from_mlflow(
+    study: str,
+    destination: Path,
+    *,
+    out: Path,
     tracking_uri: str | None,
     allow_incomplete: bool,
     instance: str | None = None,
     metrics: Sequence[str] = (),
 ) -> list[Path]:
-    """Write a study's CSV files from its MLflow experiment.
+    """Write the same files from what a tracking server has of a study, whose folder may lie elsewhere.
 
-    The study of the folder OUT/studies/STUDY, after delivering what lies on disk only; where there is no such folder,
-    or `instance` names another, what the store has.
+    Of several studies of that name, the one of `instance`, else that of the folder OUT/studies/STUDY.
 
     Raises:
         StudyError: it is not clear which study is meant, or there is nothing to export.
+        TrackingError: the server is away or refuses.
     """
+    from vcppo.store.study_folders import StudyFolder, read_object
     from vcppo.tracking.courier import Courier
-    from vcppo.tracking.export import METRICS, export_experiment
-    from vcppo.tracking.study_files import StudyFiles
+    from vcppo.tracking.export import export
+    from vcppo.tracking.from_mlflow import read_study
 
-    courier, files = Courier(out, study, tracking_uri), StudyFiles(out, study)
-    if files.path.is_dir() and (instance is None or files.instance().startswith(instance)):
-        if not files.cells():
-            raise StudyError(f"{files.path}: no cell of study {study} has begun, so there is nothing to export")
-        instance = files.instance()
-        try:
-            courier.deliver()
-        finally:
-            courier.close()
-            print_notices(courier)
-    return export_experiment(
+    courier = Courier(out, study, tracking_uri)
+    instance = instance or read_object(StudyFolder(out, study).path / "mlflow.json").get("instance")
+    measured = read_study(
         courier.tracking_uri,
         courier.experiment,
-        destination,
         study=study,
         instance=instance,
         allow_incomplete=allow_incomplete,
-        metrics=metrics or METRICS,
     )
+    return export(measured, destination, metrics=metrics)
 
 
 def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) -> Iterator[tuple[str, int]]:

@@ -12,7 +12,7 @@ import click
 
 from vcppo.cli.options import address, run_options
 from vcppo.cli.output import print_notes, print_notices, tracking_line
-from vcppo.errors import ConfigError, StudyError, TrackingError
+from vcppo.errors import ConfigError, VcppoError
 from vcppo.settings.loading import Layer, build_settings, file_layer, nest, parse_assignment
 from vcppo.system.processes import call
 
@@ -148,7 +148,7 @@ def run_sweep(options: SweepOptions) -> int:
     print_notices(courier)
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")
-    concluded = outcome.interrupted or conclude(study.name, out, courier.tracking_uri)
+    concluded = outcome.interrupted or conclude(study.name, out)
     if study.search is not None:
         for line in best_trials(study, out):
             print(line)
@@ -213,19 +213,17 @@ def print_verl_plan(study: "Study", seeds: Sequence[int], words: Sequence[str]) 
         print(f"\nverl does not hear of {', '.join(silent)}; docs/verl.md says what to give instead")
 
 
-def conclude(study: str, out: Path, tracking_uri: str) -> bool:
+def conclude(study: str, out: Path) -> bool:
     """Export what a study measured to OUT/results/STUDY, draw it, and print its table; whether all of it worked."""
     from vcppo.cli.export import export_study
-    from vcppo.tracking.courier import default_tracking_uri
 
     results = out / "results"
     try:
-        export_study(study, results / study, out=out, tracking_uri=tracking_uri, allow_incomplete=True)
-    except (StudyError, TrackingError) as error:
+        export_study(study, results / study, out=out, allow_incomplete=True)
+    except VcppoError as error:
         print(f"not exported: {error}")
         words = ["vcppo", "export", study, "--to", str(results / study), "--out", str(out), "--allow-incomplete"]
-        same = "" if tracking_uri == default_tracking_uri(out) else ", with the same --tracking-uri"
-        print(f"everything measured is safe in {out}; once that is mended: {shlex.join(words)}{same}")
+        print(f"everything measured is safe in {out}; once that is mended: {shlex.join(words)}")
         return False
     figures = results / "figures"
     command = [sys.executable, "-m", "vcppo.analysis", "--results", str(results), "--out", str(figures), "--quiet"]

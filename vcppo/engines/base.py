@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from vcppo.errors import ConfigError, EngineError, TrainingError
-from vcppo.settings.temperatures import TORCH_COLDEST
+from vcppo.settings.fixed import TORCH_COLDEST
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

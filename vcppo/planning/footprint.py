@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from vcppo.planning.shapes import Shapes
+from vcppo.settings.fixed import CACHE_GROWTH, COMPACT_BELOW
 from vcppo.settings.model import ComputeSettings, LoraSettings
 
 GIB = 2**30
@@ -16,8 +17,7 @@ WIDE = 4  # bytes of a float32
 MOMENTS = 2 * WIDE  # AdamW's
 # Float32 blocks of logits alive at once (vcppo/maths/logprobs.py); bfloat16 passes have copies of them beside.
 BLOCKS_FORWARD, BLOCKS_BACKWARD, BLOCKS_NARROW = 3, 2, 0.5
-COMPACTION = 1.75  # a cache and the copy of its rows that are still being written (engines/torch_engine.KEEP)
-GROWTH = 64  # columns that the torch generator's cache starts with beyond the prompt (engines/decoder.GROWTH)
+COMPACTION = 1.0 + COMPACT_BELOW  # a cache and the copy of its rows that are still being written
 SAMPLING = 5  # arrays of [rows, V] float32 in drawing a token; a nucleus sorts, with int64 places
 NUCLEUS = 7
 
@@ -270,7 +270,7 @@ def cache_columns(prompt: int, answer: int, *, drops: bool = True) -> float:
     236.0
     """
     limit = prompt + answer
-    size = min(limit, prompt + GROWTH)
+    size = min(limit, prompt + CACHE_GROWTH)
     most = size
     while size < limit:
         larger = min(2 * size, limit)

@@ -25,6 +25,13 @@ from vcppo.planning.footprint import (
     train,
 )
 from vcppo.planning.shapes import Shapes, shapes_of
+from vcppo.settings.fixed import (
+    GENERATOR_ROWS,
+    PAIRED_PROMPTS_AT_ONCE,
+    RESPONSES_AT_ONCE,
+    SLACK_LINES,
+    VLLM_SHARE,
+)
 from vcppo.settings.loading import override
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
@@ -33,9 +40,6 @@ from vcppo.store.cache import addresses
 RESERVE = 2 * GIB  # CUDA's context, workspaces of its libraries, buffers of NCCL
 SLACK = 0.05  # of what tensors take, lost between them by the allocator
 PROMPT_TOKENS = 512  # of a problem with its template and instruction, where no setting says it
-ROWS = 512  # answers that the torch generator writes together (engines/torch_engine.ROWS)
-AT_ONCE = 256  # answers sampled together outside of RL (stages/answers, stages/reward_model, stages/evaluation)
-VLLM_SHARE = {"colocated": 0.4, "server": 0.85}  # of a GPU's memory unless engine.memory_share says so
 
 # Assumed rates: an H100 SXM's by its data sheet, and the shares of them that well-fed kernels reach.
 FLOPS = {"bfloat16": 989e12, "float32": 67e12}
@@ -205,7 +209,7 @@ class _Layout:
         task = settings.task
         self.prompt = PROMPT_TOKENS if task.name == "maths" else task.digits + 2
         self.written = settings.rollout.max_tokens or chain_tokens(task)  # of an answer that thinks to the end
-        slack = 4 * (task.digits + 1) if task.name == "digits" else 0  # lines beyond which an answer is cut
+        slack = SLACK_LINES * (task.digits + 1) if task.name == "digits" else 0  # lines beyond which an answer is cut
         self.answer = settings.rollout.max_tokens or chain_tokens(task) + slack
         self.longest = self.prompt + self.answer
         engine = settings.engine
@@ -236,12 +240,12 @@ class _Layout:
                 stage, "update", held(self.policy, learns=True) + self._train(self.policy, s.cold_start.batch_tokens)
             )
         elif stage == "reward-model":
-            rows = min(16 * s.reward_model.answers_per_prompt, s.reward_model.answers)
+            rows = min(PAIRED_PROMPTS_AT_ONCE * s.reward_model.answers_per_prompt, s.reward_model.answers)
             yield self._generate(stage, held(self.policy, learns=False), rows)
             pairs = 2 * s.reward_model.pairs * self.longest
             yield Phase(stage, "update", held(self.critic, learns=True) + self._train(self.critic, pairs))
         elif stage == "answers":
-            yield self._generate(stage, held(self.policy, learns=False), min(AT_ONCE, sum(s.fixed_answers)))
+            yield self._generate(stage, held(self.policy, learns=False), min(RESPONSES_AT_ONCE, sum(s.fixed_answers)))
         elif stage == "value-pretraining":
             learner = held(self.critic, learns=True)
             if s.token_reward.kind != "none":  # the reference and RTO's DPO policy read the answers
@@ -259,7 +263,7 @@ class _Layout:
         elif stage == "rl":
             yield from self._rl()
         else:
-            yield self._generate(stage, held(self.policy, learns=False), AT_ONCE)
+            yield self._generate(stage, held(self.policy, learns=False), RESPONSES_AT_ONCE)
 
     def _rl(self) -> Iterator[Phase]:
         settings, models = self.settings, self.resident()
@@ -298,7 +302,7 @@ class _Layout:
         """Answers that one process writes at once."""
         groups = max(self.machine.gpus // self.tensor_parallel, 1)
         share = -(-rows // groups)
-        return share if self.vllm else min(share, ROWS)
+        return share if self.vllm else min(share, GENERATOR_ROWS)
 
     def _generator(self, rows: int) -> Memory:
         """The generator on a GPU, writing so many answers."""
@@ -332,7 +336,7 @@ class _Layout:
         again = 1 if s.compute.gradient_checkpointing else 0
         rate = FLOPS[s.compute.dtype] * ARITHMETIC_SHARE * self.machine.gpus
         pass_s = forward * (scored + (3 + again) * trained) / rate
-        rows = self._rows({"rl": s.answers, "preference": s.answers}.get(stage, AT_ONCE))
+        rows = self._rows({"rl": s.answers, "preference": s.answers}.get(stage, RESPONSES_AT_ONCE))
         width = 2 if self.vllm else WIDE
         weights = width * shapes.policy_weights / self.tensor_parallel
         column = 2.0 * shapes.layers * shapes.kv_heads * shapes.head_dim * width / self.tensor_parallel

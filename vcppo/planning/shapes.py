@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import CheckpointError, ConfigError
+from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.model import ModelSettings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import TaskSettings
@@ -184,8 +185,7 @@ def read_shapes(path: Path) -> Shapes:
 
 def vocabulary_of(task: TaskSettings) -> int:
     """Words of the embedded task's tokenizer: four specials, ten digits, a word a line of thought."""
-    slack = 4  # tasks.digits.SLACK_LINES; that module loads torch
-    return 4 + 10 + task.chain_length + slack
+    return 4 + 10 + task.chain_length + SLACK_LINES
 
 
 def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from vcppo.settings.base import Settings
+from vcppo.settings.fixed import VLLM_SHARE
 
 # The coldest temperature that each engine samples at, but for 0, which is greedy decoding.
 
@@ -30,7 +31,8 @@ class EngineSettings(Settings):
         None,
         gt=0,
         lt=1,
-        description="of each GPU's memory, weights included; none: 0.4 colocated, 0.85 for a server; on a CPU it is "
+        description=f"of each GPU's memory, weights included; none: {VLLM_SHARE['colocated']} colocated, "
+        f"{VLLM_SHARE['server']} for a server; on a CPU it is "
         "of the memory and for the cache alone, none: what max_sequences need",
     )
     max_sequences: int = Field(256, ge=1, description="answers written together")

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from vcppo.settings.base import Never, Settings, positive_interval
-from vcppo.settings.temperatures import TORCH_COLDEST
+from vcppo.settings.fixed import TORCH_COLDEST
 
 
 def not_too_cold(temperature: float) -> float:

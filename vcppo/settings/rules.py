@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 from vcppo.settings import estimators
 from vcppo.settings.estimators import ESTIMATORS, Estimator
+from vcppo.settings.fixed import VLLM_COLDEST
 from vcppo.settings.known_sets import KNOWN, is_file
 from vcppo.settings.losses import POLICY_LOSSES, PolicyLoss
 from vcppo.settings.sections import RunSections
 from vcppo.settings.task import MathsSettings
-from vcppo.settings.temperatures import VLLM_COLDEST
 
 Rule = tuple[tuple[str, ...], Callable[[RunSections], bool], str]
 

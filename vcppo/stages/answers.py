@@ -13,10 +13,9 @@ from vcppo.models.distributed import world
 from vcppo.rl.rewards import verdict_scores
 from vcppo.rl.sampler import collate
 from vcppo.seeding import rng_for, seed_for
+from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.types import RolloutBatch
-
-AT_ONCE = 256
 
 
 def answers(context: StageContext) -> dict[str, float]:
@@ -26,8 +25,10 @@ def answers(context: StageContext) -> dict[str, float]:
     prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
     sampler = context.sampler(context.load_first_policy())
     rollouts = []
-    for start in range(0, len(prompts), AT_ONCE):
-        rollouts += sampler.roll_out(prompts[start : start + AT_ONCE], seed=seed_for(settings.seed, "answers", start))
+    for start in range(0, len(prompts), RESPONSES_AT_ONCE):
+        rollouts += sampler.roll_out(
+            prompts[start : start + RESPONSES_AT_ONCE], seed=seed_for(settings.seed, "answers", start)
+        )
     batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
     if world().is_main:
         temporary = context.folder.path / ".answers.safetensors"

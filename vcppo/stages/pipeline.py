@@ -21,6 +21,7 @@ from vcppo.stages.value_pretraining import chosen_step, pretraining_is_done, val
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
 from vcppo.store.run_folders import CellFolder
+from vcppo.store.summary import curves_of, summary
 
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
     "cold-start": cold_start,
@@ -119,21 +120,9 @@ def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, f
     last = uses[until].folder.result or {}
     if until == "value-pretraining":  # its folder serves many step counts, and tells of the last that was asked for
         last = {"steps": float(chosen_step(uses[until].folder.path, settings.pretrain) or 0)}
-    return {**summary(uses["rl"].folder), **last} if "rl" in uses else last
+    return {**rl_result(uses["rl"].folder), **last} if "rl" in uses else last
 
 
-def summary(rl_folder: StageFolder) -> dict[str, float]:
-    """What a run is judged by besides its evaluation, from the journal of its RL stage."""
-    records = [r for r in read_journal(rl_folder.path / "journal.jsonl") if r["kind"] == "metrics"]
-    rollouts = [r["values"] for r in records if "rollout/accuracy" in r["values"]]
-    accuracies = [values["rollout/accuracy"] for values in rollouts]
-    lengths = [values["rollout/length_tokens"] for values in rollouts]
-    last = accuracies[-5:]
-    return {
-        **(rl_folder.result or {}),
-        "start_length_tokens": lengths[0],
-        "final_length_tokens": sum(lengths[-5:]) / len(lengths[-5:]),
-        "min_length_fraction": min(lengths) / lengths[0],
-        "min_accuracy": min(accuracies),
-        "final_accuracy": sum(last) / len(last),
-    }
+def rl_result(folder: StageFolder) -> dict[str, float]:
+    """What an RL stage reported, and the summary of its curves."""
+    return {**(folder.result or {}), **summary(curves_of(read_journal(folder.path / "journal.jsonl")))}

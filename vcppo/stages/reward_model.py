@@ -19,10 +19,10 @@ from vcppo.rl.critic_update import read_final_values
 from vcppo.rl.rewards import verdict_scores
 from vcppo.rl.sampler import collate
 from vcppo.seeding import rng_for, seed_for
+from vcppo.settings.fixed import PAIRED_PROMPTS_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.types import RolloutBatch
 
-PROMPTS_AT_ONCE = 16
 CHECKPOINT_EVERY = 50
 
 
@@ -105,9 +105,9 @@ def _sample_answers(context: StageContext) -> RolloutBatch:
     prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))
     sampler = context.sampler(context.load_first_policy())
     rollouts = []
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+    for start in range(0, len(prompts), PAIRED_PROMPTS_AT_ONCE):
         rollouts += sampler.roll_out(
-            [p for p in prompts[start : start + PROMPTS_AT_ONCE] for _ in range(chosen.answers_per_prompt)],
+            [p for p in prompts[start : start + PAIRED_PROMPTS_AT_ONCE] for _ in range(chosen.answers_per_prompt)],
             seed=seed_for(settings.base_seed, "reward-model", "answers", start),
         )
     return collate(rollouts, verdict_scores(rollouts, settings.reward))

@@ -7,8 +7,7 @@ from pathlib import Path
 from vcppo.settings.run import RunSettings
 from vcppo.store.journal import JournalTail
 from vcppo.store.run_folders import CellFolder
-
-RECENT = 5  # steps that the accuracy a pruner sees is the mean of
+from vcppo.store.summary import LAST_ITERATIONS
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,10 @@ class CellWatch:
         return Glance(stage, self._steps[stage], stage_steps(self.settings, stage), latest, self._length)
 
     def recent_accuracy(self, step: int) -> float | None:
-        """Mean over the last RECENT iterations up to `step`; None before the cell has got there."""
+        """Mean over the last iterations up to `step`; None before the cell has got there."""
         if step not in self.accuracy:
             return None
-        window = [self.accuracy[at] for at in range(step - RECENT + 1, step + 1) if at in self.accuracy]
+        window = [self.accuracy[at] for at in range(step - LAST_ITERATIONS + 1, step + 1) if at in self.accuracy]
         return sum(window) / len(window)
 
     def _take(self, stage: str, step: int, values: dict[str, float | None]) -> None:

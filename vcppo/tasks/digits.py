@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerFast
 
 from vcppo.errors import ConfigError
 from vcppo.settings.evaluation import Problems
+from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.task import TaskSettings
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
-SLACK_LINES = 4  # an answer may be this much longer than the right one before it is cut
 
 
 class DigitsTask:

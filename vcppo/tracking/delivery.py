@@ -18,10 +18,11 @@ from vcppo.settings.digests import settings_digest
 from vcppo.settings.loading import flatten
 from vcppo.store.journal import read_journal
 from vcppo.store.run_folders import ENDED, CellFolder, CellRecord
+from vcppo.store.study_folders import OF_THE_CELL, Stage, read_object
 from vcppo.system.redaction import without_credentials
 from vcppo.tracking.mlflow_client import LOGGED_TABLES, LONGEST_TAG, MlflowStore, Point, RefusedError, Run, to_split
 from vcppo.tracking.position_figure import position_figure
-from vcppo.tracking.study_files import OF_THE_CELL, Cursors, Stage, StudyFiles, read_json, stamps
+from vcppo.tracking.study_files import Cursors, StudyFiles, stamps
 
 STATUS = {"queued": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 RECORDS_AT_ONCE = 500
@@ -120,7 +121,7 @@ class Delivery:
 
     def _describe_study(self, states: Mapping[str, str]) -> None:
         """The study's settings and the names of its cells; written again only when they change."""
-        settings = read_json(self.files.path / "study.json")
+        settings = read_object(self.files.path / "study.json")
         files = {"cells.json": json.dumps(sorted(states)), "study.json": json.dumps(settings, indent=2)}
         self.store.write(self._parent, {name: text for name, text in files.items() if self._said.get(name) != text})
         self._said = files
@@ -132,7 +133,7 @@ class Delivery:
 
         One that a user has deleted comes back from there.
         """
-        settings = read_json(folder.path / "settings.json")
+        settings = read_object(folder.path / "settings.json")
         identity = {"settings_hash": settings_digest(settings), "arm": record.arm}
         now = {stage.stage: stage.address for stage in record.stages}
         own = [run for run in self._children if run.tags["cell"] == record.cell]
@@ -175,7 +176,7 @@ class Delivery:
         return cursors
 
     def _describe_cell(self, child: Run, folder: CellFolder, record: CellRecord, stages: list[Stage]) -> None:
-        settings = read_json(folder.path / "settings.json")
+        settings = read_object(folder.path / "settings.json")
         params = as_params(settings)
         if not params.keys() <= child.params.keys():
             self.store.write(child, {"settings.json": json.dumps(settings, indent=2)})

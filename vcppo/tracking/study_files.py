@@ -1,68 +1,21 @@
 """A study's folder as delivering to a tracking store reads it, and the small files that remember what was delivered."""
 
-import json
 import uuid
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from vcppo.errors import DataError
-from vcppo.store.run_folders import CellFolder, CellRecord, StageRecord
+from vcppo.store.run_folders import CellFolder
+from vcppo.store.study_folders import OF_THE_CELL, Stage, StudyFolder, read_object
 from vcppo.system.files import write_json
-from vcppo.system.processes import is_locked
 from vcppo.tracking.mlflow_client import Run
 
-OF_THE_CELL = ("rl", "evaluation")  # stages whose records go to the cell's own run
 
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of a cell on disk."""
-
-    cell: str
-    name: str
-    address: str
-    ran: bool
-    folder: Path
-
-    @property
-    def journal(self) -> Path:
-        return self.folder / "journal.jsonl"
-
-    def described(self) -> dict[str, Any]:
-        """stage.json, empty before the stage has begun."""
-        return read_json(self.folder / "stage.json")
-
-
-class StudyFiles:
+class StudyFiles(StudyFolder):
     """A study's folder, as far as delivering needs it."""
-
-    def __init__(self, out: Path, study: str) -> None:
-        self.out, self.name = out, study
-        self.path = out / "studies" / study
-
-    def cells(self) -> list[CellFolder]:
-        """Its cells by name."""
-        folders = [CellFolder(path) for path in sorted((self.path / "cells").glob("*"))]
-        return [folder for folder in folders if folder.exists()]
-
-    def worked_on(self) -> bool:
-        """Whether a process runs the study, or one of its cells by itself."""
-        return is_locked(self.path) or any(is_locked(folder.path) for folder in self.cells())
-
-    def stages(self, record: CellRecord) -> list[Stage]:
-        """The stages that a cell has reached."""
-
-        def stage(known: StageRecord) -> Stage:
-            folder = self.out / "cache" / known.stage / known.address
-            return Stage(record.cell, known.stage, known.address, known.ran, folder)
-
-        return [stage(known) for known in record.stages]
 
     def instance(self) -> str:
         """A name for this folder's study that no other study of the same name shares; made once."""
         path = self.path / "mlflow.json"
-        known = read_json(path)
+        known = read_object(path)
         if "instance" not in known:
             known = {"instance": uuid.uuid4().hex}
             write_json(path, known)
@@ -89,7 +42,7 @@ class Cursors:
 
     def __init__(self, folder: CellFolder, store: str) -> None:
         self.path, self.store = folder.path / "mlflow.json", store
-        known = read_json(self.path)
+        known = read_object(self.path)
         fits = known.get("store") == store
         self.child: str | None = known["child"] if fits else None
         self.state: str | None = known["state"] if fits else None
@@ -121,23 +74,6 @@ def stamps(folder: CellFolder, stages: list[Stage]) -> tuple[tuple[int, int] | N
     paths = [folder.path / "cell.json", *(stage.folder / name for stage in stages for name in names)]
     stats = [path.stat() if path.exists() else None for path in paths]
     return tuple((stat.st_mtime_ns, stat.st_size) if stat is not None else None for stat in stats)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a file, empty if there is no file.
-
-    Raises:
-        DataError: the file holds something else.
-    """
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: expected an object, found {type(value).__name__}")
-    return value
 
 
 def _key(stage: Stage) -> str:

@@ -15,11 +15,10 @@ from transformers import AutoConfig, PreTrainedModel
 
 from vcppo.cli.main import main
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch.engine import ROWS, TorchEngine
+from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError, ConfigError
 from vcppo.models.loading import new_policy as policy_of
 from vcppo.planning.footprint import GIB, Memory, Network, generate
-from vcppo.planning.plan import ROWS as PLANNED_ROWS
 from vcppo.planning.plan import Machine, Plan, gpus_needed, make_plan, remedies
 from vcppo.planning.shapes import KNOWN, read_shapes, shapes_of
 from vcppo.settings.loading import override
@@ -139,10 +138,6 @@ def plan(changes: dict[str, Any], gpus: int = 8, memory: float = 80.0) -> Plan:
 
 def memory_of(found: Plan, stage: str, name: str) -> Memory:
     return next(phase.memory for phase in found.phases if (phase.stage, phase.name) == (stage, name))
-
-
-def test_the_torch_generators_batch_is_planned_as_it_is() -> None:
-    assert PLANNED_ROWS == ROWS
 
 
 def test_policy_and_critic_share_a_gpu_with_twelve_bytes_a_weight_and_four_more() -> None:

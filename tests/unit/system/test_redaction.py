@@ -221,7 +221,7 @@ def test_a_brace_in_a_password_reaches_the_database(tmp_path: Path) -> None:
     ],
 )
 def test_a_tracking_server_that_cannot_be_reached_is_one_line_without_its_password(tmp_path: Path, uri: str) -> None:
-    done = invoke("export", "components", "--tracking-uri", uri, "--out", str(tmp_path), "--to", str(tmp_path / "r"))
+    done = invoke("export", "components", "--from-mlflow", "--tracking-uri", uri, "--out", str(tmp_path))
     assert done.exit_code == 2, done.output
     assert not shows(done.output)
     assert done.stderr.split(":")[0] in ("TrackingError", "RefusedError")

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import getpass
+import json
 import math
 import os
 import random
@@ -12,23 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from fake_study import PROVENANCE, STARTED, FakeStudy, iterate, positions
 from mlflow_server import Server
 
-from vcppo.cli.export import export_study
-from vcppo.errors import StudyError
+from vcppo.cli.export import export_from_mlflow
+from vcppo.cli.main import main
+from vcppo.errors import DataError, StudyError
+from vcppo.settings.loading import override
+from vcppo.settings.run import RunSettings
+from vcppo.system.processes import locked
+from vcppo.tracking import from_disk, from_mlflow
 from vcppo.tracking.courier import Courier
-from vcppo.tracking.export import (
-    CellRun,
-    Pretraining,
-    answers_behind,
-    as_csv,
-    curves_of,
-    export_experiment,
-    scores,
-    write_csv_files,
-)
-from vcppo.tracking.mlflow_client import MlflowStore, Point, Run
+from vcppo.tracking.csv_files import as_csv, write_csv_files
+from vcppo.tracking.export import LEFT_OUT, answers_behind, export, scores
+from vcppo.tracking.measured import MeasuredCell, Pretraining
+from vcppo.tracking.mlflow_client import MlflowStore, Point
 from vcppo.tracking.study_files import StudyFiles
 
 ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -58,13 +58,28 @@ def deliver(database: str, study: FakeStudy, request: pytest.FixtureRequest) -> 
     return call
 
 
+def rows_of(paths: list[Path]) -> dict[str, Rows]:
+    return {path.name: list(csv.DictReader(path.read_text().splitlines())) for path in paths}
+
+
 @pytest.fixture
-def export(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., dict[str, Rows]]:
+def exported(study: FakeStudy, tmp_path: Path) -> Callable[..., dict[str, Rows]]:
+    """Exports this test's study from its folder; rows by file name."""
+
+    def call(*, allow_incomplete: bool = False, metrics: tuple[str, ...] = ()) -> dict[str, Rows]:
+        measured = from_disk.read_study(study.out, study.name, allow_incomplete=allow_incomplete)
+        return rows_of(export(measured, tmp_path / "results", metrics=metrics))
+
+    return call
+
+
+@pytest.fixture
+def imported(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., dict[str, Rows]]:
     """Exports this test's experiment; rows by file name."""
 
     def call(**options: Any) -> dict[str, Rows]:
-        paths = export_experiment(database, request.node.name, tmp_path / "results", **options)
-        return {path.name: list(csv.DictReader(path.read_text().splitlines())) for path in paths}
+        measured = from_mlflow.read_study(database, request.node.name, **options)
+        return rows_of(export(measured, tmp_path / "results"))
 
     return call
 
@@ -75,10 +90,9 @@ def four_cells(study: FakeStudy) -> None:
             study.finished_cell(f"{arm}-s{seed}", arm=arm, seed=seed, accuracies=ACCURACIES, lengths=LENGTHS)
 
 
-def test_runs_csv_has_a_row_a_run_in_order_with_its_scores(study, deliver, export):
+def test_runs_csv_has_a_row_a_run_in_order_with_its_scores(study, exported):
     four_cells(study)
-    deliver()
-    rows = export()["runs.csv"]
+    rows = exported()["runs.csv"]
     assert [(row["arm"], row["seed"], row["cell"]) for row in rows] == [
         ("ppo", "0", "ppo-s0"),
         ("ppo", "1", "ppo-s1"),
@@ -108,13 +122,12 @@ def test_runs_csv_has_a_row_a_run_in_order_with_its_scores(study, deliver, expor
     }
     assert expected.items() <= row.items()
     assert len(row["settings_hash"]) == 12
-    assert len(row["run_id"]) == 32
+    assert row["run_id"] == "ppo-s0"  # no tracking server has named it
 
 
-def test_curves_csv_has_rl_evaluation_and_the_pretraining_that_the_critic_has_seen(study, deliver, export):
+def test_curves_csv_has_rl_evaluation_and_the_pretraining_that_the_critic_has_seen(study, exported):
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
-    deliver()
-    rows = export()["curves.csv"]
+    rows = exported()["curves.csv"]
     of = {
         name: [(row["step"], row["value"]) for row in rows if row["metric"] == name]
         for name in {r["metric"] for r in rows}
@@ -122,24 +135,37 @@ def test_curves_csv_has_rl_evaluation_and_the_pretraining_that_the_critic_has_se
     assert of["rollout/accuracy"] == [(str(step), str(value)) for step, value in enumerate(ACCURACIES)]
     assert of["pretrain/loss"] == [("10", "0.1"), ("20", "0.05")]  # its journal goes on to 30, for others
     assert of["eval/digits/pass_at_4"] == [("6", "0.5")]
-    assert "time/iteration_s" in of
-    assert "time/update_s" in of
-    assert "time/other_s" not in of
-    assert "system/rss_mb" not in of
+    assert of.keys() == {name for name in written_metrics(study) if not name.startswith("system/")}
+    assert "time/other_s" in of
     assert rows == sorted(rows, key=lambda row: (row["metric"], int(row["step"])))
 
 
-def test_all_metrics_are_there_when_asked_for(study, deliver, export):
-    study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
-    deliver()
-    metrics = {row["metric"] for row in export(metrics=["*"])["curves.csv"]}
-    assert {"time/update_s", "system/rss_mb"} <= metrics
+def test_metrics_that_the_docs_say_to_watch_are_there_and_so_is_what_nobody_thought_of(study, exported):
+    cell = study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
+    journal = study.enter(cell, "rl", "rl-ppo-s0").journal
+    watched = {"mismatch/kl": 0.1, "verify/no_answer_rate": 0.2, "later/thought_of": 0.3}
+    journal.metrics(6, watched)
+    assert watched.keys() <= {row["metric"] for row in exported()["curves.csv"]}
 
 
-def test_positions_and_calibration_come_from_both_stages(study, deliver, export):
+def test_patterns_choose_metrics_and_what_is_left_out_can_be_asked_for(study, exported):
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
-    deliver()
-    files = export()
+    every = {row["metric"] for row in exported(metrics=("*",))["curves.csv"]}
+    assert every == written_metrics(study)
+    assert "system/rss_mb" in every
+    few = {row["metric"] for row in exported(metrics=("eval/*", "rollout/accuracy"))["curves.csv"]}
+    assert few == {name for name in every if name.startswith("eval/") or name == "rollout/accuracy"}
+
+
+def test_the_help_says_what_is_left_out():
+    told = " ".join(CliRunner().invoke(main, ["export", "--help"]).output.split())
+    assert LEFT_OUT
+    assert all(f"all but '{pattern}'" in told for pattern in LEFT_OUT)
+
+
+def test_positions_and_calibration_come_from_both_stages(study, exported):
+    study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
+    files = exported()
     rows = files["positions.csv"]
     assert [(row["stage"], row["step"]) for row in rows[::3]] == [
         ("value-pretraining", "10"),
@@ -153,10 +179,9 @@ def test_positions_and_calibration_come_from_both_stages(study, deliver, export)
     assert [row["return_mean"] for row in files["calibration.csv"]] == ["-0.6", "0.1"]
 
 
-def test_problems_csv_is_the_final_evaluation(study, deliver, export):
+def test_problems_csv_is_the_final_evaluation(study, exported):
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
-    deliver()
-    rows = export()["problems.csv"]
+    rows = exported()["problems.csv"]
     keys = ("arm", "seed", "problem", "samples", "correct", "unreadable", "length_tokens", "n")
     assert [tuple(row[key] for key in keys) for row in rows] == [
         ("ppo", "0", "p0", "4", "3", "0", "80.0", "4"),
@@ -164,10 +189,9 @@ def test_problems_csv_is_the_final_evaluation(study, deliver, export):
     ]
 
 
-def test_every_row_says_where_it_comes_from(study, deliver, export):
+def test_every_row_says_where_it_comes_from(study, exported):
     four_cells(study)
-    deliver()
-    for rows in export().values():
+    for rows in exported().values():
         assert rows
         for row in rows:
             assert row["origin"] == "measured"
@@ -178,23 +202,21 @@ def test_every_row_says_where_it_comes_from(study, deliver, export):
             assert int(row["n"]) > 0
 
 
-def test_an_export_again_is_the_same_to_the_byte_and_leaves_nothing_behind(study, deliver, export, tmp_path):
+def test_an_export_again_is_the_same_to_the_byte_and_leaves_nothing_behind(study, exported, tmp_path):
     four_cells(study)
-    deliver()
-    export()
+    exported()
     before = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
-    export()
+    exported()
     assert {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()} == before
     assert sorted(before) == ["calibration.csv", "curves.csv", "positions.csv", "problems.csv", "runs.csv"]
 
 
-def test_a_failed_cell_has_its_error_and_no_scores(study, deliver, export):
+def test_a_failed_cell_has_its_error_and_no_scores(study, exported):
     cell = study.cell("ppo-s0", state="failed", error="TrainingError: ratio, 1e5")
     stage = study.enter(cell, "rl", "a")
     iterate(stage.journal, 0)
     study.cell("ppo-s1", seed=1, state="pruned")
-    deliver()
-    files = export()
+    files = exported()
     failed, pruned = files["runs.csv"]
     assert (failed["status"], failed["error"], failed["steps"]) == ("failed", "TrainingError: ratio, 1e5", "1")
     assert failed["final_accuracy"] == failed["avg_at_k"] == failed["n"] == ""
@@ -202,12 +224,11 @@ def test_a_failed_cell_has_its_error_and_no_scores(study, deliver, export):
     assert files["curves.csv"] == files["positions.csv"] == []
 
 
-def test_swept_settings_are_columns_by_their_dotted_names(study, deliver, export):
+def test_swept_settings_are_columns_by_their_dotted_names(study, exported):
     for seed, value in ((0, 0.9), (1, None)):
         swept = {"gae.lambda_critic": 0.9, "gae.length_adaptive_alpha": value}
         study.cell(f"x-s{seed}", state="failed", error="x", seed=seed, swept=swept)
-    deliver()
-    rows = export()["runs.csv"]
+    rows = exported()["runs.csv"]
     assert [(row["gae.lambda_critic"], row["gae.length_adaptive_alpha"]) for row in rows] == [
         ("0.9", "0.9"),
         ("0.9", ""),
@@ -215,14 +236,13 @@ def test_swept_settings_are_columns_by_their_dotted_names(study, deliver, export
     assert list(rows[0])[7:10] == ["steps", "gae.lambda_critic", "gae.length_adaptive_alpha"]
 
 
-def test_cells_that_share_a_pretraining_each_have_its_rows(study, deliver, export):
+def test_cells_that_share_a_pretraining_each_have_its_rows(study, exported):
     for name, ran in (("a", True), ("b", False)):
         cell = study.finished_cell(name, arm=name, seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
         stages = [stage.model_dump() for stage in cell.read().stages]
         stages[0] |= {"address": "pre-a", "ran": ran}
         cell.update(stages=stages)
-    deliver()
-    files = export()
+    files = exported()
     for arm in ("a", "b"):
         steps = [row["step"] for row in files["curves.csv"] if row["arm"] == arm and row["metric"] == "pretrain/loss"]
         assert steps == ["10", "20"]
@@ -231,15 +251,20 @@ def test_cells_that_share_a_pretraining_each_have_its_rows(study, deliver, expor
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
-def test_a_study_with_holes_is_refused_with_their_names_unless_allowed(study, deliver, export, tmp_path, state):
+def test_a_study_with_holes_is_refused_with_their_names_unless_allowed(study, exported, tmp_path, state):
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     study.cell("ppo-s1", state=state, seed=1)
-    deliver()
     named = {"queued": "not begun", "running": "interrupted"}[state]  # nobody works on it any more
     with pytest.raises(StudyError, match=rf"components is incomplete, 1 of 2 cells missing: ppo-s1 \({named}\)"):
-        export()
+        exported()
     assert not (tmp_path / "results").exists()
-    assert [row["cell"] for row in export(allow_incomplete=True)["runs.csv"]] == ["ppo-s0"]
+    assert [row["cell"] for row in exported(allow_incomplete=True)["runs.csv"]] == ["ppo-s0"]
+
+
+def written_metrics(study: FakeStudy) -> set[str]:
+    """Of all journals."""
+    lines = [line for path in study.out.rglob("journal.jsonl") for line in path.read_text().splitlines()]
+    return {name for line in lines for name in json.loads(line).get("values", {})}
 
 
 @pytest.fixture
@@ -262,15 +287,15 @@ def instance_of(study: FakeStudy) -> str:
     return StudyFiles(study.out, study.name).instance()
 
 
-def test_one_study_alone_needs_no_choice(study, deliver, export):
+def test_one_study_alone_needs_no_choice(study, deliver, imported):
     study.cell("mine-s0", state="failed", error="x")
     deliver()
-    assert [row["cell"] for row in export()["runs.csv"]] == ["mine-s0"]
+    assert [row["cell"] for row in imported()["runs.csv"]] == ["mine-s0"]
 
 
 @pytest.mark.parametrize("others", [1, 2, 5])
 def test_of_several_studies_of_a_name_none_is_taken_and_all_are_listed(
-    study, deliver, export, theirs, others, tmp_path
+    study, deliver, imported, theirs, others, tmp_path
 ):
     study.cell("mine-s0", state="failed", error="x")
     study.cell("mine-s1", state="failed", error="x", seed=1)
@@ -279,62 +304,128 @@ def test_of_several_studies_of_a_name_none_is_taken_and_all_are_listed(
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "runs.csv").write_text("what was there")
     with pytest.raises(StudyError, match=rf"holds {others + 1} studies 'components'") as caught:
-        export()
+        imported()
     for one in all_of_them:
         assert instance_of(one)[:12] in str(caught.value)
     assert f"by {getpass.getuser()}, 0 of 2 cells done" in str(caught.value)
     assert time.strftime("begun %Y-%m-%d ") in str(caught.value)
     assert [path.read_text() for path in (tmp_path / "results").iterdir()] == ["what was there"]
     for digits in (32, 12, 6):
-        chosen = export(instance=instance_of(study)[:digits])
+        chosen = imported(instance=instance_of(study)[:digits])
         assert [row["cell"] for row in chosen["runs.csv"]] == ["mine-s0", "mine-s1"]
 
 
-def test_an_instance_that_is_not_there_is_told_with_those_that_are(study, deliver, export):
+def test_an_instance_that_is_not_there_is_told_with_those_that_are(study, deliver, imported):
     study.cell("mine-s0", state="failed", error="x")
     deliver()
     with pytest.raises(StudyError, match=rf"no study of the instance nope; it holds {instance_of(study)[:12]} \(begun"):
-        export(instance="nope")
+        imported(instance="nope")
 
 
-def test_a_study_of_which_nothing_has_ended_leaves_the_files_that_are_there(study, deliver, export, tmp_path):
+def test_a_study_of_which_nothing_has_ended_leaves_the_files_that_are_there(
+    study, deliver, exported, imported, tmp_path
+):
     study.cell("mine-s0", state="running")
     deliver()
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "curves.csv").write_text("what was there")
-    with pytest.raises(StudyError, match=r"no cell of it has ended, so there is nothing to export"):
-        export(allow_incomplete=True)
+    for reader in (imported, exported):
+        with pytest.raises(StudyError, match=r"no cell of it has ended, so there is nothing to export"):
+            reader(allow_incomplete=True)
     assert [path.read_text() for path in (tmp_path / "results").iterdir()] == ["what was there"]
 
 
 @pytest.mark.parametrize("mine", ["failed", "pruned"])
-def test_the_studys_folder_says_which_study_is_meant(study, theirs, database, request, monkeypatch, tmp_path, mine):
-    """As `sweep` exports at its end and `export` does: whoever began later on the same server is somebody else."""
+def test_the_studys_folder_says_which_study_of_a_server_is_meant(
+    study, deliver, theirs, database, request, monkeypatch, tmp_path, mine
+):
+    """Whoever began later on the same server is somebody else."""
     monkeypatch.setattr("vcppo.tracking.courier.default_experiment", lambda name: request.node.name)
     study.cell("mine-s0", state=mine)
+    deliver()
     options = {"tracking_uri": database, "allow_incomplete": True}
     for number in range(2):
         theirs(f"other-{number}", state="running")
-        paths = export_study(study.name, tmp_path / "results", out=study.out, **options)
+        paths = export_from_mlflow(study.name, tmp_path / "results", out=study.out, **options)
         (row,) = csv.DictReader(paths[0].read_text().splitlines())
         assert (row["cell"], row["status"]) == ("mine-s0", mine)
     with pytest.raises(StudyError, match="holds 3 studies 'components'"):
-        export_study(study.name, tmp_path / "results", out=tmp_path / "nowhere", **options)
+        export_from_mlflow(study.name, tmp_path / "results", out=tmp_path / "nowhere", **options)
     other = instance_of(theirs("one-more"))
-    paths = export_study(study.name, tmp_path / "theirs", out=study.out, instance=other[:8], **options)
+    paths = export_from_mlflow(study.name, tmp_path / "theirs", out=study.out, instance=other[:8], **options)
     assert "theirs-s0" in paths[0].read_text()
 
 
-def test_a_folder_without_cells_takes_nobodys_study(study, theirs, database, request, monkeypatch, tmp_path):
-    monkeypatch.setattr("vcppo.tracking.courier.default_experiment", lambda name: request.node.name)
-    theirs("other")
+def test_a_folder_that_is_not_there_or_has_no_cells_is_told(study, exported, tmp_path):
+    with pytest.raises(StudyError, match=r"no such folder; give the --out .*, or --from-mlflow"):
+        exported()
     (study.out / "studies" / study.name).mkdir(parents=True)
     with pytest.raises(StudyError, match="no cell of study components has begun"):
-        export_study(study.name, tmp_path / "results", out=study.out, tracking_uri=database, allow_incomplete=True)
+        exported(allow_incomplete=True)
     assert not (tmp_path / "results").exists()
 
 
-def test_an_experiment_with_several_studies_asks_for_one(study, deliver, export, database, request, tmp_path):
+def test_a_study_that_is_worked_on_says_running(study, exported):
+    study.cell("ppo-s0", state="running")
+    with (
+        locked(study.out / "studies" / study.name),
+        pytest.raises(StudyError, match=r"1 of 1 cells missing: ppo-s0 \(running\); run the study to its end"),
+    ):
+        exported()
+
+
+def test_a_broken_journal_is_told_with_its_line(study, exported):
+    study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
+    journal = study.out / "cache" / "rl" / "rl-ppo-s0" / "journal.jsonl"
+    journal.write_text("{\n" + journal.read_text())
+    with pytest.raises(DataError, match="line 1: not a journal record"):
+        exported()
+
+
+def test_a_server_has_what_the_disk_has_to_the_byte(study, deliver, database, request, tmp_path):
+    four_cells(study)
+    cell = study.finished_cell("truth-s0", arm="truth", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
+    truth = {"answer": [3], "position": [1], "fraction": [0.5], "truth": [0.25], "estimate": [0.1 + 0.2]}
+    study.enter(cell, "rl", "rl-truth-s0").journal.table("true_values", 2, truth)
+    failed = study.cell("failed-s0", arm="failed", state="failed", error="x, y", swept={"gae.lambda_actor": 0.9})
+    iterate(study.enter(failed, "rl", "a").journal, 0)
+    study.cell("pruned-s1", arm="failed", seed=1, state="pruned")
+    deliver()
+    export(from_disk.read_study(study.out, study.name), tmp_path / "disk", metrics=("*",))
+    export(from_mlflow.read_study(database, request.node.name), tmp_path / "server", metrics=("*",))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "disk").iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "server").iterdir()}
+    assert len(files) == 6
+
+
+def test_a_run_is_called_by_its_cell_until_mlflow_has_given_it_an_id(study, exported, deliver):
+    study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
+    before = exported()["runs.csv"][0]
+    assert before["run_id"] == "ppo-s0"
+    deliver()
+    after = exported()["runs.csv"][0]
+    assert len(after["run_id"]) == 32
+    assert {**after, "run_id": "ppo-s0"} == before
+
+
+def test_without_mlflow_the_files_are_the_same(study, exported, tmp_path):
+    four_cells(study)
+    exported()
+    absent = "import sys; sys.modules['mlflow'] = None; from vcppo.cli.main import main; main()"
+    words = ["export", study.name, "--out", str(study.out), "--to", str(tmp_path / "absent")]
+    subprocess.run([sys.executable, "-c", absent, *words], check=True, capture_output=True)
+    for path in (tmp_path / "results").iterdir():
+        assert path.read_bytes() == (tmp_path / "absent" / path.name).read_bytes()
+
+
+def test_what_would_be_ignored_is_refused():
+    for flag in ("--instance", "--tracking-uri"):
+        done = CliRunner().invoke(main, ["export", "components", flag, "abc"])
+        assert done.exit_code == 2
+        assert f"ConfigError: {flag} abc: it would be ignored, expected --from-mlflow beside it" in done.output
+
+
+def test_an_experiment_with_several_studies_asks_for_one(study, deliver, imported, database, request, tmp_path):
     study.cell("a-s0", state="failed", error="x")
     deliver()
     other = FakeStudy(tmp_path / "other", "lambda-grid")
@@ -343,28 +434,28 @@ def test_an_experiment_with_several_studies_asks_for_one(study, deliver, export,
     courier.deliver()
     courier.close()
     with pytest.raises(StudyError, match="holds the studies components, lambda-grid; name one"):
-        export()
-    assert [row["cell"] for row in export(study="lambda-grid")["runs.csv"]] == ["b-s0"]
+        imported()
+    assert [row["cell"] for row in imported(study="lambda-grid")["runs.csv"]] == ["b-s0"]
     with pytest.raises(StudyError, match="holds no study 'nope'"):
-        export(study="nope")
+        imported(study="nope")
 
 
 def test_a_store_or_experiment_that_is_not_there_is_told_and_not_made(study, deliver, database, tmp_path):
     with pytest.raises(StudyError, match=r"none.db: no such file"):
-        export_experiment(f"sqlite:///{tmp_path}/none.db", "x", tmp_path / "results")
+        from_mlflow.read_study(f"sqlite:///{tmp_path}/none.db", "x")
     assert not (tmp_path / "none.db").exists()
     MlflowStore(database, "there", tmp_path)
     with pytest.raises(StudyError, match="no experiment 'nowhere'"):
-        export_experiment(database, "nowhere", tmp_path / "results")
+        from_mlflow.read_study(database, "nowhere")
     with pytest.raises(StudyError, match="experiment 'there': holds no study of vcppo"):
-        export_experiment(database, "there", tmp_path / "results")
+        from_mlflow.read_study(database, "there")
 
 
 def test_of_several_points_at_a_step_the_latest_counts():
     points = [Point("a", 1, 5.0, 200), Point("a", 1, 4.0, 100), Point("a", 0, 1.0, 0), Point("b", 1, 2.0, 0)]
     for seed in range(5):
         random.Random(seed).shuffle(points)
-        assert curves_of(points) == {"a": {0: 1.0, 1: 5.0}, "b": {1: 2.0}}
+        assert from_mlflow.curves_of(points) == {"a": {0: 1.0, 1: 5.0}, "b": {1: 2.0}}
 
 
 def test_floats_read_back_as_they_were():
@@ -398,7 +489,7 @@ def test_an_export_that_cannot_put_one_file_in_place_takes_the_others_back(tmp_p
             raise PermissionError(13, "no")
         really(source, target)
 
-    monkeypatch.setattr("vcppo.tracking.export.os.replace", replace)
+    monkeypatch.setattr("vcppo.tracking.csv_files.os.replace", replace)
     files = {name: (("x",), [{"x": 1}]) for name in ("runs.csv", "curves.csv", "positions.csv")}
     with pytest.raises(PermissionError):
         write_csv_files(tmp_path, files)
@@ -412,16 +503,11 @@ def test_files_of_an_export_before_that_this_one_has_nothing_for_go_and_others_s
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"runs.csv": "x\n1\n", "notes.csv": "old"}
 
 
-def cell_run(curves: dict[str, dict[int, float]], *, result: str = "{}", **settings: Any) -> CellRun:
-    params = {"rollout.prompts": "10", "rollout.samples_per_prompt": "2", "evaluation.samples": "8"}
-    params |= {
-        "evaluation.samples_during": "1",
-        "task.held_out": "50",
-        "pretrain.batch": "96",
-        "pretrain.held_out": "384",
-    }
-    params |= {"pretrain.steps": "converge"} | {name: str(value) for name, value in settings.items()}
-    return CellRun(Run("id", {"result": result, "stages": "{}"}, params, (), "FINISHED", 0), curves)
+def measured(curves: dict[str, dict[int, float]], **settings: Any) -> MeasuredCell:
+    chosen = {"rollout.prompts": 10, "rollout.samples_per_prompt": 2, "evaluation.samples": 8, "task.held_out": 50}
+    chosen |= {"policy.minibatches": 2, "evaluation.samples_during": 1, "pretrain.batch": 96, "pretrain.held_out": 384}
+    made = override(RunSettings(), chosen | {"pretrain.steps": "converge"} | settings)
+    return MeasuredCell("id", "cell", "arm", 0, "done", made, "hash", curves)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +525,7 @@ def cell_run(curves: dict[str, dict[int, float]], *, result: str = "{}", **setti
 )
 def test_n_is_the_number_of_answers_behind_a_point(metric, step, n):
     evaluations = {"eval/digits/length_tokens": {50: 1.0, 60: 2.0}, "eval/digits/avg_at_8": {60: 1.0}}
-    cell = cell_run({"eval/digits/avg_at_1": {50: 0.5}, **evaluations})
+    cell = measured({"eval/digits/avg_at_1": {50: 0.5}, **evaluations})
     assert answers_behind(cell, metric, step) == n
 
 
@@ -455,33 +541,30 @@ def test_n_is_the_number_of_answers_behind_a_point(metric, step, n):
 )
 def test_the_number_of_problems_is_of_those_that_were_asked(settings, problems, asked):
     evaluations = {"eval/digits/avg_at_8": {60: 0.5}}
-    cell = dataclasses.replace(cell_run(evaluations, **settings), problems=problems)
+    cell = dataclasses.replace(measured(evaluations, **settings), tables={"problems": problems})
     assert scores(cell)["problems"] == asked
     assert answers_behind(cell, "eval/digits/avg_at_8", 60) == asked * 8
 
 
 def test_the_evaluation_that_counts_is_the_one_with_all_samples():
-    cell = cell_run({"eval/digits/avg_at_1": {50: 0.9}, "eval/digits/avg_at_8": {60: 0.5}})
+    cell = measured({"eval/digits/avg_at_1": {50: 0.9}, "eval/digits/avg_at_8": {60: 0.5}})
     assert (scores(cell)["avg_at_k"], scores(cell)["k"]) == (0.5, 8)
 
 
 def test_pretrain_steps_are_what_the_run_says_else_what_was_asked_else_what_was_done():
-    done = Pretraining({"pretrain/loss": {10: 1.0, 70: 0.5}}, {})
-    said = cell_run({}, result='{"pretrain_steps_done": 40.0}')
-    assert said.pretrain_steps == 40
-    assert cell_run({}).pretrain_steps == 0
-    asked: dict[str, Any] = {"pretrain.steps": 25}
-    assert CellRun(cell_run({}, **asked).run, {}, done).pretrain_steps == 25
-    assert CellRun(cell_run({}).run, {}, done).pretrain_steps == 70
+    done = Pretraining({"pretrain/loss": {10: 1.0, 70: 0.5}})
+    assert dataclasses.replace(measured({}), result={"pretrain_steps_done": 40.0}).pretrain_steps == 40
+    assert measured({}).pretrain_steps == 0
+    assert dataclasses.replace(measured({}, **{"pretrain.steps": 25}), pretraining=done).pretrain_steps == 25
+    assert dataclasses.replace(measured({}), pretraining=done).pretrain_steps == 70
 
 
-def test_a_nan_is_an_empty_cell(study, deliver, export):
+def test_a_nan_is_an_empty_cell(study, exported):
     cell = study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     journal = study.enter(cell, "rl", "rl-ppo-s0").journal
     journal.metrics(6, {"value/explained_variance": math.nan})
     cell.update(state="done", finished=STARTED + 60)
-    deliver()
-    (row,) = [row for row in export()["curves.csv"] if row["metric"] == "value/explained_variance"]
+    (row,) = [row for row in exported()["curves.csv"] if row["metric"] == "value/explained_variance"]
     assert row["value"] == ""
 
 
@@ -492,7 +575,7 @@ def test_two_users_of_one_server_at_once_each_get_their_own_study_and_a_third_is
     server.start()
 
     def command(out: Path, to: Path, *more: str) -> list[str]:
-        where = ["--tracking-uri", server.uri, "--out", str(out), "--to", str(to)]
+        where = ["--from-mlflow", "--tracking-uri", server.uri, "--out", str(out), "--to", str(to)]
         return [sys.executable, "-m", "vcppo", "export", "components", *where, *more]
 
     try:
@@ -504,6 +587,10 @@ def test_two_users_of_one_server_at_once_each_get_their_own_study_and_a_third_is
             command(studies["ada"].out, tmp_path / "results-ada"),
             command(studies["bob"].out, tmp_path / "results-bob", "--allow-incomplete"),
         ]
+        for one in studies.values():
+            courier = Courier(one.out, one.name, server.uri)
+            courier.deliver()
+            courier.close()
         running = [subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for call in calls]
         for process in running:
             told, complained = process.communicate()

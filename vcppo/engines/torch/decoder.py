@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 
 from vcppo.engines.torch.prefixes import Trunk
 from vcppo.errors import CheckpointError
+from vcppo.settings.fixed import CACHE_GROWTH
 
 FAMILIES = ("llama", "qwen2", "qwen3")
-GROWTH = 64  # columns the cache starts with beyond the prompt; it doubles when full
 SMALL = 400  # torch gives products of fewer multiplications to a kernel several times slower than the others
 
 
@@ -100,7 +100,7 @@ class Decoder:
             2,
             rows,
             self.kv_heads,
-            max(min(self._limit, size + GROWTH), self._least),
+            max(min(self._limit, size + CACHE_GROWTH), self._least),
             self.width,
         )
         self._cache = self.embedding.new_zeros(shape)  # 2: keys and values

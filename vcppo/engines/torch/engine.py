@@ -16,17 +16,16 @@ from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
 from vcppo.engines.torch.decoder import Decoder
 from vcppo.models.configurations import called, end_tokens, positions
 from vcppo.models.sharding import plain
+from vcppo.settings.fixed import COMPACT_BELOW, GENERATOR_ROWS
 from vcppo.types import Generation
 
-KEEP = 0.75  # the batch is compacted when fewer than this share of its rows are still being written
-ROWS = 512  # answers written together: with 1024 hardly more tokens a second, and twice the memory
 UNWRITTEN = -1
 
 
 class TorchEngine:
     """Samples with a `Decoder` in this process, `rows` answers at a time."""
 
-    def __init__(self, policy: PreTrainedModel, *, rows: int = ROWS) -> None:
+    def __init__(self, policy: PreTrainedModel, *, rows: int = GENERATOR_ROWS) -> None:
         self.rows = rows
         self.update_weights(policy)
 
@@ -122,7 +121,7 @@ class TorchEngine:
             live = len(rows) - int(ended.sum())
             if live == 0:
                 break
-            if live < KEEP * len(rows):
+            if live < COMPACT_BELOW * len(rows):
                 kept = ~ended
                 rows, chosen, ended = rows[kept], chosen[kept], ended[kept]
                 decoder.keep(kept)

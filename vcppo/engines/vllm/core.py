@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, split
+from vcppo.settings.fixed import VLLM_SHARE
 
-SERVER_SHARE, COLOCATED_SHARE = 0.85, 0.4  # of a GPU's memory, weights included, unless the settings say
 CPU_SHARE = 0.25  # of the free memory that the cache may take on a CPU, unless the settings say
 CPU_CACHE = 2**28  # bytes that it takes at least there
 CPU_TOKENS = 4096  # read or written in a step there, or one whole prompt
@@ -60,7 +60,7 @@ class Core:
         self._numbers = itertools.count()
         self._jobs: dict[str, _Job] = {}
         (folder / "config.json").write_text(spec.config, encoding="utf-8")
-        share = COLOCATED_SHARE if colocated else SERVER_SHARE
+        share = VLLM_SHARE["colocated" if colocated else "server"]
         memory: dict[str, Any] = {"gpu_memory_utilization": spec.memory_share or share}
         if self.on_cpu:
             memory = {"kv_cache_memory_bytes": _cpu_cache(spec), "block_size": CPU_BLOCK}

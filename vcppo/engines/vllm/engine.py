@@ -26,7 +26,7 @@ from vcppo.models.forward import compute_of, let_go
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
 from vcppo.settings.engine import EngineSettings
-from vcppo.settings.temperatures import VLLM_COLDEST
+from vcppo.settings.fixed import VLLM_COLDEST
 from vcppo.types import Generation
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -73,7 +73,7 @@ def run_cell(cell: Path, out: Path) -> dict[str, float]:
     Raises:
         TrainingError: verl ended badly; the message has its exit code, the end of what it said, and where the rest is.
     """
-    from vcppo.stages.pipeline import summary
+    from vcppo.stages.pipeline import rl_result
 
     folder = CellFolder(cell)
     settings = folder.settings()
@@ -94,7 +94,7 @@ def run_cell(cell: Path, out: Path) -> dict[str, float]:
         if run.stage == "value-pretraining":
             critic = stage.path / "critic"
         result = before
-    return {**summary(StageFolder(out, runs[-1].address)), **last_evaluation(stage.path / "journal.jsonl")}
+    return {**rl_result(StageFolder(out, runs[-1].address)), **last_evaluation(stage.path / "journal.jsonl")}
 
 
 def last_evaluation(journal: Path) -> dict[str, float]:

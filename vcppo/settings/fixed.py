@@ -1,0 +1,23 @@
+"""Numbers that no setting changes and that several rooms count on: each is written here, and imported.
+
+Planning loads no torch, and vLLM's server runs where what vcppo requires may be missing: this module needs nothing.
+"""
+
+from typing import Final
+
+SLACK_LINES: Final = 4  # a response to the embedded task may be this much longer than the right one before it is cut
+
+RESPONSES_AT_ONCE: Final = 256  # sampled together by the stages that sample for later ones
+PAIRED_PROMPTS_AT_ONCE: Final = 16  # the reward model's, with all their responses
+
+# Of the torch generator.
+GENERATOR_ROWS: Final = 512  # responses written together: with 1024 hardly more tokens a second, and twice the memory
+COMPACT_BELOW: Final = 0.75  # the batch is compacted when fewer than this share of its rows are still being written
+CACHE_GROWTH: Final = 64  # columns the cache starts with beyond the prompt; it doubles when full
+
+# Of a GPU's memory, weights included, that vLLM may take unless engine.memory_share says so.
+VLLM_SHARE: Final = {"colocated": 0.4, "server": 0.85}
+
+# Temperatures below which an engine does not sample.
+TORCH_COLDEST: Final = 1e-4  # far below, logits divided by the temperature overflow
+VLLM_COLDEST: Final = 0.01  # vLLM samples at no temperature between 0 and it, whatever it is told

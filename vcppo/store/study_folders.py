@@ -1,0 +1,80 @@
+"""The folder of a study on disk: its cells, the stages that each has reached, and whether anybody works on it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcppo.errors import DataError
+from vcppo.store.run_folders import CellFolder, CellRecord, StageRecord
+from vcppo.system.processes import is_locked
+
+OF_THE_CELL = ("rl", "evaluation")  # stages that are a cell's own; what comes before them may serve several
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a cell on disk."""
+
+    cell: str
+    name: str
+    address: str
+    ran: bool
+    folder: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    def described(self) -> dict[str, Any]:
+        """stage.json, empty before the stage has begun."""
+        return read_object(self.folder / "stage.json")
+
+
+class StudyFolder:
+    """OUT/studies/STUDY, with what its cells left in OUT/cache."""
+
+    def __init__(self, out: Path, study: str) -> None:
+        self.out, self.name = out, study
+        self.path = out / "studies" / study
+
+    def cells(self) -> list[CellFolder]:
+        """Its cells by name."""
+        folders = [CellFolder(path) for path in sorted((self.path / "cells").glob("*"))]
+        return [folder for folder in folders if folder.exists()]
+
+    def worked_on(self) -> bool:
+        """Whether a process runs the study, or one of its cells by itself."""
+        return is_locked(self.path) or any(is_locked(folder.path) for folder in self.cells())
+
+    def stages(self, record: CellRecord) -> list[Stage]:
+        """The stages that a cell has reached."""
+
+        def stage(known: StageRecord) -> Stage:
+            folder = self.out / "cache" / known.stage / known.address
+            return Stage(record.cell, known.stage, known.address, known.ran, folder)
+
+        return [stage(known) for known in record.stages]
+
+
+def provenance_of(stages: list[Stage]) -> dict[str, Any]:
+    """Where and by which code a cell was computed: its RL stage's, else that of its first stage; empty if unknown."""
+    chosen = [stage for stage in stages if stage.name == "rl"] or stages[:1]
+    return dict(chosen[0].described().get("provenance", {})) if chosen else {}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, empty if there is no file.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected an object, found {type(value).__name__}")
+    return value

@@ -1,0 +1,56 @@
+"""The one summary of a run: what it is judged by beside its evaluation, from the curves of its RL stage.
+
+The pipeline puts it into a cell's result, by which a study scores the run; an export writes the same numbers. This
+module needs nothing, so that figures may import what "the end of a run" means.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+Curves = dict[str, dict[int, float]]  # metric -> step -> value
+
+LAST_ITERATIONS: Final = 5  # the end of a run, and what a pruner sees, is the mean over so many
+
+
+def curves_of(records: Iterable[Mapping[str, Any]]) -> Curves:
+    """The metrics among journal records, by name and step; null is NaN, and of several at one step the latest counts.
+
+    >>> curves_of([{"kind": "metrics", "step": 3, "time": 1.0, "values": {"policy/loss": 0.5, "value/loss": None}}])
+    {'policy/loss': {3: 0.5}, 'value/loss': {3: nan}}
+    """
+    curves: Curves = {}
+    for record in sorted((r for r in records if r["kind"] == "metrics"), key=lambda r: int(r["time"] * 1000)):
+        for name, value in record["values"].items():
+            curves.setdefault(name, {})[record["step"]] = math.nan if value is None else value
+    return curves
+
+
+def summary(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Start, extremes and end of accuracy and length over RL iterations; empty before the first.
+
+    >>> lengths = {0: 100.0, 1: 50.0, 2: 60.0}
+    >>> summary({"rollout/accuracy": {0: 0.5, 1: 0.25, 2: 0.75}, "rollout/length_tokens": lengths})["final_accuracy"]
+    0.5
+    """
+    accuracies = _in_order(curves.get("rollout/accuracy", {}))
+    lengths = _in_order(curves.get("rollout/length_tokens", {}))
+    if not accuracies or not lengths:
+        return {}
+    return {
+        "start_length_tokens": lengths[0],
+        "final_length_tokens": mean_of_last(lengths),
+        "min_length_fraction": min(lengths) / lengths[0],
+        "min_accuracy": min(accuracies),
+        "final_accuracy": mean_of_last(accuracies),
+    }
+
+
+def mean_of_last(values: Sequence[float]) -> float:
+    """Mean over the last `LAST_ITERATIONS` values, or over all of fewer."""
+    last = values[-LAST_ITERATIONS:]
+    return sum(last) / len(last)
+
+
+def _in_order(by_step: Mapping[int, float]) -> list[float]:
+    return [value for _, value in sorted(by_step.items())]

@@ -1,0 +1,96 @@
+"""What a study measured, read from its folder and the cache: no tracking server is asked."""
+
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vcppo.errors import StudyError
+from vcppo.settings.digests import settings_digest
+from vcppo.store.journal import read_journal
+from vcppo.store.run_folders import ENDED, CellFolder, CellRecord
+from vcppo.store.study_folders import OF_THE_CELL, Stage, StudyFolder, provenance_of, read_object
+from vcppo.store.summary import curves_of
+from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, Tables, refuse_holes, refuse_nothing
+
+CRITIC_TABLES = ("critic_by_position", "critic_calibration")
+TABLES = (*CRITIC_TABLES, "true_values", "problems")  # sampled responses stay where they are
+
+
+def read_study(out: Path, study: str, *, allow_incomplete: bool = False) -> MeasuredStudy:
+    """The cells of OUT/studies/STUDY that have ended.
+
+    Raises:
+        StudyError: there is no such folder, cells of it have not ended, or none has.
+        DataError: a journal or record is broken.
+    """
+    folder = StudyFolder(out, study)
+    if not folder.path.is_dir():
+        raise StudyError(
+            f"{folder.path}: no such folder; give the --out that study {study} was run with, or --from-mlflow for "
+            "what a tracking server has of it"
+        )
+    cells = [(cell, cell.read()) for cell in folder.cells()]
+    if not cells:
+        raise StudyError(f"{folder.path}: no cell of study {study} has begun, so there is nothing to export")
+    if not allow_incomplete:
+        worked_on = folder.worked_on()
+        states = {record.cell: _state(record, worked_on=worked_on) for _, record in cells}
+        refuse_holes(study, states, "run the study to its end, or give --allow-incomplete")
+    ended = [(cell, record) for cell, record in cells if record.state in ENDED]
+    refuse_nothing(study, str(folder.path), len(ended))
+    pretrainings: dict[str, Pretraining] = {}  # by address: journals are read once
+    return MeasuredStudy.of(study, [_read_cell(folder, cell, record, pretrainings) for cell, record in ended])
+
+
+def _state(record: CellRecord, *, worked_on: bool) -> str:
+    if record.state == "queued" and not record.attempts:
+        return "not begun"
+    return record.state if worked_on or record.state in ENDED else "interrupted"
+
+
+def _read_cell(
+    study: StudyFolder, folder: CellFolder, record: CellRecord, pretrainings: dict[str, Pretraining]
+) -> MeasuredCell:
+    stages = study.stages(record)
+    journals = [entry for stage in stages if stage.name in OF_THE_CELL for entry in read_journal(stage.journal)]
+    return MeasuredCell(
+        run_id=str(read_object(folder.path / "mlflow.json").get("child") or record.cell),
+        cell=record.cell,
+        arm=record.arm,
+        seed=record.seed,
+        state=record.state,
+        settings=folder.settings(),
+        settings_hash=settings_digest(read_object(folder.path / "settings.json")),
+        curves=curves_of(journals),
+        error=record.error or "",
+        wall_s=None if record.finished is None else record.finished - (record.started or 0.0),
+        swept=record.swept,
+        result=dict(record.result),
+        commit=str(provenance_of(stages).get("commit", "unknown")),
+        pretraining=_read_pretraining(stages, pretrainings),
+        tables=tables_of(journals, TABLES) if record.state == "done" else {},
+    )
+
+
+def _read_pretraining(stages: list[Stage], known: dict[str, Pretraining]) -> Pretraining | None:
+    for stage in stages:
+        if stage.name == "value-pretraining":
+            if stage.address not in known:
+                known[stage.address] = pretraining_of(read_journal(stage.journal))
+            return known[stage.address]
+    return None
+
+
+def pretraining_of(records: list[dict[str, Any]]) -> Pretraining:
+    """A value pretraining by its journal: `pretrain/*`, since verl's journals have RL's names in them as well."""
+    curves = {name: by_step for name, by_step in curves_of(records).items() if name.startswith("pretrain/")}
+    return Pretraining(curves, tables_of(records, CRITIC_TABLES))
+
+
+def tables_of(records: Iterable[Mapping[str, Any]], names: Container[str]) -> dict[str, Tables]:
+    """The tables among journal records, by name and step; of several at one step the latest counts."""
+    tables: dict[str, Tables] = {}
+    for record in records:
+        if record["kind"] == "table" and record["name"] in names:
+            tables.setdefault(record["name"], {})[record["step"]] = record["columns"]
+    return tables

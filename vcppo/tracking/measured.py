@@ -1,0 +1,105 @@
+"""A study's runs as an export reads them, from wherever they are kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vcppo.errors import StudyError
+from vcppo.settings.run import RunSettings
+from vcppo.store.run_folders import ENDED
+from vcppo.store.summary import Curves
+
+Tables = dict[int, dict[str, list[Any]]]  # step -> columns
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A value pretraining, which several cells may have started from."""
+
+    curves: Curves
+    tables: dict[str, Tables] = field(default_factory=dict)  # by name
+
+
+@dataclass(frozen=True)
+class MeasuredCell:
+    """A cell that has ended, with the value pretraining that it started from."""
+
+    run_id: str
+    cell: str
+    arm: str
+    seed: int
+    state: str
+    settings: RunSettings
+    settings_hash: str
+    curves: Curves  # of RL and evaluation
+    error: str = ""
+    wall_s: float | None = None
+    swept: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    commit: str = "unknown"
+    pretraining: Pretraining | None = None
+    tables: dict[str, Tables] = field(default_factory=dict)  # of RL and evaluation, by name; of a cell that is done
+
+    @property
+    def done(self) -> bool:
+        return self.state == "done"
+
+    @property
+    def evaluated_problems(self) -> int:
+        """Problems of an evaluation."""
+        answered = self.tables.get("problems")
+        if answered:
+            return len(answered[max(answered)]["problem"])
+        task, searched = self.settings.task, self.settings.evaluation.problems == "search"
+        return task.held_out_for_search if searched else task.held_out
+
+    @property
+    def pretrain_steps(self) -> int:
+        """Updates of value pretraining behind the critic that RL began with; its journal may go on for others."""
+        done = self.result.get("pretrain_steps_done")
+        if done is not None:
+            return int(done)
+        if self.pretraining is None:
+            return 0
+        steps = self.settings.pretrain.steps
+        if steps != "converge":
+            return steps
+        return max((max(by_step) for by_step in self.pretraining.curves.values()), default=0)
+
+
+@dataclass(frozen=True)
+class MeasuredStudy:
+    """The cells of a study that have ended, by arm, seed and name."""
+
+    name: str
+    cells: tuple[MeasuredCell, ...]
+
+    @classmethod
+    def of(cls, name: str, cells: Sequence[MeasuredCell]) -> "MeasuredStudy":
+        """In their order."""
+        return cls(name, tuple(sorted(cells, key=lambda cell: (cell.arm, cell.seed, cell.cell))))
+
+
+def refuse_holes(study: str, states: dict[str, str], remedy: str) -> None:
+    """See that every cell has ended.
+
+    Args:
+        states: by cell, as a message calls them.
+    Raises:
+        StudyError: one has not; the message names it and ends with the remedy.
+    """
+    holes = [f"{cell} ({state})" for cell, state in sorted(states.items()) if state not in ENDED]
+    if holes:
+        raise StudyError(
+            f"study {study} is incomplete, {len(holes)} of {len(states)} cells missing: {', '.join(holes)}; {remedy}"
+        )
+
+
+def refuse_nothing(study: str, where: str, ended: int) -> None:
+    """See that there is something to export.
+
+    Raises:
+        StudyError: no cell has ended.
+    """
+    if not ended:
+        raise StudyError(f"study {study} ({where}): no cell of it has ended, so there is nothing to export")
