@@ -18,11 +18,9 @@ from vcppo.studies.verl.names import (
     ONLY,
     Mapped,
     counterpart,
-    pretraining_overrides,
-    refusals,
-    rl_overrides,
     table,
 )
+from vcppo.studies.verl.overrides import pretraining_overrides, refusals, rl_overrides
 
 BASE = {
     "model.path": "models/policy",

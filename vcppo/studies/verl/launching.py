@@ -12,7 +12,8 @@ from vcppo.settings.defaults import defaults_beside
 from vcppo.settings.loading import flatten
 from vcppo.settings.run import RunSettings
 from vcppo.studies.study import Cell, Study
-from vcppo.studies.verl.names import ACTOR, CRITIC, ROLLOUT, Overrides, counterpart, our_name, refusals
+from vcppo.studies.verl.names import ACTOR, CRITIC, ROLLOUT, counterpart, our_name
+from vcppo.studies.verl.overrides import Overrides, refusals
 from vcppo.system.files import write_json
 
 RUNNER = "vcppo.studies.verl.cells:run_cell"
