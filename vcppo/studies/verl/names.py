@@ -63,11 +63,11 @@ def _optimiser(section: str, *, pretraining: bool = False) -> dict[str, Mapped]:
         "schedule": "constant or cosine: FSDP in verl has no linear decay",
         "warmup_steps": "verl counts steps of its trainer: rounded up",
     }
-    found = {}
+    mapped = {}
     for name, keys in names.items():
         note = notes.get(name, "")
-        found[f"{section}.{name}"] = Mapped((), keys, note) if pretraining else Mapped(keys, (), note)
-    return found
+        mapped[f"{section}.{name}"] = Mapped((), keys, note) if pretraining else Mapped(keys, (), note)
+    return mapped
 
 
 MAPPED: Mapping[str, Mapped] = {

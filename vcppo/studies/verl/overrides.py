@@ -66,7 +66,7 @@ def rl_overrides(settings: RunSettings) -> Overrides:
     s = settings
     placement, answers_apart = s.kl.placement, s.policy.epochs * s.policy.minibatches
     mini_batch = s.rollout.prompts // s.policy.minibatches
-    found: Overrides = {
+    overrides: Overrides = {
         **_common(s),
         "trainer.total_training_steps": s.steps,
         "trainer.total_epochs": s.steps,  # an epoch has a step or more: this never ends the run before
@@ -96,11 +96,11 @@ def rl_overrides(settings: RunSettings) -> Overrides:
         "trainer.val_before_train": s.evaluation.every > 0,
     }
     if placement == "reward":
-        found |= {"algorithm.kl_ctrl.kl_coef": s.kl.coefficient, "algorithm.kl_penalty": s.kl.estimator}
+        overrides |= {"algorithm.kl_ctrl.kl_coef": s.kl.coefficient, "algorithm.kl_penalty": s.kl.estimator}
     if placement == "loss":
-        found |= {f"{ACTOR}.kl_loss_coef": s.kl.coefficient, f"{ACTOR}.kl_loss_type": s.kl.estimator}
+        overrides |= {f"{ACTOR}.kl_loss_coef": s.kl.coefficient, f"{ACTOR}.kl_loss_type": s.kl.estimator}
     if s.has_critic:
-        found |= {
+        overrides |= {
             **optimiser_overrides(CRITIC, s.critic, answers_apart * s.critic.updates_per_policy_update),
             f"{CRITIC}.ppo_epochs": s.policy.epochs * s.critic.updates_per_policy_update,
             f"{CRITIC}.ppo_mini_batch_size": mini_batch,
@@ -108,7 +108,7 @@ def rl_overrides(settings: RunSettings) -> Overrides:
             "trainer.critic_warmup": s.critic.policy_starts_after + 1 if s.critic.policy_starts_after else 0,
             **_gae(s),
         }
-    return found
+    return overrides
 
 
 def pretraining_overrides(settings: RunSettings) -> Overrides:
@@ -146,7 +146,7 @@ def pretraining_overrides(settings: RunSettings) -> Overrides:
 
 def _common(s: RunSettings) -> Overrides:
     """What both runs are told."""
-    found: Overrides = {
+    overrides: Overrides = {
         "trainer.use_v1": True,
         "trainer.v1.trainer_mode": TRAINER,
         "trainer.logger": ["console", "file"],
@@ -160,29 +160,29 @@ def _common(s: RunSettings) -> Overrides:
         f"{OURS}.positions_every": s.record.positions_every,
     }
     if s.rollout.max_tokens is not None:
-        found["data.max_response_length"] = s.rollout.max_tokens
+        overrides["data.max_response_length"] = s.rollout.max_tokens
     if s.has_critic:
-        found |= _aggregation(CRITIC, s.critic.aggregation, s.rollout.max_tokens)
-        found[f"{CRITIC}.data_loader_seed"] = s.seed
+        overrides |= _aggregation(CRITIC, s.critic.aggregation, s.rollout.max_tokens)
+        overrides[f"{CRITIC}.data_loader_seed"] = s.seed
         starts = {"policy": s.model.path, "saved": s.critic.path}
         if s.critic.init in starts:
-            found["critic.model.path"] = starts[s.critic.init]
-    return found
+            overrides["critic.model.path"] = starts[s.critic.init]
+    return overrides
 
 
 def _gae(s: RunSettings) -> Overrides:
-    found: Overrides = {
+    overrides: Overrides = {
         "algorithm.lam": s.gae.lambda_actor,  # verl's own estimate, which ours replaces
         f"{OURS}.lambda_critic": s.gae.lambda_critic,
         f"{OURS}.whiten": s.advantage.whiten,
     }
     if s.gae.length_adaptive_alpha is None:
-        found[f"{OURS}.lambda_actor"] = s.gae.lambda_actor
+        overrides[f"{OURS}.lambda_actor"] = s.gae.lambda_actor
     else:
-        found[f"{OURS}.length_adaptive_alpha"] = s.gae.length_adaptive_alpha
+        overrides[f"{OURS}.length_adaptive_alpha"] = s.gae.length_adaptive_alpha
     if s.advantage.clip is not None:
-        found[f"{OURS}.clip"] = s.advantage.clip
-    return found
+        overrides[f"{OURS}.clip"] = s.advantage.clip
+    return overrides
 
 
 def optimiser_overrides(place: str, optimiser: OptimiserSettings, updates_a_step: int) -> Overrides:
@@ -200,7 +200,7 @@ def optimiser_overrides(place: str, optimiser: OptimiserSettings, updates_a_step
 
 
 def _aggregation(place: str, aggregation: str, limit: int | None) -> Overrides:
-    found: Overrides = {f"{place}.loss_agg_mode": AGGREGATIONS[aggregation]}
+    overrides: Overrides = {f"{place}.loss_agg_mode": AGGREGATIONS[aggregation]}
     if aggregation == "fixed-length":
-        found[f"{place}.loss_scale_factor"] = limit
-    return found
+        overrides[f"{place}.loss_scale_factor"] = limit
+    return overrides
