@@ -21,7 +21,9 @@ from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Engine, Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.engines.vllm.engine import VllmEngine
+from vcppo.models.sharding import prepare
 from vcppo.settings.engine import EngineSettings
+from vcppo.settings.model import ComputeSettings, LoraSettings
 from vcppo.types import Generation
 
 BATCH, PROMPT, TOKENS, TURNS = 128, 32, 256, 3
@@ -45,7 +47,7 @@ def model() -> PreTrainedModel:
         eos_token_id=END,
     )
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config).eval()
+    return prepare(AutoModelForCausalLM.from_config(config).eval(), ComputeSettings(), LoraSettings(), seed=0)
 
 
 def rate(way: Way, engine: Engine, turn: int) -> float:

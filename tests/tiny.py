@@ -4,7 +4,9 @@ import torch
 from transformers import PreTrainedModel
 
 from vcppo.models import loading
+from vcppo.models.prepared import declare
 from vcppo.settings.loading import Layer, build_settings, nest, parse_assignment
+from vcppo.settings.model import ComputeSettings
 from vcppo.settings.run import RunSettings
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
@@ -57,9 +59,16 @@ def tiny_method(method: str, *more: str, shared: tuple[str, ...] = ()) -> RunSet
 
 
 def new_policy(*more: str, seed: int = 0) -> PreTrainedModel:
-    """A random policy on the tiny task."""
+    """A random policy on the tiny task, computed plainly."""
     settings = tiny(*more)
-    return loading.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=256, seed=seed)
+    tokenizer = make_task(settings.task).tokenizer()
+    return plainly(loading.new_policy(settings.model, tokenizer, max_length=256, seed=seed))
+
+
+def plainly(model: PreTrainedModel) -> PreTrainedModel:
+    """A model computed with the default settings where it is, its weights and modules left as they are."""
+    declare(model, ComputeSettings(), model.device)
+    return model
 
 
 def random_batch(

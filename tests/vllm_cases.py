@@ -14,8 +14,10 @@ from vcppo.engines.distributed import SharedEngine
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.engines.vllm.engine import VllmEngine
 from vcppo.errors import EngineError
+from vcppo.models.prepared import declare
 from vcppo.models.sharding import named_weights
 from vcppo.settings.engine import EngineSettings
+from vcppo.settings.model import ComputeSettings
 from vcppo.types import Generation
 
 VOCABULARY, END, POSITIONS = 29, 1, 256
@@ -41,6 +43,7 @@ def model(kind: str = "qwen2", *, seed: int = 0, end: int = END, **more: object)
         torch.manual_seed(seed)
         made = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**shape, **heads, **rest, **more})).eval()
         change_everything(made, by=0.2)
+    declare(made, ComputeSettings(), made.device)
     return made
 
 

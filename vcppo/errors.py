@@ -17,6 +17,10 @@ class CheckpointError(VcppoError, ValueError):
     """A checkpoint is missing, incomplete, or of another shape."""
 
 
+class NotPreparedError(VcppoError, RuntimeError):
+    """A model was given to a pass before it was prepared for passes."""
+
+
 class ShapeError(VcppoError, ValueError):
     """A tensor's shape does not fit the batch it belongs to."""
 

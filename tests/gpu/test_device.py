@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import ASSIGNMENTS, random_batch, tiny
+from tiny import ASSIGNMENTS, plainly, random_batch, tiny
 from transformers import PreTrainedModel
 
 from vcppo.engines.base import Sampling
@@ -44,7 +44,7 @@ CLOSE = 0.15
 def policy_on(device: str, compute: ComputeSettings | None = None) -> PreTrainedModel:
     settings = tiny(*SHAPE)
     policy = loading.new_policy(settings.model, make_task(settings.task).tokenizer(), max_length=256, seed=0)
-    return policy if device == "cpu" else prepare(policy, compute or ComputeSettings(), LoraSettings(), seed=0)
+    return plainly(policy) if device == "cpu" else prepare(policy, compute or ComputeSettings(), LoraSettings(), seed=0)
 
 
 def batch() -> RolloutBatch:

@@ -18,11 +18,9 @@ from vcppo.studies.verl.names import (
     ONLY,
     Mapped,
     counterpart,
-    pretraining_overrides,
-    refusals,
-    rl_overrides,
     table,
 )
+from vcppo.studies.verl.overrides import pretraining_overrides, refusals, rl_overrides
 
 BASE = {
     "model.path": "models/policy",
@@ -251,7 +249,7 @@ def test_words_of_verl_that_are_ours_to_say_are_refused() -> None:
 
 def test_a_study_that_varies_what_verl_does_not_have_is_refused() -> None:
     study = parse_study({"name": "t", "title": "t", "base": BASE, "grid": {"task.chain_length": [5, 6]}}, "t")
-    with pytest.raises(ConfigError, match=r"--engine verl: task\.chain_length \(varied by study t\): verl has no"):
+    with pytest.raises(ConfigError, match=r"--runner verl: task\.chain_length \(varied by study t\): verl has no"):
         check_study(study, [0], WORDS)
     fine = parse_study({"name": "t", "title": "t", "base": BASE, "grid": {"gae.lambda_actor": [0.9, 1.0]}}, "t")
     check_study(fine, [0], WORDS)

@@ -1,4 +1,4 @@
-"""`vcppo sweep STUDY --engine verl` from the command line to MLflow, with a small program in verl's place."""
+"""`vcppo sweep STUDY --runner verl` from the command line to MLflow, with a small program in verl's place."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def sweep(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["sweep", "lambdas.toml", "--engine", "verl", "--out", "runs", *arguments])
+    return CliRunner().invoke(main, ["sweep", "lambdas.toml", "--runner", "verl", "--out", "runs", *arguments])
 
 
 def test_a_study_on_verl_is_a_study_like_any_other(place: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_failing_run_of_verl_fails_its_cell_alone(place: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "ConfigError: --engine verl: data.train_files is not given: expected --verl data.train_files=..."),
+        ([], "ConfigError: --runner verl: data.train_files is not given: expected --verl data.train_files=..."),
         ([*WORDS, "--set", "policy.schedule=linear"], "policy.schedule"),
         ([*WORDS, "--verl", "algorithm.gamma=0.9"], "--verl algorithm.gamma=0.9: vcppo says it; use gae.gamma"),
     ],
@@ -111,7 +111,7 @@ def test_words_of_verl_need_verl(place: Path) -> None:
     result = CliRunner().invoke(main, ["sweep", "lambdas.toml", "--out", "runs", *WORDS])
     assert result.exit_code == 2
     assert (
-        "--verl data.train_files=train.parquet: it would be ignored, expected --engine verl beside it" in result.output
+        "--verl data.train_files=train.parquet: it would be ignored, expected --runner verl beside it" in result.output
     )
 
 

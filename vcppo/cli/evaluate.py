@@ -46,8 +46,8 @@ def evaluate(
     Every answer is kept under OUT/evaluations. Stop it with Ctrl-C or kill it at any moment: the same command goes on.
     docs/evaluate.md says what the numbers are and what the report holds.
     """
-    said = assignments if samples is None else (*assignments, f"evaluation.samples={samples}")
-    resolved = load(config, said, checkpoint=checkpoints[0])
+    texts = assignments if samples is None else (*assignments, f"evaluation.samples={samples}")
+    resolved = load(config, texts, checkpoint=checkpoints[0])
     print_notes(lines(resolved.notes))
     sys.exit(evaluate_checkpoints(checkpoints, resolved.settings, out=out, report=report, dry_run=dry_run))
 

@@ -123,7 +123,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
             print(f"stopped; the same command goes on from the last checkpoint (cell {name})")
             return INTERRUPTED
         finally:
-            kept = courier.close(patience)
+            undelivered = courier.close(patience)
             print_notices(courier)
     if record.state == "failed":
         print(f"{name} failed: {record.error}\ntraceback: {path / 'traceback.txt'}")
@@ -132,7 +132,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         print(f"{key:36} {'nan' if value is None else format(value, '.4g')}")
     for stage in record.stages:
         print(f"{stage.stage:18} {'ran' if stage.ran else 'cached':7} {out / 'cache' / stage.stage / stage.address}")
-    print(tracking_line(courier.tracking_uri, kept))
+    print(tracking_line(courier.tracking_uri, undelivered))
     return 0
 
 

@@ -1,6 +1,5 @@
 """`vcppo sweep`: a study from its file to its tables."""
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -9,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from vcppo.cli.options import address, run_options
 from vcppo.cli.output import print_notes, print_notices, tracking_line
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.settings.loading import Layer, build_settings, file_layer, nest, parse_assignment
+from vcppo.studies.runners import RUNNERS
 from vcppo.system.processes import call
 
 if TYPE_CHECKING:
     from vcppo.studies.study import Study
 
-MINUTES_A_WORKER_STARTS = 0.2  # importing torch and transformers
+OLD_NAME = "vcppo.sweep.engine"  # where a click context keeps what --engine says
 NOT_CONCLUDED = 2  # exit code: all cells are done, and their results not exported or not drawn
 
 
@@ -35,13 +36,31 @@ class SweepOptions:
     storage: str | None = None
     retry_failed: bool = False
     fresh: bool = False
-    engine: str = "vcppo"
+    runner: str = "vcppo"
     processes: int | None = None
-    words: tuple[str, ...] = ()  # verl's own, KEY=VALUE
+    verl_words: tuple[str, ...] = ()  # KEY=VALUE
     config: Path | None = None
     assignments: tuple[str, ...] = ()
     tracking_uri: str | None = None
     dry_run: bool = False
+
+
+def _old_name(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """--engine, as --runner was called before."""
+    if value is not None:
+        print_notes(
+            [f"--engine {value}: the flag is --runner now, since an engine is what generates; the old name works"]
+        )
+        context.meta[OLD_NAME] = value
+
+
+def _by_either_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    old: str | None = context.meta.get(OLD_NAME)
+    if old is None:
+        return value
+    if context.get_parameter_source("runner") != ParameterSource.DEFAULT and old != value:
+        raise ConfigError(f"--engine {old} beside --runner {value}: both say who runs the cells; expected --runner")
+    return old
 
 
 @click.command("sweep")
@@ -59,16 +78,20 @@ class SweepOptions:
 @click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
 @click.option("--fresh", is_flag=True, help="Move the old study of this name aside; the cache of stages stays.")
 @click.option(
-    "--engine",
-    type=click.Choice(["vcppo", "verl"]),
-    default="vcppo",
+    "--runner",
+    type=click.Choice(list(RUNNERS)),
+    default=SweepOptions.runner,
     show_default=True,
+    callback=_by_either_name,
     help="Who runs the cells: verl is for clusters, see docs/verl.md.",
+)
+@click.option(
+    "--engine", type=click.Choice(list(RUNNERS)), hidden=True, is_eager=True, expose_value=False, callback=_old_name
 )
 @click.option(
     "--processes", type=click.IntRange(1), help="Processes that run each cell together, as torchrun would. [default: 1]"
 )
-@click.option("--verl", "words", multiple=True, metavar="KEY=VALUE", help="A setting of verl's own; repeat.")
+@click.option("--verl", "verl_words", multiple=True, metavar="KEY=VALUE", help="A setting of verl's own; repeat.")
 @run_options
 def sweep(**given: Any) -> None:
     """Run a study: ablations/STUDY.toml, or any TOML file of that form.
@@ -99,38 +122,20 @@ def run_sweep(options: SweepOptions) -> int:
     study = with_settings(load_study(options.study), options.config, options.assignments)
     seeds = study.seed_list(options.seeds, options.first_seed)
     study.validate_all()
-    on_verl = options.engine == "verl"
-    workers = options.workers or (1 if on_verl else max(_cores() // (options.processes or 1), 1))
-    if on_verl:
-        from vcppo.studies.verl.launching import check_study
-
-        check_study(study, seeds, options.words)
-        if options.processes is not None:
-            raise ConfigError("--processes with --engine verl: verl starts its own, see docs/verl.md")
-    elif options.words:
-        raise ConfigError(f"--verl {options.words[0]}: it would be ignored, expected --engine verl beside it")
+    runner = RUNNERS[options.runner](processes=options.processes, verl_words=options.verl_words)
+    runner.check(study, seeds)
+    workers = options.workers or runner.default_workers()
     print_notes(study.notes(seeds))
     if options.dry_run:
-        if on_verl:
-            print_verl_plan(study, seeds, options.words)
-        else:
-            print_study_plan(study, seeds, workers, options.out)
+        for line in runner.plan(study, seeds, workers, options.out):
+            print(line)
         return 0
     from vcppo.studies.sweep import run_study
-    from vcppo.studies.worker import PIPELINE
     from vcppo.tracking.courier import Courier
 
     out = options.out
     courier = Courier(out, study.name, options.tracking_uri)
-    runner = PIPELINE
-    if on_verl:
-        from vcppo.studies.verl.launching import prepare_study
-
-        runner = prepare_study(study, seeds, options.words, out, fresh=options.fresh)
-    elif options.processes is not None:
-        from vcppo.studies.launch import RUNNER
-
-        runner = RUNNER
+    entry_point = runner.entry_point(study, seeds, out, fresh=options.fresh)
     with ProgressView() as view:
         outcome = run_study(
             study,
@@ -142,7 +147,7 @@ def run_sweep(options: SweepOptions) -> int:
             fresh=options.fresh,
             on_event=view,
             courier=courier,
-            runner=runner,
+            runner=entry_point,
             processes=options.processes or 1,
         )
     print_notices(courier)
@@ -169,48 +174,6 @@ def with_settings(study: "Study", config: Path | None, assignments: Sequence[str
         layers.insert(0, layer)
     build_settings(layers)  # a wrong name or value is told as such
     return study.with_base(*layers)
-
-
-def print_study_plan(study: "Study", seeds: Sequence[int], workers: int, out: Path) -> None:
-    """The cells of a study and what they will cost together, each shared stage counted once."""
-    cells = study.cells(seeds) if study.search is None else []
-    print(f"{study.name}: {study.title}\n{study.why.strip()}\n")
-    if not cells:
-        assert study.search is not None
-        print(f"a search of {study.search.trials} trials, {len(seeds)} seeds each, over {', '.join(study.space())}")
-        return
-    from vcppo.planning.estimate import StageCost, estimate_costs, matrix_product_rate
-
-    by_address: dict[str, StageCost] = {}
-    rate = matrix_product_rate()
-    for cell in cells:
-        swept = "  ".join(f"{name}={value}" for name, value in cell.swept.items())
-        print(f"{cell.name:32} {swept}")
-        for cost in estimate_costs(cell.settings, out, flops_per_s=rate):
-            by_address[f"{cost.stage}/{cost.address}"] = cost
-    total = sum(cost.minutes for cost in by_address.values())
-    tokens = sum(cost.generated_tokens for cost in by_address.values())
-    print(
-        f"\n{len(cells)} cells, {len(by_address)} stages, {sum(c.cached for c in by_address.values())} of them cached; "
-        f"at most {tokens / 1e6:.1f} M generated tokens, about {total / workers + MINUTES_A_WORKER_STARTS:.1f} minutes "
-        f"with {workers} workers"
-    )
-
-
-def print_verl_plan(study: "Study", seeds: Sequence[int], words: Sequence[str]) -> None:
-    """The cells of a study on verl, and what each run of verl is told."""
-    from vcppo.studies.verl.cells import runs_of
-    from vcppo.studies.verl.launching import command_line, silent_settings
-
-    print(f"{study.name}: {study.title}\n{study.why.strip()}\n")
-    cells = study.representative_cells(seeds)
-    for cell in cells:
-        print(f"{cell.name:32} {'  '.join(f'{name}={value}' for name, value in cell.swept.items())}")
-        for run in runs_of(cell.settings, list(words)):
-            print(f"  {run.stage} ({run.address.key}): {' '.join([*command_line(run.overrides), *run.words])}")
-    silent = silent_settings(cells)
-    if silent:
-        print(f"\nverl does not hear of {', '.join(silent)}; docs/verl.md says what to give instead")
 
 
 def conclude(study: str, out: Path) -> bool:
@@ -251,7 +214,3 @@ def best_trials(study: "Study", out: Path, count: int = 3) -> list[str]:
     means = {trial: sum(values) / len(values) for trial, values in scores.items()}
     best = sorted(means, key=means.__getitem__, reverse=study.search.direction == "maximize")[:count]
     return [f"{trial}: {study.objective} {means[trial]:.3f}  {settings[trial]}" for trial in best]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,7 +17,7 @@ from vcppo.errors import CheckpointError, TrainingError
 from vcppo.maths.logprobs import chosen_logprobs
 from vcppo.models.configurations import called
 from vcppo.models.distributed import world
-from vcppo.settings.model import ComputeSettings
+from vcppo.models.prepared import compute_of, preparation_of
 from vcppo.types import TokenBatch
 
 
@@ -126,12 +126,6 @@ def value_range(critic: PreTrainedModel) -> tuple[float, float] | None:
     return None if bounds is None else (bounds[0], bounds[1])
 
 
-def compute_of(model: PreTrainedModel) -> ComputeSettings:
-    """How passes of this model are computed: as it was prepared, or in the plainest way."""
-    settings: ComputeSettings = getattr(model, "compute", ComputeSettings())
-    return settings
-
-
 def micro_batches(
     total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None, *, packing: bool = False
 ) -> Iterator[Tensor]:
@@ -237,7 +231,7 @@ def _targets(batch: TokenBatch) -> Tensor:
 
 
 def _to_device(model: PreTrainedModel, *inputs: Tensor | None) -> list[Tensor | None]:
-    device = world().device if getattr(model, "compute", None) is not None else model.device
+    device = preparation_of(model).device
     return [None if x is None else x.to(device, non_blocking=True) for x in inputs]
 
 

@@ -260,7 +260,7 @@ def _load(
 ) -> PreTrainedModel:
     """A model whose weights all come from the checkpoint, but for those whose names begin with one of `new`.
 
-    Processes other than the main one build it without weights, on the meta device; `placement.prepare` brings them.
+    Processes other than the main one build it without weights, on the meta device; `sharding.prepare` brings them.
     """
     try:
         if not world().is_main:

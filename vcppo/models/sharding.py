@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from vcppo.errors import CheckpointError, ConfigError
 from vcppo.models.distributed import mesh, world
 from vcppo.models.forward import let_go, let_shards_score
+from vcppo.models.prepared import declare
 from vcppo.seeding import seed_for
 from vcppo.settings.model import ComputeSettings, LoraSettings
 
@@ -49,7 +50,7 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
                 module.p = 0.0
             if hasattr(module, "attention_dropout"):
                 module.attention_dropout = 0.0
-    model.compute = compute
+    declare(model, compute, world().device)
     if world().size > 1 or compute.dtype != "float32" or _offloads(compute):
         return _shard(model, compute)
     return model.to(world().device)
@@ -167,18 +168,18 @@ def _shard(model: PreTrainedModel, compute: ComputeSettings) -> PreTrainedModel:
             fully_shard(head, mesh=placed, offload_policy=offload)
     fully_shard(model, mesh=placed, mp_policy=precision, offload_policy=offload)
     if world().size > 1:
-        _spread_from_main(model, everything)
+        _spread_from_main(model, everything, compute)
     for path, buffer in list(model.named_buffers()):
         _set_buffer(model, path, buffer.to(device))
     let_shards_score(model)
     return model
 
 
-def _spread_from_main(model: PreTrainedModel, loaded: dict[str, Tensor]) -> None:
+def _spread_from_main(model: PreTrainedModel, loaded: dict[str, Tensor], compute: ComputeSettings) -> None:
     """Every process takes its shards of what the main one has loaded, one tensor at a time."""
     here = world()
     if model.device.type == "meta":
-        model.to_empty(device="cpu" if _offloads(model.compute) else here.device)
+        model.to_empty(device="cpu" if _offloads(compute) else here.device)
     with torch.no_grad():
         for name, own in [*model.named_parameters(), *model.named_buffers()]:
             told = loaded[name].detach().to(here.device) if here.is_main else None

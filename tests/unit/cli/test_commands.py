@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from vcppo.cli.main import main
 from vcppo.cli.sweep import SweepOptions, best_trials, conclude, run_sweep, with_settings
@@ -69,8 +70,40 @@ def test_a_study_whose_results_were_not_exported_is_no_success(
 
 
 def test_the_options_of_a_sweep_are_those_of_its_command_line() -> None:
-    asked = {parameter.name for parameter in main.commands["sweep"].params}
+    asked = {parameter.name for parameter in main.commands["sweep"].params if parameter.expose_value}
     assert asked == {field.name for field in fields(SweepOptions)}
+
+
+def swept(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["sweep", "components", "--dry-run", *arguments])
+
+
+def test_the_runner_of_the_cells_may_be_given_by_the_flags_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def ran(options: SweepOptions) -> int:
+        asked.append(options.runner)
+        return 0
+
+    monkeypatch.setattr("vcppo.cli.sweep.run_sweep", ran)
+    for arguments in ([], ["--runner", "verl"], ["--engine", "verl"], ["--engine", "verl", "--runner", "verl"]):
+        done = swept(*arguments)
+        assert done.exit_code == 0
+        assert done.stdout == ""
+        note = "note: --engine verl: the flag is --runner now" if "--engine" in arguments else ""
+        assert done.stderr.startswith(note)
+        assert done.stderr.count("\n") == bool(note)
+    assert asked == ["vcppo", "verl", "verl", "verl"]
+    done = swept("--engine", "verl", "--runner", "vcppo")
+    assert done.exit_code == 2
+    assert "ConfigError: --engine verl beside --runner vcppo: both say who runs the cells" in done.stderr
+    assert "--engine" not in swept("--help").output
+
+
+def test_what_belongs_to_another_runner_is_refused() -> None:
+    done = swept("--verl", "a=1")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "ConfigError: --verl a=1: it would be ignored, expected --runner verl beside it\n"
 
 
 def test_the_record_of_a_run_is_a_base_for_a_study(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import plainly
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from vcppo.engines import make_engine
@@ -64,7 +65,7 @@ def policy(*, positions: int = 32, tied: bool = True, end: int | list[int] | Non
         tie_word_embeddings=tied,
         eos_token_id=end,
     )
-    return AutoModelForCausalLM.from_config(config).eval()
+    return plainly(AutoModelForCausalLM.from_config(config).eval())
 
 
 class Echo:
@@ -477,7 +478,7 @@ def test_more_positions_than_the_policy_has_are_refused() -> None:
 def test_a_model_is_named_and_the_same_whatever_it_was_loaded_from(tmp_path: Path) -> None:
     first = policy()
     first.save_pretrained(tmp_path)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    loaded = plainly(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32))
     spec = model_spec(at("h:1"), first)
     assert '"architectures": ["Qwen2ForCausalLM"]' in spec.config
     assert model_spec(at("h:1"), loaded) == spec

@@ -1,17 +1,20 @@
 """How answers go through a model: padded or packed, by one process or shared out, with or without recomputation."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import new_policy, random_batch, tiny
+from tiny import new_policy, plainly, random_batch, tiny
 from transformers import PreTrainedModel
 
+from vcppo.errors import NotPreparedError
 from vcppo.models import forward, loading
 from vcppo.models.checkpoints import save_model
 from vcppo.models.distributed import World
+from vcppo.models.prepared import compute_of
 from vcppo.models.sharding import prepare
 from vcppo.rl.critic_update import read_final_values, read_values
 from vcppo.rl.policy_update import read_logprobs
@@ -30,9 +33,32 @@ def folder(tmp_path: Path) -> Path:
 
 
 def random_critic(folder: Path, **options: Any) -> PreTrainedModel:
-    critic = loading.load_critic(folder, head_seed=3, **options)
+    critic = plainly(loading.load_critic(folder, head_seed=3, **options))
     torch.nn.init.normal_(forward.value_head(critic).weight, std=0.5, generator=torch.Generator().manual_seed(1))
     return critic
+
+
+def test_a_model_that_was_never_prepared_is_not_computed(folder: Path) -> None:
+    """Neither by a pass nor by who shares passes out; which model, and what is missing, is said."""
+    policy, critic, batch = loading.load_policy(folder), loading.load_critic(folder, head_seed=0), random_batch([2, 3])
+    with pytest.raises(NotPreparedError) as caught:
+        forward.response_logprobs(policy, batch, 1.0)
+    assert str(caught.value).startswith(f"LlamaForCausalLM from {folder}: it was never prepared, ")
+    assert "expected vcppo.models.sharding.prepare(model, compute, lora, seed=...)" in str(caught.value)
+    for read in (forward.response_values, forward.last_token_values):
+        with pytest.raises(NotPreparedError):
+            read(critic, batch)
+    with pytest.raises(NotPreparedError):
+        next(forward.own_passes(critic, batch.total_lengths, 10))
+    prepare(policy, ComputeSettings(), PLAIN, seed=0)
+    forward.response_logprobs(policy, batch, 1.0)
+
+
+def test_a_copy_of_a_prepared_model_is_another_model() -> None:
+    policy = new_policy()
+    assert compute_of(policy) == ComputeSettings()
+    with pytest.raises(NotPreparedError):
+        compute_of(copy.deepcopy(policy))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -106,7 +132,7 @@ def test_a_fresh_critics_first_values_lie_near_what_was_asked(tmp_path: Path, va
     """Hidden states have about unit size, so values spread by root(128) / 129 = 0.09."""
     save_model(new_policy("model.hidden_size=128"), make_task(tiny().task).tokenizer(), tmp_path)
     for bounds in (None, (-1.0, 1.0)):
-        critic = loading.load_critic(tmp_path, head_seed=3, initial_value=value, bounds=bounds)
+        critic = plainly(loading.load_critic(tmp_path, head_seed=3, initial_value=value, bounds=bounds))
         batch = random_batch([9, 5])
         assert (forward.response_values(critic, batch)[batch.response_mask] - value).abs().max() < 0.35
 
@@ -121,7 +147,7 @@ def test_a_bounded_critic_stays_in_its_range_and_is_loaded_with_it(folder: Path,
     assert float(values.max() - values.min()) > 3.5
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
     torch.testing.assert_close(
-        forward.response_values(loading.load_critic(tmp_path / "critic"), batch).detach(), values
+        forward.response_values(plainly(loading.load_critic(tmp_path / "critic")), batch).detach(), values
     )
 
 

@@ -9,7 +9,7 @@ import arithmetic
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import new_policy, random_batch, tiny
+from tiny import new_policy, plainly, random_batch, tiny
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def critic(folder: Path) -> PreTrainedModel:
-    critic = loading.load_critic(folder, head_seed=3)
+    critic = plainly(loading.load_critic(folder, head_seed=3))
     with torch.no_grad():
         forward.value_head(critic).weight.mul_(30.0)  # values as different as a trained critic's
     return critic
@@ -118,7 +118,7 @@ def test_a_new_head_is_small_whatever_the_width(tmp_path: Path) -> None:
 def test_a_saved_critic_has_the_same_values_when_it_is_loaded_again(critic: PreTrainedModel, tmp_path: Path) -> None:
     batch = random_batch(LENGTHS)
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
-    again = loading.load_critic(tmp_path / "critic")
+    again = plainly(loading.load_critic(tmp_path / "critic"))
     assert torch.equal(read_values(again, batch, 100), read_values(critic, batch, 100))
 
 
@@ -242,7 +242,7 @@ def test_a_reward_model_of_others_is_a_critic_with_its_own_scores(model_type: st
     options = SEQUENCE_CLASSIFIERS[model_type]
     theirs = classifier(tmp_path / "theirs", AutoModelForSequenceClassification, model_type, **options)
     assert "score.bias" not in load_file(tmp_path / "theirs" / "model.safetensors")
-    critic, batch = loading.load_critic(tmp_path / "theirs"), random_batch(LENGTHS)
+    critic, batch = plainly(loading.load_critic(tmp_path / "theirs")), random_batch(LENGTHS)
     totals = (batch.prompt_lengths + batch.lengths).tolist()
     with torch.inference_mode():
         scores = [theirs(input_ids=row[None, :n]).logits[0, 0] for row, n in zip(batch.input_ids, totals, strict=True)]
@@ -255,7 +255,7 @@ def test_a_reward_model_of_others_is_a_critic_with_its_own_scores(model_type: st
             parameter -= 0.01 * parameter.grad.clamp(-1, 1) if parameter.grad is not None else 0.0
     learnt = read_values(critic, batch, 100)
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "saved")
-    assert torch.equal(read_values(loading.load_critic(tmp_path / "saved"), batch, 100), learnt)
+    assert torch.equal(read_values(plainly(loading.load_critic(tmp_path / "saved")), batch, 100), learnt)
     assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")) is type(theirs)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import new_policy, random_batch, tiny
+from tiny import new_policy, plainly, random_batch, tiny
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
@@ -64,7 +64,7 @@ def test_fresh_adapters_change_nothing_and_trained_ones_come_out_merged(
     losses = train(policy)
     assert losses[-1] < losses[0] - 1.0
     save_model(policy, make_task(tiny().task).tokenizer(), tmp_path / "merged")
-    saved = loading.load_policy(tmp_path / "merged")
+    saved = plainly(loading.load_policy(tmp_path / "merged"))
     assert {name for name, _ in saved.named_parameters()} == {name for name, _ in new_policy().named_parameters()}
     torch.testing.assert_close(logprobs(saved), logprobs(policy), **loose)
     whole = plain(policy)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import new_policy, random_batch, tiny
+from tiny import new_policy, plainly, random_batch, tiny
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from vcppo.errors import TrainingError
@@ -68,7 +68,7 @@ def new_critic() -> PreTrainedModel:
     config.num_labels = 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return AutoModelForTokenClassification.from_config(config).eval()
+        return plainly(AutoModelForTokenClassification.from_config(config).eval())
 
 
 def critic_gradient(critic: PreTrainedModel, batch: RolloutBatch, **more: Any) -> tuple[torch.Tensor, CriticUpdate]:

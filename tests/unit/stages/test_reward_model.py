@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import new_policy, random_batch, tiny
+from tiny import new_policy, plainly, random_batch, tiny
 
 from vcppo.engines.base import Sampling
 from vcppo.engines.torch.engine import TorchEngine
@@ -96,7 +96,7 @@ def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(
     assert told[-1]["reward_model/loss"] < 0.1
     assert told[-1]["reward_model/pair_accuracy"] == 1.0
     assert abs(told[-1]["reward_model/centre"]) < 0.5
-    critic = loading.load_critic(context.folder.path / "critic")
+    critic = plainly(loading.load_critic(context.folder.path / "critic"))
     with torch.inference_mode():
         scores = forward.last_token_values(critic, batch)
     assert torch.equal(scores > 0, batch.correct)
@@ -122,7 +122,7 @@ def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: 
     stage.reward_model(context)
     told = read_journal(context.folder.path / "journal.jsonl")[0]["values"]
     seed = seed_for(0, "reward-model", "head")
-    model = loading.load_critic(context.first_policy, head_seed=seed)
+    model = plainly(loading.load_critic(context.first_policy, head_seed=seed))
     better, worse = forward.last_token_values(model, batch)
     loss = -torch.nn.functional.logsigmoid(better - worse) + 0.3 * (better + worse) ** 2
     loss.backward()

@@ -72,15 +72,15 @@ class Colocated:
     def write(self, request: Write) -> Answers:
         """See Host. Processes that share a model write all their answers together."""
         self._wake("kv_cache")
-        requests, own = [dataclasses.replace(request, weights=self._weights)], 0
+        requests, rank = [dataclasses.replace(request, weights=self._weights)], 0
         if self._group is not None:
-            requests, own = self._gathered(request), self._group.rank_in_group
+            requests, rank = self._gathered(request), self._group.rank_in_group
         try:
             with self._randomness():
                 names = [self._core.begin(asked) for asked in requests]
-                found: dict[str, Answers] = {}
-                while len(found) < len(names):
-                    found.update(self._core.step())
+                answers: dict[str, Answers] = {}
+                while len(answers) < len(names):
+                    answers.update(self._core.step())
         except BaseException as error:
             forget(self)  # what it was in the middle of would be taken for the next call's
             if isinstance(error, Exception):
@@ -90,7 +90,7 @@ class Colocated:
             self._core.sleep()
             self._owner = None
             self._asleep = {"weights", "kv_cache"}
-        return found[names[own]]
+        return answers[names[rank]]
 
     def reopened(self, spec: ModelSpec) -> bool:
         """See Host. Never: it is as quick to make another."""
@@ -107,6 +107,6 @@ class Colocated:
 
     def _gathered(self, request: Write) -> list[Write]:
         """Everybody's requests, in everybody's same order."""
-        found: list[Any] = [None] * self._group.world_size
-        torch.distributed.all_gather_object(found, request, group=self._group.cpu_group)
-        return [dataclasses.replace(asked, weights=self._weights) for asked in found]
+        requests: list[Any] = [None] * self._group.world_size
+        torch.distributed.all_gather_object(requests, request, group=self._group.cpu_group)
+        return [dataclasses.replace(asked, weights=self._weights) for asked in requests]

@@ -22,7 +22,8 @@ from vcppo.engines.vllm.host import Host, host_of
 from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, split
 from vcppo.errors import EngineError
 from vcppo.models.configurations import called, end_tokens, positions
-from vcppo.models.forward import compute_of, let_go
+from vcppo.models.forward import let_go
+from vcppo.models.prepared import compute_of
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
 from vcppo.settings.engine import EngineSettings
@@ -157,8 +158,7 @@ def model_spec(settings: EngineSettings, policy: PreTrainedModel) -> ModelSpec:
     if max_length is None or (known is not None and max_length > known):
         raise EngineError(f"engine.max_length = {settings.max_length}: the policy has {known} positions")
     config["architectures"] = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(policy.config.model_type, type(policy).__name__)]
-    own = compute_of(policy).dtype
-    dtype: Any = own if settings.dtype == "auto" else settings.dtype
+    dtype: Any = compute_of(policy).dtype if settings.dtype == "auto" else settings.dtype
     if dtype not in DTYPES:
         raise EngineError(f"engine.dtype = auto: the policy's is {dtype}, expected one of {', '.join(DTYPES)}")
     return ModelSpec(

@@ -66,10 +66,10 @@ class ServerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GOODBYE_S)
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        kept = self.folder.with_suffix(".log")
-        shutil.copyfile(self.log, kept)
+        copy = self.folder.with_suffix(".log")
+        shutil.copyfile(self.log, copy)
         last = lines[-1].strip()[:300] if lines else "it said nothing"
-        return f"the vLLM server ended ({_reason(self._process.poll())}): {last} (see {kept})"
+        return f"the vLLM server ended ({_reason(self._process.poll())}): {last} (see {copy})"
 
     def end(self) -> None:
         """Kill it with whatever it started; a fork of the process that started it leaves it alone."""
@@ -105,16 +105,16 @@ def _exchange_folder(otherwise: Path) -> Path:
 
 def _environment(settings: EngineSettings, package: Path) -> dict[str, str]:
     """Ours, without what belongs to our Python where it is not the server's, and to our place under torchrun."""
-    kept = {k: v for k, v in os.environ.items() if k not in OF_TORCHRUN and not k.startswith("TORCHELASTIC_")}
+    inherited = {k: v for k, v in os.environ.items() if k not in OF_TORCHRUN and not k.startswith("TORCHELASTIC_")}
     paths = [str(package)]
     if settings.python is None:
-        paths += [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
+        paths += [inherited["PYTHONPATH"]] if inherited.get("PYTHONPATH") else []
     else:
-        kept = {k: v for k, v in kept.items() if k not in OF_PYTHON}
+        inherited = {k: v for k, v in inherited.items() if k not in OF_PYTHON}
     if settings.devices is not None:
-        kept["CUDA_VISIBLE_DEVICES"] = settings.devices
+        inherited["CUDA_VISIBLE_DEVICES"] = settings.devices
     temporary = str(package.parent)  # what vLLM leaves behind goes with our folder
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": temporary}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": temporary}
 
 
 def _reason(code: int | None) -> str:

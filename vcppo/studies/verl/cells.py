@@ -23,7 +23,7 @@ from vcppo.store.run_folders import CellFolder
 from vcppo.studies.verl import PLUGIN, VERL
 from vcppo.studies.verl.launching import DEFAULTS, command_line, parse_words, read_words
 from vcppo.studies.verl.metrics import step_in_verl, translated
-from vcppo.studies.verl.names import Overrides, pretraining_overrides, rl_overrides
+from vcppo.studies.verl.overrides import Overrides, pretraining_overrides, rl_overrides
 from vcppo.studies.verl.records import cut_after
 from vcppo.system.files import read_json, write_json
 from vcppo.system.redaction import redacted

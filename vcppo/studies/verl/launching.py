@@ -12,7 +12,8 @@ from vcppo.settings.defaults import defaults_beside
 from vcppo.settings.loading import flatten
 from vcppo.settings.run import RunSettings
 from vcppo.studies.study import Cell, Study
-from vcppo.studies.verl.names import ACTOR, CRITIC, ROLLOUT, Overrides, counterpart, our_name, refusals
+from vcppo.studies.verl.names import ACTOR, CRITIC, ROLLOUT, counterpart, our_name
+from vcppo.studies.verl.overrides import Overrides, refusals
 from vcppo.system.files import write_json
 
 RUNNER = "vcppo.studies.verl.cells:run_cell"
@@ -39,7 +40,7 @@ def prepare_study(study: Study, seeds: Sequence[int], further: Sequence[str], ou
         StudyError: the study has cells that ran with other words to verl.
     """
     if not is_installed():
-        raise ConfigError("--engine verl: verl is not installed beside vcppo; pip install 'vcppo[verl]'")
+        raise ConfigError("--runner verl: verl is not installed beside vcppo; pip install 'vcppo[verl]'")
     check_study(study, seeds, further)
     path = launch_file(out / "studies" / study.name)
     told = {"verl": list(further)}
@@ -75,7 +76,7 @@ def check_study(study: Study, seeds: Sequence[int], further: Sequence[str]) -> N
     for cell in study.representative_cells(seeds):
         problems |= dict.fromkeys(check_run(cell.settings, given))
     if problems:
-        raise ConfigError(f"--engine verl: {'; '.join(problems)}")
+        raise ConfigError(f"--runner verl: {'; '.join(problems)}")
 
 
 def check_run(settings: RunSettings, given: Mapping[str, str]) -> list[str]:
@@ -145,7 +146,7 @@ def read_words(study: Path) -> list[str]:
     try:
         return [str(word) for word in json.loads(path.read_text(encoding="utf-8"))["verl"]]
     except (OSError, ValueError, KeyError, TypeError):
-        raise StudyError(f"{path}: missing or broken; `vcppo sweep ... --engine verl` writes it") from None
+        raise StudyError(f"{path}: missing or broken; `vcppo sweep ... --runner verl` writes it") from None
 
 
 def command_line(overrides: Overrides) -> list[str]:

@@ -4,28 +4,16 @@ Every setting of vcppo is in exactly one of three tables: MAPPED, ONLY (one valu
 refused) and APART (verl has its own word for the matter, or none). docs/verl.md prints them.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vcppo.settings.estimators import ESTIMATORS
-from vcppo.settings.loading import flatten, known_names
+from vcppo.settings.loading import known_names
 from vcppo.settings.losses import POLICY_LOSSES
-from vcppo.settings.optimiser import OptimiserSettings
-from vcppo.settings.run import RunSettings
-from vcppo.studies.verl import TRAINER
-
-Overrides = dict[str, Any]  # verl's dotted names, with a plus where its schema has no such name
-NEVER = 1e9  # as a clip range or a dual clip: never reached
 
 ACTOR, CRITIC, ROLLOUT = "actor_rollout_ref.actor", "critic", "actor_rollout_ref.rollout"
 OURS = "+algorithm.vcppo"
-AGGREGATIONS = {
-    "token-mean": "token-mean",
-    "sequence-mean": "seq-mean-token-mean",
-    "fixed-length": "seq-mean-token-sum-norm",
-}
 LOSSES = {name: loss.verl for name, loss in POLICY_LOSSES.items() if loss.verl is not None}
 ESTIMATED = {name: estimator.verl for name, estimator in ESTIMATORS.items() if estimator.verl is not None}
 
@@ -75,11 +63,11 @@ def _optimiser(section: str, *, pretraining: bool = False) -> dict[str, Mapped]:
         "schedule": "constant or cosine: FSDP in verl has no linear decay",
         "warmup_steps": "verl counts steps of its trainer: rounded up",
     }
-    found = {}
+    mapped = {}
     for name, keys in names.items():
         note = notes.get(name, "")
-        found[f"{section}.{name}"] = Mapped((), keys, note) if pretraining else Mapped(keys, (), note)
-    return found
+        mapped[f"{section}.{name}"] = Mapped((), keys, note) if pretraining else Mapped(keys, (), note)
+    return mapped
 
 
 MAPPED: Mapping[str, Mapped] = {
@@ -227,190 +215,6 @@ def counterpart(name: str) -> Mapped | Only | str:
     return APART[name] if name in APART else APART[section]
 
 
-def refusals(settings: RunSettings) -> Iterator[str]:
-    """Every reason why verl cannot run these settings, each with what it could run."""
-    flat = flatten(settings.model_dump(mode="json"))
-    for name, only in ONLY.items():
-        if flat[name] != only.value:
-            yield f"{name} = {_text(flat[name])}: {only.why}; expected {_text(only.value)}"
-    if settings.model.path is None:
-        yield "model.path = none: expected the folder or hub name of the policy that verl starts from"
-    estimator, loss = ESTIMATORS[settings.advantage.estimator], POLICY_LOSSES[settings.policy.loss]
-    for name, word, verls, why, known in (
-        ("advantage.estimator", settings.advantage.estimator, estimator.verl, estimator.not_in_verl, ESTIMATED),
-        ("policy.loss", settings.policy.loss, loss.verl, loss.not_in_verl, LOSSES),
-    ):
-        if verls is None:
-            yield f"{name} = {word}: expected {listed(known)}; in verl {why}"
-    whitens = ("none", "batch") if estimator.verl_whitens else ("none",)
-    if settings.advantage.whiten not in whitens:
-        yield f"advantage.whiten = {settings.advantage.whiten}: expected {' or '.join(whitens)}"
-    if settings.advantage.clip is not None and not estimator.verl_whitens:
-        yield f"advantage.clip = {settings.advantage.clip:g}: verl clips no advantage of {settings.advantage.estimator}"
-    if settings.rollout.prompts % settings.policy.minibatches:
-        yield (
-            f"policy.minibatches = {settings.policy.minibatches}: expected a divisor of rollout.prompts = "
-            f"{settings.rollout.prompts}, whose prompts verl divides"
-        )
-    optimisers: dict[str, OptimiserSettings] = {"policy": settings.policy}
-    aggregations = {"policy": settings.policy.aggregation}
-    if settings.has_critic:
-        optimisers["critic"], aggregations["critic"] = settings.critic, settings.critic.aggregation
-        if settings.pretrain.steps != 0:
-            optimisers["pretrain"] = settings.pretrain
-    for section, optimiser in optimisers.items():
-        if optimiser.schedule == "linear":
-            yield f"{section}.schedule = linear: expected constant or cosine"
-    for section, aggregation in aggregations.items():
-        if aggregation == "fixed-length" and settings.rollout.max_tokens is None:
-            yield f"{section}.aggregation = fixed-length: expected rollout.max_tokens, the length that is divided by"
-
-
-def rl_overrides(settings: RunSettings) -> Overrides:
-    """verl's configuration of the RL run. The settings must be free of `refusals`."""
-    s = settings
-    placement, answers_apart = s.kl.placement, s.policy.epochs * s.policy.minibatches
-    mini_batch = s.rollout.prompts // s.policy.minibatches
-    found: Overrides = {
-        **_common(s),
-        "trainer.total_training_steps": s.steps,
-        "trainer.total_epochs": s.steps,  # an epoch has a step or more: this never ends the run before
-        "data.train_batch_size": s.rollout.prompts,
-        f"{ROLLOUT}.n": s.rollout.samples_per_prompt,
-        "algorithm.adv_estimator": ESTIMATED[s.advantage.estimator],
-        "algorithm.norm_adv_by_std_in_grpo": s.advantage.group_scale,
-        "algorithm.use_kl_in_reward": placement == "reward",
-        f"{ACTOR}.use_kl_loss": placement == "loss",
-        "critic.enable": s.has_critic,
-        **optimiser_overrides(ACTOR, s.policy, answers_apart),
-        f"{ACTOR}.ppo_epochs": s.policy.epochs,
-        f"{ACTOR}.ppo_mini_batch_size": mini_batch,
-        f"{ACTOR}.data_loader_seed": s.seed,
-        f"{ACTOR}.policy_loss.loss_mode": LOSSES[s.policy.loss],
-        f"{ACTOR}.clip_ratio": s.policy.clip_low,
-        f"{ACTOR}.clip_ratio_low": s.policy.clip_low,
-        f"{ACTOR}.clip_ratio_high": s.policy.clip_high,
-        f"{ACTOR}.clip_ratio_c": NEVER if s.policy.dual_clip is None else s.policy.dual_clip,
-        **_aggregation(ACTOR, s.policy.aggregation, s.rollout.max_tokens),
-        f"{ACTOR}.entropy_coeff": s.policy.entropy_coefficient,
-        "trainer.test_freq": s.evaluation.every or s.steps,
-        f"{ROLLOUT}.val_kwargs.n": s.evaluation.samples,
-        f"{ROLLOUT}.val_kwargs.do_sample": s.evaluation.temperature > 0,
-        f"{ROLLOUT}.val_kwargs.temperature": s.evaluation.temperature,
-        f"{ROLLOUT}.val_kwargs.top_p": s.evaluation.top_p,
-        "trainer.val_before_train": s.evaluation.every > 0,
-    }
-    if placement == "reward":
-        found |= {"algorithm.kl_ctrl.kl_coef": s.kl.coefficient, "algorithm.kl_penalty": s.kl.estimator}
-    if placement == "loss":
-        found |= {f"{ACTOR}.kl_loss_coef": s.kl.coefficient, f"{ACTOR}.kl_loss_type": s.kl.estimator}
-    if s.has_critic:
-        found |= {
-            **optimiser_overrides(CRITIC, s.critic, answers_apart * s.critic.updates_per_policy_update),
-            f"{CRITIC}.ppo_epochs": s.policy.epochs * s.critic.updates_per_policy_update,
-            f"{CRITIC}.ppo_mini_batch_size": mini_batch,
-            f"{CRITIC}.cliprange_value": s.critic.value_clip_range if s.critic.value_loss == "clipped" else NEVER,
-            "trainer.critic_warmup": s.critic.policy_starts_after + 1 if s.critic.policy_starts_after else 0,
-            **_gae(s),
-        }
-    return found
-
-
-def pretraining_overrides(settings: RunSettings) -> Overrides:
-    """verl's configuration of the run before it, in which only the critic learns."""
-    s, plan = settings, settings.pretrain
-    limit = plan.max_steps if plan.steps == "converge" else plan.steps
-    return {
-        **_common(s),
-        "trainer.total_training_steps": limit,
-        "trainer.total_epochs": limit,
-        "trainer.val_before_train": False,
-        "trainer.test_freq": -1,
-        "data.train_batch_size": plan.batch,
-        f"{ROLLOUT}.n": 1,
-        "algorithm.adv_estimator": "gae",
-        "algorithm.use_kl_in_reward": False,
-        f"{ACTOR}.use_kl_loss": False,
-        f"{ACTOR}.ppo_mini_batch_size": plan.batch,
-        "critic.enable": True,
-        **optimiser_overrides(CRITIC, plan, 1),
-        f"{CRITIC}.ppo_epochs": 1,
-        f"{CRITIC}.ppo_mini_batch_size": plan.batch,
-        f"{CRITIC}.cliprange_value": NEVER,
-        f"{OURS}.pretrain.steps": plan.steps,
-        f"{OURS}.pretrain.held_out": round(plan.held_out / (plan.pool + plan.held_out), 6),
-        f"{OURS}.pretrain.evaluate_every": plan.evaluate_every,
-        f"{OURS}.pretrain.seed": s.seed,
-        **(
-            {f"{OURS}.pretrain.patience": plan.patience, f"{OURS}.pretrain.tolerance": plan.tolerance}
-            if plan.steps == "converge"
-            else {}
-        ),
-    }
-
-
-def _common(s: RunSettings) -> Overrides:
-    """What both runs are told."""
-    found: Overrides = {
-        "trainer.use_v1": True,
-        "trainer.v1.trainer_mode": TRAINER,
-        "trainer.logger": ["console", "file"],
-        "trainer.save_freq": s.record.checkpoint_every,
-        "actor_rollout_ref.model.path": s.model.path,
-        f"{ROLLOUT}.temperature": s.rollout.temperature,
-        f"{ROLLOUT}.top_p": s.rollout.top_p,
-        f"{ROLLOUT}.seed": s.seed,
-        "data.seed": s.seed,
-        "algorithm.gamma": s.gae.gamma,
-        f"{OURS}.positions_every": s.record.positions_every,
-    }
-    if s.rollout.max_tokens is not None:
-        found["data.max_response_length"] = s.rollout.max_tokens
-    if s.has_critic:
-        found |= _aggregation(CRITIC, s.critic.aggregation, s.rollout.max_tokens)
-        found[f"{CRITIC}.data_loader_seed"] = s.seed
-        starts = {"policy": s.model.path, "saved": s.critic.path}
-        if s.critic.init in starts:
-            found["critic.model.path"] = starts[s.critic.init]
-    return found
-
-
-def _gae(s: RunSettings) -> Overrides:
-    found: Overrides = {
-        "algorithm.lam": s.gae.lambda_actor,  # verl's own estimate, which ours replaces
-        f"{OURS}.lambda_critic": s.gae.lambda_critic,
-        f"{OURS}.whiten": s.advantage.whiten,
-    }
-    if s.gae.length_adaptive_alpha is None:
-        found[f"{OURS}.lambda_actor"] = s.gae.lambda_actor
-    else:
-        found[f"{OURS}.length_adaptive_alpha"] = s.gae.length_adaptive_alpha
-    if s.advantage.clip is not None:
-        found[f"{OURS}.clip"] = s.advantage.clip
-    return found
-
-
-def optimiser_overrides(place: str, optimiser: OptimiserSettings, updates_a_step: int) -> Overrides:
-    """AdamW and its schedule, as verl's FSDP engine takes them at `place`; its scheduler moves once a step."""
-    optim = f"{place}.optim"
-    return {
-        f"{optim}.lr": optimiser.learning_rate,
-        f"{optim}.lr_scheduler_type": optimiser.schedule,
-        f"{optim}.lr_warmup_steps": math.ceil(optimiser.warmup_steps / updates_a_step),
-        f"{optim}.betas": [optimiser.adam_beta1, optimiser.adam_beta2],
-        f"+{optim}.override_optimizer_config.eps": optimiser.adam_epsilon,
-        f"{optim}.weight_decay": optimiser.weight_decay,
-        f"{optim}.clip_grad": optimiser.max_grad_norm,
-    }
-
-
-def _aggregation(place: str, aggregation: str, limit: int | None) -> Overrides:
-    found: Overrides = {f"{place}.loss_agg_mode": AGGREGATIONS[aggregation]}
-    if aggregation == "fixed-length":
-        found[f"{place}.loss_scale_factor"] = limit
-    return found
-
-
 def our_name(verl_name: str) -> str | None:
     """The setting of ours that says this word of verl's, None if none does."""
     bare = verl_name.lstrip("+")
@@ -429,7 +233,7 @@ def table() -> str:
             keys = ["<br>".join(f"`{key}`" for key in side) for side in (other.rl, other.pretraining)]
             lines.append(f"| `{name}` | {keys[0]} | {keys[1]} | {other.note} |")
     lines += ["", "| vcppo | verl does only | why |", "|---|---|---|"]
-    lines += [f"| `{name}` | {_text(only.value)} | {only.why} |" for name, only in ONLY.items()]
+    lines += [f"| `{name}` | {as_text(only.value)} | {only.why} |" for name, only in ONLY.items()]
     lines += ["", "| vcppo | instead |", "|---|---|"]
     lines += [
         f"| `{name.removesuffix('.') + ('.*' if name.endswith('.') else '')}` | {why} |" for name, why in APART.items()
@@ -437,5 +241,6 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as settings files have it."""
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"

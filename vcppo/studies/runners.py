@@ -1,0 +1,105 @@
+"""Who runs the cells of a study: our own pipeline, or verl. What differs between the two is all here.
+
+`vcppo --help` lists them, so what they need is imported when they are used.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vcppo.errors import ConfigError
+from vcppo.studies.verl.runner import VerlRunner
+
+if TYPE_CHECKING:
+    from vcppo.studies.study import Study
+
+MINUTES_A_WORKER_STARTS = 0.2  # importing torch and transformers
+
+
+class CellRunner(Protocol):
+    """Runs the cells of a study, each in a worker process."""
+
+    def check(self, study: "Study", seeds: Sequence[int]) -> None:
+        """Refuse what it cannot run, before anything is written.
+
+        Raises:
+            ConfigError: a cell asks for what it cannot do, or it was itself asked for what it does not have.
+        """
+        ...
+
+    def default_workers(self) -> int:
+        """Workers where nobody says how many."""
+        ...
+
+    def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
+        """What a dry run prints: the cells, and what they take."""
+        ...
+
+    def entry_point(self, study: "Study", seeds: Sequence[int], out: Path, *, fresh: bool) -> str:
+        """The `module:function` that workers call with (cell folder, out); what it reads beside the cell is written.
+
+        Raises:
+            ConfigError: it is not installed here.
+            StudyError: cells of the study were run otherwise.
+        """
+        ...
+
+
+class PipelineRunner:
+    """This library's stages, in the worker itself or in `processes` that it starts for each cell."""
+
+    def __init__(self, *, processes: int | None, verl_words: Sequence[str]) -> None:
+        self.processes, self.verl_words = processes, verl_words
+
+    def check(self, study: "Study", seeds: Sequence[int]) -> None:
+        """See CellRunner."""
+        if self.verl_words:
+            raise ConfigError(f"--verl {self.verl_words[0]}: it would be ignored, expected --runner verl beside it")
+
+    def default_workers(self) -> int:
+        """A core for every process."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(cores // (self.processes or 1), 1)
+
+    def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
+        """The cells of a study and what they will cost together, each shared stage counted once."""
+        from vcppo.planning.estimate import StageCost, estimate_costs, matrix_product_rate
+
+        yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
+        if study.search is not None:
+            yield f"a search of {study.search.trials} trials, {len(seeds)} seeds each, over {', '.join(study.space())}"
+            return
+        by_address: dict[str, StageCost] = {}
+        rate = matrix_product_rate()
+        cells = study.cells(seeds)
+        for cell in cells:
+            swept = "  ".join(f"{name}={value}" for name, value in cell.swept.items())
+            yield f"{cell.name:32} {swept}"
+            for cost in estimate_costs(cell.settings, out, flops_per_s=rate):
+                by_address[f"{cost.stage}/{cost.address}"] = cost
+        total = sum(cost.minutes for cost in by_address.values())
+        tokens = sum(cost.generated_tokens for cost in by_address.values())
+        yield (
+            f"\n{len(cells)} cells, {len(by_address)} stages, {sum(c.cached for c in by_address.values())} of them "
+            f"cached; at most {tokens / 1e6:.1f} M generated tokens, about "
+            f"{total / workers + MINUTES_A_WORKER_STARTS:.1f} minutes with {workers} workers"
+        )
+
+    def entry_point(self, study: "Study", seeds: Sequence[int], out: Path, *, fresh: bool) -> str:
+        """See CellRunner."""
+        from vcppo.studies.launch import RUNNER
+        from vcppo.studies.worker import PIPELINE
+
+        return PIPELINE if self.processes is None else RUNNER
+
+
+class MakeRunner(Protocol):
+    """How a runner is made of what the command line says of all of them."""
+
+    def __call__(self, *, processes: int | None, verl_words: Sequence[str]) -> CellRunner:
+        """The runner."""
+        ...
+
+
+RUNNERS: dict[str, MakeRunner] = {"vcppo": PipelineRunner, "verl": VerlRunner}

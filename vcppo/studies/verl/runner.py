@@ -1,0 +1,51 @@
+"""verl as a runner of a study's cells, as `vcppo sweep --runner verl` has it; see `studies.runners.CellRunner`."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vcppo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vcppo.studies.study import Study
+
+
+class VerlRunner:
+    """Runs of verl, which start processes of their own on the GPUs of the machine or of a cluster."""
+
+    def __init__(self, *, processes: int | None, verl_words: Sequence[str]) -> None:
+        self.processes, self.verl_words = processes, verl_words
+
+    def check(self, study: "Study", seeds: Sequence[int]) -> None:
+        """See CellRunner."""
+        from vcppo.studies.verl.launching import check_study
+
+        check_study(study, seeds, self.verl_words)
+        if self.processes is not None:
+            raise ConfigError("--processes with --runner verl: verl starts its own, see docs/verl.md")
+
+    def default_workers(self) -> int:
+        """One: verl has the machine to itself."""
+        return 1
+
+    def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
+        """The cells of a study on verl, and what each run of verl is told."""
+        from vcppo.studies.verl.cells import runs_of
+        from vcppo.studies.verl.launching import command_line, silent_settings
+
+        yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
+        cells = study.representative_cells(seeds)
+        for cell in cells:
+            yield f"{cell.name:32} {'  '.join(f'{name}={value}' for name, value in cell.swept.items())}"
+            for run in runs_of(cell.settings, list(self.verl_words)):
+                words = " ".join([*command_line(run.overrides), *run.words])
+                yield f"  {run.stage} ({run.address.key}): {words}"
+        silent = silent_settings(cells)
+        if silent:
+            yield f"\nverl does not hear of {', '.join(silent)}; docs/verl.md says what to give instead"
+
+    def entry_point(self, study: "Study", seeds: Sequence[int], out: Path, *, fresh: bool) -> str:
+        """See CellRunner."""
+        from vcppo.studies.verl.launching import prepare_study
+
+        return prepare_study(study, seeds, self.verl_words, out, fresh=fresh)
