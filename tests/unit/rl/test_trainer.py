@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-from tiny import new_policy, random_batch, tiny, tiny_method
+from tiny import new_policy, plainly, random_batch, tiny, tiny_method
 from torch import Tensor
 
 from vcppo.engines.torch.decoder import Decoder
@@ -822,7 +822,7 @@ def test_pairs_of_a_right_and_a_wrong_answer_stay_together(make: Make, monkeypat
 
 def test_dpo_goes_on_learning_from_answers_of_the_first_policy(make: Make, before: dict[str, StageFolder]) -> None:
     trainer = make("dpo", "policy.learning_rate=0.02")
-    first = loading.load_policy(before["cold-start"].path / "policy")
+    first = plainly(loading.load_policy(before["cold-start"].path / "policy"))
     for _ in range(3):
         done = trainer.iterate()
         at_first = read_logprobs(first, done.batch, temperature=1.0, max_tokens=2000)
