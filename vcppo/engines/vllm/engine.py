@@ -25,7 +25,7 @@ from vcppo.models.configurations import called, end_tokens, positions
 from vcppo.models.forward import compute_of, let_go
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 from vcppo.settings.temperatures import VLLM_COLDEST
 from vcppo.types import Generation
 
@@ -52,7 +52,7 @@ class CacheUse:
 class VllmEngine:
     """Samples from a policy with vLLM."""
 
-    def __init__(self, settings: EngineSettings, policy: PreTrainedModel) -> None:
+    def __init__(self, settings: VllmEngineSettings, policy: PreTrainedModel) -> None:
         self.settings = settings
         self.cache_use = CacheUse(0, 0)  # of the last call
         self.update_weights(policy)
@@ -136,7 +136,7 @@ class VllmEngine:
         return checked(_generations(answers), called(self._policy))
 
 
-def start_host(settings: EngineSettings, spec: ModelSpec) -> Host:
+def start_host(settings: VllmEngineSettings, spec: ModelSpec) -> Host:
     """vLLM with this model, where the settings want it.
 
     Raises:
@@ -145,7 +145,7 @@ def start_host(settings: EngineSettings, spec: ModelSpec) -> Host:
     return Colocated(spec) if settings.mode == "colocated" else ServerClient(settings, spec)
 
 
-def model_spec(settings: EngineSettings, policy: PreTrainedModel) -> ModelSpec:
+def model_spec(settings: VllmEngineSettings, policy: PreTrainedModel) -> ModelSpec:
     """What vLLM must know of a policy to build it.
 
     Raises:
