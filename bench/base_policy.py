@@ -25,7 +25,7 @@ from vcppo.models.loading import load_policy, load_tokenizer
 from vcppo.rl.rewards import verdict_score
 from vcppo.rl.sampler import Sampler
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import TorchEngineSettings
 from vcppo.settings.reward import RewardSettings
 from vcppo.settings.run import RunSettings
 from vcppo.system.provenance import provenance
@@ -61,7 +61,7 @@ class BasePolicy:
         self.task, self.tokenizer = make_task(self.settings.task), load_tokenizer(checkpoint)
         self.policy = load_policy(checkpoint)
         sampling = Sampling(self.settings.rollout.temperature, self.settings.rollout.top_p, self.task.max_tokens)
-        engine = make_engine(EngineSettings(), self.policy)
+        engine = make_engine(TorchEngineSettings(), self.policy)
         self.sampler = Sampler(self.task, self.tokenizer, engine, sampling)
 
     def responses(self) -> list[Rollout]:
@@ -94,6 +94,7 @@ class BasePolicy:
         """Right responses, and all, where none may answer before the last line."""
         prompts = [prompt for prompt in self.task.held_out_prompts() for _ in range(PATIENT_SAMPLES)]
         ids = torch.tensor([self.tokenizer(prompt.text)["input_ids"] for prompt in prompts])
+        assert self.settings.task.name == "digits"
         patient = NoAnswerBeforeTheLastLine(self.tokenizer, self.settings.task.chain_length, ids.shape[1])
         torch.manual_seed(0)
         answers = self.policy.generate(

@@ -25,7 +25,7 @@ from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models import loading
 from vcppo.settings.fixed import GENERATOR_ROWS
 from vcppo.settings.model import ModelSettings
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.tasks import make_task
 
 ANSWERS, PLACES, TIMES = 96, 8, 9
@@ -70,7 +70,7 @@ def main(answers: int) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; one thread")
-    task = make_task(TaskSettings())
+    task = make_task(DigitsTaskSettings())
     tokenizer = task.tokenizer()
     policy = loading.new_policy(ModelSettings(), tokenizer, max_length=task.max_tokens + 64, seed=0).eval()
     with torch.no_grad():

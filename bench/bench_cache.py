@@ -23,6 +23,7 @@ import torch
 
 from vcppo.settings.loading import Layer, build_settings, nest
 from vcppo.settings.run import RunSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.system.files import read_json
 
@@ -33,7 +34,7 @@ REAL = RunSettings()
 SCALED = {
     "task.digits": 2,
     "task.chain_length": 7,
-    "task.held_out": REAL.task.held_out * SHORTER // SCALE,
+    "task.held_out": DigitsTaskSettings().held_out * SHORTER // SCALE,
     "cold_start.steps": REAL.cold_start.steps // SCALE,
     "cold_start.warmup_steps": 2,
     "reward_model.steps": REAL.reward_model.steps // SCALE,

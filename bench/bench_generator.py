@@ -21,7 +21,7 @@ from vcppo.engines.base import Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models import loading
 from vcppo.settings.model import ModelSettings
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.tasks import make_task
 
 BATCH, TOKENS = 128, 134
@@ -113,7 +113,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; batch {BATCH}, one thread")
-    task = make_task(TaskSettings())
+    task = make_task(DigitsTaskSettings())
     tokenizer = task.tokenizer()
     prompts = [tokenizer(prompt.text)["input_ids"] for prompt in task.held_out_prompts()[:BATCH]]
     for size, (settings, repeats) in SIZES.items():

@@ -22,7 +22,7 @@ from vcppo.engines.base import BranchPoint, Engine, Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.engines.vllm.engine import VllmEngine
 from vcppo.models.sharding import prepare
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 from vcppo.settings.model import ComputeSettings, LoraSettings
 from vcppo.types import Generation
 
@@ -77,7 +77,7 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; batch {BATCH}, one thread each")
     policy = model()
     began = time.perf_counter()
-    theirs = make_engine(EngineSettings(kind="vllm", mode="server", python=python), policy)
+    theirs = make_engine(VllmEngineSettings(mode="server", python=python), policy)
     assert isinstance(theirs, VllmEngine)
     print(f"vLLM started in {time.perf_counter() - began:.1f} s")
     times = []

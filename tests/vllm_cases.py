@@ -16,7 +16,7 @@ from vcppo.engines.vllm.engine import VllmEngine
 from vcppo.errors import EngineError
 from vcppo.models.prepared import declare
 from vcppo.models.sharding import named_weights
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 from vcppo.settings.model import ComputeSettings
 from vcppo.types import Generation
 
@@ -72,14 +72,14 @@ def assert_agrees(
         torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=0, atol=CLOSE)
 
 
-def engine_of(settings: EngineSettings, policy: PreTrainedModel) -> VllmEngine:
+def engine_of(settings: VllmEngineSettings, policy: PreTrainedModel) -> VllmEngine:
     made = make_engine(settings, policy)
     engine = made.engine if isinstance(made, SharedEngine) else made  # a rank's own, asked for its share below
     assert isinstance(engine, VllmEngine)
     return engine
 
 
-def check_updates(settings: EngineSettings, family: str) -> None:
+def check_updates(settings: VllmEngineSettings, family: str) -> None:
     """After each of several updates that change every parameter, the embedding too, answers are the new policy's."""
     policy = model(**FAMILIES[family])
     engine = engine_of(settings, policy)
@@ -95,7 +95,7 @@ def check_updates(settings: EngineSettings, family: str) -> None:
             assert_agrees(policy, prompts, answers, temperature)
 
 
-def check_the_same_as_torch(settings: EngineSettings) -> None:
+def check_the_same_as_torch(settings: VllmEngineSettings) -> None:
     """A cold temperature makes both engines write the likeliest tokens; what ends, ends alike, and where it must."""
     policy = model("qwen3", seed=3)
     with torch.no_grad():
@@ -125,7 +125,7 @@ def said(answers: Sequence[Generation]) -> list[tuple[tuple[int, ...], str]]:
     return [(answer.tokens, answer.stop_reason) for answer in answers]
 
 
-def check_many(settings: EngineSettings) -> None:
+def check_many(settings: VllmEngineSettings) -> None:
     """More tokens of prompts than a step takes: vLLM would read one in two steps and wind its generator back."""
     policy, rng = model(), torch.Generator().manual_seed(0)
     prompts = torch.randint(2, VOCABULARY, (300, 40), generator=rng).tolist()
@@ -133,7 +133,7 @@ def check_many(settings: EngineSettings) -> None:
     assert_agrees(policy, prompts[::37], answers[::37], 1.0)
 
 
-def check_ends(settings: EngineSettings) -> None:
+def check_ends(settings: VllmEngineSettings) -> None:
     """What the policy ended ends with the end token, kept; what was cut is of full length, and said to be."""
     policy = model()
     answers = engine_of(settings, policy).generate(RAGGED * 12, Sampling(1.5, 1.0, 8), seed=0)
@@ -146,7 +146,7 @@ def check_ends(settings: EngineSettings) -> None:
     assert_agrees(policy, RAGGED * 12, answers, 1.5)
 
 
-def check_frequencies(settings: EngineSettings) -> None:
+def check_frequencies(settings: VllmEngineSettings) -> None:
     """Tokens come as often as their probability says."""
     policy = model(end=-1)
     answers = engine_of(settings, policy).generate([[5, 6, 7]] * 4000, Sampling(1.3, 1.0, 1), seed=0)
@@ -157,7 +157,7 @@ def check_frequencies(settings: EngineSettings) -> None:
     assert float(error.max()) < 4.5  # standard errors, 29 tokens
 
 
-def check_seeds(settings: EngineSettings) -> None:
+def check_seeds(settings: VllmEngineSettings) -> None:
     """An answer depends on its own number and the seed, not on who is written with it."""
     engine = engine_of(settings, model())
     together = engine.generate(RAGGED, FREE, seed=7)
@@ -170,7 +170,7 @@ def check_seeds(settings: EngineSettings) -> None:
     assert len({answer.tokens for answer in engine.generate([[5, 6]] * 6, FREE, seed=7)}) > 1
 
 
-def check_prefix_cache(settings: EngineSettings) -> None:
+def check_prefix_cache(settings: VllmEngineSettings) -> None:
     """A long prompt is read once for many answers; after an update nothing of it is left."""
     policy = model()
     engine = engine_of(settings, policy)
@@ -189,7 +189,7 @@ def check_prefix_cache(settings: EngineSettings) -> None:
     assert engine.cache_use.cached_tokens == 96  # the second's, from the first
 
 
-def check_nucleus(settings: EngineSettings) -> None:
+def check_nucleus(settings: VllmEngineSettings) -> None:
     """With top_p below 1 only likely tokens come; their log-probabilities are of the nucleus, as documented."""
     policy = model(end=-1)
     answers = engine_of(settings, policy).generate([[5, 6, 7]] * 200, Sampling(1.0, 0.5, 1), seed=0)
@@ -203,7 +203,7 @@ def check_nucleus(settings: EngineSettings) -> None:
         assert abs(answer.logprobs[0] - want) < CLOSE
 
 
-def check_turns(settings: EngineSettings) -> None:
+def check_turns(settings: VllmEngineSettings) -> None:
     """Two engines alive at once each sample from their own policy."""
     first, second = model(seed=1), model(seed=2)
     one, two = engine_of(settings, first), engine_of(settings, second)
@@ -212,7 +212,7 @@ def check_turns(settings: EngineSettings) -> None:
         assert_agrees(second, RAGGED, two.generate(RAGGED, FREE, seed=0), 1.0)
 
 
-def check_missing(settings: EngineSettings) -> None:
+def check_missing(settings: VllmEngineSettings) -> None:
     """Weights with one missing are refused, and nothing is written with what is left of the ones before."""
     policy = model()
     engine = engine_of(settings, policy)
@@ -243,11 +243,11 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from vllm_cases import FREE, RAGGED, assert_agrees, change_everything, engine_of, model
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
-settings = EngineSettings(kind="vllm", mode=sys.argv[2], tensor_parallel=int(sys.argv[3]), python=sys.argv[4] or None)
+settings = VllmEngineSettings(mode=sys.argv[2], tensor_parallel=int(sys.argv[3]), python=sys.argv[4] or None)
 policy = model("qwen2", seed=1, tie_word_embeddings=True)
 engine = engine_of(settings, policy)
 mine = RAGGED[:2] if rank == 0 else RAGGED[2:]

@@ -17,7 +17,7 @@ from vcppo.engines.vllm import host as live
 from vcppo.engines.vllm.colocated import Colocated
 from vcppo.engines.vllm.host import close_hosts
 from vcppo.errors import EngineError
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 
 pytestmark = [
     pytest.mark.vllm,
@@ -27,18 +27,18 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def settings() -> Iterator[EngineSettings]:
-    yield EngineSettings(kind="vllm", mode="colocated")
+def settings() -> Iterator[VllmEngineSettings]:
+    yield VllmEngineSettings(mode="colocated")
     close_hosts()
 
 
 @pytest.mark.parametrize("family", ["qwen2, tied", "qwen3, untied"])
-def test_every_update_arrives(settings: EngineSettings, family: str) -> None:
+def test_every_update_arrives(settings: VllmEngineSettings, family: str) -> None:
     check_updates(settings, family)
 
 
 @pytest.mark.parametrize("check", ["seeds", "turns", "missing", "the same as torch"])
-def test_the_engine(settings: EngineSettings, check: str) -> None:
+def test_the_engine(settings: VllmEngineSettings, check: str) -> None:
     CHECKS[check](settings)
 
 
@@ -47,7 +47,7 @@ def numpy_state() -> Any:
     return state[1].copy()
 
 
-def test_no_global_randomness_is_touched(settings: EngineSettings) -> None:
+def test_no_global_randomness_is_touched(settings: VllmEngineSettings) -> None:
     torch.rand(3)
     states = torch.get_rng_state(), numpy_state(), random.getstate()
     engine_of(settings, model("qwen2", seed=9)).generate(RAGGED, FREE, seed=0)
@@ -82,7 +82,7 @@ class Sleeper:
         assert self.awake >= set(what)
 
 
-def test_between_calls_it_sleeps_and_wakes_for_what_it_needs(settings: EngineSettings) -> None:
+def test_between_calls_it_sleeps_and_wakes_for_what_it_needs(settings: VllmEngineSettings) -> None:
     policy = model("qwen2", seed=4)
     engine = engine_of(settings, policy)
     (host,) = live._hosts.values()
@@ -99,7 +99,7 @@ def test_between_calls_it_sleeps_and_wakes_for_what_it_needs(settings: EngineSet
     close_hosts()
 
 
-def test_a_model_that_vllm_cannot_hold_is_one_line(settings: EngineSettings) -> None:
+def test_a_model_that_vllm_cannot_hold_is_one_line(settings: VllmEngineSettings) -> None:
     with pytest.raises(EngineError) as caught:
         engine_of(settings, model("llama", head_dim=16)).generate(RAGGED, FREE, seed=0)
     assert str(caught.value).startswith("vLLM refuses: RuntimeError: Unsupported CPU attention configuration")
@@ -108,10 +108,10 @@ def test_a_model_that_vllm_cannot_hold_is_one_line(settings: EngineSettings) -> 
 
 def test_more_tensor_parallel_ranks_than_there_are_processes_are_refused() -> None:
     with pytest.raises(EngineError, match=r"engine.tensor_parallel = 2, colocated with a trainer of 1 processes"):
-        engine_of(EngineSettings(kind="vllm", tensor_parallel=2), model())
+        engine_of(VllmEngineSettings(tensor_parallel=2), model())
 
 
-def test_two_ranks_share_a_model(tmp_path: Path, settings: EngineSettings) -> None:
+def test_two_ranks_share_a_model(tmp_path: Path, settings: VllmEngineSettings) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -20,7 +20,7 @@ from vcppo.engines.vllm import host as live
 from vcppo.engines.vllm.client import ServerClient
 from vcppo.engines.vllm.host import close_hosts
 from vcppo.errors import EngineError
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
@@ -33,23 +33,23 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def settings() -> Iterator[EngineSettings]:
+def settings() -> Iterator[VllmEngineSettings]:
     """One server for all tests; it is given other models as they want them."""
-    yield EngineSettings(kind="vllm", mode="server", python=PYTHON)
+    yield VllmEngineSettings(mode="server", python=PYTHON)
     close_hosts()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_update_arrives(settings: EngineSettings, family: str) -> None:
+def test_every_update_arrives(settings: VllmEngineSettings, family: str) -> None:
     check_updates(settings, family)
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_the_engine(settings: EngineSettings, check: str) -> None:
+def test_the_engine(settings: VllmEngineSettings, check: str) -> None:
     CHECKS[check](settings)
 
 
-def test_models_of_other_shapes_take_turns_in_one_server(settings: EngineSettings) -> None:
+def test_models_of_other_shapes_take_turns_in_one_server(settings: VllmEngineSettings) -> None:
     policies = [model("qwen2", seed=1), model("llama", seed=1)]
     engines = [engine_of(settings, policy) for policy in policies]
     pid = server_pid()
@@ -93,7 +93,7 @@ def test_a_whole_run_generates_with_vllm_and_its_log_probabilities_are_the_train
     assert any("eval/digits/avg_at_1" in record for record in values)
 
 
-def test_two_ranks_share_one_server_and_write_what_one_would(tmp_path: Path, settings: EngineSettings) -> None:
+def test_two_ranks_share_one_server_and_write_what_one_would(tmp_path: Path, settings: VllmEngineSettings) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -108,7 +108,7 @@ def test_two_ranks_share_one_server_and_write_what_one_would(tmp_path: Path, set
     assert len(said) == 2
 
 
-def test_a_server_killed_while_it_writes_is_one_line_and_nothing_hangs(settings: EngineSettings) -> None:
+def test_a_server_killed_while_it_writes_is_one_line_and_nothing_hangs(settings: VllmEngineSettings) -> None:
     engine = engine_of(settings, model(end=-1))
     pid = server_pid()
     threading.Timer(0.7, os.kill, (pid, signal.SIGKILL)).start()
@@ -141,7 +141,7 @@ def test_weights_over_a_connection_arrive_too_and_a_model_that_vllm_cannot_hold_
             assert time.monotonic() < deadline
             time.sleep(0.1)
         policy = model("qwen2", tie_word_embeddings=True)
-        engine = engine_of(EngineSettings(kind="vllm", mode="server", url=url), policy)
+        engine = engine_of(VllmEngineSettings(mode="server", url=url), policy)
         assert_agrees(policy, RAGGED, engine.generate(RAGGED, FREE, seed=0), 1.0)
         with pytest.raises(EngineError) as caught:  # the embedded task's own model has heads of 16 numbers
             engine_of(engine.settings, model("llama", head_dim=16)).generate(RAGGED, FREE, seed=0)

@@ -25,6 +25,7 @@ from vcppo.planning.footprint import (
     train,
 )
 from vcppo.planning.shapes import Shapes, shapes_of
+from vcppo.settings.engine import VllmEngineSettings
 from vcppo.settings.fixed import (
     GENERATOR_ROWS,
     PAIRED_PROMPTS_AT_ONCE,
@@ -212,8 +213,8 @@ class _Layout:
         slack = SLACK_LINES * (task.digits + 1) if task.name == "digits" else 0  # lines beyond which an answer is cut
         self.answer = settings.rollout.max_tokens or chain_tokens(task) + slack
         self.longest = self.prompt + self.answer
-        engine = settings.engine
-        self.vllm = engine.kind == "vllm"
+        self.vllm = settings.engine.kind == "vllm"
+        engine = settings.engine if settings.engine.kind == "vllm" else VllmEngineSettings()  # read where self.vllm
         self.apart = self.vllm and engine.mode == "server" and bool(engine.url or engine.devices)
         self.sleeps = engine.mode == "colocated" and engine.sleep
         self.tensor_parallel = engine.tensor_parallel if self.vllm else 1

@@ -11,7 +11,7 @@ from vcppo.errors import CheckpointError, ConfigError
 from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.model import ModelSettings
 from vcppo.settings.run import RunSettings
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import DigitsTaskSettings, TaskSettings
 
 
 @dataclass(frozen=True)
@@ -183,12 +183,13 @@ def read_shapes(path: Path) -> Shapes:
         raise CheckpointError(f"{path}: no decoder's configuration, {error} is missing or wrong") from None
 
 
-def vocabulary_of(task: TaskSettings) -> int:
+def vocabulary_of(task: DigitsTaskSettings) -> int:
     """Words of the embedded task's tokenizer: four specials, ten digits, a word a line of thought."""
     return 4 + 10 + task.chain_length + SLACK_LINES
 
 
 def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:
+    assert task.name == "digits", "a model of its own is for the embedded task alone"
     return Shapes(
         architecture=model.architecture,
         hidden_size=model.hidden_size,

@@ -16,6 +16,7 @@ from vcppo.maths.advantages import (
     segment_advantages,
 )
 from vcppo.rl.advantages import Evidence
+from vcppo.settings.advantage import GroupAdvantageSettings
 
 
 def generalised(seen: Evidence) -> Tensor:
@@ -52,7 +53,9 @@ def returns(seen: Evidence) -> Tensor:
 
 def group_relative(seen: Evidence) -> Tensor:
     """GRPO: a response's rewards against those of its group, divided by their deviation or not."""
-    scale = seen.settings.advantage.group_scale
+    chosen = seen.settings.advantage
+    assert isinstance(chosen, GroupAdvantageSettings)
+    scale = chosen.group_scale
     return group_advantages(seen.rewards.earned.sum(dim=1), seen.batch.group, seen.response_mask, scale=scale)
 
 

@@ -27,6 +27,7 @@ from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.rl.costs import Costs
 from vcppo.settings.losses import POLICY_LOSSES
+from vcppo.settings.policy import PreferencePolicySettings
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch, TokenBatch, cut_to
 
@@ -89,7 +90,7 @@ def terms(
     batch: RolloutBatch, settings: RunSettings, fixed_length: int, preference: PreferencePull | None
 ) -> list[Callable[[MicroBatch], Term]]:
     """The terms of a minibatch's loss, each a mean over all of its tokens, responses or pairs."""
-    chosen = settings.policy
+    chosen, bounds = settings.policy, settings.policy.bounds
     over = denominators(batch.response_mask, fixed_length=fixed_length)
     aggregate = AGGREGATIONS[chosen.aggregation]
     right = denominators(batch.response_mask & batch.correct[:, None], fixed_length=fixed_length)
@@ -101,16 +102,13 @@ def terms(
             micro.advantages,
             micro.batch.response_mask,
             kind=chosen.loss if preference is None else "reinforce",  # of DPO for its diagnostics alone
-            clip_low=chosen.clip_low,
-            clip_high=chosen.clip_high,
-            dual_clip=chosen.dual_clip,
-            advantage_temperature=chosen.advantage_temperature,
+            **bounds,
             aggregation=chosen.aggregation,
             over=over,
             ref_logprobs=micro.ref_logprobs,
         )
         sums = {"approx_kl": float(result.approx_kl), "clip_fraction": float(result.clip_fraction)}
-        if chosen.dual_clip is not None:
+        if bounds["dual_clip"] is not None:
             sums["dual_clip_fraction"] = float(result.dual_clip_fraction)
         loss = result.loss
         if preference is not None:
@@ -222,6 +220,7 @@ def _preference(
 ) -> PreferencePull:
     """DPO's weights under the policy as it is now: one more forward pass, since its loss couples two answers."""
     assert ref_logprobs is not None
+    assert isinstance(settings.policy, PreferencePolicySettings)
     logprobs = read_logprobs(
         policy, batch, temperature=settings.rollout.temperature, max_tokens=settings.micro_batch_tokens
     )

@@ -140,16 +140,16 @@ def token_rewards(
     """
     mask = batch.response_mask
     rewards = torch.zeros(mask.shape)
-    placement = settings.kl.placement
-    match placement:
+    kl = settings.kl
+    match kl.placement:
         case "reward":
             assert ref_logprobs is not None
-            penalty = KL_ESTIMATORS[settings.kl.estimator](batch.old_logprobs, ref_logprobs)
-            rewards = rewards - settings.kl.coefficient * torch.where(mask, penalty, 0.0)
+            penalty = KL_ESTIMATORS[kl.estimator](batch.old_logprobs, ref_logprobs)
+            rewards = rewards - kl.coefficient * torch.where(mask, penalty, 0.0)
         case "loss" | "none":
             pass
         case _:
-            assert_never(placement)
+            assert_never(kl.placement)
     chosen = settings.token_reward
     if chosen.kind != "none" and chosen.weight > 0:
         assert ref_logprobs is not None

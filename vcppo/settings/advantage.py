@@ -1,17 +1,32 @@
 """How good a token was: GAE with its two lambdas, and the estimators beside it."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from vcppo.settings.base import Settings
-from vcppo.settings.estimators import ESTIMATORS, names_of
+from vcppo.settings.estimators import names_of
+
+Scope = Literal["none", "batch", "minibatch"]
 
 if TYPE_CHECKING:
-    EstimatorName = str
+    _Whitened = str
+    _Group = str
+    _None = str
 else:
-    EstimatorName = Literal[tuple(ESTIMATORS)]
+
+    def _with(*settings: str) -> Any:
+        """The estimators whose own settings are these."""
+        return Literal[names_of(lambda estimator: set(estimator.settings) == set(settings))]
+
+    _Whitened = _with("whiten", "clip")
+    _Group = _with("whiten", "clip", "group_scale")
+    _None = _with()
+
 _CRITICS = names_of(lambda estimator: estimator.has_critic)
+_ESTIMATOR = f"{', '.join(_CRITICS)} read a critic; see docs/methods.md"
+_WHITEN = "scope of normalisation to mean 0, std 1"
+_CLIP = "advantages are kept within +-clip, after whitening"
 
 
 class GaeSettings(Settings):
@@ -28,12 +43,31 @@ class GaeSettings(Settings):
     )
 
 
-class AdvantageSettings(Settings):
+class WhitenedAdvantageSettings(Settings):
     """How good a token was."""
 
-    estimator: EstimatorName = Field(
-        "gae", description="gae, td, q and released-dvpo read a critic; see docs/methods.md"
-    )
-    whiten: Literal["none", "batch", "minibatch"] = Field("none", description="scope of normalisation to mean 0, std 1")
-    clip: float | None = Field(None, gt=0, description="advantages are kept within +-clip, after whitening")
+    estimator: _Whitened = Field("gae", description=_ESTIMATOR)
+    whiten: Scope = Field("none", description=_WHITEN)
+    clip: float | None = Field(None, gt=0, description=_CLIP)
+
+
+class GroupAdvantageSettings(Settings):
+    """How good a response was beside the others to its prompt."""
+
+    estimator: _Group = Field(description=_ESTIMATOR)
+    whiten: Scope = Field("none", description=_WHITEN)
+    clip: float | None = Field(None, gt=0, description=_CLIP)
     group_scale: bool = Field(True, description="GRPO divides by the group's standard deviation")
+
+
+class NoAdvantageSettings(Settings):
+    """No advantages: the loss compares pairs."""
+
+    estimator: _None = Field(description=_ESTIMATOR)
+    whiten: ClassVar[Scope] = "none"
+    clip: ClassVar[float | None] = None
+
+
+AdvantageSettings = Annotated[
+    WhitenedAdvantageSettings | GroupAdvantageSettings | NoAdvantageSettings, Field(discriminator="estimator")
+]

@@ -1,6 +1,6 @@
 """Where the critic starts, how it is pretrained, and how it learns during RL."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -46,18 +46,13 @@ class PretrainSettings(OptimiserSettings):
         return steps
 
 
-class CriticSettings(OptimiserSettings):
+_INIT = "where value pretraining starts from"
+
+
+class _CriticSettings(OptimiserSettings):
     """The critic's start and its update during RL."""
 
-    init: Literal["reward-model", "policy", "saved"] = Field(
-        "reward-model", description="where value pretraining starts from"
-    )
-    path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
-    initial_value: float | Literal["mean-score"] = Field(
-        0.0,
-        description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on, or, with "
-        "pretrain.steps = 0, of pretrain.held_out answers of the fixed policy",
-    )
+    init: str = Field(description=_INIT)
     bounded: bool = Field(False, description="values cannot leave the range of rewards, by a sigmoid")
     learning_rate: float = Field(
         6e-4,
@@ -77,3 +72,32 @@ class CriticSettings(OptimiserSettings):
     normalise_returns: bool = Field(False, description="it learns returns divided by their running deviation")
 
     _interval = field_validator("update_every")(positive_interval)
+
+
+class RewardModelCriticSettings(_CriticSettings):
+    """The critic's start and its update during RL."""
+
+    init: Literal["reward-model"] = Field("reward-model", description=_INIT)
+
+
+class FreshCriticSettings(_CriticSettings):
+    """The critic is the policy with a fresh head."""
+
+    init: Literal["policy"] = Field("policy", description=_INIT)
+    initial_value: float | Literal["mean-score"] = Field(
+        0.0,
+        description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on, or, with "
+        "pretrain.steps = 0, of pretrain.held_out answers of the fixed policy",
+    )
+
+
+class SavedCriticSettings(_CriticSettings):
+    """The critic is one that was trained before."""
+
+    init: Literal["saved"] = Field("saved", description=_INIT)
+    path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
+
+
+CriticSettings = Annotated[
+    RewardModelCriticSettings | FreshCriticSettings | SavedCriticSettings, Field(discriminator="init")
+]

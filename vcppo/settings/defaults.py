@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import DigitsTaskSettings
 
 # How each task is evaluated unless something else is said; maths as VAPO evaluates AIME (arXiv:2504.05118).
 EVALUATION_OF_TASK: Mapping[str, Mapping[str, Any]] = {
@@ -39,7 +39,7 @@ OF_ADAPTERS: Mapping[str, Any] = {  # lora.rank > 0: low-rank adapters want ten 
 
 def defaults_beside(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults, by dotted name, that other settings of a tree decide: task, greedy decoding, and a given model."""
-    task = _said(tree, "task", "name", TaskSettings.model_fields["name"].default)
+    task = _said(tree, "task", "name", DigitsTaskSettings.model_fields["name"].default)
     of_task = EVALUATION_OF_TASK.get(task, {}) if isinstance(task, str) else {}
     if of_task and _said(tree, "evaluation", "temperature", None) == 0:
         of_task = {**of_task, "samples": 1}  # greedily, all answers to a problem are alike

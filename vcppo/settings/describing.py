@@ -2,9 +2,8 @@
 
 import typing
 
-from pydantic import BaseModel
-
-from vcppo.settings.loading import fields, method_tree
+from vcppo.settings.kinds import KINDS, Setting, layout, other_kind
+from vcppo.settings.loading import flatten, method_tree
 from vcppo.settings.methods import METHODS
 from vcppo.settings.run import RunSettings
 
@@ -22,26 +21,32 @@ def describe_method(name: str) -> str:
     """
     method_tree(name, "vcppo methods")
     method = METHODS[name]
-    words = {known: field.description for known, field in fields()}
-    lines = [f"{setting + ' = ' + str(value):48} # {words[setting]}" for setting, value in method.settings.items()]
+    known = layout()
+    lines = [
+        f"{setting + ' = ' + str(value):48} # {known[setting].description}"
+        for setting, value in method.settings.items()
+    ]
     return "\n".join([f"# {method.title} ({method.source})", *lines])
 
 
 def describe_settings(settings: RunSettings) -> str:
-    """Every setting by its dotted name, with its value and its description."""
-    lines = []
-
-    def walk(model: BaseModel, prefix: str) -> None:
-        for name, field in type(model).model_fields.items():
-            value = getattr(model, name)
-            if isinstance(value, BaseModel):
-                lines.append(f"\n# {(type(value).__doc__ or '').splitlines()[0]}")
-                walk(value, f"{prefix}{name}.")
-            else:
-                shown = "none" if value is None else value
-                allowed = [str(choice) for choice in typing.get_args(field.annotation) if isinstance(choice, str)]
-                words = f"{field.description or ''}" + (f" ({' | '.join(allowed)})" if allowed else "")
-                lines.append(f"{prefix + name + ' = ' + str(shown):48} # {words}")
-
-    walk(settings, "")
+    """Every setting by its dotted name, with its value and its description; of other kinds the default."""
+    values = flatten(settings.model_dump(mode="json"))
+    lines: list[str] = []
+    before = ""
+    for name, setting in layout().items():
+        section = name.rpartition(".")[0]
+        if section != before:
+            lines.append(f"\n# {setting.about}")
+            before = section
+        shown = "none" if values[name] is None else values[name]
+        lines.append(f"{f'{name} = {shown}':48} # {_words(settings, setting)}")
     return "\n".join(lines)
+
+
+def _words(settings: RunSettings, setting: Setting) -> str:
+    choices = typing.get_args(setting.types[0]) if len(setting.types) == 1 else ()
+    words = setting.description + (f" ({' | '.join(choices)})" if choices else "")
+    if other_kind(settings, setting.name) is None:
+        return words
+    return f"{words}; of {KINDS[setting.name.split('.')[0]].name} = {' | '.join(setting.kinds)}"

@@ -1,7 +1,7 @@
 """Who generates responses."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -9,13 +9,19 @@ from pydantic_core import PydanticCustomError
 from vcppo.settings.base import Settings
 from vcppo.settings.fixed import VLLM_SHARE
 
-# The coldest temperature that each engine samples at, but for 0, which is greedy decoding.
+_KIND = "torch: in this process, with nothing but torch"
 
 
-class EngineSettings(Settings):
+class TorchEngineSettings(Settings):
     """Who generates answers; docs/vllm.md says how to choose."""
 
-    kind: Literal["torch", "vllm"] = Field("torch", description="torch: in this process, with nothing but torch")
+    kind: Literal["torch"] = Field("torch", description=_KIND)
+
+
+class VllmEngineSettings(Settings):
+    """vLLM generates answers; docs/vllm.md says how to choose."""
+
+    kind: Literal["vllm"] = Field("vllm", description=_KIND)
     mode: Literal["colocated", "server"] = Field(
         "colocated", description="vLLM in this process, or in one of its own, maybe with its own Python environment"
     )
@@ -52,3 +58,6 @@ class EngineSettings(Settings):
         if url is not None and not re.fullmatch(r"[^/\s]+:\d{1,5}", url):
             raise PydanticCustomError("url", "expected host:port, for example node3:7100")
         return url
+
+
+EngineSettings = Annotated[TorchEngineSettings | VllmEngineSettings, Field(discriminator="kind")]

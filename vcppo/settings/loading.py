@@ -3,18 +3,17 @@
 import difflib
 import json
 import tomllib
-import types
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from vcppo.errors import ConfigError
 from vcppo.settings.defaults import defaults_beside, defaults_of_model
+from vcppo.settings.kinds import KINDS, default_tree, foreign, layout, without
 from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.settings.notes import Note
 from vcppo.settings.rules import unused
@@ -42,21 +41,9 @@ class Resolved:
     of_model: tuple[Note, ...] = ()  # defaults that hold because a model is given
 
 
-def fields(model: type[BaseModel] = RunSettings, prefix: str = "") -> list[tuple[str, FieldInfo]]:
-    """Every setting with its dotted name, in the order of declaration."""
-    found = []
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found += fields(kind, f"{prefix}{name}.")
-        else:
-            found.append((prefix + name, field))
-    return found
-
-
 def known_names() -> list[str]:
     """Every dotted setting name, in the order of declaration."""
-    return [name for name, _ in fields()]
+    return list(layout())
 
 
 def setting_type(name: str) -> tuple[Any, ...]:
@@ -65,17 +52,12 @@ def setting_type(name: str) -> tuple[Any, ...]:
     >>> setting_type("pretrain.steps")
     (<class 'int'>, typing.Literal['converge'])
     """
-    model: type[BaseModel] = RunSettings
-    *sections, leaf = name.split(".")
-    for section in sections:
-        model = typing.cast(type[BaseModel], model.model_fields[section].annotation)
-    kind = model.model_fields[leaf].annotation
-    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    return layout()[name].types
 
 
 def may_be_none(name: str) -> bool:
     """Whether a setting has the value None, which text calls `none`."""
-    return types.NoneType in setting_type(name)
+    return NoneType in setting_type(name)
 
 
 def nest(flat: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -174,10 +156,7 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
             that is not shared, would be ignored.
     """
     merged, met = _merged(layers)
-    try:
-        settings = RunSettings.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(detail, layers) for detail in error.errors())) from None
+    settings = _validated(merged, layers)
     notes = [slot.note() for slot in met if unused(settings, slot.name) is None]
     for number, layer in enumerate(layers):
         if not layer.shared:
@@ -307,10 +286,32 @@ def _unused_notes(settings: RunSettings, layers: Sequence[Layer], number: int) -
 
 def _as_it_stands(layers: Sequence[Layer]) -> RunSettings:
     """What layers say that others were put on, whether or not it makes a run without them."""
+    return _validated(_merged(layers)[0], layers, context=UNFINISHED)
+
+
+def _validated(tree: Mapping[str, Any], layers: Sequence[Layer], *, context: str | None = None) -> RunSettings:
+    """The settings of a tree; what it says of other kinds than its own must be valid, and is kept beside them."""
+    left_out = list(foreign(tree))
+    mistakes: list[Any] = []
+    beside: dict[str, dict[str, Any]] = {}
+    for section, leaf, value in left_out:
+        kinds = KINDS[section]
+        word = kinds.with_setting(leaf)[0]
+        try:
+            owner = kinds.models[word].model_validate({kinds.by: word, leaf: value})
+        except ValidationError as error:
+            mistakes += [{**detail, "loc": (section, word, *detail["loc"])} for detail in error.errors()]
+            continue
+        said = owner.model_dump(mode="json", include={leaf})[leaf]
+        if said != default_tree()[section][leaf]:
+            beside.setdefault(section, {})[leaf] = said
     try:
-        return RunSettings.model_validate(_merged(layers)[0], context=UNFINISHED)
+        settings = RunSettings.model_validate(without(tree, left_out), context=context)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(detail, layers) for detail in error.errors())) from None
+        mistakes = [*error.errors(), *mistakes]
+    if mistakes:
+        raise ConfigError("; ".join(_explain(detail, layers) for detail in mistakes)) from None
+    return settings.beside(beside) if beside else settings
 
 
 def _model_notes(settings: RunSettings, said: Set[str]) -> Iterator[Note]:
@@ -348,6 +349,13 @@ def _suggestion(name: str) -> str:
 def _explain(detail: Any, layers: Sequence[Layer]) -> str:
     """One pydantic error as one clause: name, value, source, what was wanted."""
     location = [str(part) for part in detail["loc"]]
+    kinds = KINDS.get(location[0]) if location else None
+    if kinds is not None and detail["type"] == "union_tag_invalid":
+        *others, last = (f"'{word}'" for word in kinds.models)
+        location, value = [kinds.section, kinds.by], detail["input"][kinds.by]
+        detail = {"type": "", "input": value, "msg": f"input should be {', '.join(others)} or {last}"}
+    elif kinds is not None and len(location) > 1:
+        del location[1]  # the kind, which pydantic puts between
     known = known_names()
     while len(location) > 1 and ".".join(location) not in known and detail["type"] != "extra_forbidden":
         location.pop()  # pydantic appends the union's member

@@ -6,6 +6,7 @@ from vcppo.settings.run import RunSettings
 
 def preference_settings(settings: RunSettings) -> RunSettings:
     """The settings of the DPO run that makes RTO's reward: `method=dpo` on the same task, base and seed."""
+    assert settings.token_reward.kind != "none"
     tree = settings.model_dump(
         mode="json",
         include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "lora", "compute", "engine", "cold_start"},

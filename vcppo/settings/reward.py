@@ -1,6 +1,6 @@
 """What responses and tokens are worth."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,13 +24,22 @@ class RewardSettings(Settings):
     clip: float | None = Field(None, gt=0, description="rewards are kept within +-clip, after normalisation")
 
 
-class TokenRewardSettings(Settings):
+_KIND = "on each token; at the end of each step; at the end; on each token and taken back at the end"
+
+
+class NoTokenRewardSettings(Settings):
     """A reward for every token from a policy trained by DPO (RTO, arXiv:2404.18922)."""
 
-    kind: Literal["none", "rto", "semi-rto", "ddpo", "rs-ppo"] = Field(
-        "none",
-        description="on each token; at the end of each step; at the end; on each token and taken back at the end",
-    )
+    kind: Literal["none"] = Field("none", description=_KIND)
+
+
+class LogRatioRewardSettings(Settings):
+    """A token is worth how much likelier a policy trained by DPO finds it than the reference does."""
+
+    kind: Literal["rto", "semi-rto", "ddpo", "rs-ppo"] = Field(description=_KIND)
     weight: float = Field(0.05, ge=0, description="of log(pi_dpo / pi_ref)")
     clip: float | None = Field(None, gt=0, description="a token's reward is kept within +-clip")
     dpo_steps: int = Field(25, ge=1, description="iterations of DPO that train pi_dpo, as `method=dpo` trains it")
+
+
+TokenRewardSettings = Annotated[NoTokenRewardSettings | LogRatioRewardSettings, Field(discriminator="kind")]

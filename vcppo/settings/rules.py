@@ -3,11 +3,14 @@
 Rules are on the slots, not on names of methods: a method that somebody puts together anew is judged like a known one.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 
 from vcppo.settings import estimators
+from vcppo.settings.advantage import GroupAdvantageSettings
 from vcppo.settings.estimators import ESTIMATORS, Estimator
 from vcppo.settings.fixed import VLLM_COLDEST
+from vcppo.settings.kinds import layout, other_kind
 from vcppo.settings.known_sets import KNOWN, is_file
 from vcppo.settings.losses import POLICY_LOSSES, PolicyLoss
 from vcppo.settings.sections import RunSections
@@ -60,30 +63,9 @@ PRETRAINING = [
     "tolerance",
 ]
 
-DIGITS = ["chain_length", "spread", "digits", "stop_hazard", "held_out", "held_out_for_search"]
 
-
-def _both_known(maths: MathsSettings) -> bool:
-    """A known set says itself what its columns are."""
-    return maths.train in KNOWN and maths.evaluate in KNOWN
-
-
-VLLM = [
-    "mode",
-    "python",
-    "url",
-    "devices",
-    "tensor_parallel",
-    "memory_share",
-    "max_sequences",
-    "max_length",
-    "dtype",
-    "enforce_eager",
-    "prefix_caching",
-    "sleep",
-    "start_timeout_s",
-    "request_timeout_s",
-]
+def _maths(s: RunSections) -> MathsSettings:
+    return s.task.maths if s.task.name == "maths" else MathsSettings()
 
 
 def _estimator(s: RunSections) -> Estimator:
@@ -94,35 +76,26 @@ def _loss(s: RunSections) -> PolicyLoss:
     return POLICY_LOSSES[s.policy.loss]
 
 
-def _lacks(section: str, name: str) -> Callable[[RunSections], bool]:
-    """When a setting of the advantage's or the policy's section is none that the estimator or the loss reads."""
-    if section == "advantage":
-        return lambda s: name not in _estimator(s).settings
-    return lambda s: name not in _loss(s).settings
-
-
 def _ignored_by(loss: str) -> Callable[[RunSections], bool]:
     return lambda s: s.policy.loss == loss
 
 
 # (names or sections, when they are unused, why)
 UNUSED: tuple[Rule, ...] = (
-    (tuple(f"task.{name}" for name in DIGITS), lambda s: s.task.name != "digits", "task.name = {s.task.name}"),
-    (("task.maths",), lambda s: s.task.name != "maths", "task.name = {s.task.name}"),
     (
         tuple(f"task.maths.{name}_column" for name in ("question", "answer", "solution", "name")),
-        lambda s: _both_known(s.task.maths),
+        lambda s: _maths(s).train in KNOWN and _maths(s).evaluate in KNOWN,
         "the columns of {s.task.maths.train} and {s.task.maths.evaluate} are known",
     ),
-    (("task.maths.train_split",), lambda s: is_file(s.task.maths.train), "task.maths.train is a file"),
-    (("task.maths.evaluate_split",), lambda s: is_file(s.task.maths.evaluate), "task.maths.evaluate is a file"),
+    (("task.maths.train_split",), lambda s: is_file(_maths(s).train), "task.maths.train is a file"),
+    (("task.maths.evaluate_split",), lambda s: is_file(_maths(s).evaluate), "task.maths.evaluate is a file"),
     (
         tuple(f"task.maths.{name}" for name in ("form", "time_limit_s", "memory_limit_mb", "workers")),
-        lambda s: s.task.maths.answers == "integer",
+        lambda s: _maths(s).answers == "integer",
         "task.maths.answers = integer reads integers alone, and nothing is compared but their digits",
     ),
-    (("task.maths.system",), lambda s: s.task.maths.template == "plain", "task.maths.template = plain has no system"),
-    (("task.maths.think_open", "task.maths.think_close"), lambda s: not s.task.maths.think, "task.maths.think = false"),
+    (("task.maths.system",), lambda s: _maths(s).template == "plain", "task.maths.template = plain has no system"),
+    (("task.maths.think_open", "task.maths.think_close"), lambda s: not _maths(s).think, "task.maths.think = false"),
     (("critic", "pretrain"), lambda s: not s.has_critic, "advantage.estimator = {s.advantage.estimator} has no critic"),
     (
         tuple(f"pretrain.{name}" for name in PRETRAINING),
@@ -191,39 +164,13 @@ UNUSED: tuple[Rule, ...] = (
         lambda s: s.critic.value_loss != "clipped",
         "critic.value_loss = {s.critic.value_loss}",
     ),
-    (
-        ("advantage.whiten", "advantage.clip"),
-        _lacks("advantage", "whiten"),
-        "advantage.estimator = none",
-    ),
-    (
-        ("advantage.group_scale",),
-        _lacks("advantage", "group_scale"),
-        "advantage.estimator = {s.advantage.estimator} is not GRPO's",
-    ),
-    (("kl.coefficient", "kl.estimator"), lambda s: s.kl.placement == "none", "kl.placement = none"),
     (("reference",), lambda s: not s.needs_reference, "nothing compares with a reference here"),
-    (
-        ("policy.clip_low", "policy.clip_high"),
-        _lacks("policy", "clip_low"),
-        "policy.loss = {s.policy.loss} clips no ratio",
-    ),
-    (("policy.dual_clip",), _lacks("policy", "dual_clip"), "policy.loss = {s.policy.loss} is not PPO's"),
-    (
-        ("policy.advantage_temperature",),
-        _lacks("policy", "advantage_temperature"),
-        "policy.loss = {s.policy.loss} is neither APA's nor AWR's",
-    ),
-    (("policy.dpo_beta",), _lacks("policy", "dpo_beta"), "policy.loss = {s.policy.loss} is not DPO's"),
-    (("policy.aggregation",), _lacks("policy", "aggregation"), "DPO's loss is a mean over pairs"),
     *(
         ((name,), _ignored_by(loss), why)
         for loss, record in POLICY_LOSSES.items()
         for name, why in record.ignores.items()
     ),
     (("reward.overlong_penalty",), lambda s: s.reward.overlong_share is None, "reward.overlong_share = none"),
-    (("token_reward.weight", "token_reward.clip", "token_reward.dpo_steps"), lambda s: s.token_reward.kind == "none",
-     "token_reward.kind = none"),
     (("select.scope", "select.keep", "select.refill"), lambda s: s.select.prune_rate == 0, "select.prune_rate = 0"),
     (
         ("select.refill",),
@@ -240,8 +187,6 @@ UNUSED: tuple[Rule, ...] = (
         "policy.loss = {s.policy.loss} is not linear in its advantages",
     ),
     (("lora.alpha", "lora.targets"), lambda s: s.lora.rank == 0, "lora.rank = 0: all weights are trained"),
-    (("critic.path",), lambda s: s.critic.init != "saved", "critic.init = {s.critic.init}"),
-    (("critic.initial_value",), lambda s: s.critic.init != "policy", "critic.init = {s.critic.init} has a head"),
     (FRESH, lambda s: s.model.path is not None, "the model of model.path has a shape of its own"),
     (
         tuple(f"cold_start.{name}" for name in (*OPTIMISER, "batch_tokens")),
@@ -252,12 +197,6 @@ UNUSED: tuple[Rule, ...] = (
         ("guard.kl_alarm",),
         lambda s: s.policy.epochs * s.policy.minibatches == 1,
         "between updates that are one an iteration there is nothing to measure",
-    ),
-    (("early_stop.threshold",), lambda s: s.early_stop.deviation == "none", "early_stop.deviation = none"),
-    (
-        ("early_stop.entropy_share",),
-        lambda s: s.early_stop.deviation != "high-entropy-tokens",
-        "early_stop.deviation = {s.early_stop.deviation}",
     ),
     (("evaluation.samples_during",), lambda s: s.evaluation.every == 0, "evaluation.every = 0"),
     (
@@ -271,18 +210,21 @@ UNUSED: tuple[Rule, ...] = (
         "advantage.estimator = {s.advantage.estimator} estimates no state's value",
     ),
     (("record.truth_answers", "record.truth_samples"), lambda s: s.record.truth_every == 0, "record.truth_every = 0"),
-    (tuple(f"engine.{name}" for name in VLLM), lambda s: s.engine.kind == "torch", "engine.kind = torch"),
     (
         tuple(f"engine.{name}" for name in ("python", "url", "devices", "start_timeout_s", "request_timeout_s")),
-        lambda s: s.engine.mode == "colocated",
+        lambda s: s.engine.kind == "vllm" and s.engine.mode == "colocated",
         "engine.mode = colocated starts no server",
     ),
     (
         ("engine.python", "engine.devices"),
-        lambda s: s.engine.url is not None,
+        lambda s: s.engine.kind == "vllm" and s.engine.url is not None,
         "the server at engine.url = {s.engine.url} runs already",
     ),
-    (("engine.sleep",), lambda s: s.engine.mode == "server", "engine.mode = server has its memory to itself"),
+    (
+        ("engine.sleep",),
+        lambda s: s.engine.kind == "vllm" and s.engine.mode == "server",
+        "engine.mode = server has its memory to itself",
+    ),
 )  # fmt: skip
 
 
@@ -297,13 +239,21 @@ def bootstraps(settings: RunSections) -> bool:
 
 
 def unused(settings: RunSections, name: str) -> str | None:
-    """Why a setting, by its dotted name, would change nothing in this run; None if it may."""
+    """Why a setting, by its dotted name, would change nothing in this run; None if it may.
+
+    First because nobody reads its whole section, then because its section is of another kind, then for its own sake.
+    """
     parts = name.split(".")
-    spoken_of = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}  # its sections and itself
-    for names, when, why in UNUSED:
-        if not spoken_of.isdisjoint(names) and when(settings):
-            return why.format(s=settings)
-    return None
+    sections = {".".join(parts[:count]) for count in range(1, len(parts))}
+    of_section = (_why(settings, rule) for rule in UNUSED if not sections.isdisjoint(rule[0]))
+    of_itself = (_why(settings, rule) for rule in UNUSED if name in rule[0])
+    reasons = itertools.chain(of_section, [other_kind(settings, name)], of_itself)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _why(settings: RunSections, rule: Rule) -> str | None:
+    _, when, why = rule
+    return why.format(s=settings) if when(settings) else None
 
 
 def meaningless(settings: RunSections) -> Iterator[str]:
@@ -352,7 +302,7 @@ def meaningless(settings: RunSections) -> Iterator[str]:
 def _about_rewards(s: RunSections) -> Iterator[str]:
     estimator, grouped = s.advantage.estimator, _estimator(s).compares
     moves = s.reference.ema > 0 or s.reference.refresh_every != "never"
-    if s.reward.normalise != "none" and "group_scale" in _estimator(s).settings and s.advantage.group_scale:
+    if s.reward.normalise != "none" and isinstance(s.advantage, GroupAdvantageSettings) and s.advantage.group_scale:
         yield (
             f"reward.normalise = {s.reward.normalise} with GRPO's division by the group's deviation: the second "
             "undoes the first; drop it, or set advantage.group_scale = false"
@@ -402,7 +352,7 @@ def _about_losses(s: RunSections) -> Iterator[str]:
     for name, why in record.excludes.items():
         section, leaf = name.split(".")
         value = getattr(getattr(s, section), leaf)
-        if value != type(getattr(s, section)).model_fields[leaf].default:
+        if value != layout()[name].default:
             yield f"{name} = {value} with policy.loss = {loss}: {why}"
 
 

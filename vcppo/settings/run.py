@@ -3,10 +3,18 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import ValidationInfo, model_validator
+from pydantic import (
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from vcppo.settings.defaults import as_said, defaults_beside
 from vcppo.settings.digests import settings_digest
+from vcppo.settings.kinds import as_of_its_kinds, flat_layout
 from vcppo.settings.rules import meaningless
 from vcppo.settings.sections import RunSections
 
@@ -16,14 +24,18 @@ UNFINISHED = "unfinished"  # in the context of a validation: settings that other
 class RunSettings(RunSections):
     """One run, whole. Defaults are VC-PPO's; `method` puts another set of them beneath what is given explicitly."""
 
+    # What was said of other kinds than those chosen, as JSON by section; it changes nothing but the record and the
+    # addresses, which have always known it: an arm without KL of a method with one, and a plain run, are two.
+    _of_other_kinds: Mapping[str, Mapping[str, Any]] = PrivateAttr(default_factory=dict)
+
     @model_validator(mode="before")
     @classmethod
     def _with_defaults_beside(cls, given: Any) -> Any:
         """What is left unsaid and depends on other settings is written out, so that settings as recorded say it all."""
         if not isinstance(given, Mapping):
             return given
-        tree = dict(given)
-        for name, value in defaults_beside(given).items():
+        tree = as_of_its_kinds(given)
+        for name, value in defaults_beside(tree).items():
             section, leaf = name.split(".")
             said = as_said(tree.get(section, {}))
             if isinstance(said, Mapping):  # else a mistake that validation will tell
@@ -34,13 +46,25 @@ class RunSettings(RunSections):
     def _parts_fit(self, info: ValidationInfo) -> Self:
         if info.context == UNFINISHED:
             return self
-        if self.task.spread >= self.task.chain_length:
+        if self.task.name == "digits" and self.task.spread >= self.task.chain_length:
             raise ValueError(
                 f"task.spread = {self.task.spread}: expected less than task.chain_length = {self.task.chain_length}"
             )
         for reason in meaningless(self):
             raise ValueError(reason)
         return self
+
+    @model_serializer(mode="wrap")
+    def _in_flat_layout(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """As JSON, every setting there is, whatever the kinds; see `flat_layout`."""
+        tree: dict[str, Any] = handler(self)
+        return flat_layout(tree, self._of_other_kinds) if info.mode == "json" else tree
+
+    def beside(self, of_other_kinds: Mapping[str, Mapping[str, Any]]) -> Self:
+        """The same run, of whose record what was said of other kinds is a part."""
+        made = self.model_copy()
+        made._of_other_kinds = of_other_kinds
+        return made
 
     def digest(self) -> str:
         """12 hex digits that two runs share only if every setting is the same, their names (arm, method) aside."""

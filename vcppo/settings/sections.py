@@ -4,20 +4,28 @@ from typing import assert_never
 
 from pydantic import Field
 
-from vcppo.settings.advantage import AdvantageSettings, GaeSettings
+from vcppo.settings.advantage import AdvantageSettings, GaeSettings, WhitenedAdvantageSettings
 from vcppo.settings.base import Settings
 from vcppo.settings.cold_start import ColdStartSettings
-from vcppo.settings.critic import CriticSettings, PretrainSettings, RewardModelSettings
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.critic import CriticSettings, PretrainSettings, RewardModelCriticSettings, RewardModelSettings
+from vcppo.settings.engine import EngineSettings, TorchEngineSettings
 from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.model import ComputeSettings, LoraSettings, ModelSettings
-from vcppo.settings.policy import EarlyStopSettings, KlSettings, PolicySettings, ReferenceSettings
+from vcppo.settings.policy import (
+    ClippedPolicySettings,
+    EarlyStopSettings,
+    KlSettings,
+    NoEarlyStopSettings,
+    NoKlSettings,
+    PolicySettings,
+    ReferenceSettings,
+)
 from vcppo.settings.record import GuardSettings, MismatchSettings, RecordSettings
-from vcppo.settings.reward import RewardSettings, TokenRewardSettings
+from vcppo.settings.reward import NoTokenRewardSettings, RewardSettings, TokenRewardSettings
 from vcppo.settings.rollout import RolloutSettings, SelectSettings, VineSettings
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import DigitsTaskSettings, TaskSettings
 
 
 class RunSections(Settings):
@@ -31,26 +39,26 @@ class RunSections(Settings):
     micro_batch_tokens: int = Field(
         2048, ge=1, description="cells of a forward pass, padding included; fewer pad less, more keep a GPU busy"
     )
-    task: TaskSettings = TaskSettings()
+    task: TaskSettings = DigitsTaskSettings()
     model: ModelSettings = ModelSettings()
     lora: LoraSettings = LoraSettings()
     compute: ComputeSettings = ComputeSettings()
     cold_start: ColdStartSettings = ColdStartSettings()
     reward_model: RewardModelSettings = RewardModelSettings()
-    engine: EngineSettings = EngineSettings()
+    engine: EngineSettings = TorchEngineSettings()
     rollout: RolloutSettings = RolloutSettings()
     reward: RewardSettings = RewardSettings()
-    token_reward: TokenRewardSettings = TokenRewardSettings()
+    token_reward: TokenRewardSettings = NoTokenRewardSettings()
     select: SelectSettings = SelectSettings()
     vine: VineSettings = VineSettings()
     pretrain: PretrainSettings = PretrainSettings()
     gae: GaeSettings = GaeSettings()
-    advantage: AdvantageSettings = AdvantageSettings()
-    kl: KlSettings = KlSettings()
+    advantage: AdvantageSettings = WhitenedAdvantageSettings()
+    kl: KlSettings = NoKlSettings()
     reference: ReferenceSettings = ReferenceSettings()
-    policy: PolicySettings = PolicySettings()
-    early_stop: EarlyStopSettings = EarlyStopSettings()
-    critic: CriticSettings = CriticSettings()
+    policy: PolicySettings = ClippedPolicySettings()
+    early_stop: EarlyStopSettings = NoEarlyStopSettings()
+    critic: CriticSettings = RewardModelCriticSettings()
     mismatch: MismatchSettings = MismatchSettings()
     guard: GuardSettings = GuardSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -69,8 +77,9 @@ class RunSections(Settings):
     @property
     def starts_at_mean_score(self) -> bool:
         """Whether the critic's first values are the mean score of the fixed policy's answers."""
-        fresh_head = self.has_critic and self.critic.init == "policy"
-        return fresh_head and self.critic.initial_value == "mean-score"
+        if self.critic.init != "policy":
+            return False
+        return self.has_critic and self.critic.initial_value == "mean-score"
 
     @property
     def fixed_answers(self) -> tuple[int, int]:

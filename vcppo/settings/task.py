@@ -1,6 +1,6 @@
 """What is asked: the embedded task, or mathematical problems."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -50,12 +50,13 @@ class MathsSettings(Settings):
     workers: int | None = Field(None, ge=1, description="processes that compare; by default half the cores, 8 at most")
 
 
-class TaskSettings(Settings):
+_NAME = "the embedded task (vcppo/tasks/digits.py), or problems from a hub or a file"
+
+
+class DigitsTaskSettings(Settings):
     """What is asked, and how hard it is."""
 
-    name: Literal["digits", "maths"] = Field(
-        "digits", description="the embedded task (vcppo/tasks/digits.py), or problems from a hub or a file"
-    )
+    name: Literal["digits"] = Field("digits", description=_NAME)
     chain_length: int = Field(30, ge=2, le=2000, description="lines of thought that a right answer needs")
     spread: int = Field(0, ge=0, description="target lines vary from chain_length - spread to chain_length")
     digits: int = Field(3, ge=2, le=6, description="digits of the state, hence of the answer")
@@ -64,4 +65,13 @@ class TaskSettings(Settings):
     held_out_for_search: int = Field(
         0, ge=0, description="further problems, never trained on, that evaluation.problems = search asks in their stead"
     )
+
+
+class MathsTaskSettings(Settings):
+    """Mathematical problems are asked."""
+
+    name: Literal["maths"] = Field("maths", description=_NAME)
     maths: MathsSettings = MathsSettings()
+
+
+TaskSettings = Annotated[DigitsTaskSettings | MathsTaskSettings, Field(discriminator="name")]

@@ -12,7 +12,7 @@ from vcppo.models import loading
 from vcppo.models.limits import Limit, Room, limit_of
 from vcppo.models.sharding import prepare
 from vcppo.rl.sampler import Sampler
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import TorchEngineSettings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder
 from vcppo.tasks import Task, make_task
@@ -95,7 +95,7 @@ class StageContext:
         else:
             room = loading.room_of(settings.model.path, settings.engine, trust_remote_code=trust)
         if settings.has_critic and settings.critic.init == "saved" and settings.critic.path is not None:
-            room = room.smaller(loading.room_of(settings.critic.path, EngineSettings(), trust_remote_code=trust))
+            room = room.smaller(loading.room_of(settings.critic.path, TorchEngineSettings(), trust_remote_code=trust))
         return room
 
     @functools.cached_property

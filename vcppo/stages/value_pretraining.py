@@ -12,7 +12,7 @@ settled. The answers are generated once and reused (`pretrain.fresh_rollouts` sa
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import assert_never
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -88,25 +88,27 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
             return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
         case "saved":
             assert chosen.path is not None
-            return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), context)
+            return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), chosen.path, context)
         case "policy":
-            return _fresh_critic(context, bounds)
+            return _fresh_critic(context, chosen.initial_value, bounds)
         case _:
             assert_never(chosen.init)
 
 
-def _refuse_other_tokens(critic: PreTrainedModel, context: StageContext) -> PreTrainedModel:
+def _refuse_other_tokens(critic: PreTrainedModel, path: str, context: StageContext) -> PreTrainedModel:
     known, largest = critic.get_input_embeddings().num_embeddings, max(context.tokenizer.get_vocab().values())
     if largest >= known:
         raise CheckpointError(
-            f"{context.settings.critic.path}: this critic knows {known} tokens, the policy's tokenizer writes token "
+            f"{path}: this critic knows {known} tokens, the policy's tokenizer writes token "
             f"{largest}; expected a critic that reads with the policy's tokenizer"
         )
     return critic
 
 
-def _fresh_critic(context: StageContext, bounds: tuple[float, float] | None) -> PreTrainedModel:
-    settings, value = context.settings, context.settings.critic.initial_value
+def _fresh_critic(
+    context: StageContext, value: float | Literal["mean-score"], bounds: tuple[float, float] | None
+) -> PreTrainedModel:
+    settings = context.settings
     if value == "mean-score":
         answers = scored_answers(context)
         limit = context.sampling.max_tokens

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from vcppo.errors import ConfigError
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
@@ -32,7 +32,7 @@ class DigitsTask:
 
     name = "digits"
 
-    def __init__(self, settings: TaskSettings) -> None:
+    def __init__(self, settings: DigitsTaskSettings) -> None:
         self.settings = settings
         self.max_tokens = (settings.chain_length + SLACK_LINES) * (settings.digits + 1) + settings.digits + 2
         self._training, self._held_out = _split(settings)
@@ -124,7 +124,7 @@ def _prompt(target: int, seed: str) -> Prompt:
 
 
 @functools.cache
-def _split(settings: TaskSettings) -> tuple[list[tuple[int, str]], dict[Problems, list[tuple[int, str]]]]:
+def _split(settings: DigitsTaskSettings) -> tuple[list[tuple[int, str]], dict[Problems, list[tuple[int, str]]]]:
     """All fair problems, (training, held out by use); which is which depends on the problem's name alone.
 
     Whether some are kept for searches changes what is trained on, and not what is reported on.

@@ -51,6 +51,8 @@ class MeasuredCell:
         if answered:
             return len(answered[max(answered)]["problem"])
         task, searched = self.settings.task, self.settings.evaluation.problems == "search"
+        if task.name != "digits":
+            return 0  # how many a set has is known once they are answered
         return task.held_out_for_search if searched else task.held_out
 
     @property

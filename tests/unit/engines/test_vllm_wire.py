@@ -47,7 +47,7 @@ from vcppo.engines.vllm.wire import (
 from vcppo.errors import EngineError, TrainingError
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 
 FREE = Sampling(temperature=1.0, top_p=1.0, max_tokens=4)
 
@@ -177,8 +177,8 @@ def reading() -> bool:
     return any(thread.name == room.READER for thread in threading.enumerate())
 
 
-def at(url: str, **more: object) -> EngineSettings:
-    return EngineSettings(kind="vllm", mode="server", url=url, **more)
+def at(url: str, **more: object) -> VllmEngineSettings:
+    return VllmEngineSettings(mode="server", url=url, **more)
 
 
 # ---- messages ----
@@ -488,7 +488,7 @@ def test_a_model_is_named_and_the_same_whatever_it_was_loaded_from(tmp_path: Pat
 
 
 def test_a_python_that_is_not_there_is_one_line() -> None:
-    settings = EngineSettings(kind="vllm", mode="server", python="/no/such/python")
+    settings = VllmEngineSettings(mode="server", python="/no/such/python")
     with pytest.raises(EngineError) as caught:
         make_engine(settings, policy())
     assert str(caught.value) == (
@@ -501,7 +501,7 @@ def test_a_python_without_vllm_is_told_what_to_install(monkeypatch: pytest.Monke
     if room.installed():
         pytest.skip("vLLM is installed here")
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    settings = EngineSettings(kind="vllm", mode="server", python=sys.executable)
+    settings = VllmEngineSettings(mode="server", python=sys.executable)
     before = set(Path("/dev/shm").glob("vcppo-*"))
     with pytest.raises(EngineError) as caught:
         make_engine(settings, policy())
@@ -516,7 +516,7 @@ def test_colocated_without_vllm_is_told_what_to_install() -> None:
     if room.installed():
         pytest.skip("vLLM is installed here")
     with pytest.raises(EngineError) as caught:
-        make_engine(EngineSettings(kind="vllm"), policy())
+        make_engine(VllmEngineSettings(), policy())
     assert str(caught.value).startswith("engine.mode = colocated: vLLM cannot be imported here (")
     assert "engine.mode = server and engine.python" in str(caught.value)
 
@@ -526,7 +526,7 @@ def test_a_python_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path) 
     script.write_text("#!/bin/sh\necho first >&2\necho 'the last words' >&2\nexit 3\n")
     script.chmod(0o755)
     with pytest.raises(EngineError) as caught:
-        make_engine(EngineSettings(kind="vllm", mode="server", python=str(script)), policy())
+        make_engine(VllmEngineSettings(mode="server", python=str(script)), policy())
     said = str(caught.value)
     assert said.startswith("the vLLM server ended (exit code 3): the last words (see ")
     log = Path(said.rpartition("(see ")[2].removesuffix(")"))
@@ -538,7 +538,7 @@ def test_a_server_that_never_listens_is_given_up(tmp_path: Path) -> None:
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path / 'pid'}\nexec sleep 100\n")
     script.chmod(0o755)
-    settings = EngineSettings(kind="vllm", mode="server", python=str(script), start_timeout_s=1.0)
+    settings = VllmEngineSettings(mode="server", python=str(script), start_timeout_s=1.0)
     with pytest.raises(EngineError, match="nothing answers there"):
         make_engine(settings, policy())
     with pytest.raises(ProcessLookupError):
@@ -626,9 +626,9 @@ def test_a_server_starts_without_what_only_the_trainer_needs() -> None:
 
 def test_a_server_dies_with_the_trainer_however_that_dies(tmp_path: Path) -> None:
     program = (
-        "import time; from vcppo.settings.engine import EngineSettings\n"
+        "import time; from vcppo.settings.engine import VllmEngineSettings\n"
         "from vcppo.engines.vllm.server_process import ServerProcess\n"
-        "p = ServerProcess(EngineSettings(kind='vllm', mode='server'))\n"
+        "p = ServerProcess(VllmEngineSettings(mode='server'))\n"
         "print(p._process.pid, p.address.file, p.exchange, flush=True); time.sleep(100)"
     )
     trainer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -1,6 +1,7 @@
 """Surrogate, value loss, KL estimators, aggregation: gradients by pencil, and sums that survive being cut up."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, get_args
 
 import pytest
@@ -23,8 +24,9 @@ from vcppo.maths.losses import (
     value_loss,
 )
 from vcppo.settings.base import Aggregation
-from vcppo.settings.critic import CriticSettings
-from vcppo.settings.policy import EarlyStopSettings, KlSettings, PolicyLossName, PolicySettings
+from vcppo.settings.critic import RewardModelCriticSettings
+from vcppo.settings.kinds import KINDS
+from vcppo.settings.policy import ClippedPolicySettings, KlPenaltySettings
 
 close = torch.testing.assert_close
 
@@ -76,15 +78,15 @@ def at_ratio(ratio: float, advantage: float, **changes: Any) -> tuple[float, flo
     ("choices", "functions"),
     [
         (get_args(Aggregation), AGGREGATIONS),
-        (get_args(PolicySettings.model_fields["aggregation"].annotation), AGGREGATIONS),
-        (get_args(CriticSettings.model_fields["aggregation"].annotation), AGGREGATIONS),
-        (get_args(CriticSettings.model_fields["value_loss"].annotation), VALUE_LOSSES),
-        (get_args(KlSettings.model_fields["estimator"].annotation), KL_ESTIMATORS),
-        (get_args(PolicyLossName), {"dpo": preference_pull, **POLICY_LOSSES}),
-        (get_args(EarlyStopSettings.model_fields["deviation"].annotation), {"none": None, **DEVIATION_SCOPES}),
+        (get_args(ClippedPolicySettings.model_fields["aggregation"].annotation), AGGREGATIONS),
+        (get_args(RewardModelCriticSettings.model_fields["aggregation"].annotation), AGGREGATIONS),
+        (get_args(RewardModelCriticSettings.model_fields["value_loss"].annotation), VALUE_LOSSES),
+        (get_args(KlPenaltySettings.model_fields["estimator"].annotation), KL_ESTIMATORS),
+        (KINDS["policy"].models, {"dpo": preference_pull, **POLICY_LOSSES}),
+        (KINDS["early_stop"].models, {"none": None, **DEVIATION_SCOPES}),
     ],
 )
-def test_settings_offer_exactly_the_functions_there_are(choices: tuple[str, ...], functions: dict[str, Any]) -> None:
+def test_settings_offer_exactly_the_functions_there_are(choices: Iterable[str], functions: dict[str, Any]) -> None:
     assert set(choices) == set(functions)
 
 

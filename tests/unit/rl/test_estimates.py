@@ -13,8 +13,9 @@ from vcppo.rl.advantages import Advantages, actor_advantages, actor_lambda, crit
 from vcppo.rl.metrics import advantage_metrics, value_metrics
 from vcppo.rl.outputs import ModelOutputs
 from vcppo.rl.rewards import place_rewards, place_scores, score_range
-from vcppo.settings.advantage import AdvantageSettings
+from vcppo.settings.advantage import WhitenedAdvantageSettings
 from vcppo.settings.estimators import ESTIMATORS
+from vcppo.settings.kinds import KINDS
 from vcppo.settings.rules import bootstraps
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
@@ -179,7 +180,7 @@ NEEDS = {  # critic, gamma (in advantages or targets), lambda_actor, V where an 
 
 
 def with_estimator(estimator: str, *more: str) -> RunSettings:
-    advantage = AdvantageSettings.model_validate({"estimator": estimator})
+    advantage = KINDS["advantage"].models[estimator].model_validate({"estimator": estimator})
     return tiny(*more).model_copy(update={"advantage": advantage})
 
 
@@ -234,7 +235,9 @@ def test_each_estimator_reads_what_its_record_says(estimator: str) -> None:
 
 def test_an_estimator_that_nobody_wrote_is_not_another() -> None:
     batch = random_batch([4, 1, 6, 3])
-    settings = tiny().model_copy(update={"advantage": AdvantageSettings().model_copy(update={"estimator": "new"})})
+    settings = tiny().model_copy(
+        update={"advantage": WhitenedAdvantageSettings().model_copy(update={"estimator": "new"})}
+    )
     with pytest.raises(KeyError, match="'new'"):
         actor_lambda(batch, settings)
     with pytest.raises(KeyError, match="'new'"):

@@ -26,8 +26,8 @@ from vcppo.rl.rewards import Shaping, verdict_scores, worth_their_score
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.trainer import Iteration, Trainer
 from vcppo.rl.value_targets import value_targets
-from vcppo.settings.advantage import AdvantageSettings
 from vcppo.settings.estimators import ESTIMATORS
+from vcppo.settings.kinds import KINDS
 from vcppo.settings.methods import METHODS
 from vcppo.settings.policy import ReferenceSettings
 from vcppo.settings.reward import RewardSettings
@@ -656,7 +656,7 @@ def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make:
 def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator: str) -> None:
     """A study's base may ask for it beside arms that bootstrap nothing."""
     settings = tiny_method("ppo", shared=(*SMALL, *BOOTSTRAP)).model_copy(
-        update={"advantage": AdvantageSettings(estimator=estimator)}
+        update={"advantage": KINDS["advantage"].models[estimator].model_validate({"estimator": estimator})}
     )
     batch = dataclasses.replace(random_batch([2, 3]), truncated=torch.tensor([True, False]))
     known = worth_their_score(batch, settings).tolist()

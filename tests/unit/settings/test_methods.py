@@ -18,10 +18,10 @@ from vcppo.models.optimiser import schedule_factor
 from vcppo.rl.advantages import prepared
 from vcppo.rl.rewards import token_rewards
 from vcppo.settings.base import Aggregation
+from vcppo.settings.kinds import KINDS
 from vcppo.settings.loading import flatten, known_names, load, load_settings, override, setting_type
 from vcppo.settings.methods import METHODS
 from vcppo.settings.notes import lines
-from vcppo.settings.policy import PolicyLossName
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.rules import unused
 from vcppo.settings.run import RunSettings
@@ -150,7 +150,7 @@ def test_a_method_is_as_published(method: str) -> None:
 def test_what_is_said_wins_over_the_method_wherever_it_stands() -> None:
     for order in itertools.permutations(["method=grpo", "kl.coefficient=0.2"]):
         settings = load_settings(assignments=order)
-        assert (settings.kl.coefficient, settings.advantage.estimator) == (0.2, "grpo")
+        assert (value_of(settings, "kl.coefficient"), settings.advantage.estimator) == (0.2, "grpo")
 
 
 def test_a_flag_changes_the_method_of_a_file_and_keeps_what_the_file_says(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_how_long_a_critic_is_pretrained_and_what_a_run_may_spend_stay(tmp_path:
 def test_a_slot_that_the_method_leaves_to_the_defaults_stays_and_is_told(tmp_path: Path) -> None:
     file = file_of(tmp_path, "policy.clip_high = 0.28", "policy.learning_rate = 0.5")
     found = load(file, ["method=grpo"])
-    assert (found.settings.policy.clip_high, found.settings.policy.learning_rate) == (0.28, 0.5)
+    assert (value_of(found.settings, "policy.clip_high"), found.settings.policy.learning_rate) == (0.28, 0.5)
     assert lines(found.notes) == [f"policy.clip_high = 0.28 (from {file}) stays, instead of 0.2 of method grpo"]
 
 
@@ -343,7 +343,7 @@ def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path
 @pytest.mark.parametrize(
     ("words", "known"),
     [
-        (get_args(PolicyLossName), {*losses.POLICY_LOSSES, "dpo"}),  # DPO couples rows: a function of its own
+        (tuple(KINDS["policy"].models), {*losses.POLICY_LOSSES, "dpo"}),  # DPO couples rows: a function of its own
         (get_args(Aggregation), set(losses.AGGREGATIONS)),
         (setting_type("early_stop.deviation")[0], {*losses.DEVIATION_SCOPES, "none"}),
         (setting_type("critic.value_loss")[0], set(losses.VALUE_LOSSES)),
@@ -362,7 +362,10 @@ def test_the_words_that_settings_know_are_those_that_the_code_knows(words: objec
 
 def with_word(section: str, name: str, word: str) -> RunSettings:
     """Settings in which one word is another, past what validation allows."""
+    kinds = KINDS.get(section)
     old = getattr(load_settings(), section)
+    if kinds is not None and name == kinds.by and word in kinds.models:
+        old = kinds.models[word].model_validate({name: word})
     return load_settings().model_copy(update={section: old.model_copy(update={name: word})})
 
 

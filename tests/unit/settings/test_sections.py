@@ -10,6 +10,7 @@ import pytest
 from vcppo.errors import ConfigError
 from vcppo.settings.defaults import EVALUATION_OF_TASK, OF_A_GIVEN_MODEL
 from vcppo.settings.evaluation import EvaluationSettings
+from vcppo.settings.kinds import KINDS, layout
 from vcppo.settings.loading import (
     _differences,
     flatten,
@@ -24,10 +25,10 @@ from vcppo.settings.loading import (
 from vcppo.settings.model import LoraSettings, ModelSettings
 from vcppo.settings.notes import lines
 from vcppo.settings.optimiser import OptimiserSettings
-from vcppo.settings.policy import PolicySettings
+from vcppo.settings.policy import ClippedPolicySettings
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.store.cache import addresses
 
 
@@ -38,9 +39,7 @@ def refused(*assignments: str, config: Path | None = None) -> str:
 
 
 def value_of(settings: RunSettings, name: str) -> Any:
-    for part in name.split("."):
-        settings = getattr(settings, part)
-    return settings
+    return flatten(settings.model_dump(mode="json"))[name]
 
 
 def test_the_defaults_given_as_text_are_the_defaults() -> None:
@@ -53,16 +52,7 @@ def test_the_defaults_given_as_text_are_the_defaults() -> None:
 
 
 def test_every_setting_says_what_it_does() -> None:
-    def walk(model: Any, prefix: str = "") -> list[str]:
-        mute = []
-        for name, field in model.model_fields.items():
-            if hasattr(field.annotation, "model_fields"):
-                mute += walk(field.annotation, f"{prefix}{name}.")
-            elif not field.description:
-                mute.append(prefix + name)
-        return mute
-
-    assert walk(RunSettings) == []
+    assert [name for name, setting in layout().items() if not setting.description] == []
 
 
 @pytest.mark.parametrize(
@@ -189,8 +179,7 @@ def asked(settings: RunSettings) -> tuple[int, float, float]:
 
 
 def test_every_task_says_how_it_is_evaluated() -> None:
-    names = typing.get_args(TaskSettings.model_fields["name"].annotation)
-    assert set(names) <= set(EVALUATION_OF_TASK)
+    assert set(KINDS["task"].models) <= set(EVALUATION_OF_TASK)
     for own in EVALUATION_OF_TASK.values():
         assert own.keys() == {"samples", "temperature", "top_p"}
         EvaluationSettings(**own)
@@ -204,7 +193,7 @@ def test_evaluation_is_as_the_task_has_it_unless_something_is_said(
     monkeypatch.setitem(EVALUATION_OF_TASK, "digits", {"samples": 3, "temperature": 0.6, "top_p": 0.9})
     settings = load_settings(assignments=["evaluation.top_p=0.5"])
     assert asked(settings) == (3, 0.6, 0.5)
-    assert RunSettings(task=TaskSettings(digits=2), evaluation=EvaluationSettings(top_p=0.5)).evaluation == (
+    assert RunSettings(task=DigitsTaskSettings(digits=2), evaluation=EvaluationSettings(top_p=0.5)).evaluation == (
         settings.evaluation
     )
     file = tmp_path / "settings.json"
@@ -283,7 +272,7 @@ def test_what_is_said_wins_over_them_from_wherever_it_is(tmp_path: Path) -> None
     settings = load_settings(file, ["model.path=m", "cold_start.steps=800"])
     assert (settings.policy.learning_rate, settings.critic.warmup_steps, settings.cold_start.steps) == (3e-4, 0, 800)
     assert settings.critic.learning_rate == 1e-5
-    built = RunSettings(model=ModelSettings(path="m"), policy=PolicySettings(epochs=2))
+    built = RunSettings(model=ModelSettings(path="m"), policy=ClippedPolicySettings(epochs=2))
     assert (built.policy.learning_rate, built.policy.epochs) == (1e-6, 2)
 
 

@@ -14,7 +14,7 @@ from vcppo.settings.loading import Layer, flatten
 from vcppo.settings.rules import unused
 from vcppo.settings.run import RunSettings
 from vcppo.settings.search_space import Dimension
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.studies.study import Study, load_study, parse_study
 from vcppo.studies.trials import distributions
 from vcppo.tasks.digits import DigitsTask
@@ -77,6 +77,7 @@ def test_learning_rates_are_chosen_on_problems_that_nobody_trains_or_reports_on(
     searched, run = searched_and_run()
     every = [*(settings for cells in searched.values() for settings in cells), *run.values()]
     assert {settings.task for settings in every} == {every[0].task}  # one split for all
+    assert every[0].task.name == "digits"
     task = DigitsTask(every[0].task)
     asked = {
         problems: {prompt.name for prompt in task.held_out_prompts(problems)}
@@ -88,7 +89,7 @@ def test_learning_rates_are_chosen_on_problems_that_nobody_trains_or_reports_on(
     assert not asked["search"] & asked["report"]
     trained = {prompt.name for prompt in task.training_prompts(20000, torch.Generator().manual_seed(0))}
     assert not trained & (asked["search"] | asked["report"])
-    assert asked["report"] == {prompt.name for prompt in DigitsTask(TaskSettings()).held_out_prompts()}
+    assert asked["report"] == {prompt.name for prompt in DigitsTask(DigitsTaskSettings()).held_out_prompts()}
 
 
 def test_seeds_that_rates_are_chosen_by_are_not_those_of_the_comparison() -> None:
@@ -162,7 +163,7 @@ def test_an_arm_overrides_the_base() -> None:
 
 def test_none_is_no_value_only_where_a_setting_may_have_none() -> None:
     cells = study(grid={"policy.dual_clip": ["none", 3.0], "kl.placement": ["none", "loss"]}).cells([0])
-    assert [(cell.settings.policy.dual_clip, cell.settings.kl.placement) for cell in cells] == [
+    assert [(cell.settings.policy.bounds["dual_clip"], cell.settings.kl.placement) for cell in cells] == [
         (None, "none"),
         (None, "loss"),
         (3.0, "none"),

@@ -14,7 +14,7 @@ from vcppo.errors import CheckpointError, ConfigError, DataError
 from vcppo.rl.demonstrations import draw
 from vcppo.rl.metrics import rollout_metrics, samples_table
 from vcppo.settings.reward import RewardSettings
-from vcppo.settings.task import MathsSettings, TaskSettings
+from vcppo.settings.task import MathsSettings, MathsTaskSettings
 from vcppo.tasks import make_task
 from vcppo.tasks.maths import LONGEST, TAIL, MathsTask
 from vcppo.types import Generation, Judgement, Prompt, Rollout, Verdict
@@ -38,7 +38,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def task(files: dict[str, str], **more: object) -> MathsTask:
-    made = make_task(TaskSettings(name="maths", maths=MathsSettings(**files, workers=1, **more)))
+    made = make_task(MathsTaskSettings(maths=MathsSettings(**files, workers=1, **more)))
     assert isinstance(made, MathsTask)
     return made
 

@@ -18,7 +18,7 @@ from vcppo.errors import ConfigError, DataError
 from vcppo.settings import known_sets
 from vcppo.settings.known_sets import KNOWN, label
 from vcppo.settings.loading import load_settings
-from vcppo.settings.task import MathsSettings, TaskSettings
+from vcppo.settings.task import DigitsTaskSettings, MathsSettings
 from vcppo.store.cache import addresses
 from vcppo.system.fingerprints import fingerprint
 from vcppo.tasks import problems
@@ -318,7 +318,7 @@ def test_an_address_follows_a_files_content_and_not_what_cannot_change_a_verdict
 
 
 def test_the_embedded_tasks_addresses_know_nothing_of_maths() -> None:
-    assert task_address(TaskSettings()) == {
+    assert task_address(DigitsTaskSettings()) == {
         "name": "digits", "chain_length": 30, "spread": 0, "digits": 3, "stop_hazard": 0.09, "held_out": 200,
     }  # fmt: skip
 

@@ -13,13 +13,13 @@ from transformers import PreTrainedTokenizerFast
 
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import load_settings
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Prompt, Verdict
 
-SETTINGS = TaskSettings(chain_length=6, spread=2, digits=2, held_out=40, stop_hazard=0.2)
+SETTINGS = DigitsTaskSettings(chain_length=6, spread=2, digits=2, held_out=40, stop_hazard=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def task() -> DigitsTask:
 
 def test_a_chain_by_pencil() -> None:
     """123: drop the 1, append 3 + 1: 234; then 3 4 and 4 + 2: 346; then 4 6 and 6 + 3: 469; then 6 9 and 9 + 4: 693."""
-    task = DigitsTask(TaskSettings(chain_length=4, digits=3, held_out=1, stop_hazard=0.0))
+    task = DigitsTask(DigitsTaskSettings(chain_length=4, digits=3, held_out=1, stop_hazard=0.0))
     drawn = [*task.demonstrations(20000, torch.Generator().manual_seed(0))]
     text = {demonstration.prompt.text: demonstration.response for demonstration in drawn}
     assert text["#4 1 2 3 ?"] == "#1 2 3 4 #2 3 4 6 #3 4 6 9 #4 6 9 3 = 6 9 3 <eos>"
@@ -125,7 +125,7 @@ def test_demonstrations_are_right_steps_and_only_complete_ones_are_correct(task:
 
 
 def test_demonstrations_stop_early_at_the_hazard_of_each_line() -> None:
-    task = DigitsTask(TaskSettings(chain_length=6, digits=3, held_out=10, stop_hazard=0.25))
+    task = DigitsTask(DigitsTaskSettings(chain_length=6, digits=3, held_out=10, stop_hazard=0.25))
     lines = torch.tensor([d.response.count("#") for d in task.demonstrations(8000, torch.Generator().manual_seed(0))])
     for line in range(1, 6):
         there = int((lines >= line).sum())
@@ -160,13 +160,15 @@ def test_the_right_answer_fits_below_the_limit_and_every_word_is_known(task: Dig
 
 def test_more_problems_held_out_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"task.held_out = 200: this task has \d+ problems in all"):
-        make_task(TaskSettings(chain_length=4, digits=2, held_out=200))
+        make_task(DigitsTaskSettings(chain_length=4, digits=2, held_out=200))
 
 
 def test_difficulty_is_a_dial() -> None:
-    long, short = (DigitsTask(TaskSettings(chain_length=n, held_out=5)) for n in (40, 10))
+    long, short = (DigitsTask(DigitsTaskSettings(chain_length=n, held_out=5)) for n in (40, 10))
     assert long.max_tokens - short.max_tokens == 30 * 4
-    assert len(DigitsTask(TaskSettings(chain_length=10, spread=3, held_out=5))._training) > 3 * len(short._training)
+    assert len(DigitsTask(DigitsTaskSettings(chain_length=10, spread=3, held_out=5))._training) > 3 * len(
+        short._training
+    )
 
 
 def words(*known: str) -> PreTrainedTokenizerFast:
@@ -180,7 +182,7 @@ OWN = ("<eos>", "?", "=", *"0123456789", *(f"#{i}" for i in range(1, 11)))
 
 def test_its_own_tokenizer_and_one_for_longer_chains_will_do(task: DigitsTask) -> None:
     task.check_tokenizer(task.tokenizer(), "m")
-    task.check_tokenizer(DigitsTask(TaskSettings(chain_length=9, digits=2, held_out=5)).tokenizer(), "m")
+    task.check_tokenizer(DigitsTask(DigitsTaskSettings(chain_length=9, digits=2, held_out=5)).tokenizer(), "m")
     task.check_tokenizer(words(*OWN), "m")
 
 

@@ -48,7 +48,7 @@ from vcppo.engines.vllm.wire import (
     send,
 )
 from vcppo.errors import EngineError
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 
 CONNECT_EVERY_S = 0.05
 
@@ -56,7 +56,7 @@ CONNECT_EVERY_S = 0.05
 class ServerClient:
     """A connection to a server, and the server's process where this one has started it."""
 
-    def __init__(self, settings: EngineSettings, spec: ModelSpec) -> None:
+    def __init__(self, settings: VllmEngineSettings, spec: ModelSpec) -> None:
         self.settings = settings
         self._process: ServerProcess | None = None
         self._weights = ""

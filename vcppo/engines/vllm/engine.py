@@ -26,7 +26,7 @@ from vcppo.models.forward import let_go
 from vcppo.models.prepared import compute_of
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 from vcppo.settings.fixed import VLLM_COLDEST
 from vcppo.types import Generation
 
@@ -53,7 +53,7 @@ class CacheUse:
 class VllmEngine:
     """Samples from a policy with vLLM."""
 
-    def __init__(self, settings: EngineSettings, policy: PreTrainedModel) -> None:
+    def __init__(self, settings: VllmEngineSettings, policy: PreTrainedModel) -> None:
         self.settings = settings
         self.cache_use = CacheUse(0, 0)  # of the last call
         self.update_weights(policy)
@@ -137,7 +137,7 @@ class VllmEngine:
         return checked(_generations(answers), called(self._policy))
 
 
-def start_host(settings: EngineSettings, spec: ModelSpec) -> Host:
+def start_host(settings: VllmEngineSettings, spec: ModelSpec) -> Host:
     """vLLM with this model, where the settings want it.
 
     Raises:
@@ -146,7 +146,7 @@ def start_host(settings: EngineSettings, spec: ModelSpec) -> Host:
     return Colocated(spec) if settings.mode == "colocated" else ServerClient(settings, spec)
 
 
-def model_spec(settings: EngineSettings, policy: PreTrainedModel) -> ModelSpec:
+def model_spec(settings: VllmEngineSettings, policy: PreTrainedModel) -> ModelSpec:
     """What vLLM must know of a policy to build it.
 
     Raises:

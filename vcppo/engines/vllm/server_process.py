@@ -14,7 +14,7 @@ from pathlib import Path
 from vcppo.engines.vllm.shards import SHARD
 from vcppo.engines.vllm.wire import Address
 from vcppo.errors import EngineError
-from vcppo.settings.engine import EngineSettings
+from vcppo.settings.engine import VllmEngineSettings
 
 MEMORY_FOLDER = Path("/dev/shm")
 GOODBYE_S = 5.0
@@ -26,7 +26,7 @@ OF_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 class ServerProcess:
     """A server that this process started, and its folders. On Linux it ends with the thread that started it."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: VllmEngineSettings) -> None:
         self._parent = os.getpid()
         self.folder = _private_folder()
         self.exchange = _exchange_folder(self.folder)
@@ -103,7 +103,7 @@ def _exchange_folder(otherwise: Path) -> Path:
     return otherwise
 
 
-def _environment(settings: EngineSettings, package: Path) -> dict[str, str]:
+def _environment(settings: VllmEngineSettings, package: Path) -> dict[str, str]:
     """Ours, without what belongs to our Python where it is not the server's, and to our place under torchrun."""
     inherited = {k: v for k, v in os.environ.items() if k not in OF_TORCHRUN and not k.startswith("TORCHELASTIC_")}
     paths = [str(package)]

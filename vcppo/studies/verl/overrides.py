@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from vcppo.settings.advantage import GroupAdvantageSettings
 from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.loading import flatten
 from vcppo.settings.losses import POLICY_LOSSES
@@ -64,7 +65,8 @@ def refusals(settings: RunSettings) -> Iterator[str]:
 def rl_overrides(settings: RunSettings) -> Overrides:
     """verl's configuration of the RL run. The settings must be free of `refusals`."""
     s = settings
-    placement, answers_apart = s.kl.placement, s.policy.epochs * s.policy.minibatches
+    scale = s.advantage.group_scale if isinstance(s.advantage, GroupAdvantageSettings) else True
+    answers_apart, bounds = s.policy.epochs * s.policy.minibatches, s.policy.bounds
     mini_batch = s.rollout.prompts // s.policy.minibatches
     overrides: Overrides = {
         **_common(s),
@@ -73,19 +75,19 @@ def rl_overrides(settings: RunSettings) -> Overrides:
         "data.train_batch_size": s.rollout.prompts,
         f"{ROLLOUT}.n": s.rollout.samples_per_prompt,
         "algorithm.adv_estimator": ESTIMATED[s.advantage.estimator],
-        "algorithm.norm_adv_by_std_in_grpo": s.advantage.group_scale,
-        "algorithm.use_kl_in_reward": placement == "reward",
-        f"{ACTOR}.use_kl_loss": placement == "loss",
+        "algorithm.norm_adv_by_std_in_grpo": scale,
+        "algorithm.use_kl_in_reward": s.kl.placement == "reward",
+        f"{ACTOR}.use_kl_loss": s.kl.placement == "loss",
         "critic.enable": s.has_critic,
         **optimiser_overrides(ACTOR, s.policy, answers_apart),
         f"{ACTOR}.ppo_epochs": s.policy.epochs,
         f"{ACTOR}.ppo_mini_batch_size": mini_batch,
         f"{ACTOR}.data_loader_seed": s.seed,
         f"{ACTOR}.policy_loss.loss_mode": LOSSES[s.policy.loss],
-        f"{ACTOR}.clip_ratio": s.policy.clip_low,
-        f"{ACTOR}.clip_ratio_low": s.policy.clip_low,
-        f"{ACTOR}.clip_ratio_high": s.policy.clip_high,
-        f"{ACTOR}.clip_ratio_c": NEVER if s.policy.dual_clip is None else s.policy.dual_clip,
+        f"{ACTOR}.clip_ratio": bounds["clip_low"],
+        f"{ACTOR}.clip_ratio_low": bounds["clip_low"],
+        f"{ACTOR}.clip_ratio_high": bounds["clip_high"],
+        f"{ACTOR}.clip_ratio_c": NEVER if bounds["dual_clip"] is None else bounds["dual_clip"],
         **_aggregation(ACTOR, s.policy.aggregation, s.rollout.max_tokens),
         f"{ACTOR}.entropy_coeff": s.policy.entropy_coefficient,
         "trainer.test_freq": s.evaluation.every or s.steps,
@@ -95,9 +97,9 @@ def rl_overrides(settings: RunSettings) -> Overrides:
         f"{ROLLOUT}.val_kwargs.top_p": s.evaluation.top_p,
         "trainer.val_before_train": s.evaluation.every > 0,
     }
-    if placement == "reward":
+    if s.kl.placement == "reward":
         overrides |= {"algorithm.kl_ctrl.kl_coef": s.kl.coefficient, "algorithm.kl_penalty": s.kl.estimator}
-    if placement == "loss":
+    if s.kl.placement == "loss":
         overrides |= {f"{ACTOR}.kl_loss_coef": s.kl.coefficient, f"{ACTOR}.kl_loss_type": s.kl.estimator}
     if s.has_critic:
         overrides |= {
@@ -164,9 +166,10 @@ def _common(s: RunSettings) -> Overrides:
     if s.has_critic:
         overrides |= _aggregation(CRITIC, s.critic.aggregation, s.rollout.max_tokens)
         overrides[f"{CRITIC}.data_loader_seed"] = s.seed
-        starts = {"policy": s.model.path, "saved": s.critic.path}
-        if s.critic.init in starts:
-            overrides["critic.model.path"] = starts[s.critic.init]
+        if s.critic.init == "policy":
+            overrides["critic.model.path"] = s.model.path
+        if s.critic.init == "saved":
+            overrides["critic.model.path"] = s.critic.path
     return overrides
 
 

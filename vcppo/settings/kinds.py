@@ -1,0 +1,180 @@
+"""Sections that have a kind: which setting decides it, which settings belong to which kind, and one flat layout of all.
+
+`policy.loss` decides of which kind the section `policy` is; `policy.dpo_beta` belongs to the kind `dpo` alone. As
+objects, settings have what belongs to their kinds and nothing else. As JSON they have every setting there is, those of
+other kinds at their defaults: files, addresses and digests do not change their shape with a kind.
+"""
+
+import functools
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from vcppo.settings.sections import RunSections
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """One such section."""
+
+    section: str
+    by: str  # the setting of it that decides
+    models: Mapping[str, type[BaseModel]]  # by the words that `by` may be
+    default: str
+
+    @property
+    def name(self) -> str:
+        """The dotted name of the setting that decides."""
+        return f"{self.section}.{self.by}"
+
+    def with_setting(self, leaf: str) -> tuple[str, ...]:
+        """The kinds that have a setting or a subsection."""
+        return tuple(word for word, model in self.models.items() if leaf in model.model_fields)
+
+    def kind_of(self, section: Mapping[str, Any]) -> str | None:
+        """The kind of a section as a tree; None if the word is none of them."""
+        word = section.get(self.by, self.default)
+        return word if isinstance(word, str) and word in self.models else None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, by its dotted name."""
+
+    name: str
+    types: tuple[Any, ...]  # that it may have, literals as they are
+    default: Any
+    description: str
+    about: str  # its section
+    kinds: tuple[str, ...] = ()  # of its section that have it; empty: all
+
+
+def _kinds() -> Iterator[Kinds]:
+    for section, field in RunSections.model_fields.items():
+        by = field.discriminator
+        if isinstance(by, str):
+            models = {
+                word: model
+                for model in typing.get_args(field.annotation)
+                for word in typing.get_args(model.model_fields[by].annotation)
+            }
+            yield Kinds(section, by, models, getattr(field.default, by))
+
+
+KINDS: Mapping[str, Kinds] = {kinds.section: kinds for kinds in _kinds()}
+
+
+@functools.cache
+def layout() -> Mapping[str, Setting]:
+    """Every setting of every kind by its dotted name, in the order of declaration."""
+    return {setting.name: setting for setting in _settings(RunSections, "")}
+
+
+def _settings(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
+    for leaf, field in model.model_fields.items():
+        name, kind = prefix + leaf, field.annotation
+        if not prefix and leaf in KINDS:
+            yield from _settings_of(KINDS[leaf])
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _settings(kind, f"{name}.")
+        else:
+            about = (model.__doc__ or "").splitlines()[0]
+            yield Setting(name, _types(field), field.default, field.description or "", about)
+
+
+def _settings_of(kinds: Kinds) -> Iterator[Setting]:
+    found: dict[str, Setting] = {}
+    for word, model in kinds.models.items():
+        for setting in _settings(model, f"{kinds.section}."):
+            known = found.get(setting.name, setting)
+            found[setting.name] = replace(known, kinds=(*known.kinds, word))
+    for name, setting in found.items():
+        if name == kinds.name:
+            words = Literal[tuple(kinds.models)]  # type: ignore[valid-type]
+            yield replace(setting, types=(words,), default=kinds.default, kinds=())
+        else:
+            yield replace(setting, kinds=() if len(setting.kinds) == len(kinds.models) else setting.kinds)
+
+
+def _types(field: FieldInfo) -> tuple[Any, ...]:
+    kind = field.annotation
+    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+
+
+def other_kind(sections: RunSections, name: str) -> str | None:
+    """Why a setting is none of its section's kind, and of which it is; None if it is."""
+    section, _, rest = name.partition(".")
+    kinds = KINDS.get(section)
+    if kinds is None:
+        return None
+    owners, word = kinds.with_setting(rest.split(".")[0]), getattr(getattr(sections, section), kinds.by)
+    if word in owners:
+        return None
+    *others, last = owners
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"{kinds.name} = {word} does not read it; {kinds.name} = {listed} does"
+
+
+def foreign(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(section, name in it, value) of what a tree says of settings that are of another kind than its section."""
+    for section, kinds in KINDS.items():
+        said = tree.get(section)
+        word = kinds.kind_of(said) if isinstance(said, Mapping) else None
+        if word is not None:
+            for leaf, value in said.items():  # type: ignore[union-attr]
+                owners = kinds.with_setting(leaf)
+                if owners and word not in owners:
+                    yield section, leaf, value
+
+
+def without(tree: Mapping[str, Any], left_out: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
+    """A tree without some names of its sections."""
+    made = dict(tree)
+    for section, leaf, _ in left_out:
+        made[section] = {name: value for name, value in made[section].items() if name != leaf}
+    return made
+
+
+def as_of_its_kinds(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree with the kind of each section that has one, and without what it says of other kinds where that is as by
+    default: the whole record of a run says so of all of them.
+    """
+    made = dict(tree)
+    for section, kinds in KINDS.items():
+        said = made.get(section, {})
+        if isinstance(said, BaseModel):  # what was set of it, for other settings may decide the rest
+            made[section] = {**said.model_dump(exclude_unset=True), kinds.by: getattr(said, kinds.by)}
+        elif isinstance(said, Mapping):
+            made[section] = {kinds.by: kinds.default, **said}
+    defaults = default_tree()
+    return without(made, (one for one in list(foreign(made)) if one[2] == defaults[one[0]][one[1]]))
+
+
+def flat_layout(tree: Mapping[str, Any], of_other_kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON of some sections with the settings of the kinds that were not chosen, as was said or else as by default.
+
+    Every record, address and digest is made of this. It is the layout of the time when a section had the settings of
+    all its kinds, so that they are what they were.
+    """
+    made = dict(tree)
+    for section in made.keys() & KINDS.keys():
+        made[section] = {**default_tree()[section], **of_other_kinds.get(section, {}), **made[section]}
+    return made
+
+
+@functools.cache
+def default_tree() -> Mapping[str, Any]:
+    """The default of every setting of every kind."""
+    tree: dict[str, Any] = {}
+    for name, setting in layout().items():
+        *sections, leaf = name.split(".")
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+        branch[leaf] = setting.default
+    return tree
