@@ -1,8 +1,8 @@
-"""What tracking costs: processor time of the courier for one typical run, as a share of that run's time.
+"""What tracking costs: processor time of the uploader for one typical run, as a share of that run's time.
 
     python -m bench.bench_tracking
 
-A run is replayed as its trainer would write it, the courier delivering every EVERY_S seconds of it into a database
+A run is replayed as its trainer would write it, the uploader delivering every EVERY_S seconds of it into a database
 that has a study already. Loading MLflow and matplotlib and making the database happen once a study, not once a run,
 and stand apart.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal
 from vcppo.store.run_folders import CellFolder, CellRecord
-from vcppo.tracking.courier import EVERY_S, Courier
+from vcppo.tracking.uploader import EVERY_S, Uploader
 
 RUN_S = 45.0
 STEPS, METRICS, BINS = 60, 45, 32
@@ -45,8 +45,8 @@ def make_cell(out: Path, name: str) -> tuple[CellFolder, Journal]:
     return cell, Journal(out / "cache" / "rl" / name / "journal.jsonl")
 
 
-def replay(courier: Courier, cell: CellFolder, journal: Journal) -> float:
-    """Processor seconds of the courier over one run."""
+def replay(uploader: Uploader, cell: CellFolder, journal: Journal) -> float:
+    """Processor seconds of the uploader over one run."""
     steps_a_delivery = round(EVERY_S / RUN_S * STEPS)
     spent = 0.0
     for step in range(STEPS):
@@ -55,7 +55,7 @@ def replay(courier: Courier, cell: CellFolder, journal: Journal) -> float:
             cell.update(state="done", finished=time.time())
         if (step + 1) % steps_a_delivery == 0 or step == STEPS - 1:
             before = time.process_time()
-            courier.deliver()
+            uploader.send()
             spent += time.process_time() - before
     return spent
 
@@ -64,18 +64,18 @@ def main() -> None:
     """Print what is paid once a study, then the share of each of three runs."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        courier = Courier(out, "bench", f"sqlite:///{out}/mlflow.db")
+        uploader = Uploader(out, "bench", f"sqlite:///{out}/mlflow.db")
         cell, journal = make_cell(out, "first")
         write_step(journal, 0)
         cell.update(state="done", finished=time.time())
         before = time.process_time()
-        courier.deliver()
+        uploader.send()
         print(f"once a study: load MLflow and matplotlib, make the database: {time.process_time() - before:.2f} s")
         for number in range(3):
-            spent = replay(courier, *make_cell(out, f"run-{number}"))
+            spent = replay(uploader, *make_cell(out, f"run-{number}"))
             verdict = "met" if spent / RUN_S < BAR else "MISSED"
             print(f"run {number}: {spent:.2f} s of {RUN_S:.0f} s = {spent / RUN_S:.2%} (bar {BAR:.0%}: {verdict})")
-        courier.close()
+        uploader.close()
 
 
 if __name__ == "__main__":

@@ -472,7 +472,7 @@ def test_workers_that_cannot_start_say_why(bench: Bench) -> None:
     assert bench.record(A_CELL).attempts == 0
 
 
-class FakeCourier:
+class FakeUploader:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
@@ -484,10 +484,10 @@ class FakeCourier:
         return 17
 
 
-def test_the_courier_works_while_workers_do_and_what_it_keeps_is_told(bench: Bench) -> None:
-    courier = FakeCourier()
-    bench.run(study(GRID), seeds=[0], courier=courier)
-    assert courier.calls == ["start", "close within 30 s"]
+def test_the_uploader_works_while_workers_do_and_what_it_keeps_is_told(bench: Bench) -> None:
+    uploader = FakeUploader()
+    bench.run(study(GRID), seeds=[0], uploader=uploader)
+    assert uploader.calls == ["start", "close within 30 s"]
     assert [event.text.split(";")[0] for event in bench.events if isinstance(event, Notice)] == [
         "17 records are not with the tracking server yet"
     ]

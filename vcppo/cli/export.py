@@ -78,12 +78,12 @@ def track() -> None:
 @out_option
 @tracking_option
 def replay(studies: tuple[str, ...], out: Path, tracking_uri: str | None) -> None:
-    """Deliver to MLflow what it has not heard yet, for example after its server was away.
+    """Send to MLflow what it has not heard yet, for example after its server was away.
 
-    Without STUDIES, everything under OUT/studies. Nothing is delivered twice.
+    Without STUDIES, everything under OUT/studies. Each point is there once, however often this is called.
     """
     for study, records in replay_studies(studies, out, tracking_uri):
-        click.echo(f"{study}: {records} records delivered")
+        click.echo(f"{study}: {records} records sent")
 
 
 def export_study(
@@ -124,15 +124,15 @@ def export_from_mlflow(
         TrackingError: the server is away or refuses.
     """
     from vcppo.store.study_folders import StudyFolder, read_object
-    from vcppo.tracking.courier import Courier
     from vcppo.tracking.export import export
     from vcppo.tracking.from_mlflow import read_study
+    from vcppo.tracking.uploader import Uploader
 
-    courier = Courier(out, study, tracking_uri)
+    uploader = Uploader(out, study, tracking_uri)
     instance = instance or read_object(StudyFolder(out, study).path / "mlflow.json").get("instance")
     measured = read_study(
-        courier.tracking_uri,
-        courier.experiment,
+        uploader.tracking_uri,
+        uploader.experiment,
         study=study,
         instance=instance,
         allow_incomplete=allow_incomplete,
@@ -141,8 +141,8 @@ def export_from_mlflow(
 
 
 def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) -> Iterator[tuple[str, int]]:
-    """Deliver what is left of each study: (name, records delivered)."""
-    from vcppo.tracking.courier import Courier
+    """Send what is left of each study: (name, records sent)."""
+    from vcppo.tracking.uploader import Uploader
 
     folders = [path for path in (out / "studies").glob("*") if (path / "cells").is_dir()]
     known = sorted(path.name for path in folders if ".old-" not in path.name)  # what --fresh moved aside is left alone
@@ -151,9 +151,9 @@ def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) 
             raise StudyError(
                 f"study {study}: no such folder in {out / 'studies'}; there are {', '.join(known) or 'none'}"
             )
-        courier = Courier(out, study, tracking_uri)
+        uploader = Uploader(out, study, tracking_uri)
         try:
-            yield study, courier.deliver()
+            yield study, uploader.send()
         finally:
-            courier.close()
-            print_notices(courier)
+            uploader.close()
+            print_notices(uploader)

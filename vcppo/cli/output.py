@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vcppo.system.processes import is_main
 
 if TYPE_CHECKING:
-    from vcppo.tracking.courier import Courier
+    from vcppo.tracking.uploader import Uploader
 
 
 def print_notes(notes: Iterable[str]) -> None:
@@ -17,9 +17,9 @@ def print_notes(notes: Iterable[str]) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def print_notices(courier: "Courier") -> None:
-    """What the courier found that the user should know."""
-    for notice in courier.notices:
+def print_notices(uploader: "Uploader") -> None:
+    """What the uploader found that the user should know."""
+    for notice in uploader.notices:
         print(notice)
 
 
@@ -27,8 +27,7 @@ def tracking_line(tracking_uri: str, undelivered: int) -> str:
     """Where a run is to be seen, or how the records that have not got there get there."""
     if undelivered:
         return (
-            f"{undelivered} records did not reach {tracking_uri}; they are kept on disk: vcppo track replay delivers "
-            "them"
+            f"{undelivered} records did not reach {tracking_uri}; they are kept on disk: vcppo track replay sends them"
         )
     if tracking_uri.startswith("sqlite"):
         return f"MLflow: mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"

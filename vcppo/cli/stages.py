@@ -17,7 +17,7 @@ from vcppo.system.processes import INTERRUPTED, is_main, locked
 if TYPE_CHECKING:
     from vcppo.planning.estimate import StageCost
 
-LAST_WORDS_S, LAST_WORDS_AFTER_CTRL_C_S = 30.0, 5.0  # for the courier of a single run to finish
+LAST_WORDS_S, LAST_WORDS_AFTER_CTRL_C_S = 30.0, 5.0  # for the uploader of a single run to finish
 
 
 @click.command("train")
@@ -93,7 +93,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     from vcppo.models.distributed import together
     from vcppo.store.run_folders import CellFolder, CellRecord, perform
     from vcppo.studies.progress import ProgressView, following
-    from vcppo.tracking.courier import Courier
+    from vcppo.tracking.uploader import Uploader
 
     if not is_main():
         from vcppo.stages.pipeline import run_stages
@@ -104,14 +104,14 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         except KeyboardInterrupt:  # the main process says what there is to say
             return INTERRUPTED
         return 0
-    courier = Courier(out, command, tracking_uri)
+    uploader = Uploader(out, command, tracking_uri)
     name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
     path = out / "studies" / command / "cells" / name
     folder = CellFolder(path)
     if not folder.exists():
         CellFolder.create(path, CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed), settings)
     with ProgressView() as view, locked(path):
-        courier.start()
+        uploader.start()
         patience = LAST_WORDS_S
         try:
             with following(folder, out, view), together():
@@ -123,8 +123,8 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
             print(f"stopped; the same command goes on from the last checkpoint (cell {name})")
             return INTERRUPTED
         finally:
-            undelivered = courier.close(patience)
-            print_notices(courier)
+            undelivered = uploader.close(patience)
+            print_notices(uploader)
     if record.state == "failed":
         print(f"{name} failed: {record.error}\ntraceback: {path / 'traceback.txt'}")
         return 2
@@ -132,7 +132,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         print(f"{key:36} {'nan' if value is None else format(value, '.4g')}")
     for stage in record.stages:
         print(f"{stage.stage:18} {'ran' if stage.ran else 'cached':7} {out / 'cache' / stage.stage / stage.address}")
-    print(tracking_line(courier.tracking_uri, undelivered))
+    print(tracking_line(uploader.tracking_uri, undelivered))
     return 0
 
 

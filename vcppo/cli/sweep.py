@@ -131,10 +131,10 @@ def run_sweep(options: SweepOptions) -> int:
             print(line)
         return 0
     from vcppo.studies.sweep import run_study
-    from vcppo.tracking.courier import Courier
+    from vcppo.tracking.uploader import Uploader
 
     out = options.out
-    courier = Courier(out, study.name, options.tracking_uri)
+    uploader = Uploader(out, study.name, options.tracking_uri)
     entry_point = runner.entry_point(study, seeds, out, fresh=options.fresh)
     with ProgressView() as view:
         outcome = run_study(
@@ -146,18 +146,18 @@ def run_sweep(options: SweepOptions) -> int:
             retry_failed=options.retry_failed,
             fresh=options.fresh,
             on_event=view,
-            courier=courier,
+            uploader=uploader,
             runner=entry_point,
             processes=options.processes or 1,
         )
-    print_notices(courier)
+    print_notices(uploader)
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")
     concluded = outcome.interrupted or conclude(study.name, out)
     if study.search is not None:
         for line in best_trials(study, out):
             print(line)
-    print(tracking_line(courier.tracking_uri, 0))
+    print(tracking_line(uploader.tracking_uri, 0))
     return outcome.exit_code or (0 if concluded else NOT_CONCLUDED)
 
 

@@ -21,7 +21,7 @@ from vcppo.types import RolloutBatch
 def answers(context: StageContext) -> dict[str, float]:
     """Sample `pool` and `held_out` answers, one a prompt, to `answers.safetensors`; the held-out ones stand last."""
     settings = context.settings
-    pool, held_out = context.folder.address.settings["pool"]
+    pool, held_out = settings.fixed_answers
     prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
     sampler = context.sampler(context.load_first_policy())
     rollouts = []

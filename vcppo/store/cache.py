@@ -24,6 +24,7 @@ from vcppo.system.provenance import provenance
 from vcppo.tasks.problems import task_address
 
 # Raised by one when a change of the stage's code changes its numbers; what was cached before is then left alone.
+# tests/golden/stages.json holds the numbers of each version, and a test says when one was forgotten.
 VERSIONS = {
     "cold-start": 1,
     "reward-model": 2,

@@ -1,6 +1,6 @@
 """A stage's journal: what it has to say, one JSON record a line, on disk before anything else hears of it.
 
-The trainer writes here and nowhere else; `tracking` delivers from here to MLflow, so a run neither waits for a
+The trainer writes here and nowhere else; `tracking` uploads from here to MLflow, so a run neither waits for a
 server nor loses a number to one. Records are counted: a resumed stage cuts its journal back to the count its
 checkpoint knew, and says the same things again.
 """
@@ -86,29 +86,44 @@ def read_journal(path: Path, start: int = 0) -> list[dict[str, Any]]:
 
 
 class JournalTail:
-    """Reads what a journal gained since the last look; starts over when a resumed stage has cut it back."""
+    """Reads what a journal gained since the last look; starts over when a resumed stage has cut it back.
+
+    Attributes:
+        restarts: how often that was.
+        unreadable: whether the last look met a line that is no record.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offset = 0
+        self.path, self.restarts, self.unreadable = path, 0, False
+        self._offset, self._last = 0, b""  # the last line that was read ends at the offset
 
     def read(self) -> list[dict[str, Any]]:
         """The whole records that are new; records of steps seen before may come again, with the same values."""
         if not self.path.exists():
+            self._start_over()
             return []
         with open(self.path, "rb") as file:
-            if file.seek(0, 2) < self._offset:
-                self._offset = 0
-            file.seek(self._offset)
+            file.seek(self._offset - len(self._last))
             content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
+            if not content.startswith(self._last):
+                self._start_over()
+                file.seek(0)
+                content = file.read()
+        whole = content[len(self._last) : content.rfind(b"\n") + 1]
+        lines = whole.splitlines(keepends=True)
         try:
-            records = [json.loads(line) for line in whole.splitlines()]
-        except ValueError:  # cut back and grown past us between two looks: we stand inside a record
-            self._offset = 0
+            records = [json.loads(line) for line in lines]
+        except ValueError:
+            self._start_over()
+            self.unreadable = True
             return []
-        self._offset += len(whole)
+        self._offset, self._last = self._offset + len(whole), lines[-1] if lines else self._last
+        self.unreadable = False
         return records
+
+    def _start_over(self) -> None:
+        self.restarts += bool(self._offset)
+        self._offset, self._last = 0, b""
 
 
 def _finite(cell: Any) -> Any:

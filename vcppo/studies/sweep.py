@@ -26,14 +26,14 @@ from vcppo.system.files import move_aside
 from vcppo.system.processes import INTERRUPTED, interrupts, locked
 from vcppo.system.redaction import redacted
 
-LAST_WORDS_S = {False: 30.0, True: 5.0}  # for the courier to finish: at a study's end, after Ctrl-C
+LAST_WORDS_S = {False: 30.0, True: 5.0}  # for the uploader to finish: at a study's end, after Ctrl-C
 
 
-class Courier(Protocol):
-    """Whoever carries journals and records to a tracking server, in a thread of its own."""
+class Uploader(Protocol):
+    """Whoever sends journals and records to a tracking server, in a thread of its own."""
 
     def start(self) -> None:
-        """Begin to deliver what cells write, every few seconds."""
+        """Begin to send what cells write, every few seconds."""
 
     def close(self, timeout_s: float) -> int:
         """Deliver the rest, and stop; the number of records that only the disk has."""
@@ -68,7 +68,7 @@ def run_study(
     retry_failed: bool = False,
     fresh: bool = False,
     on_event: Listener = lambda event: None,
-    courier: Courier | None = None,
+    uploader: Uploader | None = None,
     runner: str = PIPELINE,
     processes: int = 1,
 ) -> StudyOutcome:
@@ -105,7 +105,7 @@ def run_study(
             reporter.study_started(workers)
             size = min(workers, len(ledger.queue) + ledger.unproposed())
             pool = WorkerPool(size, runner=runner, logs=folder / "logs", processes=processes)
-            _drain(Dispatcher(ledger, pool, reporter), pool, reporter, interrupted, courier)
+            _drain(Dispatcher(ledger, pool, reporter), pool, reporter, interrupted, uploader)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
             reason = redacted(" ".join(str(error).split()))
             raise StudyError(
@@ -123,17 +123,17 @@ def _drain(
     pool: WorkerPool,
     reporter: SweepReporter,
     interrupted: threading.Event,
-    courier: Courier | None,
+    uploader: Uploader | None,
 ) -> None:
-    """Have workers run what is queued, and the courier carry what they write; leave neither behind."""
+    """Have workers run what is queued, and the uploader send what they write; leave neither behind."""
     try:
-        if courier is not None:
-            courier.start()
+        if uploader is not None:
+            uploader.start()
         dispatcher.run(interrupted)
     finally:
         pool.close()
         dispatcher.take_back()
-        undelivered = courier.close(LAST_WORDS_S[interrupted.is_set()]) if courier is not None else 0
+        undelivered = uploader.close(LAST_WORDS_S[interrupted.is_set()]) if uploader is not None else 0
         if undelivered:
             reporter.notice(
                 f"{undelivered} records are not with the tracking server yet; `vcppo track replay` sends them"

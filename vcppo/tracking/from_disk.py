@@ -10,6 +10,7 @@ from vcppo.store.journal import read_journal
 from vcppo.store.run_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.study_folders import OF_THE_CELL, Stage, StudyFolder, provenance_of, read_object
 from vcppo.store.summary import curves_of
+from vcppo.tracking.ledger import run_id
 from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, Tables, refuse_holes, refuse_nothing
 
 CRITIC_TABLES = ("critic_by_position", "critic_calibration")
@@ -54,7 +55,7 @@ def _read_cell(
     stages = study.stages(record)
     journals = [entry for stage in stages if stage.name in OF_THE_CELL for entry in read_journal(stage.journal)]
     return MeasuredCell(
-        run_id=str(read_object(folder.path / "mlflow.json").get("child") or record.cell),
+        run_id=run_id(study, record.cell) or record.cell,
         cell=record.cell,
         arm=record.arm,
         seed=record.seed,

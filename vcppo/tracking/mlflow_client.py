@@ -101,7 +101,11 @@ class MlflowStore:
         with self._errors_as_ours():
             while True:
                 found = self._client.search_runs(
-                    [self._experiment_id], wanted, view, order_by=["attributes.start_time ASC"], page_token=page
+                    [self._experiment_id],
+                    wanted,
+                    view,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=page,
                 )
                 runs += [
                     Run(
@@ -316,8 +320,10 @@ def _parts(kind: str, entities: list[Any], limit: int) -> list[dict[str, list[An
 def _prepare_mlflow() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
-
+    try:
+        import mlflow  # noqa: F401
+    except ImportError as error:
+        raise TrackingError(f"MLflow cannot be imported ({error}); `pip install mlflow` mends it") from None
     warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)  # MLflow's use of SQLAlchemy 2.1
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every retry
 

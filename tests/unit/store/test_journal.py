@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from vcppo.errors import DataError
-from vcppo.store.journal import Journal, read_journal
+from vcppo.store.journal import Journal, JournalTail, read_journal
 
 
 @pytest.fixture
@@ -106,3 +106,28 @@ def test_a_broken_line_is_told_with_its_number(path: Path) -> None:
         read_journal(path)
     with pytest.raises(DataError, match="line 2"):
         read_journal(path, 1)
+
+
+def test_a_tail_notices_a_journal_cut_back_even_if_it_has_grown_past_what_was_read(path: Path) -> None:
+    journal, tail = Journal(path), JournalTail(path)
+    for step in range(3):
+        journal.metrics(step, {"a": 0.5})
+    assert [record["step"] for record in tail.read()] == [0, 1, 2]
+    assert (tail.read(), tail.restarts) == ([], 0)
+    journal.truncate(1)
+    for step in range(1, 6):
+        journal.metrics(step, {"a": 0.25})
+    assert [record["step"] for record in tail.read()] == [0, 1, 2, 3, 4, 5]
+    assert tail.restarts == 1
+    journal.truncate(0)
+    assert (tail.read(), tail.restarts) == ([], 2)
+
+
+def test_a_tail_leaves_a_torn_line_and_says_of_a_broken_one_that_it_is_unreadable(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text('{"kind":"metrics","step":0,"time":1,"values":{}}\n{"kind"')
+    tail = JournalTail(path)
+    assert [record["step"] for record in tail.read()] == [0]
+    with open(path, "a") as file:
+        file.write(": \n")
+    assert (tail.read(), tail.unreadable) == ([], True)

@@ -20,7 +20,7 @@ from vcppo.store.run_folders import CellFolder, CellRecord, perform
 from vcppo.studies.trials import open_storage
 from vcppo.system import redaction
 from vcppo.system.redaction import redacted, remember, secrets_in, secrets_of, without_credentials
-from vcppo.tracking.delivery import store_name
+from vcppo.tracking.ledger import store_name
 from vcppo.tracking.mlflow_client import MlflowStore, errors_as_ours
 
 ADDRESSES = {  # address -> as it may be shown

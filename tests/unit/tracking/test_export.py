@@ -22,14 +22,14 @@ from vcppo.cli.main import main
 from vcppo.errors import DataError, StudyError
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
+from vcppo.store.run_folders import State
 from vcppo.system.processes import locked
 from vcppo.tracking import from_disk, from_mlflow
-from vcppo.tracking.courier import Courier
 from vcppo.tracking.csv_files import as_csv, write_csv_files
 from vcppo.tracking.export import LEFT_OUT, answers_behind, export, scores
 from vcppo.tracking.measured import MeasuredCell, Pretraining
 from vcppo.tracking.mlflow_client import MlflowStore, Point
-from vcppo.tracking.study_files import StudyFiles
+from vcppo.tracking.uploader import Uploader
 
 ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 LENGTHS = [100.0, 50.0, 20.0, 30.0, 40.0, 50.0]
@@ -51,9 +51,9 @@ def study(tmp_path: Path) -> FakeStudy:
 @pytest.fixture
 def deliver(database: str, study: FakeStudy, request: pytest.FixtureRequest) -> Callable[[], None]:
     def call() -> None:
-        courier = Courier(study.out, study.name, database, request.node.name)
-        courier.deliver()
-        courier.close()
+        uploader = Uploader(study.out, study.name, database, request.node.name)
+        uploader.send()
+        uploader.close()
 
     return call
 
@@ -90,7 +90,9 @@ def four_cells(study: FakeStudy) -> None:
             study.finished_cell(f"{arm}-s{seed}", arm=arm, seed=seed, accuracies=ACCURACIES, lengths=LENGTHS)
 
 
-def test_runs_csv_has_a_row_a_run_in_order_with_its_scores(study, exported):
+def test_runs_csv_has_a_row_a_run_in_order_with_its_scores(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]]
+) -> None:
     four_cells(study)
     rows = exported()["runs.csv"]
     assert [(row["arm"], row["seed"], row["cell"]) for row in rows] == [
@@ -125,7 +127,9 @@ def test_runs_csv_has_a_row_a_run_in_order_with_its_scores(study, exported):
     assert row["run_id"] == "ppo-s0"  # no tracking server has named it
 
 
-def test_curves_csv_has_rl_evaluation_and_the_pretraining_that_the_critic_has_seen(study, exported):
+def test_curves_csv_has_rl_evaluation_and_the_pretraining_that_the_critic_has_seen(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]]
+) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     rows = exported()["curves.csv"]
     of = {
@@ -140,7 +144,9 @@ def test_curves_csv_has_rl_evaluation_and_the_pretraining_that_the_critic_has_se
     assert rows == sorted(rows, key=lambda row: (row["metric"], int(row["step"])))
 
 
-def test_metrics_that_the_docs_say_to_watch_are_there_and_so_is_what_nobody_thought_of(study, exported):
+def test_metrics_that_the_docs_say_to_watch_are_there_and_so_is_what_nobody_thought_of(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]]
+) -> None:
     cell = study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     journal = study.enter(cell, "rl", "rl-ppo-s0").journal
     watched = {"mismatch/kl": 0.1, "verify/no_answer_rate": 0.2, "later/thought_of": 0.3}
@@ -148,7 +154,9 @@ def test_metrics_that_the_docs_say_to_watch_are_there_and_so_is_what_nobody_thou
     assert watched.keys() <= {row["metric"] for row in exported()["curves.csv"]}
 
 
-def test_patterns_choose_metrics_and_what_is_left_out_can_be_asked_for(study, exported):
+def test_patterns_choose_metrics_and_what_is_left_out_can_be_asked_for(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]]
+) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     every = {row["metric"] for row in exported(metrics=("*",))["curves.csv"]}
     assert every == written_metrics(study)
@@ -157,13 +165,15 @@ def test_patterns_choose_metrics_and_what_is_left_out_can_be_asked_for(study, ex
     assert few == {name for name in every if name.startswith("eval/") or name == "rollout/accuracy"}
 
 
-def test_the_help_says_what_is_left_out():
+def test_the_help_says_what_is_left_out() -> None:
     told = " ".join(CliRunner().invoke(main, ["export", "--help"]).output.split())
     assert LEFT_OUT
     assert all(f"all but '{pattern}'" in told for pattern in LEFT_OUT)
 
 
-def test_positions_and_calibration_come_from_both_stages(study, exported):
+def test_positions_and_calibration_come_from_both_stages(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]]
+) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     files = exported()
     rows = files["positions.csv"]
@@ -179,7 +189,7 @@ def test_positions_and_calibration_come_from_both_stages(study, exported):
     assert [row["return_mean"] for row in files["calibration.csv"]] == ["-0.6", "0.1"]
 
 
-def test_problems_csv_is_the_final_evaluation(study, exported):
+def test_problems_csv_is_the_final_evaluation(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     rows = exported()["problems.csv"]
     keys = ("arm", "seed", "problem", "samples", "correct", "unreadable", "length_tokens", "n")
@@ -189,7 +199,7 @@ def test_problems_csv_is_the_final_evaluation(study, exported):
     ]
 
 
-def test_every_row_says_where_it_comes_from(study, exported):
+def test_every_row_says_where_it_comes_from(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
     four_cells(study)
     for rows in exported().values():
         assert rows
@@ -202,7 +212,9 @@ def test_every_row_says_where_it_comes_from(study, exported):
             assert int(row["n"]) > 0
 
 
-def test_an_export_again_is_the_same_to_the_byte_and_leaves_nothing_behind(study, exported, tmp_path):
+def test_an_export_again_is_the_same_to_the_byte_and_leaves_nothing_behind(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]], tmp_path: Path
+) -> None:
     four_cells(study)
     exported()
     before = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
@@ -211,7 +223,7 @@ def test_an_export_again_is_the_same_to_the_byte_and_leaves_nothing_behind(study
     assert sorted(before) == ["calibration.csv", "curves.csv", "positions.csv", "problems.csv", "runs.csv"]
 
 
-def test_a_failed_cell_has_its_error_and_no_scores(study, exported):
+def test_a_failed_cell_has_its_error_and_no_scores(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
     cell = study.cell("ppo-s0", state="failed", error="TrainingError: ratio, 1e5")
     stage = study.enter(cell, "rl", "a")
     iterate(stage.journal, 0)
@@ -224,7 +236,9 @@ def test_a_failed_cell_has_its_error_and_no_scores(study, exported):
     assert files["curves.csv"] == files["positions.csv"] == []
 
 
-def test_swept_settings_are_columns_by_their_dotted_names(study, exported):
+def test_swept_settings_are_columns_by_their_dotted_names(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]]
+) -> None:
     for seed, value in ((0, 0.9), (1, None)):
         swept = {"gae.lambda_critic": 0.9, "gae.length_adaptive_alpha": value}
         study.cell(f"x-s{seed}", state="failed", error="x", seed=seed, swept=swept)
@@ -236,7 +250,9 @@ def test_swept_settings_are_columns_by_their_dotted_names(study, exported):
     assert list(rows[0])[7:10] == ["steps", "gae.lambda_critic", "gae.length_adaptive_alpha"]
 
 
-def test_cells_that_share_a_pretraining_each_have_its_rows(study, exported):
+def test_cells_that_share_a_pretraining_each_have_its_rows(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]]
+) -> None:
     for name, ran in (("a", True), ("b", False)):
         cell = study.finished_cell(name, arm=name, seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
         stages = [stage.model_dump() for stage in cell.read().stages]
@@ -251,7 +267,9 @@ def test_cells_that_share_a_pretraining_each_have_its_rows(study, exported):
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
-def test_a_study_with_holes_is_refused_with_their_names_unless_allowed(study, exported, tmp_path, state):
+def test_a_study_with_holes_is_refused_with_their_names_unless_allowed(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]], tmp_path: Path, state: State
+) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     study.cell("ppo-s1", state=state, seed=1)
     named = {"queued": "not begun", "running": "interrupted"}[state]  # nobody works on it any more
@@ -275,19 +293,21 @@ def theirs(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Cal
         other = FakeStudy(tmp_path / folder)
         other.cell("theirs-s0", **{"state": "failed", "error": "x", **cell})
         time.sleep(0.01)
-        courier = Courier(other.out, other.name, database, request.node.name)
-        courier.deliver()
-        courier.close()
+        uploader = Uploader(other.out, other.name, database, request.node.name)
+        uploader.send()
+        uploader.close()
         return other
 
     return make
 
 
 def instance_of(study: FakeStudy) -> str:
-    return StudyFiles(study.out, study.name).instance()
+    return str(json.loads((study.out / "studies" / study.name / "mlflow.json").read_text())["instance"])
 
 
-def test_one_study_alone_needs_no_choice(study, deliver, imported):
+def test_one_study_alone_needs_no_choice(
+    study: FakeStudy, deliver: Callable[[], None], imported: Callable[..., dict[str, Rows]]
+) -> None:
     study.cell("mine-s0", state="failed", error="x")
     deliver()
     assert [row["cell"] for row in imported()["runs.csv"]] == ["mine-s0"]
@@ -295,8 +315,13 @@ def test_one_study_alone_needs_no_choice(study, deliver, imported):
 
 @pytest.mark.parametrize("others", [1, 2, 5])
 def test_of_several_studies_of_a_name_none_is_taken_and_all_are_listed(
-    study, deliver, imported, theirs, others, tmp_path
-):
+    study: FakeStudy,
+    deliver: Callable[[], None],
+    imported: Callable[..., dict[str, Rows]],
+    theirs: Callable[..., FakeStudy],
+    others: int,
+    tmp_path: Path,
+) -> None:
     study.cell("mine-s0", state="failed", error="x")
     study.cell("mine-s1", state="failed", error="x", seed=1)
     deliver()
@@ -315,7 +340,9 @@ def test_of_several_studies_of_a_name_none_is_taken_and_all_are_listed(
         assert [row["cell"] for row in chosen["runs.csv"]] == ["mine-s0", "mine-s1"]
 
 
-def test_an_instance_that_is_not_there_is_told_with_those_that_are(study, deliver, imported):
+def test_an_instance_that_is_not_there_is_told_with_those_that_are(
+    study: FakeStudy, deliver: Callable[[], None], imported: Callable[..., dict[str, Rows]]
+) -> None:
     study.cell("mine-s0", state="failed", error="x")
     deliver()
     with pytest.raises(StudyError, match=rf"no study of the instance nope; it holds {instance_of(study)[:12]} \(begun"):
@@ -323,8 +350,12 @@ def test_an_instance_that_is_not_there_is_told_with_those_that_are(study, delive
 
 
 def test_a_study_of_which_nothing_has_ended_leaves_the_files_that_are_there(
-    study, deliver, exported, imported, tmp_path
-):
+    study: FakeStudy,
+    deliver: Callable[[], None],
+    exported: Callable[..., dict[str, Rows]],
+    imported: Callable[..., dict[str, Rows]],
+    tmp_path: Path,
+) -> None:
     study.cell("mine-s0", state="running")
     deliver()
     (tmp_path / "results").mkdir()
@@ -337,13 +368,20 @@ def test_a_study_of_which_nothing_has_ended_leaves_the_files_that_are_there(
 
 @pytest.mark.parametrize("mine", ["failed", "pruned"])
 def test_the_studys_folder_says_which_study_of_a_server_is_meant(
-    study, deliver, theirs, database, request, monkeypatch, tmp_path, mine
-):
+    study: FakeStudy,
+    deliver: Callable[[], None],
+    theirs: Callable[..., FakeStudy],
+    database: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    mine: State,
+) -> None:
     """Whoever began later on the same server is somebody else."""
-    monkeypatch.setattr("vcppo.tracking.courier.default_experiment", lambda name: request.node.name)
+    monkeypatch.setattr("vcppo.tracking.uploader.default_experiment", lambda name: request.node.name)
     study.cell("mine-s0", state=mine)
     deliver()
-    options = {"tracking_uri": database, "allow_incomplete": True}
+    options: Any = {"tracking_uri": database, "allow_incomplete": True}
     for number in range(2):
         theirs(f"other-{number}", state="running")
         paths = export_from_mlflow(study.name, tmp_path / "results", out=study.out, **options)
@@ -356,7 +394,9 @@ def test_the_studys_folder_says_which_study_of_a_server_is_meant(
     assert "theirs-s0" in paths[0].read_text()
 
 
-def test_a_folder_that_is_not_there_or_has_no_cells_is_told(study, exported, tmp_path):
+def test_a_folder_that_is_not_there_or_has_no_cells_is_told(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]], tmp_path: Path
+) -> None:
     with pytest.raises(StudyError, match=r"no such folder; give the --out .*, or --from-mlflow"):
         exported()
     (study.out / "studies" / study.name).mkdir(parents=True)
@@ -365,7 +405,7 @@ def test_a_folder_that_is_not_there_or_has_no_cells_is_told(study, exported, tmp
     assert not (tmp_path / "results").exists()
 
 
-def test_a_study_that_is_worked_on_says_running(study, exported):
+def test_a_study_that_is_worked_on_says_running(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
     study.cell("ppo-s0", state="running")
     with (
         locked(study.out / "studies" / study.name),
@@ -374,7 +414,7 @@ def test_a_study_that_is_worked_on_says_running(study, exported):
         exported()
 
 
-def test_a_broken_journal_is_told_with_its_line(study, exported):
+def test_a_broken_journal_is_told_with_its_line(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     journal = study.out / "cache" / "rl" / "rl-ppo-s0" / "journal.jsonl"
     journal.write_text("{\n" + journal.read_text())
@@ -382,10 +422,18 @@ def test_a_broken_journal_is_told_with_its_line(study, exported):
         exported()
 
 
-def test_a_server_has_what_the_disk_has_to_the_byte(study, deliver, database, request, tmp_path):
+def test_a_server_has_what_the_disk_has_to_the_byte(
+    study: FakeStudy, deliver: Callable[[], None], database: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     four_cells(study)
     cell = study.finished_cell("truth-s0", arm="truth", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
-    truth = {"answer": [3], "position": [1], "fraction": [0.5], "truth": [0.25], "estimate": [0.1 + 0.2]}
+    truth: dict[str, list[Any]] = {
+        "answer": [3],
+        "position": [1],
+        "fraction": [0.5],
+        "truth": [0.25],
+        "estimate": [0.1 + 0.2],
+    }
     study.enter(cell, "rl", "rl-truth-s0").journal.table("true_values", 2, truth)
     failed = study.cell("failed-s0", arm="failed", state="failed", error="x, y", swept={"gae.lambda_actor": 0.9})
     iterate(study.enter(failed, "rl", "a").journal, 0)
@@ -398,7 +446,9 @@ def test_a_server_has_what_the_disk_has_to_the_byte(study, deliver, database, re
     assert len(files) == 6
 
 
-def test_a_run_is_called_by_its_cell_until_mlflow_has_given_it_an_id(study, exported, deliver):
+def test_a_run_is_called_by_its_cell_until_mlflow_has_given_it_an_id(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]], deliver: Callable[[], None]
+) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     before = exported()["runs.csv"][0]
     assert before["run_id"] == "ppo-s0"
@@ -408,7 +458,9 @@ def test_a_run_is_called_by_its_cell_until_mlflow_has_given_it_an_id(study, expo
     assert {**after, "run_id": "ppo-s0"} == before
 
 
-def test_without_mlflow_the_files_are_the_same(study, exported, tmp_path):
+def test_without_mlflow_the_files_are_the_same(
+    study: FakeStudy, exported: Callable[..., dict[str, Rows]], tmp_path: Path
+) -> None:
     four_cells(study)
     exported()
     absent = "import sys; sys.modules['mlflow'] = None; from vcppo.cli.main import main; main()"
@@ -418,21 +470,28 @@ def test_without_mlflow_the_files_are_the_same(study, exported, tmp_path):
         assert path.read_bytes() == (tmp_path / "absent" / path.name).read_bytes()
 
 
-def test_what_would_be_ignored_is_refused():
+def test_what_would_be_ignored_is_refused() -> None:
     for flag in ("--instance", "--tracking-uri"):
         done = CliRunner().invoke(main, ["export", "components", flag, "abc"])
         assert done.exit_code == 2
         assert f"ConfigError: {flag} abc: it would be ignored, expected --from-mlflow beside it" in done.output
 
 
-def test_an_experiment_with_several_studies_asks_for_one(study, deliver, imported, database, request, tmp_path):
+def test_an_experiment_with_several_studies_asks_for_one(
+    study: FakeStudy,
+    deliver: Callable[[], None],
+    imported: Callable[..., dict[str, Rows]],
+    database: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
     study.cell("a-s0", state="failed", error="x")
     deliver()
     other = FakeStudy(tmp_path / "other", "lambda-grid")
     other.cell("b-s0", state="failed", error="x")
-    courier = Courier(other.out, other.name, database, request.node.name)
-    courier.deliver()
-    courier.close()
+    uploader = Uploader(other.out, other.name, database, request.node.name)
+    uploader.send()
+    uploader.close()
     with pytest.raises(StudyError, match="holds the studies components, lambda-grid; name one"):
         imported()
     assert [row["cell"] for row in imported(study="lambda-grid")["runs.csv"]] == ["b-s0"]
@@ -440,7 +499,9 @@ def test_an_experiment_with_several_studies_asks_for_one(study, deliver, importe
         imported(study="nope")
 
 
-def test_a_store_or_experiment_that_is_not_there_is_told_and_not_made(study, deliver, database, tmp_path):
+def test_a_store_or_experiment_that_is_not_there_is_told_and_not_made(
+    study: FakeStudy, deliver: Callable[[], None], database: str, tmp_path: Path
+) -> None:
     with pytest.raises(StudyError, match=r"none.db: no such file"):
         from_mlflow.read_study(f"sqlite:///{tmp_path}/none.db", "x")
     assert not (tmp_path / "none.db").exists()
@@ -451,20 +512,20 @@ def test_a_store_or_experiment_that_is_not_there_is_told_and_not_made(study, del
         from_mlflow.read_study(database, "there")
 
 
-def test_of_several_points_at_a_step_the_latest_counts():
+def test_of_several_points_at_a_step_the_latest_counts() -> None:
     points = [Point("a", 1, 5.0, 200), Point("a", 1, 4.0, 100), Point("a", 0, 1.0, 0), Point("b", 1, 2.0, 0)]
     for seed in range(5):
         random.Random(seed).shuffle(points)
         assert from_mlflow.curves_of(points) == {"a": {0: 1.0, 1: 5.0}, "b": {1: 2.0}}
 
 
-def test_floats_read_back_as_they_were():
+def test_floats_read_back_as_they_were() -> None:
     numbers = [random.Random(seed).uniform(-1, 1) * 10 ** (seed - 10) for seed in range(20)]
     text = as_csv(("x",), [{"x": number} for number in numbers])
     assert [float(row["x"]) for row in csv.DictReader(text.splitlines())] == numbers
 
 
-def test_a_failing_export_leaves_the_old_files_alone(tmp_path):
+def test_a_failing_export_leaves_the_old_files_alone(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("old")
 
     def broken() -> Any:
@@ -477,7 +538,9 @@ def test_a_failing_export_leaves_the_old_files_alone(tmp_path):
 
 
 @pytest.mark.parametrize("broken", range(3))
-def test_an_export_that_cannot_put_one_file_in_place_takes_the_others_back(tmp_path, monkeypatch, broken):
+def test_an_export_that_cannot_put_one_file_in_place_takes_the_others_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
+) -> None:
     old = {"runs.csv": "old runs", "truth.csv": "old truth", "notes.txt": "mine"}
     for name, text in old.items():
         (tmp_path / name).write_text(text)
@@ -496,7 +559,7 @@ def test_an_export_that_cannot_put_one_file_in_place_takes_the_others_back(tmp_p
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
 
 
-def test_files_of_an_export_before_that_this_one_has_nothing_for_go_and_others_stay(tmp_path):
+def test_files_of_an_export_before_that_this_one_has_nothing_for_go_and_others_stay(tmp_path: Path) -> None:
     for name in ("runs.csv", "truth.csv", "notes.csv"):
         (tmp_path / name).write_text("old")
     write_csv_files(tmp_path, {"runs.csv": (("x",), [{"x": 1}])})
@@ -523,7 +586,7 @@ def measured(curves: dict[str, dict[int, float]], **settings: Any) -> MeasuredCe
         ("eval/digits/length_tokens", 60, 400),
     ],
 )
-def test_n_is_the_number_of_answers_behind_a_point(metric, step, n):
+def test_n_is_the_number_of_answers_behind_a_point(metric: str, step: int, n: int) -> None:
     evaluations = {"eval/digits/length_tokens": {50: 1.0, 60: 2.0}, "eval/digits/avg_at_8": {60: 1.0}}
     cell = measured({"eval/digits/avg_at_1": {50: 0.5}, **evaluations})
     assert answers_behind(cell, metric, step) == n
@@ -539,19 +602,21 @@ def test_n_is_the_number_of_answers_behind_a_point(metric, step, n):
         ({}, {50: {"problem": ["a"]}, 60: {"problem": ["a", "b", "c"]}}, 3),
     ],
 )
-def test_the_number_of_problems_is_of_those_that_were_asked(settings, problems, asked):
+def test_the_number_of_problems_is_of_those_that_were_asked(
+    settings: dict[str, Any], problems: dict[int, dict[str, list[Any]]], asked: int
+) -> None:
     evaluations = {"eval/digits/avg_at_8": {60: 0.5}}
     cell = dataclasses.replace(measured(evaluations, **settings), tables={"problems": problems})
     assert scores(cell)["problems"] == asked
     assert answers_behind(cell, "eval/digits/avg_at_8", 60) == asked * 8
 
 
-def test_the_evaluation_that_counts_is_the_one_with_all_samples():
+def test_the_evaluation_that_counts_is_the_one_with_all_samples() -> None:
     cell = measured({"eval/digits/avg_at_1": {50: 0.9}, "eval/digits/avg_at_8": {60: 0.5}})
     assert (scores(cell)["avg_at_k"], scores(cell)["k"]) == (0.5, 8)
 
 
-def test_pretrain_steps_are_what_the_run_says_else_what_was_asked_else_what_was_done():
+def test_pretrain_steps_are_what_the_run_says_else_what_was_asked_else_what_was_done() -> None:
     done = Pretraining({"pretrain/loss": {10: 1.0, 70: 0.5}})
     assert dataclasses.replace(measured({}), result={"pretrain_steps_done": 40.0}).pretrain_steps == 40
     assert measured({}).pretrain_steps == 0
@@ -559,7 +624,7 @@ def test_pretrain_steps_are_what_the_run_says_else_what_was_asked_else_what_was_
     assert dataclasses.replace(measured({}), pretraining=done).pretrain_steps == 70
 
 
-def test_a_nan_is_an_empty_cell(study, exported):
+def test_a_nan_is_an_empty_cell(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
     cell = study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     journal = study.enter(cell, "rl", "rl-ppo-s0").journal
     journal.metrics(6, {"value/explained_variance": math.nan})
@@ -569,7 +634,7 @@ def test_a_nan_is_an_empty_cell(study, exported):
 
 
 @pytest.mark.e2e
-def test_two_users_of_one_server_at_once_each_get_their_own_study_and_a_third_is_asked(tmp_path):
+def test_two_users_of_one_server_at_once_each_get_their_own_study_and_a_third_is_asked(tmp_path: Path) -> None:
     (tmp_path / "server").mkdir()
     server = Server(tmp_path / "server")
     server.start()
@@ -588,9 +653,9 @@ def test_two_users_of_one_server_at_once_each_get_their_own_study_and_a_third_is
             command(studies["bob"].out, tmp_path / "results-bob", "--allow-incomplete"),
         ]
         for one in studies.values():
-            courier = Courier(one.out, one.name, server.uri)
-            courier.deliver()
-            courier.close()
+            uploader = Uploader(one.out, one.name, server.uri)
+            uploader.send()
+            uploader.close()
         running = [subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for call in calls]
         for process in running:
             told, complained = process.communicate()

@@ -1,7 +1,7 @@
-"""The courier: tails what a study's cells write to disk and carries it to MLflow, whenever MLflow will have it.
+"""The uploader: follows what a study's cells write to disk and sends it to MLflow, whenever MLflow will have it.
 
 Trainers and workers know nothing of it. A server that is away costs a run nothing, and what it should have heard lies
-on disk already: `vcppo track replay` is a courier that delivers once.
+on disk already: `vcppo track replay` is an uploader that sends once.
 """
 
 import os
@@ -11,14 +11,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from vcppo.errors import TrackingError, VcppoError
+from vcppo.store.study_folders import StudyFolder
 from vcppo.system.files import file_lock, signed_lock
 from vcppo.system.redaction import redacted
 from vcppo.system.sqlite_files import check_address, sqlite_uri
-from vcppo.tracking.delivery import Delivery, store_name
+from vcppo.tracking.ledger import Ledger, store_name
 from vcppo.tracking.mlflow_client import MlflowStore, RefusedError
-from vcppo.tracking.study_files import StudyFiles
+from vcppo.tracking.upload import StudyUpload
 
-EVERY_S = 5.0  # between deliveries: many records a call cost MLflow little more than one
+EVERY_S = 5.0  # between uploads: many records a call cost MLflow little more than one
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
 
 
@@ -36,8 +37,8 @@ def default_experiment(study: str) -> str:
     return f"vcppo/{study}"
 
 
-class Courier:
-    """Delivers one study, from one thread of one process at a time; a second courier of the study waits its turn.
+class Uploader:
+    """Uploads one study, from one thread of one process at a time; a second uploader of the study waits its turn.
 
     Args:
         out: the folder with studies/ and cache/.
@@ -57,8 +58,9 @@ class Courier:
         check_address(self.tracking_uri)
         self.experiment = experiment or default_experiment(study)
         self.notices: list[str] = []
-        self._files = StudyFiles(out, study)
-        self._delivery: Delivery | None = None
+        self._study = StudyFolder(out, study)
+        self._upload: StudyUpload | None = None
+        self._connected = False
         self._lock: ExitStack | None = None  # holds the file that says whose the study is
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -71,36 +73,36 @@ class Courier:
         return self._status
 
     def start(self) -> None:
-        """Deliver from a daemon thread, every few seconds, until `close`."""
+        """Upload from a daemon thread, every few seconds, until `close`."""
         self._status = "connecting"
-        self._thread = threading.Thread(target=self._live, name="courier", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="uploader", daemon=True)
         self._thread.start()
 
-    def deliver(self) -> int:
-        """Deliver all that is undelivered now; the number of records.
+    def send(self) -> int:
+        """Send all that the store has not got now; the number of records.
 
         What nobody works on any more ends in the store too.
 
         Raises:
-            TrackingError: the server is away or refuses, or another process is delivering this study.
+            TrackingError: the server is away or refuses, or another process is uploading this study.
         """
-        return self._deliver(closing=not self._files.worked_on())
+        return self._send(closing=not self._study.worked_on())
 
-    def undelivered(self) -> int:
+    def missing(self) -> int:
         """Records that lie on disk only."""
-        return self._files.undelivered(store_name(self.tracking_uri, self.experiment))
+        return Ledger(self._study, store_name(self.tracking_uri, self.experiment)).missing()
 
     def close(self, timeout_s: float = 30.0) -> int:
-        """Say the last there is to say, if the thread was started, and stop; the number of undelivered records.
+        """Send the last there is, if the thread was started, and stop; the number of records that lie on disk only.
 
-        Never raises and never takes much longer than `timeout_s`; what is left, `vcppo track replay` delivers.
+        Never raises and never takes much longer than `timeout_s`; what is left, `vcppo track replay` sends.
         """
         if self._thread is not None:
             self._stop.set()
             self._thread.join(timeout_s)
         if self._thread is None or not self._thread.is_alive():
             self._let_go()
-        return self.undelivered()
+        return self.missing()
 
     def _live(self) -> None:
         retry, away_since = FIRST_RETRY_S, ""
@@ -109,50 +111,54 @@ class Courier:
             closing = self._stop.wait(wait)
             last_tries -= closing
             try:
-                self._deliver(closing=closing)
+                self._send(closing=closing)
                 wait, retry, away_since = EVERY_S, FIRST_RETRY_S, ""
                 self._status = "delivered"
             except VcppoError as error:
                 wait, retry = retry, min(2 * retry, LONGEST_RETRY_S)
                 away_since = away_since or time.strftime("%H:%M:%S")
-                self._status = f"not delivered since {away_since} ({error}), {self.undelivered()} records kept"
+                self._status = f"not delivered since {away_since} ({error}), {self.missing()} records kept"
                 if isinstance(error, RefusedError) and last_tries:
                     continue
             if closing:
                 return
 
-    def _deliver(self, *, closing: bool) -> int:
+    def _send(self, *, closing: bool) -> int:
         with self._busy:
             try:
                 self._take_study()
-                if self._delivery is None:
-                    self._delivery = self._connect()
-                return self._delivery.deliver(closing=closing)
+                upload = self._connect()
+                return upload.send(closing=closing)
             except VcppoError:
-                self._delivery = None  # it may not know what got through: the next one asks the store
+                self._connected = False  # which runs are there is asked anew
                 raise
 
-    def _connect(self) -> Delivery:
-        with file_lock(self.out / "mlflow.lock"):  # two processes must not make one new database
-            store = MlflowStore(self.tracking_uri, self.experiment, self.out / "mlartifacts")
-        if store.notice is not None:
-            self.notices.append(store.notice)
-        return Delivery(self._files, store)
+    def _connect(self) -> StudyUpload:
+        if self._upload is None:
+            self._upload = StudyUpload(self._study, Ledger(self._study, store_name(self.tracking_uri, self.experiment)))
+        if not self._connected:
+            with file_lock(self.out / "mlflow.lock"):  # two processes must not make one new database
+                store = MlflowStore(self.tracking_uri, self.experiment, self.out / "mlartifacts")
+            if store.notice is not None:
+                self.notices.append(store.notice)
+            self._upload.connect(store)
+            self._connected = True
+        return self._upload
 
     def _take_study(self) -> None:
         """Hold the study until `close`, or until this process dies."""
         if self._lock is not None:
             return
-        self._files.path.mkdir(parents=True, exist_ok=True)
+        self._study.path.mkdir(parents=True, exist_ok=True)
         held = ExitStack()
         try:
-            held.enter_context(signed_lock(self._files.path / "mlflow.lock"))
+            held.enter_context(signed_lock(self._study.path / "mlflow.lock"))
         except BlockingIOError as error:
             holder = error.filename
             whose = f"process {holder}"
             if holder == str(os.getpid()):
                 whose = f"this process, which still waits for {redacted(self.tracking_uri)},"
-            raise TrackingError(f"study {self._files.name} in {self.out}: {whose} delivers it") from None
+            raise TrackingError(f"study {self._study.name} in {self.out}: {whose} uploads it") from None
         self._lock = held
 
     def _let_go(self) -> None:

@@ -21,14 +21,15 @@ from vcppo.cli.main import main
 from vcppo.errors import TrackingError
 from vcppo.settings.digests import settings_digest
 from vcppo.settings.run import RunSettings
-from vcppo.store.run_folders import CellFolder
+from vcppo.store.journal import read_journal
+from vcppo.store.run_folders import CellFolder, State
 from vcppo.system.processes import locked
 from vcppo.system.provenance import git_state, hardware, provenance, versions
 from vcppo.system.redaction import redacted
-from vcppo.tracking.courier import Courier, default_tracking_uri
-from vcppo.tracking.delivery import KnownPoints, as_params, list_tables, points_of
-from vcppo.tracking.mlflow_client import LONGEST_TAG, MlflowStore, Point, Run, from_split, to_split
+from vcppo.tracking.mlflow_client import LONGEST_TAG, MlflowStore, Run, from_split, to_split
+from vcppo.tracking.mlflow_words import as_params, list_tables, points_of
 from vcppo.tracking.position_figure import position_figure
+from vcppo.tracking.uploader import Uploader, default_tracking_uri
 
 ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 LENGTHS = [100.0, 50.0, 20.0, 30.0, 40.0, 50.0]
@@ -51,14 +52,14 @@ def study(tmp_path: Path) -> Iterator[FakeStudy]:
 
 
 @pytest.fixture
-def courier(database: str, study: FakeStudy, request: pytest.FixtureRequest) -> Iterator[Callable[[], Courier]]:
-    """Makes couriers to an experiment of this test alone; each is the study's next process, the one before is gone."""
-    made: list[Courier] = []
+def uploader(database: str, study: FakeStudy, request: pytest.FixtureRequest) -> Iterator[Callable[[], Uploader]]:
+    """Makes uploaders to an experiment of this test alone; each is the study's next process, the one before is gone."""
+    made: list[Uploader] = []
 
-    def make() -> Courier:
+    def make() -> Uploader:
         for before in made:
             before.close(10)
-        made.append(Courier(study.out, study.name, database, request.node.name))
+        made.append(Uploader(study.out, study.name, database, request.node.name))
         return made[-1]
 
     yield make
@@ -109,9 +110,11 @@ def later(journal: Path, seconds: float) -> None:
 
 
 class TestWhatMlflowIsTold:
-    def test_a_cell_is_a_run_below_its_study_with_every_point_of_its_journals(self, study, courier, runs, store):
+    def test_a_cell_is_a_run_below_its_study_with_every_point_of_its_journals(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         finished(study)
-        assert courier().deliver() == 6 + 8 + 2
+        assert uploader().send() == 6 + 8 + 2
         (parent,) = runs(kind="study")
         (child,) = runs(kind="cell")
         assert child.tags["mlflow.parentRunId"] == parent.id
@@ -121,28 +124,34 @@ class TestWhatMlflowIsTold:
         assert (child.status, parent.status) == ("FINISHED", "FINISHED")
         assert child.started_ms == STARTED * 1000
 
-    def test_points_carry_the_journals_time(self, study, courier, runs, store):
+    def test_points_carry_the_journals_time(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         cell = study.cell("ppo-s0")
         stage = study.enter(cell, "rl", "a")
         iterate(stage.journal, 1)
         written = json.loads((stage.folder / "journal.jsonl").read_text())["time"]
-        courier().deliver()
+        uploader().send()
         (point,) = store.points(runs(kind="cell")[0], ["policy/loss"])
         assert point.time_ms == int(written * 1000)
 
-    def test_every_resolved_setting_is_a_parameter_and_the_settings_file_an_artifact(self, study, courier, runs, store):
+    def test_every_resolved_setting_is_a_parameter_and_the_settings_file_an_artifact(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         cell = finished(study)
-        courier().deliver()
+        uploader().send()
         (child,) = runs(kind="cell")
         settings = cell.settings().model_dump(mode="json")
         assert child.params == as_params(settings)
         assert child.params["gae.lambda_actor"] == "0.95"
         assert child.params["pretrain.steps"] == "converge"
-        assert json.loads(store.read(child, "settings.json")) == settings
+        assert json.loads(str(store.read(child, "settings.json"))) == settings
 
-    def test_tags_say_what_was_run_and_where(self, study, courier, runs):
+    def test_tags_say_what_was_run_and_where(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
+    ) -> None:
         cell = finished(study)
-        courier().deliver()
+        uploader().send()
         tags = runs(kind="cell")[0].tags
         expected = {
             "arm": "ppo",
@@ -158,9 +167,11 @@ class TestWhatMlflowIsTold:
         assert json.loads(tags["versions"]) == PROVENANCE["versions"]
         assert json.loads(tags["hardware"]) == PROVENANCE["hardware"]
 
-    def test_tables_are_artifacts_that_the_ui_knows_as_tables(self, study, courier, runs, store):
+    def test_tables_are_artifacts_that_the_ui_knows_as_tables(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         finished(study)
-        courier().deliver()
+        uploader().send()
         (child,) = runs(kind="cell")
         table = store.tables(child, "critic_by_position")[0]
         assert table["value_mean"] == positions()["value_mean"]
@@ -169,9 +180,16 @@ class TestWhatMlflowIsTold:
         assert {"path": "tables/critic_by_position/000000.json", "type": "table"} in listed
         assert {"path": "tables/problems/000006.json", "type": "table"} in listed
 
-    def test_mlflow_itself_loads_the_tables(self, study, courier, runs, database, request):
+    def test_mlflow_itself_loads_the_tables(
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        database: str,
+        request: pytest.FixtureRequest,
+    ) -> None:
         finished(study)
-        courier().deliver()
+        uploader().send()
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=database)
@@ -179,16 +197,20 @@ class TestWhatMlflowIsTold:
         frame = client._read_from_file(str(folder / "000006.json"))
         assert list(frame["correct"]) == [3, 0]
 
-    def test_a_finished_cell_has_a_figure_of_the_critic_by_position(self, study, courier, runs, store):
+    def test_a_finished_cell_has_a_figure_of_the_critic_by_position(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         finished(study)
-        courier().deliver()
+        uploader().send()
         (child,) = runs(kind="cell")
         figure = study.out / "mlartifacts" / child.id / "artifacts" / "figures" / "critic_by_position.png"
         assert figure.read_bytes()[:4] == b"\x89PNG"
 
-    def test_a_stage_that_the_cell_ran_is_a_run_below_it(self, study, courier, runs, store):
+    def test_a_stage_that_the_cell_ran_is_a_run_below_it(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         finished(study)
-        courier().deliver()
+        uploader().send()
         (child,) = runs(kind="cell")
         (stage,) = runs(kind="stage")
         assert stage.tags["mlflow.parentRunId"] == child.id
@@ -197,57 +219,74 @@ class TestWhatMlflowIsTold:
         assert values(store, stage, "pretrain/loss") == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
         assert sorted(store.tables(stage, "critic_by_position")) == [10, 20, 30]
 
-    def test_nan_stays_nan(self, study, courier, runs, store):
+    def test_nan_stays_nan(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         stage = study.enter(study.cell("ppo-s0"), "rl", "a")
         stage.journal.metrics(0, {"value/explained_variance": float("nan")})
-        courier().deliver()
+        uploader().send()
         (point,) = store.points(runs(kind="cell")[0], ["value/explained_variance"])
         assert math.isnan(point.value)
 
     @pytest.mark.parametrize(("state", "status"), [("failed", "FAILED"), ("pruned", "KILLED")])
-    def test_a_cell_that_did_not_finish_says_how(self, study, courier, runs, state, status):
+    def test_a_cell_that_did_not_finish_says_how(
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        state: State,
+        status: str,
+    ) -> None:
         study.cell("ppo-s0", state=state, error="TrainingError: ratio 1e5 at step 3" if state == "failed" else None)
-        courier().deliver()
+        uploader().send()
         (child,) = runs(kind="cell")
         assert (child.status, child.tags["state"]) == (status, state)
         assert child.tags["pruned"] == str(state == "pruned").lower()
         assert child.tags["error"] == ("TrainingError: ratio 1e5 at step 3" if state == "failed" else "")
 
-    def test_a_queued_cell_has_no_run_but_the_study_knows_of_it(self, study, courier, runs, store):
+    def test_a_queued_cell_has_no_run_but_the_study_knows_of_it(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         finished(study)
         study.cell("ppo-s1", state="queued", seed=1)
-        courier().deliver()
+        uploader().send()
         assert [run.tags["cell"] for run in runs(kind="cell")] == ["ppo-s0"]
         (parent,) = runs(kind="study")
-        assert json.loads(store.read(parent, "cells.json")) == ["ppo-s0", "ppo-s1"]
+        assert json.loads(str(store.read(parent, "cells.json"))) == ["ppo-s0", "ppo-s1"]
         assert parent.status == "RUNNING"
 
-    def test_a_stage_shared_by_two_cells_has_one_run_below_the_cell_that_computed_it(self, study, courier, runs):
+    def test_a_stage_shared_by_two_cells_has_one_run_below_the_cell_that_computed_it(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
+    ) -> None:
         for name, ran in (("a", False), ("b", True)):
             cell = study.cell(name, arm=name)
             stage = study.enter(cell, "value-pretraining", "shared", ran=ran)
             study.enter(cell, "rl", f"rl-{name}")
         pretrain(stage.journal, steps=[10])
-        courier().deliver()
+        uploader().send()
         (stage_run,) = runs(kind="stage")
         (b,) = runs(cell="b", kind="cell")
         assert stage_run.tags["mlflow.parentRunId"] == b.id
 
-    def test_what_one_cell_delivers_of_a_shared_stage_counts_for_the_other(self, study, courier):
-        carrier = courier()
+    def test_what_one_cell_delivers_of_a_shared_stage_counts_for_the_other(
+        self, study: FakeStudy, uploader: Callable[[], Uploader]
+    ) -> None:
+        carrier = uploader()
         computing, sharing = study.cell("b-s0"), study.cell("a-s0")
         stage = study.enter(computing, "value-pretraining", "shared")
         pretrain(stage.journal, steps=[10])
-        carrier.deliver()
+        carrier.send()
         pretrain(stage.journal, steps=[20])
         study.enter(sharing, "value-pretraining", "shared", ran=False)  # is looked at first, and delivers the rest
-        carrier.deliver()
-        assert carrier.undelivered() == 0
+        carrier.send()
+        assert carrier.missing() == 0
 
-    def test_a_study_wholly_from_the_cache_is_as_complete_in_mlflow_and_says_cached(self, study, courier, runs, store):
+    def test_a_study_wholly_from_the_cache_is_as_complete_in_mlflow_and_says_cached(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         cell = finished(study)
         cell.update(stages=[{**stage.model_dump(), "ran": False} for stage in cell.read().stages])
-        courier().deliver()
+        uploader().send()
         (child,) = runs(kind="cell")
         assert child.tags["cached"] == "true"
         assert values(store, child, "rollout/accuracy") == list(enumerate(ACCURACIES))
@@ -257,54 +296,70 @@ class TestWhatMlflowIsTold:
 
 
 class TestNothingIsLostAndNothingIsDoubled:
-    def test_what_is_written_later_is_delivered_later_and_once(self, study, courier, runs, store):
+    def test_what_is_written_later_is_delivered_later_and_once(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         stage = study.enter(study.cell("ppo-s0"), "rl", "a")
         iterate(stage.journal, 0)
-        ours = courier()
-        assert ours.deliver() == 3
-        assert ours.undelivered() == 0
+        ours = uploader()
+        assert ours.send() == 3
+        assert ours.missing() == 0
         iterate(stage.journal, 1)
-        assert ours.undelivered() == 1
-        assert ours.deliver() == 1
-        assert ours.deliver() == 0
+        assert ours.missing() == 1
+        assert ours.send() == 1
+        assert ours.send() == 0
         assert values(store, runs(kind="cell")[0], "policy/loss") == [(0, 0.0), (1, -0.25)]
 
-    def test_a_line_being_written_waits_until_it_is_whole(self, study, courier):
+    def test_a_line_being_written_waits_until_it_is_whole(
+        self, study: FakeStudy, uploader: Callable[[], Uploader]
+    ) -> None:
         stage = study.enter(study.cell("ppo-s0"), "rl", "a")
         iterate(stage.journal, 1)
         line = (stage.folder / "journal.jsonl").read_text()
         with open(stage.folder / "journal.jsonl", "a") as file:
             file.write(line[:20])
             file.flush()
-            ours = courier()
-            assert ours.deliver() == 1
+            ours = uploader()
+            assert ours.send() == 1
             file.write(line[20:])
-        assert ours.deliver() == 1
+        assert ours.send() == 1
 
-    def test_a_stage_that_is_resumed_says_nothing_twice(self, study, courier, runs, store):
+    def test_a_stage_that_is_resumed_says_nothing_twice(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         stage = study.enter(study.cell("ppo-s0"), "rl", "a")
         for step in range(1, 6):
             iterate(stage.journal, step)
-        ours = courier()
-        assert ours.deliver() == 5
+        ours = uploader()
+        assert ours.send() == 5
         stage.journal.truncate(2)
-        assert ours.deliver() == 0
+        ours.send()
         for step in range(3, 8):
             iterate(stage.journal, step)
-        assert ours.deliver() == 2
-        assert [step for step, _ in values(store, runs(kind="cell")[0], "policy/loss")] == list(range(1, 8))
+        ours.send()
+        assert ours.missing() == 0
+        (child,) = runs(kind="cell")
+        assert [step for step, _ in values(store, child, "policy/loss")] == list(range(1, 8))
+        stored = {(point.name, point.step, point.value, point.time_ms) for point in store.points(child, child.metrics)}
+        assert stored == {(p.name, p.step, p.value, p.time_ms) for p in points_of(read_journal(stage.journal.path))}
 
     @pytest.mark.parametrize("resumed", [False, True])
-    def test_a_courier_killed_before_it_noted_what_it_delivered_doubles_nothing(
-        self, study, courier, runs, store, resumed
-    ):
-        cell = finished(study)
-        courier().deliver()
-        (cell.path / "mlflow.json").unlink()
+    def test_an_uploader_killed_before_it_noted_what_it_delivered_doubles_nothing(
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        store: MlflowStore,
+        resumed: bool,
+    ) -> None:
+        finished(study)
+        uploader().send()
+        ledger = study.out / "studies" / study.name / "mlflow.json"
+        ledger.write_text(json.dumps({**json.loads(ledger.read_text()), "runs": {}}))
         if resumed:
             for journal in study.out.rglob("journal.jsonl"):
                 later(journal, 100.0)
-        courier().deliver()
+        uploader().send()
         (child,) = runs(kind="cell")
         (stage,) = runs(kind="stage")
         for run in (child, stage):
@@ -314,14 +369,21 @@ class TestNothingIsLostAndNothingIsDoubled:
 
     @pytest.mark.parametrize(("call", "times"), [("create_run", 1), ("log_batch", 3), ("log_artifacts", 2)])
     def test_an_answer_of_the_server_that_never_arrives_doubles_nothing(
-        self, study, courier, runs, store, monkeypatch, call, times
-    ):
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        store: MlflowStore,
+        monkeypatch: pytest.MonkeyPatch,
+        call: str,
+        times: int,
+    ) -> None:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         finished(study)
-        ours = courier()
-        ours.deliver()
+        ours = uploader()
+        ours.send()
         study.enter(study.cell("ppo-s1", seed=1), "rl", "b").journal.metrics(1, {"policy/loss": 1.0})
         really = getattr(MlflowClient, call)
 
@@ -332,74 +394,142 @@ class TestNothingIsLostAndNothingIsDoubled:
         for _ in range(times):  # with three calls lost, those with settings, tags and points each were one
             monkeypatch.setattr(MlflowClient, call, lost)
             with pytest.raises(TrackingError, match="connection reset"):
-                ours.deliver()
+                ours.send()
             monkeypatch.setattr(MlflowClient, call, really)
             later(study.out / "cache" / "rl" / "b" / "journal.jsonl", 100.0)
-        ours.deliver()
+        ours.send()
         assert sorted(run.tags["cell"] for run in runs(kind="cell")) == ["ppo-s0", "ppo-s1"]
         (child,) = runs(cell="ppo-s1")
         assert values(store, child, "policy/loss") == [(1, 1.0)]
 
-    def test_a_final_evaluation_at_the_step_of_one_during_rl_is_not_taken_for_it(self, study, courier, runs, store):
+    def test_whatever_call_a_process_is_killed_in_the_next_one_leaves_what_the_journals_have(
+        self, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from mlflow import MlflowClient
+
+        calls, deadly = Counter[str](), (0, False)
+        for name in ("create_run", "log_batch", "log_artifacts", "set_terminated", "delete_run"):
+            really = getattr(MlflowClient, name)
+
+            def call(*arguments: Any, _really: Any = really, **named: Any) -> Any:
+                calls["all"] += 1
+                if calls["all"] == deadly[0] and not deadly[1]:
+                    raise KeyboardInterrupt
+                done = _really(*arguments, **named)
+                if calls["all"] == deadly[0]:
+                    raise KeyboardInterrupt
+                return done
+
+            monkeypatch.setattr(MlflowClient, name, call)
+        for number in range(1, 100, 2):  # of its calls, before and after the store has heard it
+            study = FakeStudy(tmp_path / str(number))
+            stage = study.enter(study.cell("ppo-s0"), "value-pretraining", "shared")
+            pretrain(stage.journal, steps=[10])
+            journal = study.enter(
+                CellFolder(study.out / "studies" / study.name / "cells" / "ppo-s0"), "rl", "a"
+            ).journal
+            iterate(journal, 0)
+            calls.clear()
+            deadly = (number, number % 4 == 1)
+            killed = Uploader(study.out, study.name, database, f"killed-{number}")
+            try:
+                killed.send()
+                finished_alive = True
+            except KeyboardInterrupt:
+                finished_alive = False
+            deadly = (0, False)
+            killed.close()
+            iterate(journal, 1)
+            CellFolder(study.out / "studies" / study.name / "cells" / "ppo-s0").update(state="done", finished=STARTED)
+            stage.finish()
+            after = Uploader(study.out, study.name, database, f"killed-{number}")
+            after.send()
+            assert after.close() == 0
+            store = MlflowStore(database, f"killed-{number}")
+            for kind, path in (("cell", journal.path), ("stage", stage.journal.path)):
+                (run,) = store.find({"vcppo.kind": kind})
+                stored = sorted((p.name, p.step, p.value, p.time_ms) for p in store.points(run, run.metrics))
+                assert stored == sorted((p.name, p.step, p.value, p.time_ms) for p in points_of(read_journal(path)))
+                assert run.status == "FINISHED"
+            assert len(store.find({"vcppo.kind": "study"})) == 1
+            if finished_alive:
+                break
+        assert 10 < number < 99
+
+    def test_a_final_evaluation_at_the_step_of_one_during_rl_is_not_taken_for_it(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         cell = study.cell("ppo-s0")
         study.enter(cell, "rl", "a").journal.metrics(6, {"eval/digits/length_tokens": 50.0})
-        courier().deliver()
+        uploader().send()
         study.enter(cell, "evaluation", "b").journal.metrics(6, {"eval/digits/length_tokens": 60.0})
-        courier().deliver()
+        uploader().send()
         assert values(store, runs(kind="cell")[0], "eval/digits/length_tokens") == [(6, 50.0), (6, 60.0)]
 
-    def test_a_cell_run_again_after_it_failed_goes_on_in_its_run(self, study, courier, runs, store):
+    def test_a_cell_run_again_after_it_failed_goes_on_in_its_run(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         cell = study.cell("ppo-s0", state="failed", error="TrainingError: boom", attempts=1)
         stage = study.enter(cell, "rl", "a")
         iterate(stage.journal, 1)
-        ours = courier()
-        ours.deliver()
+        ours = uploader()
+        ours.send()
         cell.update(state="running", error=None, attempts=2, finished=None)
-        ours.deliver()
+        ours.send()
         assert runs(kind="cell")[0].status == "RUNNING"
         iterate(stage.journal, 2)
         cell.update(state="done", finished=STARTED + 90)
-        ours.deliver()
+        ours.send()
         (child,) = runs(kind="cell")
         assert (child.status, child.tags["error"], child.tags["attempts"]) == ("FINISHED", "", "2")
         assert len(values(store, child, "policy/loss")) == 2
 
-    def test_when_rl_becomes_another_its_numbers_do_not_mix_with_the_old(self, study, courier, runs, store):
+    def test_when_rl_becomes_another_its_numbers_do_not_mix_with_the_old(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         cell = study.cell("ppo-s0")
         study.enter(cell, "cold-start", "base")
         iterate(study.enter(cell, "rl", "version-1").journal, 1)
-        courier().deliver()
+        uploader().send()
         cell.update(stages=[stage for stage in cell.read().stages if stage.stage != "rl"])
-        ours = courier()
-        ours.deliver()
+        ours = uploader()
+        ours.send()
         iterate(study.enter(cell, "rl", "version-2").journal, 2)
-        ours.deliver()
+        ours.send()
         (child,) = runs(kind="cell")
         assert [step for step, _ in values(store, child, "policy/loss")] == [2]
         (stage,) = runs(kind="stage")
         assert stage.tags["mlflow.parentRunId"] == child.id
 
-    def test_a_cell_with_other_settings_gets_another_run_and_the_old_one_goes_to_the_bin(self, study, courier, runs):
+    def test_a_cell_with_other_settings_gets_another_run_and_the_old_one_goes_to_the_bin(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
+    ) -> None:
         study.cell("ppo-s0")
-        courier().deliver()
+        uploader().send()
         study.cell("ppo-s0", swept={"gae.lambda_actor": 0.5})
-        courier().deliver()
+        uploader().send()
         (child,) = runs(kind="cell")
         assert child.params["gae.lambda_actor"] == "0.5"
 
     @pytest.mark.parametrize("kind", ["study", "cell", "stage"])
     @pytest.mark.parametrize("purged", [False, True])
     def test_a_run_deleted_by_the_user_comes_back_and_all_hang_together(
-        self, study, courier, runs, store, kind, purged
-    ):
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        store: MlflowStore,
+        kind: str,
+        purged: bool,
+    ) -> None:
         """Purged: `mlflow gc` has emptied the bin, so that there is another run in its place."""
         finished(study)
-        courier().deliver()
+        uploader().send()
         (before,) = runs(kind=kind)
         store.delete(before)
         if purged:
             store._client._tracking_client.store._hard_delete_run(before.id)
-        courier().deliver()
+        uploader().send()
         (parent,), (child,), (stage) = runs(kind="study"), runs(kind="cell"), runs(kind="stage")
         (after,) = runs(kind=kind)
         assert (after.id == before.id) == (not purged)
@@ -410,12 +540,19 @@ class TestNothingIsLostAndNothingIsDoubled:
         assert len(values(store, stage[0], "pretrain/loss")) == 3
 
     @pytest.mark.parametrize("deleted", [["study"], ["cell"], ["stage"], ["study", "cell", "stage"]])
-    def test_runs_deleted_while_the_study_runs_come_back_before_it_ends(self, study, courier, runs, store, deleted):
+    def test_runs_deleted_while_the_study_runs_come_back_before_it_ends(
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        store: MlflowStore,
+        deleted: list[str],
+    ) -> None:
         cell = study.cell("ppo-s0")
         stage = study.enter(cell, "value-pretraining", "shared")
         pretrain(stage.journal, steps=[10])
         iterate(study.enter(cell, "rl", "a").journal, 1)
-        ours = courier()
+        ours = uploader()
         ours.start()
         until(lambda: ours.status == "delivered")
         before = {run.id for kind in ("study", "cell", "stage") for run in runs(kind=kind)}
@@ -429,73 +566,91 @@ class TestNothingIsLostAndNothingIsDoubled:
         assert {run.id for run in found} == before
         assert [run.status for run in found] == ["FINISHED"] * 3
 
-    def test_of_two_parents_one_is_left_and_the_other_does_not_run_for_ever(self, study, courier, runs, store):
+    def test_of_two_parents_one_is_left_and_the_other_does_not_run_for_ever(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         """As an earlier version left them: the first deleted by the user, a second one made, the first restored."""
         finished(study)
-        courier().deliver()
+        uploader().send()
         (first,) = runs(kind="study")
         (child,) = runs(kind="cell")
         second = store.create("components", dict(first.tags), started=time.time() + 1)
         store.delete(second)
-        courier().deliver()
+        uploader().send()
         assert [run.id for run in runs(kind="study")] == [first.id]
         store.restore(second)
         store.log(child, tags={"mlflow.parentRunId": second.id})
-        courier().deliver()
+        uploader().send()
         (parent,) = runs(kind="study")
         (child,) = runs(kind="cell")
         assert child.tags["mlflow.parentRunId"] == parent.id
         everywhere = store.find({"vcppo.kind": "study"}, deleted=True)
         assert sorted((run.status, run.deleted) for run in everywhere) == [("FINISHED", False), ("KILLED", True)]
 
-    def test_a_restored_twin_of_a_cell_or_stage_is_put_away(self, study, courier, runs, store):
+    def test_a_restored_twin_of_a_cell_or_stage_is_put_away(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         finished(study)
-        courier().deliver()
+        uploader().send()
         for kind in ("cell", "stage"):
             (one,) = runs(kind=kind)
             store.create(one.tags["mlflow.runName"], dict(one.tags), started=time.time() + 1)
-        courier().deliver()
+        uploader().send()
         (child,), (stage,) = runs(kind="cell"), runs(kind="stage")
         assert (child.status, stage.status) == ("FINISHED", "FINISHED")
         assert stage.tags["mlflow.parentRunId"] == child.id
         assert {run.status for run in store.find({}, deleted=True)} == {"FINISHED", "KILLED"}
 
-    def test_two_folders_with_a_study_of_one_name_stay_apart(self, study, courier, runs, database, request, tmp_path):
+    def test_two_folders_with_a_study_of_one_name_stay_apart(
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        database: str,
+        request: pytest.FixtureRequest,
+        tmp_path: Path,
+    ) -> None:
         other = FakeStudy(tmp_path / "other")
         for one in (study, other):
             finished(one)
-        courier().deliver()
-        theirs = Courier(other.out, other.name, database, request.node.name)
-        theirs.deliver()
+        uploader().send()
+        theirs = Uploader(other.out, other.name, database, request.node.name)
+        theirs.send()
         theirs.close()
         assert len(runs(kind="study")) == len(runs(kind="cell")) == 2
         assert len({run.tags["mlflow.parentRunId"] for run in runs(kind="cell")}) == 2
 
-    def test_another_store_hears_everything_from_the_start(self, study, courier, database):
+    def test_another_store_hears_everything_from_the_start(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], database: str
+    ) -> None:
         finished(study)
-        courier().deliver()
-        theirs = Courier(study.out, study.name, database, "another")
-        assert theirs.undelivered() == 17  # and the cell's state
-        courier().close()
-        assert theirs.deliver() == 16
+        uploader().send()
+        theirs = Uploader(study.out, study.name, database, "another")
+        assert theirs.missing() == 17  # and the cell's state
+        uploader().close()
+        assert theirs.send() == 16
         theirs.close()
 
-    def test_what_mlflow_refuses_in_one_cell_does_not_keep_the_others_waiting(self, study, courier, runs):
+    def test_what_mlflow_refuses_in_one_cell_does_not_keep_the_others_waiting(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
+    ) -> None:
         study.enter(study.cell("a", arm="a"), "rl", "a").journal.metrics(0, {"aime/avg@32": 0.5})
         study.enter(study.cell("b", arm="b"), "rl", "b").journal.metrics(0, {"policy/loss": 0.5})
-        ours = courier()
+        ours = uploader()
         with pytest.raises(TrackingError, match=r"cell a: .*avg@32"):
-            ours.deliver()
+            ours.send()
         assert runs(kind="cell", cell="b")[0].metrics == ("policy/loss",)
-        assert ours.undelivered() == 2  # the record, and the state of the cell
+        assert ours.missing() == 2  # the record, and the state of the cell
 
 
-class TestCourier:
-    def test_the_thread_delivers_and_close_says_the_last(self, study, courier, runs, store):
+class TestUploader:
+    def test_the_thread_delivers_and_close_says_the_last(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         cell = study.cell("ppo-s0")
         stage = study.enter(cell, "rl", "a")
         iterate(stage.journal, 1)
-        ours = courier()
+        ours = uploader()
         ours.start()
         deadline = time.monotonic() + 30
         while ours.status != "delivered" and time.monotonic() < deadline:
@@ -508,46 +663,53 @@ class TestCourier:
         assert child.status == "FINISHED"
         assert len(values(store, child, "policy/loss")) == 2
 
-    def test_a_stopped_study_is_killed_in_mlflow_and_runs_again_when_taken_up(self, study, courier, runs):
+    def test_a_stopped_study_is_killed_in_mlflow_and_runs_again_when_taken_up(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
+    ) -> None:
         cell = study.cell("ppo-s0")
-        ours = courier()
+        ours = uploader()
         ours.start()
         cell.update(state="queued")
         ours.close(30)
         cell.update(state="running")
-        ours = courier()
+        ours = uploader()
         ours.start()
         ours.close(30)
         assert (runs(kind="cell")[0].status, runs(kind="study")[0].status) == ("KILLED", "KILLED")
         assert runs(kind="cell")[0].tags["state"] == "interrupted"
-        courier().deliver()
+        uploader().send()
         assert (runs(kind="cell")[0].status, runs(kind="study")[0].status) == ("RUNNING", "RUNNING")
 
     def test_what_is_delivered_when_nobody_works_on_the_study_is_not_said_to_run(
-        self, tmp_path, courier, runs, database, request
-    ):
+        self,
+        tmp_path: Path,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        database: str,
+        request: pytest.FixtureRequest,
+    ) -> None:
         stopped = FakeStudy(tmp_path / "stopped")
         cell = stopped.cell("ppo-s0", state="queued", attempts=1)
         pretrain(stopped.enter(cell, "value-pretraining", "a").journal, steps=[10])
         cell.update(state="running")  # as a kill leaves it
-        ours = Courier(stopped.out, stopped.name, database, request.node.name)
-        ours.deliver()
+        ours = Uploader(stopped.out, stopped.name, database, request.node.name)
+        ours.send()
         kinds = ("study", "cell", "stage")
         assert [run.status for kind in kinds for run in runs(kind=kind)] == ["KILLED"] * 3
         for held in (cell.path, stopped.out / "studies" / stopped.name):  # by `train` and by `sweep`
             with locked(held):
-                ours.deliver()
+                ours.send()
             assert [run.status for kind in kinds for run in runs(kind=kind)] == ["RUNNING"] * 3
-            ours.deliver()
+            ours.send()
             assert [run.status for kind in kinds for run in runs(kind=kind)] == ["KILLED"] * 3
         ours.close()
 
-    def test_a_server_that_is_not_there_is_noticed_fast_and_everything_is_kept(self, study):
+    def test_a_server_that_is_not_there_is_noticed_fast_and_everything_is_kept(self, study: FakeStudy) -> None:
         finished(study)
-        away = Courier(study.out, study.name, f"http://127.0.0.1:{free_port()}", "x")
+        away = Uploader(study.out, study.name, f"http://127.0.0.1:{free_port()}", "x")
         began = time.monotonic()
         with pytest.raises(TrackingError, match=r"127\.0\.0\.1"):
-            away.deliver()
+            away.send()
         assert time.monotonic() - began < 10
         away.start()
         deadline = time.monotonic() + 30
@@ -557,52 +719,63 @@ class TestCourier:
         assert "17 records kept" in away.status
         assert away.close(30) == 17
 
-    def test_one_process_at_a_time_delivers_a_study(self, study, courier, database, request):
+    def test_one_process_at_a_time_delivers_a_study(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], database: str, request: pytest.FixtureRequest
+    ) -> None:
         finished(study)
-        ours = courier()
-        ours.deliver()
-        second = Courier(study.out, study.name, database, request.node.name)
-        with pytest.raises(TrackingError, match=r"this process, which still waits for sqlite:.*, delivers it"):
-            second.deliver()
+        ours = uploader()
+        ours.send()
+        second = Uploader(study.out, study.name, database, request.node.name)
+        with pytest.raises(TrackingError, match=r"this process, which still waits for sqlite:.*, uploads it"):
+            second.send()
         ours.close()
         hold = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.flock(f, 2); f.write('7'); f.flush(); input()"
         lock = study.out / "studies" / study.name / "mlflow.lock"
         lock.write_text("")
         with subprocess.Popen([sys.executable, "-c", hold, str(lock)], stdin=subprocess.PIPE) as other:
             until(lambda: lock.read_text() == "7")
-            with pytest.raises(TrackingError, match=r"process 7 delivers it"):
-                second.deliver()
+            with pytest.raises(TrackingError, match=r"process 7 uploads it"):
+                second.send()
             other.communicate(b"\n")
-        assert second.deliver() == 0
+        assert second.send() == 0
         second.close()
 
-    def test_a_broken_journal_is_told_and_the_rest_delivered(self, study, courier, runs):
+    def test_a_broken_journal_is_told_and_the_rest_delivered(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
+    ) -> None:
         stage = study.enter(study.cell("a", arm="a"), "rl", "a")
         (stage.folder / "journal.jsonl").write_text('{"kind": \n{"kind":"metrics","step":0,"time":1,"values":{}}\n')
         iterate(study.enter(study.cell("b", arm="b"), "rl", "b").journal, 1)
         with pytest.raises(TrackingError, match=r"cell a: .*journal.jsonl line 1: not a journal record"):
-            courier().deliver()
+            uploader().send()
         assert "policy/loss" in runs(kind="cell", cell="b")[0].metrics
 
-    def test_an_experiment_in_the_bin_is_told_with_the_way_out(self, study, courier, database, store, request):
+    def test_an_experiment_in_the_bin_is_told_with_the_way_out(
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        database: str,
+        store: MlflowStore,
+        request: pytest.FixtureRequest,
+    ) -> None:
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=database)
         client.delete_experiment(client.get_experiment_by_name(request.node.name).experiment_id)
         with pytest.raises(TrackingError, match="was deleted; `mlflow experiments restore"):
-            courier().deliver()
+            uploader().send()
 
     def test_the_default_store_lies_in_the_out_folder_and_nothing_elsewhere(
-        self, study, database, tmp_path, monkeypatch
-    ):
+        self, study: FakeStudy, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         finished(study)
         shutil.copy(database.removeprefix("sqlite:///"), study.out / "mlflow.db")  # making one takes seconds
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         monkeypatch.chdir(elsewhere)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        ours = Courier(study.out, study.name)
-        ours.deliver()
+        ours = Uploader(study.out, study.name)
+        ours.send()
         ours.close()
         assert ours.notices == []
         assert ours.tracking_uri == default_tracking_uri(study.out) == f"sqlite:///{study.out}/mlflow.db"
@@ -611,15 +784,15 @@ class TestCourier:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_the_default_store_lies_in_the_out_folder_whatever_that_is_called(
-        self, name, database, tmp_path, monkeypatch
-    ):
+        self, name: str, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         study = FakeStudy(tmp_path / name)
         study.out.mkdir()
         finished(study)
         shutil.copy(Path(database.removeprefix("sqlite:///")), study.out / "mlflow.db")  # making one takes seconds
-        ours = Courier(study.out, study.name)
-        assert ours.deliver() == 16
+        ours = Uploader(study.out, study.name)
+        assert ours.send() == 16
         ours.close()
         store = MlflowStore(default_tracking_uri(study.out), ours.experiment)
         (child,) = store.find({"vcppo.kind": "cell"})
@@ -628,7 +801,9 @@ class TestCourier:
         assert os.listdir(tmp_path) == [name]
 
     @pytest.mark.parametrize("name", [b"\xff", b"cut \xc3"])
-    def test_a_folder_whose_name_no_address_can_hold_is_refused_before_anything_is_made(self, name, tmp_path):
+    def test_a_folder_whose_name_no_address_can_hold_is_refused_before_anything_is_made(
+        self, name: bytes, tmp_path: Path
+    ) -> None:
         out = tmp_path / os.fsdecode(name)
         for command in (["train"], ["sweep", "components"], ["export", "components"], ["track", "replay", "train"]):
             done = CliRunner().invoke(main, [*command, "--out", str(out)], env={"MLFLOW_TRACKING_URI": None})
@@ -636,7 +811,9 @@ class TestCourier:
             assert "ConfigError" in done.output or "no such folder" in done.output
         assert not out.exists()
 
-    def test_what_became_of_a_half_made_store_is_told(self, study, database, monkeypatch):
+    def test_what_became_of_a_half_made_store_is_told(
+        self, study: FakeStudy, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         monkeypatch.setattr("vcppo.tracking.mlflow_database.SETTLED_S", -1.0)
         template = Path(database.removeprefix("sqlite:///"))
@@ -645,31 +822,33 @@ class TestCourier:
         with sqlite3.connect(study.out / "mlflow.db") as base:
             base.execute("CREATE TABLE experiments (x)")
         base.close()
-        ours = Courier(study.out, study.name)
-        assert ours.deliver() == 16
+        ours = Uploader(study.out, study.name)
+        assert ours.send() == 16
         ours.close()
         (said,) = ours.notices
         assert said.endswith(
             "left half made and empty by whoever was stopped making it; it is now mlflow.db.half-made-1"
         )
 
-    def test_the_environment_names_the_store_unless_the_caller_does(self, tmp_path, monkeypatch):
+    def test_the_environment_names_the_store_unless_the_caller_does(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
-        assert Courier(tmp_path, "s").tracking_uri == "http://tracking:5000"
-        assert Courier(tmp_path, "s", "sqlite:////x.db").tracking_uri == "sqlite:////x.db"
+        assert Uploader(tmp_path, "s").tracking_uri == "http://tracking:5000"
+        assert Uploader(tmp_path, "s", "sqlite:////x.db").tracking_uri == "sqlite:////x.db"
 
-    def test_importing_the_courier_loads_neither_mlflow_nor_torch(self):
-        code = "import sys, vcppo.tracking.courier, vcppo.tracking.export; "
+    def test_importing_the_uploader_loads_neither_mlflow_nor_torch(self) -> None:
+        code = "import sys, vcppo.tracking.uploader, vcppo.tracking.export; "
         code += "print({'mlflow', 'torch', 'matplotlib'} & set(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
 
 
 class TestSmallParts:
-    def test_a_table_survives_the_way_to_json_and_back(self):
+    def test_a_table_survives_the_way_to_json_and_back(self) -> None:
         assert from_split(to_split({"a": [1, 2], "b": ["x", None]})) == {"a": [1, 2], "b": ["x", None]}
 
-    def test_parameters_are_dotted_and_plain(self):
+    def test_parameters_are_dotted_and_plain(self) -> None:
         assert as_params({"gae": {"gamma": 1.0}, "arm": "ppo", "x": None, "list": [1, 2], "odd@name": True}) == {
             "gae.gamma": "1.0",
             "arm": "ppo",
@@ -678,33 +857,27 @@ class TestSmallParts:
             "odd_name": "true",
         }
 
-    def test_the_settings_hash_is_that_of_the_settings(self):
+    def test_the_settings_hash_is_that_of_the_settings(self) -> None:
         settings = RunSettings(arm="a", seed=3)
         assert settings_digest(settings.model_dump(mode="json")) == settings.digest()
 
-    def test_the_list_of_tables_keeps_the_latest_when_it_grows_too_long(self):
+    def test_the_list_of_tables_keeps_the_latest_when_it_grows_too_long(self) -> None:
         listed = list_tables("[]", [f"tables/samples/{step:06d}.json" for step in range(500)])
         assert len(listed) <= LONGEST_TAG
         assert json.loads(listed)[-1] == {"path": "tables/samples/000499.json", "type": "table"}
         assert list_tables(listed, ["tables/samples/000499.json"]) == listed
 
-    def test_only_evaluations_are_known_by_their_value(self):
-        known = KnownPoints([Point("time/update_s", 1, 0.5, 0), Point("eval/digits/avg_at_1", 1, 0.5, 0)])
-        assert known.has(Point("time/update_s", 1, 0.75, 9))
-        assert known.has(Point("eval/digits/avg_at_1", 1, 0.5, 9))
-        assert not known.has(Point("eval/digits/avg_at_1", 1, 0.75, 9))
-
-    def test_tables_are_no_points(self):
+    def test_tables_are_no_points(self) -> None:
         assert points_of([{"kind": "table", "name": "x", "step": 0, "time": 1.0, "columns": {}}]) == []
 
-    def test_passwords_are_not_repeated(self):
+    def test_passwords_are_not_repeated(self) -> None:
         assert redacted("postgresql://ada:secret@host/db") == "postgresql://host/db"
         assert redacted("sqlite:////tmp/a@b.db") == "sqlite:////tmp/a@b.db"
 
-    def test_no_tables_no_figure(self):
+    def test_no_tables_no_figure(self) -> None:
         assert position_figure({}) is None
 
-    def test_the_figure_shows_the_first_and_the_last_step_and_leaves_pyplot_alone(self):
+    def test_the_figure_shows_the_first_and_the_last_step_and_leaves_pyplot_alone(self) -> None:
         one, two = position_figure({5: positions()}), position_figure({0: positions(), 5: positions(), 9: positions()})
         assert one is not None
         assert two is not None
@@ -712,7 +885,9 @@ class TestSmallParts:
         assert width[1] == 2 * width[0]
         assert "matplotlib.pyplot" not in sys.modules
 
-    def test_long_values_are_cut_with_a_mark(self, courier, study, runs, store):
+    def test_long_values_are_cut_with_a_mark(
+        self, uploader: Callable[[], Uploader], study: FakeStudy, runs: Callable[..., list[Run]], store: MlflowStore
+    ) -> None:
         run = store.create("long", {"vcppo.kind": "long"}, started=0.0)
         store.log(run, params={"a": "x" * 7000}, tags={"b": "y" * 9000})
         (found,) = runs(kind="long")
@@ -721,7 +896,7 @@ class TestSmallParts:
 
 
 class TestProvenance:
-    def test_it_is_json_and_names_versions_and_hardware(self):
+    def test_it_is_json_and_names_versions_and_hardware(self) -> None:
         made = json.loads(json.dumps(provenance()))
         assert made.keys() == {"commit", "dirty", "versions", "hardware"}
         assert made["versions"]["python"] == sys.version.split()[0]
@@ -729,15 +904,15 @@ class TestProvenance:
         assert hardware()["cores"] == os.cpu_count()
         assert 0.1 < hardware()["memory_gb"] < 1e5
 
-    def test_outside_a_repository_the_commit_is_unknown(self, tmp_path):
+    def test_outside_a_repository_the_commit_is_unknown(self, tmp_path: Path) -> None:
         assert git_state(tmp_path) == ("unknown", None)
 
-    def test_without_git_the_commit_is_unknown(self, tmp_path, monkeypatch):
+    def test_without_git_the_commit_is_unknown(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         assert git_state(tmp_path) == ("unknown", None)
 
     @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-    def test_a_changed_file_makes_the_tree_dirty_and_an_untracked_one_does_not(self, tmp_path):
+    def test_a_changed_file_makes_the_tree_dirty_and_an_untracked_one_does_not(self, tmp_path: Path) -> None:
         def git(*arguments: str) -> None:
             who = ["-c", "user.name=a", "-c", "user.email=a@b"]
             subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
@@ -768,14 +943,14 @@ def test_a_server_killed_in_the_middle_hears_everything_once_when_it_is_back(stu
     cell = study.cell("ppo-s0")
     stage: FakeStage = study.enter(cell, "rl", "a")
     journal = stage.journal
-    courier = Courier(study.out, study.name, server.uri, "killed")
-    courier.start()
+    uploader = Uploader(study.out, study.name, server.uri, "killed")
+    uploader.start()
 
     def wait_until(said: str) -> None:
         deadline = time.monotonic() + 60
-        while said not in courier.status and time.monotonic() < deadline:
+        while said not in uploader.status and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert said in courier.status
+        assert said in uploader.status
 
     for step in range(30):
         iterate(journal, step)
@@ -788,7 +963,7 @@ def test_a_server_killed_in_the_middle_hears_everything_once_when_it_is_back(stu
     server.start()
     cell.update(state="done", finished=STARTED + 60)
     wait_until("delivered")
-    assert courier.close(60) == 0
+    assert uploader.close(60) == 0
 
     store = MlflowStore(server.uri, "killed")
     (child,) = store.find({"vcppo.kind": "cell"})

@@ -1,0 +1,247 @@
+"""What a study has on disk, uploaded to MLflow: a run for the study, below it one for each cell, and their stages.
+
+Who begins a run uploads it whole, from its journals' first record, and goes on with what they gain. A run that another
+process began and did not finish, that has a twin, or whose journals a resumed stage has rewritten goes to MLflow's bin,
+and another takes its place. So a run has what its journals have, each point once, whatever was killed on the way, and
+nothing that it has is ever compared. A batch whose answer was lost is sent again as it was: of equal points MLflow's
+databases keep one.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vcppo.errors import DataError
+from vcppo.settings.digests import settings_digest
+from vcppo.store.journal import JournalTail, read_journal
+from vcppo.store.run_folders import ENDED, CellFolder, CellRecord
+from vcppo.store.study_folders import OF_THE_CELL, Stage, StudyFolder, read_object
+from vcppo.tracking.from_disk import tables_of
+from vcppo.tracking.ledger import Entry, Ledger, Source
+from vcppo.tracking.mlflow_client import LOGGED_TABLES, MlflowStore, RefusedError, Run
+from vcppo.tracking.mlflow_words import (
+    STATUS,
+    Record,
+    as_params,
+    cell_tags,
+    end_tags,
+    list_tables,
+    points_of,
+    stage_tags,
+    table_files,
+    user_name,
+)
+from vcppo.tracking.position_figure import position_figure
+
+RECORDS_AT_ONCE = 500
+
+
+@dataclass
+class RunUpload:
+    """One run, and how far the journals behind it have been read and sent."""
+
+    run: Run
+    tails: dict[Path, JournalTail] = field(default_factory=dict)
+    unsent: list[Record] = field(default_factory=list)  # the first of them may have been sent, and not confirmed
+    sent: int = 0
+
+    def read(self, journals: tuple[Path, ...]) -> bool:
+        """Take in what the journals gained; False if what was read before is no longer what they hold.
+
+        Raises:
+            DataError: a line is no record.
+        """
+        if not self.tails.keys() <= set(journals):
+            return False
+        for path in journals:
+            tail = self.tails.setdefault(path, JournalTail(path))
+            self.unsent += tail.read()
+            if tail.restarts:
+                return False
+            if tail.unreadable:
+                read_journal(path)
+        return True
+
+
+class StudyUpload:
+    """One study's way into one store. After an error `connect` again: the store may hold other runs than we know."""
+
+    def __init__(self, study: StudyFolder, ledger: Ledger) -> None:
+        self.study, self.ledger = study, ledger
+        self._uploads: dict[str, RunUpload] = {}  # by key of their source
+        self._described: dict[str, str] = {}  # files of the study's run, as last written
+        self._active: dict[str, Run] = {}  # by id: the study's runs that are in the store and not in its bin
+
+    def connect(self, store: MlflowStore) -> None:
+        """See which of the study's runs are there; those that nothing here goes on with go to the bin.
+
+        One that a user has deleted comes back from there, if it is whole or this process uploads it.
+        """
+        self.store = store
+        self.ledger.save()  # the study's name in the store, before anything there has it
+        ours = {key: entry.run for key, entry in self.ledger.entries.items() if entry.signature or key == "study"}
+        ours |= {key: upload.run.id for key, upload in self._uploads.items()}
+        known = store.find({"vcppo.instance": self.ledger.instance}, deleted=True)
+        self._active = {run.id: run for run in known if not run.deleted or run.id in ours.values()}
+        self._uploads = {key: upload for key, upload in self._uploads.items() if upload.run.id in self._active}
+        for run in list(self._active.values()):
+            if run.id in ours.values():
+                self.store.restore(run)
+            else:
+                self._put_away(run)
+        parent = self._active.get(ours.get("study", ""))
+        if parent is None:
+            parent, self._described = self._create(self.study.name, "study", {"mlflow.user": user_name()}), {}
+            self.ledger.put("study", Entry(parent.id))
+        self._parent = parent
+
+    def send(self, *, closing: bool = False) -> int:
+        """Everything that the store has not got; the number of records. `closing`: nobody works on the study any more.
+
+        Raises:
+            RefusedError: after all else is sent, what the store does not take.
+            TrackingError: the store cannot be reached.
+        """
+        count, refused, states = 0, [], {}
+        for folder in self.study.cells():
+            record = folder.read()
+            states[record.cell] = record.state
+            try:
+                count += self._send_cell(folder, record, closing=closing)
+            except (RefusedError, DataError) as error:
+                refused.append(f"cell {record.cell}: {error}")
+        self._describe_study(states)
+        if refused:
+            raise RefusedError("; ".join(refused))
+        finished = bool(states) and all(state in ENDED for state in states.values())
+        self._set_status(self._parent, "FINISHED" if finished else "KILLED" if closing else "RUNNING")
+        return count
+
+    def _describe_study(self, states: Mapping[str, str]) -> None:
+        """The study's settings and the names of its cells; written again only when they change."""
+        settings = read_object(self.study.path / "study.json")
+        files = {"cells.json": json.dumps(sorted(states)), "study.json": json.dumps(settings, indent=2)}
+        changed = {name: text for name, text in files.items() if self._described.get(name) != text}
+        self.store.write(self._parent, changed)
+        self._described = files
+        counts = {f"cells.{state}": str(list(states.values()).count(state)) for state in STATUS}
+        self.store.log(self._parent, params=as_params(settings), tags={"cells": str(len(states)), **counts})
+
+    def _send_cell(self, folder: CellFolder, record: CellRecord, *, closing: bool) -> int:
+        """The cell's run, and those of the stages before it."""
+        stages = self.study.stages(record)
+        source = Source.of_cell(folder, record, stages)
+        signature, begun = source.signature(), record.state != "queued" or bool(stages)
+        child, upload = self._run_of(source, signature, (lambda: self._create_child(folder, record)) if begun else None)
+        if child is None:
+            return 0
+        self.store.log(child, tags={"mlflow.parentRunId": self._parent.id})
+        shared = [stage for stage in stages if stage.name not in OF_THE_CELL]
+        count = sum(self._send_stage(stage, record, child, closing=closing) for stage in shared)
+        if upload is not None:
+            self.store.log(child, tags=cell_tags(record, stages))
+            count += self._send_records(source, upload)
+            self._finish_cell(child, record, stages, closing=closing)
+            whole = signature if record.state in ENDED else ""
+            self.ledger.put(source.key, Entry(child.id, upload.sent, record.state, whole))
+        return count
+
+    def _send_stage(self, stage: Stage, record: CellRecord, child: Run, *, closing: bool) -> int:
+        """A stage has one run in a study, below the cell that computed it, or else the first that is done with it."""
+        source = Source.of_stage(stage)
+        signature, begun = source.signature(), stage.ran or record.state == "done"
+        run, upload = self._run_of(source, signature, (lambda: self._create_stage_run(stage, child)) if begun else None)
+        if run is None:
+            return 0
+        if run.tags["cell"] == record.cell:
+            self.store.log(run, tags={"mlflow.parentRunId": child.id})
+        if upload is None:
+            return 0
+        count, done = self._send_records(source, upload), (stage.folder / "done.json").exists()
+        if done or record.state in ("failed", "pruned", "running") or closing:
+            status = "FINISHED" if done else "KILLED" if closing and record.state not in ENDED else STATUS[record.state]
+            self._set_status(run, status)
+        self.ledger.put(source.key, Entry(run.id, upload.sent, "", signature if done else ""))
+        return count
+
+    def _run_of(
+        self, source: Source, signature: str, create: Callable[[], Run] | None
+    ) -> tuple[Run | None, RunUpload | None]:
+        """The run of a source, which is whole if there is nothing to upload; none if there is none to be made yet."""
+        entry, upload = self.ledger.entry(source.key), self._uploads.get(source.key)
+        if entry.signature == signature and entry.run in self._active:
+            return self._active[entry.run], None
+        if upload is not None and upload.read(source.journals):
+            return upload.run, upload
+        self._uploads.pop(source.key, None)
+        if entry.run in self._active:
+            self._put_away(self._active[entry.run])
+        if create is None:
+            return None, None
+        upload = self._uploads[source.key] = RunUpload(create())
+        self.ledger.put(source.key, Entry(upload.run.id))
+        upload.read(source.journals)
+        return upload.run, upload
+
+    def _send_records(self, source: Source, upload: RunUpload) -> int:
+        run, before = upload.run, upload.sent
+        while upload.unsent:
+            chunk = upload.unsent[:RECORDS_AT_ONCE]
+            tables = table_files(chunk)
+            self.store.write(run, tables)
+            tags = {LOGGED_TABLES: list_tables(run.tags.get(LOGGED_TABLES, "[]"), tables)} if tables else {}
+            self.store.log(run, points_of(chunk), tags=tags)
+            del upload.unsent[: len(chunk)]
+            upload.sent += len(chunk)
+            self.ledger.put(source.key, Entry(run.id, upload.sent, self.ledger.entry(source.key).state))
+        return upload.sent - before
+
+    def _create(
+        self, name: str, kind: str, tags: dict[str, str], started: float = 0.0, parent: Run | None = None
+    ) -> Run:
+        tags = {"vcppo.instance": self.ledger.instance, "vcppo.kind": kind, "study": self.study.name} | tags
+        run = self.store.create(name, tags, started=started or time.time(), parent=parent)
+        self._active[run.id] = run
+        return run
+
+    def _create_child(self, folder: CellFolder, record: CellRecord) -> Run:
+        settings = read_object(folder.path / "settings.json")
+        tags = {"cell": record.cell, "settings_hash": settings_digest(settings)}
+        child = self._create(record.cell, "cell", tags, record.started or 0.0, self._parent)
+        self.store.write(child, {"settings.json": json.dumps(settings, indent=2)})
+        self.store.log(child, params=as_params(settings))
+        return child
+
+    def _create_stage_run(self, stage: Stage, child: Run) -> Run:
+        described, began = stage.described(), stage.folder / "stage.json"
+        started = began.stat().st_mtime if began.exists() else 0.0
+        run = self._create(stage.name, "stage", stage_tags(stage), started, child)
+        self.store.write(run, {"stage.json": json.dumps(described, indent=2)})
+        self.store.log(run, params=as_params(described.get("settings", {})))
+        return run
+
+    def _finish_cell(self, child: Run, record: CellRecord, stages: list[Stage], *, closing: bool) -> None:
+        """State and result, last of all: a run that says FINISHED is complete."""
+        state, status = str(record.state), STATUS[record.state]
+        if record.state == "done" and child.status != "FINISHED":
+            journals = [entry for stage in stages if stage.name == "rl" for entry in read_journal(stage.journal)]
+            figure = position_figure(tables_of(journals, ["critic_by_position"]).get("critic_by_position", {}))
+            if figure is not None:
+                self.store.write(child, {"figures/critic_by_position.png": figure})
+        if closing and record.state not in ENDED:
+            state, status = "interrupted", "KILLED"
+        self.store.log(child, tags=end_tags(record, state))
+        self._set_status(child, status, record.finished)
+
+    def _set_status(self, run: Run, status: str, ended: float | None = None) -> None:
+        runs = status in ("RUNNING", "SCHEDULED")
+        self.store.set_status(run, status, ended=None if runs else ended or time.time())
+
+    def _put_away(self, run: Run) -> None:
+        """To the bin, ended: whoever restores it shall not find it running."""
+        if run.status in ("RUNNING", "SCHEDULED"):
+            self._set_status(run, "KILLED")
+        self.store.delete(run)
+        del self._active[run.id]
