@@ -8,7 +8,7 @@ import griffe
 EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 
 
-class Examples(griffe.Extension):
+class Examples(griffe.Extension):  # type: ignore[misc]  # typed as Any where the extra `docs` is missing
     """Put a fence around each example."""
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
