@@ -1,4 +1,4 @@
-"""What the README and the pages in docs/ name must exist: files, commands, settings, studies, code, defaults."""
+"""What the README and other pages name must exist: files, commands, settings, studies, code, defaults."""
 
 import itertools
 import re
@@ -18,9 +18,10 @@ from vcppo.studies.study import load_study
 from vcppo.studies.verl.names import MAPPED
 
 ROOT = Path(__file__).resolve().parents[2]
+BESIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "analysis/README.md", "results/README.md")
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (*(ROOT / name for name in BESIDE), *sorted((ROOT / "docs").glob("*.md")))
 }
 README, METHODS_PAGE = PAGES["README.md"], PAGES["docs/methods.md"]
 
@@ -233,3 +234,18 @@ def needs_a_group(method: str) -> bool:
     except ConfigError as error:
         return "compares answers to one question" in str(error)
     return False
+
+
+# How long things take: told in several places, and one number in each.
+
+PLACES = {
+    **{page: PAGES[page] for page in ("README.md", "docs/quickstart.md")},
+    "Makefile": (ROOT / "Makefile").read_text(encoding="utf-8"),
+    "vcppo --help": main.help or "",
+}
+
+
+@pytest.mark.parametrize(("commands", "minutes"), [("make try|sweep try", "2"), ("make sweep|sweep components", "7")])
+def test_every_place_says_the_same_minutes(commands: str, minutes: str) -> None:
+    said = {place: re.findall(rf"(?:{commands})\b.*?(\w+) minutes", text) for place, text in PLACES.items()}
+    assert said == {place: [minutes] for place in PLACES}
