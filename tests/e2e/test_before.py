@@ -1,0 +1,98 @@
+"""What an earlier version left on disk is read, exported and gone on with (tests/before/README.md)."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from vcppo.cli.main import main
+from vcppo.models import loading
+from vcppo.models.checkpoints import load_state
+from vcppo.stages.answers import load_answers
+from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.journal import read_journal
+from vcppo.store.run_folders import CellFolder
+from vcppo.store.summary import curves_of
+
+pytestmark = pytest.mark.e2e
+
+BEFORE = Path(__file__).parents[1] / "before"
+EXPECTED: dict[str, Any] = json.loads((BEFORE / "expected.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BEFORE / "out", tmp_path / "out"))
+
+
+def cell_of(out: Path, study: str, cell: str) -> CellFolder:
+    return CellFolder(out / "studies" / study / "cells" / cell)
+
+
+def stage_of(out: Path, cell: CellFolder, stage: str) -> StageFolder:
+    return StageFolder(out, addresses(cell.settings())[stage])
+
+
+def test_a_study_that_ended_is_exported_as_it_was_then(out: Path, tmp_path: Path) -> None:
+    words = ["export", "finished", "--out", str(out), "--to", str(tmp_path / "results"), "--metrics", "*"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "results").iterdir()}
+    assert digests == EXPECTED["finished"]
+
+
+def test_every_cell_finds_its_stages_at_the_addresses_of_then(out: Path) -> None:
+    for folder in sorted((out / "studies").glob("*/cells/*")):
+        cell = CellFolder(folder)
+        now = {stage: address.key for stage, address in addresses(cell.settings()).items()}
+        for record in cell.read().stages:
+            assert now[record.stage] == record.address
+
+
+def test_a_cache_entry_and_a_checkpoint_load(out: Path) -> None:
+    cell = cell_of(out, "killed", "vcppo-s0")
+    policy = loading.load_policy(stage_of(out, cell, "cold-start").path / "policy")
+    assert sum(weight.numel() for weight in policy.parameters()) > 0
+    loading.load_critic(stage_of(out, cell, "reward-model").path / "critic")
+    loading.load_critic(stage_of(out, cell, "value-pretraining").path / "critic-000004")
+    assert len(load_answers(stage_of(out, cell, "answers").path).scores) == 48 + 32
+    state = load_state(stage_of(out, cell, "rl").path / "state.pt")
+    assert state is not None
+    assert 0 < state["step"] < cell.settings().steps
+    assert all(torch.isfinite(weight).all() for weight in state["policy"].values())
+
+
+def test_a_study_that_was_killed_goes_on_by_the_same_command(out: Path, tmp_path: Path) -> None:
+    ended, killed = (cell_of(out, "killed", cell) for cell in ("ppo-s0", "vcppo-s0"))
+    untouched = (ended.path / "cell.json").read_bytes()
+    journal = stage_of(out, killed, "rl").path / "journal.jsonl"
+    state = load_state(journal.with_name("state.pt"))
+    assert state is not None
+    before = journal.read_bytes().splitlines(keepends=True)[: state["records"]]
+    cached = {path for path in out.glob("cache/*/*") if path.parent.name != "evaluation"}
+
+    words = ["sweep", str(BEFORE / "killed.toml"), "--workers", "1", "--out", str(out)]
+    store = ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    done = subprocess.run([sys.executable, "-m", "vcppo", *words, *store], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    assert (ended.path / "cell.json").read_bytes() == untouched
+    record = killed.read()
+    assert (record.state, record.attempts) == ("done", 2)
+    assert {path for path in out.glob("cache/*/*") if path.parent.name != "evaluation"} == cached
+    assert journal.read_bytes().splitlines(keepends=True)[: len(before)] == before
+    expected = EXPECTED["killed"]
+    curves = curves_of(read_journal(journal))
+    for name, values in expected["curves"].items():
+        assert list(curves[name]) == list(range(len(values)))
+        assert list(curves[name].values()) == pytest.approx(values, rel=1e-3, abs=1e-5)  # another processor's rounding
+    measured = {name: value for name, value in record.result.items() if name in expected["result"]}
+    assert measured == pytest.approx(expected["result"], rel=1e-3, abs=1e-5)
+    assert (out / "results" / "killed" / "runs.csv").read_text().count(",done,") == 2
