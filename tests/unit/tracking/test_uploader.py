@@ -719,6 +719,19 @@ class TestUploader:
         assert "17 records kept" in away.status
         assert away.close(30) == 17
 
+    def test_without_mlflow_everything_is_kept_and_the_reason_told(
+        self, study: FakeStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        finished(study)
+        monkeypatch.setitem(sys.modules, "mlflow", None)
+        ours = Uploader(study.out, study.name, f"sqlite:///{study.out}/mlflow.db")
+        with pytest.raises(TrackingError, match=r"MLflow cannot be imported \(.*\); `pip install mlflow` mends it"):
+            ours.send()
+        ours.start()
+        until(lambda: "MLflow cannot be imported" in ours.status)
+        assert ours.close(30) == 17
+        assert not (study.out / "mlflow.db").exists()
+
     def test_one_process_at_a_time_delivers_a_study(
         self, study: FakeStudy, uploader: Callable[[], Uploader], database: str, request: pytest.FixtureRequest
     ) -> None:
