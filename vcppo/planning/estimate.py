@@ -97,8 +97,8 @@ def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
 def steps_of(settings: RunSettings) -> int:
     """States of an answer that continuations start from; how many lines a model writes is not known before."""
     at_most = settings.vine.max_steps
-    lines = settings.task.chain_length if settings.task.name == "digits" else at_most or WRITTEN_LINES
-    return min(at_most or lines, lines)
+    steps = at_most or WRITTEN_LINES if settings.task.name == "maths" else settings.task.steps_of_thought
+    return min(at_most or steps, steps)
 
 
 def held_out_problems(settings: RunSettings) -> int:
@@ -106,14 +106,12 @@ def held_out_problems(settings: RunSettings) -> int:
     task = settings.task
     if task.name == "maths":
         return evaluation_size(task.maths)
-    return task.held_out_for_search if settings.evaluation.problems == "search" else task.held_out
+    return task.problems(settings.evaluation.problems)
 
 
 def chain_tokens(task: TaskSettings) -> int:
     """Tokens of an answer that thinks to the end."""
-    if task.name == "maths":
-        return task.maths.max_tokens
-    return task.chain_length * (task.digits + 1) + task.digits + 2
+    return task.maths.max_tokens if task.name == "maths" else task.response_tokens
 
 
 def weight_count(model: ModelSettings) -> int:

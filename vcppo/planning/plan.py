@@ -30,7 +30,6 @@ from vcppo.settings.fixed import (
     GENERATOR_ROWS,
     PAIRED_PROMPTS_AT_ONCE,
     RESPONSES_AT_ONCE,
-    SLACK_LINES,
     VLLM_SHARE,
 )
 from vcppo.settings.loading import override
@@ -208,9 +207,9 @@ class _Layout:
         self.shards = machine.gpus // settings.compute.replicas
         self.policy, self.critic = self._network(critic=False), self._network(critic=True)
         task = settings.task
-        self.prompt = PROMPT_TOKENS if task.name == "maths" else task.digits + 2
+        self.prompt = PROMPT_TOKENS if task.name == "maths" else task.prompt_tokens
         self.written = settings.rollout.max_tokens or chain_tokens(task)  # of an answer that thinks to the end
-        slack = SLACK_LINES * (task.digits + 1) if task.name == "digits" else 0  # lines beyond which an answer is cut
+        slack = 0 if task.name == "maths" else task.slack_tokens
         self.answer = settings.rollout.max_tokens or chain_tokens(task) + slack
         self.longest = self.prompt + self.answer
         self.vllm = settings.engine.kind == "vllm"

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import CheckpointError, ConfigError
-from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.model import ModelSettings
 from vcppo.settings.run import RunSettings
-from vcppo.settings.task import DigitsTaskSettings, TaskSettings
+from vcppo.settings.task import TaskSettings
 
 
 @dataclass(frozen=True)
@@ -183,13 +182,8 @@ def read_shapes(path: Path) -> Shapes:
         raise CheckpointError(f"{path}: no decoder's configuration, {error} is missing or wrong") from None
 
 
-def vocabulary_of(task: DigitsTaskSettings) -> int:
-    """Words of the embedded task's tokenizer: four specials, ten digits, a word a line of thought."""
-    return 4 + 10 + task.chain_length + SLACK_LINES
-
-
 def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:
-    assert task.name == "digits", "a model of its own is for the embedded task alone"
+    assert task.name != "maths", "a model of its own is for an embedded task alone"
     return Shapes(
         architecture=model.architecture,
         hidden_size=model.hidden_size,
@@ -198,7 +192,7 @@ def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:
         heads=model.heads,
         kv_heads=model.kv_heads,
         head_dim=model.hidden_size // model.heads,
-        vocabulary=vocabulary_of(task),
+        vocabulary=task.vocabulary,
         tied=model.tied,
     )
 

@@ -1,10 +1,13 @@
 """What is asked: the embedded task, or mathematical problems."""
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from vcppo.settings.base import Settings
+from vcppo.settings.evaluation import Problems
+from vcppo.settings.fixed import SLACK_LINES
 
 
 class MathsSettings(Settings):
@@ -53,7 +56,40 @@ class MathsSettings(Settings):
 _NAME = "the embedded task (vcppo/tasks/digits.py), or problems from a hub or a file"
 
 
-class DigitsTaskSettings(Settings):
+class EmbeddedTaskSettings(Settings, ABC):
+    """A task with a small model made for it: what is estimated before anything runs is estimated from these."""
+
+    @abstractmethod
+    def problems(self, use: Problems) -> int:
+        """How many are measured on."""
+
+    @property
+    @abstractmethod
+    def prompt_tokens(self) -> int:
+        """Of the longest prompt."""
+
+    @property
+    @abstractmethod
+    def response_tokens(self) -> int:
+        """Of the longest right response."""
+
+    @property
+    @abstractmethod
+    def slack_tokens(self) -> int:
+        """By how many a response may be longer before it is cut."""
+
+    @property
+    @abstractmethod
+    def steps_of_thought(self) -> int:
+        """Of a right response, its answer left out."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """Words of its tokenizer."""
+
+
+class DigitsTaskSettings(EmbeddedTaskSettings):
     """What is asked, and how hard it is."""
 
     name: Literal["digits"] = Field("digits", description=_NAME)
@@ -65,6 +101,35 @@ class DigitsTaskSettings(Settings):
     held_out_for_search: int = Field(
         0, ge=0, description="further problems, never trained on, that evaluation.problems = search asks in their stead"
     )
+
+    def problems(self, use: Problems) -> int:
+        """See EmbeddedTaskSettings."""
+        return self.held_out if use == "report" else self.held_out_for_search
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The target line, the seed digits, and what asks."""
+        return self.digits + 2
+
+    @property
+    def response_tokens(self) -> int:
+        """Every line, and the answer with its mark and end."""
+        return self.chain_length * (self.digits + 1) + self.digits + 2
+
+    @property
+    def slack_tokens(self) -> int:
+        """Some lines more."""
+        return SLACK_LINES * (self.digits + 1)
+
+    @property
+    def steps_of_thought(self) -> int:
+        """A line each."""
+        return self.chain_length
+
+    @property
+    def vocabulary(self) -> int:
+        """Four specials, ten digits, a word a line of thought."""
+        return 4 + 10 + self.chain_length + SLACK_LINES
 
 
 class MathsTaskSettings(Settings):

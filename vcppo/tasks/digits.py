@@ -34,7 +34,7 @@ class DigitsTask:
 
     def __init__(self, settings: DigitsTaskSettings) -> None:
         self.settings = settings
-        self.max_tokens = (settings.chain_length + SLACK_LINES) * (settings.digits + 1) + settings.digits + 2
+        self.max_tokens = settings.response_tokens + settings.slack_tokens
         self._training, self._held_out = _split(settings)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:

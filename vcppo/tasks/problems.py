@@ -89,12 +89,12 @@ def _fingerprints(settings: MathsSettings, uses: tuple[str, ...]) -> dict[str, s
 def task_address(settings: TaskSettings) -> dict[str, Any]:
     """What of a task's settings its results depend on: its own dials, and contents in place of file names alone."""
     everything = settings.model_dump(mode="json")
-    if settings.name == "digits":
-        if not settings.held_out_for_search:  # left out at its default, which it was before there was such a setting
-            del everything["held_out_for_search"]
-        return everything
-    del everything["maths"]["workers"]
-    return {**everything, "content": content(settings.maths)}
+    if settings.name == "maths":
+        del everything["maths"]["workers"]
+        return {**everything, "content": content(settings.maths)}
+    if settings.name == "digits" and not settings.held_out_for_search:  # as before there was such a setting
+        del everything["held_out_for_search"]
+    return everything
 
 
 def evaluation_size(settings: MathsSettings) -> int:
