@@ -160,7 +160,7 @@ class Evaluation:
                     task=self.task,
                     settings=self.settings.evaluation,
                     samples=self.settings.evaluation.samples,
-                    keep=self.kept(view.say),
+                    store=self.kept(view.say),
                     on_problem=view,
                 )
             except TrainingError as error:

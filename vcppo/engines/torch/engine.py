@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
 from vcppo.engines.torch.decoder import Decoder
-from vcppo.models.configurations import called, end_tokens, positions
+from vcppo.models.configurations import end_tokens, model_label, positions
 from vcppo.models.sharding import plain
 from vcppo.settings.fixed import COMPACT_BELOW, GENERATOR_ROWS
 from vcppo.types import Generation
@@ -33,7 +33,7 @@ class TorchEngine:
         """See Engine."""
         vars(self).pop("_decoder", None)  # before the new one is made: two copies of the weights may not fit
         self._decoder: Decoder = Decoder(plain(policy))
-        self._ends, self._positions, self._called = end_tokens(policy), positions(policy.config), called(policy)
+        self._ends, self._positions, self._called = end_tokens(policy), positions(policy.config), model_label(policy)
 
     @torch.inference_mode()
     def generate(

@@ -21,8 +21,8 @@ from vcppo.engines.vllm.colocated import Colocated
 from vcppo.engines.vllm.host import Host, host_of
 from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, split
 from vcppo.errors import EngineError
-from vcppo.models.configurations import called, end_tokens, positions
-from vcppo.models.forward import let_go
+from vcppo.models.configurations import end_tokens, model_label, positions
+from vcppo.models.forward import reshard
 from vcppo.models.prepared import compute_of
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
@@ -134,7 +134,7 @@ class VllmEngine:
             )
         )
         self.cache_use = CacheUse(answers.prompt_tokens, answers.cached_tokens)
-        return checked(_generations(answers), called(self._policy))
+        return checked(_generations(answers), model_label(self._policy))
 
 
 def start_host(settings: EngineSettings, spec: ModelSpec) -> Host:
@@ -176,7 +176,7 @@ def model_spec(settings: EngineSettings, policy: PreTrainedModel) -> ModelSpec:
 
 def _versions(policy: PreTrainedModel) -> list[tuple[int, int]]:
     """Changes whenever a parameter is written to in place, as optimisers and `load_state_dict` do."""
-    let_go(policy)  # what a pass has gathered is not what is trained
+    reshard(policy)  # what a pass has gathered is not what is trained
     return [(id(parameter), parameter._version) for parameter in policy.parameters()]
 
 
