@@ -223,7 +223,7 @@ class Pretraining:
         return {"pretrain/loss": update.loss, "pretrain/grad_norm": update.grad_norm}
 
     def _targets(self, step: int) -> ValueTargets | None:
-        """Targets of one update: a slice of a shuffled pool, or new responses of the fixed policy (maybe without any)."""
+        """Targets of one update: a slice of a shuffled pool, or new responses of the fixed policy (maybe none)."""
         settings = self.settings
         size = settings.pretrain.batch
         if self.pool is None:
