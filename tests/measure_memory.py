@@ -57,7 +57,7 @@ def measure(
     os.environ.update(WORLD_SIZE=str(processes), RANK="0")
     store = FakeStore()
     distributed._begin = lambda: dist.init_process_group("fake", store=store, rank=0, world_size=processes)
-    sharding._spread_from_main = lambda model, loaded, compute: None  # nothing to spread
+    sharding._scatter_from_main = lambda model, loaded, compute: None  # nothing to spread
     distributed.world()
     distributed.mesh(settings.replicas)  # not from fake tensors
     stay = patch.object(torch.nn.Module, "to", lambda module, *where, **more: module)  # fake tensors cannot be swapped

@@ -32,7 +32,7 @@ def main(folder: Path, updates: int, *assignments: str) -> None:
         for _ in range(updates):
             batch = random_batch([9, 3, 5, 7, 1], seed=optimiser.taken)
             total = 0.0
-            for own in forward.own_passes(policy, batch.total_lengths, 14):
+            for own in forward.micro_batches_of_rank(policy, batch.total_lengths, 14):
                 logprobs, _ = forward.response_logprobs(policy, batch.take(own.rows), 1.0)
                 (-own.weight * logprobs.sum()).backward()
                 total -= float(logprobs.detach().sum()) * own.counts

@@ -18,7 +18,7 @@ StopReason = Literal["stop", "length"]
 
 
 class Verdict(StrEnum):
-    """What the verifier says of an answer; one it cannot read is told apart from a wrong one."""
+    """The verifier's outcome for a response; an unreadable one is distinct from a wrong one."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One problem. `text` is what is asked, before any template; `answer` is what the verifier compares with."""
+    """One problem. `text` is the question, before any template; `answer` is the reference answer."""
 
     name: str
     text: str
@@ -35,7 +35,7 @@ class Prompt:
 
 
 class Judgement(NamedTuple):
-    """What the verifier says of one answer, and of an unreadable one why, in a word or two."""
+    """The verdict on one response, and of an unreadable one the reason, in a word or two."""
 
     verdict: Verdict
     note: str = ""
@@ -43,7 +43,7 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A prompt with an answer to imitate."""
+    """A prompt with a response to imitate."""
 
     prompt: Prompt
     response: str
@@ -51,16 +51,16 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Generation:
-    """What an engine returns for one prompt."""
+    """An engine's response to one prompt."""
 
     tokens: tuple[int, ...]  # generated ids, end-of-sequence included where it was generated
     logprobs: tuple[float, ...]  # nats, of each token under the policy at the sampling temperature
-    stop_reason: StopReason  # "stop": the policy ended the answer; "length": it was cut at the limit
+    stop_reason: StopReason  # "stop": the policy ended the response; "length": it was cut at the limit
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One response to one prompt, verified; what its verdict is worth, vcppo/rl/rewards.py says."""
+    """One response to one prompt, verified; vcppo/rl/rewards.py turns its verdict into a score."""
 
     prompt: Prompt
     prompt_tokens: tuple[int, ...]
@@ -119,7 +119,7 @@ class TokenBatch:
         return torch.where(self.response_mask, tokens, 0)
 
     def take(self, rows: Tensor) -> Self:
-        """These rows, cut to the width that they need."""
+        """Take these rows, cut to the width that they need."""
         mask = self.response_mask[rows]
         width = max(int(mask.sum(dim=1).max()), 1)
         total = int((self.prompt_lengths[rows] + mask.sum(dim=1)).max())
@@ -130,11 +130,11 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class RolloutBatch(TokenBatch):
-    """Sampled responses as tensors, with what was known of them when they were sampled and verified."""
+    """Sampled responses as tensors, with log-probabilities and verdicts from when they were sampled."""
 
     old_logprobs: Tensor  # [B, T] float32  nats, under the policy that sampled, at its temperature
     scores: Tensor  # [B] float32     the verifier's outcome in units of reward
-    correct: Tensor  # [B] bool        what the verifier said, whatever it is worth
+    correct: Tensor  # [B] bool        whether the verdict is correct, whatever its score
     truncated: Tensor  # [B] bool        cut at the length limit
     group: Tensor  # [B] int64       equal for responses to the same prompt
 

@@ -21,7 +21,7 @@ from vcppo.errors import TrainingError
 from vcppo.models.optimiser import Optimiser
 from vcppo.planning.estimate import chain_tokens, estimate_costs
 from vcppo.settings.run import RunSettings
-from vcppo.stages.answers import load_answers
+from vcppo.stages.answers import load_responses
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import Journal, read_journal
@@ -205,7 +205,7 @@ RUN = """
 import sys
 from pathlib import Path
 from vcppo.settings.loading import load_settings
-from vcppo.stages.answers import load_answers
+from vcppo.stages.answers import load_responses
 from vcppo.stages.pipeline import run_stages
 
 run_stages(load_settings(assignments=sys.argv[2:]), Path(sys.argv[1]))
@@ -348,7 +348,7 @@ def test_a_critic_may_start_at_the_mean_score_without_pretraining(out: Path) -> 
     settings = tiny(*chosen)
     uses = run_stages(settings, out, until="rl")
     assert [name for name, use in uses.items() if use.ran] == ["answers", "rl"]
-    answers = load_answers(folder(out, "answers", settings))
+    answers = load_responses(folder(out, "answers", settings))
     assert len(answers.scores) == settings.pretrain.held_out
     mean = float(answers.scores.mean())
     assert mean not in (0.0, 1.0, -1.0)

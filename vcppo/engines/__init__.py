@@ -1,6 +1,6 @@
-"""Who generates: one small protocol, and the generator that the settings name.
+"""Generation: one small protocol, and the engine that the settings name.
 
-Importing this package loads nothing heavy: vLLM's server lives in it, in a Python that may lack all that vcppo needs.
+Importing this package loads nothing heavy: vLLM's server lives in it, in a Python that may lack vcppo's dependencies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
-    """The generator of these settings, sampling from the policy's weights.
+    """Make the engine of these settings, sampling from the policy's weights.
 
     Raises:
         CheckpointError: the torch engine cannot decode this policy.
@@ -25,12 +25,12 @@ def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
     from vcppo.engines.distributed import SharedEngine
     from vcppo.models.distributed import world
 
-    engine, here = _own_engine(settings, policy), world()
+    engine, here = _local_engine(settings, policy), world()
     return engine if here.size == 1 else SharedEngine(engine, here)
 
 
-def _own_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
-    """What this process asks for answers."""
+def _local_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
+    """The engine of this process."""
     match settings.kind:
         case "torch":
             from vcppo.engines.torch.engine import TorchEngine

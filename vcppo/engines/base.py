@@ -1,4 +1,4 @@
-"""What an engine owes the stages: answers with their log-probabilities, from the weights it was last given."""
+"""The protocol of engines: responses with their log-probabilities, from the weights of the last update."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. Temperature 0 is greedy decoding, its log-probabilities those at temperature 1.
+    """How responses are drawn. Temperature 0 is greedy decoding, its log-probabilities those at temperature 1.
 
     Raises:
         ConfigError: a temperature so low that logits divided by it could overflow.
@@ -37,7 +37,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class BranchPoint:
-    """Where to go on from: after the first `length` tokens of stem number `stem`, with at most `limit` tokens."""
+    """Start of a continuation: after the first `length` tokens of stem number `stem`, with at most `limit` tokens."""
 
     stem: int
     length: int
@@ -45,7 +45,7 @@ class BranchPoint:
 
 
 class Engine(Protocol):
-    """A generator of answers. It may live in this process or on a server."""
+    """A generator of responses. It may live in this process or on a server."""
 
     def update_weights(self, policy: PreTrainedModel) -> None:
         """Sample from these weights from now on."""
@@ -54,10 +54,10 @@ class Engine(Protocol):
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
     ) -> list[Generation]:
-        """One answer a prompt, in order. Answer i depends on the weights, prompt i, `seed` and first + i alone.
+        """Sample one response per prompt, in order. Response i depends on the weights, prompt i, `seed` and first + i.
 
-        So processes that each write some of the answers, `first` being the number of their first one, write together
-        what one process would.
+        So processes that each generate some of the responses, `first` being the number of their first one, generate
+        together what one process would.
         """
         ...
 
@@ -70,24 +70,24 @@ class Engine(Protocol):
         seed: int,
         first: int = 0,
     ) -> list[Generation]:
-        """One continuation a point, in order; name a point K times for K of them.
+        """Sample one continuation per point, in order; name a point K times for K of them.
 
-        A stem is a prompt with its answer, as token ids, and is read once, however many points it has. Answer i
-        depends on the weights, what stands before point i, its limit, `sampling`, `seed` and first + i alone.
+        A stem is a prompt with its response, as token ids, and is read once, however many points it has. Continuation
+        i depends on the weights, the tokens before point i, its limit, `sampling`, `seed` and first + i alone.
         A continuation is cut at its point's limit or at `sampling.max_tokens`, whichever comes first.
         """
         ...
 
 
-def check_room(asked: Sequence[tuple[int, int]], positions: int | None) -> None:
-    """See that what is asked for fits the model.
+def check_room(requests: Sequence[tuple[int, int]], positions: int | None) -> None:
+    """Check that prompts with their responses fit the model.
 
     Args:
-        asked: (tokens before a response, its limit), one a response.
+        requests: (tokens before a response, its limit) of each response.
     Raises:
-        EngineError: it does not. The model would be run beyond what it has learnt, or its response cut before.
+        EngineError: one does not. The model would be run beyond what it has learnt, or its response cut before.
     """
-    for i, (length, limit) in enumerate(asked):
+    for i, (length, limit) in enumerate(requests):
         if positions is not None and length + limit > positions:
             raise EngineError(
                 f"prompt {i} has {length} tokens and its answer up to {limit}: more than the model's {positions}; see "
@@ -95,19 +95,19 @@ def check_room(asked: Sequence[tuple[int, int]], positions: int | None) -> None:
             )
 
 
-def checked(answers: list[Generation], policy: str) -> list[Generation]:
-    """The same answers.
+def checked(generations: list[Generation], policy: str) -> list[Generation]:
+    """Return the same generations, having checked their log-probabilities.
 
     Args:
-        policy: what a message calls it.
+        policy: its label in messages.
     Raises:
         TrainingError: a log-probability is not finite, because the logits were not.
     """
-    for i, answer in enumerate(answers):
-        if not math.isfinite(sum(answer.logprobs)):
-            place = next(t for t, logprob in enumerate(answer.logprobs) if not math.isfinite(logprob))
+    for i, generation in enumerate(generations):
+        if not math.isfinite(sum(generation.logprobs)):
+            place = next(t for t, logprob in enumerate(generation.logprobs) if not math.isfinite(logprob))
             raise TrainingError(
                 f"{policy}: its logits for token {place} of response {i} are not finite, nothing can be sampled; its "
                 "weights are broken, or too large for the precision that it is run in"
             )
-    return answers
+    return generations

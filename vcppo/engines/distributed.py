@@ -1,4 +1,4 @@
-"""Several processes write one batch: each has its generator write a share, and hears what the others wrote."""
+"""Several processes generate one batch: each has its engine generate a share, and gathers those of the others."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ Packed = tuple[np.ndarray, np.ndarray, str]  # token ids, log-probabilities, sto
 
 
 class SharedEngine:
-    """An engine whose answers are those of `engine` alone, whatever the number of processes."""
+    """An engine whose responses are those of `engine` alone, whatever the number of processes."""
 
     def __init__(self, engine: Engine, world: World) -> None:
         self.engine, self.world = engine, world
@@ -26,9 +26,9 @@ class SharedEngine:
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
     ) -> list[Generation]:
         """See Engine."""
-        own = self.world.share(len(prompts))
-        return self._all(
-            self.engine.generate(prompts[own.start : own.stop], sampling, seed=seed, first=first + own.start)
+        share = self.world.share(len(prompts))
+        return self._gather(
+            self.engine.generate(prompts[share.start : share.stop], sampling, seed=seed, first=first + share.start)
         )
 
     def branch(
@@ -41,15 +41,15 @@ class SharedEngine:
         first: int = 0,
     ) -> list[Generation]:
         """See Engine."""
-        own = self.world.share(len(points))
-        return self._all(
-            self.engine.branch(stems, points[own.start : own.stop], sampling, seed=seed, first=first + own.start)
+        share = self.world.share(len(points))
+        return self._gather(
+            self.engine.branch(stems, points[share.start : share.stop], sampling, seed=seed, first=first + share.start)
         )
 
-    def _all(self, own: list[Generation]) -> list[Generation]:
+    def _gather(self, local: list[Generation]) -> list[Generation]:
         packed: list[Packed] = [
-            (np.array(answer.tokens, np.int32), np.array(answer.logprobs, np.float64), answer.stop_reason)
-            for answer in own
+            (np.array(generation.tokens, np.int32), np.array(generation.logprobs, np.float64), generation.stop_reason)
+            for generation in local
         ]
         return [
             Generation(tuple(tokens.tolist()), tuple(logprobs.tolist()), "stop" if reason == "stop" else "length")

@@ -1,6 +1,6 @@
 """Evaluations of checkpoints: a folder for each, from which it goes on, and a report that says how to repeat it.
 
-The folder's name is a hash of everything that the answers depend on, so asking again is reading.
+The folder's name is a hash of everything that the responses depend on, so a repeated evaluation only reads.
 """
 
 import dataclasses
@@ -42,12 +42,12 @@ from vcppo.tasks import Task, make_task
 from vcppo.tasks.problems import task_address
 from vcppo.types import Prompt
 
-VERIFIERS = ("latex2sympy2-extended", "sympy")  # packages whose version a verdict may depend on, besides our own
+VERIFIERS = ("latex2sympy2-extended", "sympy")  # packages whose version a verdict may depend on, besides vcppo's
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One checkpoint asked the held-out problems of some settings; `out` is where its folder will be."""
+    """Evaluation of one checkpoint on the held-out problems of some settings; `out` will hold its folder."""
 
     checkpoint: Checkpoint
     settings: RunSettings
@@ -55,7 +55,7 @@ class Evaluation:
 
     @cached_property
     def task(self) -> Task:
-        """Whose problems are asked."""
+        """The task of the held-out problems."""
         return make_task(self.settings.task)
 
     @cached_property
@@ -65,11 +65,11 @@ class Evaluation:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The checkpoint's own.
+        """The checkpoint's tokenizer.
 
         Raises:
             CheckpointError: it has none.
-            ConfigError: the task cannot be asked with it.
+            ConfigError: it cannot encode the task.
         """
         trust = self.settings.model.trust_remote_code
         tokenizer = loading.load_tokenizer(self.checkpoint.source, trust_remote_code=trust)
@@ -78,7 +78,7 @@ class Evaluation:
 
     @property
     def used(self) -> dict[str, Any]:
-        """The settings that matter, as a tree; how many answers are written at once does not."""
+        """The settings that matter, as a tree; how many responses are generated at once does not."""
         tree = self.settings.model_dump(mode="json", include={"task", "engine", "evaluation"})
         for name in ("every", "samples_during", "answers_at_once"):
             del tree["evaluation"][name]
@@ -86,7 +86,7 @@ class Evaluation:
 
     @cached_property
     def address(self) -> str:
-        """12 hex digits of all that the answers depend on."""
+        """12 hex digits of all that the responses depend on."""
         problems = digest([dataclasses.astuple(prompt) for prompt in self.prompts])
         used = {**self.used, "engine": self.settings.engine.kind, "task": task_address(self.settings.task)}
         parts = [self.checkpoint.fingerprint, used, self.max_tokens, problems, verifier()]
@@ -94,7 +94,7 @@ class Evaluation:
 
     @property
     def max_tokens(self) -> int:
-        """The limit on an answer's length."""
+        """The limit on a response's length."""
         return self.limit.tokens
 
     @cached_property
@@ -107,47 +107,47 @@ class Evaluation:
         trust = self.settings.model.trust_remote_code
         room = loading.room_of(self.checkpoint.source, self.settings.engine, trust_remote_code=trust)
         longest = max(map(len, self.task.encode(self.prompts, self.tokenizer)))
-        said = self.settings.rollout.max_tokens
-        return limit_of(said, self.task.max_tokens, room=room, longest_prompt=longest, of="evaluation")
+        max_tokens = self.settings.rollout.max_tokens
+        return limit_of(max_tokens, self.task.max_tokens, room=room, longest_prompt=longest, of="evaluation")
 
     @property
     def folder(self) -> Path:
-        """Where answers and report lie."""
+        """Folder of the responses and the report."""
         return self.out / "evaluations" / self.address
 
     @property
     def report_path(self) -> Path:
-        """Where the report lies once every problem has been answered."""
+        """Path of the report, written once every problem has been answered."""
         return self.folder / "report.json"
 
     @property
     def title(self) -> str:
-        """What was asked of whom, in one line."""
-        asked, n = self.settings.evaluation, len(self.prompts)
+        """Checkpoint, task and sampling, in one line."""
+        chosen, n = self.settings.evaluation, len(self.prompts)
         return (
-            f"{self.checkpoint.name} on {self.task.name}: {n} problems, {asked.samples} answers each, temperature "
-            f"{asked.temperature:g}, top-p {asked.top_p:g}, at most {self.max_tokens} tokens"
+            f"{self.checkpoint.name} on {self.task.name}: {n} problems, {chosen.samples} answers each, temperature "
+            f"{chosen.temperature:g}, top-p {chosen.top_p:g}, at most {self.max_tokens} tokens"
         )
 
-    def kept(self, notice: Callable[[str], None]) -> SampleFolder:
-        """The answers that are there."""
+    def sample_folder(self, notice: Callable[[str], None]) -> SampleFolder:
+        """Store of the responses."""
         return SampleFolder(self.folder / "samples", notice)
 
     def plan(self) -> list[str]:
-        """What running it would do."""
-        kept, samples = self.kept(lambda line: None), self.settings.evaluation.samples
-        missing = sum(kept.read(number, prompt, samples) is None for number, prompt in enumerate(self.prompts))
-        answers = missing * samples
-        work = f"{answers:,} answers to write, at most {answers * self.max_tokens / 1e6:.3g} M tokens"
+        """Describe what running it would do."""
+        stored, samples = self.sample_folder(lambda line: None), self.settings.evaluation.samples
+        missing = sum(stored.read(number, prompt, samples) is None for number, prompt in enumerate(self.prompts))
+        responses = missing * samples
+        work = f"{responses:,} answers to write, at most {responses * self.max_tokens / 1e6:.3g} M tokens"
         return [self.title, f"{len(self.prompts) - missing} problems answered already, {work}", f"in {self.folder}"]
 
     def run(self, view: EvaluationView) -> "Evaluated":
-        """Answer what is missing and write the report.
+        """Sample the missing responses and write the report.
 
         Raises:
-            CheckpointError: no such policy or tokenizer, one that the engine cannot decode or says NaN, or a folder
-                that cannot be written.
-            StudyError: another process is at the same evaluation.
+            CheckpointError: no such policy or tokenizer, one that the engine cannot decode, NaN in logits, or a
+                folder that cannot be written.
+            StudyError: another process runs the same evaluation.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -160,26 +160,26 @@ class Evaluation:
                     task=self.task,
                     settings=self.settings.evaluation,
                     samples=self.settings.evaluation.samples,
-                    keep=self.kept(view.say),
+                    store=self.sample_folder(view.notify),
                     on_problem=view,
                 )
             except TrainingError as error:
                 raise CheckpointError(f"{self.checkpoint.name}: {error}") from None
-            found = report.measures(answered)
-            told = {**self._description(), **report.results(answered, found)}
+            measures = report.measures(answered)
+            content = {**self._description(), **report.results(answered, measures)}
             if is_main():
-                write_whole(self.report_path, told)
-        return Evaluated(self, answered, found, told)
+                write_whole(self.report_path, content)
+        return Evaluated(self, answered, measures, content)
 
     def command(self) -> str:
-        """What repeats this evaluation at the commit that it was made at."""
-        own = {**flatten(RunSettings().model_dump(mode="json")), **defaults_beside(self.used)}
-        said = {name: value for name, value in flatten(self.used).items() if value != own[name]}
-        assignments = [f"--set {shlex.quote(f'{name}={_as_toml(value)}')}" for name, value in said.items()]
+        """Command that repeats this evaluation at the commit of its provenance."""
+        defaults = {**flatten(RunSettings().model_dump(mode="json")), **defaults_beside(self.used)}
+        changed = {name: value for name, value in flatten(self.used).items() if value != defaults[name]}
+        assignments = [f"--set {shlex.quote(f'{name}={_as_toml(value)}')}" for name, value in changed.items()]
         return " ".join(["vcppo evaluate", shlex.quote(self.checkpoint.name), *assignments])
 
     def _sampler(self) -> Sampler:
-        """Made only when there is something to answer; that it was made here is then written down."""
+        """Load policy and engine, only when responses are missing; the provenance is then recorded."""
         trust = self.settings.model.trust_remote_code
         policy = loading.load_policy(self.checkpoint.source, trust_remote_code=trust)
         known = policy.get_input_embeddings().num_embeddings
@@ -194,8 +194,8 @@ class Evaluation:
         made_by = self._made_by()
         if is_main() and provenance() not in made_by:
             write_whole(self._made_by_path, [*made_by, provenance()])
-        asked = self.settings.evaluation
-        sampling = Sampling(asked.temperature, asked.top_p, self.max_tokens)
+        chosen = self.settings.evaluation
+        sampling = Sampling(chosen.temperature, chosen.top_p, self.max_tokens)
         return Sampler(self.task, self.tokenizer, engine, sampling)
 
     @property
@@ -203,19 +203,20 @@ class Evaluation:
         return self.folder / "provenance.json"
 
     def _made_by(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = read_json(self._made_by_path) if self._made_by_path.exists() else []
-        return found
+        path = self._made_by_path
+        made_by: list[dict[str, Any]] = read_json(path) if path.exists() else []
+        return made_by
 
     def _description(self) -> dict[str, Any]:
-        asked = self.settings.evaluation
+        chosen = self.settings.evaluation
         return {
             "schema": report.SCHEMA,
             "address": self.address,
             "checkpoint": {"name": self.checkpoint.name, "fingerprint": self.checkpoint.fingerprint},
             "task": self.task.name,
-            "samples": asked.samples,
-            "sampling": {"temperature": asked.temperature, "top_p": asked.top_p, "max_tokens": self.max_tokens},
-            "seed": asked.seed,
+            "samples": chosen.samples,
+            "sampling": {"temperature": chosen.temperature, "top_p": chosen.top_p, "max_tokens": self.max_tokens},
+            "seed": chosen.seed,
             "settings": self.used,
             "verifier": verifier(),
             "command": self.command(),
@@ -233,7 +234,7 @@ class Evaluated:
     report: dict[str, Any]
 
     def lines(self) -> list[str]:
-        """The table for people, and where the rest is."""
+        """The table for people, and the path of the report."""
         table = report.lines(self.answered, self.measures)
         return [self.evaluation.title, *table, f"report: {self.evaluation.report_path}"]
 
@@ -246,7 +247,7 @@ class Comparison:
 
     @cached_property
     def differences(self) -> list[list[report.Measure]]:
-        """Of each checkpoint but the first."""
+        """Differences of each checkpoint but the first from the first."""
         first, *others = self.evaluated
         return [report.differences(other.answered, first.answered) for other in others]
 
@@ -268,13 +269,13 @@ class Comparison:
 
 def verifier() -> dict[str, str | None]:
     """Versions of what verdicts depend on, null for what is not installed."""
-    found: dict[str, str | None] = {"vcppo": __version__}
+    installed: dict[str, str | None] = {"vcppo": __version__}
     for package in VERIFIERS:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed
 
 
 def _as_toml(value: Any) -> str:

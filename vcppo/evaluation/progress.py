@@ -1,4 +1,4 @@
-"""How an evaluation tells that it is getting on: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of an evaluation: a bar on a terminal, a line now and then elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -31,13 +31,13 @@ class EvaluationView:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[words]}", markup=False),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._row = self._bar.add_task(name, total=total, words="")
+        self._row = self._bar.add_task(name, total=total, status="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -47,22 +47,22 @@ class EvaluationView:
         self._bar.stop()
 
     def __call__(self, problem: AnsweredProblem, fresh: bool) -> None:
-        """A problem has been answered, just now (`fresh`) or by an evaluation that this one goes on from."""
+        """Count a problem, answered just now (`fresh`) or by an evaluation that this one goes on from."""
         self.done += 1
         self.before += not fresh
         self._samples += len(problem.samples)
         self._correct += problem.count(Verdict.CORRECT)
         self._tokens += sum(sample.tokens for sample in problem.samples) if fresh else 0
-        self._bar.update(self._row, completed=self.done, words=self.words())
+        self._bar.update(self._row, completed=self.done, status=self.status())
         if fresh and not self._console.is_terminal and self._summary.is_due():
-            self.say(f"{self.name}: {self.done} of {self.total} problems, {self.words()}")
+            self.notify(f"{self.name}: {self.done} of {self.total} problems, {self.status()}")
 
-    def say(self, line: str) -> None:
-        """One line that the user should read."""
+    def notify(self, line: str) -> None:
+        """Print one line that the user should read."""
         self._console.print(Text(line))
 
-    def words(self) -> str:
-        """Accuracy so far, and the speed of what was answered since the beginning."""
+    def status(self) -> str:
+        """Accuracy so far, and tokens per second since the beginning."""
         seconds = self._clock() - self._began
         speed = f", {self._tokens / seconds:,.0f} tokens/s" if self._tokens and seconds > 0 else ""
         return f"accuracy {self._correct / max(1, self._samples):.3f}{speed}"

@@ -1,4 +1,4 @@
-"""What an evaluation comes to: numbers with intervals from its answers, as JSON and as lines for people."""
+"""Report of an evaluation: numbers with intervals from its responses, as JSON and as lines for people."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ Table = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measure:
-    """A number with two intervals: for problems like these, and for these very problems."""
+    """A number with two intervals: for problems like these, and for these problems alone."""
 
     name: str  # in JSON
     label: str  # for people
@@ -39,7 +39,7 @@ class Measure:
     decimals: int = 3
 
     def as_json(self) -> dict[str, Any]:
-        """Unknown ends are null."""
+        """As JSON, unknown ends null."""
         ends = {"problems_and_samples": self.over_problems, "samples": self.over_samples}
         return {
             "value": _known(self.value),
@@ -47,12 +47,12 @@ class Measure:
         }
 
     def line(self) -> str:
-        """A row of the table under `HEADER`."""
+        """Row of the table under `HEADER`."""
         value = "none" if np.isnan(self.value) else f"{self.value:.{self.decimals}f}"
-        cells = [self._words(interval) for interval in (self.over_problems, self.over_samples)]
+        cells = [self._format(interval) for interval in (self.over_problems, self.over_samples)]
         return f"{self.label:20}{value:>10}   {cells[0]:22}{cells[1]}".rstrip()
 
-    def _words(self, interval: Interval) -> str:
+    def _format(self, interval: Interval) -> str:
         if np.isnan(interval.low):
             return "unknown"
         return f"[{interval.low:.{self.decimals}f}, {interval.high:.{self.decimals}f}]"
@@ -71,7 +71,7 @@ def steps_of_k(samples: int) -> list[int]:
 
 
 def measures(answered: Sequence[AnsweredProblem]) -> list[Measure]:
-    """Everything that is reported of one checkpoint."""
+    """Compute all measures of one checkpoint."""
     samples = len(answered[0].samples)
     share = np.arange(samples + 1) / samples
     scores = {(f"avg_at_{samples}", f"avg@{samples}"): share}
@@ -87,7 +87,7 @@ def measures(answered: Sequence[AnsweredProblem]) -> list[Measure]:
 
 
 def differences(answered: Sequence[AnsweredProblem], baseline: Sequence[AnsweredProblem]) -> list[Measure]:
-    """The first less the second, paired: both have answered the same problems."""
+    """Compute the first less the second, paired: both have answered the same problems."""
     samples = len(answered[0].samples)
     scores = {(f"avg_at_{samples}", f"avg@{samples}"): np.arange(samples + 1) / samples}
     scores |= {(f"pass_at_{k}", f"pass@{k}"): pass_scores(samples, k) for k in steps_of_k(samples) if k > 1}
@@ -100,16 +100,16 @@ def differences(answered: Sequence[AnsweredProblem], baseline: Sequence[Answered
 
 
 def unreadable_reasons(answered: Sequence[AnsweredProblem]) -> dict[str, int]:
-    """Unreadable answers by the verifier's note, most frequent first; `no reason given` stands for an empty one."""
+    """Unreadable responses by the verifier's note, most frequent first; `no reason given` stands for an empty one."""
     samples = (sample for problem in answered for sample in problem.samples)
     notes = Counter(sample.note or "no reason given" for sample in samples if sample.verdict is Verdict.UNREADABLE)
     return dict(notes.most_common())
 
 
-def results(answered: Sequence[AnsweredProblem], found: Sequence[Measure]) -> dict[str, Any]:
-    """The part of a report that follows from the answers."""
+def results(answered: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> dict[str, Any]:
+    """The part of a report that follows from the responses."""
     return {
-        "metrics": {measure.name: measure.as_json() for measure in found},
+        "metrics": {measure.name: measure.as_json() for measure in measured},
         "unreadable_reasons": unreadable_reasons(answered),
         "bootstrap": {"confidence": CONFIDENCE, "seed": SEED},
         "problems": [
@@ -128,10 +128,10 @@ def results(answered: Sequence[AnsweredProblem], found: Sequence[Measure]) -> di
     }
 
 
-def lines(answered: Sequence[AnsweredProblem], found: Sequence[Measure]) -> list[str]:
-    """The table for people. pass@1 is avg@n and left out; so are reasons where no answer was unreadable."""
+def lines(answered: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> list[str]:
+    """The table for people. pass@1 is avg@n and left out; so are reasons where no response was unreadable."""
     total = len(answered) * len(answered[0].samples)
-    rows = [measure.line() for measure in found if measure.name != "pass_at_1"]
+    rows = [measure.line() for measure in measured if measure.name != "pass_at_1"]
     reasons = [
         f"{'  of these':20}{count / total:10.3f}   {note}" for note, count in unreadable_reasons(answered).items()
     ]
@@ -179,7 +179,7 @@ def _of_counts(
     values = table[:, list(counts)].mean(axis=1)
     if baseline is not None:
         values = values - table[:, list(baseline)].mean(axis=1)
-    over, within = (
+    wide, narrow = (
         count_intervals(
             counts,
             table,
@@ -190,8 +190,8 @@ def _of_counts(
         )
         for fixed in (False, True)
     )
-    found = zip(scores, map(float, values), over, within, strict=True)
-    return [Measure(*name, value, wide, narrow) for name, value, wide, narrow in found]
+    rows = zip(scores, map(float, values), wide, narrow, strict=True)
+    return [Measure(*name, value, over_both, over_samples) for name, value, over_both, over_samples in rows]
 
 
 def _of_samples(
@@ -199,14 +199,14 @@ def _of_samples(
 ) -> list[Measure]:
     """A measure for each name and label, of lengths."""
     values = statistics(*(table.ravel()[None] for table in tables))[:, 0]
-    over, within = (
+    wide, narrow = (
         sample_intervals(
             tables, statistics, fixed_problems=fixed, rng=np.random.default_rng(SEED), confidence=CONFIDENCE
         )
         for fixed in (False, True)
     )
-    found = zip(names, map(float, values), over, within, strict=True)
-    return [Measure(*name, value, wide, narrow, decimals=1) for name, value, wide, narrow in found]
+    rows = zip(names, map(float, values), wide, narrow, strict=True)
+    return [Measure(*name, value, over_both, over_samples, decimals=1) for name, value, over_both, over_samples in rows]
 
 
 def _known(value: float) -> float | None:

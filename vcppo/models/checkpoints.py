@@ -30,9 +30,9 @@ SHARDS = "shards"  # key of a state that names the folder its shards are in
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
-    """A transformers folder: config, safetensors, tokenizer; anyone can load it without us. Adapters are merged."""
+    """Write a transformers folder: config, safetensors, tokenizer; it loads without vcppo. Adapters are merged."""
     weights: dict[str, Tensor] = {}
-    for name, weight in named_weights(model):  # every process helps to gather them, one keeps them
+    for name, weight in named_weights(model):  # every process takes part in the gather, the main one stores the result
         if world().is_main:
             weights[name] = weight.to("cpu", copy=True)
     if world().is_main:
@@ -47,9 +47,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Tensors and numbers that a stage resumes from; replaced in one move, shards first."""
+    """Write tensors and numbers that a stage resumes from; replaced in one move, shards first."""
     shards: dict[str, DTensor] = {}
-    rest = _map(state, lambda name, x: _take(shards, name, x) if isinstance(x, DTensor) else x)
+    unsharded = _map(state, lambda name, x: _take(shards, name, x) if isinstance(x, DTensor) else x)
     folder = None
     if shards:
         folder = path.with_name(f"{path.stem}-{_next_number(path)}.shards")
@@ -57,7 +57,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     if world().is_main:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save({**rest, **({SHARDS: folder.name} if folder else {})}, temporary)
+        torch.save({**unsharded, **({SHARDS: folder.name} if folder else {})}, temporary)
         os.replace(temporary, path)
         for old in _shard_folders(path):
             if old != folder:
@@ -66,7 +66,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """The state saved there, None if there is none; what was sharded comes sharded over the processes there are now.
+    """Return the state saved there, None if there is none; sharded tensors come sharded over the present processes.
 
     Raises:
         CheckpointError: the file is not a state, for example cut short by a full disk.
@@ -78,25 +78,25 @@ def load_state(path: Path) -> dict[str, Any] | None:
         name = state.pop(SHARDS, None)
         if name is None:
             return state
-        found = _load_shards(path.with_name(name))
+        tensors = _load_shards(path.with_name(name))
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path}: not a readable state ({type(error).__name__}); delete it to begin the stage anew"
         ) from None
-    whole: dict[str, Any] = _map(state, lambda name, x: found.get(name, x))
-    return whole
+    restored: dict[str, Any] = _map(state, lambda name, x: tensors.get(name, x))
+    return restored
 
 
 def _load_shards(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of the folder, in shards over the processes there are; `placement.like` makes it fit a model."""
+    """Return every tensor of the folder, sharded over the present processes; `sharding.like` makes it fit a model."""
     saved = FileSystemReader(folder).read_metadata().state_dict_metadata
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for name, kind in saved.items():
         assert isinstance(kind, TensorStorageMetadata)
         dtype = kind.properties.dtype
-        found[name] = empty(*kind.size, dtype=dtype, device_mesh=mesh(1), placements=(Shard(0),))
-    load(found, checkpoint_id=folder)
-    return found
+        tensors[name] = empty(*kind.size, dtype=dtype, device_mesh=mesh(1), placements=(Shard(0),))
+    load(tensors, checkpoint_id=folder)
+    return tensors
 
 
 def _shard_folders(path: Path) -> list[Path]:
@@ -104,7 +104,7 @@ def _shard_folders(path: Path) -> list[Path]:
 
 
 def _next_number(path: Path) -> int:
-    """One more than any folder of shards has; the same for every process."""
+    """Number of the next folder of shards, one more than any there; the same for every process."""
     names = [folder.name.removeprefix(f"{path.stem}-").removesuffix(".shards") for folder in _shard_folders(path)]
     numbers = [int(name) for name in names if name.isdecimal()]
     return world().from_main(max(numbers, default=0) + 1)
@@ -115,7 +115,7 @@ def _take(shards: dict[str, DTensor], name: str, x: DTensor) -> None:
 
 
 def _map(tree: Any, change: Callable[[str, Any], Any], name: str = "") -> Any:
-    """A tree of mappings and lists with every leaf changed, each named by its way from the root."""
+    """Apply `change` to every leaf of a tree of mappings and lists, each named by its path from the root."""
     if isinstance(tree, Mapping):
         return {key: _map(x, change, f"{name}/{key}") for key, x in tree.items()}
     if isinstance(tree, list):

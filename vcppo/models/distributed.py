@@ -1,8 +1,8 @@
-"""One process or many: who this one is, what they tell each other, and how they share work.
+"""One process or many: this one's rank and device, the collectives, and how work is divided.
 
-Every process holds the whole batch and does all that is not a pass through a model alike, so whitening, explained
-variance, denominators and early stops are global by construction. Only passes and generation are shared out.
-`torchrun` says who is who; without it there is one process, and everything here gives back what it was given.
+Every process holds the whole batch and does all but forward and backward passes alike, so whitening, explained
+variance, denominators and early stops are global by construction. Only passes and generation are divided.
+`torchrun` assigns the ranks; without it there is one process, and every collective returns its input.
 """
 
 import functools
@@ -34,11 +34,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks to people."""
+        """Whether this process writes files and prints messages."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """The numbers in 0..count-1 that fall to this process.
+        """This process's part of the indices 0..count-1.
 
         >>> [list(World(rank, 3, torch.device("cpu")).share(7)) for rank in range(3)]
         [[0, 1, 2], [3, 4], [5, 6]]
@@ -47,43 +47,43 @@ class World:
         start = self.rank * size + min(self.rank, rest)
         return range(start, start + size + (self.rank < rest))
 
-    def gather(self, own: Sequence[T]) -> list[T]:
-        """What all processes have, in the order of their ranks."""
+    def gather(self, local: Sequence[T]) -> list[T]:
+        """Gather the items of all processes, in the order of their ranks."""
         if self.size == 1:
-            return list(own)
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, list(own))
-        return [item for part in found for item in part]
+            return list(local)
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, list(local))
+        return [item for items in gathered for item in items]
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum over processes of a CPU tensor."""
+        """Sum a CPU tensor over processes."""
         if self.size > 1:
             x = x.clone()
             dist.all_reduce(x)
         return x
 
     def total(self, numbers: Mapping[str, float]) -> dict[str, float]:
-        """The sum over processes of each number; all of them name the same ones."""
+        """Sum each number over processes; all of them pass the same names."""
         if self.size == 1 or not numbers:
             return dict(numbers)
         summed = self.sum(torch.tensor(list(numbers.values()), dtype=torch.float64))
         return dict(zip(numbers, summed.tolist(), strict=True))
 
     def largest(self, number: float) -> float:
-        """The largest over processes; NaN if one of them is."""
+        """Maximum over processes; NaN if one of them is."""
         return max(self.gather([number]), key=lambda x: (x != x, x))
 
     def from_main(self, value: T) -> T:
-        """What the main process passes here."""
+        """Broadcast the main process's value."""
         if self.size == 1:
             return value
         box: list[Any] = [value]
         dist.broadcast_object_list(box, src=0)
-        told: T = box[0]
-        return told
+        received: T = box[0]
+        return received
 
     def wait(self) -> None:
-        """Until all have come here; what one wrote before, the others can read after."""
+        """Block until all have come here (a barrier); files that one wrote before, the others can read after."""
         if self.size > 1:
             dist.barrier()
 
@@ -103,7 +103,7 @@ def world() -> World:
 
 @functools.cache
 def mesh(replicas: int) -> DeviceMesh:
-    """The processes as (replicas, shards): each row holds a whole model, its columns a share of it each.
+    """The processes as (replicas, shards): each row holds a whole model, its columns a shard of it each.
 
     Raises:
         ConfigError: the processes cannot be divided so.

@@ -1,6 +1,6 @@
-"""How a model is run over answers: what goes in, what is read where, and which process runs which of them.
+"""Forward passes over responses: layout of the inputs, outputs per token, micro-batches and the ranks they run on.
 
-Batches live on the CPU; a pass takes its part to the model's device and brings [B, T] numbers back, with gradients.
+Batches live on the CPU; a pass moves its micro-batch to the model's device and returns [B, T] outputs, with gradients.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError, TrainingError
 from vcppo.maths.logprobs import chosen_logprobs
-from vcppo.models.configurations import called
+from vcppo.models.configurations import model_label
 from vcppo.models.distributed import world
 from vcppo.models.prepared import compute_of, preparation_of
 from vcppo.types import TokenBatch
@@ -23,12 +23,12 @@ from vcppo.types import TokenBatch
 
 @dataclass(frozen=True)
 class Layout:
-    """Answers as a model reads them. N is the number of generated tokens, in the order of the batch's rows."""
+    """Responses as a model reads them. N is the number of generated tokens, in the order of the batch's rows."""
 
     input_ids: Tensor  # [B, S], or packed [1, all tokens]
-    position_ids: Tensor | None  # [1, all tokens], from 0 in each answer; None where a row holds one answer
+    position_ids: Tensor | None  # [1, all tokens], from 0 in each response; None where a row holds one response
     before: Tensor  # [N] the place, counted through all rows, from which each generated token was chosen
-    last: Tensor  # [B] the place of each answer's last token
+    last: Tensor  # [B] the place of each response's last token
 
 
 def layout(batch: TokenBatch, *, packing: bool) -> Layout:
@@ -48,23 +48,24 @@ def layout(batch: TokenBatch, *, packing: bool) -> Layout:
 
 def response_logprobs(policy: PreTrainedModel, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:
     """([B, T] log-probability of each generated token, [B, T] entropy of its place), nats; 0 where masked."""
-    compute, read = compute_of(policy), layout(batch, packing=compute_of(policy).packing)
-    inputs = _to_device(policy, read.input_ids, read.position_ids, read.before, _targets(batch))
+    compute, laid_out = compute_of(policy), layout(batch, packing=compute_of(policy).packing)
+    inputs = _to_device(policy, laid_out.input_ids, laid_out.position_ids, laid_out.before, _targets(batch))
     chosen, entropy = _run(policy, "policy_scores")(*inputs, temperature, compute.logit_cells)
-    return _spread(chosen, batch), _spread(entropy, batch)
+    return _scatter(chosen, batch), _scatter(entropy, batch)
 
 
 def response_values(critic: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """[B, T] float32: V(s_t), read from the token before the t-th generated one; 0 where masked."""
-    read = layout(batch, packing=compute_of(critic).packing)
-    values = _run(critic, "critic_values")(*_to_device(critic, read.input_ids, read.position_ids, read.before))
-    return _spread(values, batch)
+    laid_out = layout(batch, packing=compute_of(critic).packing)
+    inputs = _to_device(critic, laid_out.input_ids, laid_out.position_ids, laid_out.before)
+    return _scatter(_run(critic, "critic_values")(*inputs), batch)
 
 
 def last_token_values(critic: PreTrainedModel, batch: TokenBatch) -> Tensor:
-    """[B] float32: the value read from each answer's last token, where a reward model scores."""
-    read = layout(batch, packing=compute_of(critic).packing)
-    values: Tensor = _run(critic, "critic_values")(*_to_device(critic, read.input_ids, read.position_ids, read.last))
+    """[B] float32: the value at each response's last token, where a reward model scores."""
+    laid_out = layout(batch, packing=compute_of(critic).packing)
+    inputs = _to_device(critic, laid_out.input_ids, laid_out.position_ids, laid_out.last)
+    values: Tensor = _run(critic, "critic_values")(*inputs)
     return values.cpu()
 
 
@@ -86,8 +87,8 @@ def policy_scores(
 def critic_values(critic: Any, input_ids: Tensor, position_ids: Tensor | None, places: Tensor) -> Tensor:
     """[N] float32 values at the places; within the critic's range, if it has one."""
     head = value_head(critic)
-    read = _hidden(critic, input_ids, position_ids)[places].to(head.weight.dtype)
-    values: Tensor = head(read).float().sum(dim=1)  # of one number: a view of it would lose a sharded model's hooks
+    hidden = _hidden(critic, input_ids, position_ids)[places].to(head.weight.dtype)
+    values: Tensor = head(hidden).float().sum(dim=1)  # of one number: a view of it would lose a sharded model's hooks
     if (bounds := value_range(critic)) is not None:
         low, high = bounds
         return low + (high - low) * torch.sigmoid(values)
@@ -97,15 +98,15 @@ def critic_values(critic: Any, input_ids: Tensor, position_ids: Tensor | None, p
 SCORERS: dict[str, Callable[..., Any]] = {"policy_scores": policy_scores, "critic_values": critic_values}
 
 
-def let_shards_score(model: PreTrainedModel) -> None:
-    """Make the scorers methods of a sharded model, before and after which its shards are gathered and let go."""
+def register_scorers(model: PreTrainedModel) -> None:
+    """Make the scorers methods of a sharded model, around which FSDP gathers its shards and frees them."""
     for name, scorer in SCORERS.items():
         setattr(model, name, MethodType(scorer, model))
         register_fsdp_forward_method(model, name)
 
 
-def let_go(model: torch.nn.Module) -> None:
-    """Drop what a pass without gradient has gathered: until then `parameters()` are copies in the passes' precision."""
+def reshard(model: torch.nn.Module) -> None:
+    """Free what a pass without gradient has gathered: until then `parameters()` are copies in the passes' precision."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -126,15 +127,15 @@ def value_range(critic: PreTrainedModel) -> tuple[float, float] | None:
     return None if bounds is None else (bounds[0], bounds[1])
 
 
-def micro_batches(
+def split_rows(
     total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None, *, packing: bool = False
 ) -> Iterator[Tensor]:
-    """Row indices in groups that fit `max_tokens` cells, rows of like length together; every row once.
+    """Split row indices into groups that fit `max_tokens` cells, rows of like length together; every row once.
 
-    A row that alone is longer is a group of its own.
+    A row that alone is longer makes a group by itself.
 
     Args:
-        rows: [N] int64, the only rows that are wanted; all by default.
+        rows: [N] int64, the rows to split; all by default.
         packing: a row has as many cells as tokens; else as many as the longest of its group, the first.
     """
     if rows is None:
@@ -153,34 +154,34 @@ def micro_batches(
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One of this process's passes; sharded models need as many of every process, so some count for nothing."""
+class MicroBatch:
+    """Rows of one forward pass of this rank. Sharded models need equally many on every rank: some are idle."""
 
     rows: Tensor
-    counts: bool
+    counts: bool  # False for an idle one, whose outputs and gradient are discarded
 
     @property
     def weight(self) -> float:
-        """What a loss is multiplied by before its gradient, which is averaged over processes, is taken."""
+        """Factor of a loss before its backward pass, whose gradients are averaged over processes."""
         return float(world().size) if self.counts else 0.0
 
 
-def own_passes(
+def micro_batches_of_rank(
     model: PreTrainedModel, total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None
-) -> Iterator[Pass]:
-    """This process's share of `micro_batches`: they are of about one size, and every process gets each n-th."""
+) -> Iterator[MicroBatch]:
+    """This rank's micro-batches, every n-th group of `split_rows`: neighbours are of about one size."""
     here = world()
-    groups = list(micro_batches(total_lengths, max_tokens, rows, packing=compute_of(model).packing))
+    groups = list(split_rows(total_lengths, max_tokens, rows, packing=compute_of(model).packing))
     idle = groups[-1][-1:] if groups else None  # the shortest row
     for start in range(0, len(groups), here.size):
         number = start + here.rank
         if number < len(groups):
-            yield Pass(groups[number], True)
+            yield MicroBatch(groups[number], True)
         elif idle is not None:
-            yield Pass(idle, False)
+            yield MicroBatch(idle, False)
 
 
-def read(
+def gather_outputs(
     model: PreTrainedModel,
     batch: TokenBatch,
     max_tokens: int,
@@ -189,41 +190,41 @@ def read(
     *,
     per_token: bool = True,
 ) -> Tensor:
-    """What `score` says of a batch without gradient, [B, T] or, not per token, [B]; 0 in rows not asked for.
+    """Return `score` of a whole batch without gradient, [B, T] or, not per token, [B]; 0 in rows not in `rows`.
 
-    `model` lets go of what it has gathered for it.
+    `model` is resharded afterwards.
 
     Raises:
-        TrainingError: some of it is not finite.
+        TrainingError: some outputs are not finite.
     """
-    found = torch.zeros(batch.response_mask.shape if per_token else len(batch.response_mask))
+    outputs = torch.zeros(batch.response_mask.shape if per_token else len(batch.response_mask))
     with torch.no_grad():
-        for own in own_passes(model, batch.total_lengths, max_tokens, rows):
-            scores = score(batch.take(own.rows))
-            if own.counts and per_token:
-                found[own.rows, : scores.shape[1]] = scores
-            elif own.counts:
-                found[own.rows] = scores
-    let_go(model)
-    found = world().sum(found)
-    if spoilt := int((~found.isfinite()).sum()):
+        for micro_batch in micro_batches_of_rank(model, batch.total_lengths, max_tokens, rows):
+            scores = score(batch.take(micro_batch.rows))
+            if micro_batch.counts and per_token:
+                outputs[micro_batch.rows, : scores.shape[1]] = scores
+            elif micro_batch.counts:
+                outputs[micro_batch.rows] = scores
+    reshard(model)
+    outputs = world().sum(outputs)
+    if not_finite := int((~outputs.isfinite()).sum()):
         raise TrainingError(
-            f"{called(model)}: {spoilt} of the numbers read from it are NaN or infinite; its weights are broken, or "
-            "have been trained out of range"
+            f"{model_label(model)}: {not_finite} of the numbers read from it are NaN or infinite; its weights are "
+            "broken, or have been trained out of range"
         )
-    return found
+    return outputs
 
 
 def _hidden(model: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
-    """[places, H] what the head reads, through all rows."""
+    """[places, H] hidden states, the head's input, through all rows."""
     states = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
     hidden: Tensor = states.flatten(0, 1)
     return hidden
 
 
 def _run(model: PreTrainedModel, name: str) -> Callable[..., Any]:
-    own: Callable[..., Any] = getattr(model, name, None) or MethodType(SCORERS[name], model)
-    return own
+    scorer: Callable[..., Any] = getattr(model, name, None) or MethodType(SCORERS[name], model)
+    return scorer
 
 
 def _targets(batch: TokenBatch) -> Tensor:
@@ -235,7 +236,7 @@ def _to_device(model: PreTrainedModel, *inputs: Tensor | None) -> list[Tensor | 
     return [None if x is None else x.to(device, non_blocking=True) for x in inputs]
 
 
-def _spread(x: Tensor, batch: TokenBatch) -> Tensor:
-    """[N] to [B, T], 0 where masked."""
+def _scatter(x: Tensor, batch: TokenBatch) -> Tensor:
+    """Scatter [N] to [B, T], 0 where masked."""
     x = x.cpu()
     return x.new_zeros(batch.response_mask.shape).masked_scatter(batch.response_mask, x)

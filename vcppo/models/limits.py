@@ -1,4 +1,4 @@
-"""How long a response may be: what settings or task say, within the positions that the model has beside the prompt."""
+"""Length limit of a response: the settings' or the task's, within the positions that the prompt leaves in the model."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ class Room:
     """Tokens that prompt and response may have together; None: any number."""
 
     positions: int | None
-    words: str  # who says so, for messages
+    source: str  # whose limit this is, for messages
 
     @classmethod
     def of_model(cls, name: str, positions: int | None) -> Room:
-        """What a model has."""
+        """The positions of a model."""
         return cls(positions, f"{name} has {positions} positions")
 
     @classmethod
     def of_engine(cls, max_length: int | None) -> Room:
-        """What vLLM is told to make room for."""
+        """The length that vLLM reserves cache for."""
         return cls(max_length, f"engine.max_length is {max_length}")
 
     def smaller(self, other: Room) -> Room:
-        """The one that holds less."""
+        """Return the smaller of the two."""
         if other.positions is None or (self.positions is not None and self.positions <= other.positions):
             return self
         return other
@@ -33,29 +33,29 @@ class Room:
 
 @dataclass(frozen=True)
 class Limit:
-    """Tokens of a response at most, and what is to be said of how it came about."""
+    """Tokens of a response at most, and a note for people where the task's number gave way."""
 
     tokens: int
     note: str | None = None
 
 
-def limit_of(said: int | None, default: int, *, room: Room, longest_prompt: int, of: str) -> Limit:
+def limit_of(max_tokens: int | None, default: int, *, room: Room, longest_prompt: int, of: str) -> Limit:
     """The limit that was set, or else the task's, which gives way where the model has fewer positions.
 
     Args:
-        said: `rollout.max_tokens`. default: what the task says.
+        max_tokens: `rollout.max_tokens`. default: the task's limit.
         longest_prompt: in tokens. of: which prompts these are.
     Raises:
         ConfigError: the limit that was set, or the longest prompt alone, does not fit.
     """
     if room.positions is None:
-        return Limit(said or default)
+        return Limit(max_tokens or default)
     left = room.positions - longest_prompt
-    here = f"{room.words}, the longest of the {of} prompts has {longest_prompt} tokens"
+    here = f"{room.source}, the longest of the {of} prompts has {longest_prompt} tokens"
     if left < 1:
         raise ConfigError(f"{here}: there is no room for a response; expected shorter problems, or a longer model")
-    if said is not None and said > left:
-        raise ConfigError(f"rollout.max_tokens = {said}: {here}; expected at most {left}")
-    if said is None and default > left:
+    if max_tokens is not None and max_tokens > left:
+        raise ConfigError(f"rollout.max_tokens = {max_tokens}: {here}; expected at most {left}")
+    if max_tokens is None and default > left:
         return Limit(left, f"{here}: responses to them end at {left} tokens, instead of the task's {default}")
-    return Limit(said or default)
+    return Limit(max_tokens or default)

@@ -39,7 +39,10 @@ from vcppo.settings.engine import EngineSettings
 from vcppo.settings.model import ModelSettings
 
 CRITIC = "a critic, which is a token or sequence classifier with one label"
-GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")  # classes of tokenizers that tokenizer.json says all about
+GENERIC = (
+    "TokenizersBackend",
+    "PreTrainedTokenizerFast",
+)  # classes of tokenizers that tokenizer.json describes completely
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -48,7 +51,7 @@ logging.disable_progress_bar()
 def new_policy(
     settings: ModelSettings, tokenizer: PreTrainedTokenizerFast, *, max_length: int, seed: int
 ) -> PreTrainedModel:
-    """A causal language model with random weights that depend on `seed` alone."""
+    """Build a causal language model with random weights that depend on `seed` alone."""
     config = AutoConfig.for_model(
         settings.architecture,
         vocab_size=len(tokenizer),
@@ -71,23 +74,23 @@ def new_policy(
 
 
 def room_of(path: Path | str, engine: EngineSettings, *, trust_remote_code: bool = False) -> Room:
-    """Tokens that a prompt and its response may have together in a saved model, and with an engine's own limit.
+    """Tokens that a prompt and its response may have together in a saved model, and under the engine's limit.
 
     Raises:
         CheckpointError: there is no model.
     """
-    own = Room.of_model(str(path), positions(load_config(path, trust_remote_code=trust_remote_code)))
-    return own.smaller(Room.of_engine(engine.max_length)) if engine.kind == "vllm" else own
+    room = Room.of_model(str(path), positions(load_config(path, trust_remote_code=trust_remote_code)))
+    return room.smaller(Room.of_engine(engine.max_length)) if engine.kind == "vllm" else room
 
 
 def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A saved causal language model, in evaluation mode; of several processes only the main one reads weights.
+    """Load a causal language model, in evaluation mode; of several processes only the main one reads weights.
 
     Its configuration names every token that ends a response, the end of the tokenizer beside it among them.
 
     Raises:
-        CheckpointError: nothing loadable is there, its weights are not finite, its tokenizer has no end that it could
-            write, or its logits are more than a product with its output head.
+        CheckpointError: nothing loadable is there, its weights are not finite, its tokenizer's end is not in its
+            vocabulary, or its logits are more than a product with its output head.
     """
     what = "a causal language model"
     config = load_config(path, what, trust_remote_code=trust_remote_code)
@@ -109,24 +112,24 @@ def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrai
 
 
 def name_ends(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Have a policy's configuration, and what is saved of it, name every token that ends a response.
+    """Write every token that ends a response into a policy's configuration, which is saved with it.
 
-    These are the tokenizer's end, which demonstrations close with, and whatever `generation_config` and `config` name
-    beside it that the policy can write. An end that only the architecture's default names counts if the tokenizer
+    These are the tokenizer's end, which demonstrations close with, and all that `generation_config` and `config` name
+    beside it and the policy can generate. An end that only the architecture's default names counts if the tokenizer
     takes it for more than text: Llama's is token 2, in many vocabularies a word.
     """
     config, generation = policy.config, policy.generation_config
-    told = {*token_ids(config.eos_token_id), *token_ids(generation.eos_token_id)}
+    configured = {*token_ids(config.eos_token_id), *token_ids(generation.eos_token_id)}
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     by_default = set(token_ids(getattr(type(config), "eos_token_id", None)))
     known = range(policy.get_input_embeddings().num_embeddings)
-    others = sorted(id for id in told - (by_default - special) - {tokenizer.eos_token_id} if id in known)
+    others = sorted(id for id in configured - (by_default - special) - {tokenizer.eos_token_id} if id in known)
     ends = [tokenizer.eos_token_id, *others]
     config.eos_token_id = generation.eos_token_id = ends if others else ends[0]
 
 
 def _generation_of(path: Path | str) -> GenerationConfig | None:
-    """What lies beside a model about how to generate with it; from_pretrained reads it, from_config does not."""
+    """The `generation_config` saved with a model, if any; from_pretrained reads it, from_config does not."""
     try:
         return GenerationConfig.from_pretrained(str(path))
     except OSError:
@@ -141,10 +144,10 @@ def load_critic(
     bounds: tuple[float, float] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """A classifier with one label from a saved critic, or, given `head_seed`, a token classifier from any checkpoint.
+    """Load a saved critic, a classifier with one label, or, given `head_seed`, a token classifier from any checkpoint.
 
     Saved critics are of both kinds that transformers has: ours are token classifiers, reward models of others mostly
-    sequence classifiers, whose head has no bias and can be asked after every token too. Each stays of its kind.
+    sequence classifiers, whose head has no bias and can be applied after every token too. Each stays of its kind.
 
     A new head is drawn with standard deviation 1 / (width + 1): the first values lie near `initial_value` whatever
     the width, where transformers' own start spreads with the root of it (verl issue 498: from -16 to 14).
@@ -152,8 +155,8 @@ def load_critic(
     Args:
         bounds: values are squeezed between these two, now and whenever the critic is loaded again.
     Raises:
-        CheckpointError: nothing loadable is there, its weights are not finite, it has more labels than one, or it reads
-            what follows a token too.
+        CheckpointError: nothing loadable is there, its weights are not finite, it has more labels than one, or it
+            attends to what follows a token.
     """
     config = load_config(path, CRITIC, trust_remote_code=trust_remote_code)
     _refuse_to_look_ahead(config, path)
@@ -173,7 +176,7 @@ def load_critic(
 
 
 def _kind_of_critic(config: PretrainedConfig, path: Path | str) -> Any:
-    """How a saved critic is loaded, by the class that its configuration names."""
+    """Auto class that loads a saved critic, by the architecture in its configuration."""
     (architecture, *_) = config.architectures or ("",)
     is_sequence_classifier = architecture.endswith("ForSequenceClassification")
     if (is_sequence_classifier or architecture.endswith("ForTokenClassification")) and config.num_labels != 1:
@@ -182,7 +185,7 @@ def _kind_of_critic(config: PretrainedConfig, path: Path | str) -> Any:
 
 
 def _refuse_to_look_ahead(config: PretrainedConfig, path: Path | str) -> None:
-    """A value is of what has been written, so whoever says it may not see what follows, as encoders do."""
+    """Refuse models without causal attention: a value is of the tokens so far, and encoders see those that follow."""
     kind, decodes = config.model_type, getattr(config, "is_decoder", False)
     both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not decodes
     never_causal = kind in MODEL_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -191,14 +194,14 @@ def _refuse_to_look_ahead(config: PretrainedConfig, path: Path | str) -> None:
 
 
 def _logit(value: float, bounds: tuple[float, float]) -> float:
-    """What the sigmoid of a bounded critic makes `value` of, or the nearest it can give within a percent."""
+    """Logit at which a bounded critic gives `value`, or the nearest value a percent of the range within its bounds."""
     low, high = bounds
     share = min(max((value - low) / (high - low), 0.01), 0.99)
     return math.log(share / (1.0 - share))
 
 
 def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
-    """The fast tokenizer that was saved with a policy.
+    """Load the fast tokenizer that was saved with a policy.
 
     One that was saved as no model's in particular is loaded as such: AutoTokenizer would go by the policy's type, and
     for Qwen2 split the text in another way.
@@ -229,14 +232,14 @@ def _is_of_no_model(path: Path) -> bool:
 
 
 def _check_folder(path: Path | str) -> None:
-    """A Path, or a string that can only be one, must exist; anything else may be a hub's name."""
+    """Refuse a Path, or a string that can only be one, that does not exist; anything else may be a hub's name."""
     local = isinstance(path, Path) or str(path).startswith((".", "/", "~"))
     if local and not (Path(path) / "config.json").exists():
         raise CheckpointError(f"{path}: no config.json there, expected a folder in transformers format")
 
 
 def load_config(path: Path | str, what: str = "a model", *, trust_remote_code: bool = False) -> PretrainedConfig:
-    """What a checkpoint says of itself.
+    """Load the configuration of a checkpoint.
 
     Raises:
         CheckpointError: there is none; `what` was expected.
@@ -258,7 +261,7 @@ def _load(
     *,
     trust_remote_code: bool,
 ) -> PreTrainedModel:
-    """A model whose weights all come from the checkpoint, but for those whose names begin with one of `new`.
+    """Load a model whose weights all come from the checkpoint, but for those whose names begin with one of `new`.
 
     Processes other than the main one build it without weights, on the meta device; `sharding.prepare` brings them.
     """
@@ -288,7 +291,7 @@ def _load(
 
 @torch.no_grad()
 def _refuse_not_finite(model: PreTrainedModel, path: Path | str) -> None:
-    """One NaN or infinity in a weight, and everything that the model says is NaN."""
+    """Refuse NaN and infinity: one of them in a weight, and all outputs of the model are NaN."""
     for name, weight in model.named_parameters():
         if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinity, expected finite weights")

@@ -1,4 +1,4 @@
-"""One optimiser step as every stage takes it: AdamW, a schedule, a bound on the gradient, a look for NaN."""
+"""One optimiser step as every stage takes it: AdamW, a schedule, gradient clipping, a check for NaN."""
 
 import math
 from typing import Any, assert_never
@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from vcppo.errors import TrainingError
-from vcppo.models.configurations import called
+from vcppo.models.configurations import model_label
 from vcppo.models.sharding import like, whole
 from vcppo.settings.optimiser import OptimiserSettings
 
@@ -19,7 +19,7 @@ class Optimiser:
         self.settings = settings
         self.total_steps = total_steps
         self.taken = 0
-        self._called = called(model)
+        self._label = model_label(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._adam = torch.optim.AdamW(
             self._parameters,
@@ -44,7 +44,7 @@ class Optimiser:
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)))
         if not math.isfinite(norm):
             raise TrainingError(
-                f"gradient norm is {norm} at update {self.taken}, expected a finite number ({self._called})"
+                f"gradient norm is {norm} at update {self.taken}, expected a finite number ({self._label})"
             )
         for group in self._adam.param_groups:
             group["lr"] = self.learning_rate
@@ -54,15 +54,15 @@ class Optimiser:
         return norm
 
     def skip(self) -> None:
-        """Let an update pass: the schedule goes on, the weights stay."""
+        """Skip an update: the schedule goes on, the weights stay."""
         self.taken += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """All that resuming needs."""
+        """Return all that resuming needs."""
         return {"adam": self._adam.state_dict(), "taken": self.taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore from what `state_dict` returned."""
         groups, saved = state["adam"]["param_groups"], state["adam"]["state"]
         parameters = dict(enumerate(self._parameters))
         placed = {

@@ -1,4 +1,4 @@
-"""How passes of each model are computed, as `prepare` was told; nothing is computed of a model that never was."""
+"""How passes of each model are computed, as given to `prepare`; an unprepared model is refused."""
 
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -7,13 +7,13 @@ import torch
 from transformers import PreTrainedModel
 
 from vcppo.errors import NotPreparedError
-from vcppo.models.configurations import called
+from vcppo.models.configurations import model_label
 from vcppo.settings.model import ComputeSettings
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What passes of one model go by."""
+    """Settings and device of one model's passes."""
 
     compute: ComputeSettings
     device: torch.device  # where passes run; weights may wait elsewhere
@@ -23,25 +23,26 @@ _preparations: WeakKeyDictionary[PreTrainedModel, Preparation] = WeakKeyDictiona
 
 
 def declare(model: PreTrainedModel, compute: ComputeSettings, device: torch.device) -> None:
-    """Have passes of a model computed so; the model itself stays as it is. `prepare` is what does all of it."""
+    """Register how passes of a model are computed; the model itself stays as it is. `prepare` does the rest too."""
     _preparations[model] = Preparation(compute, device)
 
 
 def preparation_of(model: PreTrainedModel) -> Preparation:
-    """How passes of this model are computed.
+    """Return how passes of this model are computed.
 
     Raises:
-        NotPreparedError: nobody has said so.
+        NotPreparedError: it was never prepared.
     """
     try:
         return _preparations[model]
     except KeyError:
         raise NotPreparedError(
-            f"{called(model)}: it was never prepared, so nothing says in which precision, where, or packed or padded "
-            "it computes; expected vcppo.models.sharding.prepare(model, compute, lora, seed=...) before its first pass"
+            f"{model_label(model)}: it was never prepared, so nothing says in which precision, where, or packed or "
+            "padded it computes; expected vcppo.models.sharding.prepare(model, compute, lora, seed=...) before its "
+            "first pass"
         ) from None
 
 
 def compute_of(model: PreTrainedModel) -> ComputeSettings:
-    """The settings among it. Raises as `preparation_of` does."""
+    """Return the settings alone. Raises as `preparation_of` does."""
     return preparation_of(model).compute

@@ -1,4 +1,4 @@
-"""Where models live while they are used: adapters, devices, shards; and how their weights come out whole again.
+"""Adapters, devices and shards of models in use; gathering their weights whole again.
 
 A plain float32 model on one process is left as it is. Any other is sharded by `fully_shard` (FSDP2), on one process
 too: that is how passes in bfloat16 keep float32 weights, and how weights can wait in main memory.
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError, ConfigError
 from vcppo.models.distributed import mesh, world
-from vcppo.models.forward import let_go, let_shards_score
+from vcppo.models.forward import register_scorers, reshard
 from vcppo.models.prepared import declare
 from vcppo.seeding import seed_for
 from vcppo.settings.model import ComputeSettings, LoraSettings
@@ -57,7 +57,7 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
 
 
 def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> None:
-    """Low-rank adapters beside the linear layers; only they learn, and a critic's head."""
+    """Inject low-rank adapters beside the linear layers; only they are trained, and a critic's head."""
     from peft import LoraConfig, inject_adapter_in_model  # seconds to import
 
     names = settings.targets if settings.targets == "all-linear" else [x.strip() for x in settings.targets.split(",")]
@@ -73,12 +73,12 @@ def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> N
 
 
 def named_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every weight whole, under the name it has in a checkpoint, adapters merged; a tied one once. Saved buffers too.
+    """Yield every weight whole, by its name in a checkpoint, adapters merged, tied ones once; saved buffers too.
 
     One at a time, so that no more than one is whole; every process walks through them alike.
     """
     merged = {id(module.base_layer.weight): module for module in _adapted(model)}
-    let_go(model)
+    reshard(model)
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             continue
@@ -93,7 +93,7 @@ def named_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def plain(model: PreTrainedModel) -> PreTrainedModel:
-    """The model itself if it is whole and has no adapters, else a float32 copy of it that is."""
+    """Return the model itself if it is whole and without adapters, else a float32 copy that is."""
     if not is_sharded(model) and not _adapted(model):
         return model
     with torch.device("meta"):
@@ -107,53 +107,53 @@ def plain(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def copy_weights(into: nn.Module, source: nn.Module) -> None:
-    """Give one model the weights of another that was prepared alike."""
+    """Copy the weights of a model that was prepared alike."""
     mix_weights(into, source, 1.0)
 
 
 @torch.no_grad()
 def mix_weights(into: nn.Module, source: nn.Module, share: float) -> None:
     """theta <- share * theta of the source + (1 - share) * theta, for a model that was prepared alike."""
-    let_go(into)
-    let_go(source)
-    for own, new in zip(into.parameters(), source.parameters(), strict=True):
-        own.copy_(new) if share == 1.0 else own.lerp_(new, share)
+    reshard(into)
+    reshard(source)
+    for parameter, new in zip(into.parameters(), source.parameters(), strict=True):
+        parameter.copy_(new) if share == 1.0 else parameter.lerp_(new, share)
 
 
 def load_weights(model: nn.Module, saved: dict[str, Any]) -> None:
     """Load a state dict whose tensors are whole or sharded, whatever the model's are."""
-    own = model.state_dict()
-    model.load_state_dict({name: like(value, own[name]) if name in own else value for name, value in saved.items()})
+    current = model.state_dict()
+    placed = {name: like(value, current[name]) if name in current else value for name, value in saved.items()}
+    model.load_state_dict(placed)
 
 
-def like(value: Tensor, own: Tensor) -> Tensor:
-    """A tensor placed as another of its shape is: whole, or in the same shards."""
+def like(value: Tensor, target: Tensor) -> Tensor:
+    """Place a tensor as `target`, of the same shape, is: whole, or in the same shards."""
     if isinstance(value, DTensor):
-        if isinstance(own, DTensor) and (value.device_mesh, value.placements) == (own.device_mesh, own.placements):
+        if isinstance(target, DTensor) and _placement(value) == _placement(target):
             return value
         value = whole(value)
-    if isinstance(own, DTensor):
-        value = value.to(own.device_mesh.device_type)
-        return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None).to(own.device)
+    if isinstance(target, DTensor):
+        return _distribute(value.to(target.device_mesh.device_type), target)
     return value
 
 
 def whole(x: Tensor) -> Tensor:
-    """A tensor gathered from its shards; itself if it has none."""
+    """Gather a tensor from its shards; itself if it has none."""
     if not isinstance(x, DTensor):
         return x
-    there: Any = x.to(x.device_mesh.device_type)
-    gathered: Tensor = there.full_tensor()
+    on_mesh: Any = x.to(x.device_mesh.device_type)
+    gathered: Tensor = on_mesh.full_tensor()
     return gathered
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether its weights are spread over processes, or over one."""
+    """Whether its weights are sharded, over one process too."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def _shard(model: PreTrainedModel, compute: ComputeSettings) -> PreTrainedModel:
-    """Layer by layer; what is outside of layers is gathered for the whole pass. A critic's head stays float32."""
+    """Shard layer by layer; what is outside of layers is gathered for the whole pass. A critic's head stays float32."""
     placed = mesh(compute.replicas)
     narrow = None if compute.dtype == "float32" else getattr(torch, compute.dtype)
     precision = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
@@ -168,26 +168,35 @@ def _shard(model: PreTrainedModel, compute: ComputeSettings) -> PreTrainedModel:
             fully_shard(head, mesh=placed, offload_policy=offload)
     fully_shard(model, mesh=placed, mp_policy=precision, offload_policy=offload)
     if world().size > 1:
-        _spread_from_main(model, everything, compute)
+        _scatter_from_main(model, everything, compute)
     for path, buffer in list(model.named_buffers()):
         _set_buffer(model, path, buffer.to(device))
-    let_shards_score(model)
+    register_scorers(model)
     return model
 
 
-def _spread_from_main(model: PreTrainedModel, loaded: dict[str, Tensor], compute: ComputeSettings) -> None:
-    """Every process takes its shards of what the main one has loaded, one tensor at a time."""
+def _scatter_from_main(model: PreTrainedModel, loaded: dict[str, Tensor], compute: ComputeSettings) -> None:
+    """Give every process its shards of the weights that the main one has loaded, one tensor at a time."""
     here = world()
     if model.device.type == "meta":
         model.to_empty(device="cpu" if _offloads(compute) else here.device)
     with torch.no_grad():
-        for name, own in [*model.named_parameters(), *model.named_buffers()]:
-            told = loaded[name].detach().to(here.device) if here.is_main else None
-            told = torch.empty(own.shape, dtype=own.dtype, device=here.device) if told is None else told.contiguous()
-            dist.broadcast(told, src=0)
-            if isinstance(own, DTensor):
-                told = distribute_tensor(told, own.device_mesh, own.placements, src_data_rank=None).to(own.device)
-            own.copy_(told)
+        for name, target in [*model.named_parameters(), *model.named_buffers()]:
+            if here.is_main:
+                tensor = loaded[name].detach().to(here.device).contiguous()
+            else:
+                tensor = torch.empty(target.shape, dtype=target.dtype, device=here.device)
+            dist.broadcast(tensor, src=0)
+            target.copy_(_distribute(tensor, target) if isinstance(target, DTensor) else tensor)
+
+
+def _distribute(x: Tensor, target: DTensor) -> Tensor:
+    """Shard a whole tensor, which every process has, as `target` is."""
+    return distribute_tensor(x, target.device_mesh, target.placements, src_data_rank=None).to(target.device)
+
+
+def _placement(x: DTensor) -> tuple[Any, Any]:
+    return x.device_mesh, x.placements
 
 
 def _layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -202,7 +211,7 @@ def _layers(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def _offloads(compute: ComputeSettings) -> bool:
-    """Whether weights wait elsewhere than where they are used; without an accelerator there is nowhere else."""
+    """Whether weights wait in main memory between passes; without an accelerator they are there anyway."""
     return compute.offload and world().device.type != "cpu"
 
 
@@ -219,7 +228,7 @@ def _targets(model: PreTrainedModel, names: str | list[str]) -> list[str]:
 
 
 def base_class(model: PreTrainedModel) -> type[PreTrainedModel]:
-    """The class that transformers knows; sharding puts one of its own before it."""
+    """Return the class that transformers knows; FSDP subclasses it."""
     kind = type(model)
     while issubclass(kind, FSDPModule):
         kind = kind.__bases__[-1]
@@ -227,11 +236,11 @@ def base_class(model: PreTrainedModel) -> type[PreTrainedModel]:
 
 
 def _adapted(model: PreTrainedModel) -> list[Any]:
-    """The layers with an adapter beside them."""
+    """Return the layers with an adapter beside them."""
     return [module for module in model.modules() if hasattr(module, "lora_A")]
 
 
 def _set_buffer(model: nn.Module, path: str, value: Tensor) -> None:
-    """Buffers are not sharded. Whether one is saved stays as it is."""
+    """Replace a buffer; buffers are not sharded. Whether one is saved stays as it is."""
     module, _, name = path.rpartition(".")
     setattr(model.get_submodule(module), name, value)

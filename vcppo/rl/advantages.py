@@ -18,14 +18,14 @@ from vcppo.types import RolloutBatch
 class Advantages:
     """Of the actor. Everything [B, T] float32, 0 where masked."""
 
-    raw: Tensor  # before whitening: on-policy their mean is near 0, a check of their own
+    raw: Tensor  # before whitening: on-policy their mean is near 0, a check on them
     final: Tensor  # whitened over the batch and clipped, as far as the settings say so
     gae_lambda: float | Tensor  # a number, or one per row ([B]); 1 where no lambda is used
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an estimator may look at; its record in vcppo/settings/estimators.py says what of it."""
+    """Inputs of an estimator; its record in vcppo/settings/estimators.py names those that it reads."""
 
     batch: RolloutBatch
     outputs: ModelOutputs
@@ -42,7 +42,7 @@ class Evidence:
 def actor_advantages(
     batch: RolloutBatch, rewards: Rewards, outputs: ModelOutputs, rows: Tensor, settings: RunSettings
 ) -> Advantages:
-    """The actor's advantages, by GAE with lambda_actor unless the settings name another estimator.
+    """Compute the actor's advantages, by GAE with lambda_actor unless the settings name another estimator.
 
     Args:
         batch: scores already shaped.
@@ -65,7 +65,7 @@ def critic_returns(batch: RolloutBatch, rewards: Rewards, outputs: ModelOutputs,
 
 
 def prepared(raw: Tensor, trained: Tensor, settings: RunSettings) -> Tensor:
-    """Advantages whitened over the batch and clipped, or as they are where each minibatch will do that for itself."""
+    """Whiten advantages over the batch and clip them, unless each minibatch will do that for itself."""
     scope, clip = settings.advantage.whiten, settings.advantage.clip
     match scope:
         case "none":
@@ -87,7 +87,7 @@ def trained_tokens(batch: RolloutBatch, rows: Tensor) -> Tensor:
 
 
 def actor_lambda(batch: RolloutBatch, settings: RunSettings) -> float | Tensor:
-    """The lambda of the actor's advantages, or the number that the settings' estimator amounts to."""
+    """Lambda of the actor's advantages, or the number that the settings' estimator amounts to."""
     estimator, alpha = ESTIMATORS[settings.advantage.estimator], settings.gae.length_adaptive_alpha
     if estimator.gae_lambda != "actor":
         return estimator.gae_lambda

@@ -1,4 +1,4 @@
-"""A warning of updates that move the policy too far at once: such steps destroy what it knows."""
+"""A warning of updates that move the policy too far at once: such updates destroy what it has learnt."""
 
 import sys
 
@@ -15,7 +15,7 @@ class KlAlarm:
         self._warned_of = 0.0
 
     def watch(self, updates: list[PolicyUpdate], settings: RunSettings, *, step: int) -> dict[str, float]:
-        """What to log: nothing of fewer than two updates, between which there is nothing to measure."""
+        """Return the metrics to log: none for fewer than two updates, between which there is nothing to measure."""
         if len(updates) < 2:
             return {}
         moved, limit = update_kl(updates), settings.guard.kl_alarm

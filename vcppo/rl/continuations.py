@@ -1,7 +1,7 @@
-"""Values by Monte Carlo: continuations of answers from the starts of their steps (VinePPO, arXiv:2410.01679).
+"""Values by Monte Carlo: continuations of responses from the starts of their steps (VinePPO, arXiv:2410.01679).
 
-Prefixes are kept as token ids. Equal prefixes are one state, whoever wrote them, and each answer's key/value cache is
-read once for all of its states. Continuations are never trained on.
+Prefixes are token ids. Equal prefixes are one state, whichever response they come from, and each response's key/value
+cache is read once for all of its states. Continuations are never trained on.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from vcppo.rl.sampler import Sampler
 from vcppo.settings.rollout import VineSettings
 from vcppo.types import Rollout
 
-Place = tuple[int, int]  # (row of the batch, tokens of its answer that stand before the state)
+Place = tuple[int, int]  # (row of the batch, tokens of its response before the state)
 
 
 @dataclass(frozen=True)
 class StepValues:
-    """The steps of each answer and what they start from is worth."""
+    """The steps of each response and the values of the states they start from."""
 
     segments: Tensor  # [B, T] int64, the step that a token is in
     step_values: Tensor  # [B, J] mean score of continuations from the start of each step
     at: dict[Place, float]  # the same, by place
     generated_tokens: int
-    read_tokens: int  # of the answers that were read for their caches, prompts included
+    read_tokens: int  # of the responses that were read for their caches, prompts included
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Means:
 
 
 def merged(starts: list[int], at_most: int | None) -> list[int]:
-    """Neighbouring steps joined, so that `at_most` are left, of as near the same number of steps as can be.
+    """Join neighbouring steps, so that `at_most` are left, of as nearly the same number of steps as can be.
 
     >>> merged([0, 4, 8, 12, 16], 2), merged([0, 4], 2), merged([0, 4, 8], None)
     ([0, 8], [0, 4], [0, 4, 8])
@@ -52,7 +52,7 @@ def merged(starts: list[int], at_most: int | None) -> list[int]:
 
 
 def segments_of(starts: Sequence[Sequence[int]], width: int) -> Tensor:
-    """[B, width] int64: how many steps have begun before or at each token, less one.
+    """[B, width] int64: number of the step that each token is in, from 0.
 
     >>> segments_of([[0, 2], [0]], 4).tolist()
     [[0, 0, 1, 1], [0, 0, 0, 0]]
@@ -72,18 +72,18 @@ def step_values(
     sampler: Sampler,
     seed: int,
 ) -> StepValues:
-    """`vine.samples` continuations from the start of every step.
+    """Sample `vine.samples` continuations from the start of every step.
 
     Args:
         scores: [B] shaped. With `vine.cap = first` they stand for the values of the steps beyond `vine.max_steps`,
-            which thereby get no advantage, while the last step before them takes all that is left.
+            which thereby get advantage 0, while the last step before them gets all that is left.
     """
-    every = sampler.step_starts([rollout.generation.tokens for rollout in rollouts])
+    all_starts = sampler.step_starts([rollout.generation.tokens for rollout in rollouts])
     match settings.cap:
         case "merge":
-            starts = [merged(steps, settings.max_steps) for steps in every]
+            starts = [merged(steps, settings.max_steps) for steps in all_starts]
         case "first":
-            starts = every
+            starts = all_starts
         case _:
             assert_never(settings.cap)
     places = [(row, start) for row, steps in enumerate(starts) for start in steps[: settings.max_steps]]
@@ -105,7 +105,7 @@ def mean_scores(
     sampler: Sampler,
     seed: int,
 ) -> Means:
-    """The mean shaped score of `samples` continuations from each place."""
+    """Sample continuations from each place; their mean shaped scores."""
     first_place: dict[tuple[int, ...], Place] = {}  # of each state, by its tokens
     states = [(*rollouts[row].prompt_tokens, *rollouts[row].generation.tokens[:offset]) for row, offset in places]
     for state, place in zip(states, places, strict=True):
@@ -118,16 +118,16 @@ def mean_scores(
     stems = [(*rollout.prompt_tokens, *rollout.generation.tokens) for rollout in rollouts]
     continuations = sampler.engine.branch(stems, points, sampler.sampling, seed=seed)
     before = [rollouts[row].generation.tokens[:offset] for row, offset in first_place.values() for _ in range(samples)]
-    responses = [(*prefix, *made.tokens) for prefix, made in zip(before, continuations, strict=True)]
+    responses = [(*prefix, *continuation.tokens) for prefix, continuation in zip(before, continuations, strict=True)]
     judgements = sampler.judge(responses, [rollouts[point.stem].prompt for point in points])
     shaped = shaping.shape(
         torch.tensor([verdict_score(verdict, shaping.settings) for verdict, _ in judgements]),
         torch.tensor([len(response) for response in responses]),
-        torch.tensor([made.stop_reason == "length" for made in continuations]),
+        torch.tensor([continuation.stop_reason == "length" for continuation in continuations]),
     )
     means = dict(zip(first_place, shaped.view(-1, samples).mean(dim=1).tolist(), strict=True))
     return Means(
         scores=[means[state] for state in states],
-        generated_tokens=sum(len(made.tokens) for made in continuations),
+        generated_tokens=sum(len(continuation.tokens) for continuation in continuations),
         read_tokens=sum(len(stems[row]) for row in {row for row, _ in first_place.values()}),
     )

@@ -1,4 +1,4 @@
-"""What a run spends: counted as it goes, so that methods can be compared by more than their iterations."""
+"""Costs of a run, counted as it goes, so that methods can be compared by more than their iterations."""
 
 import contextlib
 import resource
@@ -16,14 +16,14 @@ BACKWARD = 3  # a forward and a backward pass cost about three forward passes
 class Costs:
     """Totals since the run began. A token of the prompt counts where a model reads it, not where it is generated."""
 
-    answers: int = 0  # sampled from prompts; continuations of them are not counted here
+    answers: int = 0  # responses sampled from prompts; continuations of them are not counted here
     generated_tokens: int = 0  # continuations included
-    forward_tokens: int = 0  # passed through a model of any kind without gradient
-    backward_tokens: int = 0  # passed through a model of any kind forward and backward
+    forward_tokens: int = 0  # of forward passes without gradient, through any model
+    backward_tokens: int = 0  # of forward and backward passes, through any model
     elapsed_s: float = 0.0  # in training iterations, evaluation left out
 
     def metrics(self) -> dict[str, float]:
-        """Under their logged names. `compute_tokens` is in forward passes of one token."""
+        """Totals by logged name. `compute_tokens` is in forward passes of one token."""
         return {
             "cost/answers": self.answers,
             "cost/generated_tokens": self.generated_tokens,
@@ -49,12 +49,12 @@ class Clock:
         self.seconds[part] = time.perf_counter() - began
 
     def metrics(self) -> dict[str, float]:
-        """Under their logged names."""
+        """Seconds by logged name."""
         return {f"time/{part}_s": seconds for part, seconds in self.seconds.items()}
 
 
 def reset_peak_memory() -> None:
-    """Let the peak start from what is held now, where the system can (CUDA; Linux)."""
+    """Reset the peak to what is held now, where the system can (CUDA; Linux)."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):  # no Linux, or a kernel without it: the peak is the process's
@@ -62,7 +62,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float:
-    """Of the accelerator if there is one, else of this process's resident memory, since `reset_peak_memory`."""
+    """Peak memory of the accelerator if there is one, else of this process, since `reset_peak_memory`."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")

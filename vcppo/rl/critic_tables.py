@@ -1,4 +1,4 @@
-"""Tables of a critic by token position and by predicted value, the same in every place that measures one."""
+"""Tables of a critic by token position and by predicted value, the same wherever one is measured."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How a critic is read and stepped, the same in value pretraining and in RL."""
+"""Forward passes and optimiser steps of a critic, the same in value pretraining and in RL."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from vcppo.types import RolloutBatch, cut_to
 
 @dataclass(frozen=True)
 class CriticUpdate:
-    """What one update of the critic reports."""
+    """Metrics of one update of the critic."""
 
     loss: float
     grad_norm: float
@@ -22,15 +22,15 @@ class CriticUpdate:
 
 
 def read_values(critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int, rows: Tensor | None = None) -> Tensor:
-    """[B, T] float32 values of every state, without gradient; 0 where masked, and in rows not asked for."""
-    return forward.read(critic, batch, max_tokens, lambda part: forward.response_values(critic, part), rows)
+    """[B, T] float32 values of every state, without gradient; 0 where masked, and in rows not in `rows`."""
+    return forward.gather_outputs(critic, batch, max_tokens, lambda part: forward.response_values(critic, part), rows)
 
 
 def read_final_values(
     critic: PreTrainedModel, batch: RolloutBatch, max_tokens: int, rows: Tensor | None = None
 ) -> Tensor:
-    """[B] float32 values of the states after the last tokens, without gradient; 0 in rows not asked for."""
-    return forward.read(
+    """[B] float32 values of the states after the last tokens, without gradient; 0 in rows not in `rows`."""
+    return forward.gather_outputs(
         critic, batch, max_tokens, lambda part: forward.last_token_values(critic, part), rows, per_token=False
     )
 
@@ -48,23 +48,23 @@ def update_critic(
     fixed_length: int,
     max_tokens: int,
 ) -> CriticUpdate:
-    """One optimiser step on a minibatch towards `returns` ([B, T]); `values` are those of rollout time."""
-    over = denominators(batch.response_mask, fixed_length=fixed_length)
+    """Take one optimiser step on a minibatch towards `returns` ([B, T]); `values` are those of rollout time."""
+    normalisers = denominators(batch.response_mask, fixed_length=fixed_length)
     sums = {"loss": 0.0, "clip_fraction": 0.0}
-    for own in forward.own_passes(critic, batch.total_lengths, max_tokens):
-        part = batch.take(own.rows)
+    for micro_batch in forward.micro_batches_of_rank(critic, batch.total_lengths, max_tokens):
+        part = batch.take(micro_batch.rows)
         result = value_loss(
             forward.response_values(critic, part),
-            cut_to(values, own.rows, part),
-            cut_to(returns, own.rows, part),
+            cut_to(values, micro_batch.rows, part),
+            cut_to(returns, micro_batch.rows, part),
             part.response_mask,
             kind=kind,
             clip_range=clip_range,
             aggregation=aggregation,
-            over=over,
+            over=normalisers,
         )
-        (own.weight * result.loss).backward()
-        if own.counts:
+        (micro_batch.weight * result.loss).backward()
+        if micro_batch.counts:
             sums["loss"] += float(result.loss.detach())
             sums["clip_fraction"] += float(result.clip_fraction)
     sums = world().total(sums)

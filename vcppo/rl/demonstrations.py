@@ -1,4 +1,4 @@
-"""Demonstrations as token ids: what the cold start learns from, and what a policy may be kept near to in RL."""
+"""Demonstrations as token ids: the cold start imitates them, and so may the policy in RL."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ AT_ONCE = 16
 def draw(
     task: Task, tokenizer: PreTrainedTokenizerFast, tokens: int, rng: torch.Generator
 ) -> tuple[list[Tensor], list[int]]:
-    """Demonstrations of `tokens` tokens or just over: (token ids of each, where each one's response starts).
+    """Draw demonstrations of `tokens` tokens or just over: (token ids of each, where each one's response starts).
 
     Each ends with the tokenizer's end of sequence, whether its text says so or not: responses are taught to stop.
     """
@@ -32,12 +32,12 @@ def draw(
 
 
 def demonstrations(task: Task, tokenizer: PreTrainedTokenizerFast, rng: torch.Generator) -> TokenBatch:
-    """AT_ONCE of them as a batch."""
+    """Draw AT_ONCE of them as a batch."""
     return batch_of(*draw(task, tokenizer, 1, rng))
 
 
 def batch_of(sequences: list[Tensor], starts: list[int]) -> TokenBatch:
-    """What `draw` gives, as a batch."""
+    """Collate what `draw` returns."""
     prompt_lengths = torch.tensor(starts)
     lengths = torch.tensor([len(sequence) for sequence in sequences]) - prompt_lengths
     return TokenBatch(

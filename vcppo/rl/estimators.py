@@ -1,6 +1,6 @@
-"""From what was read of a batch to a formula of vcppo/maths/advantages.py: one function for each estimator.
+"""From the model outputs of a batch to a formula of vcppo/maths/advantages.py: one function per estimator.
 
-vcppo/settings/estimators.py names them and says what each reads; nothing else knows them.
+vcppo/settings/estimators.py lists them with what each reads; nothing else knows them.
 """
 
 import torch
@@ -19,51 +19,64 @@ from vcppo.rl.advantages import Evidence
 from vcppo.settings.advantage import GroupAdvantageSettings
 
 
-def generalised(seen: Evidence) -> Tensor:
+def generalised(evidence: Evidence) -> Tensor:
     """GAE with the actor's lambda, which is 0 for the one-step difference."""
-    assert seen.outputs.values is not None
-    gamma = seen.settings.gae.gamma
-    return gae(seen.rewards.earned, seen.outputs.values, seen.response_mask, gamma=gamma, gae_lambda=seen.gae_lambda)
+    assert evidence.outputs.values is not None
+    gamma = evidence.settings.gae.gamma
+    return gae(
+        evidence.rewards.earned,
+        evidence.outputs.values,
+        evidence.response_mask,
+        gamma=gamma,
+        gae_lambda=evidence.gae_lambda,
+    )
 
 
-def action_values(seen: Evidence) -> Tensor:
+def action_values(evidence: Evidence) -> Tensor:
     """DVPO as its paper has it: Q, without a baseline."""
-    assert seen.outputs.values is not None
-    return q_advantages(seen.rewards.earned, seen.outputs.values, seen.response_mask, gamma=seen.settings.gae.gamma)
+    assert evidence.outputs.values is not None
+    return q_advantages(
+        evidence.rewards.earned, evidence.outputs.values, evidence.response_mask, gamma=evidence.settings.gae.gamma
+    )
 
 
-def released_dvpo(seen: Evidence) -> Tensor:
+def released_dvpo(evidence: Evidence) -> Tensor:
     """DVPO as its code has it: whitened values, and the KL penalty for the only reward."""
-    assert seen.outputs.values is not None
-    gae_lambda = seen.settings.gae.lambda_actor
-    return released_dvpo_advantages(seen.outputs.values, seen.rewards.tokens, seen.response_mask, gae_lambda=gae_lambda)
+    assert evidence.outputs.values is not None
+    gae_lambda = evidence.settings.gae.lambda_actor
+    return released_dvpo_advantages(
+        evidence.outputs.values, evidence.rewards.tokens, evidence.response_mask, gae_lambda=gae_lambda
+    )
 
 
-def steps(seen: Evidence) -> Tensor:
+def steps(evidence: Evidence) -> Tensor:
     """VinePPO: sampled values of the steps of a response."""
-    assert seen.outputs.step_values is not None
-    assert seen.outputs.segments is not None
-    return segment_advantages(seen.rewards.earned, seen.outputs.step_values, seen.outputs.segments, seen.response_mask)
+    assert evidence.outputs.step_values is not None
+    assert evidence.outputs.segments is not None
+    return segment_advantages(
+        evidence.rewards.earned, evidence.outputs.step_values, evidence.outputs.segments, evidence.response_mask
+    )
 
 
-def returns(seen: Evidence) -> Tensor:
-    """What came after each token."""
-    return monte_carlo_returns(seen.rewards.earned, seen.response_mask, gamma=seen.settings.gae.gamma)
+def returns(evidence: Evidence) -> Tensor:
+    """Monte-Carlo returns of each token."""
+    return monte_carlo_returns(evidence.rewards.earned, evidence.response_mask, gamma=evidence.settings.gae.gamma)
 
 
-def group_relative(seen: Evidence) -> Tensor:
+def group_relative(evidence: Evidence) -> Tensor:
     """GRPO: a response's rewards against those of its group, divided by their deviation or not."""
-    chosen = seen.settings.advantage
+    chosen = evidence.settings.advantage
     assert isinstance(chosen, GroupAdvantageSettings)
-    scale = chosen.group_scale
-    return group_advantages(seen.rewards.earned.sum(dim=1), seen.batch.group, seen.response_mask, scale=scale)
+    return group_advantages(
+        evidence.rewards.earned.sum(dim=1), evidence.batch.group, evidence.response_mask, scale=chosen.group_scale
+    )
 
 
-def leave_one_out(seen: Evidence) -> Tensor:
+def leave_one_out(evidence: Evidence) -> Tensor:
     """RLOO: a response's rewards against the mean of the others of its group."""
-    return rloo_advantages(seen.rewards.earned.sum(dim=1), seen.batch.group, seen.response_mask)
+    return rloo_advantages(evidence.rewards.earned.sum(dim=1), evidence.batch.group, evidence.response_mask)
 
 
-def nothing(seen: Evidence) -> Tensor:
+def nothing(evidence: Evidence) -> Tensor:
     """DPO has no advantages."""
-    return torch.zeros(seen.response_mask.shape)
+    return torch.zeros(evidence.response_mask.shape)

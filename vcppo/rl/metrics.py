@@ -1,4 +1,4 @@
-"""What an RL iteration logs: numbers and tables made of what it saw and did."""
+"""Metrics and tables of an RL iteration."""
 
 import math
 from collections import Counter
@@ -17,7 +17,7 @@ from vcppo.types import Rollout, RolloutBatch, Verdict
 
 
 def rollout_metrics(rollouts: list[Rollout], reward: RewardSettings) -> dict[str, float]:
-    """What the policy did, over all responses that an iteration sampled, trained on or not; rewards as verified."""
+    """Metrics of all responses that an iteration sampled, trained on or not; rewards before shaping."""
     lengths = torch.tensor([float(len(rollout.generation.tokens)) for rollout in rollouts])
     low, high = torch.quantile(lengths, torch.tensor([0.1, 0.9])).tolist()
     verdicts = [rollout.verdict for rollout in rollouts]
@@ -34,7 +34,7 @@ def rollout_metrics(rollouts: list[Rollout], reward: RewardSettings) -> dict[str
 
 
 def unreadable_metrics(rollouts: list[Rollout]) -> dict[str, float]:
-    """Why answers were unreadable, as shares of all answers; only the reasons that were given."""
+    """Why responses were unreadable, as shares of all responses; only the reasons that occurred."""
     notes = Counter(rollout.note for rollout in rollouts if rollout.note)
     return {f"verify/{note.replace(' ', '_')}_rate": times / len(rollouts) for note, times in sorted(notes.items())}
 
@@ -42,7 +42,7 @@ def unreadable_metrics(rollouts: list[Rollout]) -> dict[str, float]:
 def advantage_metrics(batch: RolloutBatch, rows: Tensor, advantages: Advantages, gamma: float) -> dict[str, float]:
     """Moments of the advantages over the tokens trained on, and how much of them is the real reward (lambda^distance).
 
-    The mean before whitening is near 0 on-policy, whatever the estimator: a check of its own.
+    The mean before whitening is near 0 on-policy, whatever the estimator: a check on it.
     """
     mask = batch.response_mask[rows]
     if not bool(mask.any()):
@@ -60,7 +60,7 @@ def advantage_metrics(batch: RolloutBatch, rows: Tensor, advantages: Advantages,
 
 
 def value_metrics(values: Tensor, monte_carlo: Tensor, response_mask: Tensor) -> dict[str, float]:
-    """The critic at rollout time against Monte-Carlo returns."""
+    """Metrics of the critic at rollout time against Monte-Carlo returns."""
     return {
         "value/explained_variance": explained_variance(values, monte_carlo, response_mask),
         "value/value_bias": value_bias(values, monte_carlo, response_mask),
@@ -69,7 +69,7 @@ def value_metrics(values: Tensor, monte_carlo: Tensor, response_mask: Tensor) ->
 
 
 def samples_table(rollouts: list[Rollout]) -> dict[str, list[str] | list[int]]:
-    """Answers to read, with their verdicts."""
+    """Responses to read, with their verdicts."""
     return {
         "problem": [r.prompt.text for r in rollouts],
         "answer": [r.prompt.answer for r in rollouts],
@@ -84,15 +84,15 @@ def policy_metrics(updates: list[PolicyUpdate]) -> dict[str, float]:
     """Means over an iteration's updates of the actor, and the largest ratio of all."""
     if not updates:
         return {}
-    told = {name: [x for u in updates if (x := getattr(u, name)) is not None] for name in asdict(updates[0])}
-    means = {f"policy/{name}": _mean(numbers) for name, numbers in told.items() if numbers}
+    values = {name: [x for u in updates if (x := getattr(u, name)) is not None] for name in asdict(updates[0])}
+    means = {f"policy/{name}": _mean(numbers) for name, numbers in values.items() if numbers}
     moved = {"policy/update_kl": update_kl(updates)} if len(updates) > 1 else {}
     largest = {"policy/ratio_max": max(u.ratio_max for u in updates), "policy/updates": float(len(updates))}
     return {**means, **moved, **largest}
 
 
 def update_kl(updates: list[PolicyUpdate]) -> float:
-    """How far an iteration's updates moved the policy, in nats a token: the largest approx_kl less the first.
+    """How far an iteration's updates moved the policy, in nats per token: the largest approx_kl less the first.
 
     The first is 0 where the policy itself has sampled, and how far they are apart where another one has. What the last
     update does is not seen, nor what a single one does.

@@ -1,4 +1,4 @@
-"""The generator's log-probabilities beside the trainer's: read again, compared, and made up for."""
+"""Log-probabilities of the generator and the trainer: recomputed, compared, and corrected by importance weights."""
 
 import dataclasses
 import sys
@@ -18,16 +18,16 @@ class Recomputed:
     """A batch with the trainer's log-probabilities in place of the generator's."""
 
     batch: RolloutBatch
-    importance: Tensor | None  # [B, T] truncated weights, trainer over generator; None where nothing is made up for
+    importance: Tensor | None  # [B, T] truncated weights, trainer over generator; None where nothing is corrected
     metrics: dict[str, float]
 
 
 def recompute_logprobs(
     rollout_policy: PreTrainedModel, batch: RolloutBatch, settings: RunSettings, *, step: int
 ) -> Recomputed:
-    """Read the log-probabilities of sampled tokens under the policy that sampled them, as the trainer computes them.
+    """Recompute the log-probabilities of sampled tokens under the policy that sampled them, as the trainer computes.
 
-    A mean difference above `mismatch.alarm` is warned of on stderr.
+    Warns on stderr of a mean difference above `mismatch.alarm`.
     """
     chosen, mask = settings.mismatch, batch.response_mask
     logprobs = read_logprobs(

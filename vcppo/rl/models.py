@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 @dataclass(frozen=True)
 class Models:
-    """What is trained, sampled from and read; None where the method has none."""
+    """The models that are trained, sampled from and read; None where the method has none."""
 
     policy: PreTrainedModel
     rollout_policy: PreTrainedModel  # samples: the policy itself, or a copy that is refreshed now and then

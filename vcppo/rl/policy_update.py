@@ -34,7 +34,7 @@ from vcppo.types import RolloutBatch, TokenBatch, cut_to
 
 @dataclass(frozen=True)
 class PolicyUpdate:
-    """What one update of the actor reports; means are over the minibatch's tokens."""
+    """Metrics of one update of the actor; means are over the minibatch's tokens."""
 
     loss: float
     entropy: float
@@ -45,9 +45,9 @@ class PolicyUpdate:
     grad_norm: float
     dual_clip_fraction: float | None = None  # tokens that `policy.dual_clip` decides, where it is set
     deviation: float | None = None  # ESPO's mean |ratio - 1|, where it is watched
-    preference_accuracy: float | None = None  # DPO: pairs whose right answer has gained more on the reference
+    preference_accuracy: float | None = None  # DPO: pairs whose chosen response has gained more on the reference
     preference_margin: float | None = None  # DPO: mean of beta * (its gain - the wrong one's), nats
-    positive_nll: float | None = None  # of right answers' tokens, where it is part of the loss
+    positive_nll: float | None = None  # of correct responses' tokens, where it is part of the loss
     demonstration_nll: float | None = None
 
 
@@ -59,15 +59,15 @@ def read_logprobs(
     max_tokens: int,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """[B, T] log-probabilities of responses, without gradient; 0 where masked, and in rows not asked for."""
-    return forward.read(
+    """[B, T] log-probabilities of responses, without gradient; 0 where masked, and in rows not in `rows`."""
+    return forward.gather_outputs(
         policy, batch, max_tokens, lambda part: forward.response_logprobs(policy, part, temperature)[0], rows
     )
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """What the terms read: some rows of a minibatch, with what the policy says of them now."""
+class TermInputs:
+    """Inputs of the terms: a micro-batch, with the outputs of the policy as it is now."""
 
     batch: RolloutBatch
     rows: Tensor  # [b] of the minibatch
@@ -88,56 +88,58 @@ class Term:
 
 def terms(
     batch: RolloutBatch, settings: RunSettings, fixed_length: int, preference: PreferencePull | None
-) -> list[Callable[[MicroBatch], Term]]:
+) -> list[Callable[[TermInputs], Term]]:
     """The terms of a minibatch's loss, each a mean over all of its tokens, responses or pairs."""
     chosen, bounds = settings.policy, settings.policy.bounds
-    over = denominators(batch.response_mask, fixed_length=fixed_length)
+    normalisers = denominators(batch.response_mask, fixed_length=fixed_length)
     aggregate = AGGREGATIONS[chosen.aggregation]
-    right = denominators(batch.response_mask & batch.correct[:, None], fixed_length=fixed_length)
+    correct_normalisers = denominators(batch.response_mask & batch.correct[:, None], fixed_length=fixed_length)
 
-    def surrogate(micro: MicroBatch) -> Term:
+    def surrogate(inputs: TermInputs) -> Term:
         result = policy_loss(
-            micro.logprobs,
-            micro.batch.old_logprobs,
-            micro.advantages,
-            micro.batch.response_mask,
+            inputs.logprobs,
+            inputs.batch.old_logprobs,
+            inputs.advantages,
+            inputs.batch.response_mask,
             kind=chosen.loss if preference is None else "reinforce",  # of DPO for its diagnostics alone
             **bounds,
             aggregation=chosen.aggregation,
-            over=over,
-            ref_logprobs=micro.ref_logprobs,
+            over=normalisers,
+            ref_logprobs=inputs.ref_logprobs,
         )
         sums = {"approx_kl": float(result.approx_kl), "clip_fraction": float(result.clip_fraction)}
         if bounds["dual_clip"] is not None:
             sums["dual_clip_fraction"] = float(result.dual_clip_fraction)
         loss = result.loss
         if preference is not None:
-            loss = -(preference.weights[micro.rows] * micro.logprobs.sum(dim=1)).sum()
+            loss = -(preference.weights[inputs.rows] * inputs.logprobs.sum(dim=1)).sum()
         return Term(loss, sums, {"ratio_max": float(result.ratio_max)})
 
-    def entropy_bonus(micro: MicroBatch) -> Term:
-        mask, weight = micro.batch.response_mask, chosen.entropy_coefficient
-        mean = token_mean(micro.entropy.detach(), mask, over)
-        return Term(-weight * aggregate(micro.entropy, mask, over) if weight else None, {"entropy": float(mean)})
+    def entropy_bonus(inputs: TermInputs) -> Term:
+        mask, weight = inputs.batch.response_mask, chosen.entropy_coefficient
+        mean = token_mean(inputs.entropy.detach(), mask, normalisers)
+        return Term(
+            -weight * aggregate(inputs.entropy, mask, normalisers) if weight else None, {"entropy": float(mean)}
+        )
 
-    def reference_kl(micro: MicroBatch) -> Term:
-        ref, mask = micro.ref_logprobs, micro.batch.response_mask
+    def reference_kl(inputs: TermInputs) -> Term:
+        ref, mask = inputs.ref_logprobs, inputs.batch.response_mask
         if ref is None:
             return Term(None, {"ref_kl": 0.0})
         loss = None
         if settings.kl.placement == "loss":
-            penalty = KL_ESTIMATORS[settings.kl.estimator](micro.logprobs, ref)
-            loss = settings.kl.coefficient * aggregate(penalty, mask, over)
-        distance = token_mean(KL_ESTIMATORS["k3"](micro.logprobs.detach(), ref), mask, over)
+            penalty = KL_ESTIMATORS[settings.kl.estimator](inputs.logprobs, ref)
+            loss = settings.kl.coefficient * aggregate(penalty, mask, normalisers)
+        distance = token_mean(KL_ESTIMATORS["k3"](inputs.logprobs.detach(), ref), mask, normalisers)
         return Term(loss, {"ref_kl": float(distance)})
 
-    def positive_nll(micro: MicroBatch) -> Term:
-        mask = micro.batch.response_mask & micro.batch.correct[:, None]
-        nll = token_mean(-micro.logprobs, mask, right)
+    def positive_nll(inputs: TermInputs) -> Term:
+        mask = inputs.batch.response_mask & inputs.batch.correct[:, None]
+        nll = token_mean(-inputs.logprobs, mask, correct_normalisers)
         return Term(chosen.positive_nll * nll, {"positive_nll": float(nll.detach())})
 
-    present: list[Callable[[MicroBatch], Term]] = [surrogate, entropy_bonus, reference_kl]
-    if chosen.positive_nll and right.tokens:
+    present: list[Callable[[TermInputs], Term]] = [surrogate, entropy_bonus, reference_kl]
+    if chosen.positive_nll and correct_normalisers.tokens:
         present.append(positive_nll)
     return present
 
@@ -154,33 +156,33 @@ def update_policy(
     costs: Costs,
     demonstrations: TokenBatch | None = None,
 ) -> PolicyUpdate:
-    """The settings' policy loss, with what they weigh beside it: KL to the reference, entropy, likelihoods.
+    """Take one optimiser step on the settings' policy loss and the terms they weigh beside it.
 
     Args:
         batch: for DPO, rows 2p and 2p + 1 are the chosen and the rejected response of pair p.
         ref_logprobs: [B, T], None without a reference.
-        demonstrations: to imitate beside, with weight `policy.demonstration_nll`.
+        demonstrations: to imitate as well, with weight `policy.demonstration_nll`.
     Raises:
         TrainingError: a ratio above `guard.max_ratio` or a gradient that is not finite; the weights are as they were.
     """
     chosen, limit = settings.policy, settings.micro_batch_tokens
-    couples = POLICY_LOSSES[chosen.loss].pairs
-    preference = _preference(policy, batch, ref_logprobs, settings, costs) if couples else None
+    paired = POLICY_LOSSES[chosen.loss].pairs
+    preference = _preference(policy, batch, ref_logprobs, settings, costs) if paired else None
     of_minibatch = terms(batch, settings, fixed_length, preference)
     sums: dict[str, float] = {}
     ratio_max = 0.0
     new_logprobs, new_entropy = (torch.zeros(batch.response_mask.shape) for _ in range(2))
-    for own in forward.own_passes(policy, batch.total_lengths, limit):
-        rows, part = own.rows, batch.take(own.rows)
+    for micro_batch in forward.micro_batches_of_rank(policy, batch.total_lengths, limit):
+        rows, part = micro_batch.rows, batch.take(micro_batch.rows)
         logprobs, entropy = forward.response_logprobs(policy, part, settings.rollout.temperature)
         ref = None if ref_logprobs is None else cut_to(ref_logprobs, rows, part)
-        micro = MicroBatch(part, rows, logprobs, entropy, cut_to(advantages, rows, part), ref)
-        computed = [term(micro) for term in of_minibatch]
+        inputs = TermInputs(part, rows, logprobs, entropy, cut_to(advantages, rows, part), ref)
+        computed = [term(inputs) for term in of_minibatch]
         loss, *others = [term.loss for term in computed if term.loss is not None]
         loss = sum(others, start=loss)
-        (own.weight * loss).backward()
+        (micro_batch.weight * loss).backward()
         logged = {"loss": float(loss.detach()), **{k: x for term in computed for k, x in term.sums.items()}}
-        if not own.counts:
+        if not micro_batch.counts:
             logged = dict.fromkeys(logged, 0.0)
         else:
             width = part.response_mask.shape[1]
@@ -218,7 +220,7 @@ def update_policy(
 def _preference(
     policy: PreTrainedModel, batch: RolloutBatch, ref_logprobs: Tensor | None, settings: RunSettings, costs: Costs
 ) -> PreferencePull:
-    """DPO's weights under the policy as it is now: one more forward pass, since its loss couples two answers."""
+    """DPO's weights under the policy as it is now: one more forward pass, since its loss couples two responses."""
     assert ref_logprobs is not None
     assert isinstance(settings.policy, PreferencePolicySettings)
     logprobs = read_logprobs(
@@ -232,13 +234,13 @@ def _imitate(
     policy: PreTrainedModel, demonstrations: TokenBatch, weight: float, max_tokens: int, costs: Costs
 ) -> float:
     """Add the gradient of weight * (mean negative log-likelihood of the demonstrations' tokens); returns the mean."""
-    over: Denominators = denominators(demonstrations.response_mask, fixed_length=1)
+    normalisers: Denominators = denominators(demonstrations.response_mask, fixed_length=1)
     total = 0.0
-    for own in forward.own_passes(policy, demonstrations.total_lengths, max_tokens):
-        part = demonstrations.take(own.rows)
+    for micro_batch in forward.micro_batches_of_rank(policy, demonstrations.total_lengths, max_tokens):
+        part = demonstrations.take(micro_batch.rows)
         logprobs, _ = forward.response_logprobs(policy, part, 1.0)
-        nll = token_mean(-logprobs, part.response_mask, over)
-        (own.weight * weight * nll).backward()
-        total += float(nll.detach()) * own.counts
+        nll = token_mean(-logprobs, part.response_mask, normalisers)
+        (micro_batch.weight * weight * nll).backward()
+        total += float(nll.detach()) * micro_batch.counts
     costs.backward_tokens += int(demonstrations.total_lengths.sum())
     return world().total({"nll": total})["nll"]

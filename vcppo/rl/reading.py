@@ -31,17 +31,17 @@ def read_outputs(
     settings: RunSettings,
     costs: Costs,
 ) -> ModelOutputs:
-    """What the models say of the rows that will be trained on, and of others only what those are compared by.
+    """Run the models over the rows that will be trained on, and over others only where those are compared with them.
 
     Args:
         rows: [K] that will be trained on.
         value_moments: of returns, where the critic learns them normalised.
-        costs: what is read is added to it.
+        costs: its forward tokens are added to.
     """
     limit, temperature = settings.micro_batch_tokens, settings.rollout.temperature
     compared = compared_rows(batch, rows, settings)
 
-    def in_reward(outputs: Tensor) -> Tensor:
+    def denormalised(outputs: Tensor) -> Tensor:
         return value_moments.denormalise(outputs) if settings.critic.normalise_returns else outputs
 
     def logprobs(policy: PreTrainedModel | None) -> Tensor | None:
@@ -53,10 +53,10 @@ def read_outputs(
     critic_outputs = values = final_values = None
     if models.critic is not None:
         critic_outputs = read_values(models.critic, batch, limit, rows)
-        values = torch.where(batch.response_mask, in_reward(critic_outputs), 0.0)
+        values = torch.where(batch.response_mask, denormalised(critic_outputs), 0.0)
         costs.forward_tokens += int(batch.total_lengths[rows].sum())
         if bootstraps(settings):
-            final_values = in_reward(read_final_values(models.critic, batch, limit, rows))
+            final_values = denormalised(read_final_values(models.critic, batch, limit, rows))
             costs.forward_tokens += int(batch.total_lengths[rows].sum())
     segments = None if steps is None else steps.segments
     if settings.token_reward.kind == "semi-rto":

@@ -1,4 +1,4 @@
-"""The policy that others are compared with: the first one, an average of late ones, or a copy taken now and then."""
+"""The reference policy: the first one, an average of late ones, or a copy taken now and then."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ class Reference:
         return self.settings.ema > 0 or self.settings.refresh_every != "never"
 
     def follow(self, policy: PreTrainedModel, iterations: int) -> None:
-        """After `iterations` of them: theta_ref <- ema theta + (1 - ema) theta_ref (arXiv:2404.10719), or a copy."""
+        """After `iterations`: theta_ref <- ema theta + (1 - ema) theta_ref (arXiv:2404.10719), or a copy."""
         if self.settings.ema > 0:
             mix_weights(self.policy, policy, self.settings.ema)
         every = self.settings.refresh_every
@@ -29,10 +29,10 @@ class Reference:
             copy_weights(self.policy, policy)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """What resuming needs: nothing if it never moves."""
+        """Return what resuming needs: None if it never moves."""
         return self.policy.state_dict() if self.moves else None
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore from what `state_dict` returned."""
         if state is not None:
             load_weights(self.policy, dict(state))

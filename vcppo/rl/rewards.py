@@ -1,4 +1,4 @@
-"""From verdicts to rewards: what a response scores, how scores are shaped, and what tokens are worth beyond them."""
+"""From verdicts to rewards: scores of responses, their shaping, and the rewards of tokens beside them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from vcppo.types import Rollout, RolloutBatch, Verdict
 
 
 def verdict_score(verdict: Verdict, reward: RewardSettings) -> float:
-    """What a verdict is worth, in units of reward, before any shaping."""
+    """Score of a verdict, in units of reward, before any shaping."""
     match verdict:
         case Verdict.CORRECT:
             return reward.correct
@@ -44,7 +44,7 @@ class Shaping:
     moments: RunningMoments = field(default_factory=RunningMoments)
 
     def plain(self, scores: Tensor, lengths: Tensor, truncated: Tensor) -> Tensor:
-        """[B] scores with what is said of cut and overlong answers (DAPO), before any normalisation."""
+        """[B] scores after the rules for truncated and overlong responses (DAPO), before any normalisation."""
         if self.settings.truncated is not None:
             scores = torch.where(truncated, self.settings.truncated, scores)
         if self.settings.overlong_share is not None:
@@ -53,13 +53,13 @@ class Shaping:
             scores = scores + overlong_penalty(lengths, limit=self.limit, buffer=buffer, weight=weight)
         return scores
 
-    def seen(self, batch: RolloutBatch, rows: Tensor) -> "Shaping":
-        """With the running moments of these rows ([B] bool) more; PPO-max updates them before it uses them."""
+    def updated(self, batch: RolloutBatch, rows: Tensor) -> "Shaping":
+        """Update the running moments with these rows ([B] bool); PPO-max updates them before it uses them."""
         plain = self.plain(batch.scores, batch.lengths, batch.truncated)
         return Shaping(self.settings, self.limit, self.moments.updated(plain[rows]))
 
     def shape(self, scores: Tensor, lengths: Tensor, truncated: Tensor) -> Tensor:
-        """[B] shaped scores of answers with these raw scores, lengths and ends."""
+        """[B] shaped scores of responses with these raw scores, lengths and stop reasons."""
         plain = self.plain(scores, lengths, truncated)
         return normalised(plain, self.moments, kind=self.settings.normalise, clip=self.settings.clip)
 
@@ -68,21 +68,21 @@ class Shaping:
         return self.shape(batch.scores, batch.lengths, batch.truncated)
 
 
-def worth_their_score(batch: RolloutBatch, settings: RunSettings) -> Tensor:
-    """[B] bool: False for answers that were cut where those are worth V in place of their score.
+def returns_known(batch: RolloutBatch, settings: RunSettings) -> Tensor:
+    """[B] bool: False for truncated responses where those are worth V in place of their score.
 
-    The others' Monte-Carlo returns are known; nobody can say what a cut answer would have come to.
+    The others' Monte-Carlo returns are known; nobody can say what a truncated response would have come to.
     """
     return ~batch.truncated if bootstraps(settings) else torch.ones_like(batch.truncated)
 
 
 def score_range(reward: RewardSettings, *, gamma: float) -> tuple[float, float]:
-    """(least, most) that a state can be worth, before any normalisation: scores, and what discounting makes of them."""
-    worths = [reward.correct, reward.wrong, reward.unreadable]
-    worths += [] if reward.truncated is None else [reward.truncated]
-    worths += [0.0] if gamma < 1 else []
-    punishment = reward.overlong_penalty if reward.overlong_share is not None else 0.0
-    return min(worths) - punishment, max(worths)
+    """(least, most) value of a state, before any normalisation: scores, and what discounting makes of them."""
+    scores = [reward.correct, reward.wrong, reward.unreadable]
+    scores += [] if reward.truncated is None else [reward.truncated]
+    scores += [0.0] if gamma < 1 else []
+    penalty = reward.overlong_penalty if reward.overlong_share is not None else 0.0
+    return min(scores) - penalty, max(scores)
 
 
 def place_scores(batch: RolloutBatch) -> Tensor:
@@ -109,14 +109,14 @@ def bootstrapped(batch: RolloutBatch, final_values: Tensor, *, gamma: float) -> 
 class Rewards:
     """Everything [B, T] float32, 0 where masked."""
 
-    tokens: Tensor  # beside the score: what RTO gives, less the KL penalty where it is a reward
-    total: Tensor  # the shaped score on the last token, and `tokens`: what really came
+    tokens: Tensor  # beside the score: RTO's reward, less the KL penalty where it is a reward
+    total: Tensor  # the shaped score on the last token, and `tokens`: the rewards in fact
     earned: Tensor  # the same, but of a truncated response V in place of its score, where such are bootstrapped
     monte_carlo: Tensor  # returns of `total`, with no value in them: diagnostics measure the critic against them
 
 
 def place_rewards(batch: RolloutBatch, outputs: ModelOutputs, settings: RunSettings) -> Rewards:
-    """The rewards of a batch, whose scores are shaped already, on its tokens."""
+    """Place the rewards of a batch, whose scores are shaped already, on its tokens."""
     gamma = settings.gae.gamma
     tokens = token_rewards(batch, outputs.ref_logprobs, outputs.dpo_logprobs, outputs.segments, settings)
     total = earned = place_scores(batch) + tokens
@@ -132,7 +132,7 @@ def token_rewards(
     segments: Tensor | None,
     settings: RunSettings,
 ) -> Tensor:
-    """[B, T] what is added to the score on the last token: RTO's reward, less the KL penalty where it is a reward.
+    """[B, T] rewards added to the score on the last token: RTO's reward, less the KL penalty where it is a reward.
 
     Args:
         ref_logprobs, dpo_logprobs: [B, T] under the reference and under RTO's DPO policy, where they are needed.

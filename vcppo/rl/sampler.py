@@ -1,4 +1,4 @@
-"""From prompts to verified responses to tensors: the first half of every stage that looks at what a policy does."""
+"""From prompts to verified responses to tensors: the first half of every stage that samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Sampler:
     """A task's prompts in, verified responses out.
 
     Attributes:
-        engine: samples from the weights that it was last given.
+        engine: samples from the weights of its last update.
         sampling: temperature, nucleus and length limit of every response.
     """
 
@@ -28,15 +28,15 @@ class Sampler:
     sampling: Sampling
 
     def roll_out(self, prompts: Sequence[Prompt], *, seed: int, first: int = 0) -> list[Rollout]:
-        """One verified response per prompt, in order; repeat a prompt to sample it more often.
+        """Sample one verified response per prompt, in order; repeat a prompt to sample it more often.
 
         Responses of one seed may be sampled in shares: `first` is the number of this share's first one.
         """
-        here, encoded = world(), self.task.encode(prompts, self.tokenizer)
+        ranks, encoded = world(), self.task.encode(prompts, self.tokenizer)
         generations = self.engine.generate(encoded, self.sampling, seed=seed, first=first)
         texts = self.texts([generation.tokens for generation in generations])
-        share = here.share(len(prompts))
-        judgements = here.gather(self.task.judge(texts[share.start : share.stop], prompts[share.start : share.stop]))
+        share = ranks.share(len(prompts))
+        judgements = ranks.gather(self.task.judge(texts[share.start : share.stop], prompts[share.start : share.stop]))
         return [
             Rollout(prompt, ids, generation, text, verdict, note)
             for prompt, ids, generation, text, (verdict, note) in zip(
@@ -45,7 +45,7 @@ class Sampler:
         ]
 
     def texts(self, responses: Sequence[Sequence[int]]) -> list[str]:
-        """Responses, given as token ids, as the verifier reads them."""
+        """Decode responses, given as token ids, as the verifier reads them."""
         texts: list[str] = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
         return texts
 

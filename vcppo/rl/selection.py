@@ -1,4 +1,4 @@
-"""Which of an iteration's answers are trained on, and which of them must stay together."""
+"""Which of an iteration's responses are trained on, and which of them must stay together."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from vcppo.types import Rollout, RolloutBatch, Verdict
 
 
 def choose(batch: RolloutBatch, settings: RunSettings, rng: torch.Generator) -> Tensor:
-    """[U, n] row numbers: U units of n answers that no minibatch may part, n = 2 for DPO's pairs and 1 otherwise.
+    """[U, n] row numbers: U units of n responses that no minibatch may part, n = 2 for DPO's pairs and 1 otherwise.
 
     Nothing here needs a model: it runs before every forward pass of training.
     """
@@ -31,7 +31,7 @@ def choose(batch: RolloutBatch, settings: RunSettings, rng: torch.Generator) -> 
 
 
 def outcome_ranking(batch: RolloutBatch) -> Tensor:
-    """[B] GRPO's advantage of each answer, from its whole group: what CPPO knows before any forward pass."""
+    """[B] GRPO's advantage of each response, from its whole group: what CPPO knows before any forward pass."""
     first = batch.response_mask[:, :1]
     return group_advantages(batch.scores, batch.group, first, scale=True)[:, 0]
 
@@ -39,25 +39,25 @@ def outcome_ranking(batch: RolloutBatch) -> Tensor:
 def until_mixed(
     sample: Callable[[int], list[Rollout]], groups: int, size: int, max_rounds: int
 ) -> tuple[list[Rollout], list[Rollout]]:
-    """DAPO's dynamic sampling: rounds of new questions until `groups` of them have right and wrong answers.
+    """DAPO's dynamic sampling: rounds of new prompts until `groups` of them have right and wrong responses.
 
     Args:
-        sample: called with the number of the round, gives whole groups of `size` answers, questions one after another.
+        sample: called with the number of the round, returns whole groups of `size` responses, prompt by prompt.
     Returns:
-        (the answers of up to `groups` such questions, fewer after `max_rounds`; all answers sampled). If no question
-        is mixed, the first are the last round's answers, and they are trained on like any others: where verdicts alone
-        make the scores an advantage within the group is 0, but GAE, a KL penalty, an entropy bonus, the likelihood of
-        right answers and the momentum of earlier updates move the policy.
+        (the responses to up to `groups` such prompts, fewer after `max_rounds`; all responses sampled). If no prompt
+        is mixed, the first are the last round's responses, and they are trained on like any others: where verdicts
+        alone make the scores an advantage within the group is 0, but GAE, a KL penalty, an entropy bonus, the
+        likelihood of right responses and the momentum of earlier updates move the policy.
     """
     mixed: list[Rollout] = []
     drawn: list[Rollout] = []
-    everything: list[Rollout] = []
+    sampled: list[Rollout] = []
     for number in range(max_rounds):
         drawn = sample(number)
-        everything += drawn
+        sampled += drawn
         correct = torch.tensor([rollout.verdict is Verdict.CORRECT for rollout in drawn])
         group = torch.arange(len(drawn)) // size
         mixed += [rollout for rollout, keep in zip(drawn, mixed_groups(correct, group).tolist(), strict=True) if keep]
         if len(mixed) >= groups * size:
             break
-    return mixed[: groups * size] or drawn, everything
+    return mixed[: groups * size] or drawn, sampled

@@ -1,6 +1,6 @@
 """One iteration of RL, beside the paper's algorithm. Methods differ in settings alone, which fill its places.
 
-What happens in a place is said in a module of its own: sampler.py, rewards.py, selection.py, continuations.py,
+What happens in a place stands in a module by itself: sampler.py, rewards.py, selection.py, continuations.py,
 advantages.py, policy_update.py, critic_update.py, reference.py.
 """
 
@@ -35,7 +35,7 @@ from vcppo.rl.outputs import ModelOutputs
 from vcppo.rl.policy_update import PolicyUpdate, update_policy
 from vcppo.rl.reading import read_outputs
 from vcppo.rl.reference import Reference
-from vcppo.rl.rewards import Rewards, Shaping, place_rewards, verdict_scores, worth_their_score
+from vcppo.rl.rewards import Rewards, Shaping, place_rewards, returns_known, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.true_values import true_values
@@ -48,7 +48,7 @@ VALUE_DECAY = 0.99995  # of running moments of returns (arXiv:2404.10719, its co
 
 @dataclass(frozen=True)
 class Updates:
-    """What an iteration's updates report."""
+    """Metrics of an iteration's updates."""
 
     policy: list[PolicyUpdate]
     critic: list[CriticUpdate]
@@ -56,11 +56,11 @@ class Updates:
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration saw and did."""
+    """Data and results of one iteration."""
 
     rollouts: list[Rollout]  # of the batch, in its order
     batch: RolloutBatch  # scores shaped
-    rows: Tensor  # [K] that were trained on; what is read and estimated of others means nothing
+    rows: Tensor  # [K] that were trained on; outputs and estimates of others are meaningless
     rows_with_return: Tensor  # [N] those of them whose Monte-Carlo return is known, all but bootstrapped ones
     outputs: ModelOutputs
     steps: StepValues | None  # VinePPO's
@@ -87,8 +87,8 @@ class Trainer:
         policy_iterations = max(settings.steps - settings.critic.policy_starts_after, 0)
         self.policy_optimiser = Optimiser(self.policy, settings.policy, policy_iterations * updates_planned)
         if self.critic is not None:
-            every = settings.critic.update_every
-            critic_iterations = 0 if every == "never" else -(-settings.steps // every)
+            interval = settings.critic.update_every
+            critic_iterations = 0 if interval == "never" else -(-settings.steps // interval)
             critic_updates = critic_iterations * updates_planned * settings.critic.updates_per_policy_update
             self.critic_optimiser = Optimiser(self.critic, settings.critic, critic_updates)
         self.value_moments = DebiasedMoments(VALUE_DECAY)
@@ -125,7 +125,7 @@ class Trainer:
             rewards = place_rewards(batch, outputs, settings)
             advantages = actor_advantages(batch, rewards, outputs, rows, settings)  # (c)
             returns = critic_returns(batch, rewards, outputs, settings)  # (d)
-        with clock.of("true_values"):  # before the policy changes, and on nobody's account
+        with clock.of("true_values"):  # before the policy changes, and counted in no costs
             truth = self._true_values(rollouts, rows, outputs, steps)
         with clock.of("update"):
             updates = self._update(batch, rows, units, outputs, advantages.final, returns, recomputed.importance)  # (e)
@@ -157,12 +157,12 @@ class Trainer:
         size, groups = settings.rollout.samples_per_prompt, settings.rollout.prompts * settings.refill
 
         def sample(number: int) -> list[Rollout]:
-            again = ("again", number) if number else ()
-            rng = rng_for(settings.seed, "rl", "prompts", self.step, *again)
+            retry = ("again", number) if number else ()
+            rng = rng_for(settings.seed, "rl", "prompts", self.step, *retry)
             prompts = self.sampler.task.training_prompts(groups, rng)
             return self.sampler.roll_out(
                 [prompt for prompt in prompts for _ in range(size)],
-                seed=seed_for(settings.seed, "rl", "rollout", self.step, *again),
+                seed=seed_for(settings.seed, "rl", "rollout", self.step, *retry),
             )
 
         if select.dynamic_sampling:
@@ -176,12 +176,12 @@ class Trainer:
     def _score(self, rollouts: list[Rollout]) -> tuple[RolloutBatch, Tensor]:
         """(the batch with shaped scores, [B] whether a response's Monte-Carlo return is known)."""
         batch = collate(rollouts, verdict_scores(rollouts, self.settings.reward))
-        has_return = worth_their_score(batch, self.settings)
-        self.shaping = self.shaping.seen(batch, has_return)
+        has_return = returns_known(batch, self.settings)
+        self.shaping = self.shaping.updated(batch, has_return)
         return dataclasses.replace(batch, scores=self.shaping.of(batch)), has_return
 
     def _continue(self, rollouts: list[Rollout], batch: RolloutBatch) -> StepValues | None:
-        """VinePPO's auxiliary samples."""
+        """Sample VinePPO's continuations."""
         if not self.settings.samples_continuations:
             return None
         steps = step_values(
@@ -197,7 +197,7 @@ class Trainer:
         return steps
 
     def _old_logprobs(self, batch: RolloutBatch) -> Recomputed:
-        """The batch as it came, where generator and trainer are known to agree."""
+        """Recompute them; the batch as it is, where generator and trainer are known to agree."""
         if not self.settings.checks_mismatch:
             return Recomputed(batch, None, {})
         self.costs.forward_tokens += int(batch.total_lengths.sum())
@@ -238,7 +238,7 @@ class Trainer:
         returns: Tensor,
         importance: Tensor | None,
     ) -> Updates:
-        """Minibatches of whole units, epoch after epoch; a policy that has drifted too far ends its part (ESPO).
+        """Update on minibatches of whole units, epoch by epoch; a policy that has drifted too far ends its part (ESPO).
 
         Both schedules count the updates that were planned: one that has no rows, or that the policy no longer makes,
         passes without a step.
@@ -250,26 +250,26 @@ class Trainer:
         for epoch in range(settings.policy.epochs):
             order = torch.randperm(len(units), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch))
             for number, places in enumerate(order.tensor_split(settings.policy.minibatches)):
-                some = units[places].flatten()
-                if scheduled and not (learns and len(some)):
+                chosen = units[places].flatten()
+                if scheduled and not (learns and len(chosen)):
                     self.policy_optimiser.skip()
-                if not len(some):
+                if not len(chosen):
                     for _ in range(0 if old_values is None else settings.critic.updates_per_policy_update):
                         self.critic_optimiser.skip()
                     continue
-                minibatch = batch.take(some)
+                minibatch = batch.take(chosen)
                 if learns:
-                    ref = None if outputs.ref_logprobs is None else cut_to(outputs.ref_logprobs, some, minibatch)
-                    weights = None if importance is None else cut_to(importance, some, minibatch)
+                    ref = None if outputs.ref_logprobs is None else cut_to(outputs.ref_logprobs, chosen, minibatch)
+                    weights = None if importance is None else cut_to(importance, chosen, minibatch)
                     update = self._update_policy(
-                        minibatch, cut_to(advantages, some, minibatch), ref, weights, (epoch, number)
+                        minibatch, cut_to(advantages, chosen, minibatch), ref, weights, (epoch, number)
                     )
                     updates.policy.append(update)
                     learns = update.deviation is None or update.deviation <= settings.early_stop.threshold
                 if old_values is not None:
-                    values, toward = (cut_to(x, some, minibatch) for x in (old_values, targets))
+                    values, minibatch_targets = (cut_to(x, chosen, minibatch) for x in (old_values, targets))
                     for _ in range(settings.critic.updates_per_policy_update):
-                        updates.critic.append(self._update_critic(minibatch, values, toward))
+                        updates.critic.append(self._update_critic(minibatch, values, minibatch_targets))
         return updates
 
     def _update_policy(
@@ -278,7 +278,7 @@ class Trainer:
         advantages: Tensor,
         ref_logprobs: Tensor | None,
         importance: Tensor | None,
-        which: tuple[int, int],
+        minibatch_id: tuple[int, int],
     ) -> PolicyUpdate:
         settings = self.settings
         if settings.advantage.whiten == "minibatch":
@@ -289,7 +289,7 @@ class Trainer:
             advantages = advantages * importance
         imitated = None
         if settings.policy.demonstration_nll:
-            rng = rng_for(settings.seed, "rl", "demonstrations", self.step, *which)
+            rng = rng_for(settings.seed, "rl", "demonstrations", self.step, *minibatch_id)
             imitated = demonstrations(self.sampler.task, self.sampler.tokenizer, rng)
         return update_policy(
             self.policy,
@@ -308,11 +308,11 @@ class Trainer:
     ) -> tuple[Tensor | None, Tensor]:
         """(old values, returns) in the critic's units; no values in an iteration that does not train it.
 
-        Old values are what the critic said, as it said it: a clip around them leaves a critic that has not moved free,
+        Old values are the critic's outputs, unchanged: a clip around them leaves a critic that has not moved free,
         whatever these returns have done to the moments since.
         """
-        every = self.settings.critic.update_every
-        if outputs.critic_outputs is None or every == "never" or self.step % every:
+        interval = self.settings.critic.update_every
+        if outputs.critic_outputs is None or interval == "never" or self.step % interval:
             return None, returns
         if self.settings.critic.normalise_returns:
             self.value_moments = self.value_moments.updated(returns, trained_tokens(batch, rows))
@@ -337,9 +337,9 @@ class Trainer:
         )
 
     def _refresh(self) -> None:
-        """Let the policy that samples and the reference follow the policy, as far as the settings want it."""
-        every = self.settings.rollout.refresh_every
-        if every != "never" and self.step % every == 0:
+        """Refresh the rollout policy and the reference from the policy, as the settings want it."""
+        interval = self.settings.rollout.refresh_every
+        if interval != "never" and self.step % interval == 0:
             if self.models.rollout_policy is not self.policy:
                 copy_weights(self.models.rollout_policy, self.policy)
             self.sampler.engine.update_weights(self.models.rollout_policy)
@@ -347,20 +347,20 @@ class Trainer:
             self.reference.follow(self.policy, self.step)
 
     def _learning_rates(self) -> dict[str, float]:
-        """Of the next updates."""
+        """Learning rates of the next updates."""
         rates = {"policy/learning_rate": self.policy_optimiser.learning_rate}
         if self.critic is not None and self.settings.critic.update_every != "never":
             rates["value/learning_rate"] = self.critic_optimiser.learning_rate
         return rates
 
     def _spent(self, clock: Clock) -> dict[str, float]:
-        """Costs since the run began, this iteration's included, and where its time went."""
+        """Costs since the run began, this iteration included, its seconds by part, and memory."""
         self.costs.elapsed_s += sum(seconds for part, seconds in clock.seconds.items() if part != "true_values")
         memory = {"system/rss_mb": psutil.Process().memory_info().rss / 2**20}
         return {**self.costs.metrics(), **clock.metrics(), **memory}
 
     def state(self) -> dict[str, Any]:
-        """All that resuming needs."""
+        """Return all that resuming needs."""
         state: dict[str, Any] = {
             "step": self.step,
             "policy": self.policy.state_dict(),
@@ -377,7 +377,7 @@ class Trainer:
         return state
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Restore from what `state` returned."""
         self.step = state["step"]
         load_weights(self.policy, state["policy"])
         self.policy_optimiser.load_state_dict(state["policy_optimiser"])

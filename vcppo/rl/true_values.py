@@ -1,4 +1,4 @@
-"""How far an estimate of a state's value is from the truth: many continuations of a few answers' states."""
+"""How far an estimate of a state's value is from the truth: many continuations from the states of a few responses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from vcppo.rl.sampler import Sampler
 from vcppo.settings.record import RecordSettings
 from vcppo.types import Rollout
 
-STATES = 8  # of each answer, spread evenly over its steps
+STATES = 8  # of each response, spread evenly over its steps
 
 
 def true_values(
@@ -25,20 +25,20 @@ def true_values(
     sampler: Sampler,
     seed: int,
 ) -> dict[str, list[Any]]:
-    """The table `true_values`: a row a state with its true value and the estimate that training used there.
+    """Measure the table `true_values`: one row per state, its true value and the estimate that training used there.
 
     Args:
-        rows: [K] rows that are trained on, at least one, ascending: of others no value was read.
+        rows: [K] rows that are trained on, at least one, ascending: others have no values.
         values: [B, T] of the critic. steps: VinePPO's values; states that it did not estimate are left out.
     Returns:
-        Columns answer, position (tokens before the state), fraction (of the answer's tokens), truth (mean shaped
-        score of `record.truth_samples` continuations), estimate.
+        Columns answer (row of the response), position (tokens before the state), fraction (of its tokens), truth (mean
+        shaped score of `record.truth_samples` continuations), estimate.
     """
-    every = [merged(starts, STATES) for starts in sampler.step_starts([r.generation.tokens for r in rollouts])]
+    starts_of = [merged(starts, STATES) for starts in sampler.step_starts([r.generation.tokens for r in rollouts])]
     count = min(record.truth_answers, len(rows))
-    # Spread over the batch: neighbours share a question.
+    # Spread over the batch: neighbours share a prompt.
     chosen = [int(rows[i * len(rows) // count]) for i in range(count)]
-    places = [(row, start) for row in chosen for start in every[row]]
+    places = [(row, start) for row in chosen for start in starts_of[row]]
     if steps is not None:
         places = [place for place in places if place in steps.at]
     truth = mean_scores(rollouts, places, record.truth_samples, shaping, sampler=sampler, seed=seed)

@@ -1,4 +1,4 @@
-"""What a critic is pretrained on: responses of a fixed policy, and Monte-Carlo returns of the rewards that RL gives."""
+"""Targets of value pretraining: responses of a fixed policy, and Monte-Carlo returns of the rewards that RL gives."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from vcppo.errors import TrainingError
 from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.rl.continuations import segments_of
 from vcppo.rl.policy_update import read_logprobs
-from vcppo.rl.rewards import place_scores, token_rewards, worth_their_score
+from vcppo.rl.rewards import place_scores, returns_known, token_rewards
 from vcppo.rl.sampler import step_starts
 from vcppo.settings.run import RunSettings
 from vcppo.tasks.base import Task
@@ -19,7 +19,7 @@ from vcppo.types import RolloutBatch, cut_to
 
 @dataclass(frozen=True)
 class ValueTargets:
-    """Responses, and what came after each of their tokens."""
+    """Responses with the returns of their tokens."""
 
     batch: RolloutBatch
     returns: Tensor  # [B, T]
@@ -32,7 +32,7 @@ class ValueTargets:
 
 @dataclass(frozen=True)
 class TokenRewardModels:
-    """The policies that RTO's reward on tokens is made of, and what its steps are found with."""
+    """The policies of RTO's token rewards, and the task and tokenizer that split responses into steps."""
 
     reference: PreTrainedModel
     dpo_policy: PreTrainedModel
@@ -42,7 +42,7 @@ class TokenRewardModels:
 
 def has_target(batch: RolloutBatch, settings: RunSettings) -> Tensor:
     """[B] bool: all responses but truncated ones that RL bootstraps or drops."""
-    return worth_their_score(batch, settings) & ~(batch.truncated & settings.select.drop_truncated)
+    return returns_known(batch, settings) & ~(batch.truncated & settings.select.drop_truncated)
 
 
 def rows_with_targets(batch: RolloutBatch, settings: RunSettings, limit: int) -> Tensor:
@@ -61,23 +61,23 @@ def rows_with_targets(batch: RolloutBatch, settings: RunSettings, limit: int) ->
 
 
 def value_targets(batch: RolloutBatch, models: TokenRewardModels | None, settings: RunSettings) -> ValueTargets:
-    """Monte-Carlo returns of the fixed policy's responses.
+    """Compute Monte-Carlo returns of the fixed policy's responses.
 
     Args:
         batch: scores already shaped.
-        models: None where tokens have no reward beside the score.
+        models: None without token rewards.
     """
     rewards = place_scores(batch)
     if models is not None:
         temperature, limit = settings.rollout.temperature, settings.micro_batch_tokens
-        reference = read_logprobs(models.reference, batch, temperature=temperature, max_tokens=limit)
-        preferred = read_logprobs(models.dpo_policy, batch, temperature=temperature, max_tokens=limit)
+        ref_logprobs = read_logprobs(models.reference, batch, temperature=temperature, max_tokens=limit)
+        dpo_logprobs = read_logprobs(models.dpo_policy, batch, temperature=temperature, max_tokens=limit)
         tokens = [row[:n] for row, n in zip(batch.response_tokens.tolist(), batch.lengths.tolist(), strict=True)]
         starts = step_starts(tokens, models.task, models.tokenizer)
         rewards = rewards + token_rewards(
-            dataclasses.replace(batch, old_logprobs=reference),  # the policy is the reference: no KL
-            reference,
-            preferred,
+            dataclasses.replace(batch, old_logprobs=ref_logprobs),  # the policy is the reference: no KL
+            ref_logprobs,
+            dpo_logprobs,
             segments_of(starts, batch.response_mask.shape[1]),
             settings,
         )

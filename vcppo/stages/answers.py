@@ -1,4 +1,4 @@
-"""Stage 3a, answers of the fixed policy: generated once, shared by every critic that learns from them.
+"""Stage 3a, responses of the fixed policy: generated once, shared by every critic that is trained on them.
 
 A critic is pretrained on them; one that is not may start at their mean score, and then a few are enough.
 """
@@ -18,8 +18,8 @@ from vcppo.stages.context import StageContext
 from vcppo.types import RolloutBatch
 
 
-def answers(context: StageContext) -> dict[str, float]:
-    """Sample `pool` and `held_out` answers, one a prompt, to `answers.safetensors`; the held-out ones stand last."""
+def sample_responses(context: StageContext) -> dict[str, float]:
+    """Sample `pool` and `held_out` responses, one per prompt, to `answers.safetensors`; held-out ones last."""
     settings = context.settings
     pool, held_out = settings.fixed_answers
     prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
@@ -33,7 +33,7 @@ def answers(context: StageContext) -> dict[str, float]:
     if world().is_main:
         temporary = context.folder.path / ".answers.safetensors"
         save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
-        temporary.replace(answers_file(context.folder.path))
+        temporary.replace(responses_file(context.folder.path))
     lengths = batch.lengths.float()
     return {
         "answers": float(len(rollouts)),
@@ -42,14 +42,14 @@ def answers(context: StageContext) -> dict[str, float]:
     }
 
 
-def answers_file(folder: Path) -> Path:
-    """Where the answers lie."""
+def responses_file(folder: Path) -> Path:
+    """Path of the responses."""
     return folder / "answers.safetensors"
 
 
-def load_answers(folder: Path) -> RolloutBatch:
-    """The batch that `answers` saved."""
+def load_responses(folder: Path) -> RolloutBatch:
+    """Load the batch that `sample_responses` saved."""
     try:
-        return RolloutBatch(**load_file(answers_file(folder)))
+        return RolloutBatch(**load_file(responses_file(folder)))
     except (OSError, TypeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{answers_file(folder)}: not a batch of answers ({error})") from None
+        raise CheckpointError(f"{responses_file(folder)}: not a batch of answers ({error})") from None

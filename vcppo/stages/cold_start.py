@@ -18,9 +18,9 @@ LOG_EVERY = 10
 
 
 def cold_start(context: StageContext) -> dict[str, float]:
-    """Train `policy/`; the loss is over the demonstration's answer, its mean over the update's tokens.
+    """Train `policy/`; the loss is over the demonstrations' responses, a mean over the update's tokens.
 
-    With no steps to take there is nothing to save: the policy is the one that was given, where it lies.
+    With 0 steps nothing is saved: the policy is the model that was given, where it lies.
     """
     settings, task, folder = context.settings, context.task, context.folder
     chosen = settings.cold_start
@@ -38,12 +38,12 @@ def cold_start(context: StageContext) -> dict[str, float]:
     for step in range(optimiser.taken, chosen.steps):
         began = time.perf_counter()
         batch = batch_of(*draw(task, tokenizer, chosen.batch_tokens, rng_for(settings.base_seed, "sft", step)))
-        answer_tokens, total = int(batch.lengths.sum()), 0.0
-        for own in forward.own_passes(policy, batch.total_lengths, settings.micro_batch_tokens):
-            logprobs, _ = forward.response_logprobs(policy, batch.take(own.rows), 1.0)
-            loss = -logprobs.sum() / answer_tokens
-            (own.weight * loss).backward()
-            total += float(loss.detach()) * own.counts
+        response_tokens, total = int(batch.lengths.sum()), 0.0
+        for micro_batch in forward.micro_batches_of_rank(policy, batch.total_lengths, settings.micro_batch_tokens):
+            logprobs, _ = forward.response_logprobs(policy, batch.take(micro_batch.rows), 1.0)
+            loss = -logprobs.sum() / response_tokens
+            (micro_batch.weight * loss).backward()
+            total += float(loss.detach()) * micro_batch.counts
         rate = optimiser.learning_rate
         norm = optimiser.step()
         if step % LOG_EVERY == 0 or step + 1 == chosen.steps:

@@ -1,4 +1,4 @@
-"""What a stage is given: the run's settings, its own folder, and the finished folders before it."""
+"""Inputs of a stage: the run's settings, the stage's folder, and the finished folders before it."""
 
 import functools
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder
 from vcppo.tasks import Task, make_task
 
-SLACK = 64  # positions of a fresh policy beyond the longest answer to its task
+SLACK = 64  # positions of a fresh policy beyond the longest response to its task
 
 
 def fresh_positions(task: Task) -> int:
-    """Of a fresh policy, whose task has short prompts."""
+    """Positions of a fresh policy, whose task has short prompts."""
     return task.max_tokens + SLACK
 
 
@@ -51,7 +51,7 @@ class StageContext:
         return self.load_tokenizer(self.first_policy)
 
     def load_tokenizer(self, path: Path | str) -> PreTrainedTokenizerFast:
-        """A policy's tokenizer, with which the task can be asked.
+        """Load a policy's tokenizer, and check that it can encode the task.
 
         Raises:
             ConfigError: it cannot.
@@ -62,9 +62,9 @@ class StageContext:
 
     @functools.cached_property
     def sampling(self) -> Sampling:
-        """How rollouts are drawn, and all other answers that something is learnt from."""
-        drawn = self.settings.rollout
-        return Sampling(drawn.temperature, drawn.top_p, self.rollout_limit.tokens)
+        """Sampling of rollouts, and of all other responses that are trained on."""
+        rollout = self.settings.rollout
+        return Sampling(rollout.temperature, rollout.top_p, self.rollout_limit.tokens)
 
     @functools.cached_property
     def rollout_limit(self) -> Limit:
@@ -83,12 +83,12 @@ class StageContext:
 
     def _limit(self, longest_prompt: int, of: str) -> Limit:
         settings = self.settings
-        said, default = settings.rollout.max_tokens, self.task.max_tokens
-        return limit_of(said, default, room=self._room, longest_prompt=longest_prompt, of=of)
+        max_tokens, default = settings.rollout.max_tokens, self.task.max_tokens
+        return limit_of(max_tokens, default, room=self._room, longest_prompt=longest_prompt, of=of)
 
     @functools.cached_property
     def _room(self) -> Room:
-        """Of the policy, which has it from the model that the cold start trains, of the critic, and of the engine."""
+        """The least of the policy (as long as the model that the cold start trains), the critic and the engine."""
         settings, trust = self.settings, self.settings.model.trust_remote_code
         if settings.model.path is None:
             room = Room.of_model("the fresh policy", fresh_positions(self.task))
@@ -105,15 +105,15 @@ class StageContext:
         return self.task.tokenizer() if path is None else self.load_tokenizer(path)
 
     def load_first_policy(self) -> PreTrainedModel:
-        """The policy that RL starts from and value pretraining keeps fixed."""
+        """Load the policy that RL starts from and value pretraining keeps fixed."""
         return self.load_policy(self.first_policy)
 
     def load_preference_policy(self) -> PreTrainedModel:
-        """The policy that DPO made of the first one, which RTO's reward is made of."""
+        """Load the policy that DPO trained from the first one, for RTO's reward."""
         return self.load_policy(self.earlier["preference"].path / "policy")
 
     def load_policy(self, path: Path | str) -> PreTrainedModel:
-        """Any policy, prepared as the settings want passes computed."""
+        """Load any policy, prepared as the settings want passes computed."""
         return self.prepared(loading.load_policy(path, trust_remote_code=self.settings.model.trust_remote_code))
 
     def load_critic(
@@ -124,7 +124,7 @@ class StageContext:
         initial_value: float = 0.0,
         bounds: tuple[float, float] | None = None,
     ) -> PreTrainedModel:
-        """Any critic, or a checkpoint with a fresh head, prepared alike."""
+        """Load any critic, or a checkpoint with a fresh head, prepared alike."""
         critic = loading.load_critic(
             path,
             head_seed=head_seed,
@@ -135,16 +135,16 @@ class StageContext:
         return self.prepared(critic)
 
     def prepared(self, model: PreTrainedModel) -> PreTrainedModel:
-        """A model with its adapters, on its device, in its shards."""
+        """Prepare a model: adapters, device, shards."""
         settings = self.settings
         return prepare(model, settings.compute, settings.lora, seed=settings.base_seed)
 
     def sampler(self, policy: PreTrainedModel) -> Sampler:
-        """Responses of this policy to training problems, by the engine of the settings."""
+        """Sampler of this policy's responses to training problems, by the engine of the settings."""
         return Sampler(self.task, self.tokenizer, make_engine(self.settings.engine, policy), self.sampling)
 
     def evaluation_sampler(self, policy: PreTrainedModel) -> Sampler:
-        """Its responses to the problems of evaluation."""
+        """Sampler of its responses to the problems of evaluation."""
         chosen = self.settings.evaluation
         sampling = Sampling(chosen.temperature, chosen.top_p, self.evaluation_limit.tokens)
         return Sampler(self.task, self.tokenizer, make_engine(self.settings.engine, policy), sampling)

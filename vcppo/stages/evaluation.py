@@ -1,4 +1,4 @@
-"""Stage 5, evaluation: fixed held-out problems, several answers each; what is answered is kept and not asked again."""
+"""Stage 5, evaluation: fixed held-out problems, several responses each; stored ones are not sampled again."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.tasks import Task
 from vcppo.types import Verdict
 
-PROBLEMS_OF_A_SEED = 32  # their answers share a seed and are told apart by their numbers
+PROBLEMS_OF_A_SEED = 32  # their responses share a seed and differ by their numbers
 
 
 @dataclass(frozen=True)
 class Group:
-    """Problems that are answered together: always the same ones, so that a resumed evaluation repeats every bit.
+    """Problems that are sampled together: always the same ones, so that a resumed evaluation repeats every bit.
 
-    Rounding depends on how many answers are written together; what is drawn depends on seed and number alone.
+    Rounding depends on how many responses are generated together; the draws depend on seed and number alone.
     """
 
     problems: range
     seed: int
-    first: int  # number of the group's first answer under its seed
+    first: int  # number of the group's first response under its seed
 
 
 def groups(problems: int, samples: int, settings: EvaluationSettings) -> Iterator[Group]:
-    """All problems in their order, as many at a time as `answers_at_once` has room for, at least one."""
+    """Group all problems in their order, as many at a time as `answers_at_once` has room for, at least one."""
     size = max(1, settings.answers_at_once // samples)
     for start in range(0, problems, PROBLEMS_OF_A_SEED):
         end = min(start + PROBLEMS_OF_A_SEED, problems)
@@ -47,20 +47,20 @@ def evaluate(
     task: Task,
     settings: EvaluationSettings,
     samples: int,
-    keep: SampleFolder | None = None,
+    store: SampleFolder | None = None,
     on_problem: Callable[[AnsweredProblem, bool], None] = lambda problem, fresh: None,
 ) -> list[AnsweredProblem]:
-    """Answer every held-out problem `samples` times; the draws depend on `evaluation.seed` alone.
+    """Sample `samples` responses to every held-out problem; the draws depend on `evaluation.seed` alone.
 
     Args:
-        make_sampler: called once, and not at all where every problem has been answered.
-        keep: where responses are written as soon as they are there, and taken from where they are already.
-        on_problem: called with every problem, and whether it was answered now.
+        make_sampler: called once, and not at all where every problem is stored.
+        store: where responses are written as soon as they are there, and read from where they are already.
+        on_problem: called with every problem, and whether its responses were sampled now.
     """
     prompts, here = task.held_out_prompts(settings.problems), world()
     answered: dict[int, AnsweredProblem] = {}
-    if keep is not None:
-        stored = (keep.read(number, prompt, samples) for number, prompt in enumerate(prompts))
+    if store is not None:
+        stored = (store.read(number, prompt, samples) for number, prompt in enumerate(prompts))
         answered = here.from_main({problem.number: problem for problem in stored if problem is not None})
     for problem in answered.values():
         on_problem(problem, False)
@@ -75,10 +75,10 @@ def evaluate(
         for place, number in enumerate(group.problems):
             if number not in answered:
                 start = place * samples
-                answers = rollouts[start : start + samples]
-                answered[number] = AnsweredProblem.of(number, group.seed, group.first + start, answers)
-                if keep is not None and here.is_main:
-                    keep.write(answered[number])
+                responses = rollouts[start : start + samples]
+                answered[number] = AnsweredProblem.of(number, group.seed, group.first + start, responses)
+                if store is not None and here.is_main:
+                    store.write(answered[number])
                 on_problem(answered[number], True)
     return [answered[number] for number in range(len(prompts))]
 
@@ -91,11 +91,11 @@ class ProblemResults:
     samples: int
     correct: list[int]
     unreadable: list[int]
-    length_tokens: list[float]  # mean over the problem's answers
+    length_tokens: list[float]  # mean over the problem's responses
 
     @classmethod
     def of(cls, answered: list[AnsweredProblem]) -> "ProblemResults":
-        """What remains of the answers in a journal."""
+        """Count the verdicts of the responses."""
         samples = len(answered[0].samples)
         return cls(
             problems=[problem.problem for problem in answered],
@@ -126,7 +126,7 @@ class ProblemResults:
 
 
 def evaluate_policy(policy: PreTrainedModel, context: StageContext, samples: int) -> ProblemResults:
-    """`evaluate` with the settings of a run, during training: counts alone are kept."""
+    """`evaluate` with the settings of a run, during training: only counts are stored."""
     return _of_run(lambda: policy, context, samples, None)
 
 
@@ -147,13 +147,13 @@ def evaluation(context: StageContext) -> dict[str, float]:
 
 
 def _of_run(
-    policy: Callable[[], PreTrainedModel], context: StageContext, samples: int, keep: SampleFolder | None
+    policy: Callable[[], PreTrainedModel], context: StageContext, samples: int, store: SampleFolder | None
 ) -> ProblemResults:
     answered = evaluate(
         lambda: context.evaluation_sampler(policy()),
         task=context.task,
         settings=context.settings.evaluation,
         samples=samples,
-        keep=keep,
+        store=store,
     )
     return ProblemResults.of(answered)

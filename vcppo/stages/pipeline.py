@@ -11,7 +11,7 @@ from vcppo.models.distributed import world
 from vcppo.settings.loading import load_settings
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
-from vcppo.stages.answers import answers
+from vcppo.stages.answers import sample_responses
 from vcppo.stages.cold_start import cold_start
 from vcppo.stages.context import StageContext
 from vcppo.stages.evaluation import evaluation
@@ -27,7 +27,7 @@ STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
     "cold-start": cold_start,
     "reward-model": reward_model,
     "preference": rl,  # of the settings that `preference_settings` makes
-    "answers": answers,
+    "answers": sample_responses,
     "value-pretraining": value_pretraining,
     "rl": rl,
     "evaluation": evaluation,
@@ -36,7 +36,7 @@ STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
 
 @dataclass(frozen=True)
 class StageUse:
-    """A stage as one run met it."""
+    """A stage of one run: its folder, and whether it ran."""
 
     folder: StageFolder
     ran: bool  # computed now, rather than taken from the cache
@@ -49,22 +49,22 @@ def run_stages(
     until: str = "evaluation",
     on_stage: Callable[[str, str, bool], None] = lambda stage, address, ran: None,
 ) -> dict[str, StageUse]:
-    """Make sure that every stage up to `until` has its result; what lies in the cache is not run again.
+    """Run every stage up to `until` whose result is not in the cache.
 
     Args:
-        on_stage: called with (stage, address, will run) when a stage is about to run or is found finished.
+        on_stage: called with (stage, address, will run) when a stage is about to run or is already complete.
     Raises:
-        ConfigError: a prompt, or a response as long as was asked for, does not fit the model; before anything is run.
-        TrainingError: a number is not finite, or another thing without sense, with the stage in which it came up.
+        ConfigError: a prompt, or a response as long as requested, does not fit the model; before anything is run.
+        TrainingError: a number is not finite, or another failure of training, with the stage in which it came up.
     """
-    found, here = addresses(settings), world()
+    stage_addresses, here = addresses(settings), world()
     uses: dict[str, StageUse] = {}
-    _see_that_responses_fit(StageContext(settings, StageFolder(out, found["cold-start"]), {}), until)
-    for stage, address in found.items():
+    _check_response_limits(StageContext(settings, StageFolder(out, stage_addresses["cold-start"]), {}), until)
+    for stage, address in stage_addresses.items():
         folder = StageFolder(out, address)
         earlier = {name: use.folder for name, use in uses.items()}
-        own = preference_settings(settings) if stage == "preference" else settings
-        context = StageContext(own, folder, earlier)
+        stage_settings = preference_settings(settings) if stage == "preference" else settings
+        context = StageContext(stage_settings, folder, earlier)
         with folder.lock():
             complete = here.from_main(here.is_main and is_complete(stage, context))
             if here.is_main:
@@ -87,8 +87,8 @@ def run_stages(
     return uses
 
 
-def _see_that_responses_fit(context: StageContext, until: str) -> None:
-    """Before hours of training; says where the task's own limit gives way to what the model has."""
+def _check_response_limits(context: StageContext, until: str) -> None:
+    """Check them before hours of training; print where the task's limit gives way to the model's positions."""
     limits = [] if until == "cold-start" else [context.rollout_limit]
     if until == "evaluation" or (until == "rl" and context.settings.evaluation.every):
         limits.append(context.evaluation_limit)
@@ -98,17 +98,17 @@ def _see_that_responses_fit(context: StageContext, until: str) -> None:
 
 
 def is_complete(stage: str, context: StageContext) -> bool:
-    """Whether the cache holds what these settings ask of a stage."""
+    """Whether the cache holds the stage's result under these settings."""
     if stage == "value-pretraining":  # one folder serves many step counts: it is complete for some and not for others
         return pretraining_is_done(context)
     return context.folder.result is not None
 
 
 def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, float]:
-    """Run the settings in a cell's folder up to a stage; its `cell.json` tells the stages as they come.
+    """Run the settings in a cell's folder up to a stage; its `cell.json` lists the stages as they come.
 
     Returns:
-        What the last stage reported; of a whole run also what its RL stage is judged by.
+        Result of the last stage; of a whole run also that of its RL stage, with the summary of its curves.
     """
     folder = CellFolder(cell)
 
@@ -118,11 +118,13 @@ def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, f
     settings = load_settings(cell / "settings.json")
     uses = run_stages(settings, out, until=until, on_stage=on_stage)
     last = uses[until].folder.result or {}
-    if until == "value-pretraining":  # its folder serves many step counts, and tells of the last that was asked for
+    if (
+        until == "value-pretraining"
+    ):  # its folder serves many step counts, and its result is of the last that was requested
         last = {"steps": float(chosen_step(uses[until].folder.path, settings.pretrain) or 0)}
     return {**rl_result(uses["rl"].folder), **last} if "rl" in uses else last
 
 
 def rl_result(folder: StageFolder) -> dict[str, float]:
-    """What an RL stage reported, and the summary of its curves."""
+    """Result of an RL stage, and the summary of its curves."""
     return {**(folder.result or {}), **summary(curves_of(read_journal(folder.path / "journal.jsonl")))}

@@ -1,10 +1,10 @@
-"""Stage 2, reward model: Bradley-Terry on correct and incorrect answers, scored at the last token only.
+"""Stage 2, reward model: Bradley-Terry on correct and incorrect responses, scored at the last token only.
 
-Nothing asks it about unfinished answers, so what it says of them is an accident. PPO that takes it for a critic asks
-exactly that (arXiv:2503.01491, section 3.1).
+Its loss never sees unfinished responses, so its values of them are an accident. PPO that starts its critic from it
+reads exactly those (arXiv:2503.01491, section 3.1).
 
 Bradley-Terry leaves the scores' origin free. A small penalty on the square of a pair's sum fixes it
-(arXiv:2312.09244): right and wrong answers score about the same distance above and below 0.
+(arXiv:2312.09244): right and wrong responses score about the same distance above and below 0.
 """
 
 import torch
@@ -30,7 +30,7 @@ def reward_model(context: StageContext) -> dict[str, float]:
     """Train `critic/`, a token classifier with one label, from the cold-start policy's weights."""
     settings, folder, chosen = context.settings, context.folder, context.settings.reward_model
     state = load_state(folder.path / "state.pt")
-    batch = RolloutBatch(**state["answers"]) if state else _sample_answers(context)
+    batch = RolloutBatch(**state["answers"]) if state else _sample_responses(context)
     correct, incorrect = pair_pools(batch)
     if not correct:
         raise TrainingError(
@@ -70,9 +70,9 @@ def reward_model(context: StageContext) -> dict[str, float]:
         # d(-log sigmoid(margin) + centering * sum^2) / d(score): micro-batches are differentiated one at a time
         pull, centre = -torch.sigmoid(-margins) / chosen.pairs, 2.0 * chosen.centering * sums / chosen.pairs
         slopes = torch.cat([centre + pull, centre - pull])
-        for own in forward.own_passes(model, pairs.total_lengths, settings.micro_batch_tokens):
-            pulled = forward.last_token_values(model, pairs.take(own.rows)) * slopes[own.rows]
-            (own.weight * pulled.sum()).backward()
+        for micro_batch in forward.micro_batches_of_rank(model, pairs.total_lengths, settings.micro_batch_tokens):
+            weighted = forward.last_token_values(model, pairs.take(micro_batch.rows)) * slopes[micro_batch.rows]
+            (micro_batch.weight * weighted.sum()).backward()
         norm = optimiser.step()
         journal.metrics(
             step,
@@ -89,7 +89,7 @@ def reward_model(context: StageContext) -> dict[str, float]:
 
 
 def pair_pools(batch: RolloutBatch) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-    """Rows of the correct answers and of the others, by group, for the groups that have both."""
+    """Rows of the correct responses and of the others, by group, for the groups that have both."""
     correct: dict[int, list[int]] = {}
     incorrect: dict[int, list[int]] = {}
     for row, (group, good) in enumerate(zip(batch.group.tolist(), batch.correct.tolist(), strict=True)):
@@ -98,8 +98,8 @@ def pair_pools(batch: RolloutBatch) -> tuple[dict[int, list[int]], dict[int, lis
     return {g: correct[g] for g in both}, {g: incorrect[g] for g in both}
 
 
-def _sample_answers(context: StageContext) -> RolloutBatch:
-    """Answers of the cold-start policy, several a prompt, drawn as rollouts are."""
+def _sample_responses(context: StageContext) -> RolloutBatch:
+    """Sample responses of the cold-start policy, several per prompt, as rollouts are."""
     settings, chosen = context.settings, context.settings.reward_model
     count = max(chosen.answers // chosen.answers_per_prompt, 1)
     prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))

@@ -61,7 +61,7 @@ def rl(context: StageContext) -> dict[str, float]:
 
 
 def assemble(context: StageContext) -> tuple[Trainer, int]:
-    """A trainer at its first iteration, and how many pretraining updates its critic has had."""
+    """Build a trainer at its first iteration; also how many pretraining updates its critic has had."""
     settings, first = context.settings, context.load_first_policy
     policy = first()
     reference = first() if settings.needs_reference else None

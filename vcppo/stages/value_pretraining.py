@@ -1,12 +1,12 @@
 """Stage 3, value pretraining: Monte-Carlo returns of the fixed policy (arXiv:2503.01491, section 4.1).
 
 The returns are those that RL will meet: scores shaped alike, by running moments that RL goes on with; RTO's rewards on
-tokens (a KL penalty is 0 here, the fixed policy being the reference); and no answer that was cut, where RL has V in
+tokens (a KL penalty is 0 here, the fixed policy being the reference); and no truncated response, where RL has V in
 place of its score or drops it.
 
 The stage can be extended: a run that asks for 40 updates takes the checkpoint at 40 of a run that went to 80, and one
 that asks for more goes on where the last one stopped. `converge` stops once held-out loss and explained variance have
-settled. The answers are generated once and reused (`pretrain.fresh_rollouts` samples new ones for each update).
+settled. The responses are generated once and reused (`pretrain.fresh_rollouts` samples new ones for each update).
 """
 
 import dataclasses
@@ -28,19 +28,19 @@ from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_tables import critic_tables
 from vcppo.rl.critic_update import read_values, update_critic
-from vcppo.rl.rewards import Shaping, score_range, verdict_scores, worth_their_score
+from vcppo.rl.rewards import Shaping, returns_known, score_range, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.value_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
 from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.critic import PretrainSettings
-from vcppo.stages.answers import load_answers
+from vcppo.stages.answers import load_responses
 from vcppo.stages.context import StageContext
 from vcppo.store.journal import read_journal
 from vcppo.types import RolloutBatch
 
 
 def measurements_in(folder: Path) -> list[Measurement]:
-    """What the stage's journal says of the held-out answers, by step."""
+    """Read measurements on the held-out responses from the stage's journal, by step."""
     return [
         Measurement(
             record["step"],
@@ -53,7 +53,7 @@ def measurements_in(folder: Path) -> list[Measurement]:
 
 
 def chosen_step(folder: Path, settings: PretrainSettings) -> int | None:
-    """The number of updates that these settings ask for, None while `converge` cannot tell yet."""
+    """Number of updates that these settings request, None while `converge` is undecided."""
     if settings.steps != "converge":
         return settings.steps
     measurements = [m for m in measurements_in(folder) if m.step <= settings.max_steps]
@@ -64,19 +64,19 @@ def chosen_step(folder: Path, settings: PretrainSettings) -> int | None:
 
 
 def critic_folder(folder: Path, step: int) -> Path:
-    """Where the critic after `step` updates lies."""
+    """Folder of the critic after `step` updates."""
     return folder / f"critic-{step:06d}"
 
 
 def pretrained_critic(folder: Path, settings: PretrainSettings) -> Path | None:
-    """The checkpoint that these settings ask for, None if it is not made yet."""
+    """The checkpoint that these settings request, None if there is none yet."""
     step = chosen_step(folder, settings)
     path = None if step is None else critic_folder(folder, step)
     return path if path is not None and (path / "state.pt").exists() else None  # the state is the last to be written
 
 
 def start_of_critic(context: StageContext) -> PreTrainedModel:
-    """The critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head.
+    """Load the critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head.
 
     Raises:
         CheckpointError: what was saved is no critic, or does not know all of the policy's tokens.
@@ -110,50 +110,50 @@ def _fresh_critic(
 ) -> PreTrainedModel:
     settings = context.settings
     if value == "mean-score":
-        answers = scored_answers(context)
+        batch = scored_responses(context)
         limit = context.sampling.max_tokens
-        value = float(answers.scores[rows_with_targets(answers, settings, limit)].mean())
+        value = float(batch.scores[rows_with_targets(batch, settings, limit)].mean())
     seed = seed_for(settings.seed, "critic", "head")
     return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
 
 
-def scored_answers(context: StageContext) -> RolloutBatch:
-    """The fixed policy's answers with their scores shaped; the held-out ones stand last."""
-    everything = load_answers(context.earlier["answers"].path)
-    return dataclasses.replace(everything, scores=first_shaping(context, everything).of(everything))
+def scored_responses(context: StageContext) -> RolloutBatch:
+    """Load the fixed policy's responses with their scores shaped; the held-out ones stand last."""
+    batch = load_responses(context.earlier["answers"].path)
+    return dataclasses.replace(batch, scores=first_shaping(context, batch).of(batch))
 
 
-def first_shaping(context: StageContext, answers: RolloutBatch | None = None) -> Shaping:
-    """How scores are shaped in pretraining, and when RL begins: its moments hold what the critic was pretrained on.
+def first_shaping(context: StageContext, batch: RolloutBatch | None = None) -> Shaping:
+    """How scores are shaped in pretraining, and when RL begins: its moments are of what the critic was pretrained on.
 
     Args:
-        answers: those of the earlier stage, if they are at hand.
+        batch: the responses of the earlier stage, if they are at hand.
     """
     settings = context.settings
     shaping = Shaping(settings.reward, context.sampling.max_tokens)
     if settings.reward.normalise == "none" or "answers" not in context.earlier:
         return shaping
-    answers = load_answers(context.earlier["answers"].path) if answers is None else answers
-    return shaping.seen(answers, worth_their_score(answers, settings))
+    batch = load_responses(context.earlier["answers"].path) if batch is None else batch
+    return shaping.updated(batch, returns_known(batch, settings))
 
 
 def token_reward_models(context: StageContext) -> TokenRewardModels | None:
-    """Loaded; None where tokens have no reward beside the score."""
+    """Load them; None without token rewards."""
     if context.settings.token_reward.kind == "none":
         return None
-    first, preferred = context.load_first_policy(), context.load_preference_policy()
-    return TokenRewardModels(first, preferred, context.task, context.tokenizer)
+    reference, dpo_policy = context.load_first_policy(), context.load_preference_policy()
+    return TokenRewardModels(reference, dpo_policy, context.task, context.tokenizer)
 
 
 class Pretraining:
-    """One critic on its way: model, optimiser, held-out answers, journal."""
+    """Pretraining of one critic: model, optimiser, held-out responses, journal."""
 
     def __init__(self, context: StageContext) -> None:
         self.context, self.settings, self.folder = context, context.settings, context.folder.path
         self.critic = start_of_critic(context)
         self.optimiser = Optimiser(self.critic, self.settings.pretrain, self.settings.pretrain.max_steps)
         self.limit = context.sampling.max_tokens
-        raw = load_answers(context.earlier["answers"].path)
+        raw = load_responses(context.earlier["answers"].path)
         self.shaping = first_shaping(context, raw)
         models = token_reward_models(context)
         everything = value_targets(dataclasses.replace(raw, scores=self.shaping.of(raw)), models, self.settings)
@@ -162,16 +162,16 @@ class Pretraining:
         self.pool = None if self.settings.pretrain.fresh_rollouts else self._part(everything, 0, training)
         self.held_out = self._part(everything, training, len(raw.scores))
         self.journal = context.folder.journal
-        self.logged = 0  # updates that the journal tells of; a rerun of them tells nothing again
+        self.logged = 0  # updates that the journal holds; a rerun of them logs nothing again
 
     def _part(self, everything: ValueTargets, start: int, end: int) -> ValueTargets:
-        """Of these rows the ones that have targets."""
+        """Take the rows that have targets among these."""
         batch = everything.batch.take(torch.arange(start, end))
         rows = start + rows_with_targets(batch, self.settings, self.limit)
         return everything.take(rows)
 
     def go_to(self, target: int | None) -> None:
-        """Train to exactly `target` updates, or, given None, until `chosen_step` has an answer."""
+        """Train to exactly `target` updates, or, given None, until `chosen_step` is decided."""
         self._resume(target)
         every, limit = self.settings.pretrain.evaluate_every, self.settings.pretrain.max_steps
         if not self.logged:
@@ -206,16 +206,16 @@ class Pretraining:
 
     def _train_once(self) -> dict[str, float]:
         settings, step = self.settings, self.optimiser.taken
-        given = self._targets(step)
-        if given is None:
+        targets = self._targets(step)
+        if targets is None:
             self.optimiser.skip()
             return {}
         update = update_critic(
             self.critic,
             self.optimiser,
-            given.batch,
-            values=given.returns,  # rollout-time values: unused by the plain squared error
-            returns=given.returns,
+            targets.batch,
+            values=targets.returns,  # rollout-time values: unused by the plain squared error
+            returns=targets.returns,
             kind="mse",
             clip_range=1.0,
             aggregation=settings.critic.aggregation,
@@ -225,7 +225,7 @@ class Pretraining:
         return {"pretrain/loss": update.loss, "pretrain/grad_norm": update.grad_norm}
 
     def _targets(self, step: int) -> ValueTargets | None:
-        """One update's: the next slice of a shuffled pool, or new answers of the fixed policy (maybe none counts)."""
+        """Targets of one update: a slice of a shuffled pool, or new responses of the fixed policy (maybe none)."""
         settings = self.settings
         size = settings.pretrain.batch
         if self.pool is None:
@@ -254,7 +254,7 @@ class Pretraining:
         step = self.optimiser.taken
         batch, returns, settings = self.held_out.batch, self.held_out.returns, self.settings
         values = read_values(self.critic, batch, settings.micro_batch_tokens)
-        over = denominators(batch.response_mask, fixed_length=self.limit)
+        normalisers = denominators(batch.response_mask, fixed_length=self.limit)
         loss = value_loss(
             values,
             values,
@@ -263,7 +263,7 @@ class Pretraining:
             kind="mse",
             clip_range=1.0,
             aggregation=settings.critic.aggregation,
-            over=over,
+            over=normalisers,
         ).loss
         self.journal.metrics(
             step,
@@ -292,7 +292,7 @@ class Pretraining:
 
 
 def value_pretraining(context: StageContext) -> dict[str, float]:
-    """Make the checkpoint that the settings ask for."""
+    """Make the checkpoint that the settings request."""
     chosen = context.settings.pretrain
     Pretraining(context).go_to(None if chosen.steps == "converge" else chosen.steps)
     step = chosen_step(context.folder.path, chosen)
@@ -301,12 +301,12 @@ def value_pretraining(context: StageContext) -> dict[str, float]:
 
 
 def pretraining_is_done(context: StageContext) -> bool:
-    """Whether the checkpoint that these settings ask for lies there."""
+    """Whether the checkpoint that these settings request exists."""
     return pretrained_critic(context.folder.path, context.settings.pretrain) is not None
 
 
 def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
-    """The critic that RL starts with, and how many pretraining updates it has had."""
+    """Load the critic that RL starts with; also how many pretraining updates it has had."""
     if "value-pretraining" not in context.earlier:
         return start_of_critic(context), 0
     folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain

@@ -1,8 +1,8 @@
-"""A stage's journal: what it has to say, one JSON record a line, on disk before anything else hears of it.
+"""A stage's journal: its metrics and tables, one JSON record per line, on disk before anything else reads them.
 
 The trainer writes here and nowhere else; `tracking` uploads from here to MLflow, so a run neither waits for a
 server nor loses a number to one. Records are counted: a resumed stage cuts its journal back to the count its
-checkpoint knew, and says the same things again.
+checkpoint knew, and writes the same records again.
 """
 
 import json
@@ -20,7 +20,7 @@ class Journal:
     """Append-only writer; a torn last line (the process was killed in it) is dropped on opening.
 
     Args:
-        silent: nothing is written or cut; of several processes that say the same one is heard.
+        silent: nothing is written or cut; of several processes with the same records one writes.
     """
 
     def __init__(self, path: Path, *, silent: bool = False) -> None:
@@ -32,12 +32,12 @@ class Journal:
         self.truncate(self.count)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Scalars of one step; a NaN or an infinity is kept as null."""
+        """Write scalars of one step; a NaN or an infinity is written as null."""
         clean = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
         self._write({"kind": "metrics", "step": step, "time": time.time(), "values": clean})
 
     def table(self, name: str, step: int, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Columns of equal length.
+        """Write a table, of columns of equal length.
 
         Raises:
             DataError: they are not.
@@ -68,7 +68,7 @@ class Journal:
 
 
 def read_journal(path: Path, start: int = 0) -> list[dict[str, Any]]:
-    """The records from number `start` on; a torn last line is left out, a missing file has none.
+    """Read the records from number `start` on; a torn last line is left out, a missing file has none.
 
     Raises:
         DataError: a line in the middle is not a record.
@@ -98,7 +98,7 @@ class JournalTail:
         self._offset, self._last = 0, b""  # the last line that was read ends at the offset
 
     def read(self) -> list[dict[str, Any]]:
-        """The whole records that are new; records of steps seen before may come again, with the same values."""
+        """Read the whole records that are new; records of steps seen before may come again, with the same values."""
         if not self.path.exists():
             self._start_over()
             return []

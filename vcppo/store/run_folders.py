@@ -1,4 +1,4 @@
-"""One cell of a study on disk: the settings it runs with, and a record of how it fares that is never half written."""
+"""One cell of a study on disk: the settings it runs with, and a record of its state that is never half written."""
 
 import math
 import time
@@ -32,7 +32,7 @@ class StageRecord(BaseModel):
 
 
 class CellRecord(BaseModel):
-    """What cell.json says. Times are seconds since the epoch; a result that is not a finite number is null."""
+    """Content of cell.json. Times are seconds since the epoch; a result that is not a finite number is null."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     study: str
@@ -67,11 +67,11 @@ class CellFolder:
         return cls(path)
 
     def exists(self) -> bool:
-        """Whether the folder was made, whole."""
+        """Whether the folder is complete."""
         return (self.path / "cell.json").exists()
 
     def read(self) -> CellRecord:
-        """The record as it stands.
+        """Read the record.
 
         Raises:
             StudyError: cell.json is missing or is no record.
@@ -97,7 +97,7 @@ class CellFolder:
         return record
 
     def add_stage(self, stage: str, address: str, *, ran: bool) -> CellRecord:
-        """Say that the cell is in this stage now; what an earlier attempt computed stays marked as computed."""
+        """Record that the cell is in this stage now; one that an earlier attempt computed stays marked so."""
         record = self.read()
         before = [known for known in record.stages if known.stage == stage and known.address == address]
         others = [known for known in record.stages if known.stage != stage]
@@ -106,7 +106,7 @@ class CellFolder:
 
 
 def perform(folder: CellFolder, out: Path, runner: Runner) -> CellRecord:
-    """Run a cell and write down how it ended; an error of the cell's is its record, not the caller's trouble.
+    """Run a cell and record how it ended; an error of the cell goes to its record, not to the caller.
 
     Ctrl-C and the like go through, and leave the cell queued.
     """
@@ -121,7 +121,7 @@ def perform(folder: CellFolder, out: Path, runner: Runner) -> CellRecord:
 
 
 class _FailureRecorded:
-    """Whatever error ends the block becomes the cell's `failed`, with its traceback beside it."""
+    """Record any error that ends the block as the cell's `failed`, with its traceback beside it."""
 
     def __init__(self, folder: CellFolder) -> None:
         self.folder = folder
@@ -141,7 +141,7 @@ class _FailureRecorded:
 
 
 def one_line(error: BaseException) -> str:
-    """An error in one line, without secrets: our own speak for themselves, others bring their type."""
+    """An error in one line, without secrets; those of libraries with their type."""
     text = redacted(" ".join(str(error).split()))
     return text if isinstance(error, VcppoError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
@@ -153,10 +153,10 @@ def setting_differences(ours: RunSettings, theirs: RunSettings) -> list[str]:
 
 
 def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:
-    """A cell keeps the settings it was made with.
+    """Check that a cell has the settings it was made with.
 
     Raises:
-        StudyError: it would run with others now; the message names them and says what can be done.
+        StudyError: it would run with others now; the message names them and the remedy.
     """
     advice = "give another --out, another study name, or --fresh to move the old study aside and begin anew"
     try:

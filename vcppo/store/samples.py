@@ -1,4 +1,4 @@
-"""Sampled answers as they are kept: a file for each problem of an evaluation, written whole once it is answered."""
+"""Stored responses: a file for each problem of an evaluation, written whole once it is answered."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from vcppo.types import Prompt, Rollout, StopReason, Verdict
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer. The k-th of a problem was drawn from stream `first` + k of the problem's seed."""
+    """One response. The k-th of a problem was drawn from stream `first` + k of the problem's seed."""
 
     text: str  # without special tokens
     tokens: int
-    logprob: float  # nats, of the whole answer at the sampling temperature, before any nucleus cut
+    logprob: float  # nats, of the whole response at the sampling temperature, before any nucleus cut
     stop_reason: StopReason
     verdict: Verdict
     note: str  # why it is unreadable
@@ -27,24 +27,24 @@ class Sample:
 
 @dataclass(frozen=True)
 class AnsweredProblem:
-    """A problem with all its answers, and where their randomness came from."""
+    """A problem with all its responses, and their seed."""
 
     number: int  # its place among the held-out problems
     problem: str
     prompt: str
-    answer: str
+    answer: str  # the reference
     seed: int
-    first: int  # of the engine's streams under this seed: that of the first answer
+    first: int  # of the engine's streams under this seed: that of the first response
     samples: tuple[Sample, ...]
 
     @classmethod
     def of(cls, number: int, seed: int, first: int, rollouts: Sequence[Rollout]) -> "AnsweredProblem":
-        """From rollouts of one prompt."""
+        """Build it from the rollouts of one prompt."""
         prompt = rollouts[0].prompt
         return cls(number, prompt.name, prompt.text, prompt.answer, seed, first, tuple(map(_sample, rollouts)))
 
     def count(self, verdict: Verdict) -> int:
-        """Answers that got this verdict."""
+        """Number of responses with this verdict."""
         return sum(sample.verdict is verdict for sample in self.samples)
 
 
@@ -55,15 +55,15 @@ class SampleFolder:
     """A folder with a JSON file for each problem that has been answered."""
 
     def __init__(self, path: Path, notice: Callable[[str], None]) -> None:
-        """`notice` hears of files that are there and of no use."""
+        """`notice` receives a line for each file that cannot be used."""
         self.path, self.notice = path, notice
 
     def file(self, number: int) -> Path:
-        """Where a problem's answers lie."""
+        """Path of a problem's responses."""
         return self.path / f"{number:05d}.json"
 
     def write(self, problem: AnsweredProblem) -> None:
-        """Keep a problem's answers, whole or not at all.
+        """Store a problem's responses, whole or not at all.
 
         Raises:
             CheckpointError: the file cannot be written.
@@ -71,10 +71,10 @@ class SampleFolder:
         write_whole(self.file(problem.number), dataclasses.asdict(problem))
 
     def read(self, number: int, prompt: Prompt, samples: int) -> AnsweredProblem | None:
-        """A problem's answers; None if it has none yet, or if what is there is not `samples` answers to this prompt."""
+        """Read a problem's responses; None if it has none yet, or none that are `samples` responses to this prompt."""
         path = self.file(number)
         try:
-            found = _FORMAT.validate_json(path.read_bytes(), strict=True)
+            stored = _FORMAT.validate_json(path.read_bytes(), strict=True)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -82,12 +82,12 @@ class SampleFolder:
         except ValidationError as error:
             reason = f"not the answers to a problem ({_reason(error)})"
         else:
-            if (found.number, found.problem, found.prompt, found.answer) != (number, *_identity(prompt)):
-                reason = f"answers to another problem, {found.problem!r}"
-            elif len(found.samples) != samples:
-                reason = f"{len(found.samples)} answers, expected {samples}"
+            if (stored.number, stored.problem, stored.prompt, stored.answer) != (number, *_identity(prompt)):
+                reason = f"answers to another problem, {stored.problem!r}"
+            elif len(stored.samples) != samples:
+                reason = f"{len(stored.samples)} answers, expected {samples}"
             else:
-                return found
+                return stored
         self.notice(f"{path}: {reason}; the problem is answered again")
         return None
 

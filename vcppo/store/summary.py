@@ -1,4 +1,4 @@
-"""The one summary of a run: what it is judged by beside its evaluation, from the curves of its RL stage.
+"""The one summary of a run: its scores beside its evaluation, from the curves of its RL stage.
 
 The pipeline puts it into a cell's result, by which a study scores the run; an export writes the same numbers. This
 module needs nothing, so that figures may import what "the end of a run" means.
@@ -14,7 +14,7 @@ LAST_ITERATIONS: Final = 5  # the end of a run, and what a pruner sees, is the m
 
 
 def curves_of(records: Iterable[Mapping[str, Any]]) -> Curves:
-    """The metrics among journal records, by name and step; null is NaN, and of several at one step the latest counts.
+    """Metrics among journal records, by name and step; null is NaN, and of several at one step the latest counts.
 
     >>> curves_of([{"kind": "metrics", "step": 3, "time": 1.0, "values": {"policy/loss": 0.5, "value/loss": None}}])
     {'policy/loss': {3: 0.5}, 'value/loss': {3: nan}}

@@ -16,7 +16,7 @@ _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-3
 
 
 def open_text(path: Path, *, newline: str | None = None) -> TextIO:
-    """An open file, past its byte order mark.
+    """Open a file, past its byte order mark.
 
     Raises:
         UnicodeError: it is UTF-16 or UTF-32, as some spreadsheets and shells write.
@@ -29,7 +29,7 @@ def open_text(path: Path, *, newline: str | None = None) -> TextIO:
 
 
 def read_text(path: Path) -> str:
-    """All of a file.
+    """Read all of a file.
 
     Raises:
         UnicodeError: as `open_text`, or it is not UTF-8.
@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file; one that is missing or broken is a CheckpointError."""
+    """Read a JSON file; one that is missing or broken is a CheckpointError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -67,12 +67,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
-    """Hold a file, made if it is not there; the kernel lets go of it with the process.
+    """Lock a file, made if it is not there; the kernel releases it with the process.
 
     Yields:
         The open file, to read and to write.
     Raises:
-        BlockingIOError: another process holds it, and `wait` is False; the file says what its holder wrote.
+        BlockingIOError: another process holds it, and `wait` is False; the file holds what its holder wrote.
     """
     with open(path, "a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,7 +110,7 @@ def is_locked(path: Path) -> bool:
 
 
 def move_aside(folder: Path) -> None:
-    """components -> components.old-1, or the next number that is free, leaving an empty folder."""
+    """Rename components to components.old-1, or the next number that is free, leaving an empty folder."""
     number = 1
     while (aside := folder.with_name(f"{folder.name}.old-{number}")).exists():
         number += 1

@@ -1,4 +1,4 @@
-"""What a file, a folder or a checkpoint holds, in hex digits: another content at the same path is another input."""
+"""Digests of files, folders and checkpoints, in hex digits: another content at the same path is another input."""
 
 import functools
 import hashlib
@@ -14,7 +14,7 @@ OF_A_TENSOR = 4096  # bytes read of each; training moves every one
 
 
 def fingerprint(path: Path) -> str:
-    """Of a file its bytes, of a folder the names and bytes of all files in it; where it lies does not count.
+    """Digest a file's bytes, or the names and bytes of all files in a folder; its path does not count.
 
     Raises:
         OSError: it cannot be read.
@@ -28,8 +28,8 @@ def fingerprint(path: Path) -> str:
 
 
 def _of_file(path: Path) -> bytes:
-    found = path.stat()
-    return _read(path.resolve(), found.st_size, found.st_mtime_ns)
+    status = path.stat()
+    return _read(path.resolve(), status.st_size, status.st_mtime_ns)
 
 
 @functools.cache
@@ -44,15 +44,15 @@ def _read(path: Path, size: int, changed_ns: int) -> bytes:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A policy in transformers format, found but not loaded."""
+    """A policy in transformers format, located but not loaded."""
 
-    name: str  # as it was asked for
+    name: str  # as given
     source: Path | str  # a folder, or a hub's name
     fingerprint: str  # 64 hex digits of a folder's contents, or the hub's commit
 
 
 def find_checkpoint(name: str) -> Checkpoint:
-    """The folder of this name; or, if there is none and it has the form `owner/model`, what the hub has under it now.
+    """Locate the folder of this name; if there is none and it has the form `owner/model`, the hub's model of that name.
 
     Raises:
         CheckpointError: neither is there.
@@ -73,7 +73,7 @@ def find_checkpoint(name: str) -> Checkpoint:
 
 
 def content_of(name: str | None) -> str | None:
-    """What a setting that names a checkpoint stands for: a folder's contents, wherever it lies, or a hub's name."""
+    """Content behind a setting that names a checkpoint: a folder's fingerprint, wherever it lies, or a hub's name."""
     if name is None or not (Path(name).expanduser() / "config.json").is_file():
         return name
     return fingerprint_of_checkpoint(Path(name).expanduser())
@@ -101,7 +101,7 @@ def fingerprint_of_checkpoint(folder: Path) -> str:
 
 
 def _weights(path: Path) -> bytes:
-    """A digest of a file of weights. One that is no such file has one too: loading will tell what is wrong with it."""
+    """Digest a file of weights. One that is no such file has one too: loading will report what is wrong with it."""
     digest = hashlib.sha256(str(path.stat().st_size).encode())
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")

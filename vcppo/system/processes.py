@@ -1,4 +1,4 @@
-"""Processes: their part among several, alone in a folder, deaf to Ctrl-C for a while, gone with their parent."""
+"""Processes: rank and GPUs, locks on folders, signals held back, ends that follow the parent's."""
 
 import ctypes
 import os
@@ -19,36 +19,36 @@ from vcppo.system.files import signed_lock
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 STOPPED = "stopped; the same command goes on from where it was"
-PROCESSES = "VCPPO_PROCESSES"  # environment variable: by how many processes a worker of a sweep has a cell run
+PROCESSES = "VCPPO_PROCESSES"  # environment variable: how many processes run a cell for a worker of a sweep
 
 
 def gpus() -> list[str]:
-    """The accelerators that this process may use, as CUDA_VISIBLE_DEVICES names them; asks neither torch nor CUDA."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None:
-        return [name for name in told.split(",") if name]
+    """The accelerators that this process may use, as CUDA_VISIBLE_DEVICES names them; uses neither torch nor CUDA."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
     return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
 def gpus_of_worker(index: int, each: int) -> list[str]:
     """The `each` accelerators of worker `index`: as many groups as there are, then the first again; none if too few."""
-    found = gpus()
-    groups = len(found) // each
+    available = gpus()
+    groups = len(available) // each
     start = index % groups * each if groups else 0
-    return found[start : start + each] if groups else []
+    return available[start : start + each] if groups else []
 
 
 def is_main() -> bool:
-    """Whether this process writes files and speaks to people: the first that torchrun started, or the only one."""
+    """Whether this process writes files and prints messages: the first that torchrun started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def locked(folder: Path, work: str = "this study") -> Iterator[None]:
-    """Hold a folder, by a file `<folder>.lock` beside it that the kernel lets go of with the process.
+    """Lock a folder, by a file `<folder>.lock` beside it that the kernel releases with the process.
 
     Raises:
-        StudyError: another process holds it; the message names the process and the `work` it is at.
+        StudyError: another process holds it; the message names the process and the `work` it does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -71,17 +71,17 @@ def _lock_of(folder: Path) -> Path:
 def interrupts() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands.
 
-    Outside the main thread signals are not ours to take, and the event stays unset.
+    Outside the main thread signals cannot be handled, and the event stays unset.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
-    def take(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         event.set()
 
-    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield event
     finally:
@@ -91,7 +91,7 @@ def interrupts() -> Iterator[threading.Event]:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Ctrl-C waits until the block ends. A process started within is born deaf to it, until it says otherwise."""
+    """Hold Ctrl-C back until the block ends. A process started within blocks it too, until it unblocks it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -100,7 +100,7 @@ def shielded() -> Iterator[None]:
 
 
 def call(command: Sequence[str]) -> int:
-    """Run a program to its end; its exit code. Ctrl-C is for this process alone, which then ends the program."""
+    """Run a program to its end; return its exit code. Ctrl-C reaches this process alone, which ends the program."""
     process = subprocess.Popen(command, start_new_session=True)
     try:
         return process.wait()

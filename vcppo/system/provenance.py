@@ -1,4 +1,4 @@
-"""Where a number was made: commit, versions, hardware."""
+"""Provenance of results: commit, versions, hardware."""
 
 import functools
 import os
@@ -14,9 +14,9 @@ PACKAGES = ("torch", "transformers", "peft", "vllm", "latex2sympy2_extended", "s
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """Commit and whether the tree differed from it, versions, hardware; JSON, taken once a process.
+    """Commit and whether the tree differed from it, versions, hardware; JSON, collected once per process.
 
-    Imports none of the packages it names, and says "unknown" or null where there is nothing to ask.
+    Imports none of the packages it names; "unknown" or null where there is no source.
     """
     commit, dirty = git_state(Path(__file__).resolve().parent)
     return {"commit": commit, "dirty": dirty, "versions": versions(), "hardware": hardware()}
@@ -25,7 +25,7 @@ def provenance() -> dict[str, Any]:
 def git_state(folder: Path) -> tuple[str, bool | None]:
     """12 digits of the commit and whether tracked files differ from it.
 
-    ("unknown", None) outside a repository, and of a folder that lies in one of others, as an environment may.
+    ("unknown", None) outside a repository, and of a folder that lies untracked in another one, as an environment may.
     """
     if not _git(folder, "ls-files", "."):
         return "unknown", None
@@ -36,13 +36,13 @@ def git_state(folder: Path) -> tuple[str, bool | None]:
 
 def versions() -> dict[str, str | None]:
     """Versions as installed, null for what is not."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed
 
 
 def hardware() -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Secrets kept out of text: passwords in addresses, tokens, whatever the environment holds under a secret's name.
 
-Text leaves a process at few places, and each of them asks here: its standard streams and its log (`redact_output`),
-the records and journals it writes, what it tells MLflow, the texts of errors that libraries raise. Settings and
-checkpoints are not text: they are kept as they are.
+Text leaves a process at few places, and each of them redacts here: its standard streams and its log (`redact_output`),
+the records and journals it writes, what it sends to MLflow, the texts of errors that libraries raise. Settings and
+checkpoints are not text: they are written as they are.
 """
 
 import logging
@@ -92,11 +92,11 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 _known: set[str] = set()  # secrets that this process was given
-_addresses: dict[str, str] = {}  # whole addresses that it was given, as they may be shown
+_addresses: dict[str, str] = {}  # whole addresses that it was given, and what is shown of each
 
 
 def redacted(text: str) -> str:
-    """The text without the secrets that it shows by their place, and without those that this process was given.
+    """Redact the secrets that a text shows by their place, and those that this process was given.
 
     JSON stays JSON.
 
@@ -111,7 +111,7 @@ def redacted(text: str) -> str:
 
 
 def without_credentials(address: str) -> str:
-    """An address, well formed or not, without user and password; the same in every process.
+    """Strip user and password from an address, well formed or not; the same in every process.
 
     >>> without_credentials("http://ada:p@ss/word@tracking:5000/x"), without_credentials("ada:secret@host/db")
     ('http://tracking:5000/x', 'host/db')
@@ -121,7 +121,7 @@ def without_credentials(address: str) -> str:
 
 
 def remember(address: str | None) -> None:
-    """From now on this address is shown without its secrets in all text, whatever a library makes of it."""
+    """From now on redact this address's secrets in all text, whatever a library makes of it."""
     if address:
         _known.update(secrets_of(address))
         if (shown := without_credentials(address)) != address:
@@ -129,7 +129,7 @@ def remember(address: str | None) -> None:
 
 
 def secrets_of(address: str) -> set[str]:
-    """What must not be shown of an address: its password, as it stands and decoded, whole and cut where it is misread.
+    """Secrets of an address: its password, as it stands and decoded, whole and cut where it is misread.
 
     >>> sorted(secrets_of("postgresql://ada:p%40ssword@host/db"))
     ['p%40ssword', 'p@ssword', 'ssword']
@@ -147,12 +147,12 @@ def secrets_in(environment: Mapping[str, str]) -> set[str]:
     >>> secrets_in({"MLFLOW_TRACKING_TOKEN": "abcdef-1", "TOKENIZERS_PARALLELISM": "false", "PWD": "/home/ada"})
     {'abcdef-1'}
     """
-    found = {value for name, value in environment.items() if _SECRET_NAME.search(name.upper()) and _is_secret(value)}
-    return found.union(*(secrets_of(value) for value in environment.values() if "://" in value and "@" in value))
+    secrets = {value for name, value in environment.items() if _SECRET_NAME.search(name.upper()) and _is_secret(value)}
+    return secrets.union(*(secrets_of(value) for value in environment.values() if "://" in value and "@" in value))
 
 
 def redact_output() -> None:
-    """From now on this process's standard streams and its log show no secrets; again is no more than once."""
+    """From now on redact this process's standard streams and its log; twice is no more than once."""
     _known.update(secrets_in(os.environ))
     for name in ADDRESSES:
         remember(os.environ.get(name))
@@ -170,12 +170,12 @@ class RedactedStream:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Each call's text for itself: a secret in two pieces is not seen."""
+        """Redact each call's text by itself: a secret in two pieces is not seen."""
         self._stream.write(redacted(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """One after the other."""
+        """Write one after the other."""
         for line in lines:
             self.write(line)
 
@@ -198,13 +198,13 @@ class _RedactedRecord(logging.LogRecord):
 
 
 def _split(address: str) -> tuple[str, str, str]:
-    """What stands before the user, user and password, and what stands after their @; of a file's address all is first.
+    """Split into what precedes the user, user and password, and what follows their @; of a file's address all is first.
 
-    The password may hold an @, a / or a ? of its own; a port and a path with an @ in it are no password.
+    The password may contain an @, a / or a ?; a port and a path with an @ in it are no password.
     """
-    found = re.match(r"(?is)([a-z][a-z0-9+.-]*:)?(/{0,2})(.*)", address)
-    assert found is not None
-    scheme, slashes, rest = found[1] or "", found[2], found[3]
+    match = re.match(r"(?is)([a-z][a-z0-9+.-]*:)?(/{0,2})(.*)", address)
+    assert match is not None
+    scheme, slashes, rest = match[1] or "", match[2], match[3]
     head = rest.partition("?")[0]
     userinfo = (head if "@" in head else rest).rpartition("@")[0]
     user, colon, password = userinfo.partition(":")

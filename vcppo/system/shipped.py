@@ -11,6 +11,6 @@ _IN_A_CHECKOUT = {"ablations": "ablations", "recipes": "recipes", "paper": "resu
 
 
 def shipped(folder: Literal["ablations", "recipes", "paper"]) -> Path:
-    """The folder of these files."""
+    """Return the folder of these files."""
     installed = _PACKAGE / "shipped"
     return installed / folder if installed.is_dir() else _PACKAGE.parent / _IN_A_CHECKOUT[folder]

@@ -10,12 +10,12 @@ from urllib.parse import quote
 from vcppo.errors import ConfigError
 from vcppo.system.files import file_lock
 
-BESIDE = ("", "-journal", "-wal", "-shm")  # a database and what SQLite keeps beside it
+BESIDE = ("", "-journal", "-wal", "-shm")  # a database and the files that SQLite writes beside it
 OPTIONS = {"timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}  # of an address
 
 
 def sqlite_uri(file: Path) -> str:
-    """The address of a file, as SQLAlchemy reads it, and with it MLflow and Optuna.
+    """Return the address of a file, as SQLAlchemy reads it, and with it MLflow and Optuna.
 
     `%`, `?` and what cannot be printed are escaped, and nothing else. The driver is named where that was needed: MLflow
     would make the escaped folder too.
@@ -39,7 +39,7 @@ def sqlite_uri(file: Path) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an address; None if it is not SQLite's, in memory, or a `file:` address of SQLite's own.
+    """Return the file of an address; None if it is not SQLite's, in memory, or a `file:` address in SQLite's syntax.
 
     Raises:
         ConfigError: there is a question mark in it that begins no options.
@@ -58,10 +58,10 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def check_address(uri: str) -> None:
-    """Refuse an address that would be found wanting only when somebody connects.
+    """Refuse a malformed address, which would otherwise fail only at the first connection.
 
     Raises:
-        ConfigError: it says `sqlite` and is no address of SQLite's.
+        ConfigError: it begins with `sqlite` and is no address of SQLite's.
     """
     from sqlalchemy.exc import ArgumentError
 
@@ -73,9 +73,9 @@ def check_address(uri: str) -> None:
 
 @contextmanager
 def making(file: Path) -> Iterator[None]:
-    """Alone with a file that may have to be made: others that are about to make it wait here.
+    """Lock a file that may have to be made: others that are about to make it wait here.
 
-    What they left when they were killed is removed.
+    Remains of killed ones are removed.
     """
     with file_lock(file.with_name(f".{file.name}.lock")):
         for left in file.parent.glob(f".{glob.escape(file.name)}.*.new*"):
@@ -85,7 +85,7 @@ def making(file: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """A name beside the file, to make a database there; it becomes the file when the block ends well, on disk by then.
+    """Yield a name beside the file, to make a database there; it replaces the file, synced, when the block ends well.
 
     The caller is `making` the file.
     """
@@ -101,7 +101,7 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 
 def move_file_aside(file: Path, what: str) -> Path:
-    """mlflow.db -> mlflow.db.`what`-1, or the next number that is free, with what SQLite keeps beside it."""
+    """Rename mlflow.db to mlflow.db.`what`-1, or the next number that is free, with SQLite's files beside it."""
     number = 1
     while (aside := file.with_name(f"{file.name}.{what}-{number}")).exists():
         number += 1

@@ -145,7 +145,7 @@ def url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     def open_echo(self: Server, client: room.Client, spec: ModelSpec) -> None:
         if self.core is None or self.core.spec != spec:
             self.core = Echo(spec, tmp_path, colocated=False)  # type: ignore[assignment]
-        client.say(Opened())
+        client.send(Opened())
 
     monkeypatch.setattr(Server, "_open", open_echo)
     server = Server(tmp_path)
@@ -169,7 +169,7 @@ def url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     wait_for(lambda: not reading())
-    while not server._asked.empty():
+    while not server._requests.empty():
         server.turn()
 
 

@@ -447,7 +447,7 @@ def test_a_terminal_has_a_bar_with_problems_accuracy_and_speed() -> None:
     with EvaluationView("a [policy]", 2, console, clock=lambda: now[0]) as view:
         now[0] = 2.0
         view(answered("rw")[0], True)
-        view.say("a line")
+        view.notify("a line")
     told = screen.getvalue()
     assert "a line\n" in told
     assert "a [policy]" in told

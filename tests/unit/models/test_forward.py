@@ -49,7 +49,7 @@ def test_a_model_that_was_never_prepared_is_not_computed(folder: Path) -> None:
         with pytest.raises(NotPreparedError):
             read(critic, batch)
     with pytest.raises(NotPreparedError):
-        next(forward.own_passes(critic, batch.total_lengths, 10))
+        next(forward.micro_batches_of_rank(critic, batch.total_lengths, 10))
     prepare(policy, ComputeSettings(), PLAIN, seed=0)
     forward.response_logprobs(policy, batch, 1.0)
 
@@ -169,7 +169,7 @@ def test_processes_share_every_row_once_in_equally_many_passes(
     shares = []
     for rank in range(size):
         monkeypatch.setattr(forward, "world", lambda rank=rank: World(rank, size, CPU))
-        shares.append(list(forward.own_passes(policy, lengths, 15, wanted)))
+        shares.append(list(forward.micro_batches_of_rank(policy, lengths, 15, wanted)))
     counted = sorted(row for share in shares for one in share if one.counts for row in one.rows.tolist())
     assert counted == (rows or list(range(7)))
     assert len({len(share) for share in shares}) == 1
@@ -178,20 +178,21 @@ def test_processes_share_every_row_once_in_equally_many_passes(
 
 def test_nothing_to_read_takes_no_pass() -> None:
     none = torch.zeros(0, dtype=torch.int64)
-    assert list(forward.own_passes(new_policy(), torch.tensor([3, 4]), 10, none)) == []
+    assert list(forward.micro_batches_of_rank(new_policy(), torch.tensor([3, 4]), 10, none)) == []
 
 
 def test_packed_passes_are_filled_with_tokens_and_padded_ones_with_cells() -> None:
     """Of 15: padded 12 | 9 | 7 7 | 5 5 5; packed 12 | 9 | 7 5 | 5 3 2."""
     lengths, policy = torch.tensor([7, 3, 12, 5, 5, 9, 2]), new_policy()
-    padded = [own.rows.tolist() for own in forward.own_passes(policy, lengths, 15)]
+    padded = [own.rows.tolist() for own in forward.micro_batches_of_rank(policy, lengths, 15)]
     assert padded == [[2], [5], [0, 3], [4, 1, 6]]
     prepare(policy, ComputeSettings(packing=True), PLAIN, seed=0)
-    packed = [own.rows.tolist() for own in forward.own_passes(policy, lengths, 15)]
+    packed = [own.rows.tolist() for own in forward.micro_batches_of_rank(policy, lengths, 15)]
     assert packed == [[2], [5], [0, 3], [4, 1, 6]]
-    packed = [own.rows.tolist() for own in forward.own_passes(policy, lengths, 24)]
+    packed = [own.rows.tolist() for own in forward.micro_batches_of_rank(policy, lengths, 24)]
     assert packed == [[2, 5], [0, 3, 4, 1, 6]]  # 21, 22 tokens; padded the second would have 35 cells
-    assert [own.rows.tolist() for own in forward.own_passes(policy, lengths, 1)] == [[2], [5], [0], [3], [4], [1], [6]]
+    alone = [own.rows.tolist() for own in forward.micro_batches_of_rank(policy, lengths, 1)]
+    assert alone == [[2], [5], [0], [3], [4], [1], [6]]
 
 
 def test_reading_nothing_gives_zeros_of_the_right_shape(folder: Path) -> None:

@@ -100,7 +100,7 @@ def test_where_nothing_bounds_a_response_the_limit_is_as_said() -> None:
     assert limit_of(7, 8192, room=room, longest_prompt=10**6, of="training") == Limit(7)
     assert room.smaller(MODEL) is MODEL
     assert MODEL.smaller(room) is MODEL
-    assert MODEL.smaller(Room.of_engine(512)).words == "engine.max_length is 512"
+    assert MODEL.smaller(Room.of_engine(512)).source == "engine.max_length is 512"
 
 
 # ---- the torch engine ----

@@ -8,7 +8,7 @@ from tiny import new_policy, random_batch, tiny
 
 from vcppo.engines.base import Engine, Sampling
 from vcppo.engines.torch.engine import TorchEngine
-from vcppo.models.forward import micro_batches
+from vcppo.models.forward import split_rows
 from vcppo.rl.rewards import place_scores, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.settings.reward import RewardSettings
@@ -90,7 +90,7 @@ def test_answers_to_one_prompt_are_a_group() -> None:
 @pytest.mark.parametrize("bound", [1, 10, 37, 64, 1000])
 def test_micro_batches_hold_every_row_once_and_fit(bound: int) -> None:
     lengths = torch.randint(1, 30, (50,), generator=torch.Generator().manual_seed(0))
-    groups = list(micro_batches(lengths, bound))
+    groups = list(split_rows(lengths, bound))
     assert sorted(torch.cat(groups).tolist()) == list(range(50))
     for rows in groups:
         assert len(rows) == 1 or len(rows) * int(lengths[rows].max()) <= bound

@@ -22,7 +22,7 @@ from vcppo.rl.costs import Costs
 from vcppo.rl.metrics import update_kl, value_metrics
 from vcppo.rl.policy_update import PolicyUpdate, read_logprobs
 from vcppo.rl.reference import Reference
-from vcppo.rl.rewards import Shaping, verdict_scores, worth_their_score
+from vcppo.rl.rewards import Shaping, returns_known, verdict_scores
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.trainer import Iteration, Trainer
 from vcppo.rl.value_targets import value_targets
@@ -407,7 +407,7 @@ def test_nothing_of_a_row_that_was_never_read_enters_any_number(
     make: Make, monkeypatch: pytest.MonkeyPatch, method: str, more: tuple[str, ...]
 ) -> None:
     """Whatever stands in rows that were not asked for: 0, or no number."""
-    read, found = forward.read, []
+    read, found = forward.gather_outputs, []
 
     def poisoned(model: Any, batch: RolloutBatch, limit: int, score: Any, rows: Any = None, **options: Any) -> Tensor:
         got = read(model, batch, limit, score, rows, **options)
@@ -416,7 +416,7 @@ def test_nothing_of_a_row_that_was_never_read_enters_any_number(
         return got
 
     for how in (read, poisoned):
-        monkeypatch.setattr(forward, "read", how)
+        monkeypatch.setattr(forward, "gather_outputs", how)
         trainer = make(method, *more)
         dones = [trainer.iterate() for _ in range(3)]
         assert sum(len(done.rows) for done in dones) < sum(len(done.batch.scores) for done in dones)
@@ -659,7 +659,7 @@ def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator
         update={"advantage": KINDS["advantage"].models[estimator].model_validate({"estimator": estimator})}
     )
     batch = dataclasses.replace(random_batch([2, 3]), truncated=torch.tensor([True, False]))
-    known = worth_their_score(batch, settings).tolist()
+    known = returns_known(batch, settings).tolist()
     assert known == [estimator not in ("gae", "td", "q"), True]
 
 

@@ -11,7 +11,7 @@ import torch
 from tiny import new_policy, random_batch, tiny_method
 from torch import Tensor
 
-from vcppo.engines import _own_engine
+from vcppo.engines import _local_engine
 from vcppo.errors import ConfigError
 from vcppo.maths import losses, selection, shaping
 from vcppo.models.optimiser import schedule_factor
@@ -395,7 +395,7 @@ def dispatched() -> dict[str, Callable[[Any], object]]:
         "policy.schedule": lambda word: schedule_factor(with_word("policy", "schedule", word).policy, 3, 10),
         "mismatch.check": lambda word: with_word("mismatch", "check", word).checks_mismatch,
         "engine.kind": lambda word: (
-            word == "vllm" or _own_engine(with_word("engine", "kind", word).engine, new_policy())
+            word == "vllm" or _local_engine(with_word("engine", "kind", word).engine, new_policy())
         ),
         "task.name": lambda word: word == "maths" or make_task(with_word("task", "name", word).task),
     }

@@ -50,7 +50,7 @@ def run(
         task=TASK,
         settings=settings,
         samples=SAMPLES,
-        keep=None if folder is None else SampleFolder(folder, said.append),
+        store=None if folder is None else SampleFolder(folder, said.append),
     )
 
 

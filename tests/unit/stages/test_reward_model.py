@@ -68,7 +68,7 @@ def test_its_answers_are_drawn_as_rollouts_are(
         return generate(engine, prompts, sampling, **options)
 
     monkeypatch.setattr(TorchEngine, "generate", note)
-    answers = stage._sample_answers(context)
+    answers = stage._sample_responses(context)
     temperature, top_p, limit = wanted
     assert set(asked) == {Sampling(temperature, top_p, limit or context.task.max_tokens)}
     assert int(answers.lengths.max()) <= (limit or context.task.max_tokens)
@@ -86,7 +86,7 @@ def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = separable()
-    monkeypatch.setattr(stage, "_sample_answers", lambda context: batch)
+    monkeypatch.setattr(stage, "_sample_responses", lambda context: batch)
     settings = tiny("reward_model.steps=40", "reward_model.learning_rate=0.01", "reward_model.centering=0.1")
     context = prepared(tmp_path, settings)
     assert stage.reward_model(context) == {"steps": 40.0, "prompts_with_both": 8.0}
@@ -104,7 +104,7 @@ def test_it_learns_to_tell_right_from_wrong_and_loads_as_a_critic(
 
 
 def test_its_gradient_does_not_depend_on_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_sample_answers", lambda context: separable())
+    monkeypatch.setattr(stage, "_sample_responses", lambda context: separable())
     norms = []
     for size in (1, 1000):
         context = prepared(tmp_path / str(size), tiny("reward_model.steps=1", f"micro_batch_tokens={size}"))
@@ -116,7 +116,7 @@ def test_its_gradient_does_not_depend_on_micro_batches(tmp_path: Path, monkeypat
 def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """-log sigmoid(better - worse) + centering * (better + worse)^2, mean over pairs, by automatic differentiation."""
     batch = separable().take(torch.arange(2))  # one pair: nothing to draw
-    monkeypatch.setattr(stage, "_sample_answers", lambda context: batch)
+    monkeypatch.setattr(stage, "_sample_responses", lambda context: batch)
     settings = tiny("reward_model.steps=1", "reward_model.centering=0.3", "reward_model.pairs=3")
     context = prepared(tmp_path, settings)
     stage.reward_model(context)
@@ -132,6 +132,6 @@ def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: 
 
 def test_nothing_right_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hopeless = dataclasses.replace(separable(), correct=torch.zeros(16, dtype=torch.bool))
-    monkeypatch.setattr(stage, "_sample_answers", lambda context: hopeless)
+    monkeypatch.setattr(stage, "_sample_responses", lambda context: hopeless)
     with pytest.raises(TrainingError, match=r"none of 16 answers .* raise reward_model.answers"):
         stage.reward_model(prepared(tmp_path, tiny()))

@@ -24,7 +24,7 @@ from vcppo.rl.critic_update import update_critic
 from vcppo.rl.rewards import score_range, verdict_scores
 from vcppo.rl.sampler import collate
 from vcppo.stages import value_pretraining as stage
-from vcppo.stages.answers import answers_file, load_answers
+from vcppo.stages.answers import load_responses, responses_file
 from vcppo.stages.context import StageContext
 from vcppo.stages.rl import assemble
 from vcppo.stages.value_pretraining import chosen_step, pretraining_is_done, value_pretraining
@@ -50,7 +50,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     batch = dataclasses.replace(batch, input_ids=torch.where(generated, low_or_high, batch.input_ids))
     folder = StageFolder(out, found["answers"])
     folder.path.mkdir(parents=True)
-    save_file({name: x.contiguous() for name, x in vars(batch).items()}, answers_file(folder.path))
+    save_file({name: x.contiguous() for name, x in vars(batch).items()}, responses_file(folder.path))
     return out
 
 
@@ -214,8 +214,10 @@ def test_a_pool_smaller_than_an_update_is_gone_through_again(before: Path, tmp_p
 
 def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.fresh_rollouts=true", "pretrain.steps=2")
-    held_out = load_answers(here.earlier["answers"].path).take(torch.arange(48, 80))
-    save_file({name: x.contiguous() for name, x in vars(held_out).items()}, answers_file(here.earlier["answers"].path))
+    held_out = load_responses(here.earlier["answers"].path).take(torch.arange(48, 80))
+    save_file(
+        {name: x.contiguous() for name, x in vars(held_out).items()}, responses_file(here.earlier["answers"].path)
+    )
     pretraining = stage.Pretraining(here)
     assert pretraining.pool is None
     first, again, second = (batch_of(pretraining, step) for step in (0, 0, 1))
@@ -230,15 +232,15 @@ def test_answers_that_are_none_are_told_by_name(tmp_path: Path) -> None:
     for content in (b"", b"garbage of some length"):
         (tmp_path / "answers.safetensors").write_bytes(content)
         with pytest.raises(CheckpointError, match=r"answers.safetensors: not a batch of answers"):
-            load_answers(tmp_path)
+            load_responses(tmp_path)
     with pytest.raises(CheckpointError, match="not a batch of answers"):
-        load_answers(tmp_path / "nothing")
+        load_responses(tmp_path / "nothing")
 
 
 def test_outcomes_that_are_all_alike_are_no_number_and_no_obstacle(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.steps=converge", "pretrain.max_steps=4")
-    path = answers_file(here.earlier["answers"].path)
-    alike = dataclasses.replace(load_answers(path.parent), scores=-torch.ones(80))
+    path = responses_file(here.earlier["answers"].path)
+    alike = dataclasses.replace(load_responses(path.parent), scores=-torch.ones(80))
     save_file({name: x.contiguous() for name, x in vars(alike).items()}, path)
     assert value_pretraining(here)["steps"] <= 4
     measured = [r["values"] for r in told(here) if "pretrain/held_out_loss" in r.get("values", {})]
@@ -250,8 +252,8 @@ def test_outcomes_that_are_all_alike_are_no_number_and_no_obstacle(before: Path,
 
 def cut(here: StageContext, rows: slice) -> RolloutBatch:
     """The earlier stage's answers, those of `rows` cut at the limit."""
-    path = answers_file(here.earlier["answers"].path)
-    answers = load_answers(path.parent)
+    path = responses_file(here.earlier["answers"].path)
+    answers = load_responses(path.parent)
     truncated = torch.zeros(len(answers.scores), dtype=torch.bool)
     truncated[rows] = True
     found = dataclasses.replace(answers, truncated=truncated)
@@ -308,8 +310,10 @@ def test_an_update_whose_fresh_answers_were_all_cut_teaches_nothing(
     monkeypatch.setattr(stage, "collate", lambda *given: dataclasses.replace(collate(*given), truncated=all_cut))
     more = ("pretrain.fresh_rollouts=true", "pretrain.steps=2", "gae.bootstrap_truncated=true")
     here = context(before, tmp_path, *more)
-    held_out = load_answers(here.earlier["answers"].path).take(torch.arange(48, 80))
-    save_file({name: x.contiguous() for name, x in vars(held_out).items()}, answers_file(here.earlier["answers"].path))
+    held_out = load_responses(here.earlier["answers"].path).take(torch.arange(48, 80))
+    save_file(
+        {name: x.contiguous() for name, x in vars(held_out).items()}, responses_file(here.earlier["answers"].path)
+    )
     pretraining = stage.Pretraining(here)
     first = pretraining.critic.state_dict()["score.weight"].clone()
     pretraining.go_to(2)
@@ -324,7 +328,7 @@ def test_rl_goes_on_with_the_moments_that_the_critics_targets_were_normalised_by
     here = context(before, tmp_path, f"reward.normalise={kind}", "reward.correct=3", "pretrain.steps=2")
     value_pretraining(here)
     pretraining = stage.Pretraining(here)
-    answers = load_answers(here.earlier["answers"].path)
+    answers = load_responses(here.earlier["answers"].path)
     assert pretraining.shaping.moments == RunningMoments().updated(answers.scores)
     there = first_done(here)
     there = dataclasses.replace(there, folder=StageFolder(tmp_path, addresses(here.settings)["rl"]))
@@ -374,7 +378,7 @@ def spread(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
 def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path, bounded: str) -> None:
     assignments = ("critic.initial_value=mean-score", f"critic.bounded={bounded}")
     here = context(before, tmp_path, *assignments)
-    answers = load_answers(here.earlier["answers"].path)
+    answers = load_responses(here.earlier["answers"].path)
     mean = float(answers.scores.mean())
     at_zero = spread(stage.start_of_critic(context(before, tmp_path / "zero")), answers)
     values = spread(stage.start_of_critic(here), answers)
@@ -390,7 +394,7 @@ def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path) -> None:
     path = stage.critic_folder(first.folder.path, 4)
     settings = tiny("critic.init=saved", f"critic.path={path}")
     second = StageContext(settings, StageFolder(tmp_path, addresses(settings)["value-pretraining"]), first.earlier)
-    answers = load_answers(first.earlier["answers"].path)
+    answers = load_responses(first.earlier["answers"].path)
     torch.testing.assert_close(
         spread(stage.start_of_critic(second), answers), spread(stage.critic_for(first_done(first))[0], answers)
     )

@@ -52,13 +52,13 @@ class Stems:
     """Sequences that were read to be continued. G stems, right-padded to C columns."""
 
     cache: Tensor  # [layers, 2, G, kv_heads, C, width]
-    last: Tensor  # [G, C, H] what the head reads after each token
+    last: Tensor  # [G, C, H] hidden states, the head's input, after each token
 
 
 class Decoder:
     """Fused copies of the weights, to be made anew when they change, and one batch, written `step` by `step`.
 
-    It begins by `start`, with prompts of its own, or by `fork`, with beginnings of stems that were `read` before.
+    It begins by `start`, with prompts, or by `fork`, with prefixes of stems that were `read` before.
     """
 
     def __init__(self, policy: PreTrainedModel) -> None:
@@ -117,7 +117,7 @@ class Decoder:
         return self._forward(ids.to(self.device))
 
     def read(self, stems: Sequence[Sequence[int]]) -> Stems:
-        """Run the model over the stems, once, for `fork` to continue them from any place. The batch is forgotten."""
+        """Run the model over the stems, once, for `fork` to continue them from any place. The batch is dropped."""
         size = max(len(stem) for stem in stems)
         ids = torch.zeros((len(stems), size), dtype=torch.int64)
         for row, stem in enumerate(stems):
@@ -136,22 +136,22 @@ class Decoder:
         return self._logits(stems.last[owners, lengths - 1])
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Append one token a row; [B, V] logits of the next."""
+        """Append one token per row; [B, V] logits of the next."""
         return self._forward(tokens[:, None])
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these ([B] bool)."""
-        kept = rows.nonzero()[:, 0]
+        indices = rows.nonzero()[:, 0]
         if self._offsets is not None:
-            self._offsets = self._offsets[kept]
+            self._offsets = self._offsets[indices]
         if self._blank is not None:
-            self._blank = self._blank[kept]
+            self._blank = self._blank[indices]
         if self._trunk is not None:
-            self._trunk = self._trunk.keep(kept)
-        self._cache = self._cache.index_select(2, kept)
+            self._trunk = self._trunk.keep(indices)
+        self._cache = self._cache.index_select(2, indices)
 
     def forget(self) -> None:
-        """Let the batch go; its cache would else stay until the next one has begun."""
+        """Free the batch; its cache would else stay until the next one has begun."""
         self._cache, self._trunk = self._cache[..., :0, :].clone(), None
 
     def _forward(self, ids: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class Decoder:
         self._filled = end
         phases = self._phases_of(start, end)
         read = max(end, self._least) if count == 1 else end
-        seen = self._cache[..., :read, :].flatten(2, 3).unbind()  # a layer: [2, B * kv_heads, read, width]
+        seen = self._cache[..., :read, :].flatten(2, 3).unbind()  # per layer: [2, B * kv_heads, read, width]
         unwritten = self._cache[..., start:end, :].unbind()
         trunks = [None] * len(self.layers) if self._trunk is None else self._trunk.cache.unbind()
         attend = self._attend_once if count == 1 else self._attend_causally
@@ -178,8 +178,8 @@ class Decoder:
         for layer, cache, new, trunk in zip(self.layers, seen, unwritten, trunks, strict=True):
             projected = functional.linear(self._norm(x), *layer.project).view(rows, count, -1, self.width)
             self._turn(projected, layer, phases)
-            queries, kept = projected.tensor_split((self.heads,), dim=2)
-            new.copy_(kept.unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4))
+            queries, keys_values = projected.tensor_split((self.heads,), dim=2)
+            new.copy_(keys_values.unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4))
             x += functional.linear(attend(queries, *cache.unbind(), trunk=trunk), *layer.out)
             gate, up = functional.linear(self._norm(x), *layer.gate_up).chunk(2, dim=-1)
             x += functional.linear(self.activation(gate) * up, *layer.down)
@@ -193,7 +193,7 @@ class Decoder:
         torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(phases)
 
     def _attend_once(self, queries: Tensor, keys: Tensor, values: Tensor, *, trunk: Tensor | None) -> Tensor:
-        """One query a row: all heads of a group see the same columns, so they are one small matrix. [B, heads * width]
+        """One query per row: heads of a group see the same columns, so they are one small matrix. [B, heads * width]
 
         Two batched products cost less than `scaled_dot_product_attention`, which is made for many queries.
         """
@@ -204,15 +204,15 @@ class Decoder:
         if self._trunk is not None and trunk is not None:
             ahead = self._trunk.scores(queries.reshape(-1, self.width), trunk[0])
             shares = torch.cat([ahead, scores], dim=-1).softmax(dim=-1).flatten(0, 1)
-            of_trunk, own = shares.split([ahead.shape[-1], columns], dim=-1)
-            mixed = torch.bmm(own.view(len(keys), -1, columns), values).view(rows, self.heads, self.width)
-            return (mixed + self._trunk.mix(of_trunk, trunk[1])).flatten(1)
+            trunk_shares, row_shares = shares.split([ahead.shape[-1], columns], dim=-1)
+            mixed = torch.bmm(row_shares.view(len(keys), -1, columns), values).view(rows, self.heads, self.width)
+            return (mixed + self._trunk.mix(trunk_shares, trunk[1])).flatten(1)
         if self._blank is not None:
             scores.masked_fill_(self._blank[:, None, :columns], -torch.inf)
         return torch.bmm(scores.softmax(dim=-1).view(len(keys), -1, columns), values).view(rows, -1)
 
     def _attend_causally(self, queries: Tensor, keys: Tensor, values: Tensor, *, trunk: Tensor | None) -> Tensor:
-        """Many queries a row, the first tokens of all: [B * count, heads * width]."""
+        """Many queries per row, the first tokens of all: [B * count, heads * width]."""
         assert trunk is None, "rows that share stems are written one token at a time"
         rows, columns = len(queries), keys.shape[1]
         mask = None
@@ -229,12 +229,12 @@ class Decoder:
         return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def _phases_of(self, start: int, end: int) -> Tensor:
-        """Of the new columns: [count or B, count, heads + kv_heads, width / 2], the same for all rows or not."""
+        """Phases of the new columns: [count or B, count, heads + kv_heads, width / 2], the same for all rows or not."""
         if self._offsets is None:
             return self._phases[start:end]
         places = (torch.arange(start, end, device=self.device) + self._offsets[:, None]).clamp(min=0)
-        found = self._phases.index_select(0, places.flatten())
-        return found.view(*places.shape, *found.shape[1:])
+        phases = self._phases.index_select(0, places.flatten())
+        return phases.view(*places.shape, *phases.shape[1:])
 
     def _make_room(self, end: int) -> None:
         capacity = self._cache.shape[-2]
@@ -281,7 +281,7 @@ def _affine(linear: Any, norm: Any = None) -> Affine:
 
 
 def _norm_weight(norm: Any) -> Tensor:
-    """What a norm multiplies by, the root of its size included."""
+    """Factor of a norm, the root of its size included."""
     weight: Tensor = norm.weight.detach().float()
     root: float = len(weight) ** 0.5
     return weight * root

@@ -1,8 +1,8 @@
-"""The engine that needs nothing but torch: one batch, one key/value cache, few kernels a token.
+"""The engine that needs nothing but torch: one batch, one key/value cache, few kernels per token.
 
 The transformers module is read once after each weight update into fused matrices; a step of decoding then costs
-about twenty small kernels a layer. Rows that have ended are dropped from the batch. Every answer has its own stream
-of uniform numbers, so what it says does not depend on its company or on when others are dropped.
+about twenty small kernels per layer. Rows that have ended are dropped from the batch. Every response has a stream of
+uniform numbers to itself, so it does not depend on the rest of the batch or on when others are dropped.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
 from vcppo.engines.torch.decoder import Decoder
-from vcppo.models.configurations import called, end_tokens, positions
+from vcppo.models.configurations import end_tokens, model_label, positions
 from vcppo.models.sharding import plain
 from vcppo.settings.fixed import COMPACT_BELOW, GENERATOR_ROWS
 from vcppo.types import Generation
@@ -23,7 +23,7 @@ UNWRITTEN = -1
 
 
 class TorchEngine:
-    """Samples with a `Decoder` in this process, `rows` answers at a time."""
+    """Samples with a `Decoder` in this process, `rows` responses at a time."""
 
     def __init__(self, policy: PreTrainedModel, *, rows: int = GENERATOR_ROWS) -> None:
         self.rows = rows
@@ -33,7 +33,7 @@ class TorchEngine:
         """See Engine."""
         vars(self).pop("_decoder", None)  # before the new one is made: two copies of the weights may not fit
         self._decoder: Decoder = Decoder(plain(policy))
-        self._ends, self._positions, self._called = end_tokens(policy), positions(policy.config), called(policy)
+        self._ends, self._positions, self._label = end_tokens(policy), positions(policy.config), model_label(policy)
 
     @torch.inference_mode()
     def generate(
@@ -44,13 +44,13 @@ class TorchEngine:
             return []
         check_room([(len(prompt), sampling.max_tokens) for prompt in prompts], self._positions)
         uniforms = self._uniforms(len(prompts), sampling, seed, first)
-        answers: list[Generation] = []
+        generations: list[Generation] = []
         for start in range(0, len(prompts), self.rows):
-            some = prompts[start : start + self.rows]
-            limits = torch.full((len(some),), sampling.max_tokens, device=self._decoder.device)
-            logits = self._decoder.start(some, room=sampling.max_tokens)
-            answers += self._write(logits, uniforms[:, start : start + self.rows], limits, sampling)
-        return answers
+            batch = prompts[start : start + self.rows]
+            limits = torch.full((len(batch),), sampling.max_tokens, device=self._decoder.device)
+            logits = self._decoder.start(batch, room=sampling.max_tokens)
+            generations += self._generate(logits, uniforms[:, start : start + self.rows], limits, sampling)
+        return generations
 
     @torch.inference_mode()
     def branch(
@@ -68,11 +68,11 @@ class TorchEngine:
             self._check(point, stems)
         check_room([(point.length, min(point.limit, sampling.max_tokens)) for point in points], self._positions)
         uniforms = self._uniforms(len(points), sampling, seed, first)
-        found: dict[int, Generation] = {}
+        generations: dict[int, Generation] = {}
         for members in _by_stem(points, self.rows):
-            which = sorted({points[i].stem for i in members})
-            place = {stem: owner for owner, stem in enumerate(which)}
-            read = decoder.read([stems[stem] for stem in which])
+            stem_numbers = sorted({points[i].stem for i in members})
+            place = {stem: owner for owner, stem in enumerate(stem_numbers)}
+            stems_read = decoder.read([stems[stem] for stem in stem_numbers])
             for block in _evenly(members, self.rows):
                 owners, lengths, limits = torch.tensor(
                     [
@@ -81,9 +81,11 @@ class TorchEngine:
                     ],
                     device=decoder.device,
                 ).unbind(dim=1)
-                logits = decoder.fork(read, owners, lengths, room=int(limits.max()))
-                found.update(zip(block, self._write(logits, uniforms[:, block], limits, sampling), strict=True))
-        return [found[i] for i in range(len(points))]
+                logits = decoder.fork(stems_read, owners, lengths, room=int(limits.max()))
+                generations.update(
+                    zip(block, self._generate(logits, uniforms[:, block], limits, sampling), strict=True)
+                )
+        return [generations[i] for i in range(len(points))]
 
     def _check(self, point: BranchPoint, stems: Sequence[Sequence[int]]) -> None:
         assert 0 <= point.stem < len(stems), f"{point}: there are {len(stems)} stems"
@@ -93,12 +95,12 @@ class TorchEngine:
         assert stem[point.length - 1] not in self._ends, f"{point}: the answer has ended there"
 
     def _uniforms(self, rows: int, sampling: Sampling, seed: int, first: int) -> Tensor:
-        """[max_tokens, rows] in [0, 1): a stream a row, those of rows `first` and after."""
+        """[max_tokens, rows] in [0, 1): a stream per row, those of rows `first` and after."""
         rng = torch.Generator().manual_seed(seed)
         drawn = torch.rand((first + rows, sampling.max_tokens), generator=rng)[first:]
         return drawn.T.contiguous().to(self._decoder.device)
 
-    def _write(self, logits: Tensor, uniforms: Tensor, limits: Tensor, sampling: Sampling) -> list[Generation]:
+    def _generate(self, logits: Tensor, uniforms: Tensor, limits: Tensor, sampling: Sampling) -> list[Generation]:
         """Draw tokens for the decoder's batch until every row has ended or reached its limit.
 
         Args:
@@ -112,8 +114,8 @@ class TorchEngine:
         logprobs = torch.zeros((longest, count), device=device)
 
         ends = torch.tensor(self._ends, dtype=torch.int64, device=device)
-        rows = torch.arange(count, device=device)  # which answers the batch still holds
-        ended = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended; what they go on to say is cut
+        rows = torch.arange(count, device=device)  # which responses the batch still holds
+        ended = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended; tokens after that are cut off
         for t in range(longest):
             chosen, chosen_logprobs = sample(logits, uniforms[t, rows], sampling)
             tokens[t, rows], logprobs[t, rows] = chosen, chosen_logprobs
@@ -122,18 +124,20 @@ class TorchEngine:
             if live == 0:
                 break
             if live < COMPACT_BELOW * len(rows):
-                kept = ~ended
-                rows, chosen, ended = rows[kept], chosen[kept], ended[kept]
-                decoder.keep(kept)
+                going_on = ~ended
+                rows, chosen, ended = rows[going_on], chosen[going_on], ended[going_on]
+                decoder.keep(going_on)
             logits = decoder.step(chosen)
         decoder.forget()
         written = zip(tokens.T.tolist(), logprobs.T.tolist(), limits.tolist(), strict=True)
-        answers = [_answer(said[:limit], scores[:limit], self._ends) for said, scores, limit in written]
-        return checked(answers, self._called)
+        generations = [
+            _cut_at_end(row[:limit], row_logprobs[:limit], self._ends) for row, row_logprobs, limit in written
+        ]
+        return checked(generations, self._label)
 
 
 def _by_stem(points: Sequence[BranchPoint], rows: int) -> Iterator[list[int]]:
-    """Numbers of the points, by stem: as many stems at a time as have `rows` points together, or else one."""
+    """Group numbers of points by stem: as many stems at a time as have `rows` points together, or else one."""
     order = sorted(range(len(points)), key=lambda i: points[i].stem)
     members: list[int] = []
     for _, group in itertools.groupby(order, key=lambda i: points[i].stem):
@@ -147,7 +151,7 @@ def _by_stem(points: Sequence[BranchPoint], rows: int) -> Iterator[list[int]]:
 
 
 def _evenly(members: list[int], rows: int) -> Iterator[list[int]]:
-    """In order, in as few blocks of at most `rows` as will do, of nearly one size."""
+    """Split in order, into as few blocks of at most `rows` as will do, of nearly one size."""
     size = -(-len(members) // -(-len(members) // rows))
     return (members[start : start + size] for start in range(0, len(members), size))
 
@@ -159,7 +163,7 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor
         logits: [B, V]. uniforms: [B] in [0, 1).
     Returns:
         ([B] tokens, [B] log-probabilities before any nucleus cut, at the temperature, or greedily at 1). Where logits
-        are not finite the token means nothing, and its log-probability is NaN.
+        are not finite the token is meaningless, and its log-probability is NaN.
     """
     if sampling.temperature == 0.0:
         likeliest = logits.argmax(dim=-1, keepdim=True)
@@ -178,7 +182,7 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor
     return chosen[:, 0], all_logprobs.gather(1, chosen)[:, 0]
 
 
-def _answer(tokens: list[int], logprobs: list[float], ends: Sequence[int]) -> Generation:
-    """What stands up to the first end of sequence, that one included."""
+def _cut_at_end(tokens: list[int], logprobs: list[float], ends: Sequence[int]) -> Generation:
+    """Cut a response after its first end of sequence."""
     length = next((i for i, token in enumerate(tokens, 1) if token in ends), None)
     return Generation(tuple(tokens[:length]), tuple(logprobs[:length]), "length" if length is None else "stop")

@@ -1,4 +1,4 @@
-"""What the rows of a batch share: stems read once, which many rows continue from different places."""
+"""Prefixes that rows of a batch share: stems read once, which many rows continue from different places."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +11,7 @@ from torch import Tensor
 class Trunk:
     """The key/value cache of some stems, and which of it each row sees. B rows, G stems, right-padded to C columns.
 
-    Attention takes all rows of a stem as one matrix, so a stem's keys and values are moved once a step, however many
+    Attention takes all rows of a stem as one matrix, so a stem's keys and values are moved once per step, however many
     rows continue it. Rows stand stem by stem; a stem with fewer rows than the one with most has empty places, which
     repeat the first row. A head is one of the query heads, and a place belongs to a stem, key head, row and head.
     """
@@ -26,7 +26,7 @@ class Trunk:
 
     @classmethod
     def over(cls, cache: Tensor, heads: int, owners: Tensor, lengths: Tensor) -> Self:
-        """Stems that no row continues and columns that no row sees are left out."""
+        """Build it without stems that no row continues and columns that no row sees."""
         device, kv_heads = cache.device, cache.shape[3]
         present, owners, counts = owners.unique_consecutive(return_inverse=True, return_counts=True)
         depth, columns = int(counts.max()), int(lengths.max())
@@ -41,20 +41,20 @@ class Trunk:
         return cls(cache[:, :, present, :, :columns], heads, owners, lengths, into, back, bias)
 
     def keep(self, rows: Tensor) -> "Trunk":
-        """Without all rows but these ([rows] int64)."""
+        """Drop all rows but these ([rows] int64)."""
         return Trunk.over(self.cache, self.heads, self.owners[rows], self.lengths[rows])
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Of queries [B * heads, width] against one layer's keys [G, kv_heads, C, width]: [B, heads, C]."""
-        found = torch.bmm(self._placed(queries), keys.flatten(0, 1).mT)
-        return self._rows(found).add_(self.bias)
+        """Scores of queries [B * heads, width] against one layer's keys [G, kv_heads, C, width]: [B, heads, C]."""
+        scores = torch.bmm(self._placed(queries), keys.flatten(0, 1).mT)
+        return self._rows(scores).add_(self.bias)
 
     def mix(self, shares: Tensor, values: Tensor) -> Tensor:
-        """Values [G, kv_heads, C, width] of one layer by shares [B * heads, C]: [B, heads, width]."""
+        """Mix values [G, kv_heads, C, width] of one layer by shares [B * heads, C]: [B, heads, width]."""
         return self._rows(torch.bmm(self._placed(shares), values.flatten(0, 1)))
 
     def _placed(self, x: Tensor) -> Tensor:
-        """[B * heads, n] -> [G * kv_heads, places, n]: a matrix a stem and key head."""
+        """[B * heads, n] -> [G * kv_heads, places, n]: a matrix per stem and key head."""
         matrices = self.cache.shape[2] * self.cache.shape[3]
         return x.index_select(0, self.into).view(matrices, -1, x.shape[-1])
 

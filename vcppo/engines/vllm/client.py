@@ -1,4 +1,4 @@
-"""vLLM in a server: the connection to it, and what is said over it."""
+"""vLLM in a server: the connection to it, and requests over it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ServerClient:
             torch.distributed.barrier()  # nobody is still writing with the ones before
         if rank != 0:
             exhaust(weights)
-        self._weights = by_first_rank(lambda: self._give(weights))
+        self._weights = by_first_rank(lambda: self._send_weights(weights))
         self._owner = weakref.ref(owner)
 
     def holds(self, owner: object) -> bool:
@@ -88,19 +88,19 @@ class ServerClient:
     def write(self, request: Write) -> Answers:
         """See Host."""
         request = dataclasses.replace(request, weights=self._weights)
-        answers = self._ask(request, Answers, self.settings.request_timeout_s)
-        assert isinstance(answers, Answers)
-        return answers
+        reply = self._request(request, Answers, self.settings.request_timeout_s)
+        assert isinstance(reply, Answers)
+        return reply
 
     def reopened(self, spec: ModelSpec) -> bool:
         """See Host. A server on a GPU does not do it: what memory is left behind is not certain."""
         message = Open(dataclasses.asdict(spec))
         try:
-            by_first_rank(lambda: self._ask(message, Opened, self.settings.start_timeout_s))
+            by_first_rank(lambda: self._request(message, Opened, self.settings.start_timeout_s))
         except EngineError:
             return False
         if rank_and_world()[0] != 0:
-            self._ask(message, Opened, self.settings.start_timeout_s)
+            self._request(message, Opened, self.settings.start_timeout_s)
         self._owner, self._dtype = None, getattr(torch, spec.dtype)
         return True
 
@@ -113,7 +113,7 @@ class ServerClient:
             self._process.end()
 
     def _reach(self, spec: ModelSpec) -> Address:
-        """Where the server listens, having started it where that is ours to do, and opened the model."""
+        """Start the server unless it is given, open the model there, and return its address."""
         if self.settings.url is not None:
             address = Address.parse(self.settings.url)
         else:
@@ -124,14 +124,14 @@ class ServerClient:
 
     def _open(self, address: Address, spec: ModelSpec) -> None:
         self._connection = self._connect(address)
-        welcome = self._ask(Hello(PROTOCOL), Welcome, self.settings.start_timeout_s)
+        welcome = self._request(Hello(PROTOCOL), Welcome, self.settings.start_timeout_s)
         assert isinstance(welcome, Welcome)
         if welcome.protocol != PROTOCOL:
             raise EngineError(
                 f"{self._name()} speaks version {welcome.protocol} of the protocol, this vcppo version {PROTOCOL}: "
                 "run the same vcppo at both ends"
             )
-        self._ask(Open(dataclasses.asdict(spec)), Opened, self.settings.start_timeout_s)
+        self._request(Open(dataclasses.asdict(spec)), Opened, self.settings.start_timeout_s)
 
     def _connect(self, address: Address) -> socket.socket:
         deadline = time.monotonic() + self.settings.start_timeout_s
@@ -145,19 +145,19 @@ class ServerClient:
                     raise EngineError(f"{self._name()}: nothing answers there ({error.strerror or error})") from None
                 time.sleep(CONNECT_EVERY_S)
 
-    def _give(self, weights: Iterator[tuple[str, Tensor]]) -> str:
-        """Send all; what they are called from now on."""
+    def _send_weights(self, weights: Iterator[tuple[str, Tensor]]) -> str:
+        """Send all; return their name from now on."""
         name = uuid.uuid4().hex
         try:
             for number, shard in enumerate(shards(weights, self._dtype)):
-                self._give_shard(shard, f"{name}-{number}.safetensors")
-            self._ask(Commit(name), Committed, self.settings.request_timeout_s)
+                self._send_shard(shard, f"{name}-{number}.safetensors")
+            self._request(Commit(name), Committed, self.settings.request_timeout_s)
         except EngineError:
             exhaust(weights)  # other ranks wait for us to take our part in gathering them
             raise
         return name
 
-    def _give_shard(self, shard: dict[str, Tensor], name: str) -> None:
+    def _send_shard(self, shard: dict[str, Tensor], name: str) -> None:
         streamed = self._process is None
         folder = Path(tempfile.mkdtemp(prefix="vcppo-")) if self._process is None else self._process.exchange
         path = folder / name
@@ -166,8 +166,8 @@ class ServerClient:
             if streamed:
                 with open(path, "rb") as file:
                     while data := file.read(PIECE):
-                        self._say(Piece(array("B", data)))
-            self._ask(Load("" if streamed else name), Loaded, self.settings.request_timeout_s)
+                        self._send(Piece(array("B", data)))
+            self._request(Load("" if streamed else name), Loaded, self.settings.request_timeout_s)
         except (OSError, SafetensorError) as error:
             raise EngineError(f"{folder}: weights cannot be written there ({one_line(error)})") from None
         finally:
@@ -175,22 +175,22 @@ class ServerClient:
             if streamed:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _say(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         try:
             send(self._connection, message)
         except (WireError, TimeoutError) as error:
             raise self._lost(error) from None
 
-    def _ask(self, message: Message, wanted: type, timeout_s: float) -> Message:
-        """Say it, and wait for an answer of the wanted kind; while the server says that it is busy, longer.
+    def _request(self, message: Message, wanted: type, timeout_s: float) -> Message:
+        """Send a message and wait for a reply of the wanted kind; while the server is busy, longer.
 
         Raises:
-            EngineError: the server refuses, is gone, or has been silent for `timeout_s`.
+            EngineError: the server refuses, is gone, or has sent nothing for `timeout_s`.
         """
         try:
             self._connection.settimeout(timeout_s)
             send(self._connection, message)
-            while isinstance(answer := receive(self._connection), Busy):
+            while isinstance(reply := receive(self._connection), Busy):
                 pass
         except TimeoutError:
             self.close()
@@ -198,17 +198,17 @@ class ServerClient:
             raise EngineError(f"{self._name()} has said nothing for engine.{name} = {timeout_s:g} s") from None
         except WireError as error:
             raise self._lost(error) from None
-        except BaseException:  # Ctrl-C: an answer is still on its way, and would be taken for the next one's
+        except BaseException:  # Ctrl-C: a reply is still on its way, and would be taken for the next one's
             self.close()
             raise
-        if isinstance(answer, Refused):
-            if answer.ended:
+        if isinstance(reply, Refused):
+            if reply.ended:
                 self.close()
-            raise EngineError(self._refusal(answer.reason))
-        if not isinstance(answer, wanted):
+            raise EngineError(self._refusal(reply.reason))
+        if not isinstance(reply, wanted):
             self.close()
-            raise EngineError(f"{self._name()} answers {type(message).__name__} with {type(answer).__name__}")
-        return answer
+            raise EngineError(f"{self._name()} answers {type(message).__name__} with {type(reply).__name__}")
+        return reply
 
     def _refusal(self, reason: str) -> str:
         if "vLLM cannot be imported" not in reason:
@@ -218,12 +218,12 @@ class ServerClient:
         return f"{where}: {reason}; there, {INSTALL}"
 
     def _lost(self, error: Exception) -> EngineError:
-        """The connection broke: what is to be told, everything ended."""
-        words = f"{self._name()}: {error}"
+        """End everything; return the error of a broken connection."""
+        message = f"{self._name()}: {error}"
         if self._process is not None:
-            words = self._process.last_words()
+            message = self._process.last_words()
         self.close()
-        return EngineError(words)
+        return EngineError(message)
 
     def _name(self) -> str:
         return f"the vLLM server at engine.url = {self.settings.url}" if self.settings.url else "the vLLM server"

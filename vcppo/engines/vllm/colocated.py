@@ -70,19 +70,19 @@ class Colocated:
         return self._owner is not None and self._owner() is owner
 
     def write(self, request: Write) -> Answers:
-        """See Host. Processes that share a model write all their answers together."""
+        """See Host. Processes that share a model generate all their responses together."""
         self._wake("kv_cache")
         requests, rank = [dataclasses.replace(request, weights=self._weights)], 0
         if self._group is not None:
-            requests, rank = self._gathered(request), self._group.rank_in_group
+            requests, rank = self._gather(request), self._group.rank_in_group
         try:
             with self._randomness():
-                names = [self._core.begin(asked) for asked in requests]
-                answers: dict[str, Answers] = {}
-                while len(answers) < len(names):
-                    answers.update(self._core.step())
+                names = [self._core.begin(each) for each in requests]
+                finished: dict[str, Answers] = {}
+                while len(finished) < len(names):
+                    finished.update(self._core.step())
         except BaseException as error:
-            forget(self)  # what it was in the middle of would be taken for the next call's
+            forget(self)  # what it has begun would be taken for the next call's
             if isinstance(error, Exception):
                 raise EngineError(f"vLLM refuses: {one_line(error)}") from error
             raise
@@ -90,7 +90,7 @@ class Colocated:
             self._core.sleep()
             self._owner = None
             self._asleep = {"weights", "kv_cache"}
-        return answers[names[rank]]
+        return finished[names[rank]]
 
     def reopened(self, spec: ModelSpec) -> bool:
         """See Host. Never: it is as quick to make another."""
@@ -105,8 +105,8 @@ class Colocated:
             self._core.wake(what)
             self._asleep.remove(what)
 
-    def _gathered(self, request: Write) -> list[Write]:
-        """Everybody's requests, in everybody's same order."""
+    def _gather(self, request: Write) -> list[Write]:
+        """Gather the requests of all ranks that share the model, in the same order on each."""
         requests: list[Any] = [None] * self._group.world_size
         torch.distributed.all_gather_object(requests, request, group=self._group.cpu_group)
-        return [dataclasses.replace(asked, weights=self._weights) for asked in requests]
+        return [dataclasses.replace(each, weights=self._weights) for each in requests]

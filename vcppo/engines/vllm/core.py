@@ -1,8 +1,8 @@
-"""One vLLM in this process: built for a model, given weights again and again, asked for answers.
+"""One vLLM in this process: built for a model, its weights updated again and again, sampled from.
 
 Both the colocated engine and the server are made of it. vLLM is imported only when a `Core` is made.
 
-An answer's log-probabilities are vLLM's "processed" ones: log-softmax of (logits / temperature) in float32, which is
+A response's log-probabilities are vLLM's "processed" ones: log-softmax of (logits / temperature) in float32, which is
 what the torch engine returns. With top_p below 1 they are those of the nucleus, renormalised; the torch engine's are
 of the whole distribution.
 """
@@ -33,10 +33,10 @@ CPU_BLOCK = 32  # tokens; vLLM's own 128 would share no prefix shorter than that
 
 
 class Core:
-    """Answers from the weights it was last given whole."""
+    """Samples from the weights of the last commit."""
 
     def __init__(self, spec: ModelSpec, folder: Path, *, colocated: bool, launched: bool = False) -> None:
-        """Build the model with weights that mean nothing.
+        """Build the model with meaningless weights.
 
         Args:
             folder: config.json is put there.
@@ -56,7 +56,7 @@ class Core:
 
         self.spec = spec
         self.on_cpu: bool = current_platform.is_cpu()
-        self.weights = ""  # what the complete weights in the model are called, empty while they are not complete
+        self.weights = ""  # name of the complete weights in the model, empty while they are not complete
         self._numbers = itertools.count()
         self._jobs: dict[str, _Job] = {}
         (folder / "config.json").write_text(spec.config, encoding="utf-8")
@@ -65,7 +65,7 @@ class Core:
         if self.on_cpu:
             memory = {"kv_cache_memory_bytes": _cpu_cache(spec), "block_size": CPU_BLOCK}
             # a prompt read in two steps draws a token in the first that is thrown away, and vLLM then winds the
-            # answer's generator back, which a CPU's cannot: read every prompt whole
+            # response's generator back, which a CPU's cannot: read every prompt whole
             memory |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(spec.max_length, CPU_TOKENS)}
         llm = LLM(
             str(folder),
@@ -87,7 +87,7 @@ class Core:
         self._engine = llm.llm_engine
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Copy weights into the model of this process. Until `commit` there are none to write with."""
+        """Copy weights into the model of this process. Until `commit` there are none to sample from."""
         self.weights = ""
         self._engine.collective_rpc("vcppo_load", args=(weights,))
 
@@ -97,7 +97,7 @@ class Core:
         self._engine.collective_rpc("vcppo_load_file", args=(str(path),))
 
     def commit(self, weights: str) -> None:
-        """All weights are loaded, and are called so. What was cached under others is forgotten.
+        """Name the weights, all of which are loaded. What was cached under others is dropped.
 
         Raises:
             ValueError: some parameters of the model were not given.
@@ -110,21 +110,23 @@ class Core:
         self.weights = weights
 
     def begin(self, request: Write) -> str:
-        """Take a request; `step` writes. The name of the job.
+        """Take a request, for `step` to generate; return the name of the job.
 
         Raises:
-            ValueError: an answer would not fit the model, or the weights are not those asked for.
+            ValueError: a response would not fit the model, or the weights are not those of the request.
         """
         if not self.weights or request.weights != self.weights:
             raise ValueError("the weights asked for are not in the model: somebody else has given it others")
         stems = split(request.stems, request.stem_lengths)
-        asked = list(zip(request.owners, request.lengths, request.limits, request.seeds, strict=True))
+        requested = list(zip(request.owners, request.lengths, request.limits, request.seeds, strict=True))
         name = str(next(self._numbers))
-        self._jobs[name] = _Job(len(asked), sum(request.lengths))
-        by_prefix = sorted(range(len(asked)), key=lambda i: asked[i][:2])  # those that share a beginning, together
+        self._jobs[name] = _Job(len(requested), sum(request.lengths))
+        by_prefix = sorted(
+            range(len(requested)), key=lambda i: requested[i][:2]
+        )  # those that share a beginning, together
         try:
             for i in by_prefix:
-                owner, length, limit, seed = asked[i]
+                owner, length, limit, seed = requested[i]
                 prompt = {"prompt_token_ids": stems[owner][:length]}
                 self._engine.add_request(f"{name}/{i}", prompt, _sampling(request, limit, seed))
         except ValueError:
@@ -133,27 +135,27 @@ class Core:
         return name
 
     def step(self) -> list[tuple[str, Answers]]:
-        """One token more for every answer, and what is finished by that."""
+        """Generate one more token of every response; return the jobs that this finishes."""
         outputs = self._engine.step() if self._engine.has_unfinished_requests() else []
         for output in outputs:
             name, _, i = output.request_id.partition("/")
             if output.finished and name in self._jobs:
                 self._jobs[name].take(int(i), output)
-        done = [name for name, job in self._jobs.items() if job.finished == len(job.answers)]
+        done = [name for name, job in self._jobs.items() if job.finished == len(job.responses)]
         return [(name, self._jobs.pop(name).collected()) for name in done]
 
     def drop(self, name: str) -> None:
-        """Stop writing a job's answers."""
+        """Stop generating a job's responses."""
         job = self._jobs.pop(name)
-        self._engine.abort_request([f"{name}/{i}" for i, answer in enumerate(job.answers) if answer is None])
+        self._engine.abort_request([f"{name}/{i}" for i, response in enumerate(job.responses) if response is None])
 
     def sleep(self) -> None:
-        """Give the GPU's memory back. The weights are gone by that."""
+        """Free the GPU's memory, and with it the weights."""
         self.weights = ""
         self._engine.sleep(level=2)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Free the model."""
         self._engine.engine_core.shutdown()
         del self._engine
         gc.collect()
@@ -166,40 +168,40 @@ class Core:
 
 
 class _Job:
-    """Answers of one request as they are finished."""
+    """Responses to one request as they are finished."""
 
     def __init__(self, count: int, prompt_tokens: int) -> None:
-        self.answers: list[tuple[list[int], list[float], bool] | None] = [None] * count
+        self.responses: list[tuple[list[int], list[float], bool] | None] = [None] * count
         self.finished = 0
         self.prompt_tokens, self.cached_tokens = prompt_tokens, 0
 
     def take(self, i: int, output: Any) -> None:
-        """One answer, as vLLM gives it."""
+        """Store one response, as vLLM returns it."""
         made = output.outputs[0]
         tokens, logprobs = list(made.token_ids), list(made.logprobs.logprobs)
         if made.finish_reason not in ("stop", "length"):
             raise RuntimeError(f"an answer ended for the reason {made.finish_reason!r}, expected stop or length")
         if list(made.logprobs.token_ids) != tokens:
             raise RuntimeError("vLLM's log-probabilities are of other tokens than its answer's")
-        self.answers[i] = tokens, logprobs, made.finish_reason == "stop"
+        self.responses[i] = tokens, logprobs, made.finish_reason == "stop"
         self.finished += 1
         self.cached_tokens += output.num_cached_tokens or 0
 
     def collected(self) -> Answers:
-        """All of them, in order."""
-        answers = [answer for answer in self.answers if answer is not None]
+        """Collect all of them, in order."""
+        responses = [response for response in self.responses if response is not None]
         return Answers(
-            tokens=array("q", itertools.chain.from_iterable(tokens for tokens, _, _ in answers)),
-            logprobs=array("f", itertools.chain.from_iterable(logprobs for _, logprobs, _ in answers)),
-            lengths=array("q", [len(tokens) for tokens, _, _ in answers]),
-            stopped=array("B", [stopped for _, _, stopped in answers]),
+            tokens=array("q", itertools.chain.from_iterable(tokens for tokens, _, _ in responses)),
+            logprobs=array("f", itertools.chain.from_iterable(logprobs for _, logprobs, _ in responses)),
+            lengths=array("q", [len(tokens) for tokens, _, _ in responses]),
+            stopped=array("B", [stopped for _, _, stopped in responses]),
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
         )
 
 
 def _sampling(request: Write, limit: int, seed: int) -> Any:
-    """vLLM's SamplingParams of one answer."""
+    """vLLM's SamplingParams of one response."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -209,7 +211,7 @@ def _sampling(request: Write, limit: int, seed: int) -> Any:
         max_tokens=limit,
         seed=seed,
         stop_token_ids=request.stop,
-        ignore_eos=True,  # what ends an answer is said by the line above alone
+        ignore_eos=True,  # the line above alone decides what ends a response
         logprobs=0,
         flat_logprobs=True,
         detokenize=False,
@@ -219,7 +221,7 @@ def _sampling(request: Write, limit: int, seed: int) -> Any:
 
 @contextlib.contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Global random states are afterwards as they were: vLLM seeds them all when it starts, and draws from them."""
+    """Restore global random states afterwards: vLLM seeds them all when it starts, and draws from them."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):

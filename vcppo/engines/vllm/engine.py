@@ -1,7 +1,7 @@
-"""The engine that writes with vLLM, in this process or in a server; interchangeable with the torch engine.
+"""The engine that samples with vLLM, in this process or in a server; interchangeable with the torch engine.
 
 A process keeps one vLLM for as long as its engines want the same model with the same settings, because starting one
-takes long. An engine whose weights have been replaced there by another's gives them again before it writes.
+takes long. An engine whose weights have been replaced there by another's loads them again before it samples.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from vcppo.engines.vllm.colocated import Colocated
 from vcppo.engines.vllm.host import Host, host_of
 from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, split
 from vcppo.errors import EngineError
-from vcppo.models.configurations import called, end_tokens, positions
-from vcppo.models.forward import let_go
+from vcppo.models.configurations import end_tokens, model_label, positions
+from vcppo.models.forward import reshard
 from vcppo.models.prepared import compute_of
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
@@ -33,13 +33,13 @@ from vcppo.types import Generation
 DTYPES = ("float32", "bfloat16", "float16")
 NOT_OF_THE_SHAPE = (
     *("_name_or_path", "transformers_version", "dtype", "torch_dtype"),
-    *("bos_token_id", "eos_token_id", "pad_token_id"),  # what ends an answer is said with every request
+    *("bos_token_id", "eos_token_id", "pad_token_id"),  # end tokens are sent with every request
 )
 
 
 @dataclass(frozen=True)
 class CacheUse:
-    """What the prompts of one call cost."""
+    """Prompt tokens of one call."""
 
     prompt_tokens: int
     cached_tokens: int  # of them, those whose keys and values were there already
@@ -59,7 +59,7 @@ class VllmEngine:
         self.update_weights(policy)
 
     def update_weights(self, policy: PreTrainedModel) -> None:
-        """See Engine. The policy must not change between here and the next update, for it may be read again.
+        """See Engine. The policy must not change between here and the next update, for its weights may be loaded again.
 
         Raises:
             EngineError: vLLM cannot be started or reached, or cannot hold this policy.
@@ -72,15 +72,15 @@ class VllmEngine:
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, seed: int, first: int = 0
     ) -> list[Generation]:
-        """See Engine. Answers do not depend on each other's seeds; see docs/vllm.md for what their company may change.
+        """See Engine. Responses do not depend on each other's seeds; docs/vllm.md says what the batch may change.
 
         Raises:
-            EngineError: vLLM has died, or a prompt with its answer may be too long for the model.
+            EngineError: vLLM has died, or a prompt with its response may be too long for the model.
         """
         stems: dict[tuple[int, ...], int] = {}
         owners = [stems.setdefault(tuple(prompt), len(stems)) for prompt in prompts]
-        asked = [(owner, len(prompt), sampling.max_tokens) for owner, prompt in zip(owners, prompts, strict=True)]
-        return self._write(list(stems), asked, sampling, seed, first)
+        requests = [(owner, len(prompt), sampling.max_tokens) for owner, prompt in zip(owners, prompts, strict=True)]
+        return self._generate(list(stems), requests, sampling, seed, first)
 
     def branch(
         self,
@@ -91,35 +91,35 @@ class VllmEngine:
         seed: int,
         first: int = 0,
     ) -> list[Generation]:
-        """See Engine. Points of one stem are written next to each other, so that they find it in the prefix cache."""
+        """See Engine. Points of one stem are generated next to each other, so that they find it in the prefix cache."""
         for point in points:
             assert 0 <= point.stem < len(stems), f"{point}: there are {len(stems)} stems"
             stem = stems[point.stem]
             assert 1 <= point.length <= len(stem), f"{point}: its stem has {len(stem)} tokens"
             assert point.limit >= 1, f"{point}: nothing to write"
             assert stem[point.length - 1] not in self._ends, f"{point}: the answer has ended there"
-        asked = [(point.stem, point.length, min(point.limit, sampling.max_tokens)) for point in points]
-        return self._write(stems, asked, sampling, seed, first)
+        requests = [(point.stem, point.length, min(point.limit, sampling.max_tokens)) for point in points]
+        return self._generate(stems, requests, sampling, seed, first)
 
-    def _write(
+    def _generate(
         self,
         stems: Sequence[Sequence[int]],
-        asked: Sequence[tuple[int, int, int]],
+        requests: Sequence[tuple[int, int, int]],
         sampling: Sampling,
         seed: int,
         first: int,
     ) -> list[Generation]:
-        """One answer to each (stem, tokens of it, tokens of the answer at most)."""
+        """Sample one response to each (stem, tokens of it, tokens of the response at most)."""
         if 0 < sampling.temperature < VLLM_COLDEST:
             raise EngineError(f"temperature {sampling.temperature:g}: vLLM samples at {VLLM_COLDEST:g} or above")
-        check_room([(length, limit) for _, length, limit in asked], self._spec.max_length)
+        check_room([(length, limit) for _, length, limit in requests], self._spec.max_length)
         host = host_of(self.settings, self._spec, start_host)
         if not host.holds(self):
             if _versions(self._policy) != self._versions:
                 raise EngineError("the policy was trained on without update_weights, and its old weights are gone")
             host.load(self, named_weights(self._policy))
-        owners, lengths, limits = zip(*asked, strict=True) if asked else ((), (), ())
-        answers = host.write(
+        owners, lengths, limits = zip(*requests, strict=True) if requests else ((), (), ())
+        reply = host.write(
             Write(
                 weights="",
                 temperature=sampling.temperature,
@@ -130,15 +130,15 @@ class VllmEngine:
                 owners=array("q", owners),
                 lengths=array("q", lengths),
                 limits=array("q", limits),
-                seeds=array("q", [seed_for(seed, first + i) for i in range(len(asked))]),
+                seeds=array("q", [seed_for(seed, first + i) for i in range(len(requests))]),
             )
         )
-        self.cache_use = CacheUse(answers.prompt_tokens, answers.cached_tokens)
-        return checked(_generations(answers), called(self._policy))
+        self.cache_use = CacheUse(reply.prompt_tokens, reply.cached_tokens)
+        return checked(_generations(reply), model_label(self._policy))
 
 
 def start_host(settings: VllmEngineSettings, spec: ModelSpec) -> Host:
-    """vLLM with this model, where the settings want it.
+    """Start vLLM with this model, where the settings want it.
 
     Raises:
         EngineError: it cannot be started or reached.
@@ -147,7 +147,7 @@ def start_host(settings: VllmEngineSettings, spec: ModelSpec) -> Host:
 
 
 def model_spec(settings: VllmEngineSettings, policy: PreTrainedModel) -> ModelSpec:
-    """What vLLM must know of a policy to build it.
+    """Specify a policy for vLLM to build.
 
     Raises:
         EngineError: the policy is longer or of another type than vLLM can take.
@@ -175,14 +175,14 @@ def model_spec(settings: VllmEngineSettings, policy: PreTrainedModel) -> ModelSp
 
 
 def _versions(policy: PreTrainedModel) -> list[tuple[int, int]]:
-    """Changes whenever a parameter is written to in place, as optimisers and `load_state_dict` do."""
-    let_go(policy)  # what a pass has gathered is not what is trained
+    """Versions of parameters; one changes with every write in place, as of optimisers and `load_state_dict`."""
+    reshard(policy)  # what a pass has gathered is not what is trained
     return [(id(parameter), parameter._version) for parameter in policy.parameters()]
 
 
-def _generations(answers: Answers) -> list[Generation]:
-    tokens, logprobs = (split(x, answers.lengths) for x in (answers.tokens, answers.logprobs))
+def _generations(reply: Answers) -> list[Generation]:
+    rows = zip(*(split(x, reply.lengths) for x in (reply.tokens, reply.logprobs)), reply.stopped, strict=True)
     return [
-        Generation(tuple(said), tuple(scores), "stop" if stopped else "length")
-        for said, scores, stopped in zip(tokens, logprobs, answers.stopped, strict=True)
+        Generation(tuple(tokens), tuple(logprobs), "stop" if stopped else "length")
+        for tokens, logprobs, stopped in rows
     ]

@@ -1,4 +1,4 @@
-"""What a host of vLLM is, and the one that this process has.
+"""The protocol of a host of vLLM, and the one that this process has.
 
 vLLM runs in this process (`colocated`), or in a server that this process starts or is given (`client`). Under torchrun
 every rank has a host. Colocated ones share a model among `tensor_parallel` neighbours. Of servers there is one for all
@@ -30,15 +30,15 @@ class Host(Protocol):
     """A vLLM with a model."""
 
     def load(self, owner: object, weights: Iterator[tuple[str, Tensor]]) -> None:
-        """Give it weights; they are `owner`'s."""
+        """Load weights, those of `owner`."""
         ...
 
     def holds(self, owner: object) -> bool:
-        """Whether the weights in it are those that `owner` gave it last."""
+        """Whether the weights in it are those that `owner` loaded last."""
         ...
 
     def write(self, request: Write) -> Answers:
-        """Answers from the weights in it, whatever `request.weights` says."""
+        """Sample from the weights in it, whatever `request.weights` names."""
         ...
 
     def reopened(self, spec: ModelSpec) -> bool:
@@ -46,7 +46,7 @@ class Host(Protocol):
         ...
 
     def close(self) -> None:
-        """End it, and let its memory go."""
+        """End it, and free its memory."""
         ...
 
 
@@ -56,7 +56,7 @@ _hosts: dict[tuple[VllmEngineSettings, ModelSpec], Host] = {}  # one at most
 def host_of(
     settings: VllmEngineSettings, spec: ModelSpec, start: Callable[[VllmEngineSettings, ModelSpec], Host]
 ) -> Host:
-    """The host of this model, started if there is none; any other that this process has is closed.
+    """Return the host of this model, started if there is none; any other that this process has is closed.
 
     Raises:
         EngineError: it cannot be started or reached.
@@ -80,20 +80,20 @@ def close_hosts() -> None:
 
 
 def forget(host: Host) -> None:
-    """A host that can be used no more: the next call starts another."""
+    """Drop a host that can be used no more: the next call starts another."""
     for key in [key for key, other in _hosts.items() if other is host]:
         del _hosts[key]
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(0, 1) outside torchrun."""
+    """(rank, number of ranks); (0, 1) outside torchrun."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
 def by_first_rank(act: Callable[[], T]) -> T:
-    """What the first rank finds, told to all; its EngineError is raised on all."""
+    """Call on the first rank, and broadcast the result; its EngineError is raised on all."""
     rank, world = rank_and_world()
     if world == 1:
         return act()

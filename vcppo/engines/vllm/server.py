@@ -1,12 +1,12 @@
-"""`python -m vcppo.engines.vllm.server`: a process that holds one vLLM and writes answers for trainers.
+"""`python -m vcppo.engines.vllm.server`: a process that holds one vLLM and generates for trainers.
 
 A trainer starts one for itself where the settings say `engine.mode = server`; started by hand on another machine it
-listens there, and `engine.url` says where. It may run in a Python environment of its own, which needs vllm (with the
-torch that it brings) and this package, nothing else of what vcppo needs. Nothing heavy is imported before a client
-names a model.
+listens there, and `engine.url` gives the address. It may run in another Python environment, which needs vllm (with
+the torch that it brings) and this package, none of vcppo's other dependencies. Nothing heavy is imported before a
+client names a model.
 
-Connections have a thread each that only reads. The main thread does everything else, in the order it was asked,
-except that answers of several connections are written together.
+Connections have a thread each that only reads. The main thread does everything else, in the order of the requests,
+except that responses for several connections are generated together.
 """
 
 import argparse
@@ -62,28 +62,28 @@ ENVIRONMENT = {
 
 @dataclass(eq=False)
 class Client:
-    """One connection, and what it is owed."""
+    """One connection, and its request in progress."""
 
     connection: socket.socket
     job: str | None = None
     pieces: Path | None = None  # the file that its weights are being put together in
-    told: float = field(default_factory=time.monotonic)  # when it last heard from us
+    last_sent: float = field(default_factory=time.monotonic)  # time of the last message to it
 
-    def say(self, message: Message) -> None:
-        """Tell it; one that is gone is found out by its reading thread."""
-        self.told = time.monotonic()
+    def send(self, message: Message) -> None:
+        """Send it a message; its reading thread notices when it is gone."""
+        self.last_sent = time.monotonic()
         with contextlib.suppress(WireError):
             send(self.connection, message)
 
 
 class Server:
-    """Does what clients ask."""
+    """Serves the requests of clients."""
 
     def __init__(self, exchange: Path) -> None:
         self.exchange = exchange
         self.core: Core | None = None
-        self._asked: queue.Queue[tuple[Client, Message | None]] = queue.Queue()
-        self._waiting: list[tuple[Client, Message | None]] = []  # asked while answers were being written
+        self._requests: queue.Queue[tuple[Client, Message | None]] = queue.Queue()
+        self._waiting: list[tuple[Client, Message | None]] = []  # received while responses were being generated
         self._writing: list[Client] = []
 
     def listen(self, listener: socket.socket) -> None:
@@ -91,18 +91,18 @@ class Server:
         threading.Thread(target=self._accept, args=(listener,), name=READER, daemon=True).start()
 
     def serve(self) -> None:
-        """Do what is asked, for ever."""
+        """Serve requests, for ever."""
         while True:
             self.turn()
 
     def turn(self) -> None:
-        """Hear what was asked, do it or write one token more."""
+        """Take a request and serve it, or generate one more token of each response."""
         idle = not self._writing
         if idle and self._waiting:
             self._do(*self._waiting.pop(0))
             return
         with contextlib.suppress(queue.Empty):
-            client, message = self._asked.get(block=idle)
+            client, message = self._requests.get(block=idle)
             if message is None:
                 self._gone(client)
             elif idle or (isinstance(message, Write) and not self._waiting):
@@ -123,15 +123,15 @@ class Server:
         try:
             hello = receive(client.connection)
             version = hello.protocol if isinstance(hello, Hello) else None
-            client.say(Welcome(PROTOCOL, installed()))
+            client.send(Welcome(PROTOCOL, installed()))
             if version != PROTOCOL:
                 return
             while True:
-                self._asked.put((client, receive(client.connection)))
+                self._requests.put((client, receive(client.connection)))
         except WireError as error:
-            client.say(Refused(str(error)))
+            client.send(Refused(str(error)))
         finally:
-            self._asked.put((client, None))
+            self._requests.put((client, None))
 
     def _gone(self, client: Client) -> None:
         client.connection.close()
@@ -145,7 +145,7 @@ class Server:
             client.pieces.unlink(missing_ok=True)
 
     def _do(self, client: Client, message: Message | None) -> None:
-        """One message; what cannot be done is refused, and what fails within vLLM ends the server, the client told."""
+        """Serve one message; one that cannot be is refused; a failure within vLLM ends the server, after a reply."""
         try:
             match message:
                 case Open():
@@ -155,23 +155,23 @@ class Server:
                 case Load():
                     self._load(client, message)
                 case Commit():
-                    self._need().commit(message.weights)
-                    client.say(Committed())
+                    self._opened_core().commit(message.weights)
+                    client.send(Committed())
                 case Write():
-                    client.job = self._need().begin(message)
+                    client.job = self._opened_core().begin(message)
                     self._writing.append(client)
                 case _:
-                    client.say(Refused(f"{type(message).__name__} is not what a client says"))
+                    client.send(Refused(f"{type(message).__name__} is not what a client says"))
         except (ValueError, TypeError) as error:
             half_built = isinstance(message, Open)
-            client.say(Refused(one_line(error), ended=half_built))
+            client.send(Refused(one_line(error), ended=half_built))
             if half_built:
                 raise
         except Exception as error:
-            client.say(Refused(one_line(error), ended=True))
+            client.send(Refused(one_line(error), ended=True))
             raise
 
-    def _need(self) -> "Core":
+    def _opened_core(self) -> "Core":
         if self.core is None:
             raise ValueError("no model has been opened")
         return self.core
@@ -179,7 +179,7 @@ class Server:
     def _open(self, client: Client, spec: ModelSpec) -> None:
         if self.core is not None and self.core.spec != spec:
             if not self.core.on_cpu:
-                client.say(Refused("it holds a model of another shape or with other settings; start another server"))
+                client.send(Refused("it holds a model of another shape or with other settings; start another server"))
                 return
             self.core.close()
             self.core = None
@@ -187,13 +187,13 @@ class Server:
             try:
                 _import_vllm(spec)
             except (ImportError, RuntimeError, OSError) as error:
-                client.say(Refused(f"vLLM cannot be imported ({one_line(error)})"))
+                client.send(Refused(f"vLLM cannot be imported ({one_line(error)})"))
                 return
             from vcppo.engines.vllm.core import Core
 
             with tempfile.TemporaryDirectory(dir=self.exchange) as folder:
                 self.core = Core(spec, Path(folder), colocated=False)
-        client.say(Opened())
+        client.send(Opened())
 
     def _put(self, client: Client, message: Piece) -> None:
         if client.pieces is None:
@@ -210,11 +210,11 @@ class Server:
         if path is None:
             raise ValueError("no pieces of weights were sent")
         try:
-            self._need().load_file(path)
+            self._opened_core().load_file(path)
         finally:
             path.unlink(missing_ok=True)
             client.pieces = None
-        client.say(Loaded())
+        client.send(Loaded())
 
     def _write(self) -> None:
         assert self.core is not None
@@ -223,16 +223,16 @@ class Server:
             finished = self.core.step()
         except Exception as error:
             for client in self._writing:
-                client.say(Refused(one_line(error), ended=True))
+                client.send(Refused(one_line(error), ended=True))
             raise
-        for name, answers in finished:
+        for name, reply in finished:
             client = owners[name]
             self._writing.remove(client)
             client.job = None
-            client.say(answers)
+            client.send(reply)
         for client in self._writing:
-            if time.monotonic() - client.told > BUSY_EVERY_S:
-                client.say(Busy())
+            if time.monotonic() - client.last_sent > BUSY_EVERY_S:
+                client.send(Busy())
 
 
 def _import_vllm(spec: ModelSpec) -> None:
@@ -254,7 +254,7 @@ def installed() -> str:
 
 
 def main() -> None:
-    """Listen, say where, and serve."""
+    """Listen, print the address, and serve."""
     parser = argparse.ArgumentParser(
         prog="python -m vcppo.engines.vllm.server", description="a vLLM that trainers push weights to"
     )

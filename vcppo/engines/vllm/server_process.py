@@ -58,7 +58,7 @@ class ServerProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it is no more."""
+        """Whether it has ended."""
         return self._process.poll() is not None
 
     def last_words(self) -> str:
@@ -72,7 +72,7 @@ class ServerProcess:
         return f"the vLLM server ended ({_reason(self._process.poll())}): {last} (see {copy})"
 
     def end(self) -> None:
-        """Kill it with whatever it started; a fork of the process that started it leaves it alone."""
+        """Kill it with all that it started; a fork of the process that started it leaves it alone."""
         if os.getpid() != self._parent:
             return
         if self._process.poll() is None:
@@ -104,7 +104,7 @@ def _exchange_folder(otherwise: Path) -> Path:
 
 
 def _environment(settings: VllmEngineSettings, package: Path) -> dict[str, str]:
-    """Ours, without what belongs to our Python where it is not the server's, and to our place under torchrun."""
+    """Our environment, without the variables of our Python where the server has another, and of torchrun."""
     inherited = {k: v for k, v in os.environ.items() if k not in OF_TORCHRUN and not k.startswith("TORCHELASTIC_")}
     paths = [str(package)]
     if settings.python is None:

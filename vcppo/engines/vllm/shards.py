@@ -1,4 +1,4 @@
-"""A policy's weights on their way to a server: a shard at a time."""
+"""Shards of a policy's weights, to be sent to a server one at a time."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ SHARD = 2**28  # bytes of weights that are on their way at a time
 
 
 def shards(weights: Iterator[tuple[str, Tensor]], dtype: torch.dtype) -> Iterator[dict[str, Tensor]]:
-    """On the CPU, in pieces of at most `SHARD` bytes; a tensor that is larger has one to itself."""
+    """Collect weights on the CPU, in shards of at most `SHARD` bytes; a tensor that is larger has one to itself."""
     shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in weights:

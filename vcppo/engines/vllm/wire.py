@@ -1,4 +1,4 @@
-"""What a trainer and a vLLM server say to each other: typed messages over a socket, standard library only.
+"""Protocol between a trainer and a vLLM server: typed messages over a socket, standard library only.
 
 A message is 16 bytes (mark, length of the header, length of the body), a header in JSON, {"kind", "fields", "arrays"},
 and a body of raw little-endian arrays in the order that the header lists them. Nothing that came from the network is
@@ -8,10 +8,10 @@ ever executed: no pickle. Whoever can reach the socket can use the server; keep 
     Hello(protocol)              -> Welcome(protocol, vllm)
     Open(model)                  -> Opened
     Load(file) or Piece..., Load -> Loaded           as often as there are shards
-    Commit(weights)              -> Committed        from here on answers come from these weights
+    Commit(weights)              -> Committed        from here on responses come from these weights
     Write(weights, stems, ...) -> Answers
 
-Before its answer the server may say Busy any number of times, and instead of it Refused, with the reason.
+Before its reply the server may send Busy any number of times, and instead of it Refused, with the reason.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class WireError(Exception):
-    """The other end closed the connection, or says what this end does not understand."""
+    """The other end closed the connection, or sent what this end does not understand."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ModelSpec:
 
     config: str  # transformers' config.json, its architecture named
     dtype: Dtype
-    max_length: int  # tokens of prompt and answer together
+    max_length: int  # tokens of prompt and response together
     tensor_parallel: int
     memory_share: float | None  # of the device; None: see core.py
     max_sequences: int
@@ -54,14 +54,14 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Hello:
-    """First words; every version of the protocol can read them."""
+    """First message; every version of the protocol can read them."""
 
     protocol: int
 
 
 @dataclass(frozen=True)
 class Welcome:
-    """The server's first words. `vllm` is the version installed, empty where there is none."""
+    """The server's first message. `vllm` is the version installed, empty where there is none."""
 
     protocol: int
     vllm: str
@@ -69,14 +69,14 @@ class Welcome:
 
 @dataclass(frozen=True)
 class Open:
-    """Build this model, or go on with it if it stands already."""
+    """Build this model, or reuse it if it is built already."""
 
     model: dict[str, Any]  # a ModelSpec
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The model stands."""
+    """The model is built."""
 
 
 @dataclass(frozen=True)
@@ -95,42 +95,42 @@ class Load:
 
 @dataclass(frozen=True)
 class Loaded:
-    """They are in the model."""
+    """Reply to Load: they are in the model."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """All weights have been sent; this is what they are called."""
+    """All weights have been sent, under this name."""
 
     weights: str
 
 
 @dataclass(frozen=True)
 class Committed:
-    """None was missing, and nothing cached is left of the ones before."""
+    """Reply to Commit: none was missing, and nothing cached is left of the ones before."""
 
 
 @dataclass(frozen=True)
 class Write:
-    """N answers. Answer i goes on from the first lengths[i] tokens of stem owners[i]; stem g has stem_lengths[g]."""
+    """Request for N responses, i after the first lengths[i] tokens of stem owners[i]; stem g has stem_lengths[g]."""
 
     weights: str
     temperature: float
     top_p: float
-    stop: list[int]  # tokens that end an answer
+    stop: list[int]  # tokens that end a response
     stems: "array[int]"  # q
     stem_lengths: "array[int]"  # q [G]
     owners: "array[int]"  # q [N]
     lengths: "array[int]"  # q [N]
-    limits: "array[int]"  # q [N] tokens of an answer at most
+    limits: "array[int]"  # q [N] tokens of a response at most
     seeds: "array[int]"  # q [N]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """N answers, in order; answer i has lengths[i] of the tokens."""
+    """N responses, in order; response i has lengths[i] of the tokens."""
 
-    tokens: "array[int]"  # q, what ended an answer included
+    tokens: "array[int]"  # q, end tokens included
     logprobs: "array[float]"  # f
     lengths: "array[int]"  # q [N]
     stopped: "array[int]"  # B [N] 1: the policy ended it; 0: it was cut at its limit
@@ -140,15 +140,15 @@ class Answers:
 
 @dataclass(frozen=True)
 class Busy:
-    """Still at it, and getting on."""
+    """The request is in progress."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """It will not be done, and why, in one line."""
+    """The request is refused, for a reason in one line."""
 
     reason: str
-    ended: bool = False  # and the server is no more
+    ended: bool = False  # and the server has ended
 
 
 Message = (
@@ -172,13 +172,13 @@ def split(tokens: "Sequence[Any]", lengths: "Sequence[int]") -> list[list[Any]]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's words in one line of bearable length."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:400] if words else type(error).__name__
+    """An error in one line of bearable length."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}"[:400] if message else type(error).__name__
 
 
 def send(connection: socket.socket, message: Message) -> None:
-    """Say it whole.
+    """Send a whole message.
 
     Raises:
         WireError: the other end is gone.
@@ -202,7 +202,7 @@ def send(connection: socket.socket, message: Message) -> None:
 
 
 def receive(connection: socket.socket) -> Message:
-    """The next message.
+    """Receive the next message.
 
     Raises:
         WireError: the other end is gone, or what came is no message of this protocol.
@@ -227,7 +227,7 @@ def receive(connection: socket.socket) -> Message:
 
 
 def _exactly(connection: socket.socket, size: int) -> bytearray:
-    """So many bytes."""
+    """Receive exactly so many bytes."""
     data = bytearray(size)
     view = memoryview(data)
     while view:
@@ -252,7 +252,7 @@ class Address:
     port: int = 0
 
     def listen(self) -> socket.socket:
-        """A socket that takes connections."""
+        """Open a socket that takes connections."""
         if self.file:
             server = socket.socket(socket.AF_UNIX)
             server.bind(self.file)
@@ -261,7 +261,7 @@ class Address:
         return socket.create_server((self.host, self.port))
 
     def connect(self, timeout_s: float) -> socket.socket:
-        """A connection; OSError where nobody listens."""
+        """Open a connection; OSError where nobody listens."""
         if self.file:
             connection = socket.socket(socket.AF_UNIX)
             try:
@@ -278,7 +278,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """`host:port`; ValueError if it is not.
+        """Parse `host:port`; ValueError if it is not.
 
         >>> Address.parse("node3:7000") == Address(host="node3", port=7000)
         True

@@ -1,7 +1,7 @@
-"""What our weights need inside vLLM's own worker: a way in, and layers that can be given new ones.
+"""Extension of vLLM's worker that loads our weights, into layers that can be loaded again.
 
 vLLM imports this module in each of its worker processes before it builds the model. On a CPU it would pack every
-matrix into a form of its own and throw the original away, so that weights loaded later do not reach the model, or
+matrix into another form and throw the original away, so that weights loaded later do not reach the model, or
 reach it in part and silently (`reload_weights`): there we keep plain matrices instead.
 """
 
