@@ -10,10 +10,43 @@ from torch import Tensor
 from vcppo.maths.diagnostics import explained_variance, real_reward_share, value_bias
 from vcppo.rl.advantages import Advantages
 from vcppo.rl.critic_update import CriticUpdate
+from vcppo.rl.outputs import ModelOutputs
 from vcppo.rl.policy_update import PolicyUpdate
-from vcppo.rl.rewards import verdict_score
+from vcppo.rl.rewards import Rewards, verdict_score
 from vcppo.settings.reward import RewardSettings
+from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, Verdict
+
+
+def iteration_metrics(
+    sampled: list[Rollout],
+    batch: RolloutBatch,
+    rows: Tensor,
+    rows_with_return: Tensor,
+    outputs: ModelOutputs,
+    rewards: Rewards,
+    advantages: Advantages,
+    policy_updates: list[PolicyUpdate],
+    critic_updates: list[CriticUpdate],
+    settings: RunSettings,
+) -> dict[str, float]:
+    """All that is computed from an iteration's tensors; costs, times, rates and alarms stand beside it in the journal.
+
+    Args:
+        sampled: all responses that were sampled. rows: [K] of the batch that were trained on. rows_with_return: [N]
+            those of them whose Monte-Carlo return is known, which the critic is measured against.
+    """
+    metrics = {
+        **rollout_metrics(sampled, settings.reward),
+        **advantage_metrics(batch, rows, advantages, settings.gae.gamma),
+        **policy_metrics(policy_updates),
+        **critic_metrics(critic_updates),
+        "select/kept": float(len(rows)),
+    }
+    if outputs.values is not None and len(rows_with_return):
+        values, returns = outputs.values[rows_with_return], rewards.monte_carlo[rows_with_return]
+        metrics |= value_metrics(values, returns, batch.response_mask[rows_with_return])
+    return metrics
 
 
 def rollout_metrics(rollouts: list[Rollout], reward: RewardSettings) -> dict[str, float]:

@@ -5,6 +5,7 @@ advantages.py, policy_update.py, critic_update.py, reference.py.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,7 @@ from vcppo.rl.continuations import StepValues, step_values
 from vcppo.rl.costs import Clock, Costs, reset_peak_memory
 from vcppo.rl.critic_update import CriticUpdate, update_critic
 from vcppo.rl.demonstrations import demonstrations
-from vcppo.rl.metrics import (
-    advantage_metrics,
-    critic_metrics,
-    policy_metrics,
-    rollout_metrics,
-    value_metrics,
-)
+from vcppo.rl.metrics import iteration_metrics
 from vcppo.rl.mismatch import Recomputed, recompute_logprobs
 from vcppo.rl.models import Models
 from vcppo.rl.outputs import ModelOutputs
@@ -47,11 +42,33 @@ VALUE_DECAY = 0.99995  # of running moments of returns (arXiv:2404.10719, its co
 
 
 @dataclass(frozen=True)
+class Minibatch:
+    """Rows of a batch that one update of each model is made of."""
+
+    number: tuple[int, int]  # epoch, and its number in it
+    rows: Tensor  # of the batch
+    batch: RolloutBatch | None  # these rows; None if there are none
+
+
+@dataclass(frozen=True)
+class CriticTargets:
+    """What a critic learns, in its units: normalised, where it learns such returns."""
+
+    old_values: Tensor  # [B, T] at rollout time
+    returns: Tensor  # [B, T]
+
+
+@dataclass(frozen=True)
 class Updates:
-    """Metrics of an iteration's updates."""
+    """What an iteration's updates report."""
 
     policy: list[PolicyUpdate]
     critic: list[CriticUpdate]
+
+    def drifted_beyond(self, threshold: float) -> bool:
+        """Whether the policy's latest update saw it further from the one that sampled than ESPO allows."""
+        deviation = self.policy[-1].deviation if self.policy else None
+        return deviation is not None and not deviation <= threshold  # NaN has drifted
 
 
 @dataclass(frozen=True)
@@ -104,49 +121,44 @@ class Trainer:
             (a) sample responses with the current policy, and score them
             (b) V(s_t) of every token under the critic
             (c) advantages A_t by GAE with lambda_actor                          (line 5)
-            (d) targets R_t by GAE with lambda_critic                            (line 6)
-            (e) for each epoch, for each minibatch: one step up the clipped surrogate of A_t,
-                one step down the squared error of V(s_t) to R_t
+            (d) value targets R_t by GAE with lambda_critic                      (line 6)
+            (e) for each epoch, for each minibatch:
+            (f)     one step of the policy up the clipped surrogate of A_t
+            (g)     one step of the critic down the squared error of V(s_t) to R_t
+            (h) the policy that samples is the updated one
 
-        Beside it stand the places that other methods fill: (f) continuations from the steps of a response (VinePPO),
-        (g) log-probabilities read again where generator and trainer differ, (h) responses that are not trained on.
+        Lines without a letter are places that other methods fill: continuations from the steps of a response (VinePPO),
+        log-probabilities computed again where generator and trainer differ, responses that are not trained on.
         """
         settings, clock, rates = self.settings, Clock(), self._learning_rates()
         with clock.of("generate"):
             rollouts, sampled = self._roll_out()  # (a)
-            batch, has_return = self._score(rollouts)  # (a)
-            steps = self._continue(rollouts, batch)  # (f)
+            batch, has_return = self._score_and_shape(rollouts)  # (a)
+            steps = self._continue(rollouts, batch)
         with clock.of("score"):
-            recomputed = self._old_logprobs(batch)  # (g)
+            recomputed = self._old_logprobs(batch)
             batch = recomputed.batch
-            units = choose(batch, settings, rng_for(settings.seed, "rl", "select", self.step))  # (h)
+            units = choose(batch, settings, rng_for(settings.seed, "rl", "select", self.step))
             rows = units.flatten().sort().values
-            outputs = self._read(rollouts, batch, rows, steps)  # (b)
-            rewards = place_rewards(batch, outputs, settings)
+            outputs = self._forward(rollouts, batch, rows, steps)  # (b)
+            rewards = place_rewards(batch, outputs, settings)  # the score on the last token, penalties
             advantages = actor_advantages(batch, rewards, outputs, rows, settings)  # (c)
             returns = critic_returns(batch, rewards, outputs, settings)  # (d)
         with clock.of("true_values"):  # before the policy changes, and counted in no costs
             truth = self._true_values(rollouts, rows, outputs, steps)
         with clock.of("update"):
-            updates = self._update(batch, rows, units, outputs, advantages.final, returns, recomputed.importance)  # (e)
+            updates, targets = Updates([], []), self._critic_targets(batch, rows, outputs, returns)
+            for minibatch in self._minibatches(batch, units):  # (e)
+                self._step_policy(minibatch, advantages.final, outputs, recomputed.importance, updates)  # (f)
+                self._step_critic(minibatch, targets, updates)  # (g)
             alarm = self.kl_alarm.watch(updates.policy, settings, step=self.step)
             self.step += 1
-            self._refresh()
+            self._refresh()  # (h)
         with_return = rows[has_return[rows]]
-        metrics = {
-            **rollout_metrics(sampled, settings.reward),
-            **advantage_metrics(batch, rows, advantages, settings.gae.gamma),
-            **policy_metrics(updates.policy),
-            **alarm,
-            **rates,
-            **recomputed.metrics,
-            **self._spent(clock),
-            "select/kept": float(len(rows)),
-            **critic_metrics(updates.critic),
-        }
-        if outputs.values is not None and len(with_return):
-            mask = batch.response_mask[with_return]
-            metrics |= value_metrics(outputs.values[with_return], rewards.monte_carlo[with_return], mask)
+        measured = iteration_metrics(
+            sampled, batch, rows, with_return, outputs, rewards, advantages, updates.policy, updates.critic, settings
+        )
+        metrics = {**measured, **alarm, **rates, **recomputed.metrics, **self._spent(clock)}
         return Iteration(
             rollouts, batch, rows, with_return, outputs, steps, rewards, advantages, returns, truth, metrics
         )
@@ -173,7 +185,7 @@ class Trainer:
         self.costs.generated_tokens += sum(len(rollout.generation.tokens) for rollout in sampled)
         return rollouts, sampled
 
-    def _score(self, rollouts: list[Rollout]) -> tuple[RolloutBatch, Tensor]:
+    def _score_and_shape(self, rollouts: list[Rollout]) -> tuple[RolloutBatch, Tensor]:
         """(the batch with shaped scores, [B] whether a response's Monte-Carlo return is known)."""
         batch = collate(rollouts, verdict_scores(rollouts, self.settings.reward))
         has_return = returns_known(batch, self.settings)
@@ -203,7 +215,7 @@ class Trainer:
         self.costs.forward_tokens += int(batch.total_lengths.sum())
         return recompute_logprobs(self.models.rollout_policy, batch, self.settings, step=self.step)
 
-    def _read(
+    def _forward(
         self, rollouts: list[Rollout], batch: RolloutBatch, rows: Tensor, steps: StepValues | None
     ) -> ModelOutputs:
         return read_outputs(
@@ -228,113 +240,97 @@ class Trainer:
         seed = seed_for(self.settings.seed, "rl", "true values", self.step)
         return true_values(rollouts, rows, outputs.values, steps, self.shaping, record, sampler=self.sampler, seed=seed)
 
-    def _update(
-        self,
-        batch: RolloutBatch,
-        rows: Tensor,
-        units: Tensor,
-        outputs: ModelOutputs,
-        advantages: Tensor,
-        returns: Tensor,
-        importance: Tensor | None,
-    ) -> Updates:
-        """Update on minibatches of whole units, epoch by epoch; a policy that has drifted too far ends its part (ESPO).
-
-        Both schedules count the updates that were planned: one that has no rows, or that the policy no longer makes,
-        passes without a step.
-        """
+    def _minibatches(self, batch: RolloutBatch, units: Tensor) -> Iterator[Minibatch]:
+        """Epoch by epoch, whole units of responses in an order drawn anew for each; some may have no rows."""
         settings = self.settings
-        updates = Updates([], [])
-        scheduled = learns = self.step >= settings.critic.policy_starts_after
-        old_values, targets = self._for_critic(batch, rows, outputs, returns)
         for epoch in range(settings.policy.epochs):
             order = torch.randperm(len(units), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch))
             for number, places in enumerate(order.tensor_split(settings.policy.minibatches)):
-                chosen = units[places].flatten()
-                if scheduled and not (learns and len(chosen)):
-                    self.policy_optimiser.skip()
-                if not len(chosen):
-                    for _ in range(0 if old_values is None else settings.critic.updates_per_policy_update):
-                        self.critic_optimiser.skip()
-                    continue
-                minibatch = batch.take(chosen)
-                if learns:
-                    ref = None if outputs.ref_logprobs is None else cut_to(outputs.ref_logprobs, chosen, minibatch)
-                    weights = None if importance is None else cut_to(importance, chosen, minibatch)
-                    update = self._update_policy(
-                        minibatch, cut_to(advantages, chosen, minibatch), ref, weights, (epoch, number)
-                    )
-                    updates.policy.append(update)
-                    learns = update.deviation is None or update.deviation <= settings.early_stop.threshold
-                if old_values is not None:
-                    values, minibatch_targets = (cut_to(x, chosen, minibatch) for x in (old_values, targets))
-                    for _ in range(settings.critic.updates_per_policy_update):
-                        updates.critic.append(self._update_critic(minibatch, values, minibatch_targets))
-        return updates
+                rows = units[places].flatten()
+                yield Minibatch((epoch, number), rows, batch.take(rows) if len(rows) else None)
 
-    def _update_policy(
+    def _step_policy(
         self,
-        minibatch: RolloutBatch,
+        minibatch: Minibatch,
         advantages: Tensor,
-        ref_logprobs: Tensor | None,
+        outputs: ModelOutputs,
         importance: Tensor | None,
-        minibatch_id: tuple[int, int],
-    ) -> PolicyUpdate:
-        settings = self.settings
+        updates: Updates,
+    ) -> None:
+        """One update of the policy, or none: while its critic learns alone, and once it has drifted too far (ESPO).
+
+        The schedule counts the updates that were planned: one without rows, or after drifting, passes without a step.
+        """
+        settings, part = self.settings, minibatch.batch
+        if self.step < settings.critic.policy_starts_after:
+            return
+        if part is None or updates.drifted_beyond(settings.early_stop.threshold):
+            self.policy_optimiser.skip()
+            return
+        advantages = cut_to(advantages, minibatch.rows, part)
         if settings.advantage.whiten == "minibatch":
-            advantages = whiten(advantages, minibatch.response_mask)
+            advantages = whiten(advantages, part.response_mask)
             if settings.advantage.clip is not None:
                 advantages = advantages.clamp(-settings.advantage.clip, settings.advantage.clip)
         if importance is not None:  # every loss that allows it is linear in the advantages
-            advantages = advantages * importance
+            advantages = advantages * cut_to(importance, minibatch.rows, part)
         imitated = None
         if settings.policy.demonstration_nll:
-            rng = rng_for(settings.seed, "rl", "demonstrations", self.step, *minibatch_id)
+            rng = rng_for(settings.seed, "rl", "demonstrations", self.step, *minibatch.number)
             imitated = demonstrations(self.sampler.task, self.sampler.tokenizer, rng)
-        return update_policy(
+        update = update_policy(
             self.policy,
             self.policy_optimiser,
-            minibatch,
+            part,
             advantages,
-            ref_logprobs,
+            None if outputs.ref_logprobs is None else cut_to(outputs.ref_logprobs, minibatch.rows, part),
             settings,
             fixed_length=self.sampler.sampling.max_tokens,
             costs=self.costs,
             demonstrations=imitated,
         )
+        updates.policy.append(update)
 
-    def _for_critic(
+    def _critic_targets(
         self, batch: RolloutBatch, rows: Tensor, outputs: ModelOutputs, returns: Tensor
-    ) -> tuple[Tensor | None, Tensor]:
-        """(old values, returns) in the critic's units; no values in an iteration that does not train it.
+    ) -> CriticTargets | None:
+        """What the critic learns in this iteration, in its units, by moments updated first; None if it learns nothing.
 
         Old values are the critic's outputs, unchanged: a clip around them leaves a critic that has not moved free,
         whatever these returns have done to the moments since.
         """
         interval = self.settings.critic.update_every
         if outputs.critic_outputs is None or interval == "never" or self.step % interval:
-            return None, returns
+            return None
         if self.settings.critic.normalise_returns:
             self.value_moments = self.value_moments.updated(returns, trained_tokens(batch, rows))
             returns = self.value_moments.normalise(returns)
-        return outputs.critic_outputs, returns
+        return CriticTargets(outputs.critic_outputs, returns)
 
-    def _update_critic(self, minibatch: RolloutBatch, values: Tensor, returns: Tensor) -> CriticUpdate:
+    def _step_critic(self, minibatch: Minibatch, targets: CriticTargets | None, updates: Updates) -> None:
+        """`critic.updates_per_policy_update` updates of the critic; without rows its schedule alone goes on."""
+        if targets is None:
+            return
         assert self.critic is not None
-        chosen = self.settings.critic
-        self.costs.backward_tokens += int(minibatch.total_lengths.sum())
-        return update_critic(
-            self.critic,
-            self.critic_optimiser,
-            minibatch,
-            values,
-            returns,
-            kind=chosen.value_loss,
-            clip_range=chosen.value_clip_range,
-            aggregation=chosen.aggregation,
-            fixed_length=self.sampler.sampling.max_tokens,
-            max_tokens=self.settings.micro_batch_tokens,
-        )
+        chosen, part = self.settings.critic, minibatch.batch
+        for _ in range(chosen.updates_per_policy_update):
+            if part is None:
+                self.critic_optimiser.skip()
+                continue
+            self.costs.backward_tokens += int(part.total_lengths.sum())
+            update = update_critic(
+                self.critic,
+                self.critic_optimiser,
+                part,
+                cut_to(targets.old_values, minibatch.rows, part),
+                cut_to(targets.returns, minibatch.rows, part),
+                kind=chosen.value_loss,
+                clip_range=chosen.value_clip_range,
+                aggregation=chosen.aggregation,
+                fixed_length=self.sampler.sampling.max_tokens,
+                max_tokens=self.settings.micro_batch_tokens,
+            )
+            updates.critic.append(update)
 
     def _refresh(self) -> None:
         """Refresh the rollout policy and the reference from the policy, as the settings want it."""
