@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from vcppo.cli.main import main
 from vcppo.models import loading
 from vcppo.models.checkpoints import load_state
-from vcppo.stages.answers import load_answers
+from vcppo.stages.answers import load_responses
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
 from vcppo.store.run_folders import CellFolder
@@ -62,7 +62,7 @@ def test_a_cache_entry_and_a_checkpoint_load(out: Path) -> None:
     assert sum(weight.numel() for weight in policy.parameters()) > 0
     loading.load_critic(stage_of(out, cell, "reward-model").path / "critic")
     loading.load_critic(stage_of(out, cell, "value-pretraining").path / "critic-000004")
-    assert len(load_answers(stage_of(out, cell, "answers").path).scores) == 48 + 32
+    assert len(load_responses(stage_of(out, cell, "answers").path).scores) == 48 + 32
     state = load_state(stage_of(out, cell, "rl").path / "state.pt")
     assert state is not None
     assert 0 < state["step"] < cell.settings().steps
