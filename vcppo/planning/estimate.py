@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.model import ModelSettings
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
@@ -84,7 +83,7 @@ def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
     evaluations = -(-settings.steps // every) if every else 0
     evaluated = evaluations * held_out_problems(settings) * settings.evaluation.samples_during * answer
     kept = tokens * (1.0 - settings.select.prune_rate)
-    pairs, vine = POLICY_LOSSES[settings.policy.loss].pairs, settings.samples_continuations
+    pairs, vine = settings.loss.pairs, settings.samples_continuations
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
     learns = settings.has_critic and settings.critic.update_every != "never"
     networks = 1 + learns * settings.critic.updates_per_policy_update

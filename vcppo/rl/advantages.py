@@ -9,7 +9,6 @@ from torch import Tensor
 from vcppo.maths.advantages import gae, length_adaptive_lambda, whiten
 from vcppo.rl.outputs import ModelOutputs
 from vcppo.rl.rewards import Rewards
-from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
@@ -50,7 +49,7 @@ def actor_advantages(
             (CPPO, arXiv:2503.22342), see `vcppo.rl.outputs.compared_rows`.
     """
     gae_lambda = actor_lambda(batch, settings)
-    compute = ESTIMATORS[settings.advantage.estimator].compute
+    compute = settings.estimator.compute
     raw: Tensor = compute(Evidence(batch, outputs, rewards, gae_lambda, settings))
     return Advantages(raw, prepared(raw, trained_tokens(batch, rows), settings), gae_lambda)
 
@@ -88,7 +87,7 @@ def trained_tokens(batch: RolloutBatch, rows: Tensor) -> Tensor:
 
 def actor_lambda(batch: RolloutBatch, settings: RunSettings) -> float | Tensor:
     """Lambda of the actor's advantages, or the number that the settings' estimator amounts to."""
-    estimator, alpha = ESTIMATORS[settings.advantage.estimator], settings.gae.length_adaptive_alpha
+    estimator, alpha = settings.estimator, settings.gae.length_adaptive_alpha
     if estimator.gae_lambda != "actor":
         return estimator.gae_lambda
     if estimator.length_adaptive and alpha is not None:

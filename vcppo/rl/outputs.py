@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.rules import rewards_tokens
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
@@ -32,5 +31,5 @@ def compared_rows(batch: RolloutBatch, rows: Tensor, settings: RunSettings) -> T
     Those of the whole batch where responses to a prompt are compared by more than their scores, which all rows
     have: a response that is not trained on is still one of its group.
     """
-    grouped = ESTIMATORS[settings.advantage.estimator].compares and rewards_tokens(settings)
+    grouped = settings.estimator.compares and rewards_tokens(settings)
     return torch.arange(len(batch.scores)) if grouped and len(rows) else rows

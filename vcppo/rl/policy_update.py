@@ -26,7 +26,6 @@ from vcppo.models import forward
 from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.rl.costs import Costs
-from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.policy import PreferencePolicySettings
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch, TokenBatch, cut_to
@@ -166,7 +165,7 @@ def update_policy(
         TrainingError: a ratio above `guard.max_ratio` or a gradient that is not finite; the weights are as they were.
     """
     chosen, limit = settings.policy, settings.micro_batch_tokens
-    paired = POLICY_LOSSES[chosen.loss].pairs
+    paired = settings.loss.pairs
     preference = _preference(policy, batch, ref_logprobs, settings, costs) if paired else None
     of_minibatch = terms(batch, settings, fixed_length, preference)
     sums: dict[str, float] = {}

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from vcppo.maths.advantages import group_advantages
 from vcppo.maths.selection import mixed_groups, preference_pairs, prune
-from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, Verdict
 
@@ -17,7 +16,7 @@ def choose(batch: RolloutBatch, settings: RunSettings, rng: torch.Generator) -> 
 
     Nothing here needs a model: it runs before every forward pass of training.
     """
-    if POLICY_LOSSES[settings.policy.loss].pairs:
+    if settings.loss.pairs:
         return preference_pairs(batch.correct, batch.group, rng=rng)
     chosen = settings.select
     rows = torch.arange(len(batch.scores))

@@ -49,4 +49,4 @@ def _words(settings: RunSettings, setting: Setting) -> str:
     words = setting.description + (f" ({' | '.join(choices)})" if choices else "")
     if other_kind(settings, setting.name) is None:
         return words
-    return f"{words}; of {KINDS[setting.name.split('.')[0]].name} = {' | '.join(setting.kinds)}"
+    return f"{words} [{KINDS[setting.name.split('.')[0]].name} = {' | '.join(setting.kinds)}]"

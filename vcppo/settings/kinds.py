@@ -5,6 +5,7 @@ objects, settings have what belongs to their kinds and nothing else. As JSON the
 other kinds at their defaults: files, addresses and digests do not change their shape with a kind.
 """
 
+import copy
 import functools
 import types
 import typing
@@ -88,12 +89,12 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
 
 
 def _settings_of(kinds: Kinds) -> Iterator[Setting]:
-    found: dict[str, Setting] = {}
+    merged: dict[str, Setting] = {}
     for word, model in kinds.models.items():
         for setting in _settings(model, f"{kinds.section}."):
-            known = found.get(setting.name, setting)
-            found[setting.name] = replace(known, kinds=(*known.kinds, word))
-    for name, setting in found.items():
+            known = merged.get(setting.name, setting)
+            merged[setting.name] = replace(known, kinds=(*known.kinds, word))
+    for name, setting in merged.items():
         if name == kinds.name:
             words = Literal[tuple(kinds.models)]  # type: ignore[valid-type]
             yield replace(setting, types=(words,), default=kinds.default, kinds=())
@@ -123,48 +124,65 @@ def other_kind(sections: RunSections, name: str) -> str | None:
 def foreign(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """(section, name in it, value) of what a tree says of settings that are of another kind than its section."""
     for section, kinds in KINDS.items():
-        said = tree.get(section)
-        word = kinds.kind_of(said) if isinstance(said, Mapping) else None
-        if word is not None:
-            for leaf, value in said.items():  # type: ignore[union-attr]
-                owners = kinds.with_setting(leaf)
-                if owners and word not in owners:
-                    yield section, leaf, value
+        branch = tree.get(section)
+        if not isinstance(branch, Mapping) or (word := kinds.kind_of(branch)) is None:
+            continue  # a mistake that validation will tell
+        for leaf, value in branch.items():
+            owners = kinds.with_setting(leaf)
+            if owners and word not in owners:
+                yield section, leaf, value
 
 
 def without(tree: Mapping[str, Any], left_out: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
     """A tree without some names of its sections."""
-    made = dict(tree)
+    rest = dict(tree)
     for section, leaf, _ in left_out:
-        made[section] = {name: value for name, value in made[section].items() if name != leaf}
-    return made
+        rest[section] = {name: value for name, value in rest[section].items() if name != leaf}
+    return rest
 
 
-def as_of_its_kinds(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree with the kind of each section that has one, and without what it says of other kinds where that is as by
-    default: the whole record of a run says so of all of them.
+def with_kinds(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree that names the kind of each section, and says of other kinds only what is not as by default.
+
+    The whole record of a run says of all of them what is as by default.
     """
-    made = dict(tree)
+    complete = dict(tree)
     for section, kinds in KINDS.items():
-        said = made.get(section, {})
-        if isinstance(said, BaseModel):  # what was set of it, for other settings may decide the rest
-            made[section] = {**said.model_dump(exclude_unset=True), kinds.by: getattr(said, kinds.by)}
-        elif isinstance(said, Mapping):
-            made[section] = {kinds.by: kinds.default, **said}
+        branch = complete.get(section, {})
+        if isinstance(branch, BaseModel):  # what was set of it, for other settings may decide the rest
+            complete[section] = {**branch.model_dump(exclude_unset=True), kinds.by: getattr(branch, kinds.by)}
+        elif isinstance(branch, Mapping):
+            complete[section] = {kinds.by: kinds.default, **branch}
     defaults = default_tree()
-    return without(made, (one for one in list(foreign(made)) if one[2] == defaults[one[0]][one[1]]))
+    return without(complete, [one for one in foreign(complete) if one[2] == defaults[one[0]][one[1]]])
+
+
+def not_by_default(left_out: Iterable[tuple[str, str, Any]]) -> dict[str, dict[str, Any]]:
+    """What of other kinds is not as by default, by section."""
+    rest: dict[str, dict[str, Any]] = {}
+    for section, leaf, value in left_out:
+        if value != default_tree()[section][leaf]:
+            rest.setdefault(section, {})[leaf] = value
+    return rest
+
+
+def is_whole(tree: Mapping[str, Any]) -> bool:
+    """Whether a tree has the settings of all kinds, as the record of a run has."""
+    sections = {section: tree.get(section) for section in KINDS}
+    return all(isinstance(one, Mapping) and default_tree()[name].keys() <= one.keys() for name, one in sections.items())
 
 
 def flat_layout(tree: Mapping[str, Any], of_other_kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The JSON of some sections with the settings of the kinds that were not chosen, as was said or else as by default.
+    """The JSON of some sections with the settings of the kinds not chosen, as a layer had them or else as by default.
 
     Every record, address and digest is made of this. It is the layout of the time when a section had the settings of
     all its kinds, so that they are what they were.
     """
-    made = dict(tree)
-    for section in made.keys() & KINDS.keys():
-        made[section] = {**default_tree()[section], **of_other_kinds.get(section, {}), **made[section]}
-    return made
+    flat = dict(tree)
+    for section in flat.keys() & KINDS.keys():
+        others = {**default_tree()[section], **of_other_kinds.get(section, {})}
+        flat[section] = {**copy.deepcopy(others), **flat[section]}
+    return flat
 
 
 @functools.cache

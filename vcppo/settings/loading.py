@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from vcppo.errors import ConfigError
 from vcppo.settings.defaults import defaults_beside, defaults_of_model
-from vcppo.settings.kinds import KINDS, default_tree, foreign, layout, without
+from vcppo.settings.kinds import KINDS, foreign, layout, not_by_default, without
 from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.settings.notes import Note
-from vcppo.settings.rules import unused
 from vcppo.settings.run import UNFINISHED, RunSettings
+from vcppo.settings.unused import unused
 from vcppo.system.files import read_text
 
 
@@ -293,7 +293,7 @@ def _validated(tree: Mapping[str, Any], layers: Sequence[Layer], *, context: str
     """The settings of a tree; what it says of other kinds than its own must be valid, and is kept beside them."""
     left_out = list(foreign(tree))
     mistakes: list[Any] = []
-    beside: dict[str, dict[str, Any]] = {}
+    valid: list[tuple[str, str, Any]] = []
     for section, leaf, value in left_out:
         kinds = KINDS[section]
         word = kinds.with_setting(leaf)[0]
@@ -302,16 +302,14 @@ def _validated(tree: Mapping[str, Any], layers: Sequence[Layer], *, context: str
         except ValidationError as error:
             mistakes += [{**detail, "loc": (section, word, *detail["loc"])} for detail in error.errors()]
             continue
-        said = owner.model_dump(mode="json", include={leaf})[leaf]
-        if said != default_tree()[section][leaf]:
-            beside.setdefault(section, {})[leaf] = said
+        valid.append((section, leaf, owner.model_dump(mode="json", include={leaf})[leaf]))
     try:
         settings = RunSettings.model_validate(without(tree, left_out), context=context)
     except ValidationError as error:
         mistakes = [*error.errors(), *mistakes]
     if mistakes:
         raise ConfigError("; ".join(_explain(detail, layers) for detail in mistakes)) from None
-    return settings.beside(beside) if beside else settings
+    return settings.beside(not_by_default(valid))
 
 
 def _model_notes(settings: RunSettings, said: Set[str]) -> Iterator[Note]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import (
+    ModelWrapValidatorHandler,
     PrivateAttr,
     SerializationInfo,
     SerializerFunctionWrapHandler,
@@ -14,7 +15,7 @@ from pydantic import (
 
 from vcppo.settings.defaults import as_said, defaults_beside
 from vcppo.settings.digests import settings_digest
-from vcppo.settings.kinds import as_of_its_kinds, flat_layout
+from vcppo.settings.kinds import flat_layout, foreign, is_whole, not_by_default, with_kinds, without
 from vcppo.settings.rules import meaningless
 from vcppo.settings.sections import RunSections
 
@@ -28,13 +29,22 @@ class RunSettings(RunSections):
     # addresses, which have always known it: an arm without KL of a method with one, and a plain run, are two.
     _of_other_kinds: Mapping[str, Mapping[str, Any]] = PrivateAttr(default_factory=dict)
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_a_record(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """What a whole record says of other kinds is no mistake, for it says of all."""
+        if not isinstance(given, Mapping) or not is_whole(given):
+            return handler(given)
+        left_out = list(foreign(given))
+        return handler(without(given, left_out)).beside(not_by_default(left_out))
+
     @model_validator(mode="before")
     @classmethod
     def _with_defaults_beside(cls, given: Any) -> Any:
         """What is left unsaid and depends on other settings is written out, so that settings as recorded say it all."""
         if not isinstance(given, Mapping):
             return given
-        tree = as_of_its_kinds(given)
+        tree = with_kinds(given)
         for name, value in defaults_beside(tree).items():
             section, leaf = name.split(".")
             said = as_said(tree.get(section, {}))
@@ -62,9 +72,9 @@ class RunSettings(RunSections):
 
     def beside(self, of_other_kinds: Mapping[str, Mapping[str, Any]]) -> Self:
         """The same run, of whose record what was said of other kinds is a part."""
-        made = self.model_copy()
-        made._of_other_kinds = of_other_kinds
-        return made
+        run = self.model_copy()
+        run._of_other_kinds = of_other_kinds
+        return run
 
     def digest(self) -> str:
         """12 hex digits that two runs share only if every setting is the same, their names (arm, method) aside."""

@@ -9,9 +9,9 @@ from vcppo.settings.base import Settings
 from vcppo.settings.cold_start import ColdStartSettings
 from vcppo.settings.critic import CriticSettings, PretrainSettings, RewardModelCriticSettings, RewardModelSettings
 from vcppo.settings.engine import EngineSettings, TorchEngineSettings
-from vcppo.settings.estimators import ESTIMATORS
+from vcppo.settings.estimators import ESTIMATORS, Estimator
 from vcppo.settings.evaluation import EvaluationSettings
-from vcppo.settings.losses import POLICY_LOSSES
+from vcppo.settings.losses import POLICY_LOSSES, PolicyLoss
 from vcppo.settings.model import ComputeSettings, LoraSettings, ModelSettings
 from vcppo.settings.policy import (
     ClippedPolicySettings,
@@ -65,14 +65,24 @@ class RunSections(Settings):
     record: RecordSettings = RecordSettings()
 
     @property
+    def estimator(self) -> Estimator:
+        """What is known of the advantage estimator."""
+        return ESTIMATORS[self.advantage.estimator]
+
+    @property
+    def loss(self) -> PolicyLoss:
+        """What is known of the policy loss."""
+        return POLICY_LOSSES[self.policy.loss]
+
+    @property
     def has_critic(self) -> bool:
         """Whether advantages read a value model."""
-        return ESTIMATORS[self.advantage.estimator].has_critic
+        return self.estimator.has_critic
 
     @property
     def samples_continuations(self) -> bool:
         """Whether values are means of continuations that are sampled from the ends of a response's steps (VinePPO)."""
-        return ESTIMATORS[self.advantage.estimator].samples_continuations
+        return self.estimator.samples_continuations
 
     @property
     def starts_at_mean_score(self) -> bool:
@@ -97,7 +107,7 @@ class RunSections(Settings):
     def needs_reference(self) -> bool:
         """Whether anything compares the policy with a reference."""
         compares = self.kl.placement != "none" or self.token_reward.kind != "none"
-        return compares or POLICY_LOSSES[self.policy.loss].needs_reference
+        return compares or self.loss.needs_reference
 
     @property
     def checks_mismatch(self) -> bool:

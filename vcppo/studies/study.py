@@ -25,9 +25,9 @@ from vcppo.settings.loading import (
     setting_type,
 )
 from vcppo.settings.notes import lines
-from vcppo.settings.rules import unused
 from vcppo.settings.run import RunSettings
 from vcppo.settings.search_space import Dimension, misfits
+from vcppo.settings.unused import unused
 from vcppo.system.shipped import shipped
 
 Model = TypeVar("Model", bound=Settings)

@@ -83,7 +83,7 @@ def test_a_record_of_before_is_the_same_run(name: str) -> None:
 
 
 def test_a_whole_record_is_valid_by_itself() -> None:
-    for name in ("default", "vllm", "espo", "dpo"):
+    for name in KNOWN:
         file = BEFORE / "settings" / f"{name}.json"
         assert RunSettings.model_validate_json(file.read_text()) == load_settings(file)
 

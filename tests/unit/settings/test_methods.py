@@ -23,8 +23,8 @@ from vcppo.settings.loading import flatten, known_names, load, load_settings, ov
 from vcppo.settings.methods import METHODS
 from vcppo.settings.notes import lines
 from vcppo.settings.preference import preference_settings
-from vcppo.settings.rules import unused
 from vcppo.settings.run import RunSettings
+from vcppo.settings.unused import unused
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal

@@ -7,8 +7,8 @@ import pytest
 
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import flatten, known_names, load_settings
-from vcppo.settings.rules import UNUSED, unused
 from vcppo.settings.run import RunSettings
+from vcppo.settings.unused import UNUSED, unused
 from vcppo.studies.study import parse_study
 
 GROUPS = ("rollout.prompts=12", "rollout.samples_per_prompt=8")

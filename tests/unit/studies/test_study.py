@@ -11,10 +11,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import Layer, flatten, load_settings
-from vcppo.settings.rules import unused
 from vcppo.settings.run import RunSettings
 from vcppo.settings.search_space import Dimension
 from vcppo.settings.task import DigitsTaskSettings
+from vcppo.settings.unused import unused
 from vcppo.studies.study import Study, load_study, parse_study
 from vcppo.studies.trials import distributions
 from vcppo.tasks.digits import DigitsTask

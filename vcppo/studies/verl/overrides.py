@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vcppo.settings.advantage import GroupAdvantageSettings
-from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.loading import flatten
-from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.optimiser import OptimiserSettings
 from vcppo.settings.run import RunSettings
 from vcppo.studies.verl import TRAINER
@@ -31,7 +29,7 @@ def refusals(settings: RunSettings) -> Iterator[str]:
             yield f"{name} = {as_text(flat[name])}: {only.why}; expected {as_text(only.value)}"
     if settings.model.path is None:
         yield "model.path = none: expected the folder or hub name of the policy that verl starts from"
-    estimator, loss = ESTIMATORS[settings.advantage.estimator], POLICY_LOSSES[settings.policy.loss]
+    estimator, loss = settings.estimator, settings.loss
     for name, word, verls, why, known in (
         ("advantage.estimator", settings.advantage.estimator, estimator.verl, estimator.not_in_verl, ESTIMATED),
         ("policy.loss", settings.policy.loss, loss.verl, loss.not_in_verl, LOSSES),
