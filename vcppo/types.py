@@ -98,7 +98,7 @@ class TokenBatch:
             )
         if rows and int(self.prompt_lengths.min()) < 1:
             raise ShapeError(
-                f"{type(self).__name__}.prompt_lengths: an empty prompt, expected at least one token before the answer"
+                f"{type(self).__name__}.prompt_lengths: an empty prompt, expected a token or more before the response"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Policies and critics: stock transformers models, loaded and saved in their own format.
+"""Policies and critics: stock transformers models, loaded and saved in transformers' format.
 
 All of them stay in evaluation mode, in training too: dropout would draw from a global state, and the ratio of a policy
 to itself would not be 1.
@@ -150,7 +150,7 @@ def load_critic(
     sequence classifiers, whose head has no bias and can be applied after every token too. Each stays of its kind.
 
     A new head is drawn with standard deviation 1 / (width + 1): the first values lie near `initial_value` whatever
-    the width, where transformers' own start spreads with the root of it (verl issue 498: from -16 to 14).
+    the width, where transformers' initial values spread with the root of it (verl issue 498: from -16 to 14).
 
     Args:
         bounds: values are squeezed between these two, now and whenever the critic is loaded again.

@@ -158,7 +158,7 @@ def _shard(model: PreTrainedModel, compute: ComputeSettings) -> PreTrainedModel:
     narrow = None if compute.dtype == "float32" else getattr(torch, compute.dtype)
     precision = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
     offload = CPUOffloadPolicy() if _offloads(compute) else OffloadPolicy()
-    device, everything = world().device, dict(model.named_parameters()) | dict(model.named_buffers())
+    device, loaded = world().device, dict(model.named_parameters()) | dict(model.named_buffers())
     if model.device.type != "meta":
         model.to("cpu" if _offloads(compute) else device)
     for layer in _layers(model):
@@ -168,7 +168,7 @@ def _shard(model: PreTrainedModel, compute: ComputeSettings) -> PreTrainedModel:
             fully_shard(head, mesh=placed, offload_policy=offload)
     fully_shard(model, mesh=placed, mp_policy=precision, offload_policy=offload)
     if world().size > 1:
-        _scatter_from_main(model, everything, compute)
+        _scatter_from_main(model, loaded, compute)
     for path, buffer in list(model.named_buffers()):
         _set_buffer(model, path, buffer.to(device))
     register_scorers(model)

@@ -100,7 +100,7 @@ def on_last_token(x: Tensor, batch: RolloutBatch) -> Tensor:
 def bootstrapped(batch: RolloutBatch, final_values: Tensor, *, gamma: float) -> Tensor:
     """[B, T] on the last token: the score, or of a response cut at the limit gamma * V(after that token) in its place.
 
-    The score of a response that was not finished says that it was cut, which V says already: their sum counts it twice.
+    The score of a truncated response penalises the truncation, which V includes already: their sum counts it twice.
     """
     return on_last_token(torch.where(batch.truncated, gamma * final_values, batch.scores), batch)
 

@@ -156,19 +156,19 @@ class Pretraining:
         raw = load_responses(context.earlier["answers"].path)
         self.shaping = first_shaping(context, raw)
         models = token_reward_models(context)
-        everything = value_targets(dataclasses.replace(raw, scores=self.shaping.of(raw)), models, self.settings)
+        targets = value_targets(dataclasses.replace(raw, scores=self.shaping.of(raw)), models, self.settings)
         self.token_reward_models = models if self.settings.pretrain.fresh_rollouts else None
         training = len(raw.scores) - self.settings.pretrain.held_out
-        self.pool = None if self.settings.pretrain.fresh_rollouts else self._part(everything, 0, training)
-        self.held_out = self._part(everything, training, len(raw.scores))
+        self.pool = None if self.settings.pretrain.fresh_rollouts else self._part(targets, 0, training)
+        self.held_out = self._part(targets, training, len(raw.scores))
         self.journal = context.folder.journal
         self.logged = 0  # updates that the journal holds; a rerun of them logs nothing again
 
-    def _part(self, everything: ValueTargets, start: int, end: int) -> ValueTargets:
+    def _part(self, targets: ValueTargets, start: int, end: int) -> ValueTargets:
         """Take the rows that have targets among these."""
-        batch = everything.batch.take(torch.arange(start, end))
+        batch = targets.batch.take(torch.arange(start, end))
         rows = start + rows_with_targets(batch, self.settings, self.limit)
-        return everything.take(rows)
+        return targets.take(rows)
 
     def go_to(self, target: int | None) -> None:
         """Train to exactly `target` updates, or, given None, until `chosen_step` is decided."""

@@ -1,4 +1,4 @@
-"""vLLM in the trainer's own process."""
+"""vLLM in the trainer's process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Colocated:
             self._group = get_tp_group()
 
     def load(self, owner: object, weights: Iterator[tuple[str, Tensor]]) -> None:
-        """See Host. The policy's own tensors are copied from; nothing else is allocated."""
+        """See Host. The policy's tensors are copied from; nothing else is allocated."""
         self._owner = None
         self._wake("weights")
         self._weights = uuid.uuid4().hex

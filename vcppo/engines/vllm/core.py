@@ -29,7 +29,7 @@ from vcppo.settings.fixed import VLLM_SHARE
 CPU_SHARE = 0.25  # of the free memory that the cache may take on a CPU, unless the settings say
 CPU_CACHE = 2**28  # bytes that it takes at least there
 CPU_TOKENS = 4096  # read or written in a step there, or one whole prompt
-CPU_BLOCK = 32  # tokens; vLLM's own 128 would share no prefix shorter than that
+CPU_BLOCK = 32  # tokens; vLLM's default of 128 would share no prefix shorter than that
 
 
 class Core:
@@ -180,9 +180,9 @@ class _Job:
         made = output.outputs[0]
         tokens, logprobs = list(made.token_ids), list(made.logprobs.logprobs)
         if made.finish_reason not in ("stop", "length"):
-            raise RuntimeError(f"an answer ended for the reason {made.finish_reason!r}, expected stop or length")
+            raise RuntimeError(f"a response ended for the reason {made.finish_reason!r}, expected stop or length")
         if list(made.logprobs.token_ids) != tokens:
-            raise RuntimeError("vLLM's log-probabilities are of other tokens than its answer's")
+            raise RuntimeError("vLLM's log-probabilities are of other tokens than its response's")
         self.responses[i] = tokens, logprobs, made.finish_reason == "stop"
         self.finished += 1
         self.cached_tokens += output.num_cached_tokens or 0

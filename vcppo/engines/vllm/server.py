@@ -161,7 +161,7 @@ class Server:
                     client.job = self._opened_core().begin(message)
                     self._writing.append(client)
                 case _:
-                    client.send(Refused(f"{type(message).__name__} is not what a client says"))
+                    client.send(Refused(f"{type(message).__name__} is no request of a client"))
         except (ValueError, TypeError) as error:
             half_built = isinstance(message, Open)
             client.send(Refused(one_line(error), ended=half_built))

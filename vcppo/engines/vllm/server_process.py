@@ -68,7 +68,7 @@ class ServerProcess:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         copy = self.folder.with_suffix(".log")
         shutil.copyfile(self.log, copy)
-        last = lines[-1].strip()[:300] if lines else "it said nothing"
+        last = lines[-1].strip()[:300] if lines else "its log is empty"
         return f"the vLLM server ended ({_reason(self._process.poll())}): {last} (see {copy})"
 
     def end(self) -> None:
