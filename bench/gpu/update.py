@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench.gpu.record import Numbers, Record, against_plan, device_name, peak_bytes, restart_peak, settle
 from bench.gpu.sizes import Sizes, batch_of, network, peak_flops, prepared, training_flops
 from vcppo.models.optimiser import Optimiser
-from vcppo.planning.footprint import Memory, gradients, held, read, resting, train
+from vcppo.planning.footprint import Memory, forward_pass, gradients, held, resting, train
 from vcppo.planning.shapes import Shapes
 from vcppo.rl.costs import Costs
 from vcppo.rl.critic_update import read_values, update_critic
@@ -95,7 +95,7 @@ def both(shapes: Shapes, sizes: Sizes, length: int) -> Numbers:
     base = held(nets[0], learns=True) + held(nets[1], learns=True)
     asleep = (resting(nets[1]), Memory())  # the critic was read; its own pass lets go of what it gathered
     updating = [base + gradients(net) + train(net, *inputs) + rest for net, rest in zip(nets, asleep, strict=True)]
-    planned = max(memory.total for memory in (*updating, base + read(nets[1], *inputs)))
+    planned = max(memory.total for memory in (*updating, base + forward_pass(nets[1], *inputs)))
     restart_peak()
     critic = prepared(settings, shapes, critic=True, longest=length)
     step_critic = stepper(settings, shapes, batch, length, critic=True, model=critic)

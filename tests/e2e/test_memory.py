@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vcppo.planning.footprint import Network, gradients, held, read, resting, train
+from vcppo.planning.footprint import Network, forward_pass, gradients, held, resting, train
 from vcppo.planning.shapes import KNOWN
 from vcppo.settings.model import ComputeSettings, LoraSettings
 
@@ -76,7 +76,7 @@ def test_the_plan_of_a_pass_is_what_it_takes(number: int, measured: list[dict[st
     )
     assert steady + train(net, *inputs).total == pytest.approx(found["peak"], rel=CLOSE)
     assert train(net, *inputs).total == pytest.approx(found["peak"] - steady, rel=CLOSE), "what a pass adds"
-    assert steady + read(net, *inputs).total == pytest.approx(found["read"], rel=CLOSE)
+    assert steady + forward_pass(net, *inputs).total == pytest.approx(found["read"], rel=CLOSE)
 
 
 def test_no_logits_of_a_whole_batch_are_ever_alive(measured: list[dict[str, float]]) -> None:

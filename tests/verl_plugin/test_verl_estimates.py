@@ -10,13 +10,13 @@ from vcppo.errors import ConfigError
 from vcppo.maths.advantages import gae, whiten
 from vcppo.maths.settling import settled_at
 from vcppo.verl_plugin.estimates import (
-    Answers,
     HeldOut,
-    answer_metrics,
+    ResponseBatch,
     estimate,
     held_out_rows,
     on_unmasked_tokens,
     position_metrics,
+    response_metrics,
     score_metrics,
     score_warnings,
 )
@@ -25,13 +25,13 @@ from vcppo.verl_plugin.settings import PluginSettings, plugin_settings
 RAW = {"whiten": "none"}
 
 
-def answers(mask: list[list[int]], *, seed: int = 0) -> Answers:
+def answers(mask: list[list[int]], *, seed: int = 0) -> ResponseBatch:
     """Random values; a reward of 1 on each row's last own token."""
     response_mask = torch.tensor(mask, dtype=torch.bool)
     values = torch.randn(response_mask.shape, generator=torch.Generator().manual_seed(seed))
     last = response_mask.shape[1] - 1 - response_mask.flip(1).to(torch.int8).argmax(dim=1)
     rewards = torch.zeros_like(values).scatter(1, last[:, None], 1.0)
-    return Answers(rewards, values, response_mask)
+    return ResponseBatch(rewards, values, response_mask)
 
 
 def config(plugin: Any = None, **changes: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_a_hole_is_passed_over() -> None:
     values[0, own] = closed.values[0]
     values[0, [1, 2, 5]] = math.nan
     settings = PluginSettings(lambda_actor=0.5, lambda_critic=0.25, length_adaptive_alpha=None, **RAW)
-    found = estimate(Answers(holed.rewards, values, holed.response_mask), settings, gamma=0.9)
+    found = estimate(ResponseBatch(holed.rewards, values, holed.response_mask), settings, gamma=0.9)
     expected = estimate(closed, settings, gamma=0.9)
     for name in ("advantages", "returns", "monte_carlo"):
         torch.testing.assert_close(getattr(found, name)[0, own], getattr(expected, name)[0])
@@ -96,8 +96,8 @@ def test_a_score_on_a_masked_token_counts_at_the_last_unmasked_one_before(
     settings = PluginSettings.model_validate(
         {"lambda_actor": 0.5, "lambda_critic": 0.25, "pretrain": pretrain, "length_adaptive_alpha": None, **RAW}
     )
-    found = estimate(Answers(stray, values, on), settings, gamma=0.9)
-    expected = estimate(Answers(placed, values, on), settings, gamma=0.9)
+    found = estimate(ResponseBatch(stray, values, on), settings, gamma=0.9)
+    expected = estimate(ResponseBatch(placed, values, on), settings, gamma=0.9)
     for name in ("advantages", "returns", "monte_carlo", "closed_monte_carlo"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
     assert float(found.monte_carlo.max()) == 1.0  # by pencil: the token that carries the score returns it whole
@@ -137,7 +137,7 @@ def test_of_a_token_that_rollout_correction_rejected_the_score_counts_and_the_pe
     """What the trainer hands over then: verl's penalised rewards where the mask is True, the bare score elsewhere."""
     mask, scores = torch.tensor([[True, True, False]]), torch.tensor([[0.0, 0.0, 1.0]])
     rewards = torch.where(mask, scores - 0.1, scores)
-    found = estimate(Answers(rewards, torch.zeros(1, 3), mask), PluginSettings(), gamma=1.0)
+    found = estimate(ResponseBatch(rewards, torch.zeros(1, 3), mask), PluginSettings(), gamma=1.0)
     torch.testing.assert_close(found.returns, torch.tensor([[0.8, 0.9, 0.0]]))
 
 
@@ -147,7 +147,7 @@ def test_responses_without_an_unmasked_token_leave_the_others_alone() -> None:
     alone = estimate(batch, settings, gamma=0.9)
     nobodys = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
     parts = ((batch.rewards, nobodys), (batch.values, nobodys), (batch.response_mask, torch.zeros(1, 4).bool()))
-    found = estimate(Answers(*(torch.cat(pair) for pair in parts)), settings, gamma=0.9)
+    found = estimate(ResponseBatch(*(torch.cat(pair) for pair in parts)), settings, gamma=0.9)
     for name in ("advantages", "returns", "monte_carlo"):
         torch.testing.assert_close(getattr(found, name)[:2], getattr(alone, name))
         assert getattr(found, name)[2].tolist() == [0.0] * 4
@@ -158,7 +158,7 @@ def test_a_length_adaptive_lambda_counts_a_row_s_own_tokens() -> None:
     batch = answers([[1, 1, 1, 1, 0, 0], [1, 0, 1, 0, 0, 0]])
     found = estimate(batch, PluginSettings(length_adaptive_alpha=1.0, **RAW), gamma=1.0).advantages
     for row, gae_lambda in ((0, 0.75), (1, 0.5)):  # 1 - 1 / length
-        alone = Answers(*(x[row : row + 1] for x in (batch.rewards, batch.values, batch.response_mask)))
+        alone = ResponseBatch(*(x[row : row + 1] for x in (batch.rewards, batch.values, batch.response_mask)))
         expected = estimate(alone, PluginSettings(lambda_actor=gae_lambda, **RAW), gamma=1.0).advantages
         torch.testing.assert_close(found[row : row + 1], expected)
 
@@ -172,10 +172,10 @@ def test_pretraining_s_targets_are_monte_carlo_returns_whatever_the_lambdas_are(
 def test_explained_variance_is_of_monte_carlo_returns() -> None:
     values = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     rewards = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
-    batch = Answers(rewards, values, torch.ones(2, 2, dtype=torch.bool))
+    batch = ResponseBatch(rewards, values, torch.ones(2, 2, dtype=torch.bool))
     found = estimate(batch, PluginSettings(lambda_actor=0.0, lambda_critic=0.0, **RAW), gamma=1.0)
     assert found.metrics["value/explained_variance"] == 1.0
-    constant = estimate(Answers(rewards, 0 * values + 2, batch.response_mask), PluginSettings(**RAW), gamma=1.0)
+    constant = estimate(ResponseBatch(rewards, 0 * values + 2, batch.response_mask), PluginSettings(**RAW), gamma=1.0)
     assert constant.metrics["value/explained_variance"] == pytest.approx(0.0)
     assert constant.metrics["value/value_bias"] == 1.5
 
@@ -189,10 +189,10 @@ def test_bins_cover_the_longest_answer_allowed() -> None:
 
 def test_answers_that_failed_to_be_sampled_do_not_count() -> None:
     scores, lengths = torch.tensor([1.0, -1.0, -1.0, 0.0]), torch.tensor([4, 8, 2, 0])
-    found = answer_metrics(scores, lengths, correct_above=0.0, limit=8)
+    found = response_metrics(scores, lengths, correct_above=0.0, limit=8)
     assert found["rollout/accuracy"] == pytest.approx(1 / 3)
     assert found["rollout/truncated_rate"] == pytest.approx(1 / 3)
-    assert answer_metrics(scores[3:], lengths[3:], correct_above=0.0, limit=8) == {}
+    assert response_metrics(scores[3:], lengths[3:], correct_above=0.0, limit=8) == {}
 
 
 def test_a_prompt_is_held_out_for_good() -> None:
@@ -208,7 +208,9 @@ def measured(values: list[float], returns: list[float], step: int) -> tuple[Any,
     held_out = HeldOut()
     mask = torch.ones(2, len(values), dtype=torch.bool)
     row = torch.tensor([values, [9.0] * len(values)])
-    held_out.add(Answers(torch.zeros_like(row), row, mask), torch.tensor([returns] * 2), torch.tensor([True, False]))
+    held_out.add(
+        ResponseBatch(torch.zeros_like(row), row, mask), torch.tensor([returns] * 2), torch.tensor([True, False])
+    )
     assert held_out.tokens == len(values)
     return held_out.measure(step)
 
@@ -272,7 +274,7 @@ def test_what_stands_under_the_mask_is_never_read() -> None:
     dirty = [torch.where(clean.response_mask, x, math.nan) for x in (clean.rewards, clean.values)]
     for name in ("advantages", "returns"):
         found = [
-            getattr(estimate(Answers(rewards, values, clean.response_mask), PluginSettings(), gamma=1.0), name)
+            getattr(estimate(ResponseBatch(rewards, values, clean.response_mask), PluginSettings(), gamma=1.0), name)
             for rewards, values in (dirty, (clean.rewards, clean.values))
         ]
         torch.testing.assert_close(found[0], found[1])

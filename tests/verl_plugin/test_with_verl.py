@@ -19,7 +19,7 @@ from vcppo.studies.verl import PLUGIN, TRAINER, VERL
 from vcppo.studies.verl.cells import merge_command, runs_of
 from vcppo.studies.verl.launching import command_line
 from vcppo.studies.verl.names import MAPPED
-from vcppo.verl_plugin.estimates import Answers, estimate, held_out_rows
+from vcppo.verl_plugin.estimates import ResponseBatch, estimate, held_out_rows
 from vcppo.verl_plugin.settings import PluginSettings
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("default")]
@@ -159,7 +159,7 @@ def test_one_lambda_gives_what_verl_gives(holes: bool, gamma: float, lam: float)
     rewards, values, mask = batch(holes)
     theirs = compute_gae_advantage_return(rewards, values, mask, gamma, lam)
     settings = PluginSettings(lambda_actor=lam, lambda_critic=lam)
-    ours = estimate(Answers(rewards, values, mask.bool()), settings, gamma=gamma)
+    ours = estimate(ResponseBatch(rewards, values, mask.bool()), settings, gamma=gamma)
     live = mask.bool()
     torch.testing.assert_close(ours.advantages[live], theirs[0][live], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(ours.returns[live], theirs[1][live], rtol=1e-6, atol=1e-6)
@@ -170,7 +170,9 @@ def test_two_lambdas_give_what_two_calls_of_verl_s_give() -> None:
 
     rewards, values, mask = batch()
     live = mask.bool()
-    ours = estimate(Answers(rewards, values, live), PluginSettings(lambda_actor=0.9, lambda_critic=1.0), gamma=1.0)
+    ours = estimate(
+        ResponseBatch(rewards, values, live), PluginSettings(lambda_actor=0.9, lambda_critic=1.0), gamma=1.0
+    )
     actor, critic = (compute_gae_advantage_return(rewards, values, mask, 1.0, lam) for lam in (0.9, 1.0))
     torch.testing.assert_close(ours.advantages[live], actor[0][live], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(ours.returns[live], critic[1][live], rtol=1e-6, atol=1e-6)
@@ -181,7 +183,7 @@ def test_a_length_adaptive_lambda_gives_what_verl_s_gives_with_one_a_row() -> No
 
     rewards, values, mask = batch()
     live = mask.bool()
-    ours = estimate(Answers(rewards, values, live), PluginSettings(length_adaptive_alpha=0.1), gamma=1.0)
+    ours = estimate(ResponseBatch(rewards, values, live), PluginSettings(length_adaptive_alpha=0.1), gamma=1.0)
     lam = 1 - 1 / (0.1 * mask.sum(dim=1)).clamp(min=1)
     theirs = compute_gae_advantage_return(rewards, values, mask, 1.0, lam)[0]
     torch.testing.assert_close(ours.advantages[live], theirs[live], rtol=1e-6, atol=1e-6)

@@ -1,4 +1,4 @@
 """results/ to figures and tables: reads files only, no tracking server, no torch.
 
-One module a figure, each `load -> compute -> draw`; `python -m vcppo.analysis --results results --out results/figures`.
+One module per figure, each `load -> compute -> draw`; `python -m vcppo.analysis --results results` draws all.
 """

@@ -14,15 +14,15 @@ SMALLEST, LARGEST = 4.0, 70.0  # marker areas, points²
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame]:
-    """Study and its calibration tables."""
+    """Return the study and its calibration tables."""
     study = results.study("components", "calibration")
     return study, study.need("calibration", "calibration")
 
 
 def compute(tables: pd.DataFrame) -> pd.DataFrame:
-    """Columns when (before, after), seed, predicted_mean, return_mean, share (of the table's tokens).
+    """Return columns when (before, after), seed, predicted_mean, return_mean, share (of the table's tokens).
 
-    Bins are those of each seed's own table; they differ between seeds and are not averaged.
+    Bins are those of each seed's table; they differ between seeds and are not averaged.
     """
     ends = pretraining_ends(tables)
     ends["share"] = ends["n"] / ends.groupby(["when", "seed"])["n"].transform("sum")
@@ -32,7 +32,7 @@ def compute(tables: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(computed: pd.DataFrame) -> Any:
-    """Points on the diagonal are calibrated; areas say how many tokens a point stands for."""
+    """Draw points, calibrated on the diagonal; their areas show the tokens of each."""
     figure, axes = style.new_figure(style.COLUMN, 2.9)
     panel = axes[0, 0]
     both = computed[["predicted_mean", "return_mean"]].to_numpy()

@@ -1,7 +1,7 @@
-"""What a run has scored by what it has spent: evaluations along training, joined with the cost up to each.
+"""Scores of a run by its costs: evaluations along training, joined with the cost up to each.
 
 Costs are the cumulative metrics `cost/*` of the RL stage. An evaluation at step i is of the policy before the update of
-iteration i, so it has cost what was spent by the end of iteration i - 1; nothing at step 0.
+iteration i, so its cost is that up to the end of iteration i - 1; 0 at step 0.
 """
 
 import math
@@ -22,7 +22,7 @@ ANNEALED_NOTE = "Learning rates were annealed over the whole run: before its end
 
 
 def evaluations(study: Study, figure: str) -> pd.DataFrame:
-    """A row an evaluation of a finished run: arm, seed, step, accuracy (%), then its cost, a column for each of COSTS.
+    """Return one row per evaluation of a finished run: arm, seed, step, accuracy (%), then each of COSTS.
 
     Of several numbers of samples at one step the largest counts. Sorted by arm, seed, step.
 
@@ -31,11 +31,11 @@ def evaluations(study: Study, figure: str) -> pd.DataFrame:
     """
     curves = study.need("curves", figure)
     samples = curves["metric"].str.extract(f"^{EVALUATION}$")[0].astype(float)
-    found = curves.assign(k=samples)[samples.notna() & curves["value"].notna()].sort_values(["k", "metric"])
-    found = found.drop_duplicates(["arm", "seed", "step"], keep="last")
-    if found.empty:
+    rows = curves.assign(k=samples)[samples.notna() & curves["value"].notna()].sort_values(["k", "metric"])
+    rows = rows.drop_duplicates(["arm", "seed", "step"], keep="last")
+    if rows.empty:
         raise NoDataError(f"{figure}: no eval/*/avg_at_* in {study.name}/curves.csv; make it with: {study.command}")
-    scored = found[["arm", "seed", "step"]].assign(accuracy=100 * found["value"])
+    scored = rows[["arm", "seed", "step"]].assign(accuracy=100 * rows["value"])
     spent = spending(study, figure)
     before = spent.assign(step=spent["step"] + 1)
     start = scored.loc[scored["step"] == 0, ["arm", "seed", "step"]].assign(**dict.fromkeys(COSTS, 0.0))
@@ -44,7 +44,7 @@ def evaluations(study: Study, figure: str) -> pd.DataFrame:
 
 
 def spending(study: Study, figure: str) -> pd.DataFrame:
-    """A row an iteration of a finished run: arm, seed, step, and each of COSTS by its end."""
+    """Return one row per iteration of a finished run: arm, seed, step, and each of COSTS by its end."""
     curves = study.need("curves", figure)
     names = [f"cost/{name}" for name in COSTS]
     missing = [name for name in names if name not in set(curves["metric"])]
@@ -56,7 +56,7 @@ def spending(study: Study, figure: str) -> pd.DataFrame:
 
 
 def totals(study: Study, figure: str) -> pd.DataFrame:
-    """A row a finished run: arm, seed, iterations, each of COSTS at its end, peak_memory_mb (NaN if not logged)."""
+    """Return one row per finished run: arm, seed, iterations, final COSTS, peak_memory_mb (NaN if not logged)."""
     spent = spending(study, figure).sort_values("step")
     ends = spent.groupby(["arm", "seed"], as_index=False).last()
     ends["iterations"] = ends.pop("step") + 1
@@ -65,13 +65,13 @@ def totals(study: Study, figure: str) -> pd.DataFrame:
 
 
 def by_run(points: pd.DataFrame, arm: str, measure: Callable[[pd.DataFrame], float]) -> NDArray[np.float64]:
-    """[seeds] one number a run of an arm, from its evaluations in order; seeds in order."""
+    """Return [seeds] one number per run of an arm, from its evaluations in order; seeds in order."""
     runs = points[points["arm"] == arm].groupby("seed", sort=True)
     return np.array([measure(run.sort_values("step")) for _, run in runs], dtype=np.float64)
 
 
 def mean_along(cost: ArrayLike, accuracy: ArrayLike) -> float:
-    """Area under accuracy against cost, trapezoids, divided by its width; NaN with fewer than two costs.
+    """Return the area under accuracy against cost, trapezoids, divided by its width; NaN with fewer than two costs.
 
     >>> mean_along([0, 1, 3], [0, 50, 100])
     58.333333333333336
@@ -82,7 +82,7 @@ def mean_along(cost: ArrayLike, accuracy: ArrayLike) -> float:
 
 
 def accuracy_at(cost: ArrayLike, accuracy: ArrayLike, budget: float) -> float:
-    """Accuracy at a cost, straight between evaluations; that at the end where the run never spends so much.
+    """Return accuracy at a cost, linear between evaluations; the last where the run never spends so much.
 
     >>> accuracy_at([0, 10], [20, 40], 5), accuracy_at([0, 10], [20, 40], 99)
     (30.0, 40.0)
@@ -91,19 +91,19 @@ def accuracy_at(cost: ArrayLike, accuracy: ArrayLike, budget: float) -> float:
 
 
 def cut(cost: ArrayLike, accuracy: ArrayLike, budget: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The curve up to a budget, its last point at the budget, or at the run's end where that comes first.
+    """Return the curve up to a budget, its last point at the budget, or at the run's end where that comes first.
 
     >>> [part.tolist() for part in cut([0, 10], [20, 40], 5)]
     [[0.0, 5.0], [20.0, 30.0]]
     """
     x, y = np.asarray(cost, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     end = min(budget, float(x[-1]))
-    kept = x < end
-    return np.append(x[kept], end), np.append(y[kept], accuracy_at(x, y, end))
+    before = x < end
+    return np.append(x[before], end), np.append(y[before], accuracy_at(x, y, end))
 
 
 def first_cost(cost: ArrayLike, accuracy: ArrayLike, target: float = TARGET) -> float:
-    """Cost at the first evaluation at or above the target; infinite where there is none.
+    """Return the cost at the first evaluation at or above the target; infinite where there is none.
 
     >>> first_cost([0, 7, 9], [10, 80, 70]), first_cost([0, 7], [10, 20])
     (7.0, inf)
@@ -113,13 +113,13 @@ def first_cost(cost: ArrayLike, accuracy: ArrayLike, target: float = TARGET) -> 
 
 
 def mean_interval(values: NDArray[np.float64], *purpose: object) -> tuple[float, Interval]:
-    """Mean over runs and its 95 % percentile bootstrap over seeds; NaN where there is nothing to say."""
+    """Return the mean over runs and its 95 % percentile bootstrap over seeds; NaN where there are no runs."""
     if not len(values):
         return math.nan, Interval(math.nan, math.nan)
     return float(values.mean()), bootstrap_interval(values, np.mean, rng=summary.rng_for(*purpose))
 
 
 def median_reached(values: NDArray[np.float64]) -> float:
-    """Median over runs, those that never arrive later than all others; NaN where that median never arrives."""
+    """Return the median over runs, never reached counts as latest; NaN where that median never arrives."""
     middle = float(np.median(values)) if len(values) else math.inf
     return middle if math.isfinite(middle) else math.nan

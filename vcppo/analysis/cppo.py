@@ -25,9 +25,9 @@ REFILL = style.ArmStyle("pruned and refilled", "#b8732b", (0, (4, 1.5)), "D")
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame]:
-    """The study and its times: a row a run, columns arm, seed, seconds an iteration (mean) of each part, answer_s.
+    """Return the study and its times: one row per run, columns arm, seed, mean seconds per iteration by part, answer_s.
 
-    answer_s is an iteration's time by the answers that it samples.
+    answer_s is an iteration's time by the responses that it samples.
     """
     study = results.study(NAME, NAME)
     curves = study.need("curves", NAME)
@@ -47,17 +47,17 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
 
 
 def pruning(arm: str) -> tuple[float, bool] | None:
-    """Pruning rate of an arm and whether freed places are refilled; None for an arm that has none.
+    """Return an arm's pruning rate and whether freed places are refilled; None for an arm that has none.
 
     >>> pruning("grpo"), pruning("cppo-0.875-refill"), pruning("vcppo")
     ((0.0, False), (0.875, True), None)
     """
-    found = re.fullmatch(ARM, arm)
-    return (0.0, False) if arm == UNPRUNED else (float(found[1]), found[2] is not None) if found else None
+    match = re.fullmatch(ARM, arm)
+    return (0.0, False) if arm == UNPRUNED else (float(match[1]), match[2] is not None) if match else None
 
 
 def bound(share: float, rate: ArrayLike) -> NDArray[np.float64]:
-    """Amdahl's: the most that an iteration can quicken when a share f of it shrinks to 1 - P.
+    """Return Amdahl's bound on an iteration's speed-up when a share f of it shrinks to 1 - P.
 
     1 / ((1 - f) + f (1 - P)), f the share of scoring and update in the unpruned iteration.
 
@@ -68,7 +68,7 @@ def bound(share: float, rate: ArrayLike) -> NDArray[np.float64]:
 
 
 def compute(study: Study, times: pd.DataFrame) -> tuple[pd.DataFrame, tuple[float, float, float]]:
-    """A row an arm, sorted by rate, and the share f of the unpruned arm with both ends of its interval.
+    """Return one row per arm, sorted by rate, and the share f of the unpruned arm with both ends of its interval.
 
     Columns arm, rate, refill, seconds of each part (mean over seeds), speed_up (mean over seeds of answer_s, unpruned
     over pruned, of one seed) with _low, _high and _seeds, accuracy (avg@k, %) with _low, _high and _seeds.
@@ -80,25 +80,25 @@ def compute(study: Study, times: pd.DataFrame) -> tuple[pd.DataFrame, tuple[floa
     rows = []
     for arm in study.arms:
         kind = pruning(arm)
-        own = times[times["arm"] == arm].set_index("seed")
-        if kind is None or own.empty:
+        runs = times[times["arm"] == arm].set_index("seed")
+        if kind is None or runs.empty:
             continue
-        faster = (base / own["answer_s"]).dropna().to_numpy(dtype=np.float64)
+        faster = (base / runs["answer_s"]).dropna().to_numpy(dtype=np.float64)
         middle, ends = costs.mean_interval(faster, NAME, "speed-up", arm)
         score = tables.measured(study, [arm]).iloc[0]
         rows.append({
             "arm": arm, "rate": kind[0], "refill": kind[1],
-            **{part: own[part].mean() for part in PART_LOOKS},
+            **{part: runs[part].mean() for part in PART_LOOKS},
             "speed_up": middle, "speed_up_low": ends.low, "speed_up_high": ends.high, "speed_up_seeds": tuple(faster),
             "accuracy": score["avg"], "accuracy_low": score["avg_low"], "accuracy_high": score["avg_high"],
             "accuracy_seeds": tuple(100 * summary.final_scores(study.runs, arm)),
         })  # fmt: skip
-    found = pd.DataFrame(rows).sort_values(["rate", "refill"], ignore_index=True)
-    return found, (share, interval.low, interval.high)
+    table = pd.DataFrame(rows).sort_values(["rate", "refill"], ignore_index=True)
+    return table, (share, interval.low, interval.high)
 
 
 def draw(computed: pd.DataFrame, share: tuple[float, float, float], k: float) -> Any:
-    """(a) where the seconds go, (b) speed-up against the bound, (c) accuracy."""
+    """Draw (a) where the seconds go, (b) speed-up against the bound, (c) accuracy."""
     figure, axes = style.new_figure(style.PAGE, 2.5, 1, 3, gridspec_kw={"width_ratios": [1.15, 1, 1]})
     figure.get_layout_engine().set(wspace=0.05)
     seconds, speed, accuracy = axes[0]
@@ -140,7 +140,7 @@ def draw(computed: pd.DataFrame, share: tuple[float, float, float], k: float) ->
 
 
 def _stack(panel: Any, computed: pd.DataFrame) -> None:
-    """Bars of seconds an iteration, refilled arms marked below."""
+    """Draw bars of seconds per iteration, refilled arms marked below."""
     places = np.arange(len(computed))
     bottom = np.zeros(len(computed))
     for part, (label, colour, hatch) in PART_LOOKS.items():

@@ -14,12 +14,12 @@ PLACES = (0.0, 1 / 6, 1 / 2, 1.0)  # of training: where the critic is looked at
 COLOURS = ("#9ecae1", "#5b9bd0", "#1f6cb0", "#08306b")  # pale early, dark late: reads in grey
 LINES = ((0, (1, 1)), (0, (4, 1.5)), (0, (5, 1, 1, 1)), "-")
 FLOOR = -2.0  # explained variance below this is drawn here
-RARE = 0.05  # bins that fewer than this share of the answers reach are left out
+RARE = 0.05  # bins that fewer than this share of the responses reach are left out
 QUANTITIES = (("value_bias", "value bias (reward)"), ("explained_variance", "explained variance"))
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame]:
-    """Study and its tables by position, of RL, counted from the start of the answer."""
+    """Return the study and its tables by position, of RL, counted from the start of the response."""
     study = results.study("components", "critic-error")
     rows = study.need("positions", "critic-error")
     rows = rows[(rows["stage"] == "rl") & ~rows["from_end"] & rows["arm"].isin(ARMS)]
@@ -30,7 +30,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
 
 
 def compute(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns arm, step, quantity, position, centre, low, high, seeds at four iterations spread over training."""
+    """Return arm, step, quantity, position, centre, low, high, seeds at four iterations spread over training."""
     steps = np.sort(rows["step"].unique())
     chosen = sorted({float(steps[np.abs(steps - place * steps[-1]).argmin()]) for place in PLACES})
     rows = rows[rows["step"].isin(chosen)]
@@ -38,13 +38,13 @@ def compute(rows: pd.DataFrame) -> pd.DataFrame:
     names = [name for name, _ in QUANTITIES]
     long = rows.melt(id_vars=["arm", "step", "seed", "position"], value_vars=names, var_name="quantity").dropna()
     long["curve"] = long["arm"] + "|" + long["step"].astype(int).astype(str) + "|" + long["quantity"]
-    found = summary.over_seeds(long, ["curve", "position"])
-    found[["arm", "step", "quantity"]] = found.pop("curve").str.split("|", expand=True).to_numpy().reshape(-1, 3)
-    return found.astype({"step": int})[["arm", "step", "quantity", "position", *summary.SUMMARY]]
+    curves = summary.over_seeds(long, ["curve", "position"])
+    curves[["arm", "step", "quantity"]] = curves.pop("curve").str.split("|", expand=True).to_numpy().reshape(-1, 3)
+    return curves.astype({"step": int})[["arm", "step", "quantity", "position", *summary.SUMMARY]]
 
 
 def draw(computed: pd.DataFrame) -> Any:
-    """Rows: value bias, explained variance; columns: arms; lines: iterations."""
+    """Draw rows: value bias, explained variance; columns: arms; lines: iterations."""
     arms, steps = sort_arms(computed["arm"].unique()), sorted(computed["step"].unique())
     figure, axes = style.new_figure(style.PAGE, 3.3, 2, len(arms), sharex=True, sharey="row")
     labels = style.arm_styles(arms)

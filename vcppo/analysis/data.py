@@ -38,18 +38,18 @@ PAPER_NUMBERS = ("step", "position", "token", "distance_tokens", "lambda", "valu
 
 
 class BadResultsError(DataError):
-    """A file under results/ does not hold what it should: one line with file, place, what came, what was wanted."""
+    """A file under results/ is not valid: one line with file, place, what came, what was expected."""
 
 
 class NoDataError(LookupError):
-    """A figure cannot be drawn because nobody has made its data yet; the message ends with the command that does."""
+    """A figure cannot be drawn for lack of data; the message ends with the command that makes it."""
 
 
 @dataclass(frozen=True)
 class Study:
     """The exported runs of one study.
 
-    `runs` has every run whatever became of it; the other frames hold finished runs only, so that half a run
+    `runs` has every run whatever its status; the other frames hold finished runs only, so that half a run
     enters no average. A file that was not exported is an empty frame.
     """
 
@@ -63,21 +63,21 @@ class Study:
 
     @property
     def finished(self) -> pd.DataFrame:
-        """The rows of `runs` that came to their end."""
+        """The rows of `runs` that are done."""
         return self.runs[self.runs["status"] == "done"]
 
     @property
     def command(self) -> str:
-        """What makes this study's data, with as many seeds as there are."""
+        """The command that makes this study's data, with as many seeds as there are."""
         return make_command(self.name, int(self.runs["seed"].nunique()))
 
     @property
     def arms(self) -> list[str]:
-        """Every arm that was tried, in the one order of all figures."""
+        """Every arm of the study, in the one order of all figures."""
         return sort_arms(self.runs["arm"].unique())
 
     def need(self, kind: str, figure: str) -> pd.DataFrame:
-        """The frame of that kind; NoDataError if it has no rows."""
+        """Return the frame of that kind; NoDataError if it has no rows."""
         frame: pd.DataFrame = getattr(self, kind)
         if frame.empty:
             raise NoDataError(f"{figure}: no finished runs in {self.name}/{kind}.csv; make it with: {self.command}")
@@ -88,7 +88,7 @@ class Study:
 class Results:
     """A results folder: measured studies by name, published numbers by file name without its ending.
 
-    `base` holds what was measured of the cold-start policy that all studies share, a row a quantity.
+    `base` holds measurements of the cold-start policy that all studies share, one row per quantity.
     """
 
     root: Path
@@ -97,7 +97,7 @@ class Results:
     base: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(BASE_COLUMNS)))
 
     def of_base(self, quantity: str) -> tuple[float, float, float] | None:
-        """Value and both ends of its interval; None where it was not measured."""
+        """Return a value and both ends of its interval; None where it was not measured."""
         rows = self.base[self.base["quantity"] == quantity]
         if rows.empty:
             return None
@@ -105,17 +105,17 @@ class Results:
         return value, low, high
 
     def study(self, name: str, figure: str, seeds: int = 5) -> Study:
-        """A study that has at least one run; NoDataError with the command that makes it otherwise."""
+        """Return a study that has at least one run; NoDataError with the command that makes it otherwise."""
         if name not in self.studies:
             raise NoDataError(f"{figure}: no {self.root / name}; make it with: {make_command(name, seeds)}")
         return self.studies[name]
 
     def published(self, name: str) -> pd.DataFrame:
-        """A file of published numbers, empty where this folder has none."""
+        """Return a file of published numbers, empty where this folder has none."""
         return self.paper.get(name, pd.DataFrame(columns=[*PAPER_COLUMNS, *PAPER_NUMBERS, "arm", "system"]))
 
 
-FAMILIES: Mapping[str, tuple[str, ...]] = {  # the arms of the study `methods`, by what they take a token's worth from
+FAMILIES: Mapping[str, tuple[str, ...]] = {  # the arms of the study `methods`, by where a token's advantage comes from
     "Learned critic": ("ppo", "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr"),
     "Calibrated values": ("vcppo", "dvpo", "vapo", "vineppo"),
     "Preferences": ("dpo", "dpo-iter", "rto", "rto-calibrated", "semi-rto", "ddpo", "rs-ppo"),
@@ -136,7 +136,7 @@ ARM_ORDER = (
 
 
 def sort_arms(arms: Iterable[str]) -> list[str]:
-    """Arms with a name of their own first, in the order of the argument, then others, numbers in them read as numbers.
+    """Sort arms: named ones first, in the order of the argument, then others, numbers in them read as numbers.
 
     >>> sort_arms(["vcppo", "pretrain.steps=150", "pretrain.steps=50", "ppo"])
     ['ppo', 'vcppo', 'pretrain.steps=50', 'pretrain.steps=150']
@@ -145,7 +145,7 @@ def sort_arms(arms: Iterable[str]) -> list[str]:
 
 
 def family(arm: str) -> str:
-    """The family of an arm of the study `methods`.
+    """Return the family of an arm of the study `methods`.
 
     >>> family("dapo"), family("mine")
     ('Group baseline', 'Other')
@@ -154,7 +154,7 @@ def family(arm: str) -> str:
 
 
 def make_command(study: str, seeds: int) -> str:
-    """The commands that make results/<study>."""
+    """Return the commands that make results/<study>."""
     return f"vcppo sweep {study} --seeds {seeds} && vcppo export {study}"
 
 
@@ -178,7 +178,7 @@ def read_results(root: Path) -> Results:
 
 
 def read_study(folder: Path) -> Study:
-    """One study's folder; raises as `read_results`."""
+    """Read one study's folder; raises as `read_results`."""
     if not (folder / "runs.csv").exists():
         raise BadResultsError(f"{folder}: no runs.csv in it; make it with: vcppo export {folder.name}")
     frames = {kind: _read_measured(folder / f"{kind}.csv", kind) for kind in NUMBERS}
@@ -266,12 +266,12 @@ def _all_numbers(column: "pd.Series[str]") -> bool:
 
 
 def _check_problems(path: Path, problems: pd.DataFrame) -> None:
-    """Every finished run must have answered the same problems: the two-level bootstrap crosses problems with runs."""
+    """Check that all finished runs have the same problems: the two-level bootstrap crosses problems with runs."""
     every = problems["problem"].nunique()
-    for (arm, seed), answered in problems.groupby(["arm", "seed"], sort=True)["problem"]:
-        if len(answered) != every or answered.nunique() != every:
+    for (arm, seed), evaluated in problems.groupby(["arm", "seed"], sort=True)["problem"]:
+        if len(evaluated) != every or evaluated.nunique() != every:
             raise BadResultsError(
-                f"{path}: arm {arm}, seed {seed:g} has {len(answered)} rows, expected one for each of {every} problems"
+                f"{path}: arm {arm}, seed {seed:g} has {len(evaluated)} rows, expected one for each of {every} problems"
             )
 
 

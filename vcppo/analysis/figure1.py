@@ -1,4 +1,4 @@
-"""Figure 1: plain PPO's answers shorten until nothing is right. Measured above, published below."""
+"""Figure 1: plain PPO's responses shorten until none is right. Measured above, published below."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ class Inputs:
 
 
 def load(results: Results) -> Inputs:
-    """The rows this figure needs; NoDataError if nobody ran PPO."""
+    """Return the rows this figure needs; NoDataError if there is no run of PPO."""
     study = results.study("components", "figure1")
     curves = study.need("curves", "figure1")
     if "ppo" not in set(curves["arm"]):
@@ -32,13 +32,13 @@ def load(results: Results) -> Inputs:
 
 
 def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Length in tokens, then accuracy in per cent: each as (seeds, summary over seeds) of the arm ppo."""
+    """Return length in tokens, then accuracy in per cent: each as (seeds, summary over seeds) of the arm ppo."""
     seeds = [summary.metric(curves, name, ["ppo"], scale) for name, scale in zip(METRICS, (1, 100), strict=True)]
     return [(values, summary.over_seeds(values, ["arm", "step"])) for values in seeds]
 
 
 def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]], published: tuple[pd.DataFrame, pd.DataFrame]) -> Any:
-    """Rows: measured, published; columns: length, accuracy."""
+    """Draw rows: measured, published; columns: length, accuracy."""
     figure, axes = style.new_figure(style.PAGE, 3.3, 2, 2)
     look = style.arm_styles(["ppo"])["ppo"]
     for column, ((seeds, centre), paper, label) in enumerate(zip(computed, published, LABELS, strict=True)):

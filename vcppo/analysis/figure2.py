@@ -1,4 +1,4 @@
-"""Figure 2: what the critic thinks of each token of an answer, before and after value pretraining."""
+"""Figure 2: the critic's value of each token of a response, before and after value pretraining."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from vcppo.analysis.data import NoDataError, Results, Study
 from vcppo.analysis.picture import Picture, caption
 
 COLUMNS = ("value_mean", "advantage_mean", "return_mean")
-RARE = 0.05  # bins that fewer than this share of the answers reach are left out
+RARE = 0.05  # bins that fewer than this share of the responses reach are left out
 LOOKS = {
     "before": style.ArmStyle("before pretraining", "#c44601", (0, (1, 1)), "s"),
     "after": style.ArmStyle("after pretraining", "#0b4f8a", "-", "o"),
@@ -18,13 +18,13 @@ LOOKS = {
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
-    """Study, its table by position, published curves."""
+    """Return the study, its table by position, published curves."""
     study = results.study("components", "figure2")
     return study, study.need("positions", "figure2"), results.published("figure2")
 
 
 def pretraining_ends(positions: pd.DataFrame) -> pd.DataFrame:
-    """First and last table of the longest value pretraining of each seed, with a column `when`: before, after.
+    """Return first and last table of the longest value pretraining of each seed, with a column `when`: before, after.
 
     Arms of one seed share their pretraining, so one arm stands for all: the one that goes furthest, vcppo among equals.
     """
@@ -40,7 +40,7 @@ def pretraining_ends(positions: pd.DataFrame) -> pd.DataFrame:
 
 
 def compute(positions: pd.DataFrame) -> pd.DataFrame:
-    """Columns quantity, when, position, centre, low, high, seeds, for the bins that are not rare.
+    """Return columns quantity, when, position, centre, low, high, seeds, for the bins that are not rare.
 
     Quantities: value_mean, advantage_mean (return - value: lambda 1, not whitened), return_mean (from `before` alone).
     """
@@ -50,13 +50,13 @@ def compute(positions: pd.DataFrame) -> pd.DataFrame:
     long = ends.melt(id_vars=["when", "seed", "position"], value_vars=list(COLUMNS), var_name="quantity")
     long = long[(long["quantity"] != "return_mean") | (long["when"] == "before")].dropna(subset=["value"])
     long["curve"] = long["quantity"] + " " + long["when"]
-    found = summary.over_seeds(long, ["curve", "position"])
-    found[["quantity", "when"]] = found.pop("curve").str.split(" ", expand=True).to_numpy().reshape(-1, 2)
-    return found[["quantity", "when", "position", *summary.SUMMARY]]
+    curves = summary.over_seeds(long, ["curve", "position"])
+    curves[["quantity", "when"]] = curves.pop("curve").str.split(" ", expand=True).to_numpy().reshape(-1, 2)
+    return curves[["quantity", "when", "position", *summary.SUMMARY]]
 
 
 def draw(computed: pd.DataFrame, paper: pd.DataFrame) -> Any:
-    """Rows: value, advantage; columns: measured, published."""
+    """Draw rows: value, advantage; columns: measured, published."""
     figure, axes = style.new_figure(style.PAGE, 3.5, 2, 2, sharex="col")
     for row, (quantity, label) in enumerate((("value_mean", "value"), ("advantage_mean", "advantage"))):
         measured, beside = axes[row]

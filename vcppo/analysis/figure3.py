@@ -1,4 +1,4 @@
-"""Figure 3: how little of the reward reaches a token far from the end; lambda^distance, and what each arm had."""
+"""Figure 3: the reward's weight at a token far from the end; lambda^distance, and each arm's measured share."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ BAR = "0.35"
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
-    """Study, its curves, published points (those read off the figure, not the analytic ones)."""
+    """Return the study, its curves, published points (those read off the figure, not the analytic ones)."""
     study = results.study("components", "figure3")
     few_enough(study, "figure3")
     paper = results.published("figure3")
@@ -26,7 +26,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
 
 
 def decay(lambdas: tuple[float, ...] = LAMBDAS, tokens: int = TOKENS) -> pd.DataFrame:
-    """Weight of a terminal reward at `distance` tokens before it, columns lambda, distance, weight.
+    """Return a terminal reward's weight at `distance` tokens before it, columns lambda, distance, weight.
 
     >>> decay((0.5,), 2)["weight"].tolist()
     [1.0, 0.5, 0.25]
@@ -39,7 +39,7 @@ def decay(lambdas: tuple[float, ...] = LAMBDAS, tokens: int = TOKENS) -> pd.Data
 
 
 def compute(curves: pd.DataFrame) -> pd.DataFrame:
-    """Share of the real reward in an advantage (%), columns arm, when (start, end), centre, low, high, seeds.
+    """Return the real reward's share in an advantage (%), columns arm, when (start, end), centre, low, high, seeds.
 
     Start: iteration 0; end: mean of the last iterations of each seed.
     """
@@ -50,7 +50,7 @@ def compute(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(computed: pd.DataFrame, paper: pd.DataFrame) -> Any:
-    """Left: analytic decay with the published points; right: measured share, start to end of training, an arm a row."""
+    """Draw left analytic decay with published points, right the measured share, start to end, one row per arm."""
     arms = sort_arms(computed["arm"].unique())
     figure, axes = style.new_figure(style.PAGE, max(2.2, 0.7 + 0.2 * len(arms)), 1, 2)
     left, right = axes[0]
@@ -68,10 +68,10 @@ def draw(computed: pd.DataFrame, paper: pd.DataFrame) -> Any:
     style.title(left, "a", "λ to the power of the distance")
     looks_of = style.arm_styles(arms)
     for row, arm in enumerate(arms):
-        found, look = computed[computed["arm"] == arm].set_index("when"), looks_of[arm]
-        if "start" in found.index:
-            right.plot(found.loc["start", "centre"], row, marker="|", color=BAR, markersize=9, linestyle="none")
-        end = found.loc["end"]
+        shares, look = computed[computed["arm"] == arm].set_index("when"), looks_of[arm]
+        if "start" in shares.index:
+            right.plot(shares.loc["start", "centre"], row, marker="|", color=BAR, markersize=9, linestyle="none")
+        end = shares.loc["end"]
         right.plot([end["low"], end["high"]], [row, row], color=look.colour, linewidth=1.2)
         right.plot(end["centre"], row, marker=look.marker, color=look.colour, markersize=4.5)
     right.set_yticks(range(len(arms)), [looks_of[arm].label for arm in arms])

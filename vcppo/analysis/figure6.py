@@ -8,16 +8,16 @@ from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study, make_command
 from vcppo.analysis.picture import CURVE_INTERVAL, Picture, caption
 
-STUDIES = ("pretrain-steps", "components")  # where value pretraining is looked for, in this order
+STUDIES = ("pretrain-steps", "components")  # searched for value pretraining, in this order
 CEILING = "explained_variance_ceiling"  # of the fixed policy, in base-policy.csv
 METRICS = ("pretrain/held_out_loss", "pretrain/explained_variance")
 LOOK = style.ArmStyle("measured", "#0b4f8a", "-", "o")
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
-    """Study with value pretraining, its curves, published curve."""
-    found = [results.studies[name] for name in STUDIES if name in results.studies]
-    for study in found:
+    """Return the study with value pretraining, its curves, published curve."""
+    studies = [results.studies[name] for name in STUDIES if name in results.studies]
+    for study in studies:
         if study.curves["metric"].isin(METRICS).any():
             return study, study.curves, results.published("figure6")
     missing = make_command(STUDIES[0], seeds=3)
@@ -25,7 +25,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
 
 
 def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Held-out loss, then explained variance: each as (seeds, summary over seeds).
+    """Return held-out loss, then explained variance: each as (seeds, summary over seeds).
 
     Arms of one seed share one pretraining, stopped at different counts, so each seed's longest stands for it.
     """
@@ -41,7 +41,7 @@ def draw(
     paper: pd.DataFrame,
     ceiling: tuple[float, float, float] | None = None,
 ) -> Any:
-    """Left to right: measured loss, measured explained variance below its ceiling, published loss."""
+    """Draw left to right: measured loss, measured explained variance below its ceiling, published loss."""
     figure, axes = style.new_figure(style.PAGE, 1.9, 1, 3)
     labels = ("held-out value loss (reward²)", "explained variance")
     for panel, (seeds, centres), label in zip(axes[0], computed, labels, strict=False):

@@ -9,11 +9,11 @@ from vcppo.analysis.data import NoDataError, Results, Study
 from vcppo.analysis.picture import CURVE_INTERVAL, Picture, caption
 
 ARMS = ("ppo", "vcppo")
-MARKS = 8  # markers a curve
+MARKS = 8  # markers per curve
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame]:
-    """Study and the curves of the two arms."""
+    """Return the study and the curves of the two arms."""
     study = results.study("components", "headline")
     curves = study.need("curves", "headline")
     curves = curves[curves["arm"].isin(ARMS)]
@@ -25,12 +25,12 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
 
 
 def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Length, then accuracy: each as (seeds, summary over seeds)."""
+    """Return length, then accuracy: each as (seeds, summary over seeds)."""
     return [training.compute(curves, kind) for kind in (training.LENGTH, training.ACCURACY)]
 
 
 def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]]) -> Any:
-    """Left length, right accuracy."""
+    """Draw left length, right accuracy."""
     figure, axes = style.new_figure(style.PAGE, 2.1, 1, 2)
     looks = style.arm_styles(ARMS)
     for place, (panel, (seeds, centres)) in enumerate(zip(axes[0], computed, strict=True)):

@@ -12,7 +12,7 @@ REFERENCE = "ppo"
 
 
 def load(results: Results, study_name: str, name: str) -> Study:
-    """A study with PPO and another arm."""
+    """Return a study with PPO and another arm."""
     study = results.study(study_name, name)
     few_enough(study, name)
     arms = set(study.finished["arm"])
@@ -22,27 +22,29 @@ def load(results: Results, study_name: str, name: str) -> Study:
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """Columns arm, centre (probability), low, high, won (pairs), pairs; arms without a finished run left out."""
+    """Return columns arm, centre (probability), low, high, won (pairs), pairs; arms without a finished run left out."""
     rows = []
     for arm in study.arms:
-        found = summary.improvement(study.runs, arm, REFERENCE)
-        if arm != REFERENCE and found.pairs:
-            rows.append((arm, found.probability, found.interval.low, found.interval.high, found.won, found.pairs))
+        result = summary.improvement(study.runs, arm, REFERENCE)
+        if arm != REFERENCE and result.pairs:
+            rows.append((arm, result.probability, result.interval.low, result.interval.high, result.won, result.pairs))
     return pd.DataFrame(rows, columns=["arm", "centre", "low", "high", "won", "pairs"])
 
 
 def draw(computed: pd.DataFrame) -> Any:
-    """An arm a row; right of the line at a half it is better than PPO more often than not."""
+    """Draw one row per arm; right of the line at a half it is better than PPO more often than not."""
     figure, axes = style.new_figure(style.COLUMN, 0.7 + 0.2 * len(computed))
     panel = axes[0, 0]
     looks = style.arm_styles(list(computed["arm"]))
-    for row, found in enumerate(computed.to_dict("records")):
-        look = looks[found["arm"]]
-        panel.plot([found["low"], found["high"]], [row, row], color=look.colour, linewidth=1.4, solid_capstyle="butt")
-        for end in (found["low"], found["high"]):
+    for row, result in enumerate(computed.to_dict("records")):
+        look = looks[result["arm"]]
+        panel.plot([result["low"], result["high"]], [row, row], color=look.colour, linewidth=1.4, solid_capstyle="butt")
+        for end in (result["low"], result["high"]):
             panel.plot(end, row, marker="|", markersize=5, color=look.colour)
-        panel.plot(found["centre"], row, marker=look.marker, color=look.colour, markersize=4.5, zorder=3, clip_on=False)
-        panel.annotate(f"{found['won']:g} of {found['pairs']}", (1, row), xycoords=("axes fraction", "data"),
+        panel.plot(
+            result["centre"], row, marker=look.marker, color=look.colour, markersize=4.5, zorder=3, clip_on=False
+        )
+        panel.annotate(f"{result['won']:g} of {result['pairs']}", (1, row), xycoords=("axes fraction", "data"),
                        xytext=(4, 0), textcoords="offset points", va="center", fontsize=6, color="0.3")  # fmt: skip
     panel.axvline(0.5, color="0.5", linestyle=(0, (1, 1.2)), linewidth=0.8, zorder=0)
     panel.set_yticks(range(len(computed)), [looks[arm].label for arm in computed["arm"]])

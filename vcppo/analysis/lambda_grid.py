@@ -13,7 +13,7 @@ AXES = ("gae.lambda_actor", "gae.lambda_critic")
 
 
 def load(results: Results) -> Study:
-    """The study `lambda-grid`, its runs with both swept columns."""
+    """Return the study `lambda-grid`, its runs with both swept columns."""
     study = results.study("lambda-grid", "lambda-grid", seeds=3)
     missing = [name for name in AXES if name not in study.runs]
     if missing:
@@ -25,7 +25,7 @@ def load(results: Results) -> Study:
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """A row for each cell of the map: actor, critic, centre (mean avg@k, %), low, high, done, tried."""
+    """Return one row per cell of the map: actor, critic, centre (mean avg@k, %), low, high, done, tried."""
     cells = []
     for (actor, critic), runs in study.runs.groupby(list(AXES), sort=True):
         (arm,) = runs["arm"].unique()
@@ -39,7 +39,7 @@ def compute(study: Study) -> pd.DataFrame:
 
 
 def draw(computed: pd.DataFrame) -> Any:
-    """Rows λ_critic, columns λ_actor; each cell says its mean, n and how wide its interval is."""
+    """Draw rows λ_critic, columns λ_actor; each cell shows its mean, n and the width of its interval."""
     values = computed.pivot(index="critic", columns="actor", values="centre")
     width, height = (max(style.COLUMN, 0.9 + 0.75 * len(values.columns)), max(1.6, 0.8 + 0.5 * len(values)))
     figure, axes = style.new_figure(width, height)
@@ -63,7 +63,7 @@ def draw(computed: pd.DataFrame) -> Any:
 
 
 def cell_note(low: float, high: float, done: int, tried: int) -> str:
-    r"""What stands small in a cell, in two lines.
+    r"""Return the small text of a cell, in two lines.
 
     >>> cell_note(80, 86, 3, 3), cell_note(float("nan"), float("nan"), 1, 3), cell_note(80, 86, 0, 3)
     ('n = 3\nwidth 6.0', 'n = 1 of 3', '0 of 3')

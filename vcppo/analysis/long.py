@@ -1,4 +1,4 @@
-"""Answers of thousands of tokens: with what weight the reward reaches the first, and what becomes of each arm."""
+"""Responses of thousands of tokens: with what weight the reward reaches the first, and how each arm fares."""
 
 import math
 from typing import Any
@@ -18,14 +18,14 @@ SMALLEST = -45.0  # log10 of the smallest number that float32 can tell from 0
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame]:
-    """The study and its curves."""
+    """Return the study and its curves."""
     study = results.study(STUDY, NAME, SEEDS)
     few_enough(study, NAME)
     return study, study.need("curves", NAME)
 
 
 def first_weight(gae_lambda: float, tokens: float) -> float:
-    """log10 of the weight with which a reward at the end of `tokens` tokens enters the first one's estimate.
+    """Return log10 of the weight with which a reward at the end of `tokens` tokens enters the first one's estimate.
 
     >>> first_weight(0.1, 4), first_weight(1.0, 2006), first_weight(0.0, 2)
     (-3.0, 0.0, -inf)
@@ -34,11 +34,11 @@ def first_weight(gae_lambda: float, tokens: float) -> float:
 
 
 def compute(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm and moment (start: iteration 0; end: mean of the last iterations).
+    """Return one row per arm and moment (start: iteration 0; end: mean of the last iterations).
 
-    Columns arm, when, tokens (mean length), actor and critic (log10 of the reward's weight at the first token of an
-    answer of that length, in the advantage and in the critic's target; critic NaN without one), share (mean over
-    tokens of the weight in the advantage, %, NaN without a lambda), accuracy (%, of the answers sampled).
+    Columns arm, when, tokens (mean length), actor and critic (log10 of the reward's weight at the first token of a
+    response of that length, in the advantage and in the critic's target; critic NaN without one), share (mean over
+    tokens of the weight in the advantage, %, NaN without a lambda), accuracy (%, of the responses sampled).
     """
     done = runs[runs["status"] == "done"]
     measured = {
@@ -54,19 +54,19 @@ def compute(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
         settings = done[done["arm"] == arm].iloc[0]
         learned = settings.get("advantage.estimator", "gae") == "gae"
         for when in ("start", "end"):
-            means = {name: float(found["value"].get((arm, when), math.nan)) for name, found in measured.items()}
+            means = {name: float(frame["value"].get((arm, when), math.nan)) for name, frame in measured.items()}
             weights = {
                 who: first_weight(float(settings[column]), means["tokens"]) if learned else math.nan
                 for who, column in LAMBDAS.items()
             }
             if not learned:
-                weights["actor"] = 0.0  # the whole answer has one advantage
+                weights["actor"] = 0.0  # the whole response has one advantage
             rows.append({"arm": arm, "when": when, **means, **weights})
     return pd.DataFrame(rows)
 
 
 def _moments(values: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, index (arm, when)."""
+    """Return means over seeds, index (arm, when)."""
     ordered = values.sort_values("step")
     start = ordered[ordered["step"] == 0].assign(when="start")
     end = (
@@ -78,7 +78,7 @@ def _moments(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(study: Study, curves: pd.DataFrame, computed: pd.DataFrame) -> Any:
-    """Left: weights at the first token, an arm a row; right: mean length during training, over its accuracy."""
+    """Draw left weights at the first token, one row per arm; right mean length during training, over its accuracy."""
     arms = sort_arms(computed["arm"].unique())
     looks = style.arm_styles(arms)
     figure, axes = style.new_figure(style.PAGE, 3.6, 2, 2, gridspec_kw={"width_ratios": (1.15, 1.0)})
@@ -87,11 +87,11 @@ def draw(study: Study, curves: pd.DataFrame, computed: pd.DataFrame) -> Any:
         unused.remove()
     ends = computed[computed["when"] == "end"].set_index("arm")
     for row, arm in enumerate(arms):
-        look, found = looks[arm], ends.loc[arm]
+        look, weights = looks[arm], ends.loc[arm]
         for who, filled in (("actor", True), ("critic", False)):
-            if not np.isnan(found[who]):
+            if not np.isnan(weights[who]):
                 left.plot(
-                    max(found[who], 1.25 * SMALLEST),
+                    max(weights[who], 1.25 * SMALLEST),
                     row,
                     marker=look.marker,
                     color=look.colour,
@@ -121,8 +121,8 @@ def draw(study: Study, curves: pd.DataFrame, computed: pd.DataFrame) -> Any:
     return figure
 
 
-def said(computed: pd.DataFrame) -> str:
-    """The weights of the arm whose reward reaches least far, in words."""
+def least_weight(computed: pd.DataFrame) -> str:
+    """Describe the weights of the arm whose reward reaches least far."""
     ends = computed[(computed["when"] == "end") & np.isfinite(computed["actor"])]
     least = ends.loc[ends["actor"].idxmin()]
     return (
@@ -141,8 +141,8 @@ def make(results: Results) -> Picture:
         "(a) With what weight λ^(length - 1) the reward at the end of an answer of the arm's mean length over its "
         f"last {LAST_ITERATIONS} iterations enters the first token's advantage (filled) and the critic's target there "
         "(open). At 0 it is heard whole; left of the line float32 cannot tell it from nothing, and only what the "
-        f"critic says of later states reaches the first token. {said(computed)} GRPO has no λ. (b, c) Mean length and "
-        "accuracy of the answers sampled."
+        f"critic says of later states reaches the first token. {least_weight(computed)} GRPO has no λ. (b, c) Mean "
+        "length and accuracy of the answers sampled."
     )
     interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
     return Picture(NAME, draw(study, curves, computed), caption("Long answers.", text, study, interval=interval))

@@ -18,16 +18,16 @@ ROW, MARGIN = 0.185, 0.75  # inches
 
 
 def load(results: Results, name: str = NAME) -> tuple[Study, pd.DataFrame]:
-    """The study and its evaluations with what they cost; `name` is what cannot be made without."""
+    """Return the study and its evaluations with their costs; `name` is of the figure or table, for messages."""
     study = results.study(NAME, name)
     return study, costs.evaluations(study, name)
 
 
 def compute(study: Study, points: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm, by family and then by accuracy, arms without a finished run last in theirs.
+    """Return one row per arm, by family and then by accuracy, arms without a finished run last in theirs.
 
     Columns arm, family, then for `end` (avg@k, %; mean over seeds and problems) and `along` (mean accuracy over the
-    answers sampled, %; mean over seeds): the centre, _low, _high, and _seeds, a tuple with the number of each seed.
+    responses sampled, %; mean over seeds): the centre, _low, _high, and _seeds, a tuple with one number per seed.
     """
     ends = tables.measured(study, study.arms).set_index("arm")
     rows = []
@@ -43,14 +43,14 @@ def compute(study: Study, points: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_family(rows: pd.DataFrame, score: str) -> pd.DataFrame:
-    """Rows of arms with a column `family`, families in their order, the highest score of each first."""
+    """Sort rows of arms by the column `family`, families in their order, the highest score of each first."""
     places = rows["family"].map([*FAMILIES, OTHER_FAMILY].index)
     ordered = rows.assign(place=places).sort_values(["place", score], ascending=[True, False], kind="stable")
     return ordered.drop(columns="place").reset_index(drop=True)
 
 
 def heights(computed: pd.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    """Row of each arm and of each family's heading, from the top."""
+    """Return the row of each arm and of each family's heading, from the top."""
     arms: dict[str, int] = {}
     heads: dict[str, int] = {}
     for arm, group in computed[["arm", "family"]].itertuples(index=False):
@@ -60,7 +60,7 @@ def heights(computed: pd.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def draw(computed: pd.DataFrame, lost: dict[str, str], k: float) -> Any:
-    """An arm a row; (a) accuracy at the end, (b) its upper part enlarged, (c) mean along training."""
+    """Draw one row per arm; (a) accuracy at the end, (b) its upper part enlarged, (c) mean along training."""
     arms, heads = heights(computed)
     rows = len(arms) + len(heads)
     figure, axes = style.new_figure(
@@ -71,18 +71,18 @@ def draw(computed: pd.DataFrame, lost: dict[str, str], k: float) -> Any:
     floor = -math.inf if math.isnan(top) else max(0.0, top - CLOSE)
     for column, name in enumerate(("end", "end", "along")):
         panel = axes[0, column]
-        for found in computed.to_dict("records"):
-            row, look = arms[found["arm"]], looks[found["arm"]]
+        for record in computed.to_dict("records"):
+            row, look = arms[record["arm"]], looks[record["arm"]]
             panel.axhline(row, color="0.93", linewidth=0.5, zorder=0)
-            if column == 1 and found["end"] < floor:
+            if column == 1 and record["end"] < floor:
                 panel.annotate("◂", (0.005, row), xycoords=("axes fraction", "data"), va="center", color=look.colour)
                 continue
-            seeds = found[f"{name}_seeds"]
+            seeds = record[f"{name}_seeds"]
             style.seed_dots(panel, seeds, row, look)
             if len(seeds) and max(seeds) - min(seeds) > tables.APART:
                 continue  # their mean describes none of them
-            style.interval(panel, found[f"{name}_low"], found[f"{name}_high"], row, look)
-            panel.plot(found[name], row, marker=look.marker, color=look.colour, markersize=4.6, zorder=3,
+            style.interval(panel, record[f"{name}_low"], record[f"{name}_high"], row, look)
+            panel.plot(record[name], row, marker=look.marker, color=look.colour, markersize=4.6, zorder=3,
                        markeredgecolor="white", markeredgewidth=0.4)  # fmt: skip
         if REFERENCE in arms:
             panel.axvline(computed.set_index("arm").loc[REFERENCE, name], **style.REFERENCE_LINE)

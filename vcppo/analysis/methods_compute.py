@@ -1,4 +1,4 @@
-"""Accuracy against compute: what each method buys with a forward pass of one token, a family a panel."""
+"""Accuracy against compute, in forward passes of one token, one panel per family."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,19 +19,19 @@ MILLION = 1e6
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame]:
-    """The study `methods` and its evaluations with what they cost."""
+    """Return the study `methods` and its evaluations with their costs."""
     study = results.study("methods", NAME)
     return study, costs.evaluations(study, NAME)
 
 
 def compute(points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Curves and ends, accuracy in per cent, compute in millions of token forward passes.
+    """Return curves and ends, accuracy in per cent, compute in millions of token forward passes.
 
     A curve goes from a twentieth of an arm's shortest run to its end, straight between evaluations on a linear axis.
 
     Returns:
-        Columns arm, compute, centre, low, high, seeds; and a row an arm: arm, compute (mean over seeds of the total),
-        along (mean over seeds of the mean accuracy over the answers sampled), best (bool: no arm has more with less).
+        Columns arm, compute, centre, low, high, seeds; and per arm a row: arm, compute (mean over seeds of the total),
+        along (mean over seeds of the mean accuracy over the responses sampled), best (bool: no arm has more with less).
     """
     curves, ends = [], []
     for arm, rows in points.groupby("arm", sort=True):
@@ -44,12 +44,12 @@ def compute(points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
                                         "value": accuracy}))  # fmt: skip
         along = np.mean([costs.mean_along(run["answers"], run["accuracy"]) for run in runs])
         ends.append((arm, np.mean(spent) / MILLION, along))
-    found = summary.over_seeds(pd.concat(curves), ["arm", "compute"])
-    return found, front(pd.DataFrame(ends, columns=["arm", "compute", "along"]))
+    summarised = summary.over_seeds(pd.concat(curves), ["arm", "compute"])
+    return summarised, front(pd.DataFrame(ends, columns=["arm", "compute", "along"]))
 
 
 def front(ends: pd.DataFrame) -> pd.DataFrame:
-    """`ends` by compute, with a column `best`: no arm of less or equal compute has a higher mean accuracy.
+    """Sort `ends` by compute, and add a column `best`: no arm of less or equal compute has a higher mean accuracy.
 
     >>> front(pd.DataFrame({"compute": [3, 1, 2], "along": [9, 5, 4]}))["best"].tolist()
     [True, False, True]
@@ -59,7 +59,7 @@ def front(ends: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(curves: pd.DataFrame, ends: pd.DataFrame) -> Any:
-    """A panel a family, PPO and VC-PPO grey in those of others; last panel: every arm as a whole."""
+    """Draw one panel per family, PPO and VC-PPO grey in those of others; last panel: every arm as a whole."""
     groups = {name: [arm for arm in sort_arms(ends["arm"]) if family(arm) == name]
               for name in (*FAMILIES, OTHER_FAMILY)}  # fmt: skip
     groups = {name: arms for name, arms in groups.items() if arms}
@@ -83,9 +83,9 @@ def draw(curves: pd.DataFrame, ends: pd.DataFrame) -> Any:
     last = panels[len(groups)]
     best = ends[ends["best"]]
     last.step(best["compute"], best["along"], where="post", **style.REFERENCE_LINE)
-    for found in ends.to_dict("records"):
-        look = looks[found["arm"]]
-        last.plot(found["compute"], found["along"], marker=look.marker, color=look.colour, markersize=4.6,
+    for record in ends.to_dict("records"):
+        look = looks[record["arm"]]
+        last.plot(record["compute"], record["along"], marker=look.marker, color=look.colour, markersize=4.6,
                   linestyle="none", markeredgecolor="white", markeredgewidth=0.4, label=look.label)  # fmt: skip
     names = {looks[arm].label for arm in best["arm"]}
     handles = [line for line in last.get_lines() if line.get_label() in names]
@@ -101,7 +101,7 @@ def draw(curves: pd.DataFrame, ends: pd.DataFrame) -> Any:
         style.percent(panel)
         panel.set_ylabel("accuracy (%)" if place % COLUMNS == 0 else "")
         under = place + COLUMNS > len(groups)
-        panel.tick_params(labelbottom=under or place + COLUMNS == len(groups))  # the last has an axis of its own
+        panel.tick_params(labelbottom=under or place + COLUMNS == len(groups))  # the last has a separate axis
         if panel is not last:
             panel.set_xlim(every)
         if not under:
@@ -110,7 +110,7 @@ def draw(curves: pd.DataFrame, ends: pd.DataFrame) -> Any:
 
 
 def compute_axis(panel: Any, digits: Sequence[float] = (1, 2, 5)) -> None:
-    """A logarithmic axis of compute, ticks at these leading digits."""
+    """Set a logarithmic axis of compute, ticks at these leading digits."""
     panel.set_xscale("log")
     panel.xaxis.set_major_locator(LogLocator(subs=digits))
     panel.xaxis.set_minor_locator(NullLocator())
@@ -119,10 +119,10 @@ def compute_axis(panel: Any, digits: Sequence[float] = (1, 2, 5)) -> None:
 
 
 def _legend(panel: Any, arms: list[str], looks: dict[str, style.ArmStyle]) -> None:
-    """Names beside the panel, the family's own first; lines with their marker."""
+    """Write names beside the panel, the family's first; lines with their marker."""
     handles = {handle.get_label(): handle for handle in panel.get_lines()}
-    own = [looks[arm].label for arm in arms]
-    names = [*own, *(name for name in handles if name not in own)]
+    family_labels = [looks[arm].label for arm in arms]
+    names = [*family_labels, *(name for name in handles if name not in family_labels)]
     panel.legend([handles[name] for name in names], names, loc="upper left", bbox_to_anchor=(1.0, 1.02),
                  handlelength=2.4, labelspacing=0.35)  # fmt: skip
 

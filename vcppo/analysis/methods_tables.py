@@ -34,7 +34,7 @@ COST_NOTE = (
 
 
 def equal_samples(results: Results) -> Table:
-    """Every arm with the same prompts, seeds and iterations: scores, speed, worst seed, costs."""
+    """Return the table of every arm with the same prompts, seeds and iterations: scores, speed, worst seed, costs."""
     study, points = methods.load(results, "table of methods")
     numbers = measured(study, study.arms)
     totals = costs.totals(study, methods.NAME)
@@ -71,7 +71,7 @@ def equal_samples(results: Results) -> Table:
 
 
 def equal_compute(results: Results) -> Table:
-    """Every run cut at one compute: accuracy there, the mean up to there, worst seed, what it had done by then."""
+    """Return the table of every run cut at one compute: accuracy there, the mean up to there, worst seed, progress."""
     study, points = methods.load(results, "table of methods-compute")
     budget = compute_budget(points)
     numbers = pd.DataFrame([_cut(study, points, arm, budget) for arm in study.arms])
@@ -103,13 +103,13 @@ def equal_compute(results: Results) -> Table:
 
 
 def compute_budget(points: pd.DataFrame) -> float:
-    """Median total compute of VC-PPO's runs; of the arm that spends least where VC-PPO was not run."""
+    """Return the median total compute of VC-PPO's runs; of the arm that spends least where VC-PPO was not run."""
     totals = points.groupby(["arm", "seed"])["compute_tokens"].max().groupby("arm").median()
     return float(totals[BUDGET_ARM] if BUDGET_ARM in totals.index else totals.min())
 
 
 def _along(study: Study, points: pd.DataFrame, arm: str) -> dict[str, object]:
-    """How an arm's runs went: mean along training, the worst end, what it took to the target."""
+    """Return an arm's mean along training, its worst end, and the costs to the target."""
     along = costs.by_run(points, arm, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
     middle, interval = costs.mean_interval(along, "along", study.name, arm)
     tokens = costs.by_run(points, arm, lambda run: costs.first_cost(run["generated_tokens"], run["accuracy"]))
@@ -123,14 +123,14 @@ def _along(study: Study, points: pd.DataFrame, arm: str) -> dict[str, object]:
 
 
 def _spent(totals: pd.DataFrame) -> dict[str, object]:
-    """Mean cost of the runs of one arm."""
+    """Return the mean cost of the runs of one arm."""
     names = ["answers", *SPENT, "elapsed_s", "peak_memory_mb"]
     mean = {name: totals[name].mean() for name in names}
     return {**mean, "iteration_s": (totals["elapsed_s"] / totals["iterations"]).mean()}
 
 
 def _cut(study: Study, points: pd.DataFrame, arm: str, budget: float) -> dict[str, object]:
-    """A row of the second table."""
+    """Return a row of the second table."""
 
     def at_budget(run: pd.DataFrame) -> float:
         return costs.accuracy_at(run["compute_tokens"], run["accuracy"], budget)
@@ -142,7 +142,7 @@ def _cut(study: Study, points: pd.DataFrame, arm: str, budget: float) -> dict[st
         spent = costs.first_cost(run["compute_tokens"], run["accuracy"])
         return spent if spent <= budget else math.inf
 
-    def of_answers(run: pd.DataFrame) -> float:
+    def answer_share(run: pd.DataFrame) -> float:
         return float(np.interp(budget, run["compute_tokens"], run["answers"]) / run["answers"].iloc[-1])
 
     accuracy = costs.by_run(points, arm, at_budget)
@@ -152,13 +152,13 @@ def _cut(study: Study, points: pd.DataFrame, arm: str, budget: float) -> dict[st
         row |= {name: middle, f"{name}_low": interval.low, f"{name}_high": interval.high}
     target = costs.by_run(points, arm, to_target)
     totals = costs.by_run(points, arm, lambda run: float(run["compute_tokens"].iloc[-1]))
-    answers = costs.by_run(points, arm, of_answers)
+    shares = costs.by_run(points, arm, answer_share)
     row |= {
         "worst": accuracy.min() if len(accuracy) else math.nan,
         "reached": int(np.isfinite(target).sum()),
         "compute_to_target": costs.median_reached(target),
         "share": min(1.0, float(np.median(totals)) / budget) if len(totals) else math.nan,
-        "of_answers": float(np.median(answers)) if len(answers) else math.nan,
+        "of_answers": float(np.median(shares)) if len(shares) else math.nan,
     }
     runs = study.runs[study.runs["arm"] == arm]
     return row | {status: int((runs["status"] == status).sum()) for status in ("done", "failed", "pruned")}

@@ -1,4 +1,4 @@
-"""How every single run ended: a point a seed."""
+"""How every single run ended: one point per seed."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ COLLAPSE = 0.25
 
 
 def load(results: Results, study_name: str, name: str) -> Study:
-    """A study with no more arms than fit on a page, and a finished run."""
+    """Return a study with no more arms than fit on a page, and a finished run."""
     study = results.study(study_name, name)
     few_enough(study, name)
     if study.finished.empty:
@@ -24,7 +24,7 @@ def load(results: Results, study_name: str, name: str) -> Study:
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """A row a finished run: arm, seed, accuracy (avg@k, %), shortest (lowest mean length over that at the start)."""
+    """Return one row per finished run: arm, seed, accuracy (avg@k, %), shortest (lowest mean length / first)."""
     done = study.finished.sort_values(["arm", "seed"])
     return pd.DataFrame(
         {
@@ -37,7 +37,7 @@ def compute(study: Study) -> pd.DataFrame:
 
 
 def draw(computed: pd.DataFrame, arms: list[str], lost: dict[str, str], k: float) -> Any:
-    """Left: final accuracy; right: lowest length on the way, as a share of the length at the start."""
+    """Draw left final accuracy, right the lowest length during training, as a share of the length at the start."""
     figure, axes = style.new_figure(style.PAGE, 0.75 + 0.21 * len(arms), 1, 2, sharey=True)
     looks = style.arm_styles(arms)
     for row, arm in enumerate(arms):

@@ -1,4 +1,4 @@
-"""What every figure module hands back: a drawing and the caption that goes under it."""
+"""What every figure module returns: a drawing and its caption."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Picture:
 def caption(
     title: str, text: str, study: Study, *, interval: str, published: str = "", arms: Sequence[str] | None = None
 ) -> str:
-    """Title, what is seen, origin, n (of `arms`, by default all), interval, and the command that made the data."""
+    """Compose title, text, origin, n (of `arms`, by default all), interval, and the command that made the data."""
     origin = f"Origin: measured, study `{study.name}`, {counts(study, arms)}{_commits(study)}."
     parts = [f"**{title}** {text}", origin, interval]
     if published:
@@ -31,19 +31,19 @@ def caption(
 
 
 def counts(study: Study, arms: Sequence[str] | None = None) -> str:
-    """How many seeds ended, and how many did not.
+    """Describe how many seeds ended, and how many did not.
 
-    Every arm with the same number of seeds is said in one number; failed and pruned runs are named.
+    One number where every arm has as many seeds; failed and pruned runs are named.
     """
     runs = study.runs if arms is None else study.runs[study.runs["arm"].isin(arms)]
     done = runs[runs["status"] == "done"].groupby("arm").size()
-    said = f"n = {done.min()} to {done.max()} seeds an arm" if done.nunique() > 1 else ""
-    if not said:
-        said = f"n = {done.max()} seed{'s' if done.max() > 1 else ''} an arm" if len(done) else "no finished run"
+    text = f"n = {done.min()} to {done.max()} seeds an arm" if done.nunique() > 1 else ""
+    if not text:
+        text = f"n = {done.max()} seed{'s' if done.max() > 1 else ''} an arm" if len(done) else "no finished run"
     lost = runs[runs["status"] != "done"]
     for (arm, status), rows in lost.groupby(["arm", "status"], sort=True):
-        said += f", {len(rows)} of {(runs['arm'] == arm).sum()} {status} ({arm_label(str(arm))})"
-    return said
+        text += f", {len(rows)} of {(runs['arm'] == arm).sum()} {status} ({arm_label(str(arm))})"
+    return text
 
 
 def few_enough(study: Study, figure: str, most: int = MAX_PANELS) -> None:

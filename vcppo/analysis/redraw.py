@@ -67,12 +67,12 @@ TABLES: dict[str, MakeTable] = {
     "vine-values": vine.table,
     "vapo": vapo.table,
 }
-TOO_MANY_ARMS = ("methods",)  # for a panel or a colour each; this study has figures of its own
-OWN_TABLE = ("methods", "vapo")  # studies whose table of that name replaces the outcome of each arm
+TOO_MANY_ARMS = ("methods",)  # for a panel or a colour each; this study has separate figures
+WITH_TABLE = ("methods", "vapo")  # studies whose table of that name replaces the outcome of each arm
 
 
 def figures_of(results: Results) -> dict[str, MakeFigure]:
-    """The figures by name, then accuracy, lengths and outcomes of every other study that a page can hold."""
+    """Return the figures by name, then accuracy, lengths and outcomes of every other study that a page can hold."""
     made = dict(FIGURES)
     for study in sorted(results.studies.keys() - {"components", *TOO_MANY_ARMS}):
         for kind, series in (("accuracy", training.ACCURACY), ("lengths", training.LENGTH)):
@@ -83,9 +83,9 @@ def figures_of(results: Results) -> dict[str, MakeFigure]:
 
 
 def tables_of(results: Results) -> dict[str, MakeTable]:
-    """The tables by name, then the outcome of each arm of every study that has none of its own."""
+    """Return the tables by name, then the outcome of each arm of every study without a table of that name."""
     made = dict(TABLES)
-    for name in ["components", *sorted(results.studies.keys() - {"components", *OWN_TABLE})]:
+    for name in ["components", *sorted(results.studies.keys() - {"components", *WITH_TABLE})]:
         made[name] = partial(_outcome_table, name=name)
     return made
 
@@ -94,38 +94,38 @@ def _outcome_table(results: Results, name: str) -> tables.Table:
     return tables.components(results.study(name, f"table of {name}"))
 
 
-def redraw(results: Results, out: Path, say: Callable[[str], None]) -> None:
+def redraw(results: Results, out: Path, report: Callable[[str], None]) -> None:
     """Write every figure (PDF, PNG), every table (Markdown, CSV, LaTeX) and captions.md into `out`.
 
     Args:
-        say: hears one line for each figure and table: the files written, or why there is none.
+        report: receives one line for each figure and table: the files written, or why there is none.
     """
     captions, skipped = [], []
     for make_figure in figures_of(results).values():
         try:
-            picture = _write_figure(make_figure, results, out, say)
+            picture = _write_figure(make_figure, results, out, report)
         except NoDataError as reason:
-            say(f"skipped {reason}")
+            report(f"skipped {reason}")
             skipped.append(str(reason))
             continue
         captions.append(f"## {picture.name}\n\n![{picture.name}]({picture.name}.png)\n\n{picture.caption}\n")
     for make_table in tables_of(results).values():
         try:
-            _write_table(make_table, results, out, say)
+            _write_table(make_table, results, out, report)
         except NoDataError as reason:
-            say(f"skipped {reason}")
+            report(f"skipped {reason}")
             skipped.append(str(reason))
     head = "# Captions\n\nEvery figure and table here is redrawn from the CSV files alone by `make figures`.\n"
     tail = ["## Not drawn\n\n" + "".join(f"- {reason}\n" for reason in skipped)] if skipped else []
     write_all(out, "captions", {"md": "\n".join([head, *captions, *tail]).encode()})
-    say(f"wrote {out / 'captions.md'}")
+    report(f"wrote {out / 'captions.md'}")
 
 
-def redraw_one(results: Results, name: str, out: Path, say: Callable[[str], None]) -> None:
-    """Write the figure and the table of one name; captions.md, which tells of all, stays as it is.
+def redraw_one(results: Results, name: str, out: Path, report: Callable[[str], None]) -> None:
+    """Write the figure and the table of one name; captions.md, which covers all, stays as it is.
 
     Raises:
-        BadResultsError: nothing is called that, or the results folder has no data for it.
+        BadResultsError: no figure or table has that name, or the results folder has no data for it.
     """
     drawings, texts = figures_of(results), tables_of(results)
     if name not in drawings and name not in texts:
@@ -134,26 +134,26 @@ def redraw_one(results: Results, name: str, out: Path, say: Callable[[str], None
         )
     try:
         if name in drawings:
-            _write_figure(drawings[name], results, out, say)
+            _write_figure(drawings[name], results, out, report)
         if name in texts:
-            _write_table(texts[name], results, out, say)
+            _write_table(texts[name], results, out, report)
     except NoDataError as reason:
         raise BadResultsError(str(reason)) from None
 
 
-def _write_figure(make: MakeFigure, results: Results, out: Path, say: Callable[[str], None]) -> Picture:
+def _write_figure(make: MakeFigure, results: Results, out: Path, report: Callable[[str], None]) -> Picture:
     with style.paper_style():
         picture = make(results)
         files = style.render(picture.figure)
     write_all(out, picture.name, files)
-    say(f"wrote {out / picture.name}.pdf, .png")
+    report(f"wrote {out / picture.name}.pdf, .png")
     return picture
 
 
-def _write_table(make: MakeTable, results: Results, out: Path, say: Callable[[str], None]) -> None:
+def _write_table(make: MakeTable, results: Results, out: Path, report: Callable[[str], None]) -> None:
     table = make(results)
     write_all(out, table.name, tables.render(table))
-    say(f"wrote {out / table.name}.md, .csv, .tex")
+    report(f"wrote {out / table.name}.md, .csv, .tex")
 
 
 def write_all(out: Path, name: str, files: Mapping[str, bytes]) -> None:
@@ -166,29 +166,29 @@ def write_all(out: Path, name: str, files: Mapping[str, bytes]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when all that has data was drawn; 2 with one line on standard error when a file under results is bad."""
+    """Return 0 when all that has data was drawn; 2 with one line on standard error when a file under results is bad."""
     parser = argparse.ArgumentParser(prog="python -m vcppo.analysis", description="Redraw every figure and table.")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with <study>/*.csv (results)")
     parser.add_argument("--out", type=Path, help="where figures go (RESULTS/figures)")
     parser.add_argument("--only", metavar="NAME", help="one figure or table, for example figure2 or table1")
     parser.add_argument("--quiet", action="store_true", help="say nothing but what is wrong with a file")
-    asked = parser.parse_args(arguments)
-    out, say = asked.out or asked.results / "figures", _hush if asked.quiet else _say
+    options = parser.parse_args(arguments)
+    out, report = options.out or options.results / "figures", _ignore if options.quiet else _print
     try:
-        results = read_results(asked.results)
-        if asked.only is None:
-            redraw(results, out, say)
+        results = read_results(options.results)
+        if options.only is None:
+            redraw(results, out, report)
         else:
-            redraw_one(results, asked.only, out, say)
+            redraw_one(results, options.only, out, report)
     except BadResultsError as error:
         print(f"BadResultsError: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
 
 
-def _hush(line: str) -> None:
+def _ignore(line: str) -> None:
     pass

@@ -1,6 +1,6 @@
-"""How figures look: one palette, one order, one label for each arm; published curves in a style of their own.
+"""How figures look: one palette, one order, one label for each arm; published curves in another style.
 
-Arms differ by colour, line and marker at once, so that a figure read in grey says the same. Fonts come with
+Arms differ by colour, line and marker at once, so that a figure reads the same in grey. Fonts come with
 matplotlib, so that every machine draws alike.
 """
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from vcppo.analysis.data import sort_arms
 
 COLUMN, PAGE = 3.35, 6.9  # inches, one and both columns of a two-column page
-MAX_PANELS = 20  # more arms than this in one figure and nobody could read it
+MAX_PANELS = 20  # more arms than this in one figure are unreadable
 
 RC: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -64,7 +64,7 @@ class ArmStyle:
     marker: str
 
     def curve(self) -> dict[str, Any]:
-        """Keywords of a measured curve, markers left out."""
+        """Return the keywords of a measured curve, markers left out."""
         return {"color": self.colour, "linestyle": self.line, "label": self.label}
 
 
@@ -146,7 +146,7 @@ SYMBOLS: Mapping[str, str] = {
 
 
 def arm_styles(arms: Sequence[str]) -> dict[str, ArmStyle]:
-    """A style for each arm, in drawing order; the paper's arms look the same in every figure."""
+    """Return a style for each arm, in drawing order; the paper's arms look the same in every figure."""
     others = [arm for arm in sort_arms(arms) if arm not in KNOWN]
     made = {
         arm: ArmStyle(
@@ -161,7 +161,7 @@ def arm_styles(arms: Sequence[str]) -> dict[str, ArmStyle]:
 
 
 def arm_label(arm: str) -> str:
-    """An arm's name in print.
+    """Return an arm's name in print.
 
     >>> arm_label("gae.lambda_actor=0.9,gae.lambda_critic=1.0")
     'λ actor 0.9, λ critic 1.0'
@@ -185,13 +185,13 @@ def paper_style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **keywords: Any) -> tuple[Any, Any]:
-    """A figure that no global state knows of, and its [rows, columns] axes."""
+    """Return a figure outside of global state, and its [rows, columns] axes."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots(rows, columns, squeeze=False, **keywords)
 
 
 def render(figure: Any) -> dict[str, bytes]:
-    """The figure as PDF and as PNG (200 dpi), the same bytes for the same figure; laid out once for both."""
+    """Render the figure as PDF and as PNG (200 dpi), the same bytes for the same figure; laid out once for both."""
     files = {}
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -203,12 +203,12 @@ def render(figure: Any) -> dict[str, bytes]:
 
 
 def title(axes: Any, letter: str, text: str) -> None:
-    """Panel letter and what the panel holds."""
+    """Set the panel's letter and title."""
     axes.set_title(f"({letter}) {text}" if letter else text)
 
 
 def band(axes: Any, summary: pd.DataFrame, x: str, style: ArmStyle, **line: Any) -> None:
-    """Centre of a curve and its interval; rows without an interval have only the centre.
+    """Draw the centre of a curve and its interval; rows without an interval have only the centre.
 
     Args:
         line: keywords that replace those of the style.
@@ -219,27 +219,27 @@ def band(axes: Any, summary: pd.DataFrame, x: str, style: ArmStyle, **line: Any)
 
 
 def seed_lines(axes: Any, values: pd.DataFrame, x: str, style: ArmStyle) -> None:
-    """Every seed as a thin line, where there is more than one."""
+    """Draw every seed as a thin line, where there is more than one."""
     if values["seed"].nunique() > 1:
         for _, one in values.groupby("seed", sort=True):
             axes.plot(one[x], one["value"], color=style.colour, linewidth=0.45, alpha=0.55, zorder=2)
 
 
 def interval(axes: Any, low: float, high: float, at: float, style: ArmStyle) -> None:
-    """An interval as a horizontal line with ends, at a height; nothing where it is unknown."""
+    """Draw an interval as a horizontal line with ends, at a height; nothing where it is unknown."""
     axes.plot([low, high], [at, at], color=style.colour, linewidth=1.4, solid_capstyle="butt", zorder=2)
     axes.plot([low, high], [at, at], color=style.colour, marker="|", markersize=5, linestyle="none", zorder=2)
 
 
 def seed_dots(axes: Any, values: Sequence[float], at: float, style: ArmStyle, spread: float = 0.24) -> None:
-    """Every seed as a small open dot about a height, in the order given."""
+    """Draw every seed as a small open dot about a height, in the order given."""
     heights = [at + spread * (2 * i / max(1, len(values) - 1) - 1) * (len(values) > 1) for i in range(len(values))]
     axes.plot(values, heights, marker="o", markersize=1.8, linestyle="none", markerfacecolor="white",
               markeredgecolor=style.colour, markeredgewidth=0.5, alpha=0.8, zorder=1)  # fmt: skip
 
 
 def published(axes: Any, rows: pd.DataFrame, x: str, scale: float = 1.0) -> None:
-    """Published points, joined; says so where there are none."""
+    """Draw published points, joined, or a note where there are none."""
     if rows.empty:
         nothing(axes, "no published numbers\nin this folder")
         return
@@ -247,11 +247,11 @@ def published(axes: Any, rows: pd.DataFrame, x: str, scale: float = 1.0) -> None
 
 
 def nothing(axes: Any, text: str) -> None:
-    """An empty panel that says why it is empty."""
+    """Write in an empty panel why it is empty."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.45")
 
 
 def percent(axes: Any) -> None:
-    """An accuracy axis: 0 to 100 %, with room for a line at either end."""
+    """Set an accuracy axis: 0 to 100 %, with room for a line at either end."""
     axes.set_ylim(-4, 104)
     axes.set_yticks([0, 25, 50, 75, 100])

@@ -25,19 +25,19 @@ SUMMARY = ["centre", "low", "high", "seeds"]
 
 
 def rng_for(*purpose: object) -> np.random.Generator:
-    """A generator that depends on the purpose alone."""
+    """Return a generator that depends on the purpose alone."""
     return np.random.default_rng(zlib.crc32("/".join(map(str, purpose)).encode()))
 
 
 def metric(curves: pd.DataFrame, name: str, arms: Sequence[str] | None = None, scale: float = 1.0) -> pd.DataFrame:
-    """One metric of curves.csv as arm, seed, step, value; what was not finite when logged is left out."""
+    """Return one metric of curves.csv as arm, seed, step, value; what was not finite when logged is left out."""
     rows = curves[(curves["metric"] == name) & curves["value"].notna()]
     rows = rows if arms is None else rows[rows["arm"].isin(arms)]
     return rows[["arm", "seed", "step", "value"]].assign(value=rows["value"] * scale).reset_index(drop=True)
 
 
 def over_seeds(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Mean over seeds and its interval, at each point of a curve.
+    """Return the mean over seeds and its interval, at each point of a curve.
 
     The mean, since a trimmed one hides the one run of five that collapses. Seeds are resampled whole, the same draw
     along a curve; with one seed there is no interval (NaN).
@@ -52,26 +52,26 @@ def over_seeds(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def final_scores(runs: pd.DataFrame, arm: str, column: str = "avg_at_k") -> NDArray[np.float64]:
-    """[seeds] the last word of each finished run of an arm, seeds in order; runs without the number left out."""
+    """Return [seeds] the final score of each finished run of an arm, seeds in order; runs without it left out."""
     done = runs[(runs["arm"] == arm) & (runs["status"] == "done")].sort_values("seed")
     return done[column].dropna().to_numpy(dtype=np.float64)
 
 
 def accuracy_table(problems: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """[seeds, problems] share of right answers."""
+    """Return [seeds, problems] share of right responses."""
     rows = problems[problems["arm"] == arm]
     return rows.assign(share=rows["correct"] / rows["samples"]).pivot(index="seed", columns="problem", values="share")
 
 
 def solved_table(problems: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """[seeds, problems] 1 where any of the k answers was right: pass@k with as many samples as k."""
+    """Return [seeds, problems] 1 where any of the k responses was right: pass@k with as many samples as k."""
     rows = problems[problems["arm"] == arm]
     solved = rows.assign(solved=(rows["correct"] > 0).astype(float))
     return solved.pivot(index="seed", columns="problem", values="solved")
 
 
 def crossed_interval(table: pd.DataFrame, *purpose: object) -> Interval:
-    """Interval of the mean of a [seeds, problems] table, both resampled; NaN with one seed."""
+    """Return the interval of the mean of a [seeds, problems] table, both resampled; NaN with one seed."""
     return two_level_interval(table.to_numpy(dtype=np.float64), rng=rng_for(*purpose))
 
 
@@ -85,7 +85,7 @@ class Improvement(NamedTuple):
 
 
 def improvement(runs: pd.DataFrame, arm: str, reference: str) -> Improvement:
-    """By avg_at_k; no pairs, and NaN, where either arm has no finished run."""
+    """Compare by avg_at_k; no pairs, and NaN, where either arm has no finished run."""
     x, y = final_scores(runs, arm), final_scores(runs, reference)
     if not len(x) or not len(y):
         return Improvement(float("nan"), UNKNOWN, 0.0, 0)
@@ -108,7 +108,7 @@ def _one_curve(key: Any, curve: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame
             draws = rng_for(key, *by).integers(values.shape[1], size=(RESAMPLES, values.shape[1]))
             resampled = values[:, draws].mean(axis=2)  # [points, resamples]
             low[rows], high[rows] = np.quantile(resampled, [0.025, 0.975], axis=1)
-    found = pd.DataFrame({"centre": centre, "low": low, "high": high, "seeds": present.sum(axis=1)}, index=points.index)
-    found = found.reset_index()
-    found[by[0]] = key
-    return found[[*by, *SUMMARY]]
+    frame = pd.DataFrame({"centre": centre, "low": low, "high": high, "seeds": present.sum(axis=1)}, index=points.index)
+    frame = frame.reset_index()
+    frame[by[0]] = key
+    return frame[[*by, *SUMMARY]]

@@ -46,7 +46,7 @@ class Table:
 
 
 def measured(study: Study, arms: Iterable[str]) -> pd.DataFrame:
-    """A row an arm: scores in per cent with intervals, and how many runs and problems are behind them.
+    """Return one row per arm: scores in per cent with intervals, and how many runs and problems are behind them.
 
     Columns arm, avg, avg_low, avg_high, avg_runs (every run, lowest first), the same of pass, below (runs that ended
     below 2 %), done, failed, pruned, problems, k.
@@ -72,7 +72,7 @@ def measured(study: Study, arms: Iterable[str]) -> pd.DataFrame:
 
 
 def table1(results: Results) -> Table:
-    """GRPO against VC-PPO."""
+    """Return the table of GRPO against VC-PPO."""
     study = results.study("components", "table1")
     numbers = _beside_published(study, ["grpo", "vcppo"], results.published("table1"))
     return _table(
@@ -81,7 +81,7 @@ def table1(results: Results) -> Table:
 
 
 def table2(results: Results) -> Table:
-    """Every component on its own, both readings of the row `w/o Decoupled-GAE`."""
+    """Return the table of every component, both readings of the row `w/o Decoupled-GAE`."""
     study = results.study("components", "table2")
     published = results.published("table2")
     twin = published[published["arm"] == "vcppo-no-decouple-1.0"].assign(arm="vcppo-no-decouple-0.95")
@@ -100,7 +100,7 @@ def table2(results: Results) -> Table:
 
 
 def table3(results: Results) -> Table:
-    """Value-pretraining steps."""
+    """Return the table of value-pretraining steps."""
     numbers = _swept(results, "table3", "pretrain-steps", "pretrain.steps")
     notes = [
         OTHER_TASK_NOTE,
@@ -111,14 +111,14 @@ def table3(results: Results) -> Table:
 
 
 def table4(results: Results) -> Table:
-    """λ of the actor, the critic's being 1."""
+    """Return the table of the actor's λ, the critic's being 1."""
     numbers = _swept(results, "table4", "lambda-actor", "gae.lambda_actor")
     notes = [OTHER_TASK_NOTE, "Published at 8K tokens of context; λ critic is 1 in every row."]
     return _table("table4", "Table 4. λ of the actor", numbers, notes, first="λ actor")
 
 
 def components(study: Study) -> Table:
-    """What became of each arm: scores, how deep it fell on the way, how often it beats PPO."""
+    """Return the outcome of each arm: scores, lowest points during training, how often it beats PPO."""
     numbers = measured(study, study.arms)
     extra = [_collapse(study, arm) | _improvement(study, arm) for arm in study.arms]
     numbers = pd.concat([numbers, pd.DataFrame(extra)], axis=1)
@@ -160,16 +160,16 @@ def components(study: Study) -> Table:
 
 
 def components_table(folder: Path) -> str:
-    """The outcome of each arm of a study for a terminal, from its CSV files in `folder`, say results/components.
+    """Return the outcome of each arm of a study for a terminal, from its CSV files in `folder`, say results/components.
 
     Raises:
-        BadResultsError: the study was not exported there, or a file of it is not as it should be.
+        BadResultsError: the study was not exported there, or a file of it is not valid.
     """
     return terminal(components(read_study(folder)))
 
 
 def terminal(table: Table) -> str:
-    """The table in plain text, its header wrapped so that columns are as wide as what is in them."""
+    """Format the table as plain text, its header wrapped so that columns are as wide as their content."""
     body = table.shown.astype(str).to_numpy().tolist()
     heads = [name.split() for name in table.shown.columns]
     widths = [max(map(len, [*cells, *words])) for cells, words in zip(zip(*body, strict=True), heads, strict=True)]
@@ -182,7 +182,7 @@ def terminal(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """Title, the table with its columns padded to equal width, notes; ends with a newline."""
+    """Format title, the table with its columns padded to equal width, and notes; ends with a newline."""
     cells = [list(table.shown.columns), *table.shown.astype(str).to_numpy().tolist()]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["| " + " | ".join(_pad(row, widths)) + " |" for row in cells]
@@ -192,7 +192,7 @@ def markdown(table: Table) -> str:
 
 
 def render(table: Table) -> dict[str, bytes]:
-    """The table as Markdown, CSV (numbers, six digits) and LaTeX (booktabs)."""
+    """Render the table as Markdown, CSV (numbers, six digits) and LaTeX (booktabs)."""
     latex = table.shown.to_latex(index=False, escape=True, column_format="l" + "r" * (table.shown.shape[1] - 1))
     for plain, command in (("λ", r"$\lambda$"), (NOTHING, "--"), ("†", r"$\dagger$")):
         latex = latex.replace(plain, command)
@@ -205,7 +205,7 @@ def render(table: Table) -> dict[str, bytes]:
 
 
 def _joined(cell: object) -> object:
-    """A cell of CSV: the numbers of all runs with spaces between, anything else as it is."""
+    """Return a cell of CSV: the numbers of all runs with spaces between, anything else as it is."""
     return " ".join(f"{value:.6g}" for value in cell) if isinstance(cell, tuple) else cell
 
 
@@ -216,7 +216,7 @@ def _pad(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def _table(name: str, title: str, numbers: pd.DataFrame, notes: Sequence[str], first: str = "arm") -> Table:
-    """Text of a table that has measured and published columns."""
+    """Return a table that has measured and published columns."""
     k = samples_behind(numbers)
     shown = pd.DataFrame(
         {
@@ -234,7 +234,7 @@ def _table(name: str, title: str, numbers: pd.DataFrame, notes: Sequence[str], f
 
 
 def _beside_published(study: Study, arms: Sequence[str], published: pd.DataFrame) -> pd.DataFrame:
-    """Measured rows of these arms, joined by arm with the published benchmarks."""
+    """Return measured rows of these arms, joined by arm with the published benchmarks."""
     tried = [arm for arm in sort_arms({*arms, *published["arm"]}) if arm in study.arms]
     if not tried:
         raise NoDataError(f"no runs of {', '.join(arms)} in {study.name}; make them with: {study.command}")
@@ -244,7 +244,7 @@ def _beside_published(study: Study, arms: Sequence[str], published: pd.DataFrame
 
 
 def _swept(results: Results, name: str, study_name: str, setting: str) -> pd.DataFrame:
-    """Measured and published rows by the value of one swept setting, whichever of the two has it."""
+    """Return measured and published rows by the value of one swept setting, whichever of the two has it."""
     study = results.study(study_name, name, seeds=3)
     if setting not in study.runs:
         raise NoDataError(f"{name}: no column {setting} in {study_name}/runs.csv; make it with: {study.command}")
@@ -262,7 +262,7 @@ def _swept(results: Results, name: str, study_name: str, setting: str) -> pd.Dat
 
 
 def _wide(published: pd.DataFrame, key: str) -> pd.DataFrame:
-    """One row a key, a column for each published benchmark and metric, in the paper's order."""
+    """Return one row per key, one column per published benchmark and metric, in the paper's order."""
     if published.empty:
         return pd.DataFrame(columns=[key])
     metrics = published["metric"].str.replace("_at_", "@")
@@ -283,30 +283,30 @@ def _collapse(study: Study, arm: str) -> dict[str, object]:
 
 def _improvement(study: Study, arm: str) -> dict[str, object]:
     if arm == REFERENCE:
-        found = summary.Improvement(math.nan, UNKNOWN, 0.0, 0)
+        result = summary.Improvement(math.nan, UNKNOWN, 0.0, 0)
     else:
-        found = summary.improvement(study.runs, arm, REFERENCE)
+        result = summary.improvement(study.runs, arm, REFERENCE)
     return {
-        "improvement": found.probability, "improvement_low": found.interval.low,
-        "improvement_high": found.interval.high, "won": found.won, "pairs": found.pairs,
+        "improvement": result.probability, "improvement_low": result.interval.low,
+        "improvement_high": result.interval.high, "won": result.won, "pairs": result.pairs,
     }  # fmt: skip
 
 
 def scores(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str]:
-    """As `with_interval`; of an arm whose runs lie far apart, column <name>_runs, each run: 0.0, 0.1, 64.1."""
+    """Format as `with_interval`; of an arm whose runs lie far apart, column <name>_runs, each run: 0.0, 0.1, 64.1."""
     return [
-        ", ".join(number(run, digits) for run in runs) if runs and runs[-1] - runs[0] > APART else said
-        for runs, said in zip(numbers[f"{name}_runs"], with_interval(numbers, name, digits), strict=True)
+        ", ".join(number(run, digits) for run in runs) if runs and runs[-1] - runs[0] > APART else text
+        for runs, text in zip(numbers[f"{name}_runs"], with_interval(numbers, name, digits), strict=True)
     ]
 
 
 def of_runs(numbers: pd.DataFrame, name: str) -> list[str]:
-    """A count of finished runs: 4 of 5; a dash where no run is finished."""
+    """Format a count of finished runs: 4 of 5; a dash where no run is finished."""
     return [f"{hit} of {done}" if done else NOTHING for hit, done in zip(numbers[name], numbers["done"], strict=True)]
 
 
 def with_interval(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str]:
-    """Columns name, name_low, name_high as text: 95.2 [94.1, 96.3]; without an interval only the number."""
+    """Format columns name, name_low, name_high: 95.2 [94.1, 96.3]; without an interval only the number."""
     rows = zip(numbers[name], numbers[f"{name}_low"], numbers[f"{name}_high"], strict=True)
     return [
         number(x, digits) + ("" if math.isnan(low) else f" [{number(low, digits)}, {number(high, digits)}]")
@@ -315,27 +315,27 @@ def with_interval(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str
 
 
 def number(value: float, digits: int) -> str:
-    """A number with so many digits behind the point; a dash where it is unknown."""
+    """Format a number with so many digits behind the point; a dash where it is unknown."""
     return NOTHING if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def samples_behind(numbers: pd.DataFrame) -> str:
-    """Answers a problem, k; the letter where no run got so far."""
+    """Return the responses per problem, k; the letter where no run is finished."""
     k = numbers["k"].max()
     return "k" if math.isnan(k) else f"{k:g}"
 
 
 def seeds_behind(numbers: pd.DataFrame) -> list[str]:
-    """How many runs are behind a row; those that were lost are named."""
-    said = []
+    """Format how many runs are behind a row; failed and pruned ones are named."""
+    cells = []
     for done, failed, pruned in numbers[["done", "failed", "pruned"]].itertuples(index=False):
         tried = done + failed + pruned
         lost = [f"{number} of {tried} {what}" for number, what in ((failed, "failed"), (pruned, "pruned")) if number]
-        said.append(f"{done} ({', '.join(lost)})" if lost else str(done) if tried else NOTHING)
-    return said
+        cells.append(f"{done} ({', '.join(lost)})" if lost else str(done) if tried else NOTHING)
+    return cells
 
 
 def _key(value: object) -> str:
-    """A swept value as text that is equal for equal numbers: 0.90 and 0.9, 50 and 50.0."""
+    """Format a swept value so that equal numbers are equal text: 0.90 and 0.9, 50 and 50.0."""
     number = pd.to_numeric(pd.Series([value]), errors="coerce").iloc[0]
     return str(value) if math.isnan(number) else f"{number:g}"

@@ -1,4 +1,4 @@
-"""Accuracy (figure 4) and length during training: a small panel for each arm, the published curve in one of its own."""
+"""Accuracy (figure 4) and length during training: a small panel for each arm, the published curve in another."""
 
 import textwrap
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
 from vcppo.analysis.picture import CURVE_INTERVAL, Picture, caption, few_enough
 
-COLUMNS = 4  # panels a row
+COLUMNS = 4  # panels per row
 WRAP = 27  # letters of a panel's title, a line
 REFERENCE = "ppo"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One quantity followed along training."""
+    """One quantity along training."""
 
     metric: str
     scale: float
@@ -31,14 +31,14 @@ LENGTH = Kind("rollout/length_tokens", 1, "length (tokens)", "Mean length of the
 
 
 def load(results: Results, study_name: str, figure: str) -> tuple[Study, pd.DataFrame]:
-    """Study and its curves, if it has no more arms than fit on a page."""
+    """Return the study and its curves, if it has no more arms than fit on a page."""
     study = results.study(study_name, figure)
     few_enough(study, figure)
     return study, study.need("curves", figure)
 
 
 def compute(curves: pd.DataFrame, kind: Kind) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(arm, seed, step, value) and its summary over seeds."""
+    """Return (arm, seed, step, value) and its summary over seeds."""
     values = summary.metric(curves, kind.metric, scale=kind.scale)
     return values, summary.over_seeds(values, ["arm", "step"])
 
@@ -46,11 +46,11 @@ def compute(curves: pd.DataFrame, kind: Kind) -> tuple[pd.DataFrame, pd.DataFram
 def draw(
     values: pd.DataFrame, centres: pd.DataFrame, kind: Kind, lost: Mapping[str, str], paper: pd.DataFrame | None
 ) -> Any:
-    """One panel an arm on shared axes, PPO's centre repeated in each as a dotted line.
+    """Draw one panel per arm on shared axes, PPO's centre repeated in each as a dotted line.
 
     Args:
         lost: arm -> "1 of 5 failed", for arms that lost runs; arms of it without any curve have an empty panel.
-        paper: the published curve for a last panel, axes of its own; None for none.
+        paper: the published curve for a last panel with separate axes; None for none.
     """
     arms = sort_arms({*centres["arm"], *lost})
     panels = len(arms) + (paper is not None)
@@ -114,10 +114,10 @@ def make(results: Results, study_name: str, kind: Kind, name: str) -> Picture:
 
 
 def lost_runs(study: Study) -> dict[str, str]:
-    """Arm -> how many of its runs did not come to their end, for those where some did not."""
-    said = {}
+    """Return arm -> how many of its runs did not finish, for arms where some did not."""
+    losses = {}
     for arm, runs in study.runs.groupby("arm", sort=True):
         lost = runs["status"][runs["status"] != "done"].value_counts().sort_index()
         if len(lost):
-            said[str(arm)] = ", ".join(f"{number} of {len(runs)} {status}" for status, number in lost.items())
-    return said
+            losses[str(arm)] = ", ".join(f"{number} of {len(runs)} {status}" for status, number in lost.items())
+    return losses

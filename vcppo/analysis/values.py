@@ -14,7 +14,7 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def with_errors(states: pd.DataFrame) -> pd.DataFrame:
-    """Add what the statistics below are sums of. Rewards are -1 or 1: one rollout of a state worth v varies by 1 - v².
+    """Add terms that the statistics below sum. Rewards are -1 or 1: one rollout of a state worth v varies by 1 - v².
 
     Columns n (1), squared (squared error less the variance of the truth, (1 - v²) / (m - 1) for m rollouts, so that
     its mean is unbiased; single ones may be negative), absolute (not corrected), spread (variance of one rollout,
@@ -52,35 +52,35 @@ def worth(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.where(spread > 0, np.minimum(rollouts, TRUTH_SAMPLES), np.nan))
 
 
-def by_answer(states: pd.DataFrame) -> list[NDArray[np.float64]]:
-    """[answers, 4] sums for each seed: states of one answer stand and fall together."""
+def sums_by_response(states: pd.DataFrame) -> list[NDArray[np.float64]]:
+    """Return [responses, 4] sums for each seed: states of one response are resampled together."""
     totals = states.groupby(["seed", "step", "answer"], sort=True)[list(SUMS)].sum()
     return [rows.to_numpy(dtype=np.float64) for _, rows in totals.groupby(level="seed", sort=True)]
 
 
 def interval(states: pd.DataFrame, statistic: Statistic, *purpose: object) -> tuple[float, float, float]:
-    """The statistic of all states, and both ends of its 95 % percentile bootstrap over seeds and answers within them.
+    """Return the statistic of all states, and both ends of its 95 % bootstrap over seeds and responses within them.
 
-    Each resample draws seeds, then as many answers of each drawn seed as it has. NaN ends with one seed.
+    Each resample draws seeds, then as many responses of each drawn seed as it has. NaN ends with one seed.
     """
-    seeds = by_answer(states)
-    centre = float(statistic(np.sum([answers.sum(axis=0) for answers in seeds], axis=0)))
+    seeds = sums_by_response(states)
+    centre = float(statistic(np.sum([responses.sum(axis=0) for responses in seeds], axis=0)))
     if len(seeds) < 2 or np.isnan(centre):
         return centre, np.nan, np.nan
     rng = summary.rng_for("values", *purpose)
     drawn = np.zeros((summary.RESAMPLES, len(SUMS)))
     for _ in seeds:
         chosen = rng.integers(len(seeds), size=summary.RESAMPLES)
-        for place, answers in enumerate(seeds):
+        for place, responses in enumerate(seeds):
             rows = np.flatnonzero(chosen == place)
-            counts = rng.multinomial(len(answers), np.full(len(answers), 1 / len(answers)), size=len(rows))
-            drawn[rows] += counts @ answers
+            counts = rng.multinomial(len(responses), np.full(len(responses), 1 / len(responses)), size=len(rows))
+            drawn[rows] += counts @ responses
     low, high = np.nanquantile(statistic(drawn), [0.025, 0.975])
     return centre, float(low), float(high)
 
 
 def summarise(states: pd.DataFrame, by: list[str], statistic: Statistic, name: str) -> pd.DataFrame:
-    """Columns of `by`, then centre, low, high, states: the statistic of each group."""
+    """Return columns of `by`, then centre, low, high, states: the statistic of each group."""
     rows = []
     for key, group in states.groupby(by, sort=True, observed=True):
         rows.append((*key, *interval(group, statistic, name, *key), len(group)))

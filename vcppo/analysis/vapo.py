@@ -26,7 +26,7 @@ PUBLISHED_AS: Mapping[str, str] = {  # rows of results/paper/vapo_table1.csv, in
     "vapo": "VAPO",
 }
 MEASURES = ("end", "along")
-SHOWN = 16.0  # points below VAPO that are drawn; what lies further is written
+SHOWN = 16.0  # points below VAPO that are drawn; differences beyond are written
 PAIRED_NOTE = (
     "Differences from VAPO paired by seed: at the end also by problem [95 % percentile bootstrap over seeds and "
     "problems, crossed], along training [95 % percentile bootstrap over seeds]."
@@ -34,7 +34,7 @@ PAIRED_NOTE = (
 
 
 def load(results: Results, name: str = NAME) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
-    """The study, its evaluations with what they cost, and the published table."""
+    """Return the study, its evaluations with their costs, and the published table."""
     study = results.study(NAME, name)
     if WHOLE not in set(study.finished["arm"]):
         raise NoDataError(f"{name}: no finished run of {WHOLE} in {NAME}/runs.csv; make it with: {study.command}")
@@ -43,32 +43,32 @@ def load(results: Results, name: str = NAME) -> tuple[Study, pd.DataFrame, pd.Da
 
 
 def compute(study: Study, points: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm of the study: as `tables.measured`, and what leaving its component out changes, in points.
+    """Return one row per arm of the study: as `tables.measured`, and what leaving its component out changes, in points.
 
     Further columns end, end_low, end_high (avg@k minus that of VAPO, same seeds and problems), along, along_low,
-    along_high (mean accuracy over the answers sampled, minus that of VAPO, same seeds), pairs (seeds that both have),
+    along_high (mean accuracy over the responses sampled, minus that of VAPO, same seeds), pairs (seeds that both have),
     published (AIME 2024, avg@32, %; NaN where the paper has no such row).
     """
     order = [arm for arm in PUBLISHED_AS if arm in study.arms]
     arms = [*order, *(arm for arm in study.arms if arm not in PUBLISHED_AS)]
-    found = tables.measured(study, arms)
-    found = pd.concat([found, pd.DataFrame([differences(study, points, arm) for arm in arms])], axis=1)
+    table = tables.measured(study, arms)
+    table = pd.concat([table, pd.DataFrame([differences(study, points, arm) for arm in arms])], axis=1)
     quoted = paper.drop_duplicates("system").set_index("system")["value"]
-    found["published"] = [quoted.get(PUBLISHED_AS.get(arm, ""), float("nan")) for arm in arms]
-    return found
+    table["published"] = [quoted.get(PUBLISHED_AS.get(arm, ""), float("nan")) for arm in arms]
+    return table
 
 
 def differences(study: Study, points: pd.DataFrame, arm: str) -> dict[str, float]:
-    """What an arm has less or more than VAPO in the seeds that both have, in points; nothing for VAPO itself."""
+    """Return an arm's differences from VAPO in the seeds that both have, in points; NaN for VAPO itself."""
     names = [f"{name}{ending}" for name in MEASURES for ending in ("", "_low", "_high")]
     nothing = dict.fromkeys(names, float("nan")) | {"pairs": 0}
     if arm == WHOLE:
         return nothing
-    own, whole = (summary.accuracy_table(study.problems, one) for one in (arm, WHOLE))
-    seeds = own.index.intersection(whole.index)
+    without, whole = (summary.accuracy_table(study.problems, one) for one in (arm, WHOLE))
+    seeds = without.index.intersection(whole.index)
     if not len(seeds):
         return nothing
-    table = 100 * (own.loc[seeds] - whole.loc[seeds])
+    table = 100 * (without.loc[seeds] - whole.loc[seeds])
     interval = two_level_interval(table.to_numpy(dtype=float), rng=summary.rng_for("vapo", "end", arm))
     both = points[points["seed"].isin(seeds)]
     areas = [costs.by_run(both, one, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
@@ -81,29 +81,29 @@ def differences(study: Study, points: pd.DataFrame, arm: str) -> dict[str, float
 
 
 def draw(computed: pd.DataFrame, study: Study) -> Any:
-    """An arm a row: (a) accuracy, (b, c) differences from VAPO, (d) what the paper has."""
+    """Draw one row per arm: (a) accuracy, (b, c) differences from VAPO, (d) published."""
     arms = list(computed["arm"])
     figure, axes = style.new_figure(
         style.PAGE, 0.75 + 0.215 * len(arms), 1, 4, sharey=True, gridspec_kw={"width_ratios": [0.9, 1.1, 1.1, 0.9]}
     )
     looks, lost = style.arm_styles(arms), lost_runs(study)
     ending, change, along, quoted = axes[0]
-    for row, found in enumerate(computed.to_dict("records")):
-        look = looks[found["arm"]]
-        style.seed_dots(ending, list(100 * summary.final_scores(study.runs, found["arm"])), row, look)
+    for row, record in enumerate(computed.to_dict("records")):
+        look = looks[record["arm"]]
+        style.seed_dots(ending, list(100 * summary.final_scores(study.runs, record["arm"])), row, look)
         for panel, name in ((ending, "avg"), (change, "end"), (along, "along")):
-            if panel is not ending and found[name] < -SHOWN:
-                panel.text(-SHOWN, row, f"◂ {found[name]:.0f}".replace("-", "−"), va="center", color=look.colour,
+            if panel is not ending and record[name] < -SHOWN:
+                panel.text(-SHOWN, row, f"◂ {record[name]:.0f}".replace("-", "−"), va="center", color=look.colour,
                            fontsize=6.5)  # fmt: skip
                 continue
-            style.interval(panel, found[f"{name}_low"], found[f"{name}_high"], row, look)
-            panel.plot(found[name], row, marker=look.marker, color=look.colour, markersize=4.6, zorder=3,
+            style.interval(panel, record[f"{name}_low"], record[f"{name}_high"], row, look)
+            panel.plot(record[name], row, marker=look.marker, color=look.colour, markersize=4.6, zorder=3,
                        markeredgecolor="white", markeredgewidth=0.4)  # fmt: skip
         for panel in axes[0]:
             panel.axhline(row, color="0.93", linewidth=0.5, zorder=0)
-        quoted.plot(found["published"], row, **(dict(style.PUBLISHED) | {"markersize": 4.2}))
-        if found["arm"] in lost:
-            ending.annotate(lost[found["arm"]], (0.98, row - 0.36), xycoords=("axes fraction", "data"), ha="right",
+        quoted.plot(record["published"], row, **(dict(style.PUBLISHED) | {"markersize": 4.2}))
+        if record["arm"] in lost:
+            ending.annotate(lost[record["arm"]], (0.98, row - 0.36), xycoords=("axes fraction", "data"), ha="right",
                             va="center", fontsize=5, color="0.3")  # fmt: skip
     for panel in (change, along):
         panel.axvline(0, **style.REFERENCE_LINE)
@@ -149,7 +149,7 @@ def make(results: Results) -> Picture:
 
 
 def table(results: Results) -> Table:
-    """The same as a table, the published column beside."""
+    """Return the same as a table, the published column beside."""
     study, points, paper = load(results, "table of vapo")
     numbers = compute(study, points, paper)
     k = tables.samples_behind(numbers)

@@ -1,4 +1,4 @@
-"""Whose values to trust: K rollouts or a learned critic, against the truth of 256 rollouts, and what each buys."""
+"""Value errors of K rollouts and of a learned critic, against the truth of 256 rollouts, and the accuracy of each."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from vcppo.analysis.picture import Picture, caption
 from vcppo.analysis.tables import Table
 
 NAME = "vine"
-BINS = 5  # of the answer, from its start to its end
+BINS = 5  # of the response, from its start to its end
 FEW = 0.01  # groups with a smaller share of an arm's states are left out
 TRUTH_BINS = np.linspace(-1, 1, 9)
 MIDDLE = (0.1, 0.9)  # quantiles of the estimates of states of one truth
@@ -24,7 +24,7 @@ SHOWN = ("ppo", "vcppo")  # beside the largest K in the panel of estimates again
 
 @dataclass(frozen=True)
 class Computed:
-    """What the panels hold; `errors` has a row for each arm and measure, rms or mae."""
+    """The data of the panels; `errors` has one row per arm and measure, rms or mae."""
 
     errors: pd.DataFrame
     rollout: float
@@ -37,23 +37,23 @@ class Computed:
 
 
 def load(results: Results, name: str = NAME) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
-    """The study, its states with estimate and truth, its evaluations with what they cost."""
+    """Return the study, its states with estimate and truth, its evaluations with their costs."""
     study = results.study(NAME, name)
     return study, study.need("truth", name), costs.evaluations(study, name)
 
 
 def rollouts_of(arm: str) -> int | None:
-    """K of an arm whose values are means of K rollouts; None for a learned critic.
+    """Return K of an arm whose values are means of K rollouts; None for a learned critic.
 
     >>> rollouts_of("vine-k9"), rollouts_of("vcppo")
     (9, None)
     """
-    found = re.fullmatch(r"vine-k(\d+)", arm)
-    return int(found[1]) if found else None
+    match = re.fullmatch(r"vine-k(\d+)", arm)
+    return int(match[1]) if match else None
 
 
 def compute(study: Study, truth: pd.DataFrame, points: pd.DataFrame) -> Computed:
-    """Errors by arm, by fraction of the answer and by iteration; estimates by truth; scores; curves over compute."""
+    """Return errors by arm, fraction of the response and iteration; estimates by truth; scores; curves over compute."""
     states = values.with_errors(truth)
     edges = np.linspace(0, 1, BINS + 1)
     places = np.clip(np.digitize(states["fraction"], edges) - 1, 0, BINS - 1)
@@ -67,8 +67,8 @@ def compute(study: Study, truth: pd.DataFrame, points: pd.DataFrame) -> Computed
     return Computed(
         errors=errors,
         rollout=float(values.one_rollout(base[list(values.SUMS)].sum().to_numpy(dtype=np.float64))),
-        fraction=_common(values.summarise(states, ["arm", "middle"], values.root_mean_square, "fraction")),
-        training=_common(values.summarise(states, ["arm", "step"], values.worth, "training")),
+        fraction=_frequent(values.summarise(states, ["arm", "middle"], values.root_mean_square, "fraction")),
+        training=_frequent(values.summarise(states, ["arm", "step"], values.worth, "training")),
         estimates=against_truth(states),
         scores=tables.measured(study, sort_arms(states["arm"].unique())),
         seeds={arm: list(100 * summary.final_scores(study.runs, arm)) for arm in study.arms},
@@ -77,24 +77,24 @@ def compute(study: Study, truth: pd.DataFrame, points: pd.DataFrame) -> Computed
 
 
 def against_truth(states: pd.DataFrame) -> pd.DataFrame:
-    """Mean estimate, and the middle 80 % of the estimates, of the states of like truth.
+    """Return the mean estimate, and the middle 80 % of the estimates, of the states of like truth.
 
-    Columns arm, truth (mean of the bin), estimate, low, high, states; bins that hold next to nothing left out.
+    Columns arm, truth (mean of the bin), estimate, low, high, states; bins with too few states left out.
     """
     places = np.clip(np.digitize(states["truth"], TRUTH_BINS) - 1, 0, len(TRUTH_BINS) - 2)
     groups = states.groupby(["arm", places], sort=True)
-    found = groups.agg(truth=("truth", "mean"), estimate=("estimate", "mean"), states=("truth", "size"))
-    found["low"], found["high"] = (groups["estimate"].quantile(share) for share in MIDDLE)
-    return _common(found.droplevel(1).reset_index())
+    table = groups.agg(truth=("truth", "mean"), estimate=("estimate", "mean"), states=("truth", "size"))
+    table["low"], table["high"] = (groups["estimate"].quantile(share) for share in MIDDLE)
+    return _frequent(table.droplevel(1).reset_index())
 
 
-def _common(found: pd.DataFrame) -> pd.DataFrame:
-    """Groups that hold enough of their arm's states."""
-    return found[found["states"] >= FEW * found.groupby("arm")["states"].transform("sum")].reset_index(drop=True)
+def _frequent(groups: pd.DataFrame) -> pd.DataFrame:
+    """Select groups that hold enough of their arm's states."""
+    return groups[groups["states"] >= FEW * groups.groupby("arm")["states"].transform("sum")].reset_index(drop=True)
 
 
 def draw(computed: Computed, k: float) -> Any:
-    """Above: error by K, along the answer, estimates against truth; below: worth along training, accuracy, compute."""
+    """Draw above error by K, along the response, against truth; below worth along training, accuracy, compute."""
     figure, axes = style.new_figure(style.PAGE, 4.75, 2, 3)
     figure.get_layout_engine().set(wspace=0.05, hspace=0.04)
     arms = sort_arms(computed.scores["arm"])
@@ -130,12 +130,12 @@ def draw(computed: Computed, k: float) -> Any:
 
 
 def _errors(panel: Any, computed: Computed, looks: dict[str, style.ArmStyle], counts: dict[str, int]) -> None:
-    """Root mean square filled, mean absolute open; critics as bands across; the closed form as a line."""
-    found = {(row["measure"], row["arm"]): row for row in computed.errors.to_dict("records")}
+    """Draw root mean square filled, mean absolute open; critics as bands across; the closed form as a line."""
+    errors = {(row["measure"], row["arm"]): row for row in computed.errors.to_dict("records")}
     _k_axis(panel, counts)
     left, right = panel.get_xlim()
     for arm, look in looks.items():
-        rms, mae = found["rms", arm], found["mae", arm]
+        rms, mae = errors["rms", arm], errors["mae", arm]
         if arm in counts:
             _point(panel, counts[arm], rms, look, look.colour)
         else:
@@ -149,16 +149,16 @@ def _errors(panel: Any, computed: Computed, looks: dict[str, style.ArmStyle], co
 
 
 def _scores(panel: Any, computed: Computed, looks: dict[str, style.ArmStyle], counts: dict[str, int], k: float) -> None:
-    """Accuracy at the end at each K, seeds beside; critics as bands across; what lies far below is written."""
+    """Draw accuracy at the end at each K, seeds beside; critics as bands across; arms far below are written."""
     floor = max(0.0, float(computed.scores["avg"].max()) - CLOSE)
     below = computed.scores[computed.scores["avg"] < floor].to_dict("records")
-    for place, found in enumerate(reversed(below)):
-        look = looks[found["arm"]]
-        panel.text(0.02, 0.02 + 0.08 * place, f"▾ {look.label} {found['avg']:.1f}", transform=panel.transAxes,
+    for place, record in enumerate(reversed(below)):
+        look = looks[record["arm"]]
+        panel.text(0.02, 0.02 + 0.08 * place, f"▾ {look.label} {record['avg']:.1f}", transform=panel.transAxes,
                    fontsize=6.5, color=look.colour)  # fmt: skip
-    for found in computed.scores[computed.scores["avg"] >= floor].to_dict("records"):
-        arm, look = found["arm"], looks[found["arm"]]
-        row = {"centre": found["avg"], "low": found["avg_low"], "high": found["avg_high"]}
+    for record in computed.scores[computed.scores["avg"] >= floor].to_dict("records"):
+        arm, look = record["arm"], looks[record["arm"]]
+        row = {"centre": record["avg"], "low": record["avg_low"], "high": record["avg_high"]}
         if arm not in counts:
             _across(panel, row, look)
             continue
@@ -178,7 +178,7 @@ def _point(panel: Any, at: float, row: Mapping[Any, Any], look: style.ArmStyle, 
 
 
 def _across(panel: Any, row: Mapping[Any, Any], look: style.ArmStyle) -> None:
-    """A number that does not depend on K, and its interval."""
+    """Draw a number that does not depend on K, and its interval."""
     panel.axhline(row["centre"], color=look.colour, linestyle=look.line, linewidth=1.1, zorder=1)
     if not np.isnan(row["low"]):
         panel.axhspan(row["low"], row["high"], color=look.colour, alpha=0.15, linewidth=0, zorder=0)
@@ -192,18 +192,18 @@ def _k_axis(panel: Any, counts: dict[str, int]) -> None:
     panel.set(xlim=(every[0] / 1.5, every[-1] * 1.5), xlabel="rollouts a state, K")
 
 
-def _lines(panel: Any, found: pd.DataFrame, x: str, looks: dict[str, style.ArmStyle]) -> None:
+def _lines(panel: Any, curves: pd.DataFrame, x: str, looks: dict[str, style.ArmStyle]) -> None:
     for arm, look in looks.items():
-        one = found[found["arm"] == arm].dropna(subset=["centre"])
+        one = curves[curves["arm"] == arm].dropna(subset=["centre"])
         style.band(panel, one, x, look, marker=look.marker, markersize=3)
 
 
-def _estimates(panel: Any, found: pd.DataFrame, looks: dict[str, style.ArmStyle], counts: dict[str, int]) -> None:
-    """Mean estimate of states of one truth; bars: the middle 80 %. Three arms, set a little apart."""
+def _estimates(panel: Any, estimates: pd.DataFrame, looks: dict[str, style.ArmStyle], counts: dict[str, int]) -> None:
+    """Draw the mean estimate of states of one truth; bars: the middle 80 %. Three arms, set a little apart."""
     arms = [arm for arm in SHOWN if arm in looks] + ([max(counts, key=counts.__getitem__)] if counts else [])
     panel.plot([-1, 1], [-1, 1], color="0.6", linewidth=0.7, zorder=0)
     for place, arm in enumerate(arms):
-        one, look = found[found["arm"] == arm], looks[arm]
+        one, look = estimates[estimates["arm"] == arm], looks[arm]
         at = one["truth"] + 0.03 * (place - (len(arms) - 1) / 2)
         panel.vlines(at, one["low"], one["high"], color=look.colour, linewidth=0.9, alpha=0.7)
         panel.plot(at, one["estimate"], color=look.colour, linestyle=look.line, linewidth=0.9, marker=look.marker,
@@ -238,15 +238,15 @@ def make(results: Results) -> Picture:
 
 
 def table(results: Results) -> Table:
-    """Errors of every arm's values, what they are worth in rollouts, and how the arm ended."""
+    """Return errors of every arm's values, their worth in rollouts, and how the arm ended."""
     study, truth, _ = load(results, "vine-values")
     states = values.with_errors(truth)
     numbers = tables.measured(study, sort_arms(states["arm"].unique()))
     for name, statistic in (("rms", values.root_mean_square), ("mae", values.mean_absolute), ("worth", values.worth)):
-        found = values.summarise(states, ["arm"], statistic, name).set_index("arm").loc[numbers["arm"]]
-        numbers[name] = found["centre"].to_numpy()
-        numbers[[f"{name}_low", f"{name}_high"]] = found[["low", "high"]].to_numpy()
-        numbers["states"] = found["states"].to_numpy()
+        errors = values.summarise(states, ["arm"], statistic, name).set_index("arm").loc[numbers["arm"]]
+        numbers[name] = errors["centre"].to_numpy()
+        numbers[[f"{name}_low", f"{name}_high"]] = errors[["low", "high"]].to_numpy()
+        numbers["states"] = errors["states"].to_numpy()
     bias = (states["estimate"] - states["truth"]).groupby(states["arm"]).mean()
     numbers["bias"] = numbers["arm"].map(bias)
     shown = pd.DataFrame({

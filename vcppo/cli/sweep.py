@@ -163,14 +163,14 @@ def run_sweep(options: SweepOptions) -> int:
 
 def with_settings(study: "Study", config: Path | None, assignments: Sequence[str]) -> "Study":
     """The study with settings from a file and from --set beneath its own."""
-    from vcppo.studies.study import OWNED_BY_THE_STUDY
+    from vcppo.studies.study import SET_BY_STUDY
 
     flags = nest(dict(parse_assignment(text) for text in assignments), "--set")
     layers = [Layer("--set", flags, shared=True)]
     if config is not None:
         layer = file_layer(config)
         if config.suffix == ".json":  # a run's record says of itself what a study says of each of its runs
-            layer = replace(layer, tree={name: v for name, v in layer.tree.items() if name not in OWNED_BY_THE_STUDY})
+            layer = replace(layer, tree={name: v for name, v in layer.tree.items() if name not in SET_BY_STUDY})
         layers.insert(0, layer)
     build_settings(layers)  # a wrong name or value is told as such
     return study.with_base(*layers)

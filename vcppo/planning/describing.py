@@ -23,7 +23,7 @@ COLUMNS = [field.name for field in fields(Memory)]
 
 
 def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
-    """All that `vcppo plan` says."""
+    """Yield the lines of `vcppo plan`."""
     shapes, machine = plan.shapes, plan.machine
     name = settings.model.path or f"a fresh {shapes.architecture}"
     yield (
@@ -31,7 +31,7 @@ def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
         f"vocabulary {shapes.vocabulary}; {machine.gpus} x {machine.memory / GIB:g} GiB"
     )
     yield ""
-    yield "GiB of each GPU at the fullest moment of each phase, every answer at its longest:"
+    yield "GiB of each GPU at the fullest moment of each phase, every response at its longest:"
     yield ""
     yield f"{'stage':18}{'phase':14}" + "".join(f"{column:>12}" for column in (*COLUMNS, "needs")) + "  fits"
     for phase in plan.phases:
@@ -54,13 +54,13 @@ def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
 
 
 def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
-    full = plan.fullest
-    room = (plan.machine.memory - full.needs) / GIB
+    phase = plan.fullest
+    room = (plan.machine.memory - phase.needs) / GIB
     if plan.fits:
-        yield f"it fits: the fullest phase is {full.stage}, {full.name}, with {room:.1f} GiB to spare"
+        yield f"it fits: the fullest phase is {phase.stage}, {phase.name}, with {room:.1f} GiB to spare"
         return
-    of = f"{full.needs / GIB:.1f} GiB of {plan.machine.memory / GIB:g}"
-    yield f"it does not fit: {full.stage}, {full.name} needs {of}"
+    of = f"{phase.needs / GIB:.1f} GiB of {plan.machine.memory / GIB:g}"
+    yield f"it does not fit: {phase.stage}, {phase.name} needs {of}"
     yield from (_remedy_line(remedy) for remedy in remedies(settings, plan.machine))
     enough = gpus_needed(settings, Machine(plan.machine.gpus, plan.machine.memory))
     if enough is not None and enough > plan.machine.gpus:
@@ -68,12 +68,12 @@ def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
 
 
 def _remedy_line(remedy: Remedy) -> str:
-    said = ", ".join(f"{name} = {str(value).lower()}" for name, value in remedy.settings.items())
-    return f"  {said}: would save {remedy.saves / GIB:.1f} GiB" + (" and fit" if remedy.fits else "")
+    changes = ", ".join(f"{name} = {str(value).lower()}" for name, value in remedy.settings.items())
+    return f"  {changes}: would save {remedy.saves / GIB:.1f} GiB" + (" and fit" if remedy.fits else "")
 
 
 def _time_lines(plan: Plan, dtype: str) -> Iterator[str]:
-    yield "Tokens in millions at most, and hours if answers were all of that length:"
+    yield "Tokens in millions at most, and hours if responses were all of that length:"
     yield ""
     yield f"{'stage':18}" + "".join(
         f"{word:>12}" for word in ("generated", "scored", "trained", "writing h", "passes h")

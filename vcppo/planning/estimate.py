@@ -14,12 +14,12 @@ from vcppo.store.cache import StageFolder, addresses
 from vcppo.tasks.problems import evaluation_size
 
 EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
-WRITTEN_LINES = 30  # of a worked answer, where no setting says how many are looked at
+WRITTEN_LINES = 30  # of a worked response, where no setting bounds the states that continuations start from
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage's share. Tokens are upper bounds: every answer taken at the length of a whole chain."""
+    """One stage's share. Tokens are upper bounds: every response taken at the length of a whole chain."""
 
     stage: str
     address: str
@@ -31,77 +31,81 @@ class StageCost:
 
 
 def estimate_costs(settings: RunSettings, out: Path, *, flops_per_s: float | None = None) -> list[StageCost]:
-    """Costs of the stages that the settings need; those in the cache cost nothing."""
+    """Return the costs of the stages that the settings need; those in the cache cost nothing."""
     rate = (flops_per_s or matrix_product_rate()) * EFFICIENCY
-    answer = chain_tokens(settings.task) if settings.rollout.max_tokens is None else settings.rollout.max_tokens
+    response_tokens = (
+        chain_tokens(settings.task) if settings.rollout.max_tokens is None else settings.rollout.max_tokens
+    )
     weights = weight_count(settings.model)
     costs = []
     for stage, address in addresses(settings).items():
         cached = is_cached(StageFolder(out, address), settings)
-        generated, forward, trained = (0, 0, 0) if cached else stage_tokens(stage, settings, answer)
+        generated, forward, trained = (0, 0, 0) if cached else stage_tokens(stage, settings, response_tokens)
         minutes = weights * (2 * generated + 2 * forward + 6 * trained) / rate / 60
         costs.append(StageCost(stage, address.key, cached, generated, forward, trained, minutes))
     return costs
 
 
 def is_cached(folder: StageFolder, settings: RunSettings) -> bool:
-    """Whether a stage is complete; one of value pretraining is only as far as it was asked to go before."""
+    """Return whether a stage is complete; value pretraining is so up to the steps that were requested before."""
     steps = settings.pretrain.steps
     if folder.address.stage == "value-pretraining" and steps != "converge":
         return (folder.path / f"critic-{steps:06d}" / "state.pt").exists()
     return folder.result is not None
 
 
-def stage_tokens(stage: str, settings: RunSettings, answer: int) -> tuple[int, int, int]:
-    """(generated, scored without gradient, trained) tokens of a stage; `answer` is the length of one answer."""
+def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tuple[int, int, int]:
+    """Return (generated, scored without gradient, trained) tokens of a stage; `response_tokens` per response."""
     pretrain, model = settings.pretrain, settings.reward_model
     if stage == "cold-start":
         return 0, 0, settings.cold_start.steps * settings.cold_start.batch_tokens
     if stage == "reward-model":
-        pairs = model.steps * model.pairs * 2 * answer
-        return model.answers * answer, pairs, pairs
+        pairs = model.steps * model.pairs * 2 * response_tokens
+        return model.answers * response_tokens, pairs, pairs
     if stage == "answers":
-        return sum(settings.fixed_answers) * answer, 0, 0
+        return sum(settings.fixed_answers) * response_tokens, 0, 0
     if stage == "value-pretraining":
         steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
-        sampled = steps * pretrain.batch * answer
-        measured = (steps // pretrain.evaluate_every + 1) * pretrain.held_out * answer
-        answers = pretrain.held_out * answer + (sampled if pretrain.fresh_rollouts else pretrain.pool * answer)
-        judged = 2 * answers if settings.token_reward.kind != "none" else 0  # by the reference and RTO's DPO policy
+        sampled = steps * pretrain.batch * response_tokens
+        measured = (steps // pretrain.evaluate_every + 1) * pretrain.held_out * response_tokens
+        all_tokens = pretrain.held_out * response_tokens + (
+            sampled if pretrain.fresh_rollouts else pretrain.pool * response_tokens
+        )
+        judged = 2 * all_tokens if settings.token_reward.kind != "none" else 0  # by the reference and RTO's DPO policy
         return sampled if pretrain.fresh_rollouts else 0, measured + judged, sampled
     if stage == "preference":
-        return stage_tokens("rl", preference_settings(settings), answer)
+        return stage_tokens("rl", preference_settings(settings), response_tokens)
     if stage == "rl":
-        return rl_tokens(settings, answer)
-    return held_out_problems(settings) * settings.evaluation.samples * answer, 0, 0
+        return rl_tokens(settings, response_tokens)
+    return held_out_problems(settings) * settings.evaluation.samples * response_tokens, 0, 0
 
 
-def rl_tokens(settings: RunSettings, answer: int) -> tuple[int, int, int]:
-    """The same of the RL stage. Dynamic sampling and early stops depend on the policy: as if there were none."""
-    tokens = settings.steps * settings.answers * answer
+def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, int]:
+    """Return the same of the RL stage. Dynamic sampling and early stops depend on the policy: as if there were none."""
+    tokens = settings.steps * settings.answers * response_tokens
     every = settings.evaluation.every
     evaluations = -(-settings.steps // every) if every else 0
-    evaluated = evaluations * held_out_problems(settings) * settings.evaluation.samples_during * answer
-    kept = tokens * (1.0 - settings.select.prune_rate)
+    evaluated = evaluations * held_out_problems(settings) * settings.evaluation.samples_during * response_tokens
+    retained = tokens * (1.0 - settings.select.prune_rate)
     pairs, vine = settings.loss.pairs, settings.samples_continuations
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
     learns = settings.has_critic and settings.critic.update_every != "never"
     networks = 1 + learns * settings.critic.updates_per_policy_update
     steps = steps_of(settings)
-    continued = tokens * settings.vine.samples * (steps + 1) / 2 if vine else 0.0  # half an answer is left on average
-    scored = kept * (readers + pairs * settings.policy.epochs) + tokens * vine
-    return int(tokens + evaluated + continued), int(scored), int(kept * settings.policy.epochs * networks)
+    continued = tokens * settings.vine.samples * (steps + 1) / 2 if vine else 0.0  # half a response is left on average
+    scored = retained * (readers + pairs * settings.policy.epochs) + tokens * vine
+    return int(tokens + evaluated + continued), int(scored), int(retained * settings.policy.epochs * networks)
 
 
 def steps_of(settings: RunSettings) -> int:
-    """States of an answer that continuations start from; how many lines a model writes is not known before."""
+    """Return states of a response that continuations start from; how many lines a model writes is not known before."""
     at_most = settings.vine.max_steps
     steps = at_most or WRITTEN_LINES if settings.task.name == "maths" else settings.task.steps_of_thought
     return min(at_most or steps, steps)
 
 
 def held_out_problems(settings: RunSettings) -> int:
-    """Problems that are measured on."""
+    """Return the number of problems of an evaluation."""
     task = settings.task
     if task.name == "maths":
         return evaluation_size(task.maths)
@@ -109,19 +113,19 @@ def held_out_problems(settings: RunSettings) -> int:
 
 
 def chain_tokens(task: TaskSettings) -> int:
-    """Tokens of an answer that thinks to the end."""
+    """Return the tokens of a response that thinks to the end."""
     return task.maths.max_tokens if task.name == "maths" else task.response_tokens
 
 
 def weight_count(model: ModelSettings) -> int:
-    """Weights of the decoder's layers; embeddings of a small vocabulary are left out."""
+    """Return the weights of the decoder's layers; embeddings of a small vocabulary are left out."""
     kv = model.hidden_size * model.kv_heads // model.heads
     attention = model.hidden_size * (2 * model.hidden_size + 2 * kv)
     return model.layers * (attention + 3 * model.hidden_size * model.intermediate_size)
 
 
 def matrix_product_rate() -> float:
-    """Floating-point operations a second of a float32 matrix product here, the best of a few short tries."""
+    """Return floating-point operations per second of a float32 matrix product here, the best of a few short tries."""
     size = 512
     x = np.ones((size, size), dtype=np.float32)
     best = float("inf")

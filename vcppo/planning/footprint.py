@@ -1,4 +1,4 @@
-"""How many bytes of a GPU a model takes: held, trained, read, and written with. Shapes and settings in, bytes out.
+"""Bytes of a GPU that a model takes: at rest, in training, scoring and generation. Shapes and settings in, bytes out.
 
 The model is of what this project does: float32 weights in shards (FSDP2), passes in `compute.dtype`, log-probabilities
 in blocks of logits, the torch generator's float32 copies. What a kernel takes for itself while it runs is not in it.
@@ -29,10 +29,10 @@ class Memory:
     weights: float = 0.0  # float32, this process's shards
     gradients: float = 0.0
     optimiser: float = 0.0
-    gathered: float = 0.0  # weights and gradients that a pass has whole for a moment
+    gathered: float = 0.0  # weights and gradients that a pass gathers for a moment
     activations: float = 0.0
     logits: float = 0.0
-    generator: float = 0.0  # its own copy of the weights, or all that vLLM may take
+    generator: float = 0.0  # its copy of the weights, or all that vLLM may take
     cache: float = 0.0  # keys and values
 
     @property
@@ -44,7 +44,7 @@ class Memory:
         return Memory(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def on_host(self) -> "Memory":
-        """What is left on the GPU when weights, gradients and optimiser wait in main memory."""
+        """Return what is left on the GPU when weights, gradients and optimiser wait in main memory."""
         return Memory(*(0.0 if f.name in OFFLOADED else getattr(self, f.name) for f in fields(self)))
 
 
@@ -59,7 +59,7 @@ class Network:
     critic: bool
     compute: ComputeSettings
     lora: LoraSettings
-    shards: int  # processes that hold it between them
+    shards: int  # processes that it is sharded over
 
     @property
     def sharded(self) -> bool:
@@ -74,8 +74,8 @@ class Network:
     @property
     def weights(self) -> int:
         """Weights with adapters."""
-        own = self.shapes.critic_weights if self.critic else self.shapes.policy_weights
-        return own + self.adapters
+        base = self.shapes.critic_weights if self.critic else self.shapes.policy_weights
+        return base + self.adapters
 
     @property
     def adapted(self) -> list[tuple[int, int]]:
@@ -109,22 +109,22 @@ class Network:
 
 
 def held(net: Network, *, learns: bool) -> Memory:
-    """What a model takes between updates: its shards, and where it learns AdamW's moments."""
+    """Return what a model takes between updates: its shards and, where it learns, AdamW's moments."""
     return Memory(weights=WIDE * net.weights / net.shards, optimiser=MOMENTS * net.learning / net.shards * learns)
 
 
 def gradients(net: Network) -> Memory:
-    """What is added up over the passes of one update, and let go after it."""
+    """Return what accumulates over the passes of one update, and is freed after it."""
     return Memory(gradients=WIDE * net.learning / net.shards)
 
 
 def resting(net: Network) -> Memory:
-    """What a sharded model keeps gathered after a pass without gradient: the weights outside of layers."""
+    """Return what a sharded model leaves gathered after a pass without gradient: the weights outside of layers."""
     return Memory(gathered=net.width * net.root if net.sharded else 0.0)
 
 
 def layer_saved(net: Network, cells: int, longest: int) -> float:
-    """Bytes that one layer keeps of F cells for its backward pass: float32 and narrow inputs of norms, q, k, v, ..."""
+    """Return bytes a layer saves of F cells for the backward pass: float32 and narrow inputs of norms, q, ..."""
     s, b = net.shapes, net.width
     hidden, inner = s.hidden_size, s.intermediate_size
     queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
@@ -142,22 +142,22 @@ def layer_saved(net: Network, cells: int, longest: int) -> float:
     return float(cells * (2 * norm + attention + feed + adapters))
 
 
-def kept(net: Network, cells: int, longest: int) -> float:
-    """Bytes of activations that all layers keep."""
+def saved_activations(net: Network, cells: int, longest: int) -> float:
+    """Return bytes of activations that all layers save for the backward pass."""
     if net.compute.gradient_checkpointing:
         return float(net.shapes.layers * cells * net.width * net.shapes.hidden_size)
     return net.shapes.layers * layer_saved(net, cells, longest)
 
 
 def gathering(net: Network) -> float:
-    """Bytes of weights while those outside of layers come in: what was received, its copy, and the first layer's."""
+    """Return bytes of weights while those outside of layers are gathered: received, copied, and the first layer's."""
     if not net.sharded:
         return 0.0
     return (2 if net.shards > 1 else 1) * net.width * net.root + gathered_layers(net)
 
 
 def gathered_layers(net: Network) -> float:
-    """Bytes of layers that are whole for a moment: this one and, over several processes, what is sent beside it."""
+    """Return bytes of layers gathered at a time: this one and, over several processes, what is sent beside it."""
     if not net.sharded:
         return 0.0
     layer = net.width * (net.shapes.layer_weights + net.adapters // net.shapes.layers)
@@ -165,7 +165,7 @@ def gathered_layers(net: Network) -> float:
 
 
 def reduced_layer(net: Network) -> float:
-    """Bytes of one layer's gradient: as the pass made it, and as it is summed over processes, before and after."""
+    """Return bytes of one layer's gradient: of the pass, and reduced over processes, before and after."""
     if not net.sharded:
         return 0.0
     learning = net.adapters / net.shapes.layers if net.lora.rank else net.shapes.layer_weights
@@ -173,21 +173,21 @@ def reduced_layer(net: Network) -> float:
 
 
 def final_states(net: Network, cells: int, places: int) -> float:
-    """Bytes of what the head reads: the last norm's inputs and the states at the places."""
+    """Return bytes of the head's inputs: the last norm's inputs and the states at the places."""
     hidden, b = net.shapes.hidden_size, net.width
     norm = ((WIDE + 2 * b) if b < WIDE else 3 * b) * hidden
-    read = b * hidden + (WIDE * hidden if net.critic and b < WIDE else 0)
-    return float(cells * norm + places * read)
+    head_inputs = b * hidden + (WIDE * hidden if net.critic and b < WIDE else 0)
+    return float(cells * norm + places * head_inputs)
 
 
 def logit_block(net: Network, places: int) -> float:
-    """Bytes of one block of float32 logits."""
+    """Return the bytes of one block of float32 logits."""
     rows = max(net.compute.logit_cells // net.shapes.vocabulary, 1)
     return float(WIDE * min(rows, places) * net.shapes.vocabulary)
 
 
-def read(net: Network, cells: int, longest: int, places: int) -> Memory:
-    """What a pass without gradient takes at its fullest moment."""
+def forward_pass(net: Network, cells: int, longest: int, places: int) -> Memory:
+    """Return what a forward pass without gradient takes at its fullest moment."""
     s, b = net.shapes, net.width
     inner = cells * (2 * WIDE * s.hidden_size + 4 * b * s.hidden_size + 3 * b * s.intermediate_size)
     if net.compute.attention == "eager":
@@ -201,10 +201,10 @@ def read(net: Network, cells: int, longest: int, places: int) -> Memory:
 
 
 def train(net: Network, cells: int, longest: int, places: int) -> Memory:
-    """What a forward and backward pass take at their fullest moment, beside what is held."""
+    """Return what a forward and backward pass take at their fullest moment, beside what is resident."""
     s, b = net.shapes, net.width
     root = b * net.root if net.sharded else 0.0
-    layers, states = kept(net, cells, longest), final_states(net, cells, places)
+    layers, states = saved_activations(net, cells, longest), final_states(net, cells, places)
     learns_all = not net.lora.rank
     head = s.embedding if learns_all and not net.critic else 0  # gradients of the vocabulary
     block = 0.0 if net.critic else logit_block(net, places)
@@ -237,39 +237,39 @@ def train(net: Network, cells: int, longest: int, places: int) -> Memory:
             moments += [Memory(gathered=root + summing), Memory(gathered=reducing)]
         else:
             moments.append(Memory(gathered=WIDE * (s.embedding + head), activations=flowing))
-    if net.compute.replicas > 1:  # every layer's sum over replicas is kept until the pass has ended
+    if net.compute.replicas > 1:  # every layer's sum over replicas lasts until the pass has ended
         summed = Memory(gathered=WIDE * net.learning / net.shards)
         moments = [moment + summed for moment in moments]
     return fullest(moments)
 
 
 def torch_generator(net: Network) -> float:
-    """Bytes of the torch generator's fused float32 copies; of a plain model it shares what needs no fusing."""
+    """Return bytes of the torch generator's fused float32 copies; of a plain model it shares what needs no fusing."""
     s = net.shapes
     fused = s.layers * s.layer_matrices + 2 * s.embedding - _unfused(s)
     return float(WIDE * (fused + (_unfused(s) if net.sharded or net.lora.rank else 0)))
 
 
 def _unfused(s: Shapes) -> int:
-    """Weights that the generator uses as they are."""
+    """Return the weights that the generator uses as they are."""
     outputs = sum(s.linear[name][0] * s.linear[name][1] for name in ("o_proj", "down_proj"))
     return s.layers * outputs + s.embedding
 
 
 def refresh(net: Network) -> Memory:
-    """What the torch generator takes while it reads new weights: all of them whole, and the fused copies of them."""
+    """Return what the torch generator takes while it loads weights: all of them gathered, and their fused copies."""
     whole = WIDE * net.shapes.policy_weights if net.sharded or net.lora.rank else 0
     fused = torch_generator(net) - (WIDE * _unfused(net.shapes) if whole else 0.0)
     return Memory(generator=whole + fused)
 
 
-def cache_columns(prompt: int, answer: int, *, drops: bool = True) -> float:
-    """Columns of the torch generator's cache that are alive at its fullest, a copy being made included.
+def cache_columns(prompt: int, response: int, *, drops: bool = True) -> float:
+    """Return columns of the torch generator's cache that are alive at its fullest, a copy being made included.
 
     >>> cache_columns(36, 100, drops=False)  # it holds 36 + 64, then 136 more while the 100 are copied
     236.0
     """
-    limit = prompt + answer
+    limit = prompt + response
     size = min(limit, prompt + CACHE_GROWTH)
     most = size
     while size < limit:
@@ -278,8 +278,8 @@ def cache_columns(prompt: int, answer: int, *, drops: bool = True) -> float:
     return float(max(most, COMPACTION * size)) if drops else float(most)
 
 
-def generate(net: Network, rows: int, prompt: int, answer: int, *, nucleus: bool, drops: bool = True) -> Memory:
-    """What the torch generator takes for `rows` answers, its copy of the weights included."""
+def generate(net: Network, rows: int, prompt: int, response: int, *, nucleus: bool, drops: bool = True) -> Memory:
+    """Return what the torch generator takes for `rows` responses, its copy of the weights included."""
     s = net.shapes
     column = 2 * s.layers * s.kv_heads * s.head_dim * WIDE
     reading = rows * prompt * (3 * s.hidden_size + 3 * s.intermediate_size + 3 * s.heads * s.head_dim)
@@ -288,10 +288,10 @@ def generate(net: Network, rows: int, prompt: int, answer: int, *, nucleus: bool
         activations=float(WIDE * reading),
         logits=float(WIDE * drawing),
         generator=torch_generator(net),
-        cache=float(rows * column * cache_columns(prompt, answer, drops=drops)),
+        cache=float(rows * column * cache_columns(prompt, response, drops=drops)),
     )
 
 
 def fullest(moments: Iterable[Memory]) -> Memory:
-    """The one that takes most."""
+    """Return the one that takes most."""
     return max(moments, key=lambda memory: memory.total)

@@ -1,7 +1,7 @@
 """What a run takes of each GPU, by stage and phase, before it is started, and what to change if that is too much.
 
-Bytes are those of vcppo/planning/footprint.py, at the fullest moment of each phase with every answer as long as it may
-be. Times rest on the rates below, which are assumed and not measured.
+Bytes are those of vcppo/planning/footprint.py, at the fullest moment of each phase with every response as long as it
+may be. Times rest on the rates below, which are assumed and not measured.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ from vcppo.planning.footprint import (
     WIDE,
     Memory,
     Network,
+    forward_pass,
     fullest,
     generate,
     gradients,
     held,
-    read,
     refresh,
     resting,
     train,
@@ -39,7 +39,7 @@ from vcppo.store.cache import addresses
 
 RESERVE = 2 * GIB  # CUDA's context, workspaces of its libraries, buffers of NCCL
 SLACK = 0.05  # of what tensors take, lost between them by the allocator
-PROMPT_TOKENS = 512  # of a problem with its template and instruction, where no setting says it
+PROMPT_TOKENS = 512  # of a problem with its template and instruction, where no setting gives it
 
 # Assumed rates: an H100 SXM's by its data sheet, and the shares of them that well-fed kernels reach.
 FLOPS = {"bfloat16": 989e12, "float32": 67e12}
@@ -57,7 +57,7 @@ class Machine:
 
     @classmethod
     def of(cls, gpus: int, memory_gib: float) -> "Machine":
-        """From what the command line says."""
+        """From the command line's values."""
         return cls(gpus, memory_gib * GIB)
 
 
@@ -78,7 +78,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Tokens and assumed hours of a stage on all GPUs; every answer at its longest."""
+    """Tokens and assumed hours of a stage on all GPUs; every response at its longest."""
 
     stage: str
     generated: int
@@ -119,10 +119,10 @@ class Plan:
 
 
 def make_plan(settings: RunSettings, machine: Machine) -> Plan:
-    """The plan of a run with these settings.
+    """Return the plan of a run with these settings.
 
     Raises:
-        ConfigError: the GPUs do not divide into replicas, or nobody knows the model's shapes.
+        ConfigError: the GPUs do not divide into replicas, or the model's shapes are unknown.
     """
     if machine.gpus % settings.compute.replicas:
         raise ConfigError(
@@ -140,28 +140,28 @@ def make_plan(settings: RunSettings, machine: Machine) -> Plan:
 
 
 def remedies(settings: RunSettings, machine: Machine) -> list[Remedy]:
-    """Changes that leave what is learnt as it is, or nearly, and what each would save; the largest first.
+    """Return changes that leave what is learnt as it is, or nearly, and what each would save; the largest first.
 
     The last is all of those but the adapters together, where none suffices alone.
     """
     before = make_plan(settings, machine)
-    found: list[Remedy] = []
+    candidates: list[Remedy] = []
     together: dict[str, Any] = {}
     for change in _changes(settings, machine):
         remedy = _remedy(settings, machine, before, change)
         if remedy is not None and remedy.saves > 0.01 * GIB:
-            found.append(remedy)
+            candidates.append(remedy)
             if "lora.rank" not in change and "engine.kind" not in change:
                 together |= change
-    found.sort(key=lambda remedy: remedy.saves, reverse=True)
-    if len(together) > 1 and not any(remedy.fits for remedy in found):
+    candidates.sort(key=lambda remedy: remedy.saves, reverse=True)
+    if len(together) > 1 and not any(remedy.fits for remedy in candidates):
         joined = _remedy(settings, machine, before, together)
-        found += [joined] if joined is not None else []
-    return found
+        candidates += [joined] if joined is not None else []
+    return candidates
 
 
 def gpus_needed(settings: RunSettings, machine: Machine, most: int = 4096) -> int | None:
-    """The least power of two times `compute.replicas` of such GPUs on which it fits, None if `most` are not enough."""
+    """Return the least power of two times `compute.replicas` of such GPUs that it fits, None if `most` are too few."""
     gpus = settings.compute.replicas
     while gpus <= most:
         if make_plan(settings, Machine(gpus, machine.memory)).fits:
@@ -199,7 +199,7 @@ def _changes(settings: RunSettings, machine: Machine) -> Iterator[dict[str, Any]
 
 
 class _Layout:
-    """Who is on a GPU when, from the settings."""
+    """Which models are on a GPU in each phase, from the settings."""
 
     def __init__(self, settings: RunSettings, machine: Machine) -> None:
         self.settings, self.machine = settings, machine
@@ -208,10 +208,10 @@ class _Layout:
         self.policy, self.critic = self._network(critic=False), self._network(critic=True)
         task = settings.task
         self.prompt = PROMPT_TOKENS if task.name == "maths" else task.prompt_tokens
-        self.written = settings.rollout.max_tokens or chain_tokens(task)  # of an answer that thinks to the end
+        self.written = settings.rollout.max_tokens or chain_tokens(task)  # of a response that thinks to the end
         slack = 0 if task.name == "maths" else task.slack_tokens
-        self.answer = settings.rollout.max_tokens or chain_tokens(task) + slack
-        self.longest = self.prompt + self.answer
+        self.response = settings.rollout.max_tokens or chain_tokens(task) + slack
+        self.longest = self.prompt + self.response
         self.vllm = settings.engine.kind == "vllm"
         engine = settings.engine if settings.engine.kind == "vllm" else VllmEngineSettings()  # read where self.vllm
         self.apart = self.vllm and engine.mode == "server" and bool(engine.url or engine.devices)
@@ -223,7 +223,7 @@ class _Layout:
         return Network(self.shapes, critic, self.settings.compute, self.settings.lora, self.shards)
 
     def resident(self) -> list[tuple[Network, bool]]:
-        """(model, whether it learns) of all that RL keeps."""
+        """Return (model, whether it learns) of all that RL has resident."""
         settings = self.settings
         models = [(self.policy, True)]
         if settings.has_critic:
@@ -248,10 +248,10 @@ class _Layout:
             yield self._generate(stage, held(self.policy, learns=False), min(RESPONSES_AT_ONCE, sum(s.fixed_answers)))
         elif stage == "value-pretraining":
             learner = held(self.critic, learns=True)
-            if s.token_reward.kind != "none":  # the reference and RTO's DPO policy read the answers
+            if s.token_reward.kind != "none":  # the reference and RTO's DPO policy score the responses
                 judges = held(self.policy, learns=False) + held(self.policy, learns=False)
                 cells = self._cells((s.pretrain.pool + s.pretrain.held_out) * self.longest)
-                yield Phase(stage, "score", learner + judges + read(self.policy, *cells))
+                yield Phase(stage, "score", learner + judges + forward_pass(self.policy, *cells))
                 learner += judges if s.pretrain.fresh_rollouts else Memory()
             if s.pretrain.fresh_rollouts:
                 yield self._generate(stage, learner + held(self.policy, learns=False), s.pretrain.batch)
@@ -268,17 +268,17 @@ class _Layout:
     def _rl(self) -> Iterator[Phase]:
         settings, models = self.settings, self.resident()
         base = sum((held(net, learns=learns) for net, learns in models), Memory())
-        frozen = sum((resting(net) for net, learns in models if not learns), Memory())  # since they were last read
+        frozen = sum((resting(net) for net, learns in models if not learns), Memory())  # since their last pass
         yield self._generate("rl", base + frozen, settings.answers)
         awake = base if self.vllm and self.sleeps else base + self._generator(0)
         cells = self._cells(settings.answers * self.longest)
         readers = [self.policy] * settings.checks_mismatch + [net for net, _ in models[1:]]
         if readers:
             others = sum((resting(net) for net in readers[1:]), Memory())
-            reading = fullest(read(net, *cells) for net in set(readers))
+            reading = fullest(forward_pass(net, *cells) for net in set(readers))
             yield Phase("rl", "score", awake + others + reading)
-        kept = settings.answers - int(settings.answers * settings.select.prune_rate)
-        minibatch = -(-kept // settings.policy.minibatches) * self.longest
+        retained = settings.answers - int(settings.answers * settings.select.prune_rate)
+        minibatch = -(-retained // settings.policy.minibatches) * self.longest
         for net, learns in models:
             if learns:
                 others = frozen if net.critic or not settings.has_critic else frozen + resting(self.critic)
@@ -289,31 +289,31 @@ class _Layout:
             yield Phase("rl", "refresh", base + frozen + refresh(self.policy))
 
     def _cells(self, total: int) -> tuple[int, int, int]:
-        """(cells of a pass, of its longest answer, places of generated tokens), of `total` cells to go round."""
+        """Return (cells of a pass, of its longest row, places of generated tokens), of `total` cells over all GPUs."""
         most = max(self.settings.micro_batch_tokens, self.longest)
         rows = max(min(most, -(-total // self.machine.gpus)) // self.longest, 1)
         cells = max(rows * self.longest, min(most, -(-total // self.machine.gpus)))
-        return cells, self.longest, cells * self.answer // self.longest
+        return cells, self.longest, cells * self.response // self.longest
 
     def _train(self, net: Network, total: int) -> Memory:
         return gradients(net) + train(net, *self._cells(total))
 
     def _rows(self, rows: int) -> int:
-        """Answers that one process writes at once."""
+        """Return the responses that one process generates at once."""
         groups = max(self.machine.gpus // self.tensor_parallel, 1)
         share = -(-rows // groups)
         return share if self.vllm else min(share, GENERATOR_ROWS)
 
     def _generator(self, rows: int) -> Memory:
-        """The generator on a GPU, writing so many answers."""
+        """Return what the generator takes of a GPU for so many responses."""
         if self.apart:
             return Memory()
         if self.vllm:
             weights = 2.0 * self.shapes.policy_weights / self.tensor_parallel
             return Memory(generator=weights, cache=max(self.share * self.machine.memory - weights, 0.0))
         nucleus = self.settings.rollout.top_p < 1
-        found = generate(self.policy, rows, self.prompt, self.answer, nucleus=nucleus)
-        return found if rows else Memory(generator=found.generator)
+        memory = generate(self.policy, rows, self.prompt, self.response, nucleus=nucleus)
+        return memory if rows else Memory(generator=memory.generator)
 
     def _generate(self, stage: str, others: Memory, rows: int) -> Phase:
         note = ""
@@ -325,11 +325,11 @@ class _Layout:
         return Phase(stage, "generate", others + self._generator(self._rows(rows)), note)
 
     def time(self, stage: str) -> StageTime:
-        """Assumed hours of a stage."""
+        """Return the assumed hours of a stage."""
         s, shapes = self.settings, self.shapes
         generated, scored, trained = stage_tokens(stage, s, self.written)
         if stage == "rl" and s.checks_mismatch:
-            scored += s.steps * s.answers * self.written  # the trainer reads the generator's tokens again
+            scored += s.steps * s.answers * self.written  # the trainer scores the generator's tokens again
         matrices = shapes.layers * shapes.layer_matrices
         attention = 2.0 * shapes.layers * shapes.heads * shapes.head_dim * self.longest
         forward = 2.0 * (matrices + shapes.embedding) + attention

@@ -79,12 +79,12 @@ class Shapes:
 
 
 def _table(architecture: str, vocabulary: int, rows: str) -> dict[str, Shapes]:
-    found = {}
+    table = {}
     for row in rows.strip().splitlines():
         name, tied, *numbers = row.split()
         hidden, inner, layers, heads, kv_heads, width = map(int, numbers)
-        found[name] = Shapes(architecture, hidden, inner, layers, heads, kv_heads, width, vocabulary, tied == "tied")
-    return found
+        table[name] = Shapes(architecture, hidden, inner, layers, heads, kv_heads, width, vocabulary, tied == "tied")
+    return table
 
 
 # As their config.json has them: hidden, intermediate, layers, heads, key/value heads, width of a head.
@@ -134,7 +134,7 @@ KNOWN: Mapping[str, Shapes] = {
 
 
 def shapes_of(settings: RunSettings) -> Shapes:
-    """The shapes of the policy that a run starts from; nothing is downloaded.
+    """Return the shapes of the policy that a run starts from; nothing is downloaded.
 
     Raises:
         ConfigError: `model.path` is no folder, and no model whose shapes are known.
@@ -157,24 +157,24 @@ def shapes_of(settings: RunSettings) -> Shapes:
 
 
 def read_shapes(path: Path) -> Shapes:
-    """The shapes in a config.json of transformers.
+    """Read the shapes in a config.json of transformers.
 
     Raises:
         CheckpointError: it cannot be read, or lacks something.
     """
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        heads = told["num_attention_heads"]
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        heads = config["num_attention_heads"]
         return Shapes(
-            architecture=told["model_type"],
-            hidden_size=told["hidden_size"],
-            intermediate_size=told["intermediate_size"],
-            layers=told["num_hidden_layers"],
+            architecture=config["model_type"],
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
             heads=heads,
-            kv_heads=told.get("num_key_value_heads") or heads,
-            head_dim=told.get("head_dim") or told["hidden_size"] // heads,
-            vocabulary=told["vocab_size"],
-            tied=told.get("tie_word_embeddings", told["model_type"] not in ("llama", "qwen2", "qwen3")),
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            vocabulary=config["vocab_size"],
+            tied=config.get("tie_word_embeddings", config["model_type"] not in ("llama", "qwen2", "qwen3")),
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error})") from None
@@ -183,7 +183,7 @@ def read_shapes(path: Path) -> Shapes:
 
 
 def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:
-    assert task.name != "maths", "a model of its own is for an embedded task alone"
+    assert task.name != "maths", "a fresh model is for an embedded task alone"
     return Shapes(
         architecture=model.architecture,
         hidden_size=model.hidden_size,
@@ -198,7 +198,7 @@ def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:
 
 
 def _plain_name(path: str) -> str:
-    """A hub name without what does not change shapes: owner, Instruct, Math, Coder, Base.
+    """Strip a hub name of what does not change shapes: owner, Instruct, Math, Coder, Base.
 
     >>> _plain_name("Qwen/Qwen2.5-Math-7B-Instruct"), _plain_name("meta-llama/Meta-Llama-3-8B")
     ('qwen2.5-7b', 'llama-3-8b')
@@ -208,12 +208,12 @@ def _plain_name(path: str) -> str:
 
 
 def _downloaded(path: str) -> Path | None:
-    """The config.json of a hub model that lies in the local cache already."""
+    """Return the config.json of a hub model in the local cache, if any."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(path, "config.json")
+        file = try_to_load_from_cache(path, "config.json")
     except HFValidationError:
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(file) if isinstance(file, str) else None

@@ -1,4 +1,4 @@
-"""The dispatcher of a study: gives queued cells to workers, hears how they end, and stops what a pruner gives up."""
+"""The dispatcher of a study: gives queued cells to workers, records how they end, and stops what a pruner gives up."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from vcppo.store.run_folders import ENDED, CellRecord
 from vcppo.studies.ledger import StudyLedger, TrialCells
-from vcppo.studies.pool import Answer, Death, WorkerPool
+from vcppo.studies.pool import Death, Reply, WorkerPool
 from vcppo.studies.reporting import SweepReporter
 
 TICK_S = 0.25  # longest wait for workers
@@ -16,7 +16,7 @@ MAX_DEATHS = 3  # of workers in one cell before it is given up
 
 
 class Dispatcher:
-    """Runs what a ledger has queued, and notes in it what comes of it."""
+    """Runs a ledger's queued cells, and records their outcomes in it."""
 
     def __init__(self, ledger: StudyLedger, pool: WorkerPool, reporter: SweepReporter) -> None:
         self._ledger, self._pool, self._reporter = ledger, pool, reporter
@@ -33,15 +33,15 @@ class Dispatcher:
             self._give_cells()
             if not self._pool.running() and not self._ledger.queue and not self._ledger.unproposed():
                 break
-            for happening in self._pool.listen(TICK_S):
-                self._hear(happening)
+            for event in self._pool.listen(TICK_S):
+                self._handle(event)
             if time.monotonic() - looked >= LOOK_S:
                 looked = time.monotonic()
                 self._reporter.look(self._pool.running())
                 self._prune()
 
     def take_back(self) -> None:
-        """After the workers are gone: a cell that was running is queued again, unless it ended at the last moment."""
+        """Queue cells again that were running when the workers went, unless they ended at the last moment."""
         for cell in self._ledger.in_state("running"):
             record = self._ledger.folder_of(cell).read()
             if record.state in ENDED:
@@ -62,29 +62,29 @@ class Dispatcher:
             self._pool.give(worker, ledger.folder_of(cell.name).path, self._ledger.out)
 
     def _busy(self, running: Mapping[str, int]) -> set[str]:
-        """Stages that running cells compute now, or will have to."""
+        """Return the stages that running cells compute now, or will have to."""
         wanted = set().union(*(self._ledger.stages[cell] for cell in running))
         return {key for key in wanted if not (self._ledger.out / "cache" / key / "done.json").exists()}
 
-    def _hear(self, happening: Answer | Death) -> None:
+    def _handle(self, event: Reply | Death) -> None:
         folder_of = self._ledger.folder_of
-        if isinstance(happening, Answer):
-            self._end(folder_of(happening.cell).read())
+        if isinstance(event, Reply):
+            self._end(folder_of(event.cell).read())
             return
-        cell = happening.cell
+        cell = event.cell
         if cell is None:
             return
         record = folder_of(cell).read()
-        if record.state in ENDED:  # it died between its last word to the disk and its answer
+        if record.state in ENDED:  # it died between its last write and its reply
             self._end(record)
             return
         self._deaths[cell] += 1
         again = self._deaths[cell] < MAX_DEATHS
-        self._reporter.worker_died(happening.worker, cell, happening.reason, again=again)
+        self._reporter.worker_died(event.worker, cell, event.reason, again=again)
         if again:
             self._ledger.requeue(cell)
             return
-        error = f"worker died {MAX_DEATHS} times, last by {happening.reason}; see logs/worker-{happening.worker}.log"
+        error = f"worker died {MAX_DEATHS} times, last by {event.reason}; see logs/worker-{event.worker}.log"
         self._end(folder_of(cell).update(state="failed", finished=time.time(), error=error))
 
     def _end(self, record: CellRecord) -> None:
@@ -104,7 +104,7 @@ class Dispatcher:
                 self._stop(trial)
 
     def _is_given_up(self, trial: TrialCells, interval: int) -> bool:
-        """Report every `interval`-th iteration that all begun seeds have reached; whether the pruner gives it up."""
+        """Report every `interval`-th iteration that all begun seeds have reached; whether the pruner stops it."""
         board, states = self._ledger.board, self._ledger.states
         begun = [self._reporter.watch(c.name) for c in trial.cells if states[c.name] in ("running", "done")]
         step = board.last_step(trial.name)
@@ -130,7 +130,7 @@ class Dispatcher:
 
 
 def pick(waiting: Sequence[set[str]], busy: set[str]) -> int:
-    """Which waiting cell to start: the first of those that need the fewest stages others are busy computing.
+    """Return which waiting cell to start: the first of those that need the fewest stages others are busy computing.
 
     Two workers would otherwise take neighbouring cells, and one would wait for the stage that both need.
 

@@ -1,4 +1,4 @@
-"""A cell of a study run by several processes: torchrun starts them, the first one answers for all.
+"""A cell of a study run by several processes: torchrun starts them, the first one replies for all.
 
 `vcppo sweep --processes N` has its workers run cells with `run_cell` here, instead of by themselves.
 """
@@ -17,27 +17,27 @@ from vcppo.system.processes import PROCESSES, die_with
 from vcppo.system.redaction import redact_output, redacted
 
 RUNNER = "vcppo.studies.launch:run_cell"
-ANSWER = ".answer.json"  # in the cell's folder, while its processes run
+REPLY = ".answer.json"  # in the cell's folder, while its processes run
 
 
 def run_cell(cell: Path, out: Path) -> Mapping[str, float]:
-    """Run a cell's settings by as many processes as the environment says; what the last stage reported.
+    """Run a cell's settings by as many processes as the environment gives; return what the last stage reported.
 
     Raises:
-        VcppoError: what the first process met, as it met it.
-        StudyError: the processes ended without a word.
+        VcppoError: as the first process raised it.
+        StudyError: the processes ended without a reply.
     """
-    answer = cell / ANSWER
-    answer.unlink(missing_ok=True)
+    file = cell / REPLY
+    file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", os.environ[PROCESSES]]
     done = subprocess.run([*command, "-m", "vcppo.studies.launch", str(cell), str(out)], stdout=sys.stderr)
-    if not answer.exists():
+    if not file.exists():
         raise StudyError(f"the processes of cell {cell.name} ended with exit code {done.returncode} and without a word")
-    told = read_json(answer)
-    answer.unlink()
-    if "error" in told:
-        raise getattr(errors, told["error"], RuntimeError)(told["words"])
-    result: dict[str, float] = told["result"]
+    reply = read_json(file)
+    file.unlink()
+    if "error" in reply:
+        raise getattr(errors, reply["error"], RuntimeError)(reply["words"])
+    result: dict[str, float] = reply["result"]
     return result
 
 
@@ -54,13 +54,13 @@ def main(cell: Path, out: Path) -> None:
         if not world.is_main:
             run_stages(load_settings(cell / "settings.json"), out)
             return
-        told: dict[str, Any]
+        reply: dict[str, Any]
         try:
-            told = {"result": run_here(cell, out)}
+            reply = {"result": run_here(cell, out)}
         except VcppoError as error:
-            write_json(cell / ANSWER, {"error": type(error).__name__, "words": redacted(str(error))})
+            write_json(cell / REPLY, {"error": type(error).__name__, "words": redacted(str(error))})
             raise
-        write_json(cell / ANSWER, told)
+        write_json(cell / REPLY, reply)
 
 
 if __name__ == "__main__":

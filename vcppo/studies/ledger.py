@@ -1,6 +1,6 @@
-"""The ledger of a study: which cells there are, how each stands, and what Optuna has been told of them.
+"""The ledger of a study: its cells, the state of each, and their trials in Optuna.
 
-How a cell stands is known by its folder; what is held here is read from there, and Optuna's trials follow it.
+A cell's state is that of its folder; the states here are read from there, and Optuna's trials follow them.
 """
 
 import uuid
@@ -22,7 +22,7 @@ from vcppo.system.files import read_json, write_json
 
 @dataclass
 class TrialCells:
-    """The cells that one trial is the score of: one in a grid, one a seed in a search."""
+    """The cells that one trial is the score of: one in a grid, one per seed in a search."""
 
     name: str
     params: dict[str, Any]
@@ -30,14 +30,14 @@ class TrialCells:
 
 
 class StudyLedger:
-    """Cells, their states and their trials, made to agree when it is opened and kept so.
+    """Cells, their states and their trials, made to agree at opening and from then on.
 
     The caller holds the study's lock.
 
     Args:
         storage: URL of a database for Optuna; by default a journal file in the study's folder.
         retry_failed: queue cells again that failed; otherwise they stay failed.
-        warn: is told of proposals that are no valid configuration.
+        warn: receives proposals that are no valid configuration.
     Raises:
         StudyError: the study has changed under its cells, or the storage cannot be opened.
     """
@@ -74,24 +74,24 @@ class StudyLedger:
     # What there is
 
     def folder_of(self, cell: str) -> CellFolder:
-        """The folder of a cell, made or not."""
+        """Return the folder of a cell, made or not."""
         return CellFolder(self.folder / "cells" / cell)
 
     def trial_of(self, cell: str) -> TrialCells:
-        """The trial that a cell counts for, with all of its cells."""
+        """Return the trial that a cell counts for, with all of its cells."""
         return self._trial_of[cell]
 
     def count(self, *states: State) -> int:
-        """Cells in these states, or in any."""
+        """Count the cells in these states, or in any."""
         counts = Counter(self.states.values())
         return sum(counts[state] for state in states) if states else len(self.states)
 
     def in_state(self, state: State) -> list[str]:
-        """The cells in a state."""
+        """Return the cells in a state."""
         return [cell for cell, current in self.states.items() if current == state]
 
     def unproposed(self) -> int:
-        """Cells of the trials of a search that have not been proposed yet."""
+        """Count the cells of a search's trials that have not been proposed yet."""
         return self._proposals_left() * len(self.seeds)
 
     def _proposals_left(self) -> int:
@@ -105,7 +105,7 @@ class StudyLedger:
             self._enlist_proposal(*self.board.propose())
 
     def begin(self, cell: Cell) -> None:
-        """Note that a cell, which the caller has taken from the queue, runs from now on."""
+        """Record that a cell, which the caller has taken from the queue, runs from now on."""
         self.board.begin(self._trial_of[cell.name].name)
         self.states[cell.name] = "running"
 
@@ -116,19 +116,19 @@ class StudyLedger:
         self.queue.insert(0, next(c for c in self._trial_of[cell].cells if c.name == cell))
 
     def withdraw(self, trial: TrialCells) -> list[str]:
-        """Take a trial's cells off the queue; those of its cells that have not ended."""
+        """Take a trial's cells off the queue; return those of its cells that have not ended."""
         names = {cell.name for cell in trial.cells}
         self.queue = [cell for cell in self.queue if cell.name not in names]
         return [cell.name for cell in trial.cells if self.states[cell.name] not in ENDED]
 
     def end(self, record: CellRecord) -> CellRecord:
-        """Note how a cell ended, before its trial is settled; its record, which may have failed for want of a score."""
+        """Record how a cell ended, before its trial is settled; return its record, failed where a score is missing."""
         record = self._scored(record)
         self.states[record.cell] = record.state
         return record
 
     def settle(self, trial: TrialCells) -> None:
-        """Tell Optuna how a trial ended, once; nothing while one of its cells has not."""
+        """Report a trial's end to Optuna, once all its cells have ended, and once only."""
         verdict, stored = self._verdict(trial), self.board.trial(trial.name)
         if verdict is None or stored is None or stored.state.is_finished():
             return
@@ -141,7 +141,7 @@ class StudyLedger:
     # Opening it
 
     def _optuna_name(self, space: str) -> str:
-        """The Optuna study's name, its own for each folder, so that two folders may share a database.
+        """Return the Optuna study's name, unique to the folder, so that two folders may share a database.
 
         A grid whose choices have changed gets a new one, into which its ended cells are entered again.
         """
@@ -188,7 +188,7 @@ class StudyLedger:
         self._enlist(TrialCells(name, params, cells))
 
     def _enlist(self, trial: TrialCells) -> None:
-        """Make the trial and the folders of its cells what they should be, and queue what is still to run."""
+        """Make the trial and the folders of its cells consistent, and queue what is still to run."""
         self._trials[trial.name] = trial
         for cell in trial.cells:
             self._trial_of[cell.name] = trial
@@ -217,7 +217,7 @@ class StudyLedger:
         return "queued"
 
     def _scored(self, record: CellRecord) -> CellRecord:
-        """The record; of a run without the result that the study scores it by, as failed."""
+        """Return the record; as failed, if the run lacks the result that the study scores it by."""
         objective = self.study.objective
         if record.state != "done" or record.result.get(objective) is not None:
             return record
@@ -226,7 +226,7 @@ class StudyLedger:
         return self.folder_of(record.cell).update(state="failed", error=error)
 
     def _verdict(self, trial: TrialCells) -> TrialState | None:
-        """What the trial should say, None while a cell has not ended."""
+        """Return the state that the trial should have, None while a cell has not ended."""
         states = {self.states[cell.name] for cell in trial.cells}
         if not states <= set(ENDED):
             return None

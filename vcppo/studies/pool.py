@@ -1,4 +1,4 @@
-"""The worker processes of a study as their parent sees them: started, given a cell, heard, killed, started again."""
+"""The worker processes of a study as their parent sees them: started, given a cell, read, killed, started again."""
 
 import json
 import os
@@ -20,8 +20,8 @@ GOODBYE_S = 5.0  # for a worker to end by itself at the end of a study
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A worker ended its cell and wrote down how."""
+class Reply:
+    """A worker ended its cell and recorded how."""
 
     worker: int
     cell: str
@@ -56,19 +56,19 @@ class WorkerPool:
         self._workers = [_Worker(index, self._start(index)) for index in range(size)]
 
     def idle(self) -> list[int]:
-        """Workers that could be given a cell."""
+        """Return the workers that could be given a cell."""
         return [worker.index for worker in self._workers if worker.ready and worker.cell is None]
 
     def running(self) -> dict[str, int]:
-        """Cells being run, and by whom."""
+        """Return the running cells and their workers."""
         return {worker.cell: worker.index for worker in self._workers if worker.cell is not None}
 
     def log(self, index: int) -> Path:
-        """What a worker prints."""
+        """Return the log of a worker's output."""
         return self.logs / f"worker-{index}.log"
 
     def give(self, index: int, folder: Path, out: Path) -> None:
-        """Have an idle worker run a cell; should it be dead, that shows at the next `listen`."""
+        """Let an idle worker run a cell; should it be dead, that shows at the next `listen`."""
         worker = self._workers[index]
         worker.cell = folder.name
         assert worker.process.stdin is not None
@@ -76,8 +76,8 @@ class WorkerPool:
             worker.process.stdin.write(json.dumps({"cell": str(folder), "out": str(out)}).encode() + b"\n")
             worker.process.stdin.flush()
 
-    def listen(self, timeout: float) -> Iterator[Answer | Death]:
-        """What happened, waiting for it at most `timeout` seconds.
+    def listen(self, timeout: float) -> Iterator[Reply | Death]:
+        """Yield replies and deaths, waiting for them at most `timeout` seconds.
 
         Raises:
             StudyError: workers end before they can run anything.
@@ -94,7 +94,7 @@ class WorkerPool:
                 worker.ready, worker.failed_starts = True, 0
                 if "cell" in message:
                     worker.cell = None
-                    yield Answer(worker.index, message["cell"])
+                    yield Reply(worker.index, message["cell"])
 
     def stop(self, index: int) -> None:
         """Kill a worker in the middle of its cell and start it again."""
@@ -103,7 +103,7 @@ class WorkerPool:
         worker.process, worker.ready, worker.cell, worker.unread = self._start(index), False, None, b""
 
     def close(self) -> None:
-        """End all: the idle are let go, the others killed."""
+        """End all workers: close idle ones, kill the others."""
         for worker in self._workers:
             if worker.cell is None and worker.process.stdin is not None:
                 worker.process.stdin.close()
@@ -147,19 +147,19 @@ class WorkerPool:
         if not was_ready:
             worker.failed_starts += 1
             if code > 0 or worker.failed_starts >= FAILED_STARTS:
-                raise StudyError(f"worker {worker.index} cannot start: {self._last_words(worker)}")
+                raise StudyError(f"worker {worker.index} cannot start: {self._last_line(worker)}")
         reason = _reason(code)
         self.stop(worker.index)
         return Death(worker.index, cell, reason)
 
-    def _last_words(self, worker: _Worker) -> str:
+    def _last_line(self, worker: _Worker) -> str:
         log = self.log(worker.index)
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"{lines[-1] if lines else 'it said nothing'} (see {log})"
 
 
 def _reason(code: int) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended."""
     if code >= 0:
         return f"exit code {code}"
     hint = ", often for want of memory" if code == -signal.SIGKILL else ""
@@ -167,11 +167,11 @@ def _reason(code: int) -> str:
 
 
 def _environment(index: int, processes: int) -> dict[str, str]:
-    """The parent's, with threads that wait in peace, and of several GPUs the worker's own.
+    """Return the parent's, with threads that wait passively, and of several GPUs the worker's share.
 
-    One thread a worker, whatever the number of workers: the number of threads changes the last bit of a sum, and
-    spinning OpenMP threads slow a busy machine down tenfold. Whoever sets the variables has their way.
+    One thread per worker, whatever the number of workers: the number of threads changes the last bit of a sum, and
+    spinning OpenMP threads slow a busy machine down tenfold. Variables that are set already take precedence.
     """
-    own = gpus_of_worker(index, processes)
-    chosen = {PROCESSES: str(processes)} | ({"CUDA_VISIBLE_DEVICES": ",".join(own)} if own else {})
+    devices = gpus_of_worker(index, processes)
+    chosen = {PROCESSES: str(processes)} | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {})
     return {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"} | dict(os.environ) | chosen

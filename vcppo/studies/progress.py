@@ -1,4 +1,4 @@
-"""How a study or a run tells that it is getting on: events, and a view of them for terminals and for logs."""
+"""Progress of a study or a run: events, and a view of them for terminals and for logs."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from vcppo.system.terminal import SummaryTimer, duration, progress_console
 
 @dataclass(frozen=True)
 class StudyStarted:
-    """What there is to do. The counts are of cells; those done, failed or pruned were so before."""
+    """The work ahead. The counts are of cells; those done, failed or pruned were so before."""
 
     study: str
     title: str
@@ -110,13 +110,13 @@ class ProgressView:
             self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        """Take notice of an event."""
+        """Show an event."""
         match event:
             case StudyStarted():
                 self._title, self._total = f"{event.study}: {event.title}", event.total
                 self._ended = {"done": event.done, "failed": event.failed, "pruned": event.pruned}
                 self._before = sum(self._ended.values())
-                self._say(f"{self._title}: {event.total} cells, {self._before} ended before, {event.workers} workers")
+                self._print(f"{self._title}: {event.total} cells, {self._before} ended before, {event.workers} workers")
             case CellStarted():
                 self._workers = self._workers | {event.worker: (event.cell, Glance())}
             case CellProgress():
@@ -124,18 +124,18 @@ class ProgressView:
             case CellEnded():
                 self._ended[event.state] += 1
                 self._forget(event.cell)
-                self._say(f"[{sum(self._ended.values())}/{self._total}] {ending(event)}")
+                self._print(f"[{sum(self._ended.values())}/{self._total}] {ending(event)}")
             case WorkerDied():
                 self._forget(event.cell)
                 fate = "runs again" if event.again else "is given up"
-                self._say(f"worker {event.worker} died ({event.reason}); {event.cell} {fate}")
+                self._print(f"worker {event.worker} died ({event.reason}); {event.cell} {fate}")
             case Notice():
-                self._say(event.text)
+                self._print(event.text)
         if self._live is None and self._workers and self._summary.is_due():
-            self._say(self.summary())
+            self._print(self.summary())
 
     def summary(self) -> str:
-        """Everything in one line."""
+        """Return everything in one line."""
         counts = [f"{sum(self._ended.values())} of {self._total} cells"]
         counts += [f"{number} {state}" for state, number in self._ended.items() if number and state != "done"]
         eta = self._seconds_left()
@@ -146,11 +146,11 @@ class ProgressView:
     def _forget(self, cell: str) -> None:
         self._workers = {index: entry for index, entry in self._workers.items() if entry[0] != cell}
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.console.print(Text(line))
 
     def _progress(self) -> float:
-        """Cells done since the beginning, running ones by their share of RL iterations."""
+        """Return cells done since the beginning, running ones by their share of RL iterations."""
         rl = [glance for _, glance in self._workers.values() if glance.stage == "rl" and glance.total]
         return sum(self._ended.values()) - self._before + sum(glance.step / (glance.total or 1) for glance in rl)
 
@@ -180,7 +180,7 @@ class ProgressView:
 
 
 def ending(event: CellEnded) -> str:
-    """How a cell ended, in one line."""
+    """Describe how a cell ended, in one line."""
     took = f" in {duration(event.seconds)}" if event.seconds is not None else ""
     if event.state == "failed":
         return f"{event.cell} FAILED{took}: {event.error}"
@@ -191,7 +191,7 @@ def ending(event: CellEnded) -> str:
 
 
 def describe(glance: Glance) -> str:
-    """Where a cell is, in a few words."""
+    """Describe where a cell is, in a few words."""
     if glance.stage is None:
         return "starting"
     words = [glance.stage, f"{glance.step}/{glance.total}" if glance.total else ""]
@@ -203,10 +203,10 @@ def describe(glance: Glance) -> str:
 @contextmanager
 def following(folder: CellFolder, out: Path, on_event: Callable[[Event], None], every: float = 1.0) -> Iterator[None]:
     """Report a cell's progress while the block runs it in this process, and its end after."""
-    name, watch, over = folder.path.name, CellWatch(folder, out), threading.Event()
+    name, watch, ended = folder.path.name, CellWatch(folder, out), threading.Event()
 
     def follow() -> None:
-        while not over.wait(every):
+        while not ended.wait(every):
             on_event(CellProgress(name, 0, watch.look()))
 
     on_event(StudyStarted(folder.read().study, name, 1, 0, 0, 0, 1))
@@ -216,7 +216,7 @@ def following(folder: CellFolder, out: Path, on_event: Callable[[Event], None], 
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()
     record = folder.read()
     if record.state in ("done", "failed"):

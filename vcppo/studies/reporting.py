@@ -1,4 +1,4 @@
-"""What listeners hear of a running study, and the eyes on its running cells."""
+"""Events of a running study for its listeners, and watches on its running cells."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,38 +18,38 @@ class SweepReporter:
         self._watches: dict[str, CellWatch] = {}
 
     def study_started(self, workers: int) -> None:
-        """What there is to do."""
+        """Report the work ahead."""
         ledger, study = self._ledger, self._ledger.study
         total = ledger.count() + ledger.unproposed()
         ended = (ledger.count("done"), ledger.count("failed"), ledger.count("pruned"))
         self._on_event(StudyStarted(study.name, study.title, total, *ended, workers))
 
     def cell_started(self, cell: str, worker: int) -> None:
-        """A worker is about to be given a cell."""
+        """Report that a worker is about to be given a cell."""
         folder = self._ledger.folder_of(cell)
         self._watches[cell] = CellWatch(folder, self._ledger.out)
         self._on_event(CellStarted(cell, worker, folder.read().attempts + 1))
 
     def cell_ended(self, record: CellRecord) -> None:
-        """A cell is done, failed or pruned."""
+        """Report that a cell is done, failed or pruned."""
         seconds = record.finished - record.started if record.finished and record.started else None
         self._on_event(CellEnded(record.cell, record.state, seconds, record.error, record.result))
 
     def worker_died(self, worker: int, cell: str, reason: str, *, again: bool) -> None:
-        """A worker died in a cell."""
+        """Report that a worker died in a cell."""
         self._on_event(WorkerDied(worker, cell, reason, again))
 
     def notice(self, text: str) -> None:
-        """One line that the user should read."""
+        """Report one line that the user should read."""
         self._on_event(Notice(text))
 
     def look(self, running: Mapping[str, int]) -> None:
-        """How far each running cell is, by the worker that runs it."""
+        """Report how far each running cell is, by the worker that runs it."""
         for cell, worker in running.items():
             self._on_event(CellProgress(cell, worker, self._watches[cell].look()))
 
     def watch(self, cell: str) -> CellWatch:
-        """What has been seen of a cell."""
+        """Return the watch on a cell."""
         if cell not in self._watches:  # it was done before this process began
             self._watches[cell] = CellWatch(self._ledger.folder_of(cell), self._ledger.out)
             self._watches[cell].look()

@@ -24,24 +24,24 @@ class CellRunner(Protocol):
         """Refuse what it cannot run, before anything is written.
 
         Raises:
-            ConfigError: a cell asks for what it cannot do, or it was itself asked for what it does not have.
+            ConfigError: a cell needs what it cannot do, or an option does not apply to it.
         """
         ...
 
     def default_workers(self) -> int:
-        """Workers where nobody says how many."""
+        """Return the number of workers where none is given."""
         ...
 
     def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
-        """What a dry run prints: the cells, and what they take."""
+        """Yield the lines of a dry run: the cells, and what they take."""
         ...
 
     def entry_point(self, study: "Study", seeds: Sequence[int], out: Path, *, fresh: bool) -> str:
-        """The `module:function` that workers call with (cell folder, out); what it reads beside the cell is written.
+        """Return the `module:function` that workers call with (cell folder, out); write what it reads beside the cell.
 
         Raises:
             ConfigError: it is not installed here.
-            StudyError: cells of the study were run otherwise.
+            StudyError: cells of the study were run otherwise before.
         """
         ...
 
@@ -58,12 +58,12 @@ class PipelineRunner:
             raise ConfigError(f"--verl {self.verl_words[0]}: it would be ignored, expected --runner verl beside it")
 
     def default_workers(self) -> int:
-        """A core for every process."""
+        """Return one worker per group of cores that its processes take."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(cores // (self.processes or 1), 1)
 
     def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
-        """The cells of a study and what they will cost together, each shared stage counted once."""
+        """Yield the cells of a study and what they will cost together, each shared stage counted once."""
         from vcppo.planning.estimate import StageCost, estimate_costs, matrix_product_rate
 
         yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
@@ -95,10 +95,10 @@ class PipelineRunner:
 
 
 class MakeRunner(Protocol):
-    """How a runner is made of what the command line says of all of them."""
+    """Makes a runner from the command line's options for all of them."""
 
     def __call__(self, *, processes: int | None, verl_words: Sequence[str]) -> CellRunner:
-        """The runner."""
+        """Return the runner."""
         ...
 
 

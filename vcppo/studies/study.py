@@ -1,4 +1,4 @@
-"""Studies: a TOML file that says what is varied, and why, becomes a list of runs, each validated before any starts."""
+"""Studies: a TOML file of what is varied, and why, becomes a list of runs, each validated before any starts."""
 
 import difflib
 import itertools
@@ -34,7 +34,7 @@ Model = TypeVar("Model", bound=Settings)
 
 SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
 LONGEST_NAME = 120  # characters; a folder's name may have 255 bytes, and others build on ours
-OWNED_BY_THE_STUDY = {"arm": "an arm's `name`", "seed": "`seeds` and `first_seed`"}
+SET_BY_STUDY = {"arm": "an arm's `name`", "seed": "`seeds` and `first_seed`"}
 
 
 class ArmSettings(Settings):
@@ -96,7 +96,7 @@ class Study(Settings):
     arms: tuple[ArmSettings, ...] = ()
     grid: dict[str, Any] = Field({}, description="dotted setting -> list of values; every combination runs")
     search: SearchSettings | None = None
-    _on_base: tuple[Layer, ...] = PrivateAttr(())  # what a command says beside the file, over its [base]
+    _on_base: tuple[Layer, ...] = PrivateAttr(())  # what a command gives beside the file, over its [base]
 
     @model_validator(mode="after")
     def _is_a_study(self) -> Self:
@@ -114,33 +114,33 @@ class Study(Settings):
 
     @property
     def objective(self) -> str:
-        """The result that a run's trial is told; without it a run has failed."""
+        """The result that scores a run's trial; without it a run has failed."""
         return self.search.objective if self.search is not None else "final_accuracy"
 
     def seed_list(self, count: int | None = None, first: int | None = None) -> tuple[int, ...]:
-        """The seeds of the file, or `count` of them, or a count from another first seed on.
+        """Return the seeds of the file, or `count` of them, or a count from another first seed on.
 
         Raises:
-            ConfigError: the file lists seeds, fewer than asked for.
+            ConfigError: the file lists seeds, fewer than requested.
         """
         if isinstance(self.seeds, tuple) and first is None:
             if count is not None and count > len(self.seeds):
                 raise ConfigError(f"{count} seeds asked for, study {self.name} lists {len(self.seeds)}: {self.seeds}")
             return self.seeds[:count]
-        own = len(self.seeds) if isinstance(self.seeds, tuple) else self.seeds
+        default_count = len(self.seeds) if isinstance(self.seeds, tuple) else self.seeds
         start = self.first_seed if first is None else first
-        return tuple(range(start, start + (own if count is None else count)))
+        return tuple(range(start, start + (default_count if count is None else count)))
 
     def with_base(self, *layers: Layer) -> "Study":
-        """The same study with further settings common to every run, over its [base], the later over the earlier."""
+        """Return the study with further settings common to every run, over its [base], the later over the earlier."""
         for layer in layers:
-            _refuse_owned(flatten(layer.tree), layer.source)
+            _refuse_set_by_study(flatten(layer.tree), layer.source)
         study = self.model_copy()
         study._on_base = (*self._on_base, *(replace(layer, shared=True) for layer in layers))
         return study
 
     def cells(self, seeds: Sequence[int] | None = None) -> list[Cell]:
-        """Every run of an arms or grid study, all arms of a seed before the next seed.
+        """Return every run of an arms or grid study, all arms of a seed before the next seed.
 
         Raises:
             ConfigError: a setting is unknown or out of range, or two runs would be one.
@@ -158,7 +158,7 @@ class Study(Settings):
         return cells
 
     def trial_cells(self, trial: str, params: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:
-        """The runs that score one configuration of a search, one a seed.
+        """Return the runs that score one configuration of a search, one per seed.
 
         Raises:
             ConfigError: the configuration is no valid one.
@@ -171,7 +171,7 @@ class Study(Settings):
         return cells
 
     def space(self) -> dict[str, Dimension]:
-        """The search space, dimension by dimension.
+        """Return the search space, dimension by dimension.
 
         Raises:
             ConfigError: a dimension is neither range nor choices, or its setting cannot take it so.
@@ -191,7 +191,7 @@ class Study(Settings):
         return space
 
     def swept_names(self) -> list[str]:
-        """Dotted settings that differ, or may differ, between the runs, in the order the file names them."""
+        """Return the dotted settings that differ, or may differ, between the runs, in the file's order."""
         if self.search is not None:
             return list(self.space())
         named = [name for arm in self.arms for name in _dotted(arm.set)]
@@ -208,7 +208,7 @@ class Study(Settings):
         return self
 
     def representative_cells(self, seeds: Sequence[int]) -> list[Cell]:
-        """The cells of a grid; of a search one for each end of each dimension, and one at the upper end of all.
+        """Return the cells of a grid; of a search one for each end of each dimension, and one at all upper ends.
 
         Raises:
             ConfigError: one of them is not valid.
@@ -222,7 +222,7 @@ class Study(Settings):
         return [cell for corner in corners for cell in self.trial_cells("[search.space]", corner, [0])]
 
     def notes(self, seeds: Sequence[int]) -> list[str]:
-        """What was decided that neither the study nor the command says, a line for each kind."""
+        """Return what was decided that neither the study nor the command gives, one line per kind."""
         cells = self.representative_cells(seeds)
         return lines(note for cell in cells for note in (*cell.resolved.notes, *cell.resolved.of_model))
 
@@ -238,7 +238,7 @@ class Study(Settings):
         return Cell(f"{arm_name}-s{seed}", arm_name, seed, _values_of(resolved.settings, swept_names), resolved)
 
     def _refuse_unused_base(self, cells: Sequence[Cell]) -> None:
-        """What one arm ignores, or has otherwise, may be another's; where all of them do, it is a mistake."""
+        """Refuse a setting of the base that every run would ignore; one that some arm uses is no mistake."""
         for layer in self._base_layers():
             for name in flatten(layer.tree):
                 reasons = [_no_use(cell, name) for cell in cells]
@@ -252,18 +252,18 @@ class Study(Settings):
         grid = _dotted(self.grid)
         self._check_free(grid, "[grid]")
         if arm is not None:
-            own, where = _dotted(arm.grid), f"the grid of arm {arm.name}"
-            self._check_free(own, where, arms=(arm,))
-            for name in own.keys() & grid.keys():
+            arm_grid, where = _dotted(arm.grid), f"the grid of arm {arm.name}"
+            self._check_free(arm_grid, where, arms=(arm,))
+            for name in arm_grid.keys() & grid.keys():
                 raise ConfigError(f"{name} (from study {self.name}): said in [grid] and in {where}; expected once")
-            grid |= own
+            grid |= arm_grid
         for name, values in grid.items():
             if not isinstance(values, list) or not values:
                 raise ConfigError(f"{name} = {values!r} (from study {self.name}, [grid]): expected a list of values")
         return [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
 
     def _check_free(self, names: Iterable[str], where: str, arms: Sequence[ArmSettings] | None = None) -> None:
-        """A setting is said in one place, or one of the two would never hold."""
+        """Refuse a setting that is given in two places: one of the two would never hold."""
         elsewhere = dict.fromkeys(_dotted(self.base), "[base]")
         elsewhere |= {name: layer.source for layer in self._on_base for name in flatten(layer.tree)}
         elsewhere |= {name: f"arm {arm.name}" for arm in arms or self.arms for name in _dotted(arm.set)}
@@ -275,7 +275,7 @@ class Study(Settings):
 
 
 def load_study(name_or_path: str) -> Study:
-    """A study by its file, or by its name among ablations/*.toml of this folder, then among those that come with vcppo.
+    """Load a study by its file, or by its name among ablations/*.toml of this folder, then among those of vcppo.
 
     Raises:
         ConfigError: there is none, or it is not a valid study.
@@ -294,7 +294,7 @@ def load_study(name_or_path: str) -> Study:
 
 
 def parse_study(tree: Mapping[str, Any], source: str) -> Study:
-    """A study from the content of its file, every run of it valid.
+    """Return a study from the content of its file, every run of it valid.
 
     Raises:
         ConfigError: what is wrong, where in `source`, and what was wanted.
@@ -326,7 +326,7 @@ def _explain(detail: Any) -> str:
 
 
 def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = None) -> dict[str, Any]:
-    """Dotted names whether the file says "gae.gamma" = 1, gae.gamma = 1 or gae = { gamma = 1 }.
+    """Return dotted names, whether the file has "gae.gamma" = 1, gae.gamma = 1 or gae = { gamma = 1 }.
 
     A table with a key that is in `stop` is a value, not a section.
     """
@@ -338,19 +338,19 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = N
 
 
 def _layer(source: str, dotted: Mapping[str, Any], *, shared: bool = False) -> Layer:
-    """Dotted settings as a layer of `build_settings`, less those that are the study's own to set."""
-    _refuse_owned(dotted, source)
+    """Return dotted settings as a layer of `build_settings`; refuse those that the study sets itself."""
+    _refuse_set_by_study(dotted, source)
     return Layer(source, nest(dotted, source), shared)
 
 
-def _refuse_owned(names: Iterable[str], source: str) -> None:
+def _refuse_set_by_study(names: Iterable[str], source: str) -> None:
     for name in names:
-        if name in OWNED_BY_THE_STUDY:
-            raise ConfigError(f"{name} (from {source}): a study sets it by {OWNED_BY_THE_STUDY[name]}")
+        if name in SET_BY_STUDY:
+            raise ConfigError(f"{name} (from {source}): a study sets it by {SET_BY_STUDY[name]}")
 
 
 def _no_use(cell: Cell, name: str) -> str | None:
-    """Why a run would not hear of what its study's base says of a setting; None if it may."""
+    """Return why a run would ignore its study's base for a setting; None if it may use it."""
     if name in cell.resolved.gave_way:
         return f"method {cell.settings.method}, which its arm names, has a value of its own"
     return unused(cell.settings, name)
@@ -368,7 +368,7 @@ def _values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A value in the name of a folder."""
+    """Return a value as part of a folder's name."""
     text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return re.sub(r"[^A-Za-z0-9._+-]", "_", text)
 

@@ -1,6 +1,6 @@
 """A study run to its end by worker processes: every cell ends once, whatever dies on the way.
 
-What a cell did is known by its folder alone. The process here holds the study's lock, keeps its ledger, has its
+A cell's state is that of its folder alone. The process here holds the study's lock, keeps its ledger, has its
 dispatcher give cells to workers, and may be killed at any moment: the next one reads the folders and goes on.
 """
 
@@ -30,7 +30,7 @@ LAST_WORDS_S = {False: 30.0, True: 5.0}  # for the uploader to finish: at a stud
 
 
 class Uploader(Protocol):
-    """Whoever sends journals and records to a tracking server, in a thread of its own."""
+    """Sends journals and records to a tracking server, in a separate thread."""
 
     def start(self) -> None:
         """Begin to send what cells write, every few seconds."""
@@ -125,7 +125,7 @@ def _drain(
     interrupted: threading.Event,
     uploader: Uploader | None,
 ) -> None:
-    """Have workers run what is queued, and the uploader send what they write; leave neither behind."""
+    """Let workers run what is queued, and the uploader send what they write; leave neither behind."""
     try:
         if uploader is not None:
             uploader.start()

@@ -1,6 +1,6 @@
-"""Optuna, asked and told by the one process of a study: a cell of a grid is a trial, so is a proposal of a search.
+"""Optuna, by ask and tell from the one process of a study: a cell of a grid is a trial, so is a search's proposal.
 
-What a cell did is known by its folder; a trial is how Optuna, its samplers and its dashboard hear of it.
+A cell's state is that of its folder; a trial is its image for Optuna, its samplers and its dashboard.
 """
 
 import os
@@ -55,15 +55,15 @@ class Scoreboard:
             self._numbers[_name(trial)] = trial.number
 
     def names(self) -> list[str]:
-        """The names of all trials, oldest first."""
+        """Return the names of all trials, oldest first."""
         return list(self._numbers)
 
     def trial(self, name: str) -> FrozenTrial | None:
-        """The latest trial of that name, as stored."""
+        """Return the latest trial of that name, as stored."""
         return self.storage.get_trial(self._trial_id(name)) if name in self._numbers else None
 
     def enqueue(self, name: str, params: Mapping[str, Any]) -> None:
-        """A waiting trial with these parameters, not proposed by a sampler."""
+        """Add a waiting trial with these parameters, not proposed by a sampler."""
         self.optuna.add_trial(
             create_trial(
                 state=TrialState.WAITING,
@@ -81,7 +81,7 @@ class Scoreboard:
             self.storage.set_trial_state_values(self._trial_id(name), TrialState.RUNNING)
 
     def propose(self) -> tuple[str, dict[str, Any]]:
-        """A new running trial, its parameters chosen by the sampler from what the earlier ones came to.
+        """Return a new running trial, its parameters chosen by the sampler from the results of earlier ones.
 
         The sampler is seeded by the number of trials there are, so that a study that was stopped goes on with new
         proposals instead of repeating its first ones.
@@ -93,7 +93,7 @@ class Scoreboard:
         return name, dict(trial.params)
 
     def params(self, name: str) -> dict[str, Any]:
-        """A trial's parameters; those it was killed before getting are proposed now."""
+        """Return a trial's parameters; those it was killed before getting are proposed now."""
         trial = self._trial(name)
         if not self.storage.get_trial(self._trial_id(name)).state.is_finished():
             for key, distribution in self.space.items():
@@ -101,18 +101,18 @@ class Scoreboard:
         return dict(trial.params)
 
     def report(self, name: str, step: int, value: float) -> bool:
-        """An intermediate value; whether the pruner would give the trial up at this step."""
+        """Report an intermediate value; return whether the pruner would give the trial up at this step."""
         trial = self._trial(name)
         trial.report(value, step)
         return trial.should_prune()
 
     def last_step(self, name: str) -> int:
-        """The last step reported, -1 before the first."""
+        """Return the last step reported, -1 before the first."""
         step = self.storage.get_trial(self._trial_id(name)).last_step
         return -1 if step is None else step
 
     def finish(self, name: str, state: TrialState, value: float | None = None, error: str | None = None) -> None:
-        """The trial's end: COMPLETE with a value, FAIL with an error, or PRUNED. A failed trial has no value."""
+        """Record the trial's end: COMPLETE with a value, FAIL with an error, or PRUNED. A failed trial has no value."""
         self.begin(name)
         if error is not None:
             self.storage.set_trial_user_attr(self._trial_id(name), "error", error)
@@ -128,7 +128,7 @@ class Scoreboard:
 
 
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
-    """The study's own journal file, or the database at `url`.
+    """Open the study's journal file, or the database at `url`.
 
     The caller holds the study's lock, so a journal line that a kill tore, or a lock it left, is nobody's: both go.
 
@@ -154,13 +154,13 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
 
 
 def grid_params(cell: Cell, space: Iterable[str]) -> dict[str, Any]:
-    """What identifies a cell of a grid among its trials."""
-    own = {"arm": cell.arm, "seed": cell.seed}
-    return own | {name: value for name, value in cell.swept.items() if name in space}
+    """Return what identifies a cell of a grid among its trials."""
+    identity = {"arm": cell.arm, "seed": cell.seed}
+    return identity | {name: value for name, value in cell.swept.items() if name in space}
 
 
 def distributions(study: Study) -> dict[str, BaseDistribution]:
-    """What Optuna is told a parameter may be."""
+    """Return Optuna's distributions of the parameters."""
     if study.search is not None:
         return {name: _dimension(name, dimension) for name, dimension in study.space().items()}
     cells = study.cells([0])
@@ -170,7 +170,7 @@ def distributions(study: Study) -> dict[str, BaseDistribution]:
 
 
 def signature(space: Mapping[str, BaseDistribution]) -> str:
-    """Equal for two spaces that Optuna lets one study hold: same kinds, same choices; ranges may grow."""
+    """Digest a space, equal for two that Optuna lets one study hold: same kinds, same choices; ranges may grow."""
     kinds = {}
     for name, distribution in space.items():
         fixed = distribution.choices if isinstance(distribution, CategoricalDistribution) else None
@@ -203,7 +203,7 @@ def _dimension(name: str, dimension: Dimension) -> BaseDistribution:
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:
-    """Have a parameter proposed, unless the trial has it already."""
+    """Let the sampler propose a parameter, unless the trial has it already."""
     if isinstance(distribution, CategoricalDistribution):
         trial.suggest_categorical(name, distribution.choices)
     elif isinstance(distribution, IntDistribution):
@@ -237,7 +237,7 @@ def _drop_torn_line(file: Path) -> None:
 
 
 def _literally(url: str) -> str:
-    """The address as Optuna takes it: a template, in which only {SCHEMA_VERSION} stands for something.
+    """Escape a URL for Optuna, which takes a template in which only {SCHEMA_VERSION} is replaced.
 
     >>> _literally("postgresql://ada:a{b}@host/db-{SCHEMA_VERSION}")
     'postgresql://ada:a{{b}}@host/db-{SCHEMA_VERSION}'

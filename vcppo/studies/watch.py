@@ -1,4 +1,4 @@
-"""Looking over a running cell's shoulder: which stage it is in, how far, and how its accuracy and length stand."""
+"""Progress of a running cell: its stage, its step, and its latest accuracy and length."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class CellWatch:
         self._length: float | None = None
 
     def look(self) -> Glance:
-        """The state of the cell now."""
+        """Return the state of the cell now."""
         stages = self.folder.read().stages
         for record in stages:
             journal = self.out / "cache" / record.stage / record.address / "journal.jsonl"
@@ -48,7 +48,7 @@ class CellWatch:
         return Glance(stage, self._steps[stage], stage_steps(self.settings, stage), latest, self._length)
 
     def recent_accuracy(self, step: int) -> float | None:
-        """Mean over the last iterations up to `step`; None before the cell has got there."""
+        """Return the mean over the last iterations up to `step`; None before the cell has reached it."""
         if step not in self.accuracy:
             return None
         window = [self.accuracy[at] for at in range(step - LAST_ITERATIONS + 1, step + 1) if at in self.accuracy]
@@ -63,7 +63,7 @@ class CellWatch:
 
 
 def stage_steps(settings: RunSettings, stage: str) -> int | None:
-    """How many steps a stage counts at most, None if it does not count."""
+    """Return how many steps a stage counts at most, None if it does not count."""
     steps = settings.pretrain.steps
     totals = {
         "cold-start": settings.cold_start.steps,

@@ -1,8 +1,8 @@
 """`python -m vcppo.studies.worker`: a process that runs one cell after another, having imported torch once.
 
-It reads a job a line from its standard input, {"cell": folder, "out": folder}, and answers each with a line on its
-standard output: {"cell", "state", "error", "traceback", "result"}. A first line {"ready": true} says that it can
-begin. Whatever a cell prints goes to standard error, which is the worker's log.
+It reads one job per line from standard input, {"cell": folder, "out": folder}, and replies to each with one line on
+standard output: {"cell", "state", "error", "traceback", "result"}. A first line {"ready": true} reports that it can
+begin. A cell's output goes to standard error, which is the worker's log.
 
 No worker outlives the process that started it.
 """
@@ -33,42 +33,42 @@ def main() -> None:
     die_with(arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # born with it blocked, so that none came before
-    answers = _take_standard_output()
+    replies = _take_standard_output()
     redact_output()
     runner = load_runner(arguments.runner)
-    _say(answers, {"ready": True})
+    _send(replies, {"ready": True})
     for line in sys.stdin:
         job = json.loads(line)
-        _say(answers, run_job(CellFolder(Path(job["cell"])), Path(job["out"]), runner))
+        _send(replies, run_job(CellFolder(Path(job["cell"])), Path(job["out"]), runner))
 
 
 def run_job(folder: CellFolder, out: Path, runner: Runner) -> dict[str, Any]:
-    """One cell, from its folder to its answer."""
+    """Run one cell, from its folder to the reply."""
     print(f"--- {folder.path.name}: begun {time.strftime('%Y-%m-%d %H:%M:%S')}", file=sys.stderr, flush=True)
     record = perform(folder, out, runner)
     file = folder.path / "traceback.txt"
     trace = file.read_text(encoding="utf-8") if record.state == "failed" else None
     print(trace or f"--- {folder.path.name}: {record.state}", file=sys.stderr, flush=True)
-    answer = {"cell": record.cell, "state": record.state, "error": record.error}
-    return answer | {"traceback": trace, "result": record.result}
+    reply = {"cell": record.cell, "state": record.state, "error": record.error}
+    return reply | {"traceback": trace, "result": record.result}
 
 
 def load_runner(name: str) -> Runner:
-    """`package.module:function`, imported."""
+    """Import `package.module:function`."""
     module, _, function = name.partition(":")
     return cast(Runner, getattr(importlib.import_module(module), function))
 
 
 def _take_standard_output() -> TextIO:
-    """Standard output for the protocol alone: what the process and its children print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Take standard output for the protocol alone: what the process and its children print goes to standard error."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    return answers
+    return replies
 
 
-def _say(answers: TextIO, message: dict[str, Any]) -> None:
-    answers.write(json.dumps(message) + "\n")
-    answers.flush()
+def _send(replies: TextIO, message: dict[str, Any]) -> None:
+    replies.write(json.dumps(message) + "\n")
+    replies.flush()
 
 
 if __name__ == "__main__":

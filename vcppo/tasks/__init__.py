@@ -1,4 +1,4 @@
-"""What is asked and how it is scored."""
+"""Sources of problems, and how responses to them are scored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def make_task(settings: TaskSettings) -> Task:
-    """The task that the settings name."""
+    """Return the task that the settings name."""
     match settings.name:
         case "digits":
             from vcppo.tasks.digits import DigitsTask

@@ -28,7 +28,7 @@ from vcppo.tasks.values import Equation, Expression, Items, Number, Region, Unre
 
 
 def equal(reference: Value, answer: Value) -> bool:
-    """Whether an answer is what its reference is.
+    """Return whether an answer equals its reference.
 
     Raises:
         UnreadableError: they cannot be compared.
@@ -130,7 +130,7 @@ def _match(first: tuple[Value, ...], second: tuple[Value, ...]) -> bool:
 
 
 def _all(verdicts: Iterable[bool]) -> bool:
-    return all(list(verdicts))  # each is asked, since it may be unreadable
+    return all(list(verdicts))  # each is computed, since it may be unreadable
 
 
 # ---- equations ----

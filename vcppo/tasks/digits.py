@@ -2,7 +2,7 @@
 
 A problem gives a target line n and a few seed digits. One line of thought is `#i d1 d2 d3`: the line before it
 shifted left, with d3' = (d3 + d1) mod 10. The answer is the digits of line n, after `=`. Nothing shortens the way:
-whoever answers at an earlier line is wrong, and stopping is one token away at every line. Demonstrations do stop
+an answer at an earlier line is wrong, and stopping is one token away at every line. Demonstrations do stop
 early, with a fixed hazard at each line, so a policy that imitates them can do every step and seldom takes them all.
 
 Problems whose last line equals an earlier one are left out: an early answer is never right by luck.
@@ -38,7 +38,7 @@ class DigitsTask:
         self._training, self._held_out = _split(settings)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """One token a word: specials, digits, line numbers."""
+        """One token per word: specials, digits, line numbers."""
         lines = [f"#{i}" for i in range(1, self.settings.chain_length + SLACK_LINES + 1)]
         words = [PAD, END, ASK, ANSWER, *"0123456789", *lines]
         model = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=PAD))
@@ -46,7 +46,7 @@ class DigitsTask:
         return PreTrainedTokenizerFast(tokenizer_object=model, pad_token=PAD, eos_token=END, unk_token=PAD)
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
-        """See Task: every word that a right answer needs is one of its tokens."""
+        """See Task: every word that a right response needs is one of its tokens."""
         length, known = self.settings.chain_length, tokenizer.get_vocab()
         others = [word for word in (END, ASK, ANSWER, *"0123456789") if word not in known]
         lines = next((i - 1 for i in range(1, length + 1) if f"#{i}" not in known), length)
@@ -127,7 +127,7 @@ def _prompt(target: int, seed: str) -> Prompt:
 def _split(settings: DigitsTaskSettings) -> tuple[list[tuple[int, str]], dict[Problems, list[tuple[int, str]]]]:
     """All fair problems, (training, held out by use); which is which depends on the problem's name alone.
 
-    Whether some are kept for searches changes what is trained on, and not what is reported on.
+    Whether some are reserved for searches changes what is trained on, and not what is reported on.
     """
     targets = range(settings.chain_length - settings.spread, settings.chain_length + 1)
     seeds = (f"{number:0{settings.digits}d}" for number in range(10**settings.digits))

@@ -37,10 +37,10 @@ def equal_trees(a: Any, b: Any) -> bool:
 def _exact(tree: Any) -> Any:
     """With fractions for decimals, letters for functions, the imaginary unit for `i` unless something counts by it."""
     bound = {symbol for part in tree.atoms(sp.Sum, sp.Product) for limit in part.limits for symbol in limit[:1]}
-    known: dict[Any, Any] = {part: sp.Rational(str(part)) for part in tree.atoms(sp.Float)}
-    known |= {part: sp.I for part in tree.atoms(sp.Symbol) - bound if part.name == "i"}
+    replacements: dict[Any, Any] = {part: sp.Rational(str(part)) for part in tree.atoms(sp.Float)}
+    replacements |= {part: sp.I for part in tree.atoms(sp.Symbol) - bound if part.name == "i"}
     letters = {part: sp.Symbol(str(part), real=True) for part in tree.atoms(AppliedUndef)}
-    return tree.xreplace(letters).xreplace(known)
+    return tree.xreplace(letters).xreplace(replacements)
 
 
 def _equal_constants(a: Any, b: Any) -> bool:
@@ -66,21 +66,21 @@ def _is_zero(tree: Any) -> bool:
 
 
 def _value(tree: Any, digits: int) -> Any:
-    """mpmath's number.
+    """Evaluate to mpmath's number.
 
     Raises:
         UnreadableError: it has none.
     """
     with mpmath.workdps(digits):
-        found = sp.N(tree, digits, maxn=10 * digits)
-        if not found.is_number or found.has(*_UNDEFINED, *_INFINITE):
+        number = sp.N(tree, digits, maxn=10 * digits)
+        if not number.is_number or number.has(*_UNDEFINED, *_INFINITE):
             raise UnreadableError
-        return mpmath.mpmathify(found)
+        return mpmath.mpmathify(number)
 
 
 def _agree_at_points(a: Any, b: Any) -> bool:
     """Whether two expressions agree wherever both are real, or both have imaginary units, at enough points."""
-    symbols, compared = sorted(a.free_symbols | b.free_symbols, key=str), 0
+    symbols, points = sorted(a.free_symbols | b.free_symbols, key=str), 0
     a, b, is_real = a.doit(), b.doit(), not (a.has(sp.I) or b.has(sp.I))
     for start in range(_TRIES):
         first, second = (tree.subs(_point(symbols, start)) for tree in (a, b))
@@ -93,13 +93,13 @@ def _agree_at_points(a: Any, b: Any) -> bool:
                 continue
             agrees = bool(abs(values[0] - values[1]) <= _AGREE * max(map(abs, values)))
             if not agrees and is_real and all(isinstance(value, mpmath.mpc) for value in values):
-                continue  # nobody wrote of complex numbers
+                continue  # complex numbers were not meant
         if not agrees:
             return False
-        compared += 1
-        if compared == len(_POINTS):
+        points += 1
+        if points == len(_POINTS):
             return True
-    if compared < _ENOUGH:
+    if points < _ENOUGH:
         raise UnreadableError
     return True
 
@@ -114,7 +114,7 @@ def are_proportional(a: Any, b: Any) -> bool:
     """Whether an expression is a multiple of another by a constant that is not 0.
 
     Raises:
-        UnreadableError: nobody can say, since both are 0 wherever it was tried.
+        UnreadableError: undecided, since both are 0 wherever it was tried.
     """
     a, b = _exact(a).doit(), _exact(b).doit()
     symbols = sorted(a.free_symbols | b.free_symbols, key=str)

@@ -1,4 +1,4 @@
-"""What a text gives as its answer: the last box, numbers as digits. Linear in the text's length, whatever it says."""
+"""Extract the final answer of a text: the last box, numbers as digits. Linear in the text's length, always."""
 
 import re
 
@@ -31,7 +31,7 @@ _ACTS_ON_LAST = re.compile(
 
 
 def last_box(text: str) -> str | None:
-    """What stands in the last `\\boxed{}` whose braces close, the innermost of nested ones; None if there is none.
+    """Return the content of the last `\\boxed{}` whose braces close, the innermost of nested ones, or None.
 
     Without any, the last `\\fbox{}` is taken for one.
 
@@ -46,7 +46,7 @@ def last_box(text: str) -> str | None:
 
 def _last(command: str, text: str) -> str | None:
     opened: list[int | None] = []  # of every open brace, where its content begins if it is a box's
-    found: tuple[int, int] | None = None
+    span: tuple[int, int] | None = None
     for token in _TOKENS.finditer(text):
         word = token.group()
         if word == "{":
@@ -55,13 +55,13 @@ def _last(command: str, text: str) -> str | None:
             opened.append(token.end() if word.startswith(command) else None)
         elif word == "}" and opened:
             start = opened.pop()
-            if start is not None and (found is None or found[0] < start):
-                found = (start, token.start())
-    return None if found is None else text[found[0] : found[1]].strip()
+            if start is not None and (span is None or span[0] < start):
+                span = (start, token.start())
+    return None if span is None else text[span[0] : span[1]].strip()
 
 
 def last_number(text: str, start: int = 0) -> str | None:
-    """The last number of a text from `start` on, if it stands alone; None if it is a part of an expression.
+    """Return the last number of a text from `start` on, if it stands alone; None if it is a part of an expression.
 
     A number is digits, a decimal, a fraction of integers, a mixed number, a percentage, or one in scientific notation.
 
@@ -81,17 +81,17 @@ def last_number(text: str, start: int = 0) -> str | None:
 
 
 def after_thought(text: str, close: str) -> str | None:
-    """What follows the first `close`; None if the thought never ends.
+    """Return what follows the first `close`; None if the thought never ends.
 
     >>> after_thought("so 7 </think> It is 7.", "</think>"), after_thought("so 7", "</think>")
     (' It is 7.', None)
     """
-    _, found, rest = text.partition(close)
-    return rest if found else None
+    _, marker, rest = text.partition(close)
+    return rest if marker else None
 
 
 def as_integer(text: str) -> str | None:
-    """The integer that a text is, as plain digits without leading zeros; None if it is none.
+    """Return the integer that a text is, as plain digits without leading zeros; None if it is none.
 
     Dollar signs, a full stop, spaces, `\\text{}` and commas between thousands do not matter. Digits are 0 to 9.
 
@@ -108,7 +108,7 @@ def as_integer(text: str) -> str | None:
 
 
 def _bare(text: str) -> str:
-    """One layer of what does not matter around a number taken off."""
+    """Take off one layer of what does not matter around a number."""
     text = _SPACES.sub("", text.strip()).strip()
     if len(text) > 1 and text[0] == text[-1] == "$":
         return text[1:-1]

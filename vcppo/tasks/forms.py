@@ -1,4 +1,4 @@
-r"""What form an answer has: a value, or a computation that whoever compares it would have to carry out.
+r"""What form an answer has: a value, or a computation that the comparison would have to carry out.
 
 `9 + 8` equals 17, and so do `\sqrt{289}`, `34/2` and `17!/16!`; a policy that is paid for them learns to copy the
 question. So what the parser has read, which is not evaluated yet, is searched for operations left to do:
@@ -56,18 +56,18 @@ _QUOTIENTS = (
     re.compile(rf"\\[dtc]?frac{_ARGUMENT}{_ARGUMENT}"),
     re.compile(r"(?<![0-9.}/:])([0-9]+)\s*(?:/|:|÷|\\div(?![a-z]))\s*(-?[0-9]+)(?![0-9.])"),
 )
-_EVALUATED = {  # as they are read, like quotients of integers, so that they are found in the text alone
+_EVALUATED = {  # as they are read, like quotients of integers, so that the text alone shows them
     "binomial": re.compile(r"\\(?:[dt]?binom|choose)(?![a-z])"),
     "sign": re.compile(r"-\s*(?:\\left\s*)?\(?\s*-"),
 }
 
 
 def unevaluated(answer: Sequence[Any], reference: Sequence[Any], form: Form, *, texts: tuple[str, str]) -> bool:
-    """Whether something is left to do in an answer that neither its reference nor the form has.
+    """Return whether an answer leaves an operation to do that neither its reference nor the form allows.
 
     Args:
-        answer, reference: what was parsed in them, as it was written.
-        texts: they themselves.
+        answer, reference: their parsed trees, as written.
+        texts: the same two as text.
     """
     if form == "expression":
         return False
@@ -79,22 +79,22 @@ def unevaluated(answer: Sequence[Any], reference: Sequence[Any], form: Form, *, 
         allowed.add("letters")
     if form == "closed-form" and (allowed & _IRRATIONAL or any(map(_is_irrational, values))):
         allowed |= CLOSED
-    found = [_operations(value) for tree in answer for value in _values(tree, whole=whole)]
-    return bool(set().union(*found, written[0]) - allowed)
+    operations = [_operations(value) for tree in answer for value in _values(tree, whole=whole)]
+    return bool(set().union(*operations, written[0]) - allowed)
 
 
 def _written(text: str) -> set[str]:
-    """Operations that a text shows and its tree does not."""
-    found = {name for name, sign in _EVALUATED.items() if sign.search(text)}
+    """Return operations that a text shows and its tree does not."""
+    operations = {name for name, sign in _EVALUATED.items() if sign.search(text)}
     for match in (match for quotient in _QUOTIENTS for match in quotient.finditer(text)):
-        over, under = (int(group) for group in match.groups() if group is not None)
-        if under and over % under == 0:
-            found.add("quotient")
-    return found
+        numerator, denominator = (int(group) for group in match.groups() if group is not None)
+        if denominator and numerator % denominator == 0:
+            operations.add("quotient")
+    return operations
 
 
 def _values(tree: Any, *, whole: bool) -> Iterator[sp.Basic]:
-    """What a tree gives: parts of collections, of an equation what it ends in, unless the `whole` is the answer."""
+    """Yield a tree's values: parts of collections, of an equation what it ends in, unless the `whole` is the answer."""
     if isinstance(tree, sp.Equality) and not whole:
         yield from _values(tree.lhs if _is_name(tree.rhs) else tree.rhs, whole=whole)
     elif isinstance(tree, sp.And) and not whole and all(isinstance(part, sp.Equality) for part in tree.args):
@@ -110,64 +110,64 @@ def _values(tree: Any, *, whole: bool) -> Iterator[sp.Basic]:
 
 
 def _operations(tree: sp.Basic) -> set[str]:
-    """What is left to do in an expression, at its top and in its parts."""
+    """Return operations left to do in an expression, at its top and in its parts."""
     if isinstance(tree, sp.Number | sp.NumberSymbol | sp.Symbol) or tree == _PERCENT or _is_power_of_ten(tree):
         return set()
     if isinstance(tree, sp.Add):
-        found, parts = _of_sum(tree), list(tree.args)
+        operations, parts = _of_sum(tree), list(tree.args)
     elif isinstance(tree, sp.Mul) or (isinstance(tree, sp.Pow) and tree.exp == -1):
-        over, under = _factors(tree)
-        found, parts = _of_product(over, under), [*over, *under]
+        numerator, denominator = _factors(tree)
+        operations, parts = _of_product(numerator, denominator), [*numerator, *denominator]
     elif isinstance(tree, sp.Pow | sp.exp):
         base, exponent = tree.as_base_exp()
-        found, parts = _of_power(base, exponent), [base, exponent]
+        operations, parts = _of_power(base, exponent), [base, exponent]
     elif isinstance(tree, TrigonometricFunction | InverseTrigonometricFunction):
-        found, parts = {"trigonometry"}, list(tree.args)
+        operations, parts = {"trigonometry"}, list(tree.args)
     else:
         plain = not tree.args or isinstance(tree, _COLLECTIONS) or (isinstance(tree, sp.Abs) and _letters(tree))
-        found, parts = set() if plain else {type(tree).__name__}, list(tree.args)
-    return found.union(*map(_operations, parts))
+        operations, parts = set() if plain else {type(tree).__name__}, list(tree.args)
+    return operations.union(*map(_operations, parts))
 
 
 def _of_sum(tree: sp.Basic) -> set[str]:
     terms = [part for term in tree.args for part in (term.args if isinstance(term, sp.Add) else (term,))]
-    keys, found = Counter[Any](), set[str]()
-    for over, under in map(_factors, terms):
-        rest = [[part for part in side if not _is_numeric(part)] for side in (over, under)]
+    keys, operations = Counter[Any](), set[str]()
+    for numerator, denominator in map(_factors, terms):
+        rest = [[part for part in side if not _is_numeric(part)] for side in (numerator, denominator)]
         keys[tuple(frozenset(Counter(side).items()) for side in rest)] += 1
-        if len(rest[0]) == 1 and isinstance(rest[0][0], sp.Add) and not under:
-            found.add("sum")
+        if len(rest[0]) == 1 and isinstance(rest[0][0], sp.Add) and not denominator:
+            operations.add("sum")
     if max(keys.values()) > 1:
-        found.add("sum")
-    return found | ({"letters"} if _letters(tree) else {"terms"})
+        operations.add("sum")
+    return operations | ({"letters"} if _letters(tree) else {"terms"})
 
 
-def _of_product(over: list[Any], under: list[Any]) -> set[str]:
-    found = set[str]()
-    above = [part for part in over if isinstance(part, sp.Number) and part != -1]
-    below = [part for part in under if isinstance(part, sp.Number)]
-    signs, tens = over.count(sp.Integer(-1)), sum(map(_is_power_of_ten, [*over, *under]))
+def _of_product(numerator: list[Any], denominator: list[Any]) -> set[str]:
+    operations = set[str]()
+    above = [part for part in numerator if isinstance(part, sp.Number) and part != -1]
+    below = [part for part in denominator if isinstance(part, sp.Number)]
+    signs, tens = numerator.count(sp.Integer(-1)), sum(map(_is_power_of_ten, [*numerator, *denominator]))
     if max(len(above), len(below), signs, tens) > 1 or 0 in above or (signs and any(part < 0 for part in above)):
-        found.add("product")
-    if (below and not over) or any(map(_is_power_of_ten, under)):
-        found.add("power")  # 2^{-1}; 1/2 is a number
+        operations.add("product")
+    if (below and not numerator) or any(map(_is_power_of_ten, denominator)):
+        operations.add("power")  # 2^{-1}; 1/2 is a number
     integers = all(isinstance(part, sp.Integer) for part in [*above, *below])
     comes_out = integers and below and (below[0] in (0, 1) or (above and int(above[0]) % int(below[0]) == 0))
-    if comes_out or (below and below != [10] and not integers) or any(map(_is_complex, under)):
-        found.add("quotient")
-    if not under and _is_word(over):
-        return found
-    bases = [Counter(map(_base, side)) for side in (over, under)]
+    if comes_out or (below and below != [10] and not integers) or any(map(_is_complex, denominator)):
+        operations.add("quotient")
+    if not denominator and _is_word(numerator):
+        return operations
+    bases = [Counter(map(_base, side)) for side in (numerator, denominator)]
     again = any(
         n > 1 and not (isinstance(base, sp.Add) and _letters(base)) for side in bases for base, n in side.items()
     )
     if again or bases[0] & bases[1]:
-        found.add("product")
-    constants = [[part for part in side if not _letters(part)] for side in (over, under)]
+        operations.add("product")
+    constants = [[part for part in side if not _letters(part)] for side in (numerator, denominator)]
     for side in constants:
         if sum(map(_is_complex, side)) > 1 or sum(isinstance(part, sp.Add) for part in side) > 1:
-            found.add("product")
-    return found
+            operations.add("product")
+    return operations
 
 
 def _of_power(base: Any, exponent: Any) -> set[str]:
@@ -188,13 +188,15 @@ def _of_power(base: Any, exponent: Any) -> set[str]:
 
 
 def _factors(tree: Any) -> tuple[list[Any], list[Any]]:
-    """Of a product of products and quotients, above and below the line."""
+    """Split products and quotients into the factors of (numerator, denominator)."""
     if isinstance(tree, sp.Mul):
         sides = [_factors(part) for part in tree.args]
-        return [part for over, _ in sides for part in over], [part for _, under in sides for part in under]
+        return [part for numerator, _ in sides for part in numerator], [
+            part for _, denominator in sides for part in denominator
+        ]
     if isinstance(tree, sp.Pow) and tree.exp == -1:
-        over, under = _factors(tree.base)
-        return under, over
+        numerator, denominator = _factors(tree.base)
+        return denominator, numerator
     return [tree], []
 
 

@@ -1,12 +1,12 @@
 """`python -m vcppo.tasks.grader`: a process that compares answers with references, one after another.
 
-It reads a job a line from its standard input and answers each with a line on its standard output; what libraries print
-goes nowhere. The jobs are done by a child. When that dies, of an answer or by the parent's hand, another is forked that
+It reads one job per line from standard input and replies to each with one line on standard output; what libraries print
+is discarded. The jobs are done by a child. When that dies, of an answer or by the parent's hand, another is forked that
 has everything loaded already; each begins with a line {"ready": its process id}.
 
 Parsers and sympy catch exceptions of every kind, those of memory that ran out and of recursion too deep among them, and
-go on as if the answer made no sense. So jobs run under a trace that sees exceptions whoever catches them. It makes a
-job some three times slower, which is milliseconds.
+go on as if the answer made no sense. So jobs run under a trace that sees exceptions wherever they are caught. It
+makes a job some three times slower, which is milliseconds.
 """
 
 import argparse
@@ -40,7 +40,7 @@ AS_IT_IS = NormalizationConfig(
 )
 CONFUSED = (UnreadableError, ArithmeticError, NotImplementedError, TypeError, ValueError, AttributeError)  # sympy's too
 
-WORN_OUT = 0.25  # of the memory limit: a child that holds this much more than at first makes room for another
+WORN_OUT = 0.25  # of the memory limit: a child that has grown by this much is replaced
 REPLACE_ME = 3  # exit code
 # the parser learns its grammar as it reads, and sympy loads what it needs: done before the fork, no child does it again
 WARM_UP = (
@@ -68,7 +68,7 @@ MISREAD = re.compile(  # what the parser takes for something else, or TeX refuse
 
 
 class Exhaustion:
-    """Sees memory errors and recursion errors inside a `with`, caught or not."""
+    """Record memory errors and recursion errors inside a `with`, caught or not."""
 
     def __init__(self) -> None:
         self.note = ""
@@ -93,10 +93,10 @@ class Exhaustion:
 
 
 def grade(answer: str, reference: str, *, boxed: bool, form: Form = "expression") -> tuple[str, str]:
-    """(verdict, note); a note says why an answer is unreadable.
+    """Return (verdict, note); a note states why an answer is unreadable.
 
     Args:
-        boxed: `answer` is what stood in a box, rather than a text in which an answer may be found.
+        boxed: `answer` is the content of a box, rather than a text to extract an answer from.
         form: that it must have; see forms.py.
     """
     with Exhaustion() as seen:
@@ -115,7 +115,7 @@ def grade(answer: str, reference: str, *, boxed: bool, form: Form = "expression"
 
 def _compare(answer: str, reference: str, *, boxed: bool, form: Form) -> tuple[str, str]:
     if not boxed:
-        answer = _answer_in(answer)
+        answer = _final_answer(answer)
         if not answer:
             return "unreadable", "no answer"
     written, wanted = normalised(answer), normalised(reference)
@@ -125,21 +125,21 @@ def _compare(answer: str, reference: str, *, boxed: bool, form: Form) -> tuple[s
     if letters[0] and letters[1]:  # red and erd are words, or one product
         alike = sorted(letters[0][1]) == sorted(letters[1][1])
         return ("unreadable", "not maths") if alike else ("wrong", "")
-    expected, found = _values(wanted), _values(written)
-    if not found:
+    reference_values, answer_values = _values(wanted), _values(written)
+    if not answer_values:
         return "unreadable", "not maths"
-    if not expected:
+    if not reference_values:
         return "unreadable", "reference"
     answer_trees, reference_trees = (
-        [tree for value in values for tree in trees_of(value)] for values in (found, expected)
+        [tree for value in values for tree in trees_of(value)] for values in (answer_values, reference_values)
     )
     if unevaluated(answer_trees, reference_trees, form, texts=(written, wanted)):
         return "unreadable", "not evaluated"
-    return _verdict(expected, found)
+    return _verdict(reference_values, answer_values)
 
 
-def _answer_in(text: str) -> str:
-    """The last formula of a text, else its last number if that stands alone, else nothing."""
+def _final_answer(text: str) -> str:
+    """Return the last formula of a text, else its last number if that stands alone, else nothing."""
     formulas = FORMULA.findall(text)
     return "".join(formulas[-1]) if formulas else last_number(text) or ""
 
@@ -154,27 +154,27 @@ def _same_words(written: str, wanted: str) -> bool:
 
 
 def _values(text: str) -> list[Value]:
-    """What a normalised text may mean, the likeliest first."""
-    found = []
+    """Return the values that a normalised text may have, the likeliest first."""
+    values = []
     for reading in readings(text):
         with suppress(*CONFUSED):
-            found.append(read(reading, parse_expression))
-    return found
+            values.append(read(reading, parse_expression))
+    return values
 
 
-def _verdict(expected: list[Value], found: list[Value]) -> tuple[str, str]:
+def _verdict(reference_values: list[Value], answer_values: list[Value]) -> tuple[str, str]:
     """An answer may be read in any way, its reference in the likeliest alone: 1,234 is no pair, and 234, 1 not it.
 
     An answer that is equal to another reading of its reference, or not to be compared in one, is not wrong.
     """
     doubt = False
-    for reference, answer in product(expected, found):
+    for reference, answer in product(reference_values, answer_values):
         try:
             same = equal(reference, answer)
         except CONFUSED:
             doubt = True
             continue
-        if same and reference is expected[0]:
+        if same and reference is reference_values[0]:
             return "correct", ""
         doubt = doubt or same
     return ("unreadable", "not maths") if doubt else ("wrong", "")
@@ -193,14 +193,14 @@ def parse_expression(text: str) -> Any:
 
 
 def main() -> None:
-    """Have a child serve jobs until standard input ends, and another after it if it dies."""
+    """Let a child serve jobs until standard input ends, and another after it if it dies."""
     parser = argparse.ArgumentParser(prog="python -m vcppo.tasks.grader", description="compares answers")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process whose end is this one's")
     parser.add_argument("--memory-mb", type=int, required=True, help="that a job may take")
     arguments = parser.parse_args()
     die_with(arguments.parent)
-    answers = os.dup(1)
-    for stream in (1, 2):  # a failed import has been told by now
+    replies = os.dup(1)
+    for stream in (1, 2):  # a failed import has been reported by now
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     logging.disable()
     for expression in WARM_UP:
@@ -208,32 +208,32 @@ def main() -> None:
             _compare(expression, reference, boxed=True, form="closed-form")  # untraced: this is no job
     _compare("It is $2$, that is 2.", "2", boxed=False, form="expression")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ours, status = os.getpid(), -1
+    parent, status = os.getpid(), -1
     while status:  # 0 when standard input has ended
         child = os.fork()
         if not child:
-            _serve(answers, ours, arguments.memory_mb * 2**20)
+            _serve(replies, parent, arguments.memory_mb * 2**20)
         _, status = os.waitpid(child, 0)
 
 
-def _serve(answers: int, parent: int, limit: int) -> NoReturn:
+def _serve(replies: int, parent: int, limit: int) -> NoReturn:
     die_with(parent)
     at_first = _address_space()
     with suppress(ValueError, OSError):  # a system that knows no such limit still has the parent's of time
         resource.setrlimit(resource.RLIMIT_AS, (at_first + limit, at_first + limit))
-    _say(answers, {"ready": os.getpid()})
+    _send(replies, {"ready": os.getpid()})
     for line in sys.stdin:
         job = json.loads(line)
         verdict, note = grade(job["answer"], job["reference"], boxed=job["boxed"], form=job["form"])
         worn = note == "memory" or _address_space() > at_first + WORN_OUT * limit
-        _say(answers, {"number": job["number"], "verdict": verdict, "note": note, "worn": worn})
+        _send(replies, {"number": job["number"], "verdict": verdict, "note": note, "worn": worn})
         if worn:
             os._exit(REPLACE_ME)
     os._exit(0)
 
 
 def _address_space() -> int:
-    """Bytes; 0 where the system does not tell."""
+    """Return bytes; 0 where the system does not report them."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * resource.getpagesize()
@@ -241,8 +241,8 @@ def _address_space() -> int:
         return 0
 
 
-def _say(answers: int, message: dict[str, Any]) -> None:
-    os.write(answers, json.dumps(message).encode() + b"\n")  # short enough to be written whole or not at all
+def _send(replies: int, message: dict[str, Any]) -> None:
+    os.write(replies, json.dumps(message).encode() + b"\n")  # short enough to be written whole or not at all
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Mathematical problems with reference answers: asked of a model that can read.
+"""Mathematical problems with reference answers, for a model that reads text.
 
 An answer is what stands in the last `\\boxed{}`, after the thought if the prompt opened one. It is a value, not a
 computation that the verifier would carry out: vcppo/tasks/forms.py says which forms there are. Integers are compared
@@ -30,13 +30,13 @@ from vcppo.settings.known_sets import form_of, label
 from vcppo.settings.task import MathsSettings
 from vcppo.tasks.extraction import after_thought, as_integer, last_box, last_number
 from vcppo.tasks.problems import Problem, evaluation_problems, problem_sets
-from vcppo.tasks.templates import asked, encode
+from vcppo.tasks.templates import encode, with_instruction
 from vcppo.tasks.verifier import Comparison, shared_verifier
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 LONGEST = 1000  # characters of an expression that is compared
 BOXED = "\\boxed{17}"  # what every tokenizer has to write
-TAIL = 2000  # characters at the end of a text that are searched for an answer without a box
+TAIL = 2000  # characters at the end of a response that are searched for an answer without a box
 
 
 class MathsTask:
@@ -49,7 +49,7 @@ class MathsTask:
 
     @functools.cached_property
     def _train(self) -> tuple[Problem, ...]:
-        """Read when training asks for it: an evaluation needs no training set."""
+        """Read on first use by training: an evaluation needs no training set."""
         return problem_sets(self.settings).train
 
     @functools.cached_property
@@ -57,7 +57,7 @@ class MathsTask:
         return [problem for problem in self._train if problem.solution]
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """There is none of its own: the words of mathematics are the model's."""
+        """The task has none: the tokenizer is the model's."""
         raise ConfigError("model.path = none: task.name = maths reads with its model's tokenizer, expected a model")
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
@@ -98,14 +98,14 @@ class MathsTask:
         return [self._demonstration(self._solved[i]) for i in picks]
 
     def step_starts(self, pieces: Sequence[str]) -> list[int]:
-        """See Task: a line that says something is a step."""
-        starts, said, fresh = [0], False, False
+        """See Task: a line that is not blank is a step."""
+        starts, has_text, fresh = [0], False, False
         for i, piece in enumerate(pieces):
             before, newline, after = _plain(piece).rpartition("\n")
             begins = (fresh and _plain(piece).strip()) or (newline and not before.strip() and after.strip())
-            if i and said and begins:
+            if i and has_text and begins:
                 starts.append(i)
-            said = said or bool(_plain(piece).strip())
+            has_text = has_text or bool(_plain(piece).strip())
             fresh = not after.strip() if newline else fresh and not after.strip()
         return starts
 
@@ -127,15 +127,15 @@ class MathsTask:
         return [case if isinstance(case, Judgement) else next(compared) for case in first]
 
     def _read(self, text: str, reference: str) -> Judgement | Comparison:
-        """A verdict where it is plain, else what has to be compared."""
+        """Return a verdict where it is plain, else what has to be compared."""
         settings = self.settings
         form = form_of(settings.train, settings.evaluate) if settings.form == "by-set" else settings.form
-        said = after_thought(text, settings.think_close) if settings.think else text
-        answer = None if said is None else last_box(said)
-        if answer is None and said is not None and not settings.boxed_only:
-            if form == "expression" and settings.answers != "integer" and said.strip():
-                return Comparison(_cleaned(said[-TAIL:]), reference, boxed=False)
-            answer = last_number(_cleaned(said[-TAIL - 1 :]), start=int(len(said) > TAIL))
+        final_text = after_thought(text, settings.think_close) if settings.think else text
+        answer = None if final_text is None else last_box(final_text)
+        if answer is None and final_text is not None and not settings.boxed_only:
+            if form == "expression" and settings.answers != "integer" and final_text.strip():
+                return Comparison(_cleaned(final_text[-TAIL:]), reference, boxed=False)
+            answer = last_number(_cleaned(final_text[-TAIL - 1 :]), start=int(len(final_text) > TAIL))
         if not answer:
             return _unreadable("no answer")
         if len(answer) > LONGEST:
@@ -154,7 +154,7 @@ class MathsTask:
         return Comparison(answer, reference, boxed=True, form=form)
 
     def _prompt(self, problem: Problem) -> Prompt:
-        return Prompt(problem.name, asked(problem.question, self.settings), problem.answer)
+        return Prompt(problem.name, with_instruction(problem.question, self.settings), problem.answer)
 
     def _demonstration(self, problem: Problem) -> Demonstration:
         solution, close = problem.solution or "", self.settings.think_close
@@ -174,7 +174,7 @@ def _is_other_digit(c: str) -> bool:
 
 
 def _cleaned(text: str) -> str:
-    """What no answer can be made of replaced, so that it is searched like any other text."""
+    """Replace characters that no answer can hold, so that the text is searched like any other."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}"
         if _is_other_digit(c) or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t")

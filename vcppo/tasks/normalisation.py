@@ -2,7 +2,7 @@
 
 `plain_characters` replaces single characters (full width, superscripts, √, −, °); `normalised` also takes off what has
 no meaning around and in an expression: dollar signs, boxes, markdown, fonts, sizes, thin spaces, a full stop.
-`readings` tells the commas between thousands from those of lists, where that can be told.
+`readings` separates the commas between thousands from those of lists, where that can be decided.
 """
 
 import re
@@ -119,7 +119,7 @@ _LAYERS = 8
 
 
 def plain_characters(text: str) -> str:
-    """Characters that mean the same as others replaced: widths, superscripts, Greek letters, symbols, kinds of blanks.
+    """Replace characters that mean the same as others: widths, superscripts, Greek letters, symbols, kinds of blanks.
 
     Digits of other scripts stay.
 
@@ -138,7 +138,7 @@ def plain_characters(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """An answer without what has no meaning in it.
+    """Strip an answer of what has no meaning in it.
 
     >>> normalised("$\\\\boldsymbol{10}$."), normalised("**10**"), normalised("\\\\left(1,\\\\,2\\\\right)")
     ('10', '10', '(1, 2)')
@@ -150,7 +150,7 @@ def normalised(text: str) -> str:
 
 
 def readings(text: str) -> list[str]:
-    """What a normalised text may mean by its commas, the likeliest first.
+    """Return the readings of a normalised text's commas, the likeliest first.
 
     A comma that a space follows separates, and so does one that cannot stand between thousands. Any other may do
     either: between brackets a single one rather separates, elsewhere it rather stands between thousands.
@@ -186,7 +186,7 @@ def _bare(text: str) -> str:
 
 
 def _peeled(text: str) -> str:
-    """One layer around all of it taken off."""
+    """Take off one layer around all of it."""
     text = _trimmed(text)
     for pattern in _AROUND:
         match = pattern.fullmatch(text)
@@ -209,7 +209,7 @@ def _trimmed(text: str) -> str:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the brace that opens at `start` closes; -1 if nowhere."""
+    """Return where the brace that opens at `start` closes; -1 if nowhere."""
     depth, i = 0, start
     while i < len(text):
         if text[i] == "\\":
@@ -223,7 +223,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _unwrapped(text: str) -> str:
-    """Fonts taken off, all kinds of text as `\\text`, operators' names as commands."""
+    """Take off fonts; write all kinds of text as `\\text`, operators' names as commands."""
     parts: list[str] = []
     at = 0
     while (match := _COMMAND.search(text, at)) is not None:
@@ -242,11 +242,11 @@ def _unwrapped(text: str) -> str:
         elif name == "mathrm" and inner.strip() in ("e", "i", "d"):
             parts.append(f" {inner.strip()} ")
         else:
-            said = _untext(inner)
-            parts.append(f"\\text{{{said}}}" if re.search("[A-Za-z]", said) else said)
+            words = _untext(inner)
+            parts.append(f"\\text{{{words}}}" if re.search("[A-Za-z]", words) else words)
     return "".join((*parts, text[at:]))
 
 
 def _untext(inner: str) -> str:
-    """What stands in a text, without fonts and dollar signs of its own."""
+    """Return the content of a text, without fonts and dollar signs inside it."""
     return re.sub(r"\\[A-Za-z]+\s*\{([^{}]*)\}", r"\1", inner).replace("~", " ").replace("\\ ", " ").strip()

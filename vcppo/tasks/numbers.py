@@ -50,7 +50,7 @@ _BARE_UNIT = re.compile(r"(.*[0-9}%])\s+([A-Za-z]+\.?(?:\s+[A-Za-z]+\.?)*)", re.
 
 
 def read_number(text: str) -> Number | None:
-    """A number that is written out; None if it is none.
+    """Read a number that is written out; None if it is none.
 
     >>> read_number("-12.50").value, read_number("5 1/2").value, read_number("0.\\\\overline{3}").value
     (Fraction(-25, 2), Fraction(11, 2), Fraction(1, 3))
@@ -79,10 +79,10 @@ def unit_name(text: str) -> str:
 
 
 def same_unit(a: str, b: str) -> bool:
-    """Whether units are the same; one that is not said is any.
+    """Return whether units are the same; a missing one matches any.
 
     Raises:
-        UnreadableError: nobody knows.
+        UnreadableError: a unit is unknown.
     """
     if not a or not b or a == b or a.rstrip("s") == b.rstrip("s"):
         return True
@@ -154,11 +154,11 @@ def _plain(text: str) -> Number | None:
     return Number(_signed(match[1], value), len(after) - exponent if is_decimal else None, digits)
 
 
-def _fraction(sign: str, whole: str | None, over: str, under: str) -> Number | None:
+def _fraction(sign: str, whole: str | None, numerator: str, denominator: str) -> Number | None:
     """A fraction, or a mixed number."""
-    if int(under) == 0 or (whole and not 0 < int(over) < int(under)):
+    if int(denominator) == 0 or (whole and not 0 < int(numerator) < int(denominator)):
         return None
-    return Number(_signed(sign, int(whole or 0) + Fraction(int(over), int(under))))
+    return Number(_signed(sign, int(whole or 0) + Fraction(int(numerator), int(denominator))))
 
 
 def _signed(sign: str, value: Fraction) -> Fraction:

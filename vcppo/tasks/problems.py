@@ -15,7 +15,7 @@ from vcppo.errors import ConfigError, DataError
 from vcppo.settings.known_sets import FILES, KNOWN, is_file, label
 from vcppo.system.fingerprints import fingerprint
 from vcppo.tasks.extraction import as_integer, last_box
-from vcppo.tasks.rows import Row, answer_cell, file_rows, hub_rows, plain_number, reach, short, text_cell
+from vcppo.tasks.rows import Row, file_rows, hub_rows, plain_number, reach, reference_cell, short, text_cell
 
 if TYPE_CHECKING:
     from vcppo.settings.task import MathsSettings, TaskSettings
@@ -42,24 +42,24 @@ class Problem:
 
 @dataclass(frozen=True)
 class ProblemSets:
-    """What is trained on and what is measured on; no problem is in both, none is in one of them twice."""
+    """Problems to train on and to evaluate on; no problem is in both, none is in one of them twice."""
 
     train: tuple[Problem, ...]
     evaluate: tuple[Problem, ...]
 
 
 def problem_sets(settings: MathsSettings) -> ProblemSets:
-    """Both sets, read once for as long as files stay what they are.
+    """Return both sets, read once for as long as the files do not change.
 
     Raises:
-        DataError: a file or its rows are not what is wanted, or the hub cannot be reached.
-        ConfigError: a source or a column is no such thing.
+        DataError: a file or its rows are not as expected, or the hub cannot be reached.
+        ConfigError: a source or a column does not exist.
     """
     return _problem_sets(settings, tuple(content(settings).values()))
 
 
 def evaluation_problems(settings: MathsSettings) -> tuple[Problem, ...]:
-    """What is measured on, without a look at what is trained on.
+    """Return the problems of evaluation, without reading those of training.
 
     Raises:
         DataError, ConfigError: as `problem_sets`.
@@ -70,24 +70,24 @@ def evaluation_problems(settings: MathsSettings) -> tuple[Problem, ...]:
 
 
 def content(settings: MathsSettings) -> dict[str, str]:
-    """Fingerprints of the sources that are files, so that a result's address tells contents apart, not only paths."""
+    """Return fingerprints of the sources that are files, so that a result's address covers contents, not only paths."""
     return _fingerprints(settings, ("train", "evaluate"))
 
 
 def _fingerprints(settings: MathsSettings, uses: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    fingerprints = {}
     for use in uses:
         source = getattr(settings, use)
         if is_file(source):
             try:
-                found[use] = fingerprint(Path(source).expanduser())
+                fingerprints[use] = fingerprint(Path(source).expanduser())
             except OSError as error:
                 raise DataError(f"task.maths.{use} = {source}: {error.strerror or error}") from None
-    return found
+    return fingerprints
 
 
 def task_address(settings: TaskSettings) -> dict[str, Any]:
-    """What of a task's settings its results depend on: its own dials, and contents in place of file names alone."""
+    """Return what of a task's settings its results depend on: its settings, and contents beside file names."""
     everything = settings.model_dump(mode="json")
     if settings.name == "maths":
         del everything["maths"]["workers"]
@@ -98,7 +98,7 @@ def task_address(settings: TaskSettings) -> dict[str, Any]:
 
 
 def evaluation_size(settings: MathsSettings) -> int:
-    """How many problems are measured on; of a set on the hub that is not known here a guess."""
+    """Return how many problems evaluation has; a guess for a set on the hub that is not known here."""
     source = settings.evaluate
     if is_file(source):
         return len(evaluation_problems(settings))
@@ -117,25 +117,25 @@ def _problem_sets(settings: MathsSettings, _contents: tuple[str, ...]) -> Proble
     evaluate = _evaluation_set(settings, tuple(_fingerprints(settings, ("evaluate",)).values()))
     train = _once(_read(settings, "train"), settings.train)
     measured = {_sameness(problem.question) for problem in evaluate}
-    apart = [problem for problem in train if _sameness(problem.question) not in measured]
-    if len(apart) < len(train):
+    unseen = [problem for problem in train if _sameness(problem.question) not in measured]
+    if len(unseen) < len(train):
         _logger.warning(
             "%s: %d of %d problems left out of training, for they are in %s too",
             settings.train,
-            len(train) - len(apart),
+            len(train) - len(unseen),
             len(train),
             settings.evaluate,
         )
-    if not apart:
+    if not unseen:
         raise DataError(
             f"task.maths.train = {settings.train}: all its {len(train)} problems are in task.maths.evaluate = "
             f"{settings.evaluate} too, nothing is left to train on"
         )
-    return ProblemSets(tuple(apart), evaluation_problems(settings))
+    return ProblemSets(tuple(unseen), evaluation_problems(settings))
 
 
 def _read(settings: MathsSettings, use: str) -> list[Problem]:
-    """The problems of one source, in its order."""
+    """Read the problems of one source, in its order."""
     source = settings.train if use == "train" else settings.evaluate
     wanted = dict.fromkeys(USUAL, None) | {name: getattr(settings, f"{name}_column") for name in USUAL}
     if source in KNOWN:
@@ -166,50 +166,50 @@ def _read(settings: MathsSettings, use: str) -> list[Problem]:
                 )
     names = {problem.name for problem in problems}
     if len(names) < len(problems):
-        said = f"{source}: {len(problems) - len(names)} problems have the name of another"
+        message = f"{source}: {len(problems) - len(names)} problems have the name of another"
         if settings.name_column and source not in KNOWN:
-            raise DataError(f"{said}; task.maths.name_column = {settings.name_column} must tell them apart")
+            raise DataError(f"{message}; task.maths.name_column = {settings.name_column} must tell them apart")
         problems = [_problem(row, columns, f"{label(source)}-{i:05d}", named=False) for i, row in enumerate(rows, 1)]
     return problems
 
 
 def _all_columns(rows: list[Row]) -> dict[str, Any]:
-    """Every column that any row has, since lines of JSON may leave some out, with the first value that is one."""
-    found: dict[str, Any] = {}
+    """Return every column that any row has, since lines of JSON may leave some out, with its first value."""
+    columns: dict[str, Any] = {}
     for row in rows:
         for name, value in row.values.items():
-            if found.get(name) is None:
-                found[name] = value
-    return found
+            if columns.get(name) is None:
+                columns[name] = value
+    return columns
 
 
 def _columns(
     first: Mapping[str, Any], wanted: Mapping[str, str | None], source: str, use: str, *, known: bool
 ) -> dict[str, str | None]:
-    """Which column is the question, the answer, the solution and the name; None for one that is not there."""
+    """Return the column of the question, the answer, the solution and the name; None for one that is absent."""
     there = ", ".join(sorted(map(str, first)))
-    found: dict[str, str | None] = {}
+    columns: dict[str, str | None] = {}
     for role, usual in USUAL.items():
         column = wanted[role]
         if role == "solution" and use == "evaluate" and not _has(first, column or ""):
-            column = None  # what is only measured on needs none
+            column = None  # problems of evaluation need none
         if column is not None and not _has(first, column):
             what = f"task.maths.{role}_column = {column}" if not known else f"the column {column}"
             raise DataError(f"{what}: {source} has none of that name, it has {there}")
         by_lower = {str(name).lower(): str(name) for name in first}
         names = [name for name in (by_lower.get(usual_name, usual_name) for usual_name in usual) if _has(first, name)]
-        found[role] = column or (None if known or not names else names[0])
+        columns[role] = column or (None if known or not names else names[0])
     for role in ("question", "answer"):
-        if found[role] is None and not (role == "answer" and found["solution"]):
+        if columns[role] is None and not (role == "answer" and columns["solution"]):
             raise DataError(
                 f"task.maths.{use} = {source}: no column of it looks like the {role}, it has {there}; name it with "
                 f"task.maths.{role}_column"
             )
-    return found
+    return columns
 
 
 def _problem(row: Row, columns: Mapping[str, str | None], numbered: str, *, named: bool = True) -> Problem:
-    cells = {"answer": answer_cell}
+    cells = {"answer": reference_cell}
     at = {role: cells.get(role, text_cell)(row, column) if column else "" for role, column in columns.items()}
     if not at["question"]:
         raise DataError(f'{row.place}: "{columns["question"]}" is empty; every prompt needs a question')
@@ -233,7 +233,7 @@ def _problem(row: Row, columns: Mapping[str, str | None], numbered: str, *, name
 
 
 def reference_answer(text: str) -> str:
-    """What follows GSM8K's `####`, else what the last box holds, else the text, without dollar signs around it.
+    """Return what follows GSM8K's `####`, else the last box's content, else the text, without dollar signs around it.
 
     >>> reference_answer("6 * 7 = 42 #### 42"), reference_answer("so \\\\boxed{x^2}"), reference_answer("$\\\\pi$")
     ('42', 'x^2', '\\\\pi')
@@ -246,8 +246,8 @@ def reference_answer(text: str) -> str:
     return plain_number(answer)
 
 
-def tidy_solution(text: str, answer: str) -> str:
-    """A solution that ends in a box, as what imitates it must: GSM8K's marks become one, or it gets a last line.
+def tidy_solution(text: str, reference: str) -> str:
+    """Return a solution that ends in a box, as the policy's must: GSM8K's marks become one, or it gets a last line.
 
     >>> tidy_solution("6 * 7 = <<6*7=42>>42\\n#### 42", "42")
     '6 * 7 = 42\\nThe final answer is \\\\boxed{42}.'
@@ -256,11 +256,11 @@ def tidy_solution(text: str, answer: str) -> str:
         text = _WORKINGS.sub("", text.rpartition("####")[0]).strip()
     if last_box(text) is not None:
         return text
-    return f"{text}\nThe final answer is \\boxed{{{answer}}}.".lstrip()
+    return f"{text}\nThe final answer is \\boxed{{{reference}}}.".lstrip()
 
 
 def _once(problems: list[Problem], source: str) -> list[Problem]:
-    """Without those whose question was there before."""
+    """Drop problems whose question came before."""
     seen: dict[str, Problem] = {}
     for problem in problems:
         seen.setdefault(_sameness(problem.question), problem)

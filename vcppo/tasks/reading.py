@@ -1,4 +1,4 @@
-r"""What an answer says, from its normalised text.
+r"""The value of an answer, from its normalised text.
 
 The outermost structure is read here, so that a tuple, a set and an interval are three things and nothing is taken for
 what it is not; what is left, an expression without commas and relations, is latex2sympy's to parse.
@@ -53,7 +53,7 @@ _BUILDER = re.compile(r"(.+?)\s*(?:\\mid(?![A-Za-z])|\||:)\s*(.+)", re.DOTALL)
 
 
 def read(text: str, parse: Parse) -> Value:
-    """The value of a normalised text.
+    """Return the value of a normalised text.
 
     Raises:
         UnreadableError: it has none.
@@ -66,8 +66,8 @@ def read(text: str, parse: Parse) -> Value:
         return number
     again: Read = partial(read, parse=parse)
     if is_words(text):
-        said = words(text)
-        return Region(_PHRASES[said]) if said in _PHRASES else Words(said)
+        phrase = words(text)
+        return Region(_PHRASES[phrase]) if phrase in _PHRASES else Words(phrase)
     return (
         _alternatives(text, again) or _several(text, again) or relation(text, again) or region(text, again)
         or _bracketed(text, again) or _expression(text, parse)
@@ -84,8 +84,8 @@ def is_words(text: str) -> bool:
         return False  # 9 + 8 dollars
     if _AND_OR.search(text) or re.search(r"[\\^_{}=<>|]", bare):
         return False
-    said = re.findall("[A-Za-z]+", bare)
-    return any((len(word) > 3 and word not in FUNCTIONS) or word.lower() in _SHORT_WORDS for word in said)
+    letter_runs = re.findall("[A-Za-z]+", bare)
+    return any((len(word) > 3 and word not in FUNCTIONS) or word.lower() in _SHORT_WORDS for word in letter_runs)
 
 
 def words(text: str) -> str:
@@ -102,11 +102,11 @@ def words(text: str) -> str:
 
 def _alternatives(text: str, read: Read) -> Value | None:
     r"""`x < 1 or x > 3` is a region; `1 or 3`, `1 and 3` and `1, 2, and 3` are bare lists; so is `\pm 3`."""
-    found = outside_brackets(_AND_OR, text)
-    if found:
-        parts = [part.strip(" ,") for part in between(found, text)]
+    matches = outside_brackets(_AND_OR, text)
+    if matches:
+        parts = [part.strip(" ,") for part in between(matches, text)]
         values = [read(part) for group in parts for part in split(group, ",;") if part]
-        either = {_EITHER.get(match[1] or match[2], "and") for match in found}
+        either = {_EITHER.get(match[1] or match[2], "and") for match in matches}
         return (joined(values, *either) if len(either) == 1 else None) or _bare(values)
     if _PLUS_MINUS.search(text) and len(split(text, ",;")) == 1:
         both = [_PLUS_MINUS.sub(partial(_signed, signs), text).strip() for signs in ("+-", "-+")]
@@ -175,7 +175,7 @@ def _set(inner: str, read: Read) -> Value:
 
 
 def _closes(text: str, start: int) -> int:
-    """Where the bracket that opens at `start` closes, whatever its kind; -1 if nowhere."""
+    """Return where the bracket that opens at `start` closes, whatever its kind; -1 if nowhere."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] in OPENING) - (text[i] in CLOSING)
@@ -188,7 +188,7 @@ def _closes(text: str, start: int) -> int:
 
 
 def _expression(text: str, parse: Parse) -> Value:
-    """What the parser makes of it. Digits of another base are a name of their own, compared as they are written."""
+    """What the parser makes of it. Digits of another base are a symbol, compared as written."""
     text, unit = with_unit(text)
     base = _BASE.fullmatch(text)
     if base:

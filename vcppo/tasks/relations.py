@@ -100,7 +100,7 @@ def interval(left: Value, right: Value, *, left_open: bool, right_open: bool) ->
 
 
 def as_region(value: Value) -> Region | None:
-    """What may be meant as a set of real numbers: an interval, as tuples and lists of two are, or a set of numbers."""
+    """Return what a value may mean as a set of real numbers: an interval, as tuples and lists of two, or a set."""
     if isinstance(value, Region):
         return value
     if not isinstance(value, Items) or not all(isinstance(item, Number | Expression) for item in value.items):
@@ -120,12 +120,12 @@ def region(text: str, read: Read) -> Region | None:
         parts = split(text.replace(sign, "\0"), "\0")
         if len(parts) > 1:
             regions = [as_region(read(part)) for part in parts if part]
-            found = [part for part in regions if part is not None]
-            if len(found) < len(parts):
+            readable = [part for part in regions if part is not None]
+            if len(readable) < len(parts):
                 raise UnreadableError
-            points = [part.points for part in found]
+            points = [part.points for part in readable]
             joined = join(points[0], sp.Union(*points[1:])) if sign == "\\setminus" else join(*points)
-            return Region(joined, trees=tuple(tree for part in found for tree in part.trees))
+            return Region(joined, trees=tuple(tree for part in readable for tree in part.trees))
     return None
 
 
@@ -133,8 +133,9 @@ def joined(values: Sequence[Value], word: str) -> Region | None:
     """Inequalities of one variable as one region, None if they are not such.
 
     Args:
-        word: what stands between them, `or`, `and` or a comma. Nobody means an empty intersection, so `x < 1 and x > 3`
-            is a union; with a comma an intersection that is one of its parts, as of x > 1, x > 3, is no region.
+        word: what stands between them, `or`, `and` or a comma. An empty intersection is never meant, so
+            `x < 1 and x > 3` is a union; with a comma an intersection that is one of its parts, as of x > 1, x > 3,
+            is no region.
     """
     regions = [value for value in values if isinstance(value, Region) and value.inequality]
     if len(regions) < max(2, len(values)) or len({part.name for part in regions}) > 1:
@@ -203,7 +204,7 @@ def _equation(sides: list[str], read: Read) -> Value:
 
 
 def _names(side: str) -> list[str]:
-    """Those of `(x, y)`, nothing if it is no tuple of names."""
+    """Return the names of `(x, y)`, none if it is no tuple of names."""
     if side[0] + side[-1] != "()":
         return []
     names = [name_of(part) for part in split(side[1:-1], ",")]

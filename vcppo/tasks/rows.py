@@ -1,8 +1,8 @@
 """Rows of a table of problems, from a file or the hub, and their cells as text: numbers with the digits they have.
 
 A whole number becomes an integer (5.0 is 5: tables with gaps hold integers as doubles), every other number plain
-decimal text, never Python's `5e-05`: of JSON as it was written, of a float32 column the shortest that float32 tells
-apart, of a column of decimals all its places.
+decimal text, never Python's `5e-05`: of JSON as it was written, of a float32 column the shortest that is unique in
+float32, of a column of decimals all its places.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _E_NOTATION = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,4}"
 
 
 class Row(NamedTuple):
-    """What a table holds in one row, by column."""
+    """One row of a table, by column."""
 
-    place: str  # how a message calls it
+    place: str  # its name in messages
     values: Mapping[str, Any]
 
 
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 def reach(values: Mapping[str, Any], column: str) -> Any:
-    """A column's value, or `a.b` within the column a, which may be JSON text; None if it is not there."""
+    """Return a column's value, or `a.b` within the column a, which may be JSON text; None if it is not there."""
     if column in values:
         return values[column]
     at: Any = values
@@ -52,20 +52,20 @@ def reach(values: Mapping[str, Any], column: str) -> Any:
 
 
 def text_cell(row: Row, column: str) -> str:
-    """A cell as text: a number as plain decimals, a conversation as what its user said last, "" for a missing one.
+    """Return a cell as text: a number as plain decimals, of a conversation the last user turn, "" for a missing one.
 
     Raises:
         DataError: it is neither text nor a number, infinite, or broken Unicode.
     """
     value = reach(row.values, column)
     if isinstance(value, list) and value and all(isinstance(turn, Mapping) and "content" in turn for turn in value):
-        said = [turn["content"] for turn in value if turn.get("role", "user") == "user"]
-        value = said[-1] if said else None
+        user_turns = [turn["content"] for turn in value if turn.get("role", "user") == "user"]
+        value = user_turns[-1] if user_turns else None
     return _plain(value, row, column)
 
 
-def answer_cell(row: Row, column: str) -> str:
-    """A cell with a ground truth as text: itself, or the only one that a list, an object or JSON text of it holds.
+def reference_cell(row: Row, column: str) -> str:
+    """Return a reference answer as text: the cell, or the only one in a list, an object or JSON text of it.
 
     `[4]`, `["4"]` and `{"ground_truth": 4}` are 4, as text too. `[1, 2]` as text is an interval, an answer as it is.
 
@@ -73,13 +73,13 @@ def answer_cell(row: Row, column: str) -> str:
         DataError: there are several, or as `text_cell`.
     """
     value = reach(row.values, column)
-    while not (found := _only(value, row, column))[1]:
-        value = found[0]
-    return _plain(found[0], row, column)
+    while not (layer := _only(value, row, column))[1]:
+        value = layer[0]
+    return _plain(layer[0], row, column)
 
 
 def _only(value: Any, row: Row, column: str) -> tuple[Any, bool]:
-    """(what one layer of lists, objects or JSON holds, False), or (the value, True) where there is no layer."""
+    """Return (content of one layer of list, object or JSON, False), or (the value, True) where there is no layer."""
     held = _from_json(value) if isinstance(value, str) else value
     if held is not value and not isinstance(held, str) and _is_maths(held):
         return value, True
@@ -161,7 +161,7 @@ def _digits(value: Decimal) -> str:
 
 
 def short(value: object) -> str:
-    """As a message shows it."""
+    """Shorten a value for a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -170,7 +170,7 @@ def short(value: object) -> str:
 
 
 def file_rows(path: Path, source: str) -> Iterator[Row]:
-    """The rows of a file, by how its name ends.
+    """Yield the rows of a file, by its suffix.
 
     Raises:
         DataError: it cannot be read.
@@ -245,15 +245,15 @@ def hub_rows(hub: str, config: str | None, split: str, use: str) -> Iterable[Row
             f"{', '.join(FILES)} file works without it"
         ) from None
     if isinstance(rows, datasets.Dataset):
-        rows = _table_rows(rows.with_format("arrow")[:])  # its own rows are floats, whatever the column holds
+        rows = _table_rows(rows.with_format("arrow")[:])  # plain rows would be floats, whatever the column holds
     return [Row(f"{what}, row {number}", values) for number, values in enumerate(rows, 1)]
 
 
 def _table_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as Python's objects; numbers of columns narrower than Python's floats as decimals with their own digits."""
+    """Return rows as Python's objects; float32 and float16 numbers as decimals with the digits of their type."""
     rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="lossy")
     narrow = {field.name: field.type for field in table.schema if _holds_narrow_floats(field.type)}
-    return [row | {name: _with_own_digits(row[name], kind) for name, kind in narrow.items()} for row in rows]
+    return [row | {name: _with_column_digits(row[name], kind) for name, kind in narrow.items()} for row in rows]
 
 
 def _holds_narrow_floats(kind: pa.DataType) -> bool:
@@ -265,22 +265,22 @@ def _holds_narrow_floats(kind: pa.DataType) -> bool:
     return pa.types.is_float32(kind) or pa.types.is_float16(kind) or any(map(_holds_narrow_floats, inner))
 
 
-def _with_own_digits(value: Any, kind: pa.DataType) -> Any:
+def _with_column_digits(value: Any, kind: pa.DataType) -> Any:
     import numpy as np
     import pyarrow as pa
 
     if value is None:
         return None
     if pa.types.is_dictionary(kind):
-        return _with_own_digits(value, kind.value_type)
+        return _with_column_digits(value, kind.value_type)
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
         return Decimal(str((np.float32 if pa.types.is_float32(kind) else np.float16)(value)))
     if pa.types.is_struct(kind):
-        return {field.name: _with_own_digits(value[field.name], field.type) for field in kind}
+        return {field.name: _with_column_digits(value[field.name], field.type) for field in kind}
     if pa.types.is_map(kind):
-        return {key: _with_own_digits(part, kind.item_type) for key, part in value.items()}
+        return {key: _with_column_digits(part, kind.item_type) for key, part in value.items()}
     if isinstance(value, list) and kind.num_fields == 1:
-        return [_with_own_digits(part, kind.field(0).type) for part in value]
+        return [_with_column_digits(part, kind.field(0).type) for part in value]
     return value
 
 

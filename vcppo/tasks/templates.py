@@ -1,4 +1,4 @@
-"""How a question becomes what a policy reads: the tokenizer's chat template or bare text, thoughts opened or not."""
+"""How a question becomes a prompt: the tokenizer's chat template or bare text, thoughts opened or not."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from vcppo.errors import CheckpointError, ConfigError
 from vcppo.settings.task import MathsSettings
 
 
-def asked(question: str, settings: MathsSettings) -> str:
-    """The question with the instruction after it, as a person reads it."""
+def with_instruction(question: str, settings: MathsSettings) -> str:
+    """Return the question with the instruction after it."""
     return f"{question}\n\n{settings.instruction}".strip()
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, settings: MathsSettings) -> list[tuple[int, ...]]:
-    """Token ids of each text in its template, ending where an answer begins.
+    """Return the token ids of each text in its template, ending where the response begins.
 
-    A chat template writes special tokens itself, so the tokenizer adds none to it; to bare text it adds its own.
+    A chat template writes special tokens itself, so the tokenizer adds none to it; to bare text it adds them.
 
     Raises:
         ConfigError: the tokenizer has no chat template, or drops the end of a thought from what it decodes.
@@ -58,5 +58,5 @@ def _chat(text: str, tokenizer: PreTrainedTokenizerFast, settings: MathsSettings
 
 
 def _think(text: str, opening: str) -> str:
-    """A thought opened at the end, unless the template has done so."""
+    """Open a thought at the end, unless the template has done so."""
     return text if text.rstrip().endswith(opening) else f"{text}{opening}\n"

@@ -1,4 +1,4 @@
-"""What an answer may say once it is read: a number, an expression, words, a list, a region or an equation."""
+"""What an answer may be once it is read: a number, an expression, words, a list, a region or an equation."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Region:
     """A set of real numbers."""
 
     points: Any  # sympy's
-    name: str = ""  # the variable that lies in it, if that was said
+    name: str = ""  # the variable that lies in it, if given
     inequality: bool = False  # it was written as one, and not as an interval
     trees: tuple[Any, ...] = ()  # its ends, as they were written
 
@@ -85,7 +85,7 @@ def tree_of(value: Value) -> Any:
 
 
 def trees_of(value: Value) -> Iterator[Any]:
-    """All that was parsed in a value, as it was written; numbers that are written out and words are not parsed."""
+    """Yield all that was parsed in a value, as written; numbers that are written out and words are not parsed."""
     match value:
         case Expression():
             yield value.tree

@@ -1,7 +1,7 @@
-"""Verdicts on answers that may be anything: compared in processes of their own, within limits of time and memory.
+"""Verdicts on answers that may be anything: compared in worker processes, within limits of time and memory.
 
-An answer that exceeds a limit costs that limit and its process, no more: it is UNREADABLE with a note, the process is
-killed and another takes its place in milliseconds, and the answers after it are judged as if nothing had been.
+An answer that exceeds a limit costs no more than that limit and its process: it is UNREADABLE with a note, the process
+is killed and another takes its place in milliseconds, and the answers after it are judged as if nothing had been.
 """
 
 import atexit
@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Comparison(NamedTuple):
-    """An answer and its reference; `boxed` says that the answer is an expression, else it is a text to search."""
+    """An answer and its reference; if not `boxed`, the answer is a text to extract it from."""
 
     answer: str
     reference: str
@@ -50,7 +50,7 @@ class _Grader:
     deadline: float  # of a child to be ready, or of its job
     child: int | None = None  # process id; None until it is ready
     job: Comparison | None = None
-    number: int = 0  # of the job: what is said of an earlier one comes too late
+    number: int = 0  # of the job: a reply to an earlier one comes too late
     unread: bytes = field(default=b"", repr=False)
 
 
@@ -61,46 +61,46 @@ class Verifier:
         self.workers, self.time_limit_s, self.memory_limit_mb = workers, time_limit_s, memory_limit_mb
         self._graders: list[_Grader] = []
         self._selector = selectors.DefaultSelector()
-        self._known: dict[Comparison, Judgement] = {}
+        self._judged: dict[Comparison, Judgement] = {}
         self._failed_starts = 0
-        self._words: IO[bytes] | None = None  # what a process says that cannot start
+        self._stderr: IO[bytes] | None = None  # of processes that cannot start
         self._lock = threading.Lock()
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Judgement]:
-        """In order; equal ones are compared once, and remembered.
+        """Return judgements in order; equal comparisons are made once, and remembered.
 
         Raises:
             VcppoError: the processes cannot start.
         """
         with self._lock:
-            if len(self._known) > REMEMBERED:
-                self._known.clear()
-            found = {job: self._known[job] for job in comparisons if job in self._known}
+            if len(self._judged) > REMEMBERED:
+                self._judged.clear()
+            judgements = {job: self._judged[job] for job in comparisons if job in self._judged}
             try:
-                self._run(deque(dict.fromkeys(job for job in comparisons if job not in found)), found)
+                self._run(deque(dict.fromkeys(job for job in comparisons if job not in judgements)), judgements)
             finally:
                 for grader in [grader for grader in self._graders if grader.job is not None]:
-                    self._end(grader)  # whoever interrupted us does not wait for its answer
-            self._known |= {job: judgement for job, judgement in found.items() if judgement.note != "crash"}
-            return [found[job] for job in comparisons]
+                    self._end(grader)  # interrupted: nobody waits for its reply
+            self._judged |= {job: judgement for job, judgement in judgements.items() if judgement.note != "crash"}
+            return [judgements[job] for job in comparisons]
 
     def pids(self) -> list[int]:
-        """Of the processes that there are."""
+        """Return the ids of the running processes."""
         return [grader.process.pid for grader in self._graders]
 
     def close(self) -> None:
         """End all processes; the next answer starts new ones."""
         for grader in list(self._graders):
             self._end(grader)
-        if self._words is not None:
-            self._words.close()
-            self._words = None
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
 
-    def _run(self, waiting: deque[Comparison], found: dict[Comparison, Judgement]) -> None:
+    def _run(self, waiting: deque[Comparison], judgements: dict[Comparison, Judgement]) -> None:
         for grader in [grader for grader in self._graders if grader.process.poll() is not None]:
             self._end(grader)  # it died while it had nothing to do, which is no answer's fault
         for key, _ in self._selector.select(0):
-            self._hear(key.data, found)  # or its child did, and there is another
+            self._receive(key.data, judgements)  # or its child did, and there is another
         for grader in self._graders:
             if grader.child is None:
                 grader.deadline = time.monotonic() + START_S
@@ -114,24 +114,24 @@ class Verifier:
             watched = [grader for grader in self._graders if grader.job is not None or grader.child is None]
             pause = max(min(grader.deadline for grader in watched) - time.monotonic(), 0.0)
             for key, _ in self._selector.select(pause):
-                self._hear(key.data, found)
+                self._receive(key.data, judgements)
             for grader in [grader for grader in self._graders if grader in watched]:
                 if grader.deadline <= time.monotonic():
-                    self._give_up(grader, found)
+                    self._give_up(grader, judgements)
 
     def _give(self, grader: _Grader, job: Comparison) -> None:
         grader.job, grader.deadline = job, time.monotonic() + self.time_limit_s
         grader.number += 1
         assert grader.process.stdin is not None
-        with suppress(BrokenPipeError):  # its end is heard next
+        with suppress(BrokenPipeError):  # its end is received next
             grader.process.stdin.write(json.dumps({**job._asdict(), "number": grader.number}).encode() + b"\n")
             grader.process.stdin.flush()
 
-    def _hear(self, grader: _Grader, found: dict[Comparison, Judgement]) -> None:
+    def _receive(self, grader: _Grader, judgements: dict[Comparison, Judgement]) -> None:
         assert grader.process.stdout is not None
         chunk = os.read(grader.process.stdout.fileno(), 65536)
         if not chunk:
-            self._settle(grader, "crash", found)
+            self._settle(grader, "crash", judgements)
             ready = grader.child is not None
             self._end(grader)
             if not ready:
@@ -141,21 +141,21 @@ class Verifier:
         for line in lines:
             message: dict[str, Any] = json.loads(line)
             if "ready" in message:
-                self._settle(grader, "crash", found)  # the child before this one died of its job
+                self._settle(grader, "crash", judgements)  # the child before this one died of its job
                 grader.child, self._failed_starts = message["ready"], 0
             else:
                 if message["number"] == grader.number:
-                    self._settle(grader, message["note"], found, Verdict(message["verdict"]))
+                    self._settle(grader, message["note"], judgements, Verdict(message["verdict"]))
                 if message["worn"]:
                     self._await_another(grader)
 
-    def _give_up(self, grader: _Grader, found: dict[Comparison, Judgement]) -> None:
-        """Its time is over."""
+    def _give_up(self, grader: _Grader, judgements: dict[Comparison, Judgement]) -> None:
+        """End what has run past its deadline."""
         if grader.child is None:
             self._end(grader)
             self._fail(f"it was not ready after {START_S:g} s")
         elif grader.job is not None:
-            self._settle(grader, "time", found)
+            self._settle(grader, "time", judgements)
             with suppress(ProcessLookupError):
                 os.kill(grader.child, signal.SIGKILL)
             self._await_another(grader)
@@ -164,37 +164,37 @@ class Verifier:
         grader.child, grader.deadline = None, time.monotonic() + START_S
 
     def _settle(
-        self, grader: _Grader, note: str, found: dict[Comparison, Judgement], verdict: Verdict = Verdict.UNREADABLE
+        self, grader: _Grader, note: str, judgements: dict[Comparison, Judgement], verdict: Verdict = Verdict.UNREADABLE
     ) -> None:
-        """Write down what came of its job, if it has one."""
+        """Record the judgement of its job, if it has one."""
         if grader.job is None:
             return
         if note in COSTLY:
             _logger.warning("an answer is unreadable (%s): %.100r", note, grader.job.answer[:100])
-        found[grader.job] = Judgement(verdict, note)
+        judgements[grader.job] = Judgement(verdict, note)
         grader.job = None
 
     def _fail(self, reason: str) -> None:
         self._failed_starts += 1
         if self._failed_starts >= FAILED_STARTS:
             self._failed_starts = 0
-            raise VcppoError(f"the verifier cannot start: {self._last_word() or reason}")
+            raise VcppoError(f"the verifier cannot start: {self._last_error_line() or reason}")
 
-    def _last_word(self) -> str:
-        if self._words is None:
+    def _last_error_line(self) -> str:
+        if self._stderr is None:
             return ""
-        self._words.seek(0)
-        lines = self._words.read().decode(errors="replace").strip().splitlines()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
 
     def _start(self) -> _Grader:
         command = [sys.executable, "-P", "-m", "vcppo.tasks.grader", "--parent", str(os.getpid())]
-        self._words = self._words or tempfile.TemporaryFile()  # noqa: SIM115
+        self._stderr = self._stderr or tempfile.TemporaryFile()  # noqa: SIM115
         process = subprocess.Popen(
             [*command, "--memory-mb", str(self.memory_limit_mb)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._words,
+            stderr=self._stderr,
             env=_environment(),
             start_new_session=True,  # Ctrl-C is not for it
         )
@@ -219,17 +219,17 @@ class Verifier:
 
 
 def shared_verifier(*, workers: int | None, time_limit_s: float, memory_limit_mb: int) -> Verifier:
-    """The verifier of these limits in this process, closed when the process ends."""
+    """Return the verifier of these limits in this process, closed when the process ends."""
     count = workers or max(min((os.cpu_count() or 2) // 2, 8), 1)
     return _shared(os.getpid(), count, time_limit_s, memory_limit_mb)
 
 
 @functools.cache
-def _shared(owner: int, workers: int, time_limit_s: float, memory_limit_mb: int) -> Verifier:
+def _shared(process_id: int, workers: int, time_limit_s: float, memory_limit_mb: int) -> Verifier:
     verifier = Verifier(workers=workers, time_limit_s=time_limit_s, memory_limit_mb=memory_limit_mb)
 
     def close() -> None:
-        if os.getpid() == owner:  # a forked child's copy is not its own to close
+        if os.getpid() == process_id:  # a forked child does not close its copy
             verifier.close()
 
     atexit.register(close)
@@ -237,6 +237,6 @@ def _shared(owner: int, workers: int, time_limit_s: float, memory_limit_mb: int)
 
 
 def _environment() -> dict[str, str]:
-    """The parent's, with the path it imports from, one thread, and an order of sets that is the same every time."""
+    """Return the parent's, with the path it imports from, one thread, and a reproducible order of sets."""
     path = os.pathsep.join(part or os.getcwd() for part in sys.path)
     return {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""Advantages and value targets as our trainer computes them from verl's batch: our formulas, verl's holes."""
+"""Advantages and value targets of our trainer from verl's batch: our formulas, masks with holes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,37 +15,37 @@ from vcppo.verl_plugin.settings import PluginSettings
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A batch of verl's, padded on the right; a mask may have holes, where a tool or a user spoke."""
+class ResponseBatch:
+    """A batch of verl's responses, padded on the right; masks may have holes, the turns of a tool or a user."""
 
     rewards: Tensor  # [B, T] float32, KL penalty included if verl puts it there; of masked tokens scores alone
     values: Tensor  # [B, T] float32, V(s_t), before token t is chosen
     response_mask: Tensor  # [B, T] bool
 
-    def closed(self) -> tuple["Answers", Tensor]:
-        """The same with each row's own tokens moved together, and [B, T] int64: where each column came from.
+    def closed(self) -> tuple["ResponseBatch", Tensor]:
+        """Return the batch with each row's unmasked tokens moved together, and [B, T] int64: each column's source.
 
         verl's recursion passes over a masked token as if it were not there, so closing the holes first, and opening
-        them afterwards, computes the same with functions that know none.
+        them afterwards, computes the same with functions for prefix masks.
         """
         order = torch.argsort(self.response_mask.logical_not().to(torch.int8), dim=1, stable=True)
-        return Answers(*(x.gather(1, order) for x in (self.rewards, self.values, self.response_mask))), order
+        return ResponseBatch(*(x.gather(1, order) for x in (self.rewards, self.values, self.response_mask))), order
 
 
 @dataclass(frozen=True)
 class PlacedScores:
-    """Rewards as `on_unmasked_tokens` leaves them, and the responses that it is about."""
+    """Rewards as `on_unmasked_tokens` returns them, and the responses that it concerns."""
 
-    rewards: Tensor  # [B, T]; a response without any unmasked token keeps its own, where nothing reads them
+    rewards: Tensor  # [B, T]; unchanged in a response without any unmasked token, where nothing reads them
     moved: Tensor  # [B] bool, responses of which a reward stood on a masked token and was moved
     lost: Tensor  # [B] bool, responses with a reward and without any unmasked token
 
 
 def on_unmasked_tokens(rewards: Tensor, response_mask: Tensor) -> PlacedScores:
-    """What stands on a masked token is moved to the last unmasked one before it, or else to the first.
+    """Move a reward on a masked token to the last unmasked one before it, or else to the first.
 
-    verl puts a score on a response's last token. That is a masked one where a tool or a user spoke last, and neither
-    an advantage nor a target would hear of it. What came of a tool's turn was earned by the token before it.
+    verl puts a score on a response's last token. That is a masked one where a tool or a user had the last turn, and
+    neither an advantage nor a target would receive it. A tool's turn is credited to the token before it.
 
     Args:
         rewards: [B, T] float; what is not finite under the mask is padding. response_mask: [B, T] bool.
@@ -67,23 +67,23 @@ def on_unmasked_tokens(rewards: Tensor, response_mask: Tensor) -> PlacedScores:
 class Estimates:
     """[B, T] each, 0 where the mask is False."""
 
-    advantages: Tensor  # for the policy, whitened and clipped as the settings say
+    advantages: Tensor  # for the policy, whitened and clipped by the settings
     returns: Tensor  # targets of the critic
-    monte_carlo: Tensor  # what came after each token, without any value in it
+    monte_carlo: Tensor  # sum of rewards after each token, no value in it
     metrics: dict[str, float]
-    closed: Answers  # without holes, as the diagnostics by position read it
+    closed: ResponseBatch  # without holes, for the diagnostics by position
     closed_monte_carlo: Tensor
     moved: Tensor  # [B] bool, responses of which a score stood on a masked token
 
 
-def estimate(answers: Answers, settings: PluginSettings, *, gamma: float) -> Estimates:
-    """Advantages with lambda_actor, targets with lambda_critic, in pretraining Monte-Carlo returns for targets.
+def estimate(batch: ResponseBatch, settings: PluginSettings, *, gamma: float) -> Estimates:
+    """Estimate advantages with lambda_actor, targets with lambda_critic, in pretraining Monte-Carlo returns.
 
-    With both lambdas equal to verl's `algorithm.lam` and whiten = batch, what verl itself computes, but for scores that
-    stand on masked tokens, which verl loses.
+    With both lambdas equal to verl's `algorithm.lam` and whiten = batch, this is what verl computes, but for scores on
+    masked tokens, which verl loses.
     """
-    scores = on_unmasked_tokens(answers.rewards, answers.response_mask)
-    closed, order = replace(answers, rewards=scores.rewards).closed()
+    scores = on_unmasked_tokens(batch.rewards, batch.response_mask)
+    closed, order = replace(batch, rewards=scores.rewards).closed()
     parts = (closed.rewards, closed.values, closed.response_mask)
     lambda_actor: float | Tensor = settings.lambda_actor
     if settings.length_adaptive_alpha is not None:
@@ -112,8 +112,8 @@ def estimate(answers: Answers, settings: PluginSettings, *, gamma: float) -> Est
     )
 
 
-def critic_metrics(closed: Answers, monte_carlo: Tensor) -> dict[str, float]:
-    """What the critic is worth against Monte-Carlo returns, whatever lambda it learns with."""
+def critic_metrics(closed: ResponseBatch, monte_carlo: Tensor) -> dict[str, float]:
+    """Return the critic's metrics against Monte-Carlo returns, whatever lambda it learns with."""
     values, mask = closed.values, closed.response_mask
     return {
         "value/explained_variance": explained_variance(values, monte_carlo, mask),
@@ -122,24 +122,24 @@ def critic_metrics(closed: Answers, monte_carlo: Tensor) -> dict[str, float]:
     }
 
 
-def position_metrics(closed: Answers, monte_carlo: Tensor, *, bins: int, limit: int) -> dict[str, float]:
-    """Bias and explained variance in `bins` equal parts of the longest answer allowed (`limit`, tokens), by name.
+def position_metrics(closed: ResponseBatch, monte_carlo: Tensor, *, bins: int, limit: int) -> dict[str, float]:
+    """Return bias and explained variance in `bins` equal parts of the longest response (`limit`, tokens), by name.
 
     value/bias_from_00512 is of tokens 512 to the next bin's first.
     """
     width = max(-(-limit // bins), 1)
     table = by_position(closed.values, monte_carlo, closed.response_mask, width=width)
-    found = {}
+    metrics = {}
     for place, bias, spread in zip(table["position"], table["value_bias"], table["explained_variance"], strict=True):
-        found[f"value/bias_from_{int(place):05d}"] = bias
-        found[f"value/explained_variance_from_{int(place):05d}"] = spread
-    return found
+        metrics[f"value/bias_from_{int(place):05d}"] = bias
+        metrics[f"value/explained_variance_from_{int(place):05d}"] = spread
+    return metrics
 
 
-def answer_metrics(scores: Tensor, lengths: Tensor, *, correct_above: float, limit: int) -> dict[str, float]:
-    """How the answers fared. scores: [B] float. lengths: [B] int, tokens, tools' included. Empty answers do not count.
+def response_metrics(scores: Tensor, lengths: Tensor, *, correct_above: float, limit: int) -> dict[str, float]:
+    """Return metrics of responses. scores: [B] float. lengths: [B] int, tokens, tools' included; 0 does not count.
 
-    An answer of `limit` tokens counts as cut: verl does not say which were.
+    A response of `limit` tokens counts as cut: verl does not report which were.
     """
     real = lengths > 0
     if not bool(real.any()):
@@ -154,31 +154,31 @@ def answer_metrics(scores: Tensor, lengths: Tensor, *, correct_above: float, lim
 
 
 def score_metrics(moved: Tensor, lost: Tensor) -> dict[str, float]:
-    """How many responses' scores stood on masked tokens. moved, lost: [B] bool, see `PlacedScores`."""
+    """Count responses whose scores stood on masked tokens. moved, lost: [B] bool, see `PlacedScores`."""
     return {"rollout/moved_scores": float(moved.sum()), "rollout/lost_scores": float(lost.sum())}
 
 
-def score_warnings(told: dict[str, float], *, step: int, responses: int) -> dict[str, str]:
-    """What there is to say of a step's `score_metrics`, by name; empty where nothing is."""
-    moved, lost = (int(told[f"rollout/{name}_scores"]) for name in ("moved", "lost"))
-    said = {}
+def score_warnings(metrics: dict[str, float], *, step: int, responses: int) -> dict[str, str]:
+    """Return the warnings for a step's `score_metrics`, by name."""
+    moved, lost = (int(metrics[f"rollout/{name}_scores"]) for name in ("moved", "lost"))
+    warnings = {}
     if moved:
-        said["moved"] = (
+        warnings["moved"] = (
             f"step {step}: the scores of {moved} of {responses} responses stood on masked tokens (a tool's or a user's "
             "turn) and were moved to the last unmasked token before; rollout/moved_scores goes on counting"
         )
     if lost:
-        said["lost"] = (
+        warnings["lost"] = (
             f"step {step}: {lost} of {responses} responses have a score and no unmasked token, so that nothing is "
             "learnt from them; rollout/lost_scores goes on counting"
         )
-    return said
+    return warnings
 
 
 def held_out_rows(prompts: Sequence[Sequence[int]], *, share: float, seed: int) -> Tensor:
-    """[B] bool: rows whose prompt is one of the held-out ones.
+    """Return [B] bool: rows whose prompt is one of the held-out ones.
 
-    A prompt's tokens decide, so it is held out in every epoch and after every restart, all its answers together.
+    A prompt's tokens decide, so it is held out in every epoch and after every restart, all its responses together.
     """
 
     def drawn(prompt: Sequence[int]) -> float:
@@ -189,16 +189,16 @@ def held_out_rows(prompts: Sequence[Sequence[int]], *, share: float, seed: int) 
 
 
 class HeldOut:
-    """Held-out answers since the last measurement, each scored by the critic as it stood when they were sampled."""
+    """Held-out responses since the last measurement, each valued by the critic at the time they were sampled."""
 
     def __init__(self) -> None:
         self._values: list[Tensor] = []
         self._returns: list[Tensor] = []
 
-    def add(self, answers: Answers, monte_carlo: Tensor, rows: Tensor) -> None:
-        """Remember these rows ([B] bool) of a batch."""
-        mask = answers.response_mask & rows[:, None]
-        self._values.append(answers.values[mask])
+    def add(self, batch: ResponseBatch, monte_carlo: Tensor, rows: Tensor) -> None:
+        """Add these rows ([B] bool) of a batch."""
+        mask = batch.response_mask & rows[:, None]
+        self._values.append(batch.values[mask])
         self._returns.append(monte_carlo[mask])
 
     @property
@@ -206,17 +206,17 @@ class HeldOut:
         return sum(map(len, self._values))
 
     def measure(self, step: int) -> tuple[Measurement, dict[str, float]]:
-        """Loss, explained variance and bias over all their tokens, which are then forgotten."""
+        """Return loss, explained variance and bias over all their tokens, which are then dropped."""
         values, returns = torch.cat(self._values)[None], torch.cat(self._returns)[None]
         self._values, self._returns = [], []
         mask = torch.ones_like(values, dtype=torch.bool)
-        over = denominators(mask, fixed_length=1)
+        normaliser = denominators(mask, fixed_length=1)
         kind = {"kind": "mse", "aggregation": "token-mean"}
-        loss = float(value_loss(values, values, returns, mask, clip_range=1.0, over=over, **kind).loss)
+        loss = float(value_loss(values, values, returns, mask, clip_range=1.0, over=normaliser, **kind).loss)
         spread = explained_variance(values, returns, mask)
-        told = {
+        metrics = {
             "pretrain/held_out_loss": loss,
             "pretrain/explained_variance": spread,
             "pretrain/value_bias": value_bias(values, returns, mask),
         }
-        return Measurement(step, loss, spread if spread == spread else float("-inf")), told
+        return Measurement(step, loss, spread if spread == spread else float("-inf")), metrics

@@ -1,4 +1,4 @@
-"""What verl's configuration says below `algorithm.vcppo`; the words are those of `vcppo settings`.
+"""Settings below `algorithm.vcppo` in verl's configuration; the names are those of `vcppo settings`.
 
 verl's schema is closed, so on its command line each of them takes a plus: `+algorithm.vcppo.lambda_actor=0.99`.
 """
@@ -17,12 +17,12 @@ SECTION = "algorithm.vcppo"
 
 
 def _default(model: type[Settings], name: str) -> Any:
-    """A default is said once, in vcppo/settings."""
+    """Return a default, which is defined once, in vcppo/settings."""
     return model.model_fields[name].default
 
 
 class PretrainingPlan(Settings):
-    """Value pretraining in verl: the actor stays as it is, the critic learns Monte-Carlo returns of its answers."""
+    """Value pretraining in verl: the actor stays as it is, the critic learns Monte-Carlo returns of its responses."""
 
     steps: int | Literal["converge"] = Field(
         _default(PretrainSettings, "steps"), description="updates; `converge`: trainer.total_training_steps at most"
@@ -41,8 +41,8 @@ class PluginSettings(Settings):
     lambda_critic: float = Field(_default(GaeSettings, "lambda_critic"), ge=0, le=1, description="of the value targets")
     length_adaptive_alpha: float | None = Field(None, gt=0, description="lambda_actor = 1 - 1/(alpha * length) instead")
     whiten: Literal["none", "batch"] = Field("batch", description="verl's own GAE always whitens over the batch")
-    clip: float | None = Field(None, gt=0, description="advantages are kept within +-clip, after whitening")
-    correct_above: float = Field(0.0, description="an answer whose score is above this counts as right")
+    clip: float | None = Field(None, gt=0, description="advantages are limited to +-clip, after whitening")
+    correct_above: float = Field(0.0, description="a response whose score is above this counts as right")
     position_bins: int = Field(8, ge=0, description="bins of bias and explained variance among the metrics; 0 for none")
     positions_every: int = Field(5, ge=1, description="steps between tables of the critic by token position")
     journal: str | None = Field(None, description="file for those tables; trainer.default_local_dir/vcppo.jsonl")
@@ -50,11 +50,11 @@ class PluginSettings(Settings):
 
 
 def plugin_settings(config: Mapping[str, Any]) -> PluginSettings:
-    """The plugin's settings from verl's whole configuration, which may be a DictConfig or a dict.
+    """Return the plugin's settings from verl's whole configuration, a DictConfig or a dict.
 
     Raises:
         ConfigError: one of them is unknown, out of range, would be ignored, or does not go with verl's own; the
-            message says which, what came and what was wanted.
+            message states which, what came and what was expected.
     """
     given = config["algorithm"].get("vcppo", None) or {}
     tree = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
@@ -69,15 +69,15 @@ def plugin_settings(config: Mapping[str, Any]) -> PluginSettings:
 
 
 def _ignored(settings: PluginSettings, estimator: str) -> Iterator[str]:
-    said = settings.model_fields_set
-    if settings.length_adaptive_alpha is not None and "lambda_actor" in said:
+    given = settings.model_fields_set
+    if settings.length_adaptive_alpha is not None and "lambda_actor" in given:
         yield (
             f"{SECTION}.lambda_actor = {settings.lambda_actor}: it would be ignored, for {SECTION}."
             "length_adaptive_alpha makes lambda_actor from each answer's length"
         )
     if estimator != "gae":
         of_gae = ("lambda_actor", "lambda_critic", "length_adaptive_alpha", "whiten", "clip", "pretrain")
-        for name in [name for name in of_gae if name in said]:
+        for name in [name for name in of_gae if name in given]:
             yield f"{SECTION}.{name}: it would be ignored, for algorithm.adv_estimator = {estimator}; expected gae"
 
 

@@ -1,7 +1,7 @@
-"""verl's synchronous PPO trainer with two lambdas, value pretraining, and a critic that is looked at honestly.
+"""verl's synchronous PPO trainer with two lambdas, value pretraining, and critic metrics against Monte-Carlo returns.
 
-Importing this module registers it: the entry point of group `verl.plugins` does so for whoever installs vcppo beside
-verl, and VERL_USE_EXTERNAL_MODULES=vcppo.verl_plugin.trainer for whoever does not. Then
+Importing this module registers it: the entry point of group `verl.plugins` does so where vcppo is installed beside
+verl, and VERL_USE_EXTERNAL_MODULES=vcppo.verl_plugin.trainer elsewhere. Then
 
     python -m verl.trainer.main_ppo trainer.v1.trainer_mode=vcppo algorithm.adv_estimator=gae \\
         +algorithm.vcppo.lambda_actor=0.95 +algorithm.vcppo.lambda_critic=1.0 ...
@@ -30,15 +30,15 @@ from vcppo.studies.verl import TRAINER
 from vcppo.studies.verl.records import cut_after, measurements_in
 from vcppo.system.files import write_json
 from vcppo.verl_plugin.estimates import (
-    Answers,
     Estimates,
     HeldOut,
     PlacedScores,
-    answer_metrics,
+    ResponseBatch,
     estimate,
     held_out_rows,
     on_unmasked_tokens,
     position_metrics,
+    response_metrics,
     score_metrics,
     score_warnings,
 )
@@ -72,18 +72,18 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         self._warned: set[str] = set()
 
     def on_init_end(self) -> None:
-        """verl has loaded its checkpoint: what the journal says of later steps will be said again."""
+        """Cut the journal after the checkpoint that verl has loaded: later steps will be logged again."""
         super().on_init_end()
         cut_after(self.journal_path, self.global_steps)
         self._journal = Journal(self.journal_path)
         self._measurements = measurements_in(self.journal_path)
-        if self._has_settled():  # saved, and killed before it could say so
+        if self._has_settled():  # saved, and killed before pretrained.json
             self._settled, self.total_training_steps = True, self.global_steps
-            self._leave_word()
+            self._write_outcome()
 
     @property
     def journal_path(self) -> Path:
-        """Where tables and measurements go; its steps are verl's, counted from 1."""
+        """File of tables and measurements; its steps are verl's, counted from 1."""
         return Path(self.vcppo.journal or os.path.join(self.config.trainer.default_local_dir, "vcppo.jsonl"))
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -98,50 +98,50 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         limit = int(self.config.data.max_response_length)
         lengths = nested["response_mask"].offsets().diff()
         totals = torch.stack([row.float().sum() for row in nested["rm_scores"].unbind()])
-        metrics |= answer_metrics(totals[real], lengths[real], correct_above=self.vcppo.correct_above, limit=limit)
+        metrics |= response_metrics(totals[real], lengths[real], correct_above=self.vcppo.correct_above, limit=limit)
         if self.config.algorithm.adv_estimator != "gae":
-            self._tell_of_scores(score_metrics(scores.moved, scores.lost), metrics, int(real.sum()))
+            self._log_scores(score_metrics(scores.moved, scores.lost), metrics, int(real.sum()))
             return batch
         padded = nested.select(*fields[1:]).to_padded_tensor()
         mask, rewards = padded["response_mask"].bool(), padded["rm_scores"].float()
         if in_reward:  # rollout correction may have masked more: of such a token the score counts, its penalty does not
             rewards = torch.where(mask, padded["token_level_rewards"].float(), rewards)
-        answers = Answers(rewards, padded["values"].float(), mask)
-        estimates = estimate(answers, self.vcppo, gamma=float(self.config.algorithm.gamma))
-        self._tell_of_scores(score_metrics(scores.moved | estimates.moved, scores.lost), metrics, int(real.sum()))
-        self._tell(estimates, metrics, limit)
+        responses = ResponseBatch(rewards, padded["values"].float(), mask)
+        estimates = estimate(responses, self.vcppo, gamma=float(self.config.algorithm.gamma))
+        self._log_scores(score_metrics(scores.moved | estimates.moved, scores.lost), metrics, int(real.sum()))
+        self._log_estimates(estimates, metrics, limit)
         output = {"advantages": estimates.advantages, "returns": estimates.returns}
         if self.vcppo.pretrain is not None:
-            trained = self._hold_out(answers, estimates, nested, metrics).to(padded["response_mask"].dtype)
+            trained = self._hold_out(responses, estimates, nested, metrics).to(padded["response_mask"].dtype)
             # A masked token is neither in verl's value loss nor, by loss_mask, in what that is divided by.
             output |= {"response_mask": trained, "loss_mask": trained}
-        told = {name: response_to_nested(x, nested["response_mask"]) for name, x in output.items()}
-        fields_out = TensorDict(told, batch_size=len(batch))
+        nested_output = {name: response_to_nested(x, nested["response_mask"]) for name, x in output.items()}
+        fields_out = TensorDict(nested_output, batch_size=len(batch))
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields_out)
 
     def _place_scores(self, batch: KVBatchMeta) -> PlacedScores:
-        """No score stands on a masked token any more, for us and for verl's own estimators."""
+        """Move scores off masked tokens, for us and for verl's estimators."""
         nested = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask", "rm_scores"]
         )
         padded = nested.to_padded_tensor()
         scores = on_unmasked_tokens(padded["rm_scores"].float(), padded["response_mask"].bool())
         if bool(scores.moved.any()):
-            told = {"rm_scores": response_to_nested(scores.rewards, nested["response_mask"])}
-            fields = TensorDict(told, batch_size=len(batch))
+            moved = {"rm_scores": response_to_nested(scores.rewards, nested["response_mask"])}
+            fields = TensorDict(moved, batch_size=len(batch))
             tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
         return scores
 
-    def _tell_of_scores(self, told: dict[str, float], metrics: dict[str, Any], responses: int) -> None:
-        """Counts to verl's trackers in every step, in words once a run."""
-        metrics |= told
-        for name, words in score_warnings(told, step=self.global_steps, responses=responses).items():
+    def _log_scores(self, counts: dict[str, float], metrics: dict[str, Any], responses: int) -> None:
+        """Log counts to verl's trackers in every step, and warn once per run."""
+        metrics |= counts
+        for name, words in score_warnings(counts, step=self.global_steps, responses=responses).items():
             if name not in self._warned:
                 self._warned.add(name)
                 print(f"vcppo: {words}", file=sys.stderr)
 
-    def _tell(self, estimates: Estimates, metrics: dict[str, Any], limit: int) -> None:
-        """Scalars to verl's trackers; now and then tables to the journal."""
+    def _log_estimates(self, estimates: Estimates, metrics: dict[str, Any], limit: int) -> None:
+        """Log scalars to verl's trackers, and every few steps tables to the journal."""
         metrics |= estimates.metrics
         closed, monte_carlo, bins = estimates.closed, estimates.closed_monte_carlo, self.vcppo.position_bins
         if bins:
@@ -155,22 +155,22 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
     # Value pretraining
 
     def _hold_out(
-        self, answers: Answers, estimates: Estimates, nested: TensorDict, metrics: dict[str, Any]
+        self, responses: ResponseBatch, estimates: Estimates, nested: TensorDict, metrics: dict[str, Any]
     ) -> torch.Tensor:
-        """[B, T] bool: the tokens that the critic may learn from. The held-out ones measure it instead."""
+        """Return [B, T] bool: the tokens that the critic may learn from. The held-out ones measure it instead."""
         plan = self.vcppo.pretrain
         assert plan is not None
         prompts = [row.tolist() for row in nested["prompts"].unbind()]
         rows = held_out_rows(prompts, share=plan.held_out, seed=plan.seed)
-        live = answers.response_mask
+        live = responses.response_mask
         if not bool((live & ~rows[:, None]).any()):  # a step must train on something
             rows = torch.zeros_like(rows)
-        self._held_out.add(answers, estimates.monte_carlo, rows)
+        self._held_out.add(responses, estimates.monte_carlo, rows)
         metrics["pretrain/held_out_tokens"] = float((live & rows[:, None]).sum())
         if self.global_steps % plan.evaluate_every == 0 and self._held_out.tokens:
-            measurement, told = self._held_out.measure(self.global_steps)
-            metrics |= told
-            self._journal.metrics(self.global_steps, told)
+            measurement, measured = self._held_out.measure(self.global_steps)
+            metrics |= measured
+            self._journal.metrics(self.global_steps, measured)
             self._measurements.append(measurement)
             self._settled = self._has_settled()
         return live & ~rows[:, None]
@@ -182,11 +182,11 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         return settled_at(self._measurements, patience=plan.patience, tolerance=plan.tolerance) is not None
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """A critic that has settled is saved as it was measured."""
+        """Skip the update once the critic has settled: it is saved as it was measured."""
         return batch if self._settled else super()._update_critic(batch, metrics)
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:
-        """One step; the last one of pretraining saves the critic and says where, then verl's loop ends."""
+        """Run one step; the last one of pretraining saves the critic and records where, then verl's loop ends."""
         planned = self.global_steps >= self.total_training_steps
         batch = super().step(metrics, timing_raw)
         if self.vcppo.pretrain is not None and (planned or self._settled):
@@ -194,11 +194,11 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
             if every <= 0 or not (planned or self.global_steps % every == 0):  # else verl saves after this step
                 self._save_checkpoint()
             self.total_training_steps = self.global_steps
-            self._leave_word()
+            self._write_outcome()
         return batch
 
-    def _leave_word(self) -> None:
-        """pretrained.json beside verl's checkpoints: which of them it is, and why it is the last."""
+    def _write_outcome(self) -> None:
+        """Write pretrained.json beside verl's checkpoints: which of them it is, and why it is the last."""
         last = self._measurements[-1] if self._measurements else None
         write_json(
             Path(self.config.trainer.default_local_dir) / "pretrained.json",

@@ -439,7 +439,7 @@ def test_the_interval_of_an_error_draws_seeds_and_answers_within_them() -> None:
 
 def test_states_of_one_answer_are_drawn_together() -> None:
     pair = states(np.zeros(8), np.tile([0.1, 0.2, 0.5, 0.6], 2)).assign(answer=[0, 0, 1, 1] * 2, seed=[0] * 4 + [1] * 4)
-    assert [rows.shape for rows in values.by_answer(values.with_errors(pair))] == [(2, 4), (2, 4)]
+    assert [rows.shape for rows in values.sums_by_response(values.with_errors(pair))] == [(2, 4), (2, 4)]
 
 
 def test_the_figure_of_values_bins_the_answer_and_the_truth(tmp_path: Path) -> None:

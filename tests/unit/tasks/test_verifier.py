@@ -254,7 +254,7 @@ def test_a_verdict_that_comes_too_late_is_not_taken_for_the_next_answers(fresh: 
     fresh._settle(grader, "time", found)  # given up, while its verdict is on its way
     fresh._give(grader, box("0.5"))
     while grader.job is not None:
-        fresh._hear(grader, found)
+        fresh._receive(grader, found)
     assert found == {box("0.4"): unreadable("time"), box("0.5"): CORRECT}
 
 

@@ -1,6 +1,6 @@
 """A cell of a study run by verl: value pretraining, the critic merged, then PPO, each once for its address.
 
-verl is a process of its own. What it logs is told in the stage's journal in our words while it runs, so MLflow, the
+verl runs in a separate process. Its metrics enter the stage's journal under our names while it runs, so MLflow, the
 progress display, pruning and export see a run like any other.
 """
 
@@ -34,7 +34,7 @@ LAST_LINES, LONGEST_ERROR = 3, 400
 
 @dataclass(frozen=True)
 class VerlRun:
-    """One run of verl for a stage: what it is told, by our settings and by the study's own words."""
+    """One run of verl for a stage: overrides from our settings, and the study's further KEY=VALUE words."""
 
     stage: str
     overrides: Overrides
@@ -43,13 +43,13 @@ class VerlRun:
 
     @property
     def address(self) -> Address:
-        """Everything that verl is told counts, but for where it writes."""
-        told = {"engine": "verl", "version": VERL, "overrides": self.overrides, "words": list(self.words)}
-        return Address(self.stage, told, dict(self.parents))
+        """All of verl's configuration counts, but for where it writes."""
+        content = {"engine": "verl", "version": VERL, "overrides": self.overrides, "words": list(self.words)}
+        return Address(self.stage, content, dict(self.parents))
 
 
 def runs_of(settings: RunSettings, words: list[str]) -> list[VerlRun]:
-    """The runs of verl that a cell takes, in their order."""
+    """Return the runs of verl that a cell takes, in their order."""
     given = parse_words(words)
     house = {name: value for name, value in DEFAULTS.items() if name not in given}
     runs: list[VerlRun] = []
@@ -69,9 +69,9 @@ def run_cell(cell: Path, out: Path) -> dict[str, float]:
     """Run the settings in a cell's folder on verl.
 
     Returns:
-        What an RL stage of ours is judged by, and the last evaluation under its metrics' names.
+        The results of an RL stage, and the last evaluation under its metrics' names.
     Raises:
-        TrainingError: verl ended badly; the message has its exit code, the end of what it said, and where the rest is.
+        TrainingError: verl ended badly; the message has its exit code, the end of its log, and where the rest is.
     """
     from vcppo.stages.pipeline import rl_result
 
@@ -98,12 +98,12 @@ def run_cell(cell: Path, out: Path) -> dict[str, float]:
 
 
 def last_evaluation(journal: Path) -> dict[str, float]:
-    """The latest finite value of each evaluation metric."""
-    found: dict[str, float] = {}
+    """Return the latest finite value of each evaluation metric."""
+    latest: dict[str, float] = {}
     for record in read_journal(journal):
         if record["kind"] == "metrics":
-            found |= {k: v for k, v in record["values"].items() if k.startswith("eval/") and v is not None}
-    return found
+            latest |= {k: v for k, v in record["values"].items() if k.startswith("eval/") and v is not None}
+    return latest
 
 
 def _perform(
@@ -127,13 +127,13 @@ def _perform(
     )
     if run.stage == "rl":
         return {"pretrain_steps_done": earlier.get("steps", 0.0)}
-    told = read_json(checkpoints / "pretrained.json")
-    _merge(checkpoints / told["checkpoint"] / "critic", stage.path / "critic", place / "merge.log")
-    return {"steps": float(told["updates"]), "settled": float(told["settled"])}
+    outcome = read_json(checkpoints / "pretrained.json")
+    _merge(checkpoints / outcome["checkpoint"] / "critic", stage.path / "critic", place / "merge.log")
+    return {"steps": float(outcome["updates"]), "settled": float(outcome["settled"])}
 
 
 def merge_command(shards: Path, target: Path) -> list[str]:
-    """verl's own merger: FSDP shards of a critic to one folder in transformers format (bfloat16)."""
+    """Return the command of verl's merger: FSDP shards of a critic to one transformers folder (bfloat16)."""
     where = ["--local_dir", str(shards), "--target_dir", str(target)]
     return [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp", *where]
 
@@ -142,13 +142,13 @@ def _merge(shards: Path, target: Path, log: Path) -> None:
     with open(log, "wb") as file:
         code = subprocess.call(merge_command(shards, target), stdout=file, stderr=subprocess.STDOUT)
     if code or not (target / "config.json").exists():
-        raise TrainingError(f"verl.model_merger of {shards} ended with exit code {code}: {last_words(log)}; see {log}")
+        raise TrainingError(f"verl.model_merger of {shards} ended with exit code {code}: {log_tail(log)}; see {log}")
 
 
 class VerlProcess:
     """verl running in `place`: verl.log, metrics-N.jsonl of the N-th start, vcppo.jsonl of our trainer, checkpoints/.
 
-    verl goes on from its latest checkpoint; what the journal says of later steps is taken back first.
+    verl goes on from its latest checkpoint; records of later steps are cut from the journal first.
     """
 
     def __init__(self, place: Path, journal: Path, *, pretraining: bool) -> None:
@@ -160,15 +160,15 @@ class VerlProcess:
         self.metrics.touch()
         done = checkpointed_step(place / "checkpoints")
         cut_after(tables, done)
-        told = max((step_in_verl(r) for r in read_journal(journal) if r["kind"] == "metrics"), default=-1)
-        cut_after(journal, min(done, told), step_of=step_in_verl)
+        journalled = max((step_in_verl(r) for r in read_journal(journal) if r["kind"] == "metrics"), default=-1)
+        cut_after(journal, min(done, journalled), step_of=step_in_verl)
         self.journal = Journal(journal)
         self._tables, self._scalars = JournalTail(tables), JournalTail(self.metrics)
-        # What verl had said, and nobody carried on before all was killed.
+        # What verl had logged, and was not yet in the journal when all was killed.
         earlier = JournalTail(starts[-1]).read() if starts else []
-        self._tell(
-            [table for table in self._tables.read() if table["step"] > told],
-            [line for line in earlier if told < line["step"] <= done],
+        self._record(
+            [table for table in self._tables.read() if table["step"] > journalled],
+            [line for line in earlier if journalled < line["step"] <= done],
         )
 
     def run(self, words: list[str]) -> None:
@@ -179,7 +179,7 @@ class VerlProcess:
         """
         command = [sys.executable, "-m", "vcppo.studies.verl.launch", "--parent", str(os.getpid()), *words]
         passed = {"VERL_FILE_LOGGER_PATH": str(self.metrics), "VERL_USE_EXTERNAL_MODULES": PLUGIN}
-        # A cluster that runs already does not inherit our environment: Ray is told too.
+        # A cluster that runs already does not inherit our environment: Ray passes it on.
         command += [f"++ray_kwargs.ray_init.runtime_env.env_vars.{k}='{v}'" for k, v in passed.items()]
         with open(self.log, "ab") as log:
             log.write(f"--- {redacted(' '.join(command))}\n".encode())
@@ -191,7 +191,7 @@ class VerlProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-            )  # in our process group: who kills a worker with its group kills verl too
+            )  # in our process group: killing a worker with its group kills verl too
         try:
             while process.poll() is None:
                 self.listen()
@@ -202,24 +202,22 @@ class VerlProcess:
             process.kill()
             process.wait()
         if process.returncode:
-            raise TrainingError(
-                f"verl ended with {_ending(process.returncode)}: {last_words(self.log)}; see {self.log}"
-            )
+            raise TrainingError(f"verl ended with {_ending(process.returncode)}: {log_tail(self.log)}; see {self.log}")
         if not self.journal.count:
-            raise TrainingError(f"verl ended well and had logged nothing: {last_words(self.log)}; see {self.log}")
+            raise TrainingError(f"verl ended well and had logged nothing: {log_tail(self.log)}; see {self.log}")
 
     def listen(self) -> None:
-        """Carry what verl and our trainer have said since the last time into the journal, step by step.
+        """Carry what verl and our trainer have logged since the last call into the journal, step by step.
 
-        The trainer says its tables of a step before verl logs it. Read in this order, none comes after a later step.
+        The trainer writes its tables of a step before verl logs it. Read in this order, none comes after a later step.
         """
         tables = self._tables.read()
-        self._tell(tables, self._scalars.read())
+        self._record(tables, self._scalars.read())
 
-    def _tell(self, tables: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
-        said = [(table["step"], 0, table) for table in tables if table["kind"] == "table"]
-        said += [(int(line["step"]), 1, line) for line in lines]
-        for step, kind, entry in sorted(said, key=lambda item: item[:2]):
+    def _record(self, tables: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+        entries = [(table["step"], 0, table) for table in tables if table["kind"] == "table"]
+        entries += [(int(line["step"]), 1, line) for line in lines]
+        for step, kind, entry in sorted(entries, key=lambda item: item[:2]):
             if kind == 0:
                 self.journal.table(entry["name"], step - 1, entry["columns"])
                 continue
@@ -228,23 +226,23 @@ class VerlProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, less what keeps our own workers from getting in each other's way: verl has the machine to itself."""
+    """Return ours, less the limits that keep workers out of each other's way: verl has the machine to itself."""
     return {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")}
 
 
 def checkpointed_step(checkpoints: Path) -> int:
-    """verl's latest checkpoint, 0 if there is none."""
+    """Return the step of verl's latest checkpoint, 0 if there is none."""
     try:
         return int((checkpoints / "latest_checkpointed_iteration.txt").read_text())
     except (OSError, ValueError):
         return 0
 
 
-def last_words(log: Path) -> str:
-    """The end of what a process said, in one line."""
+def log_tail(log: Path) -> str:
+    """Return the end of a log in one line."""
     lines = [" ".join(line.split()) for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    said = [line for line in lines if line and not line.startswith("---")]
-    return " | ".join(said[-LAST_LINES:])[-LONGEST_ERROR:] or "it said nothing"
+    output = [line for line in lines if line and not line.startswith("---")]
+    return " | ".join(output[-LAST_LINES:])[-LONGEST_ERROR:] or "it said nothing"
 
 
 def _ending(code: int) -> str:

@@ -1,6 +1,6 @@
-"""`python -m vcppo.studies.verl.launch --parent PID KEY=VALUE ...`: verl's own main, once our trainer is known to it.
+"""`python -m vcppo.studies.verl.launch --parent PID KEY=VALUE ...`: verl's main, once our trainer is registered.
 
-verl says nothing when a plugin does not load, so that is looked at here, before Ray starts.
+verl is silent when a plugin does not load, so that is checked here, before Ray starts.
 """
 
 import os
@@ -12,7 +12,7 @@ from vcppo.system.redaction import redact_output
 
 
 def main() -> None:
-    """Run verl's PPO with the given words; die with the parent, so that no run outlives the cell it is for."""
+    """Run verl's PPO with the given overrides; die with the parent, so that no run outlives its cell."""
     flag, parent, *words = sys.argv[1:]
     assert flag == "--parent", "launched by vcppo.studies.verl.cells"
     die_with(int(parent))
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def missing_registration() -> str | None:
-    """Why verl would not find our trainer, None if it would."""
+    """Return why verl would not find our trainer, None if it would."""
     try:
         import verl
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY

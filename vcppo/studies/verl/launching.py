@@ -1,4 +1,4 @@
-"""A study on verl before anything runs: whether verl can run its cells, and what else verl is told."""
+"""A study on verl before anything runs: whether verl can run its cells, and its further KEY=VALUE words."""
 
 import importlib.util
 import json
@@ -17,55 +17,55 @@ from vcppo.studies.verl.overrides import Overrides, refusals
 from vcppo.system.files import write_json
 
 RUNNER = "vcppo.studies.verl.cells:run_cell"
-NEEDED = {  # verl's words without which no run of it begins, and that none of our settings says
+NEEDED = {  # verl's settings without which no run of it begins, and that none of ours maps to
     "data.train_files": "the problems it trains on",
     "data.val_files": "the problems it is evaluated on",
 }
-DEFAULTS: Mapping[str, Any] = {  # what a run of verl needs said and that is not a matter of method; --verl comes after
+DEFAULTS: Mapping[str, Any] = {  # what a run of verl needs beside the method; --verl takes precedence
     f"{ROLLOUT}.name": "vllm",
     f"{ACTOR}.use_dynamic_bsz": True,
     f"{CRITIC}.use_dynamic_bsz": True,
 }
-OWNED = ("trainer.default_local_dir", "trainer.experiment_name", "trainer.project_name", "trainer.resume_mode")
+SET_BY_VCPPO = ("trainer.default_local_dir", "trainer.experiment_name", "trainer.project_name", "trainer.resume_mode")
 _PLAIN = re.compile(r"[A-Za-z_./][\w./:@-]*")  # a string that Hydra reads as itself
 
 
 def prepare_study(study: Study, seeds: Sequence[int], further: Sequence[str], out: Path, *, fresh: bool) -> str:
-    """Check that verl can run every cell, and write down what else it is told; the runner for `run_study`.
+    """Check that verl can run every cell, and write its further words down; return the runner for `run_study`.
 
     Args:
-        further: verl's own KEY=VALUE, as on its command line.
+        further: KEY=VALUE words for verl, as on its command line.
     Raises:
-        ConfigError: verl is missing, cannot do what a cell asks, or is told too little or the same twice.
-        StudyError: the study has cells that ran with other words to verl.
+        ConfigError: verl is missing, cannot run a cell, or is given too little or the same twice.
+        StudyError: the study has cells that ran with other words.
     """
     if not is_installed():
         raise ConfigError("--runner verl: verl is not installed beside vcppo; pip install 'vcppo[verl]'")
     check_study(study, seeds, further)
     path = launch_file(out / "studies" / study.name)
-    told = {"verl": list(further)}
+    launch = {"verl": list(further)}
     if path.exists() and not fresh and any((out / "studies" / study.name / "cells").glob("*/cell.json")):
         before = json.loads(path.read_text(encoding="utf-8"))
-        if before != told:
+        if before != launch:
             raise StudyError(
                 f"study {study.name} in {out} was begun with --verl {' '.join(before['verl']) or 'nothing'}: give the "
                 "same, another --out, or --fresh to move the old study aside and begin anew"
             )
-    write_json(path, told)
+    write_json(path, launch)
     return RUNNER
 
 
 def is_installed() -> bool:
-    """Whether there is a verl to run; a folder that happens to be called so is none."""
+    """Return whether verl is installed; a folder that happens to be called so is not."""
     spec = importlib.util.find_spec("verl")
     return spec is not None and spec.origin is not None
 
 
 def check_study(study: Study, seeds: Sequence[int], further: Sequence[str]) -> None:
-    """Whether verl can run every cell of a study, each setting that it varies included.
+    """Check that verl can run every cell of a study, each setting that it varies included.
 
     Raises:
-        ConfigError: it cannot; one line says every reason.
+        ConfigError: it cannot; one line lists every reason.
     """
     given = parse_words(further)
     problems: dict[str, None] = {}  # in order, each once
@@ -80,7 +80,7 @@ def check_study(study: Study, seeds: Sequence[int], further: Sequence[str]) -> N
 
 
 def check_run(settings: RunSettings, given: Mapping[str, str]) -> list[str]:
-    """Every reason why verl cannot run these settings beside these words of its own."""
+    """Return every reason why verl cannot run these settings beside these words."""
     problems = list(refusals(settings))
     for word, what in NEEDED.items():
         if word not in given:
@@ -96,48 +96,48 @@ def check_run(settings: RunSettings, given: Mapping[str, str]) -> list[str]:
             ours = None
         if ours is not None:
             problems.append(f"--verl {word}={given[word]}: vcppo says it; use {ours}")
-        elif word in OWNED:
+        elif word in SET_BY_VCPPO:
             problems.append(f"--verl {word}={given[word]}: vcppo says it, for it must find what verl writes")
     return problems
 
 
 def silent_settings(cells: Sequence[Cell]) -> list[str]:
-    """Settings that some cell has otherwise than by default, and of which verl never hears."""
+    """Return settings that differ from their default in some cell and have no counterpart in verl."""
     default = flatten(RunSettings().model_dump(mode="json"))
     differing = set()
     for cell in cells:
         tree = cell.settings.model_dump(mode="json")
         here = {**default, **defaults_beside(tree)}
-        said = (name for name, value in flatten(tree).items() if value != here[name])
-        differing |= {name for name in said if name not in ("arm", "method") and isinstance(counterpart(name), str)}
+        changed = (name for name, value in flatten(tree).items() if value != here[name])
+        differing |= {name for name in changed if name not in ("arm", "method") and isinstance(counterpart(name), str)}
     return [name for name in default if name in differing]
 
 
 def parse_words(words: Sequence[str]) -> dict[str, str]:
-    """verl's KEY=VALUE, the plus signs taken off the keys.
+    """Parse KEY=VALUE words for verl, the plus signs taken off the keys.
 
     Raises:
         ConfigError: one of them is not of that form, or comes twice.
     """
-    found: dict[str, str] = {}
+    overrides: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         bare = key.strip().lstrip("+")
         if not equals or not bare:
             raise ConfigError(f"--verl {word}: expected KEY=VALUE, for example --verl trainer.n_gpus_per_node=8")
-        if bare in found:
+        if bare in overrides:
             raise ConfigError(f"--verl {word}: {bare} is given twice")
-        found[bare] = value
-    return found
+        overrides[bare] = value
+    return overrides
 
 
 def launch_file(study: Path) -> Path:
-    """What verl is told beside the settings, next to the study's folder."""
+    """Return the file of verl's further words, next to the study's folder."""
     return study.with_name(f"{study.name}.verl.json")
 
 
 def read_words(study: Path) -> list[str]:
-    """verl's own words of a study.
+    """Read a study's words for verl.
 
     Raises:
         StudyError: there is no such file, or it is another.
@@ -150,7 +150,7 @@ def read_words(study: Path) -> list[str]:
 
 
 def command_line(overrides: Overrides) -> list[str]:
-    """Overrides as Hydra reads them.
+    """Return overrides as Hydra reads them.
 
     >>> command_line({"trainer.logger": ["console", "file"], "data.train_files": "a b.parquet", "critic.enable": True})
     ['trainer.logger=[console,file]', "data.train_files='a b.parquet'", 'critic.enable=True']

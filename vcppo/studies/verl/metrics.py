@@ -1,4 +1,4 @@
-"""verl's metrics by our names, so that figures and tables find them; the rest keep theirs below `verl/`."""
+"""verl's metrics by our names, as figures and tables need them; the rest keep theirs below `verl/`."""
 
 import math
 import re
@@ -21,15 +21,15 @@ RENAMED = {  # measured alike; actor/ppo_kl is not, for verl's is the mean of -l
     "timing_s/gen": "time/generate_s",
     "timing_s/step": "time/iteration_s",
 }
-OURS = ("value/", "advantage/", "rollout/", "pretrain/")  # told by our trainer under our names
+OURS = ("value/", "advantage/", "rollout/", "pretrain/")  # logged by our trainer under our names
 IN_PRETRAINING = {"value/loss": "pretrain/loss", "value/grad_norm": "pretrain/grad_norm"}
 _MEAN_OF_SAMPLES = re.compile(r"val-(?:core|aux)/(?P<source>.+)/(?:acc|reward)/mean@(?P<n>\d+)")
 
 
 def translated(step: int, data: Mapping[str, Any], *, pretraining: bool) -> list[tuple[int, dict[str, float]]]:
-    """What verl logged at its step, as records of ours: (step, values by name), training before evaluation.
+    """Translate what verl logged at its step to our records: (step, values by name), training before evaluation.
 
-    verl counts steps from 1; what it tells of step k was sampled by the policy after k - 1 updates, which we call
+    verl counts steps from 1; what it logs at step k was sampled by the policy after k - 1 updates, which we call
     iteration k - 1. Its evaluation at step k is of the policy after k updates, and so is ours at k. Of an evaluation
     the accuracy counts where the reward function reports one, else the reward. `best@N` is not pass@N, for verl
     draws it with replacement: it stays below `verl/`.
@@ -50,12 +50,12 @@ def translated(step: int, data: Mapping[str, Any], *, pretraining: bool) -> list
         else:
             ours = RENAMED.get(name, name if name.startswith(OURS) else f"verl/{_safe(name)}")
             training[IN_PRETRAINING.get(ours, ours) if pretraining else ours] = number
-    found = [(step - 1, training)] if training and step > 0 else []
-    return found + ([(step, evaluation)] if evaluation else [])
+    records = [(step - 1, training)] if training and step > 0 else []
+    return records + ([(step, evaluation)] if evaluation else [])
 
 
 def step_in_verl(record: Mapping[str, Any]) -> int:
-    """The step of verl's that a record of ours tells of."""
+    """Return verl's step for a record of ours."""
     evaluation = record["kind"] == "metrics" and any(
         name.startswith(("eval/", "verl/val-")) for name in record["values"]
     )
@@ -63,5 +63,5 @@ def step_in_verl(record: Mapping[str, Any]) -> int:
 
 
 def _safe(name: str) -> str:
-    """MLflow takes letters, digits and _ - . space : / in a metric's name."""
+    """Replace what MLflow does not take: it has letters, digits and _ - . space : / in a metric's name."""
     return re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"))

@@ -1,7 +1,7 @@
 """Our settings' names beside verl's: what each becomes in verl's configuration, or why it becomes nothing.
 
 Every setting of vcppo is in exactly one of three tables: MAPPED, ONLY (one value of it is what verl does, any other is
-refused) and APART (verl has its own word for the matter, or none). docs/verl.md prints them.
+refused) and APART (verl has its own setting for it, or none). docs/verl.md prints them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ ESTIMATED = {name: estimator.verl for name, estimator in ESTIMATORS.items() if e
 
 
 def listed(names: Iterable[str]) -> str:
-    """Some names as a sentence has them.
+    """Join names as in a sentence.
 
     >>> listed(["clip", "gspo", "cispo"])
     'clip, gspo or cispo'
@@ -46,7 +46,7 @@ class Only:
 
 
 def _optimiser(section: str, *, pretraining: bool = False) -> dict[str, Mapped]:
-    """The optimiser's settings of one of our sections, at verl's place for them."""
+    """Map the optimiser's settings of one of our sections to verl's."""
     place = ACTOR if section == "policy" else CRITIC
     optim = f"{place}.optim"
     names = {
@@ -206,7 +206,7 @@ APART: Mapping[str, str] = {
 
 
 def counterpart(name: str) -> Mapped | Only | str:
-    """What a setting is to verl: where it goes, the one value that verl does, or why it goes nowhere."""
+    """Return a setting's counterpart in verl: its names, the one value that verl has, or why there is none."""
     if name in MAPPED:
         return MAPPED[name]
     if name in ONLY:
@@ -216,7 +216,7 @@ def counterpart(name: str) -> Mapped | Only | str:
 
 
 def our_name(verl_name: str) -> str | None:
-    """The setting of ours that says this word of verl's, None if none does."""
+    """Return our setting that maps to this one of verl's, None if none does."""
     bare = verl_name.lstrip("+")
     for name, mapped in MAPPED.items():
         if bare in {key.lstrip("+") for key in (*mapped.rl, *mapped.pretraining)}:
@@ -225,7 +225,7 @@ def our_name(verl_name: str) -> str | None:
 
 
 def table() -> str:
-    """Every setting with its counterpart, as the Markdown that docs/verl.md holds."""
+    """Return every setting with its counterpart, as the Markdown that docs/verl.md holds."""
     lines = ["| vcppo | verl, RL run | verl, value pretraining | remark |", "|---|---|---|---|"]
     for name in known_names():
         other = counterpart(name)
@@ -242,5 +242,5 @@ def table() -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value as settings files have it."""
+    """Return a value as in a settings file."""
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"

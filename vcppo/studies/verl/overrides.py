@@ -22,7 +22,7 @@ AGGREGATIONS = {
 
 
 def refusals(settings: RunSettings) -> Iterator[str]:
-    """Every reason why verl cannot run these settings, each with what it could run."""
+    """Yield every reason why verl cannot run these settings, each with what it could run."""
     flat = flatten(settings.model_dump(mode="json"))
     for name, only in ONLY.items():
         if flat[name] != only.value:
@@ -61,10 +61,10 @@ def refusals(settings: RunSettings) -> Iterator[str]:
 
 
 def rl_overrides(settings: RunSettings) -> Overrides:
-    """verl's configuration of the RL run. The settings must be free of `refusals`."""
+    """Return verl's configuration of the RL run. The settings must be free of `refusals`."""
     s = settings
     scale = s.advantage.group_scale if isinstance(s.advantage, GroupAdvantageSettings) else True
-    answers_apart, bounds = s.policy.epochs * s.policy.minibatches, s.policy.bounds
+    updates_per_step, bounds = s.policy.epochs * s.policy.minibatches, s.policy.bounds
     mini_batch = s.rollout.prompts // s.policy.minibatches
     overrides: Overrides = {
         **_common(s),
@@ -77,7 +77,7 @@ def rl_overrides(settings: RunSettings) -> Overrides:
         "algorithm.use_kl_in_reward": s.kl.placement == "reward",
         f"{ACTOR}.use_kl_loss": s.kl.placement == "loss",
         "critic.enable": s.has_critic,
-        **optimiser_overrides(ACTOR, s.policy, answers_apart),
+        **optimiser_overrides(ACTOR, s.policy, updates_per_step),
         f"{ACTOR}.ppo_epochs": s.policy.epochs,
         f"{ACTOR}.ppo_mini_batch_size": mini_batch,
         f"{ACTOR}.data_loader_seed": s.seed,
@@ -101,7 +101,7 @@ def rl_overrides(settings: RunSettings) -> Overrides:
         overrides |= {f"{ACTOR}.kl_loss_coef": s.kl.coefficient, f"{ACTOR}.kl_loss_type": s.kl.estimator}
     if s.has_critic:
         overrides |= {
-            **optimiser_overrides(CRITIC, s.critic, answers_apart * s.critic.updates_per_policy_update),
+            **optimiser_overrides(CRITIC, s.critic, updates_per_step * s.critic.updates_per_policy_update),
             f"{CRITIC}.ppo_epochs": s.policy.epochs * s.critic.updates_per_policy_update,
             f"{CRITIC}.ppo_mini_batch_size": mini_batch,
             f"{CRITIC}.cliprange_value": s.critic.value_clip_range if s.critic.value_loss == "clipped" else NEVER,
@@ -112,7 +112,7 @@ def rl_overrides(settings: RunSettings) -> Overrides:
 
 
 def pretraining_overrides(settings: RunSettings) -> Overrides:
-    """verl's configuration of the run before it, in which only the critic learns."""
+    """Return verl's configuration of the run before it, in which only the critic learns."""
     s, plan = settings, settings.pretrain
     limit = plan.max_steps if plan.steps == "converge" else plan.steps
     return {
@@ -145,7 +145,7 @@ def pretraining_overrides(settings: RunSettings) -> Overrides:
 
 
 def _common(s: RunSettings) -> Overrides:
-    """What both runs are told."""
+    """Return what both runs have in common."""
     overrides: Overrides = {
         "trainer.use_v1": True,
         "trainer.v1.trainer_mode": TRAINER,
@@ -173,7 +173,7 @@ def _common(s: RunSettings) -> Overrides:
 
 def _gae(s: RunSettings) -> Overrides:
     overrides: Overrides = {
-        "algorithm.lam": s.gae.lambda_actor,  # verl's own estimate, which ours replaces
+        "algorithm.lam": s.gae.lambda_actor,  # of verl's estimate, which ours replaces
         f"{OURS}.lambda_critic": s.gae.lambda_critic,
         f"{OURS}.whiten": s.advantage.whiten,
     }
@@ -186,13 +186,13 @@ def _gae(s: RunSettings) -> Overrides:
     return overrides
 
 
-def optimiser_overrides(place: str, optimiser: OptimiserSettings, updates_a_step: int) -> Overrides:
-    """AdamW and its schedule, as verl's FSDP engine takes them at `place`; its scheduler moves once a step."""
+def optimiser_overrides(place: str, optimiser: OptimiserSettings, updates_per_step: int) -> Overrides:
+    """Return AdamW and its schedule for verl's FSDP engine at `place`; its scheduler moves once per step."""
     optim = f"{place}.optim"
     return {
         f"{optim}.lr": optimiser.learning_rate,
         f"{optim}.lr_scheduler_type": optimiser.schedule,
-        f"{optim}.lr_warmup_steps": math.ceil(optimiser.warmup_steps / updates_a_step),
+        f"{optim}.lr_warmup_steps": math.ceil(optimiser.warmup_steps / updates_per_step),
         f"{optim}.betas": [optimiser.adam_beta1, optimiser.adam_beta2],
         f"+{optim}.override_optimizer_config.eps": optimiser.adam_epsilon,
         f"{optim}.weight_decay": optimiser.weight_decay,

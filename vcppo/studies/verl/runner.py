@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class VerlRunner:
-    """Runs of verl, which start processes of their own on the GPUs of the machine or of a cluster."""
+    """Runs of verl, which starts its processes on the GPUs of the machine or of a cluster."""
 
     def __init__(self, *, processes: int | None, verl_words: Sequence[str]) -> None:
         self.processes, self.verl_words = processes, verl_words
@@ -25,11 +25,11 @@ class VerlRunner:
             raise ConfigError("--processes with --runner verl: verl starts its own, see docs/verl.md")
 
     def default_workers(self) -> int:
-        """One: verl has the machine to itself."""
+        """Return one: verl has the machine to itself."""
         return 1
 
     def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
-        """The cells of a study on verl, and what each run of verl is told."""
+        """Yield the cells of a study on verl, and the overrides of each run of verl."""
         from vcppo.studies.verl.cells import runs_of
         from vcppo.studies.verl.launching import command_line, silent_settings
 
