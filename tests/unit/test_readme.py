@@ -252,3 +252,23 @@ PLACES = {
 def test_every_place_says_the_same_minutes(commands: str, minutes: str) -> None:
     said = {place: re.findall(rf"(?:{commands})\b.*?(\w+) minutes", text) for place, text in PLACES.items()}
     assert said == {place: [minutes] for place in PLACES}
+
+
+# docs/architecture.md: what it says stands in a file stands there.
+
+ARCHITECTURE = PAGES["docs/architecture.md"]
+PLACES_OF = [row for row in tables(ARCHITECTURE)[1][1:] if "`" in row[1]]
+
+
+@pytest.mark.parametrize("row", PLACES_OF, ids=lambda row: row[0])
+def test_what_is_named_stands_in_a_file_that_is_linked_beside_it(row: list[str]) -> None:
+    links = [ROOT / "docs" / link for link in re.findall(r"\]\(([^)]+)\)", row[1])]
+    files = [file for link in links for file in (sorted(link.rglob("*.py")) if link.is_dir() else [link])]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    for name in re.findall(r"`(\w+)`", row[1]):
+        assert re.search(rf"^\s*(?:def|class) {name}\b", code, flags=re.MULTILINE), name
+
+
+def test_the_glossary_has_one_row_for_a_term() -> None:
+    terms = [term for row in tables(ARCHITECTURE)[-1][1:] for term in re.split(", ", row[0])]
+    assert len(terms) == len(set(terms)) >= 40
