@@ -39,7 +39,7 @@ SCALED = {
     "cold_start.warmup_steps": 2,
     "reward_model.steps": REAL.reward_model.steps // SCALE,
     "reward_model.pairs": REAL.reward_model.pairs * SHORTER,
-    "reward_model.answers": REAL.reward_model.answers * SHORTER // SCALE,
+    "reward_model.responses": REAL.reward_model.responses * SHORTER // SCALE,
     "pretrain.batch": REAL.pretrain.batch * SHORTER,
     "pretrain.pool": REAL.pretrain.pool * SHORTER // SCALE,
     "pretrain.held_out": REAL.pretrain.held_out * SHORTER // SCALE,

@@ -24,7 +24,7 @@ TINY_STUDY = {  # the study's own code, over in seconds
     "steps": 2, "micro_batch_tokens": 512, "task.chain_length": 3, "task.digits": 2, "task.stop_hazard": 0.3,
     "task.held_out": 10, "model.hidden_size": 16, "model.intermediate_size": 32, "model.layers": 1, "model.heads": 2,
     "cold_start.steps": 160, "cold_start.batch_tokens": 300, "cold_start.learning_rate": 0.01,
-    "cold_start.warmup_steps": 10, "reward_model.steps": 4, "reward_model.answers": 256, "reward_model.pairs": 4,
+    "cold_start.warmup_steps": 10, "reward_model.steps": 4, "reward_model.responses": 256, "reward_model.pairs": 4,
     "pretrain.pool": 48, "pretrain.held_out": 32, "pretrain.batch": 16, "pretrain.max_steps": 10,
     "evaluation.samples": 2,
 }  # fmt: skip

@@ -80,7 +80,7 @@ class Evaluation:
     def used(self) -> dict[str, Any]:
         """The settings that matter, as a tree; how many responses are generated at once does not."""
         tree = self.settings.model_dump(mode="json", include={"task", "engine", "evaluation"})
-        for name in ("every", "samples_during", "answers_at_once"):
+        for name in ("every", "samples_during", "responses_at_once"):
             del tree["evaluation"][name]
         return {**tree, "rollout": {"max_tokens": self.settings.rollout.max_tokens}}
 

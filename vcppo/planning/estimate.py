@@ -61,7 +61,7 @@ def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tup
         return 0, 0, settings.cold_start.steps * settings.cold_start.batch_tokens
     if stage == "reward-model":
         pairs = model.steps * model.pairs * 2 * response_tokens
-        return model.answers * response_tokens, pairs, pairs
+        return model.responses * response_tokens, pairs, pairs
     if stage == "answers":
         return sum(settings.fixed_answers) * response_tokens, 0, 0
     if stage == "value-pretraining":

@@ -240,7 +240,7 @@ class _Layout:
                 stage, "update", held(self.policy, learns=True) + self._train(self.policy, s.cold_start.batch_tokens)
             )
         elif stage == "reward-model":
-            rows = min(PAIRED_PROMPTS_AT_ONCE * s.reward_model.answers_per_prompt, s.reward_model.answers)
+            rows = min(PAIRED_PROMPTS_AT_ONCE * s.reward_model.responses_per_prompt, s.reward_model.responses)
             yield self._generate(stage, held(self.policy, learns=False), rows)
             pairs = 2 * s.reward_model.pairs * self.longest
             yield Phase(stage, "update", held(self.critic, learns=True) + self._train(self.critic, pairs))

@@ -35,7 +35,7 @@ def true_values(
         shaped score of `record.truth_samples` continuations), estimate.
     """
     starts_of = [merged(starts, STATES) for starts in sampler.step_starts([r.generation.tokens for r in rollouts])]
-    count = min(record.truth_answers, len(rows))
+    count = min(record.truth_responses, len(rows))
     # Spread over the batch: neighbours share a prompt.
     chosen = [int(rows[i * len(rows) // count]) for i in range(count)]
     places = [(row, start) for row in chosen for start in starts_of[row]]

@@ -39,7 +39,7 @@ class GaeSettings(Settings):
         None, gt=0, description="lambda_actor = 1 - 1/(alpha * length) instead of a number; VAPO uses 0.05"
     )
     bootstrap_truncated: bool = Field(
-        False, description="an answer cut at the limit is worth V there, in place of its score"
+        False, description="a response cut at the limit is worth V there, in place of its score"
     )
 
 

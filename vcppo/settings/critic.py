@@ -10,15 +10,15 @@ from vcppo.settings.optimiser import WARM_UP, OptimiserSettings, Schedule
 
 
 class RewardModelSettings(OptimiserSettings):
-    """Bradley-Terry on (correct, incorrect) answers, scored at the last token only."""
+    """Bradley-Terry on (correct, incorrect) responses, scored at the last token only."""
 
     learning_rate: float = Field(1e-3, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
     warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     steps: int = Field(200, ge=1, description="updates")
     centering: float = Field(0.1, ge=0, description="weight of the squared sum of a pair's scores; 0 leaves it free")
-    pairs: int = Field(16, ge=1, description="(correct, incorrect) pairs an update")
-    answers: int = Field(4096, ge=2, description="answers sampled from the cold-start policy to make pairs of")
-    answers_per_prompt: int = Field(16, ge=2, description="of them to each problem; a pair shares its problem")
+    pairs: int = Field(16, ge=1, description="(correct, incorrect) pairs per update")
+    responses: int = Field(4096, ge=2, description="responses sampled from the cold-start policy to make pairs of")
+    responses_per_prompt: int = Field(16, ge=2, description="of them to each problem; a pair shares its problem")
 
 
 class PretrainSettings(OptimiserSettings):
@@ -30,11 +30,13 @@ class PretrainSettings(OptimiserSettings):
         "converge", description="updates; 0 for none; `converge`: until held-out loss and explained variance settle"
     )
     max_steps: int = Field(300, ge=1, description="`converge` gives up here, and a falling schedule ends here")
-    batch: int = Field(96, ge=1, description="answers an update")
-    pool: int = Field(2304, ge=1, description="answers of the fixed policy, generated once and shared by every critic")
-    held_out: int = Field(384, ge=2, description="further answers that only measure loss and explained variance")
-    fresh_rollouts: bool = Field(False, description="sample new answers for every update instead, as the paper does")
-    evaluate_every: int = Field(10, ge=1, description="updates between measurements on the held-out answers")
+    batch: int = Field(96, ge=1, description="responses per update")
+    pool: int = Field(
+        2304, ge=1, description="responses of the fixed policy, generated once and shared by every critic"
+    )
+    held_out: int = Field(384, ge=2, description="further responses that only measure loss and explained variance")
+    fresh_rollouts: bool = Field(False, description="sample new responses for every update instead, as the paper does")
+    evaluate_every: int = Field(10, ge=1, description="updates between measurements on the held-out responses")
     patience: int = Field(2, ge=1, description="measurements in a row without improvement that end `converge`")
     tolerance: float = Field(0.01, ge=0, description="a change smaller than this is no improvement")
 
@@ -86,8 +88,8 @@ class FreshCriticSettings(_CriticSettings):
     init: Literal["policy"] = Field("policy", description=_INIT)
     initial_value: float | Literal["mean-score"] = Field(
         0.0,
-        description="first values of a fresh head; `mean-score`: of the answers it will be pretrained on, or, with "
-        "pretrain.steps = 0, of pretrain.held_out answers of the fixed policy",
+        description="first values of a fresh head; `mean-score`: of the responses it will be pretrained on, or, with "
+        "pretrain.steps = 0, of pretrain.held_out responses of the fixed policy",
     )
 
 

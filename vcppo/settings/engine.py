@@ -13,13 +13,13 @@ _KIND = "torch: in this process, with nothing but torch"
 
 
 class TorchEngineSettings(Settings):
-    """Who generates answers; docs/vllm.md says how to choose."""
+    """Who generates responses; docs/vllm.md says how to choose."""
 
     kind: Literal["torch"] = Field("torch", description=_KIND)
 
 
 class VllmEngineSettings(Settings):
-    """vLLM generates answers; docs/vllm.md says how to choose."""
+    """vLLM generates responses; docs/vllm.md says how to choose."""
 
     kind: Literal["vllm"] = Field("vllm", description=_KIND)
     mode: Literal["colocated", "server"] = Field(
@@ -41,9 +41,9 @@ class VllmEngineSettings(Settings):
         f"{VLLM_SHARE['server']} for a server; on a CPU it is "
         "of the memory and for the cache alone, none: what max_sequences need",
     )
-    max_sequences: int = Field(256, ge=1, description="answers written together")
+    max_sequences: int = Field(256, ge=1, description="responses written together")
     max_length: int | None = Field(
-        None, ge=2, description="tokens of a prompt with its answer; none: as many as the policy has positions"
+        None, ge=2, description="tokens of a prompt with its response; none: as many as the policy has positions"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: the policy's own")
     enforce_eager: bool | None = Field(None, description="no CUDA graphs or compilation; none: so on a CPU alone")

@@ -4,7 +4,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -16,6 +16,7 @@ from vcppo.settings.defaults import defaults_beside, defaults_of_model
 from vcppo.settings.kinds import KINDS, foreign, layout, not_by_default, without
 from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.settings.notes import Note
+from vcppo.settings.renamed import CURRENT, current_name, former_names, with_current_names
 from vcppo.settings.run import UNFINISHED, RunSettings
 from vcppo.settings.unused import unused
 from vcppo.system.files import read_text
@@ -52,7 +53,7 @@ def setting_type(name: str) -> tuple[Any, ...]:
     >>> setting_type("pretrain.steps")
     (<class 'int'>, typing.Literal['converge'])
     """
-    return layout()[name].types
+    return layout()[current_name(name)].types
 
 
 def may_be_none(name: str) -> bool:
@@ -66,7 +67,7 @@ def nest(flat: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         ConfigError: a name is no setting.
     """
-    known = set(known_names())
+    known = {*known_names(), *CURRENT}
     values = {}
     for name, given in flat.items():
         if name not in known:
@@ -155,9 +156,11 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
         ConfigError: a name is unknown, a value out of range, settings do not go together, or one of them, in a layer
             that is not shared, would be ignored.
     """
+    notes = [_former_name(name, layer) for layer in layers for name in former_names(layer.tree)]
+    layers = [replace(layer, tree=with_current_names(layer.tree)) for layer in layers]
     merged, met = _merged(layers)
     settings = _validated(merged, layers)
-    notes = [slot.note() for slot in met if unused(settings, slot.name) is None]
+    notes += [slot.note() for slot in met if unused(settings, slot.name) is None]
     for number, layer in enumerate(layers):
         if not layer.shared:
             notes += _unused_notes(settings, layers, number)
@@ -327,7 +330,11 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected an object of settings, found {type(tree).__name__}")
-    return tree
+    return with_current_names(tree)
+
+
+def _former_name(name: str, layer: Layer) -> Note:
+    return Note("", name, f" (from {layer.source}) is called {current_name(name)} now")
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class ComputeSettings(Settings):
         "float32", description="of passes; weights, optimiser, values and losses stay float32"
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="as transformers calls it")
-    packing: bool = Field(False, description="answers stand in one line, without padding; for flash_attention_2")
+    packing: bool = Field(False, description="responses stand in one line, without padding; for flash_attention_2")
     gradient_checkpointing: bool = Field(False, description="recompute each layer in the backward pass")
     logit_cells: int = Field(2**26, ge=1, description="float32 logits alive at once; 2**26 are 256 MiB")
     offload: bool = Field(False, description="weights, gradients and optimiser wait in main memory (FSDP2)")

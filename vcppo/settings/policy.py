@@ -70,11 +70,11 @@ class _PolicySettings(OptimiserSettings):
     learning_rate: float = Field(3e-4, gt=0, description="peak; with model.path unless set 1e-6, adapters 1e-5")
     schedule: Schedule = Field("linear", description="after the warm-up")
     warmup_steps: int = Field(0, ge=0, description=WARM_UP)
-    epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
-    minibatches: int = Field(4, ge=1, description="updates a pass")
+    epochs: int = Field(1, ge=1, description="passes over an iteration's responses")
+    minibatches: int = Field(4, ge=1, description="updates per pass")
     loss: str = Field(description=_LOSS)
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus")
-    positive_nll: float = Field(0.0, ge=0, description="weight of the likelihood of right answers (VAPO: 0.1)")
+    positive_nll: float = Field(0.0, ge=0, description="weight of the likelihood of right responses (VAPO: 0.1)")
     demonstration_nll: float = Field(0.0, ge=0, description="weight of the likelihood of demonstrations (PPO-max)")
 
     @property

@@ -8,14 +8,14 @@ from vcppo.settings.base import Settings
 
 
 class RewardSettings(Settings):
-    """What the verifier's three verdicts are worth, and how the worth of an answer is shaped."""
+    """What the verifier's three verdicts are worth, and how the worth of a response is shaped."""
 
-    correct: float = Field(1.0, description="reward of a right answer")
-    wrong: float = Field(-1.0, description="reward of a wrong answer")
-    unreadable: float = Field(-1.0, description="reward of an answer with no readable result")
-    truncated: float | None = Field(None, description="reward of an answer cut at the limit; none: as it was verified")
+    correct: float = Field(1.0, description="reward of a right response")
+    wrong: float = Field(-1.0, description="reward of a wrong response")
+    unreadable: float = Field(-1.0, description="reward of a response with no readable result")
+    truncated: float | None = Field(None, description="reward of a response cut at the limit; none: as it was verified")
     overlong_share: float | None = Field(
-        None, gt=0, le=1, description="last share of the length limit in which an answer is punished; DAPO uses 0.2"
+        None, gt=0, le=1, description="last share of the length limit in which a response is punished; DAPO uses 0.2"
     )
     overlong_penalty: float = Field(1.0, gt=0, description="punishment at the limit, growing linearly to it")
     normalise: Literal["none", "scale", "standardise"] = Field(

@@ -23,8 +23,8 @@ def not_too_cold(temperature: float) -> float:
 class RolloutSettings(Settings):
     """What one iteration samples."""
 
-    prompts: int = Field(96, ge=1, description="problems an iteration")
-    samples_per_prompt: int = Field(1, ge=1, description="answers a problem; GRPO needs more than one")
+    prompts: int = Field(96, ge=1, description="problems per iteration")
+    samples_per_prompt: int = Field(1, ge=1, description="responses per problem; GRPO needs more than one")
     temperature: float = Field(
         1.0, ge=0, description="of sampling, above 0; log-probabilities are taken at it too, in training as well"
     )
@@ -34,7 +34,7 @@ class RolloutSettings(Settings):
         le=1,
         description="nucleus; old_logprobs are of the whole distribution, vLLM's of it",
     )
-    max_tokens: int | None = Field(None, ge=1, description="an answer is cut here; by default the task says")
+    max_tokens: int | None = Field(None, ge=1, description="a response is cut here; by default the task says")
     refresh_every: int | Never = Field(
         1, description="iterations between refreshes of the policy that samples; `never`: the cold-start policy does"
     )
@@ -60,26 +60,26 @@ class RolloutSettings(Settings):
 
 
 class SelectSettings(Settings):
-    """Which answers are trained on."""
+    """Which responses are trained on."""
 
-    prune_rate: float = Field(0.0, ge=0, lt=1, description="share of answers dropped before any forward pass (CPPO)")
-    scope: Literal["question", "batch"] = Field("question", description="answers are ranked within it")
+    prune_rate: float = Field(0.0, ge=0, lt=1, description="share of responses dropped before any forward pass (CPPO)")
+    scope: Literal["question", "batch"] = Field("question", description="responses are ranked within it")
     keep: Literal["largest", "smallest", "signed", "random"] = Field(
-        "largest", description="answers with the largest or smallest |advantage|, the largest advantage, or any"
+        "largest", description="responses with the largest or smallest |advantage|, the largest advantage, or any"
     )
     refill: bool = Field(False, description="ask 1 / (1 - prune_rate) times as many questions (dynamic allocation)")
     dynamic_sampling: bool = Field(False, description="groups all right or all wrong are replaced by new ones (DAPO)")
     max_rounds: int = Field(
         10, ge=1, description="rounds of sampling before a smaller batch has to do; if nothing is mixed, the last"
     )
-    drop_truncated: bool = Field(False, description="answers cut at the limit are not trained on (DAPO's filter)")
+    drop_truncated: bool = Field(False, description="responses cut at the limit are not trained on (DAPO's filter)")
 
 
 class VineSettings(Settings):
-    """Values by Monte Carlo: continuations sampled from the ends of an answer's steps (VinePPO, arXiv:2410.01679)."""
+    """Values by Monte Carlo: continuations sampled from the ends of a response's steps (VinePPO, arXiv:2410.01679)."""
 
     samples: int = Field(9, ge=1, description="continuations of each state")
-    max_steps: int | None = Field(8, ge=1, description="steps of an answer that get a value of their own; none: all")
+    max_steps: int | None = Field(8, ge=1, description="steps of a response that get a value of their own; none: all")
     cap: Literal["merge", "first"] = Field(
         "merge", description="beyond max_steps: join neighbouring steps, or give the rest the realised return"
     )

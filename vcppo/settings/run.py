@@ -16,6 +16,7 @@ from pydantic import (
 from vcppo.settings.defaults import as_said, defaults_beside
 from vcppo.settings.digests import settings_digest
 from vcppo.settings.kinds import flat_layout, foreign, is_whole, not_by_default, with_kinds, without
+from vcppo.settings.renamed import with_current_names
 from vcppo.settings.rules import meaningless
 from vcppo.settings.sections import RunSections
 
@@ -33,7 +34,10 @@ class RunSettings(RunSections):
     @classmethod
     def _of_a_record(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """What a whole record says of other kinds is no mistake, for it says of all."""
-        if not isinstance(given, Mapping) or not is_whole(given):
+        if not isinstance(given, Mapping):
+            return handler(given)
+        given = with_current_names(given)
+        if not is_whole(given):
             return handler(given)
         left_out = list(foreign(given))
         return handler(without(given, left_out)).beside(not_by_default(left_out))

@@ -86,14 +86,14 @@ class RunSections(Settings):
 
     @property
     def starts_at_mean_score(self) -> bool:
-        """Whether the critic's first values are the mean score of the fixed policy's answers."""
+        """Whether the critic's first values are the mean score of the fixed policy's responses."""
         if self.critic.init != "policy":
             return False
         return self.has_critic and self.critic.initial_value == "mean-score"
 
     @property
     def fixed_answers(self) -> tuple[int, int]:
-        """Answers of the fixed policy that a run needs: (to pretrain on, further ones); no further ones, no answers.
+        """Responses of the fixed policy that a run needs: (to pretrain on, further ones); no further ones, none at all.
 
         Without pretraining their mean alone may be asked for, which the further ones tell well enough: of scores -1
         and 1 to 0.05, the standard error of 384.

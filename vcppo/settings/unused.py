@@ -195,11 +195,11 @@ UNUSED: tuple[Rule, ...] = (
         "evaluation.temperature = 0 is greedy decoding, which draws nothing",
     ),
     (
-        ("record.truth_every", "record.truth_answers", "record.truth_samples"),
+        ("record.truth_every", "record.truth_responses", "record.truth_samples"),
         lambda s: not s.has_critic and not s.samples_continuations,
         "advantage.estimator = {s.advantage.estimator} estimates no state's value",
     ),
-    (("record.truth_answers", "record.truth_samples"), lambda s: s.record.truth_every == 0, "record.truth_every = 0"),
+    (("record.truth_responses", "record.truth_samples"), lambda s: s.record.truth_every == 0, "record.truth_every = 0"),
     (
         tuple(f"engine.{name}" for name in ("python", "url", "devices", "start_timeout_s", "request_timeout_s")),
         lambda s: s.engine.kind == "vllm" and s.engine.mode == "colocated",

@@ -32,8 +32,8 @@ class Group:
 
 
 def groups(problems: int, samples: int, settings: EvaluationSettings) -> Iterator[Group]:
-    """Group all problems in their order, as many at a time as `answers_at_once` has room for, at least one."""
-    size = max(1, settings.answers_at_once // samples)
+    """Group all problems in their order, as many at a time as `responses_at_once` has room for, at least one."""
+    size = max(1, settings.responses_at_once // samples)
     for start in range(0, problems, PROBLEMS_OF_A_SEED):
         end = min(start + PROBLEMS_OF_A_SEED, problems)
         for begin in range(start, end, size):

@@ -35,7 +35,7 @@ def reward_model(context: StageContext) -> dict[str, float]:
     if not correct:
         raise TrainingError(
             f"none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one "
-            "to the same prompt; raise reward_model.answers or rollout.max_tokens, or make the task easier"
+            "to the same prompt; raise reward_model.responses or rollout.max_tokens, or make the task easier"
         )
     model = context.load_critic(context.first_policy, head_seed=seed_for(settings.base_seed, "reward-model", "head"))
     optimiser = Optimiser(model, chosen, chosen.steps)
@@ -101,13 +101,13 @@ def pair_pools(batch: RolloutBatch) -> tuple[dict[int, list[int]], dict[int, lis
 def _sample_responses(context: StageContext) -> RolloutBatch:
     """Sample responses of the cold-start policy, several per prompt, as rollouts are."""
     settings, chosen = context.settings, context.settings.reward_model
-    count = max(chosen.answers // chosen.answers_per_prompt, 1)
+    count = max(chosen.responses // chosen.responses_per_prompt, 1)
     prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))
     sampler = context.sampler(context.load_first_policy())
     rollouts = []
     for start in range(0, len(prompts), PAIRED_PROMPTS_AT_ONCE):
         rollouts += sampler.roll_out(
-            [p for p in prompts[start : start + PAIRED_PROMPTS_AT_ONCE] for _ in range(chosen.answers_per_prompt)],
+            [p for p in prompts[start : start + PAIRED_PROMPTS_AT_ONCE] for _ in range(chosen.responses_per_prompt)],
             seed=seed_for(settings.base_seed, "reward-model", "answers", start),
         )
     return collate(rollouts, verdict_scores(rollouts, settings.reward))

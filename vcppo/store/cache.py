@@ -13,6 +13,7 @@ from typing import Any
 
 from vcppo.settings.digests import digest
 from vcppo.settings.preference import preference_settings
+from vcppo.settings.renamed import RENAMED, with_hashed_names
 from vcppo.settings.rollout import RolloutSettings
 from vcppo.settings.rules import bootstraps
 from vcppo.settings.run import RunSettings
@@ -58,7 +59,7 @@ class Address:
 
 def addresses(settings: RunSettings) -> dict[str, Address]:
     """The stages of a run in their order, those that its settings leave out left out."""
-    everything = settings.model_dump(mode="json") | {"task": task_address(settings.task)}
+    everything = with_hashed_names(settings.model_dump(mode="json")) | {"task": task_address(settings.task)}
     for section in ("model", "critic"):
         everything[section]["path"] = content_of(everything[section]["path"])
     if settings.model.path is not None:
@@ -75,7 +76,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         found[stage] = Address(stage, chosen, {parent: found[parent].key for parent in parents if parent in found})
 
     found: dict[str, Address] = {}
-    speed_alone = {"evaluation": {"answers_at_once"}}
+    speed_alone = {"evaluation": {RENAMED["evaluation.responses_at_once"].split(".")[1]}}
     pretrains = settings.has_critic and settings.pretrain.steps != 0
     address(
         "cold-start",

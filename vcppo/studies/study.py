@@ -25,6 +25,7 @@ from vcppo.settings.loading import (
     setting_type,
 )
 from vcppo.settings.notes import lines
+from vcppo.settings.renamed import current_name
 from vcppo.settings.run import RunSettings
 from vcppo.settings.search_space import Dimension, misfits
 from vcppo.settings.unused import unused
@@ -184,7 +185,7 @@ class Study(Settings):
             if dimension.choices is not None and name in known and may_be_none(name):
                 choices = tuple(None if choice == "none" else choice for choice in dimension.choices)
                 dimension = dimension.model_copy(update={"choices": choices})
-            for reason in misfits(dimension, setting_type(name)) if name in known else ():
+            for reason in misfits(dimension, setting_type(name)) if current_name(name) in known else ():
                 raise ConfigError(f"{name} (from study {self.name}, [search.space]): {reason}")
             space[name] = dimension
         self._check_free(space, "[search.space]")

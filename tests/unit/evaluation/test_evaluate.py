@@ -143,7 +143,7 @@ def test_asked_again_it_reads_and_loads_no_policy(
         (("evaluation.temperature=0.9",), True),
         (("task.held_out=9",), True),
         (("rollout.max_tokens=5",), True),
-        (("evaluation.answers_at_once=1",), False),
+        (("evaluation.responses_at_once=1",), False),
         (("evaluation.samples_during=3", "steps=9", "policy.learning_rate=0.1"), False),
     ],
 )
@@ -465,7 +465,7 @@ def test_the_groups_of_a_command_are_those_of_its_setting(
         return roll_out(sampler, prompts, **rest)
 
     monkeypatch.setattr(Sampler, "roll_out", counted)
-    flags = ["--samples", "4", "--out", tmp_path, *TINY, "--set", "evaluation.answers_at_once=13"]
+    flags = ["--samples", "4", "--out", tmp_path, *TINY, "--set", "evaluation.responses_at_once=13"]
     assert invoke(checkpoint, *flags).exit_code == 0
     assert asked == [12, 12, 12, 4]
 

@@ -1031,7 +1031,7 @@ def test_batch_whitening_sees_every_row_trained_on_and_no_other(make: Make) -> N
 
 @pytest.mark.parametrize("method", ["ppo", "vineppo", "dvpo"])
 def test_the_table_of_true_values_has_what_training_used(make: Make, method: str) -> None:
-    record = ("record.truth_every=1", "record.truth_answers=5", "record.truth_samples=6")
+    record = ("record.truth_every=1", "record.truth_responses=5", "record.truth_samples=6")
     done = make(method, *record, "rollout.max_tokens=25").iterate()
     table = present(done.true_values)
     assert {len(column) for column in table.values()} == {len(table["answer"])}
@@ -1059,7 +1059,7 @@ def test_the_table_of_true_values_has_what_training_used(make: Make, method: str
 @pytest.mark.parametrize("method", ["ppo", "vineppo"])
 def test_the_truth_is_compared_in_rows_that_were_trained_on(make: Make, method: str) -> None:
     """Of others no value was read: what would stand there is 0."""
-    record = ("record.truth_every=1", "record.truth_answers=4", "record.truth_samples=2")
+    record = ("record.truth_every=1", "record.truth_responses=4", "record.truth_samples=2")
     done = make(method, *record, "select.drop_truncated=true", "rollout.max_tokens=6", "rollout.prompts=12").iterate()
     kept = done.rows.tolist()
     assert len(kept) < len(done.rollouts)
@@ -1075,7 +1075,7 @@ def test_no_truth_is_measured_where_no_row_is_trained_on(make: Make, monkeypatch
 
 
 def test_truth_is_measured_when_asked_for(make: Make) -> None:
-    trainer = make("ppo", "record.truth_every=2", "record.truth_samples=2", "record.truth_answers=1")
+    trainer = make("ppo", "record.truth_every=2", "record.truth_samples=2", "record.truth_responses=1")
     assert [trainer.iterate().true_values is not None for _ in range(3)] == [True, False, True]
 
 
@@ -1087,7 +1087,7 @@ def test_the_truth_is_the_mean_score_of_continuations(make: Make, monkeypatch: p
         return Verdict.CORRECT if text.split()[:1] and text.split()[0].isdigit() else Verdict.WRONG
 
     monkeypatch.setattr(DigitsTask, "verify", by_first_word)
-    record = ("record.truth_every=1", "record.truth_answers=12", "record.truth_samples=40")
+    record = ("record.truth_every=1", "record.truth_responses=12", "record.truth_samples=40")
     done = make("ppo", *record, "rollout.max_tokens=25").iterate()
     table = present(done.true_values)
     later = 0

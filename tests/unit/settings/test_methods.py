@@ -456,7 +456,7 @@ def by_length(self: DigitsTask, text: str, prompt: Prompt) -> Verdict:
 SMALL = (
     "cold_start.steps=2",
     "reward_model.steps=1",
-    "reward_model.answers=32",
+    "reward_model.responses=32",
     "pretrain.max_steps=2",
     "pretrain.pool=16",
     "pretrain.held_out=8",

@@ -76,7 +76,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
     (("pretrain.steps=20",), names("pretrain", "patience tolerance"), "pretrain.steps = 20"),
     (("pretrain.fresh_rollouts=true",), ["pretrain.pool"], "pretrain.fresh_rollouts = true"),
     (RLOO, names("reward_model", "steps pairs learning_rate"), "no critic starts from a reward model here"),
-    (("critic.init=policy",), ["reward_model.answers"], "no critic starts from a reward model here"),
+    (("critic.init=policy",), ["reward_model.responses"], "no critic starts from a reward model here"),
     (TD, ["gae.lambda_actor"], "advantage.estimator = td uses no lambda"),
     (GRPO, ["gae.lambda_actor"], "advantage.estimator = grpo uses no lambda"),
     (
@@ -152,10 +152,10 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         names("evaluation", "top_p seed"),
         "evaluation.temperature = 0 is greedy decoding, which draws nothing",
     ),
-    ((), names("record", "truth_answers truth_samples"), "record.truth_every = 0"),
+    ((), names("record", "truth_responses truth_samples"), "record.truth_every = 0"),
     (
         GRPO,
-        names("record", "truth_every truth_answers truth_samples"),
+        names("record", "truth_every truth_responses truth_samples"),
         "advantage.estimator = grpo estimates no state's value",
     ),
     ((), names("mismatch", "cap alarm"), "nothing is compared here"),

@@ -23,7 +23,9 @@ from vcppo.types import Generation, Verdict
 
 TASK = make_task(tiny("task.held_out=70").task)
 TOKENIZER = TASK.tokenizer()
-SMALL_GROUPS = EvaluationSettings(seed=3, answers_at_once=10)  # of 3 problems with 3 answers each: 11 of 32, 24 in all
+SMALL_GROUPS = EvaluationSettings(
+    seed=3, responses_at_once=10
+)  # of 3 problems with 3 answers each: 11 of 32, 24 in all
 SAMPLES = 3
 
 
@@ -74,7 +76,7 @@ def no_engine() -> Engine:
     ("samples", "at_once", "size"), [(8, 256, 32), (1, 256, 32), (32, 256, 8), (32, 1, 1), (3, 10, 3)]
 )
 def test_groups_are_of_whole_problems_under_the_seed_of_their_32(samples: int, at_once: int, size: int) -> None:
-    found = list(groups(70, samples, EvaluationSettings(seed=5, answers_at_once=at_once)))
+    found = list(groups(70, samples, EvaluationSettings(seed=5, responses_at_once=at_once)))
     assert [number for group in found for number in group.problems] == list(range(70))
     assert max(len(group.problems) for group in found) == size
     for group in found:

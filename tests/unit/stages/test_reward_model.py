@@ -60,7 +60,7 @@ def test_its_answers_are_drawn_as_rollouts_are(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    context = prepared(tmp_path, tiny("reward_model.answers=32", *said))
+    context = prepared(tmp_path, tiny("reward_model.responses=32", *said))
     asked, generate = [], TorchEngine.generate
 
     def note(engine: TorchEngine, prompts: Any, sampling: Sampling, **options: Any) -> Any:
@@ -133,5 +133,5 @@ def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: 
 def test_nothing_right_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hopeless = dataclasses.replace(separable(), correct=torch.zeros(16, dtype=torch.bool))
     monkeypatch.setattr(stage, "_sample_responses", lambda context: hopeless)
-    with pytest.raises(TrainingError, match=r"none of 16 answers .* raise reward_model.answers"):
+    with pytest.raises(TrainingError, match=r"none of 16 answers .* raise reward_model.responses"):
         stage.reward_model(prepared(tmp_path, tiny()))

@@ -38,7 +38,7 @@ def keys(*assignments: str) -> dict[str, str]:
         (["critic.aggregation=sequence-mean"], ["value-pretraining", "rl", "evaluation"]),
         (["seed=1"], ["answers", "value-pretraining", "rl", "evaluation"]),
         (["evaluation.seed=1"], ["rl", "evaluation"]),
-        (["evaluation.answers_at_once=3"], []),
+        (["evaluation.responses_at_once=3"], []),
         (["policy.learning_rate=0.1"], ["rl", "evaluation"]),
         (["reward_model.steps=7"], ["reward-model", "value-pretraining", "rl", "evaluation"]),
         (["rollout.temperature=0.9"], ALL[1:]),

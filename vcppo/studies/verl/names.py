@@ -184,7 +184,7 @@ APART: Mapping[str, str] = {
     "compute.": "verl's engines have their own, for one actor_rollout_ref.model.enable_gradient_checkpointing",
     "lora.": "verl has its own: --verl actor_rollout_ref.model.lora_alpha=N",
     "mismatch.": "--verl algorithm.rollout_correction.rollout_is=token, and rollout_is_threshold",
-    "evaluation.answers_at_once": "verl has its own: data.val_batch_size",
+    "evaluation.responses_at_once": "verl has its own: data.val_batch_size",
     "engine.": f"--verl {ROLLOUT}.name=vllm|sglang and its other settings",
     "reward.correct": _REWARD,
     "reward.wrong": _REWARD,
