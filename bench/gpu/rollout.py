@@ -9,7 +9,7 @@ from bench.gpu.record import Numbers, Record, against_plan, peak_bytes, restart_
 from bench.gpu.sizes import Sizes, network, prepared
 from vcppo.engines import make_engine
 from vcppo.engines.base import Sampling
-from vcppo.planning.footprint import generate, held
+from vcppo.planning.memory_estimate import generate, held
 from vcppo.planning.shapes import Shapes
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings

@@ -14,7 +14,7 @@ from transformers import (
 
 from vcppo.models.distributed import world
 from vcppo.models.sharding import prepare
-from vcppo.planning.footprint import Network
+from vcppo.planning.memory_estimate import Network
 from vcppo.planning.shapes import KNOWN, Shapes
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch

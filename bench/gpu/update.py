@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench.gpu.record import Numbers, Record, against_plan, device_name, peak_bytes, restart_peak, settle
 from bench.gpu.sizes import Sizes, batch_of, network, peak_flops, prepared, training_flops
 from vcppo.models.optimiser import Optimiser
-from vcppo.planning.footprint import Memory, forward_pass, gradients, held, resting, train
+from vcppo.planning.memory_estimate import Memory, forward_pass, gradients, held, resting, train
 from vcppo.planning.shapes import Shapes
 from vcppo.rl.costs import Costs
 from vcppo.rl.critic_update import read_values, update_critic

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vcppo.planning.footprint import Network, forward_pass, gradients, held, resting, train
+from vcppo.planning.memory_estimate import Network, forward_pass, gradients, held, resting, train
 from vcppo.planning.shapes import KNOWN
 from vcppo.settings.model import ComputeSettings, LoraSettings
 

@@ -19,7 +19,7 @@ from tiny import ASSIGNMENTS, tiny
 
 from vcppo.errors import TrainingError
 from vcppo.models.optimiser import Optimiser
-from vcppo.planning.estimate import chain_tokens, estimate_costs
+from vcppo.planning.time_estimate import chain_tokens, estimate_costs
 from vcppo.settings.run import RunSettings
 from vcppo.stages.answers import load_responses
 from vcppo.stages.pipeline import run_stages

@@ -21,7 +21,7 @@ from vcppo.models import forward, loading
 from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import prepare
-from vcppo.planning.footprint import Network, gradients, held, train
+from vcppo.planning.memory_estimate import Network, gradients, held, train
 from vcppo.planning.shapes import shapes_of
 from vcppo.rl.critic_update import update_critic
 from vcppo.settings.loading import override

@@ -15,7 +15,7 @@ from vcppo.settings.run import RunSettings
 from vcppo.system.processes import INTERRUPTED, is_main, locked
 
 if TYPE_CHECKING:
-    from vcppo.planning.estimate import StageCost
+    from vcppo.planning.time_estimate import StageCost
 
 LAST_WORDS_S, LAST_WORDS_AFTER_CTRL_C_S = 30.0, 5.0  # for the uploader of a single run to finish
 
@@ -138,7 +138,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
 
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
     """The resolved settings as TOML-like lines, and what each stage will cost."""
-    from vcppo.planning.estimate import estimate_costs
+    from vcppo.planning.time_estimate import estimate_costs
     from vcppo.settings.describing import describe_settings
 
     print(describe_settings(settings))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import fields
 
-from vcppo.planning.footprint import GIB, Memory
+from vcppo.planning.memory_estimate import GIB, Memory
 from vcppo.planning.plan import (
     ARITHMETIC_SHARE,
     BANDWIDTH_SHARE,

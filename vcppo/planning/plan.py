@@ -1,7 +1,7 @@
 """What a run takes of each GPU, by stage and phase, before it is started, and what to change if that is too much.
 
-Bytes are those of vcppo/planning/footprint.py, at the fullest moment of each phase with every response as long as it
-may be. Times rest on the rates below, which are assumed and not measured.
+Bytes are those of memory_estimate.py, at the fullest moment of each phase with every response as long as it may be.
+Times rest on the rates below, which are assumed and not measured.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vcppo.errors import ConfigError
-from vcppo.planning.estimate import chain_tokens, stage_tokens
-from vcppo.planning.footprint import (
+from vcppo.planning.memory_estimate import (
     GIB,
     WIDE,
     Memory,
@@ -25,6 +24,7 @@ from vcppo.planning.footprint import (
     train,
 )
 from vcppo.planning.shapes import Shapes, shapes_of
+from vcppo.planning.time_estimate import chain_tokens, stage_tokens
 from vcppo.settings.engine import VllmEngineSettings
 from vcppo.settings.fixed import (
     GENERATOR_ROWS,

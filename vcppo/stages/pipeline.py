@@ -17,9 +17,10 @@ from vcppo.stages.context import StageContext
 from vcppo.stages.evaluation import evaluation
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
-from vcppo.stages.value_pretraining import chosen_step, pretraining_is_done, value_pretraining
-from vcppo.store.cache import StageFolder, addresses
+from vcppo.stages.value_pretraining import value_pretraining
+from vcppo.store.cache import StageFolder, addresses, is_complete
 from vcppo.store.journal import read_journal
+from vcppo.store.pretrained_critics import chosen_step
 from vcppo.store.run_folders import CellFolder
 from vcppo.store.summary import curves_of, summary
 
@@ -66,7 +67,7 @@ def run_stages(
         stage_settings = preference_settings(settings) if stage == "preference" else settings
         context = StageContext(stage_settings, folder, earlier)
         with folder.lock():
-            complete = here.from_main(here.is_main and is_complete(stage, context))
+            complete = here.from_main(here.is_main and is_complete(context.folder, context.settings))
             if here.is_main:
                 on_stage(stage, address.key, not complete)
             if not complete:
@@ -95,13 +96,6 @@ def _check_response_limits(context: StageContext, until: str) -> None:
     for limit in limits:
         if limit.note is not None and world().is_main:
             print(f"note: {limit.note}", file=sys.stderr, flush=True)
-
-
-def is_complete(stage: str, context: StageContext) -> bool:
-    """Whether the cache holds the stage's result under these settings."""
-    if stage == "value-pretraining":  # one folder serves many step counts: it is complete for some and not for others
-        return pretraining_is_done(context)
-    return context.folder.result is not None
 
 
 def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, float]:

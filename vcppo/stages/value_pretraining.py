@@ -21,58 +21,20 @@ from transformers import PreTrainedModel
 from vcppo.errors import CheckpointError
 from vcppo.maths.diagnostics import explained_variance, value_bias
 from vcppo.maths.losses import denominators, value_loss
-from vcppo.maths.settling import Measurement, settled_at
 from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_tables import critic_tables
 from vcppo.rl.critic_update import read_values, update_critic
+from vcppo.rl.pretraining_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
 from vcppo.rl.rewards import Shaping, returns_known, score_range, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
-from vcppo.rl.value_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.critic import PretrainSettings
 from vcppo.stages.answers import load_responses
 from vcppo.stages.context import StageContext
-from vcppo.store.journal import read_journal
+from vcppo.store.pretrained_critics import chosen_step, critic_folder
 from vcppo.types import RolloutBatch
-
-
-def measurements_in(folder: Path) -> list[Measurement]:
-    """Read measurements on the held-out responses from the stage's journal, by step."""
-    return [
-        Measurement(
-            record["step"],
-            _or(record["values"]["pretrain/held_out_loss"], float("inf")),
-            _or(record["values"]["pretrain/explained_variance"], float("-inf")),  # null: the returns were all equal
-        )
-        for record in read_journal(folder / "journal.jsonl")
-        if record["kind"] == "metrics" and "pretrain/held_out_loss" in record["values"]
-    ]
-
-
-def chosen_step(folder: Path, settings: PretrainSettings) -> int | None:
-    """Number of updates that these settings request, None while `converge` is undecided."""
-    if settings.steps != "converge":
-        return settings.steps
-    measurements = [m for m in measurements_in(folder) if m.step <= settings.max_steps]
-    settled = settled_at(measurements, patience=settings.patience, tolerance=settings.tolerance)
-    if settled is None and measurements and measurements[-1].step == settings.max_steps:
-        return settings.max_steps
-    return settled
-
-
-def critic_folder(folder: Path, step: int) -> Path:
-    """Folder of the critic after `step` updates."""
-    return folder / f"critic-{step:06d}"
-
-
-def pretrained_critic(folder: Path, settings: PretrainSettings) -> Path | None:
-    """The checkpoint that these settings request, None if there is none yet."""
-    step = chosen_step(folder, settings)
-    path = None if step is None else critic_folder(folder, step)
-    return path if path is not None and (path / "state.pt").exists() else None  # the state is the last to be written
 
 
 def start_of_critic(context: StageContext) -> PreTrainedModel:
@@ -300,11 +262,6 @@ def value_pretraining(context: StageContext) -> dict[str, float]:
     return {"steps": float(step)}
 
 
-def pretraining_is_done(context: StageContext) -> bool:
-    """Whether the checkpoint that these settings request exists."""
-    return pretrained_critic(context.folder.path, context.settings.pretrain) is not None
-
-
 def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
     """Load the critic that RL starts with; also how many pretraining updates it has had."""
     if "value-pretraining" not in context.earlier:
@@ -313,10 +270,6 @@ def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
     step = chosen_step(folder, settings)
     assert step is not None
     return context.load_critic(critic_folder(folder, step)), step
-
-
-def _or(number: float | None, otherwise: float) -> float:
-    return otherwise if number is None else number
 
 
 def _shuffle(seed: int, epoch: int, count: int) -> Tensor:

@@ -18,6 +18,7 @@ from vcppo.settings.rollout import RolloutSettings
 from vcppo.settings.rules import bootstraps
 from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal
+from vcppo.store.pretrained_critics import pretraining_is_done
 from vcppo.system.files import file_lock, read_json, write_json
 from vcppo.system.fingerprints import content_of
 from vcppo.system.processes import is_main
@@ -184,3 +185,10 @@ class StageFolder:
         (self.path / "state.pt").unlink(missing_ok=True)
         for shards in self.path.glob("state-*.shards"):
             shutil.rmtree(shards, ignore_errors=True)
+
+
+def is_complete(folder: StageFolder, settings: RunSettings) -> bool:
+    """Whether the cache holds what these settings request of a stage."""
+    if folder.address.stage == "value-pretraining":
+        return pretraining_is_done(folder.path, settings.pretrain)
+    return folder.result is not None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from vcppo.store.run_folders import ENDED, CellRecord
-from vcppo.studies.ledger import StudyLedger, TrialCells
+from vcppo.studies.cell_states import StudyLedger, TrialCells
 from vcppo.studies.pool import Death, Reply, WorkerPool
 from vcppo.studies.reporting import SweepReporter
 

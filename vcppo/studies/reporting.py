@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from vcppo.store.run_folders import CellRecord
-from vcppo.studies.ledger import StudyLedger
+from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.progress import CellEnded, CellProgress, CellStarted, Event, Notice, StudyStarted, WorkerDied
 from vcppo.studies.watch import CellWatch
 

@@ -64,7 +64,7 @@ class PipelineRunner:
 
     def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
         """Yield the cells of a study and what they will cost together, each shared stage counted once."""
-        from vcppo.planning.estimate import StageCost, estimate_costs, matrix_product_rate
+        from vcppo.planning.time_estimate import StageCost, estimate_costs, matrix_product_rate
 
         yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
         if study.search is not None:

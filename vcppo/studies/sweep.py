@@ -15,8 +15,8 @@ import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 
 from vcppo.errors import StudyError
+from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.dispatcher import Dispatcher
-from vcppo.studies.ledger import StudyLedger
 from vcppo.studies.pool import WorkerPool
 from vcppo.studies.progress import Notice
 from vcppo.studies.reporting import Listener, SweepReporter

@@ -26,8 +26,9 @@ from verl.workers.utils.padding import response_to_nested
 from vcppo.maths.settling import Measurement, settled_at
 from vcppo.rl.critic_tables import critic_tables
 from vcppo.store.journal import Journal
+from vcppo.store.pretrained_critics import measurements_in
 from vcppo.studies.verl import TRAINER
-from vcppo.studies.verl.records import cut_after, measurements_in
+from vcppo.studies.verl.records import cut_after
 from vcppo.system.files import write_json
 from vcppo.verl_plugin.estimates import (
     Estimates,

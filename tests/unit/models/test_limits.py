@@ -171,7 +171,7 @@ def test_the_maths_tasks_own_limit_gives_way_to_the_model_in_one_line(
     assert here.evaluation_limit.tokens == 200 - held_out
 
     monkeypatch.setattr(pipeline, "STAGES", dict.fromkeys(pipeline.STAGES, lambda context: {}))
-    monkeypatch.setattr(pipeline, "is_complete", lambda stage, context: True)
+    monkeypatch.setattr(pipeline, "is_complete", lambda folder, settings: True)
     pipeline.run_stages(here.settings, tmp_path)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2

@@ -18,7 +18,7 @@ from vcppo.engines.base import Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError, ConfigError
 from vcppo.models.loading import new_policy as policy_of
-from vcppo.planning.footprint import GIB, Memory, Network, generate
+from vcppo.planning.memory_estimate import GIB, Memory, Network, generate
 from vcppo.planning.plan import Machine, Plan, gpus_needed, make_plan, remedies
 from vcppo.planning.shapes import KNOWN, read_shapes, shapes_of
 from vcppo.settings.loading import override

@@ -21,11 +21,11 @@ from vcppo.rl import trainer as room
 from vcppo.rl.costs import Costs
 from vcppo.rl.metrics import update_kl, value_metrics
 from vcppo.rl.policy_update import PolicyUpdate, read_logprobs
+from vcppo.rl.pretraining_targets import value_targets
 from vcppo.rl.reference import Reference
 from vcppo.rl.rewards import Shaping, returns_known, verdict_scores
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.trainer import Iteration, Trainer
-from vcppo.rl.value_targets import value_targets
 from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.kinds import KINDS
 from vcppo.settings.methods import METHODS

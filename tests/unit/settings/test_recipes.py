@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.planning.footprint import GIB
+from vcppo.planning.memory_estimate import GIB
 from vcppo.planning.plan import Machine, make_plan
 from vcppo.settings.loading import flatten, known_names, load_settings
 

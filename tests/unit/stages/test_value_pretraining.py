@@ -27,9 +27,10 @@ from vcppo.stages import value_pretraining as stage
 from vcppo.stages.answers import load_responses, responses_file
 from vcppo.stages.context import StageContext
 from vcppo.stages.rl import assemble
-from vcppo.stages.value_pretraining import chosen_step, pretraining_is_done, value_pretraining
+from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
+from vcppo.store.pretrained_critics import chosen_step, critic_folder, measurements_in, pretraining_is_done
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 
@@ -68,7 +69,7 @@ def context(before: Path, out: Path, *assignments: str) -> StageContext:
 
 
 def weights(stage_context: StageContext, step: int) -> bytes:
-    return (stage.critic_folder(stage_context.folder.path, step) / "model.safetensors").read_bytes()
+    return (critic_folder(stage_context.folder.path, step) / "model.safetensors").read_bytes()
 
 
 def told(stage_context: StageContext) -> list[dict[str, Any]]:
@@ -103,9 +104,9 @@ def test_a_step_count_is_exactly_so_many_updates(before: Path, tmp_path: Path, m
     step = Optimiser.step
     monkeypatch.setattr(Optimiser, "step", lambda self: (taken.append(1), step(self))[1])
     here = context(before, tmp_path, "pretrain.steps=5")
-    assert not pretraining_is_done(here)
+    assert not pretraining_is_done(here.folder.path, here.settings.pretrain)
     assert value_pretraining(here) == {"steps": 5.0}
-    assert pretraining_is_done(here)
+    assert pretraining_is_done(here.folder.path, here.settings.pretrain)
     assert len(taken) == 5
     folders = sorted(path.name for path in here.folder.path.glob("critic-*"))
     assert folders == ["critic-000002", "critic-000004", "critic-000005"]
@@ -118,7 +119,7 @@ def test_more_asked_for_later_goes_on_and_less_takes_what_is_there(before: Path,
     value_pretraining(first)
     extended = context(before, tmp_path / "extended", "pretrain.steps=8")
     assert extended.folder.path == first.folder.path
-    assert not pretraining_is_done(extended)
+    assert not pretraining_is_done(extended.folder.path, extended.settings.pretrain)
     value_pretraining(extended)
     for step in (2, 4, 6, 8):
         assert weights(extended, step) == weights(straight, step)
@@ -126,11 +127,11 @@ def test_more_asked_for_later_goes_on_and_less_takes_what_is_there(before: Path,
 
     for few in (3, 1):  # neither lies there: 3 lies between two saved states, 1 before the first
         less = context(before, tmp_path / "straight", f"pretrain.steps={few}")
-        assert not pretraining_is_done(less)
+        assert not pretraining_is_done(less.folder.path, less.settings.pretrain)
         journal = told(straight)
         value_pretraining(less)
         assert told(straight) == journal  # the same updates tell nothing twice
-        assert pretraining_is_done(straight)
+        assert pretraining_is_done(straight.folder.path, straight.settings.pretrain)
     assert weights(less, 3) == weights(first, 3)
     alone = context(before, tmp_path / "alone", "pretrain.steps=1")
     value_pretraining(alone)
@@ -141,11 +142,11 @@ def test_a_folder_whose_state_was_never_written_is_not_made(before: Path, tmp_pa
     here = context(before, tmp_path, "pretrain.steps=4")
     value_pretraining(here)
     whole = told(here)
-    (stage.critic_folder(here.folder.path, 4) / "state.pt").unlink()  # killed between the two
-    assert not pretraining_is_done(here)
+    (critic_folder(here.folder.path, 4) / "state.pt").unlink()  # killed between the two
+    assert not pretraining_is_done(here.folder.path, here.settings.pretrain)
     value_pretraining(here)
     assert told(here) == whole
-    assert pretraining_is_done(here)
+    assert pretraining_is_done(here.folder.path, here.settings.pretrain)
 
 
 def test_it_learns_what_can_be_told(before: Path, tmp_path: Path) -> None:
@@ -169,16 +170,16 @@ def test_converge_ends_where_the_measurements_say_and_another_patience_elsewhere
     assert value_pretraining(here) == {"steps": 4.0}  # measured at 0, 2, 4; nothing moves
     longer = context(before, tmp_path, *slow, "pretrain.patience=3")
     assert longer.folder.path == here.folder.path
-    assert not pretraining_is_done(longer)
+    assert not pretraining_is_done(longer.folder.path, longer.settings.pretrain)
     assert value_pretraining(longer) == {"steps": 6.0}
-    assert pretraining_is_done(here)
+    assert pretraining_is_done(here.folder.path, here.settings.pretrain)
     assert chosen_step(here.folder.path, here.settings.pretrain) == 4
 
 
 def test_converge_gives_up_at_max_steps_exactly(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.steps=converge", "pretrain.max_steps=5", "pretrain.patience=99")
     assert value_pretraining(here) == {"steps": 5.0}
-    assert pretraining_is_done(here)
+    assert pretraining_is_done(here.folder.path, here.settings.pretrain)
     assert (
         stage.critic_for(dataclasses.replace(here, earlier={**here.earlier, "value-pretraining": here.folder}))[1] == 5
     )
@@ -225,7 +226,7 @@ def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tm
     assert len(first.scores) == 16
     assert not torch.equal(first.old_logprobs, second.old_logprobs)
     value_pretraining(here)
-    assert pretraining_is_done(here)
+    assert pretraining_is_done(here.folder.path, here.settings.pretrain)
 
 
 def test_answers_that_are_none_are_told_by_name(tmp_path: Path) -> None:
@@ -391,7 +392,7 @@ def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path
 def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path) -> None:
     first = context(before, tmp_path)
     value_pretraining(first)
-    path = stage.critic_folder(first.folder.path, 4)
+    path = critic_folder(first.folder.path, 4)
     settings = tiny("critic.init=saved", f"critic.path={path}")
     second = StageContext(settings, StageFolder(tmp_path, addresses(settings)["value-pretraining"]), first.earlier)
     answers = load_responses(first.earlier["answers"].path)
@@ -410,7 +411,7 @@ def test_a_reward_model_of_others_is_pretrained_on(before: Path, tmp_path: Path)
         LlamaForSequenceClassification(LlamaConfig(vocab_size=known, **options)).save_pretrained(tmp_path / folder)
     here = context(before, tmp_path, "critic.init=saved", f"critic.path={tmp_path / 'theirs'}", "pretrain.steps=8")
     value_pretraining(here)
-    losses = [m.loss for m in stage.measurements_in(here.folder.path)]
+    losses = [m.loss for m in measurements_in(here.folder.path / "journal.jsonl")]
     assert losses[-1] < losses[0]
     critic, _ = stage.critic_for(first_done(here))
     assert type(critic).__name__ == "LlamaForSequenceClassification"
@@ -428,7 +429,7 @@ def first_done(done: StageContext) -> StageContext:
 def test_a_bounded_critic_learns_and_stays_bounded(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "critic.bounded=true", "pretrain.steps=20", "pretrain.learning_rate=0.02")
     value_pretraining(here)
-    losses = [m.loss for m in stage.measurements_in(here.folder.path)]
+    losses = [m.loss for m in measurements_in(here.folder.path / "journal.jsonl")]
     assert losses[-1] < 0.8 * losses[0]
     critic, _ = stage.critic_for(first_done(here))
     assert forward.value_range(critic) == (-1.0, 1.0)

@@ -13,7 +13,8 @@ from tiny import new_policy, tiny
 from vcppo.errors import CheckpointError
 from vcppo.models.checkpoints import save_model
 from vcppo.settings.run import RunSettings
-from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.cache import StageFolder, addresses, is_complete
+from vcppo.store.pretrained_critics import critic_folder
 from vcppo.system.files import read_json, whole_folder, write_json
 from vcppo.tasks import make_task
 
@@ -138,7 +139,8 @@ def test_a_broken_record_is_told_by_name(tmp_path: Path) -> None:
 
 HOLD = """
 import pathlib, sys, time
-from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.cache import StageFolder, addresses, is_complete
+from vcppo.store.pretrained_critics import critic_folder
 from vcppo.models.checkpoints import save_model
 from vcppo.settings.run import RunSettings
 
@@ -186,3 +188,15 @@ def test_precision_and_adapters_are_in_every_address(other: str) -> None:
     given = "model.path=there"
     changed, plain = addresses(tiny(given, other)), addresses(tiny(given))
     assert all(changed[stage].key != plain[stage].key for stage in plain)
+
+
+def test_a_pretraining_that_ended_for_fewer_updates_is_not_complete_for_more(tmp_path: Path) -> None:
+    """One folder serves many step counts: what it reported for one says nothing of another, nor of `converge`."""
+    forty, more, converge = (tiny(f"pretrain.steps={steps}") for steps in ("4", "8", "converge"))
+    folder = StageFolder(tmp_path, addresses(forty)["value-pretraining"])
+    checkpoint = critic_folder(folder.path, 4)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.pt").touch()
+    folder.finish({"steps": 4.0}, 1.0)
+    assert folder.result is not None
+    assert [is_complete(folder, settings) for settings in (forty, more, converge)] == [True, False, False]

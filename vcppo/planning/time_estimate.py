@@ -10,7 +10,7 @@ from vcppo.settings.model import ModelSettings
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import TaskSettings
-from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.cache import StageFolder, addresses, is_complete
 from vcppo.tasks.problems import evaluation_size
 
 EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
@@ -39,19 +39,11 @@ def estimate_costs(settings: RunSettings, out: Path, *, flops_per_s: float | Non
     weights = weight_count(settings.model)
     costs = []
     for stage, address in addresses(settings).items():
-        cached = is_cached(StageFolder(out, address), settings)
+        cached = is_complete(StageFolder(out, address), settings)
         generated, forward, trained = (0, 0, 0) if cached else stage_tokens(stage, settings, response_tokens)
         minutes = weights * (2 * generated + 2 * forward + 6 * trained) / rate / 60
         costs.append(StageCost(stage, address.key, cached, generated, forward, trained, minutes))
     return costs
-
-
-def is_cached(folder: StageFolder, settings: RunSettings) -> bool:
-    """Return whether a stage is complete; value pretraining is so up to the steps that were requested before."""
-    steps = settings.pretrain.steps
-    if folder.address.stage == "value-pretraining" and steps != "converge":
-        return (folder.path / f"critic-{steps:06d}" / "state.pt").exists()
-    return folder.result is not None
 
 
 def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tuple[int, int, int]:
