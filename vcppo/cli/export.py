@@ -1,4 +1,4 @@
-"""`vcppo export` and `vcppo track replay`: a study as CSV files, and what MLflow has yet to hear."""
+"""`vcppo export` and `vcppo track replay`: a study as CSV files, and records that MLflow has not received."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from vcppo.errors import ConfigError, StudyError
     "--metrics",
     multiple=True,
     metavar="PATTERN",
-    help="Names that curves.csv holds, for example 'eval/*'; repeat. [default: all but 'system/*', the machine's own]",
+    help="Names that curves.csv holds, for example 'eval/*'; repeat. [default: all but 'system/*', the machine's]",
 )
 @click.option("--from-mlflow", is_flag=True, help="Read a tracking server instead of OUT, for a study run elsewhere.")
 @click.option(
@@ -70,7 +70,7 @@ def export(
 
 @click.group("track")
 def track() -> None:
-    """What MLflow was told, and what it has yet to hear."""
+    """Records that MLflow has, and those still to be sent."""
 
 
 @track.command("replay")
@@ -78,7 +78,7 @@ def track() -> None:
 @out_option
 @tracking_option
 def replay(studies: tuple[str, ...], out: Path, tracking_uri: str | None) -> None:
-    """Send to MLflow what it has not heard yet, for example after its server was away.
+    """Send to MLflow the records that it has not received, for example after its server was away.
 
     Without STUDIES, everything under OUT/studies. Each point is there once, however often this is called.
     """
@@ -94,7 +94,7 @@ def export_study(
     allow_incomplete: bool,
     metrics: Sequence[str] = (),
 ) -> list[Path]:
-    """Write a study's CSV files from its folder OUT/studies/STUDY and the cache; no tracking server is asked.
+    """Write a study's CSV files from its folder OUT/studies/STUDY and the cache; no tracking server is needed.
 
     Raises:
         StudyError: there is nothing to export.
@@ -115,7 +115,7 @@ def export_from_mlflow(
     instance: str | None = None,
     metrics: Sequence[str] = (),
 ) -> list[Path]:
-    """Write the same files from what a tracking server has of a study, whose folder may lie elsewhere.
+    """Write the same files from a study's runs on a tracking server; its folder may be on another machine.
 
     Of several studies of that name, the one of `instance`, else that of the folder OUT/studies/STUDY.
 
@@ -141,15 +141,15 @@ def export_from_mlflow(
 
 
 def replay_studies(studies: Sequence[str], out: Path, tracking_uri: str | None) -> Iterator[tuple[str, int]]:
-    """Send what is left of each study: (name, records sent)."""
+    """Send what is left of each study; yield (name, records sent)."""
     from vcppo.tracking.uploader import Uploader
 
     folders = [path for path in (out / "studies").glob("*") if (path / "cells").is_dir()]
-    known = sorted(path.name for path in folders if ".old-" not in path.name)  # what --fresh moved aside is left alone
-    for study in studies or known:
-        if study not in known:
+    names = sorted(path.name for path in folders if ".old-" not in path.name)  # .old-: moved aside by --fresh
+    for study in studies or names:
+        if study not in names:
             raise StudyError(
-                f"study {study}: no such folder in {out / 'studies'}; there are {', '.join(known) or 'none'}"
+                f"study {study}: no such folder in {out / 'studies'}; there are {', '.join(names) or 'none'}"
             )
         uploader = Uploader(out, study, tracking_uri)
         try:

@@ -1,4 +1,4 @@
-"""The command `vcppo`: its group, and what becomes of errors. Each command has a module that loads what it needs."""
+"""The command `vcppo`: its group, and how errors are shown. Each command has a module that loads what it needs."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ class OneLineErrors(click.Group):
     """
 
     def main(self, *arguments: Any, **named: Any) -> Any:
-        """Begin."""
+        """Redact output, then run the group."""
         redact_output()
         return super().main(*arguments, **named)
 

@@ -17,13 +17,13 @@ Command = Callable[..., Any]
 
 
 def address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """An address that may hold a password, which is shown nowhere from here on."""
+    """Return an address that may contain a password, redacted in all output from here on."""
     remember(value)
     return value
 
 
 def file_or_recipe(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
-    """The settings file that is meant, by its path or as a recipe that comes with vcppo."""
+    """Return the settings file, by its path or as a recipe that comes with vcppo."""
     return None if value is None else settings_file(value)
 
 
@@ -57,14 +57,14 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Print the setting
 
 
 def run_options(command: Command) -> Command:
-    """The options of every command that runs stages."""
+    """Add the options of every command that runs stages."""
     for option in (dry_run_option, tracking_option, out_option, set_option, config_option):
         command = option(command)
     return command
 
 
 def load_with_notes(config: Path | None, assignments: tuple[str, ...]) -> RunSettings:
-    """The settings of --config and --set; what was decided beside them is printed.
+    """Load the settings of --config and --set; print the notes on values resolved beside them.
 
     Raises:
         ConfigError: a setting is unknown, out of range, or does not go with another.

@@ -1,4 +1,4 @@
-"""Lines that several commands print: notes on settings, what MLflow has, where to look at it."""
+"""Lines that several commands print: notes on settings, records in MLflow, where to look at them."""
 
 import shlex
 import sys
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Say what was decided that nobody said, beside the output; of several processes one speaks."""
+    """Print notes on resolved settings to stderr; of several processes the main one prints."""
     for note in notes if is_main() else ():
         print(f"note: {note}", file=sys.stderr)
 
 
 def print_notices(uploader: "Uploader") -> None:
-    """What the uploader found that the user should know."""
+    """Print the uploader's notices."""
     for notice in uploader.notices:
         print(notice)
 
 
 def tracking_line(tracking_uri: str, undelivered: int) -> str:
-    """Where a run is to be seen, or how the records that have not got there get there."""
+    """Return a line on where to see a run, or on how to send its undelivered records."""
     if undelivered:
         return (
             f"{undelivered} records did not reach {tracking_uri}; they are kept on disk: vcppo track replay sends them"

@@ -1,4 +1,4 @@
-"""`vcppo plan`: what a run takes of each GPU, before anything is loaded."""
+"""`vcppo plan`: a run's memory on each GPU, estimated before anything is loaded."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ def plan(config: Path | None, gpus: int, memory: float, assignments: tuple[str, 
 
     resolved = load(config, assignments)
     print_notes(lines(resolved.notes))
-    made = make_plan(resolved.settings, Machine.of(gpus, memory))
-    for line in plan_lines(resolved.settings, made):
+    result = make_plan(resolved.settings, Machine.of(gpus, memory))
+    for line in plan_lines(resolved.settings, result):
         click.echo(line)
-    sys.exit(0 if made.fits else 1)
+    sys.exit(0 if result.fits else 1)

@@ -1,4 +1,4 @@
-"""Which settings file a command means: a path, or the bare name of a recipe that comes with vcppo."""
+"""Resolve a settings file: a path, or the bare name of a recipe that comes with vcppo."""
 
 import difflib
 from pathlib import Path
@@ -10,12 +10,12 @@ ENDINGS = (".toml", ".json")
 
 
 def recipe_names() -> list[str]:
-    """Every recipe that comes with vcppo."""
+    """Return the names of the recipes that come with vcppo."""
     return sorted(file.stem for file in shipped("recipes").glob("*.toml"))
 
 
 def settings_file(text: str) -> Path:
-    """The file that a command means: a path as it is, a bare name among the recipes.
+    """Return the file of a command's argument: a path as it is, a bare name among the recipes.
 
     Raises:
         ConfigError: there is no such file, or no such recipe.

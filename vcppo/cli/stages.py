@@ -17,7 +17,7 @@ from vcppo.system.processes import INTERRUPTED, is_main, locked
 if TYPE_CHECKING:
     from vcppo.planning.time_estimate import StageCost
 
-LAST_WORDS_S, LAST_WORDS_AFTER_CTRL_C_S = 30.0, 5.0  # for the uploader of a single run to finish
+CLOSE_TIMEOUT_S, CLOSE_TIMEOUT_AFTER_CTRL_C_S = 30.0, 5.0  # for the uploader of a single run to finish
 
 
 @click.command("train")
@@ -52,7 +52,7 @@ def cold_start(
 def reward_model(
     config: Path | None, assignments: tuple[str, ...], out: Path, tracking_uri: str | None, dry_run: bool
 ) -> None:
-    """Make the reward model: Bradley-Terry on right and wrong answers, scored at the last token only."""
+    """Make the reward model: Bradley-Terry on right and wrong responses, scored at the last token only."""
     _run_one("reward-model", "reward-model", load_with_notes(config, assignments), out, tracking_uri, dry_run)
 
 
@@ -101,7 +101,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         try:
             with together():
                 run_stages(settings, out, until=until)
-        except KeyboardInterrupt:  # the main process says what there is to say
+        except KeyboardInterrupt:  # the main process reports it
             return INTERRUPTED
         return 0
     uploader = Uploader(out, command, tracking_uri)
@@ -112,18 +112,18 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         CellFolder.create(path, CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed), settings)
     with ProgressView() as view, locked(path):
         uploader.start()
-        patience = LAST_WORDS_S
+        timeout_s = CLOSE_TIMEOUT_S
         try:
             with following(folder, out, view), together():
                 from vcppo.stages.pipeline import run_cell
 
                 record = perform(folder, out, partial(run_cell, until=until))
         except KeyboardInterrupt:
-            patience = LAST_WORDS_AFTER_CTRL_C_S
+            timeout_s = CLOSE_TIMEOUT_AFTER_CTRL_C_S
             print(f"stopped; the same command goes on from the last checkpoint (cell {name})")
             return INTERRUPTED
         finally:
-            undelivered = uploader.close(patience)
+            undelivered = uploader.close(timeout_s)
             print_notices(uploader)
     if record.state == "failed":
         print(f"{name} failed: {record.error}\ntraceback: {path / 'traceback.txt'}")
@@ -137,7 +137,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
 
 
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
-    """The resolved settings as TOML-like lines, and what each stage will cost."""
+    """Print the resolved settings as TOML-like lines, and the estimated cost of each stage."""
     from vcppo.planning.time_estimate import estimate_costs
     from vcppo.settings.describing import describe_settings
 

@@ -20,13 +20,13 @@ from vcppo.system.processes import call
 if TYPE_CHECKING:
     from vcppo.studies.study import Study
 
-OLD_NAME = "vcppo.sweep.engine"  # where a click context keeps what --engine says
+ENGINE_FLAG = "vcppo.sweep.engine"  # key of --engine's value in a click context
 NOT_CONCLUDED = 2  # exit code: all cells are done, and their results not exported or not drawn
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What `vcppo sweep` is asked, as the command line names it; None leaves it to the study or the machine."""
+    """Options of `vcppo sweep`, named as on the command line; None leaves it to the study or the machine."""
 
     study: str
     out: Path
@@ -38,24 +38,24 @@ class SweepOptions:
     fresh: bool = False
     runner: str = "vcppo"
     processes: int | None = None
-    verl_words: tuple[str, ...] = ()  # KEY=VALUE
+    verl_settings: tuple[str, ...] = ()  # KEY=VALUE
     config: Path | None = None
     assignments: tuple[str, ...] = ()
     tracking_uri: str | None = None
     dry_run: bool = False
 
 
-def _old_name(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+def _engine_flag(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     """--engine, as --runner was called before."""
     if value is not None:
         print_notes(
             [f"--engine {value}: the flag is --runner now, since an engine is what generates; the old name works"]
         )
-        context.meta[OLD_NAME] = value
+        context.meta[ENGINE_FLAG] = value
 
 
-def _by_either_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    old: str | None = context.meta.get(OLD_NAME)
+def _runner_flag(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    old: str | None = context.meta.get(ENGINE_FLAG)
     if old is None:
         return value
     if context.get_parameter_source("runner") != ParameterSource.DEFAULT and old != value:
@@ -82,16 +82,16 @@ def _by_either_name(context: click.Context, parameter: click.Parameter, value: s
     type=click.Choice(list(RUNNERS)),
     default=SweepOptions.runner,
     show_default=True,
-    callback=_by_either_name,
+    callback=_runner_flag,
     help="Who runs the cells: verl is for clusters, see docs/verl.md.",
 )
 @click.option(
-    "--engine", type=click.Choice(list(RUNNERS)), hidden=True, is_eager=True, expose_value=False, callback=_old_name
+    "--engine", type=click.Choice(list(RUNNERS)), hidden=True, is_eager=True, expose_value=False, callback=_engine_flag
 )
 @click.option(
     "--processes", type=click.IntRange(1), help="Processes that run each cell together, as torchrun would. [default: 1]"
 )
-@click.option("--verl", "verl_words", multiple=True, metavar="KEY=VALUE", help="A setting of verl's own; repeat.")
+@click.option("--verl", "verl_settings", multiple=True, metavar="KEY=VALUE", help="A setting of verl; repeat.")
 @run_options
 def sweep(**given: Any) -> None:
     """Run a study: ablations/STUDY.toml, or any TOML file of that form.
@@ -106,7 +106,7 @@ def sweep(**given: Any) -> None:
     shown with its error and never scored. Stages that cells share are computed once.
 
     The exit code is 0 if every cell is done and the results are exported, 1 if a cell failed, 2 if the results could
-    not be exported, 130 after Ctrl-C. docs/tracking.md says how MLflow is told.
+    not be exported, 130 after Ctrl-C. docs/tracking.md says what MLflow receives.
 
     What holds a password is better given by the environment, which other users of the machine cannot list:
     VCPPO_STORAGE, MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
@@ -122,7 +122,7 @@ def run_sweep(options: SweepOptions) -> int:
     study = with_settings(load_study(options.study), options.config, options.assignments)
     seeds = study.seed_list(options.seeds, options.first_seed)
     study.validate_all()
-    runner = RUNNERS[options.runner](processes=options.processes, verl_words=options.verl_words)
+    runner = RUNNERS[options.runner](processes=options.processes, verl_settings=options.verl_settings)
     runner.check(study, seeds)
     workers = options.workers or runner.default_workers()
     print_notes(study.notes(seeds))
@@ -162,22 +162,22 @@ def run_sweep(options: SweepOptions) -> int:
 
 
 def with_settings(study: "Study", config: Path | None, assignments: Sequence[str]) -> "Study":
-    """The study with settings from a file and from --set beneath its own."""
+    """Return the study with settings from a file and from --set beneath the study's."""
     from vcppo.studies.study import SET_BY_STUDY
 
     flags = nest(dict(parse_assignment(text) for text in assignments), "--set")
     layers = [Layer("--set", flags, shared=True)]
     if config is not None:
         layer = file_layer(config)
-        if config.suffix == ".json":  # a run's record says of itself what a study says of each of its runs
+        if config.suffix == ".json":  # a run's record has settings that the study sets for each run
             layer = replace(layer, tree={name: v for name, v in layer.tree.items() if name not in SET_BY_STUDY})
         layers.insert(0, layer)
-    build_settings(layers)  # a wrong name or value is told as such
+    build_settings(layers)  # reports a wrong name or value as such
     return study.with_base(*layers)
 
 
 def conclude(study: str, out: Path) -> bool:
-    """Export what a study measured to OUT/results/STUDY, draw it, and print its table; whether all of it worked."""
+    """Export a study's results to OUT/results/STUDY, draw them and print their table; return whether all worked."""
     from vcppo.cli.export import export_study
 
     results = out / "results"
@@ -185,21 +185,21 @@ def conclude(study: str, out: Path) -> bool:
         export_study(study, results / study, out=out, allow_incomplete=True)
     except VcppoError as error:
         print(f"not exported: {error}")
-        words = ["vcppo", "export", study, "--to", str(results / study), "--out", str(out), "--allow-incomplete"]
-        print(f"everything measured is safe in {out}; once that is mended: {shlex.join(words)}")
+        retry = ["vcppo", "export", study, "--to", str(results / study), "--out", str(out), "--allow-incomplete"]
+        print(f"everything measured is safe in {out}; once that is mended: {shlex.join(retry)}")
         return False
     figures = results / "figures"
     command = [sys.executable, "-m", "vcppo.analysis", "--results", str(results), "--out", str(figures), "--quiet"]
-    drawn = call(command)
+    exit_code = call(command)
     from vcppo.analysis.tables import components_table
 
     print(components_table(results / study))
-    print(f"figures and tables: {figures}" if drawn == 0 else "figures: not drawn, see above")
-    return drawn == 0
+    print(f"figures and tables: {figures}" if exit_code == 0 else "figures: not drawn, see above")
+    return exit_code == 0
 
 
 def best_trials(study: "Study", out: Path, count: int = 3) -> list[str]:
-    """The best configurations of a search, by the mean of its objective over seeds, with what they set."""
+    """Return the best configurations of a search, by the mean of its objective over seeds, with their settings."""
     from vcppo.store.run_folders import CellFolder
 
     assert study.search is not None

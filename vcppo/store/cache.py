@@ -1,4 +1,4 @@
-"""Results by address: a stage is run once for its settings and its parents, whoever asks and however often.
+"""Results by address: a stage is run once for its settings and its parents, however many runs need it.
 
 An address is a hash of (stage, version of its code, the settings that matter to it, its parents' addresses), so all
 addresses of a run follow from its settings alone, before anything is computed.
@@ -25,8 +25,8 @@ from vcppo.system.processes import is_main
 from vcppo.system.provenance import provenance
 from vcppo.tasks.problems import task_address
 
-# Raised by one when a change of the stage's code changes its numbers; what was cached before is then left alone.
-# tests/golden/stages.json holds the numbers of each version, and a test says when one was forgotten.
+# Raised by one when a change of the stage's code changes its numbers; results of older versions stay in the cache.
+# tests/golden/stages.json holds the numbers of each version, and a test fails when one was forgotten.
 VERSIONS = {
     "cold-start": 1,
     "reward-model": 2,
@@ -37,16 +37,16 @@ VERSIONS = {
     "evaluation": 1,
 }
 
-# The same for how a model that was given is read: in 2 its tokenizer's end is among the tokens that end a response,
-# which stays within its positions.
+# The same for how the model of model.path is read: from 2 on its tokenizer's end of sequence is among the tokens that
+# end a response, which stays within its positions.
 GIVEN_MODEL = 2
 
-VERDICTS = ("correct", "wrong", "unreadable")  # what the verifier's words are worth, before any shaping
+VERDICTS = ("correct", "wrong", "unreadable")  # settings of the reward for each verdict, before any shaping
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a stage's result lies, and all that it depends on."""
+    """Address of a stage's result: all that it depends on."""
 
     stage: str
     settings: dict[str, Any]
@@ -54,12 +54,12 @@ class Address:
 
     @property
     def key(self) -> str:
-        """12 hex digits."""
+        """Digest of the address, 12 hex digits."""
         return digest([self.stage, VERSIONS[self.stage], self.settings, self.parents])
 
 
 def addresses(settings: RunSettings) -> dict[str, Address]:
-    """The stages of a run in their order, those that its settings leave out left out."""
+    """Return the addresses of a run's stages, in order; stages that its settings leave out are absent."""
     everything = with_hashed_names(settings.model_dump(mode="json")) | {"task": task_address(settings.task)}
     for section in ("model", "critic"):
         everything[section]["path"] = content_of(everything[section]["path"])
@@ -70,14 +70,16 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         chosen = {name: everything[name] for name in names}
         if "micro_batch_tokens" in chosen:  # the stage trains
             chosen["dtype"], chosen["lora"] = everything["compute"]["dtype"], everything["lora"]
-        if stage != "cold-start":  # it samples, or what it was made from was sampled
+        if stage != "cold-start":  # it samples, or a parent did
             chosen["engine"] = everything["engine"]["kind"]
         for section, left_out in (without or {}).items():
             chosen[section] = {k: v for k, v in chosen[section].items() if k not in left_out}
-        found[stage] = Address(stage, chosen, {parent: found[parent].key for parent in parents if parent in found})
+        by_stage[stage] = Address(
+            stage, chosen, {parent: by_stage[parent].key for parent in parents if parent in by_stage}
+        )
 
-    found: dict[str, Address] = {}
-    speed_alone = {"evaluation": {RENAMED["evaluation.responses_at_once"].split(".")[1]}}
+    by_stage: dict[str, Address] = {}
+    speed_only = {"evaluation": {RENAMED["evaluation.responses_at_once"].split(".")[1]}}
     pretrains = settings.has_critic and settings.pretrain.steps != 0
     address(
         "cold-start",
@@ -87,17 +89,17 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     )
     if settings.has_critic and settings.critic.init == "reward-model":
         address("reward-model", ["base_seed", "task", "reward_model", "micro_batch_tokens"], ["cold-start"])
-        if settings.rollout.sampling != RolloutSettings().sampling:  # else as it was before it read them
-            found["reward-model"].settings["rollout"] = settings.rollout.sampling
+        if settings.rollout.sampling != RolloutSettings().sampling:  # at the defaults the address of before stays valid
+            by_stage["reward-model"].settings["rollout"] = settings.rollout.sampling
     if settings.token_reward.kind != "none":
         of_dpo = addresses(preference_settings(settings))["rl"]
-        found["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
+        by_stage["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
     sampled = {"rollout": {"prompts", "samples_per_prompt", "refresh_every"}}
     pool, held_out = settings.fixed_answers
     if held_out:
         address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled)
-        found["answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
-        found["answers"].settings["pool"] = [pool, held_out]
+        by_stage["answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
+        by_stage["answers"].settings["pool"] = [pool, held_out]
     if pretrains:
         address(
             "value-pretraining",
@@ -105,28 +107,28 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
             ["cold-start", "reward-model", "preference", "answers"],
             sampled | {"pretrain": {"steps", "patience", "tolerance"}},
         )
-        found["value-pretraining"].settings["critic"] = {
+        by_stage["value-pretraining"].settings["critic"] = {
             **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},
             "aggregation": settings.critic.aggregation,
             "gamma": settings.gae.gamma,
         }
-        found["value-pretraining"].settings["targets"] = {
+        by_stage["value-pretraining"].settings["targets"] = {
             "cut_answers": not (bootstraps(settings) or settings.select.drop_truncated),
             "token_reward": everything["token_reward"] if settings.token_reward.kind != "none" else None,
         }
-    apart = {"arm", "method", "base_seed", "model", "cold_start", "reward_model", "pretrain"}  # earlier stages' own
-    apart |= {"compute", "lora", "engine"}  # of which `address` takes what changes numbers
+    excluded = {"arm", "method", "base_seed", "model", "cold_start", "reward_model", "pretrain"}  # of earlier stages
+    excluded |= {"compute", "lora", "engine"}  # `address` adds what changes numbers
     address(
         "rl",
-        [name for name in everything if name not in apart],
+        [name for name in everything if name not in excluded],
         ["cold-start", "reward-model", "preference", "value-pretraining" if pretrains else "answers"],
-        speed_alone,
+        speed_only,
     )
     if pretrains:
         chosen = {k: everything["pretrain"][k] for k in ("steps", "patience", "tolerance", "max_steps")}
-        found["rl"].settings["pretrained"] = chosen
-    address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_alone)
-    return found
+        by_stage["rl"].settings["pretrained"] = chosen
+    address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_only)
+    return by_stage
 
 
 class StageFolder:
@@ -138,7 +140,7 @@ class StageFolder:
 
     @property
     def result(self) -> dict[str, float] | None:
-        """What the finished stage reported, None before that."""
+        """Result of the finished stage, None before that."""
         done = self.path / "done.json"
         if not done.exists():
             return None
@@ -147,14 +149,14 @@ class StageFolder:
 
     @property
     def journal(self) -> Journal:
-        """The stage's journal, opened for appending; the main process's is the one that is written."""
+        """The stage's journal, opened for appending; only the main process writes it."""
         return Journal(self.path / "journal.jsonl", silent=not is_main())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the address: another process that wants it waits here; a process that dies lets go.
+        """Lock the address: another process that wants it waits here; the lock of a dead process is released.
 
-        Of processes that work together the main one holds it for all.
+        Of processes that work together the main one locks it for all.
         """
         if not is_main():
             yield
@@ -164,7 +166,7 @@ class StageFolder:
             yield
 
     def describe(self) -> None:
-        """Write `stage.json` once: what this is and where it was made."""
+        """Write `stage.json` once: address, settings, parents and provenance."""
         path = self.path / "stage.json"
         if not path.exists():
             a = self.address
@@ -180,7 +182,7 @@ class StageFolder:
             )
 
     def finish(self, result: dict[str, float], wall_s: float) -> None:
-        """Declare the stage complete and drop what only resuming needed."""
+        """Mark the stage complete and remove the state that only resuming needs."""
         write_json(self.path / "done.json", {"result": result, "wall_s": wall_s})
         (self.path / "state.pt").unlink(missing_ok=True)
         for shards in self.path.glob("state-*.shards"):

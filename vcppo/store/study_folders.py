@@ -1,4 +1,4 @@
-"""The folder of a study on disk: its cells, the stages that each has reached, and whether anybody works on it."""
+"""The folder of a study on disk: its cells, the stages that each has reached, and whether a process is running it."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from vcppo.errors import DataError
 from vcppo.store.run_folders import CellFolder, CellRecord, StageRecord
 from vcppo.system.processes import is_locked
 
-OF_THE_CELL = ("rl", "evaluation")  # stages that are a cell's own; what comes before them may serve several
+CELL_STAGES = ("rl", "evaluation")  # of one cell alone; earlier stages may be shared by several
 
 
 @dataclass(frozen=True)
@@ -26,48 +26,48 @@ class Stage:
     def journal(self) -> Path:
         return self.folder / "journal.jsonl"
 
-    def described(self) -> dict[str, Any]:
-        """stage.json, empty before the stage has begun."""
+    def description(self) -> dict[str, Any]:
+        """Read stage.json; empty before the stage has begun."""
         return read_object(self.folder / "stage.json")
 
 
 class StudyFolder:
-    """OUT/studies/STUDY, with what its cells left in OUT/cache."""
+    """OUT/studies/STUDY, with its cells' stages in OUT/cache."""
 
     def __init__(self, out: Path, study: str) -> None:
         self.out, self.name = out, study
         self.path = out / "studies" / study
 
     def cells(self) -> list[CellFolder]:
-        """Its cells by name."""
+        """Return its cells, sorted by name."""
         folders = [CellFolder(path) for path in sorted((self.path / "cells").glob("*"))]
         return [folder for folder in folders if folder.exists()]
 
-    def worked_on(self) -> bool:
-        """Whether a process runs the study, or one of its cells by itself."""
+    def is_running(self) -> bool:
+        """Return whether a process runs the study, or one of its cells by itself."""
         return is_locked(self.path) or any(is_locked(folder.path) for folder in self.cells())
 
     def stages(self, record: CellRecord) -> list[Stage]:
-        """The stages that a cell has reached."""
+        """Return the stages that a cell has reached."""
 
-        def stage(known: StageRecord) -> Stage:
-            folder = self.out / "cache" / known.stage / known.address
-            return Stage(record.cell, known.stage, known.address, known.ran, folder)
+        def stage(reached: StageRecord) -> Stage:
+            folder = self.out / "cache" / reached.stage / reached.address
+            return Stage(record.cell, reached.stage, reached.address, reached.ran, folder)
 
-        return [stage(known) for known in record.stages]
+        return [stage(reached) for reached in record.stages]
 
 
 def provenance_of(stages: list[Stage]) -> dict[str, Any]:
-    """Where and by which code a cell was computed: its RL stage's, else that of its first stage; empty if unknown."""
+    """Return the provenance of a cell's RL stage, else that of its first stage; empty if unknown."""
     chosen = [stage for stage in stages if stage.name == "rl"] or stages[:1]
-    return dict(chosen[0].described().get("provenance", {})) if chosen else {}
+    return dict(chosen[0].description().get("provenance", {})) if chosen else {}
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, empty if there is no file.
+    """Read a JSON object from a file, empty if there is no file.
 
     Raises:
-        DataError: the file holds something else.
+        DataError: the file contains something else.
     """
     if not path.exists():
         return {}

@@ -49,13 +49,13 @@ class CellRunner(Protocol):
 class PipelineRunner:
     """This library's stages, in the worker itself or in `processes` that it starts for each cell."""
 
-    def __init__(self, *, processes: int | None, verl_words: Sequence[str]) -> None:
-        self.processes, self.verl_words = processes, verl_words
+    def __init__(self, *, processes: int | None, verl_settings: Sequence[str]) -> None:
+        self.processes, self.verl_settings = processes, verl_settings
 
     def check(self, study: "Study", seeds: Sequence[int]) -> None:
         """See CellRunner."""
-        if self.verl_words:
-            raise ConfigError(f"--verl {self.verl_words[0]}: it would be ignored, expected --runner verl beside it")
+        if self.verl_settings:
+            raise ConfigError(f"--verl {self.verl_settings[0]}: it would be ignored, expected --runner verl beside it")
 
     def default_workers(self) -> int:
         """Return one worker per group of cores that its processes take."""
@@ -97,7 +97,7 @@ class PipelineRunner:
 class MakeRunner(Protocol):
     """Makes a runner from the command line's options for all of them."""
 
-    def __call__(self, *, processes: int | None, verl_words: Sequence[str]) -> CellRunner:
+    def __call__(self, *, processes: int | None, verl_settings: Sequence[str]) -> CellRunner:
         """Return the runner."""
         ...
 

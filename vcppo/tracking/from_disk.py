@@ -8,7 +8,7 @@ from vcppo.errors import StudyError
 from vcppo.settings.digests import settings_digest
 from vcppo.store.journal import read_journal
 from vcppo.store.run_folders import ENDED, CellFolder, CellRecord
-from vcppo.store.study_folders import OF_THE_CELL, Stage, StudyFolder, provenance_of, read_object
+from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, provenance_of, read_object
 from vcppo.store.summary import curves_of
 from vcppo.tracking.ledger import run_id
 from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, Tables, refuse_holes, refuse_nothing
@@ -34,8 +34,8 @@ def read_study(out: Path, study: str, *, allow_incomplete: bool = False) -> Meas
     if not cells:
         raise StudyError(f"{folder.path}: no cell of study {study} has begun, so there is nothing to export")
     if not allow_incomplete:
-        worked_on = folder.worked_on()
-        states = {record.cell: _state(record, worked_on=worked_on) for _, record in cells}
+        running = folder.is_running()
+        states = {record.cell: _state(record, running=running) for _, record in cells}
         refuse_holes(study, states, "run the study to its end, or give --allow-incomplete")
     ended = [(cell, record) for cell, record in cells if record.state in ENDED]
     refuse_nothing(study, str(folder.path), len(ended))
@@ -43,17 +43,17 @@ def read_study(out: Path, study: str, *, allow_incomplete: bool = False) -> Meas
     return MeasuredStudy.of(study, [_read_cell(folder, cell, record, pretrainings) for cell, record in ended])
 
 
-def _state(record: CellRecord, *, worked_on: bool) -> str:
+def _state(record: CellRecord, *, running: bool) -> str:
     if record.state == "queued" and not record.attempts:
         return "not begun"
-    return record.state if worked_on or record.state in ENDED else "interrupted"
+    return record.state if running or record.state in ENDED else "interrupted"
 
 
 def _read_cell(
     study: StudyFolder, folder: CellFolder, record: CellRecord, pretrainings: dict[str, Pretraining]
 ) -> MeasuredCell:
     stages = study.stages(record)
-    journals = [entry for stage in stages if stage.name in OF_THE_CELL for entry in read_journal(stage.journal)]
+    journals = [entry for stage in stages if stage.name in CELL_STAGES for entry in read_journal(stage.journal)]
     return MeasuredCell(
         run_id=run_id(study, record.cell) or record.cell,
         cell=record.cell,

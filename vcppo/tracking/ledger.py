@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vcppo.store.run_folders import CellFolder, CellRecord
-from vcppo.store.study_folders import OF_THE_CELL, Stage, StudyFolder, read_object
+from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_object
 from vcppo.system.files import write_json
 from vcppo.system.redaction import without_credentials
 
@@ -29,7 +29,7 @@ class Source:
     @classmethod
     def of_cell(cls, folder: CellFolder, record: CellRecord, stages: list[Stage]) -> "Source":
         """A cell, with the stages that are its own."""
-        journals = tuple(stage.journal for stage in stages if stage.name in OF_THE_CELL)
+        journals = tuple(stage.journal for stage in stages if stage.name in CELL_STAGES)
         return cls(
             f"cell/{record.cell}", (folder.path / "cell.json", folder.path / "settings.json"), journals, record.state
         )
@@ -100,7 +100,7 @@ class Ledger:
             record = folder.read()
             stages = self.study.stages(record)
             if record.state != "queued" or stages:
-                of_all = [Source.of_stage(stage) for stage in stages if stage.ran and stage.name not in OF_THE_CELL]
+                of_all = [Source.of_stage(stage) for stage in stages if stage.ran and stage.name not in CELL_STAGES]
                 sources |= {source.key: source for source in (*of_all, Source.of_cell(folder, record, stages))}
         return sum(self._missing(source) for source in sources.values())
 

@@ -81,7 +81,7 @@ def stage_tags(stage: Stage) -> dict[str, str]:
         "cell": stage.cell,
         "stage": stage.name,
         "cached": str(not stage.ran).lower(),
-        **provenance_tags(stage.described().get("provenance", {})),
+        **provenance_tags(stage.description().get("provenance", {})),
     }
 
 

@@ -17,7 +17,7 @@ from vcppo.errors import DataError
 from vcppo.settings.digests import settings_digest
 from vcppo.store.journal import JournalTail, read_journal
 from vcppo.store.run_folders import ENDED, CellFolder, CellRecord
-from vcppo.store.study_folders import OF_THE_CELL, Stage, StudyFolder, read_object
+from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_object
 from vcppo.tracking.from_disk import tables_of
 from vcppo.tracking.ledger import Entry, Ledger, Source
 from vcppo.tracking.mlflow_client import LOGGED_TABLES, MlflowStore, RefusedError, Run
@@ -138,7 +138,7 @@ class StudyUpload:
         if child is None:
             return 0
         self.store.log(child, tags={"mlflow.parentRunId": self._parent.id})
-        shared = [stage for stage in stages if stage.name not in OF_THE_CELL]
+        shared = [stage for stage in stages if stage.name not in CELL_STAGES]
         count = sum(self._send_stage(stage, record, child, closing=closing) for stage in shared)
         if upload is not None:
             self.store.log(child, tags=cell_tags(record, stages))
@@ -215,7 +215,7 @@ class StudyUpload:
         return child
 
     def _create_stage_run(self, stage: Stage, child: Run) -> Run:
-        described, began = stage.described(), stage.folder / "stage.json"
+        described, began = stage.description(), stage.folder / "stage.json"
         started = began.stat().st_mtime if began.exists() else 0.0
         run = self._create(stage.name, "stage", stage_tags(stage), started, child)
         self.store.write(run, {"stage.json": json.dumps(described, indent=2)})

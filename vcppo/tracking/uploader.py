@@ -86,7 +86,7 @@ class Uploader:
         Raises:
             TrackingError: the server is away or refuses, or another process is uploading this study.
         """
-        return self._send(closing=not self._study.worked_on())
+        return self._send(closing=not self._study.is_running())
 
     def missing(self) -> int:
         """Records that lie on disk only."""

@@ -191,7 +191,7 @@ def test_the_doctor_says_where_vllm_can_run(
     monkeypatch.setattr("vcppo.cli.doctor._version", installed.get)
     finding = vllm()
     assert finding.state == state
-    assert finding.words.startswith(words)
+    assert finding.message.startswith(words)
 
 
 # ---- what was decided that nobody said is told, beside the output ----

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 class VerlRunner:
     """Runs of verl, which starts its processes on the GPUs of the machine or of a cluster."""
 
-    def __init__(self, *, processes: int | None, verl_words: Sequence[str]) -> None:
-        self.processes, self.verl_words = processes, verl_words
+    def __init__(self, *, processes: int | None, verl_settings: Sequence[str]) -> None:
+        self.processes, self.verl_settings = processes, verl_settings
 
     def check(self, study: "Study", seeds: Sequence[int]) -> None:
         """See CellRunner."""
         from vcppo.studies.verl.launching import check_study
 
-        check_study(study, seeds, self.verl_words)
+        check_study(study, seeds, self.verl_settings)
         if self.processes is not None:
             raise ConfigError("--processes with --runner verl: verl starts its own, see docs/verl.md")
 
@@ -37,7 +37,7 @@ class VerlRunner:
         cells = study.representative_cells(seeds)
         for cell in cells:
             yield f"{cell.name:32} {'  '.join(f'{name}={value}' for name, value in cell.swept.items())}"
-            for run in runs_of(cell.settings, list(self.verl_words)):
+            for run in runs_of(cell.settings, list(self.verl_settings)):
                 words = " ".join([*command_line(run.overrides), *run.words])
                 yield f"  {run.stage} ({run.address.key}): {words}"
         silent = silent_settings(cells)
@@ -48,4 +48,4 @@ class VerlRunner:
         """See CellRunner."""
         from vcppo.studies.verl.launching import prepare_study
 
-        return prepare_study(study, seeds, self.verl_words, out, fresh=fresh)
+        return prepare_study(study, seeds, self.verl_settings, out, fresh=fresh)
