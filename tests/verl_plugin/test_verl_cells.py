@@ -194,7 +194,7 @@ def test_a_reward_stands_in_for_an_accuracy_that_is_not_there() -> None:
     assert record == (2, {"eval/x/avg_at_4": 0.25})
 
 
-def test_what_was_said_after_the_checkpoint_is_taken_back(tmp_path: Path) -> None:
+def test_what_wset_values_after_the_checkpoint_is_taken_back(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.metrics(0, {"eval/x/avg_at_2": 0.1})
     for step in range(3):

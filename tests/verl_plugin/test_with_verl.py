@@ -323,7 +323,7 @@ def test_pretraining_stops_once_it_has_settled_and_saves_what_it_measured(
     assert json.loads((tmp_path / "checkpoints" / "pretrained.json").read_text())["checkpoint"] == "global_step_3"
 
 
-def test_a_run_that_goes_on_takes_back_what_was_said_after_its_checkpoint(
+def test_a_run_that_goes_on_takes_back_what_wset_values_after_its_checkpoint(
     queue: None, tmp_path: Path, log: Path
 ) -> None:
     from tiny_verl import train

@@ -39,26 +39,26 @@ OF_ADAPTERS: Mapping[str, Any] = {  # lora.rank > 0: low-rank adapters want ten 
 
 def defaults_beside(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults, by dotted name, that other settings of a tree decide: task, greedy decoding, and a given model."""
-    task = _said(tree, "task", "name", DigitsTaskSettings.model_fields["name"].default)
+    task = _value(tree, "task", "name", DigitsTaskSettings.model_fields["name"].default)
     of_task = EVALUATION_OF_TASK.get(task, {}) if isinstance(task, str) else {}
-    if of_task and _said(tree, "evaluation", "temperature", None) == 0:
+    if of_task and _value(tree, "evaluation", "temperature", None) == 0:
         of_task = {**of_task, "samples": 1}  # greedily, all answers to a problem are alike
     return {f"evaluation.{name}": value for name, value in of_task.items()} | defaults_of_model(tree)
 
 
 def defaults_of_model(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Those that hold because a model is given, with other rates where adapters are trained; none without one."""
-    if _said(tree, "model", "path", None) is None:
+    if _value(tree, "model", "path", None) is None:
         return {}
-    rank = _said(tree, "lora", "rank", 0)
+    rank = _value(tree, "lora", "rank", 0)
     adapted = isinstance(rank, int | float) and rank > 0
     return {**OF_A_GIVEN_MODEL, **(OF_ADAPTERS if adapted else {})}
 
 
-def _said(tree: Mapping[str, Any], section: str, name: str, default: Any) -> Any:
-    said = as_said(tree.get(section, {}))
-    return said.get(name, default) if isinstance(said, Mapping) else default
+def _value(tree: Mapping[str, Any], section: str, name: str, default: Any) -> Any:
+    branch = set_values(tree.get(section, {}))
+    return branch.get(name, default) if isinstance(branch, Mapping) else default
 
 
-def as_said(section: Any) -> Any:
+def set_values(section: Any) -> Any:
     return section.model_dump(exclude_unset=True) if isinstance(section, BaseModel) else section

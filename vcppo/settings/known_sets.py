@@ -67,5 +67,5 @@ def label(source: str) -> str:
     stem = source.rpartition("/")[2].rpartition("\\")[2]
     if is_file(source):
         stem = stem.rpartition(".")[0]
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in stem.lower()).strip("-")
-    return kept or "maths"
+    cleaned = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in stem.lower()).strip("-")
+    return cleaned or "maths"

@@ -122,8 +122,8 @@ def load(config: Path | None = None, assignments: Iterable[str] = (), *, checkpo
     layers = [] if config is None else [file_layer(config)]
     flags = dict(parse_assignment(text) for text in assignments)
     layers.append(Layer("--set", nest(flags, "--set")))
-    said = {name: value for layer in layers for name, value in flatten(layer.tree).items()}
-    if checkpoint is not None and said.get("task.name") == "maths" and said.get("model.path") is None:
+    given = {name: value for layer in layers for name, value in flatten(layer.tree).items()}
+    if checkpoint is not None and given.get("task.name") == "maths" and given.get("model.path") is None:
         layers.append(Layer("the command", nest({"model.path": checkpoint}, "the command")))
     return resolve(layers)
 
@@ -158,18 +158,18 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
     """
     notes = [_former_name(name, layer) for layer in layers for name in former_names(layer.tree)]
     layers = [replace(layer, tree=with_current_names(layer.tree)) for layer in layers]
-    merged, met = _merged(layers)
+    merged, overlaps = _merged(layers)
     settings = _validated(merged, layers)
-    notes += [slot.note() for slot in met if unused(settings, slot.name) is None]
+    notes += [slot.note() for slot in overlaps if unused(settings, slot.name) is None]
     for number, layer in enumerate(layers):
         if not layer.shared:
-            notes += _unused_notes(settings, layers, number)
-    said = {name for layer in layers for name in flatten(layer.tree)}
+            notes += _refuse_or_note_unused(settings, layers, number)
+    given = {name for layer in layers for name in flatten(layer.tree)}
     return Resolved(
         settings,
-        frozenset(slot.name for slot in met if slot.gives_way),
+        frozenset(slot.name for slot in overlaps if slot.gives_way),
         tuple(notes),
-        tuple(_model_notes(settings, said)),
+        tuple(_model_notes(settings, given)),
     )
 
 
@@ -179,8 +179,8 @@ def override(base: RunSettings, overrides: Mapping[str, Any], *, source: str = "
     Raises:
         ConfigError: as `build_settings`; the message names `source`.
     """
-    kept = _differences(base.model_dump(mode="json"))
-    return build_settings([Layer("base", kept, shared=True), Layer(source, nest(overrides, source))])
+    differences = _differences(base.model_dump(mode="json"))
+    return build_settings([Layer("base", differences, shared=True), Layer(source, nest(overrides, source))])
 
 
 def method_tree(method: Any, source: str) -> dict[str, Any]:
@@ -207,10 +207,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _differences(tree: Mapping[str, Any]) -> dict[str, Any]:
     """What a tree says that its method, or what decides its defaults, does not say already."""
     method = tree.get("method", RunSettings.model_fields["method"].default)
-    own = flatten(RunSettings.model_validate(method_tree(method, "its record")).model_dump(mode="json"))
-    own |= {**defaults_beside(tree), **METHODS[method].settings}
-    said = {name: value for name, value in flatten(tree).items() if name not in own or own[name] != value}
-    return _nested({**said, "method": method})
+    by_method = flatten(RunSettings.model_validate(method_tree(method, "its record")).model_dump(mode="json"))
+    by_method |= {**defaults_beside(tree), **METHODS[method].settings}
+    different = {
+        name: value for name, value in flatten(tree).items() if name not in by_method or by_method[name] != value
+    }
+    return _nested({**different, "method": method})
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ class _Slot:
     """What a layer says of a slot of the method that a later layer names, if it is not as that method has it."""
 
     name: str
-    said: Any
+    value: Any
     source: str
     method: str
     wanted: Any
@@ -227,7 +229,7 @@ class _Slot:
     def note(self) -> Note:
         fate = "gives way to" if self.gives_way else "stays, instead of"
         advice = ", named after it; say it with the method or later to keep it" if self.gives_way else ""
-        before = f"{self.name} = {self.said!r} (from {self.source}) {fate} {self.wanted!r} of method "
+        before = f"{self.name} = {self.value!r} (from {self.source}) {fate} {self.wanted!r} of method "
         return Note(before, self.method, advice)
 
 
@@ -237,24 +239,24 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], list[_Slot]]:
     at = naming[-1] if naming else 0
     method = layers[at].tree["method"] if naming else RunSettings.model_fields["method"].default
     merged = method_tree(method, layers[at].source if naming else "default")
-    met = list(_meetings(method, merged, layers, at)) if at else []
-    yielding = {slot.name for slot in met if slot.gives_way}
+    overlaps = list(_overlaps(method, merged, layers, at)) if at else []
+    yielding = {slot.name for slot in overlaps if slot.gives_way}
     for number, layer in enumerate(layers):
         merged = _merge(merged, layer.tree if number >= at else _without(layer.tree, yielding))
-    return merged, met
+    return merged, overlaps
 
 
-def _meetings(method: str, tree: Mapping[str, Any], layers: Sequence[Layer], at: int) -> Iterator[_Slot]:
+def _overlaps(method: str, tree: Mapping[str, Any], layers: Sequence[Layer], at: int) -> Iterator[_Slot]:
     """Where layers before the one at `at`, which names the method, have the last word on a slot and disagree."""
     pure = RunSettings.model_validate(tree)
     whole, filled = flatten(pure.model_dump(mode="json")), fills(method)
     last = {name: number for number, layer in enumerate(layers) for name in flatten(layer.tree)}
     for number, layer in enumerate(layers[:at]):
-        for name, said in flatten(layer.tree).items():
-            if name in SLOTS and last[name] == number and not agree(name, said, whole[name]):
+        for name, value in flatten(layer.tree).items():
+            if name in SLOTS and last[name] == number and not agree(name, value, whole[name]):
                 gives_way = name in filled and unused(pure, name) is None
                 if gives_way or name not in BUDGET or name in METHODS[method].settings:
-                    yield _Slot(name, said, layer.source, method, whole[name], gives_way)
+                    yield _Slot(name, value, layer.source, method, whole[name], gives_way)
 
 
 def _without(tree: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
@@ -272,7 +274,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _unused_notes(settings: RunSettings, layers: Sequence[Layer], number: int) -> Iterator[Note]:
+def _refuse_or_note_unused(settings: RunSettings, layers: Sequence[Layer], number: int) -> Iterator[Note]:
     """What a layer says and a later one makes ignored, where that may be; refuses what else would be ignored."""
     layer = layers[number]
     flat = flatten(layer.tree)
@@ -315,9 +317,9 @@ def _validated(tree: Mapping[str, Any], layers: Sequence[Layer], *, context: str
     return settings.beside(not_by_default(valid))
 
 
-def _model_notes(settings: RunSettings, said: Set[str]) -> Iterator[Note]:
+def _model_notes(settings: RunSettings, given: Set[str]) -> Iterator[Note]:
     for name, value in defaults_of_model(settings.model_dump(mode="json")).items():
-        if name not in said and unused(settings, name) is None:
+        if name not in given and unused(settings, name) is None:
             yield Note(f"model.path = {settings.model.path} is given, so unless set ", f"{name} = {value}")
 
 

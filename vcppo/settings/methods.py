@@ -244,6 +244,6 @@ def fills(method: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in BUDGET}
 
 
-def agree(name: str, said: Any, wanted: Any) -> bool:
+def agree(name: str, given: Any, wanted: Any) -> bool:
     """Whether a slot is filled as wanted: value pretraining is there or it is not, its length is a budget."""
-    return bool(said == wanted or (name == "pretrain.steps" and 0 not in (said, wanted)))
+    return bool(given == wanted or (name == "pretrain.steps" and 0 not in (given, wanted)))

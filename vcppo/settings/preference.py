@@ -11,5 +11,6 @@ def preference_settings(settings: RunSettings) -> RunSettings:
         mode="json",
         include={"seed", "base_seed", "micro_batch_tokens", "task", "model", "lora", "compute", "engine", "cold_start"},
     )
-    own = {"method": "dpo", "steps": settings.token_reward.dpo_steps, "evaluation": {"every": 0}}
-    return build_settings([Layer("token_reward", {**tree, "rollout": settings.rollout.sampling, **own}, shared=True)])
+    of_run = {"method": "dpo", "steps": settings.token_reward.dpo_steps, "evaluation": {"every": 0}}
+    tree |= {"rollout": settings.rollout.sampling, **of_run}
+    return build_settings([Layer("token_reward", tree, shared=True)])

@@ -25,13 +25,13 @@ def meaningless(settings: RunSections) -> Iterator[str]:
     """Every reason why the settings do not go together, each naming what was set and what was wanted."""
     s = settings
     samples, estimator, loss = s.rollout.samples_per_prompt, s.advantage.estimator, s.policy.loss
-    kept = s.answers - int(s.answers * s.select.prune_rate)
+    trained = s.answers - int(s.answers * s.select.prune_rate)
     if s.task.name == "maths" and s.model.path is None:
         yield "model.path = none: task.name = maths needs a model that can read, expected a folder or a hub name"
-    if s.policy.minibatches > kept:
+    if s.policy.minibatches > trained:
         yield (
-            f"policy.minibatches = {s.policy.minibatches}: expected at most the {kept} answers an iteration trains on "
-            "(rollout.prompts * rollout.samples_per_prompt, less what is pruned)"
+            f"policy.minibatches = {s.policy.minibatches}: expected at most the {trained} answers an iteration trains "
+            "on (rollout.prompts * rollout.samples_per_prompt, less what is pruned)"
         )
     groups = {
         f"advantage.estimator = {estimator}": s.estimator.compares,

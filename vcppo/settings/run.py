@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from vcppo.settings.defaults import as_said, defaults_beside
+from vcppo.settings.defaults import defaults_beside, set_values
 from vcppo.settings.digests import settings_digest
 from vcppo.settings.kinds import flat_layout, foreign, is_whole, not_by_default, with_kinds, without
 from vcppo.settings.renamed import with_current_names
@@ -51,9 +51,9 @@ class RunSettings(RunSections):
         tree = with_kinds(given)
         for name, value in defaults_beside(tree).items():
             section, leaf = name.split(".")
-            said = as_said(tree.get(section, {}))
-            if isinstance(said, Mapping):  # else a mistake that validation will tell
-                tree[section] = {leaf: value, **said}
+            branch = set_values(tree.get(section, {}))
+            if isinstance(branch, Mapping):  # else a mistake that validation will tell
+                tree[section] = {leaf: value, **branch}
         return tree
 
     @model_validator(mode="after")

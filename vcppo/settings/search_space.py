@@ -106,7 +106,7 @@ def _is_a(value: Scalar, kind: Any) -> bool:
 
 def _words(kinds: tuple[Any, ...]) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "`none`"}
-    said: list[str] = []
+    listed: list[str] = []
     for kind in kinds:
-        said += [f"`{name}`" for name in typing.get_args(kind)] or [names[kind]]
-    return f"one of {', '.join(said)}" if len(said) > 2 else " or ".join(said)
+        listed += [f"`{name}`" for name in typing.get_args(kind)] or [names[kind]]
+    return f"one of {', '.join(listed)}" if len(listed) > 2 else " or ".join(listed)

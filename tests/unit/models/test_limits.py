@@ -94,7 +94,7 @@ def test_a_prompt_that_fits_alone_no_more_is_refused(longest: int, said: int | N
         limit_of(said, 100, room=MODEL, longest_prompt=longest, of="training")
 
 
-def test_where_nothing_bounds_a_response_the_limit_is_as_said() -> None:
+def test_where_nothing_bounds_a_response_the_limit_is_set_values() -> None:
     room = Room.of_model("owner/model", None)
     assert limit_of(None, 8192, room=room, longest_prompt=10**6, of="training") == Limit(8192)
     assert limit_of(7, 8192, room=room, longest_prompt=10**6, of="training") == Limit(7)

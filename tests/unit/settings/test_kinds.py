@@ -135,7 +135,7 @@ def test_a_kind_that_is_none_names_those_there_are(tmp_path: Path) -> None:
         load_settings(file)
 
 
-def test_what_was_said_of_another_kind_stays_in_the_record_alone() -> None:
+def test_what_wset_values_of_another_kind_stays_in_the_record_alone() -> None:
     """A record, and addresses made of it, tell such a run from one of which nothing was said, as they always have."""
     vllm = override(RunSettings(), {"engine.kind": "vllm", "engine.max_sequences": 7})
     torch = override(vllm, {"engine.kind": "torch"})
