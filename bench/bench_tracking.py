@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from vcppo.settings.run import RunSettings
+from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.journal import Journal
-from vcppo.store.run_folders import CellFolder, CellRecord
 from vcppo.tracking.uploader import EVERY_S, Uploader
 
 RUN_S = 45.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
+from vcppo.store.cell_folders import CellFolder, CellRecord, State
 from vcppo.store.journal import Journal
-from vcppo.store.run_folders import CellFolder, CellRecord, State
 
 STARTED = 1_700_000_000.0
 PROVENANCE = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from vcppo.errors import StudyError
-from vcppo.store.run_folders import ENDED, CellFolder, CellRecord, Runner, check_same_settings, perform
+from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, Runner, check_same_settings, run_and_record
 from vcppo.studies.study import Study, load_study
 from vcppo.system.files import write_json
 from vcppo.system.processes import INTERRUPTED, die_with, interrupts, locked, shielded
@@ -108,7 +108,7 @@ def work(study: Study, out: Path, run_cell: Runner) -> None:
         try:
             with locked(path, "this cell"):
                 if CellFolder(path).read().state not in ENDED:
-                    perform(CellFolder(path), out, run_cell)
+                    run_and_record(CellFolder(path), out, run_cell)
         except StudyError:  # another worker has it
             continue
 

@@ -17,8 +17,8 @@ from vcppo.models import loading
 from vcppo.models.checkpoints import load_state
 from vcppo.stages.answers import load_responses
 from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import read_journal
-from vcppo.store.run_folders import CellFolder
 from vcppo.store.summary import curves_of
 
 pytestmark = pytest.mark.e2e

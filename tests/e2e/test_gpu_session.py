@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vcppo.store.run_folders import CellFolder
+from vcppo.store.cell_folders import CellFolder
 from vcppo.studies.study import load_study
 
 pytestmark = pytest.mark.e2e

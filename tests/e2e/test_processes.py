@@ -11,7 +11,7 @@ from processes import torchrun
 from tiny import ASSIGNMENTS, new_policy, tiny
 
 from vcppo.models.checkpoints import save_model
-from vcppo.store.run_folders import CellFolder
+from vcppo.store.cell_folders import CellFolder
 from vcppo.tasks import make_task
 
 pytestmark = pytest.mark.e2e

@@ -19,7 +19,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from vcppo.errors import ConfigError, StudyError
-from vcppo.store.run_folders import CellFolder, CellRecord
+from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.studies.progress import CellEnded, Event, Notice, WorkerDied
 from vcppo.studies.study import Study, parse_study
 from vcppo.studies.sweep import StudyOutcome, run_study
@@ -35,7 +35,7 @@ FAKE = """
 import json, os, signal, time
 from pathlib import Path
 
-from vcppo.store.run_folders import CellFolder
+from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import Journal
 
 

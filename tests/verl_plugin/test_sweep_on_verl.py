@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vcppo.cli.main import main
-from vcppo.store.run_folders import CellFolder
+from vcppo.store.cell_folders import CellFolder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("default")]
 

@@ -16,8 +16,8 @@ from vcppo.errors import StudyError
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder
+from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
 from vcppo.store.journal import Journal, read_journal
-from vcppo.store.run_folders import CellFolder, CellRecord, perform
 from vcppo.studies.verl.cells import run_cell, runs_of
 from vcppo.studies.verl.launching import launch_file, read_words
 from vcppo.studies.verl.metrics import step_in_verl, translated
@@ -108,14 +108,14 @@ def test_a_run_that_failed_is_one_line_and_goes_on_from_its_checkpoint(
     words = [*WORDS, f"+fake.does='{fails}'"]
     changes: dict[str, Any] = {"pretrain.steps": 0, "record.checkpoint_every": 2}
     folder = cell(tmp_path, words=words, **changes)
-    record = perform(folder, tmp_path, run_cell)
+    record = run_and_record(folder, tmp_path, run_cell)
     assert record.state == "failed"
     assert re.match(error, record.error or "")
     journal = stages(tmp_path, folder, words)["rl"].path / "journal.jsonl"
     assert scalars(journal, "rollout/accuracy") == [(step, 0.95) for step in range(3)]  # the checkpoint is of two
     if uncarried:  # the worker was killed before it had read what verl said last
         Journal(journal).truncate(uncarried)
-    again = perform(folder, tmp_path, run_cell)
+    again = run_and_record(folder, tmp_path, run_cell)
     assert (again.state, again.error) == ("done", None)
     assert scalars(journal, "rollout/accuracy") == [(step, 0.95) for step in range(4)]
     assert scalars(journal, "eval/aime24/avg_at_2")[0] == (0, 0.0)
@@ -135,7 +135,7 @@ def test_what_else_goes_wrong_is_one_line_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, error: str
 ) -> None:
     monkeypatch.setenv("FAKE_VERL", does)
-    record = perform(cell(tmp_path), tmp_path, run_cell)
+    record = run_and_record(cell(tmp_path), tmp_path, run_cell)
     assert record.state == "failed"
     assert error in (record.error or "")
     assert "\n" not in (record.error or "")

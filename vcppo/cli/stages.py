@@ -91,7 +91,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         The exit code: 0 if it ended well, 2 if it failed, 130 after Ctrl-C.
     """
     from vcppo.models.distributed import together
-    from vcppo.store.run_folders import CellFolder, CellRecord, perform
+    from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
     from vcppo.studies.progress import ProgressView, following
     from vcppo.tracking.uploader import Uploader
 
@@ -117,7 +117,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
             with following(folder, out, view), together():
                 from vcppo.stages.pipeline import run_cell
 
-                record = perform(folder, out, partial(run_cell, until=until))
+                record = run_and_record(folder, out, partial(run_cell, until=until))
         except KeyboardInterrupt:
             timeout_s = CLOSE_TIMEOUT_AFTER_CTRL_C_S
             print(f"stopped; the same command goes on from the last checkpoint (cell {name})")

@@ -200,7 +200,7 @@ def conclude(study: str, out: Path) -> bool:
 
 def best_trials(study: "Study", out: Path, count: int = 3) -> list[str]:
     """Return the best configurations of a search, by the mean of its objective over seeds, with their settings."""
-    from vcppo.store.run_folders import CellFolder
+    from vcppo.store.cell_folders import CellFolder
 
     assert study.search is not None
     scores: dict[str, list[float]] = {}

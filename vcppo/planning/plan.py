@@ -245,7 +245,7 @@ class _Layout:
             pairs = 2 * s.reward_model.pairs * self.longest
             yield Phase(stage, "update", held(self.critic, learns=True) + self._train(self.critic, pairs))
         elif stage == "answers":
-            yield self._generate(stage, held(self.policy, learns=False), min(RESPONSES_AT_ONCE, sum(s.fixed_answers)))
+            yield self._generate(stage, held(self.policy, learns=False), min(RESPONSES_AT_ONCE, sum(s.fixed_responses)))
         elif stage == "value-pretraining":
             learner = held(self.critic, learns=True)
             if s.token_reward.kind != "none":  # the reference and RTO's DPO policy score the responses
@@ -269,15 +269,15 @@ class _Layout:
         settings, models = self.settings, self.resident()
         base = sum((held(net, learns=learns) for net, learns in models), Memory())
         frozen = sum((resting(net) for net, learns in models if not learns), Memory())  # since their last pass
-        yield self._generate("rl", base + frozen, settings.answers)
+        yield self._generate("rl", base + frozen, settings.responses_per_iteration)
         awake = base if self.vllm and self.sleeps else base + self._generator(0)
-        cells = self._cells(settings.answers * self.longest)
+        cells = self._cells(settings.responses_per_iteration * self.longest)
         readers = [self.policy] * settings.checks_mismatch + [net for net, _ in models[1:]]
         if readers:
             others = sum((resting(net) for net in readers[1:]), Memory())
             reading = fullest(forward_pass(net, *cells) for net in set(readers))
             yield Phase("rl", "score", awake + others + reading)
-        retained = settings.answers - int(settings.answers * settings.select.prune_rate)
+        retained = settings.responses_per_iteration - int(settings.responses_per_iteration * settings.select.prune_rate)
         minibatch = -(-retained // settings.policy.minibatches) * self.longest
         for net, learns in models:
             if learns:
@@ -329,14 +329,18 @@ class _Layout:
         s, shapes = self.settings, self.shapes
         generated, scored, trained = stage_tokens(stage, s, self.written)
         if stage == "rl" and s.checks_mismatch:
-            scored += s.steps * s.answers * self.written  # the trainer scores the generator's tokens again
+            scored += (
+                s.steps * s.responses_per_iteration * self.written
+            )  # the trainer scores the generator's tokens again
         matrices = shapes.layers * shapes.layer_matrices
         attention = 2.0 * shapes.layers * shapes.heads * shapes.head_dim * self.longest
         forward = 2.0 * (matrices + shapes.embedding) + attention
         again = 1 if s.compute.gradient_checkpointing else 0
         rate = FLOPS[s.compute.dtype] * ARITHMETIC_SHARE * self.machine.gpus
         pass_s = forward * (scored + (3 + again) * trained) / rate
-        rows = self._rows({"rl": s.answers, "preference": s.answers}.get(stage, RESPONSES_AT_ONCE))
+        rows = self._rows(
+            {"rl": s.responses_per_iteration, "preference": s.responses_per_iteration}.get(stage, RESPONSES_AT_ONCE)
+        )
         width = 2 if self.vllm else WIDE
         weights = width * shapes.policy_weights / self.tensor_parallel
         column = 2.0 * shapes.layers * shapes.kv_heads * shapes.head_dim * width / self.tensor_parallel

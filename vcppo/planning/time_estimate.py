@@ -55,7 +55,7 @@ def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tup
         pairs = model.steps * model.pairs * 2 * response_tokens
         return model.responses * response_tokens, pairs, pairs
     if stage == "answers":
-        return sum(settings.fixed_answers) * response_tokens, 0, 0
+        return sum(settings.fixed_responses) * response_tokens, 0, 0
     if stage == "value-pretraining":
         steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
         sampled = steps * pretrain.batch * response_tokens
@@ -74,7 +74,7 @@ def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tup
 
 def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, int]:
     """Return the same of the RL stage. Dynamic sampling and early stops depend on the policy: as if there were none."""
-    tokens = settings.steps * settings.answers * response_tokens
+    tokens = settings.steps * settings.responses_per_iteration * response_tokens
     every = settings.evaluation.every
     evaluations = -(-settings.steps // every) if every else 0
     evaluated = evaluations * held_out_problems(settings) * settings.evaluation.samples_during * response_tokens

@@ -25,7 +25,7 @@ def meaningless(settings: RunSections) -> Iterator[str]:
     """Every reason why the settings do not go together, each naming what was set and what was wanted."""
     s = settings
     samples, estimator, loss = s.rollout.samples_per_prompt, s.advantage.estimator, s.policy.loss
-    trained = s.answers - int(s.answers * s.select.prune_rate)
+    trained = s.responses_per_iteration - int(s.responses_per_iteration * s.select.prune_rate)
     if s.task.name == "maths" and s.model.path is None:
         yield "model.path = none: task.name = maths needs a model that can read, expected a folder or a hub name"
     if s.policy.minibatches > trained:

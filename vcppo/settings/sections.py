@@ -92,7 +92,7 @@ class RunSections(Settings):
         return self.has_critic and self.critic.initial_value == "mean-score"
 
     @property
-    def fixed_answers(self) -> tuple[int, int]:
+    def fixed_responses(self) -> tuple[int, int]:
         """Responses of the fixed policy that a run needs: (to pretrain on, further ones); no further ones, none at all.
 
         Without pretraining their mean alone may be asked for, which the further ones tell well enough: of scores -1
@@ -123,7 +123,7 @@ class RunSections(Settings):
                 assert_never(self.mismatch.check)
 
     @property
-    def answers(self) -> int:
+    def responses_per_iteration(self) -> int:
         """Answers that an iteration samples, or with dynamic sampling keeps."""
         return self.rollout.prompts * self.refill * self.rollout.samples_per_prompt
 

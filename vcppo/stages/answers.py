@@ -21,7 +21,7 @@ from vcppo.types import RolloutBatch
 def sample_responses(context: StageContext) -> dict[str, float]:
     """Sample `pool` and `held_out` responses, one per prompt, to `answers.safetensors`; held-out ones last."""
     settings = context.settings
-    pool, held_out = settings.fixed_answers
+    pool, held_out = settings.fixed_responses
     prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
     sampler = context.sampler(context.load_first_policy())
     rollouts = []

@@ -19,9 +19,9 @@ from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
 from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import StageFolder, addresses, is_complete
+from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import read_journal
 from vcppo.store.pretrained_critics import chosen_step
-from vcppo.store.run_folders import CellFolder
 from vcppo.store.summary import curves_of, summary
 
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {

@@ -95,7 +95,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         of_dpo = addresses(preference_settings(settings))["rl"]
         by_stage["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
     sampled = {"rollout": {"prompts", "samples_per_prompt", "refresh_every"}}
-    pool, held_out = settings.fixed_answers
+    pool, held_out = settings.fixed_responses
     if held_out:
         address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled)
         by_stage["answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}

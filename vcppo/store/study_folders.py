@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import DataError
-from vcppo.store.run_folders import CellFolder, CellRecord, StageRecord
+from vcppo.store.cell_folders import CellFolder, CellRecord, StageRecord
 from vcppo.system.processes import is_locked
 
 CELL_STAGES = ("rl", "evaluation")  # of one cell alone; earlier stages may be shared by several

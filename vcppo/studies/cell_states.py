@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from vcppo.errors import ConfigError, StudyError
 from vcppo.store.cache import addresses
-from vcppo.store.run_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
+from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
 from vcppo.studies.study import Cell, Study
 from vcppo.studies.trials import Scoreboard, distributions, grid_params, open_storage, signature
 from vcppo.system.files import read_json, write_json

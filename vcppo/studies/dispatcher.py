@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from vcppo.store.run_folders import ENDED, CellRecord
+from vcppo.store.cell_folders import ENDED, CellRecord
 from vcppo.studies.cell_states import StudyLedger, TrialCells
 from vcppo.studies.pool import Death, Reply, WorkerPool
 from vcppo.studies.reporting import SweepReporter

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vcppo.store.run_folders import CellFolder, State
+from vcppo.store.cell_folders import CellFolder, State
 from vcppo.studies.watch import CellWatch, Glance
 from vcppo.system.terminal import SummaryTimer, duration, progress_console
 

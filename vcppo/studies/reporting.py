@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from vcppo.store.run_folders import CellRecord
+from vcppo.store.cell_folders import CellRecord
 from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.progress import CellEnded, CellProgress, CellStarted, Event, Notice, StudyStarted, WorkerDied
 from vcppo.studies.watch import CellWatch

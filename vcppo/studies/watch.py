@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vcppo.settings.run import RunSettings
+from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import JournalTail
-from vcppo.store.run_folders import CellFolder
 from vcppo.store.summary import LAST_ITERATIONS
 
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from vcppo.store.run_folders import CellFolder, Runner, perform
+from vcppo.store.cell_folders import CellFolder, Runner, run_and_record
 from vcppo.system.processes import die_with
 from vcppo.system.redaction import redact_output
 
@@ -45,7 +45,7 @@ def main() -> None:
 def run_job(folder: CellFolder, out: Path, runner: Runner) -> dict[str, Any]:
     """Run one cell, from its folder to the reply."""
     print(f"--- {folder.path.name}: begun {time.strftime('%Y-%m-%d %H:%M:%S')}", file=sys.stderr, flush=True)
-    record = perform(folder, out, runner)
+    record = run_and_record(folder, out, runner)
     file = folder.path / "traceback.txt"
     trace = file.read_text(encoding="utf-8") if record.state == "failed" else None
     print(trace or f"--- {folder.path.name}: {record.state}", file=sys.stderr, flush=True)

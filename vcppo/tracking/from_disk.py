@@ -6,8 +6,8 @@ from typing import Any
 
 from vcppo.errors import StudyError
 from vcppo.settings.digests import settings_digest
+from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.journal import read_journal
-from vcppo.store.run_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, provenance_of, read_object
 from vcppo.store.summary import curves_of
 from vcppo.tracking.ledger import run_id

@@ -9,7 +9,7 @@ from pathlib import Path
 from vcppo.errors import StudyError
 from vcppo.settings.loading import load_settings
 from vcppo.settings.run import RunSettings
-from vcppo.store.run_folders import ENDED
+from vcppo.store.cell_folders import ENDED
 from vcppo.store.summary import Curves
 from vcppo.tracking.from_disk import CRITIC_TABLES, TABLES
 from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, refuse_holes, refuse_nothing

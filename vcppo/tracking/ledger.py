@@ -9,7 +9,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vcppo.store.run_folders import CellFolder, CellRecord
+from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_object
 from vcppo.system.files import write_json
 from vcppo.system.redaction import without_credentials

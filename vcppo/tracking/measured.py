@@ -6,7 +6,7 @@ from typing import Any
 
 from vcppo.errors import StudyError
 from vcppo.settings.run import RunSettings
-from vcppo.store.run_folders import ENDED
+from vcppo.store.cell_folders import ENDED
 from vcppo.store.summary import Curves
 
 Tables = dict[int, dict[str, list[Any]]]  # step -> columns

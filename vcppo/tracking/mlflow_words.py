@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vcppo.settings.loading import flatten
-from vcppo.store.run_folders import CellRecord
+from vcppo.store.cell_folders import CellRecord
 from vcppo.store.study_folders import Stage, provenance_of
 from vcppo.tracking.mlflow_client import LONGEST_TAG, Point, to_split
 

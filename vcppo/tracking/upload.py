@@ -15,8 +15,8 @@ from pathlib import Path
 
 from vcppo.errors import DataError
 from vcppo.settings.digests import settings_digest
+from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.journal import JournalTail, read_journal
-from vcppo.store.run_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_object
 from vcppo.tracking.from_disk import tables_of
 from vcppo.tracking.ledger import Entry, Ledger, Source

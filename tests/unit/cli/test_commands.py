@@ -11,7 +11,7 @@ from vcppo.cli.main import main
 from vcppo.cli.sweep import SweepOptions, best_trials, conclude, run_sweep, with_settings
 from vcppo.settings.loading import load_settings
 from vcppo.settings.run import RunSettings
-from vcppo.store.run_folders import CellFolder, CellRecord
+from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.studies.study import load_study
 from vcppo.studies.sweep import StudyOutcome
 

@@ -67,7 +67,7 @@ def test_no_two_methods_are_the_same_run() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_have_the_same_answers_an_iteration_and_the_trainers_own_optimisers(method: str) -> None:
     settings, plain = load_settings(assignments=[f"method={method}"]), RunSettings()
-    assert settings.answers == 96
+    assert settings.responses_per_iteration == 96
     for name in ("learning_rate", "schedule", "minibatches", "max_grad_norm"):
         assert value_of(settings, f"policy.{name}") == value_of(plain, f"policy.{name}")
 

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from vcppo.settings.run import RunSettings
+from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
 from vcppo.store.journal import Journal, JournalTail
-from vcppo.store.run_folders import CellFolder, CellRecord, perform
 from vcppo.studies.dispatcher import pick
 from vcppo.studies.progress import (
     CellEnded,
@@ -142,7 +142,7 @@ def test_a_run_in_this_process_can_be_followed(cell: CellFolder, tmp_path: Path)
         return {"final_accuracy": 0.25}
 
     with following(cell, tmp_path, events.append, every=0.01):
-        perform(cell, tmp_path, runner)
+        run_and_record(cell, tmp_path, runner)
     assert CellProgress("a-s0", 0, Glance("rl", 5, 60, 0.25, 9.0)) in events
     assert isinstance(events[-1], CellEnded)
     assert events[-1].state == "done"

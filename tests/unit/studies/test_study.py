@@ -103,7 +103,10 @@ def test_a_method_is_searched_as_it_is_run_but_for_its_rates() -> None:
         for settings in cells:
             tried, ran = (flatten(each.model_dump(mode="json")) for each in (settings, run[arm]))
             assert {name for name in tried if tried[name] != ran[name]} <= OF_A_SEARCH, arm
-            assert (settings.rollout.prompts, settings.answers) == (run[arm].rollout.prompts, run[arm].answers)
+            assert (settings.rollout.prompts, settings.responses_per_iteration) == (
+                run[arm].rollout.prompts,
+                run[arm].answers,
+            )
 
 
 def test_every_method_is_tried_at_the_same_rates_the_critics_too_where_it_trains_one() -> None:

@@ -15,8 +15,8 @@ from tiny import ASSIGNMENTS
 from vcppo.cli.main import main
 from vcppo.errors import StudyError, TrackingError
 from vcppo.settings.run import RunSettings
+from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
 from vcppo.store.journal import Journal, read_journal
-from vcppo.store.run_folders import CellFolder, CellRecord, perform
 from vcppo.studies.trials import open_storage
 from vcppo.system import redaction
 from vcppo.system.redaction import redacted, remember, secrets_in, secrets_of, without_credentials
@@ -319,7 +319,7 @@ def test_the_records_of_a_cell_hold_no_secret(tmp_path: Path) -> None:
 
     record = CellRecord(study="s", cell="c", arm="a", seed=0)
     folder = CellFolder.create(tmp_path / "c", record, RunSettings())
-    assert perform(folder, tmp_path, runner).error == "OSError: cannot reach http://host/x"
+    assert run_and_record(folder, tmp_path, runner).error == "OSError: cannot reach http://host/x"
     trace = (folder.path / "traceback.txt").read_text()
     assert "OSError: cannot reach http://host/x" in trace
     assert not shows(trace)

@@ -22,7 +22,7 @@ from vcppo.cli.main import main
 from vcppo.errors import DataError, StudyError
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
-from vcppo.store.run_folders import State
+from vcppo.store.cell_folders import State
 from vcppo.system.processes import locked
 from vcppo.tracking import from_disk, from_mlflow
 from vcppo.tracking.csv_files import as_csv, write_csv_files

@@ -21,8 +21,8 @@ from vcppo.cli.main import main
 from vcppo.errors import TrackingError
 from vcppo.settings.digests import settings_digest
 from vcppo.settings.run import RunSettings
+from vcppo.store.cell_folders import CellFolder, State
 from vcppo.store.journal import read_journal
-from vcppo.store.run_folders import CellFolder, State
 from vcppo.system.processes import locked
 from vcppo.system.provenance import git_state, hardware, provenance, versions
 from vcppo.system.redaction import redacted

@@ -18,8 +18,8 @@ from typing import Any
 from vcppo.errors import TrainingError
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import Address, StageFolder
+from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import Journal, JournalTail, read_journal
-from vcppo.store.run_folders import CellFolder
 from vcppo.studies.verl import PLUGIN, VERL
 from vcppo.studies.verl.launching import DEFAULTS, command_line, parse_words, read_words
 from vcppo.studies.verl.metrics import step_in_verl, translated

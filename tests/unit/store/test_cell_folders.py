@@ -8,7 +8,7 @@ import pytest
 
 from vcppo.errors import StudyError, TrainingError
 from vcppo.settings.run import RunSettings
-from vcppo.store.run_folders import CellFolder, CellRecord, check_same_settings, perform
+from vcppo.store.cell_folders import CellFolder, CellRecord, check_same_settings, run_and_record
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_an_update_changes_only_what_it_names(cell: CellFolder) -> None:
 
 
 def test_a_cell_that_ends_well_is_done_with_its_results(cell: CellFolder, tmp_path: Path) -> None:
-    record = perform(cell, tmp_path, lambda folder, out: {"accuracy": 1, "loss": math.nan})
+    record = run_and_record(cell, tmp_path, lambda folder, out: {"accuracy": 1, "loss": math.nan})
     assert (record.state, record.result, record.attempts, record.error) == (
         "done",
         {"accuracy": 1.0, "loss": None},
@@ -59,10 +59,10 @@ def test_a_cell_that_raises_is_failed_in_one_line_with_its_traceback(
     def runner(folder: Path, out: Path) -> dict[str, float]:
         raise error
 
-    record = perform(cell, tmp_path, runner)
+    record = run_and_record(cell, tmp_path, runner)
     assert (record.state, record.error, record.result) == ("failed", line, {})
     assert "in runner" in (cell.path / "traceback.txt").read_text()
-    record = perform(cell, tmp_path, lambda folder, out: {"accuracy": 1.0})
+    record = run_and_record(cell, tmp_path, lambda folder, out: {"accuracy": 1.0})
     assert (record.state, record.error, record.attempts) == ("done", None, 2)
     assert not (cell.path / "traceback.txt").exists()
 
@@ -72,7 +72,7 @@ def test_ctrl_c_in_a_cell_is_no_failure_of_the_cell(cell: CellFolder, tmp_path: 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        perform(cell, tmp_path, runner)
+        run_and_record(cell, tmp_path, runner)
     assert cell.read().state == "queued"
 
 

@@ -105,7 +105,7 @@ class CellFolder:
         return self.update(stages=[*others, StageRecord(stage=stage, address=address, ran=ran)])
 
 
-def perform(folder: CellFolder, out: Path, runner: Runner) -> CellRecord:
+def run_and_record(folder: CellFolder, out: Path, runner: Runner) -> CellRecord:
     """Run a cell and record how it ended; an error of the cell goes to its record, not to the caller.
 
     Ctrl-C and the like go through, and leave the cell queued.
