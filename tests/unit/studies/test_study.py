@@ -105,7 +105,7 @@ def test_a_method_is_searched_as_it_is_run_but_for_its_rates() -> None:
             assert {name for name in tried if tried[name] != ran[name]} <= OF_A_SEARCH, arm
             assert (settings.rollout.prompts, settings.responses_per_iteration) == (
                 run[arm].rollout.prompts,
-                run[arm].answers,
+                run[arm].responses_per_iteration,
             )
 
 
