@@ -1,1 +1,1 @@
-"""MLflow: what a study tells it, and studies read back from it."""
+"""MLflow: studies uploaded to it, and read back from it."""

@@ -18,21 +18,21 @@ FILES = ("runs.csv", "curves.csv", "positions.csv", "calibration.csv", "problems
 def write_csv_files(destination: Path, files: Mapping[str, tuple[Sequence[str], Iterable[Row]]]) -> list[Path]:
     """Write every file beside its place, then put all in place: all of them, or, after an error, none.
 
-    Those of FILES that are not written now go: they are of another export.
+    Those of FILES that are not written now are removed: they are of another export.
     """
     destination.mkdir(parents=True, exist_ok=True)
-    gone = [name for name in FILES if name not in files and (destination / name).exists()]
+    stale = [name for name in FILES if name not in files and (destination / name).exists()]
     with tempfile.TemporaryDirectory(prefix=".export-", dir=destination) as folder, ExitStack() as undo:
         new, old = Path(folder, "new"), Path(folder, "old")
         new.mkdir()
         old.mkdir()
         for name, (columns, rows) in files.items():
             (new / name).write_text(as_csv(columns, rows), encoding="utf-8")
-        for name in (*files, *gone):
+        for name in (*files, *stale):
             if (destination / name).exists():
                 shutil.copy2(destination / name, old / name)
-        for name in (*files, *gone):
-            undo.callback(_put_back, old / name, destination / name)
+        for name in (*files, *stale):
+            undo.callback(_restore, old / name, destination / name)
             if name in files:
                 os.replace(new / name, destination / name)
             else:
@@ -42,7 +42,7 @@ def write_csv_files(destination: Path, files: Mapping[str, tuple[Sequence[str], 
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Row]) -> str:
-    """Rows as CSV; a float in its shortest form that reads back the same, what is missing left empty.
+    """Return rows as CSV; a float in its shortest form that reads back the same, what is missing left empty.
 
     >>> as_csv(("a", "b", "c"), [{"a": 0.1, "b": None, "c": True}])
     'a,b,c\\n0.1,,True\\n'
@@ -54,7 +54,7 @@ def as_csv(columns: Sequence[str], rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
-def _put_back(old: Path, place: Path) -> None:
+def _restore(old: Path, place: Path) -> None:
     if old.exists():
         os.replace(old, place)
     else:

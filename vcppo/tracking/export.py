@@ -1,4 +1,4 @@
-"""The tidy CSV files that figures are drawn from, made of what a study measured."""
+"""Tidy CSV files of a study's measurements, from which figures are drawn."""
 
 import math
 import re
@@ -10,13 +10,13 @@ from vcppo.store.summary import summary
 from vcppo.tracking.csv_files import Row, write_csv_files
 from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Tables
 
-# What curves.csv leaves out unless `--metrics` asks for it, by pattern, and why. All else that RL, the evaluation and
+# What curves.csv leaves out unless `--metrics` names it, by pattern, and why. All else that RL, the evaluation and
 # the value pretraining of a run have in their journals is there. The stages before them serve many cells, and RTO's
 # preference stage names its metrics as RL does: OUT/cache/STAGE/ADDRESS/journal.jsonl has theirs.
-LEFT_OUT = {"system/*": "the process on the machine that it happened to run on; cost/peak_memory_mb is the run's own"}
+LEFT_OUT = {"system/*": "the process on the machine that it happened to run on; cost/peak_memory_mb is the run's"}
 
 COSTS = ("answers", "generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens")
-PROVENANCE = ("run_id", "commit", "settings_hash", "n", "origin")  # the seed stands further left
+PROVENANCE = ("run_id", "commit", "settings_hash", "n", "origin")  # the seed is a column further left
 SCORES = (
     "avg_at_k",
     "pass_at_k",
@@ -50,11 +50,11 @@ PROBLEM_COLUMNS = ("problem", "samples", "correct", "unreadable", "length_tokens
 def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = ()) -> list[Path]:
     """Write runs.csv, curves.csv, positions.csv, calibration.csv and problems.csv of a study.
 
-    Where runs measured true values, truth.csv too. All files are replaced, or none; what an earlier export left and
-    this one has nothing for goes.
+    Where runs measured true values, truth.csv too. All files are replaced, or none; files of an
+    earlier export without rows in this one are removed.
 
-    n is the number of answers behind a row of runs.csv and curves.csv, of tokens in positions.csv and
-    calibration.csv, of answers to the problem in problems.csv. Runs that failed or were pruned have a row in
+    n is the number of responses behind a row of runs.csv and curves.csv, of tokens in positions.csv and
+    calibration.csv, of responses to the problem in problems.csv. Runs that failed or were pruned have a row in
     runs.csv, without scores, and no other. The same study gives the same bytes.
 
     Args:
@@ -86,14 +86,14 @@ def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = 
 
 
 def run_columns(swept: Sequence[str]) -> tuple[str, ...]:
-    """Header of runs.csv."""
+    """Return the header of runs.csv."""
     return ("study", "cell", "arm", "seed", "status", "error", "wall_s", "steps", *swept, *SCORES, *PROVENANCE)
 
 
 def run_row(study: str, cell: MeasuredCell, swept: Sequence[str]) -> Row:
-    """A row of runs.csv."""
+    """Return a cell's row of runs.csv."""
     scored = scores(cell) if cell.done else {}
-    answers = scored["k"] * scored["problems"] if scored.get("k") and scored.get("problems") else None
+    responses = scored["k"] * scored["problems"] if scored.get("k") and scored.get("problems") else None
     return {
         "study": study,
         "cell": cell.cell,
@@ -105,18 +105,18 @@ def run_row(study: str, cell: MeasuredCell, swept: Sequence[str]) -> Row:
         "steps": len(cell.curves.get("rollout/accuracy", {})),
         **{name: cell.swept.get(name) for name in swept},
         **scored,
-        **provenance(cell, answers),
+        **provenance(cell, responses),
     }
 
 
 def provenance(cell: MeasuredCell, n: int | None) -> Row:
-    """The columns that say where a row comes from; n: answers, problems or tokens that its number is taken over."""
-    made = {"commit": cell.commit, "settings_hash": cell.settings_hash}
-    return {"run_id": cell.run_id, **made, "n": n, "origin": "measured"}
+    """Return the provenance columns of a row; n: responses, problems or tokens behind its number."""
+    code = {"commit": cell.commit, "settings_hash": cell.settings_hash}
+    return {"run_id": cell.run_id, **code, "n": n, "origin": "measured"}
 
 
 def scores(cell: MeasuredCell) -> Row:
-    """What a finished run came to: its evaluation, its summary, and what it cost."""
+    """Return a finished run's scores: its evaluation, its summary, and its costs."""
     k, curves = cell.settings.evaluation.samples, cell.curves
     row: Row = {"pretrain_steps_done": cell.pretrain_steps, "k": k, "problems": cell.evaluated_problems}
     for kind in ("avg", "pass"):
@@ -130,7 +130,7 @@ def scores(cell: MeasuredCell) -> Row:
 
 
 def curve_rows(study: str, cell: MeasuredCell, metrics: Sequence[str] = ()) -> list[Row]:
-    """Rows of curves.csv: RL and evaluation, and value pretraining as far as this cell's critic has seen it."""
+    """Rows of curves.csv: RL and evaluation, and value pretraining up to this cell's critic."""
     rows = []
     before = {
         name: {step: value for step, value in by_step.items() if step <= cell.pretrain_steps}
@@ -141,13 +141,13 @@ def curve_rows(study: str, cell: MeasuredCell, metrics: Sequence[str] = ()) -> l
             continue
         for step, value in sorted(by_step.items()):
             point = {"study": study, "arm": cell.arm, "seed": cell.seed, "step": step, "metric": name}
-            point["value"] = None if math.isnan(value) else value + 0.0  # a tracking server knows no -0.0
-            rows.append(point | provenance(cell, answers_behind(cell, name, step)))
+            point["value"] = None if math.isnan(value) else value + 0.0  # a tracking server stores no -0.0
+            rows.append(point | provenance(cell, responses_behind(cell, name, step)))
     return rows
 
 
 def is_exported(metric: str, patterns: Sequence[str] = ()) -> bool:
-    """Whether curves.csv holds a metric, where these patterns were asked for, or none.
+    """Return whether curves.csv holds a metric, given the patterns of `--metrics`.
 
     >>> is_exported("mismatch/kl"), is_exported("system/rss_mb"), is_exported("system/rss_mb", ["system/*"])
     (True, False, True)
@@ -157,8 +157,8 @@ def is_exported(metric: str, patterns: Sequence[str] = ()) -> bool:
     return not any(fnmatch(metric, pattern) for pattern in LEFT_OUT)
 
 
-def answers_behind(cell: MeasuredCell, metric: str, step: int) -> int:
-    """How many answers a point of a curve is taken over."""
+def responses_behind(cell: MeasuredCell, metric: str, step: int) -> int:
+    """Return the number of responses behind a point of a curve."""
     settings = cell.settings
     if metric in ("pretrain/loss", "pretrain/grad_norm"):
         return settings.pretrain.batch
@@ -173,7 +173,7 @@ def answers_behind(cell: MeasuredCell, metric: str, step: int) -> int:
 
 
 def table_rows(study: str, cell: MeasuredCell, stage: str, tables: Tables, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of positions.csv and calibration.csv: columns of a table by step, a row for each bin."""
+    """Rows of positions.csv and calibration.csv: columns of a table by step, one row per bin."""
     for step, table in sorted(tables.items()):
         row = {"study": study, "arm": cell.arm, "seed": cell.seed, "stage": stage, "step": step}
         for i, n in enumerate(table["n"]):
@@ -207,7 +207,7 @@ def truth_rows(study: str, cell: MeasuredCell) -> list[Row]:
 def _critic_table(
     study: str, cells: list[MeasuredCell], name: str, columns: Sequence[str]
 ) -> tuple[Sequence[str], Iterable[Row]]:
-    """A table of value pretraining and RL, all steps of all cells."""
+    """Return a table of value pretraining and RL, all steps of all cells."""
     rows: list[Row] = []
     for cell in cells:
         if cell.pretraining is not None:
@@ -215,5 +215,5 @@ def _critic_table(
             within = {step: table for step, table in all_steps.items() if step <= cell.pretrain_steps}
             rows += table_rows(study, cell, "value-pretraining", within, columns)
         rows += table_rows(study, cell, "rl", cell.tables.get(name, {}), columns)
-    others = [column for column in PROVENANCE if column not in columns]
-    return ("study", "arm", "seed", "stage", "step", *columns, *others), rows
+    remaining = [column for column in PROVENANCE if column not in columns]
+    return ("study", "arm", "seed", "stage", "step", *columns, *remaining), rows

@@ -1,4 +1,4 @@
-"""What a study measured, read from its folder and the cache: no tracking server is asked."""
+"""A study's measurements, read from its folder and the cache: no tracking server is needed."""
 
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
@@ -11,14 +11,14 @@ from vcppo.store.journal import read_journal
 from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, provenance_of, read_object
 from vcppo.store.summary import curves_of
 from vcppo.tracking.ledger import run_id
-from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, Tables, refuse_holes, refuse_nothing
+from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, Tables, refuse_empty, refuse_unfinished
 
 CRITIC_TABLES = ("critic_by_position", "critic_calibration")
-TABLES = (*CRITIC_TABLES, "true_values", "problems")  # sampled responses stay where they are
+TABLES = (*CRITIC_TABLES, "true_values", "problems")  # sampled responses are not exported
 
 
 def read_study(out: Path, study: str, *, allow_incomplete: bool = False) -> MeasuredStudy:
-    """The cells of OUT/studies/STUDY that have ended.
+    """Read the cells of OUT/studies/STUDY that have ended.
 
     Raises:
         StudyError: there is no such folder, cells of it have not ended, or none has.
@@ -36,9 +36,9 @@ def read_study(out: Path, study: str, *, allow_incomplete: bool = False) -> Meas
     if not allow_incomplete:
         running = folder.is_running()
         states = {record.cell: _state(record, running=running) for _, record in cells}
-        refuse_holes(study, states, "run the study to its end, or give --allow-incomplete")
+        refuse_unfinished(study, states, "run the study to its end, or give --allow-incomplete")
     ended = [(cell, record) for cell, record in cells if record.state in ENDED]
-    refuse_nothing(study, str(folder.path), len(ended))
+    refuse_empty(study, str(folder.path), len(ended))
     pretrainings: dict[str, Pretraining] = {}  # by address: journals are read once
     return MeasuredStudy.of(study, [_read_cell(folder, cell, record, pretrainings) for cell, record in ended])
 
@@ -73,23 +73,23 @@ def _read_cell(
     )
 
 
-def _read_pretraining(stages: list[Stage], known: dict[str, Pretraining]) -> Pretraining | None:
+def _read_pretraining(stages: list[Stage], by_address: dict[str, Pretraining]) -> Pretraining | None:
     for stage in stages:
         if stage.name == "value-pretraining":
-            if stage.address not in known:
-                known[stage.address] = pretraining_of(read_journal(stage.journal))
-            return known[stage.address]
+            if stage.address not in by_address:
+                by_address[stage.address] = pretraining_of(read_journal(stage.journal))
+            return by_address[stage.address]
     return None
 
 
 def pretraining_of(records: list[dict[str, Any]]) -> Pretraining:
-    """A value pretraining by its journal: `pretrain/*`, since verl's journals have RL's names in them as well."""
+    """Return a value pretraining from its journal: `pretrain/*`, since verl's journals have RL's names as well."""
     curves = {name: by_step for name, by_step in curves_of(records).items() if name.startswith("pretrain/")}
     return Pretraining(curves, tables_of(records, CRITIC_TABLES))
 
 
 def tables_of(records: Iterable[Mapping[str, Any]], names: Container[str]) -> dict[str, Tables]:
-    """The tables among journal records, by name and step; of several at one step the latest counts."""
+    """Return the tables among journal records, by name and step; of several at one step the latest counts."""
     tables: dict[str, Tables] = {}
     for record in records:
         if record["kind"] == "table" and record["name"] in names:

@@ -1,4 +1,4 @@
-"""What a study measured, read from a tracking server: of studies whose folders lie elsewhere."""
+"""A study's measurements, read from a tracking server: for studies whose folders are on other machines."""
 
 import json
 import tempfile
@@ -12,10 +12,10 @@ from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import ENDED
 from vcppo.store.summary import Curves
 from vcppo.tracking.from_disk import CRITIC_TABLES, TABLES
-from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, refuse_holes, refuse_nothing
+from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, refuse_empty, refuse_unfinished
 from vcppo.tracking.mlflow_client import MlflowStore, Point, Run
 
-SHOWN_OF_AN_INSTANCE = 12  # digits
+INSTANCE_DIGITS = 12  # shown in messages
 
 
 def read_study(
@@ -26,78 +26,78 @@ def read_study(
     instance: str | None = None,
     allow_incomplete: bool = False,
 ) -> MeasuredStudy:
-    """The cells of a study that have ended, as an experiment has them.
+    """Read the cells of a study that have ended from an experiment.
 
     Args:
         study: its name, if the experiment holds several.
         instance: which of the studies of that name, by the first digits of its `vcppo.instance`, if there are several:
-            on a shared server each user's folder has its own.
+            on a shared server each user's folder has another.
     Raises:
-        StudyError: no such experiment or study, several that it could be, cells of it are missing or still running, or
+        StudyError: no such experiment or study, several that match, cells of it are missing or still running, or
             none has ended.
         TrackingError: the store cannot be reached.
     """
     store = MlflowStore(tracking_uri, experiment)
     parent = find_study(store, study, instance)
     name = parent.tags["study"]
-    family = store.find({"vcppo.instance": parent.tags["vcppo.instance"]})
-    children = [run for run in family if run.tags["vcppo.kind"] == "cell"]
+    runs = store.find({"vcppo.instance": parent.tags["vcppo.instance"]})
+    children = [run for run in runs if run.tags["vcppo.kind"] == "cell"]
     if not allow_incomplete:
         _refuse_missing(store, parent, children)
     ended = [run for run in children if run.tags.get("state") in ENDED]
-    refuse_nothing(name, _described(parent), len(ended))
+    refuse_empty(name, _describe(parent), len(ended))
     pretrainings = {
         run.tags["vcppo.address"]: _read_pretraining(store, run)
-        for run in family
+        for run in runs
         if run.tags["vcppo.kind"] == "stage" and run.tags["stage"] == "value-pretraining"
     }
     return MeasuredStudy.of(name, [_read_cell(store, run, pretrainings) for run in ended])
 
 
 def find_study(store: MlflowStore, study: str | None = None, instance: str | None = None) -> Run:
-    """The run of the one study that is meant: never one of several, since the others are somebody else's.
+    """Find the run of one study: never one of several, since the others are another user's.
 
     Raises:
         StudyError: there is none, or several; the message lists them.
     """
     where = f"experiment {store.experiment!r}"
-    wanted = {"vcppo.kind": "study"} if study is None else {"vcppo.kind": "study", "study": study}
+    tags = {"vcppo.kind": "study"} if study is None else {"vcppo.kind": "study", "study": study}
     by_instance: dict[str, Run] = {}
-    for run in store.find(wanted):
+    for run in store.find(tags):
         by_instance.setdefault(run.tags["vcppo.instance"], run)
     parents = list(by_instance.values())
-    named = "" if study is None else f" {study!r}"
+    label = "" if study is None else f" {study!r}"
     if not parents:
-        raise StudyError(f"{where}: holds no study{named} of vcppo")
-    listed = "; ".join(f"{_short(run)} ({_described(run)})" for run in parents)
+        raise StudyError(f"{where}: holds no study{label} of vcppo")
+    listed = "; ".join(f"{_short_id(run)} ({_describe(run)})" for run in parents)
     if instance is not None:
         parents = [run for run in parents if run.tags["vcppo.instance"].startswith(instance)]
         if not parents:
-            raise StudyError(f"{where}: holds no study{named} of the instance {instance}; it holds {listed}")
+            raise StudyError(f"{where}: holds no study{label} of the instance {instance}; it holds {listed}")
     names = sorted({run.tags["study"] for run in parents})
     if len(names) > 1:
         raise StudyError(f"{where}: holds the studies {', '.join(names)}; name one")
     if len(parents) > 1:
         raise StudyError(
             f"{where}: holds {len(parents)} studies {names[0]!r}, of different folders: {listed}; choose one, for "
-            f"example with --instance {_short(parents[-1])}, or give the --out that yours was run with"
+            f"example with --instance {_short_id(parents[-1])}, or give the --out that yours was run with"
         )
     return parents[0]
 
 
 def curves_of(points: Iterable[Point]) -> Curves:
-    """Points by metric and step; of several at one step the latest counts."""
+    """Return points by metric and step; of several at one step the latest counts."""
     curves: Curves = {}
     for point in sorted(points, key=lambda point: point.time_ms):
         curves.setdefault(point.name, {})[point.step] = point.value
     return curves
 
 
-def _short(parent: Run) -> str:
-    return parent.tags["vcppo.instance"][:SHOWN_OF_AN_INSTANCE]
+def _short_id(parent: Run) -> str:
+    return parent.tags["vcppo.instance"][:INSTANCE_DIGITS]
 
 
-def _described(parent: Run) -> str:
+def _describe(parent: Run) -> str:
     begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(parent.started_ms / 1000))
     done, cells = (parent.tags.get(name, "0") for name in ("cells.done", "cells"))
     return f"begun {begun} by {parent.tags.get('mlflow.user', 'unknown')}, {done} of {cells} cells done"
@@ -109,7 +109,7 @@ def _refuse_missing(store: MlflowStore, parent: Run, children: list[Run]) -> Non
     if not expected:
         raise StudyError(f"study {name} is incomplete, its list of cells is missing; {remedy}")
     states = dict.fromkeys(expected, "not begun")
-    refuse_holes(name, states | {run.tags["cell"]: run.tags.get("state", "running") for run in children}, remedy)
+    refuse_unfinished(name, states | {run.tags["cell"]: run.tags.get("state", "running") for run in children}, remedy)
 
 
 def _read_cell(store: MlflowStore, run: Run, pretrainings: Mapping[str, Pretraining]) -> MeasuredCell:

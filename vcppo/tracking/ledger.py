@@ -1,6 +1,6 @@
-"""What one tracking store has of a study, noted beside the study: which runs, and which of them are whole.
+"""Ledger of a study's runs in one tracking store, in the study's folder: which runs, and which of them are complete.
 
-Losing it costs time alone: what it does not call whole is uploaded again.
+Losing it costs only time: runs that it does not list as complete are uploaded again.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ SIGNED_BYTES = 4096  # of a file's end
 
 @dataclass(frozen=True)
 class Source:
-    """What one run in a store is made of."""
+    """The files that one run in a store is made of."""
 
     key: str  # cell/NAME or stage/ADDRESS
     files: tuple[Path, ...]
@@ -28,7 +28,7 @@ class Source:
 
     @classmethod
     def of_cell(cls, folder: CellFolder, record: CellRecord, stages: list[Stage]) -> "Source":
-        """A cell, with the stages that are its own."""
+        """Return a cell's source, with the stages of this cell alone."""
         journals = tuple(stage.journal for stage in stages if stage.name in CELL_STAGES)
         return cls(
             f"cell/{record.cell}", (folder.path / "cell.json", folder.path / "settings.json"), journals, record.state
@@ -36,12 +36,12 @@ class Source:
 
     @classmethod
     def of_stage(cls, stage: Stage) -> "Source":
-        """A stage that may serve several cells."""
+        """Return the source of a stage that several cells may share."""
         files = (stage.folder / "stage.json", stage.folder / "done.json")
         return cls(f"stage/{stage.address}", files, (stage.journal,))
 
     def signature(self) -> str:
-        """Another one when a file has changed: of sizes and ends."""
+        """Digest of the files' sizes and ends: another one when a file has changed."""
         digest = hashlib.sha256()
         for path in (*self.files, *self.journals):
             size = path.stat().st_size if path.exists() else -1
@@ -53,7 +53,7 @@ class Source:
         return digest.hexdigest()[:16]
 
     def records(self) -> int:
-        """Records in the journals."""
+        """Count the records in the journals."""
         return sum(path.read_bytes().count(b"\n") for path in self.journals if path.exists())
 
 
@@ -61,9 +61,9 @@ class Source:
 class Entry:
     """A run in the store."""
 
-    run: str = ""  # its id
-    records: int = 0  # that it has
-    state: str = ""  # of the cell, that it has
+    run: str = ""  # ID of the run
+    records: int = 0  # that the run has
+    state: str = ""  # of the cell, that the run has
     signature: str = ""  # of the source, once the run has all of it; empty before
 
 
@@ -73,17 +73,17 @@ class Ledger:
     def __init__(self, study: StudyFolder, store: str) -> None:
         self.study, self.store = study, store
         self.path = study.path / "mlflow.json"
-        known = read_object(self.path)
-        self.instance = str(known.get("instance") or uuid.uuid4().hex)
-        runs = known.get("runs", {}) if known.get("store") == store else {}
+        stored = read_object(self.path)
+        self.instance = str(stored.get("instance") or uuid.uuid4().hex)
+        runs = stored.get("runs", {}) if stored.get("store") == store else {}
         self.entries = {key: Entry(**entry) for key, entry in runs.items()}
 
     def entry(self, key: str) -> Entry:
-        """What is known of a run, an empty entry if nothing is."""
+        """Return a run's entry, an empty one if there is none."""
         return self.entries.get(key, Entry())
 
     def put(self, key: str, entry: Entry) -> None:
-        """Note, on disk."""
+        """Record an entry, on disk."""
         if self.entries.get(key) != entry:
             self.entries[key] = entry
             self.save()
@@ -94,14 +94,14 @@ class Ledger:
         write_json(self.path, {"instance": self.instance, "store": self.store, "runs": runs})
 
     def missing(self) -> int:
-        """Records on disk that the store has not confirmed, without asking it; a cell's state is one of them."""
+        """Count records on disk that the store has not confirmed, by the ledger alone; a cell's state is one."""
         sources: dict[str, Source] = {}
         for folder in self.study.cells():
             record = folder.read()
             stages = self.study.stages(record)
             if record.state != "queued" or stages:
-                of_all = [Source.of_stage(stage) for stage in stages if stage.ran and stage.name not in CELL_STAGES]
-                sources |= {source.key: source for source in (*of_all, Source.of_cell(folder, record, stages))}
+                shared = [Source.of_stage(stage) for stage in stages if stage.ran and stage.name not in CELL_STAGES]
+                sources |= {source.key: source for source in (*shared, Source.of_cell(folder, record, stages))}
         return sum(self._missing(source) for source in sources.values())
 
     def _missing(self, source: Source) -> int:
@@ -112,12 +112,12 @@ class Ledger:
 
 
 def run_id(study: StudyFolder, cell: str) -> str | None:
-    """The id of a cell's run in the store that it was last uploaded to, None if there is none."""
-    known = read_object(study.path / "mlflow.json").get("runs", {}).get(f"cell/{cell}", {}).get("run")
-    earlier = known or read_object(study.path / "cells" / cell / "mlflow.json").get("child")
-    return None if earlier is None else str(earlier)
+    """Return the ID of a cell's run in the store that it was last uploaded to, None if there is none."""
+    run = read_object(study.path / "mlflow.json").get("runs", {}).get(f"cell/{cell}", {}).get("run")
+    run = run or read_object(study.path / "cells" / cell / "mlflow.json").get("child")
+    return None if run is None else str(run)
 
 
 def store_name(tracking_uri: str, experiment: str) -> str:
-    """How mlflow.json calls a store."""
+    """Return the name of a store in mlflow.json."""
     return f"{without_credentials(tracking_uri)}#{experiment}"

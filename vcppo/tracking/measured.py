@@ -1,4 +1,4 @@
-"""A study's runs as an export reads them, from wherever they are kept."""
+"""A study's runs as an export reads them, from disk or from a tracking server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,18 +46,18 @@ class MeasuredCell:
 
     @property
     def evaluated_problems(self) -> int:
-        """Problems of an evaluation."""
-        answered = self.tables.get("problems")
-        if answered:
-            return len(answered[max(answered)]["problem"])
+        """Number of problems of the evaluation."""
+        tables = self.tables.get("problems")
+        if tables:
+            return len(tables[max(tables)]["problem"])
         task, searched = self.settings.task, self.settings.evaluation.problems == "search"
         if task.name != "digits":
-            return 0  # how many a set has is known once they are answered
+            return 0  # the size of a set is known once its problems are answered
         return task.held_out_for_search if searched else task.held_out
 
     @property
     def pretrain_steps(self) -> int:
-        """Updates of value pretraining behind the critic that RL began with; its journal may go on for others."""
+        """Updates of value pretraining behind the critic that RL began with; the journal may go on for other cells."""
         done = self.result.get("pretrain_steps_done")
         if done is not None:
             return int(done)
@@ -78,27 +78,27 @@ class MeasuredStudy:
 
     @classmethod
     def of(cls, name: str, cells: Sequence[MeasuredCell]) -> "MeasuredStudy":
-        """In their order."""
+        """Build it with the cells sorted."""
         return cls(name, tuple(sorted(cells, key=lambda cell: (cell.arm, cell.seed, cell.cell))))
 
 
-def refuse_holes(study: str, states: dict[str, str], remedy: str) -> None:
-    """See that every cell has ended.
+def refuse_unfinished(study: str, states: dict[str, str], remedy: str) -> None:
+    """Check that every cell has ended.
 
     Args:
-        states: by cell, as a message calls them.
+        states: by cell, in the wording of messages.
     Raises:
         StudyError: one has not; the message names it and ends with the remedy.
     """
-    holes = [f"{cell} ({state})" for cell, state in sorted(states.items()) if state not in ENDED]
-    if holes:
+    cells = [f"{cell} ({state})" for cell, state in sorted(states.items()) if state not in ENDED]
+    if cells:
         raise StudyError(
-            f"study {study} is incomplete, {len(holes)} of {len(states)} cells missing: {', '.join(holes)}; {remedy}"
+            f"study {study} is incomplete, {len(cells)} of {len(states)} cells missing: {', '.join(cells)}; {remedy}"
         )
 
 
-def refuse_nothing(study: str, where: str, ended: int) -> None:
-    """See that there is something to export.
+def refuse_empty(study: str, where: str, ended: int) -> None:
+    """Check that there is something to export.
 
     Raises:
         StudyError: no cell has ended.

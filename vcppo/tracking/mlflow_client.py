@@ -1,4 +1,4 @@
-"""MLflow behind a small door: runs found by their tags, points in batches, files; its errors told as ours.
+"""A small client of MLflow: runs by their tags, points in batches, files; its errors become TrackingError.
 
 `import mlflow` takes seconds, so it happens when a store is opened and never when this module is imported.
 """
@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 from vcppo.errors import StudyError, TrackingError
 from vcppo.system.redaction import redacted, remember
 from vcppo.system.sqlite_files import sqlite_file
-from vcppo.tracking.mlflow_database import check_database, have_database
+from vcppo.tracking.mlflow_database import check_database, ensure_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-METRICS_A_CALL = 1000  # MLflow's limits of one log_batch
-PARAMS_A_CALL = 100
-DATABASE_SERVERS = ("postgresql", "mysql", "mssql")  # begin the addresses of databases that MLflow opens by itself
+METRICS_PER_CALL = 1000  # MLflow's limits of one log_batch
+PARAMS_PER_CALL = 100
+DATABASE_SERVERS = ("postgresql", "mysql", "mssql")  # prefixes of addresses of databases that MLflow opens directly
 LONGEST_PARAM = 6000  # characters; MLflow would cut silently
 LONGEST_TAG = 8000
-LOGGED_TABLES = "mlflow.loggedArtifacts"  # the tag by which the UI knows that a JSON file is a table
+LOGGED_TABLES = "mlflow.loggedArtifacts"  # tag that makes the UI show a JSON file as a table
 
-QUIET = {  # set before the import unless the user has set them: no chatter, and quick to notice a dead server
+ENVIRONMENT = {  # set before the import unless the user has set them: few messages, short timeouts
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -42,7 +42,7 @@ QUIET = {  # set before the import unless the user has set them: no chatter, and
 
 
 class RefusedError(TrackingError):
-    """The server is there and says no to this request; others may do better."""
+    """The server is reachable and refuses this request; others may succeed."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Point:
 
 @dataclass
 class Run:
-    """A run as the store knows it; whoever writes to the store keeps it up to date."""
+    """A run as the store has it; methods that write to the store update it."""
 
     id: str
     tags: dict[str, str]
@@ -65,47 +65,47 @@ class Run:
     metrics: tuple[str, ...]  # names
     status: str
     started_ms: int
-    deleted: bool = False  # it lies in MLflow's bin
+    deleted: bool = False  # in MLflow's bin
 
 
 class MlflowStore:
     """One experiment of one tracking store.
 
     Args:
-        artifacts: where a database without a server keeps files (a server decides for itself); None to read only.
+        artifacts: folder of files for a database without a server (a server has one of its own); None to read only.
 
     Raises:
         StudyError: read only, and there is no such store or experiment.
-        TrackingError: from every method, if the store cannot be reached; RefusedError if it says no.
+        TrackingError: from every method, if the store cannot be reached; RefusedError if it refuses.
     """
 
     def __init__(self, tracking_uri: str, experiment: str, artifacts: Path | None = None) -> None:
         remember(tracking_uri)
         self.tracking_uri, self.experiment = tracking_uri, experiment
         self._artifacts = artifacts
-        self.notice: str | None = None  # what the user should know of the database that was found
+        self.notice: str | None = None  # for the user, on the state of the database
         _prepare_mlflow()
-        with self._errors_as_ours():
+        with self._translate_errors():
             self._open_database()
             self._client = _connect(tracking_uri)
             self._experiment_id = self._find_experiment()
 
     def find(self, tags: Mapping[str, str], *, deleted: bool = False) -> list[Run]:
-        """The runs with all of these tags, oldest first; `deleted`: those in MLflow's bin as well."""
+        """Return the runs with all of these tags, oldest first; `deleted`: those in MLflow's bin as well."""
         from mlflow.entities import ViewType
 
         runs: list[Run] = []
         view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        page = None
-        with self._errors_as_ours():
+        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        token = None
+        with self._translate_errors():
             while True:
-                found = self._client.search_runs(
+                page = self._client.search_runs(
                     [self._experiment_id],
-                    wanted,
+                    query,
                     view,
                     order_by=["attributes.start_time ASC"],
-                    page_token=page,
+                    page_token=token,
                 )
                 runs += [
                     Run(
@@ -117,20 +117,20 @@ class MlflowStore:
                         started_ms=run.info.start_time,
                         deleted=run.info.lifecycle_stage == "deleted",
                     )
-                    for run in found
+                    for run in page
                 ]
-                page = found.token
-                if not page:
+                token = page.token
+                if not token:
                     return runs
 
     def create(self, name: str, tags: Mapping[str, str], *, started: float, parent: Run | None = None) -> Run:
-        """A new run in state RUNNING, below `parent`; `started` in seconds since the epoch."""
+        """Create a run in state RUNNING, below `parent`; `started` in seconds since the epoch."""
         tags = {"mlflow.parentRunId": parent.id, **tags} if parent is not None else dict(tags)
         tags |= {"mlflow.source.name": "vcppo", "mlflow.source.type": "LOCAL"}
         milliseconds = int(started * 1000)
-        with self._errors_as_ours():
-            made = self._client.create_run(self._experiment_id, start_time=milliseconds, tags=tags, run_name=name)
-        return Run(made.info.run_id, dict(tags), {}, (), "RUNNING", milliseconds)
+        with self._translate_errors():
+            created = self._client.create_run(self._experiment_id, start_time=milliseconds, tags=tags, run_name=name)
+        return Run(created.info.run_id, dict(tags), {}, (), "RUNNING", milliseconds)
 
     def log(
         self,
@@ -140,7 +140,7 @@ class MlflowStore:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Send points, tags that are not so already, and parameters that the run has not got.
+        """Send points, tags that differ, and parameters that the run lacks.
 
         A parameter once set is never changed: MLflow would refuse.
         """
@@ -151,13 +151,13 @@ class MlflowStore:
         texts = {name: _cut(value, LONGEST_PARAM) for name, value in (params or {}).items()}
         new_params = {name: value for name, value in texts.items() if name not in run.params}
         calls = [
-            *_parts("metrics", [Metric(p.name, p.value, p.time_ms, p.step) for p in points], METRICS_A_CALL),
-            *_parts("params", [Param(name, value) for name, value in new_params.items()], PARAMS_A_CALL),
+            *_parts("metrics", [Metric(p.name, p.value, p.time_ms, p.step) for p in points], METRICS_PER_CALL),
+            *_parts("params", [Param(name, value) for name, value in new_params.items()], PARAMS_PER_CALL),
         ]
         if new_tags:
             last = calls.pop() if calls else {}
             calls.append({**last, "tags": [RunTag(name, value) for name, value in new_tags.items()]})
-        with self._errors_as_ours():
+        with self._translate_errors():
             for call in calls:
                 self._client.log_batch(run.id, **call, synchronous=True)
         run.params |= new_params
@@ -167,7 +167,7 @@ class MlflowStore:
         """Store files by their path below the run; one that is there already is replaced."""
         if not files:
             return
-        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._errors_as_ours():
+        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._translate_errors():
             for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,10 +175,10 @@ class MlflowStore:
             self._client.log_artifacts(run.id, folder)
 
     def set_status(self, run: Run, status: str, *, ended: float | None) -> None:
-        """RUNNING, SCHEDULED, FINISHED, FAILED or KILLED; `ended` in seconds since the epoch for the last three."""
+        """Set RUNNING, SCHEDULED, FINISHED, FAILED or KILLED; `ended` in seconds since the epoch for the last three."""
         if status == run.status:
             return
-        with self._errors_as_ours():
+        with self._translate_errors():
             if ended is None:
                 self._client.update_run(run.id, status=status)
             else:
@@ -186,59 +186,59 @@ class MlflowStore:
         run.status = status
 
     def delete(self, run: Run) -> None:
-        """Move a run to MLflow's bin, from which its user may restore it."""
-        with self._errors_as_ours():
+        """Move a run to MLflow's bin, from which a user may restore it."""
+        with self._translate_errors():
             self._client.delete_run(run.id)
         run.deleted = True
 
     def restore(self, run: Run) -> None:
         """Bring a run back from the bin; one that is not there stays as it is."""
         if run.deleted:
-            with self._errors_as_ours():
+            with self._translate_errors():
                 self._client.restore_run(run.id)
             run.deleted = False
 
     def points(self, run: Run, names: Iterable[str]) -> list[Point]:
-        """Every point of these metrics, by name and time."""
+        """Return every point of these metrics, by name and time."""
 
         def history(name: str) -> list[Point]:
-            with self._errors_as_ours():
-                found = self._client.get_metric_history(run.id, name)
-            return [Point(name, m.step, m.value, m.timestamp) for m in found]
+            with self._translate_errors():
+                metrics = self._client.get_metric_history(run.id, name)
+            return [Point(name, m.step, m.value, m.timestamp) for m in metrics]
 
         return [point for points in self._each(history, sorted(names)) for point in points]
 
     def tables(self, run: Run, name: str) -> dict[int, dict[str, list[Any]]]:
-        """Columns of a table by step."""
-        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._errors_as_ours():
-            kept = [file.path for file in self._client.list_artifacts(run.id, "tables")]
-            if f"tables/{name}" not in kept:
+        """Return the columns of a table by step."""
+        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._translate_errors():
+            paths = [file.path for file in self._client.list_artifacts(run.id, "tables")]
+            if f"tables/{name}" not in paths:
                 return {}
             files = sorted(Path(self._client.download_artifacts(run.id, f"tables/{name}", folder)).glob("*.json"))
             return {int(file.stem): from_split(file.read_text(encoding="utf-8")) for file in files}
 
     def read(self, run: Run, name: str) -> str | None:
-        """A text file of the run, None if it has none of that name."""
-        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._errors_as_ours():
+        """Read a text file of the run, None if it has none of that name."""
+        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._translate_errors():
             if name not in [file.path for file in self._client.list_artifacts(run.id)]:
                 return None
             return Path(self._client.download_artifacts(run.id, name, folder)).read_text(encoding="utf-8")
 
     def _each(self, function: Callable[[str], list[Point]], names: Sequence[str]) -> list[list[Point]]:
-        """A server waits for the network more than it works, so ask it several things at once."""
+        """Map over names; several requests at once to a server, whose latency is mostly the network's."""
         if not self.tracking_uri.startswith("http"):
             return [function(name) for name in names]
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(function, names))
 
     def _open_database(self) -> None:
-        """See that MLflow will find a database that is whole, or a server of databases that answers.
+        """Ensure that MLflow will open a complete database, or a database server that is reachable.
 
-        MLflow itself would leave half a database when it is stopped, and ask one that is away for minutes.
+        MLflow itself would leave half a database when it is stopped, and retry an unreachable server for minutes.
         """
         file = sqlite_file(self.tracking_uri)
         if file is not None and self._artifacts is not None:
-            self.notice = have_database(file, self._artifacts)
+            self.notice = ensure_database(file, self._artifacts)
         elif file is not None:
             if not file.exists():
                 raise StudyError(f"{file}: no such file; expected the database that a study was tracked in")
@@ -254,8 +254,8 @@ class MlflowStore:
     def _find_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(self.experiment)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(self.experiment)
+        if experiment is None:
             if self._artifacts is None:
                 raise StudyError(f"{redacted(self.tracking_uri)}: no experiment {self.experiment!r}")
             served = self.tracking_uri.startswith(("http", "databricks"))
@@ -263,25 +263,25 @@ class MlflowStore:
             try:
                 return str(self._client.create_experiment(self.experiment, artifact_location=location))
             except MlflowException:  # another process may have been a moment quicker
-                found = self._client.get_experiment_by_name(self.experiment)
-                if found is None:
+                experiment = self._client.get_experiment_by_name(self.experiment)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage != "active":
+        if experiment.lifecycle_stage != "active":
             raise RefusedError(
                 f"{redacted(self.tracking_uri)}: experiment {self.experiment!r} was deleted; "
-                f"`mlflow experiments restore -x {found.experiment_id}` brings it back, or name another"
+                f"`mlflow experiments restore -x {experiment.experiment_id}` brings it back, or name another"
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     @contextmanager
-    def _errors_as_ours(self) -> Iterator[None]:
-        with errors_as_ours(self.tracking_uri):
+    def _translate_errors(self) -> Iterator[None]:
+        with translate_errors(self.tracking_uri):
             yield
 
 
 @contextmanager
-def errors_as_ours(tracking_uri: str) -> Iterator[None]:
-    """What MLflow and the libraries below it raise becomes one line of TrackingError."""
+def translate_errors(tracking_uri: str) -> Iterator[None]:
+    """Raise errors of MLflow and the libraries below it as TrackingError, in one line."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -297,7 +297,7 @@ def errors_as_ours(tracking_uri: str) -> Iterator[None]:
 
 
 def to_split(columns: Mapping[str, Sequence[Any]]) -> str:
-    """Columns as the JSON that MLflow's UI shows as a table (pandas' `split`).
+    """Return columns as the JSON that MLflow's UI shows as a table (pandas' `split`).
 
     >>> to_split({"position": [0, 32], "n": [5, 3]})
     '{"columns":["position","n"],"data":[[0,5],[32,3]]}'
@@ -307,25 +307,25 @@ def to_split(columns: Mapping[str, Sequence[Any]]) -> str:
 
 
 def from_split(text: str) -> dict[str, list[Any]]:
-    """The inverse of `to_split`."""
+    """Return the columns of a table that `to_split` wrote."""
     table = json.loads(text)
     return {name: [row[i] for row in table["data"]] for i, name in enumerate(table["columns"])}
 
 
 def _parts(kind: str, entities: list[Any], limit: int) -> list[dict[str, list[Any]]]:
-    """Arguments of as many log_batch calls as the limit asks for."""
+    """Return arguments of log_batch calls, each within the limit."""
     return [{kind: entities[i : i + limit]} for i in range(0, len(entities), limit)]
 
 
 def _prepare_mlflow() -> None:
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import mlflow  # noqa: F401
     except ImportError as error:
         raise TrackingError(f"MLflow cannot be imported ({error}); `pip install mlflow` mends it") from None
     warnings.filterwarnings("ignore", message=".*noload", category=DeprecationWarning)  # MLflow's use of SQLAlchemy 2.1
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every retry
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it logs every retry
 
 
 def _connect(tracking_uri: str) -> "MlflowClient":

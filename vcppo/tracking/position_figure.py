@@ -1,4 +1,4 @@
-"""A picture for the tracking UI: what the critic expects by token position, and what came, first and last step."""
+"""A figure for the tracking UI: values and returns by token position, at the first and the last step."""
 
 import io
 from typing import Any
@@ -7,7 +7,7 @@ Columns = dict[str, list[Any]]
 
 
 def position_figure(tables: dict[int, Columns]) -> bytes | None:
-    """PNG of value and Monte-Carlo return by position, positions counted from the answer's first token.
+    """Draw a PNG of value and Monte-Carlo return by position, positions counted from the response's first token.
 
     Args:
         tables: step -> columns of `critic_by_position`.

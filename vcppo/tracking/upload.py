@@ -1,10 +1,10 @@
-"""What a study has on disk, uploaded to MLflow: a run for the study, below it one for each cell, and their stages.
+"""A study's records on disk, uploaded to MLflow: a run for the study, below it one for each cell, and their stages.
 
-Who begins a run uploads it whole, from its journals' first record, and goes on with what they gain. A run that another
-process began and did not finish, that has a twin, or whose journals a resumed stage has rewritten goes to MLflow's bin,
-and another takes its place. So a run has what its journals have, each point once, whatever was killed on the way, and
-nothing that it has is ever compared. A batch whose answer was lost is sent again as it was: of equal points MLflow's
-databases keep one.
+The process that begins a run uploads it whole, from its journals' first record, and goes on with what they gain. A run
+that another process began and did not finish, that has a twin, or whose journals a resumed stage has rewritten goes to
+MLflow's bin, and another takes its place. So a run has what its journals have, each point once, whatever was killed on
+the way, and its contents are never compared. A batch whose reply was lost is sent again as it was: of equal points
+MLflow's databases store one.
 """
 
 import json
@@ -21,7 +21,7 @@ from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_obje
 from vcppo.tracking.from_disk import tables_of
 from vcppo.tracking.ledger import Entry, Ledger, Source
 from vcppo.tracking.mlflow_client import LOGGED_TABLES, MlflowStore, RefusedError, Run
-from vcppo.tracking.mlflow_words import (
+from vcppo.tracking.mlflow_entities import (
     STATUS,
     Record,
     as_params,
@@ -48,7 +48,7 @@ class RunUpload:
     sent: int = 0
 
     def read(self, journals: tuple[Path, ...]) -> bool:
-        """Take in what the journals gained; False if what was read before is no longer what they hold.
+        """Read what the journals gained; return False if what was read before is no longer in them.
 
         Raises:
             DataError: a line is no record.
@@ -66,42 +66,42 @@ class RunUpload:
 
 
 class StudyUpload:
-    """One study's way into one store. After an error `connect` again: the store may hold other runs than we know."""
+    """Upload of one study to one store. After an error `connect` again: the store may hold other runs by then."""
 
     def __init__(self, study: StudyFolder, ledger: Ledger) -> None:
         self.study, self.ledger = study, ledger
         self._uploads: dict[str, RunUpload] = {}  # by key of their source
-        self._described: dict[str, str] = {}  # files of the study's run, as last written
+        self._written: dict[str, str] = {}  # files of the study's run, as last written
         self._active: dict[str, Run] = {}  # by id: the study's runs that are in the store and not in its bin
 
     def connect(self, store: MlflowStore) -> None:
-        """See which of the study's runs are there; those that nothing here goes on with go to the bin.
+        """Find the study's runs in the store; those that this process does not continue go to the bin.
 
-        One that a user has deleted comes back from there, if it is whole or this process uploads it.
+        One that a user has deleted comes back from there, if it is complete or this process uploads it.
         """
         self.store = store
-        self.ledger.save()  # the study's name in the store, before anything there has it
-        ours = {key: entry.run for key, entry in self.ledger.entries.items() if entry.signature or key == "study"}
-        ours |= {key: upload.run.id for key, upload in self._uploads.items()}
-        known = store.find({"vcppo.instance": self.ledger.instance}, deleted=True)
-        self._active = {run.id: run for run in known if not run.deleted or run.id in ours.values()}
+        self.ledger.save()  # on disk before any run has this instance
+        run_ids = {key: entry.run for key, entry in self.ledger.entries.items() if entry.signature or key == "study"}
+        run_ids |= {key: upload.run.id for key, upload in self._uploads.items()}
+        runs = store.find({"vcppo.instance": self.ledger.instance}, deleted=True)
+        self._active = {run.id: run for run in runs if not run.deleted or run.id in run_ids.values()}
         self._uploads = {key: upload for key, upload in self._uploads.items() if upload.run.id in self._active}
         for run in list(self._active.values()):
-            if run.id in ours.values():
+            if run.id in run_ids.values():
                 self.store.restore(run)
             else:
-                self._put_away(run)
-        parent = self._active.get(ours.get("study", ""))
+                self._delete_run(run)
+        parent = self._active.get(run_ids.get("study", ""))
         if parent is None:
-            parent, self._described = self._create(self.study.name, "study", {"mlflow.user": user_name()}), {}
+            parent, self._written = self._create(self.study.name, "study", {"mlflow.user": user_name()}), {}
             self.ledger.put("study", Entry(parent.id))
         self._parent = parent
 
     def send(self, *, closing: bool = False) -> int:
-        """Everything that the store has not got; the number of records. `closing`: nobody works on the study any more.
+        """Send all that the store lacks; return the number of records. `closing`: no process runs the study any more.
 
         Raises:
-            RefusedError: after all else is sent, what the store does not take.
+            RefusedError: the store refuses some records; all others are sent first.
             TrackingError: the store cannot be reached.
         """
         count, refused, states = 0, [], {}
@@ -120,17 +120,17 @@ class StudyUpload:
         return count
 
     def _describe_study(self, states: Mapping[str, str]) -> None:
-        """The study's settings and the names of its cells; written again only when they change."""
+        """Write the study's settings and the names of its cells, only when they changed."""
         settings = read_object(self.study.path / "study.json")
         files = {"cells.json": json.dumps(sorted(states)), "study.json": json.dumps(settings, indent=2)}
-        changed = {name: text for name, text in files.items() if self._described.get(name) != text}
+        changed = {name: text for name, text in files.items() if self._written.get(name) != text}
         self.store.write(self._parent, changed)
-        self._described = files
+        self._written = files
         counts = {f"cells.{state}": str(list(states.values()).count(state)) for state in STATUS}
         self.store.log(self._parent, params=as_params(settings), tags={"cells": str(len(states)), **counts})
 
     def _send_cell(self, folder: CellFolder, record: CellRecord, *, closing: bool) -> int:
-        """The cell's run, and those of the stages before it."""
+        """Send the cell's run, and those of the stages before it."""
         stages = self.study.stages(record)
         source = Source.of_cell(folder, record, stages)
         signature, begun = source.signature(), record.state != "queued" or bool(stages)
@@ -144,12 +144,12 @@ class StudyUpload:
             self.store.log(child, tags=cell_tags(record, stages))
             count += self._send_records(source, upload)
             self._finish_cell(child, record, stages, closing=closing)
-            whole = signature if record.state in ENDED else ""
-            self.ledger.put(source.key, Entry(child.id, upload.sent, record.state, whole))
+            complete = signature if record.state in ENDED else ""
+            self.ledger.put(source.key, Entry(child.id, upload.sent, record.state, complete))
         return count
 
     def _send_stage(self, stage: Stage, record: CellRecord, child: Run, *, closing: bool) -> int:
-        """A stage has one run in a study, below the cell that computed it, or else the first that is done with it."""
+        """Send a stage, which has one run in a study, below the cell that computed it, else the first that is done."""
         source = Source.of_stage(stage)
         signature, begun = source.signature(), stage.ran or record.state == "done"
         run, upload = self._run_of(source, signature, (lambda: self._create_stage_run(stage, child)) if begun else None)
@@ -169,7 +169,7 @@ class StudyUpload:
     def _run_of(
         self, source: Source, signature: str, create: Callable[[], Run] | None
     ) -> tuple[Run | None, RunUpload | None]:
-        """The run of a source, which is whole if there is nothing to upload; none if there is none to be made yet."""
+        """Return the run of a source, complete if there is nothing to upload; None if it is too early to create one."""
         entry, upload = self.ledger.entry(source.key), self._uploads.get(source.key)
         if entry.signature == signature and entry.run in self._active:
             return self._active[entry.run], None
@@ -177,7 +177,7 @@ class StudyUpload:
             return upload.run, upload
         self._uploads.pop(source.key, None)
         if entry.run in self._active:
-            self._put_away(self._active[entry.run])
+            self._delete_run(self._active[entry.run])
         if create is None:
             return None, None
         upload = self._uploads[source.key] = RunUpload(create())
@@ -215,15 +215,15 @@ class StudyUpload:
         return child
 
     def _create_stage_run(self, stage: Stage, child: Run) -> Run:
-        described, began = stage.description(), stage.folder / "stage.json"
+        description, began = stage.description(), stage.folder / "stage.json"
         started = began.stat().st_mtime if began.exists() else 0.0
         run = self._create(stage.name, "stage", stage_tags(stage), started, child)
-        self.store.write(run, {"stage.json": json.dumps(described, indent=2)})
-        self.store.log(run, params=as_params(described.get("settings", {})))
+        self.store.write(run, {"stage.json": json.dumps(description, indent=2)})
+        self.store.log(run, params=as_params(description.get("settings", {})))
         return run
 
     def _finish_cell(self, child: Run, record: CellRecord, stages: list[Stage], *, closing: bool) -> None:
-        """State and result, last of all: a run that says FINISHED is complete."""
+        """Send state and result, last of all: a FINISHED run is complete."""
         state, status = str(record.state), STATUS[record.state]
         if record.state == "done" and child.status != "FINISHED":
             journals = [entry for stage in stages if stage.name == "rl" for entry in read_journal(stage.journal)]
@@ -239,8 +239,8 @@ class StudyUpload:
         runs = status in ("RUNNING", "SCHEDULED")
         self.store.set_status(run, status, ended=None if runs else ended or time.time())
 
-    def _put_away(self, run: Run) -> None:
-        """To the bin, ended: whoever restores it shall not find it running."""
+    def _delete_run(self, run: Run) -> None:
+        """Move a run to the bin, ended: it shall not be running when a user restores it."""
         if run.status in ("RUNNING", "SCHEDULED"):
             self._set_status(run, "KILLED")
         self.store.delete(run)

@@ -1,6 +1,6 @@
-"""The uploader: follows what a study's cells write to disk and sends it to MLflow, whenever MLflow will have it.
+"""The uploader: follows what a study's cells write to disk and sends it to MLflow, whenever MLflow accepts it.
 
-Trainers and workers know nothing of it. A server that is away costs a run nothing, and what it should have heard lies
+Trainers and workers do not depend on it. A server that is away costs a run nothing, and the records that it lacks are
 on disk already: `vcppo track replay` is an uploader that sends once.
 """
 
@@ -19,12 +19,12 @@ from vcppo.tracking.ledger import Ledger, store_name
 from vcppo.tracking.mlflow_client import MlflowStore, RefusedError
 from vcppo.tracking.upload import StudyUpload
 
-EVERY_S = 5.0  # between uploads: many records a call cost MLflow little more than one
+EVERY_S = 5.0  # between uploads: many records per call cost MLflow little more than one
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
 
 
 def default_tracking_uri(out: Path) -> str:
-    """The database below `out`, for whoever names no other; its files lie beside it in mlartifacts/.
+    """Return the default database, below `out`; its files are beside it in mlartifacts/.
 
     Raises:
         ConfigError: `out` has a name that no address can hold.
@@ -33,7 +33,7 @@ def default_tracking_uri(out: Path) -> str:
 
 
 def default_experiment(study: str) -> str:
-    """An experiment a study."""
+    """Return the name of the study's experiment."""
     return f"vcppo/{study}"
 
 
@@ -42,11 +42,11 @@ class Uploader:
 
     Args:
         out: the folder with studies/ and cache/.
-        tracking_uri: by default what MLFLOW_TRACKING_URI says, else `default_tracking_uri(out)`.
+        tracking_uri: by default $MLFLOW_TRACKING_URI, else `default_tracking_uri(out)`.
         experiment: by default `default_experiment(study)`.
 
     Attributes:
-        notices: what the user should know of the store, a line each.
+        notices: for the user, on the state of the store, one line each.
 
     Raises:
         ConfigError: there is no such address.
@@ -61,7 +61,7 @@ class Uploader:
         self._study = StudyFolder(out, study)
         self._upload: StudyUpload | None = None
         self._connected = False
-        self._lock: ExitStack | None = None  # holds the file that says whose the study is
+        self._lock: ExitStack | None = None  # of the file that names the process uploading the study
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._busy = threading.Lock()
@@ -75,13 +75,13 @@ class Uploader:
     def start(self) -> None:
         """Upload from a daemon thread, every few seconds, until `close`."""
         self._status = "connecting"
-        self._thread = threading.Thread(target=self._live, name="uploader", daemon=True)
+        self._thread = threading.Thread(target=self._upload_until_closed, name="uploader", daemon=True)
         self._thread.start()
 
     def send(self) -> int:
-        """Send all that the store has not got now; the number of records.
+        """Send all that the store lacks now; return the number of records.
 
-        What nobody works on any more ends in the store too.
+        Runs of a study that no process runs any more end in the store too.
 
         Raises:
             TrackingError: the server is away or refuses, or another process is uploading this study.
@@ -89,11 +89,11 @@ class Uploader:
         return self._send(closing=not self._study.is_running())
 
     def missing(self) -> int:
-        """Records that lie on disk only."""
+        """Count the records that are on disk only."""
         return Ledger(self._study, store_name(self.tracking_uri, self.experiment)).missing()
 
     def close(self, timeout_s: float = 30.0) -> int:
-        """Send the last there is, if the thread was started, and stop; the number of records that lie on disk only.
+        """Send the last records, if the thread was started, and stop; return the number that are on disk only.
 
         Never raises and never takes much longer than `timeout_s`; what is left, `vcppo track replay` sends.
         """
@@ -101,10 +101,10 @@ class Uploader:
             self._stop.set()
             self._thread.join(timeout_s)
         if self._thread is None or not self._thread.is_alive():
-            self._let_go()
+            self._release_study()
         return self.missing()
 
-    def _live(self) -> None:
+    def _upload_until_closed(self) -> None:
         retry, away_since = FIRST_RETRY_S, ""
         wait, last_tries = 0.0, 2  # the second for a store that refused what somebody has deleted there meanwhile
         while True:
@@ -126,11 +126,11 @@ class Uploader:
     def _send(self, *, closing: bool) -> int:
         with self._busy:
             try:
-                self._take_study()
+                self._lock_study()
                 upload = self._connect()
                 return upload.send(closing=closing)
             except VcppoError:
-                self._connected = False  # which runs are there is asked anew
+                self._connected = False  # look up its runs again
                 raise
 
     def _connect(self) -> StudyUpload:
@@ -145,23 +145,23 @@ class Uploader:
             self._connected = True
         return self._upload
 
-    def _take_study(self) -> None:
-        """Hold the study until `close`, or until this process dies."""
+    def _lock_study(self) -> None:
+        """Lock the study until `close`, or until this process dies."""
         if self._lock is not None:
             return
         self._study.path.mkdir(parents=True, exist_ok=True)
-        held = ExitStack()
+        lock = ExitStack()
         try:
-            held.enter_context(signed_lock(self._study.path / "mlflow.lock"))
+            lock.enter_context(signed_lock(self._study.path / "mlflow.lock"))
         except BlockingIOError as error:
             holder = error.filename
-            whose = f"process {holder}"
+            owner = f"process {holder}"
             if holder == str(os.getpid()):
-                whose = f"this process, which still waits for {redacted(self.tracking_uri)},"
-            raise TrackingError(f"study {self._study.name} in {self.out}: {whose} uploads it") from None
-        self._lock = held
+                owner = f"this process, which still waits for {redacted(self.tracking_uri)},"
+            raise TrackingError(f"study {self._study.name} in {self.out}: {owner} uploads it") from None
+        self._lock = lock
 
-    def _let_go(self) -> None:
+    def _release_study(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -21,7 +21,7 @@ from vcppo.studies.trials import open_storage
 from vcppo.system import redaction
 from vcppo.system.redaction import redacted, remember, secrets_in, secrets_of, without_credentials
 from vcppo.tracking.ledger import store_name
-from vcppo.tracking.mlflow_client import MlflowStore, errors_as_ours
+from vcppo.tracking.mlflow_client import MlflowStore, translate_errors
 
 ADDRESSES = {  # address -> as it may be shown
     "postgresql://ada:hunter22@host/db": "postgresql://host/db",
@@ -351,7 +351,7 @@ def test_mlflow_is_told_no_secret(tmp_path: Path) -> None:
 def test_errors_of_libraries_are_told_without_secrets() -> None:
     uri = "postgresql://ada:hunter22@host/db"
     for error in (OSError(uri), ImportError(f"no driver for {uri}"), ValueError(f"{uri}?")):
-        with pytest.raises(TrackingError) as caught, errors_as_ours(uri):
+        with pytest.raises(TrackingError) as caught, translate_errors(uri):
             raise error
         assert not shows(str(caught.value))
 

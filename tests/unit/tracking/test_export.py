@@ -26,7 +26,7 @@ from vcppo.store.cell_folders import State
 from vcppo.system.processes import locked
 from vcppo.tracking import from_disk, from_mlflow
 from vcppo.tracking.csv_files import as_csv, write_csv_files
-from vcppo.tracking.export import LEFT_OUT, answers_behind, export, scores
+from vcppo.tracking.export import LEFT_OUT, export, responses_behind, scores
 from vcppo.tracking.measured import MeasuredCell, Pretraining
 from vcppo.tracking.mlflow_client import MlflowStore, Point
 from vcppo.tracking.uploader import Uploader
@@ -589,7 +589,7 @@ def measured(curves: dict[str, dict[int, float]], **settings: Any) -> MeasuredCe
 def test_n_is_the_number_of_answers_behind_a_point(metric: str, step: int, n: int) -> None:
     evaluations = {"eval/digits/length_tokens": {50: 1.0, 60: 2.0}, "eval/digits/avg_at_8": {60: 1.0}}
     cell = measured({"eval/digits/avg_at_1": {50: 0.5}, **evaluations})
-    assert answers_behind(cell, metric, step) == n
+    assert responses_behind(cell, metric, step) == n
 
 
 @pytest.mark.parametrize(
@@ -608,7 +608,7 @@ def test_the_number_of_problems_is_of_those_that_were_asked(
     evaluations = {"eval/digits/avg_at_8": {60: 0.5}}
     cell = dataclasses.replace(measured(evaluations, **settings), tables={"problems": problems})
     assert scores(cell)["problems"] == asked
-    assert answers_behind(cell, "eval/digits/avg_at_8", 60) == asked * 8
+    assert responses_behind(cell, "eval/digits/avg_at_8", 60) == asked * 8
 
 
 def test_the_evaluation_that_counts_is_the_one_with_all_samples() -> None:

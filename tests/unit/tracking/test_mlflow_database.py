@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from vcppo.errors import StudyError, TrackingError
 from vcppo.tracking import mlflow_database
 from vcppo.tracking.mlflow_client import MlflowStore
-from vcppo.tracking.mlflow_database import check_database, have_database, is_whole
+from vcppo.tracking.mlflow_database import check_database, ensure_database, is_whole
 
 Break = Callable[[sqlite3.Connection], object]
 INITIAL = "created by MLflow, no migration yet"
@@ -87,7 +87,7 @@ def test_a_new_database_is_one_that_mlflow_uses_and_nothing_lies_beside_it(whole
     assert sorted(path.name for path in whole.parent.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
     assert is_whole(mlflow_database._contents(whole))
     before = whole.read_bytes()
-    assert have_database(whole, whole.parent / "artifacts") is None
+    assert ensure_database(whole, whole.parent / "artifacts") is None
     assert whole.read_bytes() == before
     check_database(whole)
 
@@ -105,7 +105,7 @@ def test_a_half_made_database_is_moved_aside_and_told(
     left = file.read_bytes()
     with pytest.raises(TrackingError, match=r"half made and empty; `vcppo track replay` makes it anew"):
         check_database(file)
-    said = have_database(file, tmp_path / "artifacts")
+    said = ensure_database(file, tmp_path / "artifacts")
     assert (
         said
         == f"{file} was left half made and empty by whoever was stopped making it; it is now {file.name}.half-made-1"
@@ -117,7 +117,7 @@ def test_a_half_made_database_is_moved_aside_and_told(
 @pytest.mark.usefixtures("quick")
 def test_an_empty_file_is_no_loss(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
-    assert have_database(tmp_path / "mlflow.db", tmp_path / "artifacts") is None
+    assert ensure_database(tmp_path / "mlflow.db", tmp_path / "artifacts") is None
     assert is_whole(mlflow_database._contents(tmp_path / "mlflow.db"))
     assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
 
@@ -144,7 +144,7 @@ def test_a_database_with_data_that_mlflow_cannot_use_is_told_and_left_alone(
     file = Path(shutil.copy(whole, tmp_path / "mlflow.db"))
     change(file, lambda base: [base.execute(statement) for statement in statements])
     before = file.read_bytes()
-    for look in (check_database, lambda file: have_database(file, tmp_path / "artifacts")):
+    for look in (check_database, lambda file: ensure_database(file, tmp_path / "artifacts")):
         with pytest.raises(TrackingError, match=said):
             look(file)
     assert file.read_bytes() == before
@@ -159,7 +159,7 @@ def test_what_is_no_database_of_mlflows_is_told_and_left_alone(tmp_path: Path) -
     folder.mkdir()
     for file, said in ((text, "not an SQLite database"), (foreign, "something else"), (folder, "cannot be opened")):
         with pytest.raises(TrackingError, match=said):
-            have_database(file, tmp_path / "artifacts")
+            ensure_database(file, tmp_path / "artifacts")
     assert not list(tmp_path.glob("*half-made*"))
 
 
@@ -180,7 +180,7 @@ def test_a_database_that_another_program_is_making_is_waited_for(
     other.start()
     while not file.exists():
         time.sleep(0.01)
-    assert have_database(file, tmp_path / "artifacts") is None
+    assert ensure_database(file, tmp_path / "artifacts") is None
     other.join()
     assert not list(tmp_path.glob("*half-made*"))
 

@@ -27,7 +27,7 @@ from vcppo.system.processes import locked
 from vcppo.system.provenance import git_state, hardware, provenance, versions
 from vcppo.system.redaction import redacted
 from vcppo.tracking.mlflow_client import LONGEST_TAG, MlflowStore, Run, from_split, to_split
-from vcppo.tracking.mlflow_words import as_params, list_tables, points_of
+from vcppo.tracking.mlflow_entities import as_params, list_tables, points_of
 from vcppo.tracking.position_figure import position_figure
 from vcppo.tracking.uploader import Uploader, default_tracking_uri
 

@@ -1,4 +1,4 @@
-"""What a study has on disk in MLflow's words: points, parameters, tags, tables."""
+"""Records of a study as MLflow's entities: points, parameters, tags, tables."""
 
 import getpass
 import json
@@ -18,7 +18,7 @@ Record = dict[str, Any]
 
 
 def points_of(records: Iterable[Record]) -> list[Point]:
-    """The values of journal records, at the time that the journal gives them; null is NaN."""
+    """Return the metrics of journal records as points, at the journal's times; null is NaN."""
     return [
         Point(name, record["step"], math.nan if value is None else value, int(record["time"] * 1000))
         for record in records
@@ -28,7 +28,7 @@ def points_of(records: Iterable[Record]) -> list[Point]:
 
 
 def table_files(records: Iterable[Record]) -> dict[str, str]:
-    """The tables among journal records as files by their path below a run."""
+    """Return the tables among journal records as files by their path below a run."""
     return {
         f"tables/{record['name']}/{record['step']:06d}.json": to_split(record["columns"])
         for record in records
@@ -37,7 +37,7 @@ def table_files(records: Iterable[Record]) -> dict[str, str]:
 
 
 def list_tables(listed: str, paths: Iterable[str]) -> str:
-    """The tag that lists a run's tables, with more of them; the oldest drop out when it becomes too long."""
+    """Add tables to the tag that lists a run's; the oldest are dropped when it becomes too long."""
     entries = json.loads(listed)
     entries += [entry for path in paths if (entry := {"path": path, "type": "table"}) not in entries]
     while len(json.dumps(entries)) > LONGEST_TAG:
@@ -46,7 +46,7 @@ def list_tables(listed: str, paths: Iterable[str]) -> str:
 
 
 def as_params(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted names and values as MLflow's parameters."""
+    """Return dotted names and values as MLflow's parameters."""
     return {
         re.sub(r"[^\w\-. :/]", "_", name): value if isinstance(value, str) else json.dumps(value)
         for name, value in flatten(settings).items()
@@ -54,7 +54,7 @@ def as_params(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cell_tags(record: CellRecord, stages: list[Stage]) -> dict[str, str]:
-    """What a cell's run says of it, its end apart."""
+    """Return the tags of a cell's run, without those of its end."""
     return {
         "cell": record.cell,
         "arm": record.arm,
@@ -68,14 +68,18 @@ def cell_tags(record: CellRecord, stages: list[Stage]) -> dict[str, str]:
 
 
 def end_tags(record: CellRecord, state: str) -> dict[str, str]:
-    """How a cell stands or ended."""
+    """Return the tags of a cell's state and result."""
     times = {} if record.finished is None else {"wall_s": repr(record.finished - (record.started or 0.0))}
-    told = {"error": record.error or "", "pruned": str(state == "pruned").lower(), "result": json.dumps(record.result)}
-    return {"state": state, **told, **times}
+    outcome = {
+        "error": record.error or "",
+        "pruned": str(state == "pruned").lower(),
+        "result": json.dumps(record.result),
+    }
+    return {"state": state, **outcome, **times}
 
 
 def stage_tags(stage: Stage) -> dict[str, str]:
-    """What a stage's run says of it."""
+    """Return the tags of a stage's run."""
     return {
         "vcppo.address": stage.address,
         "cell": stage.cell,
@@ -85,21 +89,21 @@ def stage_tags(stage: Stage) -> dict[str, str]:
     }
 
 
-def provenance_tags(made: Mapping[str, Any]) -> dict[str, str]:
-    """A stage's provenance as tags; one of them is the column `Source version` of the UI."""
-    if not made:
+def provenance_tags(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Return a stage's provenance as tags; one of them is the column `Source version` of the UI."""
+    if not recorded:
         return {}
     return {
-        "commit": str(made["commit"]),
-        "dirty": json.dumps(made["dirty"]),
-        "versions": json.dumps(made["versions"]),
-        "hardware": json.dumps(made["hardware"]),
-        "mlflow.source.git.commit": str(made["commit"]),
+        "commit": str(recorded["commit"]),
+        "dirty": json.dumps(recorded["dirty"]),
+        "versions": json.dumps(recorded["versions"]),
+        "hardware": json.dumps(recorded["hardware"]),
+        "mlflow.source.git.commit": str(recorded["commit"]),
     }
 
 
 def user_name() -> str:
-    """Whoever runs this process, `unknown` where the machine has no name for them."""
+    """Return the user of this process, `unknown` where the machine has no name for it."""
     try:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):  # a container's user without an entry in passwd
