@@ -1149,3 +1149,14 @@ def test_how_far_updates_moved_the_policy_is_beyond_where_they_began() -> None:
     kls = [0.5, 0.53, 0.75, 0.625]
     assert update_kl([dataclasses.replace(update, approx_kl=kl) for kl in kls]) == 0.25
     assert update_kl([update]) == update_kl([]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("deviation", "drifted"), [(None, False), (0.1, False), (0.25, False), (0.3, True), (float("nan"), True)]
+)
+def test_a_policy_has_drifted_beyond_a_threshold_or_where_nothing_can_be_said(
+    deviation: float | None, drifted: bool
+) -> None:
+    update = PolicyUpdate(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, deviation=deviation)
+    assert room.Updates([update], []).drifted_beyond(0.25) == drifted
+    assert not room.Updates([], []).drifted_beyond(0.25)
