@@ -4,21 +4,19 @@ What reads a critic, wants groups, discounts or costs continuations, which setti
 verl can do of it follows from here. A new estimator is a function in vcppo/rl/estimators.py and a record.
 """
 
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from vcppo.settings.functions import NamedFunction
 
 Reads = Literal["values", "groups", "step values"]
 
 
 @dataclass(frozen=True)
-class Estimator:
+class Estimator(NamedFunction):
     """One estimator, by what it computes and what it computes that from."""
 
-    title: str
-    source: str
-    function: str  # module:name, imported when it is used; settings load no torch
     reads: frozenset[Reads]  # a critic's values, other responses to the same prompt, the sampled values of steps
     rewards: Literal["all", "token", "score", "none"]  # of the score and what tokens earn beside it, what it adds up
     gae_lambda: Literal["actor"] | float  # gae.lambda_actor, or the lambda that it amounts to
@@ -49,12 +47,6 @@ class Estimator:
     def uses_lambda(self) -> bool:
         """Whether gae.lambda_actor is read."""
         return self.gae_lambda == "actor"
-
-    @property
-    def compute(self) -> Callable[..., Any]:
-        """The function, imported now."""
-        function: Callable[..., Any] = pkgutil.resolve_name(self.function)
-        return function
 
 
 def _reads(*names: Reads) -> frozenset[Reads]:

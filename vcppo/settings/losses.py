@@ -4,21 +4,19 @@ Which settings a loss reads and which it makes meaningless, whether it takes imp
 it costs and what verl calls it follows from here. A new loss is a function in vcppo/maths/losses.py and a record.
 """
 
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from vcppo.settings.functions import NamedFunction
 
 Reads = Literal["advantages", "ratio", "reference", "pairs"]
 
 
 @dataclass(frozen=True)
-class PolicyLoss:
+class PolicyLoss(NamedFunction):
     """One loss, by what it computes and what it computes that from."""
 
-    title: str
-    source: str
-    function: str  # module:name, imported when it is used; settings load no torch
     reads: frozenset[Reads]  # beside log-probabilities; pairs: of a right and a wrong response
     settings: tuple[str, ...]  # of the section policy, those that not every loss reads
     clips_ratio: bool = False
@@ -42,12 +40,6 @@ class PolicyLoss:
     def pairs(self) -> bool:
         """Whether it compares two responses, so that their weights take one more forward pass."""
         return "pairs" in self.reads
-
-    @property
-    def compute(self) -> Callable[..., Any]:
-        """The function, imported now."""
-        function: Callable[..., Any] = pkgutil.resolve_name(self.function)
-        return function
 
 
 def _reads(*names: Reads) -> frozenset[Reads]:
