@@ -15,6 +15,7 @@ from vcppo.models.distributed import together
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights, prepare
 from vcppo.settings.optimiser import OptimiserSettings
+from vcppo.system.processes import run_as_rank
 from vcppo.tasks import make_task
 
 
@@ -44,4 +45,4 @@ def main(folder: Path, updates: int, *assignments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    run_as_rank(lambda: main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

@@ -5,7 +5,7 @@ import signal
 import sys
 from types import FrameType
 
-from vcppo.system.processes import INTERRUPTED, STOPPED, is_main
+from vcppo.system.processes import INTERRUPTED, STOPPED, is_main, run_as_rank
 
 
 def run() -> None:
@@ -16,7 +16,7 @@ def run() -> None:
     from vcppo.cli.main import main
 
     signal.signal(signal.SIGINT, before)
-    main(prog_name="vcppo")
+    run_as_rank(lambda: main(prog_name="vcppo"))
 
 
 def _end(number: int, frame: FrameType | None) -> None:

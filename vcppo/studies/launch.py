@@ -13,7 +13,7 @@ from typing import Any
 from vcppo import errors
 from vcppo.errors import StudyError, VcppoError
 from vcppo.system.files import read_json, write_json
-from vcppo.system.processes import PROCESSES, die_with
+from vcppo.system.processes import PROCESSES, die_with, run_as_rank
 from vcppo.system.redaction import redact_output, redacted
 
 RUNNER = "vcppo.studies.launch:run_cell"
@@ -64,4 +64,4 @@ def main(cell: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    run_as_rank(lambda: main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -41,6 +41,30 @@ def gpus_of_worker(index: int, each: int) -> list[str]:
 def is_main() -> bool:
     """Whether this process writes files and prints messages: the first that torchrun started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def run_as_rank(main: Callable[[], object]) -> None:
+    """Run `main`; end one of several processes right after it, without Python's finalisation.
+
+    Threads of gloo outlive their process group. One that frees a finished collective after Python has ended aborts
+    the process, whose work was done ("terminate called without an active exception").
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        main()
+        return
+    code = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:  # noqa: BLE001 -- shown as Python would show it
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager
