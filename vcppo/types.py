@@ -5,7 +5,8 @@ response.
 """
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -68,6 +69,26 @@ class Rollout:
     text: str
     verdict: Verdict
     note: str = ""  # why it is unreadable
+
+
+@dataclass(frozen=True)
+class DecisionPath:
+    """A response's way to its end, and where the ways lead that it did not take: what exact values are computed from.
+
+    A token that is neither `tokens[place]` nor listed for its place fails the response for good.
+    """
+
+    tokens: tuple[str, ...]  # as the tokenizer names them: what the response wrote while on its way, then a right end
+    written: int  # how many of them the response wrote; one that wrote more has failed, or taken an exit, there
+    errors: Mapping[int, Mapping[str, int]] = field(
+        default_factory=dict
+    )  # by place: every token after which the way goes on unchanged, and the errors it adds; elsewhere tokens[place], 0
+    exits: Mapping[int, Mapping[str, "float | DecisionPath"]] = field(
+        default_factory=dict
+    )  # by place: the chance that a response that writes this token is judged correct, or its way from there on
+    errors_allowed: int = 0  # a response is right with no more of them
+    correct_if_right: float = 1.0  # chance that a right response is judged correct
+    correct_if_failed: float = 0.0  # the same of one that has failed
 
 
 @dataclass(frozen=True)
