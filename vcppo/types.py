@@ -103,14 +103,14 @@ class TokenBatch:
 
     def __post_init__(self) -> None:
         rows, width = self.response_mask.shape
-        for field in dataclasses.fields(self):
-            want: tuple[int, ...] = (rows, width) if field.name in self.PER_TOKEN else (rows,)
-            if field.name == "input_ids":
+        for column in dataclasses.fields(self):
+            want: tuple[int, ...] = (rows, width) if column.name in self.PER_TOKEN else (rows,)
+            if column.name == "input_ids":
                 want = (rows, self.input_ids.shape[-1])
-            got = tuple(getattr(self, field.name).shape)
+            got = tuple(getattr(self, column.name).shape)
             if got != want:
                 raise ShapeError(
-                    f"{type(self).__name__}.{field.name}: shape {got}, expected {want} beside response_mask "
+                    f"{type(self).__name__}.{column.name}: shape {got}, expected {want} beside response_mask "
                     f"{rows, width}"
                 )
         if not bool((self.response_mask[:, 1:] <= self.response_mask[:, :-1]).all()):
