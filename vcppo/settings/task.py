@@ -1,11 +1,13 @@
-"""What is asked: the embedded task, or mathematical problems."""
+"""What is asked: an embedded task, or mathematical problems."""
 
-from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from vcppo.settings.base import Settings
+from vcppo.settings.chains import TASK_NAME as _NAME
+from vcppo.settings.chains import LabelsTaskSettings
+from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
 
@@ -51,42 +53,6 @@ class MathsSettings(Settings):
     time_limit_s: float = Field(2.0, gt=0, description="after which an answer that is still being compared is given up")
     memory_limit_mb: int = Field(1024, ge=64, description="that comparing one answer may take")
     workers: int | None = Field(None, ge=1, description="processes that compare; by default half the cores, 8 at most")
-
-
-_NAME = "the embedded task (vcppo/tasks/digits.py), or problems from a hub or a file"
-
-
-class EmbeddedTaskSettings(Settings, ABC):
-    """A task with a small model made for it: what is estimated before anything runs is estimated from these."""
-
-    @abstractmethod
-    def problems(self, use: Problems) -> int:
-        """How many are measured on."""
-
-    @property
-    @abstractmethod
-    def prompt_tokens(self) -> int:
-        """Of the longest prompt."""
-
-    @property
-    @abstractmethod
-    def response_tokens(self) -> int:
-        """Of the longest right response."""
-
-    @property
-    @abstractmethod
-    def slack_tokens(self) -> int:
-        """By how many a response may be longer before it is cut."""
-
-    @property
-    @abstractmethod
-    def steps_of_thought(self) -> int:
-        """Of a right response, its answer left out."""
-
-    @property
-    @abstractmethod
-    def vocabulary(self) -> int:
-        """Words of its tokenizer."""
 
 
 class DigitsTaskSettings(EmbeddedTaskSettings):
@@ -139,4 +105,6 @@ class MathsTaskSettings(Settings):
     maths: MathsSettings = MathsSettings()
 
 
-TaskSettings = Annotated[DigitsTaskSettings | MathsTaskSettings, Field(discriminator="name")]
+ChainTaskSettings = LabelsTaskSettings
+
+TaskSettings = Annotated[DigitsTaskSettings | ChainTaskSettings | MathsTaskSettings, Field(discriminator="name")]

@@ -17,6 +17,10 @@ def make_task(settings: TaskSettings) -> Task:
             from vcppo.tasks.digits import DigitsTask
 
             return DigitsTask(settings)
+        case "labels":
+            from vcppo.tasks.labels import LabelsTask
+
+            return LabelsTask(settings)
         case "maths":
             from vcppo.tasks.maths import MathsTask
 
