@@ -1,6 +1,7 @@
 """What is asked: an embedded task, or mathematical problems."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -108,3 +109,9 @@ class MathsTaskSettings(Settings):
 ChainTaskSettings = LabelsTaskSettings
 
 TaskSettings = Annotated[DigitsTaskSettings | ChainTaskSettings | MathsTaskSettings, Field(discriminator="name")]
+
+EMBEDDED_TASKS: Mapping[str, type[EmbeddedTaskSettings]] = {
+    model.model_fields["name"].default: model
+    for model in get_args(get_args(TaskSettings)[0])
+    if issubclass(model, EmbeddedTaskSettings)
+}

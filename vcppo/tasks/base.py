@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # reading problems and comparing answers need no torch
     from transformers import PreTrainedTokenizerFast
 
     from vcppo.settings.evaluation import Problems
-    from vcppo.types import Demonstration, Judgement, Prompt
+    from vcppo.types import DecisionPath, Demonstration, Judgement, Prompt
 
 
 class Task(Protocol):
