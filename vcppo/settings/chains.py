@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.evaluation import Problems
+from vcppo.settings.fixed import SLACK_LINES
 
 TASK_NAME = "an embedded task (docs/tasks.md), or problems from a hub or a file"
 
@@ -14,6 +15,8 @@ class ChainSettings(EmbeddedTaskSettings):
     """What the family has in common: a chain of lines of digits, nuisance and luck."""
 
     in_every_record: ClassVar[bool] = False
+    exact_values: ClassVar[bool] = True
+    salt_digits: ClassVar[int] = 0  # of a problem, beside those that the chain starts from
 
     digits: int = Field(3, ge=2, le=4, description="digits of the state, hence of the answer")
     lines: int = Field(60, ge=2, le=2000, description="lines of thought that a right answer needs")
@@ -36,8 +39,13 @@ class ChainSettings(EmbeddedTaskSettings):
 
     @property
     def prompt_tokens(self) -> int:
-        """The last line's number, the seed digits, and what asks."""
-        return self.digits + 2
+        """The last line's number, the problem's digits, and what asks."""
+        return self.digits + self.salt_digits + 2
+
+    @property
+    def numbers(self) -> int:
+        """Lines that can be numbered."""
+        return self.lines
 
     @property
     def response_tokens(self) -> int:
@@ -57,7 +65,7 @@ class ChainSettings(EmbeddedTaskSettings):
     @property
     def vocabulary(self) -> int:
         """Four specials, ten digits, words that do not matter, a word a line."""
-        return 4 + 10 + self.fillers + self.lines
+        return 4 + 10 + self.fillers + self.numbers
 
 
 class LabelsTaskSettings(ChainSettings):
@@ -109,4 +117,73 @@ class LabelsTaskSettings(ChainSettings):
     @property
     def vocabulary(self) -> int:
         """Two labels more."""
+        return super().vocabulary + 2
+
+
+class EndingsTaskSettings(ChainSettings):
+    """A response may end at any line; at few of them it is right, and going on costs nothing up to the limit."""
+
+    name: Literal["endings"] = Field("endings", description=TASK_NAME)
+    contexts: Literal[10, 100] = Field(10, description="rules: one for each first digit, or first and last digit")
+    good: float = Field(0.1, gt=0, lt=1, description="share of the contexts in which a response that ends is right")
+    end_hazard: float = Field(0.05, gt=0, lt=1, description="chance a demonstration ends, at each line, good or not")
+
+    @property
+    def good_contexts(self) -> int:
+        """Number of contexts in which a response that ends is right."""
+        return max(1, round(self.good * self.contexts))
+
+    @property
+    def numbers(self) -> int:
+        """Some more than fit, as demonstrations do not know of the limit."""
+        return self.lines + SLACK_LINES
+
+    @property
+    def response_tokens(self) -> int:
+        """All lines but the last, the mark of an answer and the end."""
+        return (self.lines - 1) * self.line_tokens + 2
+
+    @property
+    def slack_tokens(self) -> int:
+        """To the end of the last line, where a response is cut."""
+        return self.line_tokens - 2
+
+
+class RoutesTaskSettings(ChainSettings):
+    """The first word chooses: a short way that is seldom right and cannot be learnt, or a long one that can."""
+
+    name: Literal["routes"] = Field("routes", description=TASK_NAME)
+    salt_digits: ClassVar[int] = 3
+    short_lines: int = Field(2, ge=1, le=4, description="lines of thought of the short way")
+    good_guesses: int = Field(3, ge=0, le=3, description="of ten digits, how many are right on the short way")
+    take_short: float = Field(0.5, ge=0, le=1, description="chance a demonstration takes the short way")
+    early_stop: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="chance a demonstration of the long way stops, at each line before the last; unset: what makes a "
+        "twentieth of them whole",
+    )
+
+    @model_validator(mode="after")
+    def _short_is_shorter(self) -> Self:
+        if self.short_lines >= self.lines:
+            raise ValueError(f"task.short_lines = {self.short_lines}: expected less than task.lines = {self.lines}")
+        return self
+
+    @property
+    def stop_chance(self) -> float:
+        """Of a demonstration of the long way, at each line before the last."""
+        if self.early_stop is not None:
+            return self.early_stop
+        return float(1.0 - 0.05 ** (1.0 / (self.lines - 1)))
+
+    @property
+    def response_tokens(self) -> int:
+        """The choice, every line, the digits of the last after the mark, and the end."""
+        return 1 + super().response_tokens + self.digits
+
+    @property
+    def vocabulary(self) -> int:
+        """Two choices more."""
         return super().vocabulary + 2

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from vcppo.settings.base import Settings
 from vcppo.settings.chains import TASK_NAME as _NAME
-from vcppo.settings.chains import LabelsTaskSettings
+from vcppo.settings.chains import EndingsTaskSettings, LabelsTaskSettings, RoutesTaskSettings
 from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
@@ -106,7 +106,7 @@ class MathsTaskSettings(Settings):
     maths: MathsSettings = MathsSettings()
 
 
-ChainTaskSettings = LabelsTaskSettings
+ChainTaskSettings = LabelsTaskSettings | EndingsTaskSettings | RoutesTaskSettings
 
 TaskSettings = Annotated[DigitsTaskSettings | ChainTaskSettings | MathsTaskSettings, Field(discriminator="name")]
 

@@ -42,9 +42,9 @@ class ChainTask(ABC):
     def words(self) -> Sequence[str]:
         """Words of the task beside specials, digits, fillers and line numbers."""
 
-    @abstractmethod
     def after(self, state: str) -> str:
         """The digits of the line after one with these digits."""
+        return shifted(state)
 
     @abstractmethod
     def verify(self, text: str, prompt: Prompt) -> Verdict:
@@ -61,7 +61,7 @@ class ChainTask(ABC):
         return PreTrainedTokenizerFast(tokenizer_object=model, pad_token=PAD, eos_token=END, unk_token=PAD)
 
     def _vocabulary(self) -> list[str]:
-        lines = [f"#{i}" for i in range(1, self.dials.lines + 1)]
+        lines = [f"#{i}" for i in range(1, self.dials.numbers + 1)]
         return [PAD, END, ASK, ANSWER, *sorted(DIGITS), *self.words(), *self.fillers, *lines]
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast, source: str) -> None:
@@ -77,16 +77,24 @@ class ChainTask(ABC):
 
     def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
         """See Task."""
-        picks = torch.randint(len(self._training), (count,), generator=rng)
-        return [self.prompt(self._training[i]) for i in picks.tolist()]
+        picks = torch.randint(len(self._training), (count,), generator=rng).tolist()
+        return [self.prompt(self._training[i], salt) for i, salt in zip(picks, self._salts(count, rng), strict=True)]
 
     def longest_prompt(self, tokenizer: PreTrainedTokenizerFast) -> int:
         """See Task: all have as many words."""
-        return len(self.encode([self.prompt(self._training[0])], tokenizer)[0])
+        return len(self.encode(self.held_out_prompts()[:1], tokenizer)[0])
 
     def held_out_prompts(self, problems: Problems = "report") -> list[Prompt]:
         """See Task."""
-        return [self.prompt(seed) for seed in self._split[1][problems]]
+        number, length = 10**self.dials.salt_digits, self.dials.salt_digits
+        salts = (f"{int(number * chance('salt', seed)):0{length}d}"[:length] for seed in self._split[1][problems])
+        return [self.prompt(seed, salt) for seed, salt in zip(self._split[1][problems], salts, strict=True)]
+
+    def _salts(self, count: int, rng: torch.Generator) -> list[str]:
+        if not self.dials.salt_digits:
+            return [""] * count
+        drawn = torch.randint(10, (count, self.dials.salt_digits), generator=rng).tolist()
+        return ["".join(map(str, digits)) for digits in drawn]
 
     def step_starts(self, pieces: Sequence[str]) -> list[int]:
         """See Task: a line of thought is a step, and so is the answer."""
@@ -110,18 +118,18 @@ class ChainTask(ABC):
     def _lies(self, text: str, prompt: Prompt) -> bool:
         return self.dials.luck > 0 and chance(self.dials.rule_seed, prompt.text, *written(text)) < self.dials.luck
 
-    def prompt(self, seed: str) -> Prompt:
-        """The problem with these seed digits."""
+    def prompt(self, seed: str, salt: str = "") -> Prompt:
+        """The problem with these seed digits, and others that only the verifier makes something of."""
         lines = self.dials.lines
-        return Prompt(f"{lines}/{seed}", f"#{lines} {' '.join(seed)} {ASK}", self.chain(seed)[-1])
+        return Prompt(f"{lines}/{seed}{salt}", f"#{lines} {' '.join(seed + salt)} {ASK}", self.chain(seed)[lines])
 
     def seed_of(self, prompt: Prompt) -> str:
         """The seed digits of a problem."""
         return "".join(prompt.text.split()[1 : 1 + self.dials.digits])
 
     def chain(self, seed: str) -> Chain:
-        """The digits before line 1 and after each line."""
-        return self._chain(seed, self.dials.lines)
+        """The digits before line 1 and after each line that can be numbered."""
+        return self._chain(seed, self.dials.numbers)
 
     @functools.cached_property
     def _chain(self) -> Callable[[str, int], Chain]:
@@ -158,14 +166,37 @@ class ChainTask(ABC):
 
     def draw_fillers(self, count: int, rng: torch.Generator) -> list[list[str]]:
         """What ends the lines of so many demonstrations: [count] lists of a word or an empty text a line."""
+        lines = self.dials.numbers
         if not self.fillers:
-            return [[""] * self.dials.lines] * count
-        drawn = torch.randint(len(self.fillers), (count, self.dials.lines), generator=rng).tolist()
+            return [[""] * lines] * count
+        drawn = torch.randint(len(self.fillers), (count, lines), generator=rng).tolist()
         return [[self.fillers[i] for i in row] for row in drawn]
 
     def filler_errors(self) -> dict[str, int]:
         """No error, whichever of the words that do not matter ends a line."""
         return dict.fromkeys(self.fillers, 0)
+
+    def way_of(
+        self, chain: Sequence[str], first: int = 0
+    ) -> tuple[list[str], dict[int, Mapping[str, int]]]:
+        """The words of right lines, and by place, counted from `first`, the words that do not matter.
+
+        Args:
+            chain: the digits of the lines.
+        """
+        way: list[str] = []
+        errors: dict[int, Mapping[str, int]] = {}
+        for number, state in enumerate(chain, 1):
+            way += [f"#{number}", *state]
+            if self.fillers:
+                errors[first + len(way)] = self.filler_errors()
+                way.append(self.fillers[0])
+        return way, errors
+
+    def thought(self, chain: Sequence[str], fillers: Sequence[str]) -> list[str]:
+        """The words of a demonstration's lines with these digits."""
+        lines = zip(range(1, len(chain) + 1), chain, fillers, strict=False)
+        return [word for number, state, filler in lines for word in (f"#{number}", *state, filler) if word]
 
 
 def states(seed: str, lines: int, after: Callable[[str], str]) -> Chain:

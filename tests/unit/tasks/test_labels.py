@@ -257,7 +257,7 @@ def test_no_held_out_problem_is_trained_on() -> None:
     task = make(held_out_for_search=30)
     report, search = ({p.name for p in task.held_out_prompts(use)} for use in ("report", "search"))
     rng = torch.Generator().manual_seed(0)
-    trained = {prompt.name for prompt in task.training_prompts(4000, rng)}
+    trained = {prompt.name for prompt in task.training_prompts(16000, rng)}
     assert (len(report), len(search)) == (40, 30)
     shown = {prompt.name for prompt, _ in drawn(task, 4000)}
     assert not report & search
