@@ -48,6 +48,8 @@ class PretrainSettings(OptimiserSettings):
         return steps
 
 
+Unseen = Literal["none", "departures", "errors"]  # what of a response an exact critic does not see
+
 _INIT = "where value pretraining starts from"
 
 
