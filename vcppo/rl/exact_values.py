@@ -1,307 +1,137 @@
 """Exact values: V of every state of a response under the policy as it is, computed and not sampled (docs/critics.md).
 
 A task says which decisions a right response is made of (`DecisionPath`); here the policy's chances of each are read in
-forward passes, and vcppo/maths/exact_values.py puts them together. Chances of later decisions are read along the
-response's own tokens: the values are exact as far as those do not depend on which of several tolerated tokens was
-written before, and as far as the task lists all that may be judged correct. tests and bench/exact_values.py measure
-both against continuations.
+forward passes, and vcppo/rl/ways.py puts them together. Chances of later decisions are read along the response's own
+tokens: the values are exact as far as those do not depend on which of several tolerated tokens was written before, and
+as far as the task lists all that may be judged correct. bench/exact_values.py measures both against continuations.
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
-from vcppo.maths.exact_values import chances_of_success, error_shares
 from vcppo.models import forward
+from vcppo.rl.sampler import Sampler
+from vcppo.rl.ways import Ways, look_up
 from vcppo.settings.critic import Unseen
 from vcppo.settings.reward import RewardSettings
 from vcppo.tasks.base import ExactTask
-from vcppo.types import DecisionPath, Prompt, Rollout, TokenBatch
+from vcppo.types import DecisionPath, Prompt, Rollout
+
+
+class Response(NamedTuple):
+    """What is known of a response whose values are computed."""
+
+    prompt: Prompt
+    prompt_tokens: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> "Response":
+        """The response of a rollout."""
+        return cls(rollout.prompt, rollout.prompt_tokens, rollout.generation.tokens)
 
 
 @dataclass(frozen=True)
 class ExactValues:
-    """Values and what they took."""
+    """The policy's chances of every decision of some responses, from which their values follow."""
 
-    values: Tensor  # [B, T] float32 V(s_t), before token t is chosen, in units of reward; 0 after a response's end
+    ways: Ways
+    paths: dict[int, tuple[DecisionPath, list[str]]]  # by row: its way, and its tokens by name
+    prompts: dict[int, tuple[int, ...]]
+    chances: Tensor  # [N] float64, of what the ways ask for
+    shape: tuple[int, int]  # [B, T]
+    reward: RewardSettings
     read_tokens: int  # of the ways that the policy read, prompts included
 
-
-class _State(NamedTuple):
-    """Where the value of a state stands."""
-
-    level: int  # of branching
-    way: int  # among those of the level
-    place: int
-    errors: int
-
-
-@dataclass(frozen=True)
-class _Way:
-    """A way as token ids, from where it begins."""
-
-    level: int
-    number: int  # among those of its level
-    path: DecisionPath  # of a response that has it; how far another one has come on it is another's to say
-    places: int  # tokens of it that the length limit leaves
-    branches: dict[int, dict[str, "_Way"]] = field(default_factory=dict)  # by place, and the token that leads there
-
-
-class Ways:
-    """The ways of some responses, those that branch off from them, and the chances that their values are made of.
-
-    Args:
-        vocabulary: ids of tokens by name. limit: tokens of a response, after which it is cut and has failed.
-    """
-
-    def __init__(self, vocabulary: dict[str, int], limit: int) -> None:
-        self.vocabulary, self.limit = vocabulary, limit
-        self.levels: list[list[_Way]] = []
-        self._known: dict[object, _Way] = {}
-        self._prefixes: list[tuple[int, ...]] = []  # of each way that is read, in order
-        self._tokens: list[tuple[int, ...]] = []
-        self._asked: list[tuple[int, int, int]] = []  # (row, column, token), one a chance that is read
-        self._on: list[tuple[int, int, int, int, int]] = []  # (level, way, place, errors, number of the chance)
-        self._exits: list[tuple[int, int, int, int, float | _Way]] = []  # the same, and what it is worth
-
-    def add(self, prompt_tokens: tuple[int, ...], path: DecisionPath) -> _Way:
-        """Add a response's way; ways that are the same are read once."""
-        key = (prompt_tokens, _identity(path))
-        if key not in self._known:
-            self._known[key] = self._laid_out(prompt_tokens, path, level=0, before=0)
-        return self._known[key]
-
-    def _laid_out(self, prefix: tuple[int, ...], path: DecisionPath, *, level: int, before: int) -> _Way:
-        if level == len(self.levels):
-            self.levels.append([])
-        ids = tuple(self.vocabulary[token] for token in path.tokens)
-        way = _Way(level, len(self.levels[level]), path, max(min(len(ids), self.limit - before), 0))
-        self.levels[level].append(way)
-        row = len(self._prefixes)
-        self._prefixes.append(prefix)
-        self._tokens.append(ids[: way.places])
-        for place in range(way.places):
-            for token, errors in path.errors.get(place, {path.tokens[place]: 0}).items():
-                if token in self.vocabulary:
-                    self._on.append((level, way.number, place, errors, len(self._asked)))
-                    self._asked.append((row, place, self.vocabulary[token]))
-            for token, worth in path.exits.get(place, {}).items():
-                if token not in self.vocabulary:
-                    continue
-                number = len(self._asked)
-                self._asked.append((row, place, self.vocabulary[token]))
-                if isinstance(worth, DecisionPath):
-                    taken = (*prefix, *ids[:place], self.vocabulary[token])
-                    branch = self._laid_out(taken, worth, level=level + 1, before=before + place + 1)
-                    way.branches.setdefault(place, {})[token] = branch
-                    self._exits.append((level, way.number, place, number, branch))
-                else:
-                    self._exits.append((level, way.number, place, number, worth))
-        return way
-
-    @property
-    def batch(self) -> TokenBatch:
-        """All that is to be read: each way as a response to what was written before it."""
-        lengths = torch.tensor([len(tokens) for tokens in self._tokens])
-        whole = [torch.tensor(prefix + ids) for prefix, ids in zip(self._prefixes, self._tokens, strict=True)]
-        return TokenBatch(
-            input_ids=torch.nn.utils.rnn.pad_sequence(whole, batch_first=True),
-            prompt_lengths=torch.tensor([len(prefix) for prefix in self._prefixes]),
-            response_mask=torch.arange(max(int(lengths.max()), 1)) < lengths[:, None],
-        )
-
-    @property
-    def asked(self) -> tuple[Tensor, Tensor, Tensor]:
-        """([N] rows, [N] columns, [N] tokens) of `batch` whose chances are to be read."""
-        rows, columns, tokens = torch.tensor(self._asked, dtype=torch.int64).reshape(-1, 3).unbind(dim=1)
-        return rows, columns, tokens
-
-    def worth(self, chances: Tensor, unseen: Unseen = "none") -> list[Tensor]:
-        """Chance of being judged correct from each state, by level: [ways, places + 1, numbers of errors].
+    def values(self, unseen: Unseen = "none") -> Tensor:
+        """[B, T] float32: V(s_t), before token t is chosen, in units of reward; 0 after a response's end.
 
         Args:
-            chances: [N] float64, of what is `asked`.
-            unseen: "errors": what a critic would say that does not know how many were made (`error_shares`).
+            unseen: what of a state the values shall not depend on.
         """
-        by_level: list[Tensor] = []
-        starts = chances.new_zeros(0)  # of the level above, from which branches are worth what they are
-        for level in reversed(range(len(self.levels))):
-            on, exits, right, failed = self._terms(level, chances, starts)
-            worth = chances_of_success(on, exits, right, failed)
-            starts = worth[:, 0, 0]
-            if unseen == "errors":
-                mean = (error_shares(on, right.shape[1]) * worth).sum(dim=2, keepdim=True)
-                worth = mean.expand_as(worth)
-            by_level.append(worth)
-        return by_level[::-1]
+        worth = self.ways.worth(self.chances, unseen)
+        values = torch.zeros(self.shape, dtype=torch.float64)
+        states = {
+            row: self.ways.states(self.ways.add(self.prompts[row], path), path, pieces, unseen)
+            for row, (path, pieces) in self.paths.items()
+        }
+        found = look_up(worth, list(itertools.chain(*states.values())))
+        for row, of_row in zip(states, found.split([len(of_row) for of_row in states.values()]), strict=True):
+            values[row, : len(of_row)] = in_reward(of_row, self.reward)
+        return values.float()
 
-    def _terms(self, level: int, chances: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What `chances_of_success` takes."""
-        ways = self.levels[level]
-        rows, places = len(ways), max(max(way.places for way in ways), 1)
-        steps = [step for step in self._on if step[0] == level]
-        left = [step for step in self._exits if step[0] == level]
-        most = max((step[3] for step in steps), default=0) + 1
-        counts = torch.arange(max(way.path.errors_allowed for way in ways) + 2)
-        failed = chances.new_tensor([way.path.correct_if_failed for way in ways])
 
-        on = chances.new_zeros((rows, places, most))
-        ends = torch.tensor([way.places for way in ways])
-        on[..., 0].masked_fill_(torch.arange(places) >= ends[:, None], 1.0)
-        _, way, place, errors, number = _columns(steps, 5)
-        on = on.index_put((way, place, errors), chances[number], accumulate=True)
-
-        _, way, place, number = _columns([step[:4] for step in left], 4)
-        of_branches = torch.tensor([step[4].number if isinstance(step[4], _Way) else -1 for step in left]).long()
-        known = chances.new_tensor([0.0 if isinstance(step[4], _Way) else step[4] for step in left])
-        worth = known
-        if len(starts):
-            worth = torch.where(of_branches >= 0, starts[of_branches.clamp(min=0)], known)
-        exits = chances.new_zeros((rows, places))
-        exits = exits.index_put((way, place), chances[number] * (worth - failed[way]), accumulate=True)
-
-        if_right = chances.new_tensor([_if_ended(way) for way in ways])
-        allowed = torch.tensor([way.path.errors_allowed for way in ways])
-        right = torch.where(counts <= allowed[:, None], if_right[:, None], failed[:, None])
-        return on, exits, right, failed
-
-    def states(
-        self, way: _Way, path: DecisionPath, pieces: Sequence[str], unseen: Unseen = "none"
-    ) -> list[_State | float]:
-        """Where the value of each state of a response stands, before each of its tokens; or its chance, where known.
-
-        Args:
-            way: what `add` made of `path`.
-            pieces: the response's tokens by name, or those that it wrote after it branched off.
-            unseen: "departures": as though a response had not left its way.
-        """
-        errors, states = 0, list[_State | float]()
-        for place in range(min(path.written + 1, len(pieces))):
-            states.append(_State(way.level, way.number, place, errors))
-            if place < path.written:
-                errors += path.errors.get(place, {}).get(path.tokens[place], 0)
-        if len(pieces) <= path.written + 1:
-            return states
-        later = range(path.written + 1, len(pieces))
-        if unseen == "departures":
-            last = max(way.places - 1, 0)
-            return states + [_State(way.level, way.number, min(place, last), errors) for place in later]
-        left_by = pieces[path.written]
-        taken = path.exits.get(path.written, {}).get(left_by)
-        if isinstance(taken, DecisionPath):
-            branch = way.branches[path.written][left_by]
-            return states + self.states(branch, taken, pieces[path.written + 1 :], unseen)
-        return states + [path.correct_if_failed if taken is None else taken] * len(later)
+def in_reward(chance: Tensor, reward: RewardSettings) -> Tensor:
+    """Expected score of a response that is judged correct with some chance, and is wrong otherwise."""
+    return reward.wrong + (reward.correct - reward.wrong) * chance
 
 
 def exact_values(
     policy: PreTrainedModel,
-    rollouts: Sequence[Rollout],
+    responses: Sequence[Response],
     *,
-    task: ExactTask,
-    tokenizer: PreTrainedTokenizerFast,
+    sampler: Sampler,
     reward: RewardSettings,
-    temperature: float,
-    limit: int,
     max_tokens: int,
-    unseen: Unseen = "none",
     rows: Tensor | None = None,
 ) -> ExactValues:
-    """V of every state of these responses under a policy, without gradient; all processes take part.
+    """Read a policy's chances of what the values of these responses are made of, without gradient.
+
+    Every process calls it alike, and they share the passes.
 
     Args:
-        temperature, limit: responses are sampled at the one, from the whole distribution, and cut at the other.
+        sampler: of responses of this policy; `has_exact_values` holds of its settings.
         max_tokens: cells of a forward pass.
-        unseen: what of a state the values shall not depend on.
-        rows: [K] of the responses; values of others are 0. All by default.
+        rows: [K] of the responses, at least one; values of others are 0. All by default.
     """
-    numbers = range(len(rollouts)) if rows is None else rows.tolist()
-    ways, states = Ways(tokenizer.get_vocab(), limit), dict[int, list[_State | float]]()
-    for row in numbers:
-        rollout = rollouts[row]
-        pieces = tokenizer.convert_ids_to_tokens(list(rollout.generation.tokens))
-        path = task.decision_path(rollout.prompt, pieces)
-        states[row] = ways.states(ways.add(rollout.prompt_tokens, path), path, pieces, unseen)
-    width = max((len(rollout.generation.tokens) for rollout in rollouts), default=1)
-    chances = torch.zeros((len(rollouts), width), dtype=torch.float64)
-    mask = torch.zeros(chances.shape, dtype=torch.bool)
-    if not states:
-        return ExactValues(chances.float(), 0)
+    task, tokenizer, sampling = sampler.task, sampler.tokenizer, sampler.sampling
+    assert isinstance(task, ExactTask)
+    ways = Ways(tokenizer.get_vocab(), sampling.max_tokens)
+    paths, prompts = dict[int, tuple[DecisionPath, list[str]]](), dict[int, tuple[int, ...]]()
+    for row in range(len(responses)) if rows is None else rows.tolist():
+        response = responses[row]
+        pieces = tokenizer.convert_ids_to_tokens(list(response.tokens))
+        path = task.decision_path(response.prompt, pieces)
+        ways.add(response.prompt_tokens, path)
+        paths[row], prompts[row] = (path, pieces), response.prompt_tokens
     batch = ways.batch
-    logprobs = forward.gather_token_logprobs(policy, batch, max_tokens, *ways.asked, temperature)
-    worth = ways.worth(logprobs.double().exp(), unseen)
-    found = _look_up(worth, list(itertools.chain(*states.values())))
-    for row in states:
-        mask[row, : len(states[row])] = True
-    chances[mask] = found
-    values = torch.where(mask, reward.wrong + (reward.correct - reward.wrong) * chances, 0.0)
-    return ExactValues(values.float(), int(batch.total_lengths.sum()))
+    logprobs = forward.gather_token_logprobs(policy, batch, max_tokens, *ways.asked, sampling.temperature)
+    shape = len(responses), max(len(response.tokens) for response in responses)
+    read_tokens = int(batch.total_lengths.sum())
+    return ExactValues(ways, paths, prompts, logprobs.double().exp(), shape, reward, read_tokens)
 
 
 def expected_score(
-    policy: PreTrainedModel,
-    prompts: Sequence[Prompt],
-    *,
-    task: ExactTask,
-    tokenizer: PreTrainedTokenizerFast,
-    reward: RewardSettings,
-    temperature: float,
-    limit: int,
-    max_tokens: int,
+    policy: PreTrainedModel, prompts: Sequence[Prompt], *, sampler: Sampler, reward: RewardSettings, max_tokens: int
 ) -> Tensor:
-    """Mean score of the policy's responses to some prompts, a float64 scalar whose gradient is the exact one.
+    """Mean score of a policy's responses to some prompts: a float64 scalar whose gradient is the exact one.
 
-    All ways are read before any gradient is taken, so that the memory grows with their tokens; every process reads all.
+    All ways are read before any gradient is taken, so memory grows with their tokens; every process reads all of them.
     """
-    ways = Ways(tokenizer.get_vocab(), limit)
-    encoded = task.encode(prompts, tokenizer)
+    task, tokenizer, sampling = sampler.task, sampler.tokenizer, sampler.sampling
+    assert isinstance(task, ExactTask)
+    ways, encoded = Ways(tokenizer.get_vocab(), sampling.max_tokens), task.encode(prompts, tokenizer)
     starts = [ways.add(ids, task.decision_path(prompt, [])) for prompt, ids in zip(prompts, encoded, strict=True)]
+    parts = list(_read_all(policy, ways, sampling.temperature, max_tokens))
+    order = torch.cat([numbers for numbers, _ in parts]).argsort()
+    chances = torch.cat([logprobs for _, logprobs in parts])[order].double().exp()
+    return in_reward(ways.worth(chances)[0][[way.number for way in starts], 0, 0], reward).mean()
+
+
+def _read_all(
+    policy: PreTrainedModel, ways: Ways, temperature: float, max_tokens: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Numbers of what is asked and its log-probabilities, with gradient, by forward pass."""
     batch, (rows, columns, tokens) = ways.batch, ways.asked
-    parts, order = [], []
     for taken in forward.split_rows(batch.total_lengths, max_tokens):
         place = torch.full((len(batch.response_mask),), -1)
         place[taken] = torch.arange(len(taken))
         here = (place[rows] >= 0).nonzero()[:, 0]
         part = batch.take(taken)
-        parts.append(forward.token_logprobs(policy, part, place[rows[here]], columns[here], tokens[here], temperature))
-        order.append(here)
-    logprobs = torch.cat(parts)[torch.cat(order).argsort()]
-    worth = ways.worth(logprobs.double().exp())[0][[way.number for way in starts], 0, 0]
-    return reward.wrong + (reward.correct - reward.wrong) * worth.mean()
-
-
-def _if_ended(way: _Way) -> float:
-    """Chance of a response that has come to the end of its way: cut before that, it has failed."""
-    whole = way.places == len(way.path.tokens)
-    return way.path.correct_if_right if whole else way.path.correct_if_failed
-
-
-def _identity(path: DecisionPath) -> object:
-    """Equal for ways that are the same, however far responses have come on them."""
-    errors = tuple((place, tuple(sorted(listed.items()))) for place, listed in sorted(path.errors.items()))
-    exits = tuple(
-        (place, token, _identity(worth) if isinstance(worth, DecisionPath) else worth)
-        for place, listed in sorted(path.exits.items())
-        for token, worth in listed.items()
-    )
-    return path.tokens, errors, exits, path.errors_allowed, path.correct_if_right, path.correct_if_failed
-
-
-def _columns(rows: Sequence[tuple[int, ...]], count: int) -> tuple[Tensor, ...]:
-    return torch.tensor(rows, dtype=torch.int64).reshape(-1, count).unbind(dim=1)
-
-
-def _look_up(worth: Sequence[Tensor], states: Sequence[_State | float]) -> Tensor:
-    """[N] chances of these states."""
-    known = torch.tensor([0.0 if isinstance(state, _State) else state for state in states], dtype=torch.float64)
-    places = torch.tensor([state if isinstance(state, _State) else (-1, 0, 0, 0) for state in states])
-    for level, chances in enumerate(worth):
-        here = places[:, 0] == level
-        _, way, place, errors = places[here].unbind(dim=1)
-        known[here] = chances[way, place, errors.clamp(max=chances.shape[2] - 1)].to(known.dtype)
-    return known
+        yield here, forward.token_logprobs(policy, part, place[rows[here]], columns[here], tokens[here], temperature)

@@ -1,7 +1,7 @@
 """What is asked: the embedded task, or mathematical problems."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,8 @@ _NAME = "the embedded task (vcppo/tasks/digits.py), or problems from a hub or a 
 class EmbeddedTaskSettings(Settings, ABC):
     """A task with a small model made for it: what is estimated before anything runs is estimated from these."""
 
+    exact_values: ClassVar[bool] = False  # whether its values can be computed (`ExactTask` in vcppo/tasks/base.py)
+
     @abstractmethod
     def problems(self, use: Problems) -> int:
         """How many are measured on."""
@@ -92,6 +94,7 @@ class EmbeddedTaskSettings(Settings, ABC):
 class DigitsTaskSettings(EmbeddedTaskSettings):
     """What is asked, and how hard it is."""
 
+    exact_values: ClassVar[bool] = True
     name: Literal["digits"] = Field("digits", description=_NAME)
     chain_length: int = Field(30, ge=2, le=2000, description="lines of thought that a right answer needs")
     spread: int = Field(0, ge=0, description="target lines vary from chain_length - spread to chain_length")
@@ -135,6 +138,7 @@ class DigitsTaskSettings(EmbeddedTaskSettings):
 class MathsTaskSettings(Settings):
     """Mathematical problems are asked."""
 
+    exact_values: ClassVar[bool] = False
     name: Literal["maths"] = Field("maths", description=_NAME)
     maths: MathsSettings = MathsSettings()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vcppo.rl.exact_values import Ways, _look_up
+from vcppo.rl.ways import Ways, look_up
 from vcppo.settings.critic import Unseen
 from vcppo.types import DecisionPath
 
@@ -97,7 +97,7 @@ def chances_of(response: list[str], unseen: Unseen = "none", limit: int = LIMIT)
     rows, columns, tokens = ways.asked
     places = ways.batch.prompt_lengths[rows] - 2 + columns  # of the whole response
     worth = ways.worth(policy()[places, tokens], unseen)
-    chances: list[float] = _look_up(worth, ways.states(way, path, response, unseen)).tolist()
+    chances: list[float] = look_up(worth, ways.states(way, path, response, unseen)).tolist()
     return chances
 
 
