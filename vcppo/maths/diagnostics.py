@@ -37,6 +37,16 @@ def value_bias(values: Tensor, returns: Tensor, response_mask: Tensor) -> float:
     return float((value - target).mean())
 
 
+def root_mean_square(x: Tensor, response_mask: Tensor) -> float:
+    """Root of the mean square over the True cells; NaN without one.
+
+    Args:
+        x: [B, T] float. response_mask: [B, T] bool.
+    """
+    (live,) = _live(response_mask, x)
+    return float(live.square().mean().sqrt())
+
+
 def by_position(values: Tensor, returns: Tensor, response_mask: Tensor, *, width: int, from_end: bool = False) -> Table:
     """The critic by place in the answer (arXiv:2503.01491, figure 2), in bins of `width` tokens.
 

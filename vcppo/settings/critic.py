@@ -1,11 +1,11 @@
 """Where the critic starts, how it is pretrained, and how it learns during RL."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from vcppo.settings.base import Aggregation, Never, positive_interval
+from vcppo.settings.base import Aggregation, Never, Settings, positive_interval
 from vcppo.settings.optimiser import WARM_UP, OptimiserSettings, Schedule
 
 
@@ -47,6 +47,8 @@ class PretrainSettings(OptimiserSettings):
             raise PydanticCustomError("steps", "expected 0 or more, or `converge`")
         return steps
 
+
+Unseen = Literal["none", "departures", "errors"]  # what of a response an exact critic does not see
 
 _INIT = "where value pretraining starts from"
 
@@ -100,6 +102,35 @@ class SavedCriticSettings(_CriticSettings):
     path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
 
 
+class ExactCriticSettings(Settings):
+    """The critic is no model: its values are computed from the policy's own chances, then made worse by dials."""
+
+    in_every_record: ClassVar[bool] = False
+    init: Literal["exact"] = Field("exact", description=_INIT)
+    unseen: Unseen = Field(
+        "none",
+        description="what an exact critic does not see: that a response has left every right way, or how many errors "
+        "it has made (docs/critics.md)",
+    )
+    sight: float = Field(
+        1.0, ge=0, le=1, description="of an exact critic: 1 sees the state, 0 its position alone; between, a mixture"
+    )
+    blur: float = Field(
+        0.0, ge=0, description="standard deviation of noise on an exact critic's values, drawn anew for every state"
+    )
+    offset: float = Field(0.0, description="added to every value of an exact critic")
+
+    # What a model would be and learn.
+    bounded: ClassVar[bool] = False
+    policy_starts_after: ClassVar[int] = 0
+    value_loss: ClassVar[Literal["mse", "clipped"]] = "mse"
+    aggregation: ClassVar[Aggregation] = "token-mean"
+    update_every: ClassVar[int | Never] = "never"
+    updates_per_policy_update: ClassVar[int] = 1
+    normalise_returns: ClassVar[bool] = False
+
+
 CriticSettings = Annotated[
-    RewardModelCriticSettings | FreshCriticSettings | SavedCriticSettings, Field(discriminator="init")
+    RewardModelCriticSettings | FreshCriticSettings | SavedCriticSettings | ExactCriticSettings,
+    Field(discriminator="init"),
 ]

@@ -1,6 +1,7 @@
 """What the settings of a task with a small model of its own say beside its dials."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from vcppo.settings.base import Settings
 from vcppo.settings.evaluation import Problems
@@ -8,6 +9,8 @@ from vcppo.settings.evaluation import Problems
 
 class EmbeddedTaskSettings(Settings, ABC):
     """A task with a small model made for it: what is estimated before anything runs is estimated from these."""
+
+    exact_values: ClassVar[bool] = False  # whether its values can be computed (`ExactTask` in vcppo/tasks/base.py)
 
     @abstractmethod
     def problems(self, use: Problems) -> int:

@@ -43,6 +43,11 @@ class Kinds:
         """Whether records of all kinds have a setting or a subsection."""
         return any(self.models[word].in_every_record for word in self.with_setting(leaf))
 
+    def may_have(self, section: Any, leaf: str) -> bool:
+        """Whether a section as a tree is of a kind that has a setting, or of none, which validation will tell."""
+        word = self.kind_of(section) if isinstance(section, Mapping) else None
+        return word is None or word in self.with_setting(leaf)
+
     def kind_of(self, section: Mapping[str, Any]) -> str | None:
         """The kind of a section as a tree; None if the word is none of them."""
         word = section.get(self.by, self.default)

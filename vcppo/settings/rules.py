@@ -22,6 +22,38 @@ def bootstraps(settings: RunSections) -> bool:
     return settings.gae.bootstrap_truncated and settings.estimator.bootstraps
 
 
+def has_exact_values(settings: RunSections) -> bool:
+    """Whether the values of states can be computed (vcppo/rl/exact_values.py)."""
+    return next(unlike_exact_values(settings), None) is None
+
+
+def unlike_exact_values(s: RunSections) -> Iterator[str]:
+    """Every setting with which returns are no longer what exact values compute, and what was wanted.
+
+    They know the chance that a response, drawn from the whole distribution and cut at the limit, is judged correct.
+    """
+    if not s.task.exact_values:
+        yield f"task.name = {s.task.name}: nobody knows what its right responses are made of, expected an embedded task"
+    if s.rollout.top_p < 1:
+        yield f"rollout.top_p = {s.rollout.top_p:g}: expected 1"
+    if s.gae.gamma < 1:
+        yield f"gae.gamma = {s.gae.gamma:g}: expected 1"
+    if s.reward.unreadable != s.reward.wrong:
+        yield f"reward.unreadable = {s.reward.unreadable:g}: expected reward.wrong = {s.reward.wrong:g}"
+    shaped = {"truncated": s.reward.truncated, "overlong_share": s.reward.overlong_share, "clip": s.reward.clip}
+    for name, given in shaped.items():
+        if given is not None:
+            yield f"reward.{name} = {given:g}: expected none"
+    if s.reward.normalise != "none":
+        yield f"reward.normalise = {s.reward.normalise}: expected none"
+    if s.kl.placement == "reward":
+        yield "kl.placement = reward: expected loss or none"
+    if s.token_reward.kind != "none":
+        yield f"token_reward.kind = {s.token_reward.kind}: expected none"
+    if bootstraps(s):
+        yield "gae.bootstrap_truncated = true: expected false"
+
+
 def meaningless(settings: RunSections) -> Iterator[str]:
     """Every reason why the settings do not go together, each naming what was set and what was wanted."""
     s = settings
@@ -133,6 +165,10 @@ def _about_models(s: RunSections) -> Iterator[str]:
 
 def _about_values(s: RunSections) -> Iterator[str]:
     if not s.has_critic:
+        return
+    if s.critic.init == "exact":
+        for what in unlike_exact_values(s):
+            yield f"critic.init = exact with {what} (docs/critics.md)"
         return
     if s.critic.init == "saved" and s.critic.path is None:
         yield "critic.init = saved without critic.path: expected the folder or the hub name of a critic"

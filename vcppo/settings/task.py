@@ -1,7 +1,7 @@
 """What is asked: an embedded task, or mathematical problems."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -59,6 +59,7 @@ class MathsSettings(Settings):
 class DigitsTaskSettings(EmbeddedTaskSettings):
     """What is asked, and how hard it is."""
 
+    exact_values: ClassVar[bool] = True
     name: Literal["digits"] = Field("digits", description=_NAME)
     chain_length: int = Field(30, ge=2, le=2000, description="lines of thought that a right answer needs")
     spread: int = Field(0, ge=0, description="target lines vary from chain_length - spread to chain_length")
@@ -102,6 +103,7 @@ class DigitsTaskSettings(EmbeddedTaskSettings):
 class MathsTaskSettings(Settings):
     """Mathematical problems are asked."""
 
+    exact_values: ClassVar[bool] = False
     name: Literal["maths"] = Field("maths", description=_NAME)
     maths: MathsSettings = MathsSettings()
 

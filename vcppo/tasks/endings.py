@@ -84,7 +84,7 @@ class EndingsTask(ChainTask):
         return Verdict.CORRECT if right else Verdict.WRONG
 
     def decision_path(self, prompt: Prompt, pieces: Sequence[str]) -> DecisionPath:
-        """See DecisionPath: to the last good line and an end there, with an exit to an end at each good one before."""
+        """See ExactTask: to the last good line and an end there, with an exit to an end at each good one before."""
         good = self.good_lines(self.seed_of(prompt))
         way, errors = self.way_of(self.chain(self.seed_of(prompt))[1 : good[-1] + 1])
         width, luck = self.settings.line_tokens, self.settings.luck

@@ -141,7 +141,7 @@ class LabelsTask(ChainTask):
         return Verdict.CORRECT if errors <= self.errors_allowed else Verdict.WRONG
 
     def decision_path(self, prompt: Prompt, pieces: Sequence[str]) -> DecisionPath:
-        """See DecisionPath: where labels count, either goes on; words that do not matter always do."""
+        """See ExactTask: where labels count, either goes on; words that do not matter always do."""
         way, errors = self._way(self.seed_of(prompt))
         tokens, wrote = on_the_way(pieces, way, errors)
         luck = self.settings.luck

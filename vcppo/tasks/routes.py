@@ -80,7 +80,7 @@ class RoutesTask(ChainTask):
         return self.chain(self.seed_of(prompt))[1 : lines + 1]
 
     def decision_path(self, prompt: Prompt, pieces: Sequence[str]) -> DecisionPath:
-        """See DecisionPath: along the way that the response took, with an exit to the other one at its first word."""
+        """See ExactTask: along the way that the response took, with an exit to the other one at its first word."""
         taken, left = (SHORT, LONG) if tuple(pieces[:1]) == (SHORT,) else (LONG, SHORT)
         chosen = tuple(pieces[:1]) == (taken,)
         along, other = self._after(taken, prompt, pieces[1:] if chosen else ()), self._after(left, prompt, ())
