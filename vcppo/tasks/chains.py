@@ -176,9 +176,7 @@ class ChainTask(ABC):
         """No error, whichever of the words that do not matter ends a line."""
         return dict.fromkeys(self.fillers, 0)
 
-    def way_of(
-        self, chain: Sequence[str], first: int = 0
-    ) -> tuple[list[str], dict[int, Mapping[str, int]]]:
+    def way_of(self, chain: Sequence[str], first: int = 0) -> tuple[list[str], dict[int, Mapping[str, int]]]:
         """The words of right lines, and by place, counted from `first`, the words that do not matter.
 
         Args:
