@@ -121,6 +121,23 @@ def value_head(critic: PreTrainedModel) -> torch.nn.Linear:
     raise CheckpointError(f"{type(critic).__name__}: no head with one output, expected a classifier with one label")
 
 
+@torch.no_grad()
+def rescale_values(critic: PreTrainedModel, slope: float, intercept: float) -> None:
+    """Make every value v of a critic slope * v + intercept, by its head, in place; every process calls this alike.
+
+    Raises:
+        CheckpointError: its head has no bias to take the intercept.
+    """
+    head = value_head(critic)
+    if head.bias is None:
+        raise CheckpointError(
+            f"{type(critic).__name__}: its head has no bias, expected one that takes a shift of its values by "
+            f"{intercept:g}; a token classifier has one"
+        )
+    head.weight.mul_(slope)
+    head.bias.mul_(slope).add_(intercept)
+
+
 def value_range(critic: PreTrainedModel) -> tuple[float, float] | None:
     """(low, high) that a bounded critic's values lie between; it is saved with the critic."""
     bounds = getattr(critic.config, "value_range", None)

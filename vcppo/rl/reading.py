@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -53,10 +54,11 @@ def read_outputs(
     critic_outputs = values = final_values = None
     if models.critic is not None:
         critic_outputs = read_values(models.critic, batch, limit, rows)
-        values = torch.where(batch.response_mask, denormalised(critic_outputs), 0.0)
+        values = torch.where(batch.response_mask, denormalised(critic_outputs) + imposed(batch, settings), 0.0)
         costs.forward_tokens += int(batch.total_lengths[rows].sum())
         if bootstraps(settings):
             final_values = denormalised(read_final_values(models.critic, batch, limit, rows))
+            final_values = final_values + profile_at(batch.lengths, settings)
             costs.forward_tokens += int(batch.total_lengths[rows].sum())
     segments = None if steps is None else steps.segments
     if settings.token_reward.kind == "semi-rto":
@@ -71,3 +73,21 @@ def read_outputs(
         segments=segments,
         step_values=None if steps is None else steps.step_values,
     )
+
+
+def imposed(batch: RolloutBatch, settings: RunSettings) -> Tensor:
+    """[T] float32: what `critic.profile` adds to the value before each token, 0 without one.
+
+    It is no part of the critic, which goes on learning returns: however good that gets, advantages are made of values
+    with this error. With lambda_critic = 1 no target of the critic contains it.
+    """
+    return profile_at(torch.arange(batch.response_mask.shape[1]), settings)
+
+
+def profile_at(tokens: Tensor, settings: RunSettings) -> Tensor:
+    """Float32 offsets at these tokens (any shape): lines between a profile's points, constant beyond its ends."""
+    points = settings.critic.profile_points
+    if not points:
+        return torch.zeros(tokens.shape)
+    places, offsets = zip(*points, strict=True)
+    return torch.from_numpy(np.interp(tokens.numpy(), places, offsets)).to(torch.float32)

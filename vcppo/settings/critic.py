@@ -1,5 +1,7 @@
 """Where the critic starts, how it is pretrained, and how it learns during RL."""
 
+import itertools
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -56,6 +58,14 @@ class _CriticSettings(OptimiserSettings):
 
     init: str = Field(description=_INIT)
     bounded: bool = Field(False, description="values cannot leave the range of rewards, by a sigmoid")
+    offset: float = Field(
+        0.0, description="added to the bias of the head that RL starts with, after any pretraining: a constant error"
+    )
+    profile: str | None = Field(
+        None,
+        description="an error that stays, `token:offset ...` with lines between: added to the values that advantages "
+        "are made of, never learnt away",
+    )
     learning_rate: float = Field(
         6e-4,
         gt=0,
@@ -75,11 +85,47 @@ class _CriticSettings(OptimiserSettings):
 
     _interval = field_validator("update_every")(positive_interval)
 
+    @field_validator("profile")
+    @classmethod
+    def _is_a_profile(cls, profile: str | None) -> str | None:
+        if profile is not None:
+            profile_points(profile)
+        return profile
+
+    @property
+    def profile_points(self) -> tuple[tuple[float, float], ...]:
+        """(token of the response from 0, what is added to its value) by token, none without a profile."""
+        return () if self.profile is None else profile_points(self.profile)
+
+
+def profile_points(text: str) -> tuple[tuple[float, float], ...]:
+    """What a profile says.
+
+    >>> profile_points("0:-0.7 15:0")
+    ((0.0, -0.7), (15.0, 0.0))
+    """
+    try:
+        points = tuple((float(token), float(offset)) for token, _, offset in (p.partition(":") for p in text.split()))
+    except ValueError:
+        points = ()
+    tokens = [token for token, _ in points]
+    rising = all(before < after for before, after in itertools.pairwise(tokens))
+    if not points or not rising or tokens[0] < 0 or not all(math.isfinite(x) for point in points for x in point):
+        raise PydanticCustomError(
+            "profile", "expected token:offset pairs with rising tokens from 0 on, for example 0:-0.7 15:0 30:0.4"
+        )
+    return points
+
 
 class RewardModelCriticSettings(_CriticSettings):
     """The critic's start and its update during RL."""
 
     init: Literal["reward-model"] = Field("reward-model", description=_INIT)
+    scores: Literal["raw", "fitted"] = Field(
+        "raw",
+        description="fitted: scale and origin of the reward model's scores are those that fit the scores of responses "
+        "best, by least squares; the same responses as of critic.initial_value = mean-score",
+    )
 
 
 class FreshCriticSettings(_CriticSettings):

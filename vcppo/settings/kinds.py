@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from vcppo.settings.renamed import ADDED
 from vcppo.settings.sections import RunSections
 
 
@@ -167,9 +168,12 @@ def not_by_default(left_out: Iterable[tuple[str, str, Any]]) -> dict[str, dict[s
 
 
 def is_whole(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree has the settings of all kinds, as the record of a run has."""
-    sections = {section: tree.get(section) for section in KINDS}
-    return all(isinstance(one, Mapping) and default_tree()[name].keys() <= one.keys() for name, one in sections.items())
+    """Whether a tree has the settings of all kinds, as the record of a run has, one of before without what is new."""
+    for section in KINDS:
+        branch, known = tree.get(section), {f"{section}.{leaf}" for leaf in default_tree()[section]}
+        if not isinstance(branch, Mapping) or not known - ADDED.keys() <= {f"{section}.{leaf}" for leaf in branch}:
+            return False
+    return True
 
 
 def flat_layout(tree: Mapping[str, Any], of_other_kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

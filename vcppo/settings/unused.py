@@ -94,7 +94,7 @@ UNUSED: tuple[Rule, ...] = (
     ),
     (
         ("pretrain.held_out",),
-        lambda s: s.pretrain.steps == 0 and not s.starts_at_mean_score,
+        lambda s: s.pretrain.steps == 0 and not s.starts_from_scores,
         "pretrain.steps = 0, and no mean score is asked for",
     ),
     (

@@ -19,14 +19,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError
-from vcppo.maths.diagnostics import explained_variance, value_bias
+from vcppo.maths.diagnostics import explained_variance, fitted_line, value_bias
 from vcppo.maths.losses import denominators, value_loss
 from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.distributed import world
+from vcppo.models.forward import rescale_values
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_tables import critic_tables
-from vcppo.rl.critic_update import read_values, update_critic
+from vcppo.rl.critic_update import read_final_values, read_values, update_critic
 from vcppo.rl.pretraining_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
 from vcppo.rl.rewards import Shaping, returns_known, score_range, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
@@ -47,7 +48,8 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
     bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
     match chosen.init:
         case "reward-model":
-            return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+            critic = context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+            return fit_scores(critic, context) if settings.fits_reward_model else critic
         case "saved":
             assert chosen.path is not None
             return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), chosen.path, context)
@@ -77,6 +79,19 @@ def _fresh_critic(
         value = float(batch.scores[rows_with_targets(batch, settings, limit)].mean())
     seed = seed_for(settings.seed, "critic", "head")
     return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
+
+
+def fit_scores(critic: PreTrainedModel, context: StageContext) -> PreTrainedModel:
+    """Put a reward model into units of reward: its scores of whole responses are fitted to theirs by least squares.
+
+    Slope and intercept go into its head, in place. What it says of unfinished responses is scaled alike: the error that
+    remains is that of a model that has never seen any (arXiv:2503.01491, section 3.1), and no error of units.
+    """
+    batch = scored_responses(context)
+    batch = batch.take(rows_with_targets(batch, context.settings, context.sampling.max_tokens))
+    slope, intercept = fitted_line(read_final_values(critic, batch, context.settings.micro_batch_tokens), batch.scores)
+    rescale_values(critic, slope, intercept)
+    return critic
 
 
 def scored_responses(context: StageContext) -> RolloutBatch:
@@ -265,11 +280,15 @@ def value_pretraining(context: StageContext) -> dict[str, float]:
 def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
     """Load the critic that RL starts with; also how many pretraining updates it has had."""
     if "value-pretraining" not in context.earlier:
-        return start_of_critic(context), 0
-    folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
-    step = chosen_step(folder, settings)
-    assert step is not None
-    return context.load_critic(critic_folder(folder, step)), step
+        critic, step = start_of_critic(context), 0
+    else:
+        folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
+        chosen = chosen_step(folder, settings)
+        assert chosen is not None
+        critic, step = context.load_critic(critic_folder(folder, chosen)), chosen
+    if offset := context.settings.critic.offset:
+        rescale_values(critic, 1.0, offset)
+    return critic, step
 
 
 def _shuffle(seed: int, epoch: int, count: int) -> Tensor:

@@ -73,6 +73,12 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
     ),
     (("pretrain.steps=0",), ["pretrain.held_out"], "pretrain.steps = 0, and no mean score is asked for"),
     ((*MEAN_SCORE, "pretrain.steps=0"), ["pretrain.pool"], "pretrain.steps = 0"),
+    (
+        ("critic.init=policy",),
+        ["critic.scores"],
+        "critic.init = policy does not read it; critic.init = reward-model does",
+    ),
+    (GRPO, ["critic.offset", "critic.profile", "critic.scores"], "advantage.estimator = grpo has no critic"),
     (("pretrain.steps=20",), names("pretrain", "patience tolerance"), "pretrain.steps = 20"),
     (("pretrain.fresh_rollouts=true",), ["pretrain.pool"], "pretrain.fresh_rollouts = true"),
     (RLOO, names("reward_model", "steps pairs learning_rate"), "no critic starts from a reward model here"),
@@ -404,6 +410,24 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str) -> Non
                 ("critic.normalise_returns=true", "pretrain.steps=0"),
             )
         ),
+        *(
+            (
+                (said, beside, "pretrain.steps=0"),
+                f"{what} with {beside.removesuffix('=true')}: its head",
+            )
+            for said, what in (
+                ("critic.offset=-1", "critic.offset = -1"),
+                ("critic.scores=fitted", "critic.scores = fitted"),
+            )
+            for beside in ("critic.bounded=true", "critic.normalise_returns=true")
+        ),
+        *(
+            (
+                (f"critic.profile={profile}",),
+                f"critic.profile = {profile!r} (from --set): expected token:offset pairs with rising tokens from 0 on",
+            )
+            for profile in ("0:", "0:low", "5:1 5:2", "-1:1", "0:nan", "0:1, 5:2")
+        ),
         (
             (*VLLM, "rollout.temperature=0.001"),
             "rollout.temperature = 0.001 with engine.kind = vllm, which samples at 0.01 or above",
@@ -464,6 +488,8 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         MEAN_SCORE,
         (*MEAN_SCORE, "pretrain.steps=0"),
         (*MEAN_SCORE, "pretrain.steps=0", "critic.bounded=true"),
+        ("critic.scores=fitted", "critic.offset=0.5", "critic.profile=0:-0.7 15:0", "pretrain.held_out=64"),
+        ("critic.scores=fitted", "pretrain.steps=0", "pretrain.held_out=64"),
         ("critic.init=policy", "pretrain.steps=0", "critic.normalise_returns=true"),
         ("pretrain.steps=300", "pretrain.schedule=linear"),
         ("pretrain.steps=301",),
