@@ -32,7 +32,7 @@ def test_every_study_file_loads_under_its_own_name(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cells_a_seed"), [("components", 7), ("pretrain-steps", 6), ("lambda-actor", 4), ("lambda-grid", 16)]
+    ("name", "cells_a_seed"), [("components", 11), ("pretrain-steps", 6), ("lambda-actor", 4), ("lambda-grid", 16)]
 )
 def test_cells_of_a_seed_come_before_those_of_the_next(name: str, cells_a_seed: int) -> None:
     cells = load_study(name).cells([0, 1, 2])
@@ -50,7 +50,12 @@ def test_the_arms_of_components_differ_in_what_the_paper_says_they_differ_in() -
     assert lambdas("ppo") == lambdas("vcppo-no-decouple-0.95") == (0.95, 0.95)
     assert lambdas("vcppo") == lambdas("vcppo-no-pretrain") == (0.95, 1.0)
     assert lambdas("ppo-mc") == lambdas("vcppo-no-decouple-1.0") == (1.0, 1.0)
-    assert {arm for arm in arms if arms[arm].pretrain.steps == 0} == {"ppo", "ppo-mc", "vcppo-no-pretrain"}
+    starts = {"ppo-bounded", "ppo-recentred", "ppo-constant", "ppo-pessimist"}
+    assert {arm for arm in arms if arms[arm].pretrain.steps == 0} == {"ppo", "ppo-mc", "vcppo-no-pretrain", *starts}
+    of_ppo = arms["ppo"].model_dump(mode="json")
+    for arm in starts:  # PPO but for the start of its critic
+        differs = {name for name, value in arms[arm].model_dump(mode="json").items() if value != of_ppo[name]}
+        assert differs == {"arm", "critic"}
 
 
 def test_grpo_samples_as_many_answers_an_iteration_as_the_other_arms() -> None:
