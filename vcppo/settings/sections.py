@@ -76,8 +76,18 @@ class RunSections(Settings):
 
     @property
     def has_critic(self) -> bool:
-        """Whether advantages read a value model."""
+        """Whether advantages read the values of a critic."""
         return self.estimator.has_critic
+
+    @property
+    def has_value_model(self) -> bool:
+        """Whether that critic is a model, and none whose values are computed."""
+        return self.has_critic and self.critic.init != "exact"
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether a critic is pretrained."""
+        return self.has_value_model and self.pretrain.steps != 0
 
     @property
     def samples_continuations(self) -> bool:
@@ -109,7 +119,7 @@ class RunSections(Settings):
         enough: a mean of scores -1 and 1 to 0.05, the standard error of 384.
         """
         chosen = self.pretrain
-        if self.has_critic and chosen.steps != 0:
+        if self.pretrains:
             return 0 if chosen.fresh_rollouts else chosen.pool, chosen.held_out
         return 0, chosen.held_out if self.starts_from_scores else 0
 

@@ -48,7 +48,9 @@ def refusals(settings: RunSettings) -> Iterator[str]:
         )
     optimisers: dict[str, OptimiserSettings] = {"policy": settings.policy}
     aggregations = {"policy": settings.policy.aggregation}
-    if settings.has_critic:
+    if settings.critic.init == "exact":
+        yield "critic.init = exact: verl's critic is a model"
+    elif settings.has_critic:
         optimisers["critic"], aggregations["critic"] = settings.critic, settings.critic.aggregation
         if settings.pretrain.steps != 0:
             optimisers["pretrain"] = settings.pretrain
@@ -99,7 +101,7 @@ def rl_overrides(settings: RunSettings) -> Overrides:
         overrides |= {"algorithm.kl_ctrl.kl_coef": s.kl.coefficient, "algorithm.kl_penalty": s.kl.estimator}
     if s.kl.placement == "loss":
         overrides |= {f"{ACTOR}.kl_loss_coef": s.kl.coefficient, f"{ACTOR}.kl_loss_type": s.kl.estimator}
-    if s.has_critic:
+    if s.has_critic and s.critic.init != "exact":
         overrides |= {
             **optimiser_overrides(CRITIC, s.critic, updates_per_step * s.critic.updates_per_policy_update),
             f"{CRITIC}.ppo_epochs": s.policy.epochs * s.critic.updates_per_policy_update,
