@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # reading problems and comparing answers need no torch
     import torch
@@ -62,4 +62,17 @@ class Task(Protocol):
 
     def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
         """Judge the texts of responses, each against its prompt; never raises on what a policy may write."""
+        ...
+
+
+@runtime_checkable
+class StoppingTask(Task, Protocol):
+    """A task whose responses say where they decided to go on thinking or to answer."""
+
+    def stop_decisions(self, pieces: Sequence[str]) -> list[tuple[int, bool]]:
+        """Return each such decision: index of the token that took it, whether it ended the thought.
+
+        Args:
+            pieces: the response's tokens as the tokenizer names them, at least one.
+        """
         ...
