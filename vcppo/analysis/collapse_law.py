@@ -182,9 +182,9 @@ def table(results: Results) -> Table:
     for name in SWEEPS.keys() & results.studies.keys():
         cells = judged(compute(load(results, name)))
         for gae_lambda, some in cells.groupby("gae_lambda", sort=True):
-            rows.append({"study": name, "gae_lambda": gae_lambda, "threshold": some["threshold"].iloc[0],
-                         "cells": len(some), "runs": int(some["runs"].sum()),
-                         **{what: int(some[what].sum()) for what in ("moved", "ended", "moved_runs", "ended_runs")}})  # fmt: skip
+            row = {"study": name, "gae_lambda": gae_lambda, "threshold": some["threshold"].iloc[0], "cells": len(some)}
+            counts = ("runs", "moved", "moved_runs", "ended", "ended_runs")
+            rows.append(row | {what: int(some[what].sum()) for what in counts})
         for what, said in (("moved", "first moves"), ("ended", "end")):
             wrong = cells[~cells[what].astype(bool)]
             if len(wrong):
@@ -209,12 +209,14 @@ def table(results: Results) -> Table:
         }
     )
     head = (
-        f"Cells (and their runs) that lie {NEAR:g} or more from the threshold. A cell is as predicted if more than half "
-        f"of its runs are. First moves: mean length after {FIRST_ITERATIONS} iterations below that at the start where "
+        f"Cells (and their runs) that lie {NEAR:g} or more from the threshold. A cell is as predicted if more than "
+        f"half of its runs are. First moves: mean length after {FIRST_ITERATIONS} iterations below its start where "
         "the law has the policy learn to stop, above it elsewhere. End: final accuracy below or above that of the "
         "start. The end is not what the law is about where the critic unlearns its error: see the studies' files."
     )
-    return Table("collapse-law", "The law of the collapse: predicted and happened", numbers, shown, [head, *sorted(notes)])
+    return Table(
+        "collapse-law", "The law of the collapse: predicted and happened", numbers, shown, [head, *sorted(notes)]
+    )
 
 
 def _in_order(names: list[str]) -> Callable[["pd.Series[Any]"], "pd.Series[Any]"]:

@@ -1,4 +1,4 @@
-"""How runs began: the critic's bias and the push on the decision to stop at the first iteration, and what came of it."""
+"""How runs began: the critic's bias and the push on the decision to stop before any update, and the first moves."""
 
 import pandas as pd
 
