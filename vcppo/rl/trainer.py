@@ -28,6 +28,7 @@ from vcppo.rl.mismatch import Recomputed, recompute_logprobs
 from vcppo.rl.models import Models
 from vcppo.rl.outputs import ModelOutputs
 from vcppo.rl.policy_update import PolicyUpdate, update_policy
+from vcppo.rl.push import push_metrics
 from vcppo.rl.reading import read_outputs
 from vcppo.rl.reference import Reference
 from vcppo.rl.rewards import Rewards, Shaping, place_rewards, returns_known, verdict_scores
@@ -172,7 +173,9 @@ class Trainer:
         measured = iteration_metrics(
             sampled, batch, rows, with_return, outputs, rewards, advantages, updates.policy, updates.critic, settings
         )
-        metrics = {**measured, **truth.metrics, **alarm, **rates, **recomputed.metrics, **self._spent(clock)}
+        task, tokenizer = self.sampler.task, self.sampler.tokenizer
+        push = {} if settings.loss.pairs else push_metrics(rollouts, batch, rows, advantages.raw, task, tokenizer)
+        metrics = {**measured, **push, **truth.metrics, **alarm, **rates, **recomputed.metrics, **self._spent(clock)}
         return Iteration(
             rollouts, batch, rows, with_return, outputs, steps, rewards, advantages, returns, truth.table, metrics
         )

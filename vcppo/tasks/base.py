@@ -82,3 +82,16 @@ class ExactTask(Task, Protocol):
             pieces: the response's tokens as the tokenizer names them; none, for the way from the prompt.
         """
         ...
+
+
+@runtime_checkable
+class StoppingTask(Task, Protocol):
+    """A task whose responses say where they decided to go on thinking or to answer."""
+
+    def stop_decisions(self, pieces: Sequence[str]) -> list[tuple[int, bool]]:
+        """Return each such decision: index of the token that took it, whether it ended the thought.
+
+        Args:
+            pieces: the response's tokens as the tokenizer names them, at least one.
+        """
+        ...
