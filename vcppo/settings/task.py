@@ -108,12 +108,10 @@ class MathsTaskSettings(Settings):
     maths: MathsSettings = MathsSettings()
 
 
-ChainTaskSettings = LabelsTaskSettings | EndingsTaskSettings | RoutesTaskSettings
+OwnTaskSettings = DigitsTaskSettings | EndingsTaskSettings | LabelsTaskSettings | RoutesTaskSettings
 
-TaskSettings = Annotated[DigitsTaskSettings | ChainTaskSettings | MathsTaskSettings, Field(discriminator="name")]
+TaskSettings = Annotated[OwnTaskSettings | MathsTaskSettings, Field(discriminator="name")]
 
 EMBEDDED_TASKS: Mapping[str, type[EmbeddedTaskSettings]] = {
-    model.model_fields["name"].default: model
-    for model in get_args(get_args(TaskSettings)[0])
-    if issubclass(model, EmbeddedTaskSettings)
+    model.model_fields["name"].default: model for model in get_args(OwnTaskSettings)
 }
