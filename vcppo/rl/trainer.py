@@ -105,11 +105,10 @@ class Trainer:
         policy_iterations = max(settings.steps - settings.critic.policy_starts_after, 0)
         self.policy_optimiser = Optimiser(self.policy, settings.policy, policy_iterations * updates_planned)
         if self.critic is not None:
-            assert settings.critic.init != "exact"  # which is no model
             interval = settings.critic.update_every
             critic_iterations = 0 if interval == "never" else -(-settings.steps // interval)
             critic_updates = critic_iterations * updates_planned * settings.critic.updates_per_policy_update
-            self.critic_optimiser = Optimiser(self.critic, settings.critic, critic_updates)
+            self.critic_optimiser = Optimiser(self.critic, settings.critic_model, critic_updates)
         self.value_moments = DebiasedMoments(VALUE_DECAY)
         self.costs = Costs()
         self.step = 0

@@ -82,7 +82,7 @@ class _ImposedErrors(Settings):
         return () if self.profile is None else profile_points(self.profile)
 
 
-class _CriticSettings(_ImposedErrors, OptimiserSettings):
+class ModelCriticSettings(_ImposedErrors, OptimiserSettings):
     """The critic's start and its update during RL."""
 
     init: str = Field(description=_INIT)
@@ -126,7 +126,7 @@ def profile_points(text: str) -> tuple[tuple[float, float], ...]:
     return points
 
 
-class RewardModelCriticSettings(_CriticSettings):
+class RewardModelCriticSettings(ModelCriticSettings):
     """The critic's start and its update during RL."""
 
     init: Literal["reward-model"] = Field("reward-model", description=_INIT)
@@ -137,7 +137,7 @@ class RewardModelCriticSettings(_CriticSettings):
     )
 
 
-class FreshCriticSettings(_CriticSettings):
+class FreshCriticSettings(ModelCriticSettings):
     """The critic is the policy with a fresh head."""
 
     init: Literal["policy"] = Field("policy", description=_INIT)
@@ -148,7 +148,7 @@ class FreshCriticSettings(_CriticSettings):
     )
 
 
-class SavedCriticSettings(_CriticSettings):
+class SavedCriticSettings(ModelCriticSettings):
     """The critic is one that was trained before."""
 
     init: Literal["saved"] = Field("saved", description=_INIT)

@@ -7,7 +7,13 @@ from pydantic import Field
 from vcppo.settings.advantage import AdvantageSettings, GaeSettings, WhitenedAdvantageSettings
 from vcppo.settings.base import Settings
 from vcppo.settings.cold_start import ColdStartSettings
-from vcppo.settings.critic import CriticSettings, PretrainSettings, RewardModelCriticSettings, RewardModelSettings
+from vcppo.settings.critic import (
+    CriticSettings,
+    ModelCriticSettings,
+    PretrainSettings,
+    RewardModelCriticSettings,
+    RewardModelSettings,
+)
 from vcppo.settings.engine import EngineSettings, TorchEngineSettings
 from vcppo.settings.estimators import ESTIMATORS, Estimator
 from vcppo.settings.evaluation import EvaluationSettings
@@ -83,6 +89,12 @@ class RunSections(Settings):
     def has_value_model(self) -> bool:
         """Whether that critic is a model, and none whose values are computed."""
         return self.has_critic and self.critic.init != "exact"
+
+    @property
+    def critic_model(self) -> ModelCriticSettings:
+        """The critic's settings, of one that is a model."""
+        assert isinstance(self.critic, ModelCriticSettings)
+        return self.critic
 
     @property
     def pretrains(self) -> bool:

@@ -122,7 +122,7 @@ def test_a_label_that_fits_other_digits_is_no_excuse_for_them() -> None:
     other_chain = [word for word in task.decision_path(task.prompt("124"), []).tokens]
     assert judged(task, prompt, other_chain) is Verdict.WRONG
     kills = make(lines=3, misunderstood=0, wrong_label="kills")
-    state, words = "123", []
+    state, words, label = "123", list[str](), ""
     for number in range(1, 4):  # a slip in the first label, and everything after it as it leads on
         state = kills.next_state(state, kills.rule[kills.context(state)] if number != 2 else label)
         label = kills.rule[kills.context(state)] if number > 1 else other(kills.rule[kills.context(state)])
