@@ -119,7 +119,7 @@ def test_a_label_that_fits_other_digits_is_no_excuse_for_them() -> None:
     """Each line is compared with the true chain: consistent lines on another chain are wrong."""
     task = make(lines=2, misunderstood=0, errors_allowed=2)
     prompt = task.prompt("123")
-    other_chain = [word for word in task.decision_path(task.prompt("124"), []).tokens]
+    other_chain = list(task.decision_path(task.prompt("124"), []).tokens)
     assert judged(task, prompt, other_chain) is Verdict.WRONG
     kills = make(lines=3, misunderstood=0, wrong_label="kills")
     state, words, label = "123", list[str](), ""
