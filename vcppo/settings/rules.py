@@ -9,6 +9,7 @@ from vcppo.settings.advantage import GroupAdvantageSettings
 from vcppo.settings.fixed import VLLM_COLDEST
 from vcppo.settings.kinds import layout
 from vcppo.settings.sections import RunSections
+from vcppo.settings.task import DigitsTaskSettings
 
 
 def rewards_tokens(settings: RunSections) -> bool:
@@ -54,7 +55,7 @@ def meaningless(settings: RunSections) -> Iterator[str]:
             "evaluation.problems = search: task.name = maths keeps none for it; name the set that settings are chosen "
             "by in task.maths.evaluate"
         )
-    if s.evaluation.problems == "search" and s.task.name == "digits" and not s.task.held_out_for_search:
+    if s.evaluation.problems == "search" and isinstance(s.task, DigitsTaskSettings) and not s.task.held_out_for_search:
         yield "evaluation.problems = search: none are kept for it, expected task.held_out_for_search above 0"
     yield from _about_models(s)
     yield from _about_rewards(s)

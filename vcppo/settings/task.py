@@ -1,13 +1,15 @@
 """What is asked: the embedded task, or mathematical problems."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from vcppo.settings.base import Settings
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
+from vcppo.settings.plugin import OUTSIDE, PluginTaskSettings
 
 
 class MathsSettings(Settings):
@@ -53,7 +55,8 @@ class MathsSettings(Settings):
     workers: int | None = Field(None, ge=1, description="processes that compare; by default half the cores, 8 at most")
 
 
-_NAME = "the embedded task (vcppo/tasks/digits.py), or problems from a hub or a file"
+_NAME = "the embedded task (vcppo/tasks/digits.py), problems from a hub or a file, or a class from outside"
+KNOWN = "known"  # what validation puts before the place of a mistake in a task of vcppo
 
 
 class EmbeddedTaskSettings(Settings, ABC):
@@ -139,4 +142,15 @@ class MathsTaskSettings(Settings):
     maths: MathsSettings = MathsSettings()
 
 
-TaskSettings = Annotated[DigitsTaskSettings | MathsTaskSettings, Field(discriminator="name")]
+KnownTaskSettings = Annotated[DigitsTaskSettings | MathsTaskSettings, Field(discriminator="name")]
+
+
+def _whose(given: Any) -> str:
+    """Whether a task is one of vcppo's, or one from outside: that one's name has a colon."""
+    name = given.get("name") if isinstance(given, Mapping) else getattr(given, "name", None)
+    return OUTSIDE if isinstance(name, str) and ":" in name else KNOWN
+
+
+TaskSettings = Annotated[
+    Annotated[KnownTaskSettings, Tag(KNOWN)] | Annotated[PluginTaskSettings, Tag(OUTSIDE)], Discriminator(_whose)
+]

@@ -6,6 +6,7 @@ from typing import Any
 
 from vcppo.errors import StudyError
 from vcppo.settings.run import RunSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.store.cell_folders import ENDED
 from vcppo.store.summary import Curves
 
@@ -51,7 +52,7 @@ class MeasuredCell:
         if tables:
             return len(tables[max(tables)]["problem"])
         task, searched = self.settings.task, self.settings.evaluation.problems == "search"
-        if task.name != "digits":
+        if not isinstance(task, DigitsTaskSettings):
             return 0  # the size of a set is known once its problems are answered
         return task.held_out_for_search if searched else task.held_out
 
