@@ -9,24 +9,24 @@ index: first the problems that are reported, then those for searches, then those
 before is left out, so that none is in two of them.
 
 A response answers within <answer></answer>, the last one counts. Its score becomes the credit of the judgement: 1 is
-CORRECT, less is WRONG with that credit, and a response without an answer is UNREADABLE (`no answer`). One that the
-library fails to score is UNREADABLE too (`not scored`).
+CORRECT, less is WRONG with that credit, and a response without an answer is UNREADABLE (`no answer`), with credit where
+the dataset gives some even then. One that has no score is UNREADABLE too, see vcppo/tasks/scorer.py for why. Some
+datasets (countdown, simple_integration and others) evaluate answers as Python: whatever a policy writes may be run.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.metadata
-import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
 from vcppo.errors import ConfigError
-from vcppo.settings.base import Settings
 from vcppo.tasks.plugin import PluginTask
+from vcppo.tasks.reasoning_gym_data import ReasoningGymOptions, dataset_of
+from vcppo.tasks.scorer import Scorer
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 if TYPE_CHECKING:
@@ -36,22 +36,6 @@ if TYPE_CHECKING:
 
 NAME = "vcppo.tasks.reasoning_gym:ReasoningGymTask"
 VERSION = 1  # raised when problems or verdicts change by what is written here
-_logger = logging.getLogger(__name__)
-
-
-class ReasoningGymOptions(Settings):
-    """`task.options` of this task."""
-
-    dataset: str | dict[str, float] = Field(description="one of reasoning-gym's, or several with their weights")
-    config: dict[str, JsonValue] = Field({}, description="of the dataset; of several, a table for each by its name")
-    size: int = Field(1000, ge=1, description="problems to learn from, less those that are repeated")
-    held_out: int = Field(200, ge=1, description="problems of evaluation, never trained on")
-    held_out_for_search: int = Field(0, ge=0, description="further ones, for evaluation.problems = search")
-    seed: int = Field(0, ge=0, description="of the problems")
-    template: Literal["default", "simple", "direct", "DeepSeekZero", "chain_of_draft"] = Field(
-        "default", description="reasoning-gym's system prompt that asks for <answer></answer>"
-    )
-    max_tokens: int = Field(1024, ge=1, description="a response's length limit unless rollout.max_tokens gives one")
 
 
 class ReasoningGymTask(PluginTask):
@@ -76,7 +60,10 @@ class ReasoningGymTask(PluginTask):
         self.max_tokens = options.max_tokens
         self.system = SYSTEM_PROMPTS[options.template]
         self._extract_answer = extract_answer
-        self.dataset = _dataset(options)
+        self.dataset = dataset_of(options)
+        self._scorer = Scorer(
+            options.model_dump_json(), time_limit_s=options.time_limit_s, memory_limit_mb=options.memory_limit_mb
+        )
 
     @classmethod
     def fingerprint(cls, options: ReasoningGymOptions) -> dict[str, JsonValue]:
@@ -136,14 +123,12 @@ class ReasoningGymTask(PluginTask):
 
     def _judge(self, text: str, prompt: Prompt) -> Judgement:
         answer = self._extract_answer(text)
-        try:
-            score = float(self.dataset.score_answer(answer, self._entry(_index(prompt))))
-        except Exception as error:  # noqa: BLE001 - a hundred judges that others wrote, of what a policy may write
-            _logger.warning("%s: reasoning-gym fails to score %.60r (%r)", prompt.name, answer, error)
-            return Judgement(Verdict.UNREADABLE, "not scored")
+        score = self._scorer.score(answer, self._entry(_index(prompt)))
+        if isinstance(score, str):
+            return Judgement(Verdict.UNREADABLE, score)
         credit = min(max(score, 0.0), 1.0)
-        if answer is None and credit == 0:
-            return Judgement(Verdict.UNREADABLE, "no answer")
+        if answer is None:
+            return Judgement(Verdict.UNREADABLE, "no answer", credit or None)
         return Judgement(Verdict.CORRECT if credit == 1 else Verdict.WRONG, credit=credit)
 
     def _new(self, indices: Iterable[int], seen: set[str]) -> list[Prompt]:
@@ -171,27 +156,3 @@ class ReasoningGymTask(PluginTask):
 
 def _index(prompt: Prompt) -> int:
     return int(prompt.name.rpartition("-")[2])
-
-
-def _dataset(options: ReasoningGymOptions) -> Any:
-    from reasoning_gym.composite import DatasetSpec
-    from reasoning_gym.factory import DATASETS, create_dataset
-
-    several = {options.dataset: 1.0} if isinstance(options.dataset, str) else options.dataset
-    unknown = sorted(set(several) - set(DATASETS) | set(several) & {"composite"})
-    if unknown or not several:
-        close = difflib.get_close_matches(unknown[0], DATASETS, n=1) if unknown else []
-        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(set(DATASETS) - {'composite'}))}"
-        raise ConfigError(
-            f"task.options.dataset = {', '.join(unknown) or 'none'}: reasoning-gym has no such dataset; {hint}"
-        )
-    counts = {"size": options.held_out + options.held_out_for_search + options.size, "seed": options.seed}
-    try:
-        if isinstance(options.dataset, str):
-            return create_dataset(options.dataset, **{**options.config, **counts})
-        if strange := sorted(set(options.config) - set(several)):
-            raise ValueError(f"{strange[0]} is none of the datasets")
-        specs = [DatasetSpec(name, weight, options.config.get(name, {})) for name, weight in several.items()]
-        return create_dataset("composite", datasets=specs, **counts)
-    except (TypeError, ValueError, AssertionError, AttributeError) as error:
-        raise ConfigError(f"task.options.config = {options.config}: reasoning-gym refuses it ({error})") from None
