@@ -5,17 +5,16 @@ docs/adding.md a whole one. A class may have, beside the methods of Task:
 
     Options                 a pydantic model that `task.options` is validated by; without one it is given the table
     fingerprint(options)    a class method: what problems and verdicts depend on beside options, as JSON, in place of a
-                            digest of the source; for data files, versions of libraries, or a version of its own
+                            digest of the source (vcppo/tasks/plugin_address.py): contents of files, versions of
+                            libraries, a version of its own
     prompt_tokens, response_tokens, slack_tokens, steps_of_thought
                             attributes that estimates of memory and time take; each has a default
 """
 
 import functools
 import importlib
-import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError, field_validator
@@ -23,10 +22,8 @@ from pydantic_core import PydanticCustomError
 
 from vcppo.errors import ConfigError
 from vcppo.settings.base import Settings
-from vcppo.settings.digests import digest
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import PROMPT_TOKENS, WRITTEN_LINES
-from vcppo.system.fingerprints import fingerprint
 
 OUTSIDE = "package.module:Class"  # how such a task is named; a word of vcppo's own has no colon
 ATTRIBUTES = ("name", "max_tokens")  # of a task, besides its methods
@@ -102,22 +99,6 @@ class PluginTaskSettings(Settings):
         return len(self.task.tokenizer())
 
 
-def address(settings: PluginTaskSettings) -> dict[str, Any]:
-    """What results depend on: the class, its options with their defaults, and its fingerprint.
-
-    Raises:
-        ConfigError: as `PluginTaskSettings.task`.
-    """
-    task = task_class(settings.name)
-    options = _options(task, settings.name, settings.options)
-    made_of = getattr(task, "fingerprint", None)
-    return {
-        "name": settings.name,
-        "options": options.model_dump(mode="json") if isinstance(options, BaseModel) else options,
-        "fingerprint": {"source": source_digest(settings.name)} if made_of is None else made_of(options),
-    }
-
-
 def needs_model(task: type) -> bool:
     """Whether a task has no tokenizer of its own, hence reads with that of the model that is given."""
     return bool(getattr(getattr(task, "tokenizer", None), "left_out", False))
@@ -184,7 +165,7 @@ def task_class(name: str) -> type:
 def _made(name: str, options: str) -> Any:
     task = task_class(name)
     try:
-        made = task(_options(task, name, json.loads(options)))
+        made = task(options_of(task, name, json.loads(options)))
     except ConfigError:
         raise
     except ValueError as error:
@@ -195,8 +176,12 @@ def _made(name: str, options: str) -> Any:
     return made
 
 
-def _options(task: type, name: str, given: Mapping[str, JsonValue]) -> Any:
-    """What the class is given."""
+def options_of(task: type, name: str, given: Mapping[str, JsonValue]) -> Any:
+    """What the class is given.
+
+    Raises:
+        ConfigError: its model of them refuses them.
+    """
     model = _model(task)
     if model is None:
         return dict(given)
@@ -240,21 +225,3 @@ def _model(task: type) -> type[BaseModel] | None:
 def _names_class(name: str) -> bool:
     module, colon, attribute = name.partition(":")
     return colon == ":" and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
-def source_digest(name: str) -> str:
-    """12 hex digits of the source behind a class: all of the outermost package it lies in, or its module alone."""
-    module = name.partition(":")[0]
-    parts = module.split(".")
-    for count in range(1, len(parts) + 1):
-        spec = importlib.util.find_spec(".".join(parts[:count]))
-        origin = spec.origin if spec is not None and spec.has_location else None
-        if origin is not None:  # a folder without __init__.py has none
-            file = Path(origin)
-            return _digest_of_package(file.parent) if file.name == "__init__.py" else fingerprint(file)
-    raise ConfigError(f"task.name = {name}: {module} has no source; its class needs a class method `fingerprint`")
-
-
-@functools.cache
-def _digest_of_package(folder: Path) -> str:
-    return digest({file.relative_to(folder).as_posix(): fingerprint(file) for file in sorted(folder.rglob("*.py"))})
