@@ -163,7 +163,7 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
     layers = [replace(layer, tree=with_current_names(layer.tree)) for layer in layers]
     merged, overlaps = _merged(layers)
     settings = _validated(merged, layers)
-    if isinstance(settings.task, PluginTaskSettings) and not all(layer.shared for layer in layers):
+    if isinstance(settings.task, PluginTaskSettings) and any(layer.tree and not layer.shared for layer in layers):
         _refuse_plugin(settings, settings.task, layers)
     notes += [slot.note() for slot in overlaps if unused(settings, slot.name) is None]
     for number, layer in enumerate(layers):

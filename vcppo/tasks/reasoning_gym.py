@@ -26,7 +26,7 @@ from pydantic import JsonValue
 from vcppo.errors import ConfigError
 from vcppo.tasks.plugin import PluginTask
 from vcppo.tasks.reasoning_gym_data import ReasoningGymOptions, dataset_of
-from vcppo.tasks.scorer import Scorer
+from vcppo.tasks.scorer import shared_scorer
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 if TYPE_CHECKING:
@@ -61,9 +61,6 @@ class ReasoningGymTask(PluginTask):
         self.system = SYSTEM_PROMPTS[options.template]
         self._extract_answer = extract_answer
         self.dataset = dataset_of(options)
-        self._scorer = Scorer(
-            options.model_dump_json(), time_limit_s=options.time_limit_s, memory_limit_mb=options.memory_limit_mb
-        )
 
     @classmethod
     def fingerprint(cls, options: ReasoningGymOptions) -> dict[str, JsonValue]:
@@ -123,7 +120,8 @@ class ReasoningGymTask(PluginTask):
 
     def _judge(self, text: str, prompt: Prompt) -> Judgement:
         answer = self._extract_answer(text)
-        score = self._scorer.score(answer, self._entry(_index(prompt)))
+        scorer = shared_scorer(time_limit_s=self.options.time_limit_s, memory_limit_mb=self.options.memory_limit_mb)
+        score = scorer.score(self.options.model_dump_json(), answer, self._entry(_index(prompt)))
         if isinstance(score, str):
             return Judgement(Verdict.UNREADABLE, score)
         credit = min(max(score, 0.0), 1.0)

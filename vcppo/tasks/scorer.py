@@ -5,11 +5,13 @@ that exceeds a limit costs no more than that limit; the child that was at it is 
 everything loaded. The limits are no sandbox: such an answer may do whatever the user of the process may.
 
 `python -m vcppo.tasks.scorer` reads jobs from standard input, each as eight bytes of length and a pickle of (number,
-answer, entry), and replies with lines of JSON: {"ready": process id of the child}, {"number": ..., "score": ...}.
+options, answer, entry), without an entry to make the dataset of these options. It replies with lines of JSON:
+{"ready": process id of the child}, {"number": ..., "score": ...}.
 """
 
 import atexit
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -35,43 +37,58 @@ _logger = logging.getLogger(__name__)
 class Scorer:
     """Scores answers one after another; its process is started with the first. Safe to call from any thread."""
 
-    def __init__(self, options: str, *, time_limit_s: float, memory_limit_mb: int) -> None:
-        """`options` are those of ReasoningGymTask, as JSON."""
-        self.options, self.time_limit_s, self.memory_limit_mb = options, time_limit_s, memory_limit_mb
+    def __init__(self, *, time_limit_s: float, memory_limit_mb: int) -> None:
+        self.time_limit_s, self.memory_limit_mb = time_limit_s, memory_limit_mb
         self._process: subprocess.Popen[bytes] | None = None
         self._child: int | None = None  # process id; None until it is ready
+        self._made: set[str] = set()  # options whose dataset the child has
         self._number, self._unread = 0, b""
         self._lock = threading.Lock()
 
-    def score(self, answer: str | None, entry: Mapping[str, Any]) -> float | str:
+    def score(self, options: str, answer: str | None, entry: Mapping[str, Any]) -> float | str:
         """The score; or why there is none: `time`, `memory`, `crash`, `not scored` (the library raised an error).
 
+        Args:
+            options: those of ReasoningGymTask, as JSON.
+            entry: the problem, as the dataset has it.
         Raises:
-            VcppoError: its process cannot start.
+            VcppoError: its process cannot start, or cannot make the dataset.
         """
         with self._lock:
-            self._number += 1
-            job = pickle.dumps((self._number, answer, dict(entry)))
             process = self._ready()
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # its end is received next
-                process.stdin.write(len(job).to_bytes(8) + job)
-                process.stdin.flush()
-            deadline = time.monotonic() + self.time_limit_s
-            while (message := self._receive(deadline)) is not None:
-                if "ready" in message:  # the child before this one died of the job
-                    self._child = message["ready"]
-                    return self._none("crash", answer)
-                if message["number"] == self._number:
-                    score = message["score"]
-                    return self._none(score, answer) if isinstance(score, str) else float(score)
-            ended = process.poll() is not None
-            self._give_up()
-            return self._none("crash" if ended else "time", answer)
+            if options not in self._made:
+                if isinstance(made := self._ask(process, START_S, options), str):
+                    self.close()
+                    raise VcppoError(f"the process that scores answers of reasoning-gym has no dataset ({made})")
+                self._made.add(options)
+            score = self._ask(process, self.time_limit_s, options, answer, dict(entry))
+            if isinstance(score, str):
+                _logger.warning("an answer has no score (%s): %.100r", score, answer)
+            return score
+
+    def _ask(self, process: subprocess.Popen[bytes], limit_s: float, *job: Any) -> float | str:
+        self._number += 1
+        content = pickle.dumps((self._number, *job))
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its end is received next
+            process.stdin.write(len(content).to_bytes(8) + content)
+            process.stdin.flush()
+        deadline = time.monotonic() + limit_s
+        while (message := self._receive(deadline)) is not None:
+            if "ready" in message:  # the child before this one died of the job
+                self._child, self._made = message["ready"], set()
+                return "crash"
+            if message["number"] == self._number:
+                score: float | str = message["score"]
+                return score
+        ended = process.poll() is not None
+        self._give_up()
+        return "crash" if ended else "time"
 
     def close(self) -> None:
         """End the process."""
         process, self._process, self._child, self._unread = self._process, None, None, b""
+        self._made = set()
         if process is not None:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -82,16 +99,12 @@ class Scorer:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
 
-    def _none(self, note: str, answer: str | None) -> str:
-        _logger.warning("an answer has no score (%s): %.100r", note, answer)
-        return note
-
     def _ready(self) -> subprocess.Popen[bytes]:
         """Return the process, with a child that waits for a job."""
         if self._process is not None and self._process.poll() is not None:
             self.close()
         if self._process is None:
-            command = [sys.executable, "-P", "-m", "vcppo.tasks.scorer", self.options, str(self.memory_limit_mb)]
+            command = [sys.executable, "-P", "-m", "vcppo.tasks.scorer", str(self.memory_limit_mb)]
             self._process = subprocess.Popen(
                 [*command, str(os.getpid())],
                 stdin=subprocess.PIPE,
@@ -100,7 +113,6 @@ class Scorer:
                 env=worker_environment(),
                 start_new_session=True,  # Ctrl-C is not for it
             )
-            atexit.register(_close_of, os.getpid(), self)
         deadline = time.monotonic() + START_S
         while self._child is None:
             message = self._receive(deadline)
@@ -132,44 +144,60 @@ class Scorer:
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child, signal.SIGKILL)
-        self._child = None
+        self._child, self._made = None, set()
 
 
-def _close_of(process_id: int, scorer: Scorer) -> None:
-    if os.getpid() == process_id:  # a forked child does not close its copy
-        scorer.close()
+def shared_scorer(*, time_limit_s: float, memory_limit_mb: int) -> Scorer:
+    """Return the scorer of these limits in this process, closed when the process ends."""
+    return _shared(os.getpid(), time_limit_s, memory_limit_mb)
+
+
+@functools.cache
+def _shared(process_id: int, time_limit_s: float, memory_limit_mb: int) -> Scorer:
+    scorer = Scorer(time_limit_s=time_limit_s, memory_limit_mb=memory_limit_mb)
+
+    def close() -> None:
+        if os.getpid() == process_id:  # a forked child does not close its copy
+            scorer.close()
+
+    atexit.register(close)
+    return scorer
 
 
 def main() -> None:
     """Let a child score until standard input ends, and another after it if it dies."""
-    from vcppo.tasks.reasoning_gym_data import ReasoningGymOptions, dataset_of
+    import reasoning_gym  # noqa: F401  every child has it
 
-    options, memory_mb, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    memory_mb, parent = map(int, sys.argv[1:])
     die_with(parent)
     replies = os.dup(1)
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     logging.disable()
-    dataset = dataset_of(ReasoningGymOptions.model_validate_json(options))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     own, status = os.getpid(), -1
     while status:  # 0 when standard input has ended
         child = os.fork()
         if not child:
-            _serve(dataset, replies, own, memory_mb * 2**20)
+            _serve(replies, own, memory_mb * 2**20)
         _, status = os.waitpid(child, 0)
 
 
-def _serve(dataset: Any, replies: int, parent: int, limit: int) -> NoReturn:
+def _serve(replies: int, parent: int, limit: int) -> NoReturn:
+    from vcppo.tasks.reasoning_gym_data import ReasoningGymOptions, dataset_of
+
+    datasets: dict[str, Any] = {}
     die_with(parent)
     with contextlib.suppress(ValueError, OSError):  # a system that knows no such limit still has the parent's of time
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     _send(replies, {"ready": os.getpid()})
     while length := os.read(0, 8):
-        number, answer, entry = pickle.loads(_read(int.from_bytes(length)))
+        number, options, *job = pickle.loads(_read(int.from_bytes(length)))
         score: float | str
         try:
-            score = float(dataset.score_answer(answer, entry))
+            if options not in datasets:
+                datasets[options] = dataset_of(ReasoningGymOptions.model_validate_json(options))
+            score = float(datasets[options].score_answer(*job)) if job else 0.0
         except MemoryError:
             score = "memory"
         except Exception:  # noqa: BLE001  a hundred scorers of others, of whatever a policy may write
