@@ -124,7 +124,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {  # the arms of the study `methods`, 
 }
 OTHER_FAMILY = "Other"
 ARM_ORDER = (
-    "ppo", "ppo-mc", "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr",
+    "ppo", "ppo-pessimist", "ppo-bounded", "ppo-recentred", "ppo-constant", "ppo-mc", "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr",
     "vcppo-no-pretrain", "vcppo-no-decouple-0.95", "vcppo-no-decouple-1.0", "vcppo", "dvpo",
     "vapo-no-pretrain", "vapo-no-decouple", "vapo-no-length-adaptive", "vapo-no-clip-higher", "vapo-no-token-loss",
     "vapo-no-positive-nll", "vapo-no-group", "vapo", "vineppo", "vine-k1", "vine-k3", "vine-k9",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vcppo.analysis import (
     calibration,
+    collapse_law,
     cppo,
     critic_error,
     figure1,
@@ -26,6 +27,7 @@ from vcppo.analysis import (
     methods_compute,
     methods_tables,
     outcomes,
+    push,
     style,
     tables,
     training,
@@ -56,6 +58,8 @@ FIGURES: dict[str, MakeFigure] = {
     "vine": vine.make,
     "vapo": vapo.make,
     "long": long.make,
+    **{name: partial(collapse_law.make, name=name) for name in collapse_law.SWEEPS},
+    "push": push.make,
 }
 TABLES: dict[str, MakeTable] = {
     "table1": tables.table1,
@@ -66,9 +70,10 @@ TABLES: dict[str, MakeTable] = {
     "methods-compute": methods_tables.equal_compute,
     "vine-values": vine.table,
     "vapo": vapo.table,
+    "collapse-law": collapse_law.table,
 }
 TOO_MANY_ARMS = ("methods",)  # for a panel or a colour each; this study has separate figures
-WITH_TABLE = ("methods", "vapo")  # studies whose table of that name replaces the outcome of each arm
+WITH_TABLE = ("methods", "vapo", "collapse-law")  # studies whose table of that name replaces the outcome of each arm
 
 
 def figures_of(results: Results) -> dict[str, MakeFigure]:

@@ -73,6 +73,10 @@ DASH_DOT, DASH_DOT_DOT = (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1))
 KNOWN: Mapping[str, ArmStyle] = {  # colours differ within a family and a study, looks as a whole everywhere
     "ppo": ArmStyle("PPO", "#c44601", "-", "o"),
     "ppo-mc": ArmStyle("PPO, λ = 1", "#d98b2b", DASH, "s"),
+    "ppo-bounded": ArmStyle("PPO, bounded values", "#8c6d31", DASH_DOT, "P"),
+    "ppo-recentred": ArmStyle("PPO, fitted reward model", "#b07aa1", DASH_DOT_DOT, "X"),
+    "ppo-constant": ArmStyle("PPO, starts at the mean score", "#5a7d2a", LONG, "<"),
+    "ppo-pessimist": ArmStyle("PPO, starts at -3", "#7f1d1d", DOT, ">"),
     "ppo-fresh-critic": ArmStyle("PPO, fresh critic", "#a33b5a", (0, (6, 2)), "P"),
     "ppo-max": ArmStyle("PPO-max", "#1f6cb0", DASH, "s"),
     "ppo-xu": ArmStyle("PPO (Xu et al.)", "#2e7d4f", DASH_DOT, "^"),

@@ -14,6 +14,7 @@ import pandas as pd
 
 from vcppo.analysis import summary
 from vcppo.analysis.data import NoDataError, Results, Study, read_study, sort_arms
+from vcppo.analysis.starts import starts
 from vcppo.analysis.style import arm_label
 from vcppo.maths.statistics import UNKNOWN
 
@@ -120,7 +121,8 @@ def table4(results: Results) -> Table:
 def components(study: Study) -> Table:
     """Return the outcome of each arm: scores, lowest points during training, how often it beats PPO."""
     numbers = measured(study, study.arms)
-    extra = [_collapse(study, arm) | _improvement(study, arm) for arm in study.arms]
+    began = starts(study).groupby("arm")[["bias", "push"]].mean()
+    extra = [_start(began, arm) | _collapse(study, arm) | _improvement(study, arm) for arm in study.arms]
     numbers = pd.concat([numbers, pd.DataFrame(extra)], axis=1)
     k = samples_behind(numbers)
     shown = pd.DataFrame(
@@ -129,6 +131,8 @@ def components(study: Study) -> Table:
             f"avg@{k} (%)": scores(numbers, "avg"),
             f"pass@{k} (%)": scores(numbers, "pass", 0),
             BELOW: of_runs(numbers, "below"),
+            "critic's bias at the start": [number(x, 2) for x in numbers["bias"]],
+            "push on stopping at the start": [number(x, 2) for x in numbers["push"]],
             "shortest / start": [number(x, 2) for x in numbers["min_length"]],
             "lowest accuracy (%)": [number(x, 1) for x in numbers["min_accuracy"]],
             "collapsed": of_runs(numbers, "collapsed"),
@@ -142,12 +146,20 @@ def components(study: Study) -> Table:
     )
     if REFERENCE not in study.arms:
         shown = shown.drop(columns=["P(better than PPO)", "pairs won"])
+    unknown = {"bias": "critic's bias at the start", "push": "push on stopping at the start"}
+    shown = shown.drop(columns=[column for name, column in unknown.items() if numbers[name].isna().all()])
     notes = [
         INTERVAL_NOTE + f" {number(numbers['problems'].max(), 0)} problems, {k} answers each.",
         "Shortest / start, lowest accuracy: mean over seeds of each run's lowest point during training.",
         f"Collapsed: mean length below {COLLAPSED_LENGTH:g} of its start and accuracy below "
         f"{100 * COLLAPSED_ACCURACY:g} % at some point of training.",
     ]
+    if numbers["push"].notna().any():
+        notes.append(
+            "At the start: before the first update. Bias: mean of value less Monte-Carlo return. Push: gradient of the "
+            "decision to stop, mean over answers; above 0 the first updates will make answers shorter "
+            "(vcppo/maths/collapse_law.py)."
+        )
     if REFERENCE in study.arms:
         notes.append(
             "P: chance that a run ends above a run of PPO, ties half [exact 95 % interval, Clopper-Pearson, of as many "
@@ -269,6 +281,10 @@ def _wide(published: pd.DataFrame, key: str) -> pd.DataFrame:
     named = published.assign(column="published " + published["benchmark"] + " " + metrics)
     wide = named.pivot(index=key, columns="column", values="value")
     return wide[list(dict.fromkeys(named["column"]))].reset_index()
+
+
+def _start(began: pd.DataFrame, arm: str) -> dict[str, object]:
+    return {name: began[name].get(arm, math.nan) for name in ("bias", "push")}
 
 
 def _collapse(study: Study, arm: str) -> dict[str, object]:

@@ -52,7 +52,7 @@ def _words(settings: RunSettings, setting: Setting) -> str:
     choices = typing.get_args(setting.types[0]) if literal else ()
     if deciding is not None and deciding.name == setting.name:
         choices = tuple(deciding.all_models)
-    words = setting.description + (f" ({' | '.join(choices)})" if choices else "")
+    words = setting.description + (f" ({' | '.join(map(str, choices))})" if choices else "")
     if other_kind(settings, setting.name) is None:
         return words
     return f"{words} [{KINDS[setting.name.split('.')[0]].name} = {' | '.join(setting.kinds)}]"

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from vcppo.settings.base import Settings
 from vcppo.settings.plugin import OUTSIDE
+from vcppo.settings.renamed import ADDED
 from vcppo.settings.sections import RunSections
 
 
@@ -49,6 +50,11 @@ class Kinds:
     def everywhere(self, leaf: str) -> bool:
         """Whether records of all kinds have a setting or a subsection."""
         return any(self.all_models[word].in_every_record for word in self.with_setting(leaf))
+
+    def may_have(self, section: Any, leaf: str) -> bool:
+        """Whether a section as a tree is of a kind that has a setting, or of none, which validation will tell."""
+        word = self.kind_of(section) if isinstance(section, Mapping) else None
+        return word is None or word in self.with_setting(leaf)
 
     def kind_of(self, section: Mapping[str, Any]) -> str | None:
         """The kind of a section as a tree; None if the word is none of them."""
@@ -204,9 +210,12 @@ def not_by_default(left_out: Iterable[tuple[str, str, Any]]) -> dict[str, dict[s
 
 
 def is_whole(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree has the settings that are in every record, as the record of a run has."""
-    sections = {section: tree.get(section) for section in KINDS}
-    return all(isinstance(one, Mapping) and _everywhere(name).keys() <= one.keys() for name, one in sections.items())
+    """Whether a tree has the settings that are in every record, as the record of a run has; `ADDED` came later."""
+    for section in KINDS:
+        branch, known = tree.get(section), {f"{section}.{leaf}" for leaf in _everywhere(section)}
+        if not isinstance(branch, Mapping) or not known - ADDED.keys() <= {f"{section}.{leaf}" for leaf in branch}:
+            return False
+    return True
 
 
 def flat_layout(tree: Mapping[str, Any], of_other_kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Text becomes settings: files, flags and methods, merged and validated once; how a mistake in them is told."""
 
 import difflib
-import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -17,11 +16,11 @@ from vcppo.settings.kinds import KINDS, foreign, layout, not_by_default, recorde
 from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.settings.notes import Note
 from vcppo.settings.plugin import PluginTaskSettings, faults, reads_with_a_model
+from vcppo.settings.reading import read_json_settings, read_toml
 from vcppo.settings.renamed import CURRENT, current_name, former_names, with_current_names
 from vcppo.settings.run import UNFINISHED, RunSettings
 from vcppo.settings.task import KNOWN
 from vcppo.settings.unused import unused
-from vcppo.system.files import read_text
 
 
 @dataclass(frozen=True)
@@ -96,18 +95,6 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return name.strip(), raw
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dict; a file that cannot be read is a ConfigError with its line."""
-    try:
-        return tomllib.loads(read_text(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-
-
 def load_settings(
     config: Path | None = None, assignments: Iterable[str] = (), *, checkpoint: str | None = None
 ) -> RunSettings:
@@ -140,7 +127,7 @@ def file_layer(config: Path) -> Layer:
         ConfigError: it cannot be read.
     """
     if config.suffix == ".json":
-        return Layer(str(config), _differences(_read_json(config)), shared=True)
+        return Layer(str(config), _differences(read_json_settings(config)), shared=True)
     return Layer(str(config), read_toml(config), context=True)
 
 
@@ -338,18 +325,6 @@ def _model_notes(settings: RunSettings, given: Set[str]) -> Iterator[Note]:
     for name, value in defaults_of_model(settings.model_dump(mode="json")).items():
         if name not in given and unused(settings, name) is None:
             yield Note(f"model.path = {settings.model.path} is given, so unless set ", f"{name} = {value}")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(read_text(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected an object of settings, found {type(tree).__name__}")
-    return with_current_names(tree)
 
 
 def _former_name(name: str, layer: Layer) -> Note:

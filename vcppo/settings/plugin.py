@@ -66,6 +66,11 @@ class PluginTaskSettings(Settings):
         """
         return _made(self.name, json.dumps(self.options, sort_keys=True))
 
+    @property
+    def exact_values(self) -> bool:
+        """Whether values can be computed: the class has `decision_path`, see ExactTask."""
+        return callable(getattr(task_class(self.name), "decision_path", None))
+
     def problems(self, use: Problems) -> int:
         """See EmbeddedTaskSettings."""
         return len(self.task.held_out_prompts(use))

@@ -10,6 +10,7 @@ settled. The responses are generated once and reused (`pretrain.fresh_rollouts` 
 """
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 from typing import Literal, assert_never
@@ -19,19 +20,23 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError
-from vcppo.maths.diagnostics import explained_variance, value_bias
+from vcppo.maths.diagnostics import explained_variance, fitted_line, value_bias
 from vcppo.maths.losses import denominators, value_loss
 from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.distributed import world
+from vcppo.models.forward import rescale_values
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_tables import critic_tables
-from vcppo.rl.critic_update import read_values, update_critic
+from vcppo.rl.critic_update import read_final_values, read_values, update_critic
+from vcppo.rl.exact_values import Response, exact_values
 from vcppo.rl.pretraining_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
 from vcppo.rl.rewards import Shaping, returns_known, score_range, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
+from vcppo.rl.true_values import error_metrics
 from vcppo.seeding import rng_for, seed_for
-from vcppo.stages.answers import load_responses
+from vcppo.settings.rules import has_exact_values
+from vcppo.stages.answers import load_responses, response_prompts
 from vcppo.stages.context import StageContext
 from vcppo.store.pretrained_critics import chosen_step, critic_folder
 from vcppo.types import RolloutBatch
@@ -44,10 +49,12 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
         CheckpointError: what was saved is no critic, or does not know all of the policy's tokens.
     """
     settings, chosen = context.settings, context.settings.critic
+    assert chosen.init != "exact"  # which is no model
     bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
     match chosen.init:
         case "reward-model":
-            return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+            critic = context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+            return fit_scores(critic, context) if settings.fits_reward_model else critic
         case "saved":
             assert chosen.path is not None
             return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), chosen.path, context)
@@ -77,6 +84,19 @@ def _fresh_critic(
         value = float(batch.scores[rows_with_targets(batch, settings, limit)].mean())
     seed = seed_for(settings.seed, "critic", "head")
     return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
+
+
+def fit_scores(critic: PreTrainedModel, context: StageContext) -> PreTrainedModel:
+    """Put a reward model into units of reward: its scores of whole responses are fitted to theirs by least squares.
+
+    Slope and intercept go into its head, in place. What it says of unfinished responses is scaled alike: the error that
+    remains is that of a model that has never seen any (arXiv:2503.01491, section 3.1), and no error of units.
+    """
+    batch = scored_responses(context)
+    batch = batch.take(rows_with_targets(batch, context.settings, context.sampling.max_tokens))
+    slope, intercept = fitted_line(read_final_values(critic, batch, context.settings.micro_batch_tokens), batch.scores)
+    rescale_values(critic, slope, intercept)
+    return critic
 
 
 def scored_responses(context: StageContext) -> RolloutBatch:
@@ -123,14 +143,37 @@ class Pretraining:
         training = len(raw.scores) - self.settings.pretrain.held_out
         self.pool = None if self.settings.pretrain.fresh_rollouts else self._part(targets, 0, training)
         self.held_out = self._part(targets, training, len(raw.scores))
+        self.held_out_rows = self._rows(targets, training, len(raw.scores))
         self.journal = context.folder.journal
         self.logged = 0  # updates that the journal holds; a rerun of them logs nothing again
 
-    def _part(self, targets: ValueTargets, start: int, end: int) -> ValueTargets:
-        """Take the rows that have targets among these."""
+    def _rows(self, targets: ValueTargets, start: int, end: int) -> Tensor:
+        """The rows that have targets among these."""
         batch = targets.batch.take(torch.arange(start, end))
-        rows = start + rows_with_targets(batch, self.settings, self.limit)
-        return targets.take(rows)
+        return start + rows_with_targets(batch, self.settings, self.limit)
+
+    def _part(self, targets: ValueTargets, start: int, end: int) -> ValueTargets:
+        return targets.take(self._rows(targets, start, end))
+
+    @functools.cached_property
+    def true_values(self) -> Tensor | None:
+        """[B, T] true values of the held-out responses under the fixed policy, where the task allows."""
+        if not has_exact_values(self.settings):
+            return None
+        prompts, batch, context = response_prompts(self.context), self.held_out.batch, self.context
+        ends = zip(batch.prompt_lengths.tolist(), batch.total_lengths.tolist(), strict=True)
+        responses = [
+            Response(prompts[row], tuple(ids[:start]), tuple(ids[start:end]))
+            for row, ids, (start, end) in zip(self.held_out_rows.tolist(), batch.input_ids.tolist(), ends, strict=True)
+        ]
+        policy = context.load_first_policy()
+        return exact_values(
+            policy,
+            responses,
+            sampler=context.sampler(policy),
+            reward=self.settings.reward,
+            max_tokens=self.settings.micro_batch_tokens,
+        ).values()
 
     def go_to(self, target: int | None) -> None:
         """Train to exactly `target` updates, or, given None, until `chosen_step` is decided."""
@@ -212,7 +255,10 @@ class Pretraining:
         return self._fixed
 
     def _measure(self) -> None:
-        """Held-out loss, explained variance and bias against Monte-Carlo returns; tables by position."""
+        """Held-out loss, explained variance and bias against Monte-Carlo returns; tables by position.
+
+        Where true values can be computed, the error against them too, and the explained variance that they have.
+        """
         step = self.optimiser.taken
         batch, returns, settings = self.held_out.batch, self.held_out.returns, self.settings
         values = read_values(self.critic, batch, settings.micro_batch_tokens)
@@ -227,14 +273,15 @@ class Pretraining:
             aggregation=settings.critic.aggregation,
             over=normalisers,
         ).loss
-        self.journal.metrics(
-            step,
-            {
-                "pretrain/held_out_loss": float(loss),
-                "pretrain/explained_variance": explained_variance(values, returns, batch.response_mask),
-                "pretrain/value_bias": value_bias(values, returns, batch.response_mask),
-            },
-        )
+        metrics = {
+            "pretrain/held_out_loss": float(loss),
+            "pretrain/explained_variance": explained_variance(values, returns, batch.response_mask),
+            "pretrain/value_bias": value_bias(values, returns, batch.response_mask),
+        }
+        if (truth := self.true_values) is not None:
+            metrics |= error_metrics(values, truth, batch.response_mask, stage="pretrain")
+            metrics["pretrain/explained_variance_ceiling"] = explained_variance(truth, returns, batch.response_mask)
+        self.journal.metrics(step, metrics)
         for name, columns in critic_tables(values, returns, batch.response_mask, limit=self.limit).items():
             self.journal.table(name, step, columns)
 
@@ -265,11 +312,15 @@ def value_pretraining(context: StageContext) -> dict[str, float]:
 def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
     """Load the critic that RL starts with; also how many pretraining updates it has had."""
     if "value-pretraining" not in context.earlier:
-        return start_of_critic(context), 0
-    folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
-    step = chosen_step(folder, settings)
-    assert step is not None
-    return context.load_critic(critic_folder(folder, step)), step
+        critic, step = start_of_critic(context), 0
+    else:
+        folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
+        chosen = chosen_step(folder, settings)
+        assert chosen is not None
+        critic, step = context.load_critic(critic_folder(folder, chosen)), chosen
+    if offset := context.settings.critic.offset:
+        rescale_values(critic, 1.0, offset)
+    return critic, step
 
 
 def _shuffle(seed: int, epoch: int, count: int) -> Tensor:

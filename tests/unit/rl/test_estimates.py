@@ -58,7 +58,7 @@ def estimate(batch: RolloutBatch, outputs: ModelOutputs, rows: Tensor, settings:
 
 
 def run(batch: RolloutBatch, *assignments: str, **read: torch.Tensor) -> Estimates:
-    outputs = ModelOutputs(**{"values": values_for(batch), **read})
+    outputs = dataclasses.replace(ModelOutputs(values=values_for(batch)), **read)
     return estimate(batch, outputs, rows_of(batch), tiny(*assignments))
 
 

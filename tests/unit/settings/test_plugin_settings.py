@@ -23,6 +23,7 @@ from vcppo.tasks.plugin_address import plugin_address
 
 REVERSING = "examples.plugin_task.reversing:Reversing"
 NAME = f"task.name={REVERSING}"
+WORDS = ", ".join(f"'{word}'" for word in KINDS["task"].models)
 READER = """
 from vcppo.tasks.plugin import PluginTask
 from vcppo.types import Judgement, Prompt, Verdict
@@ -104,7 +105,7 @@ def test_other_tasks_know_nothing_of_options() -> None:
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["task.name=digts"], f"task.name = 'digts' (from --set): input should be 'digits', 'maths' or '{OUTSIDE}'"),
+        (["task.name=digts"], f"task.name = 'digts' (from --set): input should be {WORDS} or '{OUTSIDE}'"),
         (["task.name=a:b:c"], f"task.name = 'a:b:c' (from --set): expected a task of vcppo, or {OUTSIDE}"),
         (["task.name=digits:"], f"task.name = 'digits:' (from --set): expected a task of vcppo, or {OUTSIDE}"),
         (

@@ -45,7 +45,7 @@ def value_of(settings: RunSettings, name: str) -> Any:
 def test_the_defaults_given_as_text_are_the_defaults() -> None:
     plain = RunSettings()
     texts = []
-    for name in [name for name in known_names() if name in recorded_names()]:
+    for name in filter(recorded_names().__contains__, known_names()):
         value = value_of(plain, name)
         texts.append(f"{name}={'none' if value is None else json.dumps(value)}")
     assert load_settings(assignments=texts) == plain
