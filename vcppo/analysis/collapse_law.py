@@ -12,7 +12,7 @@ from vcppo.analysis import style
 from vcppo.analysis.data import NoDataError, Results, Study
 from vcppo.analysis.picture import Picture, caption
 from vcppo.analysis.starts import FIRST_ITERATIONS, starts
-from vcppo.analysis.tables import Table
+from vcppo.analysis.table_text import Table
 from vcppo.maths.collapse_law import Chain, turning_offset, turning_value
 
 LAMBDA = "gae.lambda_actor"

@@ -33,6 +33,7 @@ from vcppo.analysis import (
 from vcppo.analysis import data as results_data
 from vcppo.analysis.data import BadResultsError, NoDataError, Results, Study, read_results, read_study
 from vcppo.analysis.redraw import main, tables_of
+from vcppo.analysis.table_text import markdown, render
 from vcppo.maths.statistics import bootstrap_interval
 
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
@@ -229,7 +230,7 @@ def test_redrawn_tables_are_the_same_to_the_byte(drawn: tuple[Path, str]) -> Non
             table = make(results)
         except NoDataError:  # of a study that is not in this folder
             continue
-        for ending, content in tables.render(table).items():
+        for ending, content in render(table).items():
             assert (drawn[0] / "figures" / f"{table.name}.{ending}").read_bytes() == content
 
 
@@ -569,7 +570,7 @@ def test_runs_far_apart_are_listed_for_their_mean_describes_none() -> None:
     assert vcppo["avg@4 (%)"] == "0.0, 0.1, 64.1"
     assert vcppo["pass@4 (%)"] == "0, 0, 100"
     assert ppo["avg@4 (%)"] == "0.0"
-    assert "0.1 64.1" in tables.render(table)["csv"].decode()
+    assert "0.1 64.1" in render(table)["csv"].decode()
 
 
 def test_a_run_that_ends_at_nothing_is_counted_though_it_never_got_short_enough_to_have_collapsed() -> None:
@@ -604,12 +605,12 @@ def test_markdown_latex_and_terminal_say_the_same(tmp_path: Path) -> None:
     write_study(tmp_path, "components", ["ppo", "vcppo"], seeds=2, steps=3, problems=4)
     table = tables.components(read_study(tmp_path / "components"))
     plain = tables.components_table(tmp_path / "components")
-    latex = tables.render(table)["tex"].decode()
+    latex = render(table)["tex"].decode()
     for cell in table.shown.to_numpy().ravel():
         assert cell in plain
-        assert cell in tables.markdown(table)
+        assert cell in markdown(table)
         assert cell.replace("–", "--").replace("%", r"\%") in latex
-    assert len({len(line) for line in tables.markdown(table).splitlines() if line.startswith("|")}) == 1
+    assert len({len(line) for line in markdown(table).splitlines() if line.startswith("|")}) == 1
 
 
 def read_results_of_paper() -> Mapping[str, pd.DataFrame]:
