@@ -31,12 +31,14 @@ from vcppo.analysis import (
     training,
 )
 from vcppo.analysis import data as results_data
+from vcppo.analysis.collapse_law import SWEEPS
 from vcppo.analysis.data import BadResultsError, NoDataError, Results, Study, read_results, read_study
 from vcppo.analysis.redraw import main, tables_of
 from vcppo.analysis.table_text import markdown, render
 from vcppo.maths.statistics import bootstrap_interval
 
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
+OF_THE_LAW = (*SWEEPS, "push")  # tested in test_collapse_law_drawn.py
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 
 
@@ -197,7 +199,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_every_figure_and_table_is_drawn_and_said(drawn: tuple[Path, str]) -> None:
     root, said = drawn
     skipped = {line.split()[1].rstrip(":") for line in said.splitlines() if line.startswith("skipped")}
-    assert skipped == {*OTHER_STUDIES, "methods-compute", "vine-values", "table"}
+    assert skipped == {*OTHER_STUDIES, *OF_THE_LAW, "methods-compute", "vine-values", "table"}
     figures = ["headline", "figure1", "figure2", "figure3", "figure4", "figure6", "lengths", "critic-error",
                "calibration", "lambda-grid", "outcomes", "improvement"]  # fmt: skip
     figures += [f"{kind}-{study}" for kind in ("accuracy", "lengths", "outcomes")
@@ -252,7 +254,7 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     said = capsys.readouterr().out
     command = "vcppo sweep lambda-grid --seeds 3 && vcppo export lambda-grid"
     assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
-    assert said.count("skipped") == 3 + 1 + 5 + 4  # the last: figures and tables of the studies of methods
+    assert said.count("skipped") == 3 + 1 + 5 + 4 + len(OF_THE_LAW) + 1  # from 5 on: figures and tables of other studies
     rows = [line.split("|") for line in (tmp_path / "out" / "components.md").read_text().splitlines() if "|" in line]
     assert [cell.strip() for row in rows for cell in row if "[" in cell] == ["1.00 [0.03, 1.00]"] * 2, (
         "P alone is exact"
@@ -677,6 +679,7 @@ def test_analysis_opens_no_door_but_to_what_loads_nothing() -> None:
         "vcppo",
         "vcppo.errors",
         "vcppo.maths",
+        "vcppo.maths.collapse_law",
         "vcppo.maths.statistics",
         "vcppo.store",
         "vcppo.store.summary",
