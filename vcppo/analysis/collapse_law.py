@@ -48,6 +48,9 @@ SWEEPS: Mapping[str, Sweep] = {
         "critic.offset", "offset of the pretrained critic", Chain(30, 0.09), turning_offset, "c*",
         {0.9: -2.0, 0.95: -2.0, 0.99: -2.6},
     ),
+    "collapse-law-exact": Sweep(
+        "critic.offset", "offset of the exact critic, for good", Chain(30, 0.09), turning_offset, "c*", {}
+    ),
     "collapse-law-size": Sweep(
         "critic.initial_value", "value of every state at the start", Chain(12, 0.2), turning_value, "v*",
         {0.9: -2.6, 0.95: -2.8, 0.99: -5.7},

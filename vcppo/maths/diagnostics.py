@@ -52,6 +52,16 @@ def fitted_line(x: Tensor, y: Tensor) -> tuple[float, float]:
     return slope, float(y.mean()) - slope * float(x.mean())
 
 
+def root_mean_square(x: Tensor, response_mask: Tensor) -> float:
+    """Root of the mean square over the True cells; NaN without one.
+
+    Args:
+        x: [B, T] float. response_mask: [B, T] bool.
+    """
+    (live,) = _live(response_mask, x)
+    return float(live.square().mean().sqrt())
+
+
 def by_position(values: Tensor, returns: Tensor, response_mask: Tensor, *, width: int, from_end: bool = False) -> Table:
     """The critic by place in the answer (arXiv:2503.01491, figure 2), in bins of `width` tokens.
 

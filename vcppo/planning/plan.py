@@ -226,7 +226,7 @@ class _Layout:
         """Return (model, whether it learns) of all that RL has resident."""
         settings = self.settings
         models = [(self.policy, True)]
-        if settings.has_critic:
+        if settings.has_value_model:
             models.append((self.critic, settings.critic.update_every != "never"))
         compared = settings.needs_reference + (settings.token_reward.kind != "none")
         sampler = settings.rollout.refresh_every != 1
@@ -281,7 +281,7 @@ class _Layout:
         minibatch = -(-retained // settings.policy.minibatches) * self.longest
         for net, learns in models:
             if learns:
-                others = frozen if net.critic or not settings.has_critic else frozen + resting(self.critic)
+                others = frozen if net.critic or not settings.has_value_model else frozen + resting(self.critic)
                 name = "update critic" if net.critic else "update policy"
                 yield Phase("rl", name, awake + others + self._train(net, minibatch))
 

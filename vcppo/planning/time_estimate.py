@@ -81,7 +81,7 @@ def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, in
     retained = tokens * (1.0 - settings.select.prune_rate)
     pairs, vine = settings.loss.pairs, settings.samples_continuations
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
-    learns = settings.has_critic and settings.critic.update_every != "never"
+    learns = settings.has_value_model and settings.critic.update_every != "never"
     networks = 1 + learns * settings.critic.updates_per_policy_update
     steps = steps_of(settings)
     continued = tokens * settings.vine.samples * (steps + 1) / 2 if vine else 0.0  # half a response is left on average

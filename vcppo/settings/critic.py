@@ -2,12 +2,12 @@
 
 import itertools
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from vcppo.settings.base import Aggregation, Never, positive_interval
+from vcppo.settings.base import Aggregation, Never, Settings, positive_interval
 from vcppo.settings.optimiser import WARM_UP, OptimiserSettings, Schedule
 
 
@@ -50,22 +50,43 @@ class PretrainSettings(OptimiserSettings):
         return steps
 
 
+Unseen = Literal["none", "departures", "errors"]  # what of a response an exact critic does not see
+
 _INIT = "where value pretraining starts from"
 
 
-class _CriticSettings(OptimiserSettings):
-    """The critic's start and its update during RL."""
+class _ImposedErrors(Settings):
+    """Errors of known shape."""
 
-    init: str = Field(description=_INIT)
-    bounded: bool = Field(False, description="values cannot leave the range of rewards, by a sigmoid")
     offset: float = Field(
-        0.0, description="added to the bias of the head that RL starts with, after any pretraining: a constant error"
+        0.0,
+        description="a constant error: added to the bias of the head that RL starts with, after any pretraining; of an "
+        "exact critic, to every value",
     )
     profile: str | None = Field(
         None,
         description="an error that stays, `token:offset ...` with lines between: added to the values that advantages "
         "are made of, never learnt away",
     )
+
+    @field_validator("profile")
+    @classmethod
+    def _is_a_profile(cls, profile: str | None) -> str | None:
+        if profile is not None:
+            profile_points(profile)
+        return profile
+
+    @property
+    def profile_points(self) -> tuple[tuple[float, float], ...]:
+        """(token of the response from 0, what is added to its value) by token, none without a profile."""
+        return () if self.profile is None else profile_points(self.profile)
+
+
+class ModelCriticSettings(_ImposedErrors, OptimiserSettings):
+    """The critic's start and its update during RL."""
+
+    init: str = Field(description=_INIT)
+    bounded: bool = Field(False, description="values cannot leave the range of rewards, by a sigmoid")
     learning_rate: float = Field(
         6e-4,
         gt=0,
@@ -84,18 +105,6 @@ class _CriticSettings(OptimiserSettings):
     normalise_returns: bool = Field(False, description="it learns returns divided by their running deviation")
 
     _interval = field_validator("update_every")(positive_interval)
-
-    @field_validator("profile")
-    @classmethod
-    def _is_a_profile(cls, profile: str | None) -> str | None:
-        if profile is not None:
-            profile_points(profile)
-        return profile
-
-    @property
-    def profile_points(self) -> tuple[tuple[float, float], ...]:
-        """(token of the response from 0, what is added to its value) by token, none without a profile."""
-        return () if self.profile is None else profile_points(self.profile)
 
 
 def profile_points(text: str) -> tuple[tuple[float, float], ...]:
@@ -117,7 +126,7 @@ def profile_points(text: str) -> tuple[tuple[float, float], ...]:
     return points
 
 
-class RewardModelCriticSettings(_CriticSettings):
+class RewardModelCriticSettings(ModelCriticSettings):
     """The critic's start and its update during RL."""
 
     init: Literal["reward-model"] = Field("reward-model", description=_INIT)
@@ -128,7 +137,7 @@ class RewardModelCriticSettings(_CriticSettings):
     )
 
 
-class FreshCriticSettings(_CriticSettings):
+class FreshCriticSettings(ModelCriticSettings):
     """The critic is the policy with a fresh head."""
 
     init: Literal["policy"] = Field("policy", description=_INIT)
@@ -139,13 +148,41 @@ class FreshCriticSettings(_CriticSettings):
     )
 
 
-class SavedCriticSettings(_CriticSettings):
+class SavedCriticSettings(ModelCriticSettings):
     """The critic is one that was trained before."""
 
     init: Literal["saved"] = Field("saved", description=_INIT)
     path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
 
 
+class ExactCriticSettings(_ImposedErrors):
+    """The critic is no model: its values are computed from the policy's own chances, then made worse by dials."""
+
+    in_every_record: ClassVar[bool] = False
+    init: Literal["exact"] = Field("exact", description=_INIT)
+    unseen: Unseen = Field(
+        "none",
+        description="what an exact critic does not see: that a response has left every right way, or how many errors "
+        "it has made (docs/critics.md)",
+    )
+    sight: float = Field(
+        1.0, ge=0, le=1, description="of an exact critic: 1 sees the state, 0 its position alone; between, a mixture"
+    )
+    blur: float = Field(
+        0.0, ge=0, description="standard deviation of noise on an exact critic's values, drawn anew for every state"
+    )
+
+    # What a model would be and learn.
+    bounded: ClassVar[bool] = False
+    policy_starts_after: ClassVar[int] = 0
+    value_loss: ClassVar[Literal["mse", "clipped"]] = "mse"
+    aggregation: ClassVar[Aggregation] = "token-mean"
+    update_every: ClassVar[int | Never] = "never"
+    updates_per_policy_update: ClassVar[int] = 1
+    normalise_returns: ClassVar[bool] = False
+
+
 CriticSettings = Annotated[
-    RewardModelCriticSettings | FreshCriticSettings | SavedCriticSettings, Field(discriminator="init")
+    RewardModelCriticSettings | FreshCriticSettings | SavedCriticSettings | ExactCriticSettings,
+    Field(discriminator="init"),
 ]

@@ -39,14 +39,15 @@ def describe_settings(settings: RunSettings) -> str:
         if section != before:
             lines.append(f"\n# {setting.about}")
             before = section
-        shown = "none" if values[name] is None else values[name]
+        value = values.get(name, setting.default)
+        shown = "none" if value is None else value
         lines.append(f"{f'{name} = {shown}':48} # {_words(settings, setting)}")
     return "\n".join(lines)
 
 
 def _words(settings: RunSettings, setting: Setting) -> str:
     choices = typing.get_args(setting.types[0]) if len(setting.types) == 1 else ()
-    words = setting.description + (f" ({' | '.join(choices)})" if choices else "")
+    words = setting.description + (f" ({' | '.join(map(str, choices))})" if choices else "")
     if other_kind(settings, setting.name) is None:
         return words
     return f"{words} [{KINDS[setting.name.split('.')[0]].name} = {' | '.join(setting.kinds)}]"

@@ -1,8 +1,9 @@
 """Sections that have a kind: which setting decides it, which settings belong to which kind, and one flat layout of all.
 
 `policy.loss` decides of which kind the section `policy` is; `policy.dpo_beta` belongs to the kind `dpo` alone. As
-objects, settings have what belongs to their kinds and nothing else. As JSON they have every setting there is, those of
-other kinds at their defaults: files, addresses and digests do not change their shape with a kind.
+objects, settings have what belongs to their kinds and nothing else. As JSON they have the settings of other kinds too,
+at their defaults: files, addresses and digests do not change their shape with a kind. Kinds of later days are apart
+(`in_every_record` is False): records of other kinds know nothing of them, and are what they were before.
 """
 
 import copy
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from vcppo.settings.base import Settings
 from vcppo.settings.renamed import ADDED
 from vcppo.settings.sections import RunSections
 
@@ -26,7 +28,7 @@ class Kinds:
 
     section: str
     by: str  # the setting of it that decides
-    models: Mapping[str, type[BaseModel]]  # by the words that `by` may be
+    models: Mapping[str, type[Settings]]  # by the words that `by` may be
     default: str
 
     @property
@@ -37,6 +39,15 @@ class Kinds:
     def with_setting(self, leaf: str) -> tuple[str, ...]:
         """The kinds that have a setting or a subsection."""
         return tuple(word for word, model in self.models.items() if leaf in model.model_fields)
+
+    def everywhere(self, leaf: str) -> bool:
+        """Whether records of all kinds have a setting or a subsection."""
+        return any(self.models[word].in_every_record for word in self.with_setting(leaf))
+
+    def may_have(self, section: Any, leaf: str) -> bool:
+        """Whether a section as a tree is of a kind that has a setting, or of none, which validation will tell."""
+        word = self.kind_of(section) if isinstance(section, Mapping) else None
+        return word is None or word in self.with_setting(leaf)
 
     def kind_of(self, section: Mapping[str, Any]) -> str | None:
         """The kind of a section as a tree; None if the word is none of them."""
@@ -168,9 +179,9 @@ def not_by_default(left_out: Iterable[tuple[str, str, Any]]) -> dict[str, dict[s
 
 
 def is_whole(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree has the settings of all kinds, as the record of a run has, one of before without what is new."""
+    """Whether a tree has the settings that are in every record, as the record of a run has; `ADDED` came later."""
     for section in KINDS:
-        branch, known = tree.get(section), {f"{section}.{leaf}" for leaf in default_tree()[section]}
+        branch, known = tree.get(section), {f"{section}.{leaf}" for leaf in _everywhere(section)}
         if not isinstance(branch, Mapping) or not known - ADDED.keys() <= {f"{section}.{leaf}" for leaf in branch}:
             return False
     return True
@@ -180,13 +191,31 @@ def flat_layout(tree: Mapping[str, Any], of_other_kinds: Mapping[str, Mapping[st
     """The JSON of some sections with the settings of the kinds not chosen, as a layer had them or else as by default.
 
     Every record, address and digest is made of this. It is the layout of the time when a section had the settings of
-    all its kinds, so that they are what they were.
+    all its kinds, so that they are what they were; of kinds that came after it, what a layer said stays out of it.
     """
     flat = dict(tree)
     for section in flat.keys() & KINDS.keys():
-        others = {**default_tree()[section], **of_other_kinds.get(section, {})}
+        others = _everywhere(section)
+        others |= {leaf: value for leaf, value in of_other_kinds.get(section, {}).items() if leaf in others}
         flat[section] = {**copy.deepcopy(others), **flat[section]}
     return flat
+
+
+@functools.cache
+def recorded_names() -> frozenset[str]:
+    """The dotted names of the settings that are in every record."""
+    foreign_to_some = {name: name.partition(".") for name, setting in layout().items() if setting.kinds}
+    apart = {name for name, (section, _, leaf) in foreign_to_some.items() if not _is_everywhere(section, leaf)}
+    return frozenset(layout().keys() - apart)
+
+
+def _is_everywhere(section: str, name: str) -> bool:
+    return KINDS[section].everywhere(name.partition(".")[0])
+
+
+def _everywhere(section: str) -> dict[str, Any]:
+    """The defaults of a section that are in every record."""
+    return {leaf: value for leaf, value in default_tree()[section].items() if KINDS[section].everywhere(leaf)}
 
 
 @functools.cache

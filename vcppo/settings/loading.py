@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from vcppo.errors import ConfigError
 from vcppo.settings.defaults import defaults_beside, defaults_of_model
-from vcppo.settings.kinds import KINDS, foreign, layout, not_by_default, without
+from vcppo.settings.kinds import KINDS, foreign, layout, not_by_default, recorded_names, without
 from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.settings.notes import Note
 from vcppo.settings.renamed import CURRENT, current_name, former_names, with_current_names
@@ -278,7 +278,7 @@ def _refuse_or_note_unused(settings: RunSettings, layers: Sequence[Layer], numbe
     """What a layer says and a later one makes ignored, where that may be; refuses what else would be ignored."""
     layer = layers[number]
     flat = flatten(layer.tree)
-    whole_record = flat.keys() >= set(known_names())
+    whole_record = flat.keys() >= recorded_names()
     ignored = {} if whole_record else {name: reason for name in flat if (reason := unused(settings, name)) is not None}
     if not ignored:
         return

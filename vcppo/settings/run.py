@@ -15,7 +15,7 @@ from pydantic import (
 
 from vcppo.settings.defaults import defaults_beside, set_values
 from vcppo.settings.digests import settings_digest
-from vcppo.settings.kinds import flat_layout, foreign, is_whole, not_by_default, with_kinds, without
+from vcppo.settings.kinds import KINDS, flat_layout, foreign, is_whole, not_by_default, with_kinds, without
 from vcppo.settings.renamed import with_current_names
 from vcppo.settings.rules import meaningless
 from vcppo.settings.sections import RunSections
@@ -51,6 +51,8 @@ class RunSettings(RunSections):
         tree = with_kinds(given)
         for name, value in defaults_beside(tree).items():
             section, leaf = name.split(".")
+            if section in KINDS and not KINDS[section].may_have(tree.get(section, {}), leaf):
+                continue
             branch = set_values(tree.get(section, {}))
             if isinstance(branch, Mapping):  # else a mistake that validation will tell
                 tree[section] = {leaf: value, **branch}

@@ -88,6 +88,11 @@ UNUSED: tuple[Rule, ...] = (
     (("task.maths.think_open", "task.maths.think_close"), lambda s: not _maths(s).think, "task.maths.think = false"),
     (("critic", "pretrain"), lambda s: not s.has_critic, "advantage.estimator = {s.advantage.estimator} has no critic"),
     (
+        ("pretrain", "gae.lambda_critic"),
+        lambda s: s.has_critic and not s.has_value_model,
+        "critic.init = {s.critic.init} computes its values and learns nothing",
+    ),
+    (
         tuple(f"pretrain.{name}" for name in PRETRAINING),
         lambda s: s.pretrain.steps == 0,
         "pretrain.steps = 0",

@@ -15,14 +15,13 @@ from vcppo.rl.sampler import collate
 from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
-from vcppo.types import RolloutBatch
+from vcppo.types import Prompt, RolloutBatch
 
 
 def sample_responses(context: StageContext) -> dict[str, float]:
     """Sample `pool` and `held_out` responses, one per prompt, to `answers.safetensors`; held-out ones last."""
     settings = context.settings
-    pool, held_out = settings.fixed_responses
-    prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
+    prompts = response_prompts(context)
     sampler = context.sampler(context.load_first_policy())
     rollouts = []
     for start in range(0, len(prompts), RESPONSES_AT_ONCE):
@@ -40,6 +39,12 @@ def sample_responses(context: StageContext) -> dict[str, float]:
         "accuracy": sum(r.verdict == "correct" for r in rollouts) / len(rollouts),
         "length_tokens": float(lengths.mean()),
     }
+
+
+def response_prompts(context: StageContext) -> list[Prompt]:
+    """The prompts that they are to, in their order, whenever it is asked."""
+    settings = context.settings
+    return context.task.training_prompts(sum(settings.fixed_responses), rng_for(settings.seed, "answers", "prompts"))
 
 
 def responses_file(folder: Path) -> Path:

@@ -10,6 +10,7 @@ settled. The responses are generated once and reused (`pretrain.fresh_rollouts` 
 """
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 from typing import Literal, assert_never
@@ -28,11 +29,14 @@ from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_tables import critic_tables
 from vcppo.rl.critic_update import read_final_values, read_values, update_critic
+from vcppo.rl.exact_values import Response, exact_values
 from vcppo.rl.pretraining_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
 from vcppo.rl.rewards import Shaping, returns_known, score_range, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
+from vcppo.rl.true_values import error_metrics
 from vcppo.seeding import rng_for, seed_for
-from vcppo.stages.answers import load_responses
+from vcppo.settings.rules import has_exact_values
+from vcppo.stages.answers import load_responses, response_prompts
 from vcppo.stages.context import StageContext
 from vcppo.store.pretrained_critics import chosen_step, critic_folder
 from vcppo.types import RolloutBatch
@@ -45,6 +49,7 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
         CheckpointError: what was saved is no critic, or does not know all of the policy's tokens.
     """
     settings, chosen = context.settings, context.settings.critic
+    assert chosen.init != "exact"  # which is no model
     bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
     match chosen.init:
         case "reward-model":
@@ -138,14 +143,37 @@ class Pretraining:
         training = len(raw.scores) - self.settings.pretrain.held_out
         self.pool = None if self.settings.pretrain.fresh_rollouts else self._part(targets, 0, training)
         self.held_out = self._part(targets, training, len(raw.scores))
+        self.held_out_rows = self._rows(targets, training, len(raw.scores))
         self.journal = context.folder.journal
         self.logged = 0  # updates that the journal holds; a rerun of them logs nothing again
 
-    def _part(self, targets: ValueTargets, start: int, end: int) -> ValueTargets:
-        """Take the rows that have targets among these."""
+    def _rows(self, targets: ValueTargets, start: int, end: int) -> Tensor:
+        """The rows that have targets among these."""
         batch = targets.batch.take(torch.arange(start, end))
-        rows = start + rows_with_targets(batch, self.settings, self.limit)
-        return targets.take(rows)
+        return start + rows_with_targets(batch, self.settings, self.limit)
+
+    def _part(self, targets: ValueTargets, start: int, end: int) -> ValueTargets:
+        return targets.take(self._rows(targets, start, end))
+
+    @functools.cached_property
+    def true_values(self) -> Tensor | None:
+        """[B, T] true values of the held-out responses under the fixed policy, where the task allows."""
+        if not has_exact_values(self.settings):
+            return None
+        prompts, batch, context = response_prompts(self.context), self.held_out.batch, self.context
+        ends = zip(batch.prompt_lengths.tolist(), batch.total_lengths.tolist(), strict=True)
+        responses = [
+            Response(prompts[row], tuple(ids[:start]), tuple(ids[start:end]))
+            for row, ids, (start, end) in zip(self.held_out_rows.tolist(), batch.input_ids.tolist(), ends, strict=True)
+        ]
+        policy = context.load_first_policy()
+        return exact_values(
+            policy,
+            responses,
+            sampler=context.sampler(policy),
+            reward=self.settings.reward,
+            max_tokens=self.settings.micro_batch_tokens,
+        ).values()
 
     def go_to(self, target: int | None) -> None:
         """Train to exactly `target` updates, or, given None, until `chosen_step` is decided."""
@@ -227,7 +255,10 @@ class Pretraining:
         return self._fixed
 
     def _measure(self) -> None:
-        """Held-out loss, explained variance and bias against Monte-Carlo returns; tables by position."""
+        """Held-out loss, explained variance and bias against Monte-Carlo returns; tables by position.
+
+        Where true values can be computed, the error against them too, and the explained variance that they have.
+        """
         step = self.optimiser.taken
         batch, returns, settings = self.held_out.batch, self.held_out.returns, self.settings
         values = read_values(self.critic, batch, settings.micro_batch_tokens)
@@ -242,14 +273,15 @@ class Pretraining:
             aggregation=settings.critic.aggregation,
             over=normalisers,
         ).loss
-        self.journal.metrics(
-            step,
-            {
-                "pretrain/held_out_loss": float(loss),
-                "pretrain/explained_variance": explained_variance(values, returns, batch.response_mask),
-                "pretrain/value_bias": value_bias(values, returns, batch.response_mask),
-            },
-        )
+        metrics = {
+            "pretrain/held_out_loss": float(loss),
+            "pretrain/explained_variance": explained_variance(values, returns, batch.response_mask),
+            "pretrain/value_bias": value_bias(values, returns, batch.response_mask),
+        }
+        if (truth := self.true_values) is not None:
+            metrics |= error_metrics(values, truth, batch.response_mask, stage="pretrain")
+            metrics["pretrain/explained_variance_ceiling"] = explained_variance(truth, returns, batch.response_mask)
+        self.journal.metrics(step, metrics)
         for name, columns in critic_tables(values, returns, batch.response_mask, limit=self.limit).items():
             self.journal.table(name, step, columns)
 

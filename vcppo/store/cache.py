@@ -80,7 +80,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
 
     by_stage: dict[str, Address] = {}
     speed_only = {"evaluation": {RENAMED["evaluation.responses_at_once"].split(".")[1]}}
-    pretrains = settings.has_critic and settings.pretrain.steps != 0
+    pretrains = settings.pretrains
     address(
         "cold-start",
         ["base_seed", "task", "model", "cold_start", "micro_batch_tokens"],

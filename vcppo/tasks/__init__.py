@@ -17,6 +17,18 @@ def make_task(settings: TaskSettings) -> Task:
             from vcppo.tasks.digits import DigitsTask
 
             return DigitsTask(settings)
+        case "labels":
+            from vcppo.tasks.labels import LabelsTask
+
+            return LabelsTask(settings)
+        case "endings":
+            from vcppo.tasks.endings import EndingsTask
+
+            return EndingsTask(settings)
+        case "routes":
+            from vcppo.tasks.routes import RoutesTask
+
+            return RoutesTask(settings)
         case "maths":
             from vcppo.tasks.maths import MathsTask
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # reading problems and comparing answers need no torch
     from transformers import PreTrainedTokenizerFast
 
     from vcppo.settings.evaluation import Problems
-    from vcppo.types import Demonstration, Judgement, Prompt
+    from vcppo.types import DecisionPath, Demonstration, Judgement, Prompt
 
 
 class Task(Protocol):
@@ -62,6 +62,25 @@ class Task(Protocol):
 
     def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
         """Judge the texts of responses, each against its prompt; never raises on what a policy may write."""
+        ...
+
+
+@runtime_checkable
+class ExactTask(Task, Protocol):
+    """A task whose values can be computed (docs/critics.md): it knows which decisions a right response is made of.
+
+    Its settings say so too, by `exact_values`.
+    """
+
+    def decision_path(self, prompt: Prompt, pieces: Sequence[str]) -> DecisionPath:
+        """Return a response's way to its end, and where the ways lead that it did not take.
+
+        The way goes through the response's own tokens as far as they lead to a right end, then on to one; where more
+        than one token does, to whichever, for the others are listed as errors or exits.
+
+        Args:
+            pieces: the response's tokens as the tokenizer names them; none, for the way from the prompt.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vcppo.errors import StudyError
+from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import ENDED
 from vcppo.store.summary import Curves
@@ -55,10 +56,10 @@ class MeasuredCell:
         tables = self.tables.get("problems")
         if tables:
             return len(tables[max(tables)]["problem"])
-        task, searched = self.settings.task, self.settings.evaluation.problems == "search"
-        if task.name != "digits":
+        task = self.settings.task
+        if not isinstance(task, EmbeddedTaskSettings):
             return 0  # the size of a set is known once its problems are answered
-        return task.held_out_for_search if searched else task.held_out
+        return task.problems(self.settings.evaluation.problems)
 
     @property
     def pretrain_steps(self) -> int:

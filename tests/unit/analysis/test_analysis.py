@@ -254,7 +254,9 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     said = capsys.readouterr().out
     command = "vcppo sweep lambda-grid --seeds 3 && vcppo export lambda-grid"
     assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
-    assert said.count("skipped") == 3 + 1 + 5 + 4 + len(OF_THE_LAW) + 1  # from 5 on: figures and tables of other studies
+    assert (
+        said.count("skipped") == 3 + 1 + 5 + 4 + len(OF_THE_LAW) + 1
+    )  # from 5 on: figures and tables of other studies
     rows = [line.split("|") for line in (tmp_path / "out" / "components.md").read_text().splitlines() if "|" in line]
     assert [cell.strip() for row in rows for cell in row if "[" in cell] == ["1.00 [0.03, 1.00]"] * 2, (
         "P alone is exact"

@@ -107,6 +107,7 @@ def test_a_profile_is_added_to_what_is_read_by_position_and_the_critic_is_left_a
             batch,
             torch.arange(3),
             None,
+            step=0,
             value_moments=None,  # type: ignore[arg-type]  # of a critic that learns plain returns nothing is asked
             sampler=None,  # type: ignore[arg-type]
             settings=settings,

@@ -117,7 +117,7 @@ def test_a_method_is_searched_as_it_is_run_but_for_its_rates() -> None:
 def test_every_method_is_tried_at_the_same_rates_the_critics_too_where_it_trains_one() -> None:
     for arm, cells in searched_and_run()[0].items():
         policy = {settings.policy.learning_rate for settings in cells}
-        critic = {settings.critic.learning_rate for settings in cells}
+        critic = {settings.critic_model.learning_rate for settings in cells}
         assert policy == {1e-4, 3e-4, 1e-3, 3e-3}, arm
         trains_a_critic = unused(cells[0], "critic.learning_rate") is None
         assert critic == ({2e-4, 6e-4, 2e-3} if trains_a_critic else {6e-4}), arm
@@ -138,7 +138,7 @@ def test_an_arm_may_go_through_values_of_its_own() -> None:
         "c,gae.gamma=0.9",
         "c,gae.gamma=1.0",
     ]
-    assert [cell.settings.critic.learning_rate for cell in cells[:2]] == [1e-3, 2e-3]
+    assert [cell.settings.critic_model.learning_rate for cell in cells[:2]] == [1e-3, 2e-3]
     assert cells[4].swept == {"pretrain.steps": "converge", "gae.gamma": 0.9, "critic.learning_rate": 6e-4}
 
 
@@ -340,7 +340,7 @@ def test_a_search_tells_which_defaults_hold_because_a_model_is_given() -> None:
     assert line.startswith("model.path = m is given, so unless set cold_start.learning_rate = 1e-05, ")
     assert "policy.learning_rate" not in line
     (cell,) = made.trial_cells("t", {"policy.learning_rate": 3e-6}, [0])
-    assert (cell.settings.policy.learning_rate, cell.settings.critic.learning_rate) == (3e-6, 1e-5)
+    assert (cell.settings.policy.learning_rate, cell.settings.critic_model.learning_rate) == (3e-6, 1e-5)
 
 
 def test_a_study_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
