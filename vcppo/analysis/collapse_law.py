@@ -12,7 +12,7 @@ from vcppo.analysis import style
 from vcppo.analysis.data import NoDataError, Results, Study
 from vcppo.analysis.picture import Picture, caption
 from vcppo.analysis.starts import FIRST_ITERATIONS, starts
-from vcppo.analysis.tables import Table
+from vcppo.analysis.table_text import Table
 from vcppo.maths.collapse_law import Chain, turning_offset, turning_value
 
 LAMBDA = "gae.lambda_actor"
@@ -47,6 +47,9 @@ SWEEPS: Mapping[str, Sweep] = {
     "collapse-law-pretrained": Sweep(
         "critic.offset", "offset of the pretrained critic", Chain(30, 0.09), turning_offset, "c*",
         {0.9: -2.0, 0.95: -2.0, 0.99: -2.6},
+    ),
+    "collapse-law-exact": Sweep(
+        "critic.offset", "offset of the exact critic, for good", Chain(30, 0.09), turning_offset, "c*", {}
     ),
     "collapse-law-size": Sweep(
         "critic.initial_value", "value of every state at the start", Chain(12, 0.2), turning_value, "v*",

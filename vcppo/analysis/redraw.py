@@ -36,9 +36,10 @@ from vcppo.analysis import (
 )
 from vcppo.analysis.data import BadResultsError, NoDataError, Results, read_results
 from vcppo.analysis.picture import Picture
+from vcppo.analysis.table_text import Table, render
 
 MakeFigure = Callable[[Results], Picture]
-MakeTable = Callable[[Results], tables.Table]
+MakeTable = Callable[[Results], Table]
 FIGURES: dict[str, MakeFigure] = {
     "headline": headline.make,
     "figure1": figure1.make,
@@ -95,7 +96,7 @@ def tables_of(results: Results) -> dict[str, MakeTable]:
     return made
 
 
-def _outcome_table(results: Results, name: str) -> tables.Table:
+def _outcome_table(results: Results, name: str) -> Table:
     return tables.components(results.study(name, f"table of {name}"))
 
 
@@ -157,7 +158,7 @@ def _write_figure(make: MakeFigure, results: Results, out: Path, report: Callabl
 
 def _write_table(make: MakeTable, results: Results, out: Path, report: Callable[[str], None]) -> None:
     table = make(results)
-    write_all(out, table.name, tables.render(table))
+    write_all(out, table.name, render(table))
     report(f"wrote {out / table.name}.md, .csv, .tex")
 
 

@@ -1,8 +1,9 @@
 """How runs began: the critic's bias and the push on the decision to stop before any update, and the first moves."""
 
+import numpy as np
 import pandas as pd
 
-from vcppo.analysis.data import Study
+from vcppo.analysis.data import Study, run_key
 
 FIRST_ITERATIONS = 3  # updates of which the first moves are seen
 BIAS, PUSH, PUSH_ERROR, LENGTH = "value/value_bias", "policy/push", "policy/push_error", "rollout/length_tokens"
@@ -16,11 +17,13 @@ def starts(study: Study) -> pd.DataFrame:
     over that at the start.
     """
     runs = study.finished.copy()
-    key = ["arm", *(name for name in ("base_seed", "seed") if name in runs and name in study.curves)]
+    key = ["arm", *run_key(runs)]
     for name, metric, step in (("bias", BIAS, 0), ("push", PUSH, 0), ("push_error", PUSH_ERROR, 0),
                                ("length_before", LENGTH, 0), ("length_after", LENGTH, FIRST_ITERATIONS)):  # fmt: skip
+        if study.curves.empty:
+            runs[name] = np.nan
+            continue
         at = study.curves[(study.curves["metric"] == metric) & (study.curves["step"] == step)]
-        values = at[[*key, "value"]].rename(columns={"value": name})
-        runs = runs.merge(values, on=key, how="left")
+        runs = runs.merge(at[[*key, "value"]].rename(columns={"value": name}), on=key, how="left")
     runs["length"] = runs.pop("length_after") / runs.pop("length_before")
     return runs

@@ -15,7 +15,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vcppo.analysis.data import sort_arms
+from vcppo.analysis.data import run_key, sort_arms
 
 COLUMN, PAGE = 3.35, 6.9  # inches, one and both columns of a two-column page
 MAX_PANELS = 20  # more arms than this in one figure are unreadable
@@ -223,9 +223,10 @@ def band(axes: Any, summary: pd.DataFrame, x: str, style: ArmStyle, **line: Any)
 
 
 def seed_lines(axes: Any, values: pd.DataFrame, x: str, style: ArmStyle) -> None:
-    """Draw every seed as a thin line, where there is more than one."""
-    if values["seed"].nunique() > 1:
-        for _, one in values.groupby("seed", sort=True):
+    """Draw every run as a thin line, where there is more than one."""
+    runs = values.groupby(run_key(values), sort=True)
+    if len(runs) > 1:
+        for _, one in runs:
             axes.plot(one[x], one["value"], color=style.colour, linewidth=0.45, alpha=0.55, zorder=2)
 
 

@@ -20,7 +20,6 @@ from vcppo.analysis import (
     methods_tables,
     outcomes,
     style,
-    tables,
     training,
     values,
     vapo,
@@ -38,6 +37,7 @@ from vcppo.analysis.data import (
     read_study,
 )
 from vcppo.analysis.redraw import figures_of, main
+from vcppo.analysis.table_text import render
 
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 STEPS, K = 4, 4
@@ -186,7 +186,7 @@ def test_redrawn_tables_of_methods_are_the_same_to_the_byte(drawn: tuple[Path, s
     results = read_results(drawn[0])
     for make in (methods_tables.equal_samples, methods_tables.equal_compute, vine.table, vapo.table):
         table = make(results)
-        for ending, content in tables.render(table).items():
+        for ending, content in render(table).items():
             assert (drawn[0] / "figures" / f"{table.name}.{ending}").read_bytes() == content
 
 
@@ -331,7 +331,7 @@ def test_at_an_equal_budget_a_dear_arm_is_cut_and_a_cheap_one_marked(tmp_path: P
     marked = table.shown.set_index("family")["arm"].to_dict()
     assert marked["Group baseline"] == "GRPO †"
     assert table.shown["arm"].str.contains("†").sum() == 1
-    assert r"GRPO $\dagger$" in tables.render(table)["tex"].decode()
+    assert r"GRPO $\dagger$" in render(table)["tex"].decode()
     assert any("annealed" in note for note in table.notes)
 
 

@@ -42,7 +42,7 @@ def test_bases_that_differ_and_seeds_that_do_not_are_as_many_draws_as_there_are_
 
 
 def test_resamples_vary_as_bases_and_seeds_within_them_do_by_pencil() -> None:
-    """Means of bases 1, 12, 5: variance 62 / 3. Within them 1, 4, 0: mean 5 / 3, halved by two; a third of both."""
+    """Means of bases 1, 12, 5: variance 62 / 3. Within them 1, 4, 0: mean 5 / 3, half of it for two seeds."""
     weights = nested_weights([0, 0, 1, 1, 2, 2], rng=rng(), resamples=40_000)
     means = weights @ np.array([0.0, 2.0, 10.0, 14.0, 5.0, 5.0])
     assert means.var() == pytest.approx((62 / 3 + 5 / 6) / 3, rel=0.03)
@@ -139,7 +139,7 @@ def test_within_bases_differences_between_bases_are_taken_out() -> None:
     a = {0: [10.2, 10.1], 1: [20.2, 20.1], 2: [30.2, 30.1]}
     b = {0: [10.0, 9.9], 1: [20.0, 19.9], 2: [30.0, 29.9]}
     assert permutation_p(a, b) == pytest.approx(2 / 6**3)
-    assert permutation_p([x for v in a.values() for x in v], [x for v in b.values() for x in v]) > 0.9
+    assert permutation_p([x for v in a.values() for x in v], [x for v in b.values() for x in v]) > 0.5
 
 
 def test_one_run_of_each_a_base_is_the_sign_test_of_their_differences() -> None:
