@@ -415,6 +415,13 @@ def test_the_noise_of_the_truth_is_taken_off_and_k_rollouts_err_as_the_closed_fo
         assert values.worth(sums) == pytest.approx(rollouts, rel=0.04)
 
 
+def test_a_truth_that_was_computed_has_no_noise_to_take_off() -> None:
+    """Off by a tenth at each of two states, worth 0 and 0.6: single rollouts vary by 1 and 0.64."""
+    off = states(np.array([0.0, 0.6]), np.array([0.1, 0.5])).assign(n=0)
+    sums = values.with_errors(off)[list(values.SUMS)].sum().to_numpy()
+    assert sums == pytest.approx([2, 0.02, 0.2, 1.64])
+
+
 def test_worth_is_bounded_by_the_truth_and_unknown_where_nothing_is_uncertain() -> None:
     sums = np.array([[2.0, -1.0, 0.0, 1.0], [2.0, 0.5, 1.0, 1.0], [2.0, 0.5, 1.0, 0.0]])
     assert values.worth(sums)[:2].tolist() == [values.TRUTH_SAMPLES, 2]
