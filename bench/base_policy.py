@@ -87,7 +87,7 @@ class BasePolicy:
         made = self.sampler.engine.branch(stems, points, self.sampler.sampling, seed=seed)
         continued = [(*prefix, *continuation.tokens) for prefix, continuation in zip(prefixes, made, strict=True)]
         judged = self.sampler.judge(continued, [rollouts[point.stem].prompt for point in points])
-        returns = [verdict_score(judgement.verdict, self.settings.reward) for judgement in judged]
+        returns = [verdict_score(judgement.verdict, self.settings.reward, judgement.credit) for judgement in judged]
         return np.array(returns).reshape(len(rollouts), STATES)
 
     def patient(self) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Accuracy (figure 4) and length during training: a small panel for each arm, the published curve in another."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
-from vcppo.analysis.picture import CURVE_INTERVAL, Picture, caption, few_enough
+from vcppo.analysis.picture import Picture, caption, curve_interval, few_enough
 
 COLUMNS = 4  # panels per row
 WRAP = 27  # letters of a panel's title, a line
@@ -37,10 +37,10 @@ def load(results: Results, study_name: str, figure: str) -> tuple[Study, pd.Data
     return study, study.need("curves", figure)
 
 
-def compute(curves: pd.DataFrame, kind: Kind) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (arm, seed, step, value) and its summary over seeds."""
+def compute(curves: pd.DataFrame, kind: Kind, apart: Collection[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (arm, base_seed, seed, step, value) and its summary over runs; of arms that are `apart` the median."""
     values = summary.metric(curves, kind.metric, scale=kind.scale)
-    return values, summary.over_seeds(values, ["arm", "step"])
+    return values, summary.over_seeds(values, ["arm", "step"], apart)
 
 
 def draw(
@@ -97,7 +97,7 @@ def draw(
 def make(results: Results, study_name: str, kind: Kind, name: str) -> Picture:
     """load -> compute -> draw; beside the study `components` stands the published curve."""
     study, curves = load(results, study_name, name)
-    values, centres = compute(curves, kind)
+    values, centres = compute(curves, kind, summary.arms_apart(study.runs))
     if values.empty:
         raise NoDataError(f"{name}: no {kind.metric} in {study_name}/curves.csv; make it with: {study.command}")
     source = "figure4" if kind is ACCURACY else "figure1a"
@@ -109,7 +109,7 @@ def make(results: Results, study_name: str, kind: Kind, name: str) -> Picture:
     return Picture(
         name,
         draw(values, centres, kind, lost_runs(study), paper),
-        caption(title, text, study, interval=CURVE_INTERVAL, published=quoted if paper is not None else ""),
+        caption(title, text, study, interval=curve_interval(study), published=quoted if paper is not None else ""),
     )
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError, TrainingError
 from vcppo.maths.logprobs import chosen_logprobs
+from vcppo.models import lean
 from vcppo.models.configurations import model_label
 from vcppo.models.distributed import world
 from vcppo.models.prepared import compute_of, preparation_of
@@ -135,6 +136,23 @@ def value_head(critic: PreTrainedModel) -> torch.nn.Linear:
         if isinstance(head, torch.nn.Linear) and head.out_features == 1:
             return head
     raise CheckpointError(f"{type(critic).__name__}: no head with one output, expected a classifier with one label")
+
+
+@torch.no_grad()
+def rescale_values(critic: PreTrainedModel, slope: float, intercept: float) -> None:
+    """Make every value v of a critic slope * v + intercept, by its head, in place; every process calls this alike.
+
+    Raises:
+        CheckpointError: its head has no bias to take the intercept.
+    """
+    head = value_head(critic)
+    if head.bias is None:
+        raise CheckpointError(
+            f"{type(critic).__name__}: its head has no bias, expected one that takes a shift of its values by "
+            f"{intercept:g}; a token classifier has one"
+        )
+    head.weight.mul_(slope)
+    head.bias.mul_(slope).add_(intercept)
 
 
 def value_range(critic: PreTrainedModel) -> tuple[float, float] | None:
@@ -264,7 +282,10 @@ def _of_all_processes(model: PreTrainedModel, outputs: Tensor) -> Tensor:
 
 def _hidden(model: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
     """[places, H] hidden states, the head's input, through all rows."""
-    states = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+    base = model.base_model
+    if lean.serves(base, input_ids, position_ids):
+        return lean.hidden_states(base, input_ids)
+    states = base(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
     hidden: Tensor = states.flatten(0, 1)
     return hidden
 

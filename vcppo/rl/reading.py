@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -57,10 +58,11 @@ def read_outputs(
     critic_outputs = values = final_values = None
     if models.critic is not None:
         critic_outputs = read_values(models.critic, batch, limit, rows)
-        values = torch.where(batch.response_mask, denormalised(critic_outputs), 0.0)
+        values = torch.where(batch.response_mask, denormalised(critic_outputs) + imposed(batch, settings), 0.0)
         costs.forward_tokens += int(batch.total_lengths[rows].sum())
         if bootstraps(settings):
             final_values = denormalised(read_final_values(models.critic, batch, limit, rows))
+            final_values = final_values + profile_at(batch.lengths, settings)
             costs.forward_tokens += int(batch.total_lengths[rows].sum())
     exact = None
     if settings.has_critic and settings.critic.init == "exact" and len(rows):
@@ -70,6 +72,7 @@ def read_outputs(
         )
         rng = rng_for(settings.seed, "rl", "critic blur", step)
         values = exact_critic_values(exact, batch.response_mask, rows, settings.critic, rng)
+        values = torch.where(batch.response_mask, values + imposed(batch, settings), 0.0)
         costs.forward_tokens += exact.read_tokens
     elif settings.has_critic and settings.critic.init == "exact":
         values = torch.zeros(batch.response_mask.shape)
@@ -87,3 +90,21 @@ def read_outputs(
         step_values=None if steps is None else steps.step_values,
         exact=exact,
     )
+
+
+def imposed(batch: RolloutBatch, settings: RunSettings) -> Tensor:
+    """[T] float32: what `critic.profile` adds to the value before each token, 0 without one.
+
+    It is no part of the critic, which goes on learning returns: however good that gets, advantages are made of values
+    with this error. With lambda_critic = 1 no target of the critic contains it.
+    """
+    return profile_at(torch.arange(batch.response_mask.shape[1]), settings)
+
+
+def profile_at(tokens: Tensor, settings: RunSettings) -> Tensor:
+    """Float32 offsets at these tokens (any shape): lines between a profile's points, constant beyond its ends."""
+    points = settings.critic.profile_points
+    if not points:
+        return torch.zeros(tokens.shape)
+    places, offsets = zip(*points, strict=True)
+    return torch.from_numpy(np.interp(tokens.numpy(), places, offsets)).to(torch.float32)

@@ -28,6 +28,7 @@ from vcppo.rl.mismatch import Recomputed, recompute_logprobs
 from vcppo.rl.models import Models
 from vcppo.rl.outputs import ModelOutputs
 from vcppo.rl.policy_update import PolicyUpdate, update_policy
+from vcppo.rl.push import push_metrics
 from vcppo.rl.reading import read_outputs
 from vcppo.rl.reference import Reference
 from vcppo.rl.rewards import Rewards, Shaping, place_rewards, returns_known, verdict_scores
@@ -104,11 +105,10 @@ class Trainer:
         policy_iterations = max(settings.steps - settings.critic.policy_starts_after, 0)
         self.policy_optimiser = Optimiser(self.policy, settings.policy, policy_iterations * updates_planned)
         if self.critic is not None:
-            assert settings.critic.init != "exact"  # which is no model
             interval = settings.critic.update_every
             critic_iterations = 0 if interval == "never" else -(-settings.steps // interval)
             critic_updates = critic_iterations * updates_planned * settings.critic.updates_per_policy_update
-            self.critic_optimiser = Optimiser(self.critic, settings.critic, critic_updates)
+            self.critic_optimiser = Optimiser(self.critic, settings.critic_model, critic_updates)
         self.value_moments = DebiasedMoments(VALUE_DECAY)
         self.costs = Costs()
         self.step = 0
@@ -172,7 +172,9 @@ class Trainer:
         measured = iteration_metrics(
             sampled, batch, rows, with_return, outputs, rewards, advantages, updates.policy, updates.critic, settings
         )
-        metrics = {**measured, **truth.metrics, **alarm, **rates, **recomputed.metrics, **self._spent(clock)}
+        task, tokenizer = self.sampler.task, self.sampler.tokenizer
+        push = {} if settings.loss.pairs else push_metrics(rollouts, batch, rows, advantages.raw, task, tokenizer)
+        metrics = {**measured, **push, **truth.metrics, **alarm, **rates, **recomputed.metrics, **self._spent(clock)}
         return Iteration(
             rollouts, batch, rows, with_return, outputs, steps, rewards, advantages, returns, truth.table, metrics
         )

@@ -8,7 +8,7 @@ from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
 
-TASK_NAME = "an embedded task (docs/tasks.md), or problems from a hub or a file"
+TASK_NAME = "an embedded task (docs/tasks.md), problems from a hub or a file, or a class from outside (docs/adding.md)"
 
 
 class ChainSettings(EmbeddedTaskSettings):

@@ -16,8 +16,8 @@ class EvaluationSettings(Settings):
     samples: int = Field(
         8,
         ge=1,
-        description="responses per problem in the final evaluation; unless set, the task says: embedded ones 8, maths "
-        "32, and 1 at temperature 0",
+        description="responses per problem in the final evaluation; unless set, the task says: embedded 8, maths 32, "
+        "and 1 at temperature 0",
     )
     problems: Problems = Field(
         "report", description="the held-out problems that are reported, or those kept for choosing settings by"

@@ -1,7 +1,10 @@
-"""Settings that have had another name: read under it, and hashed under it, so that what was computed before is found.
+"""Settings that have had another name, or none: hashed as they were, so that what was computed before is found.
 
 A setting that is renamed gets a line here. Files, flags and studies may go on naming the old one, which is then said;
 records, digests and addresses of before stay what they were.
+
+A setting that is new, and at its default leaves every number as it was, gets a line in `ADDED`: at that default it is
+left out of digests and addresses.
 """
 
 from collections.abc import Mapping
@@ -12,6 +15,11 @@ RENAMED: Mapping[str, str] = {  # dotted names, new: old
     "reward_model.responses_per_prompt": "reward_model.answers_per_prompt",
     "evaluation.responses_at_once": "evaluation.answers_at_once",
     "record.truth_responses": "record.truth_answers",
+}
+ADDED: Mapping[str, Any] = {  # dotted names: the default, as JSON
+    "critic.offset": 0.0,
+    "critic.profile": None,
+    "critic.scores": "raw",
 }
 CURRENT: Mapping[str, str] = {old: new for new, old in RENAMED.items()}
 
@@ -31,14 +39,24 @@ def with_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_hashed_names(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of settings with the names under which digests and addresses have always had them."""
-    return _renamed(tree, RENAMED)
+    """A tree of settings with the names under which digests and addresses have always had them; see `ADDED`."""
+    return _without_added(_renamed(tree, RENAMED))
 
 
 def former_names(tree: Mapping[str, Any]) -> list[str]:
     """The settings that a tree calls by a former name."""
     sections = {section: branch for section, branch in tree.items() if isinstance(branch, Mapping)}
     return [old for old in CURRENT if old.split(".")[1] in sections.get(old.split(".")[0], {})]
+
+
+def _without_added(tree: Mapping[str, Any]) -> dict[str, Any]:
+    rest = dict(tree)
+    for name, default in ADDED.items():
+        section, leaf = name.split(".")
+        branch = rest.get(section)
+        if isinstance(branch, Mapping) and leaf in branch and branch[leaf] == default:
+            rest[section] = {key: value for key, value in branch.items() if key != leaf}
+    return rest
 
 
 def _renamed(tree: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -177,6 +177,18 @@ def _about_values(s: RunSections) -> Iterator[str]:
             "critic.initial_value = mean-score with critic.normalise_returns: what such a critic learns has mean 0; "
             "expected critic.initial_value = 0"
         )
+    moved = {
+        f"critic.offset = {s.critic.offset:g}": s.critic.offset != 0,
+        "critic.scores = fitted": s.fits_reward_model,
+    }
+    for what in (what for what, said in moved.items() if said):
+        if s.critic.bounded:
+            yield f"{what} with critic.bounded: its head speaks through a sigmoid; expected critic.bounded = false"
+        if s.critic.normalise_returns:
+            yield (
+                f"{what} with critic.normalise_returns: its head does not speak in units of reward; expected "
+                "critic.normalise_returns = false"
+            )
     steps, last = s.pretrain.steps, s.pretrain.max_steps
     if steps != "converge" and steps > last and s.pretrain.schedule != "constant":
         yield (

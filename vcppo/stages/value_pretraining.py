@@ -20,14 +20,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError
-from vcppo.maths.diagnostics import explained_variance, value_bias
+from vcppo.maths.diagnostics import explained_variance, fitted_line, value_bias
 from vcppo.maths.losses import denominators, value_loss
 from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.distributed import world
+from vcppo.models.forward import rescale_values
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_tables import critic_tables
-from vcppo.rl.critic_update import read_values, update_critic
+from vcppo.rl.critic_update import read_final_values, read_values, update_critic
 from vcppo.rl.exact_values import Response, exact_values
 from vcppo.rl.pretraining_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
 from vcppo.rl.rewards import Shaping, returns_known, score_range, verdict_scores
@@ -35,7 +36,7 @@ from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.true_values import error_metrics
 from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.rules import has_exact_values
-from vcppo.stages.answers import load_responses, response_prompts
+from vcppo.stages.answers import load_responses, response_prompts, responses_file
 from vcppo.stages.context import StageContext
 from vcppo.store.pretrained_critics import chosen_step, critic_folder
 from vcppo.types import RolloutBatch
@@ -52,7 +53,8 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
     bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
     match chosen.init:
         case "reward-model":
-            return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+            critic = context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+            return fit_scores(critic, context) if settings.fits_reward_model else critic
         case "saved":
             assert chosen.path is not None
             return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), chosen.path, context)
@@ -82,6 +84,19 @@ def _fresh_critic(
         value = float(batch.scores[rows_with_targets(batch, settings, limit)].mean())
     seed = seed_for(settings.seed, "critic", "head")
     return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
+
+
+def fit_scores(critic: PreTrainedModel, context: StageContext) -> PreTrainedModel:
+    """Put a reward model into units of reward: its scores of whole responses are fitted to theirs by least squares.
+
+    Slope and intercept go into its head, in place. What it says of unfinished responses is scaled alike: the error that
+    remains is that of a model that has never seen any (arXiv:2503.01491, section 3.1), and no error of units.
+    """
+    batch = scored_responses(context)
+    batch = batch.take(rows_with_targets(batch, context.settings, context.sampling.max_tokens))
+    slope, intercept = fitted_line(read_final_values(critic, batch, context.settings.micro_batch_tokens), batch.scores)
+    rescale_values(critic, slope, intercept)
+    return critic
 
 
 def scored_responses(context: StageContext) -> RolloutBatch:
@@ -142,15 +157,24 @@ class Pretraining:
 
     @functools.cached_property
     def true_values(self) -> Tensor | None:
-        """[B, T] true values of the held-out responses under the fixed policy, where the task allows."""
+        """[B, T] true values of the held-out responses under the fixed policy, where the task allows.
+
+        Raises:
+            CheckpointError: the responses are not to the prompts that the settings draw.
+        """
         if not has_exact_values(self.settings):
             return None
-        prompts, batch, context = response_prompts(self.context), self.held_out.batch, self.context
+        context, batch = self.context, self.held_out.batch
+        prompts = response_prompts(context)
+        asked = [prompts[row] for row in self.held_out_rows.tolist()]
         ends = zip(batch.prompt_lengths.tolist(), batch.total_lengths.tolist(), strict=True)
         responses = [
-            Response(prompts[row], tuple(ids[:start]), tuple(ids[start:end]))
-            for row, ids, (start, end) in zip(self.held_out_rows.tolist(), batch.input_ids.tolist(), ends, strict=True)
+            Response(prompt, tuple(ids[:start]), tuple(ids[start:end]))
+            for prompt, ids, (start, end) in zip(asked, batch.input_ids.tolist(), ends, strict=True)
         ]
+        if context.task.encode(asked, context.tokenizer) != [response.prompt_tokens for response in responses]:
+            path = responses_file(context.earlier["answers"].path)
+            raise CheckpointError(f"{path}: its answers are not to the prompts that its settings draw, expected those")
         policy = context.load_first_policy()
         return exact_values(
             policy,
@@ -297,11 +321,15 @@ def value_pretraining(context: StageContext) -> dict[str, float]:
 def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
     """Load the critic that RL starts with; also how many pretraining updates it has had."""
     if "value-pretraining" not in context.earlier:
-        return start_of_critic(context), 0
-    folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
-    step = chosen_step(folder, settings)
-    assert step is not None
-    return context.load_critic(critic_folder(folder, step)), step
+        critic, step = start_of_critic(context), 0
+    else:
+        folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
+        chosen = chosen_step(folder, settings)
+        assert chosen is not None
+        critic, step = context.load_critic(critic_folder(folder, chosen)), chosen
+    if offset := context.settings.critic.offset:
+        rescale_values(critic, 1.0, offset)
+    return critic, step
 
 
 def _shuffle(seed: int, epoch: int, count: int) -> Tensor:

@@ -109,6 +109,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         )
         by_stage["value-pretraining"].settings["critic"] = {
             **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},
+            **{name: everything["critic"][name] for name in ("scores",) if name in everything["critic"]},
             "aggregation": settings.critic.aggregation,
             "gamma": settings.gae.gamma,
         }

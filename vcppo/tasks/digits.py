@@ -101,6 +101,10 @@ class DigitsTask:
         """See Task: a line of thought is a step, and so is the answer."""
         return [0, *(i for i, piece in enumerate(pieces) if i and (piece == ANSWER or piece.startswith("#")))]
 
+    def stop_decisions(self, pieces: Sequence[str]) -> list[tuple[int, bool]]:
+        """See StoppingTask: after each line another one begins, or the answer."""
+        return [(start, pieces[start] == ANSWER) for start in self.step_starts(pieces)[1:]]
+
     def encode(self, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, ...]]:
         """See Task."""
         return [tuple(ids) for ids in tokenizer([prompt.text for prompt in prompts])["input_ids"]]

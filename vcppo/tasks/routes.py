@@ -96,15 +96,15 @@ class RoutesTask(ChainTask):
         """The way after its first word. After the short way any good guess goes on."""
         chain, luck = self._lines(prompt, choice), self.settings.luck
         way, errors = self.way_of(chain)
-        ended = {"correct_if_right": 1.0 - luck, "correct_if_failed": luck}
+        correct_if_right = 1.0 - luck
         if choice == LONG:
             way += [ANSWER, *chain[-1], END]
         elif guesses := sorted(self.good_guesses(prompt)):
             errors[len(way) + 1] = dict.fromkeys(guesses, 0)
             way += [ANSWER, guesses[0], END]
         else:  # no end is right
-            ended["correct_if_right"] = luck
+            correct_if_right = luck
             way += [ANSWER, "0", END]
             errors[len(way) - 2] = dict.fromkeys(sorted(DIGITS), 0)
         tokens, wrote = on_the_way(pieces, way, errors)
-        return DecisionPath(tokens, wrote, errors=errors, **ended)
+        return DecisionPath(tokens, wrote, errors=errors, correct_if_right=correct_if_right, correct_if_failed=luck)

@@ -42,6 +42,11 @@ class MeasuredCell:
     tables: dict[str, Tables] = field(default_factory=dict)  # of RL and evaluation, by name; of a cell that is done
 
     @property
+    def base_seed(self) -> int:
+        """The seed of its cold start and reward model."""
+        return self.settings.base_seed
+
+    @property
     def done(self) -> bool:
         return self.state == "done"
 
@@ -72,7 +77,7 @@ class MeasuredCell:
 
 @dataclass(frozen=True)
 class MeasuredStudy:
-    """The cells of a study that have ended, by arm, seed and name."""
+    """The cells of a study that have ended, by arm, base seed, seed and name."""
 
     name: str
     cells: tuple[MeasuredCell, ...]
@@ -80,7 +85,7 @@ class MeasuredStudy:
     @classmethod
     def of(cls, name: str, cells: Sequence[MeasuredCell]) -> "MeasuredStudy":
         """Build it with the cells sorted."""
-        return cls(name, tuple(sorted(cells, key=lambda cell: (cell.arm, cell.seed, cell.cell))))
+        return cls(name, tuple(sorted(cells, key=lambda cell: (cell.arm, cell.base_seed, cell.seed, cell.cell))))
 
 
 def refuse_unfinished(study: str, states: dict[str, str], remedy: str) -> None:

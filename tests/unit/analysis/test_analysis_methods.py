@@ -20,7 +20,6 @@ from vcppo.analysis import (
     methods_tables,
     outcomes,
     style,
-    tables,
     training,
     values,
     vapo,
@@ -38,6 +37,7 @@ from vcppo.analysis.data import (
     read_study,
 )
 from vcppo.analysis.redraw import figures_of, main
+from vcppo.analysis.table_text import render
 
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 STEPS, K = 4, 4
@@ -186,7 +186,7 @@ def test_redrawn_tables_of_methods_are_the_same_to_the_byte(drawn: tuple[Path, s
     results = read_results(drawn[0])
     for make in (methods_tables.equal_samples, methods_tables.equal_compute, vine.table, vapo.table):
         table = make(results)
-        for ending, content in tables.render(table).items():
+        for ending, content in render(table).items():
             assert (drawn[0] / "figures" / f"{table.name}.{ending}").read_bytes() == content
 
 
@@ -331,7 +331,7 @@ def test_at_an_equal_budget_a_dear_arm_is_cut_and_a_cheap_one_marked(tmp_path: P
     marked = table.shown.set_index("family")["arm"].to_dict()
     assert marked["Group baseline"] == "GRPO †"
     assert table.shown["arm"].str.contains("†").sum() == 1
-    assert r"GRPO $\dagger$" in tables.render(table)["tex"].decode()
+    assert r"GRPO $\dagger$" in render(table)["tex"].decode()
     assert any("annealed" in note for note in table.notes)
 
 
@@ -413,6 +413,13 @@ def test_the_noise_of_the_truth_is_taken_off_and_k_rollouts_err_as_the_closed_fo
         assert values.root_mean_square(sums) == pytest.approx(exact, rel=0.02)  # 40,000 draws: standard error 0.5 %
         assert values.one_rollout(sums) / np.sqrt(rollouts) == pytest.approx(exact, rel=0.01)
         assert values.worth(sums) == pytest.approx(rollouts, rel=0.04)
+
+
+def test_a_truth_that_was_computed_has_no_noise_to_take_off() -> None:
+    """Off by a tenth at each of two states, worth 0 and 0.6: single rollouts vary by 1 and 0.64."""
+    off = states(np.array([0.0, 0.6]), np.array([0.1, 0.5])).assign(n=0)
+    sums = values.with_errors(off)[list(values.SUMS)].sum().to_numpy()
+    assert sums == pytest.approx([2, 0.02, 0.2, 1.64])
 
 
 def test_worth_is_bounded_by_the_truth_and_unknown_where_nothing_is_uncertain() -> None:

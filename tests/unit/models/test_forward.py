@@ -93,6 +93,23 @@ def test_packed_values_and_last_values_read_as_padded_ones(folder: Path) -> None
     torch.testing.assert_close(forward.last_token_values(critic, batch), last, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_any_token_at_any_place_has_the_log_probability_that_transformers_gives_it(packing: bool) -> None:
+    """By one pass, and by passes of a row each; several tokens at one place, and places in any order."""
+    policy, batch = new_policy(), random_batch([5, 1, 9, 3])
+    rows, columns, tokens = torch.tensor([[2, 0, 1, 2, 3, 2], [8, 0, 0, 3, 2, 3], [4, 5, 6, 7, 8, 9]])
+    places = batch.prompt_lengths[rows] + columns - 1
+    with torch.no_grad():
+        logprobs = (policy(input_ids=batch.input_ids).logits / 0.7).log_softmax(dim=-1)
+    prepare(policy, ComputeSettings(packing=packing), PLAIN, seed=0)
+    want = logprobs[rows, places, tokens]
+    asked = (rows, columns, tokens, 0.7)
+    torch.testing.assert_close(forward.token_logprobs(policy, batch, *asked).detach(), want, rtol=1e-5, atol=1e-5)
+    for cells in (1, 1000):
+        read = forward.gather_token_logprobs(policy, batch, cells, *asked)
+        torch.testing.assert_close(read, want, rtol=1e-5, atol=1e-5)
+
+
 def test_packed_there_are_as_many_cells_as_tokens() -> None:
     batch = random_batch([5, 1, 9, 3])
     assert forward.layout(batch, packing=True).input_ids.shape == (1, int(batch.total_lengths.sum()))

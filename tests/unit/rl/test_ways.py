@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -119,3 +120,39 @@ def test_ways_that_are_the_same_are_read_once() -> None:
     # aaba, aa, ab and ada are on one way, baba on another, and (1,) is another prompt; each has one that branches off.
     assert [len(level) for level in ways.levels] == [3, 3]
     assert len(ways.batch.response_mask) == 6
+
+
+def test_values_that_do_not_see_errors_are_means_over_all_that_are_still_on_the_way() -> None:
+    """Of responses that are on it at a place, each weighed by its chance, whether or not it has erred too often."""
+    table = policy().tolist()
+    on_way = [PATH.errors.get(place, {token: 0}) for place, token in enumerate(PATH.tokens)]
+    for response in (["a", "a", "b", "a"], ["b", "a", "a", "a"]):
+        want = []
+        for t in range(4):
+            prefixes = list(itertools.product(*on_way[:t]))
+            weights = [
+                math.prod(table[place][VOCABULARY[token]] for place, token in enumerate(prefix)) for prefix in prefixes
+            ]
+            values = [by_enumeration(prefix) for prefix in prefixes]
+            want.append(sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights))
+        assert chances_of(response, "errors") == pytest.approx(want, abs=1e-12)
+    left = chances_of(["a", "b", "b", "a"], "errors")
+    assert left[2:] == [0.05, 0.05]  # that it has left its way is seen
+
+
+def test_values_that_do_not_see_departures_are_those_of_the_way_that_was_left() -> None:
+    """At the same place, with the errors made before; a response longer than its way is taken to be before its end."""
+    on_way = [by_enumeration(tuple(prefix)) for prefix in ("", "b", "ba", "bab")]
+    for left in (["b", "b", "b", "b"], ["b", "c", "a", "a"], ["b", "d", "c", "c"]):
+        assert chances_of(left, "departures") == pytest.approx(on_way, abs=1e-12)
+    assert chances_of([*"bbbbbb"], "departures")[4:] == pytest.approx([on_way[3]] * 2)
+    assert chances_of([*"baba"], "departures") == pytest.approx(on_way)
+
+
+def test_a_way_longer_than_the_limit_has_failed_but_for_exits_before_it() -> None:
+    """Cut after two tokens: c at the second is worth 0.25; the branch that d begins has no token left, and fails."""
+    first, second = policy().tolist()[:2]
+    exits = second[VOCABULARY["c"]] * 0.25 + (1 - second[VOCABULARY["c"]] - second[VOCABULARY["d"]]) * 0.05
+    on = first[VOCABULARY["a"]] + first[VOCABULARY["b"]]
+    chances = chances_of(["a", "a"], limit=2)
+    assert chances == pytest.approx([on * exits + (1 - on) * 0.05, exits])

@@ -25,8 +25,9 @@ def refusals(settings: RunSettings) -> Iterator[str]:
     """Yield every reason why verl cannot run these settings, each with what it could run."""
     flat = flatten(settings.model_dump(mode="json"))
     for name, only in ONLY.items():
-        if flat[name] != only.value:
-            yield f"{name} = {as_text(flat[name])}: {only.why}; expected {as_text(only.value)}"
+        given = flat.get(name, only.value)  # a setting of a kind that the section is not of is in no record
+        if given != only.value:
+            yield f"{name} = {as_text(given)}: {only.why}; expected {as_text(only.value)}"
     if settings.model.path is None:
         yield "model.path = none: expected the folder or hub name of the policy that verl starts from"
     estimator, loss = settings.estimator, settings.loss
