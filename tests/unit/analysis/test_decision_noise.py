@@ -1,10 +1,10 @@
-"""How well an iteration hears of a decision: advantages by pencil, and answers that are as often right as they should."""
+"""How well an iteration hears of a decision: advantages by pencil, and answers right as often as they should."""
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from bench.decision_noise import CASES, LABELS, Decisions, advantages, endings, exact, gradients, labels, routes
+from bench.decision_noise import CASES, Decisions, advantages, endings, exact, gradients, labels, routes
 from vcppo.settings.loading import load_settings
 from vcppo.tasks import make_task
 from vcppo.tasks.endings import EndingsTask
@@ -69,7 +69,6 @@ def test_answers_are_right_as_often_as_demonstrations_and_values_tell_the_truth(
     assert value.mean() == pytest.approx(reward.mean(), abs=0.08)  # four standard errors of groups of 8
     if isinstance(task, LabelsTask):
         right = task.demonstrations_right(task.slip)[task.errors_allowed]
-        assert set(LABELS) == {"a", "b"}
     elif isinstance(task, RoutesTask):
         right = task.demonstrations_right
     else:
