@@ -101,7 +101,7 @@ def test_an_arm_that_ends_in_two_ways_is_counted_and_has_no_band(study: Study) -
     assert vcppo["p"] == "< 0.001"
     assert "over bases and the seeds within them, and problems" in markdown(table)
     numbers = table.numbers.set_index("arm").loc["ppo"]
-    assert math.isnan(numbers["avg_low"])
+    assert np.isnan(numbers["avg_low"])
     assert (numbers["avg_median"], numbers["below"], numbers["bases"]) == (0, 14, 5)
     assert (numbers["min_length"], numbers["collapsed_bases"]) == (0.1, 5)
 
