@@ -67,7 +67,8 @@ def assert_mean(of: Tensor, wanted: float) -> None:
 def test_by_pencil_two_lines_of_one_token_and_one_decision() -> None:
     """A stop is worth -1, going on 1, V* = 0 at h = 1/2; lambda 1/2: a stop is a token before the end, going on two."""
     chain = Chain(2, 0.5, line_tokens=1, tokens_after_stop=1)
-    assert chain.accuracy == 0.5
+    assert (chain.accuracy, chain.mean_tokens) == (0.5, 3.5)
+    assert chain.mean_value == (0.5 * (0 + 0 - 1) + 0.5 * (0 + 0 + 1 + 1)) / 3.5
     assert true_push(chain) == -0.5  # A = -1 and 1, scores 1/2 and -1/2
     assert constant_gain(chain, 0.5) == 0.25 * 0.5 - 0.25 * 0.25
     assert constant_gain(chain, 1.0) == 0.0

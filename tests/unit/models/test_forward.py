@@ -193,6 +193,27 @@ def test_processes_share_every_row_once_in_equally_many_passes(
     assert all(one.weight == (size if one.counts else 0.0) for share in shares for one in share)
 
 
+@dataclasses.dataclass(frozen=True)
+class Unsummed(World):
+    """A process whose sums are its own part."""
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_what_processes_read_of_tokens_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rows in passes of a row each, by two processes: one of them has an idle pass, which counts for nothing."""
+    policy, batch = new_policy(), random_batch([5, 1, 9])
+    asked = (*torch.tensor([[2, 0, 1, 2], [8, 0, 0, 3], [4, 5, 6, 7]]), 1.0)
+    whole = forward.gather_token_logprobs(policy, batch, 1, *asked)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(forward, "world", lambda rank=rank: Unsummed(rank, 2, CPU))
+        parts.append(forward.gather_token_logprobs(policy, batch, 1, *asked))
+    assert all(0 < int((part != 0).sum()) < 4 for part in parts)
+    torch.testing.assert_close(parts[0] + parts[1], whole)
+
+
 def test_nothing_to_read_takes_no_pass() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     assert list(forward.micro_batches_of_rank(new_policy(), torch.tensor([3, 4]), 10, none)) == []
