@@ -309,8 +309,9 @@ def _numbers(path: Path, column: "pd.Series[str]", *, may_be_empty: bool) -> "pd
     else:
         empty = column.str.lower().isin(["", "nan"]) if may_be_empty else False
     for row in np.flatnonzero((numbers.isna() | np.isinf(numbers)) & ~pd.Series(empty, index=column.index)):
-        text = column.iloc[row]
-        raise BadResultsError(f"{path} line {row + 2}: {column.name} = {text!r}, expected a number")
+        got = column.iloc[row]
+        shown = repr(got) if isinstance(got, str) else f"{got:g}"
+        raise BadResultsError(f"{path} line {row + 2}: {column.name} = {shown}, expected a number")
     return numbers
 
 

@@ -115,7 +115,7 @@ def draw(study: Study, curves: pd.DataFrame, computed: pd.DataFrame) -> Any:
             one = values[values["arm"] == arm]
             style.band(panel, summary.over_seeds(one, ["arm", "step"], apart), "step", looks[arm])
             if arm in apart:
-                style.seed_lines(panel, one, "step", looks[arm])
+                style.seed_lines(panel, one, "step", looks[arm], alone=True)
         style.title(panel, letter, "")
         panel.set_ylabel(kind.label)
     axes[1, 1].set_xlabel("iteration")

@@ -92,7 +92,7 @@ def draw(runs: pd.DataFrame, curves: pd.DataFrame, ends: pd.DataFrame) -> Any:
             one, look = curves[curves["arm"] == arm], looks[arm]
             marks = {"marker": look.marker, "markevery": [-1], "markersize": 4.2}
             style.band(panel, one, "compute", look, **marks)
-            style.seed_lines(panel, runs[runs["arm"] == arm], "compute", look)
+            style.seed_lines(panel, runs[runs["arm"] == arm], "compute", look, alone=True)
         style.title(panel, "abcdefgh"[place], name)
         _legend(panel, arms, looks)
     last = panels[len(groups)]
@@ -135,7 +135,8 @@ def compute_axis(panel: Any, digits: Sequence[float] = (1, 2, 5)) -> None:
 
 def _legend(panel: Any, arms: list[str], looks: dict[str, style.ArmStyle]) -> None:
     """Write names beside the panel, the family's first; lines with their marker."""
-    handles = {handle.get_label(): handle for handle in panel.get_lines()}
+    lines = [line for line in panel.get_lines() if not line.get_label().startswith("_")]  # thin ones have no label
+    handles = {line.get_label(): line for line in lines}
     family_labels = [looks[arm].label for arm in arms]
     names = [*family_labels, *(name for name in handles if name not in family_labels)]
     panel.legend([handles[name] for name in names], names, loc="upper left", bbox_to_anchor=(1.0, 1.02),

@@ -222,12 +222,17 @@ def band(axes: Any, summary: pd.DataFrame, x: str, style: ArmStyle, **line: Any)
     axes.fill_between(known[x], known["low"], known["high"], color=style.colour, alpha=0.18, linewidth=0, zorder=1)
 
 
-def seed_lines(axes: Any, values: pd.DataFrame, x: str, style: ArmStyle) -> None:
-    """Draw every run as a thin line, where there is more than one."""
+def seed_lines(axes: Any, values: pd.DataFrame, x: str, style: ArmStyle, *, alone: bool = False) -> None:
+    """Draw every run as a thin line, where there is more than one.
+
+    Args:
+        alone: no band tells of them, since they end in two ways: they are drawn darker.
+    """
     runs = values.groupby(run_key(values), sort=True)
+    width, alpha = (0.8, 0.85) if alone else (0.45, 0.55)
     if len(runs) > 1:
         for _, one in runs:
-            axes.plot(one[x], one["value"], color=style.colour, linewidth=0.45, alpha=0.55, zorder=2)
+            axes.plot(one[x], one["value"], color=style.colour, linewidth=width, alpha=alpha, zorder=2)
 
 
 def interval(axes: Any, low: float, high: float, at: float, style: ArmStyle) -> None:

@@ -19,13 +19,17 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 def with_errors(states: pd.DataFrame) -> pd.DataFrame:
     """Add terms that the statistics below sum. Rewards are -1 or 1: one rollout of a state worth v varies by 1 - v².
 
+    A truth that was computed and not sampled, n = 0 in its row, has no variance.
+
     Columns n (1), squared (squared error less the variance of the truth, (1 - v²) / (m - 1) for m rollouts, so that
     its mean is unbiased; single ones may be negative), absolute (not corrected), spread (variance of one rollout,
     unbiased).
     """
     error = states["estimate"] - states["truth"]
-    noise = (1 - states["truth"] ** 2) / (TRUTH_SAMPLES - 1)
-    return states.assign(n=1.0, squared=error**2 - noise, absolute=error.abs(), spread=TRUTH_SAMPLES * noise)
+    uncertain, sampled = 1 - states["truth"] ** 2, states.get("n", TRUTH_SAMPLES) != 0
+    noise = sampled * uncertain / (TRUTH_SAMPLES - 1)
+    spread = np.where(sampled, TRUTH_SAMPLES * noise, uncertain)
+    return states.assign(n=1.0, squared=error**2 - noise, absolute=error.abs(), spread=spread)
 
 
 def root_mean_square(sums: NDArray[np.float64]) -> NDArray[np.float64]:

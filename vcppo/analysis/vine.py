@@ -119,7 +119,7 @@ def draw(computed: Computed, k: float) -> Any:
         one = computed.curves[computed.curves["arm"] == arm]
         marks = {"marker": looks[arm].marker, "markevery": [-1], "markersize": 4.2}
         style.band(axes[1, 2], one, "compute", looks[arm], **marks)
-        style.seed_lines(axes[1, 2], computed.runs[computed.runs["arm"] == arm], "compute", looks[arm])
+        style.seed_lines(axes[1, 2], computed.runs[computed.runs["arm"] == arm], "compute", looks[arm], alone=True)
     methods_compute.compute_axis(axes[1, 2])
     axes[1, 2].set_ylabel("accuracy (%)")
     style.percent(axes[1, 2])
@@ -127,7 +127,7 @@ def draw(computed: Computed, k: float) -> Any:
              "accuracy against K", "accuracy against compute")  # fmt: skip
     for letter, panel, name in zip("abcdef", axes.ravel(), names, strict=True):
         style.title(panel, letter, name)
-    handles = [axes[1, 2].get_lines()[place] for place in range(len(arms))]
+    handles = [line for line in axes[1, 2].get_lines() if not line.get_label().startswith("_")]
     figure.legend(handles, [looks[arm].label for arm in arms], loc="outside lower center", ncols=len(arms))
     return figure
 

@@ -64,15 +64,16 @@ def hidden_states(base: Any, input_ids: Tensor) -> Tensor:
     phases = phases.repeat(1, heads + kv_heads, 1)  # [S, heads + kv_heads, width / 2]
     x = embedded.flatten(0, 1)
     for layer in base.layers:
-        project, gain = _projection(layer, shape)
-        projected = _normed_linear(x, layer.input_layernorm, *project)
+        weight, bias, gain = _projection(layer, shape)
+        projected = functional.linear(_normed(x, layer.input_layernorm), weight * layer.input_layernorm.weight, bias)
         if gain is not None:
-            projected = _with_normed_heads(projected, gain, layer.self_attn.q_norm.variance_epsilon, width)
+            projected = _with_normed_heads(projected, gain, layer.self_attn.q_norm)
         x = _added(x, attention(projected, phases, shape), layer.self_attn.o_proj)
-        gates = [layer.mlp.gate_proj, layer.mlp.up_proj]
-        x = _added(x, gated(_normed_linear(x, layer.post_attention_layernorm, *_stack(gates))), layer.mlp.down_proj)
-    normed: Tensor = functional.rms_norm(x, x.shape[-1:], base.norm.weight, base.norm.variance_epsilon)
-    return normed
+        mlp, norm = layer.mlp, layer.post_attention_layernorm
+        weight, bias = _stack([mlp.gate_proj, mlp.up_proj])
+        x = _added(x, gated(functional.linear(_normed(x, norm), weight * norm.weight, bias)), mlp.down_proj)
+    final: Tensor = _normed(x, base.norm) * base.norm.weight
+    return final
 
 
 @dataclass(frozen=True)
@@ -104,30 +105,27 @@ class Shape:
 
     def by_place(self, x: Tensor) -> Tensor:
         """The way back, as a view [B, S, K * n, W] where that can be one."""
-        grouped = x.view(self.rows, self.kv_heads, self.size, -1, self.width)
+        grouped: Tensor = x.view(self.rows, self.kv_heads, self.size, -1, self.width)
         return grouped.transpose(1, 2).flatten(2, 3)
 
 
-class _NormedLinear(Function):
-    """linear(x / root of (mean square of x + epsilon)), the norm's gain being a part of the matrix."""
+class _Normed(Function):
+    """x / root of (mean of its squares over the last dimension + epsilon)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = length.square_().div_(x.shape[1]).add_(epsilon).rsqrt_()
+        scale = length.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         normed = x * scale
-        ctx.save_for_backward(normed, scale, weight)
-        ctx.has_bias = bias is not None
-        return functional.linear(normed, weight, bias)
+        ctx.save_for_backward(normed, scale)
+        return normed
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        normed, scale, weight = ctx.saved_tensors
-        to_normed = slope @ weight
-        along = (to_normed * normed).mean(dim=-1, keepdim=True)  # what a change of length alone would gain
-        to_x = to_normed.addcmul_(normed, along, value=-1.0).mul_(scale)
-        return to_x, slope.mT @ normed, slope.sum(dim=0) if ctx.has_bias else None, None
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        normed, scale = ctx.saved_tensors
+        along = (slope * normed).mean(dim=-1, keepdim=True)  # what a change of length alone would gain
+        return torch.addcmul(slope, normed, along, value=-1.0).mul_(scale), None
 
 
 class _Attention(Function):
@@ -135,17 +133,17 @@ class _Attention(Function):
 
     @staticmethod
     def forward(ctx: Any, projected: Tensor, phases: Tensor, shape: Shape) -> Tensor:
-        turned = torch.empty_like(projected)
-        turned.copy_(projected)
-        shape.phases(turned).mul_(phases)
-        queries, keys, values = (shape.by_head(x) for x in shape.split(turned))
+        turned = torch.view_as_real(shape.phases(projected) * phases).flatten(-2)
+        queries, keys = (shape.by_head(x) for x in turned.tensor_split((-shape.kv_heads,), dim=2))
+        values = shape.by_head(shape.split(projected)[2])
         mixed = torch.empty_like(queries)
+        future = torch.full((QUERIES, QUERIES), -torch.inf).triu(1).repeat_interleave(shape.group, dim=0)
         blocks = []
         for start in range(0, shape.size, QUERIES):
             end = min(start + QUERIES, shape.size)
             here = slice(start * shape.group, end * shape.group)
             scores = torch.bmm(queries[:, here], keys[:, :end].mT)
-            scores[:, :, start:] += _causal(end - start).repeat_interleave(shape.group, dim=0)
+            scores[:, :, start:].add_(future[: here.stop - here.start, : end - start])
             shares = scores.softmax(dim=-1)
             mixed[:, here] = torch.bmm(shares, values[:, :end])
             blocks.append(shares)
@@ -164,10 +162,10 @@ class _Attention(Function):
         for start, shares in zip(range(0, shape.size, QUERIES), blocks, strict=True):
             end = min(start + QUERIES, shape.size)
             here = slice(start * shape.group, end * shape.group)
-            to_values[:, :end] += torch.bmm(shares.mT, to_mixed[:, here])
+            to_values[:, :end].add_(torch.bmm(shares.mT, to_mixed[:, here]))
             to_scores = torch.baddbmm(along[:, here], to_mixed[:, here], values[:, :end].mT, beta=-1.0).mul_(shares)
             to_queries[:, here] = torch.bmm(to_scores, keys[:, :end])
-            to_keys[:, :end] += torch.bmm(to_scores.mT, queries[:, here])
+            to_keys[:, :end].add_(torch.bmm(to_scores.mT, queries[:, here]))
         to_projected = slope.new_empty((len(slope), (shape.group + 2) * shape.kv_heads * shape.width))
         for part, its in zip(shape.split(to_projected), (to_queries, to_keys, to_values), strict=True):
             part.copy_(shape.by_place(its))
@@ -198,10 +196,11 @@ class _Gated(Function):
         return to_both
 
 
-def _normed_linear(x: Tensor, norm: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
-    apply: Any = _NormedLinear.apply
-    result: Tensor = apply(x, weight * norm.weight, bias, norm.variance_epsilon)
-    return result
+def _normed(x: Tensor, norm: Any) -> Tensor:
+    """A norm without its gain."""
+    apply: Any = _Normed.apply
+    normed: Tensor = apply(x, norm.variance_epsilon)
+    return normed
 
 
 def _added(x: Tensor, change: Tensor, linear: nn.Linear) -> Tensor:
@@ -210,7 +209,7 @@ def _added(x: Tensor, change: Tensor, linear: nn.Linear) -> Tensor:
     return total if linear.bias is None else total + linear.bias
 
 
-def _projection(layer: Any, shape: Shape) -> tuple[tuple[Tensor, Tensor | None], Tensor | None]:
+def _projection(layer: Any, shape: Shape) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Matrix and bias to queries, keys and values, and [H + K, W] gains of the norms on heads, where there are any.
 
     Queries are scaled, by their matrix or by their gain: a norm would undo the former.
@@ -230,15 +229,14 @@ def _projection(layer: Any, shape: Shape) -> tuple[tuple[Tensor, Tensor | None],
     else:
         scales[: (turned - shape.kv_heads) * shape.width] = attention.scaling
     weight = weight.index_select(0, rows) * scales
-    return (weight, None if bias is None else bias.index_select(0, rows) * scales[:, 0]), gain
+    return weight, None if bias is None else bias.index_select(0, rows) * scales[:, 0], gain
 
 
-def _with_normed_heads(projected: Tensor, gain: Tensor, epsilon: float, width: int) -> Tensor:
+def _with_normed_heads(projected: Tensor, gain: Tensor, norm: Any) -> Tensor:
     """Queries and keys normed head by head, values as they are."""
-    places = projected.view(len(projected), -1, width)
+    places = projected.view(len(projected), -1, gain.shape[1])
     turned, values = places.tensor_split((len(gain),), dim=1)
-    normed = functional.rms_norm(turned, (width,), None, epsilon) * gain
-    return torch.cat([normed, values], dim=1).flatten(1)
+    return torch.cat([_normed(turned, norm) * gain, values], dim=1).flatten(1)
 
 
 def _stack(parts: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
@@ -246,11 +244,6 @@ def _stack(parts: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     weights: list[Tensor] = [part.weight for part in parts]
     biases: list[Tensor] = [part.bias for part in parts if part.bias is not None]
     return torch.cat(weights), torch.cat(biases) if biases else None
-
-
-def _causal(count: int) -> Tensor:
-    """[count, count]: 0 on and below the diagonal, -inf above."""
-    return torch.full((count, count), -torch.inf).triu(1)
 
 
 def _linear_parts(layer: Any) -> list[nn.Module]:

@@ -144,7 +144,8 @@ def true_values(
         truth: [B, T] true values, where they are computed.
     Returns:
         Columns answer (row of the response), position (tokens before the state), fraction (of its tokens), truth (the
-        computed value, else the mean shaped score of `record.truth_samples` continuations), estimate.
+        computed value, else the mean shaped score of `record.truth_samples` continuations), estimate, samples (so many
+        continuations, 0 for a computed value).
     """
     starts_of = [merged(starts, STATES) for starts in sampler.step_starts([r.generation.tokens for r in rollouts])]
     count = min(record.truth_responses, len(rows))
@@ -168,4 +169,5 @@ def true_values(
         "fraction": [start / len(rollouts[row].generation.tokens) for row, start in places],
         "truth": true,
         "estimate": estimates,
+        "samples": [0 if truth is not None else record.truth_samples] * len(places),
     }

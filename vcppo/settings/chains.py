@@ -8,7 +8,7 @@ from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
 
-TASK_NAME = "an embedded task (docs/tasks.md), or problems from a hub or a file"
+TASK_NAME = "an embedded task (docs/tasks.md), problems from a hub or a file, or a class from outside (docs/adding.md)"
 
 
 class ChainSettings(EmbeddedTaskSettings):
@@ -77,7 +77,7 @@ class LabelsTaskSettings(ChainSettings):
         None,
         ge=0,
         le=1,
-        description="share of rules that demonstrations do not know; unset: 0.3 of 10, 0.25 of 100",
+        description="share of the rules that demonstrations do not know; unset: 0.3 of 10, 0.25 of 100",
     )
     wrong_label: Literal["counts", "kills"] = Field(
         "counts", description="an answer may have some; or each leads to another chain, and so to a wrong answer"
@@ -92,7 +92,7 @@ class LabelsTaskSettings(ChainSettings):
     errors_allowed: int | None = Field(
         None,
         ge=0,
-        description="wrong labels of a right answer; unset: as many as leave a tenth of demonstrations right",
+        description="wrong labels of a right answer; unset: as many as leave a tenth of the demonstrations right",
     )
 
     @model_validator(mode="after")

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Discriminator
 from pydantic.fields import FieldInfo
 
 from vcppo.settings.base import Settings
+from vcppo.settings.plugin import OUTSIDE
 from vcppo.settings.renamed import ADDED
 from vcppo.settings.sections import RunSections
 
@@ -30,6 +31,12 @@ class Kinds:
     by: str  # the setting of it that decides
     models: Mapping[str, type[Settings]]  # by the words that `by` may be
     default: str
+    outside: type[Settings] | None = None  # the kind of every `package.module:Class`, where there may be such
+
+    @property
+    def all_models(self) -> Mapping[str, type[Settings]]:
+        """The models by word, with that of a class from outside."""
+        return self.models if self.outside is None else {**self.models, OUTSIDE: self.outside}
 
     @property
     def name(self) -> str:
@@ -38,11 +45,11 @@ class Kinds:
 
     def with_setting(self, leaf: str) -> tuple[str, ...]:
         """The kinds that have a setting or a subsection."""
-        return tuple(word for word, model in self.models.items() if leaf in model.model_fields)
+        return tuple(word for word, model in self.all_models.items() if leaf in model.model_fields)
 
     def everywhere(self, leaf: str) -> bool:
         """Whether records of all kinds have a setting or a subsection."""
-        return any(self.models[word].in_every_record for word in self.with_setting(leaf))
+        return any(self.all_models[word].in_every_record for word in self.with_setting(leaf))
 
     def may_have(self, section: Any, leaf: str) -> bool:
         """Whether a section as a tree is of a kind that has a setting, or of none, which validation will tell."""
@@ -51,8 +58,15 @@ class Kinds:
 
     def kind_of(self, section: Mapping[str, Any]) -> str | None:
         """The kind of a section as a tree; None if the word is none of them."""
-        word = section.get(self.by, self.default)
-        return word if isinstance(word, str) and word in self.models else None
+        return self.word(section.get(self.by, self.default))
+
+    def word(self, value: Any) -> str | None:
+        """The kind that a value of `by` names; None if it names none."""
+        if not isinstance(value, str):
+            return None
+        if self.outside is not None and ":" in value:
+            return OUTSIDE
+        return value if value in self.models else None
 
 
 @dataclass(frozen=True)
@@ -69,14 +83,19 @@ class Setting:
 
 def _kinds() -> Iterator[Kinds]:
     for section, field in RunSections.model_fields.items():
-        by = field.discriminator
+        by, union, outside = field.discriminator, field.annotation, None
+        if any(
+            isinstance(one, Discriminator) for one in field.metadata
+        ):  # the known ones, themselves told apart by a word, or one from outside
+            (union, known, _), (outside, _) = map(typing.get_args, typing.get_args(union))
+            by = known.discriminator
         if isinstance(by, str):
             models = {
                 word: model
-                for model in typing.get_args(field.annotation)
+                for model in typing.get_args(union)
                 for word in typing.get_args(model.model_fields[by].annotation)
             }
-            yield Kinds(section, by, models, getattr(field.default, by))
+            yield Kinds(section, by, models, getattr(field.default, by), outside)
 
 
 KINDS: Mapping[str, Kinds] = {kinds.section: kinds for kinds in _kinds()}
@@ -102,21 +121,33 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
 
 def _settings_of(kinds: Kinds) -> Iterator[Setting]:
     merged: dict[str, Setting] = {}
-    for word, model in kinds.models.items():
+    for word, model in kinds.all_models.items():
         for setting in _settings(model, f"{kinds.section}."):
             known = merged.get(setting.name, setting)
             merged[setting.name] = replace(known, kinds=(*known.kinds, word))
     for name, setting in merged.items():
         if name == kinds.name:
             words = Literal[tuple(kinds.models)]  # type: ignore[valid-type]
-            yield replace(setting, types=(words,), default=kinds.default, kinds=())
+            types = (words,) if kinds.outside is None else (words, str)
+            yield replace(setting, types=types, default=kinds.default, kinds=())
         else:
-            yield replace(setting, kinds=() if len(setting.kinds) == len(kinds.models) else setting.kinds)
+            yield replace(setting, kinds=() if len(setting.kinds) == len(kinds.all_models) else setting.kinds)
 
 
 def _types(field: FieldInfo) -> tuple[Any, ...]:
     kind = field.annotation
     return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+
+
+@functools.cache
+def tables() -> frozenset[str]:
+    """The settings that are tables of any names: what is in them is no setting of ours."""
+    return frozenset(name for name, setting in layout().items() if typing.get_origin(setting.types[0]) is dict)
+
+
+def table_of(name: str) -> str | None:
+    """The table that a dotted name lies in; None if it lies in none."""
+    return next((table for table in tables() if name.startswith(f"{table}.")), None)
 
 
 def other_kind(sections: RunSections, name: str) -> str | None:
@@ -126,7 +157,7 @@ def other_kind(sections: RunSections, name: str) -> str | None:
     if kinds is None:
         return None
     owners, word = kinds.with_setting(rest.split(".")[0]), getattr(getattr(sections, section), kinds.by)
-    if word in owners:
+    if kinds.word(word) in owners:
         return None
     *others, last = owners
     listed = f"{', '.join(others)} or {last}" if others else last

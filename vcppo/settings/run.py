@@ -19,6 +19,7 @@ from vcppo.settings.kinds import KINDS, flat_layout, foreign, is_whole, not_by_d
 from vcppo.settings.renamed import with_current_names
 from vcppo.settings.rules import meaningless
 from vcppo.settings.sections import RunSections
+from vcppo.settings.task import DigitsTaskSettings
 
 UNFINISHED = "unfinished"  # in the context of a validation: settings that others will be added to need not fit yet
 
@@ -62,7 +63,7 @@ class RunSettings(RunSections):
     def _parts_fit(self, info: ValidationInfo) -> Self:
         if info.context == UNFINISHED:
             return self
-        if self.task.name == "digits" and self.task.spread >= self.task.chain_length:
+        if isinstance(self.task, DigitsTaskSettings) and self.task.spread >= self.task.chain_length:
             raise ValueError(
                 f"task.spread = {self.task.spread}: expected less than task.chain_length = {self.task.chain_length}"
             )

@@ -1,9 +1,9 @@
 """What is asked: an embedded task, or mathematical problems."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from vcppo.settings.base import Settings
 from vcppo.settings.chains import TASK_NAME as _NAME
@@ -11,6 +11,7 @@ from vcppo.settings.chains import EndingsTaskSettings, LabelsTaskSettings, Route
 from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
+from vcppo.settings.plugin import OUTSIDE, PluginTaskSettings
 
 
 class MathsSettings(Settings):
@@ -54,6 +55,9 @@ class MathsSettings(Settings):
     time_limit_s: float = Field(2.0, gt=0, description="after which an answer that is still being compared is given up")
     memory_limit_mb: int = Field(1024, ge=64, description="that comparing one answer may take")
     workers: int | None = Field(None, ge=1, description="processes that compare; by default half the cores, 8 at most")
+
+
+KNOWN = "known"  # what validation puts before the place of a mistake in a task of vcppo
 
 
 class DigitsTaskSettings(EmbeddedTaskSettings):
@@ -109,8 +113,18 @@ class MathsTaskSettings(Settings):
 
 
 OwnTaskSettings = DigitsTaskSettings | EndingsTaskSettings | LabelsTaskSettings | RoutesTaskSettings
+KnownTaskSettings = Annotated[OwnTaskSettings | MathsTaskSettings, Field(discriminator="name")]
 
-TaskSettings = Annotated[OwnTaskSettings | MathsTaskSettings, Field(discriminator="name")]
+
+def _whose(given: Any) -> str:
+    """Whether a task is one of vcppo's, or one from outside: that one's name has a colon."""
+    name = given.get("name") if isinstance(given, Mapping) else getattr(given, "name", None)
+    return OUTSIDE if isinstance(name, str) and ":" in name else KNOWN
+
+
+TaskSettings = Annotated[
+    Annotated[KnownTaskSettings, Tag(KNOWN)] | Annotated[PluginTaskSettings, Tag(OUTSIDE)], Discriminator(_whose)
+]
 
 EMBEDDED_TASKS: Mapping[str, type[EmbeddedTaskSettings]] = {
     model.model_fields["name"].default: model for model in get_args(OwnTaskSettings)

@@ -12,7 +12,7 @@ from vcppo.settings.kinds import other_kind
 from vcppo.settings.known_sets import KNOWN, is_file
 from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.sections import RunSections
-from vcppo.settings.task import MathsSettings
+from vcppo.settings.task import MathsSettings, MathsTaskSettings
 
 Rule = tuple[tuple[str, ...], Callable[[RunSections], bool], str]
 
@@ -63,7 +63,7 @@ PRETRAINING = [
 
 
 def _maths(s: RunSections) -> MathsSettings:
-    return s.task.maths if s.task.name == "maths" else MathsSettings()
+    return s.task.maths if isinstance(s.task, MathsTaskSettings) else MathsSettings()
 
 
 def _ignored_by(loss: str) -> Callable[[RunSections], bool]:

@@ -36,7 +36,7 @@ from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.true_values import error_metrics
 from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.rules import has_exact_values
-from vcppo.stages.answers import load_responses, response_prompts
+from vcppo.stages.answers import load_responses, response_prompts, responses_file
 from vcppo.stages.context import StageContext
 from vcppo.store.pretrained_critics import chosen_step, critic_folder
 from vcppo.types import RolloutBatch
@@ -157,15 +157,24 @@ class Pretraining:
 
     @functools.cached_property
     def true_values(self) -> Tensor | None:
-        """[B, T] true values of the held-out responses under the fixed policy, where the task allows."""
+        """[B, T] true values of the held-out responses under the fixed policy, where the task allows.
+
+        Raises:
+            CheckpointError: the responses are not to the prompts that the settings draw.
+        """
         if not has_exact_values(self.settings):
             return None
-        prompts, batch, context = response_prompts(self.context), self.held_out.batch, self.context
+        context, batch = self.context, self.held_out.batch
+        prompts = response_prompts(context)
+        asked = [prompts[row] for row in self.held_out_rows.tolist()]
         ends = zip(batch.prompt_lengths.tolist(), batch.total_lengths.tolist(), strict=True)
         responses = [
-            Response(prompts[row], tuple(ids[:start]), tuple(ids[start:end]))
-            for row, ids, (start, end) in zip(self.held_out_rows.tolist(), batch.input_ids.tolist(), ends, strict=True)
+            Response(prompt, tuple(ids[:start]), tuple(ids[start:end]))
+            for prompt, ids, (start, end) in zip(asked, batch.input_ids.tolist(), ends, strict=True)
         ]
+        if context.task.encode(asked, context.tokenizer) != [response.prompt_tokens for response in responses]:
+            path = responses_file(context.earlier["answers"].path)
+            raise CheckpointError(f"{path}: its answers are not to the prompts that its settings draw, expected those")
         policy = context.load_first_policy()
         return exact_values(
             policy,

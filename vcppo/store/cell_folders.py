@@ -149,7 +149,7 @@ def one_line(error: BaseException) -> str:
 def setting_differences(ours: RunSettings, theirs: RunSettings) -> list[str]:
     """Dotted settings that differ, as `name = theirs, now ours`."""
     new, old = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
-    return [f"{name} = {old[name]!r}, now {new[name]!r}" for name in new if new[name] != old[name]]
+    return [f"{name} = {old.get(name)!r}, now {new[name]!r}" for name in new if new[name] != old.get(name)]
 
 
 def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:

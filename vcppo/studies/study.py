@@ -17,11 +17,11 @@ from vcppo.settings.loading import (
     known_names,
     may_be_none,
     nest,
-    read_toml,
     resolve,
     setting_type,
 )
 from vcppo.settings.notes import lines
+from vcppo.settings.reading import read_toml
 from vcppo.settings.renamed import current_name
 from vcppo.settings.search_space import Dimension, misfits
 from vcppo.studies.cells import Cell, as_name, cell_name, no_use, refuse_twins, set_for_cell, shortened, values_of

@@ -1,4 +1,9 @@
-"""What a task provides to the stages: prompts, a tokenizer, a verifier, and demonstrations to start from."""
+"""What a task provides to the stages: prompts, a tokenizer, a verifier, and demonstrations to start from.
+
+A class with these methods, wherever it lies, is a task: `task.name = "package.module:Class"`. Most inherit from
+PluginTask (vcppo/tasks/plugin.py), which has those that a task of text need not write itself: a tokenizer and
+demonstrations are for fresh policies, steps for estimators that count them, `decision_path` for exact values.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +66,10 @@ class Task(Protocol):
         ...
 
     def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
-        """Judge the texts of responses, each against its prompt; never raises on what a policy may write."""
+        """Judge the texts of responses, each against its prompt; never raises on what a policy may write.
+
+        A prompt is known by its name, text and reference answer. With partial credit, see `Judgement.credit`.
+        """
         ...
 
 

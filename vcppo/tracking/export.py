@@ -225,12 +225,15 @@ def problem_rows(study: str, cell: MeasuredCell) -> list[Row]:
 
 
 def truth_rows(study: str, cell: MeasuredCell) -> list[Row]:
-    """Rows of truth.csv: states with their true values and the estimates that training used."""
+    """Rows of truth.csv: states with their true values and the estimates that training used.
+
+    n is the number of continuations behind a true value, 0 where it was computed.
+    """
     return [
         key_of(study, cell)
         | {"step": step}
         | {name: table[name][i] for name in TRUTH_COLUMNS}
-        | provenance(cell, cell.settings.record.truth_samples)
+        | provenance(cell, table["samples"][i] if "samples" in table else cell.settings.record.truth_samples)
         for step, table in sorted(cell.tables.get("true_values", {}).items())
         for i in range(len(table["truth"]))
     ]

@@ -12,6 +12,7 @@ from vcppo.errors import ConfigError
 from vcppo.settings.kinds import KINDS, layout, other_kind, recorded_names
 from vcppo.settings.loading import Layer, build_settings, flatten, load, load_settings, nest, override
 from vcppo.settings.notes import lines
+from vcppo.settings.plugin import OUTSIDE
 from vcppo.settings.renamed import with_hashed_names
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import Address, addresses
@@ -34,7 +35,7 @@ NEEDS = {
 
 
 def of_kind(section: str, word: str) -> list[str]:
-    said = f"{KINDS[section].name}={word}"
+    said = f"{KINDS[section].name}={word.replace(OUTSIDE, 'examples.plugin_task.reversing:Reversing')}"
     return [said, *NEEDS.get(said, [])]
 
 

@@ -53,7 +53,7 @@ def test_a_response_by_pencil() -> None:
     prompt = task.prompt("123")
     assert prompt.text == "#3 1 2 3 ?"
     task.rule = dict.fromkeys(task.rule, "a")
-    assert task.decision_path(prompt, []).tokens == tuple("#1 2 3 4 a #2 3 4 6 a #3 4 6 9 a = <eos>".split())
+    assert " ".join(task.decision_path(prompt, []).tokens) == "#1 2 3 4 a #2 3 4 6 a #3 4 6 9 a = <eos>"
     kills = make(lines=3, misunderstood=0, wrong_label="kills")
     kills.rule = {context: "b" if context in "13" else "a" for context in kills.rule}
     way = "#1 2 3 5 a #2 3 5 7 b #3 5 7 1 a = 5 7 1 <eos>"  # 123 is b: 3 + 1 + 1; 235 is a: 5 + 2; 357 is b: 7 + 3 + 1
@@ -119,13 +119,15 @@ def test_a_label_that_fits_other_digits_is_no_excuse_for_them() -> None:
     """Each line is compared with the true chain: consistent lines on another chain are wrong."""
     task = make(lines=2, misunderstood=0, errors_allowed=2)
     prompt = task.prompt("123")
-    other_chain = [word for word in task.decision_path(task.prompt("124"), []).tokens]
+    other_chain = list(task.decision_path(task.prompt("124"), []).tokens)
     assert judged(task, prompt, other_chain) is Verdict.WRONG
     kills = make(lines=3, misunderstood=0, wrong_label="kills")
-    state, words, label = "123", list[str](), ""
+    state, label = "123", kills.rule[kills.context("123")]
+    words: list[str] = []
     for number in range(1, 4):  # a slip in the first label, and everything after it as it leads on
-        state = kills.next_state(state, kills.rule[kills.context(state)] if number != 2 else label)
-        label = kills.rule[kills.context(state)] if number > 1 else other(kills.rule[kills.context(state)])
+        state = kills.next_state(state, label)
+        label = kills.rule[kills.context(state)]
+        label = other(label) if number == 1 else label
         words += [f"#{number}", *state, label]
     assert judged(kills, kills.prompt("123"), [*words, "=", *state, "<eos>"]) is Verdict.WRONG
 

@@ -39,10 +39,10 @@ def test_both_ways_by_pencil() -> None:
     task = make(lines=3)
     prompt = task.prompt("123", "456")
     assert prompt.text == "#3 1 2 3 4 5 6 ?"
-    long = "L #1 2 3 4 #2 3 4 6 #3 4 6 9 = 4 6 9 <eos>".split()
+    long = ["L", "#1", "2", "3", "4", "#2", "3", "4", "6", "#3", "4", "6", "9", "=", "4", "6", "9", "<eos>"]
     assert right(task, prompt, long)
-    assert not right(task, prompt, "L #1 2 3 4 #2 3 4 6 = 3 4 6 <eos>".split())
-    short = "S #1 2 3 4 #2 3 4 6 =".split()
+    assert not right(task, prompt, ["L", "#1", "2", "3", "4", "#2", "3", "4", "6", "=", "3", "4", "6", "<eos>"])
+    short = ["S", "#1", "2", "3", "4", "#2", "3", "4", "6", "="]
     good = [guess for guess in "0123456789" if right(task, prompt, [*short, guess, "<eos>"])]
     assert set(good) == task.good_guesses(prompt)
     assert len(good) == 3

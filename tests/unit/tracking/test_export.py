@@ -489,6 +489,7 @@ def test_a_server_has_what_the_disk_has_to_the_byte(
         "fraction": [0.5],
         "truth": [0.25],
         "estimate": [0.1 + 0.2],
+        "samples": [0],
     }
     study.enter(cell, "rl", "rl-truth-s0").journal.table("true_values", 2, truth)
     failed = study.cell("failed-s0", arm="failed", state="failed", error="x, y", swept={"gae.lambda_actor": 0.9})
@@ -500,6 +501,8 @@ def test_a_server_has_what_the_disk_has_to_the_byte(
     files = {path.name: path.read_bytes() for path in (tmp_path / "disk").iterdir()}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "server").iterdir()}
     assert len(files) == 6
+    (row,) = csv.DictReader(files["truth.csv"].decode().splitlines())
+    assert row["n"] == "0"  # computed
 
 
 def test_a_run_is_called_by_its_cell_until_mlflow_has_given_it_an_id(
