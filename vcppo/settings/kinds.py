@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from vcppo.settings.added import added_to
 from vcppo.settings.sections import RunSections
 
 
@@ -167,9 +168,12 @@ def not_by_default(left_out: Iterable[tuple[str, str, Any]]) -> dict[str, dict[s
 
 
 def is_whole(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree has the settings of all kinds, as the record of a run has."""
+    """Whether a tree has the settings of all kinds, as the record of a run has; it may be older than some of them."""
     sections = {section: tree.get(section) for section in KINDS}
-    return all(isinstance(one, Mapping) and default_tree()[name].keys() <= one.keys() for name, one in sections.items())
+    return all(
+        isinstance(one, Mapping) and default_tree()[name].keys() - added_to(name) <= one.keys()
+        for name, one in sections.items()
+    )
 
 
 def flat_layout(tree: Mapping[str, Any], of_other_kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

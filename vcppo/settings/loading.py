@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from vcppo.errors import ConfigError
+from vcppo.settings.added import with_added
 from vcppo.settings.defaults import defaults_beside, defaults_of_model
-from vcppo.settings.kinds import KINDS, foreign, layout, not_by_default, without
+from vcppo.settings.kinds import KINDS, foreign, is_whole, layout, not_by_default, without
 from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.settings.notes import Note
 from vcppo.settings.renamed import CURRENT, current_name, former_names, with_current_names
@@ -332,7 +333,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected an object of settings, found {type(tree).__name__}")
-    return with_current_names(tree)
+    named = with_current_names(tree)
+    return with_added(named) if is_whole(named) else named
 
 
 def _former_name(name: str, layer: Layer) -> Note:

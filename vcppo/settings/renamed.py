@@ -7,11 +7,14 @@ records, digests and addresses of before stay what they were.
 from collections.abc import Mapping
 from typing import Any
 
+from vcppo.settings.added import without_added
+
 RENAMED: Mapping[str, str] = {  # dotted names, new: old
     "reward_model.responses": "reward_model.answers",
     "reward_model.responses_per_prompt": "reward_model.answers_per_prompt",
     "evaluation.responses_at_once": "evaluation.answers_at_once",
     "record.truth_responses": "record.truth_answers",
+    "pretrain.min_delta": "pretrain.tolerance",
 }
 CURRENT: Mapping[str, str] = {old: new for new, old in RENAMED.items()}
 
@@ -31,8 +34,8 @@ def with_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_hashed_names(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of settings with the names under which digests and addresses have always had them."""
-    return _renamed(tree, RENAMED)
+    """A tree of settings as digests and addresses have always had them: old names, and nothing of what came later."""
+    return _renamed(without_added(tree), RENAMED)
 
 
 def former_names(tree: Mapping[str, Any]) -> list[str]:

@@ -12,17 +12,22 @@ from vcppo.errors import CheckpointError
 from vcppo.models.distributed import world
 from vcppo.rl.rewards import verdict_scores
 from vcppo.rl.sampler import collate
-from vcppo.seeding import rng_for, seed_for
+from vcppo.seeding import seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
+from vcppo.stages.fixed_prompts import fixed_prompts
 from vcppo.types import RolloutBatch
 
 
 def sample_responses(context: StageContext) -> dict[str, float]:
-    """Sample `pool` and `held_out` responses, one per prompt, to `answers.safetensors`; held-out ones last."""
+    """Sample `pool` and `held_out` responses, one per prompt, to `answers.safetensors`; held-out ones last.
+
+    Raises:
+        ConfigError: held-out prompts are to be others than the pool's, and the task has not enough.
+    """
     settings = context.settings
-    pool, held_out = settings.fixed_responses
-    prompts = context.task.training_prompts(pool + held_out, rng_for(settings.seed, "answers", "prompts"))
+    chosen = fixed_prompts(context)
+    prompts = [*chosen.pool, *chosen.held_out]
     sampler = context.sampler(context.load_first_policy())
     rollouts = []
     for start in range(0, len(prompts), RESPONSES_AT_ONCE):

@@ -22,7 +22,8 @@ def test_a_new_name_is_a_setting_and_the_old_one_is_none() -> None:
 @pytest.mark.parametrize(("new", "old"), RENAMED.items())
 def test_a_flag_with_the_old_name_sets_the_new_one_and_says_so(new: str, old: str) -> None:
     on = ["record.truth_every=1"] if "truth" in new else []
-    former, present = load(assignments=[*on, f"{old}=7"]), load(assignments=[*on, f"{new}=7"])
+    value = 0.5 if new == "pretrain.min_delta" else 7
+    former, present = load(assignments=[*on, f"{old}={value}"]), load(assignments=[*on, f"{new}={value}"])
     assert former.settings == present.settings
     assert lines(former.notes) == [f"{old} (from --set) is called {new} now"]
     assert not present.notes
@@ -40,7 +41,8 @@ def test_a_file_and_a_study_may_have_old_names(tmp_path: Path) -> None:
 
 
 def test_a_record_of_before_is_read_without_a_word(tmp_path: Path) -> None:
-    settings = tiny("reward_model.responses=99", "evaluation.responses_at_once=9")
+    of_then = "pretrain.held_out_prompts=shared"
+    settings = tiny("reward_model.responses=99", "evaluation.responses_at_once=9", of_then)
     record = tmp_path / "settings.json"
     record.write_text(json.dumps(with_hashed_names(settings.model_dump(mode="json"))))
     assert "answers" in json.loads(record.read_text())["reward_model"]
