@@ -28,6 +28,7 @@ from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.engine import TorchEngineSettings
 from vcppo.settings.reward import RewardSettings
 from vcppo.settings.run import RunSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.system.provenance import provenance
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import ANSWER
@@ -87,14 +88,14 @@ class BasePolicy:
         made = self.sampler.engine.branch(stems, points, self.sampler.sampling, seed=seed)
         continued = [(*prefix, *continuation.tokens) for prefix, continuation in zip(prefixes, made, strict=True)]
         judged = self.sampler.judge(continued, [rollouts[point.stem].prompt for point in points])
-        returns = [verdict_score(judgement.verdict, self.settings.reward) for judgement in judged]
+        returns = [verdict_score(judgement.verdict, self.settings.reward, judgement.credit) for judgement in judged]
         return np.array(returns).reshape(len(rollouts), STATES)
 
     def patient(self) -> tuple[int, int]:
         """Right responses, and all, where none may answer before the last line."""
         prompts = [prompt for prompt in self.task.held_out_prompts() for _ in range(PATIENT_SAMPLES)]
         ids = torch.tensor([self.tokenizer(prompt.text)["input_ids"] for prompt in prompts])
-        assert self.settings.task.name == "digits"
+        assert isinstance(self.settings.task, DigitsTaskSettings)
         patient = NoAnswerBeforeTheLastLine(self.tokenizer, self.settings.task.chain_length, ids.shape[1])
         torch.manual_seed(0)
         answers = self.policy.generate(

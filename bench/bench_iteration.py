@@ -1,4 +1,4 @@
-"""Where the time of an RL iteration goes, and the share of it spent outside model arithmetic.
+"""Where the time of an RL iteration goes: how far it is from its floor, and its share outside model arithmetic.
 
     OMP_NUM_THREADS=1 python -m bench.bench_iteration
 
@@ -6,6 +6,8 @@ Runs the real RL stage of the default task for ITERATIONS iterations, one thread
 have had COLD_STEPS updates of cold start. Timers stand around its functions; time is charged to the innermost one.
 Model arithmetic is what happens inside a forward pass, a backward pass, an optimiser step or a step of the decoder;
 everything else (sampling from logits, losses, padding, verifying, estimating, writing) is outside.
+
+Seconds are of processor time, in which the turns of other processes do not count; their use of the caches does.
 """
 
 import os
@@ -23,6 +25,7 @@ from torch.nn import functional
 
 from vcppo.engines.torch.decoder import Decoder
 from vcppo.engines.torch.engine import TorchEngine
+from vcppo.models import lean
 from vcppo.models.optimiser import Optimiser
 from vcppo.planning import time_estimate
 from vcppo.rl import trainer
@@ -36,7 +39,8 @@ from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import Journal, read_journal
 
 ITERATIONS, COLD_STEPS = 10, 60
-AIM = 0.10
+OUTSIDE_AIM = 0.10  # share of an iteration outside model arithmetic
+FLOOR_AIM = 2.5  # times its floor
 OUTSIDE_LOOP = "set up"
 
 
@@ -46,7 +50,7 @@ class Clock:
     def __init__(self) -> None:
         self.spent: dict[tuple[str, bool], float] = defaultdict(float)
         self._stack = [("other", False)]
-        self._since = time.perf_counter()
+        self._since = time.process_time()
 
     @contextmanager
     def within(self, part: str | None, *, arithmetic: bool = False) -> Iterator[None]:
@@ -58,7 +62,7 @@ class Clock:
         self._stack.pop()
 
     def _charge(self) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         self.spent[self._stack[-1]] += now - self._since
         self._since = now
 
@@ -85,14 +89,13 @@ TIMED = [  # object, attribute, part it belongs to (None: whichever it is called
     (trainer, "place_rewards", "verify, collate, estimate", False),
     (trainer, "actor_advantages", "verify, collate, estimate", False),
     (trainer, "critic_returns", "verify, collate, estimate", False),
-    (trainer, "rollout_metrics", "metrics and tables", False),
-    (trainer, "advantage_metrics", "metrics and tables", False),
-    (trainer, "value_metrics", "metrics and tables", False),
+    (trainer, "iteration_metrics", "metrics and tables", False),
     (rl_stage, "critic_tables", "metrics and tables", False),
     (Journal, "metrics", "journal and checkpoint", False),
     (Journal, "table", "journal and checkpoint", False),
     (rl_stage, "save_state", "journal and checkpoint", False),
     (Decoder, "_forward", None, True),
+    (lean, "hidden_states", None, True),
     (torch.Tensor, "backward", None, True),
     (Optimiser, "step", None, True),
 ]
@@ -185,16 +188,18 @@ def main() -> None:
     for part, (inside, outside) in sorted(spent.items(), key=lambda item: -sum(item[1])):
         limit = f", floor {1e3 * floor[part]:.0f} ms" if part in floor else ""
         each = (inside + outside) / ITERATIONS
-        times = f" ({each / floor[part]:.1f} times)" if part in floor else ""
+        ratio = f" ({each / floor[part]:.1f} times)" if part in floor else ""
         print(
             f"{part}: {1e3 * each:.0f} ms = {(inside + outside) / total:.1%} of the iteration, "
-            f"outside model arithmetic {1e3 * outside / ITERATIONS:.0f} ms = {outside / total:.1%}{limit}{times}"
+            f"outside model arithmetic {1e3 * outside / ITERATIONS:.0f} ms = {outside / total:.1%}{limit}{ratio}"
         )
-    share = 1 - arithmetic / total
     least = sum(floor.values())
-    print(f"floor: {1e3 * least:.0f} ms an iteration; it takes {total / ITERATIONS / least:.1f} times that")
-    print(f"outside model arithmetic: {share:.1%} of the iteration, aim under {AIM:.0%}: ", end="")
-    print("met" if share < AIM else "MISSED")
+    times = total / ITERATIONS / least
+    print(f"floor: {1e3 * least:.0f} ms an iteration; it takes {times:.1f} times that, ", end="")
+    print(f"aim at most {FLOOR_AIM:g} times: {'met' if times <= FLOOR_AIM else 'MISSED'}")
+    share = 1 - arithmetic / total
+    print(f"outside model arithmetic: {share:.1%} of the iteration, aim under {OUTSIDE_AIM:.0%}: ", end="")
+    print("met" if share < OUTSIDE_AIM else "MISSED")
     print(f"load average {os.getloadavg()[0]:.1f}")
 
 

@@ -73,6 +73,11 @@ def differences(now: Stage, before: Stage) -> list[str]:
     return found
 
 
+def less(now: Stage, before: Stage) -> Stage:
+    """A stage without the curves that it had not before."""
+    return {**now, "curves": {name: curve for name, curve in now["curves"].items() if name in before["curves"]}}
+
+
 def near(a: float | None, b: float | None) -> bool:
     """Whether two numbers are one but for rounding."""
     return a == b if a is None or b is None else math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)

@@ -36,10 +36,16 @@ class Prompt:
 
 
 class Judgement(NamedTuple):
-    """The verdict on one response, and of an unreadable one the reason, in a word or two."""
+    """The verdict on one response, of an unreadable one the reason, in a word or two, and partial credit if any."""
 
     verdict: Verdict
     note: str = ""
+    credit: float | None = None  # in [0, 1]: the score's share of the way from wrong to correct; None: the verdict says
+
+
+def credit_of(verdict: Verdict, credit: float | None) -> float:
+    """Credit of a response in [0, 1]: what its task gave, else 1 where it is correct and 0 where it is not."""
+    return float(verdict is Verdict.CORRECT) if credit is None else credit
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Rollout:
     text: str
     verdict: Verdict
     note: str = ""  # why it is unreadable
+    credit: float | None = None  # see Judgement
 
 
 @dataclass(frozen=True)

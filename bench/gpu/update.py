@@ -122,7 +122,7 @@ def stepper(
     targets = torch.ones(batch.response_mask.shape)
     answer = batch.response_mask.shape[1]
     if critic:
-        optimiser = Optimiser(model, settings.critic, 1000)
+        optimiser = Optimiser(model, settings.critic_model, 1000)
         values = torch.zeros_like(targets)
         return lambda: update_critic(
             model, optimiser, batch, values, targets, kind="mse", clip_range=0.5, aggregation="token-mean",

@@ -1,13 +1,16 @@
 """What an earlier version left on disk is read, exported and gone on with (tests/before/README.md)."""
 
+import csv
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
@@ -20,6 +23,9 @@ from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import read_journal
 from vcppo.store.summary import curves_of
+from vcppo.tracking.export import curve_rows
+from vcppo.tracking.from_disk import read_study
+from vcppo.tracking.table_files import as_csv
 
 pytestmark = pytest.mark.e2e
 
@@ -44,8 +50,22 @@ def test_a_study_that_ended_is_exported_as_it_was_then(out: Path, tmp_path: Path
     words = ["export", "finished", "--out", str(out), "--to", str(tmp_path / "results"), "--metrics", "*"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
-    digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "results").iterdir()}
-    assert digests == EXPECTED["finished"]
+    measured = read_study(out, "finished")
+    curves = [row for cell in measured.cells for row in curve_rows("finished", cell, ["*"])]
+    texts = {path.name: path.read_text() for path in (tmp_path / "results").glob("*.csv")}
+    texts["curves.csv"] = as_csv(list(curves[0]), curves)  # a CSV file then, Parquet now
+    assert {name: digest_of_then(text) for name, text in texts.items()} == EXPECTED["finished"]
+    table = pq.read_table(tmp_path / "results" / "curves.parquet")
+    assert table.column_names == list(curves[0])
+    values = [math.nan if row["value"] is None else row["value"] for row in curves]
+    assert table.column("value").to_numpy() == pytest.approx(values, rel=1e-6, nan_ok=True)
+
+
+def digest_of_then(text: str) -> str:
+    """The digest of a CSV file without the column base_seed, which came later."""
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {row.pop("base_seed") for row in rows} == {"0"}
+    return hashlib.sha256(as_csv(list(rows[0]), rows).encode()).hexdigest()
 
 
 def test_every_cell_finds_its_stages_at_the_addresses_of_then(out: Path) -> None:

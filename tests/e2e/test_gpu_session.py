@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.store.cell_folders import CellFolder
 from vcppo.studies.study import load_study
 
@@ -110,7 +111,7 @@ def test_the_long_study_is_the_short_one_at_another_length() -> None:
     assert [arm.name for arm in long.arms] == [arm.name for arm in short.arms]
     assert [arm.set for arm in long.arms] == [arm.set for arm in short.arms]
     settings = long.cells()[0].settings.task
-    assert settings.name == "digits"
+    assert isinstance(settings, DigitsTaskSettings)
     share = (1 - settings.stop_hazard) ** (settings.chain_length - 1)
     assert 0.05 <= share <= 0.08, "of the demonstrations think to the end"
     assert settings.chain_length * (settings.digits + 1) >= 2000

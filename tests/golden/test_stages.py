@@ -29,7 +29,8 @@ def judge(measured: dict[str, Any], golden: dict[str, Any], versions: dict[str, 
         if found:
             return (
                 f"stage {stage} computes otherwise than its version did ({'; '.join(found[:3])}): raise "
-                f"VERSIONS[{stage!r}] in vcppo/store/cache.py, and remake {FILE.name} by {COMMAND}"
+                f"VERSIONS[{stage!r}] in vcppo/store/cache.py, and remake {FILE.name} by {COMMAND}; where more is "
+                f"measured and nothing else has changed, by {COMMAND} --more alone"
             )
     return None
 

@@ -110,7 +110,7 @@ def test_an_update_lowers_the_loss_wherever_weights_wait(offload: bool, tmp_path
     critic = loading.load_critic(tmp_path, head_seed=0)
     prepare(critic, changed(NARROW, offload=offload), LoraSettings(), seed=0)
     settings = override(RunSettings(), {"critic.learning_rate": 1e-3})
-    optimiser, some = Optimiser(critic, settings.critic, 100), batch()
+    optimiser, some = Optimiser(critic, settings.critic_model, 100), batch()
     targets = torch.ones(some.response_mask.shape)
     losses = [
         update_critic(
@@ -136,7 +136,7 @@ def test_the_peak_is_as_planned(checkpointing: bool, tmp_path: Path) -> None:
     critic = prepare(loading.load_critic(tmp_path, head_seed=0), compute, LoraSettings(), seed=0)
     length, rows = 8000, 2
     some = random_batch([length - 100] * rows, vocabulary=20, prompt_lengths=[100] * rows)
-    targets, optimiser = torch.ones(some.response_mask.shape), Optimiser(critic, settings.critic, 100)
+    targets, optimiser = torch.ones(some.response_mask.shape), Optimiser(critic, settings.critic_model, 100)
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
         update_critic(

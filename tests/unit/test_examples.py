@@ -138,3 +138,9 @@ def test_the_jobs_command_is_one_that_there_is_and_fits(manifests: dict[str, Any
         mount["mountPath"] for mount in manifests["Job"]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     }
     assert next(word.partition("=")[2] for word in words if word.startswith("--out=")) in mounted
+
+
+def test_the_page_on_tasks_shows_the_example_as_it_is() -> None:
+    page = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    assert code == (ROOT / "examples" / "plugin_task" / "reversing.py").read_text(encoding="utf-8")

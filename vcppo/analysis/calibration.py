@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from vcppo.analysis import style
-from vcppo.analysis.data import NoDataError, Results, Study
+from vcppo.analysis.data import NoDataError, Results, Study, run_key
 from vcppo.analysis.figure2 import LOOKS, pretraining_ends
 from vcppo.analysis.picture import Picture, caption
 
@@ -20,15 +20,17 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
 
 
 def compute(tables: pd.DataFrame) -> pd.DataFrame:
-    """Return columns when (before, after), seed, predicted_mean, return_mean, share (of the table's tokens).
+    """Return columns when (before, after), base_seed, seed, predicted_mean, return_mean, share (of the table's tokens).
 
     Bins are those of each seed's table; they differ between seeds and are not averaged.
     """
     ends = pretraining_ends(tables)
-    ends["share"] = ends["n"] / ends.groupby(["when", "seed"])["n"].transform("sum")
+    ends["share"] = ends["n"] / ends.groupby(["when", *run_key(ends)])["n"].transform("sum")
     ends = ends[ends["share"] >= FEW].dropna(subset=["predicted_mean", "return_mean"])
-    columns = ["when", "seed", "predicted_mean", "return_mean", "share"]
-    return ends[columns].sort_values(["when", "seed", "predicted_mean"], ignore_index=True)
+    key = ["when", *run_key(ends)]
+    return ends[[*key, "predicted_mean", "return_mean", "share"]].sort_values(
+        [*key, "predicted_mean"], ignore_index=True
+    )
 
 
 def draw(computed: pd.DataFrame) -> Any:
@@ -41,7 +43,7 @@ def draw(computed: pd.DataFrame) -> Any:
     for when in ("before", "after"):
         look = LOOKS[when]
         rows = computed[computed["when"] == when]
-        for _, one in rows.groupby("seed", sort=True):
+        for _, one in rows.groupby(run_key(rows), sort=True):
             panel.plot(one["predicted_mean"], one["return_mean"], color=look.colour, linestyle=look.line, linewidth=0.7)
             areas = SMALLEST + (LARGEST - SMALLEST) * one["share"]
             panel.scatter(one["predicted_mean"], one["return_mean"], s=areas, color=look.colour, marker=look.marker,
@@ -62,9 +64,10 @@ def make(results: Results) -> Picture:
     if computed.empty:
         raise NoDataError(f"calibration: no value-pretraining rows in components/calibration.csv; "
                           f"make it with: {study.command}")  # fmt: skip
+    critics = len(computed[run_key(computed)].drop_duplicates())
     text = (
         "Mean return of the tokens that the critic valued alike, in bins of equal width, before and after value "
-        f"pretraining; a line a seed (n = {computed['seed'].nunique()}), areas by the share of tokens, bins below "
+        f"pretraining; a line a critic (n = {critics}), areas by the share of tokens, bins below "
         f"{100 * FEW:g} % of them left out. On the grey diagonal the critic is right on average."
     )
     return Picture("calibration", draw(computed), caption("The critic's calibration.", text, study,

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from vcppo.analysis import summary
-from vcppo.analysis.data import NoDataError, Study
-from vcppo.maths.statistics import Interval, bootstrap_interval
+from vcppo.analysis.data import NoDataError, Study, run_key
+from vcppo.maths.run_statistics import ends_apart, nested_bootstrap
+from vcppo.maths.statistics import UNKNOWN, Interval
 
 COSTS = ("answers", "generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens", "elapsed_s")
 EVALUATION = r"eval/[^/]+/avg_at_(\d+)"
@@ -22,9 +23,9 @@ ANNEALED_NOTE = "Learning rates were annealed over the whole run: before its end
 
 
 def evaluations(study: Study, figure: str) -> pd.DataFrame:
-    """Return one row per evaluation of a finished run: arm, seed, step, accuracy (%), then each of COSTS.
+    """Return one row per evaluation of a finished run: arm, base_seed, seed, step, accuracy (%), then each of COSTS.
 
-    Of several numbers of samples at one step the largest counts. Sorted by arm, seed, step.
+    Of several numbers of samples at one step the largest counts. Sorted by arm, run, step.
 
     Raises:
         NoDataError: no finished run, no evaluation along training, or no costs, as in studies of older commits.
@@ -32,42 +33,46 @@ def evaluations(study: Study, figure: str) -> pd.DataFrame:
     curves = study.need("curves", figure)
     samples = curves["metric"].str.extract(f"^{EVALUATION}$")[0].astype(float)
     rows = curves.assign(k=samples)[samples.notna() & curves["value"].notna()].sort_values(["k", "metric"])
-    rows = rows.drop_duplicates(["arm", "seed", "step"], keep="last")
+    rows = rows.drop_duplicates(["arm", *run_key(rows), "step"], keep="last")
     if rows.empty:
         raise NoDataError(f"{figure}: no eval/*/avg_at_* in {study.name}/curves.csv; make it with: {study.command}")
-    scored = rows[["arm", "seed", "step"]].assign(accuracy=100 * rows["value"])
+    key = ["arm", *run_key(rows), "step"]
+    scored = rows[key].assign(accuracy=100 * rows["value"])
     spent = spending(study, figure)
     before = spent.assign(step=spent["step"] + 1)
-    start = scored.loc[scored["step"] == 0, ["arm", "seed", "step"]].assign(**dict.fromkeys(COSTS, 0.0))
-    joined = scored.merge(pd.concat([start, before]), on=["arm", "seed", "step"])
-    return joined[["arm", "seed", "step", "accuracy", *COSTS]].sort_values(["arm", "seed", "step"], ignore_index=True)
+    start = scored.loc[scored["step"] == 0, key].assign(**dict.fromkeys(COSTS, 0.0))
+    joined = scored.merge(pd.concat([start, before]), on=key)
+    return joined[[*key, "accuracy", *COSTS]].sort_values(key, ignore_index=True)
 
 
 def spending(study: Study, figure: str) -> pd.DataFrame:
-    """Return one row per iteration of a finished run: arm, seed, step, and each of COSTS by its end."""
+    """Return one row per iteration of a finished run: arm, base_seed, seed, step, and each of COSTS by its end."""
     curves = study.need("curves", figure)
     names = [f"cost/{name}" for name in COSTS]
     missing = [name for name in names if name not in set(curves["metric"])]
     if missing:
         raise NoDataError(f"{figure}: no {missing[0]} in {study.name}/curves.csv; make it with: {study.command}")
     rows = curves[curves["metric"].isin(names)]
-    wide = rows.pivot(index=["arm", "seed", "step"], columns="metric", values="value").dropna()
+    wide = rows.pivot(index=["arm", *run_key(rows), "step"], columns="metric", values="value").dropna()
     return wide.set_axis(wide.columns.str.removeprefix("cost/"), axis=1)[list(COSTS)].reset_index()
 
 
 def totals(study: Study, figure: str) -> pd.DataFrame:
-    """Return one row per finished run: arm, seed, iterations, final COSTS, peak_memory_mb (NaN if not logged)."""
+    """Return one row per finished run: arm, base_seed, seed, iterations, final COSTS, peak_memory_mb (or NaN)."""
     spent = spending(study, figure).sort_values("step")
-    ends = spent.groupby(["arm", "seed"], as_index=False).last()
+    key = ["arm", *run_key(spent)]
+    ends = spent.groupby(key, as_index=False).last()
     ends["iterations"] = ends.pop("step") + 1
-    memory = summary.metric(study.curves, "cost/peak_memory_mb").groupby(["arm", "seed"])["value"].max()
-    return ends.join(memory.rename("peak_memory_mb"), on=["arm", "seed"])
+    memory = summary.metric(study.curves, "cost/peak_memory_mb").groupby(key)["value"].max()
+    return ends.join(memory.rename("peak_memory_mb"), on=key)
 
 
-def by_run(points: pd.DataFrame, arm: str, measure: Callable[[pd.DataFrame], float]) -> NDArray[np.float64]:
-    """Return [seeds] one number per run of an arm, from its evaluations in order; seeds in order."""
-    runs = points[points["arm"] == arm].groupby("seed", sort=True)
-    return np.array([measure(run.sort_values("step")) for _, run in runs], dtype=np.float64)
+def by_run(points: pd.DataFrame, arm: str, measure: Callable[[pd.DataFrame], float]) -> "pd.Series[float]":
+    """Return one number per run of an arm, from its evaluations in order; indexed by run, in order."""
+    rows = points[points["arm"] == arm].sort_values("step")
+    groups = rows.groupby(run_key(rows), sort=True)
+    values = [measure(run) for _, run in groups]
+    return pd.Series(values, index=groups.size().index, dtype=float)
 
 
 def mean_along(cost: ArrayLike, accuracy: ArrayLike) -> float:
@@ -112,14 +117,22 @@ def first_cost(cost: ArrayLike, accuracy: ArrayLike, target: float = TARGET) -> 
     return float(np.asarray(cost, dtype=np.float64)[reached[0]]) if len(reached) else math.inf
 
 
-def mean_interval(values: NDArray[np.float64], *purpose: object) -> tuple[float, Interval]:
-    """Return the mean over runs and its 95 % percentile bootstrap over seeds; NaN where there are no runs."""
+def mean_interval(values: "pd.Series[float]", *purpose: object, apart: float = math.inf) -> tuple[float, Interval]:
+    """Return the mean over runs and its 95 % bootstrap, of seeds within bases as `nested_bootstrap`.
+
+    Args:
+        values: one number a run, indexed as `by_run` does. NaN where there are none.
+        apart: where runs lie further apart than this there is no interval, since no mean describes them.
+    """
     if not len(values):
-        return math.nan, Interval(math.nan, math.nan)
-    return float(values.mean()), bootstrap_interval(values, np.mean, rng=summary.rng_for(*purpose))
+        return math.nan, UNKNOWN
+    if ends_apart(values, apart):
+        return float(values.mean()), UNKNOWN
+    return float(values.mean()), nested_bootstrap(summary.by_base(values), rng=summary.rng_for(*purpose))
 
 
-def median_reached(values: NDArray[np.float64]) -> float:
+def median_reached(values: ArrayLike) -> float:
     """Return the median over runs, never reached counts as latest; NaN where that median never arrives."""
-    middle = float(np.median(values)) if len(values) else math.inf
+    runs = np.asarray(values, dtype=np.float64)
+    middle = float(np.median(runs)) if len(runs) else math.inf
     return middle if math.isfinite(middle) else math.nan

@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from vcppo.analysis import costs, style, summary, tables
-from vcppo.analysis.data import NoDataError, Results, Study
-from vcppo.analysis.picture import Picture, caption
+from vcppo.analysis.data import NoDataError, Results, Study, run_key
+from vcppo.analysis.picture import Picture, caption, over
 
 NAME, UNPRUNED = "cppo", "grpo"
 ARM = r"cppo-(0?\.\d+)(-refill)?"
@@ -25,7 +25,7 @@ REFILL = style.ArmStyle("pruned and refilled", "#b8732b", (0, (4, 1.5)), "D")
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame]:
-    """Return the study and its times: one row per run, columns arm, seed, mean seconds per iteration by part, answer_s.
+    """Return the study and its times, one row per run: arm, base_seed, seed, seconds an iteration by part, answer_s.
 
     answer_s is an iteration's time by the responses that it samples.
     """
@@ -37,12 +37,13 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
     for name in names:
         if name not in set(curves["metric"]):
             raise NoDataError(f"{NAME}: no {name} in {NAME}/curves.csv; make it with: {study.command}")
-    times = curves[curves["metric"].isin(names)].pivot_table(index=["arm", "seed"], columns="metric", values="value")
+    key = ["arm", *run_key(curves)]
+    times = curves[curves["metric"].isin(names)].pivot_table(index=key, columns="metric", values="value")
     times = times.set_axis(times.columns.str.removeprefix("time/"), axis=1).reset_index()
     times["other_s"] = times["iteration_s"] - times[list(PARTS)].sum(axis=1)
     spent = costs.totals(study, NAME)
     spent["sampled"] = spent["answers"] / spent["iterations"]
-    times = times.merge(spent[["arm", "seed", "sampled"]], on=["arm", "seed"])
+    times = times.merge(spent[[*key, "sampled"]], on=key)
     return study, times.assign(answer_s=times["iteration_s"] / times["sampled"])
 
 
@@ -74,16 +75,17 @@ def compute(study: Study, times: pd.DataFrame) -> tuple[pd.DataFrame, tuple[floa
     over pruned, of one seed) with _low, _high and _seeds, accuracy (avg@k, %) with _low, _high and _seeds.
     """
     prunable = (times["score_s"] + times["update_s"]) / times["iteration_s"]
-    shares = prunable[times["arm"] == UNPRUNED].to_numpy(dtype=np.float64)
+    key = run_key(times)
+    shares = prunable.set_axis(times.set_index(key).index)[(times["arm"] == UNPRUNED).to_numpy()]
     share, interval = costs.mean_interval(shares, NAME, "share")
-    base = times[times["arm"] == UNPRUNED].set_index("seed")["answer_s"]
+    unpruned = times[times["arm"] == UNPRUNED].set_index(key)["answer_s"]
     rows = []
     for arm in study.arms:
         kind = pruning(arm)
-        runs = times[times["arm"] == arm].set_index("seed")
+        runs = times[times["arm"] == arm].set_index(key)
         if kind is None or runs.empty:
             continue
-        faster = (base / runs["answer_s"]).dropna().to_numpy(dtype=np.float64)
+        faster = (unpruned / runs["answer_s"]).dropna()
         middle, ends = costs.mean_interval(faster, NAME, "speed-up", arm)
         score = tables.measured(study, [arm]).iloc[0]
         rows.append({
@@ -164,11 +166,11 @@ def make(results: Results) -> Picture:
         "the pruned run of the same seed; line: Amdahl's bound 1 / ((1 − f) + f (1 − P)) with f the share of "
         "scoring and update in GRPO's iteration, band: from the interval of f. Answers shorter than GRPO's, and "
         "larger batches in refilled arms, may lift a point above it. (c) Accuracy at the same number of iterations. "
-        "Small dots: single seeds."
+        "Small dots: single runs."
     )
     interval = (
-        "Lines and band: 95 % percentile bootstrap, in (b) over seeds, in (c) over seeds and problems, crossed; none "
-        "with one seed."
+        f"Lines and band: 95 % percentile bootstrap over {over(study)}, in (c) and problems, crossed; none with one "
+        "run."
     )
     computed, share = compute(study, times)
     return Picture(

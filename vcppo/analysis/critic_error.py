@@ -1,13 +1,14 @@
 """The critic's error by token position along training: value bias and explained variance, PPO against VC-PPO."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vcppo.analysis import figure6, style, summary
-from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
-from vcppo.analysis.picture import Picture, caption
+from vcppo.analysis.data import NoDataError, Results, Study, run_key, sort_arms
+from vcppo.analysis.picture import Picture, caption, curve_interval
 
 ARMS = ("ppo", "vcppo")
 PLACES = (0.0, 1 / 6, 1 / 2, 1.0)  # of training: where the critic is looked at
@@ -29,16 +30,18 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
     return study, rows
 
 
-def compute(rows: pd.DataFrame) -> pd.DataFrame:
+def compute(rows: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
     """Return arm, step, quantity, position, centre, low, high, seeds at four iterations spread over training."""
     steps = np.sort(rows["step"].unique())
     chosen = sorted({float(steps[np.abs(steps - place * steps[-1]).argmin()]) for place in PLACES})
     rows = rows[rows["step"].isin(chosen)]
-    rows = rows[rows["n"] >= RARE * rows.groupby(["arm", "seed", "step"])["n"].transform("max")]
+    rows = rows[rows["n"] >= RARE * rows.groupby(["arm", *run_key(rows), "step"])["n"].transform("max")]
     names = [name for name, _ in QUANTITIES]
-    long = rows.melt(id_vars=["arm", "step", "seed", "position"], value_vars=names, var_name="quantity").dropna()
+    key = ["arm", "step", *run_key(rows), "position"]
+    long = rows.melt(id_vars=key, value_vars=names, var_name="quantity").dropna()
     long["curve"] = long["arm"] + "|" + long["step"].astype(int).astype(str) + "|" + long["quantity"]
-    curves = summary.over_seeds(long, ["curve", "position"])
+    split = set(long.loc[long["arm"].isin(list(apart)), "curve"])
+    curves = summary.over_seeds(long, ["curve", "position"], split)
     curves[["arm", "step", "quantity"]] = curves.pop("curve").str.split("|", expand=True).to_numpy().reshape(-1, 3)
     return curves.astype({"step": int})[["arm", "step", "quantity", "position", *summary.SUMMARY]]
 
@@ -71,7 +74,7 @@ def draw(computed: pd.DataFrame) -> Any:
 def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     study, rows = load(results)
-    computed = compute(rows)
+    computed = compute(rows, summary.arms_apart(study.runs))
     text = (
         "Value bias, mean of value minus Monte-Carlo return (top), and explained variance of those returns (bottom), "
         f"by token position, at iterations {', '.join(map(str, sorted(computed['step'].unique())))}. Explained "
@@ -81,6 +84,6 @@ def make(results: Results) -> Picture:
     ceiling = results.of_base(figure6.CEILING)
     if ceiling is not None:
         text += f" Over all tokens of the first policy its ceiling is {ceiling[0]:.3f}, not 1 (figure 6)."
-    interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
+    interval = curve_interval(study, ARMS, lines=False)
     return Picture("critic-error", draw(computed), caption("The critic's error along training.", text, study,
                                                            arms=ARMS, interval=interval))  # fmt: skip

@@ -4,23 +4,25 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from vcppo.errors import DataError
 from vcppo.system.shipped import shipped
 
 STATUSES = ("done", "failed", "pruned")
 NUMBERS: Mapping[str, tuple[str, ...]] = {  # columns that hold numbers, or nothing where unknown
-    "runs": ("seed", "avg_at_k", "pass_at_k", "k", "problems", "final_length_tokens", "start_length_tokens",
-             "min_length_fraction", "min_accuracy", "final_accuracy"),
-    "curves": ("seed", "step", "value"),
-    "positions": ("seed", "step", "position", "n", "value_mean", "return_mean", "value_bias", "explained_variance",
-                  "advantage_mean"),
-    "calibration": ("seed", "step", "bin_low", "bin_high", "predicted_mean", "return_mean", "n"),
-    "problems": ("seed", "samples", "correct", "unreadable", "length_tokens"),
-    "truth": ("seed", "step", "answer", "position", "fraction", "truth", "estimate"),
+    "runs": ("base_seed", "seed", "avg_at_k", "pass_at_k", "k", "problems", "final_length_tokens",
+             "start_length_tokens", "min_length_fraction", "min_accuracy", "final_accuracy"),
+    "curves": ("base_seed", "seed", "step", "value"),
+    "positions": ("base_seed", "seed", "step", "position", "n", "value_mean", "return_mean", "value_bias",
+                  "explained_variance", "advantage_mean"),
+    "calibration": ("base_seed", "seed", "step", "bin_low", "bin_high", "predicted_mean", "return_mean", "n"),
+    "problems": ("base_seed", "seed", "samples", "correct", "unreadable", "length_tokens"),
+    "truth": ("base_seed", "seed", "step", "answer", "position", "fraction", "truth", "estimate"),
 }  # fmt: skip
 TEXTS: Mapping[str, tuple[str, ...]] = {
     "runs": ("study", "cell", "arm", "status", "error", "commit", "origin"),
@@ -30,7 +32,8 @@ TEXTS: Mapping[str, tuple[str, ...]] = {
     "problems": ("arm", "problem", "origin"),
     "truth": ("arm", "origin"),
 }
-NEVER_EMPTY = ("seed", "step", "position", "samples", "correct", "answer", "fraction", "truth", "estimate")
+RUN = ("arm", "base_seed", "seed")  # what tells runs of a study apart
+NEVER_EMPTY = ("base_seed", "seed", "step", "position", "samples", "correct", "answer", "fraction", "truth", "estimate")
 BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {"truth": {"fraction": (0, 1), "truth": (-1, 1)}}
 BASE_COLUMNS = ("quantity", "value", "low", "high", "n", "commit", "origin")  # of base-policy.csv
 PAPER_COLUMNS = ("metric", "value", "unit", "n", "origin", "confidence", "source")
@@ -68,8 +71,10 @@ class Study:
 
     @property
     def command(self) -> str:
-        """The command that makes this study's data, with as many seeds as there are."""
-        return make_command(self.name, int(self.runs["seed"].nunique()))
+        """The command that makes this study's data, with as many bases and seeds as there are."""
+        runs = self.runs.groupby("base_seed")["seed"].nunique() if "base_seed" in self.runs else pd.Series([0])
+        seeds = int(self.runs["seed"].nunique()) if len(runs) == 1 else int(runs.max())
+        return make_command(self.name, seeds, len(runs))
 
     @property
     def arms(self) -> list[str]:
@@ -124,7 +129,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {  # the arms of the study `methods`, 
 }
 OTHER_FAMILY = "Other"
 ARM_ORDER = (
-    "ppo", "ppo-mc", "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr",
+    "ppo", "ppo-pessimist", "ppo-bounded", "ppo-recentred", "ppo-constant", "ppo-mc",
+    "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr",
     "vcppo-no-pretrain", "vcppo-no-decouple-0.95", "vcppo-no-decouple-1.0", "vcppo", "dvpo",
     "vapo-no-pretrain", "vapo-no-decouple", "vapo-no-length-adaptive", "vapo-no-clip-higher", "vapo-no-token-loss",
     "vapo-no-positive-nll", "vapo-no-group", "vapo", "vineppo", "vine-k1", "vine-k3", "vine-k9",
@@ -153,13 +159,32 @@ def family(arm: str) -> str:
     return next((name for name, arms in FAMILIES.items() if arm in arms), OTHER_FAMILY)
 
 
-def make_command(study: str, seeds: int) -> str:
+def make_command(study: str, seeds: int, bases: int = 1) -> str:
     """Return the commands that make results/<study>."""
-    return f"vcppo sweep {study} --seeds {seeds} && vcppo export {study}"
+    crossed = f"--bases {bases} " if bases > 1 else ""
+    return f"vcppo sweep {study} {crossed}--seeds {seeds} && vcppo export {study}"
+
+
+def run_key(frame: pd.DataFrame) -> list[str]:
+    """Return the columns that tell the runs of an arm apart; a frame without base_seed is of one base.
+
+    >>> run_key(pd.DataFrame(columns=["arm", "base_seed", "seed", "value"])), run_key(pd.DataFrame(columns=["seed"]))
+    (['base_seed', 'seed'], ['seed'])
+    """
+    return [name for name in RUN[1:] if name in frame]
+
+
+def bases_of(runs: pd.Index) -> list[Any]:
+    """Return [runs] the base of each run of an index over base_seed, seed; one for all where it has seeds alone.
+
+    >>> bases_of(pd.MultiIndex.from_tuples([(0, 5), (1, 5)], names=["base_seed", "seed"])), bases_of(pd.Index([5, 6]))
+    ([0, 1], [0, 0])
+    """
+    return list(runs.get_level_values("base_seed")) if "base_seed" in runs.names else [0] * len(runs)
 
 
 def read_results(root: Path) -> Results:
-    """Read and check every CSV below a results folder.
+    """Read and check every table below a results folder.
 
     Raises:
         BadResultsError: no such folder, or a file lacks a column, holds text where a number belongs, an unknown
@@ -181,27 +206,39 @@ def read_study(folder: Path) -> Study:
     """Read one study's folder; raises as `read_results`."""
     if not (folder / "runs.csv").exists():
         raise BadResultsError(f"{folder}: no runs.csv in it; make it with: vcppo export {folder.name}")
-    frames = {kind: _read_measured(folder / f"{kind}.csv", kind) for kind in NUMBERS}
+    frames = {kind: _read_measured(file_of(folder, kind), kind) for kind in NUMBERS}
     runs = frames["runs"]
     for row in np.flatnonzero(~runs["status"].isin(STATUSES)):
         got = runs["status"].iloc[row]
         raise BadResultsError(f"{folder / 'runs.csv'} line {row + 2}: status = {got!r}, expected {', '.join(STATUSES)}")
-    for row in np.flatnonzero(runs.duplicated(["arm", "seed"])):
-        arm, seed = runs["arm"].iloc[row], runs["seed"].iloc[row]
-        raise BadResultsError(f"{folder / 'runs.csv'} line {row + 2}: a second row for arm {arm}, seed {seed:g}")
-    done = runs.loc[runs["status"] == "done", ["arm", "seed"]]
-    study = Study(
-        folder.name, runs, *(frames[kind].merge(done, on=["arm", "seed"]) for kind in frames if kind != "runs")
-    )
+    for row in np.flatnonzero(runs.duplicated(list(RUN))):
+        raise BadResultsError(f"{folder / 'runs.csv'} line {row + 2}: a second row for {_named(runs.iloc[row])}")
+    done = runs.loc[runs["status"] == "done", list(RUN)]
+    study = Study(folder.name, runs, *(frames[kind].merge(done, on=list(RUN)) for kind in frames if kind != "runs"))
     _check_problems(folder / "problems.csv", study.problems)
     return study
+
+
+def file_of(folder: Path, kind: str) -> Path:
+    """Return the file of a study's table: Parquet, or CSV, as all were before; neither need be there.
+
+    Raises:
+        BadResultsError: both are.
+    """
+    parquet, text = folder / f"{kind}.parquet", folder / f"{kind}.csv"
+    if parquet.exists() and text.exists():
+        raise BadResultsError(f"{folder}: both {parquet.name} and {text.name}; expected one, that of the last export")
+    return parquet if parquet.exists() else text
 
 
 def _read_measured(path: Path, kind: str) -> pd.DataFrame:
     columns = [*TEXTS[kind], *NUMBERS[kind]]
     if not path.exists():
         return pd.DataFrame({name: pd.Series(dtype=float if name in NUMBERS[kind] else str) for name in columns})
-    frame = _read_csv(path, columns)
+    needed = [name for name in columns if name != "base_seed"]  # of one base, 0, before it was a column
+    frame = _read_parquet(path, needed) if path.suffix == ".parquet" else _read_csv(path, needed)
+    if "base_seed" not in frame:
+        frame.insert(list(frame.columns).index("seed"), "base_seed", "0")
     _check_origin(path, frame, "measured")
     swept = [name for name in frame.columns if kind == "runs" and "." in name and _all_numbers(frame[name])]
     for name in [*NUMBERS[kind], *swept]:
@@ -234,16 +271,29 @@ def _read_base(path: Path) -> pd.DataFrame:
     return frame
 
 
+def _read_parquet(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadResultsError(f"{path}: not a Parquet table ({' '.join(str(error).split())})") from None
+    _check_columns(path, frame, columns)
+    return frame
+
+
 def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise BadResultsError(f"{path}: not a CSV table ({' '.join(str(error).split())})") from None
+    _check_columns(path, frame, columns)
+    return frame
+
+
+def _check_columns(path: Path, frame: pd.DataFrame, columns: Iterable[str]) -> None:
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         plural = "s" if len(missing) > 1 else ""
         raise BadResultsError(f"{path}: column{plural} {', '.join(missing)} missing; it has {', '.join(frame.columns)}")
-    return frame
 
 
 def _check_origin(path: Path, frame: pd.DataFrame, wanted: str) -> None:
@@ -254,10 +304,14 @@ def _check_origin(path: Path, frame: pd.DataFrame, wanted: str) -> None:
 
 def _numbers(path: Path, column: "pd.Series[str]", *, may_be_empty: bool) -> "pd.Series[float]":
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
-    empty = column.str.lower().isin(["", "nan"]) if may_be_empty else False
+    if pd.api.types.is_numeric_dtype(column):  # of a Parquet file
+        empty: Any = column.isna() if may_be_empty else False
+    else:
+        empty = column.str.lower().isin(["", "nan"]) if may_be_empty else False
     for row in np.flatnonzero((numbers.isna() | np.isinf(numbers)) & ~pd.Series(empty, index=column.index)):
-        text = column.iloc[row]
-        raise BadResultsError(f"{path} line {row + 2}: {column.name} = {text!r}, expected a number")
+        got = column.iloc[row]
+        shown = repr(got) if isinstance(got, str) else f"{got:g}"
+        raise BadResultsError(f"{path} line {row + 2}: {column.name} = {shown}, expected a number")
     return numbers
 
 
@@ -268,11 +322,17 @@ def _all_numbers(column: "pd.Series[str]") -> bool:
 def _check_problems(path: Path, problems: pd.DataFrame) -> None:
     """Check that all finished runs have the same problems: the two-level bootstrap crosses problems with runs."""
     every = problems["problem"].nunique()
-    for (arm, seed), evaluated in problems.groupby(["arm", "seed"], sort=True)["problem"]:
-        if len(evaluated) != every or evaluated.nunique() != every:
+    for _, run in problems.groupby(list(RUN), sort=True):
+        if len(run) != every or run["problem"].nunique() != every:
             raise BadResultsError(
-                f"{path}: arm {arm}, seed {seed:g} has {len(evaluated)} rows, expected one for each of {every} problems"
+                f"{path}: {_named(run.iloc[0])} has {len(run)} rows, expected one for each of {every} problems"
             )
+
+
+def _named(run: "pd.Series[Any]") -> str:
+    """Describe the run that a row is of; base 0 goes without saying."""
+    base = f", base {run['base_seed']:g}" if run["base_seed"] else ""
+    return f"arm {run['arm']}{base}, seed {run['seed']:g}"
 
 
 def _natural(text: str) -> list[tuple[int, float, str]]:

@@ -1,5 +1,6 @@
 """Figure 1: plain PPO's responses shorten until none is right. Measured above, published below."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import pandas as pd
 
 from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study
-from vcppo.analysis.picture import CURVE_INTERVAL, Picture, caption
+from vcppo.analysis.picture import Picture, caption, curve_interval
 
 METRICS = ("rollout/length_tokens", "rollout/accuracy")
 LABELS = ("answer length (tokens)", "accuracy (%)")
@@ -31,10 +32,10 @@ def load(results: Results) -> Inputs:
     return Inputs(study, curves, (results.published("figure1a"), results.published("figure1b")))
 
 
-def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Return length in tokens, then accuracy in per cent: each as (seeds, summary over seeds) of the arm ppo."""
+def compute(curves: pd.DataFrame, apart: Collection[str] = ()) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Return length in tokens, then accuracy in per cent: each as (runs, summary over them) of the arm ppo."""
     seeds = [summary.metric(curves, name, ["ppo"], scale) for name, scale in zip(METRICS, (1, 100), strict=True)]
-    return [(values, summary.over_seeds(values, ["arm", "step"])) for values in seeds]
+    return [(values, summary.over_seeds(values, ["arm", "step"], apart)) for values in seeds]
 
 
 def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]], published: tuple[pd.DataFrame, pd.DataFrame]) -> Any:
@@ -65,7 +66,8 @@ def make(results: Results) -> Picture:
     )
     return Picture(
         "figure1",
-        draw(compute(inputs.curves), inputs.published),
-        caption("Figure 1, PPO's collapse.", text, inputs.study, arms=["ppo"], interval=CURVE_INTERVAL,
+        draw(compute(inputs.curves, summary.arms_apart(inputs.study.runs)), inputs.published),
+        caption("Figure 1, PPO's collapse.", text, inputs.study, arms=["ppo"],
+                interval=curve_interval(inputs.study, ["ppo"]),
                 published="arXiv 2503.01491, figure 1, digitised; single run."),
     )  # fmt: skip

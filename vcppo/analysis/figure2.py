@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from vcppo.analysis import style, summary
-from vcppo.analysis.data import NoDataError, Results, Study
-from vcppo.analysis.picture import Picture, caption
+from vcppo.analysis.data import NoDataError, Results, Study, run_key
+from vcppo.analysis.picture import Picture, caption, curve_interval
 
 COLUMNS = ("value_mean", "advantage_mean", "return_mean")
 RARE = 0.05  # bins that fewer than this share of the responses reach are left out
@@ -24,16 +24,18 @@ def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
 
 
 def pretraining_ends(positions: pd.DataFrame) -> pd.DataFrame:
-    """Return first and last table of the longest value pretraining of each seed, with a column `when`: before, after.
+    """Return first and last table of the longest value pretraining of each run, with a column `when`: before, after.
 
-    Arms of one seed share their pretraining, so one arm stands for all: the one that goes furthest, vcppo among equals.
+    Arms of one base and seed share their pretraining, so one arm stands for all: that which goes furthest, vcppo among
+    equals.
     """
     rows = positions[positions["stage"] == "value-pretraining"]
     if rows.empty:
         return rows.assign(when=pd.Series(dtype=str))
-    reach = rows.groupby(["arm", "seed"], as_index=False)["step"].agg(last="max")
+    key = run_key(rows)
+    reach = rows.groupby(["arm", *key], as_index=False)["step"].agg(last="max")
     reach = reach.assign(preferred=reach["arm"] == "vcppo").sort_values(["last", "preferred", "arm"])
-    furthest = rows.merge(reach.groupby("seed").tail(1)[["arm", "seed", "last"]], on=["arm", "seed"])
+    furthest = rows.merge(reach.groupby(key).tail(1)[["arm", *key, "last"]], on=["arm", *key])
     before = furthest[furthest["step"] == 0].assign(when="before")
     after = furthest[(furthest["step"] == furthest["last"]) & (furthest["last"] > 0)].assign(when="after")
     return pd.concat([before, after], ignore_index=True).drop(columns="last")
@@ -45,9 +47,10 @@ def compute(positions: pd.DataFrame) -> pd.DataFrame:
     Quantities: value_mean, advantage_mean (return - value: lambda 1, not whitened), return_mean (from `before` alone).
     """
     ends = pretraining_ends(positions[~positions["from_end"]])
-    reached = ends.groupby(["when", "seed"])["n"].transform("max")
+    key = ["when", *run_key(ends)]
+    reached = ends.groupby(key)["n"].transform("max")
     ends = ends[ends["n"] >= RARE * reached]
-    long = ends.melt(id_vars=["when", "seed", "position"], value_vars=list(COLUMNS), var_name="quantity")
+    long = ends.melt(id_vars=[*key, "position"], value_vars=list(COLUMNS), var_name="quantity")
     long = long[(long["quantity"] != "return_mean") | (long["when"] == "before")].dropna(subset=["value"])
     long["curve"] = long["quantity"] + " " + long["when"]
     curves = summary.over_seeds(long, ["curve", "position"])
@@ -99,7 +102,6 @@ def make(results: Results) -> Picture:
         "figure2",
         draw(computed, paper),
         caption("Figure 2, the bias of the critic's start.", text, study,
-                interval="Line: mean over seeds; band: 95 % percentile bootstrap over "
-                "seeds.",
+                interval=curve_interval(study, [], lines=False),
                 published="arXiv 2503.01491, figure 2 (before pretraining only), digitised; single run."),
     )  # fmt: skip

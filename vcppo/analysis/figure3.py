@@ -1,13 +1,15 @@
 """Figure 3: the reward's weight at a token far from the end; lambda^distance, and each arm's measured share."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vcppo.analysis import style, summary
-from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
-from vcppo.analysis.picture import Picture, caption, few_enough
+from vcppo.analysis.data import NoDataError, Results, Study, run_key, sort_arms
+from vcppo.analysis.picture import Picture, caption, few_enough, over
+from vcppo.maths.run_statistics import APART
 from vcppo.store.summary import LAST_ITERATIONS
 
 LAMBDAS = (0.95, 0.97, 0.99)
@@ -38,15 +40,16 @@ def decay(lambdas: tuple[float, ...] = LAMBDAS, tokens: int = TOKENS) -> pd.Data
     )
 
 
-def compute(curves: pd.DataFrame) -> pd.DataFrame:
+def compute(curves: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
     """Return the real reward's share in an advantage (%), columns arm, when (start, end), centre, low, high, seeds.
 
     Start: iteration 0; end: mean of the last iterations of each seed.
     """
     shares = summary.metric(curves, METRIC, scale=100).sort_values("step")
     start = shares[shares["step"] == 0].assign(when="start")
-    end = shares.groupby(["arm", "seed"]).tail(LAST_ITERATIONS).groupby(["arm", "seed"], as_index=False)["value"].mean()
-    return summary.over_seeds(pd.concat([start, end.assign(when="end")]), ["arm", "when"])
+    key = ["arm", *run_key(shares)]
+    end = shares.groupby(key).tail(LAST_ITERATIONS).groupby(key, as_index=False)["value"].mean()
+    return summary.over_seeds(pd.concat([start, end.assign(when="end")]), ["arm", "when"], apart)
 
 
 def draw(computed: pd.DataFrame, paper: pd.DataFrame) -> Any:
@@ -86,7 +89,8 @@ def draw(computed: pd.DataFrame, paper: pd.DataFrame) -> Any:
 def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     study, curves, paper = load(results)
-    computed = compute(curves)
+    apart = summary.arms_apart(study.runs)
+    computed = compute(curves, apart)
     if computed.empty:
         raise NoDataError(f"figure3: no {METRIC} in components/curves.csv; make it with: {study.command}")
     text = (
@@ -99,7 +103,7 @@ def make(results: Results) -> Picture:
         "figure3",
         draw(computed, paper),
         caption("Figure 3, decay of the reward signal.", text, study,
-                interval="Marker: mean over seeds; line: 95 % percentile bootstrap "
-                "over seeds.",
+                interval=f"Marker: mean over runs; line: 95 % percentile bootstrap over {over(study)}; of arms whose "
+                f"runs end more than {100 * APART:g} points apart the median, without a line.",
                 published="arXiv 2503.01491, figure 3, points read off it and quoted in notes."),
     )  # fmt: skip

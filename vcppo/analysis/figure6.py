@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from vcppo.analysis import style, summary
-from vcppo.analysis.data import NoDataError, Results, Study, make_command
-from vcppo.analysis.picture import CURVE_INTERVAL, Picture, caption
+from vcppo.analysis.data import NoDataError, Results, Study, make_command, run_key
+from vcppo.analysis.picture import Picture, caption, curve_interval
 
 STUDIES = ("pretrain-steps", "components")  # searched for value pretraining, in this order
 CEILING = "explained_variance_ceiling"  # of the fixed policy, in base-policy.csv
@@ -25,13 +25,14 @@ def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
 
 
 def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Return held-out loss, then explained variance: each as (seeds, summary over seeds).
+    """Return held-out loss, then explained variance: each as (runs, summary over them).
 
-    Arms of one seed share one pretraining, stopped at different counts, so each seed's longest stands for it.
+    Arms of one base and seed share one pretraining, stopped at different counts, so the longest stands for it.
     """
     rows = curves[curves["metric"].isin(METRICS) & curves["value"].notna()]
-    furthest = rows.sort_values(["step", "arm"]).groupby("seed").tail(1)[["seed", "arm"]]
-    longest = rows.merge(furthest, on=["seed", "arm"]).assign(arm="critic")
+    key = run_key(rows)
+    furthest = rows.sort_values(["step", "arm"]).groupby(key).tail(1)[[*key, "arm"]]
+    longest = rows.merge(furthest, on=[*key, "arm"]).assign(arm="critic")
     both = [summary.metric(longest, name) for name in METRICS]
     return [(values, summary.over_seeds(values, ["arm", "step"])) for values in both]
 
@@ -83,6 +84,6 @@ def make(results: Results) -> Picture:
     return Picture(
         "figure6",
         draw(computed, paper, ceiling),
-        caption("Figure 6, value pretraining.", text, study, interval=CURVE_INTERVAL,
+        caption("Figure 6, value pretraining.", text, study, interval=curve_interval(study, []),
                 published="arXiv 2503.01491, figure 6, digitised; single run."),
     )  # fmt: skip

@@ -6,7 +6,7 @@ import pandas as pd
 
 from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study
-from vcppo.analysis.picture import Picture, caption, few_enough
+from vcppo.analysis.picture import Picture, bases, caption, few_enough
 
 REFERENCE = "ppo"
 
@@ -22,13 +22,14 @@ def load(results: Results, study_name: str, name: str) -> Study:
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """Return columns arm, centre (probability), low, high, won (pairs), pairs; arms without a finished run left out."""
+    """Return arm, centre (probability), low, high, won (pairs), pairs, p; arms without a finished run left out."""
     rows = []
     for arm in study.arms:
         result = summary.improvement(study.runs, arm, REFERENCE)
         if arm != REFERENCE and result.pairs:
-            rows.append((arm, result.probability, result.interval.low, result.interval.high, result.won, result.pairs))
-    return pd.DataFrame(rows, columns=["arm", "centre", "low", "high", "won", "pairs"])
+            interval = (result.interval.low, result.interval.high)
+            rows.append((arm, result.probability, *interval, result.won, result.pairs, result.p))
+    return pd.DataFrame(rows, columns=["arm", "centre", "low", "high", "won", "pairs", "p"])
 
 
 def draw(computed: pd.DataFrame) -> Any:
@@ -44,7 +45,8 @@ def draw(computed: pd.DataFrame) -> Any:
         panel.plot(
             result["centre"], row, marker=look.marker, color=look.colour, markersize=4.5, zorder=3, clip_on=False
         )
-        panel.annotate(f"{result['won']:g} of {result['pairs']}", (1, row), xycoords=("axes fraction", "data"),
+        beside = f"{result['won']:g} of {result['pairs']}, {p_text(result['p'])}"
+        panel.annotate(beside, (1, row), xycoords=("axes fraction", "data"),
                        xytext=(4, 0), textcoords="offset points", va="center", fontsize=6, color="0.3")  # fmt: skip
     panel.axvline(0.5, color="0.5", linestyle=(0, (1, 1.2)), linewidth=0.8, zorder=0)
     panel.set_yticks(range(len(computed)), [looks[arm].label for arm in computed["arm"]])
@@ -52,15 +54,28 @@ def draw(computed: pd.DataFrame) -> Any:
     return figure
 
 
+def p_text(p: float) -> str:
+    """Format p with its letter.
+
+    >>> p_text(2 / 252), p_text(0.0001)
+    ('p = 0.008', 'p < 0.001')
+    """
+    text = summary.p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def make(results: Results, study_name: str, name: str) -> Picture:
     """load -> compute -> draw."""
     study = load(results, study_name, name)
+    within = ", names dealt anew within each base" if len(bases(study.runs)) > 1 else ""
     text = (
         "Probability that a run of the arm has a higher final accuracy (avg@k) than a run of PPO, ties counted half; "
-        "0.5 is no difference. Beside each: pairs of runs in which that of the arm is above, of all pairs."
+        "0.5 is no difference. Beside each: pairs of runs in which that of the arm is above, of all pairs, and p of a "
+        f"permutation test of the difference of means, two-sided{within}."
     )
     interval = (
-        "Lines: exact 95 % interval (Clopper-Pearson) of as many independent pairs as the arm with fewer runs has runs."
+        "Lines: exact 95 % interval (Clopper-Pearson) of as many pairs as the arm with fewer runs has runs, "
+        "were they independent."
     )
     return Picture(name, draw(compute(study)), caption("Probability of improvement over PPO.", text, study,
                                                        interval=interval))  # fmt: skip

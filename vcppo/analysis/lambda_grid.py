@@ -7,8 +7,11 @@ import pandas as pd
 
 from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study
-from vcppo.analysis.picture import Picture, caption
+from vcppo.analysis.picture import Picture, caption, over
+from vcppo.maths.run_statistics import APART, ends_apart
+from vcppo.maths.statistics import UNKNOWN
 
+BELOW = 2.0  # per cent
 AXES = ("gae.lambda_actor", "gae.lambda_critic")
 
 
@@ -25,17 +28,23 @@ def load(results: Results) -> Study:
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """Return one row per cell of the map: actor, critic, centre (mean avg@k, %), low, high, done, tried."""
+    """Return one row per cell of the map: actor, critic, centre (mean avg@k, %), low, high, done, tried, below.
+
+    Where runs end apart (`ends_apart`) the centre is the median, without an interval, and below is how many ended
+    below 2 %; else that is 0.
+    """
     cells = []
     for (actor, critic), runs in study.runs.groupby(list(AXES), sort=True):
         (arm,) = runs["arm"].unique()
         scores = summary.final_scores(runs, arm)
         table = summary.accuracy_table(study.problems, arm)
-        interval = summary.crossed_interval(table, "lambda-grid", arm) if len(table) else None
-        low, high = (100 * interval.low, 100 * interval.high) if interval else (np.nan, np.nan)
-        centre = 100 * scores.mean() if len(scores) else np.nan
-        cells.append((actor, critic, centre, low, high, len(scores), len(runs)))
-    return pd.DataFrame(cells, columns=["actor", "critic", "centre", "low", "high", "done", "tried"])
+        apart = ends_apart(scores)
+        interval = summary.crossed_interval(table, "lambda-grid", arm) if len(table) and not apart else UNKNOWN
+        low, high = (100 * interval.low, 100 * interval.high)
+        centre = 100 * (scores.median() if apart else scores.mean()) if len(scores) else np.nan
+        below = int((100 * scores < BELOW).sum()) if apart else 0
+        cells.append((actor, critic, centre, low, high, len(scores), len(runs), below))
+    return pd.DataFrame(cells, columns=["actor", "critic", "centre", "low", "high", "done", "tried", "below"])
 
 
 def draw(computed: pd.DataFrame) -> Any:
@@ -50,7 +59,7 @@ def draw(computed: pd.DataFrame) -> Any:
     for cell in computed.to_dict("records"):
         x, y = list(values.columns).index(cell["actor"]), list(values.index).index(cell["critic"])
         ink = "white" if cell["centre"] > 55 else "black"
-        small = cell_note(cell["low"], cell["high"], cell["done"], cell["tried"])
+        small = cell_note(cell["low"], cell["high"], cell["done"], cell["tried"], cell["below"])
         for shift, text, size in ((0.2, f"{cell['centre']:.1f}" if cell["done"] else "–", 8), (-0.2, small, 5.5)):
             panel.text(x, y + shift, text, ha="center", va="center", color=ink, fontsize=size)
     panel.set_xticks(range(len(values.columns)), [f"{name:g}" for name in values.columns])
@@ -62,15 +71,19 @@ def draw(computed: pd.DataFrame) -> Any:
     return figure
 
 
-def cell_note(low: float, high: float, done: int, tried: int) -> str:
+def cell_note(low: float, high: float, done: int, tried: int, below: int = 0) -> str:
     r"""Return the small text of a cell, in two lines.
 
     >>> cell_note(80, 86, 3, 3), cell_note(float("nan"), float("nan"), 1, 3), cell_note(80, 86, 0, 3)
     ('n = 3\nwidth 6.0', 'n = 1 of 3', '0 of 3')
+    >>> cell_note(float("nan"), float("nan"), 25, 25, below=2)
+    'n = 25\n2 below 2 %'
     """
     count = f"{done} of {tried}" if done < tried else f"{done}"
     if not done:
         return count
+    if below:
+        return f"n = {count}\n{below} below {BELOW:g} %"
     return f"n = {count}" + ("" if np.isnan(low) else f"\nwidth {high - low:.1f}")
 
 
@@ -79,10 +92,11 @@ def make(results: Results) -> Picture:
     study = load(results)
     text = (
         f"Final accuracy (avg@{study.runs['k'].max():g}, mean over {study.runs['problems'].max():g} held-out problems "
-        "and over seeds) at each pair of λ. In each cell: the mean in per cent, n seeds, and the width of its interval "
-        "in percentage points. Runs that failed or were pruned (n = 2 of 3) are not counted as 0."
+        "and over runs) at each pair of λ. In each cell: the mean in per cent, n runs, and the width of its interval "
+        f"in percentage points; where runs end more than {100 * APART:g} points apart their median, and how many ended "
+        f"below {BELOW:g} %. Runs that failed or were pruned (n = 2 of 3) are not counted as 0."
     )
-    interval = "Interval: 95 % percentile bootstrap over seeds and problems, crossed."
+    interval = f"Interval: 95 % percentile bootstrap over {over(study)}, and problems, crossed."
     return Picture(
         "lambda-grid", draw(compute(study)), caption("λ actor and λ critic.", text, study, interval=interval)
     )

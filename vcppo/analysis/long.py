@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from vcppo.analysis import style, summary, training
-from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
-from vcppo.analysis.picture import Picture, caption, few_enough
+from vcppo.analysis.data import NoDataError, Results, Study, run_key, sort_arms
+from vcppo.analysis.picture import Picture, caption, curve_interval, few_enough
 from vcppo.store.summary import LAST_ITERATIONS
 
 NAME, STUDY, SEEDS = "long", "components-long", 3
@@ -66,12 +66,11 @@ def compute(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _moments(values: pd.DataFrame) -> pd.DataFrame:
-    """Return means over seeds, index (arm, when)."""
+    """Return means over runs, index (arm, when)."""
     ordered = values.sort_values("step")
     start = ordered[ordered["step"] == 0].assign(when="start")
-    end = (
-        ordered.groupby(["arm", "seed"]).tail(LAST_ITERATIONS).groupby(["arm", "seed"], as_index=False)["value"].mean()
-    )
+    key = ["arm", *run_key(ordered)]
+    end = ordered.groupby(key).tail(LAST_ITERATIONS).groupby(key, as_index=False)["value"].mean()
     joined = pd.concat([start, end.assign(when="end")])
     means: pd.DataFrame = joined.groupby(["arm", "when"])[["value"]].mean()
     return means
@@ -86,6 +85,7 @@ def draw(study: Study, curves: pd.DataFrame, computed: pd.DataFrame) -> Any:
     for unused in axes[:, 0]:
         unused.remove()
     ends = computed[computed["when"] == "end"].set_index("arm")
+    apart = summary.arms_apart(study.runs)
     for row, arm in enumerate(arms):
         look, weights = looks[arm], ends.loc[arm]
         for who, filled in (("actor", True), ("critic", False)):
@@ -112,8 +112,10 @@ def draw(study: Study, curves: pd.DataFrame, computed: pd.DataFrame) -> Any:
     for letter, panel, kind in (("b", axes[0, 1], training.LENGTH), ("c", axes[1, 1], training.ACCURACY)):
         values = summary.metric(curves, kind.metric, scale=kind.scale)
         for arm in arms:
-            seen = summary.over_seeds(values[values["arm"] == arm], ["arm", "step"])
-            style.band(panel, seen, "step", looks[arm])
+            one = values[values["arm"] == arm]
+            style.band(panel, summary.over_seeds(one, ["arm", "step"], apart), "step", looks[arm])
+            if arm in apart:
+                style.seed_lines(panel, one, "step", looks[arm], alone=True)
         style.title(panel, letter, "")
         panel.set_ylabel(kind.label)
     axes[1, 1].set_xlabel("iteration")
@@ -144,5 +146,5 @@ def make(results: Results) -> Picture:
         f"critic says of later states reaches the first token. {least_weight(computed)} GRPO has no λ. (b, c) Mean "
         "length and accuracy of the answers sampled."
     )
-    interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
+    interval = curve_interval(study, lines=False)
     return Picture(NAME, draw(study, curves, computed), caption("Long answers.", text, study, interval=interval))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from vcppo.analysis import costs, style, summary, tables
 from vcppo.analysis.data import FAMILIES, OTHER_FAMILY, Results, Study, family
-from vcppo.analysis.picture import Picture, caption
+from vcppo.analysis.picture import Picture, caption, over
 from vcppo.analysis.training import lost_runs
 
 NAME = "methods"
@@ -26,8 +26,8 @@ def load(results: Results, name: str = NAME) -> tuple[Study, pd.DataFrame]:
 def compute(study: Study, points: pd.DataFrame) -> pd.DataFrame:
     """Return one row per arm, by family and then by accuracy, arms without a finished run last in theirs.
 
-    Columns arm, family, then for `end` (avg@k, %; mean over seeds and problems) and `along` (mean accuracy over the
-    responses sampled, %; mean over seeds): the centre, _low, _high, and _seeds, a tuple with one number per seed.
+    Columns arm, family, then for `end` (avg@k, %; mean over runs and problems) and `along` (mean accuracy over the
+    responses sampled, %; mean over runs): the centre, _low, _high, and _seeds, a tuple with one number per run.
     """
     ends = tables.measured(study, study.arms).set_index("arm")
     rows = []
@@ -116,12 +116,12 @@ def make(results: Results) -> Picture:
         f"(a) Accuracy on {study.runs['problems'].max():g} held-out problems at the end of training, every arm with "
         f"the same prompts, seeds and number of iterations; (b) the same, enlarged, ◂ where an arm ended more than "
         f"{CLOSE:g} points below the best; (c) area under held-out accuracy against answers sampled, divided by the "
-        "answers. Small dots: single seeds, alone where they lie more than "
+        "answers. Small dots: single runs, alone where they lie more than "
         f"{tables.APART:g} points apart. Dotted line: VC-PPO. Families and, within them, arms by accuracy."
     )
     interval = (
-        "Lines: 95 % percentile bootstrap, in (a, b) over seeds and problems, crossed, in (c) over seeds; none with "
-        "one seed. Failed and pruned runs enter no mean."
+        f"Lines: 95 % percentile bootstrap over {over(study)}, in (a, b) and problems, crossed; none with one run. "
+        "Failed and pruned runs enter no mean."
     )
     return Picture(
         NAME,

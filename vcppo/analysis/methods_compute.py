@@ -1,6 +1,6 @@
 """Accuracy against compute, in forward passes of one token, one panel per family."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from vcppo.analysis import costs, style, summary
-from vcppo.analysis.data import FAMILIES, OTHER_FAMILY, Results, Study, family, sort_arms
-from vcppo.analysis.picture import Picture, caption
+from vcppo.analysis.data import FAMILIES, OTHER_FAMILY, Results, Study, family, run_key, sort_arms
+from vcppo.analysis.picture import Picture, caption, curve_interval
 
 NAME = "methods-compute"
 REFERENCES = {"ppo": (0, (1, 1.2)), "vcppo": "-"}  # drawn grey in the panels of other families
@@ -24,27 +24,37 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
     return study, costs.evaluations(study, NAME)
 
 
-def compute(points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return curves and ends, accuracy in per cent, compute in millions of token forward passes.
+def along_compute(points: pd.DataFrame) -> pd.DataFrame:
+    """Return arm, base_seed, seed, compute (millions of token forward passes), value (accuracy, %) of every run.
 
     A curve goes from a twentieth of an arm's shortest run to its end, straight between evaluations on a linear axis.
-
-    Returns:
-        Columns arm, compute, centre, low, high, seeds; and per arm a row: arm, compute (mean over seeds of the total),
-        along (mean over seeds of the mean accuracy over the responses sampled), best (bool: no arm has more with less).
     """
-    curves, ends = [], []
+    curves: list[pd.DataFrame] = []
+    key = run_key(points)
     for arm, rows in points.groupby("arm", sort=True):
-        runs = [run.sort_values("step") for _, run in rows.groupby("seed", sort=True)]
-        spent = [float(run["compute_tokens"].iloc[-1]) for run in runs]
-        grid = np.geomspace(min(spent) / 20, min(spent), POINTS)
+        runs = [run.sort_values("step") for _, run in rows.groupby(key, sort=True)]
+        shortest = min(float(run["compute_tokens"].iloc[-1]) for run in runs)
+        grid = np.geomspace(shortest / 20, shortest, POINTS)
         for run in runs:
             accuracy = np.interp(grid, run["compute_tokens"], run["accuracy"])
-            curves.append(pd.DataFrame({"arm": arm, "seed": run["seed"].iloc[0], "compute": grid / MILLION,
-                                        "value": accuracy}))  # fmt: skip
-        along = np.mean([costs.mean_along(run["answers"], run["accuracy"]) for run in runs])
-        ends.append((arm, np.mean(spent) / MILLION, along))
-    summarised = summary.over_seeds(pd.concat(curves), ["arm", "compute"])
+            one = {"arm": arm, **run[key].iloc[0], "compute": grid / MILLION, "value": accuracy}
+            curves.append(pd.DataFrame(one))
+    return pd.concat(curves, ignore_index=True) if curves else points[["arm", *key]].assign(compute=[], value=[])
+
+
+def compute(points: pd.DataFrame, apart: Collection[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return curves and ends, accuracy in per cent, compute in millions of token forward passes.
+
+    Returns:
+        Columns arm, compute, centre, low, high, seeds; and per arm a row: arm, compute (mean over runs of the total),
+        along (mean over runs of the mean accuracy over the responses sampled), best (bool: no arm has more with less).
+    """
+    ends = []
+    for arm in sorted(points["arm"].unique()):
+        spent = costs.by_run(points, arm, lambda run: float(run["compute_tokens"].iloc[-1]))
+        along = costs.by_run(points, arm, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
+        ends.append((arm, spent.mean() / MILLION, along.mean()))
+    summarised = summary.over_seeds(along_compute(points), ["arm", "compute"], apart)
     return summarised, front(pd.DataFrame(ends, columns=["arm", "compute", "along"]))
 
 
@@ -58,8 +68,12 @@ def front(ends: pd.DataFrame) -> pd.DataFrame:
     return ordered.assign(best=ordered["along"] > ordered["along"].cummax().shift().fillna(-np.inf))
 
 
-def draw(curves: pd.DataFrame, ends: pd.DataFrame) -> Any:
-    """Draw one panel per family, PPO and VC-PPO grey in those of others; last panel: every arm as a whole."""
+def draw(runs: pd.DataFrame, curves: pd.DataFrame, ends: pd.DataFrame) -> Any:
+    """Draw one panel per family, PPO and VC-PPO grey in those of others; last panel: every arm as a whole.
+
+    Args:
+        runs: every run of the arms without a band, see `along_compute`.
+    """
     groups = {name: [arm for arm in sort_arms(ends["arm"]) if family(arm) == name]
               for name in (*FAMILIES, OTHER_FAMILY)}  # fmt: skip
     groups = {name: arms for name, arms in groups.items() if arms}
@@ -78,6 +92,7 @@ def draw(curves: pd.DataFrame, ends: pd.DataFrame) -> Any:
             one, look = curves[curves["arm"] == arm], looks[arm]
             marks = {"marker": look.marker, "markevery": [-1], "markersize": 4.2}
             style.band(panel, one, "compute", look, **marks)
+            style.seed_lines(panel, runs[runs["arm"] == arm], "compute", look, alone=True)
         style.title(panel, "abcdefgh"[place], name)
         _legend(panel, arms, looks)
     last = panels[len(groups)]
@@ -120,7 +135,8 @@ def compute_axis(panel: Any, digits: Sequence[float] = (1, 2, 5)) -> None:
 
 def _legend(panel: Any, arms: list[str], looks: dict[str, style.ArmStyle]) -> None:
     """Write names beside the panel, the family's first; lines with their marker."""
-    handles = {handle.get_label(): handle for handle in panel.get_lines()}
+    lines = [line for line in panel.get_lines() if not line.get_label().startswith("_")]  # thin ones have no label
+    handles = {line.get_label(): line for line in lines}
     family_labels = [looks[arm].label for arm in arms]
     names = [*family_labels, *(name for name in handles if name not in family_labels)]
     panel.legend([handles[name] for name in names], names, loc="upper left", bbox_to_anchor=(1.0, 1.02),
@@ -137,5 +153,11 @@ def make(results: Results) -> Picture:
         "stand grey in the panels of other families. Last panel: mean accuracy over the answers sampled against an "
         f"arm's total compute, named where no arm has more with less. {costs.ANNEALED_NOTE}"
     )
-    interval = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds."
-    return Picture(NAME, draw(*compute(points)), caption("Accuracy against compute.", text, study, interval=interval))
+    apart = summary.arms_apart(study.runs)
+    runs = along_compute(points[points["arm"].isin(apart)])
+    interval = curve_interval(study, lines=False) + (" Thin lines: their single runs." if apart else "")
+    return Picture(
+        NAME,
+        draw(runs, *compute(points, apart)),
+        caption("Accuracy against compute.", text, study, interval=interval),
+    )

@@ -5,21 +5,21 @@ import math
 import numpy as np
 import pandas as pd
 
-from vcppo.analysis import costs, methods, style
-from vcppo.analysis.data import Results, Study, family
+from vcppo.analysis import costs, methods, style, tables
+from vcppo.analysis.data import Results, Study, bases_of, family, run_key
+from vcppo.analysis.picture import over
+from vcppo.analysis.table_text import NOTHING, Table
 from vcppo.analysis.tables import (
     BELOW,
-    INTERVAL_NOTE,
+    COUNT_NOTE,
     LOST_NOTE,
-    NOTHING,
-    Table,
+    interval_note,
     measured,
     number,
     of_runs,
     samples_behind,
     scores,
     seeds_behind,
-    with_interval,
 )
 
 BUDGET_ARM = "vcppo"
@@ -28,7 +28,7 @@ ENOUGH = 0.95  # of the budget
 SPENT = ("generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens")
 MILLION = 1e6
 COST_NOTE = (
-    "Costs as the RL stage logged them, mean over seeds, evaluation left out. Compute: generated + forward + 3 x "
+    "Costs as the RL stage logged them, mean over runs, evaluation left out. Compute: generated + forward + 3 x "
     "backward tokens, in forward passes of one token; backward counts policy and critic."
 )
 
@@ -47,7 +47,7 @@ def equal_samples(results: Results) -> Table:
         "arm": [style.arm_label(arm) for arm in numbers["arm"]],
         "family": numbers["family"],
         f"avg@{k} (%)": scores(numbers, "avg"),
-        "mean along (%)": with_interval(numbers, "along"),
+        "mean along (%)": scores(numbers, "along"),
         "worst seed (%)": _column(numbers["worst"], 1),
         BELOW: of_runs(numbers, "below"),
         f"reached {costs.TARGET:g} %": of_runs(numbers, "reached"),
@@ -60,11 +60,12 @@ def equal_samples(results: Results) -> Table:
         "seeds": seeds_behind(numbers),
     })  # fmt: skip
     notes = [
-        INTERVAL_NOTE + f" {number(numbers['problems'].max(), 0)} problems, {k} answers each.",
-        "Mean along: area under held-out accuracy against answers sampled, over the answers; mean over seeds "
-        "[95 % percentile bootstrap over seeds].",
+        interval_note(study) + f" {number(numbers['problems'].max(), 0)} problems, {k} answers each.",
+        "Mean along: area under held-out accuracy against answers sampled, over the answers; mean over runs "
+        f"[95 % percentile bootstrap over {over(study)}].",
         f"To {costs.TARGET:g} %: tokens generated and seconds of training before the first evaluation at or above it; "
-        f"median over seeds, one that never gets there later than all others; {NOTHING} where half or more do not.",
+        f"median over runs, one that never gets there later than all others; {NOTHING} where half or more do not.",
+        COUNT_NOTE,
         COST_NOTE,
     ]
     return Table("methods", "Methods at an equal sample budget", numbers, shown, _with_lost(notes, numbers))
@@ -81,8 +82,8 @@ def equal_compute(results: Results) -> Table:
     shown = pd.DataFrame({
         "arm": [style.arm_label(arm) + f" {SHORT}" * less for arm, less in zip(numbers["arm"], short, strict=True)],
         "family": numbers["family"],
-        "accuracy (%)": with_interval(numbers, "accuracy"),
-        "mean up to there (%)": with_interval(numbers, "along"),
+        "accuracy (%)": scores(numbers, "accuracy"),
+        "mean up to there (%)": scores(numbers, "along"),
         "worst seed (%)": _column(numbers["worst"], 1),
         f"reached {costs.TARGET:g} %": of_runs(numbers, "reached"),
         f"compute to {costs.TARGET:g} % (M)": _column(numbers["compute_to_target"] / MILLION, 2),
@@ -92,31 +93,34 @@ def equal_compute(results: Results) -> Table:
     })  # fmt: skip
     notes = [
         f"Budget: {budget / MILLION:.3g} million forward passes of one token, the median total of {reference}.",
-        "Accuracy: every run at that compute, straight between evaluations; mean over seeds [95 % percentile "
-        "bootstrap over seeds]. Mean up to there: area under accuracy against compute, over the compute.",
+        "Accuracy: every run at that compute, straight between evaluations; mean over runs [95 % percentile "
+        f"bootstrap over {over(study)}], runs far apart as in the table of methods. Mean up to there: area under "
+        "accuracy against compute, over the compute.",
+        COUNT_NOTE,
         costs.ANNEALED_NOTE + " A run cut at the budget is not annealed.",
         f"{SHORT} The median run of the arm spends less than {100 * ENOUGH:g} % of the budget; its runs stand as they "
         "were at their end.",
-        f"To {costs.TARGET:g} %: median over seeds, before the budget is spent; {NOTHING} where half or more do not.",
+        f"To {costs.TARGET:g} %: median over runs, before the budget is spent; {NOTHING} where half or more do not.",
     ]
     return Table("methods-compute", "Methods at an equal compute budget", numbers, shown, _with_lost(notes, numbers))
 
 
 def compute_budget(points: pd.DataFrame) -> float:
     """Return the median total compute of VC-PPO's runs; of the arm that spends least where VC-PPO was not run."""
-    totals = points.groupby(["arm", "seed"])["compute_tokens"].max().groupby("arm").median()
+    totals = points.groupby(["arm", *run_key(points)])["compute_tokens"].max().groupby("arm").median()
     return float(totals[BUDGET_ARM] if BUDGET_ARM in totals.index else totals.min())
 
 
 def _along(study: Study, points: pd.DataFrame, arm: str) -> dict[str, object]:
     """Return an arm's mean along training, its worst end, and the costs to the target."""
     along = costs.by_run(points, arm, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
-    middle, interval = costs.mean_interval(along, "along", study.name, arm)
+    middle, interval = costs.mean_interval(along, "along", study.name, arm, apart=tables.APART)
     tokens = costs.by_run(points, arm, lambda run: costs.first_cost(run["generated_tokens"], run["accuracy"]))
     seconds = costs.by_run(points, arm, lambda run: costs.first_cost(run["elapsed_s"], run["accuracy"]))
     ends = study.finished.loc[study.finished["arm"] == arm, "avg_at_k"]
     return {
-        "along": middle, "along_low": interval.low, "along_high": interval.high, "worst": 100 * ends.min(),
+        "along": middle, "along_low": interval.low, "along_high": interval.high, "along_runs": tuple(sorted(along)),
+        "worst": 100 * ends.min(),
         "reached": int(np.isfinite(tokens).sum()), "tokens_to_target": costs.median_reached(tokens),
         "seconds_to_target": costs.median_reached(seconds),
     }  # fmt: skip
@@ -148,8 +152,9 @@ def _cut(study: Study, points: pd.DataFrame, arm: str, budget: float) -> dict[st
     accuracy = costs.by_run(points, arm, at_budget)
     row: dict[str, object] = {"arm": arm, "family": family(arm)}
     for name, values in (("accuracy", accuracy), ("along", costs.by_run(points, arm, up_to_budget))):
-        middle, interval = costs.mean_interval(values, "equal compute", name, study.name, arm)
+        middle, interval = costs.mean_interval(values, "equal compute", name, study.name, arm, apart=tables.APART)
         row |= {name: middle, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        row[f"{name}_runs"] = tuple(sorted(values))
     target = costs.by_run(points, arm, to_target)
     totals = costs.by_run(points, arm, lambda run: float(run["compute_tokens"].iloc[-1]))
     shares = costs.by_run(points, arm, answer_share)
@@ -160,6 +165,7 @@ def _cut(study: Study, points: pd.DataFrame, arm: str, budget: float) -> dict[st
         "share": min(1.0, float(np.median(totals)) / budget) if len(totals) else math.nan,
         "of_answers": float(np.median(shares)) if len(shares) else math.nan,
     }
+    row["bases"] = len(set(bases_of(accuracy.index)))
     runs = study.runs[study.runs["arm"] == arm]
     return row | {status: int((runs["status"] == status).sum()) for status in ("done", "failed", "pruned")}
 

@@ -1,4 +1,4 @@
-"""How every single run ended: one point per seed."""
+"""How every single run ended: one point a run."""
 
 from typing import Any
 
@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from vcppo.analysis import style
-from vcppo.analysis.data import NoDataError, Results, Study
+from vcppo.analysis.data import NoDataError, Results, Study, run_key
 from vcppo.analysis.picture import Picture, caption, few_enough
 from vcppo.analysis.training import lost_runs
+from vcppo.maths.run_statistics import APART, ends_apart
 
-SPREAD = 0.22  # how far seeds of one row are set apart
+SPREAD = 0.22  # how far runs of one row are set apart
 COLLAPSE = 0.25
 
 
@@ -24,12 +25,12 @@ def load(results: Results, study_name: str, name: str) -> Study:
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """Return one row per finished run: arm, seed, accuracy (avg@k, %), shortest (lowest mean length / first)."""
-    done = study.finished.sort_values(["arm", "seed"])
+    """Return a row per finished run: arm, base_seed, seed, accuracy (avg@k, %), shortest (least length / first)."""
+    done = study.finished.sort_values(["arm", *run_key(study.finished)])
     return pd.DataFrame(
         {
             "arm": done["arm"],
-            "seed": done["seed"],
+            **{name: done[name] for name in run_key(done)},
             "accuracy": 100 * done["avg_at_k"],
             "shortest": done["min_length_fraction"],
         }
@@ -40,13 +41,14 @@ def draw(computed: pd.DataFrame, arms: list[str], lost: dict[str, str], k: float
     """Draw left final accuracy, right the lowest length during training, as a share of the length at the start."""
     figure, axes = style.new_figure(style.PAGE, 0.75 + 0.21 * len(arms), 1, 2, sharey=True)
     looks = style.arm_styles(arms)
+    apart = {arm for arm in arms if ends_apart(computed.loc[computed["arm"] == arm, "accuracy"], 100 * APART)}
     for row, arm in enumerate(arms):
         runs, look = computed[computed["arm"] == arm], looks[arm]
         offsets = np.linspace(-SPREAD, SPREAD, len(runs)) if len(runs) > 1 else np.zeros(len(runs))
         for panel, name in zip(axes[0], ("accuracy", "shortest"), strict=True):
             known = runs[name].dropna()
             if len(known) > 1:
-                middle = known.mean()
+                middle = known.median() if arm in apart else known.mean()
                 panel.plot([middle, middle], [row - 0.34, row + 0.34], color="black", linewidth=1.1, zorder=2)
             panel.plot(runs[name], row + offsets, marker=look.marker, color=look.colour, markersize=3.8,
                        linestyle="none", alpha=0.9, markeredgecolor="white", markeredgewidth=0.3, zorder=3)  # fmt: skip
@@ -71,12 +73,12 @@ def make(results: Results, study_name: str, name: str) -> Picture:
     """load -> compute -> draw."""
     study = load(results, study_name, name)
     text = (
-        f"Each point is one run (a seed): (a) its final accuracy on {study.runs['problems'].max():g} held-out "
+        f"Each point is one run: (a) its final accuracy on {study.runs['problems'].max():g} held-out "
         "problems; (b) the lowest mean answer length of its training over that at iteration 0, dotted line: a quarter. "
-        "Bars: mean over seeds."
+        f"Bars: mean over runs; median where they end more than {100 * APART:g} points apart."
     )
     return Picture(
         name,
         draw(compute(study), study.arms, lost_runs(study), study.runs["k"].max()),
-        caption("Outcome of every run.", text, study, interval="Every seed is drawn, no interval."),
+        caption("Outcome of every run.", text, study, interval="Every run is drawn, no interval."),
     )

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vcppo.analysis.data import NoDataError, Study
-from vcppo.analysis.style import MAX_PANELS, arm_label
+import pandas as pd
 
-CURVE_INTERVAL = "Line: mean over seeds; band: 95 % percentile bootstrap over seeds; thin lines: single seeds."
+from vcppo.analysis.data import NoDataError, Study, sort_arms
+from vcppo.analysis.style import MAX_PANELS, arm_label
+from vcppo.analysis.summary import arms_apart
+from vcppo.maths.run_statistics import APART
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,49 @@ def caption(
     return " ".join([*parts, f"Data made by `{study.command}`."])
 
 
-def counts(study: Study, arms: Sequence[str] | None = None) -> str:
-    """Describe how many seeds ended, and how many did not.
+def over(study: Study) -> str:
+    """Describe what runs are resampled over.
 
-    One number where every arm has as many seeds; failed and pruned runs are named.
+    With one base an interval holds for other seeds of it, and says nothing of other bases.
+    """
+    return "bases and the seeds within them" if len(bases(study.runs)) > 1 else "seeds, all of one base"
+
+
+def bases(runs: pd.DataFrame) -> list[float]:
+    """Return the base seeds of some runs, in order."""
+    return sorted(runs["base_seed"].unique()) if "base_seed" in runs else [0.0]
+
+
+def curve_interval(study: Study, arms: Sequence[str] | None = None, *, lines: bool = True) -> str:
+    """Describe lines and bands of curves, of `arms` or of all.
+
+    Args:
+        lines: whether every run is drawn as a thin line too.
+    """
+    split = arms_apart(study.runs) & set(study.arms if arms is None else arms)
+    text = f"Line: mean over runs; band: 95 % percentile bootstrap over {over(study)}"
+    text += "; thin lines: single runs." if lines else "."
+    if split:
+        text += (
+            f" {', '.join(arm_label(arm) for arm in sort_arms(split))}: runs end more than {100 * APART:g} points "
+            "apart, so the line is their median, without a band."
+        )
+    return text
+
+
+def counts(study: Study, arms: Sequence[str] | None = None) -> str:
+    """Describe how many runs ended, over how many bases, and how many did not.
+
+    One number where every arm has as many; failed and pruned runs are named.
     """
     runs = study.runs if arms is None else study.runs[study.runs["arm"].isin(arms)]
     done = runs[runs["status"] == "done"].groupby("arm").size()
-    text = f"n = {done.min()} to {done.max()} seeds an arm" if done.nunique() > 1 else ""
+    several = len(bases(runs))
+    what = "seed" if several == 1 else "run"
+    text = f"n = {done.min()} to {done.max()} {what}s an arm" if done.nunique() > 1 else ""
     if not text:
-        text = f"n = {done.max()} seed{'s' if done.max() > 1 else ''} an arm" if len(done) else "no finished run"
+        text = f"n = {done.max()} {what}{'s' if done.max() > 1 else ''} an arm" if len(done) else "no finished run"
+    text += f" over {several} bases" if several > 1 else ""
     lost = runs[runs["status"] != "done"]
     for (arm, status), rows in lost.groupby(["arm", "status"], sort=True):
         text += f", {len(rows)} of {(runs['arm'] == arm).sum()} {status} ({arm_label(str(arm))})"

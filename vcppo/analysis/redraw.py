@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vcppo.analysis import (
     calibration,
+    collapse_law,
     cppo,
     critic_error,
     figure1,
@@ -26,6 +27,7 @@ from vcppo.analysis import (
     methods_compute,
     methods_tables,
     outcomes,
+    push,
     style,
     tables,
     training,
@@ -34,9 +36,10 @@ from vcppo.analysis import (
 )
 from vcppo.analysis.data import BadResultsError, NoDataError, Results, read_results
 from vcppo.analysis.picture import Picture
+from vcppo.analysis.table_text import Table, render
 
 MakeFigure = Callable[[Results], Picture]
-MakeTable = Callable[[Results], tables.Table]
+MakeTable = Callable[[Results], Table]
 FIGURES: dict[str, MakeFigure] = {
     "headline": headline.make,
     "figure1": figure1.make,
@@ -56,6 +59,8 @@ FIGURES: dict[str, MakeFigure] = {
     "vine": vine.make,
     "vapo": vapo.make,
     "long": long.make,
+    **{name: partial(collapse_law.make, name=name) for name in collapse_law.SWEEPS},
+    "push": push.make,
 }
 TABLES: dict[str, MakeTable] = {
     "table1": tables.table1,
@@ -66,9 +71,10 @@ TABLES: dict[str, MakeTable] = {
     "methods-compute": methods_tables.equal_compute,
     "vine-values": vine.table,
     "vapo": vapo.table,
+    "collapse-law": collapse_law.table,
 }
 TOO_MANY_ARMS = ("methods",)  # for a panel or a colour each; this study has separate figures
-WITH_TABLE = ("methods", "vapo")  # studies whose table of that name replaces the outcome of each arm
+WITH_TABLE = ("methods", "vapo", "collapse-law")  # studies whose table of that name replaces the outcome of each arm
 
 
 def figures_of(results: Results) -> dict[str, MakeFigure]:
@@ -90,7 +96,7 @@ def tables_of(results: Results) -> dict[str, MakeTable]:
     return made
 
 
-def _outcome_table(results: Results, name: str) -> tables.Table:
+def _outcome_table(results: Results, name: str) -> Table:
     return tables.components(results.study(name, f"table of {name}"))
 
 
@@ -115,7 +121,7 @@ def redraw(results: Results, out: Path, report: Callable[[str], None]) -> None:
         except NoDataError as reason:
             report(f"skipped {reason}")
             skipped.append(str(reason))
-    head = "# Captions\n\nEvery figure and table here is redrawn from the CSV files alone by `make figures`.\n"
+    head = "# Captions\n\nEvery figure and table here is redrawn from its folder's files alone by `make figures`.\n"
     tail = ["## Not drawn\n\n" + "".join(f"- {reason}\n" for reason in skipped)] if skipped else []
     write_all(out, "captions", {"md": "\n".join([head, *captions, *tail]).encode()})
     report(f"wrote {out / 'captions.md'}")
@@ -152,7 +158,7 @@ def _write_figure(make: MakeFigure, results: Results, out: Path, report: Callabl
 
 def _write_table(make: MakeTable, results: Results, out: Path, report: Callable[[str], None]) -> None:
     table = make(results)
-    write_all(out, table.name, tables.render(table))
+    write_all(out, table.name, render(table))
     report(f"wrote {out / table.name}.md, .csv, .tex")
 
 

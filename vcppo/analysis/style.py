@@ -15,7 +15,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vcppo.analysis.data import sort_arms
+from vcppo.analysis.data import run_key, sort_arms
 
 COLUMN, PAGE = 3.35, 6.9  # inches, one and both columns of a two-column page
 MAX_PANELS = 20  # more arms than this in one figure are unreadable
@@ -73,6 +73,10 @@ DASH_DOT, DASH_DOT_DOT = (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1))
 KNOWN: Mapping[str, ArmStyle] = {  # colours differ within a family and a study, looks as a whole everywhere
     "ppo": ArmStyle("PPO", "#c44601", "-", "o"),
     "ppo-mc": ArmStyle("PPO, λ = 1", "#d98b2b", DASH, "s"),
+    "ppo-bounded": ArmStyle("PPO, bounded values", "#8c6d31", DASH_DOT, "P"),
+    "ppo-recentred": ArmStyle("PPO, fitted reward model", "#b07aa1", DASH_DOT_DOT, "X"),
+    "ppo-constant": ArmStyle("PPO, starts at the mean score", "#5a7d2a", LONG, "<"),
+    "ppo-pessimist": ArmStyle("PPO, starts at -3", "#7f1d1d", DOT, ">"),
     "ppo-fresh-critic": ArmStyle("PPO, fresh critic", "#a33b5a", (0, (6, 2)), "P"),
     "ppo-max": ArmStyle("PPO-max", "#1f6cb0", DASH, "s"),
     "ppo-xu": ArmStyle("PPO (Xu et al.)", "#2e7d4f", DASH_DOT, "^"),
@@ -218,11 +222,17 @@ def band(axes: Any, summary: pd.DataFrame, x: str, style: ArmStyle, **line: Any)
     axes.fill_between(known[x], known["low"], known["high"], color=style.colour, alpha=0.18, linewidth=0, zorder=1)
 
 
-def seed_lines(axes: Any, values: pd.DataFrame, x: str, style: ArmStyle) -> None:
-    """Draw every seed as a thin line, where there is more than one."""
-    if values["seed"].nunique() > 1:
-        for _, one in values.groupby("seed", sort=True):
-            axes.plot(one[x], one["value"], color=style.colour, linewidth=0.45, alpha=0.55, zorder=2)
+def seed_lines(axes: Any, values: pd.DataFrame, x: str, style: ArmStyle, *, alone: bool = False) -> None:
+    """Draw every run as a thin line, where there is more than one.
+
+    Args:
+        alone: no band tells of them, since they end in two ways: they are drawn darker.
+    """
+    runs = values.groupby(run_key(values), sort=True)
+    width, alpha = (0.8, 0.85) if alone else (0.45, 0.55)
+    if len(runs) > 1:
+        for _, one in runs:
+            axes.plot(one[x], one["value"], color=style.colour, linewidth=width, alpha=alpha, zorder=2)
 
 
 def interval(axes: Any, low: float, high: float, at: float, style: ArmStyle) -> None:

@@ -1,7 +1,7 @@
 """Accuracy (figure 4) and length during training: a small panel for each arm, the published curve in another."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,12 @@ import pandas as pd
 
 from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
-from vcppo.analysis.picture import CURVE_INTERVAL, Picture, caption, few_enough
+from vcppo.analysis.picture import Picture, caption, curve_interval, few_enough
 
 COLUMNS = 4  # panels per row
 WRAP = 27  # letters of a panel's title, a line
 REFERENCE = "ppo"
+NOTHING = 0.02  # accuracy below which a run solves nothing
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,25 @@ def load(results: Results, study_name: str, figure: str) -> tuple[Study, pd.Data
     return study, study.need("curves", figure)
 
 
-def compute(curves: pd.DataFrame, kind: Kind) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (arm, seed, step, value) and its summary over seeds."""
+def compute(curves: pd.DataFrame, kind: Kind, apart: Collection[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (arm, base_seed, seed, step, value) and its summary over runs; of arms that are `apart` the median."""
     values = summary.metric(curves, kind.metric, scale=kind.scale)
-    return values, summary.over_seeds(values, ["arm", "step"])
+    return values, summary.over_seeds(values, ["arm", "step"], apart)
 
 
 def draw(
-    values: pd.DataFrame, centres: pd.DataFrame, kind: Kind, lost: Mapping[str, str], paper: pd.DataFrame | None
+    values: pd.DataFrame,
+    centres: pd.DataFrame,
+    kind: Kind,
+    lost: Mapping[str, str],
+    ends: Mapping[str, str],
+    paper: pd.DataFrame | None,
 ) -> Any:
     """Draw one panel per arm on shared axes, PPO's centre repeated in each as a dotted line.
 
     Args:
         lost: arm -> "1 of 5 failed", for arms that lost runs; arms of it without any curve have an empty panel.
+        ends: arm -> "4 of 5 end below 2 %", for arms that end in two ways; every run of them is drawn darker.
         paper: the published curve for a last panel with separate axes; None for none.
     """
     arms = sort_arms({*centres["arm"], *lost})
@@ -65,11 +72,12 @@ def draw(
         if arm != REFERENCE and len(reference):
             panel.plot(reference["step"], reference["centre"], color=looks[REFERENCE].colour,
                        linestyle=(0, (1, 1.2)), linewidth=0.9)  # fmt: skip
-        style.seed_lines(panel, values[values["arm"] == arm], "step", look)
+        style.seed_lines(panel, values[values["arm"] == arm], "step", look, alone=arm in ends)
         style.band(panel, one, "step", look, linestyle="-")
         if one.empty:
             style.nothing(panel, "no finished run")
-        panel.set_title(textwrap.fill(look.label, WRAP), fontsize=7)
+        ending = f"\n{ends[arm]}" if arm in ends else ""
+        panel.set_title(textwrap.fill(look.label, WRAP) + ending, fontsize=7)
         if arm in lost:
             panel.text(0.98, 0.02, lost[arm], transform=panel.transAxes, ha="right", va="bottom", fontsize=6)
         panel.set_xlim(0, max(1, centres["step"].max()))
@@ -97,7 +105,7 @@ def draw(
 def make(results: Results, study_name: str, kind: Kind, name: str) -> Picture:
     """load -> compute -> draw; beside the study `components` stands the published curve."""
     study, curves = load(results, study_name, name)
-    values, centres = compute(curves, kind)
+    values, centres = compute(curves, kind, summary.arms_apart(study.runs))
     if values.empty:
         raise NoDataError(f"{name}: no {kind.metric} in {study_name}/curves.csv; make it with: {study.command}")
     source = "figure4" if kind is ACCURACY else "figure1a"
@@ -108,9 +116,18 @@ def make(results: Results, study_name: str, kind: Kind, name: str) -> Picture:
     quoted = f"arXiv 2503.01491, figure {source[6:]}, digitised; single run, other model, task and scale."
     return Picture(
         name,
-        draw(values, centres, kind, lost_runs(study), paper),
-        caption(title, text, study, interval=CURVE_INTERVAL, published=quoted if paper is not None else ""),
+        draw(values, centres, kind, lost_runs(study), two_ends(study), paper),
+        caption(title, text, study, interval=curve_interval(study), published=quoted if paper is not None else ""),
     )
+
+
+def two_ends(study: Study) -> dict[str, str]:
+    """Return arm -> how many of its runs end at nothing, for arms that end in two ways (`summary.arms_apart`)."""
+    texts = {}
+    for arm in sort_arms(summary.arms_apart(study.runs)):
+        scores = summary.final_scores(study.runs, arm)
+        texts[arm] = f"{int((scores < NOTHING).sum())} of {len(scores)} end below {100 * NOTHING:g} %"
+    return texts
 
 
 def lost_runs(study: Study) -> dict[str, str]:

@@ -1,12 +1,15 @@
 """How far an estimate of a state's value lies from the truth, itself a mean of rollouts, and how sure that is."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from vcppo.analysis import summary
+from vcppo.analysis.data import run_key
+from vcppo.maths.run_statistics import nested_draws
 
 TRUTH_SAMPLES = 256  # rollouts behind each truth
 SUMS = ("n", "squared", "absolute", "spread")
@@ -16,13 +19,17 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 def with_errors(states: pd.DataFrame) -> pd.DataFrame:
     """Add terms that the statistics below sum. Rewards are -1 or 1: one rollout of a state worth v varies by 1 - v².
 
+    A truth that was computed and not sampled, n = 0 in its row, has no variance.
+
     Columns n (1), squared (squared error less the variance of the truth, (1 - v²) / (m - 1) for m rollouts, so that
     its mean is unbiased; single ones may be negative), absolute (not corrected), spread (variance of one rollout,
     unbiased).
     """
     error = states["estimate"] - states["truth"]
-    noise = (1 - states["truth"] ** 2) / (TRUTH_SAMPLES - 1)
-    return states.assign(n=1.0, squared=error**2 - noise, absolute=error.abs(), spread=TRUTH_SAMPLES * noise)
+    uncertain, sampled = 1 - states["truth"] ** 2, states.get("n", TRUTH_SAMPLES) != 0
+    noise = sampled * uncertain / (TRUTH_SAMPLES - 1)
+    spread = np.where(sampled, TRUTH_SAMPLES * noise, uncertain)
+    return states.assign(n=1.0, squared=error**2 - noise, absolute=error.abs(), spread=spread)
 
 
 def root_mean_square(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -52,26 +59,28 @@ def worth(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.where(spread > 0, np.minimum(rollouts, TRUTH_SAMPLES), np.nan))
 
 
-def sums_by_response(states: pd.DataFrame) -> list[NDArray[np.float64]]:
-    """Return [responses, 4] sums for each seed: states of one response are resampled together."""
-    totals = states.groupby(["seed", "step", "answer"], sort=True)[list(SUMS)].sum()
-    return [rows.to_numpy(dtype=np.float64) for _, rows in totals.groupby(level="seed", sort=True)]
+def sums_by_response(states: pd.DataFrame) -> dict[Any, NDArray[np.float64]]:
+    """Return [responses, 4] sums for each run, by (base_seed, seed): states of one response are resampled together."""
+    key = run_key(states)
+    totals = states.groupby([*key, "step", "answer"], sort=True)[list(SUMS)].sum()
+    return {run: rows.to_numpy(dtype=np.float64) for run, rows in totals.groupby(level=key, sort=True)}
 
 
 def interval(states: pd.DataFrame, statistic: Statistic, *purpose: object) -> tuple[float, float, float]:
-    """Return the statistic of all states, and both ends of its 95 % bootstrap over seeds and responses within them.
+    """Return the statistic of all states, and both ends of its 95 % bootstrap over runs and responses within them.
 
-    Each resample draws seeds, then as many responses of each drawn seed as it has. NaN ends with one seed.
+    Each resample draws bases, seeds within them (with one base seeds alone), then as many responses of each drawn run
+    as it has. NaN ends with one run.
     """
-    seeds = sums_by_response(states)
-    centre = float(statistic(np.sum([responses.sum(axis=0) for responses in seeds], axis=0)))
-    if len(seeds) < 2 or np.isnan(centre):
+    runs = sums_by_response(states)
+    centre = float(statistic(np.sum([responses.sum(axis=0) for responses in runs.values()], axis=0)))
+    if len(runs) < 2 or np.isnan(centre):
         return centre, np.nan, np.nan
     rng = summary.rng_for("values", *purpose)
     drawn = np.zeros((summary.RESAMPLES, len(SUMS)))
-    for _ in seeds:
-        chosen = rng.integers(len(seeds), size=summary.RESAMPLES)
-        for place, responses in enumerate(seeds):
+    bases = [run[0] if len(run) > 1 else 0 for run in runs]
+    for chosen in nested_draws(bases, rng=rng, resamples=summary.RESAMPLES):
+        for place, responses in enumerate(runs.values()):
             rows = np.flatnonzero(chosen == place)
             counts = rng.multinomial(len(responses), np.full(len(responses), 1 / len(responses)), size=len(rows))
             drawn[rows] += counts @ responses

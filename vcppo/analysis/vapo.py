@@ -8,10 +8,11 @@ import pandas as pd
 
 from vcppo.analysis import costs, style, summary, tables
 from vcppo.analysis.data import NoDataError, Results, Study
-from vcppo.analysis.picture import Picture, caption
-from vcppo.analysis.tables import NOTHING, Table
+from vcppo.analysis.picture import Picture, caption, over
+from vcppo.analysis.table_text import NOTHING, Table
 from vcppo.analysis.training import lost_runs
-from vcppo.maths.statistics import two_level_interval
+from vcppo.maths.run_statistics import ends_apart
+from vcppo.maths.statistics import UNKNOWN
 
 NAME, WHOLE = "vapo", "vapo"
 PUBLISHED_AS: Mapping[str, str] = {  # rows of results/paper/vapo_table1.csv, in the paper's order, below them the whole
@@ -27,10 +28,6 @@ PUBLISHED_AS: Mapping[str, str] = {  # rows of results/paper/vapo_table1.csv, in
 }
 MEASURES = ("end", "along")
 SHOWN = 16.0  # points below VAPO that are drawn; differences beyond are written
-PAIRED_NOTE = (
-    "Differences from VAPO paired by seed: at the end also by problem [95 % percentile bootstrap over seeds and "
-    "problems, crossed], along training [95 % percentile bootstrap over seeds]."
-)
 
 
 def load(results: Results, name: str = NAME) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
@@ -59,24 +56,25 @@ def compute(study: Study, points: pd.DataFrame, paper: pd.DataFrame) -> pd.DataF
 
 
 def differences(study: Study, points: pd.DataFrame, arm: str) -> dict[str, float]:
-    """Return an arm's differences from VAPO in the seeds that both have, in points; NaN for VAPO itself."""
+    """Return an arm's differences from VAPO in the runs that both have, in points; NaN for VAPO itself."""
     names = [f"{name}{ending}" for name in MEASURES for ending in ("", "_low", "_high")]
     nothing = dict.fromkeys(names, float("nan")) | {"pairs": 0}
     if arm == WHOLE:
         return nothing
     without, whole = (summary.accuracy_table(study.problems, one) for one in (arm, WHOLE))
-    seeds = without.index.intersection(whole.index)
-    if not len(seeds):
+    runs = without.index.intersection(whole.index)
+    if not len(runs):
         return nothing
-    table = 100 * (without.loc[seeds] - whole.loc[seeds])
-    interval = two_level_interval(table.to_numpy(dtype=float), rng=summary.rng_for("vapo", "end", arm))
-    both = points[points["seed"].isin(seeds)]
-    areas = [costs.by_run(both, one, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
+    table = 100 * (without.loc[runs] - whole.loc[runs])
+    apart = ends_apart(table.mean(axis=1), tables.APART)
+    interval = UNKNOWN if apart else summary.crossed_interval(table, "vapo", "end", arm)
+    areas = [costs.by_run(points, one, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
              for one in (arm, WHOLE)]  # fmt: skip
-    along, along_interval = costs.mean_interval(areas[0] - areas[1], "vapo", "along", arm)
+    between = (areas[0] - areas[1]).dropna()  # of runs that both have
+    along, along_interval = costs.mean_interval(between, "vapo", "along", arm, apart=tables.APART)
     return {
         "end": float(table.to_numpy().mean()), "end_low": interval.low, "end_high": interval.high,
-        "along": along, "along_low": along_interval.low, "along_high": along_interval.high, "pairs": len(seeds),
+        "along": along, "along_low": along_interval.low, "along_high": along_interval.high, "pairs": len(runs),
     }  # fmt: skip
 
 
@@ -131,14 +129,14 @@ def make(results: Results) -> Picture:
     computed = compute(study, points, paper)
     text = (
         "(a) Accuracy at the end of training with one of VAPO's seven components left out; small dots: single "
-        "seeds. (b) Its difference from the whole in the same seeds and problems, (c) that of the area under "
+        "runs. (b) Its difference from the whole in the same seeds and problems, (c) that of the area under "
         "held-out accuracy against answers sampled, over the answers, in the same seeds: left of 0 the component is "
         "missed; ◂ and a number: further left than drawn. (d) The paper's numbers, another model, task and scale: "
         "compare orders, not numbers."
     )
     interval = (
-        "Lines: 95 % percentile bootstrap, in (a, b) over seeds and problems, crossed, in (c) over seeds; none with "
-        "one seed."
+        f"Lines: 95 % percentile bootstrap over {over(study)}, in (a, b) and problems, crossed; none with one run, or "
+        f"where runs end more than {tables.APART:g} points apart."
     )
     return Picture(
         NAME,
@@ -163,8 +161,9 @@ def table(results: Results) -> Table:
         "published AIME 2024 avg@32 (%)": [tables.number(value, 0) for value in numbers["published"]],
     })  # fmt: skip
     notes = [
-        tables.INTERVAL_NOTE,
-        PAIRED_NOTE,
+        tables.interval_note(study),
+        f"Differences from VAPO paired by run: at the end also by problem [95 % percentile bootstrap over "
+        f"{over(study)}, and problems, crossed], along training [the same without problems].",
         "Mean along: area under held-out accuracy against answers sampled, over the answers.",
         "Published: arXiv 2504.05118, table 1, Qwen2.5-32B, single runs without intervals. Measured: another task and "
         "model; compare orders, not numbers.",

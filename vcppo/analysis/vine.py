@@ -10,8 +10,8 @@ import pandas as pd
 
 from vcppo.analysis import costs, methods_compute, style, summary, tables, values
 from vcppo.analysis.data import Results, Study, sort_arms
-from vcppo.analysis.picture import Picture, caption
-from vcppo.analysis.tables import Table
+from vcppo.analysis.picture import Picture, caption, over
+from vcppo.analysis.table_text import Table
 
 NAME = "vine"
 BINS = 5  # of the response, from its start to its end
@@ -34,6 +34,7 @@ class Computed:
     scores: pd.DataFrame
     seeds: dict[str, list[float]]
     curves: pd.DataFrame
+    runs: pd.DataFrame  # of the arms in curves that end in two ways
 
 
 def load(results: Results, name: str = NAME) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
@@ -72,7 +73,8 @@ def compute(study: Study, truth: pd.DataFrame, points: pd.DataFrame) -> Computed
         estimates=against_truth(states),
         scores=tables.measured(study, sort_arms(states["arm"].unique())),
         seeds={arm: list(100 * summary.final_scores(study.runs, arm)) for arm in study.arms},
-        curves=methods_compute.compute(points)[0],
+        curves=methods_compute.compute(points, summary.arms_apart(study.runs))[0],
+        runs=methods_compute.along_compute(points[points["arm"].isin(summary.arms_apart(study.runs))]),
     )
 
 
@@ -117,6 +119,7 @@ def draw(computed: Computed, k: float) -> Any:
         one = computed.curves[computed.curves["arm"] == arm]
         marks = {"marker": looks[arm].marker, "markevery": [-1], "markersize": 4.2}
         style.band(axes[1, 2], one, "compute", looks[arm], **marks)
+        style.seed_lines(axes[1, 2], computed.runs[computed.runs["arm"] == arm], "compute", looks[arm], alone=True)
     methods_compute.compute_axis(axes[1, 2])
     axes[1, 2].set_ylabel("accuracy (%)")
     style.percent(axes[1, 2])
@@ -124,7 +127,7 @@ def draw(computed: Computed, k: float) -> Any:
              "accuracy against K", "accuracy against compute")  # fmt: skip
     for letter, panel, name in zip("abcdef", axes.ravel(), names, strict=True):
         style.title(panel, letter, name)
-    handles = [axes[1, 2].get_lines()[place] for place in range(len(arms))]
+    handles = [line for line in axes[1, 2].get_lines() if not line.get_label().startswith("_")]
     figure.legend(handles, [looks[arm].label for arm in arms], loc="outside lower center", ncols=len(arms))
     return figure
 
@@ -223,12 +226,12 @@ def make(results: Results) -> Picture:
         "Root-mean-square error by place in the answer. (c) Mean estimate of the states of one truth; bars: the "
         "middle 80 % of the estimates. (d) How many rollouts would be as wrong on the same states: mean of 1 − v² "
         "over mean squared error; below 1 a single rollout is better. (e) Accuracy at the end, critics across; "
-        f"small dots: single seeds; ▾ ends more than {CLOSE:g} points below the best. (f) Held-out accuracy against "
+        f"small dots: single runs; ▾ ends more than {CLOSE:g} points below the best. (f) Held-out accuracy against "
         f"compute, in forward passes of one token. {costs.ANNEALED_NOTE}"
     )
     interval = (
-        "Bands and lines: 95 % percentile bootstrap, in (a, b, d) over seeds and answers within them, in (e) over "
-        "seeds and problems, crossed, in (f) over seeds; none with one seed."
+        f"Bands and lines: 95 % percentile bootstrap over {over(study)}, in (a, b, d) and answers within runs, in (e) "
+        "and problems, crossed; none with one run."
     )
     return Picture(
         NAME,
@@ -262,9 +265,9 @@ def table(results: Results) -> Table:
     notes = [
         f"Errors against the mean reward (-1 or 1) of {values.TRUTH_SAMPLES} rollouts from the same state; their "
         "noise, (1 - v^2) / 255, is taken off the squared errors, not off the absolute ones. States of each arm's own "
-        "policy. [95 % percentile bootstrap over seeds and answers within them; none with one seed.]",
+        f"policy. [95 % percentile bootstrap over {over(study)}, and answers within runs; none with one run.]",
         "Worth in rollouts: mean of 1 - v^2, the variance of one rollout, over the mean squared error.",
-        "avg: " + tables.INTERVAL_NOTE,
+        "avg: " + tables.interval_note(study),
     ]
     lost = numbers[["failed", "pruned"]].to_numpy().sum() > 0
     title = "Value error of rollouts and of learned critics"

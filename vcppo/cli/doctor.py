@@ -117,7 +117,15 @@ def optional() -> list[Finding]:
     """Check what only some commands use."""
     git = shutil.which("git")
     message = "runs record their commit" if git else "not found: runs cannot record their commit"
-    return [Finding("good" if git else "slow", "git", message), vllm()]
+    return [Finding("good" if git else "slow", "git", message), vllm(), reasoning_gym()]
+
+
+def reasoning_gym() -> Finding:
+    """Check whether the task vcppo.tasks.reasoning_gym has its library, which is not imported."""
+    version = _version("reasoning-gym")
+    if version is None:
+        return Finding("slow", "reasoning-gym", "not installed: its problems need pip install 'vcppo[reasoning-gym]'")
+    return Finding("good", "reasoning-gym", f"{version}; task.name = vcppo.tasks.reasoning_gym:ReasoningGymTask")
 
 
 def vllm() -> Finding:

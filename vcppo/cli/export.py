@@ -1,4 +1,4 @@
-"""`vcppo export` and `vcppo track replay`: a study as CSV files, and records that MLflow has not received."""
+"""`vcppo export` and `vcppo track replay`: a study as files, and records that MLflow has not received."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from vcppo.errors import ConfigError, StudyError
     "--metrics",
     multiple=True,
     metavar="PATTERN",
-    help="Names that curves.csv holds, for example 'eval/*'; repeat. [default: all but 'system/*', the machine's]",
+    help="Names that curves.parquet holds, for example 'eval/*'; repeat. [default: all but 'system/*', the machine's]",
 )
 @click.option("--from-mlflow", is_flag=True, help="Read a tracking server instead of OUT, for a study run elsewhere.")
 @click.option(
@@ -41,12 +41,12 @@ def export(
     out: Path,
     tracking_uri: str | None,
 ) -> None:
-    """Turn what a study measured into tidy CSV files that `make figures` draws from.
+    """Turn what a study measured into tidy files, CSV and Parquet, that `make figures` draws from.
 
     It is read from OUT/studies/STUDY and OUT/cache; MLflow need not be there. --from-mlflow reads a tracking server
     instead, and where that holds several studies of the name they are listed, and --instance chooses. The files are
-    replaced all together, or not at all. curves.csv holds every metric of RL, evaluation and value pretraining but
-    system/*.
+    replaced all together, or not at all. curves.parquet holds every metric of RL, evaluation and value pretraining
+    but system/*.
     """
     to = destination or Path("results") / study
     if from_mlflow:
@@ -94,7 +94,7 @@ def export_study(
     allow_incomplete: bool,
     metrics: Sequence[str] = (),
 ) -> list[Path]:
-    """Write a study's CSV files from its folder OUT/studies/STUDY and the cache; no tracking server is needed.
+    """Write a study's files from its folder OUT/studies/STUDY and the cache; no tracking server is needed.
 
     Raises:
         StudyError: there is nothing to export.

@@ -33,6 +33,8 @@ class SweepOptions:
     workers: int | None = None
     seeds: int | None = None
     first_seed: int | None = None
+    bases: int | None = None
+    first_base: int | None = None
     storage: str | None = None
     retry_failed: bool = False
     fresh: bool = False
@@ -69,6 +71,12 @@ def _runner_flag(context: click.Context, parameter: click.Parameter, value: str)
 @click.option("--seeds", type=click.IntRange(1), help="How many. [default: the study's]")
 @click.option("--first-seed", type=click.IntRange(0), help="Seeds count up from here. [default: the study's]")
 @click.option(
+    "--bases",
+    type=click.IntRange(1),
+    help="How many base seeds, of cold start and reward model, each with all seeds. [default: the study's]",
+)
+@click.option("--first-base", type=click.IntRange(0), help="Base seeds count up from here. [default: the study's]")
+@click.option(
     "--storage",
     metavar="URL",
     envvar="VCPPO_STORAGE",
@@ -98,7 +106,7 @@ def sweep(**given: Any) -> None:
 
     \b
     vcppo sweep components --workers 2 --seeds 2
-    vcppo sweep methods --seeds 5
+    vcppo sweep methods --bases 5 --seeds 3
     vcppo sweep lambda-grid --seeds 3 --dry-run
     vcppo sweep my-study.toml --set steps=30
 
@@ -119,7 +127,8 @@ def run_sweep(options: SweepOptions) -> int:
     from vcppo.studies.progress import ProgressView
     from vcppo.studies.study import load_study
 
-    study = with_settings(load_study(options.study), options.config, options.assignments)
+    study = load_study(options.study).with_bases(options.bases, options.first_base)
+    study = with_settings(study, options.config, options.assignments)
     seeds = study.seed_list(options.seeds, options.first_seed)
     study.validate_all()
     runner = RUNNERS[options.runner](processes=options.processes, verl_settings=options.verl_settings)
@@ -163,14 +172,12 @@ def run_sweep(options: SweepOptions) -> int:
 
 def with_settings(study: "Study", config: Path | None, assignments: Sequence[str]) -> "Study":
     """Return the study with settings from a file and from --set beneath the study's."""
-    from vcppo.studies.study import SET_BY_STUDY
-
     flags = nest(dict(parse_assignment(text) for text in assignments), "--set")
     layers = [Layer("--set", flags, shared=True)]
     if config is not None:
         layer = file_layer(config)
         if config.suffix == ".json":  # a run's record has settings that the study sets for each run
-            layer = replace(layer, tree={name: v for name, v in layer.tree.items() if name not in SET_BY_STUDY})
+            layer = replace(layer, tree={name: v for name, v in layer.tree.items() if name not in study.sets})
         layers.insert(0, layer)
     build_settings(layers)  # reports a wrong name or value as such
     return study.with_base(*layers)

@@ -6,7 +6,7 @@ The folder's name is a hash of everything that the responses depend on, so a rep
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,7 +174,7 @@ class Evaluation:
     def command(self) -> str:
         """Command that repeats this evaluation at the commit of its provenance."""
         defaults = {**flatten(RunSettings().model_dump(mode="json")), **defaults_beside(self.used)}
-        changed = {name: value for name, value in flatten(self.used).items() if value != defaults[name]}
+        changed = {name: value for name, value in flatten(self.used).items() if value != defaults.get(name)}
         assignments = [f"--set {shlex.quote(f'{name}={_as_toml(value)}')}" for name, value in changed.items()]
         return " ".join(["vcppo evaluate", shlex.quote(self.checkpoint.name), *assignments])
 
@@ -279,4 +279,8 @@ def verifier() -> dict[str, str | None]:
 
 
 def _as_toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(name)} = {_as_toml(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_as_toml, value)) + "]"
     return "none" if value is None else json.dumps(value)

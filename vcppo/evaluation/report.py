@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcppo.maths.statistics import Interval, count_intervals, pass_at_k, sample_intervals
-from vcppo.store.samples import AnsweredProblem
+from vcppo.store.samples import AnsweredProblem, gives_credit
 from vcppo.types import Verdict
 
 SCHEMA = "vcppo-evaluation/1"  # raised when a name in the report changes its meaning, or goes
@@ -23,6 +23,7 @@ LENGTHS = (
     ("length_right_tokens", "  of right answers"),
     ("length_wrong_tokens", "  of all others"),
 )
+CREDIT = (("credit", "mean credit"),)  # in [0, 1], where the task gives partial credit
 
 Table = NDArray[np.float64]
 
@@ -78,8 +79,10 @@ def measures(answered: Sequence[AnsweredProblem]) -> list[Measure]:
     scores |= {(f"pass_at_{k}", f"pass@{k}"): pass_scores(samples, k) for k in steps_of_k(samples)}
     lengths, right = lengths_of(answered), _flags(answered, Verdict.CORRECT)
     cut = [sum(sample.stop_reason == "length" for sample in problem.samples) for problem in answered]
+    credit = [credits_of(answered)] if gives_credit(answered) else []
     return [
         *_of_counts(scores, _counts(answered, Verdict.CORRECT)),
+        *(_of_samples(CREDIT, credit, _mean, decimals=3) if credit else []),
         *_of_samples(LENGTHS, [lengths, right], _length_statistics),
         *_of_counts({("truncated_rate", "cut at the limit"): share}, cut),
         *_of_counts({("unreadable_rate", "unreadable"): share}, _counts(answered, Verdict.UNREADABLE)),
@@ -93,9 +96,11 @@ def differences(answered: Sequence[AnsweredProblem], baseline: Sequence[Answered
     scores |= {(f"pass_at_{k}", f"pass@{k}"): pass_scores(samples, k) for k in steps_of_k(samples) if k > 1}
     first, second = (_counts(problems, Verdict.CORRECT) for problems in (answered, baseline))
     lengths = [lengths_of(problems) for problems in (answered, baseline)]
+    credits = [credits_of(problems) for problems in (answered, baseline)]
     return [
         *_of_counts(scores, first, second),
-        *_of_samples(LENGTHS[:1], lengths, lambda x, y: (x - y).mean(axis=-1)[None]),
+        *(_of_samples(CREDIT, credits, _mean_difference, decimals=3) if gives_credit([*answered, *baseline]) else []),
+        *_of_samples(LENGTHS[:1], lengths, _mean_difference),
     ]
 
 
@@ -108,6 +113,7 @@ def unreadable_reasons(answered: Sequence[AnsweredProblem]) -> dict[str, int]:
 
 def results(answered: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> dict[str, Any]:
     """The part of a report that follows from the responses."""
+    credit = gives_credit(answered)
     return {
         "metrics": {measure.name: measure.as_json() for measure in measured},
         "unreadable_reasons": unreadable_reasons(answered),
@@ -122,6 +128,7 @@ def results(answered: Sequence[AnsweredProblem], measured: Sequence[Measure]) ->
                 "unreadable": problem.count(Verdict.UNREADABLE),
                 "truncated": sum(sample.stop_reason == "length" for sample in problem.samples),
                 "length_tokens": sum(sample.tokens for sample in problem.samples) / len(problem.samples),
+                **({"credit": sum(problem.credits) / len(problem.samples)} if credit else {}),
             }
             for problem in answered
         ],
@@ -146,6 +153,22 @@ def pass_scores(samples: int, k: int) -> Table:
 def lengths_of(answered: Sequence[AnsweredProblem]) -> Table:
     """[problems, samples] tokens."""
     return np.array([[sample.tokens for sample in problem.samples] for problem in answered], dtype=np.float64)
+
+
+def credits_of(answered: Sequence[AnsweredProblem]) -> Table:
+    """[problems, samples] credit, in [0, 1]."""
+    return np.array([problem.credits for problem in answered], dtype=np.float64)
+
+
+def _mean(x: Table) -> Table:
+    """[1, resamples]."""
+    mean: Table = x.mean(axis=-1)[None]
+    return mean
+
+
+def _mean_difference(x: Table, y: Table) -> Table:
+    """[1, resamples]."""
+    return _mean(x - y)
 
 
 def _counts(answered: Sequence[AnsweredProblem], verdict: Verdict) -> list[int]:
@@ -195,9 +218,13 @@ def _of_counts(
 
 
 def _of_samples(
-    names: Sequence[tuple[str, str]], tables: Sequence[Table], statistics: Callable[..., Table]
+    names: Sequence[tuple[str, str]],
+    tables: Sequence[Table],
+    statistics: Callable[..., Table],
+    *,
+    decimals: int = 1,
 ) -> list[Measure]:
-    """A measure for each name and label, of lengths."""
+    """A measure for each name and label, of lengths or of credit."""
     values = statistics(*(table.ravel()[None] for table in tables))[:, 0]
     wide, narrow = (
         sample_intervals(
@@ -206,7 +233,7 @@ def _of_samples(
         for fixed in (False, True)
     )
     rows = zip(names, map(float, values), wide, narrow, strict=True)
-    return [Measure(*name, value, over_both, over_samples, decimals=1) for name, value, over_both, over_samples in rows]
+    return [Measure(*name, value, over_both, over_samples, decimals) for name, value, over_both, over_samples in rows]
 
 
 def _known(value: float) -> float | None:

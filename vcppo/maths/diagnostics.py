@@ -37,6 +37,31 @@ def value_bias(values: Tensor, returns: Tensor, response_mask: Tensor) -> float:
     return float((value - target).mean())
 
 
+def fitted_line(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """(slope, intercept) of the least-squares line y = slope * x + intercept; slope 0 where all x are equal.
+
+    Args:
+        x, y: [N] float, N at least 1.
+
+    >>> fitted_line(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0, 5.0]))
+    (2.0, 1.0)
+    """
+    x, y = (numbers.detach().cpu().to(torch.float64) for numbers in (x, y))
+    apart, spread = x - x.mean(), (x - x.mean()).square().sum()
+    slope = float((apart * (y - y.mean())).sum() / spread) if spread > 0 else 0.0
+    return slope, float(y.mean()) - slope * float(x.mean())
+
+
+def root_mean_square(x: Tensor, response_mask: Tensor) -> float:
+    """Root of the mean square over the True cells; NaN without one.
+
+    Args:
+        x: [B, T] float. response_mask: [B, T] bool.
+    """
+    (live,) = _live(response_mask, x)
+    return float(live.square().mean().sqrt())
+
+
 def by_position(values: Tensor, returns: Tensor, response_mask: Tensor, *, width: int, from_end: bool = False) -> Table:
     """The critic by place in the answer (arXiv:2503.01491, figure 2), in bins of `width` tokens.
 

@@ -128,7 +128,7 @@ def two_level_interval(
     if min(cells.shape) == 1 or np.isnan(cells).any() or (cells == cells[0, 0]).all():
         return UNKNOWN
     seeds, problems = (rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in cells.shape)
-    return _percentiles(((seeds @ cells) * problems).sum(axis=1), confidence)
+    return percentiles(((seeds @ cells) * problems).sum(axis=1), confidence)
 
 
 def count_intervals(
@@ -184,7 +184,7 @@ def count_intervals(
     if baseline is not None:
         bias, low, high = bias - moved[1], low - high, high - low
     rows = (np.concatenate(found, axis=1) - bias[:, None]).clip(low[:, None], high[:, None])
-    intervals = [_percentiles(row, confidence) for row in rows]
+    intervals = [percentiles(row, confidence) for row in rows]
     if baseline is None and (alike := set(sets[0].tolist())) in ({0}, {n}):
         units = problems * n if fixed_problems else problems
         return [_at_the_edge(row, alike == {n}, units, fixed_problems, confidence) for row in values]
@@ -229,9 +229,34 @@ def sample_intervals(
     return [
         UNKNOWN
         if math.isnan(value) or np.nanmax(row) == np.nanmin(row)
-        else _percentiles(row[~np.isnan(row)], confidence)
+        else percentiles(row[~np.isnan(row)], confidence)
         for value, row in zip(whole, rows, strict=True)
     ]
+
+
+def exact_interval(successes: float, n: int, *, confidence: float = 0.95) -> Interval:
+    """Exact interval of a chance after `successes` of `n` independent trials (Clopper & Pearson 1934).
+
+    It covers at least `confidence`, whatever the chance, and is wider than need be. Runs of one base are alike, not
+    independent: over few bases it is too narrow where bases decide.
+
+    Args:
+        successes: 0 to n; may be broken, where it is a mean of counts.
+    Returns:
+        [0, 1] of no trials.
+    Raises:
+        DataError: more successes than trials, or fewer than none.
+
+    >>> found = exact_interval(23, 25)
+    >>> round(found.low, 3), round(found.high, 3)
+    (0.74, 0.99)
+    """
+    if not 0 <= successes <= n:
+        raise DataError(f"exact_interval: {successes:g} of {n}: expected 0 to {n} successes")
+    tail = (1 - confidence) / 2
+    low = stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
+    return Interval(float(low), float(high))
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike, axis: int = -1) -> Any:
@@ -277,10 +302,7 @@ def probability_of_improvement_interval(x: ArrayLike, y: ArrayLike, *, confidenc
         return UNKNOWN
     trials = min(len(first), len(second))
     above = float(probability_of_improvement(first, second)) * trials
-    tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, above, trials - above + 1) if above > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, above + 1, trials - above) if above < trials else 1.0
-    return Interval(float(low), float(high))
+    return exact_interval(above, trials, confidence=confidence)
 
 
 def _counts(correct: ArrayLike, samples: ArrayLike) -> tuple[Array, Array]:
@@ -335,6 +357,7 @@ def _flat(values: ArrayLike, name: str) -> Array:
     return sample
 
 
-def _percentiles(resampled: Array, confidence: float) -> Interval:
+def percentiles(resampled: Array, confidence: float) -> Interval:
+    """Return the middle `confidence` of resampled statistics, [resamples]."""
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))

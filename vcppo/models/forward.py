@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError, TrainingError
 from vcppo.maths.logprobs import chosen_logprobs
+from vcppo.models import lean
 from vcppo.models.configurations import model_label
 from vcppo.models.distributed import world
 from vcppo.models.prepared import compute_of, preparation_of
@@ -52,6 +53,22 @@ def response_logprobs(policy: PreTrainedModel, batch: TokenBatch, temperature: f
     inputs = _to_device(policy, laid_out.input_ids, laid_out.position_ids, laid_out.before, _targets(batch))
     chosen, entropy = _run(policy, "policy_scores")(*inputs, temperature, compute.logit_cells)
     return _scatter(chosen, batch), _scatter(entropy, batch)
+
+
+def token_logprobs(
+    policy: PreTrainedModel, batch: TokenBatch, rows: Tensor, columns: Tensor, tokens: Tensor, temperature: float
+) -> Tensor:
+    """[N] float32, with gradient: log-probability that `tokens[i]` is chosen as the token `columns[i]` of a response.
+
+    Args:
+        rows, columns: [N] int64 places where `batch.response_mask` is True. tokens: [N] int64, any of the vocabulary.
+    """
+    compute, laid_out = compute_of(policy), layout(batch, packing=compute_of(policy).packing)
+    numbers = batch.response_mask.flatten().cumsum(0).view(batch.response_mask.shape) - 1
+    before = laid_out.before[numbers[rows, columns]]
+    inputs = _to_device(policy, laid_out.input_ids, laid_out.position_ids, before, tokens)
+    chosen: Tensor = _run(policy, "policy_scores")(*inputs, temperature, compute.logit_cells)[0]
+    return chosen.cpu()
 
 
 def response_values(critic: PreTrainedModel, batch: TokenBatch) -> Tensor:
@@ -119,6 +136,23 @@ def value_head(critic: PreTrainedModel) -> torch.nn.Linear:
         if isinstance(head, torch.nn.Linear) and head.out_features == 1:
             return head
     raise CheckpointError(f"{type(critic).__name__}: no head with one output, expected a classifier with one label")
+
+
+@torch.no_grad()
+def rescale_values(critic: PreTrainedModel, slope: float, intercept: float) -> None:
+    """Make every value v of a critic slope * v + intercept, by its head, in place; every process calls this alike.
+
+    Raises:
+        CheckpointError: its head has no bias to take the intercept.
+    """
+    head = value_head(critic)
+    if head.bias is None:
+        raise CheckpointError(
+            f"{type(critic).__name__}: its head has no bias, expected one that takes a shift of its values by "
+            f"{intercept:g}; a token classifier has one"
+        )
+    head.weight.mul_(slope)
+    head.bias.mul_(slope).add_(intercept)
 
 
 def value_range(critic: PreTrainedModel) -> tuple[float, float] | None:
@@ -205,6 +239,37 @@ def gather_outputs(
                 outputs[micro_batch.rows, : scores.shape[1]] = scores
             elif micro_batch.counts:
                 outputs[micro_batch.rows] = scores
+    return _of_all_processes(model, outputs)
+
+
+def gather_token_logprobs(
+    policy: PreTrainedModel,
+    batch: TokenBatch,
+    max_tokens: int,
+    rows: Tensor,
+    columns: Tensor,
+    tokens: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Return `token_logprobs` of a whole batch without gradient; `policy` is resharded afterwards.
+
+    Raises:
+        TrainingError: some are not finite.
+    """
+    outputs, place = torch.zeros(len(rows)), torch.empty(len(batch.response_mask), dtype=torch.int64)
+    with torch.no_grad():
+        for micro_batch in micro_batches_of_rank(policy, batch.total_lengths, max_tokens):
+            place.fill_(-1)[micro_batch.rows] = torch.arange(len(micro_batch.rows))
+            here = (place[rows] >= 0).nonzero()[:, 0]
+            part = batch.take(micro_batch.rows)
+            logprobs = token_logprobs(policy, part, place[rows[here]], columns[here], tokens[here], temperature)
+            if micro_batch.counts:
+                outputs[here] = logprobs
+    return _of_all_processes(policy, outputs)
+
+
+def _of_all_processes(model: PreTrainedModel, outputs: Tensor) -> Tensor:
+    """Sum what each process has read of a model, which is resharded."""
     reshard(model)
     outputs = world().sum(outputs)
     if not_finite := int((~outputs.isfinite()).sum()):
@@ -217,7 +282,10 @@ def gather_outputs(
 
 def _hidden(model: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
     """[places, H] hidden states, the head's input, through all rows."""
-    states = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+    base = model.base_model
+    if lean.serves(base, input_ids, position_ids):
+        return lean.hidden_states(base, input_ids)
+    states = base(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
     hidden: Tensor = states.flatten(0, 1)
     return hidden
 

@@ -29,17 +29,18 @@ from vcppo.settings.engine import VllmEngineSettings
 from vcppo.settings.fixed import (
     GENERATOR_ROWS,
     PAIRED_PROMPTS_AT_ONCE,
+    PROMPT_TOKENS,
     RESPONSES_AT_ONCE,
     VLLM_SHARE,
 )
 from vcppo.settings.loading import override
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
+from vcppo.settings.task import MathsTaskSettings
 from vcppo.store.cache import addresses
 
 RESERVE = 2 * GIB  # CUDA's context, workspaces of its libraries, buffers of NCCL
 SLACK = 0.05  # of what tensors take, lost between them by the allocator
-PROMPT_TOKENS = 512  # of a problem with its template and instruction, where no setting gives it
 
 # Assumed rates: an H100 SXM's by its data sheet, and the shares of them that well-fed kernels reach.
 FLOPS = {"bfloat16": 989e12, "float32": 67e12}
@@ -207,9 +208,9 @@ class _Layout:
         self.shards = machine.gpus // settings.compute.replicas
         self.policy, self.critic = self._network(critic=False), self._network(critic=True)
         task = settings.task
-        self.prompt = PROMPT_TOKENS if task.name == "maths" else task.prompt_tokens
+        self.prompt = PROMPT_TOKENS if isinstance(task, MathsTaskSettings) else task.prompt_tokens
         self.written = settings.rollout.max_tokens or chain_tokens(task)  # of a response that thinks to the end
-        slack = 0 if task.name == "maths" else task.slack_tokens
+        slack = 0 if isinstance(task, MathsTaskSettings) else task.slack_tokens
         self.response = settings.rollout.max_tokens or chain_tokens(task) + slack
         self.longest = self.prompt + self.response
         self.vllm = settings.engine.kind == "vllm"
@@ -232,7 +233,7 @@ class _Layout:
         """Return (model, whether it learns) of all that RL has resident."""
         settings = self.settings
         models = [(self.policy, True)]
-        if settings.has_critic:
+        if settings.has_value_model:
             models.append((self.critic, settings.critic.update_every != "never"))
         compared = settings.needs_reference + (settings.token_reward.kind != "none")
         sampler = settings.rollout.refresh_every != 1
@@ -287,7 +288,7 @@ class _Layout:
         minibatch = -(-retained // settings.policy.minibatches) * self.longest
         for net, learns in models:
             if learns:
-                others = frozen if net.critic or not settings.has_critic else frozen + resting(self.critic)
+                others = frozen if net.critic or not settings.has_value_model else frozen + resting(self.critic)
                 name = "update critic" if net.critic else "update policy"
                 yield Phase("rl", name, awake + others + self._train(net, minibatch))
 

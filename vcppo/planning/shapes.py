@@ -11,7 +11,7 @@ from vcppo.errors import CheckpointError, ConfigError
 from vcppo.settings.critic_size import Size, size_of
 from vcppo.settings.model import ModelSettings
 from vcppo.settings.run import RunSettings
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import MathsTaskSettings, TaskSettings
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def read_shapes(path: Path) -> Shapes:
 
 
 def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:
-    assert task.name != "maths", "a fresh model is for an embedded task alone"
+    assert not isinstance(task, MathsTaskSettings), "a fresh model is for an embedded task alone"
     return Shapes(
         architecture=model.architecture,
         hidden_size=model.hidden_size,

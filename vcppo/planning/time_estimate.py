@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from vcppo.settings.critic_size import Size, size_of
+from vcppo.settings.fixed import WRITTEN_LINES
 from vcppo.settings.model import ModelSettings
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
-from vcppo.settings.task import TaskSettings
+from vcppo.settings.task import MathsTaskSettings, TaskSettings
 from vcppo.store.cache import StageFolder, addresses, is_complete
 from vcppo.tasks.problems import evaluation_size
 
 EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
-WRITTEN_LINES = 30  # of a worked response, where no setting bounds the states that continuations start from
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, in
     retained = tokens * (1.0 - settings.select.prune_rate)
     pairs, vine = settings.loss.pairs, settings.samples_continuations
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
-    learns = settings.has_critic and settings.critic.update_every != "never"
+    learns = settings.has_value_model and settings.critic.update_every != "never"
     networks = 1 + learns * settings.critic.updates_per_policy_update
     steps = steps_of(settings)
     continued = tokens * settings.vine.samples * (steps + 1) / 2 if vine else 0.0  # half a response is left on average
@@ -115,21 +115,21 @@ def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, in
 def steps_of(settings: RunSettings) -> int:
     """Return states of a response that continuations start from; how many lines a model writes is not known before."""
     at_most = settings.vine.max_steps
-    steps = at_most or WRITTEN_LINES if settings.task.name == "maths" else settings.task.steps_of_thought
+    steps = at_most or WRITTEN_LINES if isinstance(settings.task, MathsTaskSettings) else settings.task.steps_of_thought
     return min(at_most or steps, steps)
 
 
 def held_out_problems(settings: RunSettings) -> int:
     """Return the number of problems of an evaluation."""
     task = settings.task
-    if task.name == "maths":
+    if isinstance(task, MathsTaskSettings):
         return evaluation_size(task.maths)
     return task.problems(settings.evaluation.problems)
 
 
 def chain_tokens(task: TaskSettings) -> int:
     """Return the tokens of a response that thinks to the end."""
-    return task.maths.max_tokens if task.name == "maths" else task.response_tokens
+    return task.maths.max_tokens if isinstance(task, MathsTaskSettings) else task.response_tokens
 
 
 def weight_count(model: ModelSettings) -> int:

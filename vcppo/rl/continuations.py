@@ -121,7 +121,7 @@ def mean_scores(
     responses = [(*prefix, *continuation.tokens) for prefix, continuation in zip(before, continuations, strict=True)]
     judgements = sampler.judge(responses, [rollouts[point.stem].prompt for point in points])
     shaped = shaping.shape(
-        torch.tensor([verdict_score(verdict, shaping.settings) for verdict, _ in judgements]),
+        torch.tensor([verdict_score(verdict, shaping.settings, credit) for verdict, _, credit in judgements]),
         torch.tensor([len(response) for response in responses]),
         torch.tensor([continuation.stop_reason == "length" for continuation in continuations]),
     )

@@ -15,7 +15,7 @@ from vcppo.rl.policy_update import PolicyUpdate
 from vcppo.rl.rewards import Rewards, verdict_score
 from vcppo.settings.reward import RewardSettings
 from vcppo.settings.run import RunSettings
-from vcppo.types import Rollout, RolloutBatch, Verdict
+from vcppo.types import Rollout, RolloutBatch, Verdict, credit_of
 
 
 def iteration_metrics(
@@ -58,7 +58,8 @@ def rollout_metrics(rollouts: list[Rollout], reward: RewardSettings) -> dict[str
         "rollout/accuracy": verdicts.count(Verdict.CORRECT) / len(verdicts),
         "rollout/unreadable_rate": verdicts.count(Verdict.UNREADABLE) / len(verdicts),
         "rollout/truncated_rate": _mean([float(r.generation.stop_reason == "length") for r in rollouts]),
-        "rollout/reward_mean": _mean([verdict_score(verdict, reward) for verdict in verdicts]),
+        "rollout/reward_mean": _mean([verdict_score(r.verdict, reward, r.credit) for r in rollouts]),
+        **credit_metrics(rollouts),
         "rollout/length_tokens": float(lengths.mean()),
         "rollout/length_p10_tokens": low,
         "rollout/length_p90_tokens": high,
@@ -70,6 +71,18 @@ def unreadable_metrics(rollouts: list[Rollout]) -> dict[str, float]:
     """Why responses were unreadable, as shares of all responses; only the reasons that occurred."""
     notes = Counter(rollout.note for rollout in rollouts if rollout.note)
     return {f"verify/{note.replace(' ', '_')}_rate": times / len(rollouts) for note, times in sorted(notes.items())}
+
+
+def credit_metrics(rollouts: list[Rollout]) -> dict[str, float]:
+    """Mean credit beside accuracy, where the task gives any; a response without has that of its verdict."""
+    if not gives_credit(rollouts):
+        return {}
+    return {"rollout/credit": _mean([credit_of(rollout.verdict, rollout.credit) for rollout in rollouts])}
+
+
+def gives_credit(rollouts: list[Rollout]) -> bool:
+    """Whether any response has credit of its task."""
+    return any(rollout.credit is not None for rollout in rollouts)
 
 
 def advantage_metrics(batch: RolloutBatch, rows: Tensor, advantages: Advantages, gamma: float) -> dict[str, float]:
@@ -101,8 +114,8 @@ def value_metrics(values: Tensor, monte_carlo: Tensor, response_mask: Tensor) ->
     }
 
 
-def samples_table(rollouts: list[Rollout]) -> dict[str, list[str] | list[int]]:
-    """Responses to read, with their verdicts."""
+def samples_table(rollouts: list[Rollout]) -> dict[str, list[str] | list[int] | list[float]]:
+    """Responses to read, with their verdicts, and their credit where the task gives any."""
     return {
         "problem": [r.prompt.text for r in rollouts],
         "answer": [r.prompt.answer for r in rollouts],
@@ -110,6 +123,7 @@ def samples_table(rollouts: list[Rollout]) -> dict[str, list[str] | list[int]]:
         "verdict": [str(r.verdict) for r in rollouts],
         "note": [r.note for r in rollouts],
         "tokens": [len(r.generation.tokens) for r in rollouts],
+        **({"credit": [credit_of(r.verdict, r.credit) for r in rollouts]} if gives_credit(rollouts) else {}),
     }
 
 

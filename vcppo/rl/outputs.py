@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vcppo.rl.exact_values import ExactValues
 from vcppo.settings.rules import rewards_tokens
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
@@ -23,6 +24,7 @@ class ModelOutputs:
     dpo_logprobs: Tensor | None = None  # [B, T] under RTO's DPO policy
     segments: Tensor | None = None  # [B, T] int64, the reasoning step that a token is in
     step_values: Tensor | None = None  # [B, J] mean score of continuations from the start of each step
+    exact: ExactValues | None = None  # what `values` are computed from, where the critic is an exact one
 
 
 def compared_rows(batch: RolloutBatch, rows: Tensor, settings: RunSettings) -> Tensor:

@@ -7,6 +7,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from vcppo.errors import DataError
 from vcppo.maths.advantages import monte_carlo_returns
 from vcppo.maths.losses import KL_ESTIMATORS
 from vcppo.maths.shaping import RunningMoments, log_ratio_rewards, normalised, overlong_penalty
@@ -17,8 +18,19 @@ from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, Verdict
 
 
-def verdict_score(verdict: Verdict, reward: RewardSettings) -> float:
-    """Score of a verdict, in units of reward, before any shaping."""
+def verdict_score(verdict: Verdict, reward: RewardSettings, credit: float | None = None) -> float:
+    """Score of a verdict, in units of reward, before any shaping.
+
+    Args:
+        credit: where the task gives some, the score lies so far from `reward.wrong` to `reward.correct`, whatever the
+            verdict.
+    Raises:
+        DataError: the credit is not in [0, 1].
+    """
+    if credit is not None:
+        if not 0.0 <= credit <= 1.0:
+            raise DataError(f"Judgement.credit = {credit:g}: expected a number in [0, 1]")
+        return (1.0 - credit) * reward.wrong + credit * reward.correct
     match verdict:
         case Verdict.CORRECT:
             return reward.correct
@@ -32,7 +44,8 @@ def verdict_score(verdict: Verdict, reward: RewardSettings) -> float:
 
 def verdict_scores(rollouts: Sequence[Rollout], reward: RewardSettings) -> Tensor:
     """[B] float32: `verdict_score` of each response."""
-    return torch.tensor([verdict_score(rollout.verdict, reward) for rollout in rollouts], dtype=torch.float32)
+    scores = [verdict_score(rollout.verdict, reward, rollout.credit) for rollout in rollouts]
+    return torch.tensor(scores, dtype=torch.float32)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ class Sampler:
         share = ranks.share(len(prompts))
         judgements = ranks.gather(self.task.judge(texts[share.start : share.stop], prompts[share.start : share.stop]))
         return [
-            Rollout(prompt, ids, generation, text, verdict, note)
-            for prompt, ids, generation, text, (verdict, note) in zip(
+            Rollout(prompt, ids, generation, text, *judgement)
+            for prompt, ids, generation, text, judgement in zip(
                 prompts, encoded, generations, texts, judgements, strict=True
             )
         ]

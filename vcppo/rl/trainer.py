@@ -28,12 +28,13 @@ from vcppo.rl.mismatch import Recomputed, recompute_logprobs
 from vcppo.rl.models import Models
 from vcppo.rl.outputs import ModelOutputs
 from vcppo.rl.policy_update import PolicyUpdate, update_policy
+from vcppo.rl.push import push_metrics
 from vcppo.rl.reading import read_outputs
 from vcppo.rl.reference import Reference
 from vcppo.rl.rewards import Rewards, Shaping, place_rewards, returns_known, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.selection import choose, until_mixed
-from vcppo.rl.true_values import true_values
+from vcppo.rl.true_values import measure_truth
 from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, cut_to
@@ -84,7 +85,7 @@ class Iteration:
     rewards: Rewards
     advantages: Advantages
     returns: Tensor  # [B, T] targets of the critic
-    true_values: dict[str, list[Any]] | None  # columns of the table, in iterations that measure them
+    true_values: dict[str, list[Any]] | None  # columns of the table, in iterations that have one
     metrics: dict[str, float]
 
 
@@ -107,7 +108,7 @@ class Trainer:
             interval = settings.critic.update_every
             critic_iterations = 0 if interval == "never" else -(-settings.steps // interval)
             critic_updates = critic_iterations * updates_planned * settings.critic.updates_per_policy_update
-            self.critic_optimiser = Optimiser(self.critic, settings.critic, critic_updates)
+            self.critic_optimiser = Optimiser(self.critic, settings.critic_model, critic_updates)
         self.value_moments = DebiasedMoments(VALUE_DECAY)
         self.costs = Costs()
         self.step = 0
@@ -145,7 +146,21 @@ class Trainer:
             advantages = actor_advantages(batch, rewards, outputs, rows, settings)  # (c)
             returns = critic_returns(batch, rewards, outputs, settings)  # (d)
         with clock.of("true_values"):  # before the policy changes, and counted in no costs
-            truth = self._true_values(rollouts, rows, outputs, steps)
+            with_return = rows[has_return[rows]]
+            truth = measure_truth(
+                rollouts,
+                batch,
+                rows,
+                with_return,
+                outputs,
+                steps,
+                rewards,
+                self.shaping,
+                policy=self.models.rollout_policy,
+                sampler=self.sampler,
+                settings=settings,
+                step=self.step,
+            )
         with clock.of("update"):
             updates, targets = Updates([], []), self._critic_targets(batch, rows, outputs, returns)
             for minibatch in self._minibatches(batch, units):  # (e)
@@ -154,13 +169,14 @@ class Trainer:
             alarm = self.kl_alarm.watch(updates.policy, settings, step=self.step)
             self.step += 1
             self._refresh()  # (h)
-        with_return = rows[has_return[rows]]
         measured = iteration_metrics(
             sampled, batch, rows, with_return, outputs, rewards, advantages, updates.policy, updates.critic, settings
         )
-        metrics = {**measured, **alarm, **rates, **recomputed.metrics, **self._spent(clock)}
+        task, tokenizer = self.sampler.task, self.sampler.tokenizer
+        push = {} if settings.loss.pairs else push_metrics(rollouts, batch, rows, advantages.raw, task, tokenizer)
+        metrics = {**measured, **push, **truth.metrics, **alarm, **rates, **recomputed.metrics, **self._spent(clock)}
         return Iteration(
-            rollouts, batch, rows, with_return, outputs, steps, rewards, advantages, returns, truth, metrics
+            rollouts, batch, rows, with_return, outputs, steps, rewards, advantages, returns, truth.table, metrics
         )
 
     def _roll_out(self) -> tuple[list[Rollout], list[Rollout]]:
@@ -227,18 +243,9 @@ class Trainer:
             value_moments=self.value_moments,
             sampler=self.sampler,
             settings=self.settings,
+            step=self.step,
             costs=self.costs,
         )
-
-    def _true_values(
-        self, rollouts: list[Rollout], rows: Tensor, outputs: ModelOutputs, steps: StepValues | None
-    ) -> dict[str, list[Any]] | None:
-        record = self.settings.record
-        nothing_to_compare = (outputs.values is None and steps is None) or not len(rows)
-        if record.truth_every == 0 or self.step % record.truth_every or nothing_to_compare:
-            return None
-        seed = seed_for(self.settings.seed, "rl", "true values", self.step)
-        return true_values(rollouts, rows, outputs.values, steps, self.shaping, record, sampler=self.sampler, seed=seed)
 
     def _minibatches(self, batch: RolloutBatch, units: Tensor) -> Iterator[Minibatch]:
         """Epoch by epoch, whole units of responses in an order drawn anew for each; some may have no rows."""
@@ -311,8 +318,9 @@ class Trainer:
         """`critic.updates_per_policy_update` updates of the critic; without rows its schedule alone goes on."""
         if targets is None:
             return
-        assert self.critic is not None
         chosen, part = self.settings.critic, minibatch.batch
+        assert self.critic is not None
+        assert chosen.init != "exact"
         for _ in range(chosen.updates_per_policy_update):
             if part is None:
                 self.critic_optimiser.skip()

@@ -1,17 +1,127 @@
-"""How far an estimate of a state's value is from the truth: many continuations from the states of a few responses."""
+"""How far estimates of states' values are from the truth.
+
+Where a task's values can be computed, the truth of every state is; else many continuations are sampled from the states
+of a few responses.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from vcppo.maths.diagnostics import explained_variance, root_mean_square, value_bias
 from vcppo.rl.continuations import StepValues, mean_scores, merged
-from vcppo.rl.rewards import Shaping
+from vcppo.rl.exact_values import Response, exact_values
+from vcppo.rl.outputs import ModelOutputs
+from vcppo.rl.rewards import Rewards, Shaping
 from vcppo.rl.sampler import Sampler
+from vcppo.seeding import seed_for
 from vcppo.settings.record import RecordSettings
-from vcppo.types import Rollout
+from vcppo.settings.rules import has_exact_values
+from vcppo.settings.run import RunSettings
+from vcppo.types import Rollout, RolloutBatch
 
 STATES = 8  # of each response, spread evenly over its steps
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is measured of it in an iteration."""
+
+    table: dict[str, list[Any]] | None = None  # columns of `true_values`
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def error_metrics(estimates: Tensor, truth: Tensor, mask: Tensor, *, stage: str) -> dict[str, float]:
+    """Mean and root mean square of what estimates are off by, over the True cells.
+
+    Args:
+        estimates, truth: [B, T] float. mask: [B, T] bool. stage: that the metrics are of.
+    """
+    return {
+        f"{stage}/true_bias": value_bias(estimates, truth, mask),
+        f"{stage}/true_error": root_mean_square(estimates - truth, mask),
+    }
+
+
+def measure_truth(
+    rollouts: Sequence[Rollout],
+    batch: RolloutBatch,
+    rows: Tensor,
+    rows_with_return: Tensor,
+    outputs: ModelOutputs,
+    steps: StepValues | None,
+    rewards: Rewards,
+    shaping: Shaping,
+    *,
+    policy: PreTrainedModel,
+    sampler: Sampler,
+    settings: RunSettings,
+    step: int,
+) -> Truth:
+    """Measure what training took for values against the true ones: computed, where the task allows, else sampled.
+
+    Computed ones cost a forward pass, and are measured in every iteration that has tables of the critic too.
+
+    Args:
+        rows: [K] that are trained on. rows_with_return: [N] of them, which the critic is measured against.
+        policy: that sampled, and that the sampler samples from.
+    """
+    record = settings.record
+    tabled = record.truth_every > 0 and step % record.truth_every == 0
+    measured = tabled or step % record.positions_every == 0 or step + 1 == settings.steps
+    if (outputs.values is None and steps is None) or not len(rows) or not measured:
+        return Truth()
+    truth, metrics = None, dict[str, float]()
+    if has_exact_values(settings):
+        exact = outputs.exact or exact_values(
+            policy,
+            [Response.of(rollout) for rollout in rollouts],
+            sampler=sampler,
+            reward=settings.reward,
+            max_tokens=settings.micro_batch_tokens,
+            rows=rows,
+        )
+        truth = exact.values()
+        metrics = truth_metrics(truth, rewards.monte_carlo, batch.response_mask, rows, rows_with_return, outputs, steps)
+    if not tabled:
+        return Truth(metrics=metrics)
+    seed = seed_for(settings.seed, "rl", "true values", step)
+    table = true_values(rollouts, rows, outputs.values, steps, truth, shaping, record, sampler=sampler, seed=seed)
+    return Truth(table, metrics)
+
+
+def truth_metrics(
+    truth: Tensor,
+    monte_carlo: Tensor,
+    response_mask: Tensor,
+    rows: Tensor,
+    rows_with_return: Tensor,
+    outputs: ModelOutputs,
+    steps: StepValues | None,
+) -> dict[str, float]:
+    """Error of the values that training used; and explained variance of the true ones, a ceiling for any critic's.
+
+    Args:
+        truth, monte_carlo: [B, T] true values, and Monte-Carlo returns. rows: [K] that are trained on.
+        rows_with_return: [N] of them, which the critic's explained variance is measured on.
+        steps: VinePPO's values, which stand at the starts of steps alone.
+    """
+    if steps is not None:
+        trained = set(rows.tolist())
+        places = [place for place in steps.at if place[0] in trained]
+        estimates = torch.tensor([[steps.at[place] for place in places]])
+        true = torch.tensor([[float(truth[place]) for place in places]])
+        return error_metrics(estimates, true, torch.ones_like(true, dtype=torch.bool), stage="value")
+    assert outputs.values is not None
+    metrics = error_metrics(outputs.values[rows], truth[rows], response_mask[rows], stage="value")
+    if len(rows_with_return):
+        measured = (x[rows_with_return] for x in (truth, monte_carlo, response_mask))
+        metrics["value/explained_variance_ceiling"] = explained_variance(*measured)
+    return metrics
 
 
 def true_values(
@@ -19,6 +129,7 @@ def true_values(
     rows: Tensor,
     values: Tensor | None,
     steps: StepValues | None,
+    truth: Tensor | None,
     shaping: Shaping,
     record: RecordSettings,
     *,
@@ -30,9 +141,11 @@ def true_values(
     Args:
         rows: [K] rows that are trained on, at least one, ascending: others have no values.
         values: [B, T] of the critic. steps: VinePPO's values; states that it did not estimate are left out.
+        truth: [B, T] true values, where they are computed.
     Returns:
-        Columns answer (row of the response), position (tokens before the state), fraction (of its tokens), truth (mean
-        shaped score of `record.truth_samples` continuations), estimate.
+        Columns answer (row of the response), position (tokens before the state), fraction (of its tokens), truth (the
+        computed value, else the mean shaped score of `record.truth_samples` continuations), estimate, samples (so many
+        continuations, 0 for a computed value).
     """
     starts_of = [merged(starts, STATES) for starts in sampler.step_starts([r.generation.tokens for r in rollouts])]
     count = min(record.truth_responses, len(rows))
@@ -41,7 +154,10 @@ def true_values(
     places = [(row, start) for row in chosen for start in starts_of[row]]
     if steps is not None:
         places = [place for place in places if place in steps.at]
-    truth = mean_scores(rollouts, places, record.truth_samples, shaping, sampler=sampler, seed=seed)
+    if truth is not None:
+        true = [float(truth[place]) for place in places]
+    else:
+        true = mean_scores(rollouts, places, record.truth_samples, shaping, sampler=sampler, seed=seed).scores
     if steps is not None:
         estimates = [steps.at[place] for place in places]
     else:
@@ -51,6 +167,7 @@ def true_values(
         "answer": [row for row, _ in places],
         "position": [start for _, start in places],
         "fraction": [start / len(rollouts[row].generation.tokens) for row, start in places],
-        "truth": truth.scores,
+        "truth": true,
         "estimate": estimates,
+        "samples": [0 if truth is not None else record.truth_samples] * len(places),
     }

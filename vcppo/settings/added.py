@@ -11,16 +11,10 @@ from typing import Any
 ADDED: Mapping[str, Any] = {  # dotted names
     "pretrain.held_out_prompts": "shared",
     "pretrain.gae_lambda": 1.0,
-    "critic.layers": None,
-    "critic.hidden_size": None,
-    "critic.intermediate_size": None,
-    "critic.heads": None,
+    "critic.offset": 0.0,
+    "critic.profile": None,
+    "critic.scores": "raw",
 }
-
-
-def added_to(section: str) -> set[str]:
-    """The newer settings of a section."""
-    return {leaf for name in ADDED for where, leaf in [name.split(".")] if where == section}
 
 
 def with_added(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What every section of the settings is, and words that several of them use."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,7 @@ class Settings(BaseModel):
     """Frozen and closed: an unknown name is an error, never ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    in_every_record: ClassVar[bool] = True  # of a kind of a section: its settings are in records of other kinds too
 
 
 def positive_interval(interval: int | str) -> int | str:

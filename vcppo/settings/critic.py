@@ -1,11 +1,13 @@
 """Where the critic starts, how it is pretrained, and how it learns during RL."""
 
-from typing import Annotated, Literal
+import itertools
+import math
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from vcppo.settings.base import Aggregation, Never, positive_interval
+from vcppo.settings.base import Aggregation, Never, Settings, positive_interval
 from vcppo.settings.optimiser import WARM_UP, OptimiserSettings, Schedule
 
 
@@ -56,10 +58,39 @@ class PretrainSettings(OptimiserSettings):
         return steps
 
 
+Unseen = Literal["none", "departures", "errors"]  # what of a response an exact critic does not see
+
 _INIT = "where value pretraining starts from"
 
 
-class _CriticSettings(OptimiserSettings):
+class _ImposedErrors(Settings):
+    """Errors of known shape."""
+
+    offset: float = Field(
+        0.0,
+        description="a constant error: added to the bias of the head that RL starts with, after any pretraining; of an "
+        "exact critic, to every value",
+    )
+    profile: str | None = Field(
+        None,
+        description="an error that stays, `token:offset ...` with lines between: added to the values that advantages "
+        "are made of, never learnt away",
+    )
+
+    @field_validator("profile")
+    @classmethod
+    def _is_a_profile(cls, profile: str | None) -> str | None:
+        if profile is not None:
+            profile_points(profile)
+        return profile
+
+    @property
+    def profile_points(self) -> tuple[tuple[float, float], ...]:
+        """(token of the response from 0, what is added to its value) by token, none without a profile."""
+        return () if self.profile is None else profile_points(self.profile)
+
+
+class ModelCriticSettings(_ImposedErrors, OptimiserSettings):
     """The critic's start and its update during RL."""
 
     init: str = Field(description=_INIT)
@@ -84,13 +115,37 @@ class _CriticSettings(OptimiserSettings):
     _interval = field_validator("update_every")(positive_interval)
 
 
-class RewardModelCriticSettings(_CriticSettings):
+def profile_points(text: str) -> tuple[tuple[float, float], ...]:
+    """What a profile says.
+
+    >>> profile_points("0:-0.7 15:0")
+    ((0.0, -0.7), (15.0, 0.0))
+    """
+    try:
+        points = tuple((float(token), float(offset)) for token, _, offset in (p.partition(":") for p in text.split()))
+    except ValueError:
+        points = ()
+    tokens = [token for token, _ in points]
+    rising = all(before < after for before, after in itertools.pairwise(tokens))
+    if not points or not rising or tokens[0] < 0 or not all(math.isfinite(x) for point in points for x in point):
+        raise PydanticCustomError(
+            "profile", "expected token:offset pairs with rising tokens from 0 on, for example 0:-0.7 15:0 30:0.4"
+        )
+    return points
+
+
+class RewardModelCriticSettings(ModelCriticSettings):
     """The critic's start and its update during RL."""
 
     init: Literal["reward-model"] = Field("reward-model", description=_INIT)
+    scores: Literal["raw", "fitted"] = Field(
+        "raw",
+        description="fitted: scale and origin of the reward model's scores are those that fit the scores of responses "
+        "best, by least squares; the same responses as of critic.initial_value = mean-score",
+    )
 
 
-class _FreshHeadSettings(_CriticSettings):
+class _FreshHeadSettings(ModelCriticSettings):
     """The critic's start and its update during RL."""
 
     initial_value: float | Literal["mean-score"] = Field(
@@ -109,6 +164,7 @@ class FreshCriticSettings(_FreshHeadSettings):
 class NewCriticSettings(_FreshHeadSettings):
     """The critic is a network of its own size with random weights, which shares nothing but tokens with the policy."""
 
+    in_every_record: ClassVar[bool] = False
     init: Literal["new"] = Field("new", description=_INIT)
     layers: int | None = Field(None, ge=1, description="decoder layers of a new critic; none: as many as the policy's")
     hidden_size: int | None = Field(None, ge=8, description="width of a new critic; none: the policy's")
@@ -116,14 +172,41 @@ class NewCriticSettings(_FreshHeadSettings):
     heads: int | None = Field(None, ge=1, description="its attention heads; none: the policy's")
 
 
-class SavedCriticSettings(_CriticSettings):
+class SavedCriticSettings(ModelCriticSettings):
     """The critic is one that was trained before."""
 
     init: Literal["saved"] = Field("saved", description=_INIT)
     path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
 
 
+class ExactCriticSettings(_ImposedErrors):
+    """The critic is no model: its values are computed from the policy's own chances, then made worse by dials."""
+
+    in_every_record: ClassVar[bool] = False
+    init: Literal["exact"] = Field("exact", description=_INIT)
+    unseen: Unseen = Field(
+        "none",
+        description="what an exact critic does not see: that a response has left every right way, or how many errors "
+        "it has made (docs/critics.md)",
+    )
+    sight: float = Field(
+        1.0, ge=0, le=1, description="of an exact critic: 1 sees the state, 0 its position alone; between, a mixture"
+    )
+    blur: float = Field(
+        0.0, ge=0, description="standard deviation of noise on an exact critic's values, drawn anew for every state"
+    )
+
+    # What a model would be and learn.
+    bounded: ClassVar[bool] = False
+    policy_starts_after: ClassVar[int] = 0
+    value_loss: ClassVar[Literal["mse", "clipped"]] = "mse"
+    aggregation: ClassVar[Aggregation] = "token-mean"
+    update_every: ClassVar[int | Never] = "never"
+    updates_per_policy_update: ClassVar[int] = 1
+    normalise_returns: ClassVar[bool] = False
+
+
 CriticSettings = Annotated[
-    RewardModelCriticSettings | FreshCriticSettings | NewCriticSettings | SavedCriticSettings,
+    RewardModelCriticSettings | FreshCriticSettings | NewCriticSettings | SavedCriticSettings | ExactCriticSettings,
     Field(discriminator="init"),
 ]

@@ -5,11 +5,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vcppo.settings.task import DigitsTaskSettings
+from vcppo.settings.task import EMBEDDED_TASKS, DigitsTaskSettings
 
-# How each task is evaluated unless something else is said; maths as VAPO evaluates AIME (arXiv:2504.05118).
+# How each task is evaluated unless something else is said; maths as VAPO evaluates AIME (arXiv:2504.05118), embedded
+# tasks as they are trained.
 EVALUATION_OF_TASK: Mapping[str, Mapping[str, Any]] = {
-    "digits": {"samples": 8, "temperature": 1.0, "top_p": 1.0},
+    **{name: {"samples": 8, "temperature": 1.0, "top_p": 1.0} for name in EMBEDDED_TASKS},
     "maths": {"samples": 32, "temperature": 1.0, "top_p": 0.7},
 }
 # How a model that is given (model.path) is trained unless something else is said: the defaults below are those of a

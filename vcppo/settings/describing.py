@@ -1,6 +1,7 @@
 """Settings and methods as lines of text: what `vcppo settings` and `vcppo methods` print."""
 
 import typing
+from typing import Literal
 
 from vcppo.settings.kinds import KINDS, Setting, layout, other_kind
 from vcppo.settings.loading import flatten, method_tree
@@ -39,14 +40,19 @@ def describe_settings(settings: RunSettings) -> str:
         if section != before:
             lines.append(f"\n# {setting.about}")
             before = section
-        shown = "none" if values[name] is None else values[name]
+        value = values.get(name, setting.default)
+        shown = "none" if value is None else value
         lines.append(f"{f'{name} = {shown}':48} # {_words(settings, setting)}")
     return "\n".join(lines)
 
 
 def _words(settings: RunSettings, setting: Setting) -> str:
-    choices = typing.get_args(setting.types[0]) if len(setting.types) == 1 else ()
-    words = setting.description + (f" ({' | '.join(choices)})" if choices else "")
+    deciding = KINDS.get(setting.name.removesuffix(f".{setting.name.split('.')[-1]}"))
+    literal = len(setting.types) == 1 and typing.get_origin(setting.types[0]) is Literal
+    choices = typing.get_args(setting.types[0]) if literal else ()
+    if deciding is not None and deciding.name == setting.name:
+        choices = tuple(deciding.all_models)
+    words = setting.description + (f" ({' | '.join(map(str, choices))})" if choices else "")
     if other_kind(settings, setting.name) is None:
         return words
     return f"{words} [{KINDS[setting.name.split('.')[0]].name} = {' | '.join(setting.kinds)}]"

@@ -16,8 +16,8 @@ class EvaluationSettings(Settings):
     samples: int = Field(
         8,
         ge=1,
-        description="responses per problem in the final evaluation; unless set, the task says: digits 8, maths 32, and "
-        "1 at temperature 0",
+        description="responses per problem in the final evaluation; unless set, the task says: embedded 8, maths 32, "
+        "and 1 at temperature 0",
     )
     problems: Problems = Field(
         "report", description="the held-out problems that are reported, or those kept for choosing settings by"
@@ -25,9 +25,9 @@ class EvaluationSettings(Settings):
     every: int = Field(10, ge=0, description="iterations between evaluations during training; 0 for none")
     samples_during: int = Field(1, ge=1, description="responses per problem in those")
     temperature: float = Field(
-        1.0, ge=0, description="of sampling, 0 for greedy decoding; unless set, the task says: 1 for both"
+        1.0, ge=0, description="of sampling, 0 for greedy decoding; unless set, the task says: 1 for all"
     )
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus; unless set, the task says: digits 1, maths 0.7")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus; unless set, the task says: embedded ones 1, maths 0.7")
     seed: int = Field(0, ge=0, description="of the sampling; the same for every run")
     responses_at_once: int = Field(
         256,

@@ -21,3 +21,7 @@ VLLM_SHARE: Final = {"colocated": 0.4, "server": 0.85}
 # Temperatures below which an engine does not sample.
 TORCH_COLDEST: Final = 1e-4  # far below, logits divided by the temperature overflow
 VLLM_COLDEST: Final = 0.01  # vLLM samples at no temperature between 0 and it, whatever it is told
+
+# Of a task, where neither a setting nor the task says them; what is estimated before a run is estimated with them.
+PROMPT_TOKENS: Final = 512  # of a problem with its template and instruction
+WRITTEN_LINES: Final = 30  # of a worked response, where no setting bounds the states that continuations start from

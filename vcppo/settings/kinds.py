@@ -1,8 +1,9 @@
 """Sections that have a kind: which setting decides it, which settings belong to which kind, and one flat layout of all.
 
 `policy.loss` decides of which kind the section `policy` is; `policy.dpo_beta` belongs to the kind `dpo` alone. As
-objects, settings have what belongs to their kinds and nothing else. As JSON they have every setting there is, those of
-other kinds at their defaults: files, addresses and digests do not change their shape with a kind.
+objects, settings have what belongs to their kinds and nothing else. As JSON they have the settings of other kinds too,
+at their defaults: files, addresses and digests do not change their shape with a kind. Kinds of later days are apart
+(`in_every_record` is False): records of other kinds know nothing of them, and are what they were before.
 """
 
 import copy
@@ -13,10 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Discriminator
 from pydantic.fields import FieldInfo
 
-from vcppo.settings.added import added_to
+from vcppo.settings.added import ADDED
+from vcppo.settings.base import Settings
+from vcppo.settings.plugin import OUTSIDE
 from vcppo.settings.sections import RunSections
 
 
@@ -26,8 +29,14 @@ class Kinds:
 
     section: str
     by: str  # the setting of it that decides
-    models: Mapping[str, type[BaseModel]]  # by the words that `by` may be
+    models: Mapping[str, type[Settings]]  # by the words that `by` may be
     default: str
+    outside: type[Settings] | None = None  # the kind of every `package.module:Class`, where there may be such
+
+    @property
+    def all_models(self) -> Mapping[str, type[Settings]]:
+        """The models by word, with that of a class from outside."""
+        return self.models if self.outside is None else {**self.models, OUTSIDE: self.outside}
 
     @property
     def name(self) -> str:
@@ -36,12 +45,28 @@ class Kinds:
 
     def with_setting(self, leaf: str) -> tuple[str, ...]:
         """The kinds that have a setting or a subsection."""
-        return tuple(word for word, model in self.models.items() if leaf in model.model_fields)
+        return tuple(word for word, model in self.all_models.items() if leaf in model.model_fields)
+
+    def everywhere(self, leaf: str) -> bool:
+        """Whether records of all kinds have a setting or a subsection."""
+        return any(self.all_models[word].in_every_record for word in self.with_setting(leaf))
+
+    def may_have(self, section: Any, leaf: str) -> bool:
+        """Whether a section as a tree is of a kind that has a setting, or of none, which validation will tell."""
+        word = self.kind_of(section) if isinstance(section, Mapping) else None
+        return word is None or word in self.with_setting(leaf)
 
     def kind_of(self, section: Mapping[str, Any]) -> str | None:
         """The kind of a section as a tree; None if the word is none of them."""
-        word = section.get(self.by, self.default)
-        return word if isinstance(word, str) and word in self.models else None
+        return self.word(section.get(self.by, self.default))
+
+    def word(self, value: Any) -> str | None:
+        """The kind that a value of `by` names; None if it names none."""
+        if not isinstance(value, str):
+            return None
+        if self.outside is not None and ":" in value:
+            return OUTSIDE
+        return value if value in self.models else None
 
 
 @dataclass(frozen=True)
@@ -58,14 +83,19 @@ class Setting:
 
 def _kinds() -> Iterator[Kinds]:
     for section, field in RunSections.model_fields.items():
-        by = field.discriminator
+        by, union, outside = field.discriminator, field.annotation, None
+        if any(
+            isinstance(one, Discriminator) for one in field.metadata
+        ):  # the known ones, themselves told apart by a word, or one from outside
+            (union, known, _), (outside, _) = map(typing.get_args, typing.get_args(union))
+            by = known.discriminator
         if isinstance(by, str):
             models = {
                 word: model
-                for model in typing.get_args(field.annotation)
+                for model in typing.get_args(union)
                 for word in typing.get_args(model.model_fields[by].annotation)
             }
-            yield Kinds(section, by, models, getattr(field.default, by))
+            yield Kinds(section, by, models, getattr(field.default, by), outside)
 
 
 KINDS: Mapping[str, Kinds] = {kinds.section: kinds for kinds in _kinds()}
@@ -91,21 +121,33 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
 
 def _settings_of(kinds: Kinds) -> Iterator[Setting]:
     merged: dict[str, Setting] = {}
-    for word, model in kinds.models.items():
+    for word, model in kinds.all_models.items():
         for setting in _settings(model, f"{kinds.section}."):
             known = merged.get(setting.name, setting)
             merged[setting.name] = replace(known, kinds=(*known.kinds, word))
     for name, setting in merged.items():
         if name == kinds.name:
             words = Literal[tuple(kinds.models)]  # type: ignore[valid-type]
-            yield replace(setting, types=(words,), default=kinds.default, kinds=())
+            types = (words,) if kinds.outside is None else (words, str)
+            yield replace(setting, types=types, default=kinds.default, kinds=())
         else:
-            yield replace(setting, kinds=() if len(setting.kinds) == len(kinds.models) else setting.kinds)
+            yield replace(setting, kinds=() if len(setting.kinds) == len(kinds.all_models) else setting.kinds)
 
 
 def _types(field: FieldInfo) -> tuple[Any, ...]:
     kind = field.annotation
     return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+
+
+@functools.cache
+def tables() -> frozenset[str]:
+    """The settings that are tables of any names: what is in them is no setting of ours."""
+    return frozenset(name for name, setting in layout().items() if typing.get_origin(setting.types[0]) is dict)
+
+
+def table_of(name: str) -> str | None:
+    """The table that a dotted name lies in; None if it lies in none."""
+    return next((table for table in tables() if name.startswith(f"{table}.")), None)
 
 
 def other_kind(sections: RunSections, name: str) -> str | None:
@@ -115,7 +157,7 @@ def other_kind(sections: RunSections, name: str) -> str | None:
     if kinds is None:
         return None
     owners, word = kinds.with_setting(rest.split(".")[0]), getattr(getattr(sections, section), kinds.by)
-    if word in owners:
+    if kinds.word(word) in owners:
         return None
     *others, last = owners
     listed = f"{', '.join(others)} or {last}" if others else last
@@ -168,25 +210,43 @@ def not_by_default(left_out: Iterable[tuple[str, str, Any]]) -> dict[str, dict[s
 
 
 def is_whole(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree has the settings of all kinds, as the record of a run has; it may be older than some of them."""
-    sections = {section: tree.get(section) for section in KINDS}
-    return all(
-        isinstance(one, Mapping) and default_tree()[name].keys() - added_to(name) <= one.keys()
-        for name, one in sections.items()
-    )
+    """Whether a tree has the settings that are in every record, as the record of a run has; `ADDED` came later."""
+    for section in KINDS:
+        branch, known = tree.get(section), {f"{section}.{leaf}" for leaf in _everywhere(section)}
+        if not isinstance(branch, Mapping) or not known - ADDED.keys() <= {f"{section}.{leaf}" for leaf in branch}:
+            return False
+    return True
 
 
 def flat_layout(tree: Mapping[str, Any], of_other_kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The JSON of some sections with the settings of the kinds not chosen, as a layer had them or else as by default.
 
     Every record, address and digest is made of this. It is the layout of the time when a section had the settings of
-    all its kinds, so that they are what they were.
+    all its kinds, so that they are what they were; of kinds that came after it, what a layer said stays out of it.
     """
     flat = dict(tree)
     for section in flat.keys() & KINDS.keys():
-        others = {**default_tree()[section], **of_other_kinds.get(section, {})}
+        others = _everywhere(section)
+        others |= {leaf: value for leaf, value in of_other_kinds.get(section, {}).items() if leaf in others}
         flat[section] = {**copy.deepcopy(others), **flat[section]}
     return flat
+
+
+@functools.cache
+def recorded_names() -> frozenset[str]:
+    """The dotted names of the settings that are in every record."""
+    foreign_to_some = {name: name.partition(".") for name, setting in layout().items() if setting.kinds}
+    apart = {name for name, (section, _, leaf) in foreign_to_some.items() if not _is_everywhere(section, leaf)}
+    return frozenset(layout().keys() - apart)
+
+
+def _is_everywhere(section: str, name: str) -> bool:
+    return KINDS[section].everywhere(name.partition(".")[0])
+
+
+def _everywhere(section: str) -> dict[str, Any]:
+    """The defaults of a section that are in every record."""
+    return {leaf: value for leaf, value in default_tree()[section].items() if KINDS[section].everywhere(leaf)}
 
 
 @functools.cache

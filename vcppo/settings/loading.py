@@ -1,7 +1,6 @@
 """Text becomes settings: files, flags and methods, merged and validated once; how a mistake in them is told."""
 
 import difflib
-import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -14,13 +13,25 @@ from pydantic import ValidationError
 from vcppo.errors import ConfigError
 from vcppo.settings.added import with_added
 from vcppo.settings.defaults import defaults_beside, defaults_of_model
-from vcppo.settings.kinds import KINDS, foreign, is_whole, layout, not_by_default, without
+from vcppo.settings.kinds import (
+    KINDS,
+    foreign,
+    is_whole,
+    layout,
+    not_by_default,
+    recorded_names,
+    table_of,
+    tables,
+    without,
+)
 from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.settings.notes import Note
+from vcppo.settings.plugin import PluginTaskSettings, faults, reads_with_a_model
+from vcppo.settings.reading import read_json_settings, read_toml
 from vcppo.settings.renamed import CURRENT, current_name, former_names, with_current_names
 from vcppo.settings.run import UNFINISHED, RunSettings
+from vcppo.settings.task import KNOWN
 from vcppo.settings.unused import unused
-from vcppo.system.files import read_text
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ def setting_type(name: str) -> tuple[Any, ...]:
     >>> setting_type("pretrain.steps")
     (<class 'int'>, typing.Literal['converge'])
     """
-    return layout()[current_name(name)].types
+    return layout()[table_of(name) or current_name(name)].types
 
 
 def may_be_none(name: str) -> bool:
@@ -71,7 +82,7 @@ def nest(flat: Mapping[str, Any], source: str) -> dict[str, Any]:
     known = {*known_names(), *CURRENT}
     values = {}
     for name, given in flat.items():
-        if name not in known:
+        if name not in known and table_of(name) is None:
             raise ConfigError(f"{name} (from {source}): no such setting{_suggestion(name)}")
         values[name] = None if given == "none" and may_be_none(name) else given
     return _nested(values)
@@ -95,18 +106,6 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return name.strip(), raw
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dict; a file that cannot be read is a ConfigError with its line."""
-    try:
-        return tomllib.loads(read_text(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-
-
 def load_settings(
     config: Path | None = None, assignments: Iterable[str] = (), *, checkpoint: str | None = None
 ) -> RunSettings:
@@ -124,7 +123,8 @@ def load(config: Path | None = None, assignments: Iterable[str] = (), *, checkpo
     flags = dict(parse_assignment(text) for text in assignments)
     layers.append(Layer("--set", nest(flags, "--set")))
     given = {name: value for layer in layers for name, value in flatten(layer.tree).items()}
-    if checkpoint is not None and given.get("task.name") == "maths" and given.get("model.path") is None:
+    task = given.get("task.name")
+    if checkpoint is not None and given.get("model.path") is None and (task == "maths" or reads_with_a_model(task)):
         layers.append(Layer("the command", nest({"model.path": checkpoint}, "the command")))
     return resolve(layers)
 
@@ -138,7 +138,8 @@ def file_layer(config: Path) -> Layer:
         ConfigError: it cannot be read.
     """
     if config.suffix == ".json":
-        return Layer(str(config), _differences(_read_json(config)), shared=True)
+        record = read_json_settings(config)
+        return Layer(str(config), _differences(with_added(record) if is_whole(record) else record), shared=True)
     return Layer(str(config), read_toml(config), context=True)
 
 
@@ -161,6 +162,8 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
     layers = [replace(layer, tree=with_current_names(layer.tree)) for layer in layers]
     merged, overlaps = _merged(layers)
     settings = _validated(merged, layers)
+    if isinstance(settings.task, PluginTaskSettings) and any(layer.tree and not layer.shared for layer in layers):
+        _refuse_plugin(settings, settings.task, layers)
     notes += [slot.note() for slot in overlaps if unused(settings, slot.name) is None]
     for number, layer in enumerate(layers):
         if not layer.shared:
@@ -198,10 +201,11 @@ def method_tree(method: Any, source: str) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"gae": {"gamma": 1}} to {"gae.gamma": 1}, the inverse of `nest`."""
+    """{"gae": {"gamma": 1}} to {"gae.gamma": 1}, the inverse of `nest`; a table of any names is one value."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        section = isinstance(value, Mapping) and prefix + name not in tables()
+        flat |= flatten(value, f"{prefix}{name}.") if section else {prefix + name: value}
     return flat
 
 
@@ -271,7 +275,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         branch = tree
         for section in sections:
             branch = branch.setdefault(section, {})
-        branch[leaf] = value
+        branch[leaf] = dict(value) if isinstance(value, Mapping) else value
     return tree
 
 
@@ -279,7 +283,7 @@ def _refuse_or_note_unused(settings: RunSettings, layers: Sequence[Layer], numbe
     """What a layer says and a later one makes ignored, where that may be; refuses what else would be ignored."""
     layer = layers[number]
     flat = flatten(layer.tree)
-    whole_record = flat.keys() >= set(known_names())
+    whole_record = flat.keys() >= recorded_names()
     ignored = {} if whole_record else {name: reason for name in flat if (reason := unused(settings, name)) is not None}
     if not ignored:
         return
@@ -304,7 +308,7 @@ def _validated(tree: Mapping[str, Any], layers: Sequence[Layer], *, context: str
         kinds = KINDS[section]
         word = kinds.with_setting(leaf)[0]
         try:
-            owner = kinds.models[word].model_validate({kinds.by: word, leaf: value})
+            owner = kinds.all_models[word].model_validate({kinds.by: word, leaf: value})
         except ValidationError as error:
             mistakes += [{**detail, "loc": (section, word, *detail["loc"])} for detail in error.errors()]
             continue
@@ -318,23 +322,21 @@ def _validated(tree: Mapping[str, Any], layers: Sequence[Layer], *, context: str
     return settings.beside(not_by_default(valid))
 
 
+def _refuse_plugin(settings: RunSettings, task: PluginTaskSettings, layers: Sequence[Layer]) -> None:
+    problems = faults(
+        task,
+        model=settings.model.path,
+        problems=settings.evaluation.problems,
+        source=lambda name: _source(name.split("."), layers),
+    )
+    if reason := "; ".join(problems):
+        raise ConfigError(reason)
+
+
 def _model_notes(settings: RunSettings, given: Set[str]) -> Iterator[Note]:
     for name, value in defaults_of_model(settings.model_dump(mode="json")).items():
         if name not in given and unused(settings, name) is None:
             yield Note(f"model.path = {settings.model.path} is given, so unless set ", f"{name} = {value}")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(read_text(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected an object of settings, found {type(tree).__name__}")
-    named = with_current_names(tree)
-    return with_added(named) if is_whole(named) else named
 
 
 def _former_name(name: str, layer: Layer) -> Note:
@@ -359,8 +361,10 @@ def _explain(detail: Any, layers: Sequence[Layer]) -> str:
     """One pydantic error as one clause: name, value, source, what was wanted."""
     location = [str(part) for part in detail["loc"]]
     kinds = KINDS.get(location[0]) if location else None
+    if kinds is not None and kinds.outside is not None and location[1:2] == [KNOWN]:
+        del location[1]
     if kinds is not None and detail["type"] == "union_tag_invalid":
-        *others, last = (f"'{word}'" for word in kinds.models)
+        *others, last = (f"'{word}'" for word in kinds.all_models)
         location, value = [kinds.section, kinds.by], detail["input"][kinds.by]
         detail = {"type": "", "input": value, "msg": f"input should be {', '.join(others)} or {last}"}
     elif kinds is not None and len(location) > 1:
@@ -369,9 +373,7 @@ def _explain(detail: Any, layers: Sequence[Layer]) -> str:
     while len(location) > 1 and ".".join(location) not in known and detail["type"] != "extra_forbidden":
         location.pop()  # pydantic appends the union's member
     name = ".".join(location)
-    source = next(
-        (layer.source for layer in reversed(layers) if _holds(layer.tree, location)), "the combination of settings"
-    )
+    source = _source(location, layers)
     if detail["type"] == "extra_forbidden":
         return f"{name} (from {source}): no such setting{_suggestion(name)}"
     message = detail["msg"].removeprefix("Value error, ")
@@ -380,7 +382,13 @@ def _explain(detail: Any, layers: Sequence[Layer]) -> str:
     return f"{name} = {detail['input']!r} (from {source}): {message[0].lower()}{message[1:]}"
 
 
-def _holds(tree: Any, location: list[str]) -> bool:
+def _source(location: Sequence[str], layers: Sequence[Layer]) -> str:
+    """Which layer has the last word on a setting."""
+    holding = (layer.source for layer in reversed(layers) if _holds(layer.tree, location))
+    return next(holding, "the combination of settings")
+
+
+def _holds(tree: Any, location: Sequence[str]) -> bool:
     for part in location:
         if not isinstance(tree, Mapping) or part not in tree:
             return False

@@ -35,6 +35,6 @@ class RecordSettings(Settings):
     positions_every: int = Field(5, ge=1, description="iterations between tables of the critic by token position")
     samples_every: int = Field(10, ge=1, description="iterations between tables of sampled responses")
     samples: int = Field(4, ge=1, description="responses in such a table")
-    truth_every: int = Field(0, ge=0, description="iterations between measurements of the true values; 0 for none")
+    truth_every: int = Field(0, ge=0, description="iterations between tables of true values; 0 for none")
     truth_responses: int = Field(8, ge=1, description="responses whose states are measured")
-    truth_samples: int = Field(256, ge=2, description="continuations of each state")
+    truth_samples: int = Field(256, ge=2, description="continuations of each state, where its value cannot be computed")

@@ -1,7 +1,9 @@
-"""Settings that have had another name: read under it, and hashed under it, so that what was computed before is found.
+"""Settings that have had another name, or none: hashed as they were, so that what was computed before is found.
 
 A setting that is renamed gets a line here. Files, flags and studies may go on naming the old one, which is then said;
 records, digests and addresses of before stay what they were.
+
+A setting that is new gets a line in added.py.
 """
 
 from collections.abc import Mapping

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from vcppo.settings.advantage import GroupAdvantageSettings
 from vcppo.settings.critic_size import Size, size_of
+from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.fixed import VLLM_COLDEST
 from vcppo.settings.kinds import layout
 from vcppo.settings.sections import RunSections
@@ -20,6 +21,38 @@ def rewards_tokens(settings: RunSections) -> bool:
 def bootstraps(settings: RunSections) -> bool:
     """Whether an answer cut at the limit is worth V there, in place of its score."""
     return settings.gae.bootstrap_truncated and settings.estimator.bootstraps
+
+
+def has_exact_values(settings: RunSections) -> bool:
+    """Whether the values of states can be computed (vcppo/rl/exact_values.py)."""
+    return next(unlike_exact_values(settings), None) is None
+
+
+def unlike_exact_values(s: RunSections) -> Iterator[str]:
+    """Every setting with which returns are no longer what exact values compute, and what was wanted.
+
+    They know the chance that a response, drawn from the whole distribution and cut at the limit, is judged correct.
+    """
+    if not s.task.exact_values:
+        yield f"task.name = {s.task.name}: nobody knows what its right responses are made of, expected an embedded task"
+    if s.rollout.top_p < 1:
+        yield f"rollout.top_p = {s.rollout.top_p:g}: expected 1"
+    if s.gae.gamma < 1:
+        yield f"gae.gamma = {s.gae.gamma:g}: expected 1"
+    if s.reward.unreadable != s.reward.wrong:
+        yield f"reward.unreadable = {s.reward.unreadable:g}: expected reward.wrong = {s.reward.wrong:g}"
+    shaped = {"truncated": s.reward.truncated, "overlong_share": s.reward.overlong_share, "clip": s.reward.clip}
+    for name, given in shaped.items():
+        if given is not None:
+            yield f"reward.{name} = {given:g}: expected none"
+    if s.reward.normalise != "none":
+        yield f"reward.normalise = {s.reward.normalise}: expected none"
+    if s.kl.placement == "reward":
+        yield "kl.placement = reward: expected loss or none"
+    if s.token_reward.kind != "none":
+        yield f"token_reward.kind = {s.token_reward.kind}: expected none"
+    if bootstraps(s):
+        yield "gae.bootstrap_truncated = true: expected false"
 
 
 def meaningless(settings: RunSections) -> Iterator[str]:
@@ -55,7 +88,7 @@ def meaningless(settings: RunSections) -> Iterator[str]:
             "evaluation.problems = search: task.name = maths keeps none for it; name the set that settings are chosen "
             "by in task.maths.evaluate"
         )
-    if s.evaluation.problems == "search" and s.task.name == "digits" and not s.task.held_out_for_search:
+    if s.evaluation.problems == "search" and isinstance(s.task, EmbeddedTaskSettings) and not s.task.problems("search"):
         yield "evaluation.problems = search: none are kept for it, expected task.held_out_for_search above 0"
     yield from _about_models(s)
     yield from _about_rewards(s)
@@ -134,6 +167,10 @@ def _about_models(s: RunSections) -> Iterator[str]:
 def _about_values(s: RunSections) -> Iterator[str]:
     if not s.has_critic:
         return
+    if s.critic.init == "exact":
+        for what in unlike_exact_values(s):
+            yield f"critic.init = exact with {what} (docs/critics.md)"
+        return
     if s.critic.init == "saved" and s.critic.path is None:
         yield "critic.init = saved without critic.path: expected the folder or the hub name of a critic"
     if s.critic.normalise_returns and s.starts_at_mean_score:
@@ -142,6 +179,18 @@ def _about_values(s: RunSections) -> Iterator[str]:
             "expected critic.initial_value = 0"
         )
     yield from _about_new_critics(s)
+    moved = {
+        f"critic.offset = {s.critic.offset:g}": s.critic.offset != 0,
+        "critic.scores = fitted": s.fits_reward_model,
+    }
+    for what in (what for what, said in moved.items() if said):
+        if s.critic.bounded:
+            yield f"{what} with critic.bounded: its head speaks through a sigmoid; expected critic.bounded = false"
+        if s.critic.normalise_returns:
+            yield (
+                f"{what} with critic.normalise_returns: its head does not speak in units of reward; expected "
+                "critic.normalise_returns = false"
+            )
     steps, last = s.pretrain.steps, s.pretrain.max_steps
     if steps == "converge" and s.pretrain.patience < s.pretrain.evaluate_every:
         yield (

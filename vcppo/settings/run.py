@@ -16,10 +16,11 @@ from pydantic import (
 from vcppo.settings.added import with_added
 from vcppo.settings.defaults import defaults_beside, set_values
 from vcppo.settings.digests import settings_digest
-from vcppo.settings.kinds import flat_layout, foreign, is_whole, not_by_default, with_kinds, without
+from vcppo.settings.kinds import KINDS, flat_layout, foreign, is_whole, not_by_default, with_kinds, without
 from vcppo.settings.renamed import with_current_names
 from vcppo.settings.rules import meaningless
 from vcppo.settings.sections import RunSections
+from vcppo.settings.task import DigitsTaskSettings
 
 UNFINISHED = "unfinished"  # in the context of a validation: settings that others will be added to need not fit yet
 
@@ -53,6 +54,8 @@ class RunSettings(RunSections):
         tree = with_kinds(given)
         for name, value in defaults_beside(tree).items():
             section, leaf = name.split(".")
+            if section in KINDS and not KINDS[section].may_have(tree.get(section, {}), leaf):
+                continue
             branch = set_values(tree.get(section, {}))
             if isinstance(branch, Mapping):  # else a mistake that validation will tell
                 tree[section] = {leaf: value, **branch}
@@ -62,7 +65,7 @@ class RunSettings(RunSections):
     def _parts_fit(self, info: ValidationInfo) -> Self:
         if info.context == UNFINISHED:
             return self
-        if self.task.name == "digits" and self.task.spread >= self.task.chain_length:
+        if isinstance(self.task, DigitsTaskSettings) and self.task.spread >= self.task.chain_length:
             raise ValueError(
                 f"task.spread = {self.task.spread}: expected less than task.chain_length = {self.task.chain_length}"
             )

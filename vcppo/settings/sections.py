@@ -7,7 +7,13 @@ from pydantic import Field
 from vcppo.settings.advantage import AdvantageSettings, GaeSettings, WhitenedAdvantageSettings
 from vcppo.settings.base import Settings
 from vcppo.settings.cold_start import ColdStartSettings
-from vcppo.settings.critic import CriticSettings, PretrainSettings, RewardModelCriticSettings, RewardModelSettings
+from vcppo.settings.critic import (
+    CriticSettings,
+    ModelCriticSettings,
+    PretrainSettings,
+    RewardModelCriticSettings,
+    RewardModelSettings,
+)
 from vcppo.settings.engine import EngineSettings, TorchEngineSettings
 from vcppo.settings.estimators import ESTIMATORS, Estimator
 from vcppo.settings.evaluation import EvaluationSettings
@@ -76,8 +82,24 @@ class RunSections(Settings):
 
     @property
     def has_critic(self) -> bool:
-        """Whether advantages read a value model."""
+        """Whether advantages read the values of a critic."""
         return self.estimator.has_critic
+
+    @property
+    def has_value_model(self) -> bool:
+        """Whether that critic is a model, and none whose values are computed."""
+        return self.has_critic and self.critic.init != "exact"
+
+    @property
+    def critic_model(self) -> ModelCriticSettings:
+        """The critic's settings, of one that is a model."""
+        assert isinstance(self.critic, ModelCriticSettings)
+        return self.critic
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether a critic is pretrained."""
+        return self.has_value_model and self.pretrain.steps != 0
 
     @property
     def samples_continuations(self) -> bool:
@@ -92,16 +114,26 @@ class RunSections(Settings):
         return self.has_critic and self.critic.initial_value == "mean-score"
 
     @property
+    def fits_reward_model(self) -> bool:
+        """Whether scale and origin of the reward model are fitted to scores of the fixed policy's responses."""
+        return self.has_critic and self.critic.init == "reward-model" and self.critic.scores == "fitted"
+
+    @property
+    def starts_from_scores(self) -> bool:
+        """Whether the critic's start is made with scores of the fixed policy's responses."""
+        return self.starts_at_mean_score or self.fits_reward_model
+
+    @property
     def fixed_responses(self) -> tuple[int, int]:
         """Responses of the fixed policy that a run needs: (to pretrain on, further ones); no further ones, none at all.
 
-        Without pretraining their mean alone may be asked for, which the further ones tell well enough: of scores -1
-        and 1 to 0.05, the standard error of 384.
+        Without pretraining their mean alone may be asked for, or a line through them, which the further ones tell well
+        enough: a mean of scores -1 and 1 to 0.05, the standard error of 384.
         """
         chosen = self.pretrain
-        if self.has_critic and chosen.steps != 0:
+        if self.pretrains:
             return 0 if chosen.fresh_rollouts else chosen.pool, chosen.held_out
-        return 0, chosen.held_out if self.starts_at_mean_score else 0
+        return 0, chosen.held_out if self.starts_from_scores else 0
 
     @property
     def needs_reference(self) -> bool:

@@ -1,13 +1,17 @@
-"""What is asked: the embedded task, or mathematical problems."""
+"""What is asked: an embedded task, or mathematical problems."""
 
-from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from vcppo.settings.base import Settings
+from vcppo.settings.chains import TASK_NAME as _NAME
+from vcppo.settings.chains import EndingsTaskSettings, LabelsTaskSettings, RoutesTaskSettings
+from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
+from vcppo.settings.plugin import OUTSIDE, PluginTaskSettings
 
 
 class MathsSettings(Settings):
@@ -53,45 +57,13 @@ class MathsSettings(Settings):
     workers: int | None = Field(None, ge=1, description="processes that compare; by default half the cores, 8 at most")
 
 
-_NAME = "the embedded task (vcppo/tasks/digits.py), or problems from a hub or a file"
-
-
-class EmbeddedTaskSettings(Settings, ABC):
-    """A task with a small model made for it: what is estimated before anything runs is estimated from these."""
-
-    @abstractmethod
-    def problems(self, use: Problems) -> int:
-        """How many are measured on."""
-
-    @property
-    @abstractmethod
-    def prompt_tokens(self) -> int:
-        """Of the longest prompt."""
-
-    @property
-    @abstractmethod
-    def response_tokens(self) -> int:
-        """Of the longest right response."""
-
-    @property
-    @abstractmethod
-    def slack_tokens(self) -> int:
-        """By how many a response may be longer before it is cut."""
-
-    @property
-    @abstractmethod
-    def steps_of_thought(self) -> int:
-        """Of a right response, its answer left out."""
-
-    @property
-    @abstractmethod
-    def vocabulary(self) -> int:
-        """Words of its tokenizer."""
+KNOWN = "known"  # what validation puts before the place of a mistake in a task of vcppo
 
 
 class DigitsTaskSettings(EmbeddedTaskSettings):
     """What is asked, and how hard it is."""
 
+    exact_values: ClassVar[bool] = True
     name: Literal["digits"] = Field("digits", description=_NAME)
     chain_length: int = Field(30, ge=2, le=2000, description="lines of thought that a right answer needs")
     spread: int = Field(0, ge=0, description="target lines vary from chain_length - spread to chain_length")
@@ -135,8 +107,25 @@ class DigitsTaskSettings(EmbeddedTaskSettings):
 class MathsTaskSettings(Settings):
     """Mathematical problems are asked."""
 
+    exact_values: ClassVar[bool] = False
     name: Literal["maths"] = Field("maths", description=_NAME)
     maths: MathsSettings = MathsSettings()
 
 
-TaskSettings = Annotated[DigitsTaskSettings | MathsTaskSettings, Field(discriminator="name")]
+OwnTaskSettings = DigitsTaskSettings | EndingsTaskSettings | LabelsTaskSettings | RoutesTaskSettings
+KnownTaskSettings = Annotated[OwnTaskSettings | MathsTaskSettings, Field(discriminator="name")]
+
+
+def _whose(given: Any) -> str:
+    """Whether a task is one of vcppo's, or one from outside: that one's name has a colon."""
+    name = given.get("name") if isinstance(given, Mapping) else getattr(given, "name", None)
+    return OUTSIDE if isinstance(name, str) and ":" in name else KNOWN
+
+
+TaskSettings = Annotated[
+    Annotated[KnownTaskSettings, Tag(KNOWN)] | Annotated[PluginTaskSettings, Tag(OUTSIDE)], Discriminator(_whose)
+]
+
+EMBEDDED_TASKS: Mapping[str, type[EmbeddedTaskSettings]] = {
+    model.model_fields["name"].default: model for model in get_args(OwnTaskSettings)
+}

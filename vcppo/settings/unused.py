@@ -12,7 +12,7 @@ from vcppo.settings.kinds import other_kind
 from vcppo.settings.known_sets import KNOWN, is_file
 from vcppo.settings.losses import POLICY_LOSSES
 from vcppo.settings.sections import RunSections
-from vcppo.settings.task import MathsSettings
+from vcppo.settings.task import MathsSettings, MathsTaskSettings
 
 Rule = tuple[tuple[str, ...], Callable[[RunSections], bool], str]
 
@@ -65,7 +65,7 @@ PRETRAINING = [
 
 
 def _maths(s: RunSections) -> MathsSettings:
-    return s.task.maths if s.task.name == "maths" else MathsSettings()
+    return s.task.maths if isinstance(s.task, MathsTaskSettings) else MathsSettings()
 
 
 def _ignored_by(loss: str) -> Callable[[RunSections], bool]:
@@ -90,13 +90,18 @@ UNUSED: tuple[Rule, ...] = (
     (("task.maths.think_open", "task.maths.think_close"), lambda s: not _maths(s).think, "task.maths.think = false"),
     (("critic", "pretrain"), lambda s: not s.has_critic, "advantage.estimator = {s.advantage.estimator} has no critic"),
     (
+        ("pretrain", "gae.lambda_critic"),
+        lambda s: s.has_critic and not s.has_value_model,
+        "critic.init = {s.critic.init} computes its values and learns nothing",
+    ),
+    (
         tuple(f"pretrain.{name}" for name in PRETRAINING),
         lambda s: s.pretrain.steps == 0,
         "pretrain.steps = 0",
     ),
     (
         ("pretrain.held_out",),
-        lambda s: s.pretrain.steps == 0 and not s.starts_at_mean_score,
+        lambda s: s.pretrain.steps == 0 and not s.starts_from_scores,
         "pretrain.steps = 0, and no mean score is asked for",
     ),
     (

@@ -16,7 +16,7 @@ from vcppo.seeding import seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.stages.fixed_prompts import fixed_prompts
-from vcppo.types import RolloutBatch
+from vcppo.types import Prompt, RolloutBatch
 
 
 def sample_responses(context: StageContext) -> dict[str, float]:
@@ -26,8 +26,7 @@ def sample_responses(context: StageContext) -> dict[str, float]:
         ConfigError: held-out prompts are to be others than the pool's, and the task has not enough.
     """
     settings = context.settings
-    chosen = fixed_prompts(context)
-    prompts = [*chosen.pool, *chosen.held_out]
+    prompts = response_prompts(context)
     sampler = context.sampler(context.load_first_policy())
     rollouts = []
     for start in range(0, len(prompts), RESPONSES_AT_ONCE):
@@ -45,6 +44,12 @@ def sample_responses(context: StageContext) -> dict[str, float]:
         "accuracy": sum(r.verdict == "correct" for r in rollouts) / len(rollouts),
         "length_tokens": float(lengths.mean()),
     }
+
+
+def response_prompts(context: StageContext) -> list[Prompt]:
+    """The prompts that they are to, in their order, whenever it is asked."""
+    chosen = fixed_prompts(context)
+    return [*chosen.pool, *chosen.held_out]
 
 
 def responses_file(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
 from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.context import StageContext
-from vcppo.store.samples import AnsweredProblem, SampleFolder
+from vcppo.store.samples import AnsweredProblem, SampleFolder, gives_credit
 from vcppo.tasks import Task
 from vcppo.types import Verdict
 
@@ -92,6 +92,7 @@ class ProblemResults:
     correct: list[int]
     unreadable: list[int]
     length_tokens: list[float]  # mean over the problem's responses
+    credit: list[float] | None = None  # the same, where the task gives any
 
     @classmethod
     def of(cls, answered: list[AnsweredProblem]) -> "ProblemResults":
@@ -103,15 +104,17 @@ class ProblemResults:
             correct=[problem.count(Verdict.CORRECT) for problem in answered],
             unreadable=[problem.count(Verdict.UNREADABLE) for problem in answered],
             length_tokens=[sum(sample.tokens for sample in problem.samples) / samples for problem in answered],
+            credit=[sum(problem.credits) / samples for problem in answered] if gives_credit(answered) else None,
         )
 
     def metrics(self, task: str) -> dict[str, float]:
-        """avg@k, pass@k and mean length under their logged names."""
+        """avg@k, pass@k, mean length and mean credit under their logged names."""
         correct, k = np.array(self.correct), self.samples
         return {
             f"eval/{task}/avg_at_{k}": float(np.mean(avg_at_k(correct, k))),
             f"eval/{task}/pass_at_{k}": float(np.mean(pass_at_k(correct, k, k))),
             f"eval/{task}/length_tokens": float(np.mean(self.length_tokens)),
+            **({} if self.credit is None else {f"eval/{task}/credit": float(np.mean(self.credit))}),
         }
 
     def table(self) -> dict[str, list[str] | list[int] | list[float]]:
@@ -122,6 +125,7 @@ class ProblemResults:
             "correct": self.correct,
             "unreadable": self.unreadable,
             "length_tokens": self.length_tokens,
+            **({} if self.credit is None else {"credit": self.credit}),
         }
 
 

@@ -68,7 +68,7 @@ def assemble(context: StageContext) -> tuple[Trainer, int]:
     dpo_policy = context.load_preference_policy() if settings.token_reward.kind != "none" else None
     rollout_policy = policy if settings.rollout.refresh_every == 1 else first()
     sampler = context.sampler(rollout_policy)
-    critic, pretrain_steps = critic_for(context) if settings.has_critic else (None, 0)
+    critic, pretrain_steps = critic_for(context) if settings.has_value_model else (None, 0)
     models = Models(policy, rollout_policy, critic, reference, dpo_policy)
     return Trainer(settings, models, sampler, first_shaping(context)), pretrain_steps
 

@@ -22,15 +22,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError
-from vcppo.maths.diagnostics import explained_variance, value_bias
+from vcppo.maths.diagnostics import explained_variance, fitted_line, value_bias
 from vcppo.maths.losses import AGGREGATIONS, denominators, value_loss
 from vcppo.maths.settling import Measurement, first_phase_end
 from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.distributed import world
+from vcppo.models.forward import rescale_values
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_tables import critic_tables
-from vcppo.rl.critic_update import read_values, update_critic
+from vcppo.rl.critic_update import read_final_values, read_values, update_critic
+from vcppo.rl.exact_values import Response, exact_values
 from vcppo.rl.pretraining_targets import (
     TokenRewardModels,
     ValueTargets,
@@ -41,8 +43,10 @@ from vcppo.rl.pretraining_targets import (
 )
 from vcppo.rl.rewards import Shaping, returns_known, score_range, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
+from vcppo.rl.true_values import error_metrics
 from vcppo.seeding import rng_for, seed_for
-from vcppo.stages.answers import load_responses
+from vcppo.settings.rules import has_exact_values
+from vcppo.stages.answers import load_responses, response_prompts, responses_file
 from vcppo.stages.context import StageContext
 from vcppo.stages.fixed_prompts import fixed_prompts, training_prompts
 from vcppo.store.pretrained_critics import chosen_step, critic_folder, critic_is_saved, end_of, measurements_in
@@ -57,10 +61,12 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
         CheckpointError: what was saved is no critic, or does not know all of the policy's tokens.
     """
     settings, chosen = context.settings, context.settings.critic
+    assert chosen.init != "exact"  # which is no model
     bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
     match chosen.init:
         case "reward-model":
-            return context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+            critic = context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+            return fit_scores(critic, context) if settings.fits_reward_model else critic
         case "saved":
             assert chosen.path is not None
             return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), chosen.path, context)
@@ -90,6 +96,19 @@ def _first_value(context: StageContext, value: float | Literal["mean-score"]) ->
     batch = scored_responses(context)
     limit = context.sampling.max_tokens
     return float(batch.scores[rows_with_targets(batch, context.settings, limit)].mean())
+
+
+def fit_scores(critic: PreTrainedModel, context: StageContext) -> PreTrainedModel:
+    """Put a reward model into units of reward: its scores of whole responses are fitted to theirs by least squares.
+
+    Slope and intercept go into its head, in place. What it says of unfinished responses is scaled alike: the error that
+    remains is that of a model that has never seen any (arXiv:2503.01491, section 3.1), and no error of units.
+    """
+    batch = scored_responses(context)
+    batch = batch.take(rows_with_targets(batch, context.settings, context.sampling.max_tokens))
+    slope, intercept = fitted_line(read_final_values(critic, batch, context.settings.micro_batch_tokens), batch.scores)
+    rescale_values(critic, slope, intercept)
+    return critic
 
 
 def scored_responses(context: StageContext) -> RolloutBatch:
@@ -136,14 +155,46 @@ class Pretraining:
         training = len(raw.scores) - self.settings.pretrain.held_out
         self.pool = None if self.settings.pretrain.fresh_rollouts else self._part(targets, 0, training)
         self.held_out = self._part(targets, training, len(raw.scores))
+        self.held_out_rows = self._rows(targets, training, len(raw.scores))
         self.journal = context.folder.journal
         self.logged = 0  # updates that the journal holds; a rerun of them logs nothing again
 
-    def _part(self, targets: ValueTargets, start: int, end: int) -> ValueTargets:
-        """Take the rows that have targets among these."""
+    def _rows(self, targets: ValueTargets, start: int, end: int) -> Tensor:
+        """The rows that have targets among these."""
         batch = targets.batch.take(torch.arange(start, end))
-        rows = start + rows_with_targets(batch, self.settings, self.limit)
-        return targets.take(rows)
+        return start + rows_with_targets(batch, self.settings, self.limit)
+
+    def _part(self, targets: ValueTargets, start: int, end: int) -> ValueTargets:
+        return targets.take(self._rows(targets, start, end))
+
+    @functools.cached_property
+    def true_values(self) -> Tensor | None:
+        """[B, T] true values of the held-out responses under the fixed policy, where the task allows.
+
+        Raises:
+            CheckpointError: the responses are not to the prompts that the settings draw.
+        """
+        if not has_exact_values(self.settings):
+            return None
+        context, batch = self.context, self.held_out.batch
+        prompts = response_prompts(context)
+        asked = [prompts[row] for row in self.held_out_rows.tolist()]
+        ends = zip(batch.prompt_lengths.tolist(), batch.total_lengths.tolist(), strict=True)
+        responses = [
+            Response(prompt, tuple(ids[:start]), tuple(ids[start:end]))
+            for prompt, ids, (start, end) in zip(asked, batch.input_ids.tolist(), ends, strict=True)
+        ]
+        if context.task.encode(asked, context.tokenizer) != [response.prompt_tokens for response in responses]:
+            path = responses_file(context.earlier["answers"].path)
+            raise CheckpointError(f"{path}: its answers are not to the prompts that its settings draw, expected those")
+        policy = context.load_first_policy()
+        return exact_values(
+            policy,
+            responses,
+            sampler=context.sampler(policy),
+            reward=self.settings.reward,
+            max_tokens=self.settings.micro_batch_tokens,
+        ).values()
 
     def go_to(self, target: int | None) -> None:
         """Train to exactly `target` updates, or, given None, until it is decided which critic to take."""
@@ -241,8 +292,9 @@ class Pretraining:
     def _measure(self) -> None:
         """Held-out loss, explained variance and bias against Monte-Carlo returns; tables by position.
 
-        Beside them the loss of the best constant. The first measurement that is as good has ended the first phase, and
-        notes its step.
+        Where true values can be computed, the error against them too, and the explained variance that they have. Beside
+        them the loss of the best constant: the first measurement that is as good has ended the first phase, and notes
+        its step.
         """
         step = self.optimiser.taken
         batch, returns, settings = self.held_out.batch, self.held_out.returns, self.settings
@@ -257,6 +309,9 @@ class Pretraining:
         this = Measurement(step, measured["pretrain/held_out_loss"], math.nan, self._constant_loss)
         if first_phase_end(earlier) is None and first_phase_end([this]) is not None:
             measured["pretrain/first_phase_updates"] = float(step)
+        if (truth := self.true_values) is not None:
+            measured |= error_metrics(values, truth, batch.response_mask, stage="pretrain")
+            measured["pretrain/explained_variance_ceiling"] = explained_variance(truth, returns, batch.response_mask)
         self.journal.metrics(step, measured)
         for name, columns in critic_tables(values, returns, batch.response_mask, limit=self.limit).items():
             self.journal.table(name, step, columns)
@@ -317,11 +372,15 @@ def value_pretraining(context: StageContext) -> dict[str, float]:
 def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
     """Load the critic that RL starts with; also how many pretraining updates it has had."""
     if "value-pretraining" not in context.earlier:
-        return start_of_critic(context), 0
-    folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
-    step = chosen_step(folder, settings)
-    assert step is not None
-    return context.load_critic(critic_folder(folder, step)), step
+        critic, step = start_of_critic(context), 0
+    else:
+        folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
+        chosen = chosen_step(folder, settings)
+        assert chosen is not None
+        critic, step = context.load_critic(critic_folder(folder, chosen)), chosen
+    if offset := context.settings.critic.offset:
+        rescale_values(critic, 1.0, offset)
+    return critic, step
 
 
 def _shuffle(seed: int, epoch: int, count: int) -> Tensor:

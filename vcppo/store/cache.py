@@ -84,7 +84,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
 
     by_stage: dict[str, Address] = {}
     speed_only = {"evaluation": {RENAMED["evaluation.responses_at_once"].split(".")[1]}}
-    pretrains = settings.has_critic and settings.pretrain.steps != 0
+    pretrains = settings.pretrains
     address(
         "cold-start",
         ["base_seed", "task", "model", "cold_start", "micro_batch_tokens"],
@@ -115,7 +115,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         )
         by_stage["value-pretraining"].settings["critic"] = {
             **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},
-            **{name: everything["critic"][name] for name in CRITIC_SIZE if name in everything["critic"]},
+            **{name: everything["critic"][name] for name in ("scores", *CRITIC_SIZE) if name in everything["critic"]},
             "aggregation": settings.critic.aggregation,
             "gamma": settings.gae.gamma,
         }

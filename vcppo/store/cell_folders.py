@@ -150,9 +150,9 @@ def one_line(error: BaseException) -> str:
 def setting_differences(ours: RunSettings, theirs: RunSettings) -> list[str]:
     """Dotted settings that differ, as `name = theirs, now ours`, but for those that neither run reads."""
     new, old = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
-    differ = [name for name in new if new[name] != old[name]]
+    differ = [name for name in new if new[name] != old.get(name)]
     read = [name for name in differ if unused(ours, name) is None or unused(theirs, name) is None]
-    return [f"{name} = {old[name]!r}, now {new[name]!r}" for name in read]
+    return [f"{name} = {old.get(name)!r}, now {new[name]!r}" for name in read]
 
 
 def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:

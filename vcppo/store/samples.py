@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vcppo.errors import CheckpointError
 from vcppo.system.files import write_json
-from vcppo.types import Prompt, Rollout, StopReason, Verdict
+from vcppo.types import Prompt, Rollout, StopReason, Verdict, credit_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Sample:
     stop_reason: StopReason
     verdict: Verdict
     note: str  # why it is unreadable
+    credit: float | None = None  # see Judgement
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,29 @@ class AnsweredProblem:
         """Number of responses with this verdict."""
         return sum(sample.verdict is verdict for sample in self.samples)
 
+    @property
+    def gives_credit(self) -> bool:
+        """Whether any response has credit of its task."""
+        return any(sample.credit is not None for sample in self.samples)
+
+    @property
+    def credits(self) -> list[float]:
+        """Credit of each response, in [0, 1]."""
+        return [credit_of(sample.verdict, sample.credit) for sample in self.samples]
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON; credit is named where there is some."""
+        tree = dataclasses.asdict(self)
+        for sample in tree["samples"]:
+            if sample["credit"] is None:
+                del sample["credit"]
+        return tree
+
+
+def gives_credit(answered: Sequence[AnsweredProblem]) -> bool:
+    """Whether any response to any of the problems has credit of its task."""
+    return any(problem.gives_credit for problem in answered)
+
 
 _FORMAT = TypeAdapter(AnsweredProblem)
 
@@ -68,7 +92,7 @@ class SampleFolder:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        write_whole(self.file(problem.number), dataclasses.asdict(problem))
+        write_whole(self.file(problem.number), problem.as_json())
 
     def read(self, number: int, prompt: Prompt, samples: int) -> AnsweredProblem | None:
         """Read a problem's responses; None if it has none yet, or none that are `samples` responses to this prompt."""
@@ -113,6 +137,7 @@ def _sample(rollout: Rollout) -> Sample:
         stop_reason=generation.stop_reason,
         verdict=rollout.verdict,
         note=rollout.note,
+        credit=rollout.credit,
     )
 
 

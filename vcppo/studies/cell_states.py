@@ -15,14 +15,15 @@ from optuna.trial import TrialState
 from vcppo.errors import ConfigError, StudyError
 from vcppo.store.cache import addresses
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
-from vcppo.studies.study import Cell, Study
+from vcppo.studies.cells import Cell
+from vcppo.studies.study import Study
 from vcppo.studies.trials import Scoreboard, distributions, grid_params, open_storage, signature
 from vcppo.system.files import read_json, write_json
 
 
 @dataclass
 class TrialCells:
-    """The cells that one trial is the score of: one in a grid, one per seed in a search."""
+    """The cells that one trial is the score of: one in a grid, one per base and seed in a search."""
 
     name: str
     params: dict[str, Any]
@@ -92,7 +93,7 @@ class StudyLedger:
 
     def unproposed(self) -> int:
         """Count the cells of a search's trials that have not been proposed yet."""
-        return self._proposals_left() * len(self.seeds)
+        return self._proposals_left() * len(self.study.base_list()) * len(self.seeds)
 
     def _proposals_left(self) -> int:
         return max(0, self.study.search.trials - len(self._trials)) if self.study.search is not None else 0
@@ -153,12 +154,19 @@ class StudyLedger:
                 raise self._changed("[search.space] has other dimensions or choices")
             if before["seeds"] != list(self.seeds):
                 raise self._changed(f"its trials were scored on seeds {before['seeds']}, now {list(self.seeds)}")
+            if before.get("bases") != self._bases():
+                raise self._changed(f"its trials were scored on bases {before.get('bases')}, now {self._bases()}")
         name = f"{self.study.name}-{uuid.uuid4().hex[:6]}" if before is None or fresh else before["optuna_study"]
         summary = {"study": self.study.name, "title": self.study.title, "why": self.study.why}
         definition = self.study.model_dump(mode="json")
-        identity = {"definition": definition, "seeds": list(self.seeds), "optuna_study": name, "space": space}
+        counted = {"seeds": list(self.seeds)} | ({"bases": bases} if (bases := self._bases()) is not None else {})
+        identity = {"definition": definition, **counted, "optuna_study": name, "space": space}
         write_json(file, summary | identity)
         return str(name)
+
+    def _bases(self) -> list[int] | None:
+        """The base seeds that are counted through; None where there is the one that is set."""
+        return None if self.study.bases is None else [base for base in self.study.base_list() if base is not None]
 
     def _changed(self, what: str) -> StudyError:
         return StudyError(

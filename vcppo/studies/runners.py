@@ -68,7 +68,10 @@ class PipelineRunner:
 
         yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
         if study.search is not None:
-            yield f"a search of {study.search.trials} trials, {len(seeds)} seeds each, over {', '.join(study.space())}"
+            each = f"{len(seeds)} seeds each"
+            if study.bases is not None:
+                each = f"{len(study.base_list())} bases with {each}"
+            yield f"a search of {study.search.trials} trials, {each}, over {', '.join(study.space())}"
             return
         by_address: dict[str, StageCost] = {}
         rate = matrix_product_rate()

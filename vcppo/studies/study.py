@@ -2,9 +2,8 @@
 
 import difflib
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -12,30 +11,28 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from vcppo.errors import ConfigError
 from vcppo.settings.base import Settings
-from vcppo.settings.digests import digest
 from vcppo.settings.loading import (
     Layer,
-    Resolved,
     flatten,
     known_names,
     may_be_none,
     nest,
-    read_toml,
     resolve,
     setting_type,
 )
 from vcppo.settings.notes import lines
+from vcppo.settings.reading import read_toml
 from vcppo.settings.renamed import current_name
-from vcppo.settings.run import RunSettings
 from vcppo.settings.search_space import Dimension, misfits
-from vcppo.settings.unused import unused
+from vcppo.studies.cells import Cell, as_name, cell_name, no_use, refuse_twins, set_for_cell, shortened, values_of
+from vcppo.studies.seeds import Numbers, chosen, refused
 from vcppo.system.shipped import shipped
 
 Model = TypeVar("Model", bound=Settings)
 
 SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
-LONGEST_NAME = 120  # characters; a folder's name may have 255 bytes, and others build on ours
 SET_BY_STUDY = {"arm": "an arm's `name`", "seed": "`seeds` and `first_seed`"}
+SET_BY_BASES = {"base_seed": "`bases` and `first_base`"}  # of a study that gives them; else it is a setting as others
 
 
 class ArmSettings(Settings):
@@ -69,30 +66,18 @@ class SearchSettings(Settings):
     pruner: PrunerSettings | None = Field(None, description="by default every trial runs to its end")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One run of a study: a configuration with a seed."""
-
-    name: str
-    arm: str
-    seed: int
-    swept: dict[str, Any]  # dotted setting -> value, the same names for every cell of the study
-    resolved: Resolved
-
-    @property
-    def settings(self) -> RunSettings:
-        """What it runs with."""
-        return self.resolved.settings
-
-
 class Study(Settings):
-    """A question, and the runs that answer it: arms x grid x seeds, or a search."""
+    """A question, and the runs that answer it: arms x grid x bases x seeds, or a search."""
 
     name: str = Field(pattern=SAFE_NAME, max_length=60, description="of the folder under DIR/studies")
     title: str = Field(min_length=1, description="one line")
     why: str = Field("", description="the question, and the table or figure that answers it")
-    seeds: int | tuple[int, ...] = Field(2, description="how many, from first_seed on; or which")
+    seeds: Numbers = Field(2, description="how many, from first_seed on; or which")
     first_seed: int = Field(0, ge=0)
+    bases: Numbers | None = Field(
+        None, description="how many base seeds, from first_base on, or which; each with all seeds. By default one base"
+    )
+    first_base: int = Field(0, ge=0)
     base: dict[str, Any] = Field({}, description="dotted settings common to every run")
     arms: tuple[ArmSettings, ...] = ()
     grid: dict[str, Any] = Field({}, description="dotted setting -> list of values; every combination runs")
@@ -105,9 +90,9 @@ class Study(Settings):
             raise ValueError("[search] beside [[arms]] or [grid]: a study is one or the other")
         if self.search is None and not self.arms and not self.grid:
             raise ValueError("nothing is varied: expected [[arms]], [grid] or [search]")
-        listed = self.seeds if isinstance(self.seeds, tuple) else (self.seeds - 1,)
-        if not listed or min(listed) < 0 or len(set(listed)) < len(listed):
-            raise ValueError(f"seeds = {self.seeds}: expected a count of 1 or more, or a list of different seeds")
+        for what, numbers in (("seeds", self.seeds), ("bases", self.bases)):
+            if numbers is not None and (reason := refused(numbers)):
+                raise ValueError(f"{what} = {numbers}: {reason}")
         for name, number in _counted(arm.name for arm in self.arms):
             if number > 1:
                 raise ValueError(f"{number} arms are named {name}: expected a name each")
@@ -118,30 +103,46 @@ class Study(Settings):
         """The result that scores a run's trial; without it a run has failed."""
         return self.search.objective if self.search is not None else "final_accuracy"
 
+    @property
+    def sets(self) -> dict[str, str]:
+        """The settings that no file or flag may give, since the study counts through them: name -> by what."""
+        return SET_BY_STUDY if self.bases is None else SET_BY_STUDY | SET_BY_BASES
+
     def seed_list(self, count: int | None = None, first: int | None = None) -> tuple[int, ...]:
         """Return the seeds of the file, or `count` of them, or a count from another first seed on.
 
         Raises:
             ConfigError: the file lists seeds, fewer than requested.
         """
-        if isinstance(self.seeds, tuple) and first is None:
-            if count is not None and count > len(self.seeds):
-                raise ConfigError(f"{count} seeds asked for, study {self.name} lists {len(self.seeds)}: {self.seeds}")
-            return self.seeds[:count]
-        default_count = len(self.seeds) if isinstance(self.seeds, tuple) else self.seeds
-        start = self.first_seed if first is None else first
-        return tuple(range(start, start + (default_count if count is None else count)))
+        return chosen(self.seeds, self.first_seed, count, first, study=self.name, what="seeds")
+
+    def base_list(self) -> tuple[int | None, ...]:
+        """Return the base seeds that cells are counted through; (None,) where `base_seed` stays as it is set."""
+        if self.bases is None:
+            return (None,)
+        return chosen(self.bases, self.first_base, None, None, study=self.name, what="bases")
+
+    def with_bases(self, count: int | None = None, first: int | None = None) -> "Study":
+        """Return the study with so many bases, or with a count from another first one on; itself if neither is given.
+
+        Raises:
+            ConfigError: the file lists bases, fewer than requested.
+        """
+        if count is None and first is None:
+            return self
+        bases = chosen(self.bases or 1, self.first_base, count, first, study=self.name, what="bases")
+        return self.model_copy(update={"bases": bases})
 
     def with_base(self, *layers: Layer) -> "Study":
         """Return the study with further settings common to every run, over its [base], the later over the earlier."""
         for layer in layers:
-            _refuse_set_by_study(flatten(layer.tree), layer.source)
+            self._refuse_set_by_study(flatten(layer.tree), layer.source)
         study = self.model_copy()
         study._on_base = (*self._on_base, *(replace(layer, shared=True) for layer in layers))
         return study
 
     def cells(self, seeds: Sequence[int] | None = None) -> list[Cell]:
-        """Return every run of an arms or grid study, all arms of a seed before the next seed.
+        """Return every run of an arms or grid study, all arms of a seed before the next seed, all seeds of a base.
 
         Raises:
             ConfigError: a setting is unknown or out of range, or two runs would be one.
@@ -150,25 +151,26 @@ class Study(Settings):
             raise ConfigError(f"study {self.name} is a search: its runs are proposed one after another")
         swept_names = self.swept_names()
         cells = []
-        for seed in self.seed_list() if seeds is None else seeds:
+        for base, seed in itertools.product(self.base_list(), self.seed_list() if seeds is None else seeds):
             for arm in self.arms or (None,):
                 for point in self._grid_points(arm):
-                    cells.append(self._cell(arm, point, seed, swept_names))
-        _refuse_twins(self.name, cells)
+                    cells.append(self._cell(arm, point, base, seed, swept_names))
+        refuse_twins(self.name, cells)
         self._refuse_unused_base(cells)
         return cells
 
     def trial_cells(self, trial: str, params: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:
-        """Return the runs that score one configuration of a search, one per seed.
+        """Return the runs that score one configuration of a search, one per base and seed.
 
         Raises:
             ConfigError: the configuration is no valid one.
         """
         cells = []
-        for seed in seeds:
-            layers = [*self._base_layers(), _layer(f"study {self.name}, {trial}", params)]
-            resolved = resolve([*layers, Layer("study", {"arm": trial, "seed": seed})])
-            cells.append(Cell(f"{trial}-s{seed}", trial, seed, _values_of(resolved.settings, params), resolved))
+        for base, seed in itertools.product(self.base_list(), seeds):
+            layers = [*self._base_layers(), self._layer(f"study {self.name}, {trial}", params)]
+            resolved = resolve([*layers, set_for_cell(trial, base, seed)])
+            name = cell_name(trial, base, seed)
+            cells.append(Cell(name, trial, seed, values_of(resolved.settings, params), resolved))
         return cells
 
     def space(self) -> dict[str, Dimension]:
@@ -227,27 +229,43 @@ class Study(Settings):
         cells = self.representative_cells(seeds)
         return lines(note for cell in cells for note in (*cell.resolved.notes, *cell.resolved.of_model))
 
-    def _cell(self, arm: ArmSettings | None, point: dict[str, Any], seed: int, swept_names: list[str]) -> Cell:
+    def _cell(
+        self, arm: ArmSettings | None, point: dict[str, Any], base: int | None, seed: int, swept_names: list[str]
+    ) -> Cell:
         layers = self._base_layers()
         if arm is not None:
-            layers.append(_layer(f"study {self.name}, arm {arm.name}", _dotted(arm.set)))
-        layers.append(_layer(f"study {self.name}, [grid]", point))
-        values = _values_of(resolve(layers).settings, point)
-        at = [f"{name}={_text(value)}" for name, value in values.items()]
-        arm_name = _short(",".join([arm.name, *at] if arm is not None else at))
-        resolved = resolve([*layers, Layer("study", {"arm": arm_name, "seed": seed})])
-        return Cell(f"{arm_name}-s{seed}", arm_name, seed, _values_of(resolved.settings, swept_names), resolved)
+            layers.append(self._layer(f"study {self.name}, arm {arm.name}", _dotted(arm.set)))
+        layers.append(self._layer(f"study {self.name}, [grid]", point))
+        values = values_of(resolve(layers).settings, point)
+        at = [f"{name}={as_name(value)}" for name, value in values.items()]
+        arm_name = shortened(",".join([arm.name, *at] if arm is not None else at))
+        resolved = resolve([*layers, set_for_cell(arm_name, base, seed)])
+        name = cell_name(arm_name, base, seed)
+        return Cell(name, arm_name, seed, values_of(resolved.settings, swept_names), resolved)
 
     def _refuse_unused_base(self, cells: Sequence[Cell]) -> None:
         """Refuse a setting of the base that every run would ignore; one that some arm uses is no mistake."""
         for layer in self._base_layers():
             for name in flatten(layer.tree):
-                reasons = [_no_use(cell, name) for cell in cells]
+                reasons = [no_use(cell, name) for cell in cells]
                 if cells and all(reasons):
                     raise ConfigError(f"{name} (from {layer.source}): every run would ignore it: {reasons[0]}")
 
     def _base_layers(self) -> list[Layer]:
-        return [_layer(f"study {self.name}, [base]", _dotted(self.base), shared=True), *self._on_base]
+        for layer in self._on_base:  # bases may have been given after them
+            self._refuse_set_by_study(flatten(layer.tree), layer.source)
+        return [self._layer(f"study {self.name}, [base]", _dotted(self.base), shared=True), *self._on_base]
+
+    def _layer(self, source: str, dotted: Mapping[str, Any], *, shared: bool = False) -> Layer:
+        """Return dotted settings as a layer of `build_settings`; refuse those that the study sets itself."""
+        self._refuse_set_by_study(dotted, source)
+        return Layer(source, nest(dotted, source), shared)
+
+    def _refuse_set_by_study(self, names: Iterable[str], source: str) -> None:
+        sets = self.sets
+        for name in names:
+            if name in sets:
+                raise ConfigError(f"{name} (from {source}): a study sets it by {sets[name]}")
 
     def _grid_points(self, arm: ArmSettings | None) -> list[dict[str, Any]]:
         grid = _dotted(self.grid)
@@ -336,55 +354,6 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = N
         section = isinstance(value, Mapping) and value and not (stop and stop & set(value))
         flat |= _dotted(value, f"{prefix}{key}.", stop) if section else {prefix + key: value}
     return flat
-
-
-def _layer(source: str, dotted: Mapping[str, Any], *, shared: bool = False) -> Layer:
-    """Return dotted settings as a layer of `build_settings`; refuse those that the study sets itself."""
-    _refuse_set_by_study(dotted, source)
-    return Layer(source, nest(dotted, source), shared)
-
-
-def _refuse_set_by_study(names: Iterable[str], source: str) -> None:
-    for name in names:
-        if name in SET_BY_STUDY:
-            raise ConfigError(f"{name} (from {source}): a study sets it by {SET_BY_STUDY[name]}")
-
-
-def _no_use(cell: Cell, name: str) -> str | None:
-    """Return why a run would ignore its study's base for a setting; None if it may use it."""
-    if name in cell.resolved.gave_way:
-        return f"method {cell.settings.method}, which its arm names, has a value of its own"
-    return unused(cell.settings, name)
-
-
-def _values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:
-    dump = settings.model_dump(mode="json")
-    values = {}
-    for name in names:
-        value: Any = dump
-        for part in name.split("."):
-            value = value[part]
-        values[name] = value
-    return values
-
-
-def _text(value: Any) -> str:
-    """Return a value as part of a folder's name."""
-    text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", text)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 13]}~{digest(name)}"
-
-
-def _refuse_twins(study: str, cells: list[Cell]) -> None:
-    first: dict[str, Cell] = {}
-    for cell in cells:
-        for what, key in (("name", cell.name), ("settings", cell.settings.digest())):
-            twin = first.setdefault(f"{what} {key}", cell)
-            if twin is not cell:
-                raise ConfigError(f"study {study}: {twin.name} and {cell.name} have the same {what}: one run twice")
 
 
 def _counted(names: Iterable[str]) -> list[tuple[str, int]]:

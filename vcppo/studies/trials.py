@@ -22,11 +22,13 @@ from vcppo.errors import ConfigError, StudyError
 from vcppo.settings.digests import digest
 from vcppo.settings.loading import setting_type
 from vcppo.settings.search_space import Dimension
-from vcppo.studies.study import Cell, PrunerSettings, SearchSettings, Study
+from vcppo.studies.cells import Cell
+from vcppo.studies.study import PrunerSettings, SearchSettings, Study
 from vcppo.system.redaction import redacted, remember
 from vcppo.system.sqlite_files import making, sqlite_file
 
 LARGEST_SEED = 2**53  # a storage keeps numbers as floats
+BASE = "base_seed"  # a parameter of the trials of a study that gives bases
 
 
 class Scoreboard:
@@ -155,7 +157,9 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
 
 def grid_params(cell: Cell, space: Iterable[str]) -> dict[str, Any]:
     """Return what identifies a cell of a grid among its trials."""
-    identity = {"arm": cell.arm, "seed": cell.seed}
+    identity: dict[str, Any] = {"arm": cell.arm, "base_seed": cell.base_seed, "seed": cell.seed}
+    if BASE not in space:
+        del identity[BASE]
     return identity | {name: value for name, value in cell.swept.items() if name in space}
 
 
@@ -164,7 +168,10 @@ def distributions(study: Study) -> dict[str, BaseDistribution]:
     if study.search is not None:
         return {name: _dimension(name, dimension) for name, dimension in study.space().items()}
     cells = study.cells([0])
-    space: dict[str, BaseDistribution] = {"arm": CategoricalDistribution([cell.arm for cell in cells])}
+    arms = list(dict.fromkeys(cell.arm for cell in cells))  # once, whatever the number of bases
+    space: dict[str, BaseDistribution] = {"arm": CategoricalDistribution(arms)}
+    if study.bases is not None:
+        space[BASE] = IntDistribution(0, LARGEST_SEED)
     space["seed"] = IntDistribution(0, LARGEST_SEED)
     return space | {name: _covering([cell.swept[name] for cell in cells]) for name in cells[0].swept}
 

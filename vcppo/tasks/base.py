@@ -1,16 +1,21 @@
-"""What a task provides to the stages: prompts, a tokenizer, a verifier, and demonstrations to start from."""
+"""What a task provides to the stages: prompts, a tokenizer, a verifier, and demonstrations to start from.
+
+A class with these methods, wherever it lies, is a task: `task.name = "package.module:Class"`. Most inherit from
+PluginTask (vcppo/tasks/plugin.py), which has those that a task of text need not write itself: a tokenizer and
+demonstrations are for fresh policies, steps for estimators that count them, `decision_path` for exact values.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # reading problems and comparing answers need no torch
     import torch
     from transformers import PreTrainedTokenizerFast
 
     from vcppo.settings.evaluation import Problems
-    from vcppo.types import Demonstration, Judgement, Prompt
+    from vcppo.types import DecisionPath, Demonstration, Judgement, Prompt
 
 
 class Task(Protocol):
@@ -61,5 +66,40 @@ class Task(Protocol):
         ...
 
     def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
-        """Judge the texts of responses, each against its prompt; never raises on what a policy may write."""
+        """Judge the texts of responses, each against its prompt; never raises on what a policy may write.
+
+        A prompt is known by its name, text and reference answer. With partial credit, see `Judgement.credit`.
+        """
+        ...
+
+
+@runtime_checkable
+class ExactTask(Task, Protocol):
+    """A task whose values can be computed (docs/critics.md): it knows which decisions a right response is made of.
+
+    Its settings say so too, by `exact_values`.
+    """
+
+    def decision_path(self, prompt: Prompt, pieces: Sequence[str]) -> DecisionPath:
+        """Return a response's way to its end, and where the ways lead that it did not take.
+
+        The way goes through the response's own tokens as far as they lead to a right end, then on to one; where more
+        than one token does, to whichever, for the others are listed as errors or exits.
+
+        Args:
+            pieces: the response's tokens as the tokenizer names them; none, for the way from the prompt.
+        """
+        ...
+
+
+@runtime_checkable
+class StoppingTask(Task, Protocol):
+    """A task whose responses say where they decided to go on thinking or to answer."""
+
+    def stop_decisions(self, pieces: Sequence[str]) -> list[tuple[int, bool]]:
+        """Return each such decision: index of the token that took it, whether it ended the thought.
+
+        Args:
+            pieces: the response's tokens as the tokenizer names them, at least one.
+        """
         ...

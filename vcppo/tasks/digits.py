@@ -22,7 +22,7 @@ from vcppo.errors import ConfigError
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.task import DigitsTaskSettings
-from vcppo.types import Demonstration, Judgement, Prompt, Verdict
+from vcppo.types import DecisionPath, Demonstration, Judgement, Prompt, Verdict
 
 PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
 
@@ -83,15 +83,27 @@ class DigitsTask:
         for pick, stop in zip(picks, stops.tolist(), strict=True):
             target, seed = self._training[pick]
             stop[target - 1] = True
-            last = stop.index(True) + 1
-            thought = [f"#{i} {' '.join(state)}" for i, state in enumerate(_states(seed, last)[1:], 1)]
-            answer = f"{ANSWER} {thought[-1].partition(' ')[2]} {END}"
-            demonstrations.append(Demonstration(_prompt(target, seed), " ".join([*thought, answer])))
+            demonstrations.append(Demonstration(_prompt(target, seed), _response(seed, stop.index(True) + 1)))
         return demonstrations
+
+    def decision_path(self, prompt: Prompt, pieces: Sequence[str]) -> DecisionPath:
+        """See ExactTask: one response is right, which takes every line.
+
+        The verifier reads the answer alone, so that a response with a wrong line can still be judged correct, by a
+        second mistake that makes up for the first. This counts as failing at the first.
+        """
+        target, _, seed = prompt.name.partition("/")
+        right = tuple(_response(seed, int(target)).split())
+        differ = (i for i, (wanted, got) in enumerate(zip(right, pieces, strict=False)) if wanted != got)
+        return DecisionPath(right, written=next(differ, min(len(right), len(pieces))))
 
     def step_starts(self, pieces: Sequence[str]) -> list[int]:
         """See Task: a line of thought is a step, and so is the answer."""
         return [0, *(i for i, piece in enumerate(pieces) if i and (piece == ANSWER or piece.startswith("#")))]
+
+    def stop_decisions(self, pieces: Sequence[str]) -> list[tuple[int, bool]]:
+        """See StoppingTask: after each line another one begins, or the answer."""
+        return [(start, pieces[start] == ANSWER) for start in self.step_starts(pieces)[1:]]
 
     def encode(self, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, ...]]:
         """See Task."""
@@ -117,6 +129,12 @@ def _states(seed: str, lines: int) -> list[str]:
         before = states[-1]
         states.append(before[1:] + str((int(before[-1]) + int(before[0])) % 10))
     return states
+
+
+def _response(seed: str, lines: int) -> str:
+    """So many right lines, and their last one's digits as the answer."""
+    thought = [f"#{i} {' '.join(state)}" for i, state in enumerate(_states(seed, lines)[1:], 1)]
+    return " ".join([*thought, ANSWER, *thought[-1].split()[1:], END])
 
 
 def _prompt(target: int, seed: str) -> Prompt:

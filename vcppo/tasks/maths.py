@@ -29,6 +29,7 @@ from vcppo.settings.evaluation import Problems
 from vcppo.settings.known_sets import form_of, label
 from vcppo.settings.task import MathsSettings
 from vcppo.tasks.extraction import after_thought, as_integer, last_box, last_number
+from vcppo.tasks.lines import line_starts
 from vcppo.tasks.problems import Problem, evaluation_problems, problem_sets
 from vcppo.tasks.templates import encode, with_instruction
 from vcppo.tasks.verifier import Comparison, shared_verifier
@@ -99,15 +100,7 @@ class MathsTask:
 
     def step_starts(self, pieces: Sequence[str]) -> list[int]:
         """See Task: a line that is not blank is a step."""
-        starts, has_text, fresh = [0], False, False
-        for i, piece in enumerate(pieces):
-            before, newline, after = _plain(piece).rpartition("\n")
-            begins = (fresh and _plain(piece).strip()) or (newline and not before.strip() and after.strip())
-            if i and has_text and begins:
-                starts.append(i)
-            has_text = has_text or bool(_plain(piece).strip())
-            fresh = not after.strip() if newline else fresh and not after.strip()
-        return starts
+        return line_starts(pieces)
 
     def encode(self, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, ...]]:
         """See Task."""
@@ -181,8 +174,3 @@ def _cleaned(text: str) -> str:
         else c
         for c in text
     )
-
-
-def _plain(piece: str) -> str:
-    """A token's text as far as lines and blanks go: byte-level tokenizers and SentencePiece write those otherwise."""
-    return piece.replace("Ċ", "\n").replace("<0x0A>", "\n").replace("Ġ", " ").replace("ĉ", "\t").replace("▁", " ")

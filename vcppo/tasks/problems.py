@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from vcppo.errors import ConfigError, DataError
 from vcppo.settings.known_sets import FILES, KNOWN, is_file, label
+from vcppo.settings.plugin import PluginTaskSettings
 from vcppo.system.fingerprints import fingerprint
 from vcppo.tasks.extraction import as_integer, last_box
+from vcppo.tasks.plugin_address import plugin_address
 from vcppo.tasks.rows import Row, file_rows, hub_rows, plain_number, reach, reference_cell, short, text_cell
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ def _fingerprints(settings: MathsSettings, uses: tuple[str, ...]) -> dict[str, s
 
 def task_address(settings: TaskSettings) -> dict[str, Any]:
     """Return what of a task's settings its results depend on: its settings, and contents beside file names."""
+    if isinstance(settings, PluginTaskSettings):
+        return plugin_address(settings)
     everything = settings.model_dump(mode="json")
     if settings.name == "maths":
         del everything["maths"]["workers"]

@@ -195,7 +195,7 @@ class Verifier:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=_environment(),
+            env=worker_environment(),
             start_new_session=True,  # Ctrl-C is not for it
         )
         assert process.stdout is not None
@@ -236,7 +236,7 @@ def _shared(process_id: int, workers: int, time_limit_s: float, memory_limit_mb:
     return verifier
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """Return the parent's, with the path it imports from, one thread, and a reproducible order of sets."""
     path = os.pathsep.join(part or os.getcwd() for part in sys.path)
     return {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}

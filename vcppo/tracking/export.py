@@ -1,4 +1,4 @@
-"""Tidy CSV files of a study's measurements, from which figures are drawn."""
+"""Tidy files of a study's measurements, from which figures are drawn: curves as Parquet, tables as CSV."""
 
 import math
 import re
@@ -7,16 +7,17 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from vcppo.store.summary import summary
-from vcppo.tracking.csv_files import Row, write_csv_files
 from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Tables
+from vcppo.tracking.table_files import Row, write_files
 
-# What curves.csv leaves out unless `--metrics` names it, by pattern, and why. All else that RL, the evaluation and
+# What curves.parquet leaves out unless `--metrics` names it, by pattern, and why. All else that RL, the evaluation and
 # the value pretraining of a run have in their journals is there. The stages before them serve many cells, and RTO's
 # preference stage names its metrics as RL does: OUT/cache/STAGE/ADDRESS/journal.jsonl has theirs.
 LEFT_OUT = {"system/*": "the process on the machine that it happened to run on; cost/peak_memory_mb is the run's"}
 
 COSTS = ("answers", "generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens")
-PROVENANCE = ("run_id", "commit", "settings_hash", "n", "origin")  # the seed is a column further left
+KEY = ("study", "arm", "base_seed", "seed")  # which run a row is of
+PROVENANCE = ("run_id", "commit", "settings_hash", "n", "origin")  # the seeds are columns further left
 SCORES = (
     "avg_at_k",
     "pass_at_k",
@@ -48,37 +49,37 @@ PROBLEM_COLUMNS = ("problem", "samples", "correct", "unreadable", "length_tokens
 
 
 def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = ()) -> list[Path]:
-    """Write runs.csv, curves.csv, positions.csv, calibration.csv and problems.csv of a study.
+    """Write runs.csv, curves.parquet, positions.csv, calibration.csv and problems.csv of a study.
 
     Where runs measured true values, truth.csv too. All files are replaced, or none; files of an
     earlier export without rows in this one are removed.
 
-    n is the number of responses behind a row of runs.csv and curves.csv, of tokens in positions.csv and
+    n is the number of responses behind a row of runs.csv and curves.parquet, of tokens in positions.csv and
     calibration.csv, of responses to the problem in problems.csv. Runs that failed or were pruned have a row in
     runs.csv, without scores, and no other. The same study gives the same bytes.
 
     Args:
         destination: the folder of the files, results/<study>.
-        metrics: patterns of the names that curves.csv holds; none: all but those of LEFT_OUT.
+        metrics: patterns of the names that curves.parquet holds; none: all but those of LEFT_OUT.
     """
     name, cells = study.name, study.cells
     done = [cell for cell in cells if cell.done]
-    swept = sorted({key for cell in cells for key in cell.swept})
+    swept = sorted({key for cell in cells for key in cell.swept} - {"base_seed"})  # which has a column anyway
     truth = [row for cell in done for row in truth_rows(name, cell)]
-    truth_columns = ("study", "arm", "seed", "step", *TRUTH_COLUMNS, *PROVENANCE)
-    return write_csv_files(
+    truth_columns = (*KEY, "step", *TRUTH_COLUMNS, *PROVENANCE)
+    return write_files(
         destination,
         {
             **({"truth.csv": (truth_columns, truth)} if truth else {}),
             "runs.csv": (run_columns(swept), [run_row(name, cell, swept) for cell in cells]),
-            "curves.csv": (
-                ("study", "arm", "seed", "step", "metric", "value", *PROVENANCE),
+            "curves.parquet": (
+                (*KEY, "step", "metric", "value", *PROVENANCE),
                 (row for cell in done for row in curve_rows(name, cell, metrics)),
             ),
             "positions.csv": _critic_table(name, done, "critic_by_position", POSITION_COLUMNS),
             "calibration.csv": _critic_table(name, done, "critic_calibration", CALIBRATION_COLUMNS),
             "problems.csv": (
-                ("study", "arm", "seed", *PROBLEM_COLUMNS, *PROVENANCE),
+                (*KEY, *PROBLEM_COLUMNS, *PROVENANCE),
                 (row for cell in done for row in problem_rows(name, cell)),
             ),
         },
@@ -87,7 +88,20 @@ def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = 
 
 def run_columns(swept: Sequence[str]) -> tuple[str, ...]:
     """Return the header of runs.csv."""
-    return ("study", "cell", "arm", "seed", "status", "error", "wall_s", "steps", *swept, *SCORES, *PROVENANCE)
+    return (
+        "study",
+        "cell",
+        "arm",
+        "base_seed",
+        "seed",
+        "status",
+        "error",
+        "wall_s",
+        "steps",
+        *swept,
+        *SCORES,
+        *PROVENANCE,
+    )
 
 
 def run_row(study: str, cell: MeasuredCell, swept: Sequence[str]) -> Row:
@@ -95,10 +109,8 @@ def run_row(study: str, cell: MeasuredCell, swept: Sequence[str]) -> Row:
     scored = scores(cell) if cell.done else {}
     responses = scored["k"] * scored["problems"] if scored.get("k") and scored.get("problems") else None
     return {
-        "study": study,
+        **key_of(study, cell),
         "cell": cell.cell,
-        "arm": cell.arm,
-        "seed": cell.seed,
         "status": cell.state,
         "error": cell.error,
         "wall_s": cell.wall_s,
@@ -107,6 +119,11 @@ def run_row(study: str, cell: MeasuredCell, swept: Sequence[str]) -> Row:
         **scored,
         **provenance(cell, responses),
     }
+
+
+def key_of(study: str, cell: MeasuredCell) -> Row:
+    """Return the columns of KEY."""
+    return {"study": study, "arm": cell.arm, "base_seed": cell.base_seed, "seed": cell.seed}
 
 
 def provenance(cell: MeasuredCell, n: int | None) -> Row:
@@ -130,7 +147,7 @@ def scores(cell: MeasuredCell) -> Row:
 
 
 def curve_rows(study: str, cell: MeasuredCell, metrics: Sequence[str] = ()) -> list[Row]:
-    """Rows of curves.csv: RL and evaluation, and value pretraining up to this cell's critic."""
+    """Rows of curves.parquet: RL and evaluation, and value pretraining up to this cell's critic."""
     rows = []
     before = {
         name: {step: value for step, value in by_step.items() if step <= cell.pretrain_steps}
@@ -140,14 +157,21 @@ def curve_rows(study: str, cell: MeasuredCell, metrics: Sequence[str] = ()) -> l
         if not is_exported(name, metrics):
             continue
         for step, value in sorted(by_step.items()):
-            point = {"study": study, "arm": cell.arm, "seed": cell.seed, "step": step, "metric": name}
+            point = {
+                "study": study,
+                "arm": cell.arm,
+                "base_seed": cell.base_seed,
+                "seed": cell.seed,
+                "step": step,
+                "metric": name,
+            }
             point["value"] = None if math.isnan(value) else value + 0.0  # a tracking server stores no -0.0
             rows.append(point | provenance(cell, responses_behind(cell, name, step)))
     return rows
 
 
 def is_exported(metric: str, patterns: Sequence[str] = ()) -> bool:
-    """Return whether curves.csv holds a metric, given the patterns of `--metrics`.
+    """Return whether curves.parquet holds a metric, given the patterns of `--metrics`.
 
     >>> is_exported("mismatch/kl"), is_exported("system/rss_mb"), is_exported("system/rss_mb", ["system/*"])
     (True, False, True)
@@ -175,7 +199,14 @@ def responses_behind(cell: MeasuredCell, metric: str, step: int) -> int:
 def table_rows(study: str, cell: MeasuredCell, stage: str, tables: Tables, columns: Sequence[str]) -> Iterator[Row]:
     """Rows of positions.csv and calibration.csv: columns of a table by step, one row per bin."""
     for step, table in sorted(tables.items()):
-        row = {"study": study, "arm": cell.arm, "seed": cell.seed, "stage": stage, "step": step}
+        row = {
+            "study": study,
+            "arm": cell.arm,
+            "base_seed": cell.base_seed,
+            "seed": cell.seed,
+            "stage": stage,
+            "step": step,
+        }
         for i, n in enumerate(table["n"]):
             yield row | provenance(cell, n) | {name: table[name][i] for name in columns}
 
@@ -186,7 +217,7 @@ def problem_rows(study: str, cell: MeasuredCell) -> list[Row]:
     if not tables:
         return []
     table = tables[max(tables)]
-    row = {"study": study, "arm": cell.arm, "seed": cell.seed}
+    row = key_of(study, cell)
     return [
         row | {name: table[name][i] for name in PROBLEM_COLUMNS} | provenance(cell, samples)
         for i, samples in enumerate(table["samples"])
@@ -194,11 +225,15 @@ def problem_rows(study: str, cell: MeasuredCell) -> list[Row]:
 
 
 def truth_rows(study: str, cell: MeasuredCell) -> list[Row]:
-    """Rows of truth.csv: states with their true values and the estimates that training used."""
+    """Rows of truth.csv: states with their true values and the estimates that training used.
+
+    n is the number of continuations behind a true value, 0 where it was computed.
+    """
     return [
-        {"study": study, "arm": cell.arm, "seed": cell.seed, "step": step}
+        key_of(study, cell)
+        | {"step": step}
         | {name: table[name][i] for name in TRUTH_COLUMNS}
-        | provenance(cell, cell.settings.record.truth_samples)
+        | provenance(cell, table["samples"][i] if "samples" in table else cell.settings.record.truth_samples)
         for step, table in sorted(cell.tables.get("true_values", {}).items())
         for i in range(len(table["truth"]))
     ]
@@ -216,4 +251,4 @@ def _critic_table(
             rows += table_rows(study, cell, "value-pretraining", within, columns)
         rows += table_rows(study, cell, "rl", cell.tables.get(name, {}), columns)
     remaining = [column for column in PROVENANCE if column not in columns]
-    return ("study", "arm", "seed", "stage", "step", *columns, *remaining), rows
+    return (*KEY, "stage", "step", *columns, *remaining), rows

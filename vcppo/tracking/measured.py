@@ -7,6 +7,7 @@ from typing import Any
 
 from vcppo.errors import StudyError
 from vcppo.maths.settling import Measurement
+from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import ENDED
 from vcppo.store.pretrained_critics import end_of
@@ -44,6 +45,11 @@ class MeasuredCell:
     tables: dict[str, Tables] = field(default_factory=dict)  # of RL and evaluation, by name; of a cell that is done
 
     @property
+    def base_seed(self) -> int:
+        """The seed of its cold start and reward model."""
+        return self.settings.base_seed
+
+    @property
     def done(self) -> bool:
         return self.state == "done"
 
@@ -53,10 +59,10 @@ class MeasuredCell:
         tables = self.tables.get("problems")
         if tables:
             return len(tables[max(tables)]["problem"])
-        task, searched = self.settings.task, self.settings.evaluation.problems == "search"
-        if task.name != "digits":
+        task = self.settings.task
+        if not isinstance(task, EmbeddedTaskSettings):
             return 0  # the size of a set is known once its problems are answered
-        return task.held_out_for_search if searched else task.held_out
+        return task.problems(self.settings.evaluation.problems)
 
     @property
     def pretrain_steps(self) -> int:
@@ -74,7 +80,7 @@ class MeasuredCell:
 
 @dataclass(frozen=True)
 class MeasuredStudy:
-    """The cells of a study that have ended, by arm, seed and name."""
+    """The cells of a study that have ended, by arm, base seed, seed and name."""
 
     name: str
     cells: tuple[MeasuredCell, ...]
@@ -82,7 +88,7 @@ class MeasuredStudy:
     @classmethod
     def of(cls, name: str, cells: Sequence[MeasuredCell]) -> "MeasuredStudy":
         """Build it with the cells sorted."""
-        return cls(name, tuple(sorted(cells, key=lambda cell: (cell.arm, cell.seed, cell.cell))))
+        return cls(name, tuple(sorted(cells, key=lambda cell: (cell.arm, cell.base_seed, cell.seed, cell.cell))))
 
 
 def refuse_unfinished(study: str, states: dict[str, str], remedy: str) -> None:

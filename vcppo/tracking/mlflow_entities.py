@@ -54,7 +54,7 @@ def as_params(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cell_tags(record: CellRecord, stages: list[Stage]) -> dict[str, str]:
-    """Return the tags of a cell's run, without those of its end."""
+    """Return the tags of a cell's run, without those of its end and of its settings."""
     return {
         "cell": record.cell,
         "arm": record.arm,

@@ -209,6 +209,7 @@ class StudyUpload:
     def _create_child(self, folder: CellFolder, record: CellRecord) -> Run:
         settings = read_object(folder.path / "settings.json")
         tags = {"cell": record.cell, "settings_hash": settings_digest(settings)}
+        tags["base_seed"] = str(settings.get("base_seed", 0))
         child = self._create(record.cell, "cell", tags, record.started or 0.0, self._parent)
         self.store.write(child, {"settings.json": json.dumps(settings, indent=2)})
         self.store.log(child, params=as_params(settings))

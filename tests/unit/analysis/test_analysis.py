@@ -31,11 +31,14 @@ from vcppo.analysis import (
     training,
 )
 from vcppo.analysis import data as results_data
+from vcppo.analysis.collapse_law import SWEEPS
 from vcppo.analysis.data import BadResultsError, NoDataError, Results, Study, read_results, read_study
 from vcppo.analysis.redraw import main, tables_of
+from vcppo.analysis.table_text import markdown, render
 from vcppo.maths.statistics import bootstrap_interval
 
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
+OF_THE_LAW = (*SWEEPS, "push")  # tested in test_collapse_law_drawn.py
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 
 
@@ -196,7 +199,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_every_figure_and_table_is_drawn_and_said(drawn: tuple[Path, str]) -> None:
     root, said = drawn
     skipped = {line.split()[1].rstrip(":") for line in said.splitlines() if line.startswith("skipped")}
-    assert skipped == {*OTHER_STUDIES, "methods-compute", "vine-values", "table"}
+    assert skipped == {*OTHER_STUDIES, *OF_THE_LAW, "methods-compute", "vine-values", "table"}
     figures = ["headline", "figure1", "figure2", "figure3", "figure4", "figure6", "lengths", "critic-error",
                "calibration", "lambda-grid", "outcomes", "improvement"]  # fmt: skip
     figures += [f"{kind}-{study}" for kind in ("accuracy", "lengths", "outcomes")
@@ -229,7 +232,7 @@ def test_redrawn_tables_are_the_same_to_the_byte(drawn: tuple[Path, str]) -> Non
             table = make(results)
         except NoDataError:  # of a study that is not in this folder
             continue
-        for ending, content in tables.render(table).items():
+        for ending, content in render(table).items():
             assert (drawn[0] / "figures" / f"{table.name}.{ending}").read_bytes() == content
 
 
@@ -251,11 +254,14 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     said = capsys.readouterr().out
     command = "vcppo sweep lambda-grid --seeds 3 && vcppo export lambda-grid"
     assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
-    assert said.count("skipped") == 3 + 1 + 5 + 4  # the last: figures and tables of the studies of methods
+    assert (
+        said.count("skipped") == 3 + 1 + 5 + 4 + len(OF_THE_LAW) + 1
+    )  # from 5 on: figures and tables of other studies
     rows = [line.split("|") for line in (tmp_path / "out" / "components.md").read_text().splitlines() if "|" in line]
-    assert [cell.strip() for row in rows for cell in row if "[" in cell] == ["1.00 [0.03, 1.00]"] * 2, (
-        "P alone is exact"
-    )
+    cells = [cell.strip() for row in rows for cell in row if "[" in cell]
+    assert cells.count("1.00 [0.03, 1.00]") == 2
+    others = {cell for cell in cells if cell != "1.00 [0.03, 1.00]"}
+    assert others <= {"0 of 1 [0, 98]", "1 of 1 [3, 100]"}, "P and counts alone, which are exact"
 
 
 def test_figures_without_value_pretraining_name_the_command(
@@ -544,11 +550,12 @@ def test_the_table_of_components_reads_as_its_runs_do() -> None:
     ppo, vcppo, grpo = table.shown.to_dict("records")
     assert ppo["avg@4 (%)"].startswith("50.0 [")
     assert ppo["pass@4 (%)"].startswith("75 [")
-    assert (ppo["shortest / start"], ppo["lowest accuracy (%)"], ppo["collapsed"]) == ("0.20", "3.0", "1 of 2")
+    assert (ppo["shortest / start"], ppo["lowest accuracy (%)"], ppo["collapsed"]) == ("0.20", "3.0", "1 of 2 [1, 99]")
     assert ppo["P(better than PPO)"] == ppo["pairs won"] == "–"
-    assert (ppo["ended below 2 %"], vcppo["pairs won"]) == ("0 of 2", "3 of 4")
-    assert (vcppo["collapsed"], vcppo["seeds"]) == ("0 of 2", "2 (1 of 3 pruned)")
+    assert (ppo["ended below 2 %"], vcppo["pairs won"]) == ("0 of 2 [0, 84]", "3 of 4")
+    assert (vcppo["collapsed"], vcppo["seeds"]) == ("0 of 2 [0, 84]", "2 (1 of 3 pruned)")
     assert vcppo["P(better than PPO)"].startswith("0.75 [")
+    assert vcppo["p"] == "0.667"  # first sums 0.75, 1, 1.25, 1.25, 1.5, 1.75 of 2.5; 1.5 is 0.25 from 1.25, as is 1
     assert set(grpo.values()) == {"GRPO", "–", "0 (1 of 1 failed)"}
     assert "Failed and pruned runs enter no mean and are not counted as 0." in table.notes
 
@@ -569,13 +576,13 @@ def test_runs_far_apart_are_listed_for_their_mean_describes_none() -> None:
     assert vcppo["avg@4 (%)"] == "0.0, 0.1, 64.1"
     assert vcppo["pass@4 (%)"] == "0, 0, 100"
     assert ppo["avg@4 (%)"] == "0.0"
-    assert "0.1 64.1" in tables.render(table)["csv"].decode()
+    assert "0.1 64.1" in render(table)["csv"].decode()
 
 
 def test_a_run_that_ends_at_nothing_is_counted_though_it_never_got_short_enough_to_have_collapsed() -> None:
     ppo, vcppo = tables.components(study_of(COLLAPSED_ONCE)).shown.to_dict("records")
-    assert (ppo["collapsed"], ppo["ended below 2 %"]) == ("1 of 2", "2 of 2")
-    assert vcppo["ended below 2 %"] == "2 of 3"
+    assert (ppo["collapsed"], ppo["ended below 2 %"]) == ("1 of 2 [1, 99]", "2 of 2 [16, 100]")
+    assert vcppo["ended below 2 %"] == "2 of 3 [9, 99]"
 
 
 def test_a_measured_interval_holds_its_mean_and_crosses_seeds_with_problems() -> None:
@@ -604,12 +611,12 @@ def test_markdown_latex_and_terminal_say_the_same(tmp_path: Path) -> None:
     write_study(tmp_path, "components", ["ppo", "vcppo"], seeds=2, steps=3, problems=4)
     table = tables.components(read_study(tmp_path / "components"))
     plain = tables.components_table(tmp_path / "components")
-    latex = tables.render(table)["tex"].decode()
+    latex = render(table)["tex"].decode()
     for cell in table.shown.to_numpy().ravel():
         assert cell in plain
-        assert cell in tables.markdown(table)
+        assert cell in markdown(table)
         assert cell.replace("–", "--").replace("%", r"\%") in latex
-    assert len({len(line) for line in tables.markdown(table).splitlines() if line.startswith("|")}) == 1
+    assert len({len(line) for line in markdown(table).splitlines() if line.startswith("|")}) == 1
 
 
 def read_results_of_paper() -> Mapping[str, pd.DataFrame]:
@@ -676,6 +683,8 @@ def test_analysis_opens_no_door_but_to_what_loads_nothing() -> None:
         "vcppo",
         "vcppo.errors",
         "vcppo.maths",
+        "vcppo.maths.collapse_law",
+        "vcppo.maths.run_statistics",
         "vcppo.maths.statistics",
         "vcppo.store",
         "vcppo.store.summary",

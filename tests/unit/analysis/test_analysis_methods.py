@@ -4,6 +4,7 @@ import doctest
 import io
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from vcppo.analysis import (
     methods_tables,
     outcomes,
     style,
-    tables,
     training,
     values,
     vapo,
@@ -38,6 +38,7 @@ from vcppo.analysis.data import (
     read_study,
 )
 from vcppo.analysis.redraw import figures_of, main
+from vcppo.analysis.table_text import render
 
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 STEPS, K = 4, 4
@@ -179,14 +180,15 @@ def test_one_seed_is_drawn_without_an_interval(tmp_path: Path, monkeypatch: pyte
     root = write_all(tmp_path, seeds=1)
     assert main(["--results", str(root), "--quiet"]) == 0
     for name in ("methods", "methods-compute", "vapo", "vine-values"):
-        assert "[" not in (root / "figures" / f"{name}.md").read_text().split("\n\n")[1]
+        table = (root / "figures" / f"{name}.md").read_text().split("\n\n")[1]
+        assert "[" not in re.sub(r"\d of \d \[\d+, \d+\]", "", table), "counts alone have one, which is exact"
 
 
 def test_redrawn_tables_of_methods_are_the_same_to_the_byte(drawn: tuple[Path, str]) -> None:
     results = read_results(drawn[0])
     for make in (methods_tables.equal_samples, methods_tables.equal_compute, vine.table, vapo.table):
         table = make(results)
-        for ending, content in tables.render(table).items():
+        for ending, content in render(table).items():
             assert (drawn[0] / "figures" / f"{table.name}.{ending}").read_bytes() == content
 
 
@@ -331,7 +333,7 @@ def test_at_an_equal_budget_a_dear_arm_is_cut_and_a_cheap_one_marked(tmp_path: P
     marked = table.shown.set_index("family")["arm"].to_dict()
     assert marked["Group baseline"] == "GRPO †"
     assert table.shown["arm"].str.contains("†").sum() == 1
-    assert r"GRPO $\dagger$" in tables.render(table)["tex"].decode()
+    assert r"GRPO $\dagger$" in render(table)["tex"].decode()
     assert any("annealed" in note for note in table.notes)
 
 
@@ -347,7 +349,7 @@ def test_the_table_of_methods_counts_who_reached_the_target_and_what_it_took(tmp
     assert vcppo["compute_tokens"] == pytest.approx(7500 * STEPS * 2 * 1.005)
     runs = read_results(tmp_path).studies["methods"].runs
     assert vcppo["worst"] == 100 * runs.loc[runs["arm"] == "vcppo", "avg_at_k"].min()
-    assert table.shown["reached 80 %"].tolist() == ["2 of 2", "2 of 2"]
+    assert table.shown["reached 80 %"].tolist() == ["2 of 2 [16, 100]", "2 of 2 [16, 100]"]
 
 
 def test_a_curve_over_compute_ends_with_its_shortest_run() -> None:
@@ -415,6 +417,13 @@ def test_the_noise_of_the_truth_is_taken_off_and_k_rollouts_err_as_the_closed_fo
         assert values.worth(sums) == pytest.approx(rollouts, rel=0.04)
 
 
+def test_a_truth_that_was_computed_has_no_noise_to_take_off() -> None:
+    """Off by a tenth at each of two states, worth 0 and 0.6: single rollouts vary by 1 and 0.64."""
+    off = states(np.array([0.0, 0.6]), np.array([0.1, 0.5])).assign(n=0)
+    sums = values.with_errors(off)[list(values.SUMS)].sum().to_numpy()
+    assert sums == pytest.approx([2, 0.02, 0.2, 1.64])
+
+
 def test_worth_is_bounded_by_the_truth_and_unknown_where_nothing_is_uncertain() -> None:
     sums = np.array([[2.0, -1.0, 0.0, 1.0], [2.0, 0.5, 1.0, 1.0], [2.0, 0.5, 1.0, 0.0]])
     assert values.worth(sums)[:2].tolist() == [values.TRUTH_SAMPLES, 2]
@@ -439,7 +448,8 @@ def test_the_interval_of_an_error_draws_seeds_and_answers_within_them() -> None:
 
 def test_states_of_one_answer_are_drawn_together() -> None:
     pair = states(np.zeros(8), np.tile([0.1, 0.2, 0.5, 0.6], 2)).assign(answer=[0, 0, 1, 1] * 2, seed=[0] * 4 + [1] * 4)
-    assert [rows.shape for rows in values.sums_by_response(values.with_errors(pair))] == [(2, 4), (2, 4)]
+    sums = values.sums_by_response(values.with_errors(pair))
+    assert {run: rows.shape for run, rows in sums.items()} == {(0,): (2, 4), (1,): (2, 4)}
 
 
 def test_the_figure_of_values_bins_the_answer_and_the_truth(tmp_path: Path) -> None:

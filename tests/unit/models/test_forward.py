@@ -93,6 +93,23 @@ def test_packed_values_and_last_values_read_as_padded_ones(folder: Path) -> None
     torch.testing.assert_close(forward.last_token_values(critic, batch), last, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_any_token_at_any_place_has_the_log_probability_that_transformers_gives_it(packing: bool) -> None:
+    """By one pass, and by passes of a row each; several tokens at one place, and places in any order."""
+    policy, batch = new_policy(), random_batch([5, 1, 9, 3])
+    rows, columns, tokens = torch.tensor([[2, 0, 1, 2, 3, 2], [8, 0, 0, 3, 2, 3], [4, 5, 6, 7, 8, 9]])
+    places = batch.prompt_lengths[rows] + columns - 1
+    with torch.no_grad():
+        logprobs = (policy(input_ids=batch.input_ids).logits / 0.7).log_softmax(dim=-1)
+    prepare(policy, ComputeSettings(packing=packing), PLAIN, seed=0)
+    want = logprobs[rows, places, tokens]
+    asked = (rows, columns, tokens, 0.7)
+    torch.testing.assert_close(forward.token_logprobs(policy, batch, *asked).detach(), want, rtol=1e-5, atol=1e-5)
+    for cells in (1, 1000):
+        read = forward.gather_token_logprobs(policy, batch, cells, *asked)
+        torch.testing.assert_close(read, want, rtol=1e-5, atol=1e-5)
+
+
 def test_packed_there_are_as_many_cells_as_tokens() -> None:
     batch = random_batch([5, 1, 9, 3])
     assert forward.layout(batch, packing=True).input_ids.shape == (1, int(batch.total_lengths.sum()))
@@ -174,6 +191,27 @@ def test_processes_share_every_row_once_in_equally_many_passes(
     assert counted == (rows or list(range(7)))
     assert len({len(share) for share in shares}) == 1
     assert all(one.weight == (size if one.counts else 0.0) for share in shares for one in share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsummed(World):
+    """A process whose sums are its own part."""
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_what_processes_read_of_tokens_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rows in passes of a row each, by two processes: one of them has an idle pass, which counts for nothing."""
+    policy, batch = new_policy(), random_batch([5, 1, 9])
+    asked = (*torch.tensor([[2, 0, 1, 2], [8, 0, 0, 3], [4, 5, 6, 7]]), 1.0)
+    whole = forward.gather_token_logprobs(policy, batch, 1, *asked)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(forward, "world", lambda rank=rank: Unsummed(rank, 2, CPU))
+        parts.append(forward.gather_token_logprobs(policy, batch, 1, *asked))
+    assert all(0 < int((part != 0).sum()) < 4 for part in parts)
+    torch.testing.assert_close(parts[0] + parts[1], whole)
 
 
 def test_nothing_to_read_takes_no_pass() -> None:

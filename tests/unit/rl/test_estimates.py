@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -57,8 +58,8 @@ def estimate(batch: RolloutBatch, outputs: ModelOutputs, rows: Tensor, settings:
     return Estimates(rewards.total, rewards.monte_carlo, actor.raw, actor.final, returns, actor.gae_lambda, actor)
 
 
-def run(batch: RolloutBatch, *assignments: str, **read: torch.Tensor) -> Estimates:
-    outputs = ModelOutputs(**{"values": values_for(batch), **read})
+def run(batch: RolloutBatch, *assignments: str, **read: Any) -> Estimates:
+    outputs = dataclasses.replace(ModelOutputs(values=values_for(batch)), **read)
     return estimate(batch, outputs, rows_of(batch), tiny(*assignments))
 
 

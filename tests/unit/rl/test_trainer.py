@@ -32,6 +32,7 @@ from vcppo.settings.methods import METHODS
 from vcppo.settings.policy import ReferenceSettings
 from vcppo.settings.reward import RewardSettings
 from vcppo.settings.run import RunSettings
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.stages.context import StageContext
 from vcppo.stages.rl import assemble, rl
 from vcppo.stages.value_pretraining import token_reward_models
@@ -63,7 +64,9 @@ def by_length(self: DigitsTask, text: str, prompt: Prompt) -> Verdict:
 
 @pytest.fixture(autouse=True)
 def verifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact values know nothing of it: the truth is what continuations say."""
     monkeypatch.setattr(DigitsTask, "verify", by_length)
+    monkeypatch.setattr(DigitsTaskSettings, "exact_values", False)
 
 
 def place(path: Path) -> StageFolder:

@@ -17,6 +17,7 @@ from vcppo.rl.costs import Costs
 from vcppo.rl.critic_update import CriticUpdate, read_final_values, read_values, update_critic
 from vcppo.rl.metrics import policy_metrics
 from vcppo.rl.policy_update import PolicyUpdate, read_logprobs, update_policy
+from vcppo.settings.critic import RewardModelCriticSettings
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
@@ -293,7 +294,7 @@ def test_a_critic_of_targets_that_are_no_numbers_stops_with_its_weights_as_they_
     critic, batch = new_critic(), random_batch(LENGTHS)
     targets = advantages_for(batch)
     targets[0, 0] = float("inf")
-    optimiser = Optimiser(critic, tiny().critic, 10)
+    optimiser = Optimiser(critic, RewardModelCriticSettings(), 10)
     before = weights(critic)
     options: dict[str, Any] = {
         "kind": "mse",
@@ -320,7 +321,7 @@ def test_the_critic_weighs_tokens_its_own_way() -> None:
 
 def test_the_critic_learns_its_targets() -> None:
     critic, batch = new_critic(), random_batch(LENGTHS)
-    settings = tiny("critic.learning_rate=0.01").critic
+    settings = RewardModelCriticSettings(learning_rate=0.01)
     optimiser = Optimiser(critic, settings, 10)
     values, returns = read_values(critic, batch, 1000), advantages_for(batch)
     options: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from vcppo.errors import ConfigError
-from vcppo.settings.kinds import KINDS, layout, other_kind
+from vcppo.settings.kinds import KINDS, layout, other_kind, recorded_names
 from vcppo.settings.loading import (
     Layer,
     build_settings,
@@ -21,6 +21,7 @@ from vcppo.settings.loading import (
     parse_assignment,
 )
 from vcppo.settings.notes import lines
+from vcppo.settings.plugin import OUTSIDE
 from vcppo.settings.renamed import with_hashed_names
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import Address, addresses
@@ -46,7 +47,7 @@ NEEDS = {
 
 
 def of_kind(section: str, word: str) -> list[str]:
-    said = f"{KINDS[section].name}={word}"
+    said = f"{KINDS[section].name}={word.replace(OUTSIDE, 'examples.plugin_task.reversing:Reversing')}"
     return [said, *NEEDS.get(said, [])]
 
 
@@ -135,7 +136,19 @@ def test_a_stage_of_before_is_found_by_the_settings_of_its_run() -> None:
 def test_a_record_names_every_setting_whatever_its_kinds() -> None:
     for said in ([], ["engine.kind=vllm"], ["method=dpo"], ["method=espo"], ["method=rto"]):
         record = load_settings(assignments=said).model_dump(mode="json")
-        assert set(flatten(record)) == set(layout())
+        assert set(flatten(record)) == recorded_names()
+
+
+def test_settings_of_a_later_kind_are_in_its_own_records_alone() -> None:
+    """So that runs of before keep their digests and addresses."""
+    settings = load_settings(assignments=["task.name=labels", "task.lines=7"])
+    record = settings.model_dump(mode="json")
+    of_kind = {name for name, setting in layout().items() if "labels" in setting.kinds}
+    assert set(flatten(record)) == recorded_names() | of_kind
+    assert "task.lines" in of_kind - recorded_names()
+    assert RunSettings.model_validate(record) == settings
+    back = override(settings, {"task.name": "digits"})
+    assert back.digest() == RunSettings().digest()
 
 
 def test_what_a_shared_layer_says_of_another_kind_is_left_out_and_must_be_valid() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from tiny import tiny
 
+from vcppo.settings.added import ADDED
+from vcppo.settings.kinds import layout
 from vcppo.settings.loading import known_names, load, load_settings, override
 from vcppo.settings.notes import lines
 from vcppo.settings.renamed import RENAMED, with_current_names, with_hashed_names
@@ -68,3 +70,14 @@ def test_names_go_there_and_back() -> None:
         "reward_model": "a mistake",
     }
     assert with_hashed_names(with_current_names(tree)) == tree
+
+
+def test_a_new_setting_is_hashed_only_where_it_is_not_at_its_default() -> None:
+    changed = {"pretrain.held_out_prompts"}  # the default is not what was done before
+    assert {name for name in ADDED if layout()[name].default != ADDED[name]} == changed
+    of_then = tiny("pretrain.held_out_prompts=shared")
+    hashed = with_hashed_names(of_then.model_dump(mode="json"))
+    assert not {name for name in ADDED if name.split(".")[1] in hashed[name.split(".")[0]]}
+    moved = tiny("critic.offset=-1")
+    assert with_hashed_names(moved.model_dump(mode="json"))["critic"]["offset"] == -1
+    assert moved.digest() != tiny().digest()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vcppo.errors import ConfigError
+from vcppo.settings.kinds import layout
 from vcppo.settings.loading import flatten, known_names, load_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.unused import UNUSED, unused
@@ -21,6 +22,7 @@ TD = ("advantage.estimator=td",)
 FROZEN = ("critic.update_every=never",)
 RTO = ("token_reward.kind=rto",)
 SAVED = ("critic.init=saved", "critic.path=there")
+EXACT = ("critic.init=exact",)
 UNCLIPPED = ("policy.loss=unclipped",)
 VLLM = ("engine.kind=vllm",)
 SERVER = (*VLLM, "engine.mode=server")
@@ -30,7 +32,7 @@ ADAM = ("learning_rate", "schedule", "warmup_steps", "adam_beta1", "adam_beta2",
 
 def value(name: str) -> str:
     """A setting's own default as text: refused or not, that it is said is what matters."""
-    at = flatten(RunSettings().model_dump(mode="json"))[name]
+    at = flatten(RunSettings().model_dump(mode="json")).get(name, layout()[name].default)
     return "none" if at is None else json.dumps(at)
 
 
@@ -74,6 +76,12 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
     ),
     (("pretrain.steps=0",), ["pretrain.held_out"], "pretrain.steps = 0, and no mean score is asked for"),
     ((*MEAN_SCORE, "pretrain.steps=0"), ["pretrain.pool"], "pretrain.steps = 0"),
+    (
+        ("critic.init=policy",),
+        ["critic.scores"],
+        "critic.init = policy does not read it; critic.init = reward-model does",
+    ),
+    (GRPO, ["critic.offset", "critic.profile", "critic.scores"], "advantage.estimator = grpo has no critic"),
     (("pretrain.steps=20",), names("pretrain", "patience min_delta"), "pretrain.steps = 20"),
     (("pretrain.fresh_rollouts=true",), ["pretrain.pool"], "pretrain.fresh_rollouts = true"),
     (RLOO, names("reward_model", "steps pairs learning_rate"), "no critic starts from a reward model here"),
@@ -90,6 +98,17 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         ["gae.length_adaptive_alpha"],
         "advantage.estimator = released-dvpo has no length-adaptive lambda",
     ),
+    (
+        EXACT,
+        [*names("pretrain", "steps batch held_out"), "gae.lambda_critic"],
+        "critic.init = exact computes its values and learns nothing",
+    ),
+    (
+        EXACT,
+        names("critic", "learning_rate update_every"),
+        "critic.init = exact does not read it; critic.init = reward-model, policy",
+    ),
+    ((), names("critic", "unseen sight blur"), "critic.init = reward-model does not read it; critic.init = exact does"),
     (GRPO, ["gae.lambda_critic"], "advantage.estimator = grpo has no critic"),
     (FROZEN, ["gae.lambda_critic"], "critic.update_every = never: it is frozen"),
     (GRPO, ["gae.gamma"], "advantage.estimator = grpo discounts nothing"),
@@ -380,6 +399,25 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str) -> Non
             ("compute.packing=true", "compute.attention=eager"),
             "compute.packing with compute.attention = eager: it would let answers see each other",
         ),
+        *(
+            ((*EXACT, *more), f"critic.init = exact with {what} (docs/critics.md)")
+            for more, what in {
+                ("rollout.top_p=0.9",): "rollout.top_p = 0.9: expected 1",
+                ("gae.gamma=0.99",): "gae.gamma = 0.99: expected 1",
+                ("reward.unreadable=-2",): "reward.unreadable = -2: expected reward.wrong = -1",
+                ("reward.truncated=0.5",): "reward.truncated = 0.5: expected none",
+                ("reward.overlong_share=0.2",): "reward.overlong_share = 0.2: expected none",
+                ("reward.clip=5",): "reward.clip = 5: expected none",
+                ("reward.normalise=scale",): "reward.normalise = scale: expected none",
+                ("kl.placement=reward",): "kl.placement = reward: expected loss or none",
+                RTO: "token_reward.kind = rto: expected none",
+                ("gae.bootstrap_truncated=true",): "gae.bootstrap_truncated = true: expected false",
+            }.items()
+        ),
+        (
+            (*EXACT, *MATHS),
+            "critic.init = exact with task.name = maths: nobody knows what its right responses are made",
+        ),
         (("critic.init=saved",), "critic.init = saved without critic.path: expected the folder"),
         (
             ("pretrain.patience=2",),
@@ -429,6 +467,24 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str) -> Non
                 ("reward.normalise=scale",),
                 ("critic.normalise_returns=true", "pretrain.steps=0"),
             )
+        ),
+        *(
+            (
+                (said, beside, "pretrain.steps=0"),
+                f"{what} with {beside.removesuffix('=true')}: its head",
+            )
+            for said, what in (
+                ("critic.offset=-1", "critic.offset = -1"),
+                ("critic.scores=fitted", "critic.scores = fitted"),
+            )
+            for beside in ("critic.bounded=true", "critic.normalise_returns=true")
+        ),
+        *(
+            (
+                (f"critic.profile={profile}",),
+                f"critic.profile = {profile!r} (from --set): expected token:offset pairs with rising tokens from 0 on",
+            )
+            for profile in ("0:", "0:low", "5:1 5:2", "-1:1", "0:nan", "0:1, 5:2")
         ),
         (
             (*VLLM, "rollout.temperature=0.001"),
@@ -490,6 +546,8 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         MEAN_SCORE,
         (*MEAN_SCORE, "pretrain.steps=0"),
         (*MEAN_SCORE, "pretrain.steps=0", "critic.bounded=true"),
+        ("critic.scores=fitted", "critic.offset=0.5", "critic.profile=0:-0.7 15:0", "pretrain.held_out=64"),
+        ("critic.scores=fitted", "pretrain.steps=0", "pretrain.held_out=64"),
         ("critic.init=policy", "pretrain.steps=0", "critic.normalise_returns=true"),
         ("pretrain.steps=20", "pretrain.evaluate_every=200"),
         ("pretrain.patience=10",),
@@ -499,6 +557,11 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         ("pretrain.steps=1001", "pretrain.schedule=cosine", "pretrain.max_steps=1001"),
         ("pretrain.schedule=linear",),  # until it converges, at most max_steps
         SAVED,
+        EXACT,
+        (*EXACT, "kl.placement=loss", "reward.wrong=0", "reward.unreadable=0"),
+        (*EXACT, "model.path=there"),
+        (*EXACT, "method=vapo"),
+        (*EXACT, "advantage.estimator=td"),
         (*VLLM, "evaluation.temperature=0.01"),
         ("evaluation.temperature=0.001",),
         ("rollout.temperature=1e-4",),

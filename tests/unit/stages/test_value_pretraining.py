@@ -25,6 +25,7 @@ from vcppo.rl.critic_update import read_values, update_critic
 from vcppo.rl.pretraining_targets import ValueTargets, mixed_returns
 from vcppo.rl.rewards import place_scores, score_range, verdict_scores
 from vcppo.rl.sampler import collate
+from vcppo.settings.task import DigitsTaskSettings
 from vcppo.stages import value_pretraining as stage
 from vcppo.stages.answers import load_responses, responses_file
 from vcppo.stages.context import StageContext
@@ -56,6 +57,12 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.path.mkdir(parents=True)
     save_file({name: x.contiguous() for name, x in vars(batch).items()}, responses_file(folder.path))
     return out
+
+
+@pytest.fixture(autouse=True)
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No values are computed of answers that nobody gave to any prompt."""
+    monkeypatch.setattr(DigitsTaskSettings, "exact_values", False)
 
 
 def context(before: Path, out: Path, *assignments: str) -> StageContext:

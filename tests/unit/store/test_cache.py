@@ -69,6 +69,7 @@ def test_a_run_has_the_stages_that_its_settings_need() -> None:
     assert list(keys()) == ALL
     assert list(keys("pretrain.steps=0")) == ["cold-start", "reward-model", "rl", "evaluation"]
     assert list(keys("critic.init=policy")) == [s for s in ALL if s != "reward-model"]
+    assert list(keys("critic.init=exact")) == ["cold-start", "rl", "evaluation"]
     grpo = ("advantage.estimator=grpo", "rollout.samples_per_prompt=2")
     assert list(keys(*grpo)) == ["cold-start", "rl", "evaluation"]
 

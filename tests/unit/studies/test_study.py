@@ -16,7 +16,7 @@ from vcppo.settings.search_space import Dimension
 from vcppo.settings.task import DigitsTaskSettings
 from vcppo.settings.unused import unused
 from vcppo.studies.study import Study, load_study, parse_study
-from vcppo.studies.trials import distributions
+from vcppo.studies.trials import distributions, grid_params
 from vcppo.tasks.digits import DigitsTask
 
 ABLATIONS = Path(__file__).parents[3] / "ablations"
@@ -32,7 +32,7 @@ def test_every_study_file_loads_under_its_own_name(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cells_a_seed"), [("components", 7), ("pretrain-steps", 6), ("lambda-actor", 4), ("lambda-grid", 16)]
+    ("name", "cells_a_seed"), [("components", 11), ("pretrain-steps", 6), ("lambda-actor", 4), ("lambda-grid", 16)]
 )
 def test_cells_of_a_seed_come_before_those_of_the_next(name: str, cells_a_seed: int) -> None:
     cells = load_study(name).cells([0, 1, 2])
@@ -50,7 +50,12 @@ def test_the_arms_of_components_differ_in_what_the_paper_says_they_differ_in() -
     assert lambdas("ppo") == lambdas("vcppo-no-decouple-0.95") == (0.95, 0.95)
     assert lambdas("vcppo") == lambdas("vcppo-no-pretrain") == (0.95, 1.0)
     assert lambdas("ppo-mc") == lambdas("vcppo-no-decouple-1.0") == (1.0, 1.0)
-    assert {arm for arm in arms if arms[arm].pretrain.steps == 0} == {"ppo", "ppo-mc", "vcppo-no-pretrain"}
+    starts = {"ppo-bounded", "ppo-recentred", "ppo-constant", "ppo-pessimist"}
+    assert {arm for arm in arms if arms[arm].pretrain.steps == 0} == {"ppo", "ppo-mc", "vcppo-no-pretrain", *starts}
+    of_ppo = arms["ppo"].model_dump(mode="json")
+    for arm in starts:  # PPO but for the start of its critic
+        differs = {name for name, value in arms[arm].model_dump(mode="json").items() if value != of_ppo[name]}
+        assert differs == {"arm", "critic"}
 
 
 def test_grpo_samples_as_many_answers_an_iteration_as_the_other_arms() -> None:
@@ -77,7 +82,7 @@ def test_learning_rates_are_chosen_on_problems_that_nobody_trains_or_reports_on(
     searched, run = searched_and_run()
     every = [*(settings for cells in searched.values() for settings in cells), *run.values()]
     assert {settings.task for settings in every} == {every[0].task}  # one split for all
-    assert every[0].task.name == "digits"
+    assert isinstance(every[0].task, DigitsTaskSettings)
     task = DigitsTask(every[0].task)
     asked = {
         problems: {prompt.name for prompt in task.held_out_prompts(problems)}
@@ -112,7 +117,7 @@ def test_a_method_is_searched_as_it_is_run_but_for_its_rates() -> None:
 def test_every_method_is_tried_at_the_same_rates_the_critics_too_where_it_trains_one() -> None:
     for arm, cells in searched_and_run()[0].items():
         policy = {settings.policy.learning_rate for settings in cells}
-        critic = {settings.critic.learning_rate for settings in cells}
+        critic = {settings.critic_model.learning_rate for settings in cells}
         assert policy == {1e-4, 3e-4, 1e-3, 3e-3}, arm
         trains_a_critic = unused(cells[0], "critic.learning_rate") is None
         assert critic == ({2e-4, 6e-4, 2e-3} if trains_a_critic else {6e-4}), arm
@@ -133,7 +138,7 @@ def test_an_arm_may_go_through_values_of_its_own() -> None:
         "c,gae.gamma=0.9",
         "c,gae.gamma=1.0",
     ]
-    assert [cell.settings.critic.learning_rate for cell in cells[:2]] == [1e-3, 2e-3]
+    assert [cell.settings.critic_model.learning_rate for cell in cells[:2]] == [1e-3, 2e-3]
     assert cells[4].swept == {"pretrain.steps": "converge", "gae.gamma": 0.9, "critic.learning_rate": 6e-4}
 
 
@@ -195,6 +200,64 @@ def test_seeds_are_a_count_or_a_list() -> None:
     assert study(grid=grid, seeds=[7, 3]).seed_list(None, 50) == (50, 51)
     with pytest.raises(ConfigError, match="3 seeds asked for, study x lists 2"):
         study(grid=grid, seeds=[7, 3]).seed_list(3)
+
+
+def test_bases_cross_with_seeds_and_base_0_keeps_the_names_of_a_study_without_bases() -> None:
+    grid = {"gae.gamma": [0.9, 1.0]}
+    before, crossed = study(grid=grid, seeds=2), study(grid=grid, seeds=2, bases=[0, 4])
+    cells = crossed.cells()
+    assert [(cell.base_seed, cell.seed) for cell in cells[::2]] == [(0, 0), (0, 1), (4, 0), (4, 1)]
+    assert [cell.name for cell in cells[4:6]] == ["gae.gamma=0.9-b4-s0", "gae.gamma=1.0-b4-s0"]
+    assert {cell.arm for cell in cells} == {"gae.gamma=0.9", "gae.gamma=1.0"}
+    old = {cell.name: cell.settings for cell in before.cells()}
+    assert old == {cell.name: cell.settings for cell in cells[:4]}
+
+
+def test_without_bases_a_base_seed_is_a_setting_as_others() -> None:
+    made = study(arms=[PPO_ARM], base={"base_seed": 3}, seeds=1)
+    assert [(cell.name, cell.base_seed) for cell in made.cells()] == [("ppo-s0", 3)]
+    swept = study(grid={"base_seed": [1, 2]}, seeds=1).cells()
+    assert [(cell.name, cell.base_seed) for cell in swept] == [("base_seed=1-s0", 1), ("base_seed=2-s0", 2)]
+
+
+def test_bases_are_a_count_or_a_list_and_a_command_may_ask_for_others() -> None:
+    grid = {"gae.gamma": [0.9, 1.0]}
+    plain, listed = study(grid=grid), study(grid=grid, bases=[7, 3])
+    assert plain.base_list() == (None,)
+    assert plain.with_bases().base_list() == (None,)
+    assert plain.with_bases(3).base_list() == (0, 1, 2)
+    assert plain.with_bases(2, 5).base_list() == (5, 6)
+    assert study(grid=grid, bases=3, first_base=1).base_list() == (1, 2, 3)
+    assert listed.with_bases(1).base_list() == (7,)
+    with pytest.raises(ConfigError, match="3 bases asked for, study x lists 2"):
+        listed.with_bases(3)
+
+
+def test_the_trial_of_a_search_is_scored_on_every_base_and_seed() -> None:
+    search = study(search={"space": {"gae.lambda_actor": [0.5, 1.0]}}, bases=2)
+    cells = search.trial_cells("trial-0004", {"gae.lambda_actor": 0.5}, [5, 6])
+    assert [cell.name for cell in cells] == ["trial-0004-s5", "trial-0004-s6", "trial-0004-b1-s5", "trial-0004-b1-s6"]
+    assert [cell.base_seed for cell in cells] == [0, 0, 1, 1]
+
+
+def test_a_trial_tells_its_base_only_where_a_study_gives_bases() -> None:
+    grid = {"gae.gamma": [0.9, 1.0]}
+    (first, _), (*_, last) = study(grid=grid).cells([3]), study(grid=grid, bases=2).cells([3])
+    space = distributions(study(grid=grid))
+    assert set(space) == {"arm", "seed", "gae.gamma"}
+    assert grid_params(first, space) == {"arm": "gae.gamma=0.9", "seed": 3, "gae.gamma": 0.9}
+    space = distributions(study(grid=grid, bases=2))
+    assert space["arm"] == CategoricalDistribution(["gae.gamma=0.9", "gae.gamma=1.0"])
+    assert grid_params(last, space) == {"arm": "gae.gamma=1.0", "base_seed": 1, "seed": 3, "gae.gamma": 1.0}
+
+
+def test_what_the_bases_set_is_refused_elsewhere_whichever_came_first() -> None:
+    flag = Layer("--set", {"base_seed": 3})
+    wanted = r"base_seed \(from --set\): a study sets it by `bases` and `first_base`"
+    with pytest.raises(ConfigError, match=wanted):
+        study(grid={"gae.gamma": [0.9, 1.0]}, bases=2).with_base(flag)
+    with pytest.raises(ConfigError, match=wanted):
+        study(grid={"gae.gamma": [0.9, 1.0]}).with_base(flag).with_bases(2).cells()
 
 
 def test_more_base_settings_reach_every_cell() -> None:
@@ -277,7 +340,7 @@ def test_a_search_tells_which_defaults_hold_because_a_model_is_given() -> None:
     assert line.startswith("model.path = m is given, so unless set cold_start.learning_rate = 1e-05, ")
     assert "policy.learning_rate" not in line
     (cell,) = made.trial_cells("t", {"policy.learning_rate": 3e-6}, [0])
-    assert (cell.settings.policy.learning_rate, cell.settings.critic.learning_rate) == (3e-6, 1e-5)
+    assert (cell.settings.policy.learning_rate, cell.settings.critic_model.learning_rate) == (3e-6, 1e-5)
 
 
 def test_a_study_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
@@ -318,6 +381,12 @@ MISTAKES = {
     "grid without a list": ({"grid": {"gae.gamma": 1}}, "gae.gamma = 1 (from study x, [grid]): expected a list"),
     "seed swept": ({"grid": {"seed": [0, 1]}}, "seed (from study x, [grid]): a study sets it by `seeds`"),
     "no seed": ({"grid": GRID, "seeds": 0}, "seeds = 0: expected a count of 1 or more"),
+    "no base": ({"grid": GRID, "bases": 0}, "bases = 0: expected a count of 1 or more"),
+    "a base twice": ({"grid": GRID, "bases": [1, 1]}, "a list of different seeds"),
+    "base swept and counted": (
+        {"grid": {"base_seed": [0, 1]}, "bases": 2},
+        "base_seed (from study x, [grid]): a study sets it by `bases`",
+    ),
     "a seed twice": ({"grid": GRID, "seeds": [1, 1]}, "a list of different seeds"),
     "search and grid": ({"grid": GRID, "search": {"space": {"steps": [1]}}}, "[search] beside [[arms]] or [grid]"),
     "search out of range": (

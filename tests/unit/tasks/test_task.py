@@ -16,8 +16,9 @@ from vcppo.settings.loading import load_settings
 from vcppo.settings.task import DigitsTaskSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.tasks import make_task
+from vcppo.tasks.base import ExactTask
 from vcppo.tasks.digits import DigitsTask
-from vcppo.types import Prompt, Verdict
+from vcppo.types import DecisionPath, Prompt, Verdict
 
 SETTINGS = DigitsTaskSettings(chain_length=6, spread=2, digits=2, held_out=40, stop_hazard=0.2)
 
@@ -33,6 +34,23 @@ def test_a_chain_by_pencil() -> None:
     drawn = [*task.demonstrations(20000, torch.Generator().manual_seed(0))]
     text = {demonstration.prompt.text: demonstration.response for demonstration in drawn}
     assert text["#4 1 2 3 ?"] == "#1 2 3 4 #2 3 4 6 #3 4 6 9 #4 6 9 3 = 6 9 3 <eos>"
+
+
+def test_the_way_of_a_response_by_pencil() -> None:
+    """Of 123 to line 2, a chain as above; the way is one, and a response is on it up to its first other token."""
+    task = DigitsTask(DigitsTaskSettings(chain_length=2, digits=3, held_out=1, stop_hazard=0.0))
+    assert isinstance(task, ExactTask)
+    right = ["#1", "2", "3", "4", "#2", "3", "4", "6", "=", "3", "4", "6", "<eos>"]
+    asked = Prompt("2/123", "#2 1 2 3 ?", "346")
+    for response, written in {
+        "": 0,
+        "#1 2 3": 3,
+        "#1 2 3 4 = 2 3 4 <eos>": 4,
+        "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>": 13,
+        "#1 2 3 4 #2 3 4 6 = 3 4 6 = 3 4 6 <eos>": 12,
+        "=": 0,
+    }.items():
+        assert task.decision_path(asked, response.split()) == DecisionPath(tuple(right), written)
 
 
 def test_prompts_ask_for_the_last_line(task: DigitsTask) -> None:

@@ -336,8 +336,8 @@ def test_processes_that_cannot_start_are_told_in_one_line(
 ) -> None:
     (tmp_path / "latex2sympy2_extended").mkdir()
     (tmp_path / "latex2sympy2_extended" / "__init__.py").write_text("raise ImportError('no parser here')")
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{module._environment()['PYTHONPATH']}"}
-    monkeypatch.setattr(module, "_environment", lambda: environment)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{module.worker_environment()['PYTHONPATH']}"}
+    monkeypatch.setattr(module, "worker_environment", lambda: environment)
     with pytest.raises(VcppoError, match=r"^the verifier cannot start: ImportError: no parser here$"):
         fresh.judge([SOUND])
     assert fresh.pids() == []

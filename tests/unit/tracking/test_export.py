@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from fake_study import PROVENANCE, STARTED, FakeStudy, iterate, positions
@@ -25,10 +26,10 @@ from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import State
 from vcppo.system.processes import locked
 from vcppo.tracking import from_disk, from_mlflow
-from vcppo.tracking.csv_files import as_csv, write_csv_files
 from vcppo.tracking.export import LEFT_OUT, export, responses_behind, scores
 from vcppo.tracking.measured import MeasuredCell, Pretraining
 from vcppo.tracking.mlflow_client import MlflowStore, Point
+from vcppo.tracking.table_files import as_csv, write_files
 from vcppo.tracking.uploader import Uploader
 
 ACCURACIES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -59,7 +60,17 @@ def deliver(database: str, study: FakeStudy, request: pytest.FixtureRequest) -> 
 
 
 def rows_of(paths: list[Path]) -> dict[str, Rows]:
-    return {path.name: list(csv.DictReader(path.read_text().splitlines())) for path in paths}
+    """Rows by file name, every cell as the text that it has in CSV."""
+    return {path.name: list(csv.DictReader(text_of(path).splitlines())) for path in paths}
+
+
+def text_of(path: Path) -> str:
+    if path.suffix == ".csv":
+        return path.read_text()
+    table = pq.read_table(path)
+    values = table.column("value").to_numpy().astype(str)  # of float32: seven digits
+    texts = ["" if value == "nan" else value for value in values]
+    return str(table.set_column(table.column_names.index("value"), "value", [texts]).to_pandas().to_csv(index=False))
 
 
 @pytest.fixture
@@ -127,11 +138,11 @@ def test_runs_csv_has_a_row_a_run_in_order_with_its_scores(
     assert row["run_id"] == "ppo-s0"  # no tracking server has named it
 
 
-def test_curves_csv_has_rl_evaluation_and_the_pretraining_that_the_critic_has_seen(
+def test_the_curves_are_of_rl_evaluation_and_the_pretraining_that_the_critic_has_seen(
     study: FakeStudy, exported: Callable[..., dict[str, Rows]]
 ) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
-    rows = exported()["curves.csv"]
+    rows = exported()["curves.parquet"]
     of = {
         name: [(row["step"], row["value"]) for row in rows if row["metric"] == name]
         for name in {r["metric"] for r in rows}
@@ -151,17 +162,17 @@ def test_metrics_that_the_docs_say_to_watch_are_there_and_so_is_what_nobody_thou
     journal = study.enter(cell, "rl", "rl-ppo-s0").journal
     watched = {"mismatch/kl": 0.1, "verify/no_answer_rate": 0.2, "later/thought_of": 0.3}
     journal.metrics(6, watched)
-    assert watched.keys() <= {row["metric"] for row in exported()["curves.csv"]}
+    assert watched.keys() <= {row["metric"] for row in exported()["curves.parquet"]}
 
 
 def test_patterns_choose_metrics_and_what_is_left_out_can_be_asked_for(
     study: FakeStudy, exported: Callable[..., dict[str, Rows]]
 ) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
-    every = {row["metric"] for row in exported(metrics=("*",))["curves.csv"]}
+    every = {row["metric"] for row in exported(metrics=("*",))["curves.parquet"]}
     assert every == written_metrics(study)
     assert "system/rss_mb" in every
-    few = {row["metric"] for row in exported(metrics=("eval/*", "rollout/accuracy"))["curves.csv"]}
+    few = {row["metric"] for row in exported(metrics=("eval/*", "rollout/accuracy"))["curves.parquet"]}
     assert few == {name for name in every if name.startswith("eval/") or name == "rollout/accuracy"}
 
 
@@ -208,7 +219,7 @@ def test_every_row_says_where_it_comes_from(study: FakeStudy, exported: Callable
             assert row["run_id"]
             assert row["commit"]
             assert row["settings_hash"]
-            assert row["seed"]
+            assert (row["base_seed"], row["seed"]) in {("0", "0"), ("0", "1")}
             assert int(row["n"]) > 0
 
 
@@ -220,7 +231,50 @@ def test_an_export_again_is_the_same_to_the_byte_and_leaves_nothing_behind(
     before = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
     exported()
     assert {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()} == before
-    assert sorted(before) == ["calibration.csv", "curves.csv", "positions.csv", "problems.csv", "runs.csv"]
+    assert sorted(before) == ["calibration.csv", "curves.parquet", "positions.csv", "problems.csv", "runs.csv"]
+
+
+def test_runs_of_several_bases_are_told_apart(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
+    for name, base, seed in (("ppo-b2-s0", 2, 0), ("ppo-s1", 0, 1), ("ppo-s0", 0, 0)):
+        cell = study.finished_cell(name, arm="ppo", seed=seed, accuracies=ACCURACIES, lengths=LENGTHS)
+        settings = override(cell.settings(), {"base_seed": base})
+        (cell.path / "settings.json").write_text(json.dumps(settings.model_dump(mode="json")))
+    files = exported()
+    assert [(row["cell"], row["base_seed"]) for row in files["runs.csv"]] == [
+        ("ppo-s0", "0"),
+        ("ppo-s1", "0"),
+        ("ppo-b2-s0", "2"),
+    ]
+    for rows in files.values():
+        assert {(row["base_seed"], row["seed"]) for row in rows} == {("0", "0"), ("0", "1"), ("2", "0")}
+        assert list(rows[0])[list(rows[0]).index("base_seed") + 1] == "seed"
+
+
+def test_a_base_that_is_swept_has_one_column(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
+    study.cell("x", state="failed", error="x", swept={"base_seed": 3})
+    (row,) = exported()["runs.csv"]
+    assert (row["base_seed"], list(row).count("base_seed")) == ("3", 1)
+
+
+def test_a_study_of_200_runs_has_curves_of_a_few_megabytes(tmp_path: Path) -> None:
+    """A tenth of it here: 20 runs, 50 iterations, 60 metrics."""
+    draw = random.Random(0)
+    names = ("study", "arm", "base_seed", "seed", "step", "metric", "value", "run_id", "n", "origin")
+    rows = (
+        dict(
+            zip(
+                names,
+                ("x", "vcppo", 0, run, step, f"value/{name}", draw.gauss(0, 1), "5" * 32, 96, "measured"),
+                strict=True,
+            )
+        )
+        for run in range(20)
+        for name in range(60)
+        for step in range(50)
+    )
+    write_files(tmp_path, {"curves.parquet": (names, rows)})
+    assert (tmp_path / "curves.parquet").stat().st_size < 600_000
+    assert pq.read_metadata(tmp_path / "curves.parquet").num_rows == 60_000
 
 
 def test_a_failed_cell_has_its_error_and_no_scores(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
@@ -233,7 +287,7 @@ def test_a_failed_cell_has_its_error_and_no_scores(study: FakeStudy, exported: C
     assert (failed["status"], failed["error"], failed["steps"]) == ("failed", "TrainingError: ratio, 1e5", "1")
     assert failed["final_accuracy"] == failed["avg_at_k"] == failed["n"] == ""
     assert pruned["status"] == "pruned"
-    assert files["curves.csv"] == files["positions.csv"] == []
+    assert files["curves.parquet"] == files["positions.csv"] == []
 
 
 def test_swept_settings_are_columns_by_their_dotted_names(
@@ -247,7 +301,7 @@ def test_swept_settings_are_columns_by_their_dotted_names(
         ("0.9", "0.9"),
         ("0.9", ""),
     ]
-    assert list(rows[0])[7:10] == ["steps", "gae.lambda_critic", "gae.length_adaptive_alpha"]
+    assert list(rows[0])[8:11] == ["steps", "gae.lambda_critic", "gae.length_adaptive_alpha"]
 
 
 def test_cells_that_share_a_pretraining_each_have_its_rows(
@@ -260,7 +314,9 @@ def test_cells_that_share_a_pretraining_each_have_its_rows(
         cell.update(stages=stages)
     files = exported()
     for arm in ("a", "b"):
-        steps = [row["step"] for row in files["curves.csv"] if row["arm"] == arm and row["metric"] == "pretrain/loss"]
+        steps = [
+            row["step"] for row in files["curves.parquet"] if row["arm"] == arm and row["metric"] == "pretrain/loss"
+        ]
         assert steps == ["10", "20"]
         tables = [row for row in files["positions.csv"] if row["arm"] == arm and row["stage"] == "value-pretraining"]
         assert len(tables) == 6
@@ -359,7 +415,7 @@ def test_a_study_of_which_nothing_has_ended_leaves_the_files_that_are_there(
     study.cell("mine-s0", state="running")
     deliver()
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "curves.csv").write_text("what was there")
+    (tmp_path / "results" / "curves.parquet").write_text("what was there")
     for reader in (imported, exported):
         with pytest.raises(StudyError, match=r"no cell of it has ended, so there is nothing to export"):
             reader(allow_incomplete=True)
@@ -433,6 +489,7 @@ def test_a_server_has_what_the_disk_has_to_the_byte(
         "fraction": [0.5],
         "truth": [0.25],
         "estimate": [0.1 + 0.2],
+        "samples": [0],
     }
     study.enter(cell, "rl", "rl-truth-s0").journal.table("true_values", 2, truth)
     failed = study.cell("failed-s0", arm="failed", state="failed", error="x, y", swept={"gae.lambda_actor": 0.9})
@@ -444,6 +501,8 @@ def test_a_server_has_what_the_disk_has_to_the_byte(
     files = {path.name: path.read_bytes() for path in (tmp_path / "disk").iterdir()}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "server").iterdir()}
     assert len(files) == 6
+    (row,) = csv.DictReader(files["truth.csv"].decode().splitlines())
+    assert row["n"] == "0"  # computed
 
 
 def test_a_run_is_called_by_its_cell_until_mlflow_has_given_it_an_id(
@@ -533,7 +592,7 @@ def test_a_failing_export_leaves_the_old_files_alone(tmp_path: Path) -> None:
         raise StudyError("no")
 
     with pytest.raises(StudyError):
-        write_csv_files(tmp_path, {"a.csv": (("x",), [{"x": 1}]), "b.csv": (("x",), broken())})
+        write_files(tmp_path, {"a.csv": (("x",), [{"x": 1}]), "b.csv": (("x",), broken())})
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "old")]
 
 
@@ -552,17 +611,17 @@ def test_an_export_that_cannot_put_one_file_in_place_takes_the_others_back(
             raise PermissionError(13, "no")
         really(source, target)
 
-    monkeypatch.setattr("vcppo.tracking.csv_files.os.replace", replace)
-    files = {name: (("x",), [{"x": 1}]) for name in ("runs.csv", "curves.csv", "positions.csv")}
+    monkeypatch.setattr("vcppo.tracking.table_files.os.replace", replace)
+    files = {name: (("step",), [{"step": 1}]) for name in ("runs.csv", "curves.parquet", "positions.csv")}
     with pytest.raises(PermissionError):
-        write_csv_files(tmp_path, files)
+        write_files(tmp_path, files)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
 
 
 def test_files_of_an_export_before_that_this_one_has_nothing_for_go_and_others_stay(tmp_path: Path) -> None:
-    for name in ("runs.csv", "truth.csv", "notes.csv"):
+    for name in ("runs.csv", "curves.csv", "truth.csv", "notes.csv"):
         (tmp_path / name).write_text("old")
-    write_csv_files(tmp_path, {"runs.csv": (("x",), [{"x": 1}])})
+    write_files(tmp_path, {"runs.csv": (("x",), [{"x": 1}])})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"runs.csv": "x\n1\n", "notes.csv": "old"}
 
 
@@ -631,7 +690,7 @@ def test_a_nan_is_an_empty_cell(study: FakeStudy, exported: Callable[..., dict[s
     journal = study.enter(cell, "rl", "rl-ppo-s0").journal
     journal.metrics(6, {"value/explained_variance": math.nan})
     cell.update(state="done", finished=STARTED + 60)
-    (row,) = [row for row in exported()["curves.csv"] if row["metric"] == "value/explained_variance"]
+    (row,) = [row for row in exported()["curves.parquet"] if row["metric"] == "value/explained_variance"]
     assert row["value"] == ""
 
 

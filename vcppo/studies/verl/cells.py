@@ -53,7 +53,7 @@ def runs_of(settings: RunSettings, words: list[str]) -> list[VerlRun]:
     given = parse_words(words)
     house = {name: value for name, value in DEFAULTS.items() if name not in given}
     runs: list[VerlRun] = []
-    if settings.has_critic and settings.pretrain.steps != 0:
+    if settings.pretrains:
         runs.append(VerlRun("value-pretraining", house | pretraining_overrides(settings), tuple(words), {}))
     parents = {run.stage: run.address.key for run in runs}
     if runs:  # the critic is the pretrained one, not the one that pretraining starts from

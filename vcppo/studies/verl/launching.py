@@ -11,7 +11,8 @@ from vcppo.errors import ConfigError, StudyError
 from vcppo.settings.defaults import defaults_beside
 from vcppo.settings.loading import flatten
 from vcppo.settings.run import RunSettings
-from vcppo.studies.study import Cell, Study
+from vcppo.studies.cells import Cell
+from vcppo.studies.study import Study
 from vcppo.studies.verl.names import ACTOR, CRITIC, ROLLOUT, counterpart, our_name
 from vcppo.studies.verl.overrides import Overrides, refusals
 from vcppo.system.files import write_json
@@ -73,6 +74,9 @@ def check_study(study: Study, seeds: Sequence[int], further: Sequence[str]) -> N
         other = counterpart(name)
         if isinstance(other, str) and name not in ("arm", "method"):
             problems[f"{name} (varied by study {study.name}): verl has no counterpart: {other}"] = None
+    if study.bases is not None:
+        reason = f"verl has no counterpart: {counterpart('base_seed')}"
+        problems[f"bases = {study.bases} (study {study.name}): {reason}"] = None
     for cell in study.representative_cells(seeds):
         problems |= dict.fromkeys(check_run(cell.settings, given))
     if problems:
@@ -108,7 +112,7 @@ def silent_settings(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         tree = cell.settings.model_dump(mode="json")
         here = {**default, **defaults_beside(tree)}
-        changed = (name for name, value in flatten(tree).items() if value != here[name])
+        changed = (name for name, value in flatten(tree).items() if value != here.get(name))
         differing |= {name for name in changed if name not in ("arm", "method") and isinstance(counterpart(name), str)}
     return [name for name in default if name in differing]
 

@@ -15,6 +15,7 @@ from vcppo.settings.losses import POLICY_LOSSES
 
 ACTOR, CRITIC, ROLLOUT = "actor_rollout_ref.actor", "critic", "actor_rollout_ref.rollout"
 OURS = "+algorithm.vcppo"
+_NOT_EXACT = "of a critic whose values are computed; verl's is a model"
 LOSSES = {name: loss.verl for name, loss in POLICY_LOSSES.items() if loss.verl is not None}
 ESTIMATED = {name: estimator.verl for name, estimator in ESTIMATORS.items() if estimator.verl is not None}
 
@@ -155,6 +156,12 @@ ONLY: Mapping[str, Only] = {
     "critic.initial_value": Only(0.0, "verl draws a head as transformers does"),
     "pretrain.gae_lambda": Only(1.0, "our trainer for verl pretrains on Monte-Carlo returns"),
     "critic.bounded": Only(False, "verl's critic has no range"),
+    "critic.offset": Only(0.0, "verl reads a critic as it is"),
+    "critic.profile": Only(None, "verl reads a critic as it is"),
+    "critic.scores": Only("raw", "verl reads a critic as it is"),
+    "critic.unseen": Only("none", _NOT_EXACT),
+    "critic.sight": Only(1.0, _NOT_EXACT),
+    "critic.blur": Only(0.0, _NOT_EXACT),
     "lora.rank": Only(0, "use --verl actor_rollout_ref.model.lora_rank=N, and critic.model.lora_rank"),
     "critic.normalise_returns": Only(False, "verl has none"),
     "policy.positive_nll": Only(0.0, "verl has no such loss"),

@@ -25,8 +25,9 @@ def refusals(settings: RunSettings) -> Iterator[str]:
     """Yield every reason why verl cannot run these settings, each with what it could run."""
     flat = flatten(settings.model_dump(mode="json"))
     for name, only in ONLY.items():
-        if flat[name] != only.value:
-            yield f"{name} = {as_text(flat[name])}: {only.why}; expected {as_text(only.value)}"
+        given = flat.get(name, only.value)  # a setting of a kind that the section is not of is in no record
+        if given != only.value:
+            yield f"{name} = {as_text(given)}: {only.why}; expected {as_text(only.value)}"
     if settings.has_critic and settings.critic.init == "new":
         yield "critic.init = new: verl builds no critic from settings; expected policy, reward-model or saved"
     if settings.model.path is None:
@@ -50,7 +51,9 @@ def refusals(settings: RunSettings) -> Iterator[str]:
         )
     optimisers: dict[str, OptimiserSettings] = {"policy": settings.policy}
     aggregations = {"policy": settings.policy.aggregation}
-    if settings.has_critic:
+    if settings.critic.init == "exact":
+        yield "critic.init = exact: verl's critic is a model"
+    elif settings.has_critic:
         optimisers["critic"], aggregations["critic"] = settings.critic, settings.critic.aggregation
         if settings.pretrain.steps != 0:
             optimisers["pretrain"] = settings.pretrain
@@ -101,7 +104,7 @@ def rl_overrides(settings: RunSettings) -> Overrides:
         overrides |= {"algorithm.kl_ctrl.kl_coef": s.kl.coefficient, "algorithm.kl_penalty": s.kl.estimator}
     if s.kl.placement == "loss":
         overrides |= {f"{ACTOR}.kl_loss_coef": s.kl.coefficient, f"{ACTOR}.kl_loss_type": s.kl.estimator}
-    if s.has_critic:
+    if s.has_critic and s.critic.init != "exact":
         overrides |= {
             **optimiser_overrides(CRITIC, s.critic, updates_per_step * s.critic.updates_per_policy_update),
             f"{CRITIC}.ppo_epochs": s.policy.epochs * s.critic.updates_per_policy_update,

@@ -1,4 +1,4 @@
-"""CSV files that are replaced all together or not at all."""
+"""Tables as files, CSV or Parquet by their names, that are replaced all together or not at all."""
 
 import csv
 import io
@@ -7,15 +7,25 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 Row = dict[str, Any]
 
-FILES = ("runs.csv", "curves.csv", "positions.csv", "calibration.csv", "problems.csv", "truth.csv")
+# Of an export, curves.csv one of versions that had no Parquet.
+FILES = ("runs.csv", "curves.parquet", "curves.csv", "positions.csv", "calibration.csv", "problems.csv", "truth.csv")
+KINDS: Mapping[str, Any] = {  # of the columns of a Parquet file; those of others are text
+    **dict.fromkeys(("base_seed", "seed", "step", "n"), pa.int64()),
+    "value": pa.float32(),
+}
+ROWS_AT_ONCE = 2**17  # rows that are in memory, and in a row group
 
 
-def write_csv_files(destination: Path, files: Mapping[str, tuple[Sequence[str], Iterable[Row]]]) -> list[Path]:
+def write_files(destination: Path, files: Mapping[str, tuple[Sequence[str], Iterable[Row]]]) -> list[Path]:
     """Write every file beside its place, then put all in place: all of them, or, after an error, none.
 
     Those of FILES that are not written now are removed: they are of another export.
@@ -27,7 +37,10 @@ def write_csv_files(destination: Path, files: Mapping[str, tuple[Sequence[str], 
         new.mkdir()
         old.mkdir()
         for name, (columns, rows) in files.items():
-            (new / name).write_text(as_csv(columns, rows), encoding="utf-8")
+            if name.endswith(".parquet"):
+                write_parquet(new / name, columns, rows)
+            else:
+                (new / name).write_text(as_csv(columns, rows), encoding="utf-8")
         for name in (*files, *stale):
             if (destination / name).exists():
                 shutil.copy2(destination / name, old / name)
@@ -52,6 +65,19 @@ def as_csv(columns: Sequence[str], rows: Iterable[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def write_parquet(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write rows as Parquet, compressed by zstd, a number in 32 bits (seven digits), what is missing as null.
+
+    A table of 200 runs, 50 iterations and 60 metrics takes a few megabytes, against a hundred as CSV. The same rows
+    give the same bytes with one version of pyarrow.
+    """
+    schema = pa.schema([(name, KINDS.get(name, pa.string())) for name in columns])
+    left = iter(rows)
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=9) as writer:
+        while chunk := list(islice(left, ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
 
 
 def _restore(old: Path, place: Path) -> None:

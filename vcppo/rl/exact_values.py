@@ -1,0 +1,137 @@
+"""Exact values: V of every state of a response under the policy as it is, computed and not sampled (docs/critics.md).
+
+A task says which decisions a right response is made of (`DecisionPath`); here the policy's chances of each are read in
+forward passes, and vcppo/rl/ways.py puts them together. Chances of later decisions are read along the response's own
+tokens: the values are exact as far as those do not depend on which of several tolerated tokens was written before, and
+as far as the task lists all that may be judged correct. bench/exact_values.py measures both against continuations.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from vcppo.models import forward
+from vcppo.rl.sampler import Sampler
+from vcppo.rl.ways import Ways, look_up
+from vcppo.settings.critic import Unseen
+from vcppo.settings.reward import RewardSettings
+from vcppo.tasks.base import ExactTask
+from vcppo.types import DecisionPath, Prompt, Rollout
+
+
+class Response(NamedTuple):
+    """What is known of a response whose values are computed."""
+
+    prompt: Prompt
+    prompt_tokens: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> "Response":
+        """The response of a rollout."""
+        return cls(rollout.prompt, rollout.prompt_tokens, rollout.generation.tokens)
+
+
+@dataclass(frozen=True)
+class ExactValues:
+    """The policy's chances of every decision of some responses, from which their values follow."""
+
+    ways: Ways
+    paths: dict[int, tuple[DecisionPath, list[str]]]  # by row: its way, and its tokens by name
+    prompts: dict[int, tuple[int, ...]]
+    chances: Tensor  # [N] float64, of what the ways ask for
+    shape: tuple[int, int]  # [B, T]
+    reward: RewardSettings
+    read_tokens: int  # of the ways that the policy read, prompts included
+
+    def values(self, unseen: Unseen = "none") -> Tensor:
+        """[B, T] float32: V(s_t), before token t is chosen, in units of reward; 0 after a response's end.
+
+        Args:
+            unseen: what of a state the values shall not depend on.
+        """
+        worth = self.ways.worth(self.chances, unseen)
+        values = torch.zeros(self.shape, dtype=torch.float64)
+        states = {
+            row: self.ways.states(self.ways.add(self.prompts[row], path), path, pieces, unseen)
+            for row, (path, pieces) in self.paths.items()
+        }
+        found = look_up(worth, list(itertools.chain(*states.values())))
+        for row, of_row in zip(states, found.split([len(of_row) for of_row in states.values()]), strict=True):
+            values[row, : len(of_row)] = in_reward(of_row, self.reward)
+        return values.float()
+
+
+def in_reward(chance: Tensor, reward: RewardSettings) -> Tensor:
+    """Expected score of a response that is judged correct with some chance, and is wrong otherwise."""
+    return reward.wrong + (reward.correct - reward.wrong) * chance
+
+
+def exact_values(
+    policy: PreTrainedModel,
+    responses: Sequence[Response],
+    *,
+    sampler: Sampler,
+    reward: RewardSettings,
+    max_tokens: int,
+    rows: Tensor | None = None,
+) -> ExactValues:
+    """Read a policy's chances of what the values of these responses are made of, without gradient.
+
+    Every process calls it alike, and they share the passes.
+
+    Args:
+        sampler: of responses of this policy; `has_exact_values` holds of its settings.
+        max_tokens: cells of a forward pass.
+        rows: [K] of the responses, at least one; values of others are 0. All by default.
+    """
+    task, tokenizer, sampling = sampler.task, sampler.tokenizer, sampler.sampling
+    assert isinstance(task, ExactTask)
+    ways = Ways(tokenizer.get_vocab(), sampling.max_tokens)
+    paths, prompts = dict[int, tuple[DecisionPath, list[str]]](), dict[int, tuple[int, ...]]()
+    for row in range(len(responses)) if rows is None else rows.tolist():
+        response = responses[row]
+        pieces = tokenizer.convert_ids_to_tokens(list(response.tokens))
+        path = task.decision_path(response.prompt, pieces)
+        ways.add(response.prompt_tokens, path)
+        paths[row], prompts[row] = (path, pieces), response.prompt_tokens
+    batch = ways.batch
+    logprobs = forward.gather_token_logprobs(policy, batch, max_tokens, *ways.asked, sampling.temperature)
+    shape = len(responses), max(len(response.tokens) for response in responses)
+    read_tokens = int(batch.total_lengths.sum())
+    return ExactValues(ways, paths, prompts, logprobs.double().exp(), shape, reward, read_tokens)
+
+
+def expected_score(
+    policy: PreTrainedModel, prompts: Sequence[Prompt], *, sampler: Sampler, reward: RewardSettings, max_tokens: int
+) -> Tensor:
+    """Mean score of a policy's responses to some prompts: a float64 scalar whose gradient is the exact one.
+
+    All ways are read before any gradient is taken, so memory grows with their tokens; every process reads all of them.
+    """
+    task, tokenizer, sampling = sampler.task, sampler.tokenizer, sampler.sampling
+    assert isinstance(task, ExactTask)
+    ways, encoded = Ways(tokenizer.get_vocab(), sampling.max_tokens), task.encode(prompts, tokenizer)
+    starts = [ways.add(ids, task.decision_path(prompt, [])) for prompt, ids in zip(prompts, encoded, strict=True)]
+    parts = list(_read_all(policy, ways, sampling.temperature, max_tokens))
+    order = torch.cat([numbers for numbers, _ in parts]).argsort()
+    chances = torch.cat([logprobs for _, logprobs in parts])[order].double().exp()
+    return in_reward(ways.worth(chances)[0][[way.number for way in starts], 0, 0], reward).mean()
+
+
+def _read_all(
+    policy: PreTrainedModel, ways: Ways, temperature: float, max_tokens: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Numbers of what is asked and its log-probabilities, with gradient, by forward pass."""
+    batch, (rows, columns, tokens) = ways.batch, ways.asked
+    for taken in forward.split_rows(batch.total_lengths, max_tokens):
+        place = torch.full((len(batch.response_mask),), -1)
+        place[taken] = torch.arange(len(taken))
+        here = (place[rows] >= 0).nonzero()[:, 0]
+        part = batch.take(taken)
+        yield here, forward.token_logprobs(policy, part, place[rows[here]], columns[here], tokens[here], temperature)

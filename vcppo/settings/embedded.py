@@ -1,0 +1,42 @@
+"""What the settings of a task with a small model of its own say beside its dials."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from vcppo.settings.base import Settings
+from vcppo.settings.evaluation import Problems
+
+
+class EmbeddedTaskSettings(Settings, ABC):
+    """A task with a small model made for it: what is estimated before anything runs is estimated from these."""
+
+    exact_values: ClassVar[bool] = False  # whether its values can be computed (`ExactTask` in vcppo/tasks/base.py)
+
+    @abstractmethod
+    def problems(self, use: Problems) -> int:
+        """How many are measured on."""
+
+    @property
+    @abstractmethod
+    def prompt_tokens(self) -> int:
+        """Of the longest prompt."""
+
+    @property
+    @abstractmethod
+    def response_tokens(self) -> int:
+        """Of the longest right response."""
+
+    @property
+    @abstractmethod
+    def slack_tokens(self) -> int:
+        """By how many a response may be longer before it is cut."""
+
+    @property
+    @abstractmethod
+    def steps_of_thought(self) -> int:
+        """Of a right response, its answer left out."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """Words of its tokenizer."""

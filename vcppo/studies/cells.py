@@ -1,0 +1,93 @@
+"""A cell, one run of a study: a configuration with a seed; its name, and what no two cells of a study may share."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from vcppo.errors import ConfigError
+from vcppo.settings.digests import digest
+from vcppo.settings.loading import Layer, Resolved
+from vcppo.settings.run import RunSettings
+from vcppo.settings.unused import unused
+
+LONGEST_NAME = 120  # characters; a folder's name may have 255 bytes, and others build on ours
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: a configuration with a seed."""
+
+    name: str
+    arm: str
+    seed: int
+    swept: dict[str, Any]  # dotted setting -> value, the same names for every cell of the study
+    resolved: Resolved
+
+    @property
+    def settings(self) -> RunSettings:
+        """What it runs with."""
+        return self.resolved.settings
+
+    @property
+    def base_seed(self) -> int:
+        """The seed of its cold start and reward model."""
+        return self.settings.base_seed
+
+
+def set_for_cell(arm: str, base: int | None, seed: int) -> Layer:
+    """Return what a study sets for each cell."""
+    return Layer("study", {"arm": arm, "seed": seed} | ({} if base is None else {"base_seed": base}))
+
+
+def cell_name(arm: str, base: int | None, seed: int) -> str:
+    """Return a cell's name; base 0, the default, has no part of its own, so a study goes on when bases are added.
+
+    >>> cell_name("ppo", None, 3), cell_name("ppo", 0, 3), cell_name("ppo", 1, 3)
+    ('ppo-s3', 'ppo-s3', 'ppo-b1-s3')
+    """
+    return f"{arm}-b{base}-s{seed}" if base else f"{arm}-s{seed}"
+
+
+def no_use(cell: Cell, name: str) -> str | None:
+    """Return why a run would ignore its study's base for a setting; None if it may use it."""
+    if name in cell.resolved.gave_way:
+        return f"method {cell.settings.method}, which its arm names, has a value of its own"
+    return unused(cell.settings, name)
+
+
+def values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of dotted settings, as JSON."""
+    dump = settings.model_dump(mode="json")
+    values = {}
+    for name in names:
+        value: Any = dump
+        for part in name.split("."):
+            value = value[part]
+        values[name] = value
+    return values
+
+
+def as_name(value: Any) -> str:
+    """Return a value as part of a folder's name."""
+    text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", text)
+
+
+def shortened(name: str) -> str:
+    """Return a name that a file system takes, its end replaced by a digest where it is too long."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 13]}~{digest(name)}"
+
+
+def refuse_twins(study: str, cells: list[Cell]) -> None:
+    """Check that no two cells share a name or all settings.
+
+    Raises:
+        ConfigError: two do.
+    """
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        for what, key in (("name", cell.name), ("settings", cell.settings.digest())):
+            twin = first.setdefault(f"{what} {key}", cell)
+            if twin is not cell:
+                raise ConfigError(f"study {study}: {twin.name} and {cell.name} have the same {what}: one run twice")
