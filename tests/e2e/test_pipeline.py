@@ -276,6 +276,7 @@ def test_a_critic_may_start_from_the_policy(out: Path) -> None:
         ("kl.placement=loss", "policy.dual_clip=3", "policy.entropy_coefficient=0.01", "policy.epochs=2"),
         ("critic.value_loss=clipped", "critic.updates_per_policy_update=2", "policy.aggregation=fixed-length"),
         ("rollout.prompts=7", "policy.minibatches=5"),
+        ("critic.init=new", "critic.layers=2", "critic.hidden_size=24", "critic.heads=3"),
     ],
     ids=lambda assignments: assignments[0],
 )

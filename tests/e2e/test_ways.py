@@ -16,6 +16,17 @@ pytestmark = pytest.mark.e2e
 CHECKPOINTED = ("compute.dtype=bfloat16", "compute.gradient_checkpointing=true")
 FRESH_CRITIC = ("critic.init=policy", "critic.initial_value=mean-score", "critic.bounded=true")
 
+NEW_CRITIC = (
+    "critic.init=new",
+    "critic.layers=2",
+    "critic.hidden_size=24",
+    "critic.initial_value=mean-score",
+    "pretrain.steps=converge",
+    "pretrain.patience=4",
+    "pretrain.max_steps=8",
+    "pretrain.gae_lambda=0.9",
+)
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -31,6 +42,7 @@ def settings_of(way: str, base: str) -> RunSettings:
         "adapters": lambda: tiny(base, "cold_start.steps=0", "lora.rank=4"),
         "narrow adapters": lambda: tiny(base, "lora.rank=2", *CHECKPOINTED, *FRESH_CRITIC),
         "narrow": lambda: tiny(*CHECKPOINTED),
+        "a new critic": lambda: tiny(*NEW_CRITIC),
         "packed": lambda: tiny("compute.packing=true"),
         "a sampler and a reference of their own": lambda: tiny_method(
             "grpo", base, "lora.rank=2", "rollout.refresh_every=2", "reference.ema=0.5", "compute.dtype=bfloat16"
@@ -39,7 +51,8 @@ def settings_of(way: str, base: str) -> RunSettings:
 
 
 @pytest.mark.parametrize(
-    "way", ["adapters", "narrow adapters", "narrow", "packed", "a sampler and a reference of their own"]
+    "way",
+    ["adapters", "narrow adapters", "narrow", "a new critic", "packed", "a sampler and a reference of their own"],
 )
 def test_a_run_stopped_in_rl_goes_on_to_the_same_numbers(
     way: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -75,8 +75,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "pretrain.held_out": (100, {}),
     "pretrain.pool": (1000, {}),
     "pretrain.evaluate_every": (5, {}),
-    "pretrain.patience": (3, {}),
-    "pretrain.tolerance": (0.02, {}),
+    "pretrain.patience": (30, {}),
+    "pretrain.min_delta": (0.02, {}),
     "evaluation.samples": (32, {}),
     "evaluation.every": (5, {}),
     "evaluation.temperature": (0.6, {}),
@@ -146,7 +146,7 @@ def test_a_setting_changes_the_words_of_verl_that_its_row_names(name: str) -> No
     if name == "advantage.estimator":  # without a critic nothing is said of one
         rl, pretraining = rl & set(mapped.rl), set()
     if name == "pretrain.steps":  # a number needs no rule for when to stop
-        pretraining -= {key for row in ("pretrain.patience", "pretrain.tolerance") for key in MAPPED[row].pretraining}
+        pretraining -= {key for row in ("pretrain.patience", "pretrain.min_delta") for key in MAPPED[row].pretraining}
     if name == "kl.placement":
         rl -= {key for row in ("kl.coefficient", "kl.estimator") for key in MAPPED[row].rl}
         rl |= {"algorithm.use_kl_in_reward"}
@@ -177,7 +177,7 @@ def test_values_that_are_not_said_the_same_way() -> None:
     assert told["critic.cliprange_value"] == 1e9
     pretraining = pretraining_overrides(run_settings())
     assert pretraining["+algorithm.vcppo.pretrain.held_out"] == pytest.approx(384 / 2688, abs=1e-6)
-    assert pretraining["trainer.total_training_steps"] == 300
+    assert pretraining["trainer.total_training_steps"] == 1000
     assert "+algorithm.vcppo.lambda_actor" not in pretraining
 
 
@@ -218,6 +218,8 @@ def test_ppo_starts_from_the_pretrained_critic_and_not_from_where_that_began() -
         ),
         ({"policy.loss": "awr"}, "policy.loss = awr: expected clip, gspo or cispo; in verl there is no such loss"),
         ({"advantage.whiten": "minibatch"}, "advantage.whiten = minibatch: expected none or batch"),
+        ({"critic.init": "new"}, "critic.init = new: verl builds no critic from settings; expected policy, reward-"),
+        ({"pretrain.gae_lambda": 0.95}, "pretrain.gae_lambda = 0.95: our trainer for verl pretrains on Monte-Carlo"),
         ({"rollout.prompts": 10, "policy.minibatches": 4}, "policy.minibatches = 4: expected a divisor"),
         ({"select.prune_rate": 0.5, "select.scope": "batch"}, "select.prune_rate = 0.5: verl has none; expected 0.0"),
         ({"critic.aggregation": "fixed-length", "rollout.max_tokens": "none"}, "critic.aggregation = fixed-length"),

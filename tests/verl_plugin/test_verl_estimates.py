@@ -8,7 +8,7 @@ import torch
 
 from vcppo.errors import ConfigError
 from vcppo.maths.advantages import gae, whiten
-from vcppo.maths.settling import settled_at
+from vcppo.maths.settling import Settled, settled
 from vcppo.verl_plugin.estimates import (
     HeldOut,
     ResponseBatch,
@@ -226,8 +226,8 @@ def test_a_measurement_is_of_the_held_out_rows_only_and_is_then_forgotten() -> N
 
 def test_measurements_settle_by_the_rule_of_our_own_pretraining() -> None:
     told = [measured([x, 1.0], [1.0, 2.0], step)[0] for step, x in enumerate((0.0, 0.5, 0.5, 0.5), start=1)]
-    assert settled_at(told, patience=2, tolerance=0.01) == 4
-    assert settled_at(told[:3], patience=2, tolerance=0.01) is None
+    assert settled(told, patience=2, min_delta=0.01) == Settled(4, 2)
+    assert settled(told[:3], patience=2, min_delta=0.01) is None
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_without_a_word_the_defaults_are_ours() -> None:
     assert (found.lambda_actor, found.lambda_critic, found.pretrain) == (0.95, 1.0, None)
     plan = plugin_settings(config({"pretrain": {}})).pretrain
     assert plan is not None
-    assert (plan.steps, plan.evaluate_every, plan.patience) == ("converge", 10, 2)
+    assert (plan.steps, plan.evaluate_every, plan.patience) == ("converge", 10, 100)
 
 
 def test_what_stands_under_the_mask_is_never_read() -> None:

@@ -305,7 +305,7 @@ def test_pretraining_stops_once_it_has_settled_and_saves_what_it_measured(
 ) -> None:
     from tiny_verl import Workers, train
 
-    plan = ["evaluate_every=1", "patience=2", "held_out=0.4", "tolerance=0.01"]
+    plan = ["evaluate_every=1", "patience=2", "held_out=0.4", "min_delta=0.01"]
     words = [f"+algorithm.vcppo.pretrain.{word}" for word in plan]
     words += ["trainer.total_training_steps=50", "+algorithm.vcppo.pretrain.steps=converge"]
     workers = Workers(learns=False)

@@ -64,7 +64,7 @@ def pretrain_value(
     """Pretrain the critic on Monte-Carlo returns of the fixed policy.
 
     \b
-    vcppo pretrain-value                           until held-out loss and explained variance have settled
+    vcppo pretrain-value                           until the held-out loss has settled, then the best
     vcppo pretrain-value --set pretrain.steps=50   exactly 50 updates
     """
     settings = load_with_notes(config, assignments)

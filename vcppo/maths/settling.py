@@ -1,29 +1,66 @@
-"""When value pretraining has done its work: neither held-out loss nor explained variance improves any more."""
+"""When value pretraining has done its work, which of its critics is the best, and when its first phase ended.
+
+A run is measured on held-out responses every few updates. Section 4.1 of arXiv:2503.01491 and its figure 6 tell two
+phases: first values come into the range of the returns, then the critic learns which tokens matter. The loss may stand
+still between the two for as long as the first has taken, so patience is counted in updates, and gains too small to
+count by themselves add up.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+AS_GOOD = 0.01  # of the best constant's loss: an explained variance of -0.01
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """The critic on held-out answers after `step` updates."""
+    """The critic on held-out responses after `step` updates."""
 
     step: int
-    loss: float
+    loss: float  # infinite where it was no number
     explained_variance: float
+    constant_loss: float = float("nan")  # that of the best constant on the same responses; NaN: not recorded
 
 
-def settled_at(measurements: Sequence[Measurement], *, patience: int, tolerance: float) -> int | None:
-    """The step at which neither loss nor explained variance has improved for `patience` measurements, None if never.
+@dataclass(frozen=True)
+class Settled:
+    """Where pretraining ended, and which of its critics is the best, both in updates."""
 
-    An improvement is a loss lower than the best before by more than `tolerance` of it, or an explained variance
-    higher by more than `tolerance`.
+    stopped: int
+    best: int  # the first with the lowest held-out loss of those measured until `stopped`
+
+
+def settled(measurements: Sequence[Measurement], *, patience: int, min_delta: float) -> Settled | None:
+    """Where a run ends: `patience` updates after the last improvement; None while it goes on.
+
+    An improvement is a loss below (1 - min_delta) times that of the last improvement, the first measurement being
+    one. It is not compared with the lowest loss so far: that would creep along with every gain below min_delta, and a
+    run that gains 0.9 % at each measurement would count as one that stands still.
+
+    Args:
+        measurements: by step, rising.
+        patience: updates, at least 1. min_delta: share of the loss, in [0, 1).
     """
-    best_loss, best_variance, waited = float("inf"), float("-inf"), 0
-    for m in measurements:
-        better = m.loss < best_loss * (1 - tolerance) or m.explained_variance > best_variance + tolerance
-        waited = 0 if better else waited + 1
-        best_loss, best_variance = min(best_loss, m.loss), max(best_variance, m.explained_variance)
-        if waited >= patience:
-            return m.step
+    accepted: Measurement | None = None
+    for number, m in enumerate(measurements, start=1):
+        if accepted is None or m.loss < accepted.loss * (1.0 - min_delta):
+            accepted = m
+        elif m.step - accepted.step >= patience:
+            return Settled(m.step, best_of(measurements[:number]))
     return None
+
+
+def best_of(measurements: Sequence[Measurement]) -> int:
+    """The step of the lowest loss, the earliest of several; at least one measurement."""
+    return min(measurements, key=lambda m: m.loss).step
+
+
+def first_phase_end(measurements: Sequence[Measurement]) -> int | None:
+    """The step at which the critic was first as good as the best constant; None if it never was, or is not known.
+
+    Until then its error is offset and range: whatever it knows of tokens, a constant would do better. What the loss
+    falls below that constant's from here on, the critic has learnt of tokens; with token-mean losses and without bias
+    the share that it falls by is the explained variance. "As good" is within `AS_GOOD` of that constant's loss, so
+    that a critic that has the mean and stays blind has ended its first phase too.
+    """
+    return next((m.step for m in measurements if m.loss <= m.constant_loss * (1.0 + AS_GOOD)), None)

@@ -29,16 +29,19 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, ConfigError
 from vcppo.models.configurations import positions, token_ids
 from vcppo.models.distributed import world
 from vcppo.models.forward import value_head
 from vcppo.models.limits import Room
 from vcppo.seeding import seed_for
+from vcppo.settings.critic import NewCriticSettings
+from vcppo.settings.critic_size import Size, size_of
 from vcppo.settings.engine import EngineSettings
 from vcppo.settings.model import ModelSettings
 
 CRITIC = "a critic, which is a token or sequence classifier with one label"
+BY_LAYER = ("layer_types", "max_window_layers", "architectures")  # of a configuration: made anew for other layers
 GENERIC = (
     "TokenizersBackend",
     "PreTrainedTokenizerFast",
@@ -166,13 +169,69 @@ def load_critic(
         torch.manual_seed(0 if head_seed is None else head_seed)
         new = () if head_seed is None else ("score.", "classifier.")
         critic = _load(kind, config, path, CRITIC, new, trust_remote_code=trust_remote_code)
-        head = value_head(critic)
         if bounds is not None:
             critic.config.value_range = list(bounds)
         if head_seed is not None:
-            torch.nn.init.normal_(head.weight, std=1.0 / (head.in_features + 1))
-            torch.nn.init.constant_(head.bias, initial_value if bounds is None else _logit(initial_value, bounds))
+            _draw_head(critic, initial_value, bounds)
     return critic
+
+
+def new_critic(
+    policy: Path | str,
+    critic: NewCriticSettings,
+    *,
+    seed: int,
+    initial_value: float = 0.0,
+    bounds: tuple[float, float] | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Build a critic with random weights, of the policy's architecture and vocabulary and a size of its own.
+
+    Weights depend on `seed` alone, and spread as the policy's configuration says; the head is drawn as `load_critic`
+    draws one.
+
+    Raises:
+        CheckpointError: there is no policy, or it attends to what follows a token.
+        ConfigError: heads and width of the critic do not fit.
+    """
+    config = load_config(policy, trust_remote_code=trust_remote_code)
+    _refuse_to_look_ahead(config, policy)
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    size = size_of(
+        critic,
+        Size(config.hidden_size, config.intermediate_size, config.num_hidden_layers, heads, kv_heads, head_dim),
+    )
+    if size.misfit is not None:
+        raise ConfigError(size.misfit)
+    sized = {
+        "hidden_size": size.hidden_size,
+        "intermediate_size": size.intermediate_size,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads,
+        "head_dim": size.head_dim,
+        "num_labels": 1,
+        "classifier_dropout": 0.0,
+    }
+    named = {key: value for key, value in config.to_dict().items() if key not in BY_LAYER}
+    config = type(config)(**{**named, **sized})
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if world().is_main else "meta"):
+        torch.manual_seed(seed)
+        made: PreTrainedModel = AutoModelForTokenClassification.from_config(
+            config, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
+        if bounds is not None:
+            made.config.value_range = list(bounds)
+        _draw_head(made, initial_value, bounds)
+    return made.eval()
+
+
+def _draw_head(critic: PreTrainedModel, initial_value: float, bounds: tuple[float, float] | None) -> None:
+    head = value_head(critic)
+    torch.nn.init.normal_(head.weight, std=1.0 / (head.in_features + 1))
+    torch.nn.init.constant_(head.bias, initial_value if bounds is None else _logit(initial_value, bounds))
 
 
 def _kind_of_critic(config: PretrainedConfig, path: Path | str) -> Any:

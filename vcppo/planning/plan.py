@@ -23,8 +23,8 @@ from vcppo.planning.memory_estimate import (
     resting,
     train,
 )
-from vcppo.planning.shapes import Shapes, shapes_of
-from vcppo.planning.time_estimate import chain_tokens, stage_tokens
+from vcppo.planning.shapes import Shapes, critic_shapes_of, shapes_of
+from vcppo.planning.time_estimate import chain_tokens, critic_tokens, stage_tokens
 from vcppo.settings.engine import VllmEngineSettings
 from vcppo.settings.fixed import (
     GENERATOR_ROWS,
@@ -204,7 +204,7 @@ class _Layout:
 
     def __init__(self, settings: RunSettings, machine: Machine) -> None:
         self.settings, self.machine = settings, machine
-        self.shapes = shapes_of(settings)
+        self.shapes, self.critic_shapes = shapes_of(settings), critic_shapes_of(settings)
         self.shards = machine.gpus // settings.compute.replicas
         self.policy, self.critic = self._network(critic=False), self._network(critic=True)
         task = settings.task
@@ -221,7 +221,13 @@ class _Layout:
         self.share = engine.memory_share or VLLM_SHARE[engine.mode]
 
     def _network(self, *, critic: bool) -> Network:
-        return Network(self.shapes, critic, self.settings.compute, self.settings.lora, self.shards)
+        return Network(
+            self.critic_shapes if critic else self.shapes,
+            critic,
+            self.settings.compute,
+            self.settings.lora,
+            self.shards,
+        )
 
     def resident(self) -> list[tuple[Network, bool]]:
         """Return (model, whether it learns) of all that RL has resident."""
@@ -325,6 +331,11 @@ class _Layout:
             )
         return Phase(stage, "generate", others + self._generator(self._rows(rows)), note)
 
+    def _forward_flops(self, shapes: Shapes) -> float:
+        """Return the floating-point operations of one token's forward pass, the output head's as if of a policy."""
+        attention = 2.0 * shapes.layers * shapes.heads * shapes.head_dim * self.longest
+        return 2.0 * (shapes.layers * shapes.layer_matrices + shapes.embedding) + attention
+
     def time(self, stage: str) -> StageTime:
         """Return the assumed hours of a stage."""
         s, shapes = self.settings, self.shapes
@@ -333,12 +344,12 @@ class _Layout:
             scored += (
                 s.steps * s.responses_per_iteration * self.written
             )  # the trainer scores the generator's tokens again
-        matrices = shapes.layers * shapes.layer_matrices
-        attention = 2.0 * shapes.layers * shapes.heads * shapes.head_dim * self.longest
-        forward = 2.0 * (matrices + shapes.embedding) + attention
+        valued, learnt = critic_tokens(stage, s, self.written)
+        forward, of_critic = self._forward_flops(shapes), self._forward_flops(self.critic_shapes)
         again = 1 if s.compute.gradient_checkpointing else 0
         rate = FLOPS[s.compute.dtype] * ARITHMETIC_SHARE * self.machine.gpus
-        pass_s = forward * (scored + (3 + again) * trained) / rate
+        passes = forward * (scored + (3 + again) * trained) + (of_critic - forward) * (valued + (3 + again) * learnt)
+        pass_s = passes / rate
         rows = self._rows(
             {"rl": s.responses_per_iteration, "preference": s.responses_per_iteration}.get(stage, RESPONSES_AT_ONCE)
         )

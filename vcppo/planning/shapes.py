@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from vcppo.errors import CheckpointError, ConfigError
+from vcppo.settings.critic_size import Size, size_of
 from vcppo.settings.model import ModelSettings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsTaskSettings, TaskSettings
@@ -154,6 +155,22 @@ def shapes_of(settings: RunSettings) -> Shapes:
         f"model.path = {path}: no config.json there and no shapes known by that name; expected a local folder or one "
         f"of {', '.join(KNOWN)}"
     )
+
+
+def critic_shapes_of(settings: RunSettings) -> Shapes:
+    """Return the shapes of the critic: the policy's, unless it is a new network.
+
+    Raises:
+        ConfigError: a new network's heads do not fit its width.
+    """
+    policy, critic = shapes_of(settings), settings.critic
+    if critic.init != "new":
+        return policy
+    names = [field.name for field in fields(Size)]
+    size = size_of(critic, Size(**{name: getattr(policy, name) for name in names}))
+    if size.misfit is not None:
+        raise ConfigError(size.misfit)
+    return replace(policy, **{name: getattr(size, name) for name in names})
 
 
 def read_shapes(path: Path) -> Shapes:

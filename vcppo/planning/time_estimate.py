@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vcppo.settings.critic_size import Size, size_of
 from vcppo.settings.fixed import WRITTEN_LINES
 from vcppo.settings.model import ModelSettings
 from vcppo.settings.preference import preference_settings
@@ -36,12 +37,16 @@ def estimate_costs(settings: RunSettings, out: Path, *, flops_per_s: float | Non
     response_tokens = (
         chain_tokens(settings.task) if settings.rollout.max_tokens is None else settings.rollout.max_tokens
     )
-    weights = weight_count(settings.model)
+    weights, of_critic = weight_count(settings.model), critic_weight_count(settings)
     costs = []
     for stage, address in addresses(settings).items():
         cached = is_complete(StageFolder(out, address), settings)
         generated, forward, trained = (0, 0, 0) if cached else stage_tokens(stage, settings, response_tokens)
-        minutes = weights * (2 * generated + 2 * forward + 6 * trained) / rate / 60
+        valued, learnt = (0, 0) if cached else critic_tokens(stage, settings, response_tokens)
+        passes = weights * (2 * generated + 2 * forward + 6 * trained) + (of_critic - weights) * (
+            2 * valued + 6 * learnt
+        )
+        minutes = passes / rate / 60
         costs.append(StageCost(stage, address.key, cached, generated, forward, trained, minutes))
     return costs
 
@@ -59,17 +64,35 @@ def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tup
     if stage == "value-pretraining":
         steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
         sampled = steps * pretrain.batch * response_tokens
-        measured = (steps // pretrain.evaluate_every + 1) * pretrain.held_out * response_tokens
         all_tokens = pretrain.held_out * response_tokens + (
             sampled if pretrain.fresh_rollouts else pretrain.pool * response_tokens
         )
         judged = 2 * all_tokens if settings.token_reward.kind != "none" else 0  # by the reference and RTO's DPO policy
-        return sampled if pretrain.fresh_rollouts else 0, measured + judged, sampled
+        valued, _ = critic_tokens(stage, settings, response_tokens)
+        return sampled if pretrain.fresh_rollouts else 0, valued + judged, sampled
     if stage == "preference":
         return stage_tokens("rl", preference_settings(settings), response_tokens)
     if stage == "rl":
         return rl_tokens(settings, response_tokens)
     return held_out_problems(settings) * settings.evaluation.samples * response_tokens, 0, 0
+
+
+def critic_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tuple[int, int]:
+    """Return what the critic has of a stage's tokens: (scored without gradient, trained)."""
+    pretrain = settings.pretrain
+    if stage == "value-pretraining":
+        steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
+        sampled = steps * pretrain.batch * response_tokens
+        measured = (steps // pretrain.evaluate_every + 1) * pretrain.held_out * response_tokens
+        return measured + (sampled if pretrain.gae_lambda < 1 else 0), sampled
+    if stage == "rl" and settings.has_critic:
+        retained = (
+            settings.steps * settings.responses_per_iteration * response_tokens * (1 - settings.select.prune_rate)
+        )
+        learns = settings.critic.update_every != "never"
+        updates = learns * settings.critic.updates_per_policy_update
+        return int(retained), int(retained * settings.policy.epochs * updates)
+    return 0, 0
 
 
 def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, int]:
@@ -114,6 +137,20 @@ def weight_count(model: ModelSettings) -> int:
     kv = model.hidden_size * model.kv_heads // model.heads
     attention = model.hidden_size * (2 * model.hidden_size + 2 * kv)
     return model.layers * (attention + 3 * model.hidden_size * model.intermediate_size)
+
+
+def critic_weight_count(settings: RunSettings) -> int:
+    """Return the same of the critic, which has the policy's shape unless it is a new network."""
+    model, critic = settings.model, settings.critic
+    if critic.init != "new":
+        return weight_count(model)
+    width = model.hidden_size // model.heads
+    policy = Size(model.hidden_size, model.intermediate_size, model.layers, model.heads, model.kv_heads, width)
+    size = size_of(critic, policy)
+    changes = {
+        name: getattr(size, name) for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads")
+    }
+    return weight_count(model.model_copy(update=changes))
 
 
 def matrix_product_rate() -> float:

@@ -1,4 +1,7 @@
-"""Targets of value pretraining: responses of a fixed policy, and Monte-Carlo returns of the rewards that RL gives."""
+"""Targets of value pretraining: responses of a fixed policy, and returns of the rewards that RL gives.
+
+The returns are Monte-Carlo returns, as in section 4.1 of arXiv:2503.01491, or on request lambda-returns.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vcppo.errors import TrainingError
-from vcppo.maths.advantages import monte_carlo_returns
+from vcppo.maths.advantages import gae, monte_carlo_returns
 from vcppo.rl.continuations import segments_of
 from vcppo.rl.policy_update import read_logprobs
 from vcppo.rl.rewards import place_scores, returns_known, token_rewards
@@ -19,15 +22,16 @@ from vcppo.types import RolloutBatch, cut_to
 
 @dataclass(frozen=True)
 class ValueTargets:
-    """Responses with the returns of their tokens."""
+    """Responses with the rewards and the Monte-Carlo returns of their tokens."""
 
     batch: RolloutBatch
+    rewards: Tensor  # [B, T]
     returns: Tensor  # [B, T]
 
     def take(self, rows: Tensor) -> "ValueTargets":
         """These rows, cut to the width that they need."""
         part = self.batch.take(rows)
-        return ValueTargets(part, cut_to(self.returns, rows, part))
+        return ValueTargets(part, cut_to(self.rewards, rows, part), cut_to(self.returns, rows, part))
 
 
 @dataclass(frozen=True)
@@ -81,4 +85,11 @@ def value_targets(batch: RolloutBatch, models: TokenRewardModels | None, setting
             segments_of(starts, batch.response_mask.shape[1]),
             settings,
         )
-    return ValueTargets(batch, monte_carlo_returns(rewards, batch.response_mask, gamma=settings.gae.gamma))
+    returns = monte_carlo_returns(rewards, batch.response_mask, gamma=settings.gae.gamma)
+    return ValueTargets(batch, rewards, returns)
+
+
+def mixed_returns(targets: ValueTargets, values: Tensor, *, gamma: float, gae_lambda: float) -> Tensor:
+    """[B, T] lambda-returns of some responses, from the critic's present values of their states ([B, T])."""
+    mask = targets.batch.response_mask
+    return gae(targets.rewards, values, mask, gamma=gamma, gae_lambda=gae_lambda) + values

@@ -29,9 +29,9 @@ class PretrainSettings(OptimiserSettings):
     learning_rate: float = Field(1e-3, gt=0, description="peak; with model.path unless set 1e-5, adapters 1e-4")
     warmup_steps: int = Field(0, ge=0, description=WARM_UP)
     steps: int | Literal["converge"] = Field(
-        "converge", description="updates; 0 for none; `converge`: until held-out loss and explained variance settle"
+        "converge", description="updates; 0 for none; `converge`: until the held-out loss has settled, then the best"
     )
-    max_steps: int = Field(300, ge=1, description="`converge` gives up here, and a falling schedule ends here")
+    max_steps: int = Field(1000, ge=1, description="`converge` ends here at the latest, and a falling schedule does")
     batch: int = Field(96, ge=1, description="responses per update")
     pool: int = Field(
         2304, ge=1, description="responses of the fixed policy, generated once and shared by every critic"
@@ -39,8 +39,16 @@ class PretrainSettings(OptimiserSettings):
     held_out: int = Field(384, ge=2, description="further responses that only measure loss and explained variance")
     fresh_rollouts: bool = Field(False, description="sample new responses for every update instead, as the paper does")
     evaluate_every: int = Field(10, ge=1, description="updates between measurements on the held-out responses")
-    patience: int = Field(2, ge=1, description="measurements in a row without improvement that end `converge`")
-    tolerance: float = Field(0.01, ge=0, description="a change smaller than this is no improvement")
+    patience: int = Field(100, ge=1, description="updates since the last improvement that end `converge`")
+    min_delta: float = Field(
+        0.01, ge=0, lt=1, description="share of the held-out loss at the last improvement that makes the next one"
+    )
+    held_out_prompts: Literal["disjoint", "shared"] = Field(
+        "disjoint", description="held-out responses are to prompts that the critic never learns from, or to any"
+    )
+    gae_lambda: float = Field(
+        1.0, ge=0, le=1, description="of its targets: 1 for Monte-Carlo returns, less mixes in its own present values"
+    )
 
     @field_validator("steps")
     @classmethod
@@ -137,15 +145,31 @@ class RewardModelCriticSettings(ModelCriticSettings):
     )
 
 
-class FreshCriticSettings(ModelCriticSettings):
-    """The critic is the policy with a fresh head."""
+class _FreshHeadSettings(ModelCriticSettings):
+    """The critic's start and its update during RL."""
 
-    init: Literal["policy"] = Field("policy", description=_INIT)
     initial_value: float | Literal["mean-score"] = Field(
         0.0,
         description="first values of a fresh head; `mean-score`: of the responses it will be pretrained on, or, with "
         "pretrain.steps = 0, of pretrain.held_out responses of the fixed policy",
     )
+
+
+class FreshCriticSettings(_FreshHeadSettings):
+    """The critic is the policy with a fresh head."""
+
+    init: Literal["policy"] = Field("policy", description=_INIT)
+
+
+class NewCriticSettings(_FreshHeadSettings):
+    """The critic is a network of its own size with random weights, which shares nothing but tokens with the policy."""
+
+    in_every_record: ClassVar[bool] = False
+    init: Literal["new"] = Field("new", description=_INIT)
+    layers: int | None = Field(None, ge=1, description="decoder layers of a new critic; none: as many as the policy's")
+    hidden_size: int | None = Field(None, ge=8, description="width of a new critic; none: the policy's")
+    intermediate_size: int | None = Field(None, ge=8, description="its feed-forward width; none: the policy's")
+    heads: int | None = Field(None, ge=1, description="its attention heads; none: the policy's")
 
 
 class SavedCriticSettings(ModelCriticSettings):
@@ -183,6 +207,6 @@ class ExactCriticSettings(_ImposedErrors):
 
 
 CriticSettings = Annotated[
-    RewardModelCriticSettings | FreshCriticSettings | SavedCriticSettings | ExactCriticSettings,
+    RewardModelCriticSettings | FreshCriticSettings | NewCriticSettings | SavedCriticSettings | ExactCriticSettings,
     Field(discriminator="init"),
 ]

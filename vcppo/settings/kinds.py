@@ -17,9 +17,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Discriminator
 from pydantic.fields import FieldInfo
 
+from vcppo.settings.added import ADDED
 from vcppo.settings.base import Settings
 from vcppo.settings.plugin import OUTSIDE
-from vcppo.settings.renamed import ADDED
 from vcppo.settings.sections import RunSections
 
 

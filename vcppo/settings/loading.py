@@ -11,8 +11,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from vcppo.errors import ConfigError
+from vcppo.settings.added import with_added
 from vcppo.settings.defaults import defaults_beside, defaults_of_model
-from vcppo.settings.kinds import KINDS, foreign, layout, not_by_default, recorded_names, table_of, tables, without
+from vcppo.settings.kinds import (
+    KINDS,
+    foreign,
+    is_whole,
+    layout,
+    not_by_default,
+    recorded_names,
+    table_of,
+    tables,
+    without,
+)
 from vcppo.settings.methods import BUDGET, METHODS, SLOTS, agree, fills
 from vcppo.settings.notes import Note
 from vcppo.settings.plugin import PluginTaskSettings, faults, reads_with_a_model
@@ -127,7 +138,8 @@ def file_layer(config: Path) -> Layer:
         ConfigError: it cannot be read.
     """
     if config.suffix == ".json":
-        return Layer(str(config), _differences(read_json_settings(config)), shared=True)
+        record = read_json_settings(config)
+        return Layer(str(config), _differences(with_added(record) if is_whole(record) else record), shared=True)
     return Layer(str(config), read_toml(config), context=True)
 
 

@@ -3,23 +3,20 @@
 A setting that is renamed gets a line here. Files, flags and studies may go on naming the old one, which is then said;
 records, digests and addresses of before stay what they were.
 
-A setting that is new, and at its default leaves every number as it was, gets a line in `ADDED`: at that default it is
-left out of digests and addresses.
+A setting that is new gets a line in added.py.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+from vcppo.settings.added import without_added
 
 RENAMED: Mapping[str, str] = {  # dotted names, new: old
     "reward_model.responses": "reward_model.answers",
     "reward_model.responses_per_prompt": "reward_model.answers_per_prompt",
     "evaluation.responses_at_once": "evaluation.answers_at_once",
     "record.truth_responses": "record.truth_answers",
-}
-ADDED: Mapping[str, Any] = {  # dotted names: the default, as JSON
-    "critic.offset": 0.0,
-    "critic.profile": None,
-    "critic.scores": "raw",
+    "pretrain.min_delta": "pretrain.tolerance",
 }
 CURRENT: Mapping[str, str] = {old: new for new, old in RENAMED.items()}
 
@@ -39,24 +36,14 @@ def with_current_names(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_hashed_names(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of settings with the names under which digests and addresses have always had them; see `ADDED`."""
-    return _without_added(_renamed(tree, RENAMED))
+    """A tree of settings as digests and addresses have always had them: old names, and nothing of what came later."""
+    return _renamed(without_added(tree), RENAMED)
 
 
 def former_names(tree: Mapping[str, Any]) -> list[str]:
     """The settings that a tree calls by a former name."""
     sections = {section: branch for section, branch in tree.items() if isinstance(branch, Mapping)}
     return [old for old in CURRENT if old.split(".")[1] in sections.get(old.split(".")[0], {})]
-
-
-def _without_added(tree: Mapping[str, Any]) -> dict[str, Any]:
-    rest = dict(tree)
-    for name, default in ADDED.items():
-        section, leaf = name.split(".")
-        branch = rest.get(section)
-        if isinstance(branch, Mapping) and leaf in branch and branch[leaf] == default:
-            rest[section] = {key: value for key, value in branch.items() if key != leaf}
-    return rest
 
 
 def _renamed(tree: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

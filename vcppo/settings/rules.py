@@ -6,6 +6,7 @@ Rules are on the slots, not on names of methods: a method that somebody puts tog
 from collections.abc import Iterator
 
 from vcppo.settings.advantage import GroupAdvantageSettings
+from vcppo.settings.critic_size import Size, size_of
 from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.fixed import VLLM_COLDEST
 from vcppo.settings.kinds import layout
@@ -177,6 +178,7 @@ def _about_values(s: RunSections) -> Iterator[str]:
             "critic.initial_value = mean-score with critic.normalise_returns: what such a critic learns has mean 0; "
             "expected critic.initial_value = 0"
         )
+    yield from _about_new_critics(s)
     moved = {
         f"critic.offset = {s.critic.offset:g}": s.critic.offset != 0,
         "critic.scores = fitted": s.fits_reward_model,
@@ -190,6 +192,11 @@ def _about_values(s: RunSections) -> Iterator[str]:
                 "critic.normalise_returns = false"
             )
     steps, last = s.pretrain.steps, s.pretrain.max_steps
+    if steps == "converge" and s.pretrain.patience < s.pretrain.evaluate_every:
+        yield (
+            f"pretrain.patience = {s.pretrain.patience}: it counts updates, and was counted in measurements before; "
+            f"expected pretrain.evaluate_every = {s.pretrain.evaluate_every} or more"
+        )
     if steps != "converge" and steps > last and s.pretrain.schedule != "constant":
         yield (
             f"pretrain.steps = {steps} with pretrain.schedule = {s.pretrain.schedule}: the rate is 0 from "
@@ -211,6 +218,23 @@ def _about_values(s: RunSections) -> Iterator[str]:
             "critic.normalise_returns with value pretraining: pretraining teaches plain returns; expected "
             "pretrain.steps = 0"
         )
+
+
+def _about_new_critics(s: RunSections) -> Iterator[str]:
+    if s.critic.init != "new":
+        return
+    if s.lora.rank > 0:
+        yield (
+            f"critic.init = new with lora.rank = {s.lora.rank}: a new critic's own weights would stay random; expected "
+            "lora.rank = 0"
+        )
+    if s.model.path is None:  # else the policy's size is known when it is loaded
+        m = s.model
+        width = m.hidden_size // m.heads
+        policy = Size(m.hidden_size, m.intermediate_size, m.layers, m.heads, m.kv_heads, width)
+        misfit = size_of(s.critic, policy).misfit
+        if misfit is not None:
+            yield misfit
 
 
 def _about_engine(s: RunSections) -> Iterator[str]:

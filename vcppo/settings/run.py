@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from vcppo.settings.added import with_added
 from vcppo.settings.defaults import defaults_beside, set_values
 from vcppo.settings.digests import settings_digest
 from vcppo.settings.kinds import KINDS, flat_layout, foreign, is_whole, not_by_default, with_kinds, without
@@ -40,6 +41,7 @@ class RunSettings(RunSections):
         given = with_current_names(given)
         if not is_whole(given):
             return handler(given)
+        given = with_added(given)
         left_out = list(foreign(given))
         return handler(without(given, left_out)).beside(not_by_default(left_out))
 

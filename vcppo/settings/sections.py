@@ -109,7 +109,7 @@ class RunSections(Settings):
     @property
     def starts_at_mean_score(self) -> bool:
         """Whether the critic's first values are the mean score of the fixed policy's responses."""
-        if self.critic.init != "policy":
+        if self.critic.init not in ("policy", "new"):
             return False
         return self.has_critic and self.critic.initial_value == "mean-score"
 

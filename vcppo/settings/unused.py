@@ -58,7 +58,9 @@ PRETRAINING = [
     "fresh_rollouts",
     "evaluate_every",
     "patience",
-    "tolerance",
+    "min_delta",
+    "held_out_prompts",
+    "gae_lambda",
 ]
 
 
@@ -103,7 +105,7 @@ UNUSED: tuple[Rule, ...] = (
         "pretrain.steps = 0, and no mean score is asked for",
     ),
     (
-        ("pretrain.patience", "pretrain.tolerance"),
+        ("pretrain.patience", "pretrain.min_delta"),
         lambda s: s.pretrain.steps != "converge",
         "pretrain.steps = {s.pretrain.steps}",
     ),

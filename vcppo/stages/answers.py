@@ -12,14 +12,19 @@ from vcppo.errors import CheckpointError
 from vcppo.models.distributed import world
 from vcppo.rl.rewards import verdict_scores
 from vcppo.rl.sampler import collate
-from vcppo.seeding import rng_for, seed_for
+from vcppo.seeding import seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
+from vcppo.stages.fixed_prompts import fixed_prompts
 from vcppo.types import Prompt, RolloutBatch
 
 
 def sample_responses(context: StageContext) -> dict[str, float]:
-    """Sample `pool` and `held_out` responses, one per prompt, to `answers.safetensors`; held-out ones last."""
+    """Sample `pool` and `held_out` responses, one per prompt, to `answers.safetensors`; held-out ones last.
+
+    Raises:
+        ConfigError: held-out prompts are to be others than the pool's, and the task has not enough.
+    """
     settings = context.settings
     prompts = response_prompts(context)
     sampler = context.sampler(context.load_first_policy())
@@ -43,8 +48,8 @@ def sample_responses(context: StageContext) -> dict[str, float]:
 
 def response_prompts(context: StageContext) -> list[Prompt]:
     """The prompts that they are to, in their order, whenever it is asked."""
-    settings = context.settings
-    return context.task.training_prompts(sum(settings.fixed_responses), rng_for(settings.seed, "answers", "prompts"))
+    chosen = fixed_prompts(context)
+    return [*chosen.pool, *chosen.held_out]
 
 
 def responses_file(folder: Path) -> Path:

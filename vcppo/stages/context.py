@@ -12,6 +12,8 @@ from vcppo.models import loading
 from vcppo.models.limits import Limit, Room, limit_of
 from vcppo.models.sharding import prepare
 from vcppo.rl.sampler import Sampler
+from vcppo.seeding import seed_for
+from vcppo.settings.critic import NewCriticSettings
 from vcppo.settings.engine import TorchEngineSettings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder
@@ -133,6 +135,20 @@ class StageContext:
             trust_remote_code=self.settings.model.trust_remote_code,
         )
         return self.prepared(critic)
+
+    def new_critic(
+        self, critic: NewCriticSettings, *, initial_value: float = 0.0, bounds: tuple[float, float] | None = None
+    ) -> PreTrainedModel:
+        """Build a critic of a size of its own, prepared alike."""
+        made = loading.new_critic(
+            self.first_policy,
+            critic,
+            seed=seed_for(self.settings.seed, "critic", "new"),
+            initial_value=initial_value,
+            bounds=bounds,
+            trust_remote_code=self.settings.model.trust_remote_code,
+        )
+        return self.prepared(made)
 
     def prepared(self, model: PreTrainedModel) -> PreTrainedModel:
         """Prepare a model: adapters, device, shards."""

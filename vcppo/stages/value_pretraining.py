@@ -5,13 +5,15 @@ tokens (a KL penalty is 0 here, the fixed policy being the reference); and no tr
 place of its score or drops it.
 
 The stage can be extended: a run that asks for 40 updates takes the checkpoint at 40 of a run that went to 80, and one
-that asks for more goes on where the last one stopped. `converge` stops once held-out loss and explained variance have
-settled. The responses are generated once and reused (`pretrain.fresh_rollouts` samples new ones for each update).
+that asks for more goes on where the last one stopped. `converge` stops once the held-out loss has settled, and takes
+the critic with the lowest. The responses are generated once and reused (`pretrain.fresh_rollouts` samples new ones for
+each update).
 """
 
 import dataclasses
 import functools
 import itertools
+import math
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -21,7 +23,8 @@ from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError
 from vcppo.maths.diagnostics import explained_variance, fitted_line, value_bias
-from vcppo.maths.losses import denominators, value_loss
+from vcppo.maths.losses import AGGREGATIONS, denominators, value_loss
+from vcppo.maths.settling import Measurement, first_phase_end
 from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.distributed import world
 from vcppo.models.forward import rescale_values
@@ -30,7 +33,14 @@ from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_tables import critic_tables
 from vcppo.rl.critic_update import read_final_values, read_values, update_critic
 from vcppo.rl.exact_values import Response, exact_values
-from vcppo.rl.pretraining_targets import TokenRewardModels, ValueTargets, has_target, rows_with_targets, value_targets
+from vcppo.rl.pretraining_targets import (
+    TokenRewardModels,
+    ValueTargets,
+    has_target,
+    mixed_returns,
+    rows_with_targets,
+    value_targets,
+)
 from vcppo.rl.rewards import Shaping, returns_known, score_range, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.true_values import error_metrics
@@ -38,12 +48,14 @@ from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.rules import has_exact_values
 from vcppo.stages.answers import load_responses, response_prompts, responses_file
 from vcppo.stages.context import StageContext
-from vcppo.store.pretrained_critics import chosen_step, critic_folder
+from vcppo.stages.fixed_prompts import fixed_prompts, training_prompts
+from vcppo.store.pretrained_critics import chosen_step, critic_folder, critic_is_saved, end_of, measurements_in
 from vcppo.types import RolloutBatch
 
 
 def start_of_critic(context: StageContext) -> PreTrainedModel:
-    """Load the critic before any pretraining: the reward model, a saved critic, or the policy with a fresh head.
+    """Load the critic before any pretraining: the reward model, a saved critic, the policy with a fresh head, or a new
+    network.
 
     Raises:
         CheckpointError: what was saved is no critic, or does not know all of the policy's tokens.
@@ -59,7 +71,11 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
             assert chosen.path is not None
             return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), chosen.path, context)
         case "policy":
-            return _fresh_critic(context, chosen.initial_value, bounds)
+            seed = seed_for(settings.seed, "critic", "head")
+            value = _first_value(context, chosen.initial_value)
+            return context.load_critic(context.first_policy, head_seed=seed, initial_value=value, bounds=bounds)
+        case "new":
+            return context.new_critic(chosen, initial_value=_first_value(context, chosen.initial_value), bounds=bounds)
         case _:
             assert_never(chosen.init)
 
@@ -74,16 +90,12 @@ def _refuse_other_tokens(critic: PreTrainedModel, path: str, context: StageConte
     return critic
 
 
-def _fresh_critic(
-    context: StageContext, value: float | Literal["mean-score"], bounds: tuple[float, float] | None
-) -> PreTrainedModel:
-    settings = context.settings
-    if value == "mean-score":
-        batch = scored_responses(context)
-        limit = context.sampling.max_tokens
-        value = float(batch.scores[rows_with_targets(batch, settings, limit)].mean())
-    seed = seed_for(settings.seed, "critic", "head")
-    return context.load_critic(context.first_policy, head_seed=seed, initial_value=float(value), bounds=bounds)
+def _first_value(context: StageContext, value: float | Literal["mean-score"]) -> float:
+    if value != "mean-score":
+        return float(value)
+    batch = scored_responses(context)
+    limit = context.sampling.max_tokens
+    return float(batch.scores[rows_with_targets(batch, context.settings, limit)].mean())
 
 
 def fit_scores(critic: PreTrainedModel, context: StageContext) -> PreTrainedModel:
@@ -185,7 +197,7 @@ class Pretraining:
         ).values()
 
     def go_to(self, target: int | None) -> None:
-        """Train to exactly `target` updates, or, given None, until `chosen_step` is decided."""
+        """Train to exactly `target` updates, or, given None, until it is decided which critic to take."""
         self._resume(target)
         every, limit = self.settings.pretrain.evaluate_every, self.settings.pretrain.max_steps
         if not self.logged:
@@ -200,6 +212,8 @@ class Pretraining:
                     self._measure()
             if step % every == 0 or step in (limit, target):
                 self._save()
+        if target == 0:
+            self._save()
 
     def _unfinished(self, target: int | None) -> bool:
         if target is None:  # what the main process has measured is in its journal
@@ -224,12 +238,17 @@ class Pretraining:
         if targets is None:
             self.optimiser.skip()
             return {}
+        returns = targets.returns
+        if settings.pretrain.gae_lambda < 1:
+            values = read_values(self.critic, targets.batch, settings.micro_batch_tokens)
+            chosen = {"gamma": settings.gae.gamma, "gae_lambda": settings.pretrain.gae_lambda}
+            returns = mixed_returns(targets, values, **chosen)
         update = update_critic(
             self.critic,
             self.optimiser,
             targets.batch,
-            values=targets.returns,  # rollout-time values: unused by the plain squared error
-            returns=targets.returns,
+            values=returns,  # rollout-time values: unused by the plain squared error
+            returns=returns,
             kind="mse",
             clip_range=1.0,
             aggregation=settings.critic.aggregation,
@@ -243,7 +262,7 @@ class Pretraining:
         settings = self.settings
         size = settings.pretrain.batch
         if self.pool is None:
-            prompts = self.context.task.training_prompts(size, rng_for(settings.seed, "pretrain", "prompts", step))
+            prompts = training_prompts(self.context, size, self._held_out_texts, "pretrain", "prompts", step)
             rollouts = self._sampler().roll_out(prompts, seed=seed_for(settings.seed, "pretrain", "answers", step))
             batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
             rows = has_target(batch, settings).nonzero()[:, 0]
@@ -258,6 +277,13 @@ class Pretraining:
         ]
         return self.pool.take(torch.stack(places_in_pool))
 
+    @functools.cached_property
+    def _held_out_texts(self) -> set[str]:
+        """What fresh prompts must not be."""
+        if self.settings.pretrain.held_out_prompts == "shared":
+            return set()
+        return {prompt.text for prompt in fixed_prompts(self.context).held_out}
+
     def _sampler(self) -> Sampler:
         if not hasattr(self, "_fixed"):
             self._fixed = self.context.sampler(self.context.load_first_policy())
@@ -266,33 +292,45 @@ class Pretraining:
     def _measure(self) -> None:
         """Held-out loss, explained variance and bias against Monte-Carlo returns; tables by position.
 
-        Where true values can be computed, the error against them too, and the explained variance that they have.
+        Where true values can be computed, the error against them too, and the explained variance that they have. Beside
+        them the loss of the best constant: the first measurement that is as good has ended the first phase, and notes
+        its step.
         """
         step = self.optimiser.taken
         batch, returns, settings = self.held_out.batch, self.held_out.returns, self.settings
         values = read_values(self.critic, batch, settings.micro_batch_tokens)
-        normalisers = denominators(batch.response_mask, fixed_length=self.limit)
-        loss = value_loss(
-            values,
-            values,
-            returns,
-            batch.response_mask,
-            kind="mse",
-            clip_range=1.0,
-            aggregation=settings.critic.aggregation,
-            over=normalisers,
-        ).loss
-        metrics = {
-            "pretrain/held_out_loss": float(loss),
+        measured = {
+            "pretrain/held_out_loss": self._held_out_loss(values),
             "pretrain/explained_variance": explained_variance(values, returns, batch.response_mask),
             "pretrain/value_bias": value_bias(values, returns, batch.response_mask),
+            "pretrain/constant_loss": self._constant_loss,
         }
+        earlier = measurements_in(self.journal.path)
+        this = Measurement(step, measured["pretrain/held_out_loss"], math.nan, self._constant_loss)
+        if first_phase_end(earlier) is None and first_phase_end([this]) is not None:
+            measured["pretrain/first_phase_updates"] = float(step)
         if (truth := self.true_values) is not None:
-            metrics |= error_metrics(values, truth, batch.response_mask, stage="pretrain")
-            metrics["pretrain/explained_variance_ceiling"] = explained_variance(truth, returns, batch.response_mask)
-        self.journal.metrics(step, metrics)
+            measured |= error_metrics(values, truth, batch.response_mask, stage="pretrain")
+            measured["pretrain/explained_variance_ceiling"] = explained_variance(truth, returns, batch.response_mask)
+        self.journal.metrics(step, measured)
         for name, columns in critic_tables(values, returns, batch.response_mask, limit=self.limit).items():
             self.journal.table(name, step, columns)
+
+    @functools.cached_property
+    def _constant_loss(self) -> float:
+        """Held-out loss of the best constant: the mean of returns, weighted as the loss weighs tokens."""
+        mask, returns = self.held_out.batch.response_mask, self.held_out.returns
+        weigh = AGGREGATIONS[self.settings.critic.aggregation]
+        over = denominators(mask, fixed_length=self.limit)
+        mean = weigh(returns, mask, over) / weigh(torch.ones_like(returns), mask, over)
+        return self._held_out_loss(torch.ones_like(returns) * mean)
+
+    def _held_out_loss(self, values: Tensor) -> float:
+        mask = self.held_out.batch.response_mask
+        over = denominators(mask, fixed_length=self.limit)
+        aggregation = self.settings.critic.aggregation
+        given = (values, values, self.held_out.returns, mask)
+        return float(value_loss(*given, kind="mse", clip_range=1.0, aggregation=aggregation, over=over).loss)
 
     def _save(self) -> None:
         step = self.optimiser.taken
@@ -310,12 +348,25 @@ class Pretraining:
 
 
 def value_pretraining(context: StageContext) -> dict[str, float]:
-    """Make the checkpoint that the settings request."""
-    chosen = context.settings.pretrain
+    """Make the checkpoint that the settings request.
+
+    Returns:
+        steps: updates of the critic that RL starts from. Of `converge` also updates, those taken until it had settled,
+        and first_phase_updates, those after which the critic was as good as the best constant, if it ever was.
+    """
+    chosen, folder = context.settings.pretrain, context.folder.path
     Pretraining(context).go_to(None if chosen.steps == "converge" else chosen.steps)
-    step = chosen_step(context.folder.path, chosen)
-    assert step is not None
-    return {"steps": float(step)}
+    measurements = measurements_in(folder / "journal.jsonl")
+    end = end_of(measurements, chosen)
+    assert end is not None
+    if not world().from_main(critic_is_saved(folder, end.best)):  # the start, or what an earlier version did not save
+        Pretraining(context).go_to(end.best)
+    result = {"steps": float(end.best)}
+    if chosen.steps != "converge":
+        return result
+    first_phase = first_phase_end([m for m in measurements if m.step <= end.stopped])
+    noted = {} if first_phase is None else {"first_phase_updates": float(first_phase)}
+    return {**result, "updates": float(end.stopped), **noted}
 
 
 def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:

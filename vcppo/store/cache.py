@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vcppo.settings.critic_size import CRITIC_SIZE
 from vcppo.settings.digests import digest
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.renamed import RENAMED, with_hashed_names
@@ -40,6 +41,9 @@ VERSIONS = {
 # The same for how the model of model.path is read: from 2 on its tokenizer's end of sequence is among the tokens that
 # end a response, which stays within its positions.
 GIVEN_MODEL = 2
+
+STOP_RULE = 2  # of `pretrain.steps = converge`: which critic of a pretraining it takes
+NO_STOP_RULE = {"patience": 2, "tolerance": 0.01}  # what addresses have said where a number of steps ignores it
 
 VERDICTS = ("correct", "wrong", "unreadable")  # settings of the reward for each verdict, before any shaping
 
@@ -100,6 +104,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled)
         by_stage["answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
         by_stage["answers"].settings["pool"] = [pool, held_out]
+        if pretrains and settings.pretrain.held_out_prompts != "shared":
+            by_stage["answers"].settings["held_out_prompts"] = settings.pretrain.held_out_prompts
     if pretrains:
         address(
             "value-pretraining",
@@ -109,7 +115,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         )
         by_stage["value-pretraining"].settings["critic"] = {
             **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},
-            **{name: everything["critic"][name] for name in ("scores",) if name in everything["critic"]},
+            **{name: everything["critic"][name] for name in ("scores", *CRITIC_SIZE) if name in everything["critic"]},
             "aggregation": settings.critic.aggregation,
             "gamma": settings.gae.gamma,
         }
@@ -126,7 +132,11 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         speed_only,
     )
     if pretrains:
-        chosen = {k: everything["pretrain"][k] for k in ("steps", "patience", "tolerance", "max_steps")}
+        chosen = {k: everything["pretrain"][k] for k in ("steps", "max_steps")}
+        if chosen["steps"] == "converge":
+            chosen |= {k: everything["pretrain"][k] for k in ("patience", "tolerance")} | {"rule": STOP_RULE}
+        else:
+            chosen |= NO_STOP_RULE
         by_stage["rl"].settings["pretrained"] = chosen
     address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_only)
     return by_stage

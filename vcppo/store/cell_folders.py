@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vcppo.errors import ConfigError, StudyError, VcppoError
 from vcppo.settings.loading import flatten, load_settings
 from vcppo.settings.run import RunSettings
+from vcppo.settings.unused import unused
 from vcppo.system.files import write_json
 from vcppo.system.redaction import redacted
 
@@ -147,9 +148,11 @@ def one_line(error: BaseException) -> str:
 
 
 def setting_differences(ours: RunSettings, theirs: RunSettings) -> list[str]:
-    """Dotted settings that differ, as `name = theirs, now ours`."""
+    """Dotted settings that differ, as `name = theirs, now ours`, but for those that neither run reads."""
     new, old = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
-    return [f"{name} = {old.get(name)!r}, now {new[name]!r}" for name in new if new[name] != old.get(name)]
+    differ = [name for name in new if new[name] != old.get(name)]
+    read = [name for name in differ if unused(ours, name) is None or unused(theirs, name) is None]
+    return [f"{name} = {old.get(name)!r}, now {new[name]!r}" for name in read]
 
 
 def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:

@@ -1,13 +1,16 @@
 """A study's runs as an export reads them, from disk or from a tracking server."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from vcppo.errors import StudyError
+from vcppo.maths.settling import Measurement
 from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import ENDED
+from vcppo.store.pretrained_critics import end_of
 from vcppo.store.summary import Curves
 
 Tables = dict[int, dict[str, list[Any]]]  # step -> columns
@@ -69,10 +72,10 @@ class MeasuredCell:
             return int(done)
         if self.pretraining is None:
             return 0
-        steps = self.settings.pretrain.steps
-        if steps != "converge":
-            return steps
-        return max((max(by_step) for by_step in self.pretraining.curves.values()), default=0)
+        chosen, curves = self.settings.pretrain, self.pretraining.curves
+        losses, spreads = (curves.get(f"pretrain/{name}", {}) for name in ("held_out_loss", "explained_variance"))
+        end = end_of([Measurement(step, losses[step], spreads.get(step, math.nan)) for step in sorted(losses)], chosen)
+        return end.best if end is not None else max((max(by_step) for by_step in curves.values()), default=0)
 
 
 @dataclass(frozen=True)

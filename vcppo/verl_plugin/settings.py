@@ -29,8 +29,8 @@ class PretrainingPlan(Settings):
     )
     held_out: float = Field(0.1, gt=0, lt=1, description="share of the prompts that only measure, the same all along")
     evaluate_every: int = Field(_default(PretrainSettings, "evaluate_every"), ge=1, description="steps a measurement")
-    patience: int = Field(_default(PretrainSettings, "patience"), ge=1, description="see pretrain.patience")
-    tolerance: float = Field(_default(PretrainSettings, "tolerance"), ge=0, description="see pretrain.tolerance")
+    patience: int = Field(_default(PretrainSettings, "patience"), ge=1, description="steps; see pretrain.patience")
+    min_delta: float = Field(_default(PretrainSettings, "min_delta"), ge=0, lt=1, description="see pretrain.min_delta")
     seed: int = Field(0, ge=0, description="of the choice which prompts are held out")
 
 

@@ -23,7 +23,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from verl.workers.utils.padding import response_to_nested
 
-from vcppo.maths.settling import Measurement, settled_at
+from vcppo.maths.settling import Measurement, settled
 from vcppo.rl.critic_tables import critic_tables
 from vcppo.store.journal import Journal
 from vcppo.store.pretrained_critics import measurements_in
@@ -180,7 +180,7 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         plan = self.vcppo.pretrain
         if plan is None or plan.steps != "converge":
             return False
-        return settled_at(self._measurements, patience=plan.patience, tolerance=plan.tolerance) is not None
+        return settled(self._measurements, patience=plan.patience, min_delta=plan.min_delta) is not None
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Skip the update once the critic has settled: it is saved as it was measured."""

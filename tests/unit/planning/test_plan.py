@@ -17,10 +17,13 @@ from vcppo.cli.main import main
 from vcppo.engines.base import Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError, ConfigError
+from vcppo.models.checkpoints import save_model
+from vcppo.models.loading import new_critic
 from vcppo.models.loading import new_policy as policy_of
 from vcppo.planning.memory_estimate import GIB, Memory, Network, generate
 from vcppo.planning.plan import Machine, Plan, gpus_needed, make_plan, remedies
-from vcppo.planning.shapes import KNOWN, read_shapes, shapes_of
+from vcppo.planning.shapes import KNOWN, critic_shapes_of, read_shapes, shapes_of
+from vcppo.planning.time_estimate import estimate_costs
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
 from vcppo.tasks import make_task
@@ -252,3 +255,44 @@ def test_the_command_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_new_critic_is_counted_with_its_own_size(tmp_path: Path) -> None:
+    """Its weights are those of the network that is built; the policy's stay what they were."""
+    more = ("critic.init=new", "critic.layers=5", "critic.hidden_size=48", "critic.heads=3", "model.layers=2")
+    settings = tiny(*more)
+    policy = policy_of(settings.model, make_task(settings.task).tokenizer(), max_length=64, seed=0)
+    save_model(policy, make_task(settings.task).tokenizer(), tmp_path)
+    assert settings.critic.init == "new"
+    critic = new_critic(tmp_path, settings.critic, seed=0)
+    assert critic_shapes_of(settings).critic_weights == sum(p.numel() for p in critic.parameters())
+    assert shapes_of(settings) == shapes_of(tiny("model.layers=2"))
+    assert critic_shapes_of(tiny()) == shapes_of(tiny())
+    machine = Machine.of(1, 80)
+    plain, large = make_plan(tiny("model.layers=2", "critic.init=policy"), machine), make_plan(settings, machine)
+    needs = [{(p.stage, p.name): p.memory.total for p in plan.phases} for plan in (plain, large)]
+    assert needs[0].keys() == needs[1].keys()
+    assert {key for key in needs[0] if needs[0][key] != needs[1][key]} == {
+        ("value-pretraining", "update"), *((stage, name) for stage, name in needs[0] if stage == "rl"),
+    }  # fmt: skip
+    times = [{time.stage: time.pass_h for time in plan.times} for plan in (plain, large)]
+    for stage, times_longer in {"cold-start": False, "answers": False, "value-pretraining": True, "rl": True}.items():
+        assert (times[1][stage] > times[0][stage]) == times_longer
+
+
+def test_a_dry_run_counts_a_new_critics_passes(tmp_path: Path) -> None:
+    def minutes(*more: str) -> dict[str, float]:
+        costs = estimate_costs(tiny("critic.init=new", *more), tmp_path, flops_per_s=1e9)
+        return {cost.stage: cost.minutes for cost in costs}
+
+    plain, twice = minutes(), minutes("critic.layers=2")  # the policy has 1
+    assert minutes("critic.layers=1") == plain
+    assert twice["value-pretraining"] == pytest.approx(2 * plain["value-pretraining"])
+    assert twice["cold-start"] == plain["cold-start"]
+    of_critic = twice["rl"] - plain["rl"]
+    assert of_critic == pytest.approx(minutes("critic.layers=3")["rl"] - twice["rl"])
+    assert 0 < of_critic < plain["rl"]
+    mixed = minutes("pretrain.gae_lambda=0.95")["value-pretraining"]
+    trained = 6 * 4 * 16
+    measured = 2 * 3 * 32
+    assert mixed / plain["value-pretraining"] == pytest.approx((trained + measured + 2 * 4 * 16) / (trained + measured))

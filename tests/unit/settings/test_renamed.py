@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from tiny import tiny
 
+from vcppo.settings.added import ADDED
 from vcppo.settings.kinds import layout
 from vcppo.settings.loading import known_names, load, load_settings, override
 from vcppo.settings.notes import lines
-from vcppo.settings.renamed import ADDED, RENAMED, with_current_names, with_hashed_names
+from vcppo.settings.renamed import RENAMED, with_current_names, with_hashed_names
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import addresses
 from vcppo.studies.study import parse_study
@@ -23,7 +24,8 @@ def test_a_new_name_is_a_setting_and_the_old_one_is_none() -> None:
 @pytest.mark.parametrize(("new", "old"), RENAMED.items())
 def test_a_flag_with_the_old_name_sets_the_new_one_and_says_so(new: str, old: str) -> None:
     on = ["record.truth_every=1"] if "truth" in new else []
-    former, present = load(assignments=[*on, f"{old}=7"]), load(assignments=[*on, f"{new}=7"])
+    value = 0.5 if new == "pretrain.min_delta" else 7
+    former, present = load(assignments=[*on, f"{old}={value}"]), load(assignments=[*on, f"{new}={value}"])
     assert former.settings == present.settings
     assert lines(former.notes) == [f"{old} (from --set) is called {new} now"]
     assert not present.notes
@@ -41,7 +43,8 @@ def test_a_file_and_a_study_may_have_old_names(tmp_path: Path) -> None:
 
 
 def test_a_record_of_before_is_read_without_a_word(tmp_path: Path) -> None:
-    settings = tiny("reward_model.responses=99", "evaluation.responses_at_once=9")
+    of_then = "pretrain.held_out_prompts=shared"
+    settings = tiny("reward_model.responses=99", "evaluation.responses_at_once=9", of_then)
     record = tmp_path / "settings.json"
     record.write_text(json.dumps(with_hashed_names(settings.model_dump(mode="json"))))
     assert "answers" in json.loads(record.read_text())["reward_model"]
@@ -70,8 +73,10 @@ def test_names_go_there_and_back() -> None:
 
 
 def test_a_new_setting_is_hashed_only_where_it_is_not_at_its_default() -> None:
-    assert {name: layout()[name].default for name in ADDED} == ADDED
-    hashed = with_hashed_names(tiny().model_dump(mode="json"))
+    changed = {"pretrain.held_out_prompts"}  # the default is not what was done before
+    assert {name for name in ADDED if layout()[name].default != ADDED[name]} == changed
+    of_then = tiny("pretrain.held_out_prompts=shared")
+    hashed = with_hashed_names(of_then.model_dump(mode="json"))
     assert not {name for name in ADDED if name.split(".")[1] in hashed[name.split(".")[0]]}
     moved = tiny("critic.offset=-1")
     assert with_hashed_names(moved.model_dump(mode="json"))["critic"]["offset"] == -1

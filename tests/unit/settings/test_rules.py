@@ -69,7 +69,8 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         ("pretrain.steps=0",),
         [
             *(f"pretrain.{name}" for name in ADAM),
-            *names("pretrain", "max_grad_norm max_steps batch pool fresh_rollouts evaluate_every patience tolerance"),
+            *names("pretrain", "max_grad_norm max_steps batch pool fresh_rollouts evaluate_every patience min_delta"),
+            *names("pretrain", "held_out_prompts gae_lambda"),
         ],
         "pretrain.steps = 0",
     ),
@@ -81,7 +82,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         "critic.init = policy does not read it; critic.init = reward-model does",
     ),
     (GRPO, ["critic.offset", "critic.profile", "critic.scores"], "advantage.estimator = grpo has no critic"),
-    (("pretrain.steps=20",), names("pretrain", "patience tolerance"), "pretrain.steps = 20"),
+    (("pretrain.steps=20",), names("pretrain", "patience min_delta"), "pretrain.steps = 20"),
     (("pretrain.fresh_rollouts=true",), ["pretrain.pool"], "pretrain.fresh_rollouts = true"),
     (RLOO, names("reward_model", "steps pairs learning_rate"), "no critic starts from a reward model here"),
     (("critic.init=policy",), ["reward_model.responses"], "no critic starts from a reward model here"),
@@ -193,8 +194,8 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         "between updates that are one an iteration there is nothing to measure",
     ),
     ((), ["critic.path"], "critic.init = reward-model"),
-    ((), ["critic.initial_value"], "critic.init = reward-model does not read it; critic.init = policy does"),
-    ((*SAVED,), ["critic.initial_value"], "critic.init = saved does not read it; critic.init = policy does"),
+    ((), ["critic.initial_value"], "critic.init = reward-model does not read it; critic.init = policy or new does"),
+    ((*SAVED,), ["critic.initial_value"], "critic.init = saved does not read it; critic.init = policy or new does"),
     (
         ("model.path=there",),
         names("model", "architecture hidden_size intermediate_size layers heads kv_heads initializer_range tied"),
@@ -310,6 +311,7 @@ def test_every_rule_is_held_by_a_case_of_its_own() -> None:
         (("compute.dtype=bfloat16",), "mismatch.alarm"),
         (("model.path=there", "lora.rank=4"), "lora.targets"),
         (("critic.init=policy",), "critic.initial_value"),
+        *((("critic.init=new",), f"critic.{name}") for name in ("initial_value", "layers", "heads", "bounded")),
         (("model.path=there",), "cold_start.learning_rate"),
         (VLLM, "engine.sleep"),
         (VLLM, "engine.tensor_parallel"),
@@ -418,13 +420,37 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str) -> Non
         ),
         (("critic.init=saved",), "critic.init = saved without critic.path: expected the folder"),
         (
+            ("pretrain.patience=2",),
+            "pretrain.patience = 2: it counts updates, and was counted in measurements before; expected "
+            "pretrain.evaluate_every = 10 or more",
+        ),
+        *(
+            (
+                ("critic.init=new", *sizes),
+                f"critic.hidden_size {hidden}, critic.heads {heads}: expected a hidden_size that is an even multiple",
+            )
+            for sizes, hidden, heads in (
+                (("critic.hidden_size=30",), 30, 4),
+                (("critic.heads=3",), 64, 3),
+                (("critic.hidden_size=12", "critic.heads=4"), 12, 4),
+            )
+        ),
+        (
+            ("critic.init=new", "model.path=there", "lora.rank=4"),
+            "critic.init = new with lora.rank = 4: a new critic's own weights would stay random; expected",
+        ),
+        (
+            ("critic.init=new", "critic.initial_value=mean-score", "pretrain.steps=0", "critic.normalise_returns=true"),
+            "critic.initial_value = mean-score with critic.normalise_returns: what such a critic learns has mean 0",
+        ),
+        (
             (*MEAN_SCORE, "pretrain.steps=0", "critic.normalise_returns=true"),
             "critic.initial_value = mean-score with critic.normalise_returns: what such a critic learns has mean 0",
         ),
         *(
             (
-                ("pretrain.steps=301", f"pretrain.schedule={schedule}"),
-                f"pretrain.steps = 301 with pretrain.schedule = {schedule}: the rate is 0 from pretrain.max_steps",
+                ("pretrain.steps=1001", f"pretrain.schedule={schedule}"),
+                f"pretrain.steps = 1001 with pretrain.schedule = {schedule}: the rate is 0 from pretrain.max_steps",
             )
             for schedule in ("linear", "cosine")
         ),
@@ -523,9 +549,12 @@ def test_settings_that_mean_nothing_together_are_refused_with_both_named(given: 
         ("critic.scores=fitted", "critic.offset=0.5", "critic.profile=0:-0.7 15:0", "pretrain.held_out=64"),
         ("critic.scores=fitted", "pretrain.steps=0", "pretrain.held_out=64"),
         ("critic.init=policy", "pretrain.steps=0", "critic.normalise_returns=true"),
-        ("pretrain.steps=300", "pretrain.schedule=linear"),
-        ("pretrain.steps=301",),
-        ("pretrain.steps=301", "pretrain.schedule=cosine", "pretrain.max_steps=301"),
+        ("pretrain.steps=20", "pretrain.evaluate_every=200"),
+        ("pretrain.patience=10",),
+        ("critic.init=new", "critic.heads=2", "critic.hidden_size=36"),
+        ("pretrain.steps=1000", "pretrain.schedule=linear"),
+        ("pretrain.steps=1001",),
+        ("pretrain.steps=1001", "pretrain.schedule=cosine", "pretrain.max_steps=1001"),
         ("pretrain.schedule=linear",),  # until it converges, at most max_steps
         SAVED,
         EXACT,

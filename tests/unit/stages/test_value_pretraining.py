@@ -14,24 +14,27 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
 from vcppo.errors import CheckpointError, TrainingError
+from vcppo.maths.advantages import gae_by_recursion
 from vcppo.maths.losses import denominators
-from vcppo.maths.settling import Measurement, settled_at
+from vcppo.maths.settling import Measurement, first_phase_end
 from vcppo.maths.shaping import RunningMoments
 from vcppo.models import forward
 from vcppo.models.checkpoints import save_model
 from vcppo.models.optimiser import Optimiser
-from vcppo.rl.critic_update import update_critic
-from vcppo.rl.rewards import score_range, verdict_scores
+from vcppo.rl.critic_update import read_values, update_critic
+from vcppo.rl.pretraining_targets import ValueTargets, mixed_returns
+from vcppo.rl.rewards import place_scores, score_range, verdict_scores
 from vcppo.rl.sampler import collate
 from vcppo.settings.task import DigitsTaskSettings
 from vcppo.stages import value_pretraining as stage
 from vcppo.stages.answers import load_responses, responses_file
 from vcppo.stages.context import StageContext
+from vcppo.stages.fixed_prompts import fixed_prompts, training_prompts
 from vcppo.stages.rl import assemble
 from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
-from vcppo.store.pretrained_critics import chosen_step, critic_folder, measurements_in, pretraining_is_done
+from vcppo.store.pretrained_critics import chosen_step, critic_folder, end_of, measurements_in, pretraining_is_done
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 
@@ -64,7 +67,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def context(before: Path, out: Path, *assignments: str) -> StageContext:
     """The stage with these settings in an --out of its own, over the same earlier stages."""
-    settings = tiny(FROM_POLICY, *assignments)
+    init = () if any(text.startswith("critic.init=") for text in assignments) else (FROM_POLICY,)
+    settings = tiny(*init, *assignments)
     found = addresses(settings)
     for name in ("cold-start", "answers"):
         there = StageFolder(out, found[name]).path
@@ -82,28 +86,6 @@ def weights(stage_context: StageContext, step: int) -> bytes:
 def told(stage_context: StageContext) -> list[dict[str, Any]]:
     records = read_journal(stage_context.folder.path / "journal.jsonl")
     return [{key: value for key, value in record.items() if key != "time"} for record in records]
-
-
-def at(*numbers: tuple[float, float]) -> list[Measurement]:
-    return [Measurement(10 * i, loss, variance) for i, (loss, variance) in enumerate(numbers)]
-
-
-@pytest.mark.parametrize(
-    ("numbers", "settled"),
-    [
-        ([(1.0, 0.0), (1.0, 0.0), (1.0, 0.0)], 20),
-        ([(1.0, 0.0), (1.0, 0.0)], None),
-        ([(1.0, 0.0), (0.95, 0.0), (0.94, 0.09)], 20),  # too little of either
-        ([(1.0, 0.0), (0.8, 0.0), (0.8, 0.0), (0.8, 0.0)], 30),  # the loss improves once
-        ([(1.0, 0.0), (1.0, 0.2), (1.0, 0.2), (1.0, 0.2)], 30),  # the explained variance improves once
-        ([(1.0, 0.0), (1.0, 0.05), (1.0, 0.2), (1.0, 0.2), (1.0, 0.2)], 40),
-        ([(1.0, 0.0), (2.0, -1.0), (3.0, -2.0)], 20),
-        ([(1.0, 0.0), (0.5, 0.5), (0.6, 0.4), (0.4, 0.4), (0.4, 0.4), (0.4, 0.4)], 50),
-    ],
-)
-def test_settled_by_pencil(numbers: list[tuple[float, float]], settled: int | None) -> None:
-    """Patience 2, tolerance 0.1; the first measurement is always better than none."""
-    assert settled_at(at(*numbers), patience=2, tolerance=0.1) == settled
 
 
 def test_a_step_count_is_exactly_so_many_updates(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,26 +155,154 @@ def test_it_learns_what_can_be_told(before: Path, tmp_path: Path) -> None:
 
 def test_converge_ends_where_the_measurements_say_and_another_patience_elsewhere(before: Path, tmp_path: Path) -> None:
     slow = ("pretrain.steps=converge", "pretrain.learning_rate=1e-9")
-    here = context(before, tmp_path, *slow, "pretrain.patience=2")
-    assert value_pretraining(here) == {"steps": 4.0}  # measured at 0, 2, 4; nothing moves
-    longer = context(before, tmp_path, *slow, "pretrain.patience=3")
+    here = context(before, tmp_path, *slow, "pretrain.patience=4")
+    assert value_pretraining(here)["updates"] == 4.0  # measured at 0, 2, 4; nothing moves
+    longer = context(before, tmp_path, *slow, "pretrain.patience=6")
     assert longer.folder.path == here.folder.path
+    assert end_of(measured_in(longer), longer.settings.pretrain) is None
     assert not pretraining_is_done(longer.folder.path, longer.settings.pretrain)
-    assert value_pretraining(longer) == {"steps": 6.0}
+    assert value_pretraining(longer)["updates"] == 6.0
     assert pretraining_is_done(here.folder.path, here.settings.pretrain)
-    assert chosen_step(here.folder.path, here.settings.pretrain) == 4
+    end = end_of(measured_in(here), here.settings.pretrain)
+    assert end is not None
+    assert end.stopped == 4
+
+
+def measured_in(here: StageContext) -> list[Measurement]:
+    return measurements_in(here.folder.path / "journal.jsonl")
+
+
+def test_the_best_critic_is_taken_and_not_the_last(before: Path, tmp_path: Path) -> None:
+    """16 answers are learnt by heart, at a rate at which what was learnt of others is lost again."""
+    fast = ("pretrain.learning_rate=0.02", "pretrain.evaluate_every=4", "pretrain.max_steps=40", "pretrain.patience=40")
+    here = context(before, tmp_path, "pretrain.steps=converge", *fast)
+    keep_of_pool(here, 16)
+    result = value_pretraining(here)
+    losses = {m.step: m.loss for m in measured_in(here)}
+    assert list(losses) == list(range(0, 41, 4))
+    best = min(losses, key=lambda step: losses[step])
+    assert 0 < best < 40
+    assert (result["steps"], result["updates"]) == (best, 40.0)
+    critic, updates = stage.critic_for(first_done(here))
+    assert updates == best
+    pretraining = stage.Pretraining(here)
+    pretraining.critic = critic
+    assert pretraining._held_out_loss(read_values(critic, pretraining.held_out.batch, 200)) == pytest.approx(
+        losses[best]
+    )
+
+
+def keep_of_pool(here: StageContext, count: int) -> None:
+    """Let the pool's 48 answers be these `count`, again and again."""
+    path = responses_file(here.earlier["answers"].path)
+    rows = torch.cat([torch.arange(48) % count, torch.arange(48, 80)])
+    few = load_responses(path.parent).take(rows)
+    save_file({name: x.contiguous() for name, x in vars(few).items()}, path)
+
+
+def test_a_start_that_only_gets_worse_is_taken_as_it_was(before: Path, tmp_path: Path) -> None:
+    wild = ("pretrain.learning_rate=5", "pretrain.max_steps=6", "critic.initial_value=mean-score")
+    here = context(before, tmp_path, "pretrain.steps=converge", *wild)
+    assert value_pretraining(here) == {"steps": 0.0, "updates": 6.0, "first_phase_updates": 0.0}
+    assert pretraining_is_done(here.folder.path, here.settings.pretrain)
+    answers, (critic, updates) = load_responses(here.earlier["answers"].path), stage.critic_for(first_done(here))
+    assert updates == 0
+    assert torch.equal(spread(critic, answers), spread(stage.start_of_critic(here), answers))
+    journal = told(here)
+    assert value_pretraining(here)["steps"] == 0.0
+    assert told(here) == journal
 
 
 def test_converge_gives_up_at_max_steps_exactly(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.steps=converge", "pretrain.max_steps=5", "pretrain.patience=99")
-    assert value_pretraining(here) == {"steps": 5.0}
+    assert value_pretraining(here)["updates"] == 5.0
+    assert [m.step for m in measured_in(here)] == [0, 2, 4, 5]
     assert pretraining_is_done(here.folder.path, here.settings.pretrain)
-    assert (
-        stage.critic_for(dataclasses.replace(here, earlier={**here.earlier, "value-pretraining": here.folder}))[1] == 5
-    )
+    chosen = chosen_step(here.folder.path, here.settings.pretrain)
+    assert stage.critic_for(first_done(here))[1] == chosen
     beyond = context(before, tmp_path, "pretrain.steps=12", "pretrain.max_steps=5")
     value_pretraining(beyond)
-    assert chosen_step(here.folder.path, here.settings.pretrain) == 5  # what lies beyond does not count
+    assert chosen_step(here.folder.path, here.settings.pretrain) == chosen  # what lies beyond does not count
+
+
+def test_the_end_of_the_first_phase_is_noted_once(before: Path, tmp_path: Path) -> None:
+    """A critic that starts 3 too high is worse than a constant until it has come down."""
+    fast = ("pretrain.steps=60", "pretrain.learning_rate=0.03", "critic.initial_value=3")
+    here = context(before, tmp_path, *fast)
+    value_pretraining(here)
+    noted = [(r["step"], r["values"]) for r in told(here) if "pretrain/first_phase_updates" in r.get("values", {})]
+    ((step, values),) = noted
+    assert values["pretrain/first_phase_updates"] == step == first_phase_end(measured_in(here))
+    measured = {r["step"]: r["values"] for r in told(here) if "pretrain/held_out_loss" in r.get("values", {})}
+    assert 0 < step < 60
+    for earlier in range(0, step, 2):
+        assert measured[earlier]["pretrain/held_out_loss"] > 1.01 * measured[earlier]["pretrain/constant_loss"]
+    held_out = load_responses(here.earlier["answers"].path).take(torch.arange(48, 80))
+    returns = held_out.scores[:, None].expand(held_out.response_mask.shape)[held_out.response_mask]
+    variance = float(returns.var(unbiased=False))
+    assert values["pretrain/constant_loss"] == pytest.approx(0.5 * variance, rel=1e-5)
+    more = context(before, tmp_path, "pretrain.steps=62", *fast[1:])
+    value_pretraining(more)
+    assert sum("pretrain/first_phase_updates" in r.get("values", {}) for r in told(more)) == 1
+
+
+@pytest.mark.parametrize("aggregation", ["token-mean", "sequence-mean", "fixed-length"])
+def test_no_constant_has_a_lower_loss_than_the_best(before: Path, tmp_path: Path, aggregation: str) -> None:
+    pretraining = stage.Pretraining(context(before, tmp_path, f"critic.aggregation={aggregation}"))
+    returns = pretraining.held_out.returns
+    losses = [pretraining._held_out_loss(torch.full_like(returns, c / 1000)) for c in range(-1000, 1001, 2)]
+    assert pretraining._constant_loss == pytest.approx(min(losses), rel=1e-4)
+    assert pretraining._constant_loss <= min(losses) * (1 + 1e-6)
+
+
+def test_targets_may_mix_in_the_critics_own_values(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the critic as it stands at each update; it is measured against Monte-Carlo returns all the same."""
+    here = context(before, tmp_path, "pretrain.gae_lambda=0.5", "pretrain.steps=3", "pretrain.learning_rate=0.05")
+    plain = stage.Pretraining(context(before, tmp_path / "plain"))
+    seen = []
+
+    def seeing(critic: PreTrainedModel, optimiser: Optimiser, batch: RolloutBatch, **given: Any) -> Any:
+        values = read_values(critic, batch, 200)
+        seen.append((given["returns"], gae_by_recursion(place_scores(batch), values, batch.response_mask, **mixed)))
+        seen[-1][1].add_(values)
+        return update_critic(critic, optimiser, batch, **given)
+
+    mixed = {"gamma": 1.0, "gae_lambda": 0.5}
+    monkeypatch.setattr(stage, "update_critic", seeing)
+    value_pretraining(here)
+    assert len(seen) == 3
+    for given, expected in seen:
+        torch.testing.assert_close(given, expected)
+    first, last = (seen[i][0] for i in (0, 2))
+    assert (first.shape, float(first.sum())) != (last.shape, float(last.sum()))
+    assert torch.equal(stage.Pretraining(here).held_out.returns, plain.held_out.returns)
+
+
+def test_mixed_returns_by_pencil() -> None:
+    """Values of a half, a reward of 1 at the end: deltas 0, 0, 1/2."""
+    batch, rewards = random_batch([3]), torch.tensor([[0.0, 0.0, 1.0]])
+    targets = ValueTargets(batch, rewards, torch.ones(1, 3))
+    values = torch.full((1, 3), 0.5)
+    for gae_lambda, expected in {0.0: [0.5, 0.5, 1.0], 0.5: [0.625, 0.75, 1.0], 1.0: [1.0, 1.0, 1.0]}.items():
+        found = mixed_returns(targets, values, gamma=1.0, gae_lambda=gae_lambda)
+        torch.testing.assert_close(found, torch.tensor([expected]))
+
+
+def test_fresh_prompts_are_none_of_the_held_out_ones(before: Path, tmp_path: Path) -> None:
+    for how in ("disjoint", "shared"):
+        given = ("pretrain.fresh_rollouts=true", f"pretrain.held_out_prompts={how}")
+        here = context(before, tmp_path / how, *given)
+        pretraining = stage.Pretraining(here)
+        held_out = {prompt.text for prompt in fixed_prompts(here).held_out}
+        common = [
+            prompt.text in held_out
+            for step in range(20)
+            for prompt in training_prompts(here, 16, pretraining._held_out_texts, "pretrain", "prompts", step)
+        ]
+        assert len(common) == 320
+        assert any(common) == (how == "shared")
 
 
 def batch_of(pretraining: stage.Pretraining, step: int) -> RolloutBatch:
@@ -246,7 +356,7 @@ def test_answers_that_are_none_are_told_by_name(tmp_path: Path) -> None:
 
 
 def test_outcomes_that_are_all_alike_are_no_number_and_no_obstacle(before: Path, tmp_path: Path) -> None:
-    here = context(before, tmp_path, "pretrain.steps=converge", "pretrain.max_steps=4")
+    here = context(before, tmp_path, "pretrain.steps=converge", "pretrain.max_steps=4", "pretrain.patience=2")
     path = responses_file(here.earlier["answers"].path)
     alike = dataclasses.replace(load_responses(path.parent), scores=-torch.ones(80))
     save_file({name: x.contiguous() for name, x in vars(alike).items()}, path)
@@ -372,7 +482,7 @@ def test_a_fixed_length_is_the_limit_of_what_is_sampled(
         stage, "denominators", lambda mask, **k: (seen.append(k["fixed_length"]), denominators(mask, **k))[1]
     )
     value_pretraining(here)
-    assert seen == [limit] * 4  # two updates, two measurements
+    assert seen == [limit] * 6  # two updates, two measurements, and of the best constant its mean and its loss
 
 
 # ---- where a critic starts ----
@@ -394,6 +504,22 @@ def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path
         torch.testing.assert_close(values, at_zero + mean)  # the same head, moved
     else:
         torch.testing.assert_close(values, 2.0 * torch.sigmoid(at_zero + math.log((1 + mean) / (1 - mean))) - 1.0)
+
+
+@pytest.mark.parametrize("value", ["0.5", "mean-score"])
+def test_a_critic_of_its_own_size_learns_as_any(before: Path, tmp_path: Path, value: str) -> None:
+    given = ("critic.init=new", "critic.layers=2", "critic.hidden_size=24", f"critic.initial_value={value}")
+    here = context(before, tmp_path, *given, "pretrain.steps=20", "pretrain.learning_rate=0.01")
+    answers = load_responses(here.earlier["answers"].path)
+    start = spread(stage.start_of_critic(here), answers)
+    assert float(start.mean()) == pytest.approx(float(answers.scores.mean()) if value == "mean-score" else 0.5, abs=0.3)
+    value_pretraining(here)
+    critic, _ = stage.critic_for(first_done(here))
+    assert (critic.config.hidden_size, len(critic.base_model.layers)) == (24, 2)
+    assert measured_in(here)[-1].loss < 0.8 * measured_in(here)[0].loss
+    other = context(before, tmp_path, *given, "pretrain.steps=20", "seed=1", "pretrain.learning_rate=0.01")
+    assert not torch.equal(spread(stage.start_of_critic(other), answers), start)
+    assert addresses(here.settings)["cold-start"].key == addresses(tiny(FROM_POLICY))["cold-start"].key
 
 
 def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path) -> None:

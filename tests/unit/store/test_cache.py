@@ -35,6 +35,9 @@ def keys(*assignments: str) -> dict[str, str]:
         (["pretrain.steps=8"], ["rl", "evaluation"]),
         (["pretrain.learning_rate=0.1"], ["value-pretraining", "rl", "evaluation"]),
         (["pretrain.pool=49"], ["answers", "value-pretraining", "rl", "evaluation"]),
+        (["pretrain.held_out_prompts=shared"], ["answers", "value-pretraining", "rl", "evaluation"]),
+        (["pretrain.gae_lambda=0.95"], ["value-pretraining", "rl", "evaluation"]),
+        (["pretrain.max_steps=20"], ["value-pretraining", "rl", "evaluation"]),
         (["gae.gamma=0.9"], ["value-pretraining", "rl", "evaluation"]),
         (["critic.aggregation=sequence-mean"], ["value-pretraining", "rl", "evaluation"]),
         (["seed=1"], ["answers", "value-pretraining", "rl", "evaluation"]),
@@ -71,6 +74,25 @@ def test_a_run_has_the_stages_that_its_settings_need() -> None:
     assert list(keys(*grpo)) == ["cold-start", "rl", "evaluation"]
 
 
+def test_a_number_of_steps_has_no_rule_of_stopping_in_its_address() -> None:
+    settings = tiny()  # 4 steps
+    other = settings.model_copy(update={"pretrain": settings.pretrain.model_copy(update={"patience": 500})})
+    assert addresses(other)["rl"].key == addresses(settings)["rl"].key
+    converging = [
+        keys("pretrain.steps=converge", *more)["rl"]
+        for more in ((), ("pretrain.patience=50",), ("pretrain.min_delta=0.1",))
+    ]
+    assert len({*converging, keys()["rl"]}) == 4
+
+
+@pytest.mark.parametrize("name", ["layers", "hidden_size", "intermediate_size", "heads"])
+def test_a_new_critics_size_matters_from_pretraining_on(name: str) -> None:
+    plain, sized = keys("critic.init=new"), keys("critic.init=new", f"critic.{name}=8")
+    assert list(plain) == [stage for stage in ALL if stage != "reward-model"]
+    assert [stage for stage in plain if plain[stage] != sized[stage]] == ["value-pretraining", "rl", "evaluation"]
+    assert keys("critic.init=policy")["answers"] == plain["answers"]
+
+
 def test_fresh_rollouts_need_no_pool() -> None:
     assert addresses(tiny("pretrain.fresh_rollouts=true"))["answers"].settings["pool"] == [0, 32]
     assert addresses(tiny())["answers"].settings["pool"] == [48, 32]
@@ -86,8 +108,9 @@ def test_a_mean_score_needs_answers_though_nothing_is_pretrained() -> None:
     pretrained = addresses(tiny(*mean_score))
     assert pretrained["answers"].settings["pool"] == [48, 32]
     assert "answers" not in pretrained["rl"].parents  # it comes by way of value pretraining
-    fresh = addresses(tiny(*mean_score, "pretrain.fresh_rollouts=true"))
-    assert fresh["answers"].key == found["answers"].key
+    fresh = (*mean_score, "pretrain.fresh_rollouts=true")
+    assert keys(*fresh)["answers"] != found["answers"].key  # held-out prompts are few of many there
+    assert keys(*fresh, "pretrain.held_out_prompts=shared")["answers"] == found["answers"].key
     assert keys(*without)["rl"] != keys(*without, "pretrain.held_out=33")["rl"]
     settings = tiny("pretrain.steps=0")  # the critic is the reward model, whatever a study's base says of fresh heads
     said = settings.model_copy(update={"critic": settings.critic.model_copy(update={"initial_value": "mean-score"})})

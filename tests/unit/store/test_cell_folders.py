@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vcppo.errors import StudyError, TrainingError
+from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder, CellRecord, check_same_settings, run_and_record
 
@@ -91,6 +92,18 @@ def test_other_settings_are_refused_by_name(cell: CellFolder) -> None:
     check_same_settings(cell, RunSettings(steps=3))
     with pytest.raises(StudyError, match=r"a-s0 .* made with steps = 3, now 4\."):
         check_same_settings(cell, RunSettings(steps=4))
+
+
+def test_settings_that_neither_run_reads_do_not_make_a_cell_another(tmp_path: Path) -> None:
+    """So a default of theirs may change while a study is under way."""
+    at_20 = override(RunSettings(), {"pretrain.steps": 20})
+    cell = CellFolder.create(tmp_path / "a-s0", CellRecord(study="s", cell="a-s0", arm="a", seed=0), at_20)
+    patient = at_20.pretrain.model_copy(update={"patience": 20})
+    check_same_settings(cell, at_20.model_copy(update={"pretrain": patient}))
+    with pytest.raises(
+        StudyError, match=r"made with pretrain.steps = 20, now 'converge'; pretrain.patience = 100, now"
+    ):
+        check_same_settings(cell, override(at_20, {"pretrain.steps": "converge", "pretrain.patience": 20}))
 
 
 def test_settings_that_came_into_being_since_do_not_make_a_cell_another(cell: CellFolder) -> None:

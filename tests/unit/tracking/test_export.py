@@ -681,6 +681,8 @@ def test_pretrain_steps_are_what_the_run_says_else_what_was_asked_else_what_was_
     assert measured({}).pretrain_steps == 0
     assert dataclasses.replace(measured({}, **{"pretrain.steps": 25}), pretraining=done).pretrain_steps == 25
     assert dataclasses.replace(measured({}), pretraining=done).pretrain_steps == 70
+    settled = Pretraining({"pretrain/held_out_loss": {0: 1.0, 10: 0.5, 20: 0.6, 100: 0.6, 110: 0.6, 120: 0.1}})
+    assert dataclasses.replace(measured({}), pretraining=settled).pretrain_steps == 10  # waited for until 110
 
 
 def test_a_nan_is_an_empty_cell(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:

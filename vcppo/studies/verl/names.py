@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vcppo.settings.critic_size import CRITIC_SIZE
 from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.loading import known_names
 from vcppo.settings.losses import POLICY_LOSSES
@@ -138,7 +139,7 @@ MAPPED: Mapping[str, Mapped] = {
     "pretrain.pool": Mapped((), (f"{OURS}.pretrain.held_out",), "only in that share: every step samples anew"),
     "pretrain.evaluate_every": Mapped((), (f"{OURS}.pretrain.evaluate_every",)),
     "pretrain.patience": Mapped((), (f"{OURS}.pretrain.patience",)),
-    "pretrain.tolerance": Mapped((), (f"{OURS}.pretrain.tolerance",)),
+    "pretrain.min_delta": Mapped((), (f"{OURS}.pretrain.min_delta",)),
     **_optimiser("pretrain", pretraining=True),
     "evaluation.samples": Mapped((f"{ROLLOUT}.val_kwargs.n",)),
     "evaluation.every": Mapped(("trainer.test_freq",), note="0: at the end only"),
@@ -153,6 +154,7 @@ ONLY: Mapping[str, Only] = {
     "rollout.refresh_every": Only(1, "verl's rollout engine has the newest policy in every step"),
     "critic.update_every": Only(1, "verl trains the critic in every step"),
     "critic.initial_value": Only(0.0, "verl draws a head as transformers does"),
+    "pretrain.gae_lambda": Only(1.0, "our trainer for verl pretrains on Monte-Carlo returns"),
     "critic.bounded": Only(False, "verl's critic has no range"),
     "critic.offset": Only(0.0, "verl reads a critic as it is"),
     "critic.profile": Only(None, "verl reads a critic as it is"),
@@ -203,6 +205,8 @@ APART: Mapping[str, str] = {
     "early_stop.": _UNUSED,
     "policy.advantage_temperature": _UNUSED,
     "policy.dpo_beta": _UNUSED,
+    "pretrain.held_out_prompts": "held-out prompts are never learnt from, whatever this says",
+    **dict.fromkeys((f"critic.{name}" for name in CRITIC_SIZE), "of a new critic, which verl builds from no settings"),
     "pretrain.fresh_rollouts": "verl samples new answers for every update, whatever this says",
     "guard.": "verl has none",
     "evaluation.problems": "verl's data: --verl data.val_files=FILE",

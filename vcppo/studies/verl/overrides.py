@@ -28,6 +28,8 @@ def refusals(settings: RunSettings) -> Iterator[str]:
         given = flat.get(name, only.value)  # a setting of a kind that the section is not of is in no record
         if given != only.value:
             yield f"{name} = {as_text(given)}: {only.why}; expected {as_text(only.value)}"
+    if settings.has_critic and settings.critic.init == "new":
+        yield "critic.init = new: verl builds no critic from settings; expected policy, reward-model or saved"
     if settings.model.path is None:
         yield "model.path = none: expected the folder or hub name of the policy that verl starts from"
     estimator, loss = settings.estimator, settings.loss
@@ -140,7 +142,7 @@ def pretraining_overrides(settings: RunSettings) -> Overrides:
         f"{OURS}.pretrain.evaluate_every": plan.evaluate_every,
         f"{OURS}.pretrain.seed": s.seed,
         **(
-            {f"{OURS}.pretrain.patience": plan.patience, f"{OURS}.pretrain.tolerance": plan.tolerance}
+            {f"{OURS}.pretrain.patience": plan.patience, f"{OURS}.pretrain.min_delta": plan.min_delta}
             if plan.steps == "converge"
             else {}
         ),
