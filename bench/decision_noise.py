@@ -13,6 +13,7 @@ GAE with an exact critic at several lambdas; `blind` is a critic that knows the 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,9 @@ def advantages(batch: Decisions, kind: str) -> Floats:
         scaled = (groups - groups.mean(axis=1, keepdims=True)) / (groups.std(axis=1, ddof=1, keepdims=True) + 1e-6)
         return np.broadcast_to(scaled.reshape(-1, 1), batch.there.shape)
     if name == "blind":  # all it ever learns comes with the last token
-        return float(gae_lambda) ** to_the_end(batch) * (batch.reward - batch.reward.mean())[:, None]
+        kept = np.power(float(gae_lambda), to_the_end(batch).astype(np.float64))
+        heard: Floats = kept * (batch.reward - batch.reward.mean())[:, None]
+        return heard
     return exact(batch, float(gae_lambda))
 
 
@@ -71,13 +74,14 @@ def exact(batch: Decisions, gae_lambda: float, offset: float = 0.0) -> Floats:
 
 def to_the_end(batch: Decisions) -> NDArray[np.int64]:
     """[B, K] tokens from each decision to its answer's last."""
-    return np.maximum((batch.length - 1)[:, None] - batch.token, 0)
+    left: NDArray[np.int64] = np.maximum((batch.length - 1)[:, None] - batch.token, 0)
+    return left
 
 
 def gradients(batch: Decisions, advantage: Floats, rules: int) -> Floats:
     """[rules] sum of score x advantage over the decisions of each."""
     counted = batch.there & (batch.rule >= 0)
-    return np.bincount(batch.rule[counted], (batch.score * advantage)[counted], minlength=rules)
+    return np.bincount(batch.rule[counted], (batch.score * advantage)[counted], minlength=rules).astype(np.float64)
 
 
 def labels(task: LabelsTask, rng: np.random.Generator) -> Iterator[Decisions]:
@@ -99,7 +103,7 @@ def labels(task: LabelsTask, rng: np.random.Generator) -> Iterator[Decisions]:
         problem = np.repeat(rng.integers(len(seeds), size=PROMPTS), SAMPLES)
         state = np.array([int(seeds[i]) for i in problem])
         before, errors = right[state], np.zeros(len(problem), dtype=np.int64)
-        columns: dict[str, list[NDArray[np.generic]]] = {"there": [], "rule": [], "score": [], "values": []}
+        columns: dict[str, list[NDArray[Any]]] = {"there": [], "rule": [], "score": [], "values": []}
         for line in range(dials.lines):
             state = follow[state, before]
             slipped = hard[state] & (rng.random(len(problem)) < slip)
@@ -115,7 +119,7 @@ def labels(task: LabelsTask, rng: np.random.Generator) -> Iterator[Decisions]:
         )
         stacked = {name: np.stack(column, axis=1) for name, column in columns.items()}
         reward = np.where(errors <= allowed, 1.0, -1.0)
-        yield Decisions(**stacked, token=token, length=np.full(len(problem), dials.response_tokens), reward=reward)  # type: ignore[arg-type]
+        yield Decisions(**stacked, token=token, length=np.full(len(problem), dials.response_tokens), reward=reward)
 
 
 def endings(task: EndingsTask, rng: np.random.Generator) -> Iterator[Decisions]:

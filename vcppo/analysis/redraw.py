@@ -121,7 +121,7 @@ def redraw(results: Results, out: Path, report: Callable[[str], None]) -> None:
         except NoDataError as reason:
             report(f"skipped {reason}")
             skipped.append(str(reason))
-    head = "# Captions\n\nEvery figure and table here is redrawn from its folder's files alone by `make figures`.\n"
+    head = "# Captions\n\nEvery figure and table here is redrawn from the exported files alone by `make figures`.\n"
     tail = ["## Not drawn\n\n" + "".join(f"- {reason}\n" for reason in skipped)] if skipped else []
     write_all(out, "captions", {"md": "\n".join([head, *captions, *tail]).encode()})
     report(f"wrote {out / 'captions.md'}")

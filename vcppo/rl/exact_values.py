@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from vcppo.models import forward
 from vcppo.rl.sampler import Sampler
-from vcppo.rl.ways import Ways, look_up
+from vcppo.rl.ways import Way, Ways, look_up
 from vcppo.settings.critic import Unseen
 from vcppo.settings.reward import RewardSettings
 from vcppo.tasks.base import ExactTask
@@ -42,8 +42,7 @@ class ExactValues:
     """The policy's chances of every decision of some responses, from which their values follow."""
 
     ways: Ways
-    paths: dict[int, tuple[DecisionPath, list[str]]]  # by row: its way, and its tokens by name
-    prompts: dict[int, tuple[int, ...]]
+    paths: dict[int, tuple[Way, DecisionPath, list[str]]]  # by row: its way, also as the task tells it; its tokens
     chances: Tensor  # [N] float64, of what the ways ask for
     shape: tuple[int, int]  # [B, T]
     reward: RewardSettings
@@ -57,10 +56,7 @@ class ExactValues:
         """
         worth = self.ways.worth(self.chances, unseen)
         values = torch.zeros(self.shape, dtype=torch.float64)
-        states = {
-            row: self.ways.states(self.ways.add(self.prompts[row], path), path, pieces, unseen)
-            for row, (path, pieces) in self.paths.items()
-        }
+        states = {row: self.ways.states(way, path, pieces, unseen) for row, (way, path, pieces) in self.paths.items()}
         found = look_up(worth, list(itertools.chain(*states.values())))
         for row, of_row in zip(states, found.split([len(of_row) for of_row in states.values()]), strict=True):
             values[row, : len(of_row)] = in_reward(of_row, self.reward)
@@ -93,18 +89,17 @@ def exact_values(
     task, tokenizer, sampling = sampler.task, sampler.tokenizer, sampler.sampling
     assert isinstance(task, ExactTask)
     ways = Ways(tokenizer.get_vocab(), sampling.max_tokens)
-    paths, prompts = dict[int, tuple[DecisionPath, list[str]]](), dict[int, tuple[int, ...]]()
+    paths = dict[int, tuple[Way, DecisionPath, list[str]]]()
     for row in range(len(responses)) if rows is None else rows.tolist():
         response = responses[row]
         pieces = tokenizer.convert_ids_to_tokens(list(response.tokens))
         path = task.decision_path(response.prompt, pieces)
-        ways.add(response.prompt_tokens, path)
-        paths[row], prompts[row] = (path, pieces), response.prompt_tokens
+        paths[row] = ways.add(response.prompt_tokens, path), path, pieces
     batch = ways.batch
     logprobs = forward.gather_token_logprobs(policy, batch, max_tokens, *ways.asked, sampling.temperature)
     shape = len(responses), max(len(response.tokens) for response in responses)
     read_tokens = int(batch.total_lengths.sum())
-    return ExactValues(ways, paths, prompts, logprobs.double().exp(), shape, reward, read_tokens)
+    return ExactValues(ways, paths, logprobs.double().exp(), shape, reward, read_tokens)
 
 
 def expected_score(

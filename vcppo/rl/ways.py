@@ -5,7 +5,7 @@ branch off from it. Ways that are the same are read once, as those of all respon
 is right. Branches are a level of their own, which is worked out before the one that they branch off from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,18 +49,35 @@ class Ways:
         self.vocabulary, self.limit = vocabulary, limit
         self.levels: list[list[Way]] = []
         self._known: dict[object, Way] = {}
+        self._contents: dict[int, tuple[Mapping[str, int], object]] = {}  # what is tolerated, often one for many places
         self._prefixes: list[tuple[int, ...]] = []  # of each way that is read, in order
         self._tokens: list[tuple[int, ...]] = []
         self._asked: list[tuple[int, int, int]] = []  # (row, column, token), one a chance that is read
         self._on: list[tuple[int, int, int, int, int]] = []  # (level, way, place, errors, number of the chance)
+        self._tolerant: dict[int, tuple[Mapping[str, int], list[tuple[int, int, int, int]]]] = {}  # by what is listed
         self._exits: list[tuple[int, int, int, int, float | Way]] = []  # the same, and what it is worth
 
     def add(self, prompt_tokens: tuple[int, ...], path: DecisionPath) -> Way:
         """Add a response's way; ways that are the same are read once."""
-        key = (prompt_tokens, identity(path))
+        key = (prompt_tokens, self._identity(path))
         if key not in self._known:
             self._known[key] = self._laid_out(prompt_tokens, path, level=0, before=0)
         return self._known[key]
+
+    def _identity(self, path: DecisionPath) -> object:
+        """Equal for ways that are the same, however far responses have come on them."""
+        errors = tuple((place, self._content(listed)) for place, listed in sorted(path.errors.items()))
+        exits = tuple(
+            (place, token, self._identity(worth) if isinstance(worth, DecisionPath) else worth)
+            for place, listed in sorted(path.exits.items())
+            for token, worth in listed.items()
+        )
+        return path.tokens, errors, exits, path.errors_allowed, path.correct_if_right, path.correct_if_failed
+
+    def _content(self, listed: Mapping[str, int]) -> object:
+        if id(listed) not in self._contents:
+            self._contents[id(listed)] = listed, frozenset(listed.items())
+        return self._contents[id(listed)][1]
 
     def _laid_out(self, prefix: tuple[int, ...], path: DecisionPath, *, level: int, before: int) -> Way:
         if level == len(self.levels):
@@ -72,10 +89,11 @@ class Ways:
         self._prefixes.append(prefix)
         self._tokens.append(ids[: way.places])
         for place in range(way.places):
-            for token, errors in path.errors.get(place, {path.tokens[place]: 0}).items():
-                if token in self.vocabulary:
-                    self._on.append((level, way.number, place, errors, len(self._asked)))
-                    self._asked.append((row, place, self.vocabulary[token]))
+            if (listed := path.errors.get(place)) is None:
+                self._on.append((level, way.number, place, 0, len(self._asked)))
+                self._asked.append((row, place, ids[place]))
+            else:
+                self._tolerant.setdefault(id(listed), (listed, []))[1].append((level, way.number, place, row))
             for token, worth in path.exits.get(place, {}).items():
                 if token not in self.vocabulary:
                     continue
@@ -104,8 +122,31 @@ class Ways:
     @property
     def asked(self) -> tuple[Tensor, Tensor, Tensor]:
         """([N] rows, [N] columns, [N] tokens) of `batch` whose chances are to be read."""
-        rows, columns, tokens = torch.tensor(self._asked, dtype=torch.int64).reshape(-1, 3).unbind(dim=1)
+        rows, columns, tokens = _rows(self._asked, 3).unbind(dim=1)
+        parts = [(rows, columns, tokens)]
+        for listed, places in self._tolerant.values():
+            ids, _ = self._of_vocabulary(listed)
+            _, _, place, row = _rows(places, 4).repeat_interleave(len(ids), dim=0).unbind(dim=1)
+            parts.append((row, place, ids.repeat(len(places))))
+        rows, columns, tokens = map(torch.cat, zip(*parts, strict=True))
         return rows, columns, tokens
+
+    def _steps(self) -> Tensor:
+        """[M, 5] int64: level, way, place, errors added and number of the chance of every step that goes on."""
+        parts, number = [_rows(self._on, 5)], len(self._asked)
+        for listed, places in self._tolerant.values():
+            ids, errors = self._of_vocabulary(listed)
+            where = _rows(places, 4)[:, :3].repeat_interleave(len(ids), dim=0)
+            numbers = number + torch.arange(len(where))
+            parts.append(torch.cat([where, errors.repeat(len(places))[:, None], numbers[:, None]], dim=1))
+            number += len(where)
+        return torch.cat(parts)
+
+    def _of_vocabulary(self, listed: Mapping[str, int]) -> tuple[Tensor, Tensor]:
+        """([K] ids, [K] errors) of the tokens listed."""
+        known = [(self.vocabulary[token], errors) for token, errors in listed.items() if token in self.vocabulary]
+        ids, errors = _rows(known, 2).unbind(dim=1)
+        return ids, errors
 
     def worth(self, chances: Tensor, unseen: Unseen = "none") -> list[Tensor]:
         """Chance of being judged correct from each state, by level: [ways, places + 1, numbers of errors].
@@ -114,10 +155,10 @@ class Ways:
             chances: [N] float64, of what is `asked`.
             unseen: "errors": what a critic would say that does not know how many were made (`error_shares`).
         """
-        by_level: list[Tensor] = []
+        by_level, steps = list[Tensor](), self._steps()
         starts = chances.new_zeros(0)  # of the level above, from which branches are worth what they are
         for level in reversed(range(len(self.levels))):
-            on, exits, right, failed = self._terms(level, chances, starts)
+            on, exits, right, failed = self._terms(level, steps[steps[:, 0] == level], chances, starts)
             worth = chances_of_success(on, exits, right, failed)
             starts = worth[:, 0, 0]
             if unseen == "errors":
@@ -126,23 +167,24 @@ class Ways:
             by_level.append(worth)
         return by_level[::-1]
 
-    def _terms(self, level: int, chances: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _terms(
+        self, level: int, steps: Tensor, chances: Tensor, starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What `chances_of_success` takes."""
         ways = self.levels[level]
         rows, places = len(ways), max(max(way.places for way in ways), 1)
-        steps = [step for step in self._on if step[0] == level]
         left = [step for step in self._exits if step[0] == level]
-        most = max((step[3] for step in steps), default=0) + 1
+        most = int(steps[:, 3].max()) + 1 if len(steps) else 1
         counts = torch.arange(max(way.path.errors_allowed for way in ways) + 2)
         failed = chances.new_tensor([way.path.correct_if_failed for way in ways])
 
         on = chances.new_zeros((rows, places, most))
         ends = torch.tensor([way.places for way in ways])
         on[..., 0].masked_fill_(torch.arange(places) >= ends[:, None], 1.0)
-        _, way, place, errors, number = _columns(steps, 5)
+        _, way, place, errors, number = steps.unbind(dim=1)
         on = on.index_put((way, place, errors), chances[number], accumulate=True)
 
-        _, way, place, number = _columns([step[:4] for step in left], 4)
+        _, way, place, number = _rows([step[:4] for step in left], 4).unbind(dim=1)
         of_branches = torch.tensor([step[4].number if isinstance(step[4], Way) else -1 for step in left]).long()
         known = chances.new_tensor([0.0 if isinstance(step[4], Way) else step[4] for step in left])
         worth = known
@@ -191,19 +233,9 @@ def _if_ended(way: Way) -> float:
     return way.path.correct_if_right if whole else way.path.correct_if_failed
 
 
-def identity(path: DecisionPath) -> object:
-    """Equal for ways that are the same, however far responses have come on them."""
-    errors = tuple((place, tuple(sorted(listed.items()))) for place, listed in sorted(path.errors.items()))
-    exits = tuple(
-        (place, token, identity(worth) if isinstance(worth, DecisionPath) else worth)
-        for place, listed in sorted(path.exits.items())
-        for token, worth in listed.items()
-    )
-    return path.tokens, errors, exits, path.errors_allowed, path.correct_if_right, path.correct_if_failed
-
-
-def _columns(rows: Sequence[tuple[int, ...]], count: int) -> tuple[Tensor, ...]:
-    return torch.tensor(rows, dtype=torch.int64).reshape(-1, count).unbind(dim=1)
+def _rows(rows: Sequence[tuple[int, ...]], count: int) -> Tensor:
+    """[N, count] int64."""
+    return torch.tensor(rows, dtype=torch.int64).reshape(-1, count)
 
 
 def look_up(worth: Sequence[Tensor], states: Sequence[State | float]) -> Tensor:

@@ -40,7 +40,7 @@ class RunSections(Settings):
     method: str = Field("vcppo", description="a named set of settings; `vcppo methods` lists them")
     arm: str = Field("vcppo", min_length=1, description="name of the run in tables and figures; changes nothing else")
     seed: int = Field(0, ge=0, description="of value pretraining and RL: problems drawn, tokens sampled, shuffles")
-    base_seed: int = Field(0, ge=0, description="of cold start and reward model, shared by the seeds of a study")
+    base_seed: int = Field(0, ge=0, description="of cold start and reward model, shared by the seeds of a base")
     steps: int = Field(50, ge=1, description="RL iterations")
     micro_batch_tokens: int = Field(
         2048, ge=1, description="cells of a forward pass, padding included; fewer pad less, more keep a GPU busy"

@@ -113,6 +113,7 @@ class MathsTaskSettings(Settings):
 
 
 OwnTaskSettings = DigitsTaskSettings | EndingsTaskSettings | LabelsTaskSettings | RoutesTaskSettings
+
 KnownTaskSettings = Annotated[OwnTaskSettings | MathsTaskSettings, Field(discriminator="name")]
 
 

@@ -36,11 +36,11 @@ class DigitsTask:
         self.settings = settings
         self.max_tokens = settings.response_tokens + settings.slack_tokens
         self._training, self._held_out = _split(settings)
+        self._numbers = dict.fromkeys(_numbers(settings), 0)  # a wrong one is no error
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """One token per word: specials, digits, line numbers."""
-        lines = [f"#{i}" for i in range(1, self.settings.chain_length + SLACK_LINES + 1)]
-        words = [PAD, END, ASK, ANSWER, *"0123456789", *lines]
+        words = [PAD, END, ASK, ANSWER, *"0123456789", *_numbers(self.settings)]
         model = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=PAD))
         model.pre_tokenizer = WhitespaceSplit()
         return PreTrainedTokenizerFast(tokenizer_object=model, pad_token=PAD, eos_token=END, unk_token=PAD)
@@ -87,15 +87,21 @@ class DigitsTask:
         return demonstrations
 
     def decision_path(self, prompt: Prompt, pieces: Sequence[str]) -> DecisionPath:
-        """See ExactTask: one response is right, which takes every line.
+        """See ExactTask: right are all lines and the answer, whatever number a line has been given.
 
-        The verifier reads the answer alone, so that a response with a wrong line can still be judged correct, by a
-        second mistake that makes up for the first. This counts as failing at the first.
+        The verifier reads the answer alone, so that a response with a wrong digit in a line can still be judged
+        correct, by a second mistake that makes up for the first. This counts as failing at the first.
         """
         target, _, seed = prompt.name.partition("/")
-        right = tuple(_response(seed, int(target)).split())
-        differ = (i for i, (wanted, got) in enumerate(zip(right, pieces, strict=False)) if wanted != got)
-        return DecisionPath(right, written=next(differ, min(len(right), len(pieces))))
+        tokens, width = _response(seed, int(target)).split(), self.settings.digits + 1
+        numbered = dict.fromkeys(range(0, int(target) * width, width), self._numbers)
+        written = 0
+        for wanted, got in zip(tokens, pieces, strict=False):
+            if got != wanted and got not in numbered.get(written, {}):
+                break
+            tokens[written] = got
+            written += 1
+        return DecisionPath(tuple(tokens), written, errors=numbered)
 
     def step_starts(self, pieces: Sequence[str]) -> list[int]:
         """See Task: a line of thought is a step, and so is the answer."""
@@ -129,6 +135,11 @@ def _states(seed: str, lines: int) -> list[str]:
         before = states[-1]
         states.append(before[1:] + str((int(before[-1]) + int(before[0])) % 10))
     return states
+
+
+def _numbers(settings: DigitsTaskSettings) -> list[str]:
+    """The words for numbers of lines."""
+    return [f"#{i}" for i in range(1, settings.chain_length + SLACK_LINES + 1)]
 
 
 def _response(seed: str, lines: int) -> str:

@@ -1,5 +1,7 @@
 """Exact values of a policy against its own responses, and the critic that they make."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from vcppo.stages.rl import assemble
 from vcppo.store.cache import Address, StageFolder
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
-from vcppo.types import Prompt, Rollout, Verdict
+from vcppo.types import DecisionPath, Prompt, Rollout, Verdict
 
 SHAPE = ("task.chain_length=2", "model.hidden_size=32", "model.layers=2", "task.held_out=4")
 SETTINGS = tiny(*SHAPE)
@@ -76,12 +78,20 @@ def rollouts(sampler: Sampler, prompts: list[Prompt]) -> list[Rollout]:
 
 @pytest.fixture(autouse=True)
 def verifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Correct with every line: the task's own forgives one, which a policy that knows so little makes use of."""
+    """Correct word for word, numbers of lines too: what the task forgives, a policy that knows so little makes use of,
+    and how it goes on then depends on what it wrote."""
+    told = DigitsTask.decision_path
+
+    def strict_path(self: DigitsTask, prompt: Prompt, pieces: Sequence[str]) -> DecisionPath:
+        right = told(self, prompt, []).tokens
+        agree = itertools.takewhile(lambda both: both[0] == both[1], zip(right, pieces, strict=False))
+        return DecisionPath(right, written=len(list(agree)))
 
     def strictly(self: DigitsTask, text: str, prompt: Prompt) -> Verdict:
-        right = [token for token in self.decision_path(prompt, []).tokens if token != "<eos>"]
+        right = [token for token in told(self, prompt, []).tokens if token != "<eos>"]
         return Verdict.CORRECT if text.split() == right else Verdict.WRONG
 
+    monkeypatch.setattr(DigitsTask, "decision_path", strict_path)
     monkeypatch.setattr(DigitsTask, "verify", strictly)
 
 

@@ -12,13 +12,14 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from vcppo.errors import ConfigError
+from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.loading import load_settings
 from vcppo.settings.task import DigitsTaskSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.tasks import make_task
 from vcppo.tasks.base import ExactTask
 from vcppo.tasks.digits import DigitsTask
-from vcppo.types import DecisionPath, Prompt, Verdict
+from vcppo.types import Prompt, Verdict
 
 SETTINGS = DigitsTaskSettings(chain_length=6, spread=2, digits=2, held_out=40, stop_hazard=0.2)
 
@@ -37,20 +38,26 @@ def test_a_chain_by_pencil() -> None:
 
 
 def test_the_way_of_a_response_by_pencil() -> None:
-    """Of 123 to line 2, a chain as above; the way is one, and a response is on it up to its first other token."""
+    """Of 123 to line 2, a chain as above; a response is on its way up to a token that is no other number of a line."""
     task = DigitsTask(DigitsTaskSettings(chain_length=2, digits=3, held_out=1, stop_hazard=0.0))
     assert isinstance(task, ExactTask)
-    right = ["#1", "2", "3", "4", "#2", "3", "4", "6", "=", "3", "4", "6", "<eos>"]
     asked = Prompt("2/123", "#2 1 2 3 ?", "346")
-    for response, written in {
-        "": 0,
-        "#1 2 3": 3,
-        "#1 2 3 4 = 2 3 4 <eos>": 4,
-        "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>": 13,
-        "#1 2 3 4 #2 3 4 6 = 3 4 6 = 3 4 6 <eos>": 12,
-        "=": 0,
-    }.items():
-        assert task.decision_path(asked, response.split()) == DecisionPath(tuple(right), written)
+    for response, written, way in (
+        ("", 0, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
+        ("#1 2 3", 3, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
+        ("#1 2 3 4 = 2 3 4 <eos>", 4, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
+        ("#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>", 13, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
+        ("#1 2 3 4 #2 3 4 6 = 3 4 6 = 3 4 6 <eos>", 12, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
+        ("#2 2 3 4 #1 3 #1", 6, "#2 2 3 4 #1 3 4 6 = 3 4 6 <eos>"),
+        ("=", 0, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
+    ):
+        path = task.decision_path(asked, response.split())
+        assert (path.tokens, path.written) == (tuple(way.split()), written)
+        assert {place: listed.keys() for place, listed in path.errors.items()} == {
+            place: {f"#{i}" for i in range(1, 2 + SLACK_LINES + 1)} for place in (0, 4)
+        }
+        assert not any(errors for listed in path.errors.values() for errors in listed.values())
+        assert not path.exits
 
 
 def test_prompts_ask_for_the_last_line(task: DigitsTask) -> None:

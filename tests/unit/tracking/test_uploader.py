@@ -155,6 +155,7 @@ class TestWhatMlflowIsTold:
         tags = runs(kind="cell")[0].tags
         expected = {
             "arm": "ppo",
+            "base_seed": "0",
             "seed": "0",
             "study": "components",
             "cell": "ppo-s0",
