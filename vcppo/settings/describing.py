@@ -39,7 +39,8 @@ def describe_settings(settings: RunSettings) -> str:
         if section != before:
             lines.append(f"\n# {setting.about}")
             before = section
-        shown = "none" if values[name] is None else values[name]
+        value = values.get(name, setting.default)
+        shown = "none" if value is None else value
         lines.append(f"{f'{name} = {shown}':48} # {_words(settings, setting)}")
     return "\n".join(lines)
 

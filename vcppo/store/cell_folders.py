@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vcppo.errors import ConfigError, StudyError, VcppoError
+from vcppo.settings.kinds import layout
 from vcppo.settings.loading import flatten, load_settings
 from vcppo.settings.run import RunSettings
 from vcppo.system.files import write_json
@@ -147,9 +148,10 @@ def one_line(error: BaseException) -> str:
 
 
 def setting_differences(ours: RunSettings, theirs: RunSettings) -> list[str]:
-    """Dotted settings that differ, as `name = theirs, now ours`."""
+    """Dotted settings that differ, as `name = theirs, now ours`; one that a record has not is at its default."""
     new, old = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
-    return [f"{name} = {old[name]!r}, now {new[name]!r}" for name in new if new[name] != old[name]]
+    pairs = {name: [x.get(name, setting.default) for x in (old, new)] for name, setting in layout().items()}
+    return [f"{name} = {before!r}, now {after!r}" for name, (before, after) in pairs.items() if before != after]
 
 
 def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:

@@ -109,7 +109,7 @@ def test_settings_lists_every_setting_with_the_value_it_would_have() -> None:
     assert "gae.lambda_actor = 0.5 " in said
     assert "gae.length_adaptive_alpha = none " in said
     assert "critic.init = reward-model" in said
-    assert "(reward-model | policy | saved)" in said
+    assert "(reward-model | policy | saved | exact)" in said
 
 
 def test_a_dry_run_writes_nothing_and_says_what_it_would_cost(tmp_path: Path) -> None:
