@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vcppo.errors import ConfigError, StudyError, VcppoError
+from vcppo.settings.kinds import layout
 from vcppo.settings.loading import flatten, load_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.unused import unused
@@ -148,11 +149,16 @@ def one_line(error: BaseException) -> str:
 
 
 def setting_differences(ours: RunSettings, theirs: RunSettings) -> list[str]:
-    """Dotted settings that differ, as `name = theirs, now ours`, but for those that neither run reads."""
+    """Dotted settings that differ, as `name = theirs, now ours`, but for those that neither run reads.
+
+    One that a record has not is at its default.
+    """
     new, old = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
-    differ = [name for name in new if new[name] != old.get(name)]
+    default = {name: setting.default for name, setting in layout().items()}
+    pairs = {name: [x.get(name, default.get(name)) for x in (old, new)] for name in {**default, **old, **new}}
+    differ = [name for name, (before, after) in pairs.items() if before != after]
     read = [name for name in differ if unused(ours, name) is None or unused(theirs, name) is None]
-    return [f"{name} = {old.get(name)!r}, now {new[name]!r}" for name in read]
+    return [f"{name} = {pairs[name][0]!r}, now {pairs[name][1]!r}" for name in read]
 
 
 def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:

@@ -112,7 +112,7 @@ def silent_settings(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         tree = cell.settings.model_dump(mode="json")
         here = {**default, **defaults_beside(tree)}
-        changed = (name for name, value in flatten(tree).items() if value != here.get(name))
+        changed = (name for name, value in flatten(tree).items() if value != here.get(name, value))
         differing |= {name for name in changed if name not in ("arm", "method") and isinstance(counterpart(name), str)}
     return [name for name in default if name in differing]
 
