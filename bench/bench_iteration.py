@@ -25,7 +25,6 @@ from torch.nn import functional
 
 from vcppo.engines.torch.decoder import Decoder
 from vcppo.engines.torch.engine import TorchEngine
-from vcppo.models import lean
 from vcppo.models.optimiser import Optimiser
 from vcppo.planning import time_estimate
 from vcppo.rl import trainer
@@ -95,7 +94,6 @@ TIMED = [  # object, attribute, part it belongs to (None: whichever it is called
     (Journal, "table", "journal and checkpoint", False),
     (rl_stage, "save_state", "journal and checkpoint", False),
     (Decoder, "_forward", None, True),
-    (lean, "hidden_states", None, True),
     (torch.Tensor, "backward", None, True),
     (Optimiser, "step", None, True),
 ]

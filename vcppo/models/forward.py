@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError, TrainingError
 from vcppo.maths.logprobs import chosen_logprobs
-from vcppo.models import lean
 from vcppo.models.configurations import model_label
 from vcppo.models.distributed import world
 from vcppo.models.prepared import compute_of, preparation_of
@@ -282,10 +281,7 @@ def _of_all_processes(model: PreTrainedModel, outputs: Tensor) -> Tensor:
 
 def _hidden(model: Any, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
     """[places, H] hidden states, the head's input, through all rows."""
-    base = model.base_model
-    if lean.serves(base, input_ids, position_ids):
-        return lean.hidden_states(base, input_ids)
-    states = base(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+    states = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
     hidden: Tensor = states.flatten(0, 1)
     return hidden
 
