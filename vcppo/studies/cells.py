@@ -57,13 +57,13 @@ def no_use(cell: Cell, name: str) -> str | None:
 
 
 def values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:
-    """Return the values of dotted settings, as JSON."""
+    """Return the values of dotted settings, as JSON; None for one that no record has but those of another kind."""
     dump = settings.model_dump(mode="json")
     values = {}
     for name in names:
         value: Any = dump
         for part in name.split("."):
-            value = value[part]
+            value = value.get(part) if isinstance(value, dict) else None
         values[name] = value
     return values
 

@@ -156,6 +156,12 @@ def test_arms_and_grid_multiply_and_the_name_says_which() -> None:
     assert cells[3].swept == {"pretrain.steps": 5, "gae.lambda_actor": 1.0}
 
 
+def test_what_an_arm_sets_of_another_kind_is_none_elsewhere() -> None:
+    cells = study(arms=[{"name": "a"}, {"name": "b", "set": {"critic.init": "exact", "critic.sight": 0.5}}]).cells([0])
+    assert cells[0].swept == {"critic.init": "reward-model", "critic.sight": None}
+    assert cells[1].swept == {"critic.init": "exact", "critic.sight": 0.5}
+
+
 def test_quoted_dotted_and_nested_names_are_the_same() -> None:
     quoted = study(grid={"gae.lambda_actor": [0.9, 0.95]}, base={"policy.epochs": 2})
     nested = study(grid={"gae": {"lambda_actor": [0.9, 0.95]}}, base={"policy": {"epochs": 2}})
