@@ -108,8 +108,10 @@ def test_workers_that_are_stopped_while_they_load_end_without_a_word(tmp_path: P
 
 def test_the_long_study_is_the_short_one_at_another_length() -> None:
     long, short = load_study("components-long"), load_study("components")
-    assert [arm.name for arm in long.arms] == [arm.name for arm in short.arms]
-    assert [arm.set for arm in long.arms] == [arm.set for arm in short.arms]
+    controls = {"ppo-bounded", "ppo-recentred", "ppo-constant", "ppo-pessimist"}  # of the critic
+    arms = [arm for arm in short.arms if arm.name not in controls]
+    assert [arm.name for arm in long.arms] == [arm.name for arm in arms]
+    assert [arm.set for arm in long.arms] == [arm.set for arm in arms]
     settings = long.cells()[0].settings.task
     assert isinstance(settings, DigitsTaskSettings)
     share = (1 - settings.stop_hazard) ** (settings.chain_length - 1)

@@ -78,7 +78,7 @@ def test_a_study_its_figures_and_the_methods_work_in_an_empty_folder(binaries: P
     said = run(vcppo, "sweep", "components", "--workers", "2", "--seeds", "1", *small, "--set", "steps=2", cwd=tmp_path)
     results = tmp_path / "runs" / "results"
     runs = pd.read_csv(results / "components" / "runs.csv")
-    assert runs["status"].tolist() == ["done"] * 7
+    assert runs["status"].tolist() == ["done"] * 11
     assert set(runs["commit"]) == {"unknown"}
     assert f"figures and tables: {Path('runs/results/figures')}" in said
     table = (results / "figures" / "table2.md").read_text(encoding="utf-8")

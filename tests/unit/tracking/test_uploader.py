@@ -892,12 +892,13 @@ class TestSmallParts:
         assert position_figure({}) is None
 
     def test_the_figure_shows_the_first_and_the_last_step_and_leaves_pyplot_alone(self) -> None:
+        imported = "matplotlib.pyplot" in sys.modules  # others may have: what reasoning-gym requires does
         one, two = position_figure({5: positions()}), position_figure({0: positions(), 5: positions(), 9: positions()})
         assert one is not None
         assert two is not None
         width = [int.from_bytes(png[16:20], "big") for png in (one, two)]
         assert width[1] == 2 * width[0]
-        assert "matplotlib.pyplot" not in sys.modules
+        assert ("matplotlib.pyplot" in sys.modules) == imported
 
     def test_long_values_are_cut_with_a_mark(
         self, uploader: Callable[[], Uploader], study: FakeStudy, runs: Callable[..., list[Run]], store: MlflowStore
