@@ -13,6 +13,7 @@ from vcppo.store.cell_folders import ENDED
 from vcppo.store.pretrained_critics import end_of
 from vcppo.store.summary import Curves
 
+NAMED = 6  # unfinished cells in a message
 Tables = dict[int, dict[str, list[Any]]]  # step -> columns
 
 
@@ -97,12 +98,13 @@ def refuse_unfinished(study: str, states: dict[str, str], remedy: str) -> None:
     Args:
         states: by cell, in the wording of messages.
     Raises:
-        StudyError: one has not; the message names it and ends with the remedy.
+        StudyError: one has not; the message names the first of them and ends with the remedy.
     """
     cells = [f"{cell} ({state})" for cell, state in sorted(states.items()) if state not in ENDED]
     if cells:
+        listed = ", ".join(cells[:NAMED]) + (f" and {len(cells) - NAMED} more" if len(cells) > NAMED else "")
         raise StudyError(
-            f"study {study} is incomplete, {len(cells)} of {len(states)} cells missing: {', '.join(cells)}; {remedy}"
+            f"study {study} is incomplete, {len(cells)} of {len(states)} cells missing: {listed}; {remedy}"
         )
 
 
