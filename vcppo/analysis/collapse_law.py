@@ -125,8 +125,8 @@ def draw(computed: pd.DataFrame, sweep: Sweep) -> Any:
                 panel.axvline(threshold, color="black", linewidth=0.9, zorder=2)
             if name == "accuracy" and gae_lambda in sweep.race:
                 panel.axvline(sweep.race[gae_lambda], **{**style.REFERENCE_LINE, "color": "black"})
-        said = f"{sweep.symbol} = {threshold:.2f}" if math.isfinite(threshold) else f"no {sweep.symbol}"
-        style.title(axes[0, column], "abcd"[column] if column < 4 else "", f"λ actor {gae_lambda:g}, {said}")
+        label = f"{sweep.symbol} = {threshold:.2f}" if math.isfinite(threshold) else f"no {sweep.symbol}"
+        style.title(axes[0, column], "abcd"[column] if column < 4 else "", f"λ actor {gae_lambda:g}, {label}")
         axes[0, column].axhline(1.0, **style.REFERENCE_LINE)
         axes[1, column].axhline(100 * sweep.chain.accuracy, **style.REFERENCE_LINE)
     axes[0, 0].set_yscale("log")

@@ -68,6 +68,6 @@ def limited_sight(values: Tensor, response_mask: Tensor, *, sight: float) -> Ten
     Returns:
         [B, T], 0 where the mask is False.
     """
-    kept = torch.where(response_mask, values, 0.0)
-    mean = kept.sum(dim=0) / response_mask.sum(dim=0).clamp(min=1)
+    masked = torch.where(response_mask, values, 0.0)
+    mean = masked.sum(dim=0) / response_mask.sum(dim=0).clamp(min=1)
     return torch.where(response_mask, sight * kept + (1.0 - sight) * mean, 0.0)

@@ -42,8 +42,8 @@ def nested_bootstrap(
     Raises:
         DataError: no base, or one without a run.
 
-    >>> found = nested_bootstrap({0: [0.0, 0.0], 1: [1.0, 1.0]}, rng=np.random.default_rng(0))
-    >>> found.low, found.high
+    >>> interval = nested_bootstrap({0: [0.0, 0.0], 1: [1.0, 1.0]}, rng=np.random.default_rng(0))
+    >>> interval.low, interval.high
     (0.0, 1.0)
     """
     bases = [np.asarray(values, dtype=np.float64) for values in values_by_base.values()]

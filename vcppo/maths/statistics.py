@@ -247,8 +247,8 @@ def exact_interval(successes: float, n: int, *, confidence: float = 0.95) -> Int
     Raises:
         DataError: more successes than trials, or fewer than none.
 
-    >>> found = exact_interval(23, 25)
-    >>> round(found.low, 3), round(found.high, 3)
+    >>> interval = exact_interval(23, 25)
+    >>> round(interval.low, 3), round(interval.high, 3)
     (0.74, 0.99)
     """
     if not 0 <= successes <= n:
