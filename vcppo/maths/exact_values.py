@@ -70,4 +70,4 @@ def limited_sight(values: Tensor, response_mask: Tensor, *, sight: float) -> Ten
     """
     masked = torch.where(response_mask, values, 0.0)
     mean = masked.sum(dim=0) / response_mask.sum(dim=0).clamp(min=1)
-    return torch.where(response_mask, sight * kept + (1.0 - sight) * mean, 0.0)
+    return torch.where(response_mask, sight * masked + (1.0 - sight) * mean, 0.0)

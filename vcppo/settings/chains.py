@@ -5,7 +5,6 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from vcppo.settings.embedded import EmbeddedTaskSettings
-from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
 
 TASK_NAME = "an embedded task (docs/tasks.md), problems from a hub or a file, or a class from outside (docs/adding.md)"
@@ -23,14 +22,6 @@ class ChainSettings(EmbeddedTaskSettings):
     rule_seed: int = Field(0, ge=0, description="of the task's rules: what each context means, and which are hard")
     fillers: int = Field(0, ge=0, le=100, description="words that do not matter, one of which ends each line; 0: none")
     luck: float = Field(0.0, ge=0, le=0.5, description="chance the verifier lies, the same to all alike responses")
-    held_out: int = Field(200, ge=1, description="problems kept for evaluation, never trained on")
-    held_out_for_search: int = Field(
-        0, ge=0, description="further problems, never trained on, that evaluation.problems = search asks in their stead"
-    )
-
-    def problems(self, use: Problems) -> int:
-        """See EmbeddedTaskSettings."""
-        return self.held_out if use == "report" else self.held_out_for_search
 
     @property
     def line_tokens(self) -> int:

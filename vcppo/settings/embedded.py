@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from pydantic import Field
+
 from vcppo.settings.base import Settings
 from vcppo.settings.evaluation import Problems
 
@@ -12,9 +14,14 @@ class EmbeddedTaskSettings(Settings, ABC):
 
     exact_values: ClassVar[bool] = False  # whether its values can be computed (`ExactTask` in vcppo/tasks/base.py)
 
-    @abstractmethod
+    held_out: int = Field(200, ge=1, description="problems kept for evaluation, never trained on")
+    held_out_for_search: int = Field(
+        0, ge=0, description="further problems, never trained on, that evaluation.problems = search asks in their stead"
+    )
+
     def problems(self, use: Problems) -> int:
         """How many are measured on."""
+        return self.held_out if use == "report" else self.held_out_for_search
 
     @property
     @abstractmethod

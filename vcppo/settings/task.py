@@ -9,7 +9,6 @@ from vcppo.settings.base import Settings
 from vcppo.settings.chains import TASK_NAME as _NAME
 from vcppo.settings.chains import EndingsTaskSettings, LabelsTaskSettings, RoutesTaskSettings
 from vcppo.settings.embedded import EmbeddedTaskSettings
-from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.plugin import OUTSIDE, PluginTaskSettings
 
@@ -69,14 +68,6 @@ class DigitsTaskSettings(EmbeddedTaskSettings):
     spread: int = Field(0, ge=0, description="target lines vary from chain_length - spread to chain_length")
     digits: int = Field(3, ge=2, le=6, description="digits of the state, hence of the answer")
     stop_hazard: float = Field(0.09, ge=0, lt=1, description="chance a demonstration stops early, at each line")
-    held_out: int = Field(200, ge=1, description="problems kept for evaluation, never trained on")
-    held_out_for_search: int = Field(
-        0, ge=0, description="further problems, never trained on, that evaluation.problems = search asks in their stead"
-    )
-
-    def problems(self, use: Problems) -> int:
-        """See EmbeddedTaskSettings."""
-        return self.held_out if use == "report" else self.held_out_for_search
 
     @property
     def prompt_tokens(self) -> int:

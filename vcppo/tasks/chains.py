@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from vcppo.errors import ConfigError
 from vcppo.settings.chains import ChainSettings
 from vcppo.settings.evaluation import Problems
+from vcppo.tasks.held_out import divided
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
 PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
@@ -151,14 +152,7 @@ class ChainTask(ABC):
         least = max(richness.values(), default=0) / FEWEST_STATES
         fair = [seed for seed, different in richness.items() if different >= least]
         fair.sort(key=lambda seed: chance("problem", seed))
-        reported, searched = dials.held_out, dials.held_out + dials.held_out_for_search
-        if len(fair) <= searched:
-            named = f" and task.held_out_for_search = {dials.held_out_for_search}" if searched > reported else ""
-            raise ConfigError(
-                f"task.held_out = {reported}{named}: this task has {len(fair)} problems in all; hold out fewer, or "
-                "raise task.digits"
-            )
-        return fair[searched:], {"report": fair[:reported], "search": fair[reported:searched]}
+        return divided(fair, dials, dials="task.digits")
 
     def is_fair(self, seed: str) -> bool:
         """Whether a problem can be asked; those with poor chains are left out beside."""

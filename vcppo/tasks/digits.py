@@ -22,6 +22,7 @@ from vcppo.errors import ConfigError
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.task import DigitsTaskSettings
+from vcppo.tasks.held_out import divided
 from vcppo.types import DecisionPath, Demonstration, Judgement, Prompt, Verdict
 
 PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
@@ -165,11 +166,4 @@ def _split(settings: DigitsTaskSettings) -> tuple[list[tuple[int, str]], dict[Pr
         states = _states(seed, settings.chain_length)
         fair += [(target, seed) for target in targets if states[target] not in states[:target]]
     fair.sort(key=lambda problem: hashlib.sha256(f"{problem}".encode()).digest())
-    reported, searched = settings.held_out, settings.held_out + settings.held_out_for_search
-    if len(fair) <= searched:
-        named = f" and task.held_out_for_search = {settings.held_out_for_search}" if searched > reported else ""
-        raise ConfigError(
-            f"task.held_out = {reported}{named}: this task has {len(fair)} problems in all; hold out fewer, or raise "
-            "task.digits or task.spread"
-        )
-    return fair[searched:], {"report": fair[:reported], "search": fair[reported:searched]}
+    return divided(fair, settings, dials="task.digits or task.spread")
