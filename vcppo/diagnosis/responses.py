@@ -1,0 +1,72 @@
+"""Logged responses: what any trainer's dump has in common, and what a critic says of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vcppo.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class LoggedResponse:
+    """One response as it was logged; what the dump does not tell is None. T response tokens.
+
+    Prompt and response are text or token ids, at least one of the two each. `messages` is a conversation that a chat
+    template has still to render; then `prompt` is "".
+    """
+
+    problem: str  # equal for responses to the same prompt
+    score: float  # the outcome, in units of reward
+    prompt: str = ""
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    prompt_tokens: tuple[int, ...] | None = None
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None  # [T] generated ids, end-of-sequence included where it was logged
+    values: tuple[float, ...] | None = None  # [T] V before each token is chosen
+    rewards: tuple[float, ...] | None = None  # [T] they sum to what was optimised, penalties included
+    logprobs: tuple[float, ...] | None = None  # [T] nats, when sampled
+    truncated: bool | None = None  # cut at the length limit
+    step: int | None = None  # of training
+    line: int = 0  # where in its file, from 1
+
+
+@dataclass(frozen=True)
+class Dump:
+    """The responses of one or several files, and what has to be said of how they were read."""
+
+    source: str  # as the user named it
+    form: str  # of FORMS in dumps: "verl", "trl", ...
+    responses: tuple[LoggedResponse, ...]
+    notes: tuple[str, ...] = ()  # one line each: what was skipped, assumed or derived
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One critic's values of every state of a dump's responses. B responses, T tokens of the longest."""
+
+    critic: str  # its name in the report
+    values: Tensor  # [B, T] float32  V(s_t), before token t is chosen
+    returns: Tensor  # [B, T] float32  Monte-Carlo, gamma 1: the rewards to come
+    response_mask: Tensor  # [B, T] bool     True on a prefix of each row
+    scores: Tensor  # [B] float32     the outcome
+    problem: Tensor  # [B] int64       equal for responses to the same prompt
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rows, width = self.response_mask.shape
+        for column in fields(self):
+            if column.name in ("critic", "notes"):
+                continue
+            got = tuple(getattr(self, column.name).shape)
+            want: tuple[int, ...] = (rows,) if column.name in ("scores", "problem") else (rows, width)
+            if got != want:
+                raise ShapeError(f"Reading.{column.name}: shape {got}, expected {want} beside response_mask")
+
+
+def padded(rows: Sequence[Sequence[float]], fill: float = 0.0) -> Tensor:
+    """Rows of unequal length as one [B, T] float32 tensor, right-padded with `fill`."""
+    width = max((len(row) for row in rows), default=0)
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.float32).reshape(-1, width)

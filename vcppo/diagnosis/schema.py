@@ -1,0 +1,186 @@
+"""The report as data, `report.json`: every number that its page shows, under a schema with a version.
+
+A number that could not be measured is null, and `why` beside it says why. Raise VERSION when a field changes its
+meaning or goes; new fields do not need it.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = 1
+
+
+class Part(BaseModel):
+    """A part of the report: frozen and closed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Estimate(Part):
+    """A number with its 95 % bootstrap interval over prompts."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    why: str | None = None  # if value is null: what would be needed
+
+
+class Curve(Part):
+    """Estimates along an axis; all lists have one length."""
+
+    x: tuple[float, ...]
+    n: tuple[int, ...]  # tokens behind each point
+    responses: tuple[int, ...]  # responses behind each point
+    value_mean: tuple[float | None, ...]
+    return_mean: tuple[float | None, ...]
+    bias: tuple[Estimate, ...]
+    explained_variance: tuple[Estimate, ...]
+
+
+class Regressor(Part):
+    """The critic's error against Monte-Carlo returns, value = offset + slope-error * return + rest."""
+
+    bias: Estimate  # mean(value - return), units of reward
+    slope: Estimate  # of return on value: 1 for a calibrated critic
+    intercept: Estimate
+    rmse: Estimate
+    share_offset: Estimate  # of the mean square error; the three shares sum to 1
+    share_slope: Estimate
+    share_rest: Estimate
+    explained_variance: Estimate
+    explained_variance_ceiling: Estimate | None = None  # where the task knows it
+    value_std: float | None
+    return_std: float | None
+    from_start: Curve
+    from_end: Curve
+    by_fraction: Curve
+    by_length: Curve  # x: response length in tokens
+    calibration: "Calibration"
+
+
+class Calibration(Part):
+    """Tokens in bins of predicted value."""
+
+    predicted_mean: tuple[float, ...]
+    return_mean: tuple[Estimate, ...]
+    n: tuple[int, ...]
+
+
+class RankAt(Part):
+    """How well V at a fraction of the response tells those that will be right from those that will not."""
+
+    fraction: float
+    within_prompts: Estimate  # AUC over pairs of responses to one prompt; 0.5 is chance
+    across_prompts: Estimate
+
+
+class Reacts(Part):
+    """What the critic's variance is made of; the three shares sum to 1."""
+
+    position: Estimate
+    prompt: Estimate
+    neither: Estimate
+
+
+class LambdaShare(Part):
+    """What an advantage at one λ is made of, at these lengths."""
+
+    gae_lambda: float
+    real_reward: Estimate  # mean weight of the real reward over tokens, lambda^(tokens to come)
+    opinion: Estimate  # share of the advantages' variance that comes from values alone
+
+
+class Alignment(Part):
+    """Where the policy gradient made with this critic at one λ points."""
+
+    gae_lambda: float
+    method: Literal["gradient", "preconditioned", "scores", "surrogate"]
+    with_reward: Estimate  # cosine with the Monte-Carlo gradient of the score, halves independent
+    with_length: Estimate  # cosine with the gradient of the response's length
+    reward_ceiling: Estimate  # Monte-Carlo against Monte-Carlo on other responses: what any critic could reach
+    accuracy_change: Estimate  # first-order, along a step of unit length in this method's metric
+    length_change: Estimate  # tokens, likewise
+    noise: Estimate | None = None  # signal-to-noise at the batch size in use
+    backward_passes: int = 0
+
+
+class Knob(Part):
+    """What to set in one trainer; `setting` null: it lacks the knob."""
+
+    trainer: str  # vcppo, verl, NeMo-RL, OpenRLHF, TRL, slime
+    setting: str | None
+    note: str = ""
+
+
+class Verdict(Part):
+    """One finding, in words."""
+
+    code: str  # stable, for programs: "offset", "position-only", "collapse-forecast", "healthy", "cannot-tell", ...
+    severity: Literal["good", "note", "warning", "alarm", "unknown"]
+    critic: str | None
+    title: str
+    sentence: str  # what was measured, with its interval
+    advice: str = ""
+    knobs: tuple[Knob, ...] = ()
+    more_responses: int | None = None  # "cannot-tell": how many more would be needed
+
+
+class CriticPart(Part):
+    """All that was measured of one critic."""
+
+    name: str
+    source: str
+    layout: str | None
+    notes: tuple[str, ...] = ()
+    not_finite: int = 0  # tokens whose value is NaN or infinite, left out of every number
+    regressor: Regressor | None
+    ranker: tuple[RankAt, ...]
+    reacts: Reacts | None
+    lambdas: tuple[LambdaShare, ...]
+    alignment: tuple[Alignment, ...] = ()
+    best_lambda: float | None = None
+    why: str | None = None  # if it could not be measured at all
+
+
+class DataPart(Part):
+    """The responses."""
+
+    source: str
+    form: str
+    responses: int
+    problems: int
+    tokens: int
+    length_mean: float
+    length_median: float
+    length_min: int
+    length_max: int
+    truncated: Estimate
+    score_mean: Estimate
+    score_low: float
+    score_high: float
+    correct: Estimate  # share of responses with the highest score
+    score_length_correlation: Estimate
+    notes: tuple[str, ...] = ()
+
+
+class Provenance(Part):
+    """How the report was made."""
+
+    vcppo: str
+    commit: str | None
+    command: str
+    made_at: str  # ISO 8601, UTC
+    seconds: float
+    seed: int
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Report(Part):
+    """The whole report."""
+
+    schema_version: int = VERSION
+    verdicts: tuple[Verdict, ...]
+    data: DataPart
+    critics: tuple[CriticPart, ...]
+    provenance: Provenance
