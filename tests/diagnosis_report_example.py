@@ -182,17 +182,17 @@ def report() -> Report:
                 severity="good",
                 critic="pretrained-50",
                 title="This critic is ready for PPO at λ = 0.95",
-                sentence="Bias 0.02 [−0.01, 0.06], explained variance 0.61 of 0.74 that are possible, and its gradient at "
-                "λ = 0.95 agrees with the truth: cosine 0.995 [0.991, 1.000].",
+                sentence="Bias 0.02 [−0.01, 0.06], explained variance 0.61 of 0.74 that are possible, and its gradient "
+                "at λ = 0.95 agrees with the truth: cosine 0.995 [0.991, 1.000].",
             ),
             Verdict(
                 code="collapse-forecast",
                 severity="alarm",
                 critic="reward-model",
                 title="At λ = 0.95 PPO will shorten responses to nothing",
-                sentence="Values are 2.3 too low everywhere and know the position only: at λ = 0.95 the gradient points "
-                "away from reward (cosine −0.91 [−0.94, −0.88]) and shortens responses (cosine with length −0.98 "
-                "[−1.00, −0.96]).",
+                sentence="Values are 2.3 too low everywhere and know the position only: at λ = 0.95 the gradient "
+                "points away from reward (cosine −0.91 [−0.94, −0.88]) and shortens responses (cosine with length "
+                "−0.98 [−1.00, −0.96]).",
                 advice="Pretrain the value model, or use λ_actor = 1 until then.",
                 knobs=knobs(),
             ),
@@ -255,8 +255,8 @@ def report() -> Report:
 
 
 WORDS = (
-    "Let us write the number as x = 3 7 + 2 y so that both sides are divisible by 1 . Wait let me check again: ( a - b > "
-    "0 Hence we get a contradiction therefore only two cases remain The first case gives modulo prime Thus"
+    "Let us write the number as x = 3 7 + 2 y so that both sides are divisible by 1 . Wait let me check again: ( a - b "
+    "> 0 Hence we get a contradiction therefore only two cases remain The first case gives modulo prime Thus"
 )
 TOKENS = (
     *(f" {word}" for word in dict.fromkeys(WORDS.split())),

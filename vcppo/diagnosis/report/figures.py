@@ -135,7 +135,7 @@ def levels(report: Report) -> Figure | None:
     regressors = _regressors(report)
     if not regressors:
         return None
-    panels = []
+    panels: list[Element] = []
     shown = [getattr(regressor, field) for _, regressor in regressors for field, _, _ in PLACES]
     heights = [y for curve in shown for y in (*curve.value_mean, *curve.return_mean)]
     heights += [end for curve in shown for ends in _band_of_values(curve) for end in ends]
@@ -170,7 +170,7 @@ def explained(report: Report) -> Figure | None:
     regressors = _regressors(report)
     if not regressors:
         return None
-    panels = []
+    panels: list[Element] = []
     shown = [getattr(regressor, field) for _, regressor in regressors for field, _, _ in PLACES]
     known = [e.value for curve in shown for e in curve.explained_variance if e.value is not None]
     if not known:

@@ -80,12 +80,12 @@ def _unpacked(viewer: ViewerData) -> bytes:
             series.append(({"kind": kind}, columns))
 
     body, described = [_planes(np.asarray(tokens, dtype=np.uint32))], []
-    for about, columns in series:
-        decimals = grid_decimals([column for column in columns if column is not None])
-        lengths = [len(one.tokens) for one in responses]
+    lengths = [len(one.tokens) for one in responses]
+    for about, numbers in series:
+        decimals = grid_decimals([column for column in numbers if column is not None])
         rows = [
             np.full(length, np.nan) if column is None else np.asarray(column, dtype=np.float64)
-            for length, column in zip(lengths, columns, strict=True)
+            for length, column in zip(lengths, numbers, strict=True)
         ]
         integers = on_grid(np.concatenate(rows) if rows else np.zeros(0), decimals)
         steps = np.diff(integers, prepend=0)

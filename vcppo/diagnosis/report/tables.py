@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 from vcppo.diagnosis.report.figures import METHODS, PLACES, letter
 from vcppo.diagnosis.report.text import NOT_MEASURED, decimals_of, interval, number
@@ -88,7 +87,9 @@ DATA = (
 
 def cell(report: Report, path: str) -> Cell:
     """The cell of what lies at a path of the report; a part that is missing on the way is "not measured"."""
-    found = reduce(_step, path.split("."), report)
+    found: object = report
+    for name in path.split("."):
+        found = _step(found, name)
     if isinstance(found, Estimate):
         return Cell(path, number(found.value, decimals_of(found)), interval(found), _why(found))
     if found is None or isinstance(found, int | float):

@@ -47,9 +47,9 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
 
 
 def decimals_of(estimate: Estimate) -> int | None:
-    """Decimals that an estimate deserves: one digit of its interval's half width, two if that begins with 1 or 2.
+    """Decimals that an estimate deserves: one digit of its interval's half width, two if that begins with 1.
 
-    >>> decimals_of(Estimate(value=-0.9137, low=-0.9312, high=-0.8831)), decimals_of(Estimate(value=1.0)) is None
+    >>> decimals_of(Estimate(value=-0.9137, low=-0.9312, high=-0.8931)), decimals_of(Estimate(value=1.0)) is None
     (3, True)
     """
     if estimate.low is None or estimate.high is None:
@@ -57,14 +57,14 @@ def decimals_of(estimate: Estimate) -> int | None:
     half = (estimate.high - estimate.low) / 2
     if not math.isfinite(half):
         return None
-    return 2 if half <= 0 else max(0, min(4, math.ceil(-math.log10(half / 3))))
+    return 2 if half <= 0 else max(0, min(4, math.ceil(-math.log10(half / 2))))
 
 
 def interval(estimate: Estimate) -> str:
     """The interval alone, "" where there is none.
 
     >>> interval(Estimate(value=-0.91, low=-0.93, high=-0.88))
-    '[−0.930, −0.880]'
+    '[−0.93, −0.88]'
     """
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return ""
@@ -75,7 +75,7 @@ def interval(estimate: Estimate) -> str:
 def with_interval(estimate: Estimate) -> str:
     """An estimate as text.
 
-    >>> with_interval(Estimate(value=12.0, low=10.0, high=14.0)), with_interval(Estimate(value=None, why="one prompt"))
-    ('12.0 [10.0, 14.0]', 'not measured')
+    >>> with_interval(Estimate(value=12.0, low=9.0, high=15.0)), with_interval(Estimate(value=None, why="one prompt"))
+    ('12 [9, 15]', 'not measured')
     """
     return f"{number(estimate.value, decimals_of(estimate))} {interval(estimate)}".strip()

@@ -38,6 +38,7 @@ async function viewer() {
   const data = await decoded(text);
   data.vocabularySeen = data.vocabulary.map((token) => (token.length <= LONG_TOKEN ? token : token.slice(0, LONG_TOKEN)));
   new Viewer(data).begin();
+  document.documentElement.dataset.readyAt = performance.now().toFixed(0); // ms since the page was opened, for tests
 }
 
 class Viewer {
@@ -246,7 +247,7 @@ class Viewer {
     this.hovered = null;
     this.mark();
     this.draw();
-    document.documentElement.dataset.drewIn = (performance.now() - began).toFixed(1);
+    document.documentElement.dataset.drewIn = (performance.now() - began).toFixed(1); // ms
   }
 
   draw() {
@@ -354,7 +355,7 @@ class Viewer {
     drawings.push(course("Values and Monte-Carlo returns by token", "reward", first, below ? 136 : 160, 2, !below));
     if (below) {
       const own = ["advantage", "error"].includes(quantity.id) ? critics : [this.left];
-      const lines = own.map((i) => ({ name: own.length > 1 || critics.length ? `${quantity.name} ${critics.length && own === critics ? letterOf(i) : ""}`.trim() : quantity.name, css: own === critics ? looks(i) : "c5 d0", numbers: this.numbersOf(quantity.id, response, i) }));
+      const lines = own.map((i) => ({ name: own === critics ? `${letterOf(i)}: ${quantity.name}` : quantity.name, css: own === critics ? looks(i) : "c5 d0", numbers: this.numbersOf(quantity.id, response, i) }));
       drawings.push(course(`${quantity.name} by token`, { logprob: "nats", entropy: "nats" }[quantity.id] ?? "reward", lines, 136, 2, true));
     }
     byId("course").replaceChildren(...drawings);
