@@ -252,7 +252,7 @@ def test_colours_are_those_of_the_figures_elsewhere() -> None:
         (Estimate(value=-0.914, low=-0.93, high=-0.88), "−0.91 [−0.93, −0.88]"),
         (Estimate(value=0.9951, low=0.9912, high=0.9998), "0.995 [0.991, 1.000]"),
         (Estimate(value=1234.5, low=1200.0, high=1300.0), "1,234 [1,200, 1,300]"),
-        (Estimate(value=0.0001, low=-0.2, high=0.2), "0.00 [−0.20, 0.20]"),
+        (Estimate(value=0.0001, low=-0.2, high=0.2), "0.0 [−0.2, 0.2]"),
         (Estimate(value=1.0, low=1.0, high=1.0), "1.00 [1.00, 1.00]"),
         (Estimate(value=3.0), "3"),
         (EMPTY, "not measured"),
