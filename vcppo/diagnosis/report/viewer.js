@@ -326,7 +326,6 @@ class Viewer {
     }
     this.legend(quantity, scale);
     this.curves(quantity);
-    this.now = null;
   }
 
   legend(quantity, scale) {
@@ -409,7 +408,9 @@ class Viewer {
     const t = this.hovered ?? this.token;
     const { response } = this;
     for (const { pane, spans } of this.panes) {
-      pane.querySelector(".now")?.classList.remove("now");
+      const before = pane.querySelector(".now");
+      before?.classList.remove("now");
+      before?.removeAttribute("aria-selected");
       const span = spans[t - this.firstShown];
       span?.classList.add("now");
       span?.setAttribute("aria-selected", "true");
