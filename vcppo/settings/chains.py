@@ -63,6 +63,7 @@ class LabelsTaskSettings(ChainSettings):
     """A label ends each line; some rules are misunderstood, and wrong labels count, or kill."""
 
     name: Literal["labels"] = Field("labels", description=TASK_NAME)
+    lines: int = Field(60, ge=1, le=2000, description="lines of thought that a right answer needs, a decision each")
     contexts: Literal[10, 100] = Field(10, description="rules: one for each first digit, or first and last digit")
     label_words: Literal["shared", "own"] = Field(
         "shared",
