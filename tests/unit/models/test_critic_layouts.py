@@ -177,6 +177,7 @@ def test_normalisation_is_told_and_applied_once(tmp_path: Path) -> None:
     openrlhf("score", **NORMALISED)(theirs, tmp_path / "on")
     (note,) = find_layout(find_folder(tmp_path / "on"), tmp_path / "on").notes
     assert note == "values are (head - -1.5) / 2.5, by config.json's normalize_reward"
+    assert not {"normalize_reward", "mean", "std"} & set(loading.load_critic(tmp_path / "on").config.to_dict())
     openrlhf("score", **NORMALISED | {"normalize_reward": False})(theirs, tmp_path / "off")
     (note,) = find_layout(find_folder(tmp_path / "off"), tmp_path / "off").notes
     assert "which normalize_reward = false leaves unused" in note
