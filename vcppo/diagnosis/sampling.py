@@ -16,7 +16,7 @@ from vcppo.rl.sampler import Sampler
 from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.model import LoraSettings
 from vcppo.settings.run import RunSettings
-from vcppo.system.files import write_text
+from vcppo.system.files import write_bytes
 from vcppo.tasks import make_task
 from vcppo.types import Rollout
 
@@ -67,7 +67,7 @@ def sample_responses(
             rollouts = sampler.roll_out(repeated, seed=seed_for(settings.seed, "diagnose", start))
             scores = verdict_scores(rollouts, settings.reward).tolist()
             if world().is_main:
-                write_text(files[-1], _lines(rollouts, scores))
+                write_bytes(files[-1], _lines(rollouts, scores).encode())
         on_progress(min(start + PROMPTS_AT_ONCE, prompts), prompts)
     return files
 
