@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from vcppo.diagnosis.report.tables import cell
 from vcppo.diagnosis.report.text import interval, number, visible, with_interval
 from vcppo.diagnosis.report.viewer import ViewerData
 from vcppo.diagnosis.report.writing import write_report
-from vcppo.diagnosis.schema import Curve, DataPart, Estimate, Knob, Report, Verdict
+from vcppo.diagnosis.schema import Curve, DataPart, Estimate, Knob, Reacts, Report, Verdict
 
 NOTHING = ViewerData((), ())
 
@@ -147,6 +148,40 @@ def test_numbers_stand_where_their_path_says() -> None:
     assert gone.shown == "not measured"
     with pytest.raises(AttributeError):
         cell(one, "critics.0.regressor.biass")
+
+
+NAMES_OF_ROWS = ("x", "predicted_mean", "gae_lambda", "fraction")
+
+
+def test_every_number_of_the_report_stands_in_a_table(whole: str) -> None:
+    def numbers(value: object, path: str) -> Iterator[str]:
+        if isinstance(value, dict) and {"value", "low", "high"} <= set(value):
+            yield path
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                yield from numbers(item, f"{path}.{name}") if name not in NAMES_OF_ROWS else ()
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                yield from numbers(item, f"{path}.{i}")
+        elif isinstance(value, int | float):
+            yield path
+
+    shown = {attributes["data-path"] for _, attributes in Read(whole).tags if "data-path" in attributes}
+    whole_report = json.loads(report().model_dump_json())
+    wanted = {path for part in ("critics", "data") for path in numbers(whole_report[part], part)}
+    assert wanted - shown == set()
+
+
+def test_numbers_that_no_table_names_yet_get_a_row() -> None:
+    class Newer(Reacts):
+        luck: Estimate
+        words: str = "no number"
+
+    one = critic("x", bad=True)
+    assert one.reacts is not None
+    newer = Newer(**dict(one.reacts), luck=Estimate(value=0.25))
+    whole = page(report().model_copy(update={"critics": (one.model_copy(update={"reacts": newer}),)}), NOTHING)
+    assert '<td data-path="critics.0.reacts.luck"><span class="value">0.25</span></td>' in whole
 
 
 def test_what_was_not_measured_says_why(whole: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from vcppo.diagnosis import schema
 from vcppo.diagnosis.schema import VERSION, Report
-from vcppo.system.files import write_text
+from vcppo.system.files import write_bytes
 
 SCHEMA, PAGE = "report.schema.json", "report-json.md"
 INTRODUCTION = f"""# report.json
@@ -48,7 +48,7 @@ def described_page() -> str:
 
 
 def field_comments() -> dict[tuple[str, str], str]:
-    """What the comment on a field's line says, by class and field."""
+    """What the comments on a field's lines say, by class and field."""
     source = inspect.getsource(schema)
     lines = {
         token.start[0]: token.string.lstrip("# ")
@@ -56,12 +56,17 @@ def field_comments() -> dict[tuple[str, str], str]:
         if token.type == tokenize.COMMENT
     }
     return {
-        (part.name, field.target.id): lines[field.lineno]
+        (part.name, field.target.id): " ".join(lines[i] for i in _lines_of(field) if i in lines)
         for part in ast.parse(source).body
         if isinstance(part, ast.ClassDef)
         for field in part.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.lineno in lines
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if any(i in lines for i in _lines_of(field))
     }
+
+
+def _lines_of(field: ast.AnnAssign) -> range:
+    return range(field.lineno, (field.end_lineno or field.lineno) + 1)
 
 
 def _section(name: str, part: dict[str, Any]) -> str:
@@ -91,5 +96,5 @@ def _kind(about: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     (folder,) = map(Path, sys.argv[1:])
-    write_text(folder / SCHEMA, json.dumps(described_schema(), indent=2, ensure_ascii=False) + "\n")
-    write_text(folder / PAGE, described_page())
+    write_bytes(folder / SCHEMA, (json.dumps(described_schema(), indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(folder / PAGE, described_page().encode())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vcppo.diagnosis.report.figures import METHODS, PLACES, letter
 from vcppo.diagnosis.report.text import NOT_MEASURED, decimals_of, interval, number
-from vcppo.diagnosis.schema import CriticPart, Estimate, Report
+from vcppo.diagnosis.schema import CriticPart, Estimate, Part, Report
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,20 @@ DATA = (
 )
 
 
+def others(parts: Iterable[Part | None], named: Iterable[str]) -> list[tuple[str, str]]:
+    """(name in print, field) of the numbers in these parts of one kind that no table names: fields that are newer."""
+    known = set(named)
+    found = {
+        field: field.replace("_", " ")
+        for part in parts
+        if part is not None
+        for field, value in part
+        if field not in known
+        and (isinstance(value, Estimate) or (isinstance(value, int | float) and value is not True))
+    }
+    return [(name, field) for field, name in found.items()]
+
+
 def cell(report: Report, path: str) -> Cell:
     """The cell of what lies at a path of the report; a part that is missing on the way is "not measured"."""
     found: object = report
@@ -126,16 +140,27 @@ def tables(report: Report) -> list[Table]:
     made = [critics_table(report)] if report.critics else []
     for place, critic in enumerate(report.critics):
         made += _of_critic(report, place, critic)
-    rows = tuple(Row(name, meaning, (cell(report, f"data.{field}"),)) for name, meaning, field in DATA)
+    newer = [(name, "", field) for name, field in others([report.data], [field for _, _, field in DATA])]
+    rows = tuple(Row(name, meaning, (cell(report, f"data.{field}"),)) for name, meaning, field in (*DATA, *newer))
     return [*made, Table("data", "The responses", ("",), rows, corner="measure", open=True)]
 
 
 def critics_table(report: Report) -> Table:
     """Measures by critics."""
     places = range(len(report.critics))
+    parts = {
+        "regressor.": [critic.regressor for critic in report.critics],
+        "reacts.": [critic.reacts for critic in report.critics],
+        "": list(report.critics),
+    }
+    newer = [
+        (name, "", f"{base}{field}")
+        for base, here in parts.items()
+        for name, field in others(here, [field.removeprefix(base) for _, _, field in REGRESSOR])
+    ]
     rows = [
         Row(name, meaning, tuple(cell(report, f"critics.{i}.{field}") for i in places))
-        for name, meaning, field in REGRESSOR
+        for name, meaning, field in (*REGRESSOR, *newer)
     ]
     fractions = sorted({rank.fraction for critic in report.critics for rank in critic.ranker})
     for within, words in (("within_prompts", "within prompts"), ("across_prompts", "across prompts")):
@@ -152,6 +177,7 @@ def critics_table(report: Report) -> Table:
 def _of_critic(report: Report, place: int, critic: CriticPart) -> Iterable[Table]:
     name, base = f"{letter(place)}  {critic.name}", f"critics.{place}"
     if critic.lambdas:
+        shares = [*LAMBDAS, *others(critic.lambdas, ["gae_lambda", *(field for _, field in LAMBDAS)])]
         rows = [
             Row(
                 f"λ = {row.gae_lambda:g}",
@@ -160,18 +186,19 @@ def _of_critic(report: Report, place: int, critic: CriticPart) -> Iterable[Table
             )
             for i, row in enumerate(critic.lambdas)
         ]
-        columns = tuple(words for words, _ in LAMBDAS)
+        columns = tuple(words for words, _ in shares)
         yield Table(f"lambdas-{place}", "What an advantage is made of", columns, tuple(rows), "λ", name)
     if critic.alignment:
+        measures = [*ALIGNMENT, *others(critic.alignment, ["gae_lambda", *(field for _, field in ALIGNMENT)])]
         rows = [
             Row(
                 f"λ = {row.gae_lambda:g}",
                 METHODS[row.method],
-                tuple(cell(report, f"{base}.alignment.{i}.{field}") for _, field in ALIGNMENT),
+                tuple(cell(report, f"{base}.alignment.{i}.{field}") for _, field in measures),
             )
             for i, row in enumerate(critic.alignment)
         ]
-        columns = tuple(words for words, _ in ALIGNMENT)
+        columns = tuple(words for words, _ in measures)
         yield Table(f"alignment-{place}", "Where the gradient points", columns, tuple(rows), "λ", name)
     if critic.regressor is None:
         return

@@ -8,7 +8,7 @@ from vcppo.diagnosis.report.page import page
 from vcppo.diagnosis.report.text import visible
 from vcppo.diagnosis.report.viewer import ViewerData
 from vcppo.diagnosis.schema import Report
-from vcppo.system.files import write_text
+from vcppo.system.files import write_bytes
 
 PAGE, NUMBERS = "index.html", "report.json"
 
@@ -21,8 +21,8 @@ def write_report(report: Report, viewer: ViewerData, folder: Path) -> None:
     """
     report = Report.model_validate(_as_unicode(report.model_dump()))
     whole_page = page(report, viewer)
-    write_text(folder / NUMBERS, report.model_dump_json(indent=2) + "\n")
-    write_text(folder / PAGE, whole_page)
+    write_bytes(folder / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
+    write_bytes(folder / PAGE, whole_page.encode())
 
 
 def _as_unicode(value: Any) -> Any:
