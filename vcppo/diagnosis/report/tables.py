@@ -148,10 +148,10 @@ def tables(report: Report) -> list[Table]:
 def critics_table(report: Report) -> Table:
     """Measures by critics."""
     places = range(len(report.critics))
-    parts = {
+    parts: dict[str, list[Part | None]] = {
         "regressor.": [critic.regressor for critic in report.critics],
         "reacts.": [critic.reacts for critic in report.critics],
-        "": list(report.critics),
+        "": [*report.critics],
     }
     newer = [
         (name, "", f"{base}{field}")
