@@ -102,7 +102,12 @@ def test_anchors_and_labels_have_what_they_name(whole: str) -> None:
         for attribute in ("aria-labelledby", "href", "list"):
             if attribute in attributes:
                 assert (attributes[attribute] or "").removeprefix("#") in names
-    used = set(re.findall(r'byId\("([a-z-]+)"\)|getElementById\("([a-z-]+)"\)', (FOLDER / "viewer.js").read_text()))
+    used = set(
+        re.findall(
+            r'byId\("([a-z-]+)"\)|getElementById\("([a-z-]+)"\)',
+            "".join((FOLDER / script).read_text() for script in SCRIPTS),
+        )
+    )
     assert {name for pair in used for name in pair if name} <= set(names)
 
 

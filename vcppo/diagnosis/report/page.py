@@ -9,7 +9,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from vcppo.diagnosis.report.figures import figures, letter, look, marker
+from vcppo.diagnosis.report.figure_parts import letter, look, marker
+from vcppo.diagnosis.report.figures import figures
 from vcppo.diagnosis.report.packing import packed
 from vcppo.diagnosis.report.svg import swatch, written
 from vcppo.diagnosis.report.tables import glance, tables
@@ -18,7 +19,17 @@ from vcppo.diagnosis.report.viewer import ViewerData
 from vcppo.diagnosis.schema import Knob, Report, Verdict
 
 FOLDER = Path(__file__).resolve().parent
-SCRIPTS = ("decoding.js", "measures.js", "colours.js", "course.js", "viewer.js", "page.js")  # joined to one module
+SCRIPTS = (
+    "texts.js",
+    "decoding.js",
+    "measures.js",
+    "colours.js",
+    "course.js",
+    "numbers.js",
+    "panes.js",
+    "viewer.js",
+    "page.js",
+)  # joined to one module
 SEVERITIES = {  # gravest first
     "alarm": "Alarm",
     "warning": "Warning",

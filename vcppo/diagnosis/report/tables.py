@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vcppo.diagnosis.report.figures import METHODS, PLACES, letter
+from vcppo.diagnosis.report.figure_parts import METHODS, letter
 from vcppo.diagnosis.report.text import NOT_MEASURED, decimals_of, interval, number
+from vcppo.diagnosis.report.value_figures import PLACES
 from vcppo.diagnosis.schema import CriticPart, Estimate, Part, Report
 
 

@@ -327,6 +327,21 @@ def test_hostile_text_is_shown_and_runs_nothing(driver: Any, tmp_path: Path) -> 
         assert re.search(r"[\u202a-\u202e\u2066-\u2069\u2028\u2029\x00-\x08]", opened.text(selector)) is None, selector
 
 
+def test_settings_are_copied_or_selected_and_the_json_saved(opened: Page) -> None:
+    opened.driver.execute_script("document.querySelector('.copy').click()")
+    WebDriverWait(opened.driver, 10).until(lambda _: opened.text(".copy") in ("Copied", "Selected"))
+    saved = opened.driver.execute_async_script("""
+      const done = arguments[0];
+      HTMLAnchorElement.prototype.click = function () {
+        window.saved = [this.download, this.href.slice(0, 5)];
+      };
+      document.getElementById("save").click();
+      done(window.saved);
+    """)
+    assert saved == ["report.json", "blob:"]
+    assert (opened.complaints(), opened.requests()) == ([], [])
+
+
 def test_even_a_script_that_got_in_would_not_run(opened: Page) -> None:
     blocked = """
       const script = document.createElement("script");
