@@ -16,11 +16,12 @@ from vcppo.diagnosis.dumps.form import Cell, Cells, Form, Notes, Role, has
 from vcppo.errors import DataError
 from vcppo.tasks.rows import Row
 
+_IS_BEFORE = has("full_prompt", "predictions", "metrics")
+
 
 def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
-    if "predictions" in row.values:
+    if _IS_BEFORE(frozenset(row.values)):
         response: Mapping[str, Any] = {
-            "input": row.values["full_prompt"],
             "text": row.values["predictions"],
             "input_tokens": row.values.get("input_tokens"),
             "output_tokens": row.values.get("cont_tokens"),
@@ -30,7 +31,7 @@ def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
         response, metrics = _struct(row, "model_response"), _struct(row, "metric")
         query, column = _struct(row, "doc").get("query"), "metric"
     texts = response.get("text")
-    texts = [texts] if isinstance(texts, str) else texts or []
+    texts = texts if isinstance(texts, list) else [] if texts is None else [texts]
     if len(texts) != 1:
         why = (
             "log-likelihoods of choices have no response" if not texts else "lighteval keeps one score for all of them"
@@ -79,7 +80,7 @@ def _metric(column: str, metrics: Any, notes: Notes) -> Cell | None:
 
 def _fits(columns: frozenset[str]) -> bool:
     of_now = any(has(f"{a}doc{a}", f"{a}model_response{a}", f"{a}metric{a}")(columns) for a in ("", "__"))
-    return of_now or has("full_prompt", "predictions", "metrics")(columns)
+    return of_now or _IS_BEFORE(columns)
 
 
 FORM = Form(

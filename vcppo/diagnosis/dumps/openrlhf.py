@@ -19,7 +19,7 @@ _MARK = re.compile(r"^(?:assistant\n{1,2}|<\|(?:im_start|start_header_id)\|>assi
 
 
 def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
-    if "text" not in row.values:
+    if "global_step" not in row.values or "text" not in row.values:
         yield cells_of(row, _OF_INFERENCE)
         return
     notes.say(

@@ -37,7 +37,10 @@ def _of_journal(row: Row) -> Iterable[Cells]:
     columns = row.values.get("columns")
     if not isinstance(columns, Mapping) or not {"problem", "response", "verdict"} <= columns.keys():
         raise DataError(f"{row.place}: a table of samples without problem, response and verdict")
-    for cells in zip(*columns.values(), strict=True):
+    lists = [items(row, Cell(str(name), cells)) for name, cells in columns.items()]
+    if len(set(map(len, lists))) > 1:
+        raise DataError(f"{row.place}: columns of {' and '.join(str(len(cells)) for cells in lists)} cells")
+    for cells in zip(*lists, strict=True):
         sample = dict(zip(columns, cells, strict=True))
         yield _cells_of(sample["problem"], sample, "response") | {"step": Cell("step", row.values.get("step"))}
 

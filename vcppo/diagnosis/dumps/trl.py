@@ -21,7 +21,7 @@ _KNOWN = {"step", "prompt", "completion", "advantage", "image", "images"}
 
 
 def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
-    if "query" in row.values:
+    if "completion" not in row.values:
         notes.say("the responses of TRL's PPO are those of an evaluation at temperature 0.01, not those trained on")
         yield cells_of(row, _OF_PPO)
         return
