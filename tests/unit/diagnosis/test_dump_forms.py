@@ -1,7 +1,9 @@
 """Every form of dump is read: a small file of each, in its trainer's columns, gives the same responses."""
 
+import contextlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from vcppo.diagnosis.dumps.files import EXPORT
 from vcppo.diagnosis.dumps.forms import FORMS
 from vcppo.diagnosis.dumps.reading import read_dump
 from vcppo.diagnosis.responses import Dump, LoggedResponse
@@ -401,6 +405,20 @@ def test_credit_of_a_task_is_the_score(tmp_path: Path) -> None:
     group = [Rollout(**(vars(rollout) | {"credit": 0.5})) for rollout in rollouts()[:1]]
     SampleFolder(tmp_path, notice=lambda line: None).write(AnsweredProblem.of(0, 0, 0, group))
     assert read_dump([tmp_path]).responses[0].score == 0.5
+
+
+def test_the_command_that_is_shown_exports_what_slime_saves(tmp_path: Path) -> None:
+    ids, values = torch.tensor([1, 2, 3]), torch.tensor([0.5, 0.25])
+    training = {"tokens": ids, "response_lengths": 2, "rewards": 1.0, "values": values, "other": ids.dtype}
+    for name, samples in (("0.pt", slime_samples()), ("1.pt", [training])):
+        torch.save({"rollout_id": 0, "samples": samples}, tmp_path / name)
+        python, _, code, _, _ = shlex.split(EXPORT)
+        assert python == "python"
+        with open(tmp_path / f"{name}.jsonl", "w") as file, contextlib.redirect_stdout(file):
+            exec(code.replace("FILE", str(tmp_path / name)), {})
+    assert [response.text for response in read_dump([tmp_path / "0.pt.jsonl"]).responses] == ["2", "3", "4"]
+    (response,) = read_dump([tmp_path / "1.pt.jsonl"]).responses
+    assert (response.prompt_tokens, response.tokens, response.values) == ((1,), (2, 3), (0.5, 0.25))
 
 
 # ---- names of columns ----

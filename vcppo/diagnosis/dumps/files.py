@@ -8,10 +8,14 @@ from vcppo.diagnosis.dumps.form import Notes
 from vcppo.errors import DataError
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+EXPORT = (  # of what slime saves by torch
+    'python -c "import json, torch; '
+    "[print(json.dumps(s, default=lambda x: getattr(x, 'tolist', x.__str__)())) "
+    "for s in torch.load('FILE', weights_only=False)['samples']]\" > FILE.jsonl"
+)
 _TORCH = (
-    "it may run code when it is read, and is not; save its rows as JSON Lines where it was written, such as "
-    "python -c \"import json, torch; [print(json.dumps(s, default=str)) for s in torch.load('FILE', "
-    "weights_only=False)['samples']]\" > FILE.jsonl (docs/dumps.md)"
+    "it may run code when it is read, and is not; save its rows as JSON Lines where it was written, of slime by "
+    f"{EXPORT} (docs/dumps.md)"
 )
 _PICKLE = "it may run code when it is read, and is not; save its rows as JSON Lines or Parquet where it was written"
 _OTHER = "of a kind that is not read; save its rows as JSON Lines or Parquet"
