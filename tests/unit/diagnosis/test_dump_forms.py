@@ -16,7 +16,9 @@ import pytest
 import torch
 
 from vcppo.diagnosis.dumps.files import EXPORT
+from vcppo.diagnosis.dumps.form import ROLES
 from vcppo.diagnosis.dumps.forms import FORMS
+from vcppo.diagnosis.dumps.generic import USUAL
 from vcppo.diagnosis.dumps.reading import read_dump
 from vcppo.diagnosis.responses import Dump, LoggedResponse
 from vcppo.errors import ConfigError, DataError
@@ -460,3 +462,19 @@ def test_several_scores_are_told_and_one_can_be_named(tmp_path: Path) -> None:
 
 def test_another_score_of_verl_can_be_named(tmp_path: Path) -> None:
     assert [r.score for r in read(verl, tmp_path, columns={"score": "acc"}).responses] == [1.0, 0.0, 1.0]
+
+
+# ---- docs/dumps.md ----
+
+PAGE = (Path(__file__).parents[3] / "docs" / "dumps.md").read_text(encoding="utf-8")
+TABLE = dict(re.findall(r"^\| `([\w-]+)` \| (.*?) \|", PAGE, re.MULTILINE))
+
+
+def test_the_page_tells_of_every_form_and_role_and_of_every_usual_name() -> None:
+    assert set(TABLE) == set(FORMS) | set(ROLES)
+    for role, usual in USUAL.items():
+        assert TABLE[role] == ", ".join(usual)
+
+
+def test_the_page_shows_the_command_that_is_tested() -> None:
+    assert EXPORT in PAGE

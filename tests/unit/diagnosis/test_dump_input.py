@@ -18,6 +18,7 @@ import pytest
 
 from vcppo.diagnosis.dumps import rows
 from vcppo.diagnosis.dumps.files import EXPORT, natural
+from vcppo.diagnosis.dumps.form import Notes
 from vcppo.diagnosis.dumps.reading import read_dump
 from vcppo.errors import DataError
 
@@ -401,6 +402,15 @@ def test_memory_is_that_of_what_is_kept(kind: str, tmp_path: Path, monkeypatch: 
     tracemalloc.stop()
     assert len(dump.responses) == 10
     assert peak < 4e6
+
+
+def test_parquet_of_one_group_of_rows_is_held_in_pieces(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    told = [line(response=rng.bytes(10_000).hex()) for _ in range(2000)]  # 40 MB
+    pq.write_table(pa.Table.from_pylist(told), tmp_path / "a.parquet", use_dictionary=False, write_batch_size=16)
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() for _ in rows.file_rows(tmp_path / "a.parquet", Notes())]
+    assert max(held) - before < 8e6
 
 
 def test_a_row_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

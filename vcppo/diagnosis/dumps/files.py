@@ -63,7 +63,10 @@ def _named(path: Path) -> Path:
 def _in_folder(folder: Path, notes: Notes) -> list[Path]:
     if (folder / "samples").is_dir():  # an evaluation of vcppo
         folder = folder / "samples"
-    there = sorted((file for file in folder.iterdir() if _is_shown(file)), key=natural)
+    try:
+        there = sorted((file for file in folder.iterdir() if _is_shown(file)), key=natural)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error})") from None
     readable = [file for file in there if file.name.lower().endswith(SUFFIXES)]
     training = [file for file in readable if file.name.startswith("train_data_step")]
     validation = [file for file in readable if file.name.startswith("val_data_step")]

@@ -247,7 +247,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=_PIECE, pre_buffer=False) as file:  # a column in pieces
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 for values in batch.to_pylist(maps_as_pydicts="lossy"):
                     number += 1
