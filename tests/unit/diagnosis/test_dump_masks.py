@@ -90,6 +90,14 @@ def test_rewards_without_a_score_are_summed(tmp_path: Path) -> None:
     assert "there is no score: the sum of a response's rewards is taken" in dump.notes
 
 
+def test_a_score_that_is_summed_counts_what_was_earned_before_the_last_stretch(tmp_path: Path) -> None:
+    row = {"prompt_tokens": [1], "tokens": [2, 3, 4, 5], "response_mask": [1, 0, 1, 0]}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row | {"rewards": [0.25, 0, 0.5, None]}))
+    (response,) = read_dump([path]).responses
+    assert (response.score, response.rewards) == (0.75, (0.5,))
+
+
 @given(st.lists(st.booleans()))
 def test_the_last_stretch_is_all_written_and_nothing_follows_it(written: list[bool]) -> None:
     stretch = last_stretch(written)

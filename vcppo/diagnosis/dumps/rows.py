@@ -1,7 +1,7 @@
 """Rows of a file, one after another: JSON Lines, JSON, either of them in gzip, and Parquet.
 
-A file is streamed: a row is held while it is read, of JSON with one piece of the file, of Parquet with some rows
-around it. A file whose end is cut off gives the rows before the cut and a note; a row that cannot be read elsewhere is
+A file is streamed: a row is held while it is read, with one piece of a JSON file around it, of Parquet with one page of
+each column. A file whose end is cut off gives the rows before the cut and a note; any other row that cannot be read is
 an error. Of JSON text these are read: an object a line, a list of objects, objects one after another, and the tables
 that wandb keeps under `media/table` (`{"columns": [...], "data": [[...], ...]}`).
 """
