@@ -9,7 +9,7 @@ import pandas as pd
 from vcppo.analysis import style
 from vcppo.analysis.critic_worth import compares, mean_gain, sizes, task_of, worth
 from vcppo.analysis.data import NoDataError, Results, Study, run_key
-from vcppo.analysis.picture import Picture, bases
+from vcppo.analysis.picture import Picture, bases, commits
 
 NAME, TASK, LINES = "critic-pays", "labels", "task.lines"
 STUDY = "credit-lines"  # that makes the most of it
@@ -142,6 +142,7 @@ def make(results: Results) -> Picture:
     used = [study for study in studies if study.name in set(runs["study"])]
     several = max(len(bases(study.runs)) for study in used)
     over = "bases and the seeds within them" if several > 1 else "seeds, all of one base"
+    named = ", ".join(f"`{study.name}`{commits(study)}" for study in used)
     text = (
         "**When a critic pays.** Accuracy less that of GRPO of the same base and seed, at equal answers of RL (those "
         "of value pretraining are not counted: the tables critics-STUDY do), against the decisions that count in a "
@@ -149,7 +150,7 @@ def make(results: Results) -> Picture:
         "(b) at the end on held-out problems, (c) computed before any run: how well an iteration hears of one such "
         "decision, mean over standard deviation of the gradient of its logit, over the same of GRPO; no network "
         "(bench/decision_noise.py, answers as the demonstrations are; uneven since the share of right ones is, 9 to "
-        f"21 %). Origin: measured, studies {', '.join(f'`{study.name}`' for study in used)}, {len(runs)} runs with "
+        f"21 %). Origin: measured, studies {named}, {len(runs)} runs with "
         f"their GRPO, and computed, decision-noise.csv. Marker: mean over runs; bar: 95 % percentile bootstrap over "
         f"{over}, none with one run or where runs lie more than 50 points apart; dots: runs. Data made by "
         + ", ".join(f"`{study.command}`" for study in used)

@@ -9,7 +9,7 @@ import pandas as pd
 from vcppo.analysis import style, task_tables
 from vcppo.analysis.critic_worth import compares, task_of
 from vcppo.analysis.data import NoDataError, Results, Study
-from vcppo.analysis.picture import Picture, counts, over
+from vcppo.analysis.picture import Picture, commits, counts, over
 from vcppo.analysis.table_text import NOTHING
 from vcppo.analysis.tables import APART, setting_key
 from vcppo.maths.run_statistics import ends_apart
@@ -150,7 +150,9 @@ def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     asked = load(results)
     studies = {study.name: study for tables in asked.values() for study in tables.values()}
-    told = "; ".join(f"`{name}`, {counts(study)}, over {over(study)}" for name, study in studies.items())
+    told = "; ".join(
+        f"`{name}`, {counts(study)}, over {over(study)}{commits(study)}" for name, study in studies.items()
+    )
     commands = ", ".join(f"`{study.command}`" for study in studies.values())
     text = (
         "**The paper's tables 2 to 4, task by task.** Above, components (table 2); middle, steps of value pretraining "

@@ -94,7 +94,7 @@ def results_of(*studies: Study) -> Results:
 
 def test_a_gain_is_over_grpo_of_the_same_base_and_a_quality_over_the_ceiling() -> None:
     study = study_of()
-    rows = worth(study).set_index(["arm", "base_seed"])
+    rows: Any = worth(study).set_index(["arm", "base_seed"])
     assert compares(study)
     assert task_of(study) == "labels"
     assert rows.loc[("vcppo", 1), "gain_mean"] == pytest.approx(-10)
@@ -103,10 +103,10 @@ def test_a_gain_is_over_grpo_of_the_same_base_and_a_quality_over_the_ceiling() -
     assert rows.loc[("vcppo", 0), "start"] == pytest.approx(0.12 / 0.4)  # where pretraining ended, held out
     assert rows.loc[("ppo-constant", 0), "start"] == pytest.approx(0.1 / 0.5)  # the first batch of RL
     assert rows.loc[("vcppo", 0), "along"] == pytest.approx((0.2 + 0.1 / STEPS) / 0.5)
-    assert math.isnan(rows.loc[("grpo", 0), "along"])
-    explained = seen(study).loc[("exact", 0.0, 7.0)]
-    assert (explained["start"], explained["along"]) == (1.0, 1.0)
-    assert explained["along_ceiling"] == explained["along_variance"]
+    assert rows.loc["grpo", "along"].isna().all()
+    explained: Any = seen(study).xs("exact", level="arm")
+    assert explained[["start", "along"]].eq(1.0).all(axis=None)
+    assert explained["along_ceiling"].tolist() == explained["along_variance"].tolist()
 
 
 def test_without_grpo_or_a_ceiling_nothing_is_compared() -> None:
@@ -127,7 +127,7 @@ def test_the_crossing_lies_between_the_last_loss_and_the_first_gain() -> None:
 def test_the_crossover_is_told_for_each_lambda_with_its_interval() -> None:
     runs, crossings = crossover.compute(study_of())
     assert "grpo" not in set(runs["arm"])
-    at = crossings.set_index(["gae_lambda", "quality"])
+    at: Any = crossings.set_index(["gae_lambda", "quality"])
     assert tuple(at.loc[(0.95, "start"), ["loses", "at", "gains"]]) == pytest.approx((0.3, 0.3 + 0.7 / 3, 1.0))
     assert tuple(at.loc[(0.95, "start"), ["low", "high"]]) == pytest.approx((0.3, 1.0))  # bases gain alike
     assert at.loc[(0.8, "along"), "at"] == math.inf
@@ -147,16 +147,16 @@ def test_a_critic_pays_against_the_decisions_that_count() -> None:
     runs, means, ratios = critic_pays.compute([study_of(), study], NOISE)
     assert sorted(runs["decisions"].unique()) == [6.0, 12.0]  # 20 lines lie between the two that were computed
     assert set(runs.loc[runs["study"] == "credit", "arm"]) == {"exact", "vcppo", "vcppo-mc"}
-    at = means.set_index(["study", "arm", "decisions"])
+    at: Any = means.set_index(["study", "arm", "decisions"])
     assert at.loc[("credit-lines", "exact", 12.0), "gain_mean"] == pytest.approx(40)
     assert at.loc[("credit-lines", "exact", 6.0), "gain_mean"] == pytest.approx(20)
     assert at.loc[("credit", "vcppo-mc", 6.0), "runs"] == 2
-    computed = ratios.set_index(["advantages", "decisions"])["ratio"]
+    computed: Any = ratios.set_index(["advantages", "decisions"])["ratio"]
     assert computed[("exact, 0.95", 3.0)] == 1.5
     assert computed[("blind, 0.95", 12.0)] == 0.25
     with style.paper_style():
         caption = critic_pays.make(results_of(study_of(), study)).caption
-    assert "studies `credit`, `credit-lines`, 14 runs" in caption
+    assert "studies `credit`, commit abc, `credit-lines`, commit abc, 14 runs" in caption
     assert "bases and the seeds within them" in caption
     assert "bench/decision_noise.py --batches 2000" in caption
 
@@ -173,7 +173,7 @@ def test_one_number_of_decisions_is_no_figure_and_neither_is_one_without_the_com
 
 def test_the_table_of_critics_counts_pretraining_and_cuts_all_arms_at_the_cheapest() -> None:
     study = study_of()
-    rows = critics_table.compute(study).set_index("arm")
+    rows: Any = critics_table.compute(study).set_index("arm")
     assert (rows["least"] == 50 * STEPS).all()
     assert rows.loc["vcppo", ["answers", "pretrain_answers", "compute", "pretrain_compute"]].tolist() == [
         24.0 * STEPS,
@@ -186,7 +186,7 @@ def test_the_table_of_critics_counts_pretraining_and_cuts_all_arms_at_the_cheape
     grpo = 100 * (0.55 + 0.01 * (np.arange(10, 20).mean() - (STEPS - 1) / 2))
     assert rows.loc["grpo", "budget"] == pytest.approx(grpo)
     assert rows.loc["vcppo", "budget"] == pytest.approx(100 * (0.45 - 0.01 * (STEPS - 1) / 2))  # its first batch
-    assert rows["begun"].to_dict() == {arm: 0 if arm.startswith("vcppo") else 2 for arm in rows.index}
+    assert dict(rows["begun"].items()) == {arm: 0 if str(arm).startswith("vcppo") else 2 for arm in rows.index}
     text = markdown(critics_table.table(results_of(study), "credit"))
     (line,) = [line for line in text.splitlines() if line.startswith("| VC-PPO  ")]
     cells = [cell.strip() for cell in line.split("|")]
@@ -231,7 +231,7 @@ def test_tasks_stand_beside_the_published_numbers() -> None:
         "labels": dict.fromkeys(task_tables.TABLES, "credit"),
     }
     computed = tables_beside.compute({"labels": asked["labels"]}, results)
-    at = computed.set_index(["task", "table", "row"])
+    at: Any = computed.set_index(["task", "table", "row"])
     assert at.loc[("published", "table4", "0.99"), "end"] == 41.9
     assert at.loc[("published", "table2", "VC-PPO"), "end"] == 41.9
     assert at.loc[("labels", "table4", "0.8"), "end"] == pytest.approx(25)
