@@ -1,4 +1,4 @@
-"""Skips what needs a browser where there is none, with what is missing; with VCPPO_REQUIRE_BROWSER that is an error."""
+"""Skips what needs a browser where there is none, saying what is missing; `nox -s browser` lets none skip."""
 
 import importlib.util
 import os
@@ -10,9 +10,12 @@ MISSING = [
     *(program for program in ("chromium", "chromedriver") if shutil.which(program) is None),
     *(["selenium, of the dev extra"] if importlib.util.find_spec("selenium") is None else []),
 ]
-HOW = "apt-get install chromium chromium-driver"
+REASON = f"missing: {', '.join(MISSING)} (apt-get install chromium chromium-driver)"
 
 if MISSING and os.environ.get("VCPPO_REQUIRE_BROWSER"):
-    raise RuntimeError(f"VCPPO_REQUIRE_BROWSER is set; missing: {', '.join(MISSING)} ({HOW})")
-if MISSING:
-    pytest.skip(f"missing: {', '.join(MISSING)} ({HOW})", allow_module_level=True)
+    raise pytest.UsageError(f"VCPPO_REQUIRE_BROWSER is set; {REASON}")
+
+
+def pytest_runtest_setup() -> None:
+    if MISSING:
+        pytest.skip(REASON)

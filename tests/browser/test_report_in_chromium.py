@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import torch
 from diagnosis_report_example import HOSTILE, critic, hostile, report, viewer
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from vcppo.diagnosis.report.viewer import ViewedResponse, ViewerData
 from vcppo.diagnosis.report.writing import write_report
 from vcppo.maths.advantages import gae_by_recursion
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="missing: selenium, of the dev extra")
+Service = pytest.importorskip("selenium.webdriver.chrome.service").Service
+By = pytest.importorskip("selenium.webdriver.common.by").By
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+ui = pytest.importorskip("selenium.webdriver.support.ui")
 
 FLAGS = (
     "--headless",
@@ -48,7 +49,7 @@ class Page:
         driver.get_log("browser")
         driver.get(address)
         if driver.find_elements(By.ID, "viewer"):
-            WebDriverWait(driver, 20).until(lambda _: self.root("data-ready-at"))
+            ui.WebDriverWait(driver, 20).until(lambda _: self.root("data-ready-at"))
 
     def root(self, attribute: str) -> str | None:
         """An attribute of the document."""
@@ -67,7 +68,7 @@ class Page:
         return as_number(self.text(f'#readout [data-number="{name}"]'))
 
     def choose(self, control: str, value: object) -> None:
-        Select(self.one(f"#{control}")).select_by_value(str(value))
+        ui.Select(self.one(f"#{control}")).select_by_value(str(value))
 
     def slide(self, control: str, value: int) -> None:
         script = """const slider = document.getElementById(arguments[0]); slider.value = arguments[1];
@@ -329,7 +330,7 @@ def test_hostile_text_is_shown_and_runs_nothing(driver: Any, tmp_path: Path) -> 
 
 def test_settings_are_copied_or_selected_and_the_json_saved(opened: Page) -> None:
     opened.driver.execute_script("document.querySelector('.copy').click()")
-    WebDriverWait(opened.driver, 10).until(lambda _: opened.text(".copy") in ("Copied", "Selected"))
+    ui.WebDriverWait(opened.driver, 10).until(lambda _: opened.text(".copy") in ("Copied", "Selected"))
     saved = opened.driver.execute_async_script("""
       const done = arguments[0];
       HTMLAnchorElement.prototype.click = function () {
