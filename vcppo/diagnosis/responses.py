@@ -54,11 +54,12 @@ class Reading:
     scores: Tensor  # [B] float32     the outcome
     problem: Tensor  # [B] int64       equal for responses to the same prompt
     notes: tuple[str, ...] = ()
+    tokens: Tensor | None = None  # [B, T] int64  the ids that the values stand before, where they are known
 
     def __post_init__(self) -> None:
         rows, width = self.response_mask.shape
         for column in fields(self):
-            if column.name in ("critic", "notes"):
+            if column.name in ("critic", "notes") or getattr(self, column.name) is None:
                 continue
             got = tuple(getattr(self, column.name).shape)
             want: tuple[int, ...] = (rows,) if column.name in ("scores", "problem") else (rows, width)
