@@ -54,7 +54,9 @@ class Reading:
     scores: Tensor  # [B] float32     the outcome
     problem: Tensor  # [B] int64       equal for responses to the same prompt
     notes: tuple[str, ...] = ()
-    tokens: Tensor | None = None  # [B, T] int64  the ids that the values stand before, where they are known
+    rows: Tensor | None = None  # [B] int64       which of the dump's responses; None: all, in their order
+    columns: Tensor | None = None  # [B, T] int64   which token of its response a column stands before; None: the t-th
+    tokens: Tensor | None = None  # [B, T] int64    ids that the values stand before; None: not known of all
 
     def __post_init__(self) -> None:
         rows, width = self.response_mask.shape
@@ -62,7 +64,7 @@ class Reading:
             if column.name in ("critic", "notes") or getattr(self, column.name) is None:
                 continue
             got = tuple(getattr(self, column.name).shape)
-            want: tuple[int, ...] = (rows,) if column.name in ("scores", "problem") else (rows, width)
+            want: tuple[int, ...] = (rows,) if column.name in ("scores", "problem", "rows") else (rows, width)
             if got != want:
                 raise ShapeError(f"Reading.{column.name}: shape {got}, expected {want} beside response_mask")
 
