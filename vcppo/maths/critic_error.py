@@ -9,7 +9,8 @@ based on the mean square error and their relationships to the correlation coeffi
 
 For (v - g) less its mean is (v~ - beta v~) + (beta v~ - g~), v~ and g~ being centred, and the second is the residual of
 least squares, which is orthogonal to v~. Offset and slope are what a line through the values would mend; the rest is
-what the critic does not know, with the chance that nobody can.
+what the critic does not know, with the chance that nobody can. Shares cannot be below 0, so where the truth is 0 they
+lie a little above it, with their intervals.
 """
 
 from typing import NamedTuple
