@@ -5,35 +5,29 @@ length: V kinds of advantages cost V + 1 backward passes, the last one for secon
 kept in a folder, so that a run that was stopped goes on where it was.
 """
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from vcppo.diagnosis.gradient_passes import CHUNKS, GradientSettings, Progress, products_of_chunks
 from vcppo.diagnosis.responses import Reading
 from vcppo.diagnosis.schema import Alignment, Estimate
 from vcppo.errors import ShapeError
 from vcppo.maths.advantages import gae
 from vcppo.maths.alignment import Alignments, Resampled
 from vcppo.maths.alignment_surrogate import later_length_gradients, products_of
-from vcppo.models.distributed import world
-from vcppo.rl.alignment import baseline_of, chunk_products, chunks_of, padded_to, truth_advantages
-from vcppo.rl.policy_gradients import PolicyGradients
+from vcppo.rl.alignment import baseline_of, chunks_of, padded_to, shares_prompts, truth_advantages
 from vcppo.types import TokenBatch
 
 Method = Literal["gradient", "preconditioned", "surrogate"]
-Progress = Callable[[int, int], None]  # chunks done, of all
 REWARD, LENGTH = 0, 1  # numbers of the directions that others are compared with
-CHUNKS = 64
-MEMORY = 2 * 2**30  # bytes for gradients in each process
 RESAMPLES = 2000
+FEWEST = 16  # responses
 
 
 @dataclass(frozen=True)
@@ -44,19 +38,7 @@ class CriticAlignment:
     best_lambda: float | None  # None where no lambda can be told to go uphill
     lambdas_as_good: tuple[float, ...]  # those that cannot be told from the best one, itself included
     why: str | None = None  # if nothing could be measured
-
-
-@dataclass(frozen=True)
-class GradientSettings:
-    """How gradients are taken."""
-
-    temperature: float  # of the sampling
-    max_tokens: int  # cells of a forward pass
-    batch_size: int  # responses of an update, for which noise is told
-    chunks: int = CHUNKS  # groups of responses that share no prompt; intervals are over them
-    memory: int = MEMORY
-    seed: int = 0
-    folder: Path | None = None  # where chunks are kept until all are done
+    notes: tuple[str, ...] = ()
 
 
 def measure_alignments(
@@ -89,11 +71,11 @@ def measure_alignments(
     kinds = padded_to(part, _kinds(readings, lambdas, known))
     chunk = known.chunk
     groups = [(chunk == number).nonzero()[:, 0] for number in range(int(chunk.max()) + 1)]
-    plain, scaled, passes = _products(policy, part, kinds, groups, settings, progress)
+    plain, scaled, passes = products_of_chunks(policy, part, kinds, groups, settings, progress)
     counts = np.array([len(group) for group in groups])
     found_by: dict[Method, Alignments] = {
-        method: Alignments(products, counts, rng=np.random.default_rng(settings.seed), resamples=RESAMPLES)
-        for method, products in (("gradient", plain), ("preconditioned", scaled))
+        "gradient": Alignments(plain, counts, rng=np.random.default_rng(settings.seed), resamples=RESAMPLES),
+        "preconditioned": Alignments(scaled, counts, rng=np.random.default_rng(settings.seed), resamples=RESAMPLES),
     }
     return _parts(found_by, len(readings), lambdas, settings.batch_size, known, passes)
 
@@ -124,6 +106,7 @@ class _Comparable:
     response_mask: Tensor  # [K, T]
     chunk: Tensor  # [K]
     baseline: str
+    notes: tuple[str, ...]
     unit: float  # of the score: what one right response in place of a wrong one adds
 
 
@@ -132,10 +115,16 @@ def _comparable(readings: Sequence[Reading], chunks: int) -> _Comparable | str:
     finite = [(reading.values.isfinite() | ~reading.response_mask).all(dim=1) for reading in readings]
     rows = (torch.stack(finite).all(dim=0) & readings[0].response_mask.any(dim=1)).nonzero()[:, 0]
     problem, scores = readings[0].problem[rows], readings[0].scores[rows]
-    if why := _cannot(problem, scores):
+    if why := _cannot(scores):
         return why
     mask, chunk = readings[0].response_mask[rows], chunks_of(problem, chunks)
-    return _Comparable(rows, mask, chunk, baseline_of(problem), _unit(scores))
+    notes = []
+    if left_out := len(finite[0]) - len(rows):
+        notes.append(f"gradients: {left_out} responses with a value that is not finite, or empty, are left out")
+    if shares_prompts(problem):
+        few = len(problem.unique())
+        notes.append(f"gradients: {few} prompts are few, so intervals are over responses to these prompts")
+    return _Comparable(rows, mask, chunk, baseline_of(problem), tuple(notes), _unit(scores))
 
 
 def _kinds(readings: Sequence[Reading], lambdas: Sequence[float], known: _Comparable) -> Tensor:
@@ -169,9 +158,9 @@ def _parts(
         best, alike = judge.best(numbers, REWARD, batch=batch_size)
         if judge.gain(best, REWARD, batch=batch_size).is_positive:
             as_good = tuple(lambdas[number - first] for number in alike)
-            parts.append(CriticAlignment(tuple(alignments), lambdas[best - first], as_good))
+            parts.append(CriticAlignment(tuple(alignments), lambdas[best - first], as_good, notes=known.notes))
         else:
-            parts.append(CriticAlignment(tuple(alignments), None, ()))
+            parts.append(CriticAlignment(tuple(alignments), None, (), notes=known.notes))
     return parts
 
 
@@ -182,14 +171,12 @@ def advantages_of(returns: Tensor, values: Tensor, response_mask: Tensor, gae_la
     return gae(rewards, values, response_mask, gamma=1.0, gae_lambda=gae_lambda)
 
 
-def _cannot(problem: Tensor, scores: Tensor) -> str | None:
+def _cannot(scores: Tensor) -> str | None:
     """Why nothing can be measured, or None."""
-    if len(scores) < 4:
-        return f"{len(scores)} responses with finite values; expected 4 or more"
+    if len(scores) < FEWEST:
+        return f"{len(scores)} responses with finite values; expected {FEWEST} or more"
     if float(scores.min()) == float(scores.max()):
         return f"all scores are {float(scores[0]):g}: no gradient raises or lowers them; expected right and wrong ones"
-    if len(problem.unique()) < 2 and len(problem) < 8:
-        return "responses to one prompt alone, fewer than 8; expected several prompts"
     return None
 
 
@@ -197,99 +184,6 @@ def _unit(scores: Tensor) -> float:
     """What one right response in place of a wrong one adds to the score; 1 where scores have more than two values."""
     values = scores.unique()
     return float(values[1] - values[0]) if len(values) == 2 else 1.0
-
-
-def _products(
-    policy: PreTrainedModel,
-    batch: TokenBatch,
-    kinds: Tensor,
-    groups: Sequence[Tensor],
-    settings: GradientSettings,
-    progress: Progress,
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """([V, V, C, C] dot products, the same preconditioned, backward passes of all processes)."""
-    gradients = PolicyGradients(
-        policy,
-        batch,
-        temperature=settings.temperature,
-        max_tokens=settings.max_tokens,
-        held=2 * len(kinds) * len(groups),
-        memory=settings.memory,
-    )
-    kept = _Kept(settings.folder, policy, batch, kinds, groups, gradients.sketch)
-    steps = len(groups) + 1
-    saved = kept.load("moments")
-    if saved is None:
-        gradients.precondition(groups)
-        assert gradients.scale is not None
-        kept.save("moments", {"scale": gradients.scale})
-    else:
-        gradients.scale = saved["scale"]
-    progress(1, steps)
-    plain, scaled = [], []
-    for number, rows in enumerate(groups):
-        made = kept.load(f"chunk-{number:04d}")
-        if made is None:
-            of_plain, of_scaled = gradients.of(rows, kinds)
-            assert of_scaled is not None
-            made = {"plain": of_plain, "scaled": of_scaled}
-            kept.save(f"chunk-{number:04d}", made)
-        plain.append(made["plain"])
-        scaled.append(made["scaled"])
-        progress(number + 2, steps)
-    products = chunk_products(gradients, plain), chunk_products(gradients, scaled)
-    kept.remove()
-    passes = world().total({"passes": float(gradients.backward_passes)})["passes"]
-    return *products, round(passes)
-
-
-class _Kept:
-    """What a process has of chunks that are done, under an address of all that they depend on but the policy's name."""
-
-    def __init__(
-        self,
-        folder: Path | None,
-        policy: PreTrainedModel,
-        batch: TokenBatch,
-        kinds: Tensor,
-        groups: Sequence[Tensor],
-        sketch: int | None,
-    ) -> None:
-        self.folder: Path | None = None
-        if folder is None:
-            return
-        here, digest = world(), hashlib.sha256()
-        weights = torch.tensor([float(p.detach().double().sum()) for p in policy.parameters() if not _is_sharded(p)])
-        for tensor in (weights, batch.input_ids, batch.prompt_lengths, batch.response_mask, kinds, *groups):
-            digest.update(tensor.contiguous().numpy().tobytes())
-        digest.update(repr((sketch, here.rank, here.size)).encode())
-        self.folder = folder / digest.hexdigest()[:16]
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def load(self, name: str) -> dict[str, Tensor] | None:
-        if self.folder is None:
-            return None
-        path = self.folder / f"{name}.safetensors"
-        there = all(world().gather([path.exists()]))
-        return load_file(path) if there else None
-
-    def save(self, name: str, tensors: dict[str, Tensor]) -> None:
-        if self.folder is None:
-            return
-        temporary = self.folder / f".{name}"
-        save_file(tensors, temporary)
-        temporary.replace(self.folder / f"{name}.safetensors")
-
-    def remove(self) -> None:
-        if self.folder is None:
-            return
-        for path in self.folder.iterdir():
-            path.unlink()
-        self.folder.rmdir()
-
-
-def _is_sharded(x: Tensor) -> bool:
-    return hasattr(x, "placements")
 
 
 def _alignment(

@@ -26,19 +26,24 @@ from vcppo.maths.alignment import Alignments
 from vcppo.rl.policy_gradients import PolicyGradients
 from vcppo.types import RolloutBatch, TokenBatch
 
-BASELINES = ("position", "prompt")
+FEWEST_PROMPTS = 8
 FEWEST_TO_A_PROMPT = 4  # responses, for a baseline of the others to it
+
+
+def shares_prompts(problem: Tensor) -> bool:
+    """Whether prompts are too few for chunks that share none."""
+    return len(problem.unique()) < FEWEST_PROMPTS
 
 
 def chunks_of(problem: Tensor, count: int) -> Tensor:
     """[B] int64: the chunk of each response, 0 to at most `count` - 1; no problem is in two, sizes are about equal.
 
-    It depends on the problems' numbers and their responses' number, not on the order of the responses. Where all are
-    responses to fewer than two problems, chunks are of single responses' places: they then share their prompt.
+    It depends on the problems' numbers and sizes, not on the order of the responses. Of few problems the responses are
+    divided in their order, and what is measured holds for these prompts.
     """
     names, index, sizes = torch.unique(problem, return_inverse=True, return_counts=True)
-    if len(names) == 1:
-        return torch.arange(len(problem)) * min(count, len(problem)) // len(problem)
+    if shares_prompts(problem):
+        return torch.arange(len(problem)) * min(count, len(problem)) // max(len(problem), 1)
     before = sizes.cumsum(0) - sizes
     chunk = torch.unique(before * min(count, len(names)) // len(problem), return_inverse=True)[1]
     return torch.as_tensor(chunk)[index]

@@ -11,7 +11,7 @@ process holds its shards' part of every gradient, or the sketch of the whole.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
