@@ -18,9 +18,9 @@ batch's gradient, but for its curvature: bias lowers the numerator, variance rai
 the largest gain is the best one for this critic and this batch. It needs no length of mu_t, and its sign can be told
 long before a cosine can. A metric D (preconditioning) is one of the gradients: G D^(-1/2) in the place of G.
 
-Intervals are percentiles over resampled chunks: pairs of a chunk with itself stay out. They are exact in the limit
-where signal outweighs noise, and too wide where all is noise: with independent noise and 64 chunks a 95 % interval of
-<mu_a, mu_a> = 0 covers more than 99 %, and its lower end lies above 0 in 0.5 % of cases.
+Intervals are percentiles over resampled chunks; pairs of a chunk with itself stay out. Simulated with 16 and 64 chunks
+and noise in 2 to 1,000 dimensions, 95 % intervals of a product cover 90 to 100 %: they are too wide where all is noise,
+so that of a product that is 0 the lower end lies above 0 in 1 % of cases at most.
 """
 
 import math
