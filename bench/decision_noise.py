@@ -1,6 +1,7 @@
 """How well an iteration hears of one decision, for embedded tasks with several: computed, with no network.
 
     python bench/decision_noise.py [--batches 1000] [--set task.lines=120 ...] [TASK ...]
+    python bench/decision_noise.py --batches 2000 --out results/decision-noise.csv
 
 Answers are drawn as demonstrations are, which is what a base policy does that imitates them well. For each rule, a
 logit that one kind of decision shares, the gradient of an iteration of 96 answers is the sum of score x advantage over
@@ -8,18 +9,24 @@ that kind of decision; printed is its mean over its standard deviation over batc
 not yet known. Advantages are those of GRPO (12 problems x 8 answers, less the group's mean, over its deviation), and of
 GAE with an exact critic at several lambdas; `blind` is a critic that knows the mean score and nothing else. For
 `endings` also the constant offsets of an exact critic at which the push on a decision turns (lambda = 0.95).
+
+With --out, `labels` by its number of lines, as a table that figures are drawn from: how many decisions count in a
+response, and how well each way of making advantages hears of one.
 """
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from vcppo.settings.chains import EndingsTaskSettings, LabelsTaskSettings, RoutesTaskSettings
 from vcppo.settings.loading import load_settings
+from vcppo.system.provenance import provenance
 from vcppo.tasks.endings import EndingsTask
 from vcppo.tasks.labels import LABELS, LabelsTask, binomial
 from vcppo.tasks.routes import RoutesTask
@@ -27,6 +34,7 @@ from vcppo.tasks.routes import RoutesTask
 Floats = NDArray[np.float64]
 PROMPTS, SAMPLES = 12, 8
 LAMBDAS = (1.0, 0.99, 0.95, 0.0)
+SWEPT_LINES = (10, 15, 20, 30, 45, 60, 90, 120, 180, 240)
 ADVANTAGES = ("GRPO", *(f"exact, {x:g}" for x in LAMBDAS), "blind, 1", "blind, 0.95")
 
 
@@ -242,6 +250,32 @@ def report(name: str, assignments: tuple[str, ...], count: int) -> None:
         print(f"the push on ending turns at an offset of {good:.2f} at good lines, of {elsewhere:.2f} elsewhere")
 
 
+def by_lines(count: int, swept: tuple[int, ...] = SWEPT_LINES) -> pd.DataFrame:
+    """A row for each number of lines of `labels` and each way of making advantages.
+
+    Columns task, lines, decisions (that count in a response: lines with a misunderstood rule, mean), right (share of
+    demonstrations), advantages, signal_to_noise (mean over misunderstood rules), answers (an iteration), batches.
+    """
+    rows = []
+    for lines in swept:
+        dials = load_settings(assignments=("task.name=labels", f"task.lines={lines}")).task
+        assert isinstance(dials, LabelsTaskSettings)
+        task = LabelsTask(dials)
+        rules = dials.misunderstood_contexts
+        found = measured(labels(task, np.random.default_rng(0)), count, rules)
+        problems = sum(task._visits.values())
+        about = {
+            "task": "labels",
+            "lines": lines,
+            "decisions": sum(visits * number for visits, number in task._visits.items()) / problems,
+            "right": task.demonstrations_right(task.slip)[task.errors_allowed],
+        }
+        size = {"answers": PROMPTS * SAMPLES, "batches": count}
+        for kind in ADVANTAGES:
+            rows.append({**about, "advantages": kind, "signal_to_noise": float(np.nanmean(found[kind])), **size})
+    return pd.DataFrame(rows)
+
+
 def row(name: str, right: float, found: dict[str, float]) -> None:
     print(
         f"| {name} | {100 * right:.0f} % | " + " | ".join(f"{found[kind]:.1f}" for kind in ADVANTAGES) + " |",
@@ -254,7 +288,12 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", choices=[[], *CASES], default=[], metavar="CASE")
     parser.add_argument("--set", action="append", default=[], dest="assignments", help="on top of each case")
     parser.add_argument("--batches", type=int, default=1000)
+    parser.add_argument("--out", type=Path, help="CSV file to write, of `labels` by its number of lines")
     chosen = parser.parse_args()
+    if chosen.out is not None:
+        table = by_lines(chosen.batches).assign(commit=provenance()["commit"], origin="computed")
+        table.to_csv(chosen.out, index=False, float_format="%.6g")
+        return
     print("| decision | right | " + " | ".join(ADVANTAGES) + " |")
     print("|---" * (2 + len(ADVANTAGES)) + "|")
     for name in chosen.cases or CASES:

@@ -1,7 +1,7 @@
 """results/ as data frames: every file is read and checked whole before anything is drawn."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ NUMBERS: Mapping[str, tuple[str, ...]] = {  # columns that hold numbers, or noth
     "problems": ("base_seed", "seed", "samples", "correct", "unreadable", "length_tokens"),
     "truth": ("base_seed", "seed", "step", "answer", "position", "fraction", "truth", "estimate"),
 }  # fmt: skip
+LATER: Mapping[str, tuple[str, ...]] = {  # of the same kind, which older exports have not
+    "runs": ("pretrain_steps_done", "pretrain_answers", "pretrain_compute_tokens"),
+}
 TEXTS: Mapping[str, tuple[str, ...]] = {
     "runs": ("study", "cell", "arm", "status", "error", "commit", "origin"),
     "curves": ("arm", "metric", "origin"),
@@ -36,6 +39,7 @@ RUN = ("arm", "base_seed", "seed")  # what tells runs of a study apart
 NEVER_EMPTY = ("base_seed", "seed", "step", "position", "samples", "correct", "answer", "fraction", "truth", "estimate")
 BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {"truth": {"fraction": (0, 1), "truth": (-1, 1)}}
 BASE_COLUMNS = ("quantity", "value", "low", "high", "n", "commit", "origin")  # of base-policy.csv
+NOISE_COLUMNS = ("task", "lines", "decisions", "right", "advantages", "signal_to_noise", "commit", "origin")
 PAPER_COLUMNS = ("metric", "value", "unit", "n", "origin", "confidence", "source")
 PAPER_NUMBERS = ("step", "position", "token", "distance_tokens", "lambda", "value")
 
@@ -93,13 +97,15 @@ class Study:
 class Results:
     """A results folder: measured studies by name, published numbers by file name without its ending.
 
-    `base` holds measurements of the cold-start policy that all studies share, one row per quantity.
+    `base` holds measurements of the cold-start policy that all studies share, one row per quantity; `noise` what was
+    computed of tasks, one row for each size of a task and way of making advantages.
     """
 
     root: Path
     studies: Mapping[str, Study]
     paper: Mapping[str, pd.DataFrame]
     base: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(BASE_COLUMNS)))
+    noise: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(NOISE_COLUMNS)))
 
     def of_base(self, quantity: str) -> tuple[float, float, float] | None:
         """Return a value and both ends of its interval; None where it was not measured."""
@@ -131,7 +137,8 @@ OTHER_FAMILY = "Other"
 ARM_ORDER = (
     "ppo", "ppo-pessimist", "ppo-bounded", "ppo-recentred", "ppo-constant", "ppo-mc",
     "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr",
-    "vcppo-no-pretrain", "vcppo-no-decouple-0.95", "vcppo-no-decouple-1.0", "vcppo", "dvpo",
+    "vcppo-no-pretrain", "vcppo-first-phase", "vcppo-0.8", "vcppo-no-decouple-0.95", "vcppo-no-decouple-1.0",
+    "vcppo-mc", "vcppo-0.99", "vcppo", "dvpo", "exact-blind", "exact-mc", "exact",
     "vapo-no-pretrain", "vapo-no-decouple", "vapo-no-length-adaptive", "vapo-no-clip-higher", "vapo-no-token-loss",
     "vapo-no-positive-nll", "vapo-no-group", "vapo", "vineppo", "vine-k1", "vine-k3", "vine-k9",
     "dpo", "dpo-iter", "rto", "rto-calibrated", "semi-rto", "ddpo", "rs-ppo",
@@ -198,7 +205,10 @@ def read_results(root: Path) -> Results:
         root=root,
         studies={folder.name: read_study(folder) for folder in folders},
         paper={path.stem: _read_paper(path) for path in sorted(paper.glob("*.csv"))},
-        base=_read_base(root / "base-policy.csv"),
+        base=_read_beside(root / "base-policy.csv", BASE_COLUMNS, "measured", ("value", "low", "high", "n")),
+        noise=_read_beside(
+            root / "decision-noise.csv", NOISE_COLUMNS, "computed", ("lines", "decisions", "right", "signal_to_noise")
+        ),
     )
 
 
@@ -241,7 +251,8 @@ def _read_measured(path: Path, kind: str) -> pd.DataFrame:
         frame.insert(list(frame.columns).index("seed"), "base_seed", "0")
     _check_origin(path, frame, "measured")
     swept = [name for name in frame.columns if kind == "runs" and "." in name and _all_numbers(frame[name])]
-    for name in [*NUMBERS[kind], *swept]:
+    later = [name for name in LATER.get(kind, ()) if name in frame]
+    for name in [*NUMBERS[kind], *swept, *later]:
         frame[name] = _numbers(path, frame[name], may_be_empty=name not in NEVER_EMPTY)
     for name, (low, high) in BOUNDS.get(kind, {}).items():
         for row in np.flatnonzero(~frame[name].between(low, high)):
@@ -261,12 +272,13 @@ def _read_paper(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_base(path: Path) -> pd.DataFrame:
+def _read_beside(path: Path, columns: Sequence[str], origin: str, numbers: Sequence[str]) -> pd.DataFrame:
+    """Read a table that belongs to no study; empty where the folder has none."""
     if not path.exists():
-        return pd.DataFrame(columns=list(BASE_COLUMNS))
-    frame = _read_csv(path, BASE_COLUMNS)
-    _check_origin(path, frame, "measured")
-    for name in ("value", "low", "high", "n"):
+        return pd.DataFrame(columns=list(columns))
+    frame = _read_csv(path, columns)
+    _check_origin(path, frame, origin)
+    for name in numbers:
         frame[name] = _numbers(path, frame[name], may_be_empty=False)
     return frame
 

@@ -25,7 +25,7 @@ def caption(
     title: str, text: str, study: Study, *, interval: str, published: str = "", arms: Sequence[str] | None = None
 ) -> str:
     """Compose title, text, origin, n (of `arms`, by default all), interval, and the command that made the data."""
-    origin = f"Origin: measured, study `{study.name}`, {counts(study, arms)}{_commits(study)}."
+    origin = f"Origin: measured, study `{study.name}`, {counts(study, arms)}{commits(study)}."
     parts = [f"**{title}** {text}", origin, interval]
     if published:
         parts.append(f"Origin of the dashed grey curves and open points: {published}")
@@ -90,6 +90,7 @@ def few_enough(study: Study, figure: str, most: int = MAX_PANELS) -> None:
         )
 
 
-def _commits(study: Study) -> str:
-    commits = sorted({text[:10] for text in study.runs["commit"] if text})
-    return f", commit {' and '.join(commits)}" if commits else ""
+def commits(study: Study) -> str:
+    """Describe the commits that the runs were made at, as a clause; empty where none is known."""
+    known = sorted({text[:10] for text in study.runs["commit"] if text})
+    return f", commit {' and '.join(known)}" if known else ""

@@ -15,6 +15,9 @@ from vcppo.analysis import (
     collapse_law,
     cppo,
     critic_error,
+    critic_pays,
+    critics_table,
+    crossover,
     figure1,
     figure2,
     figure3,
@@ -30,16 +33,20 @@ from vcppo.analysis import (
     push,
     style,
     tables,
+    tables_beside,
+    task_tables,
     training,
     vapo,
     vine,
 )
+from vcppo.analysis.critic_worth import compares
 from vcppo.analysis.data import BadResultsError, NoDataError, Results, read_results
 from vcppo.analysis.picture import Picture
 from vcppo.analysis.table_text import Table, render
 
 MakeFigure = Callable[[Results], Picture]
 MakeTable = Callable[[Results], Table]
+CRITICS = "credit"  # the study of which critic, and whether one at all
 FIGURES: dict[str, MakeFigure] = {
     "headline": headline.make,
     "figure1": figure1.make,
@@ -61,6 +68,9 @@ FIGURES: dict[str, MakeFigure] = {
     "long": long.make,
     **{name: partial(collapse_law.make, name=name) for name in collapse_law.SWEEPS},
     "push": push.make,
+    "tables-beside": tables_beside.make,
+    "critic-pays": critic_pays.make,
+    "crossover": lambda results: crossover.make(results, CRITICS, "crossover"),
 }
 TABLES: dict[str, MakeTable] = {
     "table1": tables.table1,
@@ -78,21 +88,35 @@ WITH_TABLE = ("methods", "vapo", "collapse-law")  # studies whose table of that 
 
 
 def figures_of(results: Results) -> dict[str, MakeFigure]:
-    """Return the figures by name, then accuracy, lengths and outcomes of every other study that a page can hold."""
+    """Return the figures by name, then accuracy, lengths and outcomes of every other study that a page can hold.
+
+    Of further studies that compare critics with GRPO, also where a critic is worse than none.
+    """
     made = dict(FIGURES)
     for study in sorted(results.studies.keys() - {"components", *TOO_MANY_ARMS}):
         for kind, series in (("accuracy", training.ACCURACY), ("lengths", training.LENGTH)):
             name = f"{kind}-{study}"
             made[name] = partial(training.make, study_name=study, kind=series, name=name)
         made[f"outcomes-{study}"] = partial(outcomes.make, study_name=study, name=f"outcomes-{study}")
+        if study != CRITICS and compares(results.studies[study]):
+            made[f"crossover-{study}"] = partial(crossover.make, study_name=study, name=f"crossover-{study}")
     return made
 
 
 def tables_of(results: Results) -> dict[str, MakeTable]:
-    """Return the tables by name, then the outcome of each arm of every study without a table of that name."""
+    """Return the tables by name, then the outcome of each arm of every study without a table of that name.
+
+    Of studies that compare critics with GRPO, also the critics, and those of the paper's tables that they ask for.
+    """
     made = dict(TABLES)
     for name in ["components", *sorted(results.studies.keys() - {"components", *WITH_TABLE})]:
         made[name] = partial(_outcome_table, name=name)
+    for name, study in sorted(results.studies.items()):
+        if compares(study):
+            made[f"critics-{name}"] = partial(critics_table.table, study_name=name)
+            for which in task_tables.TABLES:
+                if task_tables.rows_of(study, which):
+                    made[f"{which}-{name}"] = partial(task_tables.table, study_name=name, which=which)
     return made
 
 

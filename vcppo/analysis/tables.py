@@ -4,7 +4,7 @@ Each is one frame of numbers (its CSV) and one of text (its Markdown and LaTeX),
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +80,8 @@ def counted(runs: pd.Index, name: str) -> dict[str, object]:
 def table1(results: Results) -> Table:
     """Return the table of GRPO against VC-PPO."""
     study = results.study("components", "table1")
-    numbers = _beside_published(study, ["grpo", "vcppo"], results.published("table1"))
-    return _table(
+    numbers = by_arm(study, ["grpo", "vcppo"], results.published("table1"))
+    return beside_published(
         study, "table1", "Table 1. GRPO and VC-PPO", numbers, [OTHER_TASK_NOTE, "Published at 16K tokens of context."]
     )
 
@@ -91,7 +91,7 @@ def table2(results: Results) -> Table:
     study = results.study("components", "table2")
     published = results.published("table2")
     twin = published[published["arm"] == "vcppo-no-decouple-1.0"].assign(arm="vcppo-no-decouple-0.95")
-    numbers = _beside_published(study, study.arms, pd.concat([published, twin], ignore_index=True))
+    numbers = by_arm(study, study.arms, pd.concat([published, twin], ignore_index=True))
     notes = [
         OTHER_TASK_NOTE,
         "Published at 8K tokens of context.",
@@ -102,7 +102,7 @@ def table2(results: Results) -> Table:
         "The paper has no row without value pretraining; VAPO (arXiv 2504.05118, table 1) without it has 11 on "
         "AIME 2024, avg@32.",
     ]
-    return _table(study, "table2", "Table 2. What each component is worth", numbers, notes)
+    return beside_published(study, "table2", "Table 2. What each component is worth", numbers, notes)
 
 
 def table3(results: Results) -> Table:
@@ -114,7 +114,9 @@ def table3(results: Results) -> Table:
         "Published at 8K tokens of context; a step there is probably a rollout iteration of 8 to 16 critic updates, "
         "here it is one update.",
     ]
-    return _table(study, "table3", "Table 3. Value-pretraining steps", numbers, notes, first="pretraining steps")
+    return beside_published(
+        study, "table3", "Table 3. Value-pretraining steps", numbers, notes, first="pretraining steps"
+    )
 
 
 def table4(results: Results) -> Table:
@@ -122,7 +124,7 @@ def table4(results: Results) -> Table:
     study = results.study("lambda-actor", "table4", seeds=3)
     numbers = _swept(results, "table4", study, "gae.lambda_actor")
     notes = [OTHER_TASK_NOTE, "Published at 8K tokens of context; λ critic is 1 in every row."]
-    return _table(study, "table4", "Table 4. λ of the actor", numbers, notes, first="λ actor")
+    return beside_published(study, "table4", "Table 4. λ of the actor", numbers, notes, first="λ actor")
 
 
 def components(study: Study) -> Table:
@@ -192,7 +194,7 @@ def components_table(folder: Path) -> str:
     return terminal(components(read_study(folder)))
 
 
-def _table(
+def beside_published(
     study: Study, name: str, title: str, numbers: pd.DataFrame, notes: Sequence[str], first: str = "arm"
 ) -> Table:
     """Return a table that has measured and published columns."""
@@ -202,6 +204,7 @@ def _table(
             first: numbers["row"],
             f"measured avg@{k} (%)": scores(numbers, "avg"),
             f"measured pass@{k} (%)": scores(numbers, "pass"),
+            **({"mean along training (%)": scores(numbers, "along")} if "along" in numbers else {}),
             BELOW: of_runs(numbers, "below"),
             "seeds": seeds_behind(numbers),
             "problems": [number(x, 0) for x in numbers["problems"]],
@@ -213,29 +216,42 @@ def _table(
     return Table(name, title, numbers, shown, [interval_note(study), *notes, *([LOST_NOTE] if lost else [])])
 
 
-def _beside_published(study: Study, arms: Sequence[str], published: pd.DataFrame) -> pd.DataFrame:
+def by_arm(study: Study, arms: Sequence[str], published: pd.DataFrame) -> pd.DataFrame:
     """Return measured rows of these arms, joined by arm with the published benchmarks."""
     tried = [arm for arm in sort_arms({*arms, *published["arm"]}) if arm in study.arms]
     if not tried:
         raise NoDataError(f"no runs of {', '.join(arms)} in {study.name}; make them with: {study.command}")
-    rows = measured(study, tried)
-    rows.insert(0, "row", [arm_label(arm) for arm in rows["arm"]])
-    return rows.merge(_wide(published, "arm"), on="arm", how="left")
+    return by_label(measured(study, tried), published)
+
+
+def by_label(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Return measured rows with the arms' names in print, and the published benchmarks of those that have some."""
+    labelled = rows.copy()
+    labelled.insert(0, "row", [arm_label(arm) for arm in rows["arm"]])
+    return labelled.merge(_wide(published, "arm"), on="arm", how="left")
 
 
 def _swept(results: Results, name: str, study: Study, setting: str) -> pd.DataFrame:
     """Return measured and published rows by the value of one swept setting, whichever of the two has it."""
     if setting not in study.runs:
         raise NoDataError(f"{name}: no column {setting} in {study.name}/runs.csv; make it with: {study.command}")
-    keys = {str(arm): _key(runs[setting].iloc[0]) for arm, runs in study.runs.groupby("arm", sort=True)}
-    rows = measured(study, sort_arms(keys))
+    keys = {str(arm): setting_key(runs[setting].iloc[0]) for arm, runs in study.runs.groupby("arm", sort=True)}
+    return by_setting(measured(study, sort_arms(keys)), keys, results.published(name))
+
+
+def by_setting(rows: pd.DataFrame, keys: Mapping[str, str], published: pd.DataFrame) -> pd.DataFrame:
+    """Return measured rows and published ones by the value of a setting, whichever of the two has it, in its order.
+
+    Args:
+        rows: as `measured`, perhaps with further columns. keys: arm -> the value, as `setting_key` writes it.
+    """
+    rows = rows.copy()
     rows.insert(0, "row", rows["arm"].map(keys))
-    published = results.published(name)
-    published = published.assign(row=[_key(value) for value in published.get("setting_value", [])])
+    published = published.assign(row=[setting_key(value) for value in published.get("setting_value", [])])
     both = rows.merge(_wide(published, "row"), on="row", how="outer")
     counts = ["done", "failed", "pruned", "below", "below_bases", "bases"]
     both[counts] = both[counts].fillna(0).astype(int)
-    for name in ("avg_runs", "pass_runs"):
+    for name in both.columns[both.columns.str.endswith("_runs")]:
         both[name] = [runs if isinstance(runs, tuple) else () for runs in both[name]]
     order = pd.to_numeric(both["row"], errors="coerce")
     return both.iloc[np.lexsort((both["row"], order.fillna(math.inf)))].reset_index(drop=True)
@@ -353,7 +369,7 @@ def seeds_behind(numbers: pd.DataFrame) -> list[str]:
     return cells
 
 
-def _key(value: object) -> str:
+def setting_key(value: object) -> str:
     """Format a swept value so that equal numbers are equal text: 0.90 and 0.9, 50 and 50.0."""
     number = pd.to_numeric(pd.Series([value]), errors="coerce").iloc[0]
     return str(value) if math.isnan(number) else f"{number:g}"

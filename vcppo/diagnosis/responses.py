@@ -54,14 +54,16 @@ class Reading:
     scores: Tensor  # [B] float32     the outcome
     problem: Tensor  # [B] int64       equal for responses to the same prompt
     notes: tuple[str, ...] = ()
+    rows: Tensor | None = None  # [B] int64       which of the dump's responses; None: all, in their order
+    columns: Tensor | None = None  # [B, T] int64   which token of its response a column stands before; None: the t-th
 
     def __post_init__(self) -> None:
         rows, width = self.response_mask.shape
         for column in fields(self):
-            if column.name in ("critic", "notes"):
+            if column.name in ("critic", "notes") or getattr(self, column.name) is None:
                 continue
             got = tuple(getattr(self, column.name).shape)
-            want: tuple[int, ...] = (rows,) if column.name in ("scores", "problem") else (rows, width)
+            want: tuple[int, ...] = (rows,) if column.name in ("scores", "problem", "rows") else (rows, width)
             if got != want:
                 raise ShapeError(f"Reading.{column.name}: shape {got}, expected {want} beside response_mask")
 

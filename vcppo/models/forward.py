@@ -222,13 +222,14 @@ def gather_outputs(
     rows: Tensor | None = None,
     *,
     per_token: bool = True,
+    finite: bool = True,
 ) -> Tensor:
     """Return `score` of a whole batch without gradient, [B, T] or, not per token, [B]; 0 in rows not in `rows`.
 
     `model` is resharded afterwards.
 
     Raises:
-        TrainingError: some outputs are not finite.
+        TrainingError: some outputs are not finite, and `finite` says that they must be.
     """
     outputs = torch.zeros(batch.response_mask.shape if per_token else len(batch.response_mask))
     with torch.no_grad():
@@ -238,7 +239,7 @@ def gather_outputs(
                 outputs[micro_batch.rows, : scores.shape[1]] = scores
             elif micro_batch.counts:
                 outputs[micro_batch.rows] = scores
-    return _of_all_processes(model, outputs)
+    return _of_all_processes(model, outputs, finite=finite)
 
 
 def gather_token_logprobs(
@@ -267,11 +268,11 @@ def gather_token_logprobs(
     return _of_all_processes(policy, outputs)
 
 
-def _of_all_processes(model: PreTrainedModel, outputs: Tensor) -> Tensor:
+def _of_all_processes(model: PreTrainedModel, outputs: Tensor, *, finite: bool = True) -> Tensor:
     """Sum what each process has read of a model, which is resharded."""
     reshard(model)
     outputs = world().sum(outputs)
-    if not_finite := int((~outputs.isfinite()).sum()):
+    if finite and (not_finite := int((~outputs.isfinite()).sum())):
         raise TrainingError(
             f"{model_label(model)}: {not_finite} of the numbers read from it are NaN or infinite; its weights are "
             "broken, or have been trained out of range"

@@ -31,6 +31,8 @@ from transformers.utils import logging
 
 from vcppo.errors import CheckpointError, ConfigError
 from vcppo.models.configurations import positions, token_ids
+from vcppo.models.critic_folders import CriticFolder, find_folder
+from vcppo.models.critic_layouts import CriticLayout, find_layout, kind_that_takes, put_head
 from vcppo.models.distributed import world
 from vcppo.models.forward import value_head
 from vcppo.models.limits import Room
@@ -150,7 +152,8 @@ def load_critic(
     """Load a saved critic, a classifier with one label, or, given `head_seed`, a token classifier from any checkpoint.
 
     Saved critics are of both kinds that transformers has: ours are token classifiers, reward models of others mostly
-    sequence classifiers, whose head has no bias and can be applied after every token too. Each stays of its kind.
+    sequence classifiers, whose head has no bias and can be applied after every token too. Each stays of its kind. One
+    with a value head of another trainer's (`critic_layouts`) becomes a token classifier of the same values.
 
     A new head is drawn with standard deviation 1 / (width + 1): the first values lie near `initial_value` whatever
     the width, where transformers' initial values spread with the root of it (verl issue 498: from -16 to 14).
@@ -158,21 +161,28 @@ def load_critic(
     Args:
         bounds: values are squeezed between these two, now and whenever the critic is loaded again.
     Raises:
-        CheckpointError: nothing loadable is there, its weights are not finite, it has more labels than one, or it
+        CheckpointError: nothing loadable is there, its weights are not finite, it has no head with one output, or it
             attends to what follows a token.
     """
-    config = load_config(path, CRITIC, trust_remote_code=trust_remote_code)
+    folder = find_folder(path) if head_seed is None else CriticFolder(path, path)
+    config = load_config(folder.weights, CRITIC, trust_remote_code=trust_remote_code)
     _refuse_to_look_ahead(config, path)
-    kind = AutoModelForTokenClassification if head_seed is not None else _kind_of_critic(config, path)
+    kind: Any = AutoModelForTokenClassification if head_seed is not None else _kind_of_critic(config, path)
+    layout = find_layout(folder, path) if head_seed is None else CriticLayout("none")
+    head = layout.head
+    if head is not None:
+        kind = kind_that_takes(head, config, path)
+    new = ("score.", "classifier.") if head is not None or head_seed is not None else ()
     config.update({"num_labels": 1, "classifier_dropout": 0.0})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if head_seed is None else head_seed)
-        new = () if head_seed is None else ("score.", "classifier.")
-        critic = _load(kind, config, path, CRITIC, new, trust_remote_code=trust_remote_code)
+        critic = _load(kind, config, folder.weights, CRITIC, new, layout.renamed, trust_remote_code=trust_remote_code)
         if bounds is not None:
             critic.config.value_range = list(bounds)
         if head_seed is not None:
             _draw_head(critic, initial_value, bounds)
+        elif head is not None:
+            put_head(critic, head, path)
     return critic
 
 
@@ -317,10 +327,13 @@ def _load(
     path: Path | str,
     what: str,
     new: tuple[str, ...] = (),
+    renamed: dict[str, str] | None = None,
     *,
     trust_remote_code: bool,
 ) -> PreTrainedModel:
     """Load a model whose weights all come from the checkpoint, but for those whose names begin with one of `new`.
+
+    `renamed` has patterns in the checkpoint's names, and what stands there in the model's.
 
     Processes other than the main one build it without weights, on the meta device; `sharding.prepare` brings them.
     """
@@ -337,6 +350,7 @@ def _load(
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
+            key_mapping=renamed,
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -63,7 +63,13 @@ class LabelsTaskSettings(ChainSettings):
     """A label ends each line; some rules are misunderstood, and wrong labels count, or kill."""
 
     name: Literal["labels"] = Field("labels", description=TASK_NAME)
+    lines: int = Field(60, ge=1, le=2000, description="lines of thought that a right answer needs, a decision each")
     contexts: Literal[10, 100] = Field(10, description="rules: one for each first digit, or first and last digit")
+    label_words: Literal["shared", "own"] = Field(
+        "shared",
+        description="`a` and `b` for all rules, so that an error is seen from digits and label together; or two words "
+        "of its own for each, so that it is seen from the word alone",
+    )
     misunderstood: float | None = Field(
         None,
         ge=0,
@@ -112,8 +118,8 @@ class LabelsTaskSettings(ChainSettings):
 
     @property
     def vocabulary(self) -> int:
-        """Two labels more."""
-        return super().vocabulary + 2
+        """Two labels more, or two for each rule."""
+        return super().vocabulary + 2 * (self.contexts if self.label_words == "own" else 1)
 
 
 class EndingsTaskSettings(ChainSettings):

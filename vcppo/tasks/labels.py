@@ -8,6 +8,9 @@ Where wrong labels count, no later line needs them: a response is right if it ha
 the true chain, at most `errors_allowed` labels are wrong, and `=` ends it. Where they kill, the label decides of the
 next line, d3' = d3 + d1 after a and d3 + d1 + 1 after b, every label must be right, and the digits of the last line
 follow `=`.
+
+Whether a label is wrong can be seen from digits and label together, or, where each context has labels of its own (a7,
+b7), from the label alone: what a critic must learn differs, and nothing that a policy must.
 """
 
 import functools
@@ -46,7 +49,9 @@ class LabelsTask(ChainTask):
         super().__init__(settings)
         contexts = [f"{context:0{len(str(settings.contexts)) - 1}d}" for context in range(settings.contexts)]
         shuffled = sorted(contexts, key=lambda context: chance(settings.rule_seed, "label", context))
-        self.rule = {context: LABELS[i % 2] for i, context in enumerate(shuffled)}  # as many contexts have either label
+        own = settings.label_words == "own"
+        self.pairs = {context: (f"a{context}", f"b{context}") if own else LABELS for context in contexts}
+        self.rule = {context: self.pairs[context][i % 2] for i, context in enumerate(shuffled)}  # as many a as b
         by_chance = sorted(contexts, key=lambda context: chance(settings.rule_seed, "misunderstood", context))
         self.misunderstood = frozenset(by_chance[: settings.misunderstood_contexts])
 
@@ -85,7 +90,11 @@ class LabelsTask(ChainTask):
 
     def words(self) -> Sequence[str]:
         """The labels."""
-        return LABELS
+        return list(dict.fromkeys(itertools.chain(*self.pairs.values())))
+
+    @functools.cached_property
+    def _words(self) -> tuple[str, ...]:
+        return tuple(self.words())
 
     def context(self, state: str) -> str:
         """What the label of a line with these digits depends on."""
@@ -97,7 +106,7 @@ class LabelsTask(ChainTask):
 
     def next_state(self, state: str, label: str) -> str:
         """The digits of the line after one with these digits and this label."""
-        return shifted(state, int(self.kills and label == "b"))
+        return shifted(state, int(self.kills and label.startswith(LABELS[1])))
 
     def demonstrations(self, count: int, rng: torch.Generator) -> list[Demonstration]:
         """Right steps to the last line, with slips where the rule is misunderstood."""
@@ -117,13 +126,14 @@ class LabelsTask(ChainTask):
             context = self.context(state)
             before = self.rule[context]
             if slip and context in self.misunderstood:
-                before = LABELS[before == LABELS[0]]
+                first, second = self.pairs[context]
+                before = second if before == first else first
             words += [f"#{number}", *state, before, filler]
         return " ".join([*filter(None, words), ANSWER, *(state if self.kills else ""), END])
 
     def verify(self, text: str, prompt: Prompt) -> Verdict:
         """Every line is compared with the true chain, not with what the response says before it."""
-        places = (LABELS, self.fillers) if self.fillers else (LABELS,)
+        places = (self._words, self.fillers) if self.fillers else (self._words,)
         read = read_lines(written(text), self.settings.digits, places)
         if read is None:
             return Verdict.UNREADABLE
@@ -167,7 +177,7 @@ class LabelsTask(ChainTask):
         for number, (state, (label, _)) in enumerate(zip(chain[1:], self._labelled(seed), strict=True), 1):
             way += [f"#{number}", *state, label]
             if not self.kills:
-                errors[len(way) - 1] = {word: int(word != label) for word in LABELS}
+                errors[len(way) - 1] = {word: int(word != label) for word in self._words}
             if self.fillers:
                 errors[len(way)] = self.filler_errors()
                 way.append(self.fillers[0])

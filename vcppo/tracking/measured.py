@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vcppo.errors import StudyError
-from vcppo.maths.settling import Measurement
+from vcppo.maths.settling import Measurement, Settled
 from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import ENDED
@@ -73,10 +73,29 @@ class MeasuredCell:
             return int(done)
         if self.pretraining is None:
             return 0
-        chosen, curves = self.settings.pretrain, self.pretraining.curves
+        end = self._pretraining_end()
+        return end.best if end is not None else self._pretraining_so_far
+
+    @property
+    def pretrain_updates(self) -> int:
+        """Updates that value pretraining took before it was decided which critic RL begins with: at least its own."""
+        if self.pretraining is None:
+            return 0
+        end = self._pretraining_end()
+        return end.stopped if end is not None else self._pretraining_so_far
+
+    @property
+    def _pretraining_so_far(self) -> int:
+        curves = self.pretraining.curves.values() if self.pretraining is not None else ()
+        return max((max(by_step) for by_step in curves), default=0)
+
+    def _pretraining_end(self) -> Settled | None:
+        """Where these settings end the pretraining, None while that is undecided."""
+        assert self.pretraining is not None
+        curves = self.pretraining.curves
         losses, spreads = (curves.get(f"pretrain/{name}", {}) for name in ("held_out_loss", "explained_variance"))
-        end = end_of([Measurement(step, losses[step], spreads.get(step, math.nan)) for step in sorted(losses)], chosen)
-        return end.best if end is not None else max((max(by_step) for by_step in curves.values()), default=0)
+        measurements = [Measurement(step, losses[step], spreads.get(step, math.nan)) for step in sorted(losses)]
+        return end_of(measurements, self.settings.pretrain)
 
 
 @dataclass(frozen=True)

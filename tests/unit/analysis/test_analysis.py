@@ -39,6 +39,7 @@ from vcppo.maths.statistics import bootstrap_interval
 
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
 OF_THE_LAW = (*SWEEPS, "push")  # tested in test_collapse_law_drawn.py
+OF_CRITICS = ("critic-pays", "crossover")  # tested in test_critic_figures.py
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 
 
@@ -199,9 +200,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_every_figure_and_table_is_drawn_and_said(drawn: tuple[Path, str]) -> None:
     root, said = drawn
     skipped = {line.split()[1].rstrip(":") for line in said.splitlines() if line.startswith("skipped")}
-    assert skipped == {*OTHER_STUDIES, *OF_THE_LAW, "methods-compute", "vine-values", "table"}
+    assert skipped == {*OTHER_STUDIES, *OF_THE_LAW, *OF_CRITICS, "methods-compute", "vine-values", "table"}
     figures = ["headline", "figure1", "figure2", "figure3", "figure4", "figure6", "lengths", "critic-error",
-               "calibration", "lambda-grid", "outcomes", "improvement"]  # fmt: skip
+               "calibration", "lambda-grid", "outcomes", "improvement", "tables-beside"]  # fmt: skip
     figures += [f"{kind}-{study}" for kind in ("accuracy", "lengths", "outcomes")
                 for study in ("lambda-actor", "lambda-grid", "pretrain-steps")]  # fmt: skip
     for name in figures:
@@ -214,7 +215,7 @@ def test_every_figure_and_table_is_drawn_and_said(drawn: tuple[Path, str]) -> No
 
 def test_every_caption_says_n_interval_origin_and_command(drawn: tuple[Path, str]) -> None:
     captions = (drawn[0] / "figures" / "captions.md").read_text().split("\n## Not drawn")[0].split("\n## ")[1:]
-    assert len(captions) == 21
+    assert len(captions) == 22
     for caption in captions:
         assert "n = 3 seeds an arm" in caption or "n = 2 to 3 seeds an arm" in caption
         assert "interval" in caption or "bootstrap" in caption
@@ -255,7 +256,7 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     command = "vcppo sweep lambda-grid --seeds 3 && vcppo export lambda-grid"
     assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
     assert (
-        said.count("skipped") == 3 + 1 + 5 + 4 + len(OF_THE_LAW) + 1
+        said.count("skipped") == 3 + 1 + 5 + 4 + len(OF_THE_LAW) + len(OF_CRITICS) + 1
     )  # from 5 on: figures and tables of other studies
     rows = [line.split("|") for line in (tmp_path / "out" / "components.md").read_text().splitlines() if "|" in line]
     cells = [cell.strip() for row in rows for cell in row if "[" in cell]

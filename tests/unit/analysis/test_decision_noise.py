@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from bench.decision_noise import CASES, Decisions, advantages, endings, exact, gradients, labels, routes
+from bench.decision_noise import (
+    ADVANTAGES,
+    CASES,
+    Decisions,
+    advantages,
+    by_lines,
+    endings,
+    exact,
+    gradients,
+    labels,
+    routes,
+)
 from vcppo.settings.loading import load_settings
 from vcppo.tasks import make_task
 from vcppo.tasks.endings import EndingsTask
@@ -75,3 +86,17 @@ def test_answers_are_right_as_often_as_demonstrations_and_values_tell_the_truth(
         return  # responses end at the limit there, demonstrations beyond it
     low, high = binomtest(int((reward > 0).sum()), len(reward)).proportion_ci(0.99999)
     assert low < right < high
+
+
+def test_the_table_by_lines_counts_the_decisions_that_were_come_to() -> None:
+    table = by_lines(20, (12, 24))
+    assert table["advantages"].tolist() == [*ADVANTAGES] * 2
+    few, many = (table[table["lines"] == lines].set_index("advantages") for lines in (12, 24))
+    assert 0.2 * 12 < few["decisions"].iloc[0] < 0.4 * 12  # three rules of ten
+    assert many["decisions"].iloc[0] == pytest.approx(2 * few["decisions"].iloc[0], rel=0.15)
+    task = make_task(load_settings(assignments=["task.name=labels", "task.lines=12"]).task)
+    assert isinstance(task, LabelsTask)
+    batches = labels(task, np.random.default_rng(2))
+    there = np.mean([batch.there.sum(axis=1).mean() for _, batch in zip(range(60), batches, strict=False)])
+    assert few["decisions"].iloc[0] == pytest.approx(there, rel=0.05)
+    assert few["signal_to_noise"]["exact, 0.95"] > few["signal_to_noise"]["blind, 0.95"] > 0

@@ -158,7 +158,8 @@ def test_what_is_no_checkpoint_is_one_line(folder: Path, critic: PreTrainedModel
 def test_a_policy_is_no_critic_and_a_critic_no_policy(folder: Path, critic: PreTrainedModel, tmp_path: Path) -> None:
     save_model(critic, make_task(tiny().task).tokenizer(), tmp_path / "critic")
     assert "1 of its weights are missing: lm_head.weight" in message(loading.load_policy, tmp_path / "critic")
-    assert "2 of its weights are missing: score.bias" in message(loading.load_critic, folder)
+    said = message(loading.load_critic, folder)
+    assert "no value head in this LlamaForCausalLM; of its 12 weights these could be one: lm_head.weight" in said
 
 
 def test_tied_embeddings_are_no_missing_weights(tmp_path: Path) -> None:
@@ -300,7 +301,8 @@ def test_a_head_that_is_more_than_one_product_is_refused(tmp_path: Path) -> None
     weights = load_file(tmp_path / "model.safetensors")
     weights |= {"score.0.weight": torch.eye(16), "score.2.weight": weights.pop("score.weight")}
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert "1 of its weights are missing: score.weight" in message(loading.load_critic, tmp_path)
+    said = message(loading.load_critic, tmp_path)
+    assert "these could be one: score.0.weight, score.2.weight; expected one of score.weight, classifier.weight" in said
 
 
 # ---- the tokens that end a response ----

@@ -23,6 +23,8 @@ KINDS: list[dict[str, Any]] = [
     {"contexts": 10, "wrong_label": "kills"},
     {"contexts": 100, "fillers": 2},
     {"wrong_label": "kills", "fillers": 3},
+    {"label_words": "own"},
+    {"contexts": 100, "label_words": "own", "wrong_label": "kills"},
 ]
 
 
@@ -44,7 +46,7 @@ def lines_of(task: LabelsTask, words: list[str]) -> list[list[str]]:
 
 
 def other(label: str) -> str:
-    return LABELS[label == LABELS[0]]
+    return LABELS[label.startswith(LABELS[0])] + label[1:]
 
 
 def test_a_response_by_pencil() -> None:
@@ -106,13 +108,28 @@ def test_rules_are_as_the_dials_say() -> None:
 def test_a_wrong_label_counts_or_kills(dials: dict[str, Any]) -> None:
     task = make(**({"errors_allowed": 2} | dials if "wrong_label" not in dials else dials), slip=0.0)
     prompt, words = drawn(task, 1)[0]
-    places = [i for i, word in enumerate(words) if word in LABELS]
+    places = [i for i, word in enumerate(words) if word.startswith(LABELS)]
     for wrong in range(4):
         changed = list(words)
         for place in places[:wrong]:
             changed[place] = other(words[place])
         verdict = Verdict.CORRECT if wrong <= task.errors_allowed else Verdict.WRONG
         assert judged(task, prompt, changed) is verdict
+
+
+def test_words_of_its_own_show_an_error_in_the_label_alone() -> None:
+    """The same rules, slips and digits; a label of another context is wrong too."""
+    shared, own = make(errors_allowed=0), make(errors_allowed=0, label_words="own")
+    assert {context: label[0] for context, label in own.rule.items()} == shared.rule
+    assert own.misunderstood == shared.misunderstood
+    (prompt, plain), (_, named) = drawn(shared, 1)[0], drawn(own, 1)[0]
+    assert [word[0] if word[0] in LABELS else word for word in named] == plain
+    contexts = [words[1] for words in lines_of(own, named)]
+    assert [words[-1][1:] for words in lines_of(own, named)] == contexts
+    assert len(own.words()) == 20
+    right = list(own.decision_path(prompt, []).tokens)
+    elsewhere = next(label for label in own.words() if label[0] == right[4][0] and label != right[4])
+    assert judged(own, prompt, [*right[:4], elsewhere, *right[5:]]) is Verdict.WRONG
 
 
 def test_a_label_that_fits_other_digits_is_no_excuse_for_them() -> None:
