@@ -1,4 +1,8 @@
-"""The passes behind an alignment: gradients of each chunk of responses, kept until all are done, and their products."""
+"""The passes behind an alignment: gradients of each chunk of responses, kept until all are done, and their products.
+
+A process needs `memory` bytes for what is held of all chunks, beside training's own for weights, gradients and one
+micro-batch, and five float32 numbers for each weight of its shards.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence

@@ -5,13 +5,27 @@ baseline that depends on position or prompt alone, g_L with the tokens still to 
 made of responses whose gradient is not multiplied with the one it is part of, or of other responses to the prompt, so
 that it adds no bias to their products (vcppo/maths/alignment.py).
 
-Plain dot products hear the loudest decisions alone. On a task of many independent decisions (`labels`, 60 lines, base
-100, the Monte-Carlo gradient of 48 responses: signal to noise 1.0 plain) nearly all of it lies in one direction, and
-every critic's cosine is 1 there, that of one which stalls included. With gradients divided by the root of their second
-moments (the diagonal of the Fisher information) each decision counts by how well it is heard. 2,048 responses, gain of
-48 at lambda 0.8, 0.95, 0.99, 1 of a pretrained critic (explained variance 0.08): 0.64, 1.4, 4.0, 5.4; what RL came to
-after 120 iterations: 14, 43, 69, 97 % right. An exact critic at 0.95: 6.4 (97 %), at 1: 5.9 (97 %); one that knows the
-position alone, at 0.95: 2.5 (55 %); Monte-Carlo returns: 5.8.
+Plain dot products hear the loudest decisions alone. On a task of many independent decisions nearly all of the noise,
+and of what signal there is, lies in one direction, and every critic's cosine is 1 there, that of one which stalls
+included. With gradients divided by the root of their second moments (the diagonal of the Fisher information) each
+decision counts by how well it is heard. Measured on `labels`, 60 lines, one base, 2,048 responses: first-order gain of
+a batch of 48 as a share of what Monte-Carlo returns reach, beside what RL from there came to in 120 iterations:
+
+    critic                                       lambda   plain  preconditioned (95 %)    right in the end
+    pretrained (explained variance 0.08)           0.8     0.49   0.11 [0.04, 0.18]           14 %
+                                                   0.95    0.59   0.24 [0.15, 0.34]           43 %
+                                                   0.99    0.86   0.68 [0.50, 0.87]           69 %
+                                                   1       0.98   0.93 [0.72, 1.16]           97 %
+    exact                                          0.95    1.25   1.09 [0.90, 1.27]           97 %
+                                                   1       1.05   1.01 [0.80, 1.21]           97 %
+    exact, knows the position alone                0.95    0.63   0.42 [0.29, 0.57]           55 %
+    exact, does not see failures                   0.95    1.24   0.60 [0.48, 0.71]
+    Monte-Carlo, baseline of the position          1       1      1    [0.77, 1.24]           88 % (GRPO)
+
+(Intervals are of the gain alone.) The preconditioned cosine is near 1 in every row but lambda = 0.8: these critics go
+uphill, and fail by noise, so the gain tells them apart and the cosine does not. What first-order numbers cannot foresee
+is a decay of decisions that the base policy never gets wrong and this critic does not punish: of 618,000 tokens here, 4
+had a chance below 5 %, so there is nothing to measure until they have begun to fail.
 """
 
 from collections.abc import Sequence

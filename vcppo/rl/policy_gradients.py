@@ -143,7 +143,8 @@ class PolicyGradients:
                 shift = self._shifts[block] + place
                 sketch[place : place + len(piece)] += self._signs[shift : shift + len(piece)] * piece
                 start, numbers = start + len(piece), numbers[len(piece) :]
-        return world().sum(sketch) / self._replicas
+        whole: Tensor = world().sum(sketch) / self._replicas
+        return whole
 
 
 def token_signs(batch: TokenBatch) -> Tensor:

@@ -36,7 +36,7 @@ def test_by_pencil_two_directions_in_two_chunks_of_two_and_three_responses() -> 
 def drawn(means: Floats, noise: Floats, chunks: int, size: int, rng: np.random.Generator) -> Floats:
     """[V, C, P] sums over `size` responses of gradients with these means [V, P], that share this noise [P]."""
     single = means[:, None, None] + noise * rng.standard_normal((chunks, size, means.shape[1]))
-    return single.sum(axis=2)
+    return np.asarray(single.sum(axis=2), dtype=np.float64)
 
 
 def test_noise_that_directions_share_is_no_agreement() -> None:

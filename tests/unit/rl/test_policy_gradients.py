@@ -65,7 +65,8 @@ def test_preconditioning_divides_by_the_root_of_second_moments_under_random_sign
 
 def products(
     policy: PreTrainedModel, batch: RolloutBatch, advantages: Tensor, groups: list[Tensor], limit: int
-) -> list:
+) -> list[np.ndarray]:
+    """Plain ones, and preconditioned ones."""
     gradients = PolicyGradients(policy, batch, temperature=1.0, max_tokens=limit, held=12, memory=PLENTY)
     gradients.precondition(groups)
     made = [gradients.of(rows, advantages) for rows in groups]
