@@ -138,17 +138,29 @@ class LambdaShare(Part):
 
 
 class Alignment(Part):
-    """Where the policy gradient made with this critic at one λ points."""
+    """Where the policy gradient made with this critic at one λ points.
+
+    Method: `gradient`, plain dot products; `preconditioned`, gradients divided by the root of their second moments (the
+    diagonal of the Fisher information), in which quiet decisions count as well as loud ones; `surrogate`, no policy.
+    The four changes and what follows them are first-order, per step of length 1 in the method's metric.
+    """
 
     gae_lambda: float
     method: Literal["gradient", "preconditioned", "scores", "surrogate"]
-    with_reward: Estimate  # cosine with the Monte-Carlo gradient of the score, halves independent
-    with_length: Estimate  # cosine with the gradient of the response's length
-    reward_ceiling: Estimate  # Monte-Carlo against Monte-Carlo on other responses: what any critic could reach
-    accuracy_change: Estimate  # first-order, along a step of unit length in this method's metric
+    with_reward: (
+        Estimate  # cosine with the Monte-Carlo gradient of the score, without its noise; surrogate: a correlation
+    )
+    with_length: Estimate  # the same with the gradient of the response's length
+    reward_ceiling: Estimate  # Monte-Carlo against Monte-Carlo on other responses, half each, noise left in
+    accuracy_change: Estimate  # along the expected gradient; in shares of the score's range, where it has two values
     length_change: Estimate  # tokens, likewise
     noise: Estimate | None = None  # signal-to-noise at the batch size in use
-    backward_passes: int = 0
+    batch_size: int | None = None  # responses of an update
+    batch_accuracy_change: Estimate | None = None  # along the gradient of one batch, its noise included; has a sign
+    batch_length_change: Estimate | None = None  # where a cosine cannot be told; the best λ has the largest
+    against_monte_carlo: Estimate | None = None  # batch_accuracy_change in units of what returns with a baseline reach
+    baseline: Literal["position", "prompt"] | None = None  # of the Monte-Carlo gradient
+    backward_passes: int = 0  # over micro-batches, those shared by all λ and critics included
 
 
 class Knob(Part):
@@ -185,7 +197,8 @@ class CriticPart(Part):
     reacts: Reacts | None
     lambdas: tuple[LambdaShare, ...]
     alignment: tuple[Alignment, ...] = ()
-    best_lambda: float | None = None
+    best_lambda: float | None = None  # the largest batch_accuracy_change, preconditioned
+    lambdas_as_good: tuple[float, ...] = ()  # those that cannot be told from it, itself included
     why: str | None = None  # if it could not be measured at all
     signal: Signal | None = None
     timing: Timing | None = None

@@ -1,0 +1,35 @@
+"""A script for several processes: dot products of a tiny policy's gradients, plain and preconditioned, as JSON.
+
+torchrun --nproc-per-node 2 tests/alignment_processes.py MEMORY [key=value of compute ...]
+"""
+
+import json
+import sys
+
+import torch
+from tiny import new_policy, random_batch, tiny
+
+from vcppo.models.distributed import together
+from vcppo.models.sharding import prepare
+from vcppo.rl.policy_gradients import PolicyGradients
+from vcppo.system.processes import run_as_rank
+
+
+def main(memory: int, *assignments: str) -> None:
+    settings = tiny(*assignments)
+    with together() as world:
+        policy = prepare(new_policy(*assignments), settings.compute, settings.lora, seed=0)
+        batch = random_batch([9, 3, 5, 7, 1, 6])
+        advantages = torch.randn((3, *batch.response_mask.shape), generator=torch.Generator().manual_seed(1))
+        gradients = PolicyGradients(policy, batch, temperature=1.1, max_tokens=20, held=12, memory=memory)
+        groups = [torch.tensor([0, 1, 4]), torch.tensor([2, 3, 5])]
+        gradients.precondition(groups)
+        made = [gradients.of(rows, advantages) for rows in groups]
+        plain, scaled = (torch.cat([x for pair in made if (x := pair[i]) is not None]) for i in (0, 1))
+        told = [gradients.products(plain).tolist(), gradients.products(scaled).tolist()]
+        if world.is_main:
+            print(json.dumps({"told": told, "sketch": gradients.sketch, "sharded": world.size > 1}))
+
+
+if __name__ == "__main__":
+    run_as_rank(lambda: main(int(sys.argv[1]), *sys.argv[2:]))

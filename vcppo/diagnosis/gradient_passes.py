@@ -1,0 +1,130 @@
+"""The passes behind an alignment: gradients of each chunk of responses, kept until all are done, and their products.
+
+A process needs `memory` bytes for what is held of all chunks, beside training's own for weights, gradients and one
+micro-batch, and five float32 numbers for each weight of its shards.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from vcppo.maths.alignment import Floats
+from vcppo.models.distributed import world
+from vcppo.rl.alignment import chunk_products
+from vcppo.rl.policy_gradients import PolicyGradients
+from vcppo.types import TokenBatch
+
+Progress = Callable[[int, int], None]  # chunks done, of all
+CHUNKS = 64
+MEMORY = 2 * 2**30  # bytes for gradients in each process
+
+
+@dataclass(frozen=True)
+class GradientSettings:
+    """How gradients are taken."""
+
+    temperature: float  # of the sampling
+    max_tokens: int  # cells of a forward pass
+    batch_size: int  # responses of an update, for which noise is told
+    chunks: int = CHUNKS  # groups of responses that share no prompt; intervals are over them
+    memory: int = MEMORY
+    seed: int = 0
+    folder: Path | None = None  # where chunks are kept until all are done
+
+
+def products_of_chunks(
+    policy: PreTrainedModel,
+    batch: TokenBatch,
+    kinds: Tensor,
+    groups: Sequence[Tensor],
+    settings: GradientSettings,
+    progress: Progress,
+) -> tuple[Floats, Floats, int]:
+    """([V, V, C, C] dot products, the same preconditioned, backward passes of all processes)."""
+    gradients = PolicyGradients(
+        policy,
+        batch,
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+        held=2 * len(kinds) * len(groups),
+        memory=settings.memory,
+    )
+    kept = _Kept(settings.folder, policy, batch, kinds, groups, gradients.sketch)
+    steps = len(groups) + 1
+    saved = kept.load("moments")
+    if saved is None:
+        gradients.precondition(groups)
+        assert gradients.scale is not None
+        kept.save("moments", {"scale": gradients.scale})
+    else:
+        gradients.scale = saved["scale"]
+    progress(1, steps)
+    plain, scaled = [], []
+    for number, rows in enumerate(groups):
+        made = kept.load(f"chunk-{number:04d}")
+        if made is None:
+            of_plain, of_scaled = gradients.of(rows, kinds)
+            assert of_scaled is not None
+            made = {"plain": of_plain, "scaled": of_scaled}
+            kept.save(f"chunk-{number:04d}", made)
+        plain.append(made["plain"])
+        scaled.append(made["scaled"])
+        progress(number + 2, steps)
+    products = chunk_products(gradients, plain), chunk_products(gradients, scaled)
+    kept.remove()
+    passes = world().total({"passes": float(gradients.backward_passes)})["passes"]
+    return *products, round(passes)
+
+
+class _Kept:
+    """What a process has of chunks that are done, under an address of all that they depend on but the policy's name."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        policy: PreTrainedModel,
+        batch: TokenBatch,
+        kinds: Tensor,
+        groups: Sequence[Tensor],
+        sketch: int | None,
+    ) -> None:
+        self.folder: Path | None = None
+        if folder is None:
+            return
+        here, digest = world(), hashlib.sha256()
+        weights = torch.tensor(
+            [float(p.detach().double().sum()) for p in policy.parameters() if not isinstance(p, DTensor)]
+        )
+        for tensor in (weights, batch.input_ids, batch.prompt_lengths, batch.response_mask, kinds, *groups):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(repr((sketch, here.rank, here.size)).encode())
+        self.folder = folder / digest.hexdigest()[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, name: str) -> dict[str, Tensor] | None:
+        if self.folder is None:
+            return None
+        path = self.folder / f"{name}.safetensors"
+        there = all(world().gather([path.exists()]))
+        return load_file(path) if there else None
+
+    def save(self, name: str, tensors: dict[str, Tensor]) -> None:
+        if self.folder is None:
+            return
+        temporary = self.folder / f".{name}"
+        save_file(tensors, temporary)
+        temporary.replace(self.folder / f"{name}.safetensors")
+
+    def remove(self) -> None:
+        if self.folder is None:
+            return
+        for path in self.folder.iterdir():
+            path.unlink()
+        self.folder.rmdir()
