@@ -189,6 +189,11 @@ def critic(name: str, *, bad: bool) -> CriticPart:
                 accuracy_change=estimate(0.012 * cosines[i], 0.001),
                 length_change=estimate(7.5 * lengths[i], 0.4),
                 noise=estimate(2.4 + 0.3 * i, 0.2),
+                batch_size=512,
+                batch_accuracy_change=estimate(0.011 * cosines[i], 0.002),
+                batch_length_change=estimate(7.1 * lengths[i], 0.6),
+                against_monte_carlo=estimate(cosines[i], 0.05),
+                baseline="prompt",
                 backward_passes=256,
             )
             for i, x in enumerate(LAMBDAS)

@@ -78,6 +78,10 @@ ALIGNMENT = (
     ("change of accuracy", "accuracy_change"),
     ("change of length, tokens", "length_change"),
     ("signal to noise", "noise"),
+    ("responses of a batch", "batch_size"),
+    ("a batch’s change of accuracy", "batch_accuracy_change"),
+    ("a batch’s change of length, tokens", "batch_length_change"),
+    ("accuracy against Monte-Carlo", "against_monte_carlo"),
     ("backward passes", "backward_passes"),
 )
 LAMBDAS = (("weight of the real reward", "real_reward"), ("the critic’s own opinion", "opinion"))
