@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -137,7 +138,9 @@ def write_diagnosis(
                 policy, settings, prompts=sampled[0], samples=sampled[1], folder=folder,
                 on_progress=lambda done, of: view("sampling", done, of),
             )  # fmt: skip
-            dump = read_dump(files, form="generic", limit=limit, seed=settings.seed)
+            dump = replace(
+                read_dump(files, form="generic", limit=limit, seed=settings.seed), source=f"{policy}, sampled"
+            )
         diagnosis = Diagnosis(
             dump=dump,
             critics=known,

@@ -45,25 +45,25 @@ KNOBS: dict[Topic, tuple[Knob, ...]] = {
         ),
     ),
     "lambda-actor": (
-        Knob(trainer="vcppo", setting="gae.lambda_actor"),
+        Knob(trainer="vcppo", setting="gae.lambda_actor = {actor}"),
         Knob(
             trainer="verl",
-            setting="algorithm.lam",
-            note="the critic's targets follow it; with vcppo's plugin +algorithm.vcppo.lambda_actor alone",
+            setting="algorithm.lam = {actor}",
+            note="the critic's targets follow it; with vcppo's plugin +algorithm.vcppo.lambda_actor = {actor} alone",
         ),
-        Knob(trainer="NeMo-RL", setting="ppo.adv_estimator.gae_lambda_policy", note="null: gae_lambda"),
-        Knob(trainer="OpenRLHF", setting="--algo.advantage.lambd", note="the critic's targets follow it"),
-        Knob(trainer="TRL", setting="PPOConfig.lam", note="the critic's targets follow it"),
-        Knob(trainer="slime", setting="--lambd", note="the critic's targets follow it"),
+        Knob(trainer="NeMo-RL", setting="ppo.adv_estimator.gae_lambda_policy = {actor}", note="null: gae_lambda"),
+        Knob(trainer="OpenRLHF", setting="--algo.advantage.lambd {actor}", note="the critic's targets follow it"),
+        Knob(trainer="TRL", setting="PPOConfig.lam = {actor}", note="the critic's targets follow it"),
+        Knob(trainer="slime", setting="--lambd {actor}", note="the critic's targets follow it"),
     ),
     "lambda-critic": (
-        Knob(trainer="vcppo", setting="gae.lambda_critic"),
+        Knob(trainer="vcppo", setting="gae.lambda_critic = 1"),
         Knob(
             trainer="verl",
             setting=None,
-            note="one lambda for both, algorithm.lam; with vcppo's plugin +algorithm.vcppo.lambda_critic",
+            note="one lambda for both, algorithm.lam; with vcppo's plugin +algorithm.vcppo.lambda_critic = 1",
         ),
-        Knob(trainer="NeMo-RL", setting="ppo.adv_estimator.gae_lambda_value", note="null: gae_lambda"),
+        Knob(trainer="NeMo-RL", setting="ppo.adv_estimator.gae_lambda_value = 1", note="null: gae_lambda"),
         Knob(trainer="OpenRLHF", setting=None, note="one lambda for both, --algo.advantage.lambd"),
         Knob(trainer="TRL", setting=None, note="one lambda for both, PPOConfig.lam"),
         Knob(
@@ -107,6 +107,18 @@ KNOBS: dict[Topic, tuple[Knob, ...]] = {
 }
 
 
-def knobs_for(*topics: Topic) -> tuple[Knob, ...]:
-    """All trainers' knobs of these topics, topic by topic."""
-    return tuple(knob for topic in topics for knob in KNOBS[topic])
+def knobs_for(*topics: Topic, lambda_actor: float = 1.0) -> tuple[Knob, ...]:
+    """All trainers' knobs of these topics, topic by topic.
+
+    Args:
+        lambda_actor: the number that "lambda-actor" sets; the critic's is 1, Monte-Carlo returns.
+    """
+    knobs = (knob for topic in topics for knob in KNOBS[topic])
+    return tuple(
+        knob.model_copy(update={name: _filled(getattr(knob, name), lambda_actor) for name in ("setting", "note")})
+        for knob in knobs
+    )
+
+
+def _filled(text: str | None, lambda_actor: float) -> str | None:
+    return None if text is None else text.replace("{actor}", f"{lambda_actor:g}")

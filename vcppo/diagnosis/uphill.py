@@ -54,6 +54,7 @@ def _direction(along: Sequence[Alignment]) -> Verdict:
         f"The cosine of the policy gradient with that of the score is {unsure}{by}, which may be either side of 0.",
         "More responses would tell." + (f" At λ = {_lambdas(towards)} it points towards reward." if towards else ""),
         *(("lambda-actor",) if towards else ()),
+        lambda_actor=max((one.gae_lambda for one in towards), default=1.0),
     )
 
 
@@ -79,8 +80,9 @@ def _collapse(away: Sequence[Alignment], towards: Sequence[Alignment], by: str) 
         + (f" At λ = {_lambdas(towards)} it points towards reward." if towards else ""),
         f"Pretrain the value model{instead}.",
         "value-pretraining",
-        "lambda-actor",
+        *(("lambda-actor",) if towards else ()),
         "lambda-critic",
+        lambda_actor=max((one.gae_lambda for one in towards), default=1.0),
     )
 
 
@@ -99,6 +101,7 @@ def _best(critic: CriticPart) -> list[Verdict]:
             "Set it for the policy's advantages, and keep λ = 1 for the critic's targets.",
             "lambda-actor",
             "lambda-critic",
+            lambda_actor=critic.best_lambda,
         )
     ]
 

@@ -75,9 +75,16 @@ def headline(verdicts: Sequence[Verdict]) -> str:
 
 
 def verdict(
-    code: str, severity: Severity, title: str, sentence: str, advice: str = "", *topics: Topic, more: int | None = None
+    code: str,
+    severity: Severity,
+    title: str,
+    sentence: str,
+    advice: str = "",
+    *topics: Topic,
+    more: int | None = None,
+    lambda_actor: float = 1.0,
 ) -> Verdict:
-    """A verdict on a critic whose name is put in later."""
+    """A verdict on a critic whose name is put in later; `lambda_actor` is what its settings set."""
     return Verdict.model_validate(
         {
             "code": code,
@@ -86,7 +93,7 @@ def verdict(
             "title": title,
             "sentence": sentence,
             "advice": advice,
-            "knobs": knobs_for(*topics),
+            "knobs": knobs_for(*topics, lambda_actor=lambda_actor),
             "more_responses": more,
         }
     )

@@ -91,7 +91,7 @@ def test_the_best_lambda_is_a_note_with_the_settings() -> None:
     _, found = uphill(critic(at(0.95, cosine(0.99)), at(1.0, cosine(0.9)), best=0.95))
     assert (found.code, found.severity) == ("best-lambda", "note")
     assert "0.990 [0.970, 1.010]" in found.sentence
-    assert {"gae.lambda_actor", "algorithm.lam"} <= {knob.setting for knob in found.knobs}
+    assert {"gae.lambda_actor = 0.95", "algorithm.lam = 0.95"} <= {knob.setting for knob in found.knobs}
 
 
 def test_every_method_has_its_own_verdict_and_none_has_none() -> None:
