@@ -84,6 +84,13 @@ def vllm(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The page of `vcppo diagnose` in a Chromium (`apt-get install chromium chromium-driver`); a skip is a failure."""
+    _install(session)
+    session.run("pytest", "-s", "tests/browser", *session.posargs, env={"VCPPO_REQUIRE_BROWSER": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Every benchmark, one thread, ratios against a named peer or limit."""
     _install(session)

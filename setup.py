@@ -8,5 +8,6 @@ FOLDERS = {f"vcppo.shipped.{name}": folder for name, folder in SHIPPED.items()}
 setup(
     packages=[*find_packages(include=["vcppo", "vcppo.*"]), *FOLDERS],
     package_dir=FOLDERS,
-    package_data={package: ["*.toml", "*.csv"] for package in FOLDERS},
+    package_data={package: ["*.toml", "*.csv"] for package in FOLDERS}
+    | {"vcppo.diagnosis.report": ["*.html", "*.css", "*.js"]},
 )

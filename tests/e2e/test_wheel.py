@@ -61,6 +61,8 @@ def binaries(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_holds_every_module_study_recipe_and_published_number_and_nothing_else(wheel: Path) -> None:
     shipped = {"ablations": "ablations/*.toml", "recipes": "recipes/*.toml", "paper": "results/paper/*.csv"}
     wanted = {str(file.relative_to(ROOT)) for file in (ROOT / "vcppo").rglob("*.py")}
+    page = ROOT / "vcppo" / "diagnosis" / "report"
+    wanted |= {str(file.relative_to(ROOT)) for file in page.iterdir() if file.suffix in (".html", ".css", ".js")}
     for name, pattern in shipped.items():
         wanted |= {f"vcppo/shipped/{name}/{file.name}" for file in ROOT.glob(pattern)}
     held = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]

@@ -41,7 +41,8 @@ def read_logged(dump: Dump, name: str = "logged values") -> Reading:
         returns.append(_returns(dump, row, len(logged), own_tokens=True))
     missing = len(dump.responses) - len(rows)
     notes = (f"{missing:,} of {len(dump.responses):,} responses have no values and are left out",) if missing else ()
-    return _reading(name, dump, rows, values, returns, notes)
+    tokens = [ids for row in rows if (ids := dump.responses[row].tokens) is not None]
+    return _reading(name, dump, rows, values, returns, notes, tokens if len(tokens) == len(rows) else None)
 
 
 def read_critic(
@@ -79,7 +80,7 @@ def read_critic(
             _returns(dump, row, len(tokens), own_tokens=logged)
             for row, tokens, logged in zip(found.rows, found.responses, is_logged, strict=True)
         ]
-        return _reading(name, dump, found.rows, values, returns, notes + found.notes)
+        return _reading(name, dump, found.rows, values, returns, notes + found.notes, found.responses)
     texts = _as_text(dump, logged_tokenizer)
     found = _readable(critic, tokenize(texts, tokenizer, use_ids=False), dump)
     logged = tokenize(texts, logged_tokenizer, use_ids=True)
@@ -259,6 +260,7 @@ def _reading(
     values: Sequence[Tensor],
     returns: Sequence[Tensor],
     notes: tuple[str, ...],
+    tokens: Sequence[Sequence[int]] | None = None,
 ) -> Reading:
     lengths = torch.tensor([len(row) for row in values])
     numbers: dict[str, int] = {}
@@ -271,6 +273,7 @@ def _reading(
         problem=torch.tensor([numbers.setdefault(dump.responses[row].problem, len(numbers)) for row in rows]),
         notes=notes,
         rows=torch.tensor(list(rows)),
+        tokens=None if tokens is None else pad_sequence([torch.tensor(row) for row in tokens], batch_first=True),
     )
 
 

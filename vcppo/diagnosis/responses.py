@@ -56,6 +56,7 @@ class Reading:
     notes: tuple[str, ...] = ()
     rows: Tensor | None = None  # [B] int64       which of the dump's responses; None: all, in their order
     columns: Tensor | None = None  # [B, T] int64   which token of its response a column stands before; None: the t-th
+    tokens: Tensor | None = None  # [B, T] int64    ids that the values stand before; None: not known of all
 
     def __post_init__(self) -> None:
         rows, width = self.response_mask.shape

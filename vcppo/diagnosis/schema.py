@@ -52,11 +52,26 @@ class Regressor(Part):
     explained_variance_ceiling: Estimate | None = None  # where the task knows it
     value_std: float | None
     return_std: float | None
-    from_start: Curve
+    from_start: Curve  # the other three go by what only a response's end tells: a perfect critic may be off in a bin
     from_end: Curve
     by_fraction: Curve
     by_length: Curve  # x: response length in tokens
     calibration: "Calibration"
+    value_low: float | None = None  # the lowest value, and the highest
+    value_high: float | None = None
+    sections: tuple["Section", ...] = ()
+
+
+class Section(Part):
+    """A part of every response. It is known at the end only, so a perfect critic may be off in it, by a little."""
+
+    name: Literal["first half", "middle", "last tenth", "last token"]  # "middle": from a half to nine tenths
+    n: int  # tokens
+    bias: Estimate
+    slope: Estimate
+    explained_variance: Estimate
+    correlation: Estimate  # of value with return
+    spread: float | None  # standard deviation of the values
 
 
 class Calibration(Part):
@@ -68,7 +83,10 @@ class Calibration(Part):
 
 
 class RankAt(Part):
-    """How well V at a fraction of the response tells those that will be right from those that will not."""
+    """How well V at a fraction of the response tells those that will be right from those that will not.
+
+    Right is the highest score. A fraction is known at the end only, so this describes, and no verdict rests on it.
+    """
 
     fraction: float
     within_prompts: Estimate  # AUC over pairs of responses to one prompt; 0.5 is chance
@@ -76,11 +94,39 @@ class RankAt(Part):
 
 
 class Reacts(Part):
-    """What the critic's variance is made of; the three shares sum to 1."""
+    """What the critic's variance is made of; the three shares sum to 1.
+
+    Nested: position from the start first, then the prompt, alone and with position, then what differs between responses
+    to one prompt at one position. How many tokens are still to come no critic can know, so it is no part of position.
+    Unbiased, so that a share of nothing may come out slightly below 0.
+    """
 
     position: Estimate
     prompt: Estimate
     neither: Estimate
+
+
+class Signal(Part):
+    """What the values say of the returns beyond the position: both less their mean at it."""
+
+    correlation: Estimate
+    slope: Estimate  # of return on value: 1 if what the critic says there is calibrated, 0 if it says nothing
+
+
+class Timing(Part):
+    """Whether values are read at the right token, which needs no returns: mean squares of differences of values.
+
+    The first three compare two responses to one prompt before, at and after the token where they part, in units of
+    two tokens after it: 0, 0 and about 1 of a critic that is read in the right place.
+    """
+
+    before_split: Estimate  # V before the tokens that both share: differs if values are of other responses, or noise
+    at_split: Estimate  # V before the token where they part: differs also if read one token ahead
+    after_split: Estimate  # V before the next: does not differ if read one token late
+    first_token: Estimate  # variance between responses to one prompt at the first token, over that at all tokens
+    roughness: Estimate  # mean squared step from token to token over twice the variance: 1 of noise
+    pairs: int  # of responses to one prompt that part
+    rounding: float | None = None  # what arithmetic in bfloat16 could make of the first two, in their units
 
 
 class LambdaShare(Part):
@@ -88,7 +134,7 @@ class LambdaShare(Part):
 
     gae_lambda: float
     real_reward: Estimate  # mean weight of the real reward over tokens, lambda^(tokens to come)
-    opinion: Estimate  # share of the advantages' variance that comes from values alone
+    opinion: Estimate  # share of the advantages' variance that comes from values alone; of a calibrated critic 0 at 1
 
 
 class Alignment(Part):
@@ -154,6 +200,8 @@ class CriticPart(Part):
     best_lambda: float | None = None  # the largest batch_accuracy_change, preconditioned
     lambdas_as_good: tuple[float, ...] = ()  # those that cannot be told from it, itself included
     why: str | None = None  # if it could not be measured at all
+    signal: Signal | None = None
+    timing: Timing | None = None
 
 
 class DataPart(Part):
@@ -174,6 +222,7 @@ class DataPart(Part):
     score_high: float
     correct: Estimate  # share of responses with the highest score
     score_length_correlation: Estimate
+    score_between_prompts: Estimate | None = None  # share of the scores' variance: what can be known before any token
     notes: tuple[str, ...] = ()
 
 

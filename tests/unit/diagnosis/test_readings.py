@@ -346,3 +346,20 @@ def test_logged_values_that_do_not_fit_are_one_line() -> None:
         read_logged(dump_of(response(3, tokens=(1, 2, 3), values=(0.0, 1.0))))
     with pytest.raises(DataError, match=r"dump.jsonl line 3: 1 rewards beside 2 tokens"):
         read_logged(dump_of(response(3, values=(0.0, 1.0), rewards=(1.0,))))
+
+
+def test_the_ids_that_values_stand_before_are_known_if_all_were_logged() -> None:
+    one = LoggedResponse(problem="a", score=1.0, values=(0.1, 0.2), tokens=(7, 8))
+    other = LoggedResponse(problem="a", score=0.0, values=(0.1,), tokens=(7,))
+    known = read_logged(dump_of(one, other)).tokens
+    assert known is not None
+    assert [known[0].tolist(), known[1, :1].tolist()] == [[7, 8], [7]]
+    assert read_logged(dump_of(one, replace(other, tokens=None))).tokens is None
+
+
+def test_a_critic_s_reading_has_the_ids_that_it_read(critic: PreTrainedModel) -> None:
+    reading = read(critic, ids_dump())
+    assert reading.tokens is not None
+    for row, response_tokens in enumerate(reading.tokens):
+        read_ids = tuple(response_tokens[reading.response_mask[row]].tolist())
+        assert read_ids == ids_dump().responses[row].tokens

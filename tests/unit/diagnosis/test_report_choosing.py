@@ -1,0 +1,110 @@
+"""Which responses the viewer offers, and that their numbers are those of the dump and the readings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from arithmetic import make_tokenizer
+
+from vcppo.diagnosis.report.choosing import token_texts, viewer_data
+from vcppo.diagnosis.responses import Dump, LoggedResponse, Reading, padded
+
+LAMBDAS = (0.95, 1.0)
+
+
+def dump(count: int, length: int = 4, steps: tuple[int, ...] = ()) -> Dump:
+    rows = tuple(
+        LoggedResponse(
+            problem=f"p{i}",
+            score=float(i % 2),
+            prompt=f"q{i}",
+            step=steps[i % len(steps)] if steps else None,
+            logprobs=(-0.5,) * length,
+            line=i + 1,
+        )
+        for i in range(count)
+    )
+    return Dump("a file", "jsonl", rows)
+
+
+def texts(count: int, length: int = 4) -> dict[int, tuple[str, ...]]:
+    return {i: tuple("abcd" * length)[:length] for i in range(count)}
+
+
+def reading(
+    values: list[list[float]], rows: torch.Tensor | None = None, columns: torch.Tensor | None = None
+) -> Reading:
+    table = padded(values)
+    mask = torch.arange(table.shape[1]) < torch.tensor([len(row) for row in values])[:, None]
+    scores = torch.zeros(len(values))
+    return Reading("c", table, table * 0, mask, scores, torch.arange(len(values)), rows=rows, columns=columns)
+
+
+def test_half_are_the_furthest_from_returns_and_half_are_drawn() -> None:
+    far = {3: 9.0, 7: 8.0, 11: 7.0}
+    values = [[(i % 2) + far.get(i, 0.01)] * 4 for i in range(40)]
+    made = viewer_data(dump(40), [reading(values)], texts(40), lambdas=LAMBDAS, seed=0, responses=6)
+    lines = [one.line for one in made.responses]
+    assert {4, 8, 12} <= set(lines)
+    assert len(set(lines)) == 6
+    assert made.note == "6 of 40 responses: 3 whose values are furthest from returns, and 3 drawn at random."
+    again = viewer_data(dump(40), [reading(values)], texts(40), lambdas=LAMBDAS, seed=0, responses=6)
+    assert lines == [one.line for one in again.responses]
+
+
+def test_iterations_share_the_places() -> None:
+    made = viewer_data(dump(90, steps=(0, 5, 10)), [], texts(90), lambdas=LAMBDAS, seed=0, responses=10)
+    assert [sum(one.step == step for one in made.responses) for step in (0, 5, 10)] == [3, 3, 4]
+    assert made.note == "10 of 90 responses, drawn at random."
+
+
+def test_tokens_are_bounded() -> None:
+    made = viewer_data(dump(50), [], texts(50), lambdas=LAMBDAS, seed=0, tokens=19)
+    assert len(made.responses) == 4
+    assert viewer_data(dump(3), [], texts(3), lambdas=LAMBDAS, seed=0).note == "All 3 responses."
+
+
+def test_numbers_are_those_of_dump_and_reading() -> None:
+    given = dump(2)
+    given = replace(given, responses=(replace(given.responses[0], rewards=(0.5, 0.0, 0.0, 1.0)), given.responses[1]))
+    rows = reading([[1.0, 2.0, 3.0, 4.0]], rows=torch.tensor([1]))
+    at = reading([[7.0, 8.0]], rows=torch.tensor([0]), columns=torch.tensor([[0, 3]]))
+    first, second = viewer_data(given, [rows, at], texts(2), lambdas=LAMBDAS, seed=0).responses
+    np.testing.assert_allclose(first.returns, [1.5, 1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(first.values[0], [np.nan] * 4)
+    np.testing.assert_array_equal(first.values[1], [7.0, np.nan, np.nan, 8.0])
+    np.testing.assert_array_equal(second.values[0], [1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(second.returns, [1.0] * 4)
+    assert (first.prompt, first.problem, first.line) == ("q0", "p0", 1)
+    assert first.logprobs == (-0.5,) * 4
+
+
+def test_values_of_other_tokens_are_not_shown_as_of_these() -> None:
+    (one,) = viewer_data(dump(1), [reading([[1.0, 2.0]])], texts(1), lambdas=LAMBDAS, seed=0).responses
+    np.testing.assert_array_equal(one.values[0], [np.nan] * 4)
+
+
+def test_messages_are_shown_with_who_speaks() -> None:
+    given = dump(1)
+    messages = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"})
+    given = replace(given, responses=(replace(given.responses[0], prompt="", messages=messages),))
+    (one,) = viewer_data(given, [], texts(1), lambdas=LAMBDAS, seed=0).responses
+    assert one.prompt == "system: Be brief.\n\nuser: 1 + 1?"
+
+
+@pytest.mark.parametrize("text", ["12 + 34 = 46", "é", "a € 𝄞 b", "\n\n  x", "", "\u05e9\u05dc\u05d5\u05dd"])
+def test_texts_of_tokens_make_the_text(text: str) -> None:
+    tokenizer = make_tokenizer()
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    found = token_texts(ids, tokenizer)
+    assert len(found) == len(ids)
+    assert "".join(found) == text
+
+
+def test_special_and_unknown_tokens_have_a_name_and_half_a_character_is_seen() -> None:
+    tokenizer = make_tokenizer()
+    half = tokenizer("é", add_special_tokens=False)["input_ids"][:1]
+    end = tokenizer.eos_token_id
+    assert token_texts([end, len(tokenizer) + 3, -1, *half], tokenizer) == (
+        tokenizer.eos_token, f"<{len(tokenizer) + 3}>", "<-1>", "\ufffd")  # fmt: skip

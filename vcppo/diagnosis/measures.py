@@ -1,0 +1,295 @@
+"""One critic's reading as numbers of the report, each with its 95 % interval over prompts.
+
+Everything is against Monte-Carlo returns. Means are over tokens: a long response counts more, and a perfect critic's
+error has mean 0 for all that, since a token is there or not before its value is read. That does not hold of what only
+the end tells: of fractions of a response, of positions from the end and of lengths. A perfect critic may be off in such
+a bin, for what comes later decides who is in it; so no verdict rests on a bin of that kind alone.
+Values that are NaN or infinite are left out, and counted.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vcppo.diagnosis import curves
+from vcppo.diagnosis.data_measures import ONE_RESPONSE, RESAMPLES, drawn_prompts, right_from
+from vcppo.diagnosis.estimates import estimate, estimates, number
+from vcppo.diagnosis.responses import Reading
+from vcppo.diagnosis.schema import (
+    CriticPart,
+    Estimate,
+    LambdaShare,
+    RankAt,
+    Reacts,
+    Regressor,
+    Section,
+    Signal,
+    Timing,
+)
+from vcppo.errors import DataError
+from vcppo.maths.critic_error import ErrorParts, error_columns, error_parts, stacked
+from vcppo.maths.critic_opinion import opinion
+from vcppo.maths.critic_ranking import auc_across, auc_within
+from vcppo.maths.critic_timing import splits, timing
+from vcppo.maths.critic_variance import Composition, composition, looked_at, roughness
+from vcppo.maths.prompt_bootstrap import Array, Index, PromptBootstrap
+
+FRACTIONS = (0.1, 0.25, 0.5, 0.75)
+SECTIONS = (("first half", 0.0, 0.5), ("middle", 0.5, 0.9), ("last tenth", 0.9, 1.0))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a reading whose value is known, flat. N tokens of B responses."""
+
+    value: Array  # [N]
+    target: Array  # [N] the return
+    row: Index  # [N] of its response
+    position: Index  # [N] from the start, from 0
+    lengths: Index  # [B]
+    bootstrap: PromptBootstrap
+
+    @cached_property
+    def unit(self) -> Index:
+        """[N], what the bootstrap draws it with."""
+        return self.bootstrap.unit[self.bootstrap.prompt[self.row]]
+
+    @cached_property
+    def fraction(self) -> Array:
+        """[N], where in its response, above 0 and below 1."""
+        found: Array = (self.position + 0.5) / self.lengths[self.row]
+        return found
+
+    @cached_property
+    def shift(self) -> float:
+        """What values and returns are taken from, against cancellation."""
+        return float(np.median(self.value))
+
+    @cached_property
+    def columns(self) -> list[Array]:
+        """What errors are summed from."""
+        return error_columns(self.value, self.target, self.shift)
+
+
+def measure_critic(
+    reading: Reading,
+    *,
+    source: str,
+    layout: str | None,
+    lambdas: Sequence[float],
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> CriticPart:
+    """All that values, returns and scores say of a critic; `alignment` is left to those who have the policy."""
+    live, finite = reading.response_mask.numpy(), finite_cells(reading)
+    missing = int((live & ~finite).sum())
+    found = CriticPart(
+        name=reading.critic,
+        source=source,
+        layout=layout,
+        notes=reading.notes,
+        not_finite=missing,
+        regressor=None,
+        ranker=(),
+        reacts=None,
+        lambdas=(),
+    )
+    if not finite.any():
+        why = "no token's value is finite" if live.any() else "no response has a token"
+        return found.model_copy(update={"why": why})
+    tokens = tokens_of(reading, seed=seed, resamples=resamples)
+    parts = _composition(tokens)
+    return found.model_copy(
+        update={
+            "regressor": regressor(tokens),
+            "ranker": ranker(reading, tokens.bootstrap),
+            "reacts": _reacts(parts, tokens.bootstrap),
+            "signal": _signal(parts, tokens.bootstrap),
+            "timing": _timing(reading, parts, tokens.bootstrap),
+            "lambdas": lambda_shares(reading, lambdas, seed=seed, resamples=resamples),
+        }
+    )
+
+
+def finite_cells(reading: Reading) -> NDArray[np.bool_]:
+    """[B, T], tokens whose value and return are finite numbers."""
+    known = reading.response_mask & reading.values.isfinite() & reading.returns.isfinite()
+    found: NDArray[np.bool_] = known.numpy()
+    return found
+
+
+def tokens_of(reading: Reading, *, seed: int, resamples: int = RESAMPLES) -> Tokens:
+    """The tokens whose value is known, and the draws of prompts that every interval comes from.
+
+    Raises:
+        DataError: none.
+    """
+    finite = finite_cells(reading)
+    if not finite.any():
+        raise DataError(f"{reading.critic}: no token has a finite value: expected at least one")
+    row, position = np.nonzero(finite)
+    return Tokens(
+        value=reading.values.numpy()[finite].astype(np.float64),
+        target=reading.returns.numpy()[finite].astype(np.float64),
+        row=row.astype(np.int64),
+        position=position.astype(np.int64),
+        lengths=reading.response_mask.sum(dim=1).numpy(),
+        bootstrap=drawn_prompts(reading.problem, seed=seed, resamples=resamples),
+    )
+
+
+def regressor(tokens: Tokens) -> Regressor:
+    """The critic's error, split and along four axes."""
+    sums = tokens.bootstrap.sums(tokens.unit, tokens.columns)[:, 0]
+    whole = error_parts(sums.sum(axis=0), tokens.shift)
+    found = _by_name(tokens, sums)
+    constant, alike = "all values are equal", "all returns are equal"
+    nothing = "no error to be split"
+    return Regressor(
+        bias=found("bias"),
+        slope=found("slope", constant),
+        intercept=found("intercept", constant),
+        rmse=found("rmse"),
+        share_offset=found("share_offset", nothing),
+        share_slope=found("share_slope", nothing),
+        share_rest=found("share_rest", nothing),
+        explained_variance=found("explained_variance", alike),
+        value_std=number(whole.value_std),
+        return_std=number(whole.return_std),
+        value_low=float(tokens.value.min()),
+        value_high=float(tokens.value.max()),
+        sections=_sections(tokens),
+        from_start=curves.from_start(tokens),
+        from_end=curves.from_end(tokens),
+        by_fraction=curves.by_fraction(tokens),
+        by_length=curves.by_length(tokens),
+        calibration=curves.calibration(tokens),
+    )
+
+
+def ranker(reading: Reading, bootstrap: PromptBootstrap) -> tuple[RankAt, ...]:
+    """AUC of V before the token at each fraction of a response, floor(fraction * length); see `right_from`."""
+    finite, lengths = finite_cells(reading), reading.response_mask.sum(dim=1).numpy()
+    scores = reading.scores.numpy().astype(np.float64)
+    right = scores >= right_from(scores)
+    found = []
+    for fraction in FRACTIONS:
+        at = np.minimum((fraction * lengths).astype(np.int64), np.maximum(lengths - 1, 0))
+        known = finite[np.arange(len(at)), at] & np.isfinite(scores)
+        if right[known].all() or not right[known].any():
+            nothing = Estimate(value=None, why="needs responses that are right and responses that are not")
+            found.append(RankAt(fraction=fraction, within_prompts=nothing, across_prompts=nothing))
+            continue
+        value = reading.values.numpy()[np.arange(len(at)), at][known].astype(np.float64)
+        given = (value, right[known], bootstrap, bootstrap.prompt[known])
+        found.append(
+            RankAt(
+                fraction=fraction,
+                within_prompts=estimate(auc_within(*given), bootstrap, "no prompt has a right response and another"),
+                across_prompts=estimate(auc_across(*given), bootstrap, "needs two prompts"),
+            )
+        )
+    return tuple(found)
+
+
+def lambda_shares(
+    reading: Reading, lambdas: Iterable[float], *, seed: int, resamples: int = RESAMPLES
+) -> tuple[LambdaShare, ...]:
+    """What advantages are made of at each lambda, of those responses whose values are all finite.
+
+    A value that is not finite would stand in every advantage before it.
+    """
+    live = reading.response_mask
+    whole = ((torch.from_numpy(finite_cells(reading)) | ~live).all(dim=1)) & live.any(dim=1)
+    if not bool(whole.any()):
+        nothing = Estimate(value=None, why="needs a response all of whose values are finite")
+        return tuple(LambdaShare(gae_lambda=x, real_reward=nothing, opinion=nothing) for x in lambdas)
+    returns = torch.where(live, reading.returns, 0.0)[whole].to(torch.float64)
+    rewards = returns - torch.nn.functional.pad(returns[:, 1:], (0, 1))
+    bootstrap = drawn_prompts(reading.problem[whole], seed=seed, resamples=resamples)
+    found = []
+    for gae_lambda in lambdas:
+        both = opinion(reading.values[whole], rewards, live[whole], bootstrap, gae_lambda=gae_lambda)
+        weight, said = estimates(both, bootstrap, "all advantages are equal")
+        found.append(LambdaShare(gae_lambda=gae_lambda, real_reward=weight, opinion=said))
+    return tuple(found)
+
+
+def _by_name(tokens: Tokens, sums: Array) -> Callable[..., Estimate]:
+    """The numbers of `ErrorParts` by name, as estimates, from sums by unit."""
+    measured = tokens.bootstrap.measured(lambda total: stacked(total, tokens.shift), sums)
+
+    def found(name: str, why: str = "") -> Estimate:
+        return estimates(measured, tokens.bootstrap, why)[ErrorParts._fields.index(name)]
+
+    return found
+
+
+def _sections(tokens: Tokens) -> tuple[Section, ...]:
+    found = []
+    parts = [(name, (tokens.fraction >= start) & (tokens.fraction < end)) for name, start, end in SECTIONS]
+    for name, here in [*parts, ("last token", tokens.position == tokens.lengths[tokens.row] - 1)]:
+        if not here.any():
+            continue
+        sums = tokens.bootstrap.sums(tokens.unit[here], [column[here] for column in tokens.columns])[:, 0]
+        of = _by_name(tokens, sums)
+        found.append(
+            Section.model_validate(
+                {
+                    "name": name,
+                    "n": int(here.sum()),
+                    "bias": of("bias"),
+                    "slope": of("slope", "all values are equal"),
+                    "explained_variance": of("explained_variance", "all returns are equal"),
+                    "correlation": of("correlation", "all values are equal, or all returns"),
+                    "spread": number(error_parts(sums.sum(axis=0), tokens.shift).value_std),
+                }
+            )
+        )
+    return tuple(found)
+
+
+def _composition(tokens: Tokens) -> Composition:
+    places = looked_at(int(tokens.position.max()) + 1, tokens.bootstrap.prompts)
+    at = np.searchsorted(places, tokens.position)
+    here = places[np.minimum(at, len(places) - 1)] == tokens.position
+    prompt = tokens.bootstrap.prompt[tokens.row[here]]
+    return composition(tokens.value[here], tokens.target[here], at[here], prompt, tokens.bootstrap)
+
+
+def _reacts(parts: Composition, bootstrap: PromptBootstrap) -> Reacts:
+    position, prompt, neither = estimates(parts.measured, bootstrap, "all values are equal")[:3]
+    if position.value is not None:
+        prompt, neither = (x.model_copy(update={"why": x.why and ONE_RESPONSE}) for x in (prompt, neither))
+    return Reacts(position=position, prompt=prompt, neither=neither)
+
+
+def _signal(parts: Composition, bootstrap: PromptBootstrap) -> Signal:
+    correlation, slope = estimates(parts.measured, bootstrap, "values do not vary at any position")[4:]
+    return Signal(correlation=correlation, slope=slope)
+
+
+def _timing(reading: Reading, parts: Composition, bootstrap: PromptBootstrap) -> Timing:
+    finite, values = finite_cells(reading), reading.values.numpy().astype(np.float64)
+    first = estimates(parts.measured, bootstrap, ONE_RESPONSE)[3]
+    rough = estimate(roughness(values, finite, bootstrap), bootstrap, "all values are equal")
+    nothing, pairs = Estimate(value=None, why="the token ids are not known"), np.zeros((0, 3), dtype=np.int64)
+    split, rounding = (nothing, nothing, nothing), None
+    if reading.tokens is not None:
+        pairs = splits(reading.tokens.numpy(), reading.response_mask.numpy(), bootstrap.prompt)
+        why = "no two responses to a prompt part at known values, or all values are equal there"
+        before, at, after, rounded = estimates(timing(values, finite, pairs, bootstrap), bootstrap, why)
+        split, rounding = (before, at, after), rounded.value
+    return Timing(
+        before_split=split[0],
+        at_split=split[1],
+        after_split=split[2],
+        first_token=first,
+        roughness=rough,
+        pairs=len(pairs),
+        rounding=rounding,
+    )

@@ -1,0 +1,175 @@
+"""What is said of a critic, by written rules: which rule goes before which, and when there is nothing to be said.
+
+`thresholds` has the numbers, `faults` and `mismatches` the rules on values against returns, `uphill` those on the
+policy gradient.
+"""
+
+import math
+
+from vcppo.diagnosis.faults import allowed_bias, constant, knows_only, offset, probability, scale
+from vcppo.diagnosis.mismatches import end_only, misread, no_signal
+from vcppo.diagnosis.schema import CriticPart, DataPart, Verdict
+from vcppo.diagnosis.thresholds import limit, widened
+from vcppo.diagnosis.uphill import uphill
+from vcppo.diagnosis.wording import told, verdict
+
+ORDER = ("alarm", "warning", "unknown", "note", "good")
+ILL = ("alarm", "warning")
+
+
+def judge(data: DataPart, critic: CriticPart) -> tuple[Verdict, ...]:
+    """All verdicts on one critic, the gravest first; at least one."""
+    found = [*_values(data, critic), *uphill(critic)]
+    named = (one.model_copy(update={"critic": critic.name}) for one in found)
+    return tuple(sorted(named, key=lambda one: ORDER.index(one.severity)))
+
+
+def _values(data: DataPart, critic: CriticPart) -> list[Verdict]:
+    """What values say against returns; one line where they can say nothing."""
+    broken = _not_finite(data, critic)
+    if critic.regressor is None:
+        return broken or [verdict("cannot-tell", "unknown", "Nothing could be measured", f"{critic.why}.")]
+    if data.problems == 1:
+        return [*broken, *_certain(data, critic), _one_prompt(data)]
+    if data.problems < limit("prompts"):
+        return [*broken, *_certain(data, critic), _few_prompts(data)]
+    alike = _all_alike(data)
+    faults = [*alike, *_faults(data, critic)]
+    if alike or any(one.severity in ILL for one in (*broken, *faults)):
+        return [*broken, *faults]
+    return [*broken, *faults, _healthy_or_not(data, critic)]
+
+
+def _faults(data: DataPart, critic: CriticPart) -> list[Verdict]:
+    """Rules in order: one that explains others takes their place."""
+    if dead := constant(data, critic):
+        return [*dead, *offset(data, critic)]
+    if late := end_only(data, critic):
+        return late
+    if data.score_high == data.score_low:
+        return [*offset(data, critic), *misread(critic, signal=False)]
+    if nothing := no_signal(critic):
+        return [*nothing, *offset(data, critic)]
+    only = knows_only(data, critic)
+    units = probability(data, critic) or [*offset(data, critic), *scale(critic)]
+    return [*only, *misread(critic, signal=True), *units]
+
+
+def _certain(data: DataPart, critic: CriticPart) -> list[Verdict]:
+    """What needs no interval."""
+    return [*_all_alike(data), *constant(data, critic)]
+
+
+def _not_finite(data: DataPart, critic: CriticPart) -> list[Verdict]:
+    if not critic.not_finite:
+        return []
+    share = critic.not_finite / max(data.tokens, 1)
+    return [
+        verdict(
+            "not-finite",
+            "alarm",
+            "Values are not finite numbers",
+            f"{critic.not_finite} of {data.tokens} values ({100 * share:.2g} %) are NaN or infinite; everything else "
+            "here "
+            "is measured without them. One such value makes every advantage before it in its response NaN too.",
+            "Look for overflow in half precision, a value loss without a clip on its gradient, or a head that was not "
+            "initialised; go back to the last checkpoint whose values are finite.",
+            "critic-start",
+        )
+    ]
+
+
+def _all_alike(data: DataPart) -> list[Verdict]:
+    if data.score_high != data.score_low:
+        return []
+    right = data.score_high > 0
+    return [
+        verdict(
+            "all-right" if right else "all-wrong",
+            "unknown",
+            f"All responses have the score {data.score_high:g}",
+            f"All {data.responses} responses have the score {data.score_high:g}: what the critic knows of right and "
+            "wrong "
+            "cannot be seen, and the policy gradient of a group baseline is 0 on them.",
+            f"Take {'harder' if right else 'easier'} problems, or more responses to each.",
+        )
+    ]
+
+
+def _one_prompt(data: DataPart) -> Verdict:
+    return verdict(
+        "one-prompt",
+        "unknown",
+        "All responses are to one prompt",
+        f"All {data.responses} responses are to one prompt: how far the numbers would be off on other prompts cannot "
+        "be "
+        "known, so none has an interval and no verdict rests on them.",
+        f"Give responses to at least {limit('prompts'):.0f} prompts.",
+        more=_more_for_prompts(data),
+    )
+
+
+def _few_prompts(data: DataPart) -> Verdict:
+    return verdict(
+        "cannot-tell",
+        "unknown",
+        f"Only {data.problems} prompts",
+        f"The responses are to {data.problems} prompts: intervals over so few are too narrow to rest a verdict on.",
+        f"Give responses to at least {limit('prompts'):.0f} prompts.",
+        more=_more_for_prompts(data),
+    )
+
+
+def _more_for_prompts(data: DataPart) -> int:
+    missing = limit("prompts") - data.problems
+    return math.ceil(missing * data.responses / data.problems)
+
+
+def _healthy_or_not(data: DataPart, critic: CriticPart) -> Verdict:
+    """Healthy if the intervals shut out what would be ill, else how many responses would make them."""
+    assert critic.regressor is not None
+    numbers, signal = critic.regressor, critic.signal
+    allowed = 2 * allowed_bias(data, numbers)
+    bias, slope = widened(numbers.bias), widened(signal.slope if signal else None)
+    known = bias is not None and -allowed <= bias[0] and bias[1] <= allowed
+    says = slope is not None and slope[0] > 0 and slope[1] > limit("no_signal")
+    if known and says and signal is not None:
+        unseen = (
+            ""
+            if critic.timing and critic.timing.pairs
+            else (
+                " Whether values are read one token late cannot be seen without several responses to a prompt and "
+                "their token ids."
+            )
+        )
+        return verdict(
+            "healthy",
+            "good",
+            "No fault found",
+            f"Values are off by {told(numbers.bias)} on average, returns grow by {told(numbers.slope)} for each unit "
+            "of "
+            f"value, and beyond the position values and returns have a correlation of {told(signal.correlation)}. "
+            f"Explained variance {told(numbers.explained_variance)}.{unseen}",
+        )
+    more = max(_more(data, bias, allowed / 2), _more(data, slope, limit("no_signal")))
+    return verdict(
+        "cannot-tell",
+        "unknown",
+        "Too few responses to tell",
+        f"No fault is certain and none is ruled out: the bias is {told(numbers.bias)}, the slope beyond the position "
+        f"{told(signal.slope) if signal else 'unknown'} where 1 is calibrated and 0 says nothing.",
+        f"About {more} more responses, to other prompts, would tell." if more else "",
+        more=more or None,
+    )
+
+
+def _more(data: DataPart, interval: tuple[float, float] | None, half_width: float) -> int:
+    """Responses more until the interval's half-width, which falls as 1 / sqrt(n), is this; two figures, rounded up."""
+    if interval is None:
+        return 0
+    now = (interval[1] - interval[0]) / 2
+    missing = data.responses * ((now / half_width) ** 2 - 1)
+    if missing <= 0:
+        return 0
+    unit = 10 ** max(0, math.floor(math.log10(missing)) - 1)
+    return int(math.ceil(missing / unit) * unit)
