@@ -85,8 +85,8 @@ def surrogate_alignments(
 ) -> list[CriticAlignment]:
     """The same with no policy, from values, returns and lengths alone (vcppo/maths/alignment_surrogate.py).
 
-    It sees what goes through the length of responses, and chooses no lambda. Where that cannot be told, cosines are null,
-    with the reason that the policy is needed. Changes are in units of its own, of which the sign alone means something.
+    It sees what goes through the length of responses, and chooses no lambda. Where that cannot be told, cosines are
+    null, with the reason that the policy is needed. Changes are in units of its own: their sign alone means something.
     """
     known = _comparable(readings, chunks)
     if isinstance(known, str):
