@@ -5,6 +5,7 @@
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -24,10 +25,19 @@ from vcppo.diagnosis.schema import (
     Reacts,
     Regressor,
     Report,
+    Section,
+    Signal,
+    Timing,
     Verdict,
 )
 
 LAMBDAS = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
+PARTS: tuple[Literal["first half", "middle", "last tenth", "last token"], ...] = (
+    "first half",
+    "middle",
+    "last tenth",
+    "last token",
+)
 CRITICS = ("reward-model", "pretrained-50")
 HOSTILE = (
     "</script><script>window.hacked = 1</script>",
@@ -128,6 +138,20 @@ def critic(name: str, *, bad: bool) -> CriticPart:
             from_end=made(end, -0.3),
             by_fraction=made(fraction, 0.05),
             by_length=made(length, 0.4),
+            value_low=-3.8 if bad else -1.1,
+            value_high=-1.2 if bad else 1.1,
+            sections=tuple(
+                Section(
+                    name=part,
+                    n=40_000,
+                    bias=estimate(offset, wide),
+                    slope=estimate(0.04 if bad else 0.97, 0.05),
+                    explained_variance=estimate(-0.7 if bad else 0.5, 0.06),
+                    correlation=estimate(0.05 if bad else 0.7, 0.03),
+                    spread=0.4,
+                )
+                for part in PARTS
+            ),
             calibration=Calibration(
                 predicted_mean=tuple(predicted.tolist()),
                 return_mean=tuple(estimate(-0.4 + 0.05 * x if bad else 0.97 * x, 0.05) for x in predicted.tolist()),
@@ -165,11 +189,26 @@ def critic(name: str, *, bad: bool) -> CriticPart:
                 accuracy_change=estimate(0.012 * cosines[i], 0.001),
                 length_change=estimate(7.5 * lengths[i], 0.4),
                 noise=estimate(2.4 + 0.3 * i, 0.2),
+                batch_size=512,
+                batch_accuracy_change=estimate(0.011 * cosines[i], 0.002),
+                batch_length_change=estimate(7.1 * lengths[i], 0.6),
+                against_monte_carlo=estimate(cosines[i], 0.05),
+                baseline="prompt",
                 backward_passes=256,
             )
             for i, x in enumerate(LAMBDAS)
         ),
         best_lambda=1.0 if bad else 0.95,
+        signal=Signal(correlation=estimate(0.02 if bad else 0.66, 0.03), slope=estimate(0.05 if bad else 0.98, 0.04)),
+        timing=Timing(
+            before_split=estimate(0.0, 0.001),
+            at_split=estimate(0.0, 0.001),
+            after_split=estimate(0.9, 0.08),
+            first_token=estimate(0.01, 0.004),
+            roughness=estimate(0.03, 0.004),
+            pairs=412,
+            rounding=0.002,
+        ),
     )  # fmt: skip
 
 
@@ -238,6 +277,7 @@ def report() -> Report:
             score_high=1.0,
             correct=estimate(0.32, 0.025),
             score_length_correlation=estimate(0.03, 0.08),
+            score_between_prompts=estimate(0.41, 0.06),
             notes=("2 lines had no score and were left out (lines 17 and 803)",),
         ),
         critics=(critic("reward-model", bad=True), critic("pretrained-50", bad=False)),

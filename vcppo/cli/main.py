@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vcppo import __version__
+from vcppo.cli.diagnose import diagnose
 from vcppo.cli.doctor import doctor
 from vcppo.cli.evaluate import evaluate
 from vcppo.cli.export import export, track
@@ -66,6 +67,10 @@ def main() -> None:
       vcppo cold-start, vcppo reward-model, vcppo pretrain-value, vcppo train, vcppo evaluate CHECKPOINT
 
     \b
+    Your own critic, whoever trained it: what is wrong with it, and would PPO collapse?
+      vcppo diagnose --answers ROLLOUTS --critic CRITIC --policy POLICY
+
+    \b
     Real models, on GPUs:
       vcppo plan qwen2.5-7b-8gpu --gpus 8                       does it fit? (recipes/ has the file)
       torchrun --nproc-per-node 8 -m vcppo train --config qwen2.5-7b-8gpu
@@ -83,6 +88,7 @@ for command in (
     pretrain_value,
     evaluate,
     sweep,
+    diagnose,
     export,
     track,
     figures,

@@ -59,6 +59,18 @@ REGRESSOR = (
     ("values not finite", "tokens left out of every number", "not_finite"),
     ("best λ", "whose gradient agrees best with the truth at this batch size", "best_lambda"),
 )
+PARTS_IN_PRINT = {
+    "signal.": "of values and returns, both less their mean at a position",
+    "timing.": "of values where responses to one prompt part",
+}
+SECTION = (
+    ("tokens", "n"),
+    ("bias", "bias"),
+    ("slope", "slope"),
+    ("explained variance", "explained_variance"),
+    ("correlation", "correlation"),
+    ("spread of values", "spread"),
+)
 ALIGNMENT = (
     ("cosine with reward", "with_reward"),
     ("its ceiling", "reward_ceiling"),
@@ -66,6 +78,10 @@ ALIGNMENT = (
     ("change of accuracy", "accuracy_change"),
     ("change of length, tokens", "length_change"),
     ("signal to noise", "noise"),
+    ("responses of a batch", "batch_size"),
+    ("a batch’s change of accuracy", "batch_accuracy_change"),
+    ("a batch’s change of length, tokens", "batch_length_change"),
+    ("accuracy against Monte-Carlo", "against_monte_carlo"),
     ("backward passes", "backward_passes"),
 )
 LAMBDAS = (("weight of the real reward", "real_reward"), ("the critic’s own opinion", "opinion"))
@@ -152,10 +168,12 @@ def critics_table(report: Report) -> Table:
     parts: dict[str, list[Part | None]] = {
         "regressor.": [critic.regressor for critic in report.critics],
         "reacts.": [critic.reacts for critic in report.critics],
+        "signal.": [critic.signal for critic in report.critics],
+        "timing.": [critic.timing for critic in report.critics],
         "": [*report.critics],
     }
     newer = [
-        (name, "", f"{base}{field}")
+        (name, PARTS_IN_PRINT.get(base, ""), f"{base}{field}")
         for base, here in parts.items()
         for name, field in others(here, [field.removeprefix(base) for _, _, field in REGRESSOR])
     ]
@@ -203,6 +221,13 @@ def _of_critic(report: Report, place: int, critic: CriticPart) -> Iterable[Table
         yield Table(f"alignment-{place}", "Where the gradient points", columns, tuple(rows), "λ", name)
     if critic.regressor is None:
         return
+    if critic.regressor.sections:
+        rows = [
+            Row(section.name, "", tuple(cell(report, f"{base}.regressor.sections.{i}.{field}") for _, field in SECTION))
+            for i, section in enumerate(critic.regressor.sections)
+        ]
+        columns = tuple(words for words, _ in SECTION)
+        yield Table(f"sections-{place}", "Parts of the response", columns, tuple(rows), "part", name)
     for field, words, axis in PLACES:
         curve = getattr(critic.regressor, field)
         fields = ("n", "responses", "value_mean", "return_mean", "bias", "explained_variance")

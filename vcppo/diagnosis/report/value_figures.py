@@ -57,7 +57,8 @@ def levels(report: Report) -> Figure | None:
         "levels",
         "Values beside the truth",
         "The mean of the critic’s values (lines with markers) and of the Monte-Carlo returns (black): a gap is bias, "
-        "and the band is its 95 % interval. A healthy critic lies on the black line.",
+        "and the band is its 95 % interval. A healthy critic lies on "
+        "the black line in (a); in (b) to (d), which go by what only the end tells, it may be a little off.",
         tuple(panels),
     )
 

@@ -1,0 +1,265 @@
+"""The whole way from a dump to a report: critics read it, readings are measured, measurements are judged."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from vcppo import __version__
+from vcppo.diagnosis.alignment import CriticAlignment, measure_alignments, surrogate_alignments
+from vcppo.diagnosis.data_measures import measure_data
+from vcppo.diagnosis.gradient_passes import GradientSettings
+from vcppo.diagnosis.measures import measure_critic
+from vcppo.diagnosis.readings import read_critic, read_logged
+from vcppo.diagnosis.report.choosing import token_texts, viewer_data
+from vcppo.diagnosis.report.viewer import ViewerData
+from vcppo.diagnosis.responses import Dump, Reading
+from vcppo.diagnosis.schema import CriticPart, Provenance, Report
+from vcppo.diagnosis.stored_values import StoredValues
+from vcppo.diagnosis.tokens import Tokenized, tokenize, writes
+from vcppo.diagnosis.verdicts import judge
+from vcppo.errors import DataError
+from vcppo.models.critic_folders import CriticFolder, find_folder
+from vcppo.models.critic_layouts import CriticLayout, find_layout
+from vcppo.models.loading import load_critic, load_policy, load_tokenizer
+from vcppo.models.sharding import prepare
+from vcppo.settings.digests import digest
+from vcppo.settings.model import LoraSettings
+from vcppo.settings.run import RunSettings
+from vcppo.system.fingerprints import find_checkpoint
+from vcppo.system.provenance import provenance
+
+LOGGED = "logged values"
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+
+
+@dataclass(frozen=True)
+class NamedCritic:
+    """A critic's folder, and what the report calls it."""
+
+    name: str
+    path: str
+
+    @cached_property
+    def folder(self) -> CriticFolder:
+        """Where in it the weights are."""
+        return find_folder(self.path)
+
+    @cached_property
+    def layout(self) -> CriticLayout:
+        """How they are saved.
+
+        Raises:
+            CheckpointError: no critic there that can be loaded.
+        """
+        return find_layout(self.folder, self.path)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is asked, and how it is answered; every process of several calls it alike.
+
+    Attributes:
+        critics: none: the dump's own values are looked at.
+        policy: the one that wrote the responses; None: gradients are told from lengths alone, where that can be done.
+        lambdas: of the advantages that are looked at.
+        batch_size: responses an update of the policy has, for which noise is told.
+        shown: responses that the page's viewer shows.
+        folder: where values and gradients are kept until all are there, so that a stopped diagnosis goes on.
+    """
+
+    dump: Dump
+    critics: tuple[NamedCritic, ...]
+    policy: str | None
+    lambdas: tuple[float, ...]
+    batch_size: int
+    shown: int
+    settings: RunSettings
+    folder: Path
+    progress: Progress = field(default=lambda what, done, of: None)
+
+    def run(self, command: str) -> tuple[Report, ViewerData]:
+        """Read, measure, judge.
+
+        Args:
+            command: what the user typed, for the report.
+        Raises:
+            CheckpointError: no critic or policy there that can be loaded.
+            DataError: the responses cannot be read by them.
+        """
+        began, seed = time.monotonic(), self.settings.seed
+        readings, sources = self._readings()
+        data = measure_data(self.dump, readings[0], seed=seed)
+        parts = []
+        for number, (reading, (source, layout)) in enumerate(zip(readings, sources, strict=True)):
+            self.progress("measuring", number, len(readings))
+            measured = measure_critic(reading, source=source, layout=layout, lambdas=self.lambdas, seed=seed)
+            parts.append(measured)
+        self.progress("measuring", len(readings), len(readings))
+        parts = [_aligned(part, found) for part, found in zip(parts, self._alignments(readings), strict=True)]
+        made_with = provenance()
+        report = Report(
+            verdicts=tuple(verdict for part in parts for verdict in judge(data, part)),
+            data=data,
+            critics=tuple(parts),
+            provenance=Provenance(
+                vcppo=__version__,
+                commit=None if made_with["commit"] == "unknown" else made_with["commit"],
+                command=command,
+                made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                seconds=round(time.monotonic() - began, 1),
+                seed=seed,
+                versions={name: number for name, number in made_with["versions"].items() if number is not None},
+            ),
+        )
+        return report, self._viewer(readings)
+
+    def _readings(self) -> tuple[list[Reading], list[tuple[str, str | None]]]:
+        """Readings of the same responses, with the source and the layout of each critic."""
+        if not self.critics:
+            return [read_logged(self.dump, LOGGED)], [(self.dump.source, None)]
+        readings: list[Reading] = []
+        sources: list[tuple[str, str | None]] = []
+        for critic in self.critics:
+            reading, layout = self._read(critic)
+            readings.append(reading)
+            sources.append((critic.path, layout))
+        return shared_rows(readings), sources
+
+    def _read(self, critic: NamedCritic) -> tuple[Reading, str]:
+        compute, trust = self.settings.compute, self.settings.model.trust_remote_code
+        tokenizer = load_tokenizer(critic.folder.tokenizer, trust_remote_code=trust)
+        model = prepare(load_critic(critic.path, trust_remote_code=trust), compute, LoraSettings(), seed=0)
+        fingerprint = find_checkpoint(str(critic.folder.weights)).fingerprint
+        reading = read_critic(
+            model,
+            tokenizer,
+            self.dump,
+            name=critic.name,
+            max_tokens=self.settings.micro_batch_tokens,
+            logged_tokenizer=self._tokenizer,
+            store=StoredValues(self.folder, digest([fingerprint, compute.dtype])),
+            progress=lambda done, of: self.progress(f"{critic.name} reads", done, of),
+        )
+        return replace(reading, notes=(*critic.layout.notes, *reading.notes)), critic.layout.name
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerFast | None:
+        """The policy's, where there is one."""
+        if self.policy is None:
+            return None
+        return load_tokenizer(self.policy, trust_remote_code=self.settings.model.trust_remote_code)
+
+    def _alignments(self, readings: Sequence[Reading]) -> list[CriticAlignment]:
+        """With the policy the real ones, else what lengths tell."""
+        policy_path, tokens = self.policy, self._tokens
+        if policy_path is None or tokens is None:
+            return surrogate_alignments(readings, self.lambdas, batch_size=self.batch_size, seed=self.settings.seed)
+        if any(reading.columns is not None for reading in readings):
+            why = "a critic with another tokenizer has no value of every token that the policy chose"
+            return [CriticAlignment((), None, (), why)] * len(readings)
+        place = {row: number for number, row in enumerate(tokens.rows)}
+        batch = tokens.batch([place[row] for row in rows_of(readings[0]).tolist()])
+        trust = self.settings.model.trust_remote_code
+        policy = prepare(
+            load_policy(policy_path, trust_remote_code=trust), self.settings.compute, LoraSettings(), seed=0
+        )
+        settings = GradientSettings(
+            temperature=self.settings.rollout.temperature,
+            max_tokens=self.settings.micro_batch_tokens,
+            batch_size=self.batch_size,
+            seed=self.settings.seed,
+            folder=self.folder / "gradients",
+        )
+        passes: Callable[[int, int], None] = lambda done, of: self.progress("gradients", done, of)  # noqa: E731
+        return measure_alignments(readings, self.lambdas, policy, batch, settings, passes)
+
+    def _viewer(self, readings: Sequence[Reading]) -> ViewerData:
+        """Some responses with the values of every critic, and the text of their tokens."""
+        rows = rows_of(readings[0]).tolist()
+        if self._tokens is None or self._reader is None:
+            lengths = readings[0].response_mask.sum(dim=1).tolist()
+            texts = {row: self._numbered(row, length) for row, length in zip(rows, lengths, strict=True)}
+        else:
+            read = dict(zip(self._tokens.rows, self._tokens.responses, strict=True))
+            texts = {row: token_texts(read[row], self._reader) for row in rows if row in read}
+        return viewer_data(
+            self.dump, readings, texts, lambdas=self.lambdas, seed=self.settings.seed, responses=self.shown
+        )
+
+    def _numbered(self, row: int, length: int) -> tuple[str, ...]:
+        """What stands for tokens that nobody can decode: their ids, or their places."""
+        ids = self.dump.responses[row].tokens or range(length)
+        return tuple(f"<{token}>" for token in ids)
+
+    @cached_property
+    def _tokens(self) -> Tokenized | None:
+        """The responses as the policy, or the first critic, has them."""
+        if self._reader is None:
+            return None
+        use_ids = self._tokenizer is not None or writes(self._reader, self.dump) is not False
+        return tokenize(self.dump, self._reader, use_ids=use_ids)
+
+    @cached_property
+    def _reader(self) -> PreTrainedTokenizerFast | None:
+        """The policy's tokenizer, else the first critic's."""
+        if self._tokenizer is not None or not self.critics:
+            return self._tokenizer
+        trust = self.settings.model.trust_remote_code
+        return load_tokenizer(self.critics[0].folder.tokenizer, trust_remote_code=trust)
+
+
+def rows_of(reading: Reading) -> Tensor:
+    """[B] int64: which of the dump's responses a reading is of."""
+    return torch.arange(len(reading.values)) if reading.rows is None else reading.rows
+
+
+def shared_rows(readings: Sequence[Reading]) -> list[Reading]:
+    """Readings of those responses that all critics could read, at the tokens that all give values to.
+
+    Raises:
+        DataError: there is none, or critics of several tokenizers read at other tokens.
+    """
+    rows = [rows_of(reading).tolist() for reading in readings]
+    known = set(rows[0]).intersection(*rows[1:])
+    if not known:
+        raise DataError(f"{', '.join(reading.critic for reading in readings)}: no response that all of them can read")
+    kept = [
+        _taken(reading, torch.tensor([at for at, row in enumerate(own) if row in known]))
+        for reading, own in zip(readings, rows, strict=True)
+    ]
+    for reading in kept[1:]:
+        if reading.response_mask.sum(dim=1).tolist() != kept[0].response_mask.sum(dim=1).tolist():
+            raise DataError(
+                f"{reading.critic} and {kept[0].critic} have other tokenizers and read at other tokens; expected "
+                "critics of one tokenizer, or a diagnosis for each"
+            )
+    return kept
+
+
+def _taken(reading: Reading, members: Tensor) -> Reading:
+    if len(members) == len(reading.values):
+        return reading
+    width = int(reading.response_mask[members].sum(dim=1).max())
+    return replace(
+        reading,
+        values=reading.values[members, :width],
+        returns=reading.returns[members, :width],
+        response_mask=reading.response_mask[members, :width],
+        scores=reading.scores[members],
+        problem=reading.problem[members],
+        rows=rows_of(reading)[members],
+        columns=None if reading.columns is None else reading.columns[members, :width],
+        notes=(*reading.notes, f"{len(reading.values) - len(members):,} responses that not all critics can read"),
+    )
+
+
+def _aligned(part: CriticPart, found: CriticAlignment) -> CriticPart:
+    notes = (*part.notes, *found.notes, *([] if found.why is None else [f"no gradients: {found.why}"]))
+    return part.model_copy(update={"alignment": found.alignments, "best_lambda": found.best_lambda, "notes": notes})
