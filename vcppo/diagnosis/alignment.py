@@ -85,8 +85,8 @@ def surrogate_alignments(
 ) -> list[CriticAlignment]:
     """The same with no policy, from values, returns and lengths alone (vcppo/maths/alignment_surrogate.py).
 
-    It sees what goes through the length of responses. Where that cannot be told, every number of it is null, with the
-    reason that the policy is needed. Changes are in units of its own, of which the sign alone means something.
+    It sees what goes through the length of responses, and chooses no lambda. Where that cannot be told, cosines are
+    null, with the reason that the policy is needed. Changes are in units of its own: their sign alone means something.
     """
     known = _comparable(readings, chunks)
     if isinstance(known, str):
@@ -156,7 +156,7 @@ def _parts(
             for number, gae_lambda in zip(numbers, lambdas, strict=True)
         ]
         best, alike = judge.best(numbers, REWARD, batch=batch_size)
-        if judge.gain(best, REWARD, batch=batch_size).is_positive:
+        if "surrogate" not in found_by and judge.gain(best, REWARD, batch=batch_size).is_positive:
             as_good = tuple(lambdas[number - first] for number in alike)
             parts.append(CriticAlignment(tuple(alignments), lambdas[best - first], as_good, notes=known.notes))
         else:

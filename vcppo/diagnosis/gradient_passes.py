@@ -53,7 +53,7 @@ def products_of_chunks(
         batch,
         temperature=settings.temperature,
         max_tokens=settings.max_tokens,
-        held=2 * len(kinds) * len(groups),
+        held=3 * len(kinds) * len(groups),  # plain, preconditioned, and one of the two once more when multiplied
         memory=settings.memory,
     )
     kept = _Kept(settings.folder, policy, batch, kinds, groups, gradients.sketch)

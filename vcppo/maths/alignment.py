@@ -105,12 +105,12 @@ class Alignments:
     def halves(self, a: int) -> Resampled:
         """The cosine that direction a has with itself on other responses, half of these each: the ceiling.
 
-        <mu, mu> / (<mu, mu> + tr Sigma / half the responses), what the product of two halves' means comes to, over
-        their mean square length.
+        <mu, mu> / (|<mu, mu>| + tr Sigma / half the responses), what the product of two halves' means comes to, over
+        their mean square length; below 0 by chance where all is noise.
         """
         half = self._weights @ self._counts / 2
         signal, noise = self._product(a, a), self._spread(a) / half
-        return _resampled(signal / np.maximum(signal + noise, np.finfo(np.float64).tiny))
+        return _resampled(signal / np.maximum(np.abs(signal) + noise, np.finfo(np.float64).tiny))
 
     def change(self, a: int, target: int) -> Resampled:
         """First-order change of the target along a step of length 1 up mu_a; NaN where that is not above 0."""

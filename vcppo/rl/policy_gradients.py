@@ -151,8 +151,9 @@ def token_signs(batch: TokenBatch) -> Tensor:
     """[B, T] float32: -1 or 1 for each token, at random but by the prompt and the tokens up to it; 0 where masked."""
     width = batch.response_mask.shape[1]
     places = torch.arange(batch.input_ids.shape[1])
-    read = torch.where(places < batch.total_lengths[:, None], batch.input_ids + 1, 0)
-    mixed = (read * (places * 0x9E3779B1 + 0x85EBCA6B)).cumsum(dim=1)  # differs for other tokens, and other orders
+    mixed = ((batch.input_ids + 1) * (places * 0x9E3779B1 + 0x85EBCA6B)).cumsum(
+        dim=1
+    )  # differs for other tokens, and other orders
     columns = (batch.prompt_lengths[:, None] + torch.arange(width)).clamp(max=len(places) - 1)
     state = mixed.gather(1, columns)
     for shift, factor in ((32, 0xD6E8FEB86659FD9), (29, 0xBF58476D1CE4E5B), (32, 1)):
