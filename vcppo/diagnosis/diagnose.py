@@ -262,4 +262,11 @@ def _taken(reading: Reading, members: Tensor) -> Reading:
 
 def _aligned(part: CriticPart, found: CriticAlignment) -> CriticPart:
     notes = (*part.notes, *found.notes, *([] if found.why is None else [f"no gradients: {found.why}"]))
-    return part.model_copy(update={"alignment": found.alignments, "best_lambda": found.best_lambda, "notes": notes})
+    return part.model_copy(
+        update={
+            "alignment": found.alignments,
+            "best_lambda": found.best_lambda,
+            "lambdas_as_good": found.lambdas_as_good,
+            "notes": notes,
+        }
+    )

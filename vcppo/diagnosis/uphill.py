@@ -6,14 +6,20 @@ from vcppo.diagnosis.schema import Alignment, CriticPart, Verdict
 from vcppo.diagnosis.thresholds import widened
 from vcppo.diagnosis.wording import Severity, short, told, verdict
 
+TRUSTED = ("preconditioned", "scores", "gradient", "surrogate")  # the first that was used is judged by
 WHOLE = ("gradient", "preconditioned", "scores")  # methods that saw the policy; a surrogate did not
 
 
 def uphill(critic: CriticPart) -> list[Verdict]:
-    """One verdict for each method that was used, and one on λ. None without an alignment."""
-    methods = dict.fromkeys(one.method for one in critic.alignment)
-    found = [_direction([one for one in critic.alignment if one.method == method]) for method in methods]
-    return [*found, *_best(critic)]
+    """Where the gradient points, at which λ its signal is lost, and which λ is best. None without an alignment.
+
+    Of the methods that were used the preconditioned one is judged by: it is how an optimiser of Adam's kind steps, and
+    decisions that a plain product drowns in others' noise count in it.
+    """
+    methods = {one.method for one in critic.alignment}
+    method = next((name for name in TRUSTED if name in methods), None)
+    along = [one for one in critic.alignment if one.method == method]
+    return [_direction(along), *_lost(along, critic.best_lambda), *_best(critic, along)] if along else []
 
 
 def _direction(along: Sequence[Alignment]) -> Verdict:
@@ -86,22 +92,52 @@ def _collapse(away: Sequence[Alignment], towards: Sequence[Alignment], by: str) 
     )
 
 
-def _best(critic: CriticPart) -> list[Verdict]:
-    if critic.best_lambda is None or not critic.alignment:
+def _lost(along: Sequence[Alignment], best: float | None) -> list[Verdict]:
+    """The λ at which an update learns less than one without a critic would."""
+    looks = len(along)
+    lost = [
+        (one, gain)
+        for one in along
+        if (gain := one.against_monte_carlo) and (ends := widened(gain, looks)) and ends[1] < 1
+    ]
+    if not lost:
         return []
-    there = [one for one in critic.alignment if one.gae_lambda == critic.best_lambda]
-    agrees = f", where it is {told(there[0].with_reward)}" if there else ""
+    listed = ", ".join(f"{told(gain)} at λ = {one.gae_lambda:g}" for one, gain in lost)
+    kept = best is not None and best not in {one.gae_lambda for one, _ in lost}
+    return [
+        verdict(
+            "signal-lost",
+            "warning",
+            f"At λ = {_lambdas([one for one, _ in lost])} an update learns less than it would without this critic",
+            f"The expected gain in score of an update of {lost[0][0].batch_size:,} responses is {listed} of that of "
+            "Monte-Carlo returns with a baseline. A critic that does not see what a decision changed passes on noise, "
+            "and λ cuts off the return that would tell.",
+            "Pretrain the value model further" + (f", or use λ = {best:g} for the policy." if kept else "."),
+            "value-pretraining",
+            *(("lambda-actor",) if kept else ()),
+            lambda_actor=1.0 if best is None else best,
+        )
+    ]
+
+
+def _best(critic: CriticPart, along: Sequence[Alignment]) -> list[Verdict]:
+    best = critic.best_lambda
+    if best is None:
+        return []
+    gains = [one.against_monte_carlo for one in along if one.gae_lambda == best and one.against_monte_carlo]
+    gain = f" An update gains {told(gains[0])} of what Monte-Carlo returns with a baseline gain." if gains else ""
+    others = [number for number in critic.lambdas_as_good if number != best]
+    alike = f" λ = {', '.join(f'{number:g}' for number in others)} cannot be told from it." if others else ""
     return [
         verdict(
             "best-lambda",
             "note",
-            f"λ = {short(critic.best_lambda)} suits this critic best",
-            f"Of the λ that were tried, the policy gradient agrees best with that of the score at λ = "
-            f"{critic.best_lambda:g}{agrees}.",
+            f"λ = {short(best)} suits this critic best",
+            f"Of the λ that were tried, an update is expected to gain most at λ = {best:g}.{gain}{alike}",
             "Set it for the policy's advantages, and keep λ = 1 for the critic's targets.",
             "lambda-actor",
             "lambda-critic",
-            lambda_actor=critic.best_lambda,
+            lambda_actor=best,
         )
     ]
 

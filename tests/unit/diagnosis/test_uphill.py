@@ -87,14 +87,37 @@ def test_uphill_at_all_lambdas_is_good_and_at_some_is_open() -> None:
     assert "At λ = 1 it points towards reward." in found.advice
 
 
+def gaining(gae_lambda: float, gain: Estimate) -> Alignment:
+    return at(gae_lambda, cosine(0.99)).model_copy(update={"against_monte_carlo": gain, "batch_size": 48})
+
+
 def test_the_best_lambda_is_a_note_with_the_settings() -> None:
-    _, found = uphill(critic(at(0.95, cosine(0.99)), at(1.0, cosine(0.9)), best=0.95))
+    along = critic(gaining(0.95, cosine(1.3)), gaining(1.0, cosine(1.1)), best=0.95)
+    _, found = uphill(along.model_copy(update={"lambdas_as_good": (0.95, 1.0)}))
     assert (found.code, found.severity) == ("best-lambda", "note")
-    assert "0.990 [0.970, 1.010]" in found.sentence
+    assert "gains 1.300 [1.280, 1.320] of what Monte-Carlo" in found.sentence
+    assert "λ = 1 cannot be told from it." in found.sentence
     assert {"gae.lambda_actor = 0.95", "algorithm.lam = 0.95"} <= {knob.setting for knob in found.knobs}
 
 
-def test_every_method_has_its_own_verdict_and_none_has_none() -> None:
+def test_a_half_blind_critic_goes_uphill_and_loses_the_signal() -> None:
+    """The collapse that no cosine shows: numbers of a pretrained critic on `labels`, at 0.8, 0.95 and 1."""
+    half_blind = critic(
+        gaining(0.8, Estimate(value=0.11, low=0.04, high=0.18)),
+        gaining(0.95, Estimate(value=0.24, low=0.15, high=0.34)),
+        gaining(1.0, Estimate(value=0.93, low=0.72, high=1.16)),
+        best=1.0,
+    )
+    direction, lost, _ = uphill(half_blind)
+    assert (direction.code, lost.code, lost.severity) == ("uphill", "signal-lost", "warning")
+    assert lost.title == "At λ = 0.8, 0.95 an update learns less than it would without this critic"
+    assert "0.24 [0.15, 0.34] at λ = 0.95" in lost.sentence
+    assert lost.advice == "Pretrain the value model further, or use λ = 1 for the policy."
+    assert "gae.lambda_actor = 1" in {knob.setting for knob in lost.knobs}
+
+
+def test_the_method_nearest_to_an_optimiser_is_judged_by_and_none_has_none() -> None:
     assert uphill(critic()) == []
-    both = uphill(critic(at(0.95, cosine(0.9)), at(0.95, cosine(-0.9), method="surrogate")))
-    assert [one.code for one in both] == ["uphill", "collapse-forecast"]
+    plain, scaled = at(0.95, cosine(-0.9)), at(0.95, cosine(0.9)).model_copy(update={"method": "preconditioned"})
+    assert [one.code for one in uphill(critic(plain, scaled))] == ["uphill"]
+    assert [one.code for one in uphill(critic(at(0.95, cosine(-0.9), method="surrogate"), scaled))] == ["uphill"]
