@@ -27,7 +27,7 @@ from vcppo.diagnosis.verdicts import judge
 from vcppo.errors import DataError
 from vcppo.models.critic_folders import CriticFolder, find_folder
 from vcppo.models.critic_layouts import CriticLayout, find_layout
-from vcppo.models.loading import load_critic, load_policy, load_tokenizer
+from vcppo.models.loading import CRITIC, load_config, load_critic, load_policy, load_tokenizer
 from vcppo.models.sharding import prepare
 from vcppo.settings.digests import digest
 from vcppo.settings.model import LoraSettings
@@ -58,6 +58,7 @@ class NamedCritic:
         Raises:
             CheckpointError: no critic there that can be loaded.
         """
+        load_config(self.folder.weights, CRITIC)
         return find_layout(self.folder, self.path)
 
 

@@ -78,7 +78,7 @@ def no_signal(critic: CriticPart) -> list[Verdict]:
         "returns grow "
         f"by {told(critic.signal.slope)} for each unit of value, where 1 is calibrated and 0 says nothing"
     )
-    if correlation[1] < 0:
+    if correlation[1] < -limit("opposite"):
         return [
             verdict(
                 "other-rewards",

@@ -37,6 +37,9 @@ THRESHOLDS = {
     "no_signal": Threshold(
         0.5, "slope beyond the position: 1 if what the critic says there is true, 0 if it says nothing"
     ),
+    "opposite": Threshold(
+        0.1, "correlation below 0 that is more than a critic's error on unfinished responses, as a reward model's is"
+    ),
     "constant": Threshold(
         0.01, "standard deviation of values over that of returns: below, they are a constant and noise"
     ),

@@ -25,7 +25,7 @@ def uphill(critic: CriticPart) -> list[Verdict]:
 def _direction(along: Sequence[Alignment]) -> Verdict:
     """Of one method at several λ: away from reward at one of them, towards it at all, or not known."""
     looks, method = len(along), along[0].method
-    away = [one for one in along if (ends := widened(one.with_reward, looks)) and ends[1] < 0]
+    away = [one for one in along if _is_away(one, looks)]
     towards = [one for one in along if (ends := widened(one.with_reward, looks)) and ends[0] > 0]
     ceiling = next(
         (one.reward_ceiling for one in along if one.reward_ceiling.value is not None), along[0].reward_ceiling
@@ -64,6 +64,11 @@ def _direction(along: Sequence[Alignment]) -> Verdict:
     )
 
 
+def _is_away(one: Alignment, looks: int) -> bool:
+    ends = widened(one.with_reward, looks)
+    return ends is not None and ends[1] < 0
+
+
 def _collapse(away: Sequence[Alignment], towards: Sequence[Alignment], by: str) -> Verdict:
     worst = min(away, key=lambda one: one.with_reward.value or 0.0)
     length = widened(worst.with_length, 1)
@@ -98,7 +103,10 @@ def _lost(along: Sequence[Alignment], best: float | None) -> list[Verdict]:
     lost = [
         (one, gain)
         for one in along
-        if (gain := one.against_monte_carlo) and (ends := widened(gain, looks)) and ends[1] < 1
+        if (gain := one.against_monte_carlo)
+        and (ends := widened(gain, looks))
+        and ends[1] < 1
+        and not _is_away(one, looks)
     ]
     if not lost:
         return []

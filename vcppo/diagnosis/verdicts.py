@@ -19,9 +19,19 @@ ILL = ("alarm", "warning")
 
 def judge(data: DataPart, critic: CriticPart) -> tuple[Verdict, ...]:
     """All verdicts on one critic, the gravest first; at least one."""
-    found = [*_values(data, critic), *uphill(critic)]
+    direction = uphill(critic)
+    found = [*_tempered(_values(data, critic), direction, critic), *direction]
     named = (one.model_copy(update={"critic": critic.name}) for one in found)
     return tuple(sorted(named, key=lambda one: ORDER.index(one.severity)))
+
+
+def _tempered(values: list[Verdict], direction: list[Verdict], critic: CriticPart) -> list[Verdict]:
+    """Verdicts on values, where the policy's gradient is known to be sound: then no fault of them is an alarm."""
+    saw_policy = any(one.method != "surrogate" for one in critic.alignment)
+    codes = {one.code for one in direction}
+    if not saw_policy or "uphill" not in codes or "signal-lost" in codes:
+        return values
+    return [one.model_copy(update={"severity": "warning"}) if one.severity == "alarm" else one for one in values]
 
 
 def _values(data: DataPart, critic: CriticPart) -> list[Verdict]:

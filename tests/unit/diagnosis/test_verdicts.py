@@ -9,7 +9,7 @@ from planted_critics import PLANTED, late, opposite, reading_of, too_low
 from vcppo.diagnosis.data_measures import measure_data
 from vcppo.diagnosis.measures import measure_critic
 from vcppo.diagnosis.responses import Dump, Reading
-from vcppo.diagnosis.schema import CriticPart, Estimate, Verdict
+from vcppo.diagnosis.schema import Alignment, CriticPart, Estimate, Verdict
 from vcppo.diagnosis.verdicts import ILL, judge
 from vcppo.diagnosis.wording import headline
 
@@ -221,3 +221,22 @@ def test_the_gravest_comes_first() -> None:
     found = verdicts(opposite(reading_of(100, 8)))
     severities = [verdict.severity for verdict in found]
     assert severities[0] in ILL
+
+
+def test_a_fault_of_values_is_no_alarm_where_the_gradient_is_sound() -> None:
+    """Ten updates of pretraining: values are far off, and PPO trains."""
+    reading = too_low(reading_of(100, 8, seed=0))
+    data = measure_data(Dump("here", "verl", ()), reading, seed=0, resamples=200)
+    critic = measure_critic(reading, source="here", layout=None, lambdas=(), seed=0, resamples=200)
+
+    def found(cosine: float, method: str) -> dict[str, str]:
+        near = Estimate(value=cosine, low=cosine - 0.01, high=cosine + 0.01)
+        whole = dict.fromkeys(
+            ("with_reward", "with_length", "reward_ceiling", "accuracy_change", "length_change"), near
+        )
+        along = Alignment.model_validate({"gae_lambda": 0.95, "method": method, **whole})
+        return {one.code: one.severity for one in judge(data, critic.model_copy(update={"alignment": (along,)}))}
+
+    assert found(0.9, "preconditioned") == {"offset": "warning", "uphill": "good"}
+    assert found(0.9, "surrogate")["offset"] == "alarm"
+    assert found(-0.9, "preconditioned")["offset"] == "alarm"
