@@ -114,7 +114,8 @@ def _cause(timing: Timing | None) -> tuple[str, str, str, str]:
             "noise",
             "Values are noise",
             f"From one token to the next they jump as if drawn anew (roughness {told(timing.roughness)}, 1 of noise).",
-            "The head is not trained, or the checkpoint was not loaded into it: compare the keys of its file.",
+            "The head is not trained, or the checkpoint was not loaded into it (compare the keys of its file), or it "
+            "has only ever scored whole responses, as a reward model has.",
         )
     small = limit("read_ahead") + (timing.rounding or 0.0 if timing else 0.0)
     before, first = (ends(timing.before_split), ends(timing.first_token)) if timing else (None, None)

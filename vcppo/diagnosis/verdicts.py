@@ -18,11 +18,11 @@ ILL = ("alarm", "warning")
 
 
 def judge(data: DataPart, critic: CriticPart) -> tuple[Verdict, ...]:
-    """All verdicts on one critic, the gravest first; at least one."""
+    """All verdicts on one critic, the gravest first, of alarms the forecast; at least one."""
     direction = uphill(critic)
     found = [*_tempered(_values(data, critic), direction, critic), *direction]
     named = (one.model_copy(update={"critic": critic.name}) for one in found)
-    return tuple(sorted(named, key=lambda one: ORDER.index(one.severity)))
+    return tuple(sorted(named, key=lambda one: (ORDER.index(one.severity), one.code != "collapse-forecast")))
 
 
 def _tempered(values: list[Verdict], direction: list[Verdict], critic: CriticPart) -> list[Verdict]:
