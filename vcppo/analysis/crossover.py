@@ -18,7 +18,7 @@ from vcppo.maths.statistics import Interval
 
 GAIN = "gain_mean"
 QUALITIES = {"start": "at the start of RL", "along": "mean along RL"}
-LAMBDAS = 4  # panels a row
+LAMBDAS = 5  # panels a row
 
 
 def load(results: Results, study_name: str, name: str) -> Study:
@@ -126,7 +126,7 @@ def draw(runs: pd.DataFrame, crossings: pd.DataFrame, study_name: str) -> Any:
             panel.tick_params(labelbottom=True)
             panel.set_xlabel(f"quality, {what}")
             if row == 0:
-                style.title(panel, "abcdefgh"[column], f"λ actor = {gae_lambda:g}")
+                style.title(panel, "abcdefgh"[column], f"λ = {gae_lambda:g}")
     figure.supylabel("mean accuracy along training, less GRPO's (points)", fontsize=style.RC["axes.labelsize"])
     marks = [{"marker": looks[arm].marker, "color": looks[arm].colour} for arm in arms]
     handles = [axes[0, 0].plot([], [], linestyle="none", **mark)[0] for mark in marks]
