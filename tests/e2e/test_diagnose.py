@@ -75,7 +75,16 @@ def test_policy_and_critics_become_a_page_with_gradients(models: Path, tmp_path:
 
 
 def test_a_policy_writes_the_responses_and_a_second_call_goes_on_with_them(models: Path, tmp_path: Path) -> None:
-    arguments = ["--policy", models / "policy", *critics_of(models), "--prompts", "20", "--samples", "4", *SETTINGS]
+    arguments: list[str | Path] = [
+        "--policy",
+        models / "policy",
+        *critics_of(models),
+        "--prompts",
+        "20",
+        "--samples",
+        "4",
+        *SETTINGS,
+    ]
     first = diagnosed(*arguments, "--out", tmp_path)
     assert first.exit_code == 0, first.output
     report = report_in(tmp_path)

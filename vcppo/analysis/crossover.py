@@ -124,7 +124,8 @@ def draw(runs: pd.DataFrame, crossings: pd.DataFrame, study_name: str) -> Any:
             panel.axhline(0, **style.REFERENCE_LINE)
             panel.set_xlim(left, right)
             panel.tick_params(labelbottom=True)
-            panel.set_xlabel(f"quality, {what}")
+            if column == len(lambdas) // 2:
+                panel.set_xlabel(f"quality of the critic, {what}")
             if row == 0:
                 style.title(panel, "abcdefgh"[column], f"λ = {gae_lambda:g}")
     figure.supylabel("mean accuracy along training, less GRPO's (points)", fontsize=style.RC["axes.labelsize"])
