@@ -205,3 +205,15 @@ def is_complete(folder: StageFolder, settings: RunSettings) -> bool:
     if folder.address.stage == "value-pretraining":
         return pretraining_is_done(folder.path, settings.pretrain)
     return folder.result is not None
+
+
+def unfinished(out: Path, settings: RunSettings) -> set[str]:
+    """The stages of these settings, as stage/address, that the cache does not hold as they request them.
+
+    A value pretraining that ended for another cell after fewer updates is one of them: it goes on at the same address.
+    """
+    return {
+        f"{address.stage}/{address.key}"
+        for address in addresses(settings).values()
+        if not is_complete(StageFolder(out, address), settings)
+    }

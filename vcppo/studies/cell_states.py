@@ -13,6 +13,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from vcppo.errors import ConfigError, StudyError
+from vcppo.settings.run import RunSettings
 from vcppo.store.cache import addresses
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
 from vcppo.studies.cells import Cell
@@ -73,6 +74,10 @@ class StudyLedger:
             self._resume_search()
 
     # What there is
+
+    def settings_of(self, cell: str) -> RunSettings:
+        """The settings of a cell, by its name."""
+        return next(one.settings for one in self._trial_of[cell].cells if one.name == cell)
 
     def folder_of(self, cell: str) -> CellFolder:
         """Return the folder of a cell, made or not."""

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from vcppo.store.cache import unfinished
 from vcppo.store.cell_folders import ENDED, CellRecord
 from vcppo.studies.cell_states import StudyLedger, TrialCells
 from vcppo.studies.pool import Death, Reply, WorkerPool
@@ -63,8 +64,8 @@ class Dispatcher:
 
     def _busy(self, running: Mapping[str, int]) -> set[str]:
         """Return the stages that running cells compute now, or will have to."""
-        wanted = set().union(*(self._ledger.stages[cell] for cell in running))
-        return {key for key in wanted if not (self._ledger.out / "cache" / key / "done.json").exists()}
+        ledger = self._ledger
+        return set().union(*(unfinished(ledger.out, ledger.settings_of(cell)) for cell in running))
 
     def _handle(self, event: Reply | Death) -> None:
         folder_of = self._ledger.folder_of

@@ -13,7 +13,7 @@ from tiny import new_policy, tiny
 from vcppo.errors import CheckpointError
 from vcppo.models.checkpoints import save_model
 from vcppo.settings.run import RunSettings
-from vcppo.store.cache import StageFolder, addresses, is_complete
+from vcppo.store.cache import StageFolder, addresses, is_complete, unfinished
 from vcppo.store.pretrained_critics import critic_folder
 from vcppo.system.files import read_json, whole_folder, write_json
 from vcppo.tasks import make_task
@@ -163,7 +163,7 @@ def test_a_broken_record_is_told_by_name(tmp_path: Path) -> None:
 
 HOLD = """
 import pathlib, sys, time
-from vcppo.store.cache import StageFolder, addresses, is_complete
+from vcppo.store.cache import StageFolder, addresses, is_complete, unfinished
 from vcppo.store.pretrained_critics import critic_folder
 from vcppo.models.checkpoints import save_model
 from vcppo.settings.run import RunSettings
@@ -224,3 +224,20 @@ def test_a_pretraining_that_ended_for_fewer_updates_is_not_complete_for_more(tmp
     folder.finish({"steps": 4.0}, 1.0)
     assert folder.result is not None
     assert [is_complete(folder, settings) for settings in (forty, more, converge)] == [True, False, False]
+
+
+def test_a_pretraining_that_ended_early_for_another_cell_is_still_to_be_computed(tmp_path: Path) -> None:
+    """A worker that is given a second cell of it would wait for the first one's."""
+    few, many = tiny("pretrain.steps=2"), tiny("pretrain.steps=8")
+    names = {stage: f"{stage}/{address.key}" for stage, address in addresses(few).items()}
+    assert unfinished(tmp_path, few) == set(names.values())
+    for stage in ("cold-start", "value-pretraining"):
+        write_json(tmp_path / "cache" / names[stage] / "done.json", {"result": {}})
+    state = critic_folder(tmp_path / "cache" / names["value-pretraining"], 2) / "state.pt"
+    state.parent.mkdir()
+    state.touch()
+    assert unfinished(tmp_path, few) == {names[stage] for stage in ALL} - {
+        names["cold-start"],
+        names["value-pretraining"],
+    }
+    assert names["value-pretraining"] in unfinished(tmp_path, many)
