@@ -111,6 +111,7 @@ def _lost(along: Sequence[Alignment], best: float | None) -> list[Verdict]:
     if not lost:
         return []
     listed = ", ".join(f"{told(gain)} at λ = {one.gae_lambda:g}" for one, gain in lost)
+    cut = ", and λ cuts off the return that would tell" if any(one.gae_lambda < 1 for one, _ in lost) else ""
     kept = best is not None and best not in {one.gae_lambda for one, _ in lost}
     return [
         verdict(
@@ -118,8 +119,7 @@ def _lost(along: Sequence[Alignment], best: float | None) -> list[Verdict]:
             "warning",
             f"At λ = {_lambdas([one for one, _ in lost])} an update learns less than it would without this critic",
             f"The expected gain in score of an update of {lost[0][0].batch_size:,} responses is {listed} of that of "
-            "Monte-Carlo returns with a baseline. A critic that does not see what a decision changed passes on noise, "
-            "and λ cuts off the return that would tell.",
+            f"Monte-Carlo returns with a baseline. A critic that does not see what a decision changed passes on noise{cut}.",
             "Pretrain the value model further" + (f", or use λ = {best:g} for the policy." if kept else "."),
             "value-pretraining",
             *(("lambda-actor",) if kept else ()),
