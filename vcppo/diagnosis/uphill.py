@@ -119,7 +119,8 @@ def _lost(along: Sequence[Alignment], best: float | None) -> list[Verdict]:
             "warning",
             f"At λ = {_lambdas([one for one, _ in lost])} an update learns less than it would without this critic",
             f"The expected gain in score of an update of {lost[0][0].batch_size:,} responses is {listed} of that of "
-            f"Monte-Carlo returns with a baseline. A critic that does not see what a decision changed passes on noise{cut}.",
+            "Monte-Carlo returns with a baseline. A critic that does not see what a decision changed passes on noise"
+            f"{cut}.",
             "Pretrain the value model further" + (f", or use λ = {best:g} for the policy." if kept else "."),
             "value-pretraining",
             *(("lambda-actor",) if kept else ()),
