@@ -138,7 +138,7 @@ def test_the_crossover_is_told_for_each_lambda_with_its_interval() -> None:
     assert "λ 0.8 nowhere, every fit is a loss" in picture.caption
     assert "n = 2 runs an arm over 2 bases" in picture.caption
     assert [panel.get_title(loc="left") for panel in picture.figure.axes[:3]] == [
-        f"({letter}) λ actor = {value}" for letter, value in zip("abc", ("0.8", "0.95", "1"), strict=True)
+        f"({letter}) λ = {value}" for letter, value in zip("abc", ("0.8", "0.95", "1"), strict=True)
     ]
 
 
