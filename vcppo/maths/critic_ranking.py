@@ -46,10 +46,7 @@ def auc_within(value: Array, right: NDArray[np.bool_], bootstrap: PromptBootstra
 def auc_across(value: Array, right: NDArray[np.bool_], bootstrap: PromptBootstrap, prompt: Index) -> Measured:
     """AUC over the pairs of two different prompts. NaN without such a pair.
 
-    A prompt that a resample draws twice makes no pairs with itself.
-
-    Args:
-        As `auc_within`.
+    A prompt that a resample draws twice makes no pairs with itself. Arguments as of `auc_within`.
     """
     within = bootstrap.per_unit(wins_within(value, right, prompt, bootstrap.prompts))
     order = np.argsort(value, kind="stable")
