@@ -96,6 +96,11 @@ def test_a_policy_writes_the_responses_and_a_second_call_goes_on_with_them(model
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     again = report_in(tmp_path)
     assert (again.critics, again.data, again.verdicts) == (report.critics, report.data, report.verdicts)
+    save_model(tiny.new_policy(seed=1), make_task(tiny.tiny().task).tokenizer(), tmp_path / "other")
+    for other in (["--set", "seed=1"], ["--samples", "3"], ["--policy", tmp_path / "other"]):
+        before = set(tmp_path.rglob("*.jsonl"))
+        assert diagnosed(*arguments, *other, "--out", tmp_path).exit_code == 0
+        assert len(set(tmp_path.rglob("*.jsonl")) - before) == 2, f"{other}: responses of another run were taken"
 
 
 def rows(count: int = 64) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """`vcppo diagnose`: what is wrong with a critic, on anybody's responses."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from vcppo.diagnosis.dumps.forms import FORMS
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import load
 from vcppo.settings.notes import lines
-from vcppo.settings.run import RunSettings
 from vcppo.system.processes import is_main
 
 LAMBDAS = "0.9,0.95,0.99,1"
@@ -87,7 +86,7 @@ def diagnose(
     """
     resolved = load(config, assignments, checkpoint=policy)
     print_notes(lines(resolved.notes))
-    chosen = _lambdas(lambdas)
+    settings, chosen, roles = resolved.settings, _lambdas(lambdas), _columns(columns)
     named = [_named(text) for text in critics]
     if len({name for name, _ in named}) < len(named):
         raise ConfigError("--critic: two are called alike; expected NAME=PATH with a name of its own for each")
@@ -95,29 +94,6 @@ def diagnose(
         raise ConfigError("--answers: expected logged responses, or --policy to write some")
     if not answers and not named:
         raise ConfigError("--critic: expected one, since responses that are sampled come without values")
-    sys.exit(
-        write_diagnosis(
-            answers, form, _columns(columns), limit, named, policy, (prompts, samples), chosen,
-            batch, shown, out, resolved.settings,
-        )
-    )  # fmt: skip
-
-
-def write_diagnosis(
-    answers: Sequence[Path],
-    form: str | None,
-    columns: Mapping[str, str],
-    limit: int | None,
-    critics: Sequence[tuple[str, str]],
-    policy: str | None,
-    sampled: tuple[int, int],
-    lambdas: tuple[float, ...],
-    batch: int | None,
-    shown: int,
-    out: Path,
-    settings: RunSettings,
-) -> int:
-    """Read or sample the responses, diagnose, write the report, and print its verdicts."""
     from vcppo.diagnosis.diagnose import Diagnosis, NamedCritic
     from vcppo.diagnosis.dumps.reading import read_dump
     from vcppo.diagnosis.progress import DiagnosisView
@@ -125,17 +101,17 @@ def write_diagnosis(
     from vcppo.diagnosis.sampling import sample_responses
     from vcppo.models.distributed import together
 
-    known = tuple(NamedCritic(*critic) for critic in critics)
+    known = tuple(NamedCritic(*critic) for critic in named)
     layouts = [critic.layout.name for critic in known]  # one that cannot be loaded is refused before anything is read
     print_notes([f"{critic.name}: {layout}" for critic, layout in zip(known, layouts, strict=True)])
     with together(), DiagnosisView() as view:
         if answers:
-            dump = read_dump(answers, form=form, columns=columns, limit=limit, seed=settings.seed)
+            dump = read_dump(answers, form=form, columns=roles, limit=limit, seed=settings.seed)
         else:
             assert policy is not None
             folder = out / "responses"
             files = sample_responses(
-                policy, settings, prompts=sampled[0], samples=sampled[1], folder=folder,
+                policy, settings, prompts=prompts, samples=samples, folder=folder,
                 on_progress=lambda done, of: view("sampling", done, of),
             )  # fmt: skip
             dump = replace(
@@ -145,11 +121,11 @@ def write_diagnosis(
             dump=dump,
             critics=known,
             policy=policy,
-            lambdas=lambdas,
+            lambdas=chosen,
             batch_size=batch or settings.rollout.prompts * settings.rollout.samples_per_prompt,
             shown=shown,
             settings=settings,
-            folder=out / "kept",
+            folder=out / "cache",
             progress=view,
         )
         report, viewer = diagnosis.run(" ".join(["vcppo", *sys.argv[1:]]))
@@ -162,17 +138,16 @@ def write_diagnosis(
             if verdict.advice:
                 click.echo(f"         {verdict.advice}")
         click.echo(f"written to {out / PAGE}")
-    return 0
 
 
 def _lambdas(text: str) -> tuple[float, ...]:
     try:
-        found = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+        numbers = tuple(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
-        found = ()
-    if not found or not all(0.0 <= number <= 1.0 for number in found):
+        numbers = ()
+    if not numbers or not all(0.0 <= number <= 1.0 for number in numbers):
         raise ConfigError(f"--lambdas {text}: expected numbers in [0, 1] with commas between, such as {LAMBDAS}")
-    return found
+    return numbers
 
 
 def _named(text: str) -> tuple[str, str]:

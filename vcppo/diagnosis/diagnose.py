@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from vcppo.diagnosis.data_measures import measure_data
 from vcppo.diagnosis.gradient_passes import GradientSettings
 from vcppo.diagnosis.measures import measure_critic
 from vcppo.diagnosis.readings import read_critic, read_logged
-from vcppo.diagnosis.report.choosing import token_texts, viewer_data
+from vcppo.diagnosis.report.choosing import numbered, token_texts, viewer_data
 from vcppo.diagnosis.report.viewer import ViewerData
 from vcppo.diagnosis.responses import Dump, Reading
 from vcppo.diagnosis.schema import CriticPart, Provenance, Report
@@ -146,7 +146,7 @@ class Diagnosis:
             max_tokens=self.settings.micro_batch_tokens,
             logged_tokenizer=self._tokenizer,
             store=StoredValues(self.folder, digest([fingerprint, compute.dtype])),
-            progress=lambda done, of: self.progress(f"{critic.name} reads", done, of),
+            progress=partial(self.progress, f"{critic.name} reads"),
         )
         return replace(reading, notes=(*critic.layout.notes, *reading.notes)), critic.layout.name
 
@@ -178,26 +178,23 @@ class Diagnosis:
             seed=self.settings.seed,
             folder=self.folder / "gradients",
         )
-        passes: Callable[[int, int], None] = lambda done, of: self.progress("gradients", done, of)  # noqa: E731
-        return measure_alignments(readings, self.lambdas, policy, batch, settings, passes)
+        return measure_alignments(readings, self.lambdas, policy, batch, settings, partial(self.progress, "gradients"))
 
     def _viewer(self, readings: Sequence[Reading]) -> ViewerData:
         """Some responses with the values of every critic, and the text of their tokens."""
-        rows = rows_of(readings[0]).tolist()
-        if self._tokens is None or self._reader is None:
-            lengths = readings[0].response_mask.sum(dim=1).tolist()
-            texts = {row: self._numbered(row, length) for row, length in zip(rows, lengths, strict=True)}
+        rows, lengths = rows_of(readings[0]).tolist(), readings[0].response_mask.sum(dim=1).tolist()
+        if self._tokens is None or self._reader is None:  # nobody can decode them: their ids stand there, or places
+            ids = {
+                row: self.dump.responses[row].tokens or range(length) for row, length in zip(rows, lengths, strict=True)
+            }
+            texts = numbered
         else:
             read = dict(zip(self._tokens.rows, self._tokens.responses, strict=True))
-            texts = {row: token_texts(read[row], self._reader) for row in rows if row in read}
+            ids = {row: read[row] for row in rows if row in read}
+            texts = partial(token_texts, tokenizer=self._reader)
         return viewer_data(
-            self.dump, readings, texts, lambdas=self.lambdas, seed=self.settings.seed, responses=self.shown
+            self.dump, readings, ids, texts, lambdas=self.lambdas, seed=self.settings.seed, responses=self.shown
         )
-
-    def _numbered(self, row: int, length: int) -> tuple[str, ...]:
-        """What stands for tokens that nobody can decode: their ids, or their places."""
-        ids = self.dump.responses[row].tokens or range(length)
-        return tuple(f"<{token}>" for token in ids)
 
     @cached_property
     def _tokens(self) -> Tokenized | None:
@@ -231,34 +228,22 @@ def shared_rows(readings: Sequence[Reading]) -> list[Reading]:
     known = set(rows[0]).intersection(*rows[1:])
     if not known:
         raise DataError(f"{', '.join(reading.critic for reading in readings)}: no response that all of them can read")
-    kept = [
-        _taken(reading, torch.tensor([at for at, row in enumerate(own) if row in known]))
-        for reading, own in zip(readings, rows, strict=True)
-    ]
-    for reading in kept[1:]:
-        if reading.response_mask.sum(dim=1).tolist() != kept[0].response_mask.sum(dim=1).tolist():
+    shared = [_shared(reading, own, known) for reading, own in zip(readings, rows, strict=True)]
+    for reading in shared[1:]:
+        if reading.response_mask.sum(dim=1).tolist() != shared[0].response_mask.sum(dim=1).tolist():
             raise DataError(
-                f"{reading.critic} and {kept[0].critic} have other tokenizers and read at other tokens; expected "
+                f"{reading.critic} and {shared[0].critic} have other tokenizers and read at other tokens; expected "
                 "critics of one tokenizer, or a diagnosis for each"
             )
-    return kept
+    return shared
 
 
-def _taken(reading: Reading, members: Tensor) -> Reading:
-    if len(members) == len(reading.values):
+def _shared(reading: Reading, rows: Sequence[int], known: set[int]) -> Reading:
+    members = [place for place, row in enumerate(rows) if row in known]
+    if len(members) == len(rows):
         return reading
-    width = int(reading.response_mask[members].sum(dim=1).max())
-    return replace(
-        reading,
-        values=reading.values[members, :width],
-        returns=reading.returns[members, :width],
-        response_mask=reading.response_mask[members, :width],
-        scores=reading.scores[members],
-        problem=reading.problem[members],
-        rows=rows_of(reading)[members],
-        columns=None if reading.columns is None else reading.columns[members, :width],
-        notes=(*reading.notes, f"{len(reading.values) - len(members):,} responses that not all critics can read"),
-    )
+    said = f"{len(rows) - len(members):,} responses that not all critics can read are left out"
+    return reading.take(torch.tensor(members), said)
 
 
 def _aligned(part: CriticPart, found: CriticAlignment) -> CriticPart:

@@ -1,7 +1,7 @@
 """Logged responses: what any trainer's dump has in common, and what a critic says of them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -68,8 +68,12 @@ class Reading:
             if got != want:
                 raise ShapeError(f"Reading.{column.name}: shape {got}, expected {want} beside response_mask")
 
-
-def padded(rows: Sequence[Sequence[float]], fill: float = 0.0) -> Tensor:
-    """Rows of unequal length as one [B, T] float32 tensor, right-padded with `fill`."""
-    width = max((len(row) for row in rows), default=0)
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.float32).reshape(-1, width)
+    def take(self, members: Tensor, *notes: str) -> "Reading":
+        """These of its responses, by their places among the B, cut to the width that they need; with more notes."""
+        width = int(self.response_mask[members].sum(dim=1).max())
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        tensors.setdefault("rows", torch.arange(len(self.values)))
+        taken: dict[str, Any] = {
+            name: x[members] if x.dim() == 1 else x[members, :width] for name, x in tensors.items()
+        }
+        return replace(self, **taken, notes=(*self.notes, *notes))

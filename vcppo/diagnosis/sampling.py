@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from vcppo.models.sharding import prepare
 from vcppo.rl.rewards import verdict_scores
 from vcppo.rl.sampler import Sampler
 from vcppo.seeding import rng_for, seed_for
+from vcppo.settings.digests import digest
 from vcppo.settings.model import LoraSettings
 from vcppo.settings.run import RunSettings
 from vcppo.system.files import write_bytes
+from vcppo.system.fingerprints import find_checkpoint
 from vcppo.tasks import make_task
 from vcppo.types import Rollout
 
 PROMPTS_AT_ONCE = 12
+VERSION = 1  # raise it when the same settings would sample other responses
 
 
 def sample_responses(
@@ -34,8 +38,8 @@ def sample_responses(
 ) -> list[Path]:
     """Sample `samples` responses to each of `prompts` training prompts of the task into JSONL files.
 
-    A file for each share of the prompts; those that are in `folder` already are not sampled again, so that a stopped
-    command goes on. Tokens are drawn by seed and share alone.
+    A file for each share of the prompts, in a folder below `folder` that is addressed by all that they depend on; those
+    that are there already are not sampled again, so that a stopped command goes on. Every process calls it alike.
 
     Args:
         policy: a folder in transformers' format, or a name on the hub.
@@ -53,15 +57,18 @@ def sample_responses(
     room = loading.room_of(policy, settings.engine, trust_remote_code=trust)
     longest = max(map(len, task.encode(asked, tokenizer)))
     limit = limit_of(settings.rollout.max_tokens, task.max_tokens, room=room, longest_prompt=longest, of="diagnosis")
+    sampling = Sampling(settings.rollout.temperature, 1.0, limit.tokens)
+    used = settings.model_dump(mode="json", include={"seed", "task", "reward", "engine", "compute"})
+    asked_of = [find_checkpoint(policy).fingerprint, used, astuple(sampling), samples]
+    folder = folder / digest([VERSION, *asked_of, [astuple(prompt) for prompt in asked]])
     sampler: Sampler | None = None
     files: list[Path] = []
     for start in range(0, prompts, PROMPTS_AT_ONCE):
         files.append(folder / f"responses-{start}.jsonl")
-        if not files[-1].exists():
+        if not world().from_main(files[-1].exists()):
             if sampler is None:
                 loaded = loading.load_policy(policy, trust_remote_code=trust)
                 engine = make_engine(settings.engine, prepare(loaded, settings.compute, LoraSettings(), seed=0))
-                sampling = Sampling(settings.rollout.temperature, 1.0, limit.tokens)
                 sampler = Sampler(task, tokenizer, engine, sampling)
             repeated = [prompt for prompt in asked[start : start + PROMPTS_AT_ONCE] for _ in range(samples)]
             rollouts = sampler.roll_out(repeated, seed=seed_for(settings.seed, "diagnose", start))
@@ -69,6 +76,7 @@ def sample_responses(
             if world().is_main:
                 write_bytes(files[-1], _lines(rollouts, scores).encode())
         on_progress(min(start + PROMPTS_AT_ONCE, prompts), prompts)
+    world().wait()  # until the last file is there for all
     return files
 
 

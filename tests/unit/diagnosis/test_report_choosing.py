@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from arithmetic import make_tokenizer
+from torch.nn.utils.rnn import pad_sequence
 
-from vcppo.diagnosis.report.choosing import token_texts, viewer_data
-from vcppo.diagnosis.responses import Dump, LoggedResponse, Reading, padded
+from vcppo.diagnosis.report.choosing import numbered, token_texts, viewer_data
+from vcppo.diagnosis.responses import Dump, LoggedResponse, Reading
 
 LAMBDAS = (0.95, 1.0)
 
@@ -28,14 +29,14 @@ def dump(count: int, length: int = 4, steps: tuple[int, ...] = ()) -> Dump:
     return Dump("a file", "jsonl", rows)
 
 
-def texts(count: int, length: int = 4) -> dict[int, tuple[str, ...]]:
-    return {i: tuple("abcd" * length)[:length] for i in range(count)}
+def ids(count: int, length: int = 4) -> dict[int, range]:
+    return {i: range(length) for i in range(count)}
 
 
 def reading(
     values: list[list[float]], rows: torch.Tensor | None = None, columns: torch.Tensor | None = None
 ) -> Reading:
-    table = padded(values)
+    table = pad_sequence([torch.tensor(row) for row in values], batch_first=True)
     mask = torch.arange(table.shape[1]) < torch.tensor([len(row) for row in values])[:, None]
     scores = torch.zeros(len(values))
     return Reading("c", table, table * 0, mask, scores, torch.arange(len(values)), rows=rows, columns=columns)
@@ -44,25 +45,25 @@ def reading(
 def test_half_are_the_furthest_from_returns_and_half_are_drawn() -> None:
     far = {3: 9.0, 7: 8.0, 11: 7.0}
     values = [[(i % 2) + far.get(i, 0.01)] * 4 for i in range(40)]
-    made = viewer_data(dump(40), [reading(values)], texts(40), lambdas=LAMBDAS, seed=0, responses=6)
+    made = viewer_data(dump(40), [reading(values)], ids(40), numbered, lambdas=LAMBDAS, seed=0, responses=6)
     lines = [one.line for one in made.responses]
     assert {4, 8, 12} <= set(lines)
     assert len(set(lines)) == 6
     assert made.note == "6 of 40 responses: 3 whose values are furthest from returns, and 3 drawn at random."
-    again = viewer_data(dump(40), [reading(values)], texts(40), lambdas=LAMBDAS, seed=0, responses=6)
+    again = viewer_data(dump(40), [reading(values)], ids(40), numbered, lambdas=LAMBDAS, seed=0, responses=6)
     assert lines == [one.line for one in again.responses]
 
 
 def test_iterations_share_the_places() -> None:
-    made = viewer_data(dump(90, steps=(0, 5, 10)), [], texts(90), lambdas=LAMBDAS, seed=0, responses=10)
+    made = viewer_data(dump(90, steps=(0, 5, 10)), [], ids(90), numbered, lambdas=LAMBDAS, seed=0, responses=10)
     assert [sum(one.step == step for one in made.responses) for step in (0, 5, 10)] == [3, 3, 4]
     assert made.note == "10 of 90 responses, drawn at random."
 
 
 def test_tokens_are_bounded() -> None:
-    made = viewer_data(dump(50), [], texts(50), lambdas=LAMBDAS, seed=0, tokens=19)
+    made = viewer_data(dump(50), [], ids(50), numbered, lambdas=LAMBDAS, seed=0, tokens=19)
     assert len(made.responses) == 4
-    assert viewer_data(dump(3), [], texts(3), lambdas=LAMBDAS, seed=0).note == "All 3 responses."
+    assert viewer_data(dump(3), [], ids(3), numbered, lambdas=LAMBDAS, seed=0).note == "All 3 responses."
 
 
 def test_numbers_are_those_of_dump_and_reading() -> None:
@@ -70,7 +71,7 @@ def test_numbers_are_those_of_dump_and_reading() -> None:
     given = replace(given, responses=(replace(given.responses[0], rewards=(0.5, 0.0, 0.0, 1.0)), given.responses[1]))
     rows = reading([[1.0, 2.0, 3.0, 4.0]], rows=torch.tensor([1]))
     at = reading([[7.0, 8.0]], rows=torch.tensor([0]), columns=torch.tensor([[0, 3]]))
-    first, second = viewer_data(given, [rows, at], texts(2), lambdas=LAMBDAS, seed=0).responses
+    first, second = viewer_data(given, [rows, at], ids(2), numbered, lambdas=LAMBDAS, seed=0).responses
     np.testing.assert_allclose(first.returns, [1.5, 1.0, 1.0, 1.0])
     np.testing.assert_array_equal(first.values[0], [np.nan] * 4)
     np.testing.assert_array_equal(first.values[1], [7.0, np.nan, np.nan, 8.0])
@@ -81,7 +82,7 @@ def test_numbers_are_those_of_dump_and_reading() -> None:
 
 
 def test_values_of_other_tokens_are_not_shown_as_of_these() -> None:
-    (one,) = viewer_data(dump(1), [reading([[1.0, 2.0]])], texts(1), lambdas=LAMBDAS, seed=0).responses
+    (one,) = viewer_data(dump(1), [reading([[1.0, 2.0]])], ids(1), numbered, lambdas=LAMBDAS, seed=0).responses
     np.testing.assert_array_equal(one.values[0], [np.nan] * 4)
 
 
@@ -89,7 +90,7 @@ def test_messages_are_shown_with_who_speaks() -> None:
     given = dump(1)
     messages = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"})
     given = replace(given, responses=(replace(given.responses[0], prompt="", messages=messages),))
-    (one,) = viewer_data(given, [], texts(1), lambdas=LAMBDAS, seed=0).responses
+    (one,) = viewer_data(given, [], ids(1), numbered, lambdas=LAMBDAS, seed=0).responses
     assert one.prompt == "system: Be brief.\n\nuser: 1 + 1?"
 
 

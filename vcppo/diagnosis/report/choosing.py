@@ -1,6 +1,6 @@
 """Which responses the viewer offers, and what it says of each token: from a dump and what critics read of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ BROKEN = "\ufffd"  # what the bytes of part of a character decode to
 def viewer_data(
     dump: Dump,
     readings: Sequence[Reading],
-    texts: Mapping[int, Sequence[str]],
+    ids: Mapping[int, Sequence[int]],
+    texts: Callable[[Sequence[int]], Sequence[str]],
     *,
     lambdas: Sequence[float],
     seed: int,
@@ -29,11 +30,12 @@ def viewer_data(
     a critic has no value before has NaN there.
 
     Args:
-        texts: of each token of a response, by its place in the dump; a response that is missing is not offered.
+        ids: the tokens of a response, by its place in the dump; a response that is missing is not offered.
+        texts: what each token of a response is shown as; asked for those that are chosen alone.
         responses, tokens: no more than these are chosen; a response that would exceed the tokens is passed over.
     """
-    values = [_values_by_row(reading, texts) for reading in readings]
-    rows = sorted(row for row in texts if len(texts[row]))
+    values = [_values_by_row(reading, ids) for reading in readings]
+    rows = sorted(row for row in ids if len(ids[row]))
     steps = sorted({dump.responses[row].step for row in rows}, key=lambda step: (step is not None, step))
     rng = np.random.default_rng(seed)
     chosen: list[int] = []
@@ -41,24 +43,27 @@ def viewer_data(
     for place, step in enumerate(steps):
         here = [row for row in rows if dump.responses[row].step == step]
         wanted = responses * (place + 1) // len(steps) - responses * place // len(steps)
-        errors = (
-            {row: _error(dump.responses[row], values[0].get(row), len(texts[row])) for row in here} if values else {}
-        )
+        errors = {row: _error(dump.responses[row], values[0].get(row), len(ids[row])) for row in here} if values else {}
         by_error = sorted((row for row in here if errors.get(row, -1.0) >= 0), key=lambda row: -errors[row])
         furthest, all_else = by_error[: wanted // 2], rng.permutation(here).tolist()
         order = [*furthest, *(row for row in all_else if row not in set(furthest))]
-        fitting = _within(order[:wanted], texts, tokens // len(steps))
+        fitting = _within(order[:wanted], ids, tokens // len(steps))
         odd += len(set(fitting) & set(furthest))
         drawn += len(set(fitting) - set(furthest))
         chosen += sorted(fitting)
     return ViewerData(
         critics=tuple(reading.critic for reading in readings),
         responses=tuple(
-            _viewed(dump.responses[row], texts[row], [found.get(row) for found in values]) for row in chosen
+            _viewed(dump.responses[row], texts(ids[row]), [found.get(row) for found in values]) for row in chosen
         ),
         lambdas=tuple(lambdas),
         note=_note(len(dump.responses), odd, drawn),
     )
+
+
+def numbered(ids: Sequence[int]) -> tuple[str, ...]:
+    """Tokens that nobody can decode, as <7>."""
+    return tuple(f"<{token}>" for token in ids)
 
 
 def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
@@ -89,13 +94,13 @@ def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> str:
     return text
 
 
-def _values_by_row(reading: Reading, texts: Mapping[int, Sequence[str]]) -> dict[int, NDArray[np.float32]]:
-    """[T] values of the responses that have texts of as many tokens; NaN where the critic has none."""
+def _values_by_row(reading: Reading, ids: Mapping[int, Sequence[int]]) -> dict[int, NDArray[np.float32]]:
+    """[T] values of the responses that have as many tokens; NaN where the critic has none."""
     found = {}
     for i, length in enumerate(reading.response_mask.sum(dim=1).tolist()):
         row = i if reading.rows is None else int(reading.rows[i])
         here = reading.values[i, :length].float().numpy()
-        total = len(texts.get(row, ()))
+        total = len(ids.get(row, ()))
         if reading.columns is None:
             if length == total:
                 found[row] = here
@@ -124,12 +129,12 @@ def _error(response: LoggedResponse, values: NDArray[np.float32] | None, length:
     return float(errors.mean()) if errors.size else -1.0
 
 
-def _within(rows: Sequence[int], texts: Mapping[int, Sequence[str]], tokens: int) -> list[int]:
+def _within(rows: Sequence[int], ids: Mapping[int, Sequence[int]], tokens: int) -> list[int]:
     kept = []
     for row in rows:
-        if len(texts[row]) <= tokens:
+        if len(ids[row]) <= tokens:
             kept.append(row)
-            tokens -= len(texts[row])
+            tokens -= len(ids[row])
     return kept
 
 
