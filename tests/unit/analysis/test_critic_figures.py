@@ -1,6 +1,7 @@
 """Critics beside GRPO: gains, qualities, crossings, budgets and the paper's tables, on runs that are made up."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,14 @@ def test_a_gain_is_over_grpo_of_the_same_base_and_a_quality_over_the_ceiling() -
     explained: Any = seen(study).xs("exact", level="arm")
     assert explained[["start", "along"]].eq(1.0).all(axis=None)
     assert explained["along_ceiling"].tolist() == explained["along_variance"].tolist()
+
+
+def test_an_exact_critic_is_of_quality_1_where_its_first_batch_has_no_variance_to_explain() -> None:
+    study = study_of()
+    curves = study.curves
+    alike = (curves["arm"] == "exact") & (curves["metric"] == "value/explained_variance") & (curves["step"] == 0)
+    explained: Any = seen(replace(study, curves=curves[~alike])).xs("exact", level="arm")
+    assert explained["start"].eq(1.0).all()
 
 
 def test_without_grpo_or_a_ceiling_nothing_is_compared() -> None:
