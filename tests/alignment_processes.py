@@ -26,9 +26,9 @@ def main(memory: int, *assignments: str) -> None:
         gradients.precondition(groups)
         made = [gradients.of(rows, advantages) for rows in groups]
         plain, scaled = (torch.cat([x for pair in made if (x := pair[i]) is not None]) for i in (0, 1))
-        told = [gradients.products(plain).tolist(), gradients.products(scaled).tolist()]
+        described = [gradients.products(plain).tolist(), gradients.products(scaled).tolist()]
         if world.is_main:
-            print(json.dumps({"told": told, "sketch": gradients.sketch, "sharded": world.size > 1}))
+            print(json.dumps({"told": described, "sketch": gradients.sketch, "sharded": world.size > 1}))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def prepared(critic: PreTrainedModel) -> PreTrainedModel:
     return prepare(critic, ComputeSettings(), LoraSettings(), seed=0)
 
 
-def response(number: int, **told: Any) -> LoggedResponse:
+def response(number: int, **described: Any) -> LoggedResponse:
     """A sum with its solution, the odd ones wrong."""
     given: dict[str, Any] = {
         "problem": f"p{number % 2}",
@@ -50,7 +50,7 @@ def response(number: int, **told: Any) -> LoggedResponse:
         "prompt": f"{number} + 1?\n",
         "line": number,
     }
-    return LoggedResponse(**given | told)
+    return LoggedResponse(**given | described)
 
 
 def ids_dump() -> Dump:

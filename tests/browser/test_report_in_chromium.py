@@ -53,8 +53,8 @@ class Page:
 
     def root(self, attribute: str) -> str | None:
         """An attribute of the document."""
-        found = self.driver.execute_script("return document.documentElement.getAttribute(arguments[0])", attribute)
-        return None if found is None else str(found)
+        result = self.driver.execute_script("return document.documentElement.getAttribute(arguments[0])", attribute)
+        return None if result is None else str(result)
 
     def one(self, selector: str) -> Any:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -142,9 +142,9 @@ def test_every_number_shown_is_that_of_the_json(opened: Page, tmp_path: Path) ->
         if not wanted:
             assert "not measured" in shown, path
             continue
-        found = re.findall(r"−?\d[\d,]*(?:\.\d+)?", shown)
-        assert len(found) == len(wanted), (path, shown)
-        for text, number in zip(found, wanted, strict=True):
+        result = re.findall(r"−?\d[\d,]*(?:\.\d+)?", shown)
+        assert len(result) == len(wanted), (path, shown)
+        for text, number in zip(result, wanted, strict=True):
             digits = len(text.partition(".")[2])
             three_figures = 0.0051 * abs(number)  # what stands without an interval is shown with three figures
             assert as_number(text) == pytest.approx(number, abs=max(0.51 * 10**-digits, three_figures)), (path, shown)
@@ -184,8 +184,8 @@ def test_the_list_is_sorted_by_what_is_asked_for(opened: Page) -> None:
 
     def listed() -> list[int]:
         script = "return [...document.querySelectorAll('#list [data-place]')].map((one) => Number(one.dataset.place))"
-        found: list[int] = opened.driver.execute_script(script)
-        return found
+        result: list[int] = opened.driver.execute_script(script)
+        return result
 
     opened.choose("sort", "longest")
     assert listed() == sorted(here, key=lambda i: -len(data.responses[i].tokens))
@@ -302,10 +302,12 @@ def test_text_stands_out_from_what_is_behind_it(opened: Page, scheme: str) -> No
 def test_hostile_text_is_shown_and_runs_nothing(driver: Any, tmp_path: Path) -> None:
     nasty = "".join(text for text in HOSTILE[:7] if "\ud800" not in text)
     base = report()
-    told = base.verdicts[0].model_copy(update={"title": nasty, "sentence": nasty, "advice": nasty, "critic": nasty})
+    described = base.verdicts[0].model_copy(
+        update={"title": nasty, "sentence": nasty, "advice": nasty, "critic": nasty}
+    )
     hurt = base.model_copy(
         update={
-            "verdicts": (told,),
+            "verdicts": (described,),
             "critics": (critic("reward-model", bad=True).model_copy(update={"name": nasty, "notes": (nasty,)}),),
             "data": base.data.model_copy(update={"source": nasty, "notes": (nasty,)}),
             "provenance": base.provenance.model_copy(update={"command": nasty}),

@@ -90,10 +90,10 @@ def test_a_policy_writes_the_responses_and_a_second_call_goes_on_with_them(model
     report = report_in(tmp_path)
     assert report.data.responses == 80
     assert "all-wrong" in {verdict.code for verdict in report.verdicts}  # the policy's weights are random
-    kept = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*")) if path.parent != tmp_path}
-    assert sum(path.suffix == ".jsonl" for path in kept) == 2
+    selected = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*")) if path.parent != tmp_path}
+    assert sum(path.suffix == ".jsonl" for path in selected) == 2
     assert diagnosed(*arguments, "--out", tmp_path).exit_code == 0
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in selected} == selected
     again = report_in(tmp_path)
     assert (again.critics, again.data, again.verdicts) == (report.critics, report.data, report.verdicts)
     save_model(tiny.new_policy(seed=1), make_task(tiny.tiny().task).tokenizer(), tmp_path / "other")

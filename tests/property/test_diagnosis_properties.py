@@ -44,7 +44,7 @@ def measured(reading: Reading) -> CriticPart:
 
 def numbers(part: CriticPart) -> list[float]:
     """Every number of the part, NaN for null, in order."""
-    found: list[float] = []
+    result: list[float] = []
 
     def walk(node: object) -> None:
         if isinstance(node, dict):
@@ -54,12 +54,12 @@ def numbers(part: CriticPart) -> list[float]:
             for child in node:
                 walk(child)
         elif node is None:
-            found.append(math.nan)
+            result.append(math.nan)
         elif isinstance(node, int | float):
-            found.append(float(node))
+            result.append(float(node))
 
     walk(part.model_dump())
-    return found
+    return result
 
 
 def same(one: CriticPart, other: CriticPart) -> None:
@@ -146,8 +146,8 @@ def test_shares_sum_to_one_and_intervals_hold_no_nonsense(reading: Reading) -> N
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=1, max_size=30), st.floats(-60, 60))
 def test_the_split_is_the_mean_square_error(pairs: list[tuple[float, float]], shift: float) -> None:
     value, target = np.array(pairs, dtype=np.float64).T
-    found = error_parts(np.stack(error_columns(value, target, shift)).sum(axis=1), shift)
-    assert found.rmse**2 == pytest.approx(((value - target) ** 2).mean(), rel=1e-6, abs=1e-6)
+    result = error_parts(np.stack(error_columns(value, target, shift)).sum(axis=1), shift)
+    assert result.rmse**2 == pytest.approx(((value - target) ** 2).mean(), rel=1e-6, abs=1e-6)
 
 
 @quick

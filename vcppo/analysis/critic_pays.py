@@ -51,15 +51,15 @@ def compute(studies: list[Study], noise: pd.DataFrame) -> tuple[pd.DataFrame, pd
         advantages, decisions, ratio (signal-to-noise over that of GRPO).
     """
     size = noise.drop_duplicates("lines").sort_values("lines")
-    found = []
+    parts = []
     for study in studies:
         if set(sizes(study)) - {LINES}:  # another dial of the task, for which nothing was computed
             continue
         rows = worth(study).assign(study=study.name)
         rows["lines"] = rows[LINES] if LINES in rows else lines_of(study)
         rows["arm"] = rows["arm"].replace(dict(SAME))
-        found.append(rows[rows["arm"].isin(ARMS)])
-    runs = pd.concat(found or [pd.DataFrame(columns=["study", "arm", "lines", *MEASURES])], ignore_index=True)
+        parts.append(rows[rows["arm"].isin(ARMS)])
+    runs = pd.concat(parts or [pd.DataFrame(columns=["study", "arm", "lines", *MEASURES])], ignore_index=True)
     runs["decisions"] = np.interp(runs["lines"], size["lines"], size["decisions"], left=np.nan, right=np.nan)
     runs = runs.dropna(subset=["decisions", "gain_mean"])
     centres = []
@@ -72,8 +72,8 @@ def compute(studies: list[Study], noise: pd.DataFrame) -> tuple[pd.DataFrame, pd
     signal = noise.pivot(index="decisions", columns="advantages", values="signal_to_noise")
     ratios = signal[list(COMPUTED)].div(signal["GRPO"], axis=0).reset_index()
     ratios = ratios.melt("decisions", var_name="advantages", value_name="ratio")
-    kept = ["study", "arm", *run_key(runs), "lines", "decisions", *MEASURES]
-    return runs[kept].reset_index(drop=True), pd.DataFrame(centres), ratios
+    selected = ["study", "arm", *run_key(runs), "lines", "decisions", *MEASURES]
+    return runs[selected].reset_index(drop=True), pd.DataFrame(centres), ratios
 
 
 def lines_of(study: Study) -> float:

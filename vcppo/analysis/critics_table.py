@@ -67,15 +67,15 @@ def compute(study: Study) -> pd.DataFrame:
     """
     rows = measured(study, study.arms).merge(along(study, study.arms), on="arm")
     explained = seen(study).groupby("arm").mean().rename(columns=lambda name: name.replace("along_", "during_"))
-    kept = ["start_variance", "start_ceiling", "during_variance", "during_ceiling"]
-    rows = rows.join(explained[kept], on="arm")
+    selected = ["start_variance", "start_ceiling", "during_variance", "during_ceiling"]
+    rows = rows.join(explained[selected], on="arm")
     spent = spending(study)
     means = spent.groupby("arm")[["answers", "pretrain_answers", "compute", "pretrain_compute"]].mean()
     rows = rows.join(means, on="arm")
     least = float(means["compute"].min()) if means["compute"].notna().all() else math.nan
     rows["least"] = least
-    found = [at_budget(study, spent[spent["arm"] == arm], least, arm) for arm in rows["arm"]]
-    return pd.concat([rows, pd.DataFrame(found)], axis=1)
+    result = [at_budget(study, spent[spent["arm"] == arm], least, arm) for arm in rows["arm"]]
+    return pd.concat([rows, pd.DataFrame(result)], axis=1)
 
 
 def spending(study: Study) -> pd.DataFrame:
@@ -116,8 +116,8 @@ def at_budget(study: Study, spent: pd.DataFrame, budget: float, arm: str) -> dic
     runs = pd.Series(list(values.values()), index=index, dtype=float)
     runs.index = index if len(key) > 1 else index.get_level_values(0)
     middle, interval = costs.mean_interval(runs, "budget", study.name, arm, apart=APART)
-    found = {"budget": middle, "budget_low": interval.low, "budget_high": interval.high}
-    return {**found, "budget_runs": tuple(sorted(runs)), "begun": begun}
+    result = {"budget": middle, "budget_low": interval.low, "budget_high": interval.high}
+    return {**result, "budget_runs": tuple(sorted(runs)), "begun": begun}
 
 
 def _of_ceiling(numbers: pd.DataFrame, name: str) -> list[str]:

@@ -38,13 +38,13 @@ def compute(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = []
     for gae_lambda, some in runs.groupby("gae_lambda", sort=True):
         for quality in QUALITIES:
-            found = crossing(some[quality], some[GAIN])
+            crossed = crossing(some[quality], some[GAIN])
             interval = crossing_interval(some, quality, study.name, gae_lambda)
-            row = {"gae_lambda": gae_lambda, "quality": quality, "runs": len(some), **found._asdict()}
+            row = {"gae_lambda": gae_lambda, "quality": quality, "runs": len(some), **crossed._asdict()}
             rows.append({**row, "low": interval.low, "high": interval.high})
-    kept = ["arm", *run_key(runs), "gae_lambda", *QUALITIES, GAIN]
+    selected = ["arm", *run_key(runs), "gae_lambda", *QUALITIES, GAIN]
     columns = ["gae_lambda", "quality", "runs", *Crossing._fields, "low", "high"]
-    return runs[kept].reset_index(drop=True), pd.DataFrame(rows, columns=columns)
+    return runs[selected].reset_index(drop=True), pd.DataFrame(rows, columns=columns)
 
 
 class Crossing(NamedTuple):
@@ -95,8 +95,8 @@ def crossing_interval(runs: pd.DataFrame, quality: str, *purpose: object) -> Int
     named = units.unique()
     x, y, place = runs[quality].to_numpy(), runs[GAIN].to_numpy(), named.get_indexer(units)
     if len(named) == 1:
-        found = crossing(x, y)
-        return Interval(found.loses, found.gains)
+        crossed = crossing(x, y)
+        return Interval(crossed.loses, crossed.gains)
     shares = nested_weights(bases_of(named), rng=rng_for("crossing", quality, *purpose), resamples=RESAMPLES)
     drawn = [crossing(x, y, share[place]) for share in shares]
     low = np.quantile([one.loses for one in drawn], 0.025, method="inverted_cdf")
@@ -116,10 +116,10 @@ def draw(runs: pd.DataFrame, crossings: pd.DataFrame, study_name: str) -> Any:
             panel, here = axes[row, column], runs[runs["gae_lambda"] == gae_lambda]
             for arm in sort_arms(here["arm"].unique()):
                 _arm(panel, here[here["arm"] == arm], quality, looks[arm], study_name, arm)
-            found = crossings[(crossings["gae_lambda"] == gae_lambda) & (crossings["quality"] == quality)].iloc[0]
-            if math.isfinite(found["at"]):
-                panel.axvline(found["at"], color="black", linewidth=0.9, zorder=1)
-                ends = max(left, found["low"]), min(right, found["high"])
+            crossed = crossings[(crossings["gae_lambda"] == gae_lambda) & (crossings["quality"] == quality)].iloc[0]
+            if math.isfinite(crossed["at"]):
+                panel.axvline(crossed["at"], color="black", linewidth=0.9, zorder=1)
+                ends = max(left, crossed["low"]), min(right, crossed["high"])
                 panel.axvspan(*ends, color="0.5", alpha=0.15, linewidth=0, zorder=0)
             panel.axhline(0, **style.REFERENCE_LINE)
             panel.set_xlim(left, right)
@@ -147,7 +147,7 @@ def _arm(panel: Any, runs: pd.DataFrame, quality: str, look: style.ArmStyle, *pu
                markeredgecolor="white", markeredgewidth=0.5, zorder=4)  # fmt: skip
 
 
-def told(crossings: pd.DataFrame, quality: str) -> str:
+def described(crossings: pd.DataFrame, quality: str) -> str:
     """Describe where the gain crosses 0 at each λ."""
     parts = []
     for row in crossings[crossings["quality"] == quality].to_dict("records"):
@@ -175,8 +175,8 @@ def make(results: Results, study_name: str, name: str) -> Picture:
         f"percentile bootstraps over {over(study)}. Black line: where the gain turns positive, if a better critic is "
         "never worth less (isotonic regression over runs, a straight line where it passes 0, between two runs); grey: "
         "from the last loss to the first gain of that fit, at the ends of their 95 % intervals, all arms of a base and "
-        f"seed resampled together. At the start: {told(crossings, 'start')}. Along: "
-        f"{told(crossings, 'along')}."
+        f"seed resampled together. At the start: {described(crossings, 'start')}. Along: "
+        f"{described(crossings, 'along')}."
     )
     return Picture(
         name,

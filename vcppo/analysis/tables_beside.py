@@ -64,8 +64,8 @@ def compute(asked: Mapping[str, Mapping[str, Study]], results: Results) -> pd.Da
             numbers["along"] = numbers["along"].mask(
                 numbers["along_low"].isna(), numbers["along_runs"].map(lambda runs: np.median(runs) if runs else np.nan)
             )
-            kept = ["row", *(f"{a}{b}" for a in ("end", "along") for b in ("", "_low", "_high", "_runs"))]
-            frames.append(numbers[kept].assign(task=task, table=table))
+            selected = ["row", *(f"{a}{b}" for a in ("end", "along") for b in ("", "_low", "_high", "_runs"))]
+            frames.append(numbers[selected].assign(task=task, table=table))
     for table in task_tables.TABLES:
         paper = results.published(table)
         paper = paper[(paper["metric"] == "pass_at_1") & (paper["benchmark"] == "AIME")] if len(paper) else paper
@@ -150,7 +150,7 @@ def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     asked = load(results)
     studies = {study.name: study for tables in asked.values() for study in tables.values()}
-    told = "; ".join(
+    described = "; ".join(
         f"`{name}`, {counts(study)}, over {over(study)}{commits(study)}" for name, study in studies.items()
     )
     commands = ", ".join(f"`{study.command}`" for study in studies.values())
@@ -159,8 +159,8 @@ def make(results: Results) -> Picture:
         "(table 3; settled: the critic with the least held-out loss, and its mean number of updates); below, λ of the "
         "actor, that of the critic being 1 (table 4). Blue: accuracy at the end on held-out problems; orange: mean "
         "over the responses sampled in training; marker: mean over runs, bar: 95 % percentile bootstrap of it; median "
-        f"without a bar where runs lie more than {APART:g} points apart; dots: runs. Origin: measured, studies {told}. "
-        "Origin of the open grey points: arXiv 2503.01491, tables 2 to 4, AIME, pass@1, 8K tokens of context, another "
-        f"task, model and scale of steps: compare orders. Data made by {commands}."
+        f"without a bar where runs lie more than {APART:g} points apart; dots: runs. Origin: measured, studies "
+        f"{described}. Origin of the open grey points: arXiv 2503.01491, tables 2 to 4, AIME, pass@1, 8K tokens of "
+        f"context, another task, model and scale of steps: compare orders. Data made by {commands}."
     )
     return Picture(NAME, draw(compute(asked, results)), text.replace(NOTHING, "-"))

@@ -35,8 +35,8 @@ def rows_of(study: Study, table: str) -> dict[str, str]:
     if sizes(study):
         return {}
     if not setting:
-        found = {arm: arm for arm in COMPONENTS if arm in arms}
-        return found if {WHOLE, "grpo"} <= found.keys() else {}
+        result = {arm: arm for arm in COMPONENTS if arm in arms}
+        return result if {WHOLE, "grpo"} <= result.keys() else {}
     if setting not in study.runs:
         return {}
     first = study.runs.drop_duplicates("arm").set_index("arm")
@@ -44,8 +44,8 @@ def rows_of(study: Study, table: str) -> dict[str, str]:
         alone = all(arm.startswith(f"{setting}=") and "," not in arm for arm in arms)
         return {arm: setting_key(first[setting][arm]) for arm in arms} if alone else {}
     swept = [name for name in first.columns if ("." in name or name == "method") and name != setting]
-    told = first[swept].map(str)
-    alike = [arm for arm in arms if (told.loc[arm] == told.loc[WHOLE]).all()]
+    described = first[swept].map(str)
+    alike = [arm for arm in arms if (described.loc[arm] == described.loc[WHOLE]).all()]
     return {arm: setting_key(first[setting][arm]) for arm in alike} if len(alike) > 1 else {}
 
 

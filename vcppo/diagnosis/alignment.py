@@ -94,8 +94,8 @@ def surrogate_alignments(
     kinds = _kinds(readings, lambdas, known).double().numpy()
     gradients = later_length_gradients(kinds, known.response_mask.numpy(), known.chunk.numpy())
     counts, rng = np.bincount(known.chunk.numpy()), np.random.default_rng(seed)
-    found = Alignments(products_of(gradients), counts, rng=rng, resamples=RESAMPLES)
-    return _parts({"surrogate": found}, len(readings), lambdas, batch_size, known, 0)
+    result = Alignments(products_of(gradients), counts, rng=rng, resamples=RESAMPLES)
+    return _parts({"surrogate": result}, len(readings), lambdas, batch_size, known, 0)
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ def _parts(
         first = 2 + critic * len(lambdas)
         numbers = list(range(first, first + len(lambdas)))
         alignments = [
-            _alignment(found, method, number, gae_lambda, batch_size, known, passes)
-            for method, found in found_by.items()
+            _alignment(result, method, number, gae_lambda, batch_size, known, passes)
+            for method, result in found_by.items()
             for number, gae_lambda in zip(numbers, lambdas, strict=True)
         ]
         best, alike = judge.best(numbers, REWARD, batch=batch_size)
@@ -166,8 +166,8 @@ def _parts(
 
 def advantages_of(returns: Tensor, values: Tensor, response_mask: Tensor, gae_lambda: float) -> Tensor:
     """[B, T] advantages of a reading, gamma 1; rewards are the differences of Monte-Carlo returns."""
-    kept = torch.where(response_mask, returns, 0.0)
-    rewards = kept - torch.nn.functional.pad(kept[:, 1:], (0, 1))
+    selected = torch.where(response_mask, returns, 0.0)
+    rewards = selected - torch.nn.functional.pad(selected[:, 1:], (0, 1))
     return gae(rewards, values, response_mask, gamma=1.0, gae_lambda=gae_lambda)
 
 
@@ -187,7 +187,7 @@ def _unit(scores: Tensor) -> float:
 
 
 def _alignment(
-    found: Alignments,
+    result: Alignments,
     method: Method,
     number: int,
     gae_lambda: float,
@@ -196,10 +196,10 @@ def _alignment(
     passes: int,
 ) -> Alignment:
     """The report's part of one lambda."""
-    ceiling = found.halves(REWARD)
-    reward, length = found.product(REWARD, REWARD), found.product(LENGTH, LENGTH)
-    own = found.product(number, number)
-    blind = _too_noisy(found, own, reward, length, number, ceiling)
+    ceiling = result.halves(REWARD)
+    reward, length = result.product(REWARD, REWARD), result.product(LENGTH, LENGTH)
+    own = result.product(number, number)
+    blind = _too_noisy(result, own, reward, length, number, ceiling)
     if method == "surrogate":
         blind = {
             name: why and f"{why}; what does not go through length needs the policy" for name, why in blind.items()
@@ -209,17 +209,17 @@ def _alignment(
         {
             "gae_lambda": gae_lambda,
             "method": method,
-            "with_reward": estimate(found.cosine(number, REWARD), why=blind["reward"]),
-            "with_length": estimate(found.cosine(number, LENGTH), why=blind["length"]),
+            "with_reward": estimate(result.cosine(number, REWARD), why=blind["reward"]),
+            "with_length": estimate(result.cosine(number, LENGTH), why=blind["length"]),
             "reward_ceiling": estimate(ceiling),
-            "accuracy_change": estimate(found.change(number, REWARD), 1 / unit, why=blind["own"]),
-            "length_change": estimate(found.change(number, LENGTH), why=blind["own"]),
-            "noise": estimate(found.signal_to_noise(number, batch=batch_size)),
+            "accuracy_change": estimate(result.change(number, REWARD), 1 / unit, why=blind["own"]),
+            "length_change": estimate(result.change(number, LENGTH), why=blind["own"]),
+            "noise": estimate(result.signal_to_noise(number, batch=batch_size)),
             "batch_size": batch_size,
-            "batch_accuracy_change": estimate(found.gain(number, REWARD, batch=batch_size), 1 / unit),
-            "batch_length_change": estimate(found.gain(number, LENGTH, batch=batch_size)),
+            "batch_accuracy_change": estimate(result.gain(number, REWARD, batch=batch_size), 1 / unit),
+            "batch_length_change": estimate(result.gain(number, LENGTH, batch=batch_size)),
             "against_monte_carlo": estimate(
-                found.relative_gain(number, REWARD, REWARD, batch=batch_size), why=blind["truth"]
+                result.relative_gain(number, REWARD, REWARD, batch=batch_size), why=blind["truth"]
             ),
             "baseline": known.baseline,
             "backward_passes": passes,
@@ -228,14 +228,14 @@ def _alignment(
 
 
 def _too_noisy(
-    found: Alignments, own: Resampled, reward: Resampled, length: Resampled, number: int, ceiling: Resampled
+    result: Alignments, own: Resampled, reward: Resampled, length: Resampled, number: int, ceiling: Resampled
 ) -> dict[str, str | None]:
     """Why a cosine with the gradient of reward or length, or a change along the own one, cannot be told; or None."""
 
     def needs(name: str, of: int, square: Resampled) -> str | None:
         if square.is_positive:
             return None
-        enough = found.responses_needed(of)
+        enough = result.responses_needed(of)
         more = "it gives no sign of itself in these" if enough is None else f"about {enough} would be needed"
         return f"{name} cannot be told from noise with these responses; {more}"
 
@@ -245,9 +245,9 @@ def _too_noisy(
     return {"own": of_own, "truth": of_truth, "reward": of_truth or of_own, "length": of_length or of_own}
 
 
-def estimate(found: Resampled, factor: float = 1.0, *, why: str | None = None) -> Estimate:
+def estimate(result: Resampled, factor: float = 1.0, *, why: str | None = None) -> Estimate:
     """A resampled number with its interval; none with a reason."""
-    interval = found.interval
-    if why is not None or not np.isfinite(found.value):
+    interval = result.interval
+    if why is not None or not np.isfinite(result.value):
         return Estimate(value=None, why=why or "it is not defined for these responses")
-    return Estimate(value=factor * found.value, low=factor * interval.low, high=factor * interval.high)
+    return Estimate(value=factor * result.value, low=factor * interval.low, high=factor * interval.high)

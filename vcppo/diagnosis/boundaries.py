@@ -15,17 +15,17 @@ def boundaries(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast, text: str
     Tokens are decoded two or three at a time, since some tokenizers write the first one of a text differently. Special
     tokens have no characters.
     """
-    found: list[int | None] = []
+    result: list[int | None] = []
     start, end, characters, agrees = 0, 0, 0, True
     for place in range(len(ids)):
-        found.append(characters if agrees and place == end else None)
+        result.append(characters if agrees and place == end else None)
         before, after = decode(ids[start:end], tokenizer), decode(ids[start : place + 1], tokenizer)
         if not after.endswith(BROKEN):
             new = after[len(before) :]
             agrees = agrees and text.startswith(new, characters)
             characters += len(new)
             start, end = (end, place + 1) if new else (start, place + 1)
-    return found
+    return result
 
 
 def shared(one: Sequence[int | None], other: Sequence[int | None]) -> tuple[list[int], list[int]]:

@@ -68,36 +68,36 @@ def by_length(tokens: Cells) -> Curve:
 def calibration(tokens: Cells) -> Calibration:
     """By predicted value, in bins of about as many tokens each; one bin if all values are equal."""
     edges = quantile_bins(tokens.value, TENTHS)
-    index, told, n, _ = _binned(tokens, tokens.value, edges)
-    sums = tokens.bootstrap.sums(tokens.unit, tokens.columns, len(edges) - 1, index)[:, told]
+    index, described, n, _ = _binned(tokens, tokens.value, edges)
+    sums = tokens.bootstrap.sums(tokens.unit, tokens.columns, len(edges) - 1, index)[:, described]
 
     def statistic(s: Array) -> Array:
         return error_parts(s, tokens.shift).return_mean
 
     value = error_parts(sums.sum(axis=0), tokens.shift)
-    found = tokens.bootstrap.interval(value.return_mean, statistic(tokens.bootstrap.drawn(sums)))
+    result = tokens.bootstrap.interval(value.return_mean, statistic(tokens.bootstrap.drawn(sums)))
     return Calibration(
         predicted_mean=tuple(map(float, value.value_mean)),
-        return_mean=estimates(found, tokens.bootstrap, ""),
-        n=tuple(map(int, n[told])),
+        return_mean=estimates(result, tokens.bootstrap, ""),
+        n=tuple(map(int, n[described])),
     )
 
 
 def _curve(tokens: Cells, x: Array, edges: Array) -> Curve:
     """[N] x in bins of edges, [a, b) each."""
-    index, told, n, responses = _binned(tokens, x, edges)
+    index, described, n, responses = _binned(tokens, x, edges)
     bins = len(edges) - 1
-    sums = tokens.bootstrap.sums(tokens.unit, tokens.columns, bins, index)[:, told]
+    sums = tokens.bootstrap.sums(tokens.unit, tokens.columns, bins, index)[:, described]
     value, drawn = (error_parts(s, tokens.shift) for s in (sums.sum(axis=0), tokens.bootstrap.drawn(sums)))
 
     def of(name: str) -> Measured:
         return tokens.bootstrap.interval(getattr(value, name), getattr(drawn, name))
 
-    middle = np.bincount(index, weights=x, minlength=bins)[told] / n[told]
+    middle = np.bincount(index, weights=x, minlength=bins)[described] / n[described]
     return Curve(
         x=tuple(map(float, middle)),
-        n=tuple(map(int, n[told])),
-        responses=tuple(map(int, responses[told])),
+        n=tuple(map(int, n[described])),
+        responses=tuple(map(int, responses[described])),
         value_mean=tuple(number(mean) for mean in value.value_mean),
         return_mean=tuple(number(mean) for mean in value.return_mean),
         bias=estimates(of("bias"), tokens.bootstrap, ""),

@@ -30,12 +30,12 @@ def measure_data(dump: Dump, reading: Reading, *, seed: int, resamples: int = RE
     if not known.any():
         raise DataError(f"{dump.source}: no response has a finite score: expected at least one")
     lengths = reading.response_mask.sum(dim=1).numpy().astype(np.float64)
-    told = [(row.problem, row.truncated) for row in dump.responses if row.truncated is not None]
-    names = {name: at for at, name in enumerate(dict.fromkeys(name for name, _ in told))}
+    described = [(row.problem, row.truncated) for row in dump.responses if row.truncated is not None]
+    names = {name: at for at, name in enumerate(dict.fromkeys(name for name, _ in described))}
     truncated = Estimate(value=None, why="the dump does not say which responses were cut")
-    if told:
-        those = prompt_bootstrap([names[n] for n, _ in told], resamples=resamples, rng=np.random.default_rng(seed))
-        truncated = _mean(np.array([float(cut) for _, cut in told]), those.prompt, those)
+    if described:
+        those = prompt_bootstrap([names[n] for n, _ in described], resamples=resamples, rng=np.random.default_rng(seed))
+        truncated = _mean(np.array([float(cut) for _, cut in described]), those.prompt, those)
     prompt = bootstrap.prompt[known]
     highest, lowest = float(scores[known].max()), float(scores[known].min())
     notes = list(dump.notes)
@@ -95,14 +95,14 @@ def _mean(x: Array, prompt: Index, bootstrap: PromptBootstrap) -> Estimate:
 
     def mean(total: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
-            found: Array = total[..., 1:] / total[..., :1]
-        return found
+            result: Array = total[..., 1:] / total[..., :1]
+        return result
 
-    found = estimate(bootstrap.measured(mean, sums), bootstrap, "")
-    if found.low is None and bootstrap.prompts > 1 and found.value in (0.0, 1.0):
-        exact = exact_interval(found.value * bootstrap.prompts, bootstrap.prompts)
-        return Estimate(value=found.value, low=exact.low, high=exact.high)
-    return found
+    result = estimate(bootstrap.measured(mean, sums), bootstrap, "")
+    if result.low is None and bootstrap.prompts > 1 and result.value in (0.0, 1.0):
+        exact = exact_interval(result.value * bootstrap.prompts, bootstrap.prompts)
+        return Estimate(value=result.value, low=exact.low, high=exact.high)
+    return result
 
 
 def _correlation(x: Array, y: Array, prompt: Index, bootstrap: PromptBootstrap) -> Estimate:
@@ -113,8 +113,8 @@ def _correlation(x: Array, y: Array, prompt: Index, bootstrap: PromptBootstrap) 
         with np.errstate(divide="ignore", invalid="ignore"):
             _, u, v, uu, vv, uv = np.moveaxis(total / total[..., :1], -1, 0)
             spread = np.sqrt((uu - u * u) * (vv - v * v))
-            found: Array = np.where(spread > 1e-12 * np.sqrt(uu * vv), (uv - u * v) / spread, np.nan)
-        return found[..., None]
+            result: Array = np.where(spread > 1e-12 * np.sqrt(uu * vv), (uv - u * v) / spread, np.nan)
+        return result[..., None]
 
     return estimate(
         bootstrap.measured(correlation, sums), bootstrap, "needs scores that differ and lengths that differ"

@@ -103,7 +103,7 @@ class Diagnosis:
             measured = measure_critic(reading, source=source, layout=layout, lambdas=self.lambdas, seed=seed)
             parts.append(measured)
         self.progress("measuring", len(readings), len(readings))
-        parts = [_aligned(part, found) for part, found in zip(parts, self._alignments(readings), strict=True)]
+        parts = [_aligned(part, result) for part, result in zip(parts, self._alignments(readings), strict=True)]
         made_with = provenance()
         report = Report(
             verdicts=tuple(verdict for part in parts for verdict in judge(data, part)),
@@ -246,13 +246,13 @@ def _shared(reading: Reading, rows: Sequence[int], known: set[int]) -> Reading:
     return reading.take(torch.tensor(members), said)
 
 
-def _aligned(part: CriticPart, found: CriticAlignment) -> CriticPart:
-    notes = (*part.notes, *found.notes, *([] if found.why is None else [f"no gradients: {found.why}"]))
+def _aligned(part: CriticPart, result: CriticAlignment) -> CriticPart:
+    notes = (*part.notes, *result.notes, *([] if result.why is None else [f"no gradients: {result.why}"]))
     return part.model_copy(
         update={
-            "alignment": found.alignments,
-            "best_lambda": found.best_lambda,
-            "lambdas_as_good": found.lambdas_as_good,
+            "alignment": result.alignments,
+            "best_lambda": result.best_lambda,
+            "lambdas_as_good": result.lambdas_as_good,
             "notes": notes,
         }
     )

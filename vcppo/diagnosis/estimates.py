@@ -21,8 +21,8 @@ def estimates(measured: Measured, bootstrap: PromptBootstrap, why: str) -> tuple
 
 def estimate(measured: Measured, bootstrap: PromptBootstrap, why: str) -> Estimate:
     """The only number of its kind."""
-    (found,) = estimates(measured, bootstrap, why)
-    return found
+    (result,) = estimates(measured, bootstrap, why)
+    return result
 
 
 def number(x: Array | float) -> float | None:

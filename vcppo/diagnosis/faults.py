@@ -5,7 +5,7 @@ Each fires if its widened interval lies beyond its threshold (`thresholds`), nev
 
 from vcppo.diagnosis.schema import CriticPart, DataPart, Estimate, Regressor, Verdict
 from vcppo.diagnosis.thresholds import beyond, ends, limit, widened
-from vcppo.diagnosis.wording import percent, short, told, verdict
+from vcppo.diagnosis.wording import percent, short, shown, verdict
 
 PRETRAIN = (
     "Pretrain the value model on Monte-Carlo returns before the policy learns, or use λ = 1 for the policy until then."
@@ -56,7 +56,7 @@ def offset(data: DataPart, critic: CriticPart) -> list[Verdict]:
             "offset",
             "alarm",
             f"Values are {short(abs(numbers.bias.value or 0.0))} too {which} {where}",
-            f"Values are {told(numbers.bias, size=True)} too {which} {where}, in units of reward; that is {share}. "
+            f"Values are {shown(numbers.bias, size=True)} too {which} {where}, in units of reward; that is {share}. "
             + consequence,
             PRETRAIN,
             "value-pretraining",
@@ -82,10 +82,10 @@ def probability(data: DataPart, critic: CriticPart) -> list[Verdict]:
             "probability",
             "alarm",
             "Values are probabilities, not rewards",
-            f"All values lie between 0 and 1, and the return is {told(numbers.intercept)} plus {told(numbers.slope)} "
+            f"All values lie between 0 and 1, and the return is {shown(numbers.intercept)} plus {shown(numbers.slope)} "
             "times "
             f"the value, which fits a chance of being right, {data.score_low:g} + {across:g} V: scores are from "
-            f"{data.score_low:g} to {data.score_high:g}. In these units values are off by {told(numbers.bias)} on "
+            f"{data.score_low:g} to {data.score_high:g}. In these units values are off by {shown(numbers.bias)} on "
             "average.",
             f"Take {data.score_low:g} + {across:g} V for the values, give scores of 0 and 1, or let the critic learn "
             "returns.",
@@ -111,10 +111,10 @@ def scale(critic: CriticPart) -> list[Verdict]:
             "scale",
             "warning",
             f"Values spread {times}",
-            f"Returns grow by {told(numbers.slope)} for each unit of value, where 1 is calibrated: values spread "
+            f"Returns grow by {shown(numbers.slope)} for each unit of value, where 1 is calibrated: values spread "
             f"{times}. "
             + (
-                f"Explained variance {told(numbers.explained_variance)}; below 0 a constant would do better."
+                f"Explained variance {shown(numbers.explained_variance)}; below 0 a constant would do better."
                 if wide
                 else "The critic knows more than it says: its head is in other units, or has not learnt long enough."
             ),

@@ -56,29 +56,29 @@ def products_of_chunks(
         held=3 * len(kinds) * len(groups),  # plain, preconditioned, and one of the two once more when multiplied
         memory=settings.memory,
     )
-    kept = _Kept(settings.folder, policy, batch, kinds, groups, gradients.sketch)
+    selected = _Kept(settings.folder, policy, batch, kinds, groups, gradients.sketch)
     steps = len(groups) + 1
-    saved = kept.load("moments")
+    saved = selected.load("moments")
     if saved is None:
         gradients.precondition(groups)
         assert gradients.scale is not None
-        kept.save("moments", {"scale": gradients.scale})
+        selected.save("moments", {"scale": gradients.scale})
     else:
         gradients.scale = saved["scale"]
     progress(1, steps)
     plain, scaled = [], []
     for number, rows in enumerate(groups):
-        made = kept.load(f"chunk-{number:04d}")
+        made = selected.load(f"chunk-{number:04d}")
         if made is None:
             of_plain, of_scaled = gradients.of(rows, kinds)
             assert of_scaled is not None
             made = {"plain": of_plain, "scaled": of_scaled}
-            kept.save(f"chunk-{number:04d}", made)
+            selected.save(f"chunk-{number:04d}", made)
         plain.append(made["plain"])
         scaled.append(made["scaled"])
         progress(number + 2, steps)
     products = chunk_products(gradients, plain), chunk_products(gradients, scaled)
-    kept.remove()
+    selected.remove()
     passes = world().total({"passes": float(gradients.backward_passes)})["passes"]
     return *products, round(passes)
 

@@ -61,8 +61,8 @@ class Tokens:
     @cached_property
     def fraction(self) -> Array:
         """[N], where in its response, above 0 and below 1."""
-        found: Array = (self.position + 0.5) / self.lengths[self.row]
-        return found
+        result: Array = (self.position + 0.5) / self.lengths[self.row]
+        return result
 
     @cached_property
     def shift(self) -> float:
@@ -87,7 +87,7 @@ def measure_critic(
     """All that values, returns and scores say of a critic; `alignment` is left to those who have the policy."""
     live, finite = reading.response_mask.numpy(), finite_cells(reading)
     missing = int((live & ~finite).sum())
-    found = CriticPart(
+    result = CriticPart(
         name=reading.critic,
         source=source,
         layout=layout,
@@ -100,10 +100,10 @@ def measure_critic(
     )
     if not finite.any():
         why = "no token's value is finite" if live.any() else "no response has a token"
-        return found.model_copy(update={"why": why})
+        return result.model_copy(update={"why": why})
     tokens = tokens_of(reading, seed=seed, resamples=resamples)
     parts = _composition(tokens)
-    return found.model_copy(
+    return result.model_copy(
         update={
             "regressor": regressor(tokens),
             "ranker": ranker(reading, tokens.bootstrap),
@@ -118,8 +118,8 @@ def measure_critic(
 def finite_cells(reading: Reading) -> NDArray[np.bool_]:
     """[B, T], tokens whose value and return are finite numbers."""
     known = reading.response_mask & reading.values.isfinite() & reading.returns.isfinite()
-    found: NDArray[np.bool_] = known.numpy()
-    return found
+    result: NDArray[np.bool_] = known.numpy()
+    return result
 
 
 def tokens_of(reading: Reading, *, seed: int, resamples: int = RESAMPLES) -> Tokens:
@@ -146,18 +146,18 @@ def regressor(tokens: Tokens) -> Regressor:
     """The critic's error, split and along four axes."""
     sums = tokens.bootstrap.sums(tokens.unit, tokens.columns)[:, 0]
     whole = error_parts(sums.sum(axis=0), tokens.shift)
-    found = _by_name(tokens, sums)
+    result = _by_name(tokens, sums)
     constant, alike = "all values are equal", "all returns are equal"
     nothing = "no error to be split"
     return Regressor(
-        bias=found("bias"),
-        slope=found("slope", constant),
-        intercept=found("intercept", constant),
-        rmse=found("rmse"),
-        share_offset=found("share_offset", nothing),
-        share_slope=found("share_slope", nothing),
-        share_rest=found("share_rest", nothing),
-        explained_variance=found("explained_variance", alike),
+        bias=result("bias"),
+        slope=result("slope", constant),
+        intercept=result("intercept", constant),
+        rmse=result("rmse"),
+        share_offset=result("share_offset", nothing),
+        share_slope=result("share_slope", nothing),
+        share_rest=result("share_rest", nothing),
+        explained_variance=result("explained_variance", alike),
         value_std=number(whole.value_std),
         return_std=number(whole.return_std),
         value_low=float(tokens.value.min()),
@@ -176,24 +176,24 @@ def ranker(reading: Reading, bootstrap: PromptBootstrap) -> tuple[RankAt, ...]:
     finite, lengths = finite_cells(reading), reading.response_mask.sum(dim=1).numpy()
     scores = reading.scores.numpy().astype(np.float64)
     right = scores >= right_from(scores)
-    found = []
+    result = []
     for fraction in FRACTIONS:
         at = np.minimum((fraction * lengths).astype(np.int64), np.maximum(lengths - 1, 0))
         known = finite[np.arange(len(at)), at] & np.isfinite(scores)
         if right[known].all() or not right[known].any():
             nothing = Estimate(value=None, why="needs responses that are right and responses that are not")
-            found.append(RankAt(fraction=fraction, within_prompts=nothing, across_prompts=nothing))
+            result.append(RankAt(fraction=fraction, within_prompts=nothing, across_prompts=nothing))
             continue
         value = reading.values.numpy()[np.arange(len(at)), at][known].astype(np.float64)
         given = (value, right[known], bootstrap, bootstrap.prompt[known])
-        found.append(
+        result.append(
             RankAt(
                 fraction=fraction,
                 within_prompts=estimate(auc_within(*given), bootstrap, "no prompt has a right response and another"),
                 across_prompts=estimate(auc_across(*given), bootstrap, "needs two prompts"),
             )
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def lambda_shares(
@@ -211,33 +211,33 @@ def lambda_shares(
     returns = torch.where(live, reading.returns, 0.0)[whole].to(torch.float64)
     rewards = returns - torch.nn.functional.pad(returns[:, 1:], (0, 1))
     bootstrap = drawn_prompts(reading.problem[whole], seed=seed, resamples=resamples)
-    found = []
+    result = []
     for gae_lambda in lambdas:
         both = opinion(reading.values[whole], rewards, live[whole], bootstrap, gae_lambda=gae_lambda)
         weight, said = estimates(both, bootstrap, "all advantages are equal")
-        found.append(LambdaShare(gae_lambda=gae_lambda, real_reward=weight, opinion=said))
-    return tuple(found)
+        result.append(LambdaShare(gae_lambda=gae_lambda, real_reward=weight, opinion=said))
+    return tuple(result)
 
 
 def _by_name(tokens: Tokens, sums: Array) -> Callable[..., Estimate]:
     """The numbers of `ErrorParts` by name, as estimates, from sums by unit."""
     measured = tokens.bootstrap.measured(lambda total: stacked(total, tokens.shift), sums)
 
-    def found(name: str, why: str = "") -> Estimate:
+    def result(name: str, why: str = "") -> Estimate:
         return estimates(measured, tokens.bootstrap, why)[ErrorParts._fields.index(name)]
 
-    return found
+    return result
 
 
 def _sections(tokens: Tokens) -> tuple[Section, ...]:
-    found = []
+    result = []
     parts = [(name, (tokens.fraction >= start) & (tokens.fraction < end)) for name, start, end in SECTIONS]
     for name, here in [*parts, ("last token", tokens.position == tokens.lengths[tokens.row] - 1)]:
         if not here.any():
             continue
         sums = tokens.bootstrap.sums(tokens.unit[here], [column[here] for column in tokens.columns])[:, 0]
         of = _by_name(tokens, sums)
-        found.append(
+        result.append(
             Section.model_validate(
                 {
                     "name": name,
@@ -250,7 +250,7 @@ def _sections(tokens: Tokens) -> tuple[Section, ...]:
                 }
             )
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def _composition(tokens: Tokens) -> Composition:

@@ -6,7 +6,7 @@ As in `faults`, each is an empty list or the verdict, and fires on widened inter
 from vcppo.diagnosis.faults import PRETRAIN, allowed_bias, numbers_of
 from vcppo.diagnosis.schema import CriticPart, DataPart, Section, Timing, Verdict
 from vcppo.diagnosis.thresholds import beyond, ends, limit, widened
-from vcppo.diagnosis.wording import short, told, verdict
+from vcppo.diagnosis.wording import short, shown, verdict
 
 
 def misread(critic: CriticPart, *, signal: bool) -> list[Verdict]:
@@ -25,7 +25,7 @@ def misread(critic: CriticPart, *, signal: bool) -> list[Verdict]:
                 "alarm",
                 "Values differ before the responses do",
                 f"Two responses to a prompt have other values while their tokens are still the same: by "
-                f"{told(timing.before_split)} of what they differ by two tokens after they part, in mean square. "
+                f"{shown(timing.before_split)} of what they differ by two tokens after they part, in mean square. "
                 "Values are "
                 "shifted by a number of tokens that varies, or have noise in them (dropout).",
                 "Compare how prompt and response are padded and cut where values are read, and switch dropout off.",
@@ -34,9 +34,9 @@ def misread(critic: CriticPart, *, signal: bool) -> list[Verdict]:
     seen = at and at[0] > small
     if seen or (signal and at is None and first and first[0] > limit("read_ahead")):
         how = (
-            f"by {told(timing.at_split)} of what they differ by two tokens later, in mean square"
+            f"by {shown(timing.at_split)} of what they differ by two tokens later, in mean square"
             if seen
-            else f"by {told(timing.first_token)} of what they differ by on all tokens, in mean square, at their first "
+            else f"by {shown(timing.first_token)} of what they differ by on all tokens, in mean square, at their first "
             "token"
         )
         return [
@@ -57,7 +57,7 @@ def misread(critic: CriticPart, *, signal: bool) -> list[Verdict]:
                 "alarm",
                 "Values are read one token late",
                 f"Two responses to a prompt have the same value after the token where they part ({timing.pairs} pairs, "
-                f"{told(timing.after_split)} of what they differ by one token later, in mean square): values have not "
+                f"{shown(timing.after_split)} of what they differ by one token later, in mean square): values have not "
                 "seen "
                 "the last token.",
                 advice,
@@ -74,9 +74,9 @@ def no_signal(critic: CriticPart) -> list[Verdict]:
     if slope is None or correlation is None or correlation[0] > 0 or slope[1] >= limit("no_signal"):
         return []
     measured = (
-        f"beyond the position, values and returns have a correlation of {told(critic.signal.correlation)}, and "
+        f"beyond the position, values and returns have a correlation of {shown(critic.signal.correlation)}, and "
         "returns grow "
-        f"by {told(critic.signal.slope)} for each unit of value, where 1 is calibrated and 0 says nothing"
+        f"by {shown(critic.signal.slope)} for each unit of value, where 1 is calibrated and 0 says nothing"
     )
     if correlation[1] < -limit("opposite"):
         return [
@@ -113,7 +113,7 @@ def _cause(timing: Timing | None) -> tuple[str, str, str, str]:
         return (
             "noise",
             "Values are noise",
-            f"From one token to the next they jump as if drawn anew (roughness {told(timing.roughness)}, 1 of noise).",
+            f"From one token to the next they jump as if drawn anew (roughness {shown(timing.roughness)}, 1 of noise).",
             "The head is not trained, or the checkpoint was not loaded into it (compare the keys of its file), or it "
             "has only ever scored whole responses, as a reward model has.",
         )
@@ -171,15 +171,16 @@ def end_only(data: DataPart, critic: CriticPart) -> list[Verdict]:
         f"vary by {short(start.spread or 0.0)} in the first half of a response and by {short(end.spread or 0.0)} at "
         "its last token"
         if silent
-        else f"are off by {told(start.bias)} in the first half of a response and by {told(end.bias)} at its last token"
+        else f"are off by {shown(start.bias)} in the first half of a response and by {shown(end.bias)} at its "
+        "last token"
     )
     return [
         verdict(
             "end-only",
             "warning" if silent and not off else "alarm",
             "Values are right at the end only",
-            f"Values {what}; their correlation with returns is {told(start.correlation)} in the one and "
-            f"{told(end.correlation)} at the other. On the whole they are off by {told(numbers.bias)}. A model of "
+            f"Values {what}; their correlation with returns is {shown(start.correlation)} in the one and "
+            f"{shown(end.correlation)} at the other. On the whole they are off by {shown(numbers.bias)}. A model of "
             "whole responses, such as a reward model, does so before it has learnt what unfinished ones are worth.",
             PRETRAIN,
             "value-pretraining",

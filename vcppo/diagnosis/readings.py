@@ -73,21 +73,21 @@ def read_critic(
     """
     own, notes = _own_tokens(dump, tokenizer, logged_tokenizer)
     if logged_tokenizer is None or same_vocabulary(tokenizer, logged_tokenizer):
-        found = _readable(critic, tokenize(dump, tokenizer, use_ids=own), dump)
-        values = _values(critic, found, max_tokens, store, progress)
-        is_logged = [own and dump.responses[row].tokens is not None for row in found.rows]
+        tokenized = _readable(critic, tokenize(dump, tokenizer, use_ids=own), dump)
+        values = _values(critic, tokenized, max_tokens, store, progress)
+        is_logged = [own and dump.responses[row].tokens is not None for row in tokenized.rows]
         returns = [
             _returns(dump, row, len(tokens), own_tokens=logged)
-            for row, tokens, logged in zip(found.rows, found.responses, is_logged, strict=True)
+            for row, tokens, logged in zip(tokenized.rows, tokenized.responses, is_logged, strict=True)
         ]
-        return _reading(name, dump, found.rows, values, returns, notes + found.notes, found.responses)
+        return _reading(name, dump, tokenized.rows, values, returns, notes + tokenized.notes, tokenized.responses)
     texts = _as_text(dump, logged_tokenizer)
-    found = _readable(critic, tokenize(texts, tokenizer, use_ids=False), dump)
+    tokenized = _readable(critic, tokenize(texts, tokenizer, use_ids=False), dump)
     logged = tokenize(texts, logged_tokenizer, use_ids=True)
     read = set(logged.rows)
-    found = found.take(i for i, row in enumerate(found.rows) if row in read)
-    values = _values(critic, found, max_tokens, store, progress)
-    return _at_shared_boundaries(name, texts, found, values, logged, (tokenizer, logged_tokenizer), notes)
+    tokenized = tokenized.take(i for i, row in enumerate(tokenized.rows) if row in read)
+    values = _values(critic, tokenized, max_tokens, store, progress)
+    return _at_shared_boundaries(name, texts, tokenized, values, logged, (tokenizer, logged_tokenizer), notes)
 
 
 def _own_tokens(
@@ -108,52 +108,54 @@ def _own_tokens(
     )
 
 
-def _readable(critic: PreTrainedModel, found: Tokenized, dump: Dump) -> Tokenized:
+def _readable(critic: PreTrainedModel, tokenized: Tokenized, dump: Dump) -> Tokenized:
     """What fits the critic's context. Raises DataError if that is nothing, or it does not know a token."""
-    if not found.rows:
+    if not tokenized.rows:
         raise DataError(f"{dump.source}: no response has a token, expected at least one")
     known = critic.get_input_embeddings().num_embeddings
-    largest = max(max(*prompt, *response) for prompt, response in zip(found.prompts, found.responses, strict=True))
+    largest = max(
+        max(*prompt, *response) for prompt, response in zip(tokenized.prompts, tokenized.responses, strict=True)
+    )
     if largest >= known:
         raise DataError(
             f"{dump.source}: token {largest}, and {model_label(critic)} knows {known} tokens; expected token ids of "
             "its own tokenizer, or text"
         )
-    return within(found, positions(critic.config), model_label(critic))
+    return within(tokenized, positions(critic.config), model_label(critic))
 
 
 def _values(
     critic: PreTrainedModel,
-    found: Tokenized,
+    tokenized: Tokenized,
     max_tokens: int,
     store: StoredValues | None,
     progress: Progress | None,
 ) -> list[Tensor]:
     """[N] the values of each response, float32; chunk by chunk, the longest first, stored as they are read."""
     here = world()
-    values = {} if store is None else here.from_main(store.read(found) if here.is_main else {})
-    lengths = found.total_lengths.tolist()
+    values = {} if store is None else here.from_main(store.read(tokenized) if here.is_main else {})
+    lengths = tokenized.total_lengths.tolist()
     total = sum(lengths)
-    missing = [i for i, row in enumerate(found.rows) if row not in values]
+    missing = [i for i, row in enumerate(tokenized.rows) if row not in values]
     read = total - sum(lengths[i] for i in missing)
     if progress is not None:
         progress(read, total)
     for members in _chunks(missing, lengths):
-        batch = found.batch(members)
+        batch = tokenized.batch(members)
         outputs = forward.gather_outputs(
             critic, batch, max_tokens, lambda part: forward.response_values(critic, part), finite=False
         )
         chunk = {
-            found.rows[i]: row[:length].clone()
+            tokenized.rows[i]: row[:length].clone()
             for i, row, length in zip(members, outputs, batch.lengths.tolist(), strict=True)
         }
         if store is not None and here.is_main:
-            store.write(found, chunk)
+            store.write(tokenized, chunk)
         values |= chunk
         read += sum(lengths[i] for i in members)
         if progress is not None:
             progress(read, total)
-    return [values[row] for row in found.rows]
+    return [values[row] for row in tokenized.rows]
 
 
 def _chunks(members: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
@@ -172,7 +174,7 @@ def _chunks(members: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
 def _as_text(dump: Dump, tokenizer: PreTrainedTokenizerFast) -> Dump:
     """The dump with the text of what is ids alone, or blanks at whose ends were cut, by the tokenizer of the ids."""
 
-    def told(response: LoggedResponse) -> LoggedResponse:
+    def described(response: LoggedResponse) -> LoggedResponse:
         text = decode(response.tokens, tokenizer)
         if response.text is None or response.text.strip() == text.strip():
             response = replace(response, text=text)
@@ -180,7 +182,7 @@ def _as_text(dump: Dump, tokenizer: PreTrainedTokenizerFast) -> Dump:
             response = replace(response, prompt=decode(response.prompt_tokens, tokenizer))
         return response
 
-    return replace(dump, responses=tuple(map(told, dump.responses)))
+    return replace(dump, responses=tuple(map(described, dump.responses)))
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class _Places:
 def _at_shared_boundaries(
     name: str,
     texts: Dump,
-    found: Tokenized,
+    tokenized: Tokenized,
     values: Sequence[Tensor],
     logged: Tokenized,
     tokenizers: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast],
@@ -204,7 +206,7 @@ def _at_shared_boundaries(
     own_tokenizer, logged_tokenizer = tokenizers
     tokens_of = dict(zip(logged.rows, logged.responses, strict=True))
     places, returns, tokens = [], [], 0
-    for row, response in zip(found.rows, found.responses, strict=True):
+    for row, response in zip(tokenized.rows, tokenized.responses, strict=True):
         text = texts.responses[row].text or ""
         begins = boundaries(tokens_of[row], logged_tokenizer, text)
         at = _Places(*shared(begins, boundaries(response, own_tokenizer, text)))
@@ -220,10 +222,10 @@ def _at_shared_boundaries(
     reading = _reading(
         name,
         texts,
-        found.rows,
+        tokenized.rows,
         [row[at.own] for row, at in zip(values, places, strict=True)],
         returns,
-        (*notes, *found.notes, note),
+        (*notes, *tokenized.notes, note),
     )
     columns = pad_sequence([torch.tensor(at.logged) for at in places], batch_first=True)
     return replace(reading, columns=columns)

@@ -29,12 +29,15 @@ class StoredValues:
     out: Path
     critic: str
 
-    def folder(self, found: Tokenized) -> Path:
+    def folder(self, tokenized: Tokenized) -> Path:
         """The folder for these tokens; which of a dump's responses they are counts too."""
-        texts = [digest([row, *pair]) for row, *pair in zip(found.rows, found.prompts, found.responses, strict=True)]
+        texts = [
+            digest([row, *pair])
+            for row, *pair in zip(tokenized.rows, tokenized.prompts, tokenized.responses, strict=True)
+        ]
         return self.out / "values" / digest([VERSION, self.critic, texts])
 
-    def read(self, found: Tokenized) -> dict[int, Tensor]:
+    def read(self, tokenized: Tokenized) -> dict[int, Tensor]:
         """Values by row of the dump, [tokens of the response] float32 each. A file that is damaged counts as none.
 
         Raises:
@@ -42,23 +45,23 @@ class StoredValues:
         """
         values: dict[int, Tensor] = {}
         try:
-            for file in sorted(self.folder(found).glob("*.safetensors")):
+            for file in sorted(self.folder(tokenized).glob("*.safetensors")):
                 try:
                     values |= {int(name): stored for name, stored in load(file.read_bytes()).items()}
                 except (SafetensorError, ValueError):
                     continue
         except OSError as error:
             raise CheckpointError(f"{self.out}: stored values cannot be read ({error})") from None
-        lengths = {row: len(response) for row, response in zip(found.rows, found.responses, strict=True)}
+        lengths = {row: len(response) for row, response in zip(tokenized.rows, tokenized.responses, strict=True)}
         return {row: stored for row, stored in values.items() if stored.shape == (lengths.get(row),)}
 
-    def write(self, found: Tokenized, values: Mapping[int, Tensor]) -> None:
+    def write(self, tokenized: Tokenized, values: Mapping[int, Tensor]) -> None:
         """Store the values of some responses, whole or not at all.
 
         Raises:
             CheckpointError: they cannot be written.
         """
-        file = self.folder(found) / f"{min(values):08d}.safetensors"
+        file = self.folder(tokenized) / f"{min(values):08d}.safetensors"
         try:
             write_bytes(file, save({str(row): stored.contiguous() for row, stored in values.items()}))
         except OSError as error:

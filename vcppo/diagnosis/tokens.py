@@ -41,11 +41,11 @@ class Tokenized:
 
     def take(self, members: Iterable[int], *notes: str) -> "Tokenized":
         """These alone, with more notes."""
-        kept = list(members)
+        selected = list(members)
         return Tokenized(
-            rows=tuple(self.rows[i] for i in kept),
-            prompts=tuple(self.prompts[i] for i in kept),
-            responses=tuple(self.responses[i] for i in kept),
+            rows=tuple(self.rows[i] for i in selected),
+            prompts=tuple(self.prompts[i] for i in selected),
+            responses=tuple(self.responses[i] for i in selected),
             notes=self.notes + notes,
         )
 
@@ -67,33 +67,33 @@ def tokenize(dump: Dump, tokenizer: PreTrainedTokenizerFast, *, use_ids: bool) -
     prompts = _prompts(dump, tokenizer, use_ids=use_ids)
     responses, closed = _responses(dump, tokenizer, use_ids=use_ids)
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    found = Tokenized(tuple(range(len(prompts))), tuple(ids or (first,) for ids in prompts), tuple(responses))
-    kept = [i for i, response in enumerate(responses) if response]
+    tokenized = Tokenized(tuple(range(len(prompts))), tuple(ids or (first,) for ids in prompts), tuple(responses))
+    selected = [i for i, response in enumerate(responses) if response]
     notes = {
         "responses are text; an end-of-sequence token closes them": closed,
         "responses have no prompt and are read without one": sum(not ids for ids in prompts),
-        "responses have no token and are left out": len(responses) - len(kept),
+        "responses have no token and are left out": len(responses) - len(selected),
     }
-    return found.take(kept, *(f"{n:,} of {len(responses):,} {said}" for said, n in notes.items() if n))
+    return tokenized.take(selected, *(f"{n:,} of {len(responses):,} {said}" for said, n in notes.items() if n))
 
 
-def within(found: Tokenized, limit: int | None, what: str) -> Tokenized:
+def within(tokenized: Tokenized, limit: int | None, what: str) -> Tokenized:
     """Leave out what is longer than a context of `limit` tokens: a response that is cut would be another one.
 
     Raises:
         DataError: nothing fits.
     """
-    lengths = found.total_lengths.tolist()
-    kept = [i for i, length in enumerate(lengths) if limit is None or length <= limit]
-    if len(kept) == len(lengths):
-        return found
+    lengths = tokenized.total_lengths.tolist()
+    selected = [i for i, length in enumerate(lengths) if limit is None or length <= limit]
+    if len(selected) == len(lengths):
+        return tokenized
     said = (
-        f"{len(lengths) - len(kept):,} of {len(lengths):,} responses do not fit the {limit:,} tokens that {what} can "
-        f"read, the longest prompt with its response has {max(lengths):,}"
+        f"{len(lengths) - len(selected):,} of {len(lengths):,} responses do not fit the {limit:,} tokens that {what} "
+        f"can read, the longest prompt with its response has {max(lengths):,}"
     )
-    if not kept:
+    if not selected:
         raise DataError(f"{said}; expected some that fit")
-    return found.take(kept, f"{said}; they are left out, numbers are of the others")
+    return tokenized.take(selected, f"{said}; they are left out, numbers are of the others")
 
 
 def writes(tokenizer: PreTrainedTokenizerFast, dump: Dump) -> bool | None:
@@ -126,13 +126,13 @@ def _bare(text: str | None, tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def _prompts(dump: Dump, tokenizer: PreTrainedTokenizerFast, *, use_ids: bool) -> list[tuple[int, ...]]:
-    found: list[tuple[int, ...]] = []
+    tokenized: list[tuple[int, ...]] = []
     texts: dict[int, str] = {}
     for number, response in enumerate(dump.responses):
         if use_ids and response.prompt_tokens:
-            found.append(tuple(response.prompt_tokens))
+            tokenized.append(tuple(response.prompt_tokens))
             continue
-        found.append(())
+        tokenized.append(())
         if response.messages is not None:
             texts[number] = _rendered(response, tokenizer, dump)
         elif response.prompt:
@@ -152,8 +152,8 @@ def _prompts(dump: Dump, tokenizer: PreTrainedTokenizerFast, *, use_ids: bool) -
         if numbers:
             encoded = tokenizer([texts[i] for i in numbers], add_special_tokens=special, verbose=False)["input_ids"]
             for number, ids in zip(numbers, encoded, strict=True):
-                found[number] = tuple(ids)
-    return found
+                tokenized[number] = tuple(ids)
+    return tokenized
 
 
 def _rendered(response: LoggedResponse, tokenizer: PreTrainedTokenizerFast, dump: Dump) -> str:
@@ -174,10 +174,10 @@ def _rendered(response: LoggedResponse, tokenizer: PreTrainedTokenizerFast, dump
 
 def _responses(dump: Dump, tokenizer: PreTrainedTokenizerFast, *, use_ids: bool) -> tuple[list[tuple[int, ...]], int]:
     """([N] ids, the number of those that were closed here)."""
-    found: list[tuple[int, ...]] = []
+    tokenized: list[tuple[int, ...]] = []
     texts: dict[int, str] = {}
     for number, response in enumerate(dump.responses):
-        found.append(tuple(response.tokens) if use_ids and response.tokens is not None else ())
+        tokenized.append(tuple(response.tokens) if use_ids and response.tokens is not None else ())
         if use_ids and response.tokens is not None:
             continue
         if response.text is None:
@@ -190,11 +190,11 @@ def _responses(dump: Dump, tokenizer: PreTrainedTokenizerFast, *, use_ids: bool)
     encoded = tokenizer(list(texts.values()), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     ends = set(tokenizer.all_special_ids)
     for number, ids in zip(texts, encoded, strict=True):
-        found[number] = tuple(ids)
+        tokenized[number] = tuple(ids)
         if dump.responses[number].truncated is not True and not (ids and ids[-1] in ends):
-            found[number] = (*ids, tokenizer.eos_token_id)
+            tokenized[number] = (*ids, tokenizer.eos_token_id)
             closed += 1
-    return found, closed
+    return tokenized, closed
 
 
 def _where(dump: Dump, response: LoggedResponse) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vcppo.diagnosis.schema import Alignment, CriticPart, Verdict
 from vcppo.diagnosis.thresholds import widened
-from vcppo.diagnosis.wording import Severity, short, told, verdict
+from vcppo.diagnosis.wording import Severity, short, shown, verdict
 
 TRUSTED = ("preconditioned", "scores", "gradient", "surrogate")  # the first that was used is judged by
 WHOLE = ("gradient", "preconditioned", "scores")  # methods that saw the policy; a surrogate did not
@@ -39,20 +39,20 @@ def _direction(along: Sequence[Alignment]) -> Verdict:
             "cannot-tell",
             "unknown",
             "Where the gradient points cannot be told",
-            f"The Monte-Carlo gradients of two halves of the responses have a cosine of {told(ceiling)} with each other"
-            f"{by}: no critic can be seen to agree with a truth that does not agree with itself.",
+            f"The Monte-Carlo gradients of two halves of the responses have a cosine of {shown(ceiling)} with each "
+            f"other{by}: no critic can be seen to agree with a truth that does not agree with itself.",
             "More responses, or another method of comparison, would tell.",
         )
     if len(towards) == len(along):
-        listed = ", ".join(f"{told(one.with_reward)} at λ = {one.gae_lambda:g}" for one in along)
+        listed = ", ".join(f"{shown(one.with_reward)} at λ = {one.gae_lambda:g}" for one in along)
         return verdict(
             "uphill",
             "good",
             "The gradient points towards reward",
             f"The cosine of the policy gradient with that of the score is {listed}{by}; of the truth with itself "
-            f"{told(ceiling)}.",
+            f"{shown(ceiling)}.",
         )
-    unsure = ", ".join(f"{told(one.with_reward)} at λ = {one.gae_lambda:g}" for one in along if one not in towards)
+    unsure = ", ".join(f"{shown(one.with_reward)} at λ = {one.gae_lambda:g}" for one in along if one not in towards)
     return verdict(
         "cannot-tell",
         "unknown",
@@ -74,9 +74,9 @@ def _collapse(away: Sequence[Alignment], towards: Sequence[Alignment], by: str) 
     length = widened(worst.with_length, 1)
     then = ""
     if length and length[1] < 0:
-        then = f" and shortens responses (cosine with length {told(worst.with_length)})"
+        then = f" and shortens responses (cosine with length {shown(worst.with_length)})"
     elif length and length[0] > 0:
-        then = f" and lengthens responses (cosine with length {told(worst.with_length)})"
+        then = f" and lengthens responses (cosine with length {shown(worst.with_length)})"
     others = [one for one in away if one is not worst]
     also = f" So it does at λ = {_lambdas(others)}." if others else ""
     instead = f", or use λ = {_lambdas(towards)} for the policy until then" if towards else ""
@@ -86,7 +86,7 @@ def _collapse(away: Sequence[Alignment], towards: Sequence[Alignment], by: str) 
         severity,
         f"At λ = {worst.gae_lambda:g} PPO goes away from reward",
         f"At λ = {worst.gae_lambda:g} the gradient points away from reward (cosine "
-        f"{told(worst.with_reward)}){then}{by}."
+        f"{shown(worst.with_reward)}){then}{by}."
         + also
         + (f" At λ = {_lambdas(towards)} it points towards reward." if towards else ""),
         f"Pretrain the value model{instead}.",
@@ -110,9 +110,9 @@ def _lost(along: Sequence[Alignment], best: float | None) -> list[Verdict]:
     ]
     if not lost:
         return []
-    listed = ", ".join(f"{told(gain)} at λ = {one.gae_lambda:g}" for one, gain in lost)
+    listed = ", ".join(f"{shown(gain)} at λ = {one.gae_lambda:g}" for one, gain in lost)
     cut = ", and λ cuts off the return that would tell" if any(one.gae_lambda < 1 for one, _ in lost) else ""
-    kept = best is not None and best not in {one.gae_lambda for one, _ in lost}
+    selected = best is not None and best not in {one.gae_lambda for one, _ in lost}
     return [
         verdict(
             "signal-lost",
@@ -121,9 +121,9 @@ def _lost(along: Sequence[Alignment], best: float | None) -> list[Verdict]:
             f"The expected gain in score of an update of {lost[0][0].batch_size:,} responses is {listed} of that of "
             "Monte-Carlo returns with a baseline. A critic that does not see what a decision changed passes on noise"
             f"{cut}.",
-            "Pretrain the value model further" + (f", or use λ = {best:g} for the policy." if kept else "."),
+            "Pretrain the value model further" + (f", or use λ = {best:g} for the policy." if selected else "."),
             "value-pretraining",
-            *(("lambda-actor",) if kept else ()),
+            *(("lambda-actor",) if selected else ()),
             lambda_actor=1.0 if best is None else best,
         )
     ]
@@ -134,7 +134,7 @@ def _best(critic: CriticPart, along: Sequence[Alignment]) -> list[Verdict]:
     if best is None:
         return []
     gains = [one.against_monte_carlo for one in along if one.gae_lambda == best and one.against_monte_carlo]
-    gain = f" An update gains {told(gains[0])} of what Monte-Carlo returns with a baseline gain." if gains else ""
+    gain = f" An update gains {shown(gains[0])} of what Monte-Carlo returns with a baseline gain." if gains else ""
     others = [number for number in critic.lambdas_as_good if number != best]
     alike = f" λ = {', '.join(f'{number:g}' for number in others)} cannot be told from it." if others else ""
     return [

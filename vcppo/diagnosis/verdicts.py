@@ -11,7 +11,7 @@ from vcppo.diagnosis.mismatches import end_only, misread, no_signal
 from vcppo.diagnosis.schema import CriticPart, DataPart, Verdict
 from vcppo.diagnosis.thresholds import limit, widened
 from vcppo.diagnosis.uphill import uphill
-from vcppo.diagnosis.wording import told, verdict
+from vcppo.diagnosis.wording import shown, verdict
 
 ORDER = ("alarm", "warning", "unknown", "note", "good")
 ILL = ("alarm", "warning")
@@ -20,8 +20,8 @@ ILL = ("alarm", "warning")
 def judge(data: DataPart, critic: CriticPart) -> tuple[Verdict, ...]:
     """All verdicts on one critic, the gravest first, of alarms the forecast; at least one."""
     direction = uphill(critic)
-    found = [*_tempered(_values(data, critic), direction, critic), *direction]
-    named = (one.model_copy(update={"critic": critic.name}) for one in found)
+    verdicts = [*_tempered(_values(data, critic), direction, critic), *direction]
+    named = (one.model_copy(update={"critic": critic.name}) for one in verdicts)
     return tuple(sorted(named, key=lambda one: (ORDER.index(one.severity), one.code != "collapse-forecast")))
 
 
@@ -156,18 +156,18 @@ def _healthy_or_not(data: DataPart, critic: CriticPart) -> Verdict:
             "healthy",
             "good",
             "No fault found",
-            f"Values are off by {told(numbers.bias)} on average, returns grow by {told(numbers.slope)} for each unit "
+            f"Values are off by {shown(numbers.bias)} on average, returns grow by {shown(numbers.slope)} for each unit "
             "of "
-            f"value, and beyond the position values and returns have a correlation of {told(signal.correlation)}. "
-            f"Explained variance {told(numbers.explained_variance)}.{unseen}",
+            f"value, and beyond the position values and returns have a correlation of {shown(signal.correlation)}. "
+            f"Explained variance {shown(numbers.explained_variance)}.{unseen}",
         )
     more = max(_more(data, bias, allowed / 2), _more(data, slope, limit("no_signal")))
     return verdict(
         "cannot-tell",
         "unknown",
         "Too few responses to tell",
-        f"No fault is certain and none is ruled out: the bias is {told(numbers.bias)}, the slope beyond the position "
-        f"{told(signal.slope) if signal else 'unknown'} where 1 is calibrated and 0 says nothing.",
+        f"No fault is certain and none is ruled out: the bias is {shown(numbers.bias)}, the slope beyond the position "
+        f"{shown(signal.slope) if signal else 'unknown'} where 1 is calibrated and 0 says nothing.",
         f"About {more} more responses, to other prompts, would tell." if more else "",
         more=more or None,
     )

@@ -9,12 +9,12 @@ from vcppo.diagnosis.schema import Estimate, Verdict
 Severity = str
 
 
-def told(estimate: Estimate, size: bool = False) -> str:
+def shown(estimate: Estimate, size: bool = False) -> str:
     """A number with its interval, to a tenth of the interval's width; `size` leaves out the sign of a negative number.
 
-    >>> told(Estimate(value=-2.3, low=-2.4, high=-2.2), size=True)
+    >>> shown(Estimate(value=-2.3, low=-2.4, high=-2.2), size=True)
     '2.30 [2.20, 2.40]'
-    >>> told(Estimate(value=0.04, low=-0.0085, high=0.08)), told(Estimate(value=1.0))
+    >>> shown(Estimate(value=0.04, low=-0.0085, high=0.08)), shown(Estimate(value=1.0))
     ('0.040 [-0.009, 0.080]', '1')
     """
     if estimate.value is None:

@@ -123,5 +123,5 @@ def quantile_bins(x: Array, most: int) -> Array:
 
 def _variance(mean: Array, square: Array) -> Array:
     variance = square - mean**2
-    found: Array = np.where(variance > NOTHING * square, variance, 0.0 * variance)
-    return found
+    result: Array = np.where(variance > NOTHING * square, variance, 0.0 * variance)
+    return result

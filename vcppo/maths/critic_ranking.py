@@ -85,5 +85,5 @@ def _wrong_beside(starts: Index, wrong: Array) -> tuple[Array, Array]:
 def _share(pairs: Array) -> Array:
     """[..., 2] wins and pairs to [..., 1]."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Array = np.where(pairs[..., 1:] > 0.5, pairs[..., :1] / pairs[..., 1:], np.nan)
-    return found
+        result: Array = np.where(pairs[..., 1:] > 0.5, pairs[..., :1] / pairs[..., 1:], np.nan)
+    return result

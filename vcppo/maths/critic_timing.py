@@ -36,8 +36,8 @@ def splits(tokens: Index, live: NDArray[np.bool_], prompt: Index) -> Index:
     place = (known[one] != known[other]).argmax(axis=1)
     shorter = np.minimum(live[one].sum(axis=1), live[other].sum(axis=1))
     parted = (known[one, place] != known[other, place]) & (place + AROUND[-1] < shorter)
-    found: Index = np.stack([one, other, place], axis=1)[parted].astype(np.int64)
-    return found
+    result: Index = np.stack([one, other, place], axis=1)[parted].astype(np.int64)
+    return result
 
 
 def timing(values: Array, finite: NDArray[np.bool_], pairs: Index, bootstrap: PromptBootstrap) -> Measured:
@@ -67,7 +67,7 @@ def timing(values: Array, finite: NDArray[np.bool_], pairs: Index, bootstrap: Pr
             square = total[..., 1:8:2] / pairs
             last = np.where(square[..., 3:] > 0, square[..., 3:], np.nan)
             rounding = ROUNDED**2 * total[..., 8:] / pairs[..., 3:]
-            found: Array = np.concatenate([square[..., :3], rounding], axis=-1) / last
-        return found
+            result: Array = np.concatenate([square[..., :3], rounding], axis=-1) / last
+        return result
 
     return bootstrap.measured(ratios, sums)

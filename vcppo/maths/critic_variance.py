@@ -98,8 +98,8 @@ def between_prompts(score: Array, bootstrap: PromptBootstrap) -> Measured:
         [1]; NaN without two responses to a prompt, or where all scores are equal.
     """
     place = np.zeros(len(score), dtype=np.int64)
-    found = composition(score, score, place, bootstrap.prompt, bootstrap).measured
-    return Measured(found.value[1:2], found.low[1:2], found.high[1:2])
+    result = composition(score, score, place, bootstrap.prompt, bootstrap).measured
+    return Measured(result.value[1:2], result.low[1:2], result.high[1:2])
 
 
 def roughness(values: Array, live: NDArray[np.bool_], bootstrap: PromptBootstrap) -> Measured:
@@ -121,8 +121,8 @@ def roughness(values: Array, live: NDArray[np.bool_], bootstrap: PromptBootstrap
         with np.errstate(divide="ignore", invalid="ignore"):
             variance = total[..., 2] / total[..., 0] - (total[..., 1] / total[..., 0]) ** 2
             step = total[..., 4] / total[..., 3]
-            found: Array = np.where(variance > 0, step / (2 * variance), np.nan)
-        return found[..., None]
+            result: Array = np.where(variance > 0, step / (2 * variance), np.nan)
+        return result[..., None]
 
     return bootstrap.measured(ratio, sums)
 
@@ -159,12 +159,12 @@ def _half_square(n: Array, first: Array, second: Array, alike: Array, pairs: Arr
 
     The sum over pairs of (v - v')^2 is n sum v^2 - (sum v)^2, less that of one prompt's; twice the pairs n^2 - sum m^2.
     """
-    found: Array = np.where(n * n - pairs > 0.5, (n * second - first**2 - alike) / (n * n - pairs), np.nan)
-    return np.where((found < 0) & (found > -1e-12 * second / n), 0.0, found)
+    result: Array = np.where(n * n - pairs > 0.5, (n * second - first**2 - alike) / (n * n - pairs), np.nan)
+    return np.where((result < 0) & (result > -1e-12 * second / n), 0.0, result)
 
 
 def _weighted(x: Array, weight: Array) -> Array:
     """Mean along the last axis over those that are known; NaN of none."""
     known = np.isfinite(x)
-    found: Array = np.where(known, x * weight, 0.0).sum(-1) / np.where(known, weight, 0.0).sum(-1)
-    return found
+    result: Array = np.where(known, x * weight, 0.0).sum(-1) / np.where(known, weight, 0.0).sum(-1)
+    return result

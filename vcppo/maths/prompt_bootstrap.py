@@ -69,10 +69,10 @@ class PromptBootstrap:
         """
         cell = unit * bins if index is None else unit * bins + index
         size = self.units * bins
-        found: list[Array] = [
+        result: list[Array] = [
             np.bincount(cell, weights=column, minlength=size).astype(np.float64) for column in columns
         ]
-        return np.stack(found, axis=-1).reshape(self.units, bins, len(columns))
+        return np.stack(result, axis=-1).reshape(self.units, bins, len(columns))
 
     def drawn(self, per_unit: Array) -> Array:
         """[U, ...] as [R, ...]: the sum of each resample."""

@@ -88,10 +88,10 @@ def saved_file(source: Path | str, name: str) -> Path | None:
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False)
+        result = cached_file(str(source), name, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError):
         return None
-    return None if found is None else Path(found)
+    return None if result is None else Path(result)
 
 
 def weight_files(source: Path | str) -> dict[str, Path]:
@@ -126,10 +126,10 @@ def _is_whole(folder: Path) -> bool:
 
 def _below(folder: Path) -> list[Path]:
     """Folders within, as trainers nest them, the outermost first."""
-    found = [folder]
-    for place in found:
-        found += [place / name for name in DIRECTORIES if (place / name).is_dir()]
-    return found[1:]
+    result = [folder]
+    for place in result:
+        result += [place / name for name in DIRECTORIES if (place / name).is_dir()]
+    return result[1:]
 
 
 def _refuse_foreign(folder: Path, path: Path | str) -> None:

@@ -158,13 +158,13 @@ def alignment_metrics(
     gradients.precondition(groups)
     scaled = [made for rows in groups if (made := gradients.of(rows, kinds)[1]) is not None]
     sizes = np.array([len(rows) for rows in groups])
-    found = Alignments(chunk_products(gradients, scaled), sizes, rng=rng, resamples=500)
+    result = Alignments(chunk_products(gradients, scaled), sizes, rng=rng, resamples=500)
     metrics: dict[str, float] = {}
     for name, target, unit in (("score", 1, "score_change"), ("length", 2, "length_change_tokens")):
-        gain = found.gain(0, target, batch=len(chunk))
+        gain = result.gain(0, target, batch=len(chunk))
         metrics[f"alignment/{unit}"] = gain.value
         metrics[f"alignment/{name}_z"] = gain.value / gain.error if gain.error > 0 else 0.0
-        metrics[f"alignment/{'reward' if name == 'score' else name}_cosine"] = found.cosine(0, target).value
+        metrics[f"alignment/{'reward' if name == 'score' else name}_cosine"] = result.cosine(0, target).value
     return metrics
 
 

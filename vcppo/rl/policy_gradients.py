@@ -119,15 +119,15 @@ class PolicyGradients:
                 self.backward_passes += 1
                 if self._sharded:
                     (micro_batch.weight * (logprobs * slope).sum()).backward()
-                    found = [parameter.grad for parameter in self._parameters]
+                    result = [parameter.grad for parameter in self._parameters]
                     for parameter in self._parameters:
                         parameter.grad = None
                 else:
                     again = kind < len(slopes) - 1
-                    found = list(
+                    result = list(
                         torch.autograd.grad(logprobs, self._parameters, slope, retain_graph=again, allow_unused=True)
                     )
-                yield kind, _flat(found, self._parameters)
+                yield kind, _flat(result, self._parameters)
 
     def _kept(self, gradient: Tensor) -> Tensor:
         """[K]: the gradient, or the sketch of the whole one."""

@@ -34,8 +34,8 @@ def reading(batch: RolloutBatch, values: Tensor, name: str = "critic") -> Readin
     return Reading(name, values * batch.response_mask, returns, batch.response_mask, batch.scores, batch.group)
 
 
-def of(found: tuple[Alignment, ...], method: str, gae_lambda: float) -> Alignment:
-    (one,) = [part for part in found if part.method == method and part.gae_lambda == gae_lambda]
+def of(outcome: tuple[Alignment, ...], method: str, gae_lambda: float) -> Alignment:
+    (one,) = [part for part in outcome if part.method == method and part.gae_lambda == gae_lambda]
     return one
 
 
@@ -73,8 +73,8 @@ def per_response(policy: PreTrainedModel, batch: RolloutBatch, advantages: Tenso
         ids = batch.input_ids[i : i + 1, : start + length]
         logprobs = policy(input_ids=ids).logits[0].log_softmax(dim=-1)[start - 1 : -1]
         chosen = logprobs.gather(1, ids[0, start:, None])[:, 0]
-        found = torch.autograd.grad((advantages[i, :length] * chosen).sum(), list(policy.parameters()))
-        rows.append(torch.cat([x.flatten() for x in found]).double())
+        outcome = torch.autograd.grad((advantages[i, :length] * chosen).sum(), list(policy.parameters()))
+        rows.append(torch.cat([x.flatten() for x in outcome]).double())
     return torch.stack(rows)
 
 
@@ -82,7 +82,7 @@ def test_numbers_are_those_of_explicit_gradients_of_single_responses(
     policy: PreTrainedModel, batch: RolloutBatch, values: Tensor
 ) -> None:
     made = reading(batch, values)
-    (found,) = measure_alignments([made], [0.5, 1.0], policy, batch, SETTINGS)
+    (outcome,) = measure_alignments([made], [0.5, 1.0], policy, batch, SETTINGS)
     chunk = chunks_of(batch.group, 16)
     truth = truth_advantages(made.returns, batch.response_mask, batch.group, chunk, baseline="position")
     other = chunk[:, None] != chunk[None]
@@ -98,7 +98,7 @@ def test_numbers_are_those_of_explicit_gradients_of_single_responses(
         chunks = torch.zeros((16, own.shape[1]), dtype=torch.float64).index_add(0, chunk, own)
         spread = float(chunks.square().sum()) / 48 - 3 * square  # 3 responses a chunk
         noisy = (max(square, 0.0) + spread / 48) ** 0.5
-        got = of(found.alignments, "gradient", gae_lambda)
+        got = of(outcome.alignments, "gradient", gae_lambda)
         assert interval(got.batch_accuracy_change)[1] == pytest.approx(to_reward / noisy / 2, rel=1e-4)  # -1 and 1
         assert interval(got.batch_length_change)[1] == pytest.approx(to_length / noisy, rel=1e-3)
         assert interval(got.noise)[1] == pytest.approx((max(square, 0.0) * 48 / spread) ** 0.5, rel=1e-4)
@@ -148,13 +148,13 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
 
 def test_what_cannot_be_measured_says_why(policy: PreTrainedModel, batch: RolloutBatch, values: Tensor) -> None:
     alike = dataclasses.replace(batch, scores=torch.ones(48))
-    for found in (
+    for outcome in (
         measure_alignments([reading(alike, values)], [0.9], policy, alike, SETTINGS),
         surrogate_alignments([reading(alike, values)], [0.9], batch_size=48),
     ):
-        assert found[0].why is not None
-        assert "all scores are 1" in found[0].why
-        assert found[0].alignments == ()
+        assert outcome[0].why is not None
+        assert "all scores are 1" in outcome[0].why
+        assert outcome[0].alignments == ()
     few = batch.take(torch.arange(4))
     small = reading(few, values[:4, : few.response_mask.shape[1]])
     (result,) = surrogate_alignments([small], [0.9], batch_size=48)
@@ -171,10 +171,10 @@ def test_responses_without_finite_values_are_left_out(
     rows = torch.tensor([row for row in range(48) if row != 3])
     rest = batch.take(rows)
     made = dataclasses.replace(reading(batch, values), values=broken)
-    (found,) = measure_alignments([made], [1.0], policy, batch, settings)
+    (outcome,) = measure_alignments([made], [1.0], policy, batch, settings)
     (wanted,) = measure_alignments([reading(rest, values[rows])], [1.0], policy, rest, settings)
-    assert found.notes[0].startswith("gradients: 1 responses with a value that is not finite")
-    for got, want in zip(found.alignments, wanted.alignments, strict=True):
+    assert outcome.notes[0].startswith("gradients: 1 responses with a value that is not finite")
+    for got, want in zip(outcome.alignments, wanted.alignments, strict=True):
         assert interval(got.batch_accuracy_change) == pytest.approx(interval(want.batch_accuracy_change), rel=1e-5)
 
 

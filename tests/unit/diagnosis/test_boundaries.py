@@ -13,9 +13,9 @@ TEXT = st.text(alphabet="0123 +=\nab\u00e9\u4f60\U0001f600<", max_size=30)
 @given(TEXT)
 def test_what_is_before_a_boundary_is_what_the_tokens_before_it_say(text: str) -> None:
     ids = TOKENIZER(text)["input_ids"]
-    found = boundaries(ids, TOKENIZER, text)
-    assert len(found) == len(ids)
-    for place, characters in enumerate(found):
+    result = boundaries(ids, TOKENIZER, text)
+    assert len(result) == len(ids)
+    for place, characters in enumerate(result):
         before = TOKENIZER.decode(ids[:place])
         assert before.endswith("\ufffd") if characters is None else before == text[:characters]
 

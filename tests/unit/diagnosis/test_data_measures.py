@@ -23,37 +23,37 @@ def test_counts_and_lengths_by_pencil() -> None:
         tuple(LoggedResponse(problem=p, score=0.0, truncated=t) for p, t in (("a", True), ("a", False), ("b", False))),
         notes=("read as verl's",),
     )
-    found = measure_data(dump, reading([1.0, -1, -1, 1], [4, 2, 1, 3], [5, 5, 9, 9]), seed=0, resamples=100)
-    assert (found.source, found.form, found.notes) == ("dump.jsonl", "verl", ("read as verl's",))
-    assert (found.responses, found.problems, found.tokens) == (4, 2, 10)
-    assert (found.length_mean, found.length_median, found.length_min, found.length_max) == (2.5, 2.5, 1, 4)
-    assert (found.score_mean.value, found.score_low, found.score_high, found.correct.value) == (0, -1, 1, 0.5)
-    assert found.truncated.value == pytest.approx(1 / 3)
+    result = measure_data(dump, reading([1.0, -1, -1, 1], [4, 2, 1, 3], [5, 5, 9, 9]), seed=0, resamples=100)
+    assert (result.source, result.form, result.notes) == ("dump.jsonl", "verl", ("read as verl's",))
+    assert (result.responses, result.problems, result.tokens) == (4, 2, 10)
+    assert (result.length_mean, result.length_median, result.length_min, result.length_max) == (2.5, 2.5, 1, 4)
+    assert (result.score_mean.value, result.score_low, result.score_high, result.correct.value) == (0, -1, 1, 0.5)
+    assert result.truncated.value == pytest.approx(1 / 3)
     lengths, scores = np.array([4, 2, 1, 3]), np.array([1, -1, -1, 1])
-    assert found.score_length_correlation.value == pytest.approx(np.corrcoef(lengths, scores)[0, 1])
+    assert result.score_length_correlation.value == pytest.approx(np.corrcoef(lengths, scores)[0, 1])
 
 
 def test_what_a_dump_does_not_tell_has_a_reason() -> None:
-    found = measure_data(Dump("x", "plain", ()), reading([1.0, -1], [1, 1], [0, 1]), seed=0)
-    assert found.truncated.value is None
-    assert found.truncated.why == "the dump does not say which responses were cut"
-    assert found.score_length_correlation.why == "needs scores that differ and lengths that differ"
-    assert found.score_between_prompts is not None
-    assert "at least two" in (found.score_between_prompts.why or "")
+    result = measure_data(Dump("x", "plain", ()), reading([1.0, -1], [1, 1], [0, 1]), seed=0)
+    assert result.truncated.value is None
+    assert result.truncated.why == "the dump does not say which responses were cut"
+    assert result.score_length_correlation.why == "needs scores that differ and lengths that differ"
+    assert result.score_between_prompts is not None
+    assert "at least two" in (result.score_between_prompts.why or "")
 
 
 def test_all_right_has_an_exact_interval_over_prompts() -> None:
     """20 prompts, all right: below 0.832 that has a chance of 2.5 % at most (Clopper and Pearson)."""
-    found = measure_data(Dump("x", "plain", ()), reading([1.0] * 40, [2] * 40, [k // 2 for k in range(40)]), seed=0)
-    assert found.correct.value == 1
-    assert found.correct.low == pytest.approx(0.025 ** (1 / 20), abs=1e-6)
-    assert found.correct.high == 1
+    result = measure_data(Dump("x", "plain", ()), reading([1.0] * 40, [2] * 40, [k // 2 for k in range(40)]), seed=0)
+    assert result.correct.value == 1
+    assert result.correct.low == pytest.approx(0.025 ** (1 / 20), abs=1e-6)
+    assert result.correct.high == 1
 
 
 def test_scores_that_are_not_finite_are_left_out() -> None:
-    found = measure_data(Dump("x", "plain", ()), reading([1.0, torch.nan, -1, -1], [1, 2, 3, 4], [0, 0, 1, 1]), seed=0)
-    assert found.score_mean.value == pytest.approx(-1 / 3)
-    assert found.notes == ("1 responses have a score that is not a finite number, and are left out of scores",)
+    result = measure_data(Dump("x", "plain", ()), reading([1.0, torch.nan, -1, -1], [1, 2, 3, 4], [0, 0, 1, 1]), seed=0)
+    assert result.score_mean.value == pytest.approx(-1 / 3)
+    assert result.notes == ("1 responses have a score that is not a finite number, and are left out of scores",)
     with pytest.raises(DataError, match="no response has a finite score"):
         measure_data(Dump("x", "plain", ()), reading([torch.nan], [1], [0]), seed=0)
 
@@ -66,6 +66,6 @@ def test_right_is_the_highest_score_or_the_better_half_of_many() -> None:
 
 
 def test_scores_between_prompts_of_the_planted_task() -> None:
-    found = measure_data(Dump("x", "plain", ()), reading_of(100, 8), seed=0, resamples=200).score_between_prompts
-    assert found is not None
-    assert found.value == pytest.approx(0.05, abs=0.04)
+    result = measure_data(Dump("x", "plain", ()), reading_of(100, 8), seed=0, resamples=200).score_between_prompts
+    assert result is not None
+    assert result.value == pytest.approx(0.05, abs=0.04)

@@ -112,7 +112,7 @@ def nemo_rl_validation(folder: Path) -> Path:
     rows = []
     for at, (prompt, text, score) in enumerate(TEXTS):
         turns = [("user", prompt), ("assistant", text), ("environment", "Environment: done")]
-        content = [{"role": role, "content": told} for role, told in turns]
+        content = [{"role": role, "content": described} for role, described in turns]
         rows.append({"content": [content], "rewards": [score], "idx": at})
     return write_lines(folder / "val_data_step3.jsonl", rows)
 

@@ -162,16 +162,16 @@ def test_a_column_of_pickles_in_parquet_runs_nothing(tmp_path: Path) -> None:
 def test_what_stands_before_a_cut_is_read_with_a_note(name: str, zipped: bool, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     answers = ["".join(chr(65 + c) for c in rng.integers(0, 26, 400)) for _ in range(200)]
-    told = [line(response=answer) for answer in answers]
-    content = (lines(*told) if name == "a.jsonl" else json.dumps(told, indent=1)).encode()
+    described = [line(response=answer) for answer in answers]
+    content = (lines(*described) if name == "a.jsonl" else json.dumps(described, indent=1)).encode()
     cut = gzip.compress(content)[:-9000] if zipped else content[:-1000]
     path = tmp_path / (f"{name}.gz" if zipped else name)
     path.write_bytes(cut)
     dump = read_dump([path])
-    kept = len(dump.responses)
-    assert 100 < kept < 199
-    assert [response.text for response in dump.responses] == answers[:kept]
-    assert f"{path}: cut off after row {kept}; what followed is lost" in dump.notes
+    selected = len(dump.responses)
+    assert 100 < selected < 199
+    assert [response.text for response in dump.responses] == answers[:selected]
+    assert f"{path}: cut off after row {selected}; what followed is lost" in dump.notes
 
 
 def test_gzip_that_is_cut_in_its_first_row_is_refused(tmp_path: Path) -> None:
@@ -241,10 +241,10 @@ def test_json_in_every_layout(content: str, zipped: bool, tmp_path: Path) -> Non
 @pytest.mark.parametrize("piece", [7, 64])
 def test_a_list_is_the_same_in_pieces_of_any_size(piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "_PIECE", piece)
-    told = [line(response=f'ä\\"[{{ {i}\n' * (i % 5), score=i) for i in range(40)]
-    (tmp_path / "a.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+    described = [line(response=f'ä\\"[{{ {i}\n' * (i % 5), score=i) for i in range(40)]
+    (tmp_path / "a.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
     dump = read_dump([tmp_path / "a.json"])
-    assert [(r.text, r.score) for r in dump.responses] == [(row["response"], row["score"]) for row in told]
+    assert [(r.text, r.score) for r in dump.responses] == [(row["response"], row["score"]) for row in described]
 
 
 def test_half_characters_are_replaced(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_values_that_are_not_finite_are_left_to_be_measured(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("told", "score"),
+    ("described", "score"),
     [
         (True, 1),
         (False, 0),
@@ -285,16 +285,16 @@ def test_values_that_are_not_finite_are_left_to_be_measured(tmp_path: Path) -> N
         ([2.5], 2.5),
     ],
 )
-def test_scores_in_every_dress(told: Any, score: float, tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(lines(line(score=told)))
+def test_scores_in_every_dress(described: Any, score: float, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(lines(line(score=described)))
     assert read_dump([tmp_path / "a.jsonl"]).responses[0].score == score
 
 
 @pytest.mark.parametrize(
-    ("told", "cut"), [(True, True), ("length", True), ("stop", False), ("completed", False), (0, False), (1, True)]
+    ("described", "cut"), [(True, True), ("length", True), ("stop", False), ("completed", False), (0, False), (1, True)]
 )
-def test_truncation_in_every_dress(told: Any, cut: bool, tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(lines(line(finish_reason=told)))
+def test_truncation_in_every_dress(described: Any, cut: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(lines(line(finish_reason=described)))
     assert read_dump([tmp_path / "a.jsonl"]).responses[0].truncated is cut
 
 
@@ -388,13 +388,13 @@ def test_every_prompt_is_drawn_equally_often(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["jsonl", "json", "jsonl.gz", "parquet"])
 def test_memory_is_that_of_what_is_kept(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size, path = 20_000, tmp_path / f"a.{kind}"  # 20 MB of responses
-    told = [line(prompt=f"p{i}", response="x" * size) for i in range(1000)]
+    described = [line(prompt=f"p{i}", response="x" * size) for i in range(1000)]
     if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(told), path, row_group_size=100)
+        pq.write_table(pa.Table.from_pylist(described), path, row_group_size=100)
     else:
-        text = json.dumps(told) if kind == "json" else lines(*told)
+        text = json.dumps(described) if kind == "json" else lines(*described)
         path.write_bytes(gzip.compress(text.encode(), 1) if kind == "jsonl.gz" else text.encode())
-    del told
+    del described
     monkeypatch.setattr(rows, "_PIECE", 1 << 16)
     tracemalloc.start()
     dump = read_dump([path], limit=10)
@@ -406,8 +406,8 @@ def test_memory_is_that_of_what_is_kept(kind: str, tmp_path: Path, monkeypatch: 
 
 def test_parquet_of_one_group_of_rows_is_held_in_pieces(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    told = [line(response=rng.bytes(10_000).hex()) for _ in range(2000)]  # 40 MB
-    pq.write_table(pa.Table.from_pylist(told), tmp_path / "a.parquet", use_dictionary=False, write_batch_size=16)
+    described = [line(response=rng.bytes(10_000).hex()) for _ in range(2000)]  # 40 MB
+    pq.write_table(pa.Table.from_pylist(described), tmp_path / "a.parquet", use_dictionary=False, write_batch_size=16)
     before = pa.total_allocated_bytes()
     held = [pa.total_allocated_bytes() for _ in rows.file_rows(tmp_path / "a.parquet", Notes())]
     assert max(held) - before < 8e6

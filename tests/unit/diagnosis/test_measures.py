@@ -34,14 +34,14 @@ def within(estimate: Estimate, truth: float) -> bool:
 
 
 def test_the_perfect_critic_has_slope_one_and_no_bias() -> None:
-    found = numbers(measured(PERFECT))
-    assert within(found.bias, 0)
-    assert within(found.slope, 1)
-    assert found.bias.value == pytest.approx(value_bias(PERFECT.values, PERFECT.returns, PERFECT.response_mask))
-    assert found.explained_variance.value == pytest.approx(
+    result = numbers(measured(PERFECT))
+    assert within(result.bias, 0)
+    assert within(result.slope, 1)
+    assert result.bias.value == pytest.approx(value_bias(PERFECT.values, PERFECT.returns, PERFECT.response_mask))
+    assert result.explained_variance.value == pytest.approx(
         explained_variance(PERFECT.values, PERFECT.returns, PERFECT.response_mask)
     )
-    shares = (found.share_offset, found.share_slope, found.share_rest)
+    shares = (result.share_offset, result.share_slope, result.share_rest)
     assert sum(share.value or 0.0 for share in shares) == pytest.approx(1)
 
 
@@ -54,16 +54,16 @@ def test_two_too_low_moves_the_bias_and_the_intercept_alone() -> None:
 
 
 def test_probabilities_double_the_slope() -> None:
-    right, found = numbers(measured(PERFECT)), numbers(measured(probability(PERFECT)))
-    assert found.slope.value == pytest.approx(2 * (right.slope.value or 0.0), abs=1e-4)
-    assert (found.value_low, found.value_high) == pytest.approx((0.1, 0.9))
+    right, result = numbers(measured(PERFECT)), numbers(measured(probability(PERFECT)))
+    assert result.slope.value == pytest.approx(2 * (right.slope.value or 0.0), abs=1e-4)
+    assert (result.value_low, result.value_high) == pytest.approx((0.1, 0.9))
 
 
 def test_a_constant_has_reasons_instead_of_numbers() -> None:
     part = measured(constant(PERFECT))
-    found = numbers(part)
-    assert found.slope == Estimate(value=None, why="all values are equal")
-    assert found.explained_variance == Estimate(value=0.0, why=ALIKE)
+    result = numbers(part)
+    assert result.slope == Estimate(value=None, why="all values are equal")
+    assert result.explained_variance == Estimate(value=0.0, why=ALIKE)
     assert part.reacts is not None
     assert part.reacts.position.why == "all values are equal"
     assert part.timing is not None
@@ -90,10 +90,10 @@ def test_one_prompt_has_no_interval_and_says_so() -> None:
         problem=PERFECT.problem[rows],
     )
     part = measured(one)
-    found = numbers(part)
-    assert found.bias.low is None
-    assert found.bias.why == ONE_PROMPT
-    assert found.from_start.bias[0].why == ONE_PROMPT
+    result = numbers(part)
+    assert result.bias.low is None
+    assert result.bias.why == ONE_PROMPT
+    assert result.from_start.bias[0].why == ONE_PROMPT
     assert part.lambdas[0].real_reward.why == ONE_PROMPT
 
 
@@ -131,15 +131,17 @@ def test_a_reading_without_a_token() -> None:
 
 
 def test_the_curve_from_the_start_is_the_table_of_training() -> None:
-    found = regressor(tokens_of(PERFECT, seed=0, resamples=50)).from_start
+    result = regressor(tokens_of(PERFECT, seed=0, resamples=50)).from_start
     longest = int(PERFECT.response_mask.sum(dim=1).max())
     width = next(w for w in (1, 2, 5, 10, 20, 50) if w * 24 >= longest)
     table = by_position(PERFECT.values, PERFECT.returns, PERFECT.response_mask, width=width)
-    told = len(found.x)
-    assert 2 < told < len(table["n"]), "the longest responses are too few to be told"
-    assert list(found.n) == table["n"][:told]
-    assert [bias.value for bias in found.bias] == pytest.approx(table["value_bias"][:told], abs=1e-9)
-    assert [e.value for e in found.explained_variance] == pytest.approx(table["explained_variance"][:told], abs=1e-9)
+    described = len(result.x)
+    assert 2 < described < len(table["n"]), "the longest responses are too few to be told"
+    assert list(result.n) == table["n"][:described]
+    assert [bias.value for bias in result.bias] == pytest.approx(table["value_bias"][:described], abs=1e-9)
+    assert [e.value for e in result.explained_variance] == pytest.approx(
+        table["explained_variance"][:described], abs=1e-9
+    )
 
 
 def lengths_of(curve: Curve) -> set[int]:
@@ -148,16 +150,16 @@ def lengths_of(curve: Curve) -> set[int]:
 
 
 def test_curves_have_one_length_and_enough_responses_in_every_bin() -> None:
-    found = numbers(measured(PERFECT))
-    for curve in (found.from_start, found.from_end, found.by_fraction, found.by_length):
+    result = numbers(measured(PERFECT))
+    for curve in (result.from_start, result.from_end, result.by_fraction, result.by_length):
         assert len(lengths_of(curve)) == 1
         assert min(curve.responses) >= FEWEST
         assert list(curve.x) == sorted(curve.x)
-    assert found.from_end.x[:4] == (0, 1, 2, 3)
-    assert len(found.by_fraction.x) == 10
-    assert sum(found.by_length.n) == int(PERFECT.response_mask.sum())
-    assert sum(found.calibration.n) == int(PERFECT.response_mask.sum())
-    assert list(found.calibration.predicted_mean) == sorted(found.calibration.predicted_mean)
+    assert result.from_end.x[:4] == (0, 1, 2, 3)
+    assert len(result.by_fraction.x) == 10
+    assert sum(result.by_length.n) == int(PERFECT.response_mask.sum())
+    assert sum(result.calibration.n) == int(PERFECT.response_mask.sum())
+    assert list(result.calibration.predicted_mean) == sorted(result.calibration.predicted_mean)
 
 
 def test_few_responses_are_told_all_the_same() -> None:
@@ -166,17 +168,17 @@ def test_few_responses_are_told_all_the_same() -> None:
 
 
 def test_auc_rises_towards_the_end() -> None:
-    found = ranker(PERFECT, tokens_of(PERFECT, seed=0, resamples=100).bootstrap)
-    assert [at.fraction for at in found] == [0.1, 0.25, 0.5, 0.75]
-    across = [at.across_prompts.value or 0.0 for at in found]
+    result = ranker(PERFECT, tokens_of(PERFECT, seed=0, resamples=100).bootstrap)
+    assert [at.fraction for at in result] == [0.1, 0.25, 0.5, 0.75]
+    across = [at.across_prompts.value or 0.0 for at in result]
     assert across == sorted(across)
     assert across[-1] > 0.85
 
 
 def test_all_right_has_no_auc() -> None:
     right = replace(PERFECT, scores=torch.ones_like(PERFECT.scores))
-    found = ranker(right, tokens_of(right, seed=0, resamples=20).bootstrap)
-    assert found[0].within_prompts.why == "needs responses that are right and responses that are not"
+    result = ranker(right, tokens_of(right, seed=0, resamples=20).bootstrap)
+    assert result[0].within_prompts.why == "needs responses that are right and responses that are not"
 
 
 def test_shares_at_lambda() -> None:
@@ -192,9 +194,9 @@ def test_shares_at_lambda() -> None:
 def test_shares_leave_out_responses_with_a_value_that_is_not_finite() -> None:
     broken = not_a_number(PERFECT)
     whole = (broken.values.isfinite() | ~broken.response_mask).all(dim=1)
-    (found,) = lambda_shares(broken, [0.9], seed=0, resamples=50)
+    (result,) = lambda_shares(broken, [0.9], seed=0, resamples=50)
     expected = real_reward_share(broken.response_mask[whole], gamma=1.0, gae_lambda=0.9)
-    assert found.real_reward.value == pytest.approx(expected)
+    assert result.real_reward.value == pytest.approx(expected)
     none = replace(PERFECT, values=PERFECT.values * torch.nan)
     assert lambda_shares(none, [0.9], seed=0)[0].opinion.why == "needs a response all of whose values are finite"
 

@@ -101,12 +101,12 @@ def test_text_is_read_as_its_tokens_and_its_end_is_a_state_too(critic: PreTraine
 
 
 def test_prompts_are_ids_or_messages_or_text_or_nothing(critic: PreTrainedModel) -> None:
-    told = [{"role": "user", "content": "3 + 4?"}]
+    described = [{"role": "user", "content": "3 + 4?"}]
     framed = "<|im_start|>user\n3 + 4?<|im_end|>\n<|im_start|>assistant\n"
     ids = tuple(TOKENIZER(framed)["input_ids"])
     tokens = ids_dump().responses[0].tokens
     kinds: list[dict[str, Any]] = [
-        {"messages": tuple(told), "prompt": ""},
+        {"messages": tuple(described), "prompt": ""},
         {"prompt": framed},
         {"prompt": "", "prompt_tokens": ids},
     ]
@@ -117,7 +117,11 @@ def test_prompts_are_ids_or_messages_or_text_or_nothing(critic: PreTrainedModel)
     assert "1 of 1 responses have no prompt and are read without one" in bare.notes
     with pytest.raises(CheckpointError, match=r"no chat template, and dump\.jsonl has a prompt of messages"):
         read_critic(
-            character_critic(), CHARACTERS, dump_of(response(0, messages=tuple(told), text="7")), name="x", max_tokens=9
+            character_critic(),
+            CHARACTERS,
+            dump_of(response(0, messages=tuple(described), text="7")),
+            name="x",
+            max_tokens=9,
         )
 
 
@@ -256,18 +260,18 @@ def test_a_reading_goes_on_from_the_last_whole_chunk(
 ) -> None:
     monkeypatch.setattr(readings, "CHUNK_TOKENS", 70)
     whole = read(critic, ids_dump())
-    store, told = StoredValues(tmp_path, "one"), []
+    store, described = StoredValues(tmp_path, "one"), []
 
     def stop(read_tokens: int, total: int) -> None:
-        told.append(read_tokens)
-        if len(told) == 3:
+        described.append(read_tokens)
+        if len(described) == 3:
             raise Stopped
 
     with pytest.raises(Stopped):
         read(critic, ids_dump(), store=store, progress=stop)
     files = sorted(tmp_path.rglob("*.safetensors"))
     assert len(files) == 2
-    assert told[0] == 0
+    assert described[0] == 0
 
     reads: list[int] = []
     true = forward.gather_outputs
@@ -277,8 +281,8 @@ def test_a_reading_goes_on_from_the_last_whole_chunk(
     on: list[tuple[int, int]] = []
     again = read(critic, ids_dump(), store=store, progress=lambda *numbers: on.append(numbers))
     assert torch.equal(again.values, whole.values)
-    assert on[0][0] == told[2]
-    assert on[-1][0] == on[-1][1] == told[2] + sum(reads)
+    assert on[0][0] == described[2]
+    assert on[-1][0] == on[-1][1] == described[2] + sum(reads)
 
     files[0].write_bytes(files[0].read_bytes()[:-9])  # a damaged disk
     reads.clear()

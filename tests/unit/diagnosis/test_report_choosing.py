@@ -98,9 +98,9 @@ def test_messages_are_shown_with_who_speaks() -> None:
 def test_texts_of_tokens_make_the_text(text: str) -> None:
     tokenizer = make_tokenizer()
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    found = token_texts(ids, tokenizer)
-    assert len(found) == len(ids)
-    assert "".join(found) == text
+    result = token_texts(ids, tokenizer)
+    assert len(result) == len(ids)
+    assert "".join(result) == text
 
 
 def test_special_and_unknown_tokens_have_a_name_and_half_a_character_is_seen() -> None:

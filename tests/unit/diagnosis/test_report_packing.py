@@ -27,14 +27,14 @@ def unpacked(text: str) -> tuple[dict[str, Any], np.ndarray, list[np.ndarray]]:
     total = sum(one["length"] for one in header["responses"])
     planes = np.frombuffer(data[4 + length :], dtype=np.uint8).reshape(-1, 4, total).astype(np.int64)
     tokens, *columns = (planes * (256 ** np.arange(4))[None, :, None]).sum(axis=1)
-    found = []
+    result = []
     for about, steps in zip(header["series"], columns, strict=True):
         integers = np.cumsum(np.where(steps % 2, -(steps + 1) // 2, steps // 2))
         numbers = integers / 10.0 ** about["decimals"]
         for code, value in CODES.items():
             numbers[integers == code] = value
-        found.append(numbers)
-    return header, tokens, found
+        result.append(numbers)
+    return header, tokens, result
 
 
 def test_what_is_unpacked_is_what_was_packed() -> None:

@@ -223,8 +223,8 @@ def test_embedded_json_has_nothing_that_html_reads() -> None:
 
 
 def test_half_characters_are_written_out(tmp_path: Path) -> None:
-    told = Verdict(code="x", severity="note", critic=None, title="a\udcff", sentence="")
-    write_report(report().model_copy(update={"verdicts": (told,)}), NOTHING, tmp_path)
+    described = Verdict(code="x", severity="note", critic=None, title="a\udcff", sentence="")
+    write_report(report().model_copy(update={"verdicts": (described,)}), NOTHING, tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["verdicts"][0]["title"] == "a[U+DCFF]"
     assert "<h3>a[U+DCFF]</h3>" in (tmp_path / "index.html").read_text()
 

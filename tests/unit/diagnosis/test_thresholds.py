@@ -5,7 +5,7 @@ import pytest
 from vcppo.diagnosis.knobs import KNOBS, LOOKED_AT, knobs_for
 from vcppo.diagnosis.schema import Estimate
 from vcppo.diagnosis.thresholds import THRESHOLDS, beyond, ends, stretch, widened
-from vcppo.diagnosis.wording import percent, short, told
+from vcppo.diagnosis.wording import percent, short, shown
 from vcppo.settings.run import RunSettings
 
 
@@ -57,7 +57,7 @@ def test_shares_stay_between_0_and_100_in_words() -> None:
 
 
 def test_numbers_in_words() -> None:
-    assert told(Estimate(value=-0.911, low=-0.934, high=-0.884)) == "-0.911 [-0.934, -0.884]"
-    assert told(Estimate(value=0.001, low=-0.2, high=0.2)) == "0.00 [-0.20, 0.20]"
-    assert told(Estimate(value=None, why="one prompt")) == "unknown (one prompt)"
+    assert shown(Estimate(value=-0.911, low=-0.934, high=-0.884)) == "-0.911 [-0.934, -0.884]"
+    assert shown(Estimate(value=0.001, low=-0.2, high=0.2)) == "0.00 [-0.20, 0.20]"
+    assert shown(Estimate(value=None, why="one prompt")) == "unknown (one prompt)"
     assert short(-2.30) == "-2.3"

@@ -45,26 +45,26 @@ def critic(*along: Alignment, best: float | None = None) -> CriticPart:
 
 
 def test_a_forecast_of_collapse_names_the_worst_lambda_and_the_way_out() -> None:
-    (found,) = uphill(
+    (result,) = uphill(
         critic(at(0.9, cosine(-0.8)), at(0.95, cosine(-0.91), cosine(-0.99, 0.005)), at(1.0, cosine(0.99, 0.005)))
     )
-    assert (found.code, found.severity) == ("collapse-forecast", "alarm")
-    assert found.sentence == (
+    assert (result.code, result.severity) == ("collapse-forecast", "alarm")
+    assert result.sentence == (
         "At λ = 0.95 the gradient points away from reward (cosine -0.910 [-0.930, -0.890]) and shortens responses "
         "(cosine with length -0.990 [-0.995, -0.985]). So it does at λ = 0.9. At λ = 1 it points towards reward."
     )
-    assert found.advice == "Pretrain the value model, or use λ = 1 for the policy until then."
+    assert result.advice == "Pretrain the value model, or use λ = 1 for the policy until then."
 
 
 def test_lengthening_is_told() -> None:
-    (found,) = uphill(critic(at(0.95, cosine(-0.5), cosine(0.4))))
-    assert "lengthens responses" in found.sentence
+    (result,) = uphill(critic(at(0.95, cosine(-0.5), cosine(0.4))))
+    assert "lengthens responses" in result.sentence
 
 
 def test_a_surrogate_is_a_warning_only() -> None:
-    (found,) = uphill(critic(at(0.95, cosine(-0.5), method="surrogate")))
-    assert found.severity == "warning"
-    assert "has not seen the policy" in found.sentence
+    (result,) = uphill(critic(at(0.95, cosine(-0.5), method="surrogate")))
+    assert result.severity == "warning"
+    assert "has not seen the policy" in result.sentence
 
 
 def test_several_lambdas_are_several_looks() -> None:
@@ -75,16 +75,16 @@ def test_several_lambdas_are_several_looks() -> None:
 
 
 def test_truth_that_does_not_agree_with_itself_tells_nothing() -> None:
-    (found,) = uphill(critic(at(0.95, cosine(0.2, 0.4), ceiling=cosine(-0.76, 0.9))))
-    assert (found.code, found.severity) == ("cannot-tell", "unknown")
-    assert "does not agree with itself" in found.sentence
+    (result,) = uphill(critic(at(0.95, cosine(0.2, 0.4), ceiling=cosine(-0.76, 0.9))))
+    assert (result.code, result.severity) == ("cannot-tell", "unknown")
+    assert "does not agree with itself" in result.sentence
 
 
 def test_uphill_at_all_lambdas_is_good_and_at_some_is_open() -> None:
     assert uphill(critic(at(0.95, cosine(0.99)), at(1.0, cosine(0.98))))[0].code == "uphill"
-    (found,) = uphill(critic(at(0.95, cosine(0.1, 0.5)), at(1.0, cosine(0.98))))
-    assert found.code == "cannot-tell"
-    assert "At λ = 1 it points towards reward." in found.advice
+    (result,) = uphill(critic(at(0.95, cosine(0.1, 0.5)), at(1.0, cosine(0.98))))
+    assert result.code == "cannot-tell"
+    assert "At λ = 1 it points towards reward." in result.advice
 
 
 def gaining(gae_lambda: float, gain: Estimate) -> Alignment:
@@ -93,11 +93,11 @@ def gaining(gae_lambda: float, gain: Estimate) -> Alignment:
 
 def test_the_best_lambda_is_a_note_with_the_settings() -> None:
     along = critic(gaining(0.95, cosine(1.3)), gaining(1.0, cosine(1.1)), best=0.95)
-    _, found = uphill(along.model_copy(update={"lambdas_as_good": (0.95, 1.0)}))
-    assert (found.code, found.severity) == ("best-lambda", "note")
-    assert "gains 1.300 [1.280, 1.320] of what Monte-Carlo" in found.sentence
-    assert "λ = 1 cannot be told from it." in found.sentence
-    assert {"gae.lambda_actor = 0.95", "algorithm.lam = 0.95"} <= {knob.setting for knob in found.knobs}
+    _, result = uphill(along.model_copy(update={"lambdas_as_good": (0.95, 1.0)}))
+    assert (result.code, result.severity) == ("best-lambda", "note")
+    assert "gains 1.300 [1.280, 1.320] of what Monte-Carlo" in result.sentence
+    assert "λ = 1 cannot be told from it." in result.sentence
+    assert {"gae.lambda_actor = 0.95", "algorithm.lam = 0.95"} <= {knob.setting for knob in result.knobs}
 
 
 def test_a_half_blind_critic_goes_uphill_and_loses_the_signal() -> None:

@@ -53,15 +53,15 @@ def test_every_planted_critic_has_an_expected_verdict() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_critic_gets_its_verdict(name: str, seed: int) -> None:
-    found = codes(PLANTED[name](reading_of(100, 8, seed=seed)))
-    assert found[0] in EXPECTED[name]
-    assert set(found) <= EXPECTED[name] | (BESIDE if name in ("other rewards", "shuffled") else set())
+    result = codes(PLANTED[name](reading_of(100, 8, seed=seed)))
+    assert result[0] in EXPECTED[name]
+    assert set(result) <= EXPECTED[name] | (BESIDE if name in ("other rewards", "shuffled") else set())
 
 
 @pytest.mark.parametrize("name", [name for name in PLANTED if name != "one late"])
 def test_without_token_ids_too(name: str) -> None:
-    found = codes(PLANTED[name](replace(reading_of(100, 8), tokens=None)) if name != "other rewards" else untold())
-    assert found[0] in EXPECTED[name]
+    result = codes(PLANTED[name](replace(reading_of(100, 8), tokens=None)) if name != "other rewards" else untold())
+    assert result[0] in EXPECTED[name]
 
 
 def untold() -> Reading:
@@ -69,9 +69,9 @@ def untold() -> Reading:
 
 
 def test_one_late_without_token_ids_says_what_cannot_be_seen() -> None:
-    (found,) = verdicts(replace(late(reading_of(100, 8)), tokens=None))
-    assert found.code == "healthy"
-    assert "one token late cannot be seen" in found.sentence
+    (result,) = verdicts(replace(late(reading_of(100, 8)), tokens=None))
+    assert result.code == "healthy"
+    assert "one token late cannot be seen" in result.sentence
 
 
 @pytest.mark.parametrize("name", ["shuffled", "other rewards"])
@@ -90,7 +90,7 @@ def test_a_healthy_critic_raises_false_alarms_as_rarely_as_is_said() -> None:
     The intervals themselves hold the truth, a bias of 0 and slopes of 1, in 95 % of them: in 43 or more with 97 %.
     """
     reports = [judged(reading_of(100, 8, seed=100 + seed)) for seed in range(50)]
-    codes_of = [{verdict.code for verdict in found} for _, found in reports]
+    codes_of = [{verdict.code for verdict in result} for _, result in reports]
     assert sum(not seen <= {"healthy", "cannot-tell"} for seen in codes_of) <= 6
     assert sum("healthy" in seen for seen in codes_of) >= 35, "and most are called healthy"
     held = {"bias": 0, "slope": 0, "slope beyond the position": 0}
@@ -118,12 +118,12 @@ def test_rounding_to_bfloat16_is_no_fault(offset: float) -> None:
 
 def test_little_data_is_told_with_how_much_more_it_takes() -> None:
     few = reading_of(20, 4, seed=4)
-    (found,) = verdicts(few)
-    assert (found.code, found.severity) == ("cannot-tell", "unknown")
-    assert found.more_responses is not None
-    assert 100 < found.more_responses < 5_000
-    assert str(found.more_responses) in found.advice
-    enough = reading_of(20 + found.more_responses // 4, 4, seed=4)
+    (result,) = verdicts(few)
+    assert (result.code, result.severity) == ("cannot-tell", "unknown")
+    assert result.more_responses is not None
+    assert 100 < result.more_responses < 5_000
+    assert str(result.more_responses) in result.advice
+    enough = reading_of(20 + result.more_responses // 4, 4, seed=4)
     assert codes(enough) == ["healthy"]
 
 
@@ -143,41 +143,41 @@ def test_scores_that_are_all_equal(score: float, code: str) -> None:
     reading = reading_of(50, 4)
     same = torch.full_like(reading.scores, score)
     returns = torch.where(reading.response_mask, score, torch.nan)
-    found = codes(replace(reading, scores=same, returns=returns))
-    assert code in found
-    assert "healthy" not in found
+    result = codes(replace(reading, scores=same, returns=returns))
+    assert code in result
+    assert "healthy" not in result
     perfect = replace(reading, scores=same, returns=returns, values=returns)
     assert set(codes(perfect)) == {code, "constant"}
 
 
 def test_nothing_finite_is_one_verdict() -> None:
     reading = reading_of(20, 4)
-    (found,) = verdicts(replace(reading, values=reading.values * torch.nan))
-    assert (found.code, found.severity) == ("not-finite", "alarm")
+    (result,) = verdicts(replace(reading, values=reading.values * torch.nan))
+    assert (result.code, result.severity) == ("not-finite", "alarm")
 
 
 def test_an_empty_reading_cannot_tell() -> None:
     nothing = torch.zeros(9, 0)
     reading = Reading("none", nothing, nothing, nothing.bool(), torch.zeros(9), torch.arange(9))
-    (found,) = verdicts(reading)
-    assert (found.code, found.sentence) == ("cannot-tell", "no response has a token.")
+    (result,) = verdicts(reading)
+    assert (result.code, result.sentence) == ("cannot-tell", "no response has a token.")
 
 
 def test_the_sentence_has_the_number_with_its_interval_and_the_critic() -> None:
-    (found,) = verdicts(too_low(reading_of(100, 8)))
-    assert found.critic == "too low"
-    assert found.title == "Values are 1.95 too low everywhere"
-    assert "1.95 [1.8" in found.sentence
-    assert {knob.trainer for knob in found.knobs} == {"vcppo", "verl", "NeMo-RL", "OpenRLHF", "TRL", "slime"}
+    (result,) = verdicts(too_low(reading_of(100, 8)))
+    assert result.critic == "too low"
+    assert result.title == "Values are 1.95 too low everywhere"
+    assert "1.95 [1.8" in result.sentence
+    assert {knob.trainer for knob in result.knobs} == {"vcppo", "verl", "NeMo-RL", "OpenRLHF", "TRL", "slime"}
 
 
 def test_an_error_at_some_positions_is_not_said_to_be_everywhere() -> None:
     reading = reading_of(100, 8)
     early = torch.arange(reading.values.shape[1]) < 8
-    found = verdicts(replace(reading, values=reading.values - 2.0 * early))[0]
-    assert found.code == "offset"
-    assert "too low on average" in found.sentence
-    assert "about token" in found.sentence
+    result = verdicts(replace(reading, values=reading.values - 2.0 * early))[0]
+    assert result.code == "offset"
+    assert "too low on average" in result.sentence
+    assert "about token" in result.sentence
 
 
 def test_too_wide_is_a_matter_of_scale() -> None:
@@ -205,21 +205,21 @@ def test_values_shifted_by_a_varying_number_of_tokens_are_misaligned() -> None:
 
 
 def test_offset_and_position_only_are_one_line() -> None:
-    found = verdicts(too_low(PLANTED["position only"](reading_of(100, 8))))
-    assert headline(found) == "Values are 1.96 too low everywhere and know the position only"
+    result = verdicts(too_low(PLANTED["position only"](reading_of(100, 8))))
+    assert headline(result) == "Values are 1.96 too low everywhere and know the position only"
     assert headline(verdicts(reading_of(150, 8, seed=3))) == "No fault found"
 
 
 def test_a_wide_critic_that_sees_is_not_right_at_the_end_only() -> None:
     reading = reading_of(100, 8)
     mean = reading.values[reading.response_mask].mean()
-    (found,) = verdicts(replace(reading, values=mean + 4 * (reading.values - mean)))
-    assert found.code == "scale"
+    (result,) = verdicts(replace(reading, values=mean + 4 * (reading.values - mean)))
+    assert result.code == "scale"
 
 
 def test_the_gravest_comes_first() -> None:
-    found = verdicts(opposite(reading_of(100, 8)))
-    severities = [verdict.severity for verdict in found]
+    result = verdicts(opposite(reading_of(100, 8)))
+    severities = [verdict.severity for verdict in result]
     assert severities[0] in ILL
 
 
@@ -229,7 +229,7 @@ def test_a_fault_of_values_is_no_alarm_where_the_gradient_is_sound() -> None:
     data = measure_data(Dump("here", "verl", ()), reading, seed=0, resamples=200)
     critic = measure_critic(reading, source="here", layout=None, lambdas=(), seed=0, resamples=200)
 
-    def found(cosine: float, method: str) -> dict[str, str]:
+    def result(cosine: float, method: str) -> dict[str, str]:
         near = Estimate(value=cosine, low=cosine - 0.01, high=cosine + 0.01)
         whole = dict.fromkeys(
             ("with_reward", "with_length", "reward_ceiling", "accuracy_change", "length_change"), near
@@ -237,6 +237,6 @@ def test_a_fault_of_values_is_no_alarm_where_the_gradient_is_sound() -> None:
         along = Alignment.model_validate({"gae_lambda": 0.95, "method": method, **whole})
         return {one.code: one.severity for one in judge(data, critic.model_copy(update={"alignment": (along,)}))}
 
-    assert found(0.9, "preconditioned") == {"offset": "warning", "uphill": "good"}
-    assert found(0.9, "surrogate")["offset"] == "alarm"
-    assert found(-0.9, "preconditioned")["offset"] == "alarm"
+    assert result(0.9, "preconditioned") == {"offset": "warning", "uphill": "good"}
+    assert result(0.9, "surrogate")["offset"] == "alarm"
+    assert result(-0.9, "preconditioned")["offset"] == "alarm"

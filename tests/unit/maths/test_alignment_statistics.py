@@ -18,19 +18,19 @@ def alignments(gradients: Floats, counts: list[int], resamples: int = 200) -> Al
 
 def test_by_pencil_two_directions_in_two_chunks_of_two_and_three_responses() -> None:
     """a: (4, 0) and (3, 3); b: (2, 2) and (0, 3). Pairs of responses in different chunks: 2 * 2 * 3."""
-    found = alignments(np.array([[[4.0, 0.0], [3.0, 3.0]], [[2.0, 2.0], [0.0, 3.0]]]), [2, 3])
+    result = alignments(np.array([[[4.0, 0.0], [3.0, 3.0]], [[2.0, 2.0], [0.0, 3.0]]]), [2, 3])
     square_a, square_b, product = 2 * 12 / 12, 2 * 6 / 12, (0 + 12) / 12  # <a1, b2> = 0, <a2, b1> = 12
-    assert found.product(0, 0).value == pytest.approx(square_a)
-    assert found.product(1, 1).value == pytest.approx(square_b)
-    assert found.product(0, 1).value == found.product(1, 0).value == pytest.approx(product)
-    assert found.cosine(0, 1).value == pytest.approx(product / (square_a * square_b) ** 0.5)
-    assert found.change(0, 1).value == pytest.approx(product / square_a**0.5)
+    assert result.product(0, 0).value == pytest.approx(square_a)
+    assert result.product(1, 1).value == pytest.approx(square_b)
+    assert result.product(0, 1).value == result.product(1, 0).value == pytest.approx(product)
+    assert result.cosine(0, 1).value == pytest.approx(product / (square_a * square_b) ** 0.5)
+    assert result.change(0, 1).value == pytest.approx(product / square_a**0.5)
     spread = (16 + 18) / 5 - square_a * (4 + 9) / 5
-    assert found.signal_to_noise(0, batch=6).value == pytest.approx((square_a * 6 / spread) ** 0.5)
-    assert found.gain(0, 1, batch=6).value == pytest.approx(product / (square_a + spread / 6) ** 0.5)
-    assert found.halves(0).value == pytest.approx(square_a / (square_a + spread / 2.5))
-    relative = found.gain(0, 1, batch=6).value / found.gain(1, 1, batch=6).value
-    assert found.relative_gain(0, 1, 1, batch=6).value == pytest.approx(relative)
+    assert result.signal_to_noise(0, batch=6).value == pytest.approx((square_a * 6 / spread) ** 0.5)
+    assert result.gain(0, 1, batch=6).value == pytest.approx(product / (square_a + spread / 6) ** 0.5)
+    assert result.halves(0).value == pytest.approx(square_a / (square_a + spread / 2.5))
+    relative = result.gain(0, 1, batch=6).value / result.gain(1, 1, batch=6).value
+    assert result.relative_gain(0, 1, 1, batch=6).value == pytest.approx(relative)
 
 
 def drawn(means: Floats, noise: Floats, chunks: int, size: int, rng: np.random.Generator) -> Floats:
@@ -43,13 +43,13 @@ def test_noise_that_directions_share_is_no_agreement() -> None:
     """Orthogonal means under common noise 20 times as long: plain cosines of sums would be near 1."""
     rng, means = np.random.default_rng(1), np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
     gradients = drawn(means, np.full(4, 10.0), chunks=64, size=100, rng=rng)
-    found = alignments(gradients, [100] * 64)
+    result = alignments(gradients, [100] * 64)
     for a, b, want in ((0, 0, 1.0), (1, 1, 1.0), (0, 1, 0.0)):
-        assert abs(found.product(a, b).value - want) < 4 * found.product(a, b).error
+        assert abs(result.product(a, b).value - want) < 4 * result.product(a, b).error
     spread = 400.0
     wanted = (64 / spread) ** 0.5
-    assert found.signal_to_noise(0, batch=64).value == pytest.approx(wanted, rel=0.5)
-    half = found.halves(0)
+    assert result.signal_to_noise(0, batch=64).value == pytest.approx(wanted, rel=0.5)
+    half = result.halves(0)
     assert half.interval.low < 1 / (1 + spread / 3200) < half.interval.high
 
 
@@ -60,37 +60,39 @@ def test_the_best_candidate_is_the_one_whose_batch_goes_up_most_and_not_the_leas
     cases = [(e1, 5.0), (e1 + 0.3 * e2, 1.0), (-e1, 1.0), (1.01 * (e1 + 0.3 * e2), 1.01)]
     single = np.stack([mean + noise * rng.standard_normal((64, 30, 8)) for mean, noise in cases])
     target = e1 + 0.5 * rng.standard_normal((64, 30, 8))
-    found = alignments(np.concatenate([target[None], single]).sum(axis=2), [30] * 64)
-    best, alike = found.best([1, 2, 3, 4], 0, batch=10)
+    result = alignments(np.concatenate([target[None], single]).sum(axis=2), [30] * 64)
+    best, alike = result.best([1, 2, 3, 4], 0, batch=10)
     assert best in (2, 4)
     assert set(alike) == {2, 4}
-    assert found.gain(3, 0, batch=10).is_negative
-    assert found.cosine(1, 0).value > found.cosine(2, 0).value  # no bias
-    assert found.best([1, 2], 0, batch=10_000)[0] == 1  # a large batch has no noise to speak of
+    assert result.gain(3, 0, batch=10).is_negative
+    assert result.cosine(1, 0).value > result.cosine(2, 0).value  # no bias
+    assert result.best([1, 2], 0, batch=10_000)[0] == 1  # a large batch has no noise to speak of
 
 
 def test_noise_alone_is_seldom_told_to_be_a_signal() -> None:
-    rng, told = np.random.default_rng(3), 0
+    rng, described = np.random.default_rng(3), 0
     for _ in range(200):
-        found = alignments(rng.standard_normal((2, 16, 30)), [1] * 16)
-        told += found.product(0, 0).is_positive + found.product(0, 1).is_positive + found.product(0, 1).is_negative
-    assert told <= 18  # 3 % of 600; 2.5 % each is claimed
+        result = alignments(rng.standard_normal((2, 16, 30)), [1] * 16)
+        described += (
+            result.product(0, 0).is_positive + result.product(0, 1).is_positive + result.product(0, 1).is_negative
+        )
+    assert described <= 18  # 3 % of 600; 2.5 % each is claimed
 
 
 def test_what_has_no_length_has_no_cosine() -> None:
-    found = alignments(np.array([[[1.0, 0.0], [-1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]]), [1, 1])
-    assert np.isnan(found.cosine(0, 1).value)
-    assert np.isnan(found.change(0, 1).value)
-    assert found.signal_to_noise(0, batch=5).value == 0.0
-    assert found.responses_needed(0) is None
+    result = alignments(np.array([[[1.0, 0.0], [-1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]]), [1, 1])
+    assert np.isnan(result.cosine(0, 1).value)
+    assert np.isnan(result.change(0, 1).value)
+    assert result.signal_to_noise(0, batch=5).value == 0.0
+    assert result.responses_needed(0) is None
 
 
 def test_needed_responses_grow_with_the_error_over_the_signal() -> None:
     rng = np.random.default_rng(4)
     gradients = drawn(np.full((1, 50), 0.02), np.full(50, 1.0), chunks=32, size=10, rng=rng)
-    found = alignments(gradients, [10] * 32)
-    product = found.product(0, 0)
-    needed = found.responses_needed(0)
+    result = alignments(gradients, [10] * 32)
+    product = result.product(0, 0)
+    needed = result.responses_needed(0)
     assert (needed is None) == (product.value <= 0)
     if needed is not None:
         assert needed == pytest.approx(320 * max(2 * product.error / product.value, 1), abs=1)

@@ -41,9 +41,9 @@ def test_it_sees_what_the_law_says_of_a_constant_error(gae_lambda: float, offset
         for v, decay in ((0 * values, 1.0), (values, gae_lambda))
     ]
     to_come = np.where(mask, mask.sum(axis=1)[:, None] - np.arange(mask.shape[1]), 0.0)
-    found = measured([made[0], to_come, made[1]], mask)
+    result = measured([made[0], to_come, made[1]], mask)
     for target in (REWARD, LENGTH):
-        gain = found.gain(2, target, batch=96)
+        gain = result.gain(2, target, batch=96)
         assert gain.is_positive if sign > 0 else gain.is_negative
 
 
@@ -62,8 +62,8 @@ def test_responses_of_one_length_tell_nothing() -> None:
     mask = drawn(np.full(1500, 20))
     score = rng.choice([-1.0, 1.0], 1500)[:, None] * np.ones((1, 20))
     noise = rng.standard_normal((1500, 20)) + 0.1 * score
-    found = measured([score, mask.cumsum(axis=1)[:, ::-1].astype(float), noise], mask)
-    assert not found.product(REWARD, REWARD).is_positive
-    assert not found.gain(2, REWARD, batch=96).is_positive
-    assert found.product(REWARD, REWARD).value == pytest.approx(0.0, abs=1e-12)
-    assert found.product(LENGTH, LENGTH).value == pytest.approx(0.0, abs=1e-12)
+    result = measured([score, mask.cumsum(axis=1)[:, ::-1].astype(float), noise], mask)
+    assert not result.product(REWARD, REWARD).is_positive
+    assert not result.gain(2, REWARD, batch=96).is_positive
+    assert result.product(REWARD, REWARD).value == pytest.approx(0.0, abs=1e-12)
+    assert result.product(LENGTH, LENGTH).value == pytest.approx(0.0, abs=1e-12)

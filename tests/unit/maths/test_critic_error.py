@@ -25,30 +25,30 @@ def parts(value: list[float], target: list[float], shift: float = 0.3) -> ErrorP
 
 def test_offset_and_slope_by_pencil() -> None:
     """Errors -1 and -3: mean square 5 = 2^2 + (1 - 2)^2 * 1 + 0, for returns grow by 2 a unit of value."""
-    found = parts([0, 2], [1, 5])
-    assert (found.bias, found.slope, found.intercept) == pytest.approx((-2, 2, 1))
-    assert found.rmse == pytest.approx(math.sqrt(5))
-    assert (found.share_offset, found.share_slope, found.share_rest) == pytest.approx((0.8, 0.2, 0))
-    assert found.explained_variance == pytest.approx(0.75)
-    assert (found.value_mean, found.return_mean, found.value_std, found.return_std) == pytest.approx((1, 3, 1, 2))
-    assert found.correlation == pytest.approx(1)
+    result = parts([0, 2], [1, 5])
+    assert (result.bias, result.slope, result.intercept) == pytest.approx((-2, 2, 1))
+    assert result.rmse == pytest.approx(math.sqrt(5))
+    assert (result.share_offset, result.share_slope, result.share_rest) == pytest.approx((0.8, 0.2, 0))
+    assert result.explained_variance == pytest.approx(0.75)
+    assert (result.value_mean, result.return_mean, result.value_std, result.return_std) == pytest.approx((1, 3, 1, 2))
+    assert result.correlation == pytest.approx(1)
 
 
 def test_offset_and_rest_by_pencil() -> None:
     """Errors 0, -2, -2, 0: mean square 2 = 1^2 + 0 + (2 - 1), for the slope is 1 and returns vary by 2."""
-    found = parts([0, 0, 2, 2], [0, 2, 4, 2])
-    assert (found.bias, found.slope) == pytest.approx((-1, 1))
-    assert found.correlation == pytest.approx(1 / math.sqrt(2)), "covariance 1 over deviations of 1 and the root of 2"
-    assert (found.share_offset, found.share_slope, found.share_rest) == pytest.approx((0.5, 0, 0.5))
+    result = parts([0, 0, 2, 2], [0, 2, 4, 2])
+    assert (result.bias, result.slope) == pytest.approx((-1, 1))
+    assert result.correlation == pytest.approx(1 / math.sqrt(2)), "covariance 1 over deviations of 1 and the root of 2"
+    assert (result.share_offset, result.share_slope, result.share_rest) == pytest.approx((0.5, 0, 0.5))
 
 
 def test_a_constant_has_no_slope_and_leaves_all_else_to_the_rest() -> None:
-    found = parts([0.1, 0.1, 0.1], [0, 1, 2], shift=0.1)
-    assert math.isnan(found.slope)
-    assert found.value_std == 0
-    assert found.share_slope == 0
-    assert found.share_offset + found.share_rest == pytest.approx(1)
-    assert found.explained_variance == pytest.approx(0, abs=1e-12)
+    result = parts([0.1, 0.1, 0.1], [0, 1, 2], shift=0.1)
+    assert math.isnan(result.slope)
+    assert result.value_std == 0
+    assert result.share_slope == 0
+    assert result.share_offset + result.share_rest == pytest.approx(1)
+    assert result.explained_variance == pytest.approx(0, abs=1e-12)
 
 
 def test_a_constant_far_from_the_shift_is_a_constant() -> None:
@@ -56,16 +56,16 @@ def test_a_constant_far_from_the_shift_is_a_constant() -> None:
 
 
 def test_a_perfect_critic_has_no_error_to_split() -> None:
-    found = parts([0, 1, 3], [0, 1, 3])
-    assert found.rmse == pytest.approx(0, abs=1e-7)
-    assert found.explained_variance == pytest.approx(1)
+    result = parts([0, 1, 3], [0, 1, 3])
+    assert result.rmse == pytest.approx(0, abs=1e-7)
+    assert result.explained_variance == pytest.approx(1)
 
 
 def test_returns_that_are_all_equal_explain_nothing() -> None:
-    found = parts([0, 1, 3], [2, 2, 2])
-    assert math.isnan(found.explained_variance)
-    assert found.slope == pytest.approx(0)
-    assert found.bias == pytest.approx(-2 / 3)
+    result = parts([0, 1, 3], [2, 2, 2])
+    assert math.isnan(result.explained_variance)
+    assert result.slope == pytest.approx(0)
+    assert result.bias == pytest.approx(-2 / 3)
 
 
 def test_no_token_is_nothing() -> None:
@@ -75,10 +75,10 @@ def test_no_token_is_nothing() -> None:
 def test_the_same_as_the_diagnostics_of_training() -> None:
     rng = np.random.default_rng(0)
     value, target = rng.standard_normal((2, 200)).astype(np.float32)
-    found = parts(value.tolist(), target.tolist())
+    result = parts(value.tolist(), target.tolist())
     v, g, on = torch.from_numpy(value)[None], torch.from_numpy(target)[None], torch.ones(1, 200, dtype=torch.bool)
-    assert found.bias == pytest.approx(value_bias(v, g, on), rel=1e-9)
-    assert found.explained_variance == pytest.approx(explained_variance(v, g, on), rel=1e-9)
+    assert result.bias == pytest.approx(value_bias(v, g, on), rel=1e-9)
+    assert result.explained_variance == pytest.approx(explained_variance(v, g, on), rel=1e-9)
 
 
 def test_bins_of_positions() -> None:

@@ -23,8 +23,8 @@ def test_lambda_half_by_pencil() -> None:
     Of the advantages 4, 4, 0, 0 with variance 4, values 0, -4, 0, 0 have covariance -2: a share of -1/2.
     """
     values, rewards = torch.tensor([[2.0, 4], [0, 0]]), torch.tensor([[0.0, 8], [0, 0]])
-    found = shares(values, rewards, 0.5)
-    assert found.value == pytest.approx([0.75, -0.5])
+    result = shares(values, rewards, 0.5)
+    assert result.value == pytest.approx([0.75, -0.5])
 
 
 def test_at_lambda_one_a_calibrated_critic_has_no_opinion() -> None:

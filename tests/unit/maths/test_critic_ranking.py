@@ -46,13 +46,13 @@ def test_across_prompts_by_pencil() -> None:
 def test_a_resample_is_the_loop_over_its_copies(weights: list[int], within: bool) -> None:
     counts = np.array([[1.0, 1, 1], weights])
     bootstrap = PromptBootstrap(PROMPT, np.arange(3), counts)
-    found = (auc_within if within else auc_across)(VALUE, RIGHT, bootstrap, PROMPT)
-    assert found.value == pytest.approx([by_loop([1, 1, 1], within=within)])
+    result = (auc_within if within else auc_across)(VALUE, RIGHT, bootstrap, PROMPT)
+    assert result.value == pytest.approx([by_loop([1, 1, 1], within=within)])
     expected = by_loop(weights, within=within)
-    if np.isnan(found.low[0]):
-        assert expected == pytest.approx(found.value[0])
+    if np.isnan(result.low[0]):
+        assert expected == pytest.approx(result.value[0])
     else:
-        assert found.low[0] + found.high[0] - found.value[0] == pytest.approx(expected)
+        assert result.low[0] + result.high[0] - result.value[0] == pytest.approx(expected)
 
 
 def test_no_pair_is_nothing() -> None:

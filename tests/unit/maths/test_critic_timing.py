@@ -52,8 +52,8 @@ def test_what_rounding_could_make_by_pencil() -> None:
     values = np.zeros((4, 6))
     values[0, 4], values[1, 4] = 128.0, 256.0
     bootstrap = prompt_bootstrap(PROMPT, resamples=5, rng=np.random.default_rng(0))
-    found = timing(values, LIVE, np.array([[0, 1, 2]]), bootstrap)
-    assert found.value == pytest.approx([0, 0, 0, 2.5 / 128**2])
+    result = timing(values, LIVE, np.array([[0, 1, 2]]), bootstrap)
+    assert result.value == pytest.approx([0, 0, 0, 2.5 / 128**2])
 
 
 def test_noise_differs_everywhere() -> None:
@@ -70,5 +70,5 @@ def test_values_that_are_not_known_are_left_out() -> None:
     values = np.concatenate([np.zeros((4, 1)), np.where(LIVE, TOKENS, 0).cumsum(axis=1)[:, :-1]], axis=1)
     values[2] = np.nan
     bootstrap = prompt_bootstrap(PROMPT, resamples=5, rng=np.random.default_rng(0))
-    found = timing(values, LIVE & np.isfinite(values), splits(TOKENS, LIVE, PROMPT), bootstrap)
-    assert found.value[:3] == pytest.approx([0, 0, 1])
+    result = timing(values, LIVE & np.isfinite(values), splits(TOKENS, LIVE, PROMPT), bootstrap)
+    assert result.value[:3] == pytest.approx([0, 0, 1])

@@ -17,8 +17,8 @@ VALUE, TARGET = rng.standard_normal((2, len(ROW)))
 
 
 def numbers(bootstrap: PromptBootstrap, value: Array = VALUE, target: Array = TARGET) -> dict[str, float]:
-    found = composition(value, target, POSITION, PROMPT_OF[ROW], bootstrap)
-    return dict(zip(COMPOSITION, found.measured.value.tolist(), strict=True))
+    result = composition(value, target, POSITION, PROMPT_OF[ROW], bootstrap)
+    return dict(zip(COMPOSITION, result.measured.value.tolist(), strict=True))
 
 
 def plain(resamples: int = 20) -> PromptBootstrap:
@@ -44,29 +44,29 @@ def test_shares_are_those_of_a_loop_over_pairs() -> None:
             freedom += max(len(group) - 1, 0)
             squares += float(((group - group.mean()) ** 2).sum()) if len(group) else 0.0
         neither += share * squares / freedom
-    found = numbers(plain())
-    assert found["position"] == pytest.approx((total - within) / total)
-    assert found["prompt"] == pytest.approx((within - neither) / total)
-    assert found["neither"] == pytest.approx(neither / total)
-    assert found["position"] + found["prompt"] + found["neither"] == pytest.approx(1)
+    result = numbers(plain())
+    assert result["position"] == pytest.approx((total - within) / total)
+    assert result["prompt"] == pytest.approx((within - neither) / total)
+    assert result["neither"] == pytest.approx(neither / total)
+    assert result["position"] + result["prompt"] + result["neither"] == pytest.approx(1)
 
 
 def test_signal_is_that_of_deviations_from_the_position() -> None:
     v, g = (x - np.array([x[place == POSITION].mean() for place in range(PLACES)])[POSITION] for x in (VALUE, TARGET))
-    found = numbers(plain())
-    assert found["correlation"] == pytest.approx(float(v @ g / np.sqrt((v @ v) * (g @ g))))
-    assert found["slope"] == pytest.approx(float(v @ g / (v @ v)))
+    result = numbers(plain())
+    assert result["correlation"] == pytest.approx(float(v @ g / np.sqrt((v @ v) * (g @ g))))
+    assert result["slope"] == pytest.approx(float(v @ g / (v @ v)))
 
 
 def test_a_resample_is_its_prompts_copied_without_pairs_of_one_prompt() -> None:
     """Prompt 2 twice and prompt 0 once, against the formula on weights."""
     bootstrap = PromptBootstrap(PROMPT_OF, np.arange(3), np.array([[1.0, 1, 1], [1, 0, 2]]))
-    found = composition(VALUE, TARGET, POSITION, PROMPT_OF[ROW], bootstrap).measured
-    other = found.low + found.high - found.value
-    kept = [i for i in range(len(ROW)) if PROMPT_OF[ROW[i]] != 1]
+    result = composition(VALUE, TARGET, POSITION, PROMPT_OF[ROW], bootstrap).measured
+    other = result.low + result.high - result.value
+    selected = [i for i in range(len(ROW)) if PROMPT_OF[ROW[i]] != 1]
     weight = {0: 1, 2: 2}
     square = pairs = 0.0
-    for i, j in itertools.combinations(kept, 2):
+    for i, j in itertools.combinations(selected, 2):
         p, q = int(PROMPT_OF[ROW[i]]), int(PROMPT_OF[ROW[j]])
         if p != q:
             square += weight[p] * weight[q] * (VALUE[i] - VALUE[j]) ** 2
@@ -74,9 +74,9 @@ def test_a_resample_is_its_prompts_copied_without_pairs_of_one_prompt() -> None:
     total = square / pairs / 2
     within = size = 0.0
     for place in range(PLACES):
-        here = [(i, j) for i, j in itertools.combinations(kept, 2) if POSITION[i] == POSITION[j] == place]
+        here = [(i, j) for i, j in itertools.combinations(selected, 2) if POSITION[i] == POSITION[j] == place]
         here = [(i, j) for i, j in here if PROMPT_OF[ROW[i]] != PROMPT_OF[ROW[j]]]
-        n = sum(weight[int(PROMPT_OF[ROW[i]])] for i in kept if POSITION[i] == place)
+        n = sum(weight[int(PROMPT_OF[ROW[i]])] for i in selected if POSITION[i] == place)
         within += n * sum((VALUE[i] - VALUE[j]) ** 2 for i, j in here) / len(here) / 2
         size += n
     assert other[0] == pytest.approx((total - within / size) / total)
@@ -95,42 +95,42 @@ def test_one_planted_effect_has_all_the_variance(name: str, share: int) -> None:
     prompt = np.repeat(np.arange(prompts), samples)
     row, position = np.divmod(np.arange(len(value)), places)
     bootstrap = prompt_bootstrap(prompt, resamples=20, rng=draw)
-    found = composition(value, draw.standard_normal(len(value)), position, prompt[row], bootstrap).measured.value
-    assert found[share] == pytest.approx(1, abs=0.15), name  # 60 prompts may look a little apart by chance
-    assert found[:3].sum() == pytest.approx(1)
+    result = composition(value, draw.standard_normal(len(value)), position, prompt[row], bootstrap).measured.value
+    assert result[share] == pytest.approx(1, abs=0.15), name  # 60 prompts may look a little apart by chance
+    assert result[:3].sum() == pytest.approx(1)
 
 
 def test_many_small_groups_have_no_bias() -> None:
     """Two responses to each of 40 prompts, half of the variance the prompt's: 0.5 on average, not the 0.75 of R^2."""
-    draw, found = np.random.default_rng(6), []
+    draw, result = np.random.default_rng(6), []
     prompt = np.repeat(np.arange(40), 2)
     for _ in range(60):
         value = np.repeat(draw.standard_normal(40), 2) + draw.standard_normal(80)
         bootstrap = prompt_bootstrap(prompt, resamples=2, rng=draw)
         place = np.zeros(80, dtype=np.int64)
-        found.append(composition(value, value, place, prompt, bootstrap).measured.value[1])
-    assert np.mean(found) == pytest.approx(0.5, abs=0.05)
+        result.append(composition(value, value, place, prompt, bootstrap).measured.value[1])
+    assert np.mean(result) == pytest.approx(0.5, abs=0.05)
 
 
 def test_one_response_to_each_prompt_cannot_tell_prompt_from_response() -> None:
     prompt = np.arange(ROWS)
     bootstrap = prompt_bootstrap(prompt, resamples=20, rng=np.random.default_rng(0))
-    found = composition(VALUE, TARGET, POSITION, prompt[ROW], bootstrap)
-    assert np.isfinite(found.measured.value[0])
-    assert np.isnan(found.measured.value[1:4]).all()
-    assert found.pairs == 0
+    result = composition(VALUE, TARGET, POSITION, prompt[ROW], bootstrap)
+    assert np.isfinite(result.measured.value[0])
+    assert np.isnan(result.measured.value[1:4]).all()
+    assert result.pairs == 0
 
 
 def test_a_constant_is_made_of_nothing() -> None:
-    found = numbers(plain(), np.full(len(ROW), 0.1), TARGET)
-    assert all(np.isnan(number) for number in found.values())
+    result = numbers(plain(), np.full(len(ROW), 0.1), TARGET)
+    assert all(np.isnan(number) for number in result.values())
 
 
 def test_position_alone_leaves_no_signal() -> None:
-    found = numbers(plain(), np.array([0.1, 0.7, -0.3, 1.1])[POSITION], TARGET)
-    assert found["position"] == pytest.approx(1)
-    assert np.isnan(found["correlation"])
-    assert np.isnan(found["slope"])
+    result = numbers(plain(), np.array([0.1, 0.7, -0.3, 1.1])[POSITION], TARGET)
+    assert result["position"] == pytest.approx(1)
+    assert np.isnan(result["correlation"])
+    assert np.isnan(result["slope"])
 
 
 def test_the_first_token_of_one_prompt() -> None:

@@ -11,8 +11,8 @@ from vcppo.maths.prompt_bootstrap import Array, Measured, PromptBootstrap, outer
 
 
 def mean(total: Array) -> Array:
-    found: Array = total[..., 1:] / total[..., :1]
-    return found
+    result: Array = total[..., 1:] / total[..., :1]
+    return result
 
 
 def mean_of(x: Array, prompt: list[int], *, resamples: int = 400, seed: int = 0) -> Measured:
@@ -23,8 +23,8 @@ def mean_of(x: Array, prompt: list[int], *, resamples: int = 400, seed: int = 0)
 def test_sums_by_unit_and_bin() -> None:
     bootstrap = prompt_bootstrap([7, 3, 7], resamples=3, rng=np.random.default_rng(0))
     assert bootstrap.prompt.tolist() == [1, 0, 1], "numbered by id"
-    found = bootstrap.sums(bootstrap.prompt, [np.array([1.0, 2, 3]), np.array([10.0, 20, 30])], 2, np.array([0, 1, 1]))
-    assert found.tolist() == [[[0, 0], [2, 20]], [[1, 10], [3, 30]]]
+    result = bootstrap.sums(bootstrap.prompt, [np.array([1.0, 2, 3]), np.array([10.0, 20, 30])], 2, np.array([0, 1, 1]))
+    assert result.tolist() == [[[0, 0], [2, 20]], [[1, 10], [3, 30]]]
 
 
 def test_every_resample_draws_as_many_prompts_as_there_are_with_all_that_is_theirs() -> None:
@@ -36,15 +36,15 @@ def test_every_resample_draws_as_many_prompts_as_there_are_with_all_that_is_thei
 
 
 def test_one_prompt_has_no_interval() -> None:
-    found = mean_of(np.array([0.0, 1.0, 2.0]), [5, 5, 5])
-    assert found.value.tolist() == [1.0]
-    assert np.isnan([found.low, found.high]).all()
+    result = mean_of(np.array([0.0, 1.0, 2.0]), [5, 5, 5])
+    assert result.value.tolist() == [1.0]
+    assert np.isnan([result.low, result.high]).all()
 
 
 def test_no_interval_where_all_resamples_agree() -> None:
-    found = mean_of(np.full(6, 0.1), [0, 0, 1, 1, 2, 2])
-    assert found.value == pytest.approx([0.1])
-    assert np.isnan([found.low, found.high]).all()
+    result = mean_of(np.full(6, 0.1), [0, 0, 1, 1, 2, 2])
+    assert result.value == pytest.approx([0.1])
+    assert np.isnan([result.low, result.high]).all()
 
 
 def test_no_interval_where_a_statistic_is_often_undefined() -> None:
@@ -52,8 +52,8 @@ def test_no_interval_where_a_statistic_is_often_undefined() -> None:
     resampled = np.linspace(0, 1, 200)[:, None] + np.zeros((1, 2))
     resampled[:10, 0] = math.nan  # 5 % are left out
     resampled[:30, 1] = math.nan  # 15 % are too many
-    found = bootstrap.interval(np.array([0.5, 0.5]), resampled)
-    assert np.isfinite(found.low).tolist() == [True, False]
+    result = bootstrap.interval(np.array([0.5, 0.5]), resampled)
+    assert np.isfinite(result.low).tolist() == [True, False]
 
 
 def test_few_units_take_wider_percentiles() -> None:
@@ -85,8 +85,8 @@ def test_intervals_cover_as_often_as_they_say(prompts: int) -> None:
     rng, held, sims = np.random.default_rng(1), 0, 300
     for _ in range(sims):
         x = np.repeat(rng.standard_normal(prompts), 12) + 0.3 * rng.standard_normal(12 * prompts)
-        found = mean_of(x, np.repeat(np.arange(prompts), 12).tolist(), resamples=300, seed=int(rng.integers(2**31)))
-        held += bool(found.low[0] <= 0 <= found.high[0])
+        result = mean_of(x, np.repeat(np.arange(prompts), 12).tolist(), resamples=300, seed=int(rng.integers(2**31)))
+        held += bool(result.low[0] <= 0 <= result.high[0])
     assert 0.90 <= held / sims <= 0.985
 
 
@@ -95,14 +95,14 @@ def test_no_response_is_an_error() -> None:
         prompt_bootstrap([], resamples=10, rng=np.random.default_rng(0))
 
 
-def resampled_value(bootstrap: PromptBootstrap, found: Measured) -> float:
+def resampled_value(bootstrap: PromptBootstrap, result: Measured) -> float:
     """What the second of two resamples came to, where the first is the data: both ends are between the two."""
     assert len(bootstrap.counts) == 2
-    return float(found.low[0] + found.high[0] - found.value[0])
+    return float(result.low[0] + result.high[0] - result.value[0])
 
 
 def test_the_only_other_resample_can_be_read_from_both_ends() -> None:
     bootstrap = PromptBootstrap(np.array([0, 1]), np.array([0, 1]), np.array([[1.0, 1], [2, 0]]))
-    found = bootstrap.measured(mean, np.array([[1.0, 5.0], [1.0, 9.0]]))
-    assert found.value.tolist() == [7.0]
-    assert resampled_value(bootstrap, found) == pytest.approx(5.0)
+    result = bootstrap.measured(mean, np.array([[1.0, 5.0], [1.0, 9.0]]))
+    assert result.value.tolist() == [7.0]
+    assert resampled_value(bootstrap, result) == pytest.approx(5.0)

@@ -55,9 +55,9 @@ class Theirs:
 
     def write(self, folder: Path, heads: dict[str, Tensor], architecture: str, before: str = "", **config: Any) -> Path:
         """Write config.json and weights, the body's names with the base model's prefix and `before`."""
-        told = self.config.to_dict() | {"architectures": [architecture]} | config
+        described = self.config.to_dict() | {"architectures": [architecture]} | config
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(described), encoding="utf-8")
         prefix = before + {"llama": "model.", "gpt2": "transformer.", "opt": "model."}[self.config.model_type]
         body = {prefix + name: x.clone() for name, x in self.base.state_dict().items()}
         save_file(body | heads, folder / "model.safetensors", metadata={"format": "pt"})

@@ -37,8 +37,8 @@ def explicit(policy: PreTrainedModel, batch: RolloutBatch, advantages: Tensor, t
         total = torch.zeros(())
         for t in range(length):
             total = total + advantages[i, t] * logprobs[start + t - 1, batch.input_ids[i, start + t]]
-        found = torch.autograd.grad(total, list(policy.parameters()))
-        rows.append(torch.cat([x.flatten() for x in found]))
+        result = torch.autograd.grad(total, list(policy.parameters()))
+        rows.append(torch.cat([x.flatten() for x in result]))
     return torch.stack(rows)
 
 
@@ -131,16 +131,16 @@ def test_a_sketch_keeps_dot_products_as_far_as_its_size_allows() -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize("memory", [PLENTY, 999 * 12 * 4])
 def test_one_process_and_two_have_the_same_products(memory: int) -> None:
-    def told(count: int, *settings: str) -> dict[str, list[list[list[float]]]]:
+    def described(count: int, *settings: str) -> dict[str, list[list[list[float]]]]:
         output = torchrun(count, "tests/alignment_processes.py", str(memory), *settings)
         (line,) = [line for line in output.splitlines() if line.startswith('{"told"')]
-        found: dict[str, list[list[list[float]]]] = json.loads(line)
-        return found
+        result: dict[str, list[list[list[float]]]] = json.loads(line)
+        return result
 
-    alone, shared = told(1), told(2)
+    alone, shared = described(1), described(2)
     assert shared["sharded"]
     assert alone["sketch"] == shared["sketch"]
-    others = [shared] if memory == PLENTY else [shared, told(2, "compute.replicas=2")]
+    others = [shared] if memory == PLENTY else [shared, described(2, "compute.replicas=2")]
     for other in others:
         for ours, theirs in zip(other["told"], alone["told"], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())

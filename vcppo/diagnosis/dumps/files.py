@@ -41,12 +41,12 @@ def dump_files(paths: Sequence[Path], notes: Notes) -> list[Path]:
     """
     if not paths:
         raise DataError("no file of responses was named")
-    found = [file for path in paths for file in (_in_folder(path, notes) if path.is_dir() else [_named(path)])]
+    result = [file for path in paths for file in (_in_folder(path, notes) if path.is_dir() else [_named(path)])]
     unique: dict[Path, Path] = {}
-    for file in found:
+    for file in result:
         unique.setdefault(file.resolve(), file)
-    if len(unique) < len(found):
-        notes.say(f"{len(found) - len(unique)} of the files were named twice and are read once")
+    if len(unique) < len(result):
+        notes.say(f"{len(result) - len(unique)} of the files were named twice and are read once")
     return list(unique.values())
 
 

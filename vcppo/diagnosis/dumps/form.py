@@ -54,7 +54,7 @@ class Notes:
         """Count an event that is told as `EVENT: N`."""
         self.counts[event] += times
 
-    def told(self) -> tuple[str, ...]:
+    def described(self) -> tuple[str, ...]:
         """All of them."""
         counted = (f"{event}: {times}" for event, times in self.counts.items())
         outside = (f"tokens that the policy wrote before those stretches, left out: {self.tokens_outside}",)
@@ -80,8 +80,8 @@ def has(*columns: str) -> Callable[[frozenset[str]], bool]:
 
 def cells_of(row: Row, columns: Mapping[Role, str]) -> Cells:
     """The cells of these columns, those that are there; `a.b` reaches into the column a."""
-    found = {role: Cell(column, reach(row.values, column)) for role, column in columns.items()}
-    return {role: cell for role, cell in found.items() if cell.value is not None}
+    result = {role: Cell(column, reach(row.values, column)) for role, column in columns.items()}
+    return {role: cell for role, cell in result.items() if cell.value is not None}
 
 
 def named_cells(row: Row, columns: Mapping[Role, str]) -> Cells:
@@ -90,11 +90,11 @@ def named_cells(row: Row, columns: Mapping[Role, str]) -> Cells:
     Raises:
         DataError: the row has no such column.
     """
-    found = cells_of(row, columns)
+    result = cells_of(row, columns)
     for role, column in columns.items():
-        if role not in found:
+        if role not in result:
             raise DataError(f"{row.place}: no column {column}, named as the {role}; it has {listed(row.values)}")
-    return found
+    return result
 
 
 def alone(value: Any) -> Any:

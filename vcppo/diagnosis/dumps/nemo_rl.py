@@ -51,8 +51,8 @@ def _of_tokens(row: Row, values: dict[str, Any], content: list[Any]) -> Cells:
     mask = lists.get("token_loss_mask")
     lengths = {name: len(cells) for name, cells in lists.items()}
     if mask is None or len(set(lengths.values())) > 1:
-        told = ", ".join(f"{length} in {name}" for name, length in lengths.items())
-        raise DataError(f"{row.place}: {told}; expected token_ids and token_loss_mask of one length")
+        described = ", ".join(f"{length} in {name}" for name, length in lengths.items())
+        raise DataError(f"{row.place}: {described}; expected token_ids and token_loss_mask of one length")
     length = values.get("input_lengths", len(mask))
     if not isinstance(length, int) or not 0 < length <= len(mask):
         raise DataError(f"{row.place}: input_lengths is {short(length)}; expected 1 to {len(mask)}, as token_ids has")

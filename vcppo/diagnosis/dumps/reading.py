@@ -46,15 +46,17 @@ def read_dump(
     notes = Notes()
     reader = _Reader(form, _roles(columns or {}), notes)
     files = dump_files(paths, notes)
-    kept, of = _kept(reader.responses(files), limit, seed)
-    if not kept:
-        told = "; ".join(notes.told())
-        raise DataError(f"{_source(paths)}: no response that can be measured{f' ({told})' if told else ''}")
-    if len(kept) < of:
-        problems = len({logged.problem for logged in kept})
-        notes.say(f"{len(kept)} of {of} responses are read, those to {problems} prompts drawn at random (seed {seed})")
+    selected, of = _kept(reader.responses(files), limit, seed)
+    if not selected:
+        described = "; ".join(notes.described())
+        raise DataError(f"{_source(paths)}: no response that can be measured{f' ({described})' if described else ''}")
+    if len(selected) < of:
+        problems = len({logged.problem for logged in selected})
+        notes.say(
+            f"{len(selected)} of {of} responses are read, those to {problems} prompts drawn at random (seed {seed})"
+        )
     assert reader.name is not None
-    return Dump(_source(paths), reader.name, tuple(kept), (*FORMS[reader.name].notes, *notes.told()))
+    return Dump(_source(paths), reader.name, tuple(selected), (*FORMS[reader.name].notes, *notes.described()))
 
 
 def _roles(columns: Mapping[str, str]) -> dict[Role, str]:

@@ -116,9 +116,9 @@ def _refuse_lengths(place: str, cells: Cells, logged: LoggedResponse, written: S
     }
     lengths = {cells[role].column: len(row) for role, row in rows.items() if row is not None}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f'{length} in "{column}"' for column, length in lengths.items())
+        described = ", ".join(f'{length} in "{column}"' for column, length in lengths.items())
         raise DataError(
-            f"{place}: numbers of tokens differ, {told}; expected one number for each token of the response"
+            f"{place}: numbers of tokens differ, {described}; expected one number for each token of the response"
         )
 
 
@@ -127,7 +127,7 @@ def _cut_to(place: str, cells: Cells, logged: LoggedResponse, stretch: Stretch, 
     rewards = _cut(logged.rewards, stretch)
     if logged.rewards is not None and rewards is not None:  # what comes after the stretch is earned by its last token
         rewards = (*rewards[:-1], rewards[-1] + sum(logged.rewards[stretch.end :]))
-    kept = replace(
+    selected = replace(
         logged,
         tokens=_cut(logged.tokens, stretch),
         values=_cut(logged.values, stretch),
@@ -135,7 +135,7 @@ def _cut_to(place: str, cells: Cells, logged: LoggedResponse, stretch: Stretch, 
         logprobs=_cut(logged.logprobs, stretch),
     )
     if not stretch.start:
-        return kept
+        return selected
     if logged.tokens is None or logged.prompt_tokens is None:
         raise DataError(
             f'{place}: "{cells["response_mask"].column}" has tokens that the policy did not write before others that '
@@ -147,7 +147,7 @@ def _cut_to(place: str, cells: Cells, logged: LoggedResponse, stretch: Stretch, 
     )
     notes.tokens_outside += stretch.outside
     context = logged.prompt_tokens + logged.tokens[: stretch.start]
-    return replace(kept, prompt="", messages=None, prompt_tokens=context, text=None)
+    return replace(selected, prompt="", messages=None, prompt_tokens=context, text=None)
 
 
 def _cut(row: tuple[_T, ...] | None, stretch: Stretch) -> tuple[_T, ...] | None:

@@ -46,13 +46,13 @@ def file_rows(path: Path, notes: Notes) -> Iterator[Row]:
             rows = _parquet_rows(path)
         else:
             rows = _text_rows(path, notes, zipped=head.startswith(GZIP))
-        found = False
+        result = False
         for row in rows:
-            found = True
+            result = True
             yield row
     except (OSError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)})") from None
-    if not found:
+    if not result:
         raise DataError(f"{path}: no rows; expected responses")
 
 

@@ -55,12 +55,12 @@ def numbers(place: str, cell: Cell) -> tuple[float, ...]:
         DataError: it is no list of numbers.
     """
     listing = _listing(place, cell, "a list of numbers, one a token")
-    found = []
+    outcome = []
     for at, value in enumerate(listing, 1):
         if value is not None and not isinstance(value, bool | int | float):
             raise DataError(f'{place}: "{cell.column}" has {short(value)} at token {at}; expected a number')
-        found.append(math.nan if value is None else _float(value))
-    return tuple(found)
+        outcome.append(math.nan if value is None else _float(value))
+    return tuple(outcome)
 
 
 def refuse_not_finite(place: str, cell: Cell, row: Sequence[float]) -> None:

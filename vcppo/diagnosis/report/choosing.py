@@ -54,7 +54,7 @@ def viewer_data(
     return ViewerData(
         critics=tuple(reading.critic for reading in readings),
         responses=tuple(
-            _viewed(dump.responses[row], texts(ids[row]), [found.get(row) for found in values]) for row in chosen
+            _viewed(dump.responses[row], texts(ids[row]), [result.get(row) for result in values]) for row in chosen
         ),
         lambdas=tuple(lambdas),
         note=_note(len(dump.responses), odd, drawn),
@@ -72,21 +72,21 @@ def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> tuple
     Tokens are decoded two or three at a time, since some tokenizers write the first one of a text differently. An id
     that the tokenizer does not know is written as <7>.
     """
-    found: list[str] = []
+    result: list[str] = []
     start, end = 0, 0
     for place, token in enumerate(ids):
         if not 0 <= token < len(tokenizer):
-            found.append(f"<{token}>")
+            result.append(f"<{token}>")
             start = end = place + 1
             continue
         before, after = _decoded(ids[start:end], tokenizer), _decoded(ids[start : place + 1], tokenizer)
         last = place + 1 == len(ids)
         if after.endswith(BROKEN) and not last:
-            found.append("")
+            result.append("")
             continue
-        found.append(after[len(before) :])
+        result.append(after[len(before) :])
         start, end = end, place + 1
-    return tuple(found)
+    return tuple(result)
 
 
 def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> str:
@@ -96,20 +96,20 @@ def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> str:
 
 def _values_by_row(reading: Reading, ids: Mapping[int, Sequence[int]]) -> dict[int, NDArray[np.float32]]:
     """[T] values of the responses that have as many tokens; NaN where the critic has none."""
-    found = {}
+    result = {}
     for i, length in enumerate(reading.response_mask.sum(dim=1).tolist()):
         row = i if reading.rows is None else int(reading.rows[i])
         here = reading.values[i, :length].float().numpy()
         total = len(ids.get(row, ()))
         if reading.columns is None:
             if length == total:
-                found[row] = here
+                result[row] = here
         else:
             columns = reading.columns[i, :length].numpy()
             if length and columns.max() < total:
-                found[row] = np.full(total, np.nan, dtype=np.float32)
-                found[row][columns] = here
-    return found
+                result[row] = np.full(total, np.nan, dtype=np.float32)
+                result[row][columns] = here
+    return result
 
 
 def _returns(response: LoggedResponse, length: int) -> NDArray[np.float64]:
@@ -130,12 +130,12 @@ def _error(response: LoggedResponse, values: NDArray[np.float32] | None, length:
 
 
 def _within(rows: Sequence[int], ids: Mapping[int, Sequence[int]], tokens: int) -> list[int]:
-    kept = []
+    selected = []
     for row in rows:
         if len(ids[row]) <= tokens:
-            kept.append(row)
+            selected.append(row)
             tokens -= len(ids[row])
-    return kept
+    return selected
 
 
 def _viewed(

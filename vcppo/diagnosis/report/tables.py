@@ -105,7 +105,7 @@ DATA = (
 def others(parts: Iterable[Part | None], named: Iterable[str]) -> list[tuple[str, str]]:
     """(name in print, field) of the numbers in these parts of one kind that no table names: fields that are newer."""
     known = set(named)
-    found = {
+    result = {
         field: field.replace("_", " ")
         for part in parts
         if part is not None
@@ -113,19 +113,19 @@ def others(parts: Iterable[Part | None], named: Iterable[str]) -> list[tuple[str
         if field not in known
         and (isinstance(value, Estimate) or (isinstance(value, int | float) and value is not True))
     }
-    return [(name, field) for field, name in found.items()]
+    return [(name, field) for field, name in result.items()]
 
 
 def cell(report: Report, path: str) -> Cell:
     """The cell of what lies at a path of the report; a part that is missing on the way is "not measured"."""
-    found: object = report
+    result: object = report
     for name in path.split("."):
-        found = _step(found, name)
-    if isinstance(found, Estimate):
-        return Cell(path, number(found.value, decimals_of(found)), interval(found), _why(found))
-    if found is None or isinstance(found, int | float):
-        return Cell(path, number(found))
-    raise TypeError(f"report.{path}: {type(found).__name__}, expected a number or an Estimate")
+        result = _step(result, name)
+    if isinstance(result, Estimate):
+        return Cell(path, number(result.value, decimals_of(result)), interval(result), _why(result))
+    if result is None or isinstance(result, int | float):
+        return Cell(path, number(result))
+    raise TypeError(f"report.{path}: {type(result).__name__}, expected a number or an Estimate")
 
 
 def glance(report: Report) -> Table:

@@ -21,8 +21,8 @@ def visible(text: str) -> str:
     return _MAY_BE_INVISIBLE.sub(_shown_character, text)
 
 
-def _shown_character(found: re.Match[str]) -> str:
-    character = found.group()
+def _shown_character(result: re.Match[str]) -> str:
+    character = result.group()
     return f"[U+{ord(character):04X}]" if unicodedata.category(character) in _INVISIBLE else character
 
 

@@ -30,4 +30,6 @@ def _as_unicode(value: Any) -> Any:
         return {_as_unicode(key): _as_unicode(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_as_unicode(item) for item in value]
-    return re.sub(r"[\ud800-\udfff]", lambda found: visible(found.group()), value) if isinstance(value, str) else value
+    return (
+        re.sub(r"[\ud800-\udfff]", lambda result: visible(result.group()), value) if isinstance(value, str) else value
+    )
