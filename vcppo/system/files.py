@@ -82,10 +82,10 @@ def read_json_or_move(path: Path, notice: Callable[[str], None]) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
-        size = path.stat().st_size
+    except ValueError as error:
+        what = f"{path.stat().st_size} bytes that are no JSON ({one_line(error)})"
         aside = rename_aside(path, "bad")
-    notice(f"{path}: {size} bytes that are no JSON ({one_line(error)}); moved to {aside.name}, and made again")
+    notice(f"{path}: {what}; moved to {aside.name}, and made again")
     return None
 
 
