@@ -23,18 +23,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from vcppo.errors import CheckpointError
 from vcppo.models.distributed import mesh, world
 from vcppo.models.sharding import base_class, named_weights
+from vcppo.system.disk import check_room
 from vcppo.system.files import sync_tree, whole_file, whole_folder
 
 SHARDS = "shards"  # key of a state that names the folder its shards are in
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
-    """Write a transformers folder: config, safetensors, tokenizer; it loads without vcppo. Adapters are merged."""
+    """Write a transformers folder: config, safetensors, tokenizer; it loads without vcppo. Adapters are merged.
+
+    Raises:
+        DiskError: there is no room for it, as far as can be foreseen, or the disk refuses.
+    """
     weights: dict[str, Tensor] = {}
     for name, weight in named_weights(model):  # every process takes part in the gather, the main one stores the result
         if world().is_main:
             weights[name] = weight.to("cpu", copy=True)
     if world().is_main:
+        check_room(path, sum(weight.nbytes for weight in weights.values()))
         model.config.architectures = [base_class(model).__name__]
         with whole_folder(path) as folder:
             model.config.save_pretrained(folder)
@@ -46,9 +52,15 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and numbers that a stage resumes from; replaced in one move, shards first."""
+    """Write tensors and numbers that a stage resumes from; replaced in one move, shards first.
+
+    Raises:
+        DiskError: there is no room for it, as far as can be foreseen, or the disk refuses; the state before stays.
+    """
     shards: dict[str, DTensor] = {}
     unsharded = _map(state, lambda name, x: _take(shards, name, x) if isinstance(x, DTensor) else x)
+    if world().is_main:
+        check_room(path, _bytes_of(unsharded) + sum(shard.nbytes for shard in shards.values()))
     folder = None
     if shards:
         folder = path.with_name(f"{path.stem}-{_next_number(path)}.shards")
@@ -97,6 +109,17 @@ def _load_shards(folder: Path) -> dict[str, Tensor]:
         tensors[name] = empty(*kind.size, dtype=dtype, device_mesh=mesh(1), placements=(Shard(0),))
     load(tensors, checkpoint_id=folder)
     return tensors
+
+
+def _bytes_of(state: Any) -> int:
+    sizes: list[int] = []
+
+    def add(name: str, x: Any) -> None:
+        if isinstance(x, Tensor):
+            sizes.append(x.nbytes)
+
+    _map(state, add)
+    return sum(sizes)
 
 
 def _shard_folders(path: Path) -> list[Path]:

@@ -13,13 +13,15 @@ from vcppo.errors import DiskError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
-RESERVE_BYTES = 16 << 20  # left free beside a checkpoint: journals and records go on meanwhile
+RESERVE_BYTES = 4 << 20  # left free beside a checkpoint: journals and records go on meanwhile
 # libraries in Rust and C++ say it in words of their own
 _IN_WORDS = re.compile(r"No space left on device|Disk quota exceeded|File too large|os error (28|122|27)\b")
 
 
 def is_disk_error(error: BaseException) -> bool:
     """Whether an error says that the disk is full, read only, or not this user's."""
+    if isinstance(error, DiskError):
+        return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in NO_ROOM | NOT_ALLOWED
     return _IN_WORDS.search(str(error)) is not None
@@ -27,6 +29,8 @@ def is_disk_error(error: BaseException) -> bool:
 
 def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
     """Return the same error in one line that says where, what came, and what to do."""
+    if isinstance(error, DiskError):
+        return error
     number = error.errno if isinstance(error, OSError) else None
     name = error.filename if isinstance(error, OSError) and path is None else path
     where = "a file" if name is None else str(name)

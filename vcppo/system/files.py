@@ -218,7 +218,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
 
 
 @contextmanager
-def signed_lock(path: Path) -> Iterator[None]:
+def signed_lock(path: Path) -> Iterator[TextIO]:
     """`file_lock` without waiting, with the number of the process that holds it in the file.
 
     Raises:
@@ -229,7 +229,7 @@ def signed_lock(path: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            yield file
     except BlockingIOError as error:
         holder = path.read_text(encoding="utf-8").strip() or "unknown"
         raise BlockingIOError(error.errno, "held by another process", holder) from None
