@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vcppo.errors import CheckpointError
 from vcppo.models.distributed import mesh, world
+from vcppo.models.shard_metadata import ShardReader
 from vcppo.models.sharding import base_class, named_weights
 from vcppo.system.disk import check_room
 from vcppo.system.files import sync_tree, whole_file, whole_folder
@@ -101,13 +101,13 @@ def load_state(path: Path) -> dict[str, Any] | None:
 
 def _load_shards(folder: Path) -> dict[str, Tensor]:
     """Return every tensor of the folder, sharded over the present processes; `sharding.like` makes it fit a model."""
-    saved = FileSystemReader(folder).read_metadata().state_dict_metadata
+    saved = ShardReader(folder).read_metadata().state_dict_metadata
     tensors: dict[str, Any] = {}
     for name, kind in saved.items():
         assert isinstance(kind, TensorStorageMetadata)
         dtype = kind.properties.dtype
         tensors[name] = empty(*kind.size, dtype=dtype, device_mesh=mesh(1), placements=(Shard(0),))
-    load(tensors, checkpoint_id=folder)
+    load(tensors, storage_reader=ShardReader(folder))
     return tensors
 
 

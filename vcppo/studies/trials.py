@@ -143,7 +143,7 @@ class Scoreboard:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, self._numbers[name])
 
 
-def open_storage(url: str | None, folder: Path, notice: Callable[[str], None]) -> BaseStorage:
+def open_storage(url: str | None, folder: Path, notice: Callable[[str], None] = lambda line: None) -> BaseStorage:
     """Open the study's journal file, or the database at `url`.
 
     The caller holds the study's lock, so a journal line that a kill tore, or a lock it left, is nobody's: both go. A

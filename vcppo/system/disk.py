@@ -15,7 +15,9 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 RESERVE_BYTES = 4 << 20  # left free beside a checkpoint: journals and records go on meanwhile
 # libraries in Rust and C++ say it in words of their own
-_IN_WORDS = re.compile(r"No space left on device|Disk quota exceeded|File too large|os error (28|122|27)\b")
+_IN_WORDS = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|os error (28|122|27)\b|file write failed"
+)
 
 
 def is_disk_error(error: BaseException) -> bool:
@@ -36,7 +38,7 @@ def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
     where = "a file" if name is None else str(name)
     if number in NOT_ALLOWED:
         reason = os.strerror(number) if number is not None else ""
-        return DiskError(f"{where}: cannot be written ({reason}); expected a folder of your own: give another --out")
+        return DiskError(f"{where}: {reason}; expected a folder of your own on a disk to write to: give another --out")
     words = _IN_WORDS.search(str(error))
     reason = os.strerror(number) if number is not None else words[0] if words is not None else str(error)
     room = "" if name is None else f"; {describe_bytes(free_bytes(Path(str(name))))} are free there"

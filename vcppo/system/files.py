@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from vcppo.errors import CheckpointError
 from vcppo.system import disk
-from vcppo.system.temporaries import remove, temporary_for
+from vcppo.system.temporaries import remove, sweep, temporary_for
 
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE begins as UTF-16 LE does
 
@@ -136,6 +136,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder within `path`, made if need be; it goes when the block ends, with those of killed ones."""
+    make_folder(path)
+    sweep(path)
+    folder = temporary_for(path / "scratch")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+@contextmanager
 def _removed_unless_done(temporary: Path) -> Iterator[Path]:
     remove(temporary)
     try:
@@ -244,6 +257,8 @@ def is_locked(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except PermissionError:  # another user's, who lets nobody look
+        return False
     return False
 
 
