@@ -69,8 +69,8 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     if world().is_main:
         if folder is not None:
             sync_tree(folder)
-        with whole_file(path) as temporary:
-            torch.save({**unsharded, **({SHARDS: folder.name} if folder else {})}, temporary)
+        with whole_file(path) as temporary, open(temporary, "wb") as file:  # which says why it cannot be written
+            torch.save({**unsharded, **({SHARDS: folder.name} if folder else {})}, file)
         for old in _shard_folders(path):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)

@@ -21,18 +21,31 @@ _IN_WORDS = re.compile(
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Whether an error says that the disk is full, read only, or not this user's."""
-    if isinstance(error, DiskError):
-        return True
+    """Whether an error, or one that it came from, says that the disk is full, read only, or not this user's."""
+    return _first_of_disk(error) is not None
+
+
+def _first_of_disk(error: BaseException) -> BaseException | None:
+    """Return the first such error among those that this one came from; torch reports what fails after."""
+    seen: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in seen:
+        seen.append(at)
+        at = at.__cause__ or at.__context__
+    return next((cause for cause in reversed(seen) if _says_so(cause)), None)
+
+
+def _says_so(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in NO_ROOM | NOT_ALLOWED
-    return _IN_WORDS.search(str(error)) is not None
+    return isinstance(error, DiskError) or _IN_WORDS.search(str(error)) is not None
 
 
 def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
     """Return the same error in one line that says where, what came, and what to do."""
     if isinstance(error, DiskError):
         return error
+    error = _first_of_disk(error) or error
     number = error.errno if isinstance(error, OSError) else None
     name = error.filename if isinstance(error, OSError) and path is None else path
     where = "a file" if name is None else str(name)

@@ -1,12 +1,12 @@
 """Checkpoints on a disk without room, and metadata of shards that would run code."""
 
 import pickle
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from disks import disk_of
 from tiny import new_policy, tiny
 
 from vcppo.errors import CheckpointError, DiskError
@@ -19,14 +19,8 @@ from vcppo.tasks import make_task
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no disk of 1 MB can be mounted here: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with disk_of("1M", tmp_path / "disk") as place:
+        yield place
 
 
 @pytest.mark.parametrize("foreseen", [True, False])

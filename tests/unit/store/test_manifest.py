@@ -1,4 +1,4 @@
-"""A folder's manifest knows each of its result files; damage is known by size at once, by digest where bytes are read."""
+"""A folder's manifest knows each of its result files; damage shows by size at once, by digest where bytes are read."""
 
 import shutil
 from pathlib import Path

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import disk_of
 
 from vcppo.errors import DiskError
 from vcppo.system import disk, files, temporaries
@@ -150,14 +151,8 @@ with whole_folder(here / "policy") as folder, scratch_folder(here):
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no disk of 1 MB can be mounted here: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with disk_of("1M", tmp_path / "disk") as place:
+        yield place
 
 
 def test_a_full_disk_is_one_line_and_what_was_there_stays(small_disk: Path) -> None:
