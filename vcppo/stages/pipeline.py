@@ -21,7 +21,7 @@ from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import StageFolder, addresses, is_complete
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import read_journal
-from vcppo.store.pretrained_critics import chosen_step
+from vcppo.store.pretrained_critics import add_request, chosen_step
 from vcppo.store.summary import curves_of, summary
 
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
@@ -70,6 +70,8 @@ def run_stages(
             complete = here.from_main(here.is_main and is_complete(context.folder, context.settings))
             if here.is_main:
                 on_stage(stage, address.key, not complete)
+            if complete and here.is_main and stage == "value-pretraining":
+                add_request(folder.path, settings.pretrain)  # a later run may not thin it away
             if not complete:
                 if here.is_main:
                     folder.describe()

@@ -49,7 +49,17 @@ from vcppo.settings.rules import has_exact_values
 from vcppo.stages.answers import load_responses, response_prompts, responses_file
 from vcppo.stages.context import StageContext
 from vcppo.stages.fixed_prompts import fixed_prompts, training_prompts
-from vcppo.store.pretrained_critics import chosen_step, critic_folder, critic_is_saved, end_of, measurements_in
+from vcppo.store.pretrained_critics import (
+    add_request,
+    chosen_step,
+    critic_folder,
+    critic_is_saved,
+    end_of,
+    measurements_in,
+    saved_states,
+    step_of,
+    thin,
+)
 from vcppo.types import RolloutBatch
 
 
@@ -222,11 +232,11 @@ class Pretraining:
 
     def _resume(self, target: int | None) -> None:
         """Load the latest saved state that is not past the target; cut the journal back to the latest of all."""
-        states = world().from_main(sorted(self.folder.glob("critic-*/state.pt")))
-        self.logged = _step_of(states[-1]) if states else 0
+        states = world().from_main(saved_states(self.folder))
+        self.logged = step_of(states[-1].parent) if states else 0
         latest = load_state(states[-1]) if states else None
         self.journal.truncate(latest["records"] if latest else 0)
-        usable = [path for path in states if target is None or _step_of(path) <= target]
+        usable = [path for path in states if target is None or step_of(path.parent) <= target]
         state = load_state(usable[-1]) if usable else None
         if state is not None:
             load_weights(self.critic, state["critic"])
@@ -345,6 +355,8 @@ class Pretraining:
                 "records": self.journal.count,
             },
         )
+        if world().is_main:
+            thin(self.folder, training={step})
 
 
 def value_pretraining(context: StageContext) -> dict[str, float]:
@@ -355,12 +367,16 @@ def value_pretraining(context: StageContext) -> dict[str, float]:
         and first_phase_updates, those after which the critic was as good as the best constant, if it ever was.
     """
     chosen, folder = context.settings.pretrain, context.folder.path
+    if world().is_main:
+        add_request(folder, chosen)
     Pretraining(context).go_to(None if chosen.steps == "converge" else chosen.steps)
     measurements = measurements_in(folder / "journal.jsonl")
     end = end_of(measurements, chosen)
     assert end is not None
     if not world().from_main(critic_is_saved(folder, end.best)):  # the start, or what an earlier version did not save
         Pretraining(context).go_to(end.best)
+    if world().is_main:
+        thin(folder)
     result = {"steps": float(end.best)}
     if chosen.steps != "converge":
         return result
@@ -385,7 +401,3 @@ def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
 
 def _shuffle(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=rng_for(seed, "pretrain", "shuffle", epoch))
-
-
-def _step_of(state: Path) -> int:
-    return int(state.parent.name.removeprefix("critic-"))

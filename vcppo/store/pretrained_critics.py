@@ -1,14 +1,24 @@
 """Checkpoints of value pretraining: which of them settings ask for, from its journal, and whether it is there.
 
-One folder serves many step counts, so that it may be complete for some settings and not for others.
+One folder serves many step counts, so that it may be complete for some settings and not for others. Every run that
+wants a critic of it writes so into `requests/`; `thin` leaves the critics that were requested, and of the last one also
+the optimiser's moments, so that a later run can go on from there.
 """
 
+import errno
 import math
+import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from vcppo.maths.settling import Measurement, Settled, best_of, settled
 from vcppo.settings.critic import PretrainSettings
+from vcppo.settings.digests import digest
 from vcppo.store.journal import read_journal
+from vcppo.system.files import read_json, remove_folder, write_json
+
+REQUESTED = ("steps", "max_steps", "patience", "min_delta", "checkpoints")  # settings that say which critic is wanted
+STATE, MARK = "state.pt", "checkpoint.json"  # with the optimiser's moments; in its place once those have gone
 
 
 def measurements_in(journal: Path) -> list[Measurement]:
@@ -59,7 +69,97 @@ def pretraining_is_done(folder: Path, settings: PretrainSettings) -> bool:
 
 def critic_is_saved(folder: Path, step: int) -> bool:
     """Whether the critic after `step` updates lies there, whole."""
-    return (critic_folder(folder, step) / "state.pt").exists()  # the last file to be written
+    critic = critic_folder(folder, step)
+    return (critic / STATE).exists() or (critic / MARK).exists()  # the last file to be written
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Updates of the critics that lie there, rising."""
+    steps = (step_of(critic) for critic in folder.glob("critic-*"))
+    return sorted(step for step in steps if critic_is_saved(folder, step))
+
+
+def saved_states(folder: Path) -> list[Path]:
+    """The states that training can go on from, by rising number of updates."""
+    return sorted(folder.glob(f"critic-*/{STATE}"))
+
+
+def step_of(critic: Path) -> int:
+    """Updates of the critic in a folder of `critic_folder`."""
+    return int(critic.name.removeprefix("critic-"))
+
+
+def add_request(folder: Path, settings: PretrainSettings) -> None:
+    """Note that a run wants the critic that these settings take, before it is computed or after.
+
+    Critics of an earlier version, which noted no requests, all count as requested. In a folder that cannot be written
+    to nothing is noted, for nothing is removed there either.
+    """
+    requests = folder / "requests"
+    earlier = [] if requests.exists() else saved_steps(folder)
+    wanted = [settings.model_copy(update={"steps": step}) for step in earlier]
+    try:
+        for request in [*wanted, settings]:
+            _write_request(requests, request)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+
+
+def requests_in(folder: Path) -> list[PretrainSettings]:
+    """Settings of the runs that want a critic of this folder, as far as they say which one."""
+    return [PretrainSettings(**read_json(path)) for path in sorted((folder / "requests").glob("*.json"))]
+
+
+def requested_steps(folder: Path, requests: Sequence[PretrainSettings]) -> set[int]:
+    """Updates of the critics that these settings take; while `converge` is undecided, of the best one so far."""
+    measurements = measurements_in(folder / "journal.jsonl")
+    steps: set[int] = set()
+    for settings in requests:
+        end = end_of(measurements, settings)
+        within = [m for m in measurements if m.step <= settings.max_steps]
+        if end is not None:
+            steps.add(end.best)
+        elif within:
+            steps.add(best_of(within))
+        if settings.checkpoints == "measured":
+            steps |= set(saved_steps(folder))
+    return steps
+
+
+def thin(folder: Path, *, training: Collection[int] = ()) -> None:
+    """Remove the critics that no run has requested, and all moments but those of the last critic.
+
+    Args:
+        training: updates of further critics that stay whole, for training goes on from them.
+    """
+    for rest in folder.glob(".critic-*.removed"):
+        shutil.rmtree(rest, ignore_errors=True)
+    states = saved_states(folder)
+    whole = {*training, *(step_of(state.parent) for state in states[-1:])}
+    wanted = whole | requested_steps(folder, requests_in(folder))
+    for step in saved_steps(folder):
+        critic = critic_folder(folder, step)
+        if step not in wanted:
+            remove_folder(critic)
+        elif step not in whole:
+            _remove_moments(critic)
+
+
+def _remove_moments(critic: Path) -> None:
+    if not (critic / MARK).exists():
+        write_json(critic / MARK, {"updates": step_of(critic)})
+    (critic / STATE).unlink(missing_ok=True)
+    for shards in critic.glob("state-*.shards"):
+        shutil.rmtree(shards)
+
+
+def _write_request(requests: Path, settings: PretrainSettings) -> None:
+    """One file a request, named after it: runs write beside each other without waiting."""
+    request = settings.model_dump(mode="json", include=set(REQUESTED))
+    path = requests / f"{digest(request)}.json"
+    if not path.exists():
+        write_json(path, request)
 
 
 def _or(number: float | None, otherwise: float) -> float:

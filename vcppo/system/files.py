@@ -121,3 +121,11 @@ def move_aside(folder: Path) -> None:
         number += 1
     folder.rename(aside)
     folder.mkdir()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder; killed half-way, it leaves `.NAME.removed` and nothing by the folder's own name."""
+    removed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    folder.rename(removed)
+    shutil.rmtree(removed)
