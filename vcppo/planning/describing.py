@@ -1,8 +1,9 @@
 """A plan in print: a table of memory by phase, what to change, and assumed times."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
+from vcppo.planning.disk_estimate import StageDisk, estimate_disk, together
 from vcppo.planning.memory_estimate import GIB, Memory
 from vcppo.planning.plan import (
     ARITHMETIC_SHARE,
@@ -18,6 +19,7 @@ from vcppo.planning.plan import (
     remedies,
 )
 from vcppo.settings.run import RunSettings
+from vcppo.system.disk import readable_size
 
 COLUMNS = [field.name for field in fields(Memory)]
 
@@ -51,6 +53,8 @@ def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
     yield from _verdict(settings, plan)
     yield ""
     yield from _time_lines(plan, settings.compute.dtype)
+    yield ""
+    yield from _disk_lines(estimate_disk(settings))
 
 
 def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
@@ -91,3 +95,13 @@ def _time_lines(plan: Plan, dtype: str) -> Iterator[str]:
         f"assumed, not measured: {ARITHMETIC_SHARE:.0%} of {FLOPS[dtype] / 1e12:g} TFLOP/s in passes, "
         f"{BANDWIDTH_SHARE:.0%} of {BYTES_PER_S / 1e12:g} TB/s in writing (an H100's data sheet)"
     )
+
+
+def _disk_lines(disks: Sequence[StageDisk]) -> Iterator[str]:
+    yield "Disk, of all processes together: what stays of a stage, and what it takes at its fullest moment:"
+    yield ""
+    yield f"{'stage':18}{'stays':>12}{'at most':>12}"
+    for disk in disks:
+        yield f"{disk.stage:18}{readable_size(disk.stays):>12}{readable_size(disk.fullest):>12}"
+    total = together(disks, workers=1)
+    yield f"{'together':18}{readable_size(total.stays):>12}{readable_size(total.fullest):>12}"

@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import itertools
 import math
-from pathlib import Path
 from typing import Literal, assert_never
 
 import torch

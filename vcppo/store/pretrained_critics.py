@@ -15,10 +15,10 @@ from vcppo.maths.settling import Measurement, Settled, best_of, settled
 from vcppo.settings.critic import PretrainSettings
 from vcppo.settings.digests import digest
 from vcppo.store.journal import read_journal
-from vcppo.system.files import read_json, remove_folder, write_json
+from vcppo.system.files import read_json, remove_folder, write_bytes, write_json
 
 REQUESTED = ("steps", "max_steps", "patience", "min_delta", "checkpoints")  # settings that say which critic is wanted
-STATE, MARK = "state.pt", "checkpoint.json"  # with the optimiser's moments; in its place once those have gone
+STATE, MARK = "state.pt", "saved"  # with the optimiser's moments; in its place once those have gone
 
 
 def measurements_in(journal: Path) -> list[Measurement]:
@@ -148,7 +148,7 @@ def thin(folder: Path, *, training: Collection[int] = ()) -> None:
 
 def _remove_moments(critic: Path) -> None:
     if not (critic / MARK).exists():
-        write_json(critic / MARK, {"updates": step_of(critic)})
+        write_bytes(critic / MARK, f"{step_of(critic)} updates\n".encode())
     (critic / STATE).unlink(missing_ok=True)
     for shards in critic.glob("state-*.shards"):
         shutil.rmtree(shards)

@@ -1,0 +1,52 @@
+"""Room on disk for a study, looked at before it starts: a full disk is foreseen, not met."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vcppo.errors import CheckpointError, ConfigError, StudyError
+from vcppo.planning.disk_estimate import StudyDisk, estimate_disk, together
+from vcppo.studies.cells import Cell
+from vcppo.system.disk import free_bytes, readable_size
+
+SURE = 0.85  # share of the estimate that a study takes at least
+
+
+def disk_of(cells: Sequence[Cell], out: Path, workers: int) -> StudyDisk | None:
+    """Return what is still to be written by the cells of a study, None where a model's shapes are not known before."""
+    try:
+        return together((disk for cell in cells for disk in estimate_disk(cell.settings, out)), workers)
+    except (ConfigError, CheckpointError):
+        return None
+
+
+def notes_on_room(disk: StudyDisk | None, out: Path) -> list[str]:
+    """Return a note where the disk may run full, none where there is room or nothing is known.
+
+    Raises:
+        StudyError: what stays in the end will not fit.
+    """
+    if disk is None:
+        return []
+    free = free_bytes(out)
+    remedy = "`vcppo cache gc` shows what can go; or give another --out"
+    if SURE * disk.stays > free:
+        raise StudyError(
+            f"{out}: {readable_size(free)} are free, and this study leaves about {readable_size(disk.stays)} there; "
+            f"expected room for it. {remedy}"
+        )
+    if disk.fullest > free:
+        return [
+            f"{out}: {readable_size(free)} are free, and this study may take {readable_size(disk.fullest)} while it "
+            f"runs, {readable_size(disk.stays)} in the end. {remedy}"
+        ]
+    return []
+
+
+def disk_words(disk: StudyDisk | None, out: Path) -> str:
+    """Say what a study takes of the disk, and what is free."""
+    if disk is None:
+        return "disk unknown, as the shapes of its model are"
+    return (
+        f"on disk {readable_size(disk.stays)} in the end, {readable_size(disk.fullest)} at most, of "
+        f"{readable_size(free_bytes(out))} free"
+    )
