@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vcppo import __version__
+from vcppo.cli.cache import cache
 from vcppo.cli.diagnose import diagnose
 from vcppo.cli.doctor import doctor
 from vcppo.cli.evaluate import evaluate
@@ -95,6 +96,7 @@ for command in (
     methods_command,
     settings_command,
     plan,
+    cache,
     doctor,
 ):
     main.add_command(command)

@@ -142,7 +142,7 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     from vcppo.planning.time_estimate import estimate_costs
     from vcppo.settings.describing import describe_settings
     from vcppo.studies.room import disk_words
-    from vcppo.system.disk import readable_size
+    from vcppo.system.sizes import readable_size
 
     print(describe_settings(settings))
     costs = estimate_costs(settings, out)

@@ -19,7 +19,7 @@ from vcppo.planning.plan import (
     remedies,
 )
 from vcppo.settings.run import RunSettings
-from vcppo.system.disk import readable_size
+from vcppo.system.sizes import readable_size
 
 COLUMNS = [field.name for field in fields(Memory)]
 

@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from vcppo.maths.settling import Measurement, Settled, best_of, settled
 from vcppo.settings.critic import PretrainSettings
@@ -127,39 +128,70 @@ def requested_steps(folder: Path, requests: Sequence[PretrainSettings]) -> set[i
     return steps
 
 
-def thin(folder: Path, *, training: Collection[int] = ()) -> None:
-    """Remove the critics that no run has requested, and all moments but those of the last critic.
+def superfluous(
+    folder: Path, requests: Sequence[PretrainSettings], *, training: Collection[int] = ()
+) -> tuple[list[int], list[int]]:
+    """Return updates of the critics that none of these requests takes, and of further ones whose moments can go.
 
     Args:
-        training: updates of further critics that stay whole, for training goes on from them.
+        training: updates of critics that stay whole, for training goes on from them; so does the last one.
     """
+    whole = {*training, *(step_of(state.parent) for state in saved_states(folder)[-1:])}
+    wanted = whole | requested_steps(folder, requests)
+    steps = saved_steps(folder)
+    with_moments = {step_of(state.parent) for state in saved_states(folder)}
+    return [s for s in steps if s not in wanted], [s for s in steps if s in wanted & with_moments - whole]
+
+
+def thin(folder: Path, *, training: Collection[int] = ()) -> None:
+    """Remove the critics that no run has requested, and all moments but those of the last critic, or of `training`."""
     for rest in folder.glob(".critic-*.removed"):
         shutil.rmtree(rest, ignore_errors=True)
-    states = saved_states(folder)
-    whole = {*training, *(step_of(state.parent) for state in states[-1:])}
-    wanted = whole | requested_steps(folder, requests_in(folder))
+    unwanted, moments = superfluous(folder, requests_in(folder), training=training)
+    for step in unwanted:
+        remove_folder(critic_folder(folder, step))
+    for step in moments:
+        _remove_moments(critic_folder(folder, step))
     for step in saved_steps(folder):
-        critic = critic_folder(folder, step)
-        if step not in wanted:
-            remove_folder(critic)
-        elif step not in whole:
-            _remove_moments(critic)
+        if not (critic_folder(folder, step) / STATE).exists():
+            _remove_shards(critic_folder(folder, step))
+
+
+def replace_requests(folder: Path, requests: Sequence[PretrainSettings]) -> None:
+    """Let these be the only requests of a folder."""
+    for settings in requests:
+        _write_request(folder / "requests", settings)
+    names = {_request_name(settings) for settings in requests}
+    for path in (folder / "requests").glob("*.json"):
+        if path.name not in names:
+            path.unlink()
 
 
 def _remove_moments(critic: Path) -> None:
-    if not (critic / MARK).exists():
+    if not (critic / MARK).exists():  # before the state goes, for a critic has one or the other
         write_bytes(critic / MARK, f"{step_of(critic)} updates\n".encode())
     (critic / STATE).unlink(missing_ok=True)
+    _remove_shards(critic)
+
+
+def _remove_shards(critic: Path) -> None:
     for shards in critic.glob("state-*.shards"):
         shutil.rmtree(shards)
 
 
 def _write_request(requests: Path, settings: PretrainSettings) -> None:
     """One file a request, named after it: runs write beside each other without waiting."""
-    request = settings.model_dump(mode="json", include=set(REQUESTED))
-    path = requests / f"{digest(request)}.json"
+    path = requests / _request_name(settings)
     if not path.exists():
-        write_json(path, request)
+        write_json(path, _request(settings))
+
+
+def _request_name(settings: PretrainSettings) -> str:
+    return f"{digest(_request(settings))}.json"
+
+
+def _request(settings: PretrainSettings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", include=set(REQUESTED))
 
 
 def _or(number: float | None, otherwise: float) -> float:

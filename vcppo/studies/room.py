@@ -6,7 +6,7 @@ from pathlib import Path
 from vcppo.errors import CheckpointError, ConfigError, StudyError
 from vcppo.planning.disk_estimate import StudyDisk, estimate_disk, together
 from vcppo.studies.cells import Cell
-from vcppo.system.disk import free_bytes, readable_size
+from vcppo.system.sizes import free_bytes, readable_size
 
 SURE = 0.85  # share of the estimate that a study takes at least
 
