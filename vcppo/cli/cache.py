@@ -12,13 +12,14 @@ import click
 
 from vcppo.cli.options import out_option
 from vcppo.errors import ConfigError
-from vcppo.system.sizes import parsed_size, readable_size
+from vcppo.system.disk import describe_bytes
 
 if TYPE_CHECKING:
     from vcppo.store.cache_contents import CachedStage
     from vcppo.store.cache_needs import StudyNeeds
     from vcppo.store.cache_removal import Plan, Removal
 
+SIZES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 ORDERS = {"stage": lambda s: s.key, "size": lambda s: -s.size, "age": lambda s: s.written}
 
@@ -47,10 +48,12 @@ def _age(context: click.Context, parameter: click.Parameter, value: str | None) 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int:
     if value is None:
         return 0
-    try:
-        return parsed_size(value)
-    except ValueError:
-        raise ConfigError(f"--larger-than {value}: expected a size, for example 500MB") from None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(\w*)", value.strip())
+    if match is None or match[2] not in SIZES:
+        raise ConfigError(
+            f"--larger-than {value}: expected a number of bytes or with kB, MB, GB, TB, for example 500MB"
+        )
+    return int(float(match[1]) * SIZES[match[2]])
 
 
 def _stages(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -153,13 +156,13 @@ def _listing(listed: "Sequence[CachedStage]", needs: "Sequence[StudyNeeds]", out
     for stage in listed:
         users = ", ".join(study.study for study in needs if stage.key in study.stages) or "-"
         took = "" if stage.wall_s is None else duration(stage.wall_s)
-        size, age = readable_size(stage.size), duration(max(time.time() - stage.written, 0.0))
+        size, age = describe_bytes(stage.size), duration(max(time.time() - stage.written, 0.0))
         yield f"{stage.stage:18}{stage.address:18}{size:>9}{age:>9}{took:>9}  {stage.state:11}{users}"
     yield ""
     for name in dict.fromkeys(stage.stage for stage in listed):
         of = [stage for stage in listed if stage.stage == name]
-        yield f"{name:18}{len(of):>6} folders  {readable_size(sum(stage.size for stage in of)):>9}"
-    yield f"{'together':18}{len(listed):>6} folders  {readable_size(sum(stage.size for stage in listed)):>9}"
+        yield f"{name:18}{len(of):>6} folders  {describe_bytes(sum(stage.size for stage in of)):>9}"
+    yield f"{'together':18}{len(listed):>6} folders  {describe_bytes(sum(stage.size for stage in listed)):>9}"
 
 
 def _plan_lines(plan: "Plan", outcomes: "Mapping[Removal, str | None]", out: Path, *, yes: bool) -> Iterator[str]:
@@ -170,20 +173,20 @@ def _plan_lines(plan: "Plan", outcomes: "Mapping[Removal, str | None]", out: Pat
         stays = f"; STAYS: {reason}" if reason is not None else ""
         age = duration(max(time.time() - stage.written, 0.0))
         yield (
-            f"{stage.key:34}{readable_size(removal.frees):>9}{age:>7} old, {took}: {removal.kind}, {removal.why}{stays}"
+            f"{stage.key:34}{describe_bytes(removal.frees):>9}{age:>7} old, {took}: {removal.kind}, {removal.why}{stays}"
         )
     for stage in plan.running:
-        yield f"{stage.key:34}{readable_size(stage.size):>9} stays: a process works on it"
+        yield f"{stage.key:34}{describe_bytes(stage.size):>9} stays: a process works on it"
     if plan.needed:
-        needed = ", ".join(f"{study} {readable_size(size)}" for study, size in plan.needed.items())
+        needed = ", ".join(f"{study} {describe_bytes(size)}" for study, size in plan.needed.items())
         yield f"needed by studies, shared stages counted for each: {needed}"
     if not plan.removals:
-        yield f"{out / 'cache'}: {readable_size(plan.total)}, and nothing of it can go"
+        yield f"{out / 'cache'}: {describe_bytes(plan.total)}, and nothing of it can go"
         return
     gone = [removal for removal in plan.removals if not yes or outcomes[removal] is None]
     seconds = sum(removal.again_s or 0.0 for removal in gone)
-    freed = readable_size(sum(removal.frees for removal in gone))
-    of = readable_size(plan.total)
+    freed = describe_bytes(sum(removal.frees for removal in gone))
+    of = describe_bytes(plan.total)
     if yes:
         yield f"removed {freed} of {of}; to have it again would take {duration(seconds)} of computing"
         return

@@ -142,7 +142,7 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     from vcppo.planning.time_estimate import estimate_costs
     from vcppo.settings.describing import describe_settings
     from vcppo.studies.room import disk_words
-    from vcppo.system.sizes import readable_size
+    from vcppo.system.disk import describe_bytes
 
     print(describe_settings(settings))
     costs = estimate_costs(settings, out)
@@ -151,7 +151,7 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
         disks = estimate_disk(settings, out)[:count]
     except (ConfigError, CheckpointError):  # a model whose shapes are not known before it is loaded
         disks = []
-    _cost_table(costs[:count], {disk.stage: readable_size(disk.stays) for disk in disks})
+    _cost_table(costs[:count], {disk.stage: describe_bytes(disk.stays) for disk in disks})
     print(
         f"about {sum(cost.minutes for cost in costs[:count]):.1f} minutes here; "
         f"{disk_words(together(disks, workers=1) if disks else None, out)}"

@@ -4,7 +4,6 @@ A state whose tensors are shards of many processes goes to a folder beside the s
 format: each process writes what it holds, and any other number of processes can read it.
 """
 
-import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from vcppo.errors import CheckpointError
 from vcppo.models.distributed import mesh, world
 from vcppo.models.sharding import base_class, named_weights
-from vcppo.system.files import whole_folder
+from vcppo.system.files import sync_tree, whole_file, whole_folder
 
 SHARDS = "shards"  # key of a state that names the folder its shards are in
 
@@ -54,11 +53,12 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     if shards:
         folder = path.with_name(f"{path.stem}-{_next_number(path)}.shards")
         save(dict(shards), checkpoint_id=folder)
+        world().wait()  # all of them are written
     if world().is_main:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save({**unsharded, **({SHARDS: folder.name} if folder else {})}, temporary)
-        os.replace(temporary, path)
+        if folder is not None:
+            sync_tree(folder)
+        with whole_file(path) as temporary:
+            torch.save({**unsharded, **({SHARDS: folder.name} if folder else {})}, temporary)
         for old in _shard_folders(path):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)

@@ -19,7 +19,7 @@ from vcppo.planning.plan import (
     remedies,
 )
 from vcppo.settings.run import RunSettings
-from vcppo.system.sizes import readable_size
+from vcppo.system.disk import describe_bytes
 
 COLUMNS = [field.name for field in fields(Memory)]
 
@@ -102,6 +102,6 @@ def _disk_lines(disks: Sequence[StageDisk]) -> Iterator[str]:
     yield ""
     yield f"{'stage':18}{'stays':>12}{'at most':>12}"
     for disk in disks:
-        yield f"{disk.stage:18}{readable_size(disk.stays):>12}{readable_size(disk.fullest):>12}"
+        yield f"{disk.stage:18}{describe_bytes(disk.stays):>12}{describe_bytes(disk.fullest):>12}"
     total = together(disks, workers=1)
-    yield f"{'together':18}{readable_size(total.stays):>12}{readable_size(total.fullest):>12}"
+    yield f"{'together':18}{describe_bytes(total.stays):>12}{describe_bytes(total.fullest):>12}"

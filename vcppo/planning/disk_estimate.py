@@ -33,16 +33,16 @@ class StageDisk:
     stage: str
     address: str
     cached: bool
-    parts: Mapping[str, float]  # bytes of what stays, by a name
-    running: float  # bytes beside those at the fullest moment, gone when the stage has ended
+    parts: Mapping[str, int]  # bytes of what stays, by a name
+    running: int  # bytes beside those at the fullest moment, gone when the stage has ended
 
     @property
-    def stays(self) -> float:
+    def stays(self) -> int:
         """Bytes when the stage has ended."""
         return sum(self.parts.values())
 
     @property
-    def fullest(self) -> float:
+    def fullest(self) -> int:
         """Bytes at its fullest moment."""
         return self.stays + self.running
 
@@ -56,8 +56,8 @@ class StageDisk:
 class StudyDisk:
     """What is still to be written by runs that share stages."""
 
-    stays: float  # bytes when all has ended
-    fullest: float  # bytes at the fullest moment, if the largest stages run last and together
+    stays: int  # bytes when all has ended
+    fullest: int  # bytes at the fullest moment, if the largest stages run last and together
 
 
 def estimate_disk(settings: RunSettings, out: Path | None = None) -> list[StageDisk]:
@@ -109,18 +109,18 @@ class _Files:
         shapes = critic_shapes_of(settings) if critic else shapes_of(settings)
         return Network(shapes, critic, settings.compute, settings.lora, shards=1)
 
-    def of(self, stage: str) -> tuple[dict[str, float], float]:
+    def of(self, stage: str) -> tuple[dict[str, int], int]:
         """Return (bytes of what stays by name, bytes beside it while the stage runs)."""
         s = self.settings
         if stage == "cold-start":
             if s.cold_start.steps == 0:
-                return {}, 0.0
-            return {"policy": _model(self.policy), "journal": 20.0 * s.cold_start.steps}, 2 * _state(self.policy)
+                return {}, 0
+            return {"policy": _model(self.policy), "journal": 20 * s.cold_start.steps}, 2 * _state(self.policy)
         if stage == "reward-model":
-            return {"critic": _model(self.critic), "journal": 200.0 * s.reward_model.steps}, 2 * _state(self.critic)
+            return {"critic": _model(self.critic), "journal": 200 * s.reward_model.steps}, 2 * _state(self.critic)
         if stage == "answers":
             rows = sum(s.fixed_responses)
-            return {"responses": float(rows * (8 * self.prompt + RESPONSE_PLACE * self.longest))}, 0.0
+            return {"responses": rows * (8 * self.prompt + RESPONSE_PLACE * self.longest)}, 0
         if stage == "value-pretraining":
             return self._value_pretraining()
         if stage == "preference":
@@ -128,9 +128,9 @@ class _Files:
         if stage == "rl":
             return self._rl()
         samples = held_out_problems(s) * s.evaluation.samples
-        return {"samples": float(samples * (SAMPLE + TEXT * self.written))}, 0.0
+        return {"samples": samples * (SAMPLE + TEXT * self.written)}, 0
 
-    def _value_pretraining(self) -> tuple[dict[str, float], float]:
+    def _value_pretraining(self) -> tuple[dict[str, int], int]:
         chosen, model, state = self.settings.pretrain, _model(self.critic), _state(self.critic)
         parts = {"moments of the last critic": state}
         if chosen.steps == "converge":
@@ -142,23 +142,23 @@ class _Files:
             steps = chosen.steps
         if chosen.checkpoints == "measured":
             parts |= {f"critic of {step}": model for step in range(0, steps + 1, chosen.evaluate_every) if step}
-        parts["journal"] = 400.0 * steps
+        parts["journal"] = 400 * steps
         return parts, 2 * model + state
 
-    def _rl(self) -> tuple[dict[str, float], float]:
+    def _rl(self) -> tuple[dict[str, int], int]:
         s = self.settings
         learners = [self.policy] + [self.critic] * s.has_value_model
         kept_fixed = s.needs_reference + (s.rollout.refresh_every != 1)
-        state = sum(map(_state, learners)) + kept_fixed * float(WIDE * self.policy.weights)
+        state = sum(map(_state, learners)) + kept_fixed * WIDE * self.policy.weights
         parts = {"critic" if net.critic else "policy": _model(net) for net in learners}
-        return {**parts, "journal": float(ITERATION * s.steps)}, 2 * state
+        return {**parts, "journal": ITERATION * s.steps}, 2 * state
 
 
-def _model(net: Network) -> float:
+def _model(net: Network) -> int:
     """Bytes of a model's folder."""
-    return float(WIDE * (net.weights - net.adapters) + TOKENIZER * net.shapes.vocabulary)
+    return WIDE * (net.weights - net.adapters) + TOKENIZER * net.shapes.vocabulary
 
 
-def _state(net: Network) -> float:
+def _state(net: Network) -> int:
     """Bytes of a state to resume from."""
-    return float(WIDE * net.weights + MOMENTS * net.learning)
+    return WIDE * net.weights + MOMENTS * net.learning

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from vcppo.errors import CheckpointError, DataError
 from vcppo.store.study_folders import read_object
 from vcppo.system.files import is_locked
+from vcppo.system.temporaries import is_temporary
 
 _ADDRESS = re.compile(r"[0-9a-f]{12}")
 
@@ -37,8 +38,12 @@ class CachedStage:
 
 def cached_stages(out: Path) -> list[CachedStage]:
     """Return every folder of OUT/cache, by stage and address."""
-    folders = sorted(path for path in (out / "cache").glob("*/*") if path.is_dir() and not path.is_symlink())
+    folders = sorted(path for path in (out / "cache").glob("*/*") if _is_one(path))
     return [_stage(path) for path in folders]
+
+
+def _is_one(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not is_temporary(path)
 
 
 def size_of(path: Path) -> int:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vcppo.errors import StudyError
+from vcppo.errors import DiskError, StudyError
 from vcppo.settings.critic import PretrainSettings
 from vcppo.store.cache_contents import LEFT, CachedStage, cached_stages, size_of
 from vcppo.store.cache_needs import StudyNeeds, needs_of_studies
+from vcppo.store.manifest import DONE, NAME
 from vcppo.store.pretrained_critics import critic_folder, replace_requests, superfluous, thin
 from vcppo.system.files import file_lock, remove_folder
 
@@ -101,8 +102,8 @@ def remove(removals: Sequence[Removal]) -> Iterator[tuple[Removal, str | None]]:
             yield removal, "a process works on it"
         except FileNotFoundError:
             yield removal, None  # another has removed it
-        except OSError as error:
-            yield removal, error.strerror or str(error)
+        except (OSError, DiskError) as error:
+            yield removal, str(error)
         else:
             yield removal, None
 
@@ -160,7 +161,8 @@ def _remove(removal: Removal) -> None:
     elif removal.kind == "folder":
         remove_folder(path)
     else:
-        (path / "done.json").unlink(missing_ok=True)  # the first to go: what is half removed is not complete
+        (path / DONE).unlink(missing_ok=True)  # the first to go: what is half removed is not complete
+        (path / NAME).unlink(missing_ok=True)
         for entry in sorted(path.iterdir()):
             if entry.is_dir():
                 remove_folder(entry)

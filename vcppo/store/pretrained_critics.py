@@ -16,6 +16,7 @@ from vcppo.maths.settling import Measurement, Settled, best_of, settled
 from vcppo.settings.critic import PretrainSettings
 from vcppo.settings.digests import digest
 from vcppo.store.journal import read_journal
+from vcppo.store.manifest import ManifestError, forget_files, read_manifest
 from vcppo.system.files import read_json, remove_folder, write_bytes, write_json
 
 REQUESTED = ("steps", "max_steps", "patience", "min_delta", "checkpoints")  # settings that say which critic is wanted
@@ -148,6 +149,7 @@ def thin(folder: Path, *, training: Collection[int] = ()) -> None:
     for rest in folder.glob(".critic-*.removed"):
         shutil.rmtree(rest, ignore_errors=True)
     unwanted, moments = superfluous(folder, requests_in(folder), training=training)
+    _take_off_manifest(folder, unwanted, moments)
     for step in unwanted:
         remove_folder(critic_folder(folder, step))
     for step in moments:
@@ -165,6 +167,23 @@ def replace_requests(folder: Path, requests: Sequence[PretrainSettings]) -> None
     for path in (folder / "requests").glob("*.json"):
         if path.name not in names:
             path.unlink()
+
+
+def _take_off_manifest(folder: Path, critics: Collection[int], moments: Collection[int]) -> None:
+    """Take files off the manifest that are about to be removed; one that cannot be read is renewed by who notices."""
+    try:
+        recorded = read_manifest(folder)
+    except ManifestError:
+        return
+    gone = {critic_folder(folder, step).name for step in critics}
+    thinned = {critic_folder(folder, step).name for step in moments}
+
+    def goes(path: str) -> bool:
+        critic, _, rest = path.partition("/")
+        return critic in gone or (critic in thinned and rest.startswith(("state.", "state-")))
+
+    if names := [path for path in recorded if goes(path)]:
+        forget_files(folder, names)
 
 
 def _remove_moments(critic: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from vcppo.errors import CheckpointError, ConfigError, StudyError
 from vcppo.planning.disk_estimate import StudyDisk, estimate_disk, together
 from vcppo.studies.cells import Cell
-from vcppo.system.sizes import free_bytes, readable_size
+from vcppo.system.disk import describe_bytes, free_bytes
 
 SURE = 0.85  # share of the estimate that a study takes at least
 
@@ -31,13 +31,13 @@ def notes_on_room(disk: StudyDisk | None, out: Path) -> list[str]:
     remedy = "`vcppo cache gc` shows what can go; or give another --out"
     if SURE * disk.stays > free:
         raise StudyError(
-            f"{out}: {readable_size(free)} are free, and this study leaves about {readable_size(disk.stays)} there; "
+            f"{out}: {describe_bytes(free)} are free, and this study leaves about {describe_bytes(disk.stays)} there; "
             f"expected room for it. {remedy}"
         )
     if disk.fullest > free:
         return [
-            f"{out}: {readable_size(free)} are free, and this study may take {readable_size(disk.fullest)} while it "
-            f"runs, {readable_size(disk.stays)} in the end. {remedy}"
+            f"{out}: {describe_bytes(free)} are free, and this study may take {describe_bytes(disk.fullest)} while it "
+            f"runs, {describe_bytes(disk.stays)} in the end. {remedy}"
         ]
     return []
 
@@ -47,6 +47,6 @@ def disk_words(disk: StudyDisk | None, out: Path) -> str:
     if disk is None:
         return "disk unknown, as the shapes of its model are"
     return (
-        f"on disk {readable_size(disk.stays)} in the end, {readable_size(disk.fullest)} at most, of "
-        f"{readable_size(free_bytes(out))} free"
+        f"on disk {describe_bytes(disk.stays)} in the end, {describe_bytes(disk.fullest)} at most, of "
+        f"{describe_bytes(free_bytes(out))} free"
     )
