@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 SIZES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-ORDERS = {"stage": lambda s: s.key, "size": lambda s: -s.size, "age": lambda s: s.written}
+ORDERS: Mapping[str, Callable[["CachedStage"], Any]] = {
+    "stage": lambda stage: stage.key,
+    "size": lambda stage: -stage.size,
+    "age": lambda stage: stage.written,
+}
 
 
 @click.group("cache")
@@ -30,6 +34,7 @@ def cache() -> None:
 
     \b
     vcppo cache ls --sort size           what there is, how large and how old, and which studies need it
+    vcppo cache verify                   is every file as it was written?
     vcppo cache gc                       what no study needs, and how long it took: nothing is removed yet
     vcppo cache gc --yes                 remove it
     vcppo cache gc --study old --yes     give up a study that has ended: its journals stay, and can be exported
@@ -77,23 +82,53 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 @json_option
 def ls(out: Path, studies: tuple[str, ...], stages: tuple[str, ...], sort: str, as_json: bool) -> None:
     """List every stage's folder: its size, when it was last written, what it took to compute, which studies need it."""
-    from vcppo.store.cache_contents import cached_stages
     from vcppo.store.cache_needs import needs_of_studies
 
     needs = needs_of_studies(out)
     _check_known(studies, needs, out)
-    listed = [
-        stage
-        for stage in cached_stages(out)
-        if (not stages or stage.stage in stages)
-        and (not studies or any(stage.key in study.stages for study in needs if study.study in studies))
-    ]
+    listed = _chosen(out, needs, studies, stages)
     listed.sort(key=ORDERS[sort])
     if as_json:
         click.echo(json.dumps([_as_json(stage, needs) for stage in listed], indent=2))
         return
     for line in _listing(listed, needs, out):
         click.echo(line)
+
+
+@cache.command("verify")
+@out_option
+@click.option("--study", "studies", multiple=True, metavar="NAME", help="Only what this study needs; repeat.")
+@stage_option
+@click.option("--sizes", is_flag=True, help="Compare sizes alone; no file is read.")
+@json_option
+def verify(out: Path, studies: tuple[str, ...], stages: tuple[str, ...], sizes: bool, as_json: bool) -> None:
+    """Compare every file with the size and the digest that it was written with.
+
+    What is damaged is computed again by the next run that needs it. Folders of earlier versions recorded nothing, so
+    that nothing is known of them; what a process works on is left out. The exit code is 1 if a file is damaged.
+    """
+    from vcppo.store.cache_needs import needs_of_studies
+    from vcppo.store.manifest import faults
+
+    needs = needs_of_studies(out)
+    _check_known(studies, needs, out)
+    checked = [stage for stage in _chosen(out, needs, studies, stages) if stage.state in ("done", "unfinished")]
+    recorded = [stage for stage in checked if stage.recorded]
+    damage = {stage.key: found for stage in recorded if (found := faults(stage.path, digests=not sizes))}
+    if as_json:
+        unrecorded = [stage.key for stage in checked if not stage.recorded]
+        click.echo(json.dumps({"checked": len(recorded), "unrecorded": unrecorded, "damage": damage}, indent=2))
+        sys.exit(1 if damage else 0)
+    for stage in recorded:
+        for line in damage.get(stage.key, ()):
+            users = ", ".join(study.study for study in needs if stage.key in study.stages) or "no study"
+            click.echo(f"DAMAGED {stage.path}: {line}; needed by {users}")
+    size = describe_bytes(sum(stage.size for stage in recorded))
+    how = "sizes" if sizes else "sizes and digests"
+    unknown = len(checked) - len(recorded)
+    more = f"; of {unknown} others, unfinished or of an earlier version, nothing was recorded" if unknown else ""
+    click.echo(f"{len(recorded)} folders of {size} checked by {how}, {len(damage)} of them damaged{more}")
+    sys.exit(1 if damage else 0)
 
 
 @cache.command("gc")
@@ -139,6 +174,19 @@ def gc(
     sys.exit(2 if failed else 0)
 
 
+def _chosen(
+    out: Path, needs: "Sequence[StudyNeeds]", studies: Sequence[str], stages: Sequence[str]
+) -> "list[CachedStage]":
+    from vcppo.store.cache_contents import cached_stages
+
+    return [
+        stage
+        for stage in cached_stages(out)
+        if (not stages or stage.stage in stages)
+        and (not studies or any(stage.key in study.stages for study in needs if study.study in studies))
+    ]
+
+
 def _check_known(names: Sequence[str], needs: "Sequence[StudyNeeds]", out: Path) -> None:
     known = [study.study for study in needs]
     for name in names:
@@ -170,11 +218,9 @@ def _plan_lines(plan: "Plan", outcomes: "Mapping[Removal, str | None]", out: Pat
         stage, again = removal.of, removal.again_s
         took = "never finished" if again is None else f"took {duration(again)}"
         reason = outcomes.get(removal)
-        stays = f"; STAYS: {reason}" if reason is not None else ""
+        why = removal.why if reason is None else f"{removal.why}; STAYS: {reason}"
         age = duration(max(time.time() - stage.written, 0.0))
-        yield (
-            f"{stage.key:34}{describe_bytes(removal.frees):>9}{age:>7} old, {took}: {removal.kind}, {removal.why}{stays}"
-        )
+        yield (f"{stage.key:34}{describe_bytes(removal.frees):>9}{age:>7} old, {took}: {removal.kind}, {why}")
     for stage in plan.running:
         yield f"{stage.key:34}{describe_bytes(stage.size):>9} stays: a process works on it"
     if plan.needed:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vcppo.errors import CheckpointError, DataError
+from vcppo.store.manifest import NAME
 from vcppo.store.study_folders import read_object
 from vcppo.system.files import is_locked
 from vcppo.system.temporaries import is_temporary
@@ -29,6 +30,7 @@ class CachedStage:
     written: float  # when a file of it was last written, seconds since the epoch
     wall_s: float | None  # seconds that it took, the last part of it if it was extended; None: not finished
     parents: tuple[str, ...]  # stage/address
+    recorded: bool  # whether it has a manifest of its files
 
     @property
     def key(self) -> str:
@@ -74,6 +76,7 @@ def _stage(path: Path) -> CachedStage:
         written=max((status.st_mtime for status in files), default=path.stat().st_mtime),
         wall_s=float(wall_s) if isinstance(wall_s, int | float) else None,
         parents=tuple(f"{stage}/{address}" for stage, address in parents.items()),
+        recorded=(path / NAME).exists(),
     )
 
 
