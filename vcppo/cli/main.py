@@ -77,6 +77,10 @@ def main() -> None:
       torchrun --nproc-per-node 8 -m vcppo train --config qwen2.5-7b-8gpu
       vcppo evaluate owner/model --set task.name=maths          AIME, resumable, with intervals
 
+    \b
+    What a study leaves on disk:
+      vcppo cache ls, vcppo cache verify, vcppo cache gc        by study, age and size; never what a study still needs
+
     `vcppo settings` lists every setting with its default, `vcppo methods` every method. A run with the same settings is
     never computed twice.
     """

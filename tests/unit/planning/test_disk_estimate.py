@@ -91,7 +91,7 @@ def test_a_study_that_would_not_fit_is_refused_and_a_close_one_is_warned_of(
     (note,) = notes_on_room(disk, tmp_path)
     assert "`vcppo cache gc` shows what can go" in note
     monkeypatch.setattr(room, "free_bytes", lambda path: disk.stays // 2)
-    with pytest.raises(StudyError, match=r"are free, and this study leaves about .* there; expected room for it"):
+    with pytest.raises(StudyError, match=r"are free, and this leaves about .* there; expected room for it"):
         notes_on_room(disk, tmp_path)
 
 
