@@ -52,9 +52,7 @@ def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
     yield ""
     yield from _verdict(settings, plan)
     yield ""
-    yield from _time_lines(plan, settings.compute.dtype)
-    yield ""
-    yield from _disk_lines(estimate_disk(settings))
+    yield from _stage_lines(plan, estimate_disk(settings), settings.compute.dtype)
 
 
 def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
@@ -76,32 +74,26 @@ def _remedy_line(remedy: Remedy) -> str:
     return f"  {changes}: would save {remedy.saves / GIB:.1f} GiB" + (" and fit" if remedy.fits else "")
 
 
-def _time_lines(plan: Plan, dtype: str) -> Iterator[str]:
-    yield "Tokens in millions at most, and hours if responses were all of that length:"
+def _stage_lines(plan: Plan, disks: Sequence[StageDisk], dtype: str) -> Iterator[str]:
+    yield "Tokens in millions at most, hours if responses were all of that length, and disk: what stays and the most:"
     yield ""
-    yield f"{'stage':18}" + "".join(
-        f"{word:>12}" for word in ("generated", "scored", "trained", "writing h", "passes h")
-    )
+    words = ("generated", "scored", "trained", "writing h", "passes h", "disk", "most disk")
+    yield f"{'stage':18}" + "".join(f"{word:>12}" for word in words)
+    of_stage = {disk.stage: disk for disk in disks}
     for time in plan.times:
-        tokens = (time.generated, time.scored, time.trained)
+        tokens, disk = (time.generated, time.scored, time.trained), of_stage[time.stage]
         yield (
             f"{time.stage:18}"
             + "".join(f"{number / 1e6:12.2f}" for number in tokens)
             + f"{time.generate_h:12.2f}{time.pass_h:12.2f}"
+            + f"{describe_bytes(disk.stays):>12}{describe_bytes(disk.fullest):>12}"
         )
-    hours = sum(time.generate_h + time.pass_h for time in plan.times)
-    yield (f"{'together':18}{'':36}{hours:24.2f}   {hours * plan.machine.gpus:.1f} GPU hours")
+    hours, total = sum(time.generate_h + time.pass_h for time in plan.times), together(disks, workers=1)
+    yield (
+        f"{'together':18}{'':36}{hours:24.2f}{describe_bytes(total.stays):>12}{describe_bytes(total.fullest):>12}"
+        f"   {hours * plan.machine.gpus:.1f} GPU hours"
+    )
     yield (
         f"assumed, not measured: {ARITHMETIC_SHARE:.0%} of {FLOPS[dtype] / 1e12:g} TFLOP/s in passes, "
         f"{BANDWIDTH_SHARE:.0%} of {BYTES_PER_S / 1e12:g} TB/s in writing (an H100's data sheet)"
     )
-
-
-def _disk_lines(disks: Sequence[StageDisk]) -> Iterator[str]:
-    yield "Disk, of all processes together: what stays of a stage, and what it takes at its fullest moment:"
-    yield ""
-    yield f"{'stage':18}{'stays':>12}{'at most':>12}"
-    for disk in disks:
-        yield f"{disk.stage:18}{describe_bytes(disk.stays):>12}{describe_bytes(disk.fullest):>12}"
-    total = together(disks, workers=1)
-    yield f"{'together':18}{describe_bytes(total.stays):>12}{describe_bytes(total.fullest):>12}"

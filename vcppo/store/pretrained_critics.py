@@ -17,7 +17,7 @@ from vcppo.settings.critic import PretrainSettings
 from vcppo.settings.digests import digest
 from vcppo.store.journal import read_journal
 from vcppo.store.manifest import ManifestError, forget_files, read_manifest
-from vcppo.system.files import read_json, remove_folder, write_bytes, write_json
+from vcppo.system.files import remove_folder, write_bytes, write_json
 
 REQUESTED = ("steps", "max_steps", "patience", "min_delta", "checkpoints")  # settings that say which critic is wanted
 STATE, MARK = "state.pt", "saved"  # with the optimiser's moments; in its place once those have gone
@@ -109,8 +109,17 @@ def add_request(folder: Path, settings: PretrainSettings) -> None:
 
 
 def requests_in(folder: Path) -> list[PretrainSettings]:
-    """Settings of the runs that want a critic of this folder, as far as they say which one."""
-    return [PretrainSettings(**read_json(path)) for path in sorted((folder / "requests").glob("*.json"))]
+    """Settings of the runs that want a critic of this folder, as far as they say which one.
+
+    A request that cannot be read is none: what it wanted is trained again if it is wanted still.
+    """
+    requests = []
+    for path in sorted((folder / "requests").glob("*.json")):
+        try:
+            requests.append(PretrainSettings.model_validate_json(path.read_bytes()))
+        except (OSError, ValueError):
+            continue
+    return requests
 
 
 def requested_steps(folder: Path, requests: Sequence[PretrainSettings]) -> set[int]:
