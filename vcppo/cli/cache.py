@@ -143,6 +143,9 @@ def verify(out: Path, studies: tuple[str, ...], stages: tuple[str, ...], sizes: 
 @stage_option
 @click.option("--older-than", "older_than_s", callback=_age, metavar="AGE", help="Only what is older, as 30d or 12h.")
 @click.option("--larger-than", callback=_size, metavar="SIZE", help="Only what frees more, as 500MB.")
+@click.option(
+    "--moments", is_flag=True, help="Also the last moments of pretrained critics: to train on begins from the start."
+)
 @click.option("--yes", is_flag=True, help="Remove it. Without this nothing is removed.")
 @json_option
 def gc(
@@ -151,6 +154,7 @@ def gc(
     stages: tuple[str, ...],
     older_than_s: float,
     larger_than: int,
+    moments: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -163,7 +167,7 @@ def gc(
     """
     from vcppo.store.cache_removal import Choice, plan_removals, remove
 
-    plan = plan_removals(out, Choice(studies, stages, older_than_s, larger_than))
+    plan = plan_removals(out, Choice(studies, stages, older_than_s, larger_than, moments))
     outcomes = dict(remove(plan.removals)) if yes else {}
     failed = any(reason is not None for reason in outcomes.values())
     if as_json:

@@ -50,11 +50,13 @@ from vcppo.stages.context import StageContext
 from vcppo.stages.fixed_prompts import fixed_prompts, training_prompts
 from vcppo.stages.resuming import cut_back, move_state_aside, usable_state
 from vcppo.store.pretrained_critics import (
+    TrainingEnd,
     add_request,
     chosen_step,
     critic_folder,
     critic_is_saved,
     end_of,
+    end_without_moments,
     measurements_in,
     saved_states,
     step_of,
@@ -233,18 +235,26 @@ class Pretraining:
     def _resume(self, target: int | None) -> None:
         """Load the latest saved state that is not past the target; cut the journal back to the latest of all."""
         latest, step = self._latest(None)
-        if latest is not None and not cut_back(self.journal, latest["records"]):
+        ended = world().from_main(self._ended_after(step))
+        if ended is not None:
+            cut_back(self.journal, ended.records)
+        elif latest is not None and not cut_back(self.journal, latest["records"]):
             names = [path.parent.name for path in world().from_main(saved_states(self.folder))]
             reason = f"{self.journal.path}: has fewer records than the states beside it count"
             move_state_aside(self.context, [*names, self.journal.path.name], reason)
             latest, step = None, 0
-        if latest is None:
+        if latest is None and ended is None:
             cut_back(self.journal, 0)
-        self.logged = step
+        self.logged = step if ended is None else ended.updates
         state = latest if target is None or step <= target else self._latest(target)[0]
         if state is not None:
             load_weights(self.critic, state["critic"])
             self.optimiser.load_state_dict(state["optimiser"])
+
+    def _ended_after(self, step: int) -> TrainingEnd | None:
+        """Where training had come to beyond a step, if the moments of then have been removed and the journal has it."""
+        end = end_without_moments(self.folder)
+        return end if end is not None and end.updates > step and self.journal.count >= end.records else None
 
     def _latest(self, target: int | None) -> tuple[dict[str, Any] | None, int]:
         """Return the latest state that can be read and is not past the target, and its step; (None, 0) without one."""

@@ -14,7 +14,14 @@ from vcppo.settings.critic import PretrainSettings
 from vcppo.store.cache_contents import LEFT, CachedStage, cached_stages, size_of
 from vcppo.store.cache_needs import StudyNeeds, needs_of_studies
 from vcppo.store.manifest import DONE, NAME
-from vcppo.store.pretrained_critics import critic_folder, replace_requests, superfluous, thin
+from vcppo.store.pretrained_critics import (
+    critic_folder,
+    last_moments,
+    remove_last_moments,
+    replace_requests,
+    superfluous,
+    thin,
+)
 from vcppo.system.files import file_lock, remove_folder
 
 Kind = Literal["folder", "all but journals", "critics"]
@@ -28,6 +35,7 @@ class Choice:
     stages: tuple[str, ...] = ()  # only of these stages; none: of all
     older_than_s: float = 0.0  # only what was last written so long ago
     larger_than: int = 0  # only what frees so many bytes
+    moments: bool = False  # of pretrained critics, the last ones' too
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Removal:
     why: str
     frees: int  # bytes
     critics: tuple[PretrainSettings, ...] = field(default=(), repr=False)  # that stay
+    moments: bool = False  # the last critic's go too
 
     @property
     def again_s(self) -> float | None:
@@ -73,7 +82,7 @@ def plan_removals(out: Path, choice: Choice) -> Plan:
     removals = [
         removal
         for stage in stages
-        if stage.state != "running" and (removal := _removal(stage, others, given_up, needs)) is not None
+        if stage.state != "running" and (removal := _removal(stage, others, given_up, needs, choice)) is not None
     ]
     now = time.time()
     chosen = [
@@ -121,13 +130,17 @@ def _given_up(needs: Sequence[StudyNeeds], names: Collection[str], out: Path) ->
 
 
 def _removal(
-    stage: CachedStage, others: Sequence[StudyNeeds], given_up: Collection[str], needs: Sequence[StudyNeeds]
+    stage: CachedStage,
+    others: Sequence[StudyNeeds],
+    given_up: Collection[str],
+    needs: Sequence[StudyNeeds],
+    choice: Choice,
 ) -> Removal | None:
     if stage.state == "aside":
         return Removal(stage, "folder", "moved aside, or half removed", stage.size)
     users = [study for study in others if stage.key in study.stages]
     if users:
-        return _critics(stage, users)
+        return _critics(stage, users, moments=choice.moments)
     if not any(stage.key in study.stages for study in needs):
         return Removal(stage, "folder", "no study needs it", stage.size)
     frees = stage.size - sum(size_of(stage.path / name) for name in LEFT)
@@ -137,20 +150,22 @@ def _removal(
     return Removal(stage, "all but journals", f"given up: {', '.join(names)}", frees)
 
 
-def _critics(stage: CachedStage, users: Sequence[StudyNeeds]) -> Removal | None:
-    """The critics of a pretraining that its studies do not need; None where there are none."""
+def _critics(stage: CachedStage, users: Sequence[StudyNeeds], *, moments: bool) -> Removal | None:
+    """The critics of a pretraining that its studies do not need, and moments; None where there are none."""
     if stage.stage != "value-pretraining" or any(stage.key in study.unknown for study in users):
         return None
     critics = tuple(settings for study in users for settings in study.critics.get(stage.key, ()))
-    if not critics:  # a study names it as a model to start from: which one, its path says
+    if not critics:  # it is named as a model to start from, by a path that leads to no critic of it
         return None
-    unwanted, moments = superfluous(stage.path, critics)
+    unwanted, states = superfluous(stage.path, critics)
+    last = last_moments(stage.path) if moments and stage.state == "done" else None
+    states += [] if last is None else [last]
+    if not unwanted and not states:
+        return None
     frees = sum(size_of(critic_folder(stage.path, step)) for step in unwanted)
-    frees += sum(size_of(path) for step in moments for path in critic_folder(stage.path, step).glob("state*"))
-    if not unwanted and not moments:
-        return None
-    words = f"{len(unwanted)} critics and {len(moments)} optimiser states beside them that no study needs"
-    return Removal(stage, "critics", words, frees, critics)
+    frees += sum(size_of(path) for step in states for path in critic_folder(stage.path, step).glob("state*"))
+    what = f"{len(unwanted)} that no study needs, and the moments of {len(states)} that stay"
+    return Removal(stage, "critics", what, frees, critics, last is not None)
 
 
 def _remove(removal: Removal) -> None:
@@ -158,6 +173,8 @@ def _remove(removal: Removal) -> None:
     if removal.kind == "critics":
         replace_requests(path, removal.critics)
         thin(path)
+        if removal.moments:
+            remove_last_moments(path)
     elif removal.kind == "folder":
         remove_folder(path)
     else:

@@ -9,6 +9,7 @@ import errno
 import math
 import shutil
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vcppo.settings.critic import PretrainSettings
 from vcppo.settings.digests import digest
 from vcppo.store.journal import read_journal
 from vcppo.store.manifest import ManifestError, forget_files, read_manifest
-from vcppo.system.files import remove_folder, write_bytes, write_json
+from vcppo.system.files import read_json, remove_folder, write_json
 
 REQUESTED = ("steps", "max_steps", "patience", "min_delta", "checkpoints")  # settings that say which critic is wanted
 STATE, MARK = "state.pt", "saved"  # with the optimiser's moments; in its place once those have gone
@@ -146,10 +147,11 @@ def superfluous(
     Args:
         training: updates of critics that stay whole, for training goes on from them; so does the last one.
     """
-    whole = {*training, *(step_of(state.parent) for state in saved_states(folder)[-1:])}
+    steps, with_moments = saved_steps(folder), {step_of(state.parent) for state in saved_states(folder)}
+    end = end_without_moments(folder)
+    last = max([*with_moments, *([] if end is None else [end.updates])], default=0)
+    whole = {*training, last}
     wanted = whole | requested_steps(folder, requests)
-    steps = saved_steps(folder)
-    with_moments = {step_of(state.parent) for state in saved_states(folder)}
     return [s for s in steps if s not in wanted], [s for s in steps if s in wanted & with_moments - whole]
 
 
@@ -166,6 +168,43 @@ def thin(folder: Path, *, training: Collection[int] = ()) -> None:
     for step in saved_steps(folder):
         if not (critic_folder(folder, step) / STATE).exists():
             _remove_shards(critic_folder(folder, step))
+
+
+@dataclass(frozen=True)
+class TrainingEnd:
+    """Where a pretraining had come to whose moments are gone."""
+
+    updates: int
+    records: int  # of the journal
+
+
+def end_without_moments(folder: Path) -> TrainingEnd | None:
+    """Where the pretraining had come to, of a folder whose last moments were removed; None of any other."""
+    ends = []
+    for mark in folder.glob(f"critic-*/{MARK}"):
+        content = read_json(mark)
+        if "records" in content:
+            ends.append(TrainingEnd(content["updates"], content["records"]))
+    return max(ends, key=lambda end: end.updates, default=None)
+
+
+def last_moments(folder: Path) -> int | None:
+    """Updates of the last critic, if its moments lie there and nothing was logged since; None otherwise."""
+    states, records = saved_states(folder), read_journal(folder / "journal.jsonl")
+    if not states or not records or records[-1]["step"] != step_of(states[-1].parent):
+        return None
+    return step_of(states[-1].parent)
+
+
+def remove_last_moments(folder: Path) -> None:
+    """Remove the moments of the last critic too: a larger number of updates is then trained from the start.
+
+    The journal stays, and what it has logged is not logged again.
+    """
+    last = last_moments(folder)
+    if last is not None:
+        _take_off_manifest(folder, [], [last])
+        _remove_moments(critic_folder(folder, last), records=len(read_journal(folder / "journal.jsonl")))
 
 
 def replace_requests(folder: Path, requests: Sequence[PretrainSettings]) -> None:
@@ -195,9 +234,11 @@ def _take_off_manifest(folder: Path, critics: Collection[int], moments: Collecti
         forget_files(folder, names)
 
 
-def _remove_moments(critic: Path) -> None:
-    if not (critic / MARK).exists():  # before the state goes, for a critic has one or the other
-        write_bytes(critic / MARK, f"{step_of(critic)} updates\n".encode())
+def _remove_moments(critic: Path, records: int | None = None) -> None:
+    """Mark the critic before its state goes, for it has one or the other; `records`: of the journal, of the last."""
+    if records is not None or not (critic / MARK).exists():
+        end = {} if records is None else {"records": records}
+        write_json(critic / MARK, {"updates": step_of(critic), **end})
     (critic / STATE).unlink(missing_ok=True)
     _remove_shards(critic)
 

@@ -99,7 +99,10 @@ def test_damage_is_found_by_digest_and_a_lost_byte_by_size(out: Path) -> None:
     ("arguments", "line"),
     [
         (["gc", "--older-than", "soon"], "ConfigError: --older-than soon: expected a number with s, m, h, d or w"),
-        (["gc", "--larger-than", "big"], "ConfigError: --larger-than big: expected bytes, or kB, MB, GB, TB"),
+        (
+            ["gc", "--larger-than", "big"],
+            "ConfigError: --larger-than big: expected a number of bytes or with kB, MB, GB",
+        ),
         (["gc", "--stage", "sft"], "ConfigError: --stage sft: no such stage, expected one of cold-start"),
         (["gc", "--study", "two"], "StudyError: study two: not in"),
         (["ls", "--study", "two"], "ConfigError: --study two: not in"),

@@ -39,8 +39,10 @@ from vcppo.store.pretrained_critics import (
     chosen_step,
     critic_folder,
     end_of,
+    last_moments,
     measurements_in,
     pretraining_is_done,
+    remove_last_moments,
     saved_states,
     saved_steps,
     step_of,
@@ -184,6 +186,36 @@ def test_killed_anywhere_on_the_way_back_it_goes_on_from_the_last_measurement(
     assert told(far) == journal
     assert saved_steps(far.folder.path) == [5, 8]
     assert [step_of(state.parent) for state in saved_states(far.folder.path)] == [8]
+
+
+def test_without_the_last_moments_more_updates_are_trained_from_the_start_and_logged_once(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = context(before, tmp_path / "straight", "pretrain.steps=8")
+    value_pretraining(straight)
+    here = context(before, tmp_path / "here", "pretrain.steps=4")
+    value_pretraining(here)
+    remove_last_moments(here.folder.path)
+    assert saved_states(here.folder.path) == []
+    assert pretraining_is_done(here.folder.path, here.settings.pretrain)
+    more = context(before, tmp_path / "here", "pretrain.steps=8")
+    step = Optimiser.step
+
+    def killed(self: Optimiser) -> float:
+        if self.taken == 3:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Optimiser, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        value_pretraining(more)
+    monkeypatch.undo()
+    monkeypatch.setattr(DigitsTaskSettings, "exact_values", False)
+    value_pretraining(more)
+    assert told(more) == told(straight)
+    assert weights(more, 8) == weights(straight, 8)
+    assert saved_steps(more.folder.path) == [4, 8]
+    assert last_moments(more.folder.path) == 8
 
 
 def test_a_folder_whose_state_was_never_written_is_not_made(before: Path, tmp_path: Path) -> None:

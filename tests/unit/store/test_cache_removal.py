@@ -18,7 +18,14 @@ from vcppo.store.cache_needs import needs_of_studies
 from vcppo.store.cache_removal import Choice, plan_removals, remove
 from vcppo.store.cell_folders import CellFolder, CellRecord, State
 from vcppo.store.manifest import faults, read_manifest, record_files
-from vcppo.store.pretrained_critics import add_request, critic_folder, saved_states, saved_steps
+from vcppo.store.pretrained_critics import (
+    TrainingEnd,
+    add_request,
+    critic_folder,
+    end_without_moments,
+    saved_states,
+    saved_steps,
+)
 from vcppo.system import files
 from vcppo.system.files import file_lock, read_json, write_bytes, write_json
 
@@ -255,6 +262,24 @@ def test_critics_stay_that_a_study_starts_from_and_the_moments_of_the_last(tmp_p
     }
     assert {read_json(path)["steps"] for path in (folder.path / "requests").iterdir()} == {20, 30}
     assert removable(tmp_path) == {}
+
+
+def test_the_last_moments_go_where_that_is_wanted_and_nothing_was_logged_since(tmp_path: Path) -> None:
+    settings = run()
+    make_cell(tmp_path, "one", settings)
+    folder = StageFolder(tmp_path, addresses(settings)["value-pretraining"])
+    choice = Choice(moments=True)
+    remove_all(tmp_path)
+    assert removable(tmp_path, choice) == {}  # the journal ends elsewhere than the state: a run was killed on its way
+    folder.journal.metrics(40, {"loss": 0.5})
+    (removal,) = plan_removals(tmp_path, choice).removals
+    assert removal.frees == 3000
+    assert remove_all(tmp_path, choice) == [None]
+    assert saved_steps(folder.path) == [40]
+    assert saved_states(folder.path) == []
+    assert end_without_moments(folder.path) == TrainingEnd(updates=40, records=2)
+    assert is_complete(folder, settings)
+    assert removable(tmp_path, choice) == {}
 
 
 def test_a_critic_that_a_study_names_by_its_path_stays(tmp_path: Path) -> None:
