@@ -6,11 +6,13 @@ torchrun --nproc-per-node 2 tests/alignment_processes.py MEMORY [key=value of co
 import json
 import sys
 
+import numpy as np
 import torch
 from tiny import new_policy, random_batch, tiny
 
 from vcppo.models.distributed import together
 from vcppo.models.sharding import prepare
+from vcppo.rl.alignment import alignment_metrics
 from vcppo.rl.policy_gradients import PolicyGradients
 from vcppo.system.processes import run_as_rank
 
@@ -27,8 +29,30 @@ def main(memory: int, *assignments: str) -> None:
         made = [gradients.of(rows, advantages) for rows in groups]
         plain, scaled = (torch.cat([x for pair in made if (x := pair[i]) is not None]) for i in (0, 1))
         described = [gradients.products(plain).tolist(), gradients.products(scaled).tolist()]
+        metrics = alignment_metrics(
+            policy,
+            batch,
+            advantages[0],
+            advantages[1],
+            temperature=1.1,
+            max_tokens=20,
+            chunks=3,
+            memory=memory,
+            rng=np.random.default_rng(0),
+        )
+        cleared = all(parameter.grad is None for parameter in policy.parameters())
         if world.is_main:
-            print(json.dumps({"told": described, "sketch": gradients.sketch, "sharded": world.size > 1}))
+            print(
+                json.dumps(
+                    {
+                        "told": described,
+                        "metrics": metrics,
+                        "cleared": cleared,
+                        "sketch": gradients.sketch,
+                        "sharded": world.size > 1,
+                    }
+                )
+            )
 
 
 if __name__ == "__main__":

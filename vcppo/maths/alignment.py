@@ -51,8 +51,9 @@ class Resampled:
 
     @property
     def error(self) -> float:
-        """Standard deviation over resamples."""
-        return float(np.std(self.resamples))
+        """Standard deviation over those resamples in which it is defined."""
+        known = self.resamples[np.isfinite(self.resamples)]
+        return float(np.std(known)) if len(known) else math.nan
 
     @property
     def is_positive(self) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,10 +132,10 @@ def test_a_sketch_keeps_dot_products_as_far_as_its_size_allows() -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize("memory", [PLENTY, 999 * 12 * 4])
 def test_one_process_and_two_have_the_same_products(memory: int) -> None:
-    def described(count: int, *settings: str) -> dict[str, list[list[list[float]]]]:
+    def described(count: int, *settings: str) -> dict[str, Any]:
         output = torchrun(count, "tests/alignment_processes.py", str(memory), *settings)
         (line,) = [line for line in output.splitlines() if line.startswith('{"told"')]
-        result: dict[str, list[list[list[float]]]] = json.loads(line)
+        result: dict[str, Any] = json.loads(line)
         return result
 
     alone, shared = described(1), described(2)
@@ -144,3 +145,5 @@ def test_one_process_and_two_have_the_same_products(memory: int) -> None:
     for other in others:
         for ours, theirs in zip(other["told"], alone["told"], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+        assert other["metrics"] == pytest.approx(alone["metrics"], rel=1e-4, abs=1e-4, nan_ok=True)
+        assert other["cleared"]
