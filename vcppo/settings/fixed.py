@@ -25,3 +25,8 @@ VLLM_COLDEST: Final = 0.01  # vLLM samples at no temperature between 0 and it, w
 # Of a task, where neither a setting nor the task says them; what is estimated before a run is estimated with them.
 PROMPT_TOKENS: Final = 512  # of a problem with its template and instruction
 WRITTEN_LINES: Final = 30  # of a worked response, where no setting bounds the states that continuations start from
+
+# Of a diagnosis, whose plan counts on them too.
+GRADIENT_CHUNKS: Final = 64  # groups of responses that share no prompt; intervals are over them
+GRADIENT_BYTES: Final = 2 * 2**30  # for gradients of all groups in each process; those that do not fit are sketched
+PRODUCT_COLUMNS: Final = 2**16  # of gradients that are multiplied at once, in float64
