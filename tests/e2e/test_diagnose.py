@@ -61,7 +61,10 @@ def test_policy_and_critics_become_a_page_with_gradients(models: Path, tmp_path:
     result = diagnosed("--answers", dump, "--policy", models / "policy", *critics_of(models), *few, "--out", out)
     assert result.exit_code == 0, result.output
     assert f"written to {out / 'index.html'}" in result.output
-    assert "80 responses, 744 tokens with their prompts; 2 critics read them; gradients of 6 kinds" in result.output
+    tokens = sum(len(row["prompt_tokens"] + row["tokens"]) for row in map(json.loads, dump.read_text().splitlines()))
+    assert f"80 responses, {tokens} tokens with their prompts; 2 critics read them; gradients of 6 kinds of advan" in (
+        result.output
+    )
     report = report_in(out)
     assert (report.data.responses, report.data.problems) == (80, 20)
     assert [(critic.name, critic.layout) for critic in report.critics] == [

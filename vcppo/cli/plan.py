@@ -1,4 +1,4 @@
-"""`vcppo plan`: a run's memory on each GPU, estimated before anything is loaded."""
+"""`vcppo plan`: memory of a run, or of a diagnosis, on each GPU, estimated before anything is loaded."""
 
 import sys
 from pathlib import Path
@@ -52,8 +52,8 @@ def plan(
 
         settings = resolved.settings
         workload = Workload.of(settings, responses, critics=critics, lambdas=lambdas)
-        models = {"policy": shapes_of(settings), "critic": critic_shapes_of(settings)}
-        diagnosis = plan_diagnosis(settings, workload, machine=machine, **models)
+        policy, critic = shapes_of(settings), critic_shapes_of(settings)
+        diagnosis = plan_diagnosis(settings, workload, policy=policy, critic=critic, machine=machine)
         for line in diagnosis_lines(settings, diagnosis, machine):
             click.echo(line)
         sys.exit(0 if all(phase.needs <= machine.memory for phase in diagnosis.phases) else 1)

@@ -13,7 +13,7 @@ from vcppo.planning.shapes import Shapes, shapes_in
 from vcppo.planning.time_estimate import matrix_product_rate
 from vcppo.settings.run import RunSettings
 
-NARROW, NARROW_SHARE, WIDE_SHARE = 256, 0.25, 0.55  # of a matrix product's rate, at a hidden size below 256 and above
+NARROW, NARROW_SHARE, WIDE_SHARE = 256, 0.25, 0.4  # of a matrix product's rate, at a hidden size below 256 and above
 
 
 def workload_of(tokenized: Tokenized, *, critics: int, lambdas: int) -> Workload:
@@ -63,9 +63,13 @@ def outlook_line(settings: RunSettings, plan: DiagnosisPlan) -> str:
     on_gpu = here.device.type == "cuda"
     share = ARITHMETIC_SHARE if on_gpu else NARROW_SHARE if plan.hidden_size < NARROW else WIDE_SHARE
     rate = (FLOPS[settings.compute.dtype] if on_gpu else matrix_product_rate()) * share * here.size
+    takes = f"{plan.in_main_memory / GIB:.1f} GiB"
+    if on_gpu:
+        needs = max(phase.needs for phase in plan.phases)
+        takes = f"{needs / GIB:.1f} GiB of each GPU and {max(plan.host) / GIB:.1f} of main memory for each process"
     return (
         f"{work.responses:,} responses, {work.tokens:,} tokens with their prompts{readers}{slopes}: "
-        f"about {_spoken(plan.operations / rate)}, {plan.in_main_memory / GIB:.1f} GiB"
+        f"about {_spoken(plan.operations / rate)}, {takes}"
     )
 
 

@@ -28,7 +28,7 @@ from vcppo.settings.task import MathsTaskSettings
 
 TRUTHS = 2  # kinds of advantages that critics are compared with
 HALF_AN_HOUR = 1800.0  # seconds
-CPU_OPERATIONS = 2e14  # half an hour of two cores at 55 GFLOP/s each; fixed, so that a report depends on no machine
+CPU_OPERATIONS = 1.5e14  # fixed, so that a report depends on no machine: 21 minutes of two cores at 60 GFLOP/s each
 FEWEST_RESPONSES = 16  # that gradients are taken of
 
 
@@ -97,7 +97,7 @@ def gradient_operations(weights: float, kinds: int, *, sharded: bool) -> float:
 
 
 def operations_in_half_an_hour(settings: RunSettings, *, gpus: int) -> float:
-    """What gradients may take unless their number of responses is named."""
+    """What gradients may take unless their number of responses is named; without a GPU some time is left for values."""
     if not gpus:
         return CPU_OPERATIONS
     return FLOPS[settings.compute.dtype] * ARITHMETIC_SHARE * HALF_AN_HOUR * gpus
@@ -158,19 +158,21 @@ def gradient_phases(
 ) -> Iterator[tuple[str, Memory, float]]:
     """Yield (name, of the GPU, bytes of main memory beside) of each phase.
 
-    Second moments are summed from whole chunks: the sums, the chunk's gradient and one more of a micro-batch wait in
-    main memory. Gradients of chunks are held with their preconditioned twins, whole or as sketches.
+    Gradients appear as activations go. Each is flattened in main memory beside sums of squares and a chunk's sum, or
+    the scale that preconditions it. Gradients of chunks are held with their preconditioned twins, whole or as sketches.
     """
-    numbers = net.learning / net.shards
-    rows = kinds * chunks
-    width = min(numbers, GRADIENT_BYTES / (3 * rows * WIDE))
-    wide, stored = WIDE * numbers, 2 * WIDE * rows * width
-    weights = held(net, learns=False)
-    in_pass = train(net, *cells)
-    yield "moments", weights + gradients(net) + in_pass, 3 * wide
-    yield "gradients", weights + gradients(net) + in_pass, 2 * wide + stored
-    columns = rows * min(PRODUCT_COLUMNS, width) * 8
+    wide, rows = WIDE * net.learning / net.shards, kinds * chunks
+    width = min(wide, GRADIENT_BYTES / (3 * rows))  # bytes of one that is held
+    weights, stored = held(net, learns=False), 2 * rows * width
+    in_pass, after = weights + train(net, *cells), weights + gradients(net)
+    yield "moments", *max(((in_pass, 2 * wide), (after, 3 * wide)), key=_together)
+    yield "gradients", *max(((in_pass, wide + stored), (after, 2 * wide + stored)), key=_together)
+    columns = 2 * rows * min(WIDE * PRODUCT_COLUMNS, width)  # float64
     yield "products", weights, wide + 1.5 * stored + columns
+
+
+def _together(part: tuple[Memory, float]) -> float:
+    return part[0].total + part[1]
 
 
 def _network(shapes: Shapes, compute: ComputeSettings, shards: int, *, critic: bool) -> Network:

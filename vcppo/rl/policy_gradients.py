@@ -90,10 +90,11 @@ class PolicyGradients:
                 gradient += part
                 del part  # the next pass has room for its own
             squares += gradient.square()
-        moments = squares / max(sum(len(rows) for rows in groups), 1)
+            del gradient
+        moments = squares.div_(max(sum(len(rows) for rows in groups), 1))
         total = sum(parameter.numel() for parameter in self._parameters)
-        mean = world().total({"sum": float(moments.double().sum())})["sum"] / self._replicas / total
-        self.scale = (moments + DAMPING * mean).rsqrt() if mean > 0 else torch.ones(self._local)
+        mean = world().total({"sum": float(moments.sum(dtype=torch.float64))})["sum"] / self._replicas / total
+        self.scale = moments.add_(DAMPING * mean).rsqrt_() if mean > 0 else torch.ones(self._local)
 
     def products(self, gradients: Tensor) -> NDArray[np.float64]:
         """[N, N] float64 dot products of gradients [N, K], over all shards."""

@@ -55,9 +55,7 @@ def read_dump(
         raise DataError(f"{_source(paths)}: no response that can be measured{f' ({described})' if described else ''}")
     if len(selected) < of:
         problems = len({logged.problem for logged in selected})
-        why = (
-            "" if limit else f"; all would take more than {HELD / 2**30:g} GiB of memory, --limit says how many to take"
-        )
+        why = "" if limit else f"; all would take more than {HELD / 2**30:g} GiB of memory, a limit takes so many"
         said = f"{len(selected)} of {of} responses are read, those to {problems} prompts drawn at random (seed {seed})"
         notes.say(said + why)
     assert reader.name is not None
