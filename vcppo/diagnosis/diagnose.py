@@ -98,7 +98,7 @@ class Diagnosis:
             return None
         return outlook(
             self.settings,
-            workload_of(tokens, critics=len(self.critics), lambdas=len(self.lambdas)),
+            workload_of(self.dump, tokens, critics=len(self.critics), lambdas=len(self.lambdas)),
             policy=self.policy,
             critic=self.critics[0].folder.weights if self.critics else None,
             gradient_responses=self.gradient_responses,

@@ -7,8 +7,9 @@ some layers alone would be faster too, and be another policy's.
 import torch
 from torch import Tensor
 
-from vcppo.rl.alignment import FEWEST_PROMPTS, shares_prompts
+from vcppo.rl.alignment import shares_prompts
 from vcppo.seeding import rng_for
+from vcppo.settings.fixed import FEWEST_PROMPTS
 
 
 def drawn(problem: Tensor, responses: int, seed: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vcppo.diagnosis.responses import Dump
 from vcppo.diagnosis.tokens import Tokenized
 from vcppo.errors import CheckpointError
 from vcppo.models.distributed import world
@@ -16,11 +17,12 @@ from vcppo.settings.run import RunSettings
 NARROW, NARROW_SHARE, WIDE_SHARE = 256, 0.25, 0.4  # of a matrix product's rate, at a hidden size below 256 and above
 
 
-def workload_of(tokenized: Tokenized, *, critics: int, lambdas: int) -> Workload:
-    """What is to be read, in tokens."""
+def workload_of(dump: Dump, tokenized: Tokenized, *, critics: int, lambdas: int) -> Workload:
+    """What of a dump is to be read, in tokens."""
     lengths = tokenized.total_lengths
     return Workload(
         responses=len(lengths),
+        prompts=len({dump.responses[row].problem for row in tokenized.rows}),
         tokens=int(lengths.sum()),
         longest=int(lengths.max()),
         written=sum(map(len, tokenized.responses)),

@@ -21,7 +21,7 @@ from vcppo.planning.memory_estimate import (
 from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Machine, Phase
 from vcppo.planning.shapes import Shapes
 from vcppo.planning.time_estimate import chain_tokens
-from vcppo.settings.fixed import GRADIENT_BYTES, GRADIENT_CHUNKS, PRODUCT_COLUMNS, PROMPT_TOKENS
+from vcppo.settings.fixed import FEWEST_PROMPTS, GRADIENT_BYTES, GRADIENT_CHUNKS, PRODUCT_COLUMNS, PROMPT_TOKENS
 from vcppo.settings.model import ComputeSettings, LoraSettings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsTaskSettings
@@ -37,6 +37,7 @@ class Workload:
     """What is diagnosed."""
 
     responses: int
+    prompts: int
     tokens: int  # of all prompts with their responses
     longest: int  # tokens of a prompt with its response
     written: int  # tokens of all responses alone
@@ -50,7 +51,8 @@ class Workload:
         prompt = PROMPT_TOKENS if isinstance(task, MathsTaskSettings) else task.prompt_tokens
         response = settings.rollout.max_tokens or chain_tokens(task)
         longest = prompt + response
-        return cls(responses, responses * longest, longest, responses * response, critics, lambdas)
+        prompts = -(-responses // settings.rollout.samples_per_prompt)
+        return cls(responses, prompts, responses * longest, longest, responses * response, critics, lambdas)
 
     @property
     def kinds(self) -> int:
@@ -125,13 +127,14 @@ def plan_diagnosis(
         gradient_responses: of which gradients are taken; None: as many as half an hour pays for.
     """
     processes = machine.gpus if machine else 1
-    cells = _cells(settings, workload, processes)
     shards = processes // settings.compute.replicas
     phases, host = [], []
     reading = of_gradients = 0.0
     if critic is not None:
         net = _network(critic, settings.compute, shards, critic=True)
-        phases.append(Phase("diagnose", "values", held(net, learns=False) + forward_pass(net, *cells)))
+        rows = -(-workload.responses // processes)
+        memory = held(net, learns=False) + forward_pass(net, *_cells(settings, workload, rows))
+        phases.append(Phase("diagnose", "values", memory))
         host.append(0.0)
         reading = 2.0 * multiplied_weights(critic, critic=True) * workload.tokens * workload.critics
     responses, width = 0, max(shapes.hidden_size for shapes in (policy, critic) if shapes is not None)
@@ -145,7 +148,9 @@ def plan_diagnosis(
             operations=operations_in_half_an_hour(settings, gpus=machine.gpus if machine else 0),
         )
         responses = min(gradient_responses or paid, workload.responses)
-        for name, memory, beside in gradient_phases(net, workload.kinds, cells):
+        chunks = _chunks(workload, responses)
+        cells = _cells(settings, workload, -(-responses // (chunks * processes)))
+        for name, memory, beside in gradient_phases(net, workload.kinds, cells, chunks):
             phases.append(Phase("diagnose", name, memory))
             host.append(beside)
         a_token = gradient_operations(weights, workload.kinds, sharded=net.sharded)
@@ -154,7 +159,7 @@ def plan_diagnosis(
 
 
 def gradient_phases(
-    net: Network, kinds: int, cells: tuple[int, int, int], chunks: int = GRADIENT_CHUNKS
+    net: Network, kinds: int, cells: tuple[int, int, int], chunks: int
 ) -> Iterator[tuple[str, Memory, float]]:
     """Yield (name, of the GPU, bytes of main memory beside) of each phase.
 
@@ -175,15 +180,20 @@ def _together(part: tuple[Memory, float]) -> float:
     return part[0].total + part[1]
 
 
+def _chunks(workload: Workload, responses: int) -> int:
+    """Groups of responses that gradients are summed over: they share no prompt where there are 8 or more."""
+    prompts = max(round(workload.prompts * responses / workload.responses), 1)
+    return min(GRADIENT_CHUNKS, prompts if prompts >= FEWEST_PROMPTS else responses)
+
+
 def _network(shapes: Shapes, compute: ComputeSettings, shards: int, *, critic: bool) -> Network:
     return Network(shapes, critic, compute, LoraSettings(), shards)
 
 
-def _cells(settings: RunSettings, workload: Workload, processes: int) -> tuple[int, int, int]:
-    """Return (cells of a pass, of its longest row, places of generated tokens)."""
-    most = max(settings.micro_batch_tokens, workload.longest)
-    share = -(-workload.responses // processes) * workload.longest
-    cells = max(min(most, share) // workload.longest, 1) * workload.longest
+def _cells(settings: RunSettings, workload: Workload, rows: int) -> tuple[int, int, int]:
+    """Return (cells of a pass, of its longest row, places of generated tokens), of so many rows of a process."""
+    rows = max(min(settings.micro_batch_tokens // workload.longest, rows), 1)
+    cells = rows * workload.longest
     return cells, workload.longest, max(round(cells * workload.written / workload.tokens), 1)
 
 

@@ -28,5 +28,6 @@ WRITTEN_LINES: Final = 30  # of a worked response, where no setting bounds the s
 
 # Of a diagnosis, whose plan counts on them too.
 GRADIENT_CHUNKS: Final = 64  # groups of responses that share no prompt; intervals are over them
+FEWEST_PROMPTS: Final = 8  # for groups that share none; of fewer, responses are divided
 GRADIENT_BYTES: Final = 2 * 2**30  # for gradients of all groups in each process; those that do not fit are sketched
 PRODUCT_COLUMNS: Final = 2**16  # of gradients that are multiplied at once, in float64

@@ -27,7 +27,7 @@ from vcppo.settings.run import RunSettings
 
 CLOSE = 0.15  # of a measured peak
 WIDER = ("model.hidden_size=128", "model.intermediate_size=384", "model.layers=4", "model.heads=4", "model.kv_heads=4")
-WORK = Workload(responses=500, tokens=150_000, longest=300, written=128_000, critics=1, lambdas=4)
+WORK = Workload(responses=500, prompts=125, tokens=150_000, longest=300, written=128_000, critics=1, lambdas=4)
 
 
 def test_gradients_take_the_memory_that_is_planned_phase_by_phase() -> None:
