@@ -59,7 +59,7 @@ def outlook(
 def outlook_line(settings: RunSettings, plan: DiagnosisPlan) -> str:
     """One line on what will be read, how long that may take on this machine, and the memory of a process."""
     work, here = plan.workload, world()
-    readers = f"; {work.critics} critic{'s' * (work.critics > 1)} read them" if work.critics else ""
+    readers = {0: "", 1: "; a critic reads them"}.get(work.critics, f"; {work.critics} critics read them")
     of = "all" if plan.gradient_responses == work.responses else f"{plan.gradient_responses:,}"
     slopes = f"; gradients of {work.kinds} kinds of advantages are taken of {of}" if plan.gradient_responses else ""
     on_gpu = here.device.type == "cuda"

@@ -29,6 +29,7 @@ from vcppo.settings.task import MathsTaskSettings
 TRUTHS = 2  # kinds of advantages that critics are compared with
 HALF_AN_HOUR = 1800.0  # seconds
 CPU_OPERATIONS = 1.5e14  # fixed, so that a report depends on no machine: 21 minutes of two cores at 60 GFLOP/s each
+LIBRARIES = 0.45 * GIB  # of main memory in a process that has imported torch and transformers
 FEWEST_RESPONSES = 16  # that gradients are taken of
 
 
@@ -74,8 +75,8 @@ class DiagnosisPlan:
 
     @property
     def in_main_memory(self) -> float:
-        """Bytes that a process without a GPU takes at its fullest moment, libraries not counted."""
-        return max(phase.memory.total + host for phase, host in zip(self.phases, self.host, strict=True))
+        """Bytes that a process without a GPU takes at its fullest moment, Python's and its libraries' included."""
+        return LIBRARIES + max(phase.memory.total + host for phase, host in zip(self.phases, self.host, strict=True))
 
     @property
     def operations(self) -> float:
@@ -163,15 +164,16 @@ def gradient_phases(
 ) -> Iterator[tuple[str, Memory, float]]:
     """Yield (name, of the GPU, bytes of main memory beside) of each phase.
 
-    Gradients appear as activations go. Each is flattened in main memory beside sums of squares and a chunk's sum, or
-    the scale that preconditions it. Gradients of chunks are held with their preconditioned twins, whole or as sketches.
+    Second moments: gradients appear as activations go, and are flattened in main memory beside sums of squares and of
+    the chunk. Several kinds: activations stay to the last of them; each gradient stands beside its scale and its
+    preconditioned twin. Gradients of chunks are held, both of them, whole or as sketches.
     """
     wide, rows = WIDE * net.learning / net.shards, kinds * chunks
     width = min(wide, GRADIENT_BYTES / (3 * rows))  # bytes of one that is held
     weights, stored = held(net, learns=False), 2 * rows * width
     in_pass, after = weights + train(net, *cells), weights + gradients(net)
     yield "moments", *max(((in_pass, 2 * wide), (after, 3 * wide)), key=_together)
-    yield "gradients", *max(((in_pass, wide + stored), (after, 2 * wide + stored)), key=_together)
+    yield "gradients", in_pass + gradients(net), 2 * wide + stored
     columns = 2 * rows * min(WIDE * PRODUCT_COLUMNS, width)  # float64
     yield "products", weights, wide + 1.5 * stored + columns
 
