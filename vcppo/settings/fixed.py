@@ -31,3 +31,7 @@ GRADIENT_CHUNKS: Final = 64  # groups of responses that share no prompt; interva
 FEWEST_PROMPTS: Final = 8  # for groups that share none; of fewer, responses are divided
 GRADIENT_BYTES: Final = 2 * 2**30  # for gradients of all groups in each process; those that do not fit are sketched
 PRODUCT_COLUMNS: Final = 2**16  # of gradients that are multiplied at once, in float64
+
+# Of measuring where the policy gradient points while a run trains.
+ALIGNMENT_CHUNKS: Final = 8  # groups of an iteration's responses: 16 tell no more, and cost a third more
+ALIGNMENT_MEMORY: Final = 2**30  # bytes of main memory for their gradients in each process; more are sketched
