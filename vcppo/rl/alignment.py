@@ -39,9 +39,9 @@ from transformers import PreTrainedModel
 from vcppo.maths.alignment import Alignments
 from vcppo.maths.alignment_surrogate import later_length_gradients, products_of
 from vcppo.rl.policy_gradients import PolicyGradients
+from vcppo.settings.fixed import FEWEST_PROMPTS
 from vcppo.types import RolloutBatch, TokenBatch
 
-FEWEST_PROMPTS = 8
 FEWEST_TO_A_PROMPT = 4  # responses, for a baseline of the others to it
 
 
