@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vcppo.errors import DiskError
+from vcppo.errors import DiskError, VcppoError
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 RESERVE_BYTES = 4 << 20  # left free beside a checkpoint: journals and records go on meanwhile
 # libraries in Rust and C++ say it in words of their own
@@ -26,19 +26,17 @@ def is_disk_error(error: BaseException) -> bool:
 
 
 def _first_of_disk(error: BaseException) -> BaseException | None:
-    """Return the first such error among those that this one came from; torch reports what fails after."""
-    seen: list[BaseException] = []
+    """Return the error itself, or else the one of want of room that it came from: torch reports what failed after."""
+    if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in NOT_ALLOWED):
+        return error
+    if isinstance(error, VcppoError):  # it says what it is
+        return None
     at: BaseException | None = error
-    while at is not None and at not in seen:
-        seen.append(at)
-        at = at.__cause__ or at.__context__
-    return next((cause for cause in reversed(seen) if _says_so(cause)), None)
-
-
-def _says_so(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in NO_ROOM | NOT_ALLOWED
-    return isinstance(error, DiskError) or _IN_WORDS.search(str(error)) is not None
+    while at is not None:
+        if (isinstance(at, OSError) and at.errno in REFUSED) or _IN_WORDS.search(str(at)):
+            return at
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+    return None
 
 
 def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
@@ -55,7 +53,8 @@ def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
     words = _IN_WORDS.search(str(error))
     reason = os.strerror(number) if number is not None else words[0] if words is not None else str(error)
     room = "" if name is None else f"; {describe_bytes(free_bytes(Path(str(name))))} are free there"
-    return DiskError(f"{where}: cannot be written ({reason}{room}); make room, then the same command goes on")
+    remedy = "look after the disk" if number == errno.EIO else "make room"
+    return DiskError(f"{where}: cannot be written ({reason}{room}); {remedy}, then the same command goes on")
 
 
 @contextmanager
