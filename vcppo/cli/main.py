@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vcppo import __version__
+from vcppo.cli.cache import cache
 from vcppo.cli.diagnose import diagnose
 from vcppo.cli.doctor import doctor
 from vcppo.cli.evaluate import evaluate
@@ -82,6 +83,10 @@ def main() -> None:
       torchrun --nproc-per-node 8 -m vcppo train --config qwen2.5-7b-8gpu
       vcppo evaluate owner/model --set task.name=maths          AIME, resumable, with intervals
 
+    \b
+    What a study leaves on disk:
+      vcppo cache ls, vcppo cache verify, vcppo cache gc        by study, age and size; never what a study still needs
+
     `vcppo settings` lists every setting with its default, `vcppo methods` every method. A run with the same settings is
     never computed twice.
     """
@@ -101,6 +106,7 @@ for command in (
     methods_command,
     settings_command,
     plan,
+    cache,
     doctor,
 ):
     main.add_command(command)

@@ -21,7 +21,7 @@ from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import Address, StageFolder, addresses, is_complete, is_intact, move_damaged_aside
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import read_journal
-from vcppo.store.pretrained_critics import chosen_step
+from vcppo.store.pretrained_critics import add_request, chosen_step
 from vcppo.store.summary import curves_of, summary
 
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
@@ -75,6 +75,8 @@ def run_stages(
         earlier = {name: use.folder for name, use in uses.items()}
         stage_settings = preference_settings(settings) if stage == "preference" else settings
         context = StageContext(stage_settings, folder, earlier, notice)
+        if here.is_main and stage == "value-pretraining":
+            add_request(folder.path, settings.pretrain)  # first: no run that thins the folder may take this critic away
         complete = here.from_main(here.is_main and is_usable(folder, settings))
         if complete and here.is_main:
             on_stage(stage, folder.address.key, False)

@@ -115,7 +115,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
             "value-pretraining",
             ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
             ["cold-start", "reward-model", "preference", "answers"],
-            sampled | {"pretrain": {"steps", "patience", "tolerance"}},
+            sampled | {"pretrain": {"steps", "patience", "tolerance", "checkpoints"}},
         )
         by_stage["value-pretraining"].settings["critic"] = {
             **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},

@@ -98,6 +98,8 @@ def result_files(folder: Path) -> list[Path]:
 
     def counts(path: Path) -> bool:
         parts = path.relative_to(folder).parts
+        if parts[0] == "requests":  # what runs want of a pretraining; they come and go
+            return False
         hidden = any(part.startswith(".") for part in parts)
         other = len(parts) > 1 and (parts[0] == "verl" or parts[0].startswith("state-"))  # shards to resume from
         return path.is_file() and not hidden and not other and not (len(parts) == 1 and parts[0] in NOT_RESULTS)

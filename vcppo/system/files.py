@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -225,9 +226,21 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
     Raises:
         BlockingIOError: another process holds it, and `wait` is False; the file holds what its holder wrote.
     """
-    with open(path, "a+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield file
+    while True:
+        with open(path, "a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _has_name(file, path):
+                yield file
+                return
+        path.parent.mkdir(parents=True, exist_ok=True)  # its folder was removed while this process waited
+
+
+def _has_name(file: TextIO, path: Path) -> bool:
+    """Whether an open file is still what lies at the path: the lock of one that is not keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -266,3 +279,13 @@ def move_aside(folder: Path) -> None:
     """Rename components to components.old-1, or the next number that is free, leaving an empty folder."""
     rename_aside(folder, "old")
     folder.mkdir()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder; killed half-way, it leaves `.NAME.removed` and nothing by the folder's own name."""
+    removed = folder
+    if not (folder.name.startswith(".") and folder.name.endswith(".removed")):
+        removed = folder.with_name(f".{folder.name}.removed")
+        shutil.rmtree(removed, ignore_errors=True)
+        folder.rename(removed)
+    shutil.rmtree(removed)
