@@ -40,7 +40,7 @@ def _first_of_disk(error: BaseException) -> BaseException | None:
 
 
 def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
-    """Return the same error in one line that says where, what came, and what to do."""
+    """Return the same error, with its number, in one line that says where, what came, and what to do."""
     if isinstance(error, DiskError):
         return error
     error = _first_of_disk(error) or error
@@ -49,12 +49,16 @@ def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
     where = "a file" if name is None else str(name)
     if number in NOT_ALLOWED:
         reason = os.strerror(number) if number is not None else ""
-        return DiskError(f"{where}: {reason}; expected a folder of your own on a disk to write to: give another --out")
-    words = _IN_WORDS.search(str(error))
-    reason = os.strerror(number) if number is not None else words[0] if words is not None else str(error)
-    room = "" if name is None else f"; {describe_bytes(free_bytes(Path(str(name))))} are free there"
-    remedy = "look after the disk" if number == errno.EIO else "make room"
-    return DiskError(f"{where}: cannot be written ({reason}{room}); {remedy}, then the same command goes on")
+        line = f"{where}: {reason}; expected a folder of your own on a disk to write to: give another --out"
+    else:
+        words = _IN_WORDS.search(str(error))
+        reason = os.strerror(number) if number is not None else words[0] if words is not None else str(error)
+        room = "" if name is None else f"; {describe_bytes(free_bytes(Path(str(name))))} are free there"
+        remedy = "look after the disk" if number == errno.EIO else "make room"
+        line = f"{where}: cannot be written ({reason}{room}); {remedy}, then the same command goes on"
+    refused = DiskError(line)
+    refused.errno = number  # for those who ask which it was
+    return refused
 
 
 @contextmanager

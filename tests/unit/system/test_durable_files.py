@@ -200,8 +200,11 @@ def test_a_full_disk_in_the_words_of_libraries_is_one_line(tmp_path: Path, words
 
 
 def test_a_folder_that_is_another_users_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match=r"Permission denied; expected a folder of your own"), disk.writing(tmp_path):
+    words = r"Permission denied; expected a folder of your own"
+    with pytest.raises(DiskError, match=words) as refused, disk.writing(tmp_path):
         raise PermissionError(13, "Permission denied")
+    assert refused.value.errno == 13
+    assert str(refused.value).startswith(f"{tmp_path}: Permission")
 
 
 def test_a_name_says_whose_a_temporary_is(tmp_path: Path) -> None:
