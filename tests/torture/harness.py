@@ -131,6 +131,7 @@ def torture(place: Path, kinds: tuple[str, ...], every: int, first: int = 1) -> 
             fault = _disturbed(chosen, place, kind, at, expected, tally)
             if fault is not None:
                 tally.lost.append(f"{kind} at write {at}: {fault}")
+                print(tally.lost[-1], flush=True)
         yield tally
 
 
@@ -185,7 +186,6 @@ def main() -> int:
                 f"going on took {tally.seconds / max(tally.injected, 1):.1f} s each",
                 flush=True,
             )
-    print("\n".join(lost))
     return int(bool(lost))
 
 

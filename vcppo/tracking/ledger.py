@@ -93,7 +93,7 @@ class Ledger:
     def save(self) -> None:
         """Write the file whole."""
         runs = {key: asdict(entry) for key, entry in self.entries.items()}
-        write_json(self.path, {"instance": self.instance, "store": self.store, "runs": runs})
+        write_json(self.path, {"instance": self.instance, "store": self.store, "runs": runs}, synced=False)
 
     def missing(self) -> int:
         """Count records on disk that the store has not confirmed, by the ledger alone; a cell's state is one."""

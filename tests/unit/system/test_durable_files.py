@@ -219,3 +219,11 @@ def test_a_name_says_whose_a_temporary_is(tmp_path: Path) -> None:
 def _touched(path: Path) -> Path:
     path.touch()
     return path
+
+
+def test_a_file_of_many_that_cost_little_is_whole_and_not_waited_for(
+    tmp_path: Path, calls: list[tuple[str, str]]
+) -> None:
+    write_json(tmp_path / "00001.json", {"a": 1}, synced=False)
+    assert calls == [("rename", "00001.json")]
+    assert json.loads((tmp_path / "00001.json").read_text()) == {"a": 1}
