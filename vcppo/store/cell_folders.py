@@ -68,7 +68,7 @@ class CellFolder:
     def create(cls, path: Path, record: CellRecord, settings: RunSettings) -> Self:
         """Make the folder; cell.json comes last, so a folder that has one is whole.
 
-        Nothing is lost with a cell that has not run, and a study has thousands: they are synced once they run.
+        A study may have thousands, and one that has not run costs nothing to make again: nothing waits for the disk.
         """
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "settings.json", settings.model_dump(mode="json"), synced=False)

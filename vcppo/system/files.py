@@ -97,7 +97,8 @@ def read_json_or_move(path: Path, notice: Callable[[str], None]) -> Any:
 def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
     """Yield a name beside `path` to write a file at; when the block ends well it is on the disk and becomes `path`.
 
-    It is as readable as the umask allows, whatever wrote it; `synced` as in `write_bytes`. Otherwise it is removed, and `path` is as it was.
+    It is as readable as the umask allows, whatever wrote it; `synced` as in `write_bytes`. Otherwise it is removed, and
+    `path` is as it was.
 
     Raises:
         DiskError: the disk is full, or refuses.
