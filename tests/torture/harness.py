@@ -32,7 +32,7 @@ from vcppo.system.files import read_json
 from vcppo.system.fingerprints import sha256_of
 from vcppo.system.temporaries import is_temporary
 
-OF_THE_MACHINE = ("time/", "system/", "cost/peak")  # metrics that differ between two runs
+OF_THE_MACHINE = ("time/", "system/", "cost/peak", "cost/elapsed")  # metrics that differ between two runs
 REFUSED = 2  # exit code of a child whose disk refused
 SETTINGS = (
     "cold_start.steps=2",
