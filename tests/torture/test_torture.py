@@ -10,6 +10,6 @@ pytestmark = pytest.mark.e2e
 
 
 def test_faults_at_some_writes_change_nothing(tmp_path: Path) -> None:
-    for tally in torture(tmp_path, KINDS, every=37, first=5):
+    for tally in torture(tmp_path, KINDS, every=150, first=43):
         assert tally.injected > 1
         assert tally.lost == []
