@@ -84,6 +84,14 @@ def vllm(session: nox.Session) -> None:
 
 
 @nox.session
+def torture(session: nox.Session) -> None:
+    """Kill a small run, or let its disk refuse, at every one of its writes: `-- --every 10` for some of them."""
+    _install(session)
+    env = ONE_THREAD | {"PYTHONPATH": "tests:tests/torture", "TOKENIZERS_PARALLELISM": "false"}
+    session.run("python", "-m", "harness", *session.posargs, env=env)
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """The page of `vcppo diagnose` in a Chromium (`apt-get install chromium chromium-driver`); a skip is a failure."""
     _install(session)

@@ -10,9 +10,10 @@ from tiny import tiny
 from vcppo.errors import DiskError
 from vcppo.models.checkpoints import save_state
 from vcppo.stages.context import StageContext
-from vcppo.stages.pipeline import StageUse, run_stages
+from vcppo.stages.pipeline import StageUse, run_cell, run_stages
 from vcppo.stages.resuming import resume
 from vcppo.store.cache import StageFolder, addresses
+from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.journal import Journal, read_journal
 
 pytestmark = pytest.mark.e2e
@@ -47,9 +48,11 @@ def test_damage_is_seen_before_it_is_read_and_costs_what_was_damaged(finished: P
     critic = of(out, "value-pretraining") / "critic-000004" / "model.safetensors"
     critic.write_bytes(critic.read_bytes()[:100])
     (of(out, "rl") / "done.json").write_bytes(b"")
-    lines: list[str] = []
-    uses = run_stages(SETTINGS, out, notice=lines.append)
-    assert ran(uses) == ["reward-model", "value-pretraining", "rl"]
+    record = CellRecord(study="train", cell="cell", arm="vcppo", seed=0)
+    cell = CellFolder.create(out / "studies" / "train" / "cells" / "cell", record, SETTINGS)
+    run_cell(cell.path, out)
+    stages, lines = cell.read().stages, cell.read().notices
+    assert [stage.stage for stage in stages if stage.ran] == ["reward-model", "value-pretraining", "rl"]
     assert len([line for line in lines if "critic/model.safetensors has other bytes" in line]) == 1
     assert len([line for line in lines if "critic-000004/model.safetensors has 100 bytes" in line]) == 1
     assert not any("\n" in line for line in lines)

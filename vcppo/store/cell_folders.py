@@ -66,10 +66,13 @@ class CellFolder:
 
     @classmethod
     def create(cls, path: Path, record: CellRecord, settings: RunSettings) -> Self:
-        """Make the folder; cell.json comes last, so a folder that has one is whole."""
+        """Make the folder; cell.json comes last, so a folder that has one is whole.
+
+        A study may have thousands, and one that has not run costs nothing to make again: nothing waits for the disk.
+        """
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "settings.json", settings.model_dump(mode="json"))
-        write_json(path / "cell.json", record.model_dump(mode="json"))
+        write_json(path / "settings.json", settings.model_dump(mode="json"), synced=False)
+        write_json(path / "cell.json", record.model_dump(mode="json"), synced=False)
         return cls(path)
 
     def exists(self) -> bool:

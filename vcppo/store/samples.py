@@ -124,7 +124,7 @@ def write_whole(path: Path, value: Any) -> None:
         CheckpointError: it cannot be written for another reason.
     """
     try:
-        write_json(path, value)
+        write_json(path, value, synced=False)  # one that a power cut spoils is asked again; stages sync theirs at last
     except DiskError:
         raise
     except OSError as error:

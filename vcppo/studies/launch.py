@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vcppo import errors
-from vcppo.errors import StudyError, VcppoError
+from vcppo.errors import DiskError, StudyError, VcppoError
+from vcppo.system.disk import disk_error, is_disk_error
 from vcppo.system.files import read_json, write_json
 from vcppo.system.processes import MEETING_FILE, PROCESSES, die_with, inherited_lock, run_as_rank
 from vcppo.system.redaction import redact_output, redacted
@@ -23,6 +25,7 @@ from vcppo.system.temporaries import remove, temporary_for
 
 RUNNER = "vcppo.studies.launch:run_cell"
 REPLY = ".answer.json"  # in the cell's folder, while its processes run
+DISK_REFUSED = 74  # exit code of the first process, EX_IOERR of sysexits.h
 LOOK_S = 0.1
 GRACE_S = 15.0  # for the others to end by themselves, once one has failed
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
@@ -38,6 +41,8 @@ def run_cell(cell: Path, out: Path) -> Mapping[str, float]:
     file = cell / REPLY
     file.unlink(missing_ok=True)
     code = _run_processes([str(cell), str(out)], int(os.environ[PROCESSES]), temporary_for(cell / "meeting"))
+    if not file.exists() and code == DISK_REFUSED:
+        raise DiskError(f"{cell}: cannot be written; make room, then the same command goes on")
     if not file.exists():
         raise StudyError(f"the processes of cell {cell.name} ended with exit code {code} and without a word")
     reply = read_json(file)
@@ -104,10 +109,19 @@ def _run_here(cell: Path, out: Path) -> None:
         reply: dict[str, Any]
         try:
             reply = {"result": run_here(cell, out)}
-        except VcppoError as error:
-            write_json(cell / REPLY, {"error": type(error).__name__, "words": redacted(str(error))})
+        except Exception as error:
+            if is_disk_error(error):
+                _reply_error(cell, disk_error(error))
+                sys.exit(DISK_REFUSED)
+            if isinstance(error, VcppoError):
+                _reply_error(cell, error)
             raise
         write_json(cell / REPLY, reply)
+
+
+def _reply_error(cell: Path, error: VcppoError) -> None:
+    with suppress(DiskError):  # then the exit code says so
+        write_json(cell / REPLY, {"error": type(error).__name__, "words": redacted(str(error))})
 
 
 if __name__ == "__main__":

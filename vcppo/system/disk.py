@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vcppo.errors import DiskError
+from vcppo.errors import DiskError, VcppoError
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 RESERVE_BYTES = 4 << 20  # left free beside a checkpoint: journals and records go on meanwhile
 # libraries in Rust and C++ say it in words of their own
@@ -26,23 +26,21 @@ def is_disk_error(error: BaseException) -> bool:
 
 
 def _first_of_disk(error: BaseException) -> BaseException | None:
-    """Return the first such error among those that this one came from; torch reports what fails after."""
-    seen: list[BaseException] = []
+    """Return the error itself, or else the one of want of room that it came from: torch reports what failed after."""
+    if isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in NOT_ALLOWED):
+        return error
+    if isinstance(error, VcppoError):  # it says what it is
+        return None
     at: BaseException | None = error
-    while at is not None and at not in seen:
-        seen.append(at)
-        at = at.__cause__ or at.__context__
-    return next((cause for cause in reversed(seen) if _says_so(cause)), None)
-
-
-def _says_so(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in NO_ROOM | NOT_ALLOWED
-    return isinstance(error, DiskError) or _IN_WORDS.search(str(error)) is not None
+    while at is not None:
+        if (isinstance(at, OSError) and at.errno in REFUSED) or _IN_WORDS.search(str(at)):
+            return at
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+    return None
 
 
 def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
-    """Return the same error in one line that says where, what came, and what to do."""
+    """Return the same error, with its number, in one line that says where, what came, and what to do."""
     if isinstance(error, DiskError):
         return error
     error = _first_of_disk(error) or error
@@ -51,11 +49,16 @@ def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
     where = "a file" if name is None else str(name)
     if number in NOT_ALLOWED:
         reason = os.strerror(number) if number is not None else ""
-        return DiskError(f"{where}: {reason}; expected a folder of your own on a disk to write to: give another --out")
-    words = _IN_WORDS.search(str(error))
-    reason = os.strerror(number) if number is not None else words[0] if words is not None else str(error)
-    room = "" if name is None else f"; {describe_bytes(free_bytes(Path(str(name))))} are free there"
-    return DiskError(f"{where}: cannot be written ({reason}{room}); make room, then the same command goes on")
+        line = f"{where}: {reason}; expected a folder of your own on a disk to write to: give another --out"
+    else:
+        words = _IN_WORDS.search(str(error))
+        reason = os.strerror(number) if number is not None else words[0] if words is not None else str(error)
+        room = "" if name is None else f"; {describe_bytes(free_bytes(Path(str(name))))} are free there"
+        remedy = "look after the disk" if number == errno.EIO else "make room"
+        line = f"{where}: cannot be written ({reason}{room}); {remedy}, then the same command goes on"
+    refused = DiskError(line)
+    refused.errno = number  # for those who ask which it was
+    return refused
 
 
 @contextmanager

@@ -45,19 +45,22 @@ def read_text(path: Path) -> str:
         return file.read()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, synced: bool = True) -> None:
     """Write a file whole or not at all; it is on the disk when this returns.
 
+    Args:
+        synced: False for one of many that cost little to make again: a process that is killed leaves it whole or not at
+            all, a power cut may leave it without bytes.
     Raises:
         DiskError: the disk is full, or refuses.
     """
-    with whole_file(path) as temporary:
+    with whole_file(path, synced=synced) as temporary:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, synced: bool = True) -> None:
     """`write_bytes` of a value as JSON."""
-    write_bytes(path, json_bytes(value))
+    write_bytes(path, json_bytes(value), synced=synced)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -91,10 +94,11 @@ def read_json_or_move(path: Path, notice: Callable[[str], None]) -> Any:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
     """Yield a name beside `path` to write a file at; when the block ends well it is on the disk and becomes `path`.
 
-    It is as readable as the umask allows, whatever wrote it. Otherwise it is removed, and `path` is as it was.
+    It is as readable as the umask allows, whatever wrote it; `synced` as in `write_bytes`. Otherwise it is removed, and
+    `path` is as it was.
 
     Raises:
         DiskError: the disk is full, or refuses.
@@ -103,9 +107,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         make_folder(path.parent)
         yield temporary
         _make_readable(temporary)
-        sync(temporary)
+        if synced:
+            sync(temporary)
         os.replace(temporary, path)
-        sync(path.parent)
+        if synced:
+            sync(path.parent)
 
 
 @contextmanager

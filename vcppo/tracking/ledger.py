@@ -8,7 +8,9 @@ import os
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from vcppo.errors import DataError
 from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_object
 from vcppo.system.files import write_json
@@ -73,7 +75,7 @@ class Ledger:
     def __init__(self, study: StudyFolder, store: str) -> None:
         self.study, self.store = study, store
         self.path = study.path / "mlflow.json"
-        stored = read_object(self.path)
+        stored = _read_or_nothing(self.path)
         self.instance = str(stored.get("instance") or uuid.uuid4().hex)
         runs = stored.get("runs", {}) if stored.get("store") == store else {}
         self.entries = {key: Entry(**entry) for key, entry in runs.items()}
@@ -91,7 +93,7 @@ class Ledger:
     def save(self) -> None:
         """Write the file whole."""
         runs = {key: asdict(entry) for key, entry in self.entries.items()}
-        write_json(self.path, {"instance": self.instance, "store": self.store, "runs": runs})
+        write_json(self.path, {"instance": self.instance, "store": self.store, "runs": runs}, synced=False)
 
     def missing(self) -> int:
         """Count records on disk that the store has not confirmed, by the ledger alone; a cell's state is one."""
@@ -113,9 +115,17 @@ class Ledger:
 
 def run_id(study: StudyFolder, cell: str) -> str | None:
     """Return the ID of a cell's run in the store that it was last uploaded to, None if there is none."""
-    run = read_object(study.path / "mlflow.json").get("runs", {}).get(f"cell/{cell}", {}).get("run")
+    run = _read_or_nothing(study.path / "mlflow.json").get("runs", {}).get(f"cell/{cell}", {}).get("run")
     run = run or read_object(study.path / "cells" / cell / "mlflow.json").get("child")
     return None if run is None else str(run)
+
+
+def _read_or_nothing(path: Path) -> dict[str, Any]:
+    """Return the file's content; nothing where it is no JSON, since losing it costs only time."""
+    try:
+        return read_object(path)
+    except DataError:
+        return {}
 
 
 def store_name(tracking_uri: str, experiment: str) -> str:

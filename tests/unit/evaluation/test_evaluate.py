@@ -347,8 +347,8 @@ def test_a_disk_that_fills_up_is_told_and_gone_on_from(
 
     monkeypatch.setattr("os.replace", full)
     said = refused(checkpoint, "--samples", "3", "--out", tmp_path, *TINY)
-    assert said.startswith("CheckpointError: ")
-    assert f"{name}: cannot be written ([Errno 28] No space left on device)" in said
+    assert said.startswith("DiskError: ")
+    assert f"{name}: cannot be written (No space left on device; " in said
     monkeypatch.undo()
     assert invoke(checkpoint, "--samples", "3", "--out", tmp_path, *TINY).exit_code == 0
     found = {place: content for place, content in contents(folder(tmp_path)).items() if "/." not in f"/{place}"}

@@ -200,8 +200,11 @@ def test_a_full_disk_in_the_words_of_libraries_is_one_line(tmp_path: Path, words
 
 
 def test_a_folder_that_is_another_users_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match=r"Permission denied; expected a folder of your own"), disk.writing(tmp_path):
+    words = r"Permission denied; expected a folder of your own"
+    with pytest.raises(DiskError, match=words) as refused, disk.writing(tmp_path):
         raise PermissionError(13, "Permission denied")
+    assert refused.value.errno == 13
+    assert str(refused.value).startswith(f"{tmp_path}: Permission")
 
 
 def test_a_name_says_whose_a_temporary_is(tmp_path: Path) -> None:
@@ -216,3 +219,11 @@ def test_a_name_says_whose_a_temporary_is(tmp_path: Path) -> None:
 def _touched(path: Path) -> Path:
     path.touch()
     return path
+
+
+def test_a_file_of_many_that_cost_little_is_whole_and_not_waited_for(
+    tmp_path: Path, calls: list[tuple[str, str]]
+) -> None:
+    write_json(tmp_path / "00001.json", {"a": 1}, synced=False)
+    assert calls == [("rename", "00001.json")]
+    assert json.loads((tmp_path / "00001.json").read_text()) == {"a": 1}
