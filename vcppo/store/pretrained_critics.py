@@ -21,6 +21,7 @@ from vcppo.store.manifest import ManifestError, forget_files, read_manifest
 from vcppo.system.files import read_json, remove_folder, write_json
 
 REQUESTED = ("steps", "max_steps", "patience", "min_delta", "checkpoints")  # settings that say which critic is wanted
+HALF_GONE = ".critic-*.removed"  # critics whose removal was killed
 STATE, MARK = "state.pt", "saved"  # with the optimiser's moments; in its place once those have gone
 
 
@@ -157,7 +158,7 @@ def superfluous(
 
 def thin(folder: Path, *, training: Collection[int] = ()) -> None:
     """Remove the critics that no run has requested, and all moments but those of the last critic, or of `training`."""
-    for rest in folder.glob(".critic-*.removed"):
+    for rest in folder.glob(HALF_GONE):
         shutil.rmtree(rest, ignore_errors=True)
     unwanted, moments = superfluous(folder, requests_in(folder), training=training)
     _take_off_manifest(folder, unwanted, moments)
