@@ -18,6 +18,7 @@ from vcppo.cli.settings import methods_command, settings_command
 from vcppo.cli.stages import cold_start, pretrain_value, reward_model, train
 from vcppo.cli.sweep import sweep
 from vcppo.errors import ConfigError, VcppoError
+from vcppo.system.disk import disk_error, is_disk_error
 from vcppo.system.processes import INTERRUPTED, STOPPED, is_main
 from vcppo.system.redaction import redact_output
 
@@ -44,6 +45,11 @@ class OneLineErrors(click.Group):
         except VcppoError as error:
             if is_main() or not isinstance(error, ConfigError):  # every process meets a wrong setting
                 click.echo(f"{type(error).__name__}: {' '.join(str(error).split())}", err=True)
+            sys.exit(2)
+        except OSError as error:
+            if not is_disk_error(error):
+                raise
+            click.echo(f"DiskError: {' '.join(str(disk_error(error)).split())}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             if is_main():

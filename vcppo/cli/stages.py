@@ -97,8 +97,10 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         The exit code: 0 if it ended well, 2 if it failed, 130 after Ctrl-C.
     """
     from vcppo.models.distributed import together
+    from vcppo.stages.context import print_notice
     from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
     from vcppo.studies.progress import ProgressView, following
+    from vcppo.system.temporaries import sweep
     from vcppo.tracking.uploader import Uploader
 
     if not is_main():
@@ -114,9 +116,12 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
     path = out / "studies" / command / "cells" / name
     folder = CellFolder(path)
-    if not folder.exists():
-        CellFolder.create(path, CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed), settings)
     with ProgressView() as view, locked(path):
+        sweep(path, below=True)
+        folder.move_unreadable_aside(print_notice)
+        if not folder.exists():
+            record = CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed)
+            CellFolder.create(path, record, settings)
         uploader.start()
         timeout_s = CLOSE_TIMEOUT_S
         try:

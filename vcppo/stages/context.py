@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def fresh_positions(task: Task) -> int:
 
 def print_notice(line: str) -> None:
     """Print one line for the user, where a run has nobody else to tell."""
-    print(f"note: {line}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # of a worker: to its log, on a disk that may be full
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

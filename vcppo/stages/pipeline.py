@@ -139,8 +139,12 @@ def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, f
     def on_stage(stage: str, address: str, ran: bool) -> None:
         folder.add_stage(stage, address, ran=ran)
 
+    def notice(line: str) -> None:
+        print_notice(line)
+        folder.add_notice(line)
+
     settings = load_settings(cell / "settings.json")
-    uses = run_stages(settings, out, until=until, on_stage=on_stage)
+    uses = run_stages(settings, out, until=until, on_stage=on_stage, notice=notice)
     last = uses[until].folder.result or {}
     if (
         until == "value-pretraining"

@@ -94,15 +94,15 @@ def forget_files(folder: Path, paths: Iterable[str]) -> None:
 
 
 def result_files(folder: Path) -> list[Path]:
-    """Return the files of a stage's folder that a manifest lists: all but locks, states to resume from, temporaries."""
+    """Return the files of a stage's folder that a manifest lists: no locks, no temporaries, no state to resume from."""
 
     def counts(path: Path) -> bool:
         parts = path.relative_to(folder).parts
         if parts[0] == "requests":  # what runs want of a pretraining; they come and go
             return False
         hidden = any(part.startswith(".") for part in parts)
-        of_a_state = len(parts) > 1 and parts[0].startswith("state-")
-        return path.is_file() and not hidden and not of_a_state and not (len(parts) == 1 and parts[0] in NOT_RESULTS)
+        other = len(parts) > 1 and (parts[0] == "verl" or parts[0].startswith("state-"))  # shards to resume from
+        return path.is_file() and not hidden and not other and not (len(parts) == 1 and parts[0] in NOT_RESULTS)
 
     return sorted(path for path in folder.rglob("*") if counts(path))
 

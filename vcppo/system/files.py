@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from vcppo.errors import CheckpointError
 from vcppo.system import disk
-from vcppo.system.temporaries import remove, temporary_for
+from vcppo.system.temporaries import remove, sweep, temporary_for
 
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE begins as UTF-16 LE does
 
@@ -137,6 +137,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder within `path`, made if need be; it goes when the block ends, with those of killed ones."""
+    make_folder(path)
+    sweep(path)
+    folder = temporary_for(path / "scratch")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+@contextmanager
 def _removed_unless_done(temporary: Path) -> Iterator[Path]:
     remove(temporary)
     try:
@@ -231,7 +244,7 @@ def _has_name(file: TextIO, path: Path) -> bool:
 
 
 @contextmanager
-def signed_lock(path: Path) -> Iterator[None]:
+def signed_lock(path: Path) -> Iterator[TextIO]:
     """`file_lock` without waiting, with the number of the process that holds it in the file.
 
     Raises:
@@ -242,7 +255,7 @@ def signed_lock(path: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            yield file
     except BlockingIOError as error:
         holder = path.read_text(encoding="utf-8").strip() or "unknown"
         raise BlockingIOError(error.errno, "held by another process", holder) from None
@@ -257,6 +270,8 @@ def is_locked(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except PermissionError:  # another user's, who lets nobody look
+        return False
     return False
 
 
