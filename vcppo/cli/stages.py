@@ -156,9 +156,9 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     from vcppo.system.disk import describe_bytes
 
     print(describe_settings(settings))
-    costs = estimate_costs(settings, out)
-    costs = costs[: [cost.stage for cost in costs].index(until) + 1]
-    disks = stages_on_disk(settings, out, until)
+    disks, costs = stages_on_disk(settings, out, until), estimate_costs(settings, out)
+    stages = [cost.stage for cost in costs]
+    costs = costs[: stages.index(until) + 1] if until in stages else costs
     _cost_table(costs, {disk.stage: describe_bytes(disk.stays) for disk in disks or ()})
     print(
         f"about {sum(cost.minutes for cost in costs):.1f} minutes here; "

@@ -19,13 +19,13 @@ def disk_of(cells: Iterable[Cell], out: Path, workers: int) -> StudyDisk | None:
 
 
 def stages_on_disk(settings: RunSettings, out: Path, until: str | None = None) -> list[StageDisk] | None:
-    """Return what each stage of a run takes, up to one of them; None where a model's shapes are not known before."""
+    """Return what each stage of a run takes, up to one of them if it is among them; None where a model's shapes are not known before."""
     try:
         disks = estimate_disk(settings, out)
     except (ConfigError, CheckpointError):
         return None
     names = [disk.stage for disk in disks]
-    return disks if until is None else disks[: names.index(until) + 1]
+    return disks[: names.index(until) + 1] if until in names else disks
 
 
 def notes_on_room(disk: StudyDisk | None, out: Path) -> list[str]:
