@@ -19,7 +19,10 @@ def disk_of(cells: Iterable[Cell], out: Path, workers: int) -> StudyDisk | None:
 
 
 def stages_on_disk(settings: RunSettings, out: Path, until: str | None = None) -> list[StageDisk] | None:
-    """Return what each stage of a run takes, up to one of them if it is among them; None where a model's shapes are not known before."""
+    """Return what each stage of a run takes, up to one of them if it is among them.
+
+    None where a model's shapes are not known before it is loaded.
+    """
     try:
         disks = estimate_disk(settings, out)
     except (ConfigError, CheckpointError):
