@@ -5,8 +5,8 @@ wants a critic of it writes so into `requests/`; `thin` leaves the critics that 
 the optimiser's moments, so that a later run can go on from there.
 """
 
-import errno
 import math
+import os
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -100,14 +100,12 @@ def add_request(folder: Path, settings: PretrainSettings) -> None:
     to nothing is noted, for nothing is removed there either.
     """
     requests = folder / "requests"
+    if any(path.exists() and not os.access(path, os.W_OK) for path in (folder, requests)):
+        return
     earlier = [] if requests.exists() else saved_steps(folder)
-    wanted = [settings.model_copy(update={"steps": step}) for step in earlier]
-    try:
-        for request in [*wanted, settings]:
-            _write_request(requests, request)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
+    for step in earlier:
+        _write_request(requests, settings.model_copy(update={"steps": step}))
+    _write_request(requests, settings)
 
 
 def requests_in(folder: Path) -> list[PretrainSettings]:

@@ -282,3 +282,9 @@ def test_requests_of_two_runs_stand_beside_each_other_and_one_is_noted_once(tmp_
     assert len(list((tmp_path / "requests").iterdir())) == 2
     record_files(tmp_path)
     assert read_manifest(tmp_path) == {}
+
+
+def test_in_a_folder_of_another_user_nothing_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    add_request(tmp_path, PretrainSettings(steps=10))
+    assert list(tmp_path.iterdir()) == []
