@@ -172,7 +172,7 @@ def test_a_removal_that_is_killed_is_finished_by_the_next(tmp_path: Path, monkey
             raise KeyboardInterrupt
         rmtree(path, ignore_errors=True)
 
-    monkeypatch.setattr(files.shutil, "rmtree", killed)
+    monkeypatch.setattr(shutil, "rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
         remove_all(tmp_path)
     monkeypatch.undo()
