@@ -17,6 +17,7 @@ from vcppo.system.processes import INTERRUPTED, is_main, locked
 if TYPE_CHECKING:
     from vcppo.planning.time_estimate import StageCost
 
+TABLE_WIDTH = 100  # columns that the costs take; where a terminal has fewer they are not cut
 CLOSE_TIMEOUT_S, CLOSE_TIMEOUT_AFTER_CTRL_C_S = 30.0, 5.0  # for the uploader of a single run to finish
 
 
@@ -156,9 +157,9 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     from vcppo.system.disk import describe_bytes
 
     print(describe_settings(settings))
-    costs = estimate_costs(settings, out)
-    costs = costs[: [cost.stage for cost in costs].index(until) + 1]
-    disks = stages_on_disk(settings, out, until)
+    disks, costs = stages_on_disk(settings, out, until), estimate_costs(settings, out)
+    stages = [cost.stage for cost in costs]
+    costs = costs[: stages.index(until) + 1] if until in stages else costs
     _cost_table(costs, {disk.stage: describe_bytes(disk.stays) for disk in disks or ()})
     print(
         f"about {sum(cost.minutes for cost in costs):.1f} minutes here; "
@@ -176,4 +177,6 @@ def _cost_table(costs: "Sequence[StageCost]", disk: Mapping[str, str]) -> None:
         missing = [*(f"{n:,}" for n in counts), f"{cost.minutes:.1f}", disk.get(cost.stage, "?")]
         numbers = ["", "", "", "cached", ""] if cost.cached else missing
         table.add_row(cost.stage, cost.address, *numbers)
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(table)

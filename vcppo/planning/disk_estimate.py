@@ -5,6 +5,7 @@ AdamW's two moments of the weights that learn, and a second one while it replace
 and exports are not in it.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,19 +61,29 @@ class StudyDisk:
     fullest: int  # bytes at the fullest moment, if the largest stages run last and together
 
 
-def estimate_disk(settings: RunSettings, out: Path | None = None) -> list[StageDisk]:
+Known = dict[tuple[str, str, object], StageDisk]  # by stage, address, and which critic is wanted
+
+
+def estimate_disk(settings: RunSettings, out: Path | None = None, known: Known | None = None) -> list[StageDisk]:
     """Return the disk that the stages of a run take, in order; of those in the cache of `out` too.
 
+    Args:
+        known: stages of other runs, which are not looked at again; those of this one are added.
     Raises:
         ConfigError: the model's shapes are unknown.
         CheckpointError: its configuration cannot be read.
     """
-    files = _Files(settings)
-    disks = []
+    known, disks = {} if known is None else known, []
+    chosen, files = settings.pretrain, functools.cache(lambda: _Files(settings))
     for stage, address in addresses(settings).items():
-        parts, running = files.of(stage)
-        cached = out is not None and is_complete(StageFolder(out, address), settings)
-        disks.append(StageDisk(stage, address.key, cached, {**parts, "small files": DESCRIPTION}, running))
+        pretrains = stage == "value-pretraining"
+        critic = (chosen.steps, chosen.patience, chosen.min_delta, chosen.checkpoints) if pretrains else None
+        key = (stage, address.key, critic)
+        if key not in known:
+            parts, running = files().of(stage)
+            cached = out is not None and is_complete(StageFolder(out, address), settings)
+            known[key] = StageDisk(stage, address.key, cached, {**parts, "small files": DESCRIPTION}, running)
+        disks.append(known[key])
     return disks
 
 

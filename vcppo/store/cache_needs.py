@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vcppo.errors import ConfigError
+from vcppo.errors import ConfigError, StudyError
 from vcppo.settings.critic import PretrainSettings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import addresses
@@ -47,6 +47,7 @@ def needs_of_studies(out: Path) -> list[StudyNeeds]:
 
 def _needs(study: StudyFolder) -> StudyNeeds:
     needs = StudyNeeds(study.name, study.is_running())
+    _refuse_unknown(study)
     for cell in study.cells():
         record = cell.read()
         finished = record.state in FINISHED
@@ -67,6 +68,16 @@ def _needs(study: StudyFolder) -> StudyNeeds:
             if key.startswith("value-pretraining/") and key in needs.stages:
                 _add(needs.critics[key], settings.pretrain)
     return needs
+
+
+def _refuse_unknown(study: StudyFolder) -> None:
+    """Refuse a study with a cell whose record was moved aside, until a sweep has made it again."""
+    for aside in sorted((study.path / "cells").glob("*/cell.json.bad-*")):
+        if not aside.with_name("cell.json").exists():
+            raise StudyError(
+                f"{aside}: the record of a cell, moved aside, so that nobody can say what it needs; expected "
+                f"`vcppo sweep {study.name}` to make it again, or no such folder"
+            )
 
 
 def _settings(cell: CellFolder, record: CellRecord, finished: bool) -> RunSettings | None:

@@ -15,6 +15,7 @@ from vcppo.store.cache_contents import LEFT, CachedStage, cached_stages, size_of
 from vcppo.store.cache_needs import StudyNeeds, needs_of_studies
 from vcppo.store.manifest import DONE, NAME
 from vcppo.store.pretrained_critics import (
+    HALF_GONE,
     critic_folder,
     last_moments,
     remove_last_moments,
@@ -23,6 +24,7 @@ from vcppo.store.pretrained_critics import (
     thin,
 )
 from vcppo.system.files import file_lock, remove_folder
+from vcppo.system.temporaries import sweep
 
 Kind = Literal["folder", "all but journals", "critics"]
 
@@ -106,6 +108,7 @@ def remove(removals: Sequence[Removal]) -> Iterator[tuple[Removal, str | None]]:
                 remove_folder(path)
             else:
                 with file_lock(path / "lock", wait=False):
+                    sweep(path, below=True)
                     _remove(removal)
         except BlockingIOError:
             yield removal, "a process works on it"
@@ -160,9 +163,10 @@ def _critics(stage: CachedStage, users: Sequence[StudyNeeds], *, moments: bool) 
     unwanted, states = superfluous(stage.path, critics)
     last = last_moments(stage.path) if moments and stage.state == "done" else None
     states += [] if last is None else [last]
-    if not unwanted and not states:
+    half_gone = list(stage.path.glob(HALF_GONE))
+    if not unwanted and not states and not half_gone:
         return None
-    frees = sum(size_of(critic_folder(stage.path, step)) for step in unwanted)
+    frees = sum(map(size_of, [*half_gone, *(critic_folder(stage.path, step) for step in unwanted)]))
     frees += sum(size_of(path) for step in states for path in critic_folder(stage.path, step).glob("state*"))
     what = f"{len(unwanted)} that no study needs, and the moments of {len(states)} that stay"
     return Removal(stage, "critics", what, frees, critics, last is not None)

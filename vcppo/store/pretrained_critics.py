@@ -5,8 +5,8 @@ wants a critic of it writes so into `requests/`; `thin` leaves the critics that 
 the optimiser's moments, so that a later run can go on from there.
 """
 
-import errno
 import math
+import os
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from vcppo.store.manifest import ManifestError, forget_files, read_manifest
 from vcppo.system.files import read_json, remove_folder, write_json
 
 REQUESTED = ("steps", "max_steps", "patience", "min_delta", "checkpoints")  # settings that say which critic is wanted
+HALF_GONE = ".critic-*.removed"  # critics whose removal was killed
 STATE, MARK = "state.pt", "saved"  # with the optimiser's moments; in its place once those have gone
 
 
@@ -99,14 +100,12 @@ def add_request(folder: Path, settings: PretrainSettings) -> None:
     to nothing is noted, for nothing is removed there either.
     """
     requests = folder / "requests"
+    if any(path.exists() and not os.access(path, os.W_OK) for path in (folder, requests)):
+        return
     earlier = [] if requests.exists() else saved_steps(folder)
-    wanted = [settings.model_copy(update={"steps": step}) for step in earlier]
-    try:
-        for request in [*wanted, settings]:
-            _write_request(requests, request)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
+    for step in earlier:
+        _write_request(requests, settings.model_copy(update={"steps": step}))
+    _write_request(requests, settings)
 
 
 def requests_in(folder: Path) -> list[PretrainSettings]:
@@ -157,7 +156,7 @@ def superfluous(
 
 def thin(folder: Path, *, training: Collection[int] = ()) -> None:
     """Remove the critics that no run has requested, and all moments but those of the last critic, or of `training`."""
-    for rest in folder.glob(".critic-*.removed"):
+    for rest in folder.glob(HALF_GONE):
         shutil.rmtree(rest, ignore_errors=True)
     unwanted, moments = superfluous(folder, requests_in(folder), training=training)
     _take_off_manifest(folder, unwanted, moments)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vcppo.errors import CheckpointError, ConfigError, StudyError
-from vcppo.planning.disk_estimate import StageDisk, StudyDisk, estimate_disk, together
+from vcppo.planning.disk_estimate import Known, StageDisk, StudyDisk, estimate_disk, together
 from vcppo.settings.run import RunSettings
 from vcppo.studies.cells import Cell
 from vcppo.system.disk import describe_bytes, free_bytes
@@ -14,18 +14,24 @@ SURE = 0.85  # share of the estimate that a study takes at least
 
 def disk_of(cells: Iterable[Cell], out: Path, workers: int) -> StudyDisk | None:
     """Return what is still to be written by the cells of a study, None where a model's shapes are not known before."""
-    disks = [stages_on_disk(cell.settings, out) for cell in cells]
+    known: Known = {}
+    disks = [stages_on_disk(cell.settings, out, known=known) for cell in cells]
     return None if None in disks else together((disk for stages in disks for disk in stages or ()), workers)
 
 
-def stages_on_disk(settings: RunSettings, out: Path, until: str | None = None) -> list[StageDisk] | None:
-    """Return what each stage of a run takes, up to one of them; None where a model's shapes are not known before."""
+def stages_on_disk(
+    settings: RunSettings, out: Path, until: str | None = None, known: Known | None = None
+) -> list[StageDisk] | None:
+    """Return what each stage of a run takes, up to one of them if it is among them.
+
+    None where a model's shapes are not known before it is loaded.
+    """
     try:
-        disks = estimate_disk(settings, out)
+        disks = estimate_disk(settings, out, known)
     except (ConfigError, CheckpointError):
         return None
     names = [disk.stage for disk in disks]
-    return disks if until is None else disks[: names.index(until) + 1]
+    return disks[: names.index(until) + 1] if until in names else disks
 
 
 def notes_on_room(disk: StudyDisk | None, out: Path) -> list[str]:

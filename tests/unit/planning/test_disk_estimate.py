@@ -13,7 +13,7 @@ from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.cache_contents import size_of
 from vcppo.studies import room
-from vcppo.studies.room import disk_of, notes_on_room
+from vcppo.studies.room import disk_of, notes_on_room, stages_on_disk
 from vcppo.studies.study import Study
 from vcppo.tasks import make_task
 
@@ -102,3 +102,12 @@ def test_nothing_is_refused_where_a_models_shapes_are_unknown(tmp_path: Path) ->
     assert disk_of(unknown.cells((0,)), tmp_path, workers=1) is None
     assert notes_on_room(None, tmp_path) == []
     assert "unknown" in room.disk_words(None, tmp_path)
+
+
+def test_of_a_command_its_stages_count_and_all_where_it_has_no_such_stage(tmp_path: Path) -> None:
+    cold = stages_on_disk(tiny(), tmp_path, "cold-start")
+    assert cold is not None
+    assert [disk.stage for disk in cold] == ["cold-start"]
+    of_policy = stages_on_disk(tiny("critic.init=policy"), tmp_path, "reward-model")
+    assert of_policy is not None
+    assert of_policy[-1].stage == "evaluation"

@@ -7,16 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_cache import make_cell, make_stage, run
 
 from vcppo.errors import StudyError
 from vcppo.settings.critic import PretrainSettings
-from vcppo.settings.loading import override
-from vcppo.settings.run import RunSettings
-from vcppo.store.cache import Address, StageFolder, addresses, is_complete
+from vcppo.store.cache import StageFolder, addresses, is_complete
 from vcppo.store.cache_contents import cached_stages
 from vcppo.store.cache_needs import needs_of_studies
 from vcppo.store.cache_removal import Choice, plan_removals, remove
-from vcppo.store.cell_folders import CellFolder, CellRecord, State
+from vcppo.store.cell_folders import State
 from vcppo.store.manifest import faults, read_manifest, record_files
 from vcppo.store.pretrained_critics import (
     TrainingEnd,
@@ -27,39 +26,7 @@ from vcppo.store.pretrained_critics import (
     saved_steps,
 )
 from vcppo.system import files
-from vcppo.system.files import file_lock, read_json, write_bytes, write_json
-
-MADE_BEFORE = ("cold-start", "reward-model", "answers", "value-pretraining")
-
-
-def run(*changes: tuple[str, object]) -> RunSettings:
-    """A run with these settings changed."""
-    return override(RunSettings(), {"pretrain.steps": 40, **dict(changes)}, source="test")
-
-
-def make_stage(out: Path, address: Address, *, wall_s: float = 60.0) -> StageFolder:
-    """A finished stage with a model of a kB."""
-    folder = StageFolder(out, address)
-    folder.describe()
-    write_bytes(folder.path / "policy" / "model.safetensors", b"w" * 1000)
-    folder.journal.metrics(0, {"loss": 1.0})
-    if address.stage == "value-pretraining":
-        for step in range(10, 50, 10):
-            write_bytes(critic_folder(folder.path, step) / "model.safetensors", b"c" * 1000)
-            write_bytes(critic_folder(folder.path, step) / "state.pt", b"m" * 3000)
-    folder.finish({"steps": 1.0}, wall_s)
-    return folder
-
-
-def make_cell(out: Path, study: str, settings: RunSettings, state: State = "done", cell: str = "a-s0") -> CellFolder:
-    """A cell that has gone through all its stages, or, unless it is done, through those before RL."""
-    record = CellRecord(study=study, cell=cell, arm="a", seed=0, state=state)
-    folder = CellFolder.create(out / "studies" / study / "cells" / cell, record, settings)
-    for stage, address in addresses(settings).items():
-        if state == "done" or stage in MADE_BEFORE:
-            make_stage(out, address)
-            folder.add_stage(stage, address.key, ran=True)
-    return folder
+from vcppo.system.files import file_lock, is_locked, read_json, write_bytes, write_json
 
 
 def keys(out: Path) -> set[str]:
@@ -138,6 +105,9 @@ def test_a_record_that_cannot_be_read_stops_everything(tmp_path: Path) -> None:
     (cell.path / "cell.json").write_text('{"study": 3}')
     with pytest.raises(StudyError, match=r"cell\.json: not the record of a cell"):
         plan_removals(tmp_path, Choice())
+    (cell.path / "cell.json").rename(cell.path / "cell.json.bad-1")
+    with pytest.raises(StudyError, match=r"cell\.json\.bad-1: the record of a cell, moved aside"):
+        plan_removals(tmp_path, Choice())
 
 
 def test_what_a_process_works_on_stays(tmp_path: Path) -> None:
@@ -153,23 +123,22 @@ def test_what_a_process_works_on_stays(tmp_path: Path) -> None:
 
 
 def test_who_waits_for_a_folder_that_is_removed_works_in_a_new_one(tmp_path: Path) -> None:
-    orphan, entered = make_stage(tmp_path, addresses(run())["cold-start"]), []
+    orphan = make_stage(tmp_path, addresses(run())["cold-start"])
+    locked: list[bool] = []
 
     def wait() -> None:
         with orphan.lock():
-            entered.append((orphan.path / "lock").stat().st_ino)
-            assert orphan.result is None
+            locked.append(is_locked(orphan.path / "lock"))
 
-    with file_lock(orphan.path / "lock") as held:
-        before = os.fstat(held.fileno()).st_ino
+    with file_lock(orphan.path / "lock"):
         thread = threading.Thread(target=wait)
         thread.start()
         time.sleep(0.2)
         files.remove_folder(orphan.path)
-        assert not entered
-    thread.join(timeout=10)
-    assert entered
-    assert entered != [before]
+        assert not locked
+    thread.join(timeout=60)
+    assert locked == [True]
+    assert orphan.result is None
 
 
 def test_older_larger_and_of_one_stage(tmp_path: Path) -> None:
@@ -203,7 +172,7 @@ def test_a_removal_that_is_killed_is_finished_by_the_next(tmp_path: Path, monkey
             raise KeyboardInterrupt
         rmtree(path, ignore_errors=True)
 
-    monkeypatch.setattr(files.shutil, "rmtree", killed)
+    monkeypatch.setattr(shutil, "rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
         remove_all(tmp_path)
     monkeypatch.undo()
@@ -313,3 +282,9 @@ def test_requests_of_two_runs_stand_beside_each_other_and_one_is_noted_once(tmp_
     assert len(list((tmp_path / "requests").iterdir())) == 2
     record_files(tmp_path)
     assert read_manifest(tmp_path) == {}
+
+
+def test_in_a_folder_of_another_user_nothing_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    add_request(tmp_path, PretrainSettings(steps=10))
+    assert list(tmp_path.iterdir()) == []
