@@ -138,23 +138,28 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
 
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
     """Print the resolved settings as TOML-like lines, and the estimated cost of each stage."""
-    from vcppo.planning.time_estimate import estimate_costs
+    from vcppo.planning.time_estimate import basis, estimate_costs
     from vcppo.settings.describing import describe_settings
 
     print(describe_settings(settings))
     costs = estimate_costs(settings, out)
     last = [cost.stage for cost in costs].index(until)
     _cost_table(costs[: last + 1])
+    print(basis(settings))
 
 
 def _cost_table(costs: "Sequence[StageCost]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", "address", "generated", "scored", "trained", "minutes", title="at most, in tokens")
+    from vcppo.planning.time_estimate import minutes_text
+
+    columns = ("prompts", "generated", "scored", "trained", "minutes")
+    table = Table("stage", "address", *columns, title="at most, in tokens")
     for cost in costs:
-        counts = (cost.generated_tokens, cost.forward_tokens, cost.trained_tokens)
-        numbers = ["", "", "", "cached"] if cost.cached else [*(f"{n:,}" for n in counts), f"{cost.minutes:.1f}"]
+        counts = (cost.prompt_tokens, cost.generated_tokens, cost.forward_tokens, cost.trained_tokens)
+        missing = [*(f"{n:,}" for n in counts), minutes_text(cost.minutes)]
+        numbers = ["", "", "", "", "cached"] if cost.cached else missing
         table.add_row(cost.stage, cost.address, *numbers)
     Console().print(table)
-    print(f"about {sum(cost.minutes for cost in costs):.1f} minutes here")
+    print(f"about {minutes_text(sum(cost.minutes for cost in costs))} minutes here")

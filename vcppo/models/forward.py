@@ -97,7 +97,8 @@ def policy_scores(
     """([N] log-probabilities of `targets`, [N] entropies) at the places `before`."""
     hidden = _hidden(policy, input_ids, position_ids)[before]
     head = policy.get_output_embeddings()
-    return chosen_logprobs(hidden, head.weight.to(hidden.dtype), targets, temperature=temperature, cells=cells)
+    weight, bias = (None if x is None else x.to(hidden.dtype) for x in (head.weight, getattr(head, "bias", None)))
+    return chosen_logprobs(hidden, weight, targets, temperature=temperature, cells=cells, bias=bias)
 
 
 def critic_values(critic: Any, input_ids: Tensor, position_ids: Tensor | None, places: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vcppo.engines import make_engine
+from vcppo.engines import engine_note, make_engine
 from vcppo.engines.base import Sampling
 from vcppo.models import loading
 from vcppo.models.limits import Limit, Room, limit_of
@@ -67,6 +67,15 @@ class StageContext:
         """Sampling of rollouts, and of all other responses that are trained on."""
         rollout = self.settings.rollout
         return Sampling(rollout.temperature, rollout.top_p, self.rollout_limit.tokens)
+
+    @property
+    def engine_note(self) -> str | None:
+        """A line for people where the policy that is given is generated from the slow way."""
+        model = self.settings.model
+        if model.path is None:
+            return None
+        config = loading.load_config(model.path, trust_remote_code=model.trust_remote_code)
+        return engine_note(self.settings.engine, config)
 
     @functools.cached_property
     def rollout_limit(self) -> Limit:

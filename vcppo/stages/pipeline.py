@@ -89,13 +89,14 @@ def run_stages(
 
 
 def _check_response_limits(context: StageContext, until: str) -> None:
-    """Check them before hours of training; print where the task's limit gives way to the model's positions."""
+    """Check them before hours of training; print where the task's limit gives way, and where generation is slow."""
     limits = [] if until == "cold-start" else [context.rollout_limit]
     if until == "evaluation" or (until == "rl" and context.settings.evaluation.every):
         limits.append(context.evaluation_limit)
-    for limit in limits:
-        if limit.note is not None and world().is_main:
-            print(f"note: {limit.note}", file=sys.stderr, flush=True)
+    notes = [limit.note for limit in limits] + ([context.engine_note] if limits else [])
+    for note in notes:
+        if note is not None and world().is_main:
+            print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, float]:
