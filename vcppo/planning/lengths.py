@@ -66,7 +66,7 @@ def _prompts(maths: MathsSettings, model: str | None) -> list[int] | None:
     some = [problems[i * len(problems) // READ] for i in range(READ)] if len(problems) > READ else problems
     texts = [f"{problem.question}\n\n{maths.instruction}".strip() for problem in some]
     extra = TEMPLATE_TOKENS if frame is None and maths.template == "chat" else 0
-    framed = texts if frame is None else [frame(text) for text in texts]
+    framed = [f"{text}\n\n" if frame is None else frame(text) for text in texts]
     return [len(row.ids) + extra for row in tokenizer.encode_batch(framed, add_special_tokens=frame is None)]
 
 

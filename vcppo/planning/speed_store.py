@@ -38,6 +38,8 @@ def _entries() -> dict[str, Any]:
         entries = read_json(speeds_file())
     except CheckpointError:
         return {}
+    if not isinstance(entries, dict):
+        return {}
     fields = set(Speed.__dataclass_fields__)
     return {key: entry for key, entry in entries.items() if isinstance(entry, dict) and set(entry) == fields}
 

@@ -16,6 +16,7 @@ from vcppo.seeding import seed_for
 from vcppo.settings.critic import NewCriticSettings
 from vcppo.settings.engine import TorchEngineSettings
 from vcppo.settings.run import RunSettings
+from vcppo.stages.checkpoint_clock import CheckpointClock
 from vcppo.store.cache import StageFolder
 from vcppo.tasks import Task, make_task
 
@@ -39,6 +40,10 @@ class StageContext:
     def task(self) -> Task:
         """The task of the settings."""
         return make_task(self.settings.task)
+
+    def checkpoint_clock(self) -> CheckpointClock:
+        """A clock that says when to save the stage's state; the time counts from now."""
+        return CheckpointClock(self.settings.record.checkpoint_every_s)
 
     @property
     def first_policy(self) -> Path | str:

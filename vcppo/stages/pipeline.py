@@ -17,6 +17,7 @@ from vcppo.stages.context import StageContext
 from vcppo.stages.evaluation import evaluation
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
+from vcppo.stages.token_progress import shown
 from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import StageFolder, addresses, is_complete
 from vcppo.store.cell_folders import CellFolder
@@ -76,7 +77,8 @@ def run_stages(
                 here.wait()
                 began = time.perf_counter()
                 try:
-                    result = STAGES[stage](context)
+                    with shown(context):
+                        result = STAGES[stage](context)
                 except TrainingError as error:
                     raise TrainingError(f"{stage}: {error}") from None
                 if here.is_main:

@@ -131,7 +131,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         "rl",
         [name for name in everything if name not in excluded],
         ["cold-start", "reward-model", "preference", "value-pretraining" if pretrains else "answers"],
-        speed_only,
+        speed_only | {"record": {"checkpoint_every_s"}},
     )
     if pretrains:
         chosen = {k: everything["pretrain"][k] for k in ("steps", "max_steps")}

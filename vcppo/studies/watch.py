@@ -7,18 +7,24 @@ from pathlib import Path
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import JournalTail
+from vcppo.store.stage_progress import read_progress
 from vcppo.store.summary import LAST_ITERATIONS
 
 
 @dataclass(frozen=True)
 class Glance:
-    """A cell at one moment. `total` is None where a stage does not count; accuracy and length are RL's latest."""
+    """A cell at one moment. `total` is None where a stage does not count; accuracy and length are RL's latest.
+
+    The rate and the time left are the stage's, and None before it has gone through any tokens.
+    """
 
     stage: str | None = None
     step: int = 0
     total: int | None = None
     accuracy: float | None = None
     length_tokens: float | None = None
+    tokens_per_s: float | None = None
+    seconds_left: float | None = None  # at most: as if every response were as long as it may be
 
 
 class CellWatch:
@@ -45,7 +51,9 @@ class CellWatch:
             return Glance()
         stage = stages[-1].stage
         latest = self.accuracy[max(self.accuracy)] if self.accuracy else None
-        return Glance(stage, self._steps[stage], stage_steps(self.settings, stage), latest, self._length)
+        progress = read_progress(self.out / "cache" / stage / stages[-1].address)
+        rates = (None, None) if progress is None else (progress.tokens_per_s, progress.seconds_left)
+        return Glance(stage, self._steps[stage], stage_steps(self.settings, stage), latest, self._length, *rates)
 
     def recent_accuracy(self, step: int) -> float | None:
         """Return the mean over the last iterations up to `step`; None before the cell has reached it."""

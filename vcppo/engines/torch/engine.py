@@ -20,6 +20,7 @@ from vcppo.engines.torch.decoder import FAMILIES, Decoder, reads
 from vcppo.engines.torch.forward_decoder import ForwardDecoder
 from vcppo.models.configurations import end_tokens, model_label, positions
 from vcppo.models.sharding import plain
+from vcppo.models.token_count import count_tokens
 from vcppo.settings.fixed import COMPACT_BELOW, GENERATOR_ROWS
 from vcppo.types import Generation
 
@@ -94,7 +95,9 @@ class TorchEngine:
         """Begin a batch; of prompts that come several times, if any is long, each is read once."""
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         if len(places) == len(prompts) or max(map(len, places)) < READ_ONCE:
+            count_tokens(sum(map(len, prompts)))
             return self._decoder.start(prompts, room=room)
+        count_tokens(sum(map(len, places)))
         owners = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=self._decoder.device)
         logits = self._decoder.start(list(places), room=room)
         self._decoder.take(owners)
@@ -168,6 +171,7 @@ class TorchEngine:
             chosen, chosen_logprobs = sample(logits, uniforms[t, rows], sampling)
             tokens[t, rows], logprobs[t, rows] = chosen, chosen_logprobs
             ended |= torch.isin(chosen, ends) | (limits[rows] == t + 1) | chosen_logprobs.isnan()
+            count_tokens(len(rows))
             live = len(rows) - int(ended.sum())
             if live == 0:
                 break
