@@ -154,12 +154,11 @@ def _cost_table(costs: "Sequence[StageCost]") -> None:
 
     from vcppo.planning.time_estimate import minutes_text
 
-    columns = ("prompts", "generated", "scored", "trained", "minutes")
-    table = Table("stage", "address", *columns, title="at most, in tokens")
+    table = Table("stage", "address", "generated", "read", "trained", "minutes", title="at most, in tokens")
     for cost in costs:
-        counts = (cost.prompt_tokens, cost.generated_tokens, cost.forward_tokens, cost.trained_tokens)
+        counts = (cost.generated_tokens, cost.prompt_tokens + cost.forward_tokens, cost.trained_tokens)
         missing = [*(f"{n:,}" for n in counts), minutes_text(cost.minutes)]
-        numbers = ["", "", "", "", "cached"] if cost.cached else missing
+        numbers = ["", "", "", "cached"] if cost.cached else missing
         table.add_row(cost.stage, cost.address, *numbers)
     Console().print(table)
     print(f"about {minutes_text(sum(cost.minutes for cost in costs))} minutes here")

@@ -98,7 +98,9 @@ def policy_scores(
     """([N] log-probabilities of `targets`, [N] entropies) at the places `before`."""
     hidden = _hidden(policy, input_ids, position_ids)[before]
     head = policy.get_output_embeddings()
-    weight, bias = (None if x is None else x.to(hidden.dtype) for x in (head.weight, getattr(head, "bias", None)))
+    weight, bias = head.weight.to(hidden.dtype), getattr(head, "bias", None)
+    if bias is not None:
+        bias = bias.to(hidden.dtype)
     return chosen_logprobs(hidden, weight, targets, temperature=temperature, cells=cells, bias=bias)
 
 

@@ -235,18 +235,19 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor
 def outside_nucleus(weights: Tensor, top_p: float) -> Tensor:
     """[B, V] bool: tokens that are not among the likeliest ones that together reach `top_p`.
 
-    Of a large vocabulary the likeliest `NUCLEUS_FIRST` are nearly always enough; only where they are not is all of it
-    sorted.
+    Of a large vocabulary the likeliest `NUCLEUS_FIRST` are nearly always enough; where they are not, eight times as
+    many are looked at, and so on, and at last all of it is sorted.
 
     Args:
         weights: [B, V] probabilities.
     """
-    some = weights.shape[-1] > NUCLEUS_FIRST
-    ordered, order = weights.topk(NUCLEUS_FIRST, dim=-1) if some else weights.sort(dim=-1, descending=True)
-    reached = ordered.cumsum(dim=-1)
-    if some and not bool((reached[:, -1] >= top_p).all()):
-        ordered, order = weights.sort(dim=-1, descending=True)
+    count, enough = NUCLEUS_FIRST, False
+    while not enough:
+        enough = count >= weights.shape[-1]
+        ordered, order = weights.sort(dim=-1, descending=True) if enough else weights.topk(count, dim=-1)
         reached = ordered.cumsum(dim=-1)
+        enough = enough or bool((reached[:, -1] >= top_p).all())
+        count *= 8
     return torch.ones_like(weights, dtype=torch.bool).scatter_(1, order, reached - ordered >= top_p)
 
 
