@@ -17,6 +17,7 @@ from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.stages.fixed_prompts import fixed_prompts
 from vcppo.stages.sampling_parts import forget_parts, roll_out_in_parts
+from vcppo.system.files import whole_file
 from vcppo.types import Prompt, RolloutBatch
 
 
@@ -38,9 +39,8 @@ def sample_responses(context: StageContext) -> dict[str, float]:
     )
     batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
     if world().is_main:
-        temporary = context.folder.path / ".answers.safetensors"
-        save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
-        temporary.replace(responses_file(context.folder.path))
+        with whole_file(responses_file(context.folder.path)) as temporary:
+            save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
     forget_parts(context)
     lengths = batch.lengths.float()
     return {

@@ -18,7 +18,8 @@ class TokenProgress:
     """Counts tokens of a stage, those of earlier processes among them, and writes them now and then."""
 
     def __init__(self, context: StageContext, clock: Callable[[], float] = time.monotonic) -> None:
-        work = stage_work(context.folder.address.stage, context.settings, lengths_of(context.settings))
+        stage, settings = context.folder.address.stage, context.settings
+        work = stage_work("rl" if stage == "preference" else stage, settings, lengths_of(settings))
         self._expected = work.prompts + work.generated + work.scored + work.trained
         self._folder, self._clock = context.folder.path, clock
         earlier = read_progress(self._folder)
