@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import assert_same
+from journals import metrics
 from tiny import tiny
 
 from vcppo.engines.torch.engine import TorchEngine
@@ -37,6 +37,16 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def folder(out: Path, stage: str, settings: RunSettings) -> Path:
     return StageFolder(out, addresses(settings)[stage]).path
+
+
+def assert_same(one: Path, other: Path, *stages: str, settings: RunSettings) -> None:
+    """Every number in their journals, and every weight they have saved."""
+    numbers = [{key: x for key, x in metrics(out).items() if key[0] in stages} for out in (one, other)]
+    assert numbers[0] == numbers[1]
+    for stage in stages:
+        first, second = (folder(out, stage, settings) for out in (one, other))
+        files = [file.relative_to(first) for file in sorted(first.rglob("*.safetensors"))]
+        assert [file for file in files if (first / file).read_bytes() != (second / file).read_bytes()] == []
 
 
 class KilledError(Exception):
