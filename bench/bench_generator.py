@@ -1,7 +1,7 @@
 """Tokens a second of our generator against `transformers` `generate()`, on the same weights.
 
     OMP_NUM_THREADS=1 python -m bench.bench_generator
-    OMP_NUM_THREADS=1 python -m bench.bench_generator --real    # a real vocabulary alone, some 30 seconds of processor
+    OMP_NUM_THREADS=1 python -m bench.bench_generator --only drawing    # or real: some seconds of processor
 
 Batch 128, one process, one thread, float32, random weights. Ours and theirs take turns; a value is the median over
 repetitions, a ratio the median of the ratios within each. Ours always returns log-probabilities; theirs is measured
@@ -89,23 +89,27 @@ def processor_s(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def real_vocabulary(repeats: int = 3) -> None:
-    """Print drawing alone, and generation against generate(), with a nucleus and without."""
+def drawing() -> None:
+    """Print what drawing takes of a real vocabulary, with a nucleus and without."""
     logits = 8.0 * torch.randn(32, 49152, generator=torch.Generator().manual_seed(0))  # the likeliest 512 have 0.999
     uniforms, weights = torch.rand(32), logits.softmax(dim=-1)
     assert torch.equal(outside_nucleus(weights, 0.9), twice_sorted(weights, 0.9))
-    drawing = {
+    ways = {
         "without": lambda: sample(logits, uniforms, Sampling(1.0, 1.0, 1)),
         "with": lambda: sample(logits, uniforms, Sampling(1.0, 0.9, 1)),
         "nucleus": lambda: outside_nucleus(weights, 0.9),
         "two sorts": lambda: twice_sorted(weights, 0.9),
     }
-    spent = {name: statistics.median(processor_s(work) for _ in range(9)) for name, work in drawing.items()}
+    spent = {name: statistics.median(processor_s(work) for _ in range(9)) for name, work in ways.items()}
     print(
         f"drawing 32 of 49,152: {1e3 * spent['without']:.1f} ms, with a nucleus {1e3 * spent['with']:.1f} ms; the "
         f"nucleus {1e3 * spent['nucleus']:.1f} ms, by two sorts {1e3 * spent['two sorts']:.1f} ms",
         flush=True,
     )
+
+
+def real_vocabulary(repeats: int = 3) -> None:
+    """Print generation against generate() with a real vocabulary, with a nucleus and without."""
     shape = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
     config = AutoConfig.for_model("llama", num_hidden_layers=2, vocab_size=49152, tie_word_embeddings=True, **shape)
     config.eos_token_id = config.bos_token_id = config.pad_token_id = None
@@ -173,11 +177,12 @@ def measure(label: str, policy: PreTrainedModel, prompts: list[list[int]], repea
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", action="store_true", help="a real vocabulary alone")
+    parser.add_argument("--only", choices=("drawing", "real"), help="one measurement alone")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    if parser.parse_args().real:
-        real_vocabulary()
+    only = parser.parse_args().only
+    if only is not None:
+        {"drawing": drawing, "real": real_vocabulary}[only]()
         return
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; batch {BATCH}, one thread")
     task = make_task(DigitsTaskSettings())
@@ -197,6 +202,7 @@ def main() -> None:
         with torch.no_grad():
             policy.get_output_embeddings().weight.zero_()
         measure(f"{size}, geometric", policy, prompts, repeats)
+    drawing()
     real_vocabulary()
     print(f"load average {os.getloadavg()[0]:.1f}")
 

@@ -17,6 +17,7 @@ from vcppo.system.processes import INTERRUPTED, is_main, locked
 if TYPE_CHECKING:
     from vcppo.planning.time_estimate import StageCost
 
+TABLE_WIDTH = 160  # characters that the table of costs may take
 CLOSE_TIMEOUT_S, CLOSE_TIMEOUT_AFTER_CTRL_C_S = 30.0, 5.0  # for the uploader of a single run to finish
 
 
@@ -179,4 +180,4 @@ def _cost_table(costs: "Sequence[StageCost]", disk: Mapping[str, str]) -> None:
         missing = [*(f"{n:,}" for n in counts), minutes_text(cost.minutes), disk.get(cost.stage, "?")]
         numbers = ["", "", "", "cached", ""] if cost.cached else missing
         table.add_row(cost.stage, cost.address, *numbers)
-    Console().print(table)
+    Console(width=TABLE_WIDTH).print(table)  # of a narrower terminal it would take the ends of addresses and numbers
