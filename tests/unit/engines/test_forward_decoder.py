@@ -8,10 +8,12 @@ from tiny import plainly
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from vcppo.engines import engine_note
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.torch.engine import TorchEngine, note_on
 from vcppo.errors import CheckpointError
 from vcppo.models.forward import response_logprobs
+from vcppo.settings.engine import TorchEngineSettings, VllmEngineSettings
 from vcppo.types import Generation, TokenBatch
 
 VOCABULARY, END, NEVER = 17, 1, 16
@@ -149,6 +151,12 @@ def test_a_family_with_a_decoder_of_its_own_has_no_note_but_with_sliding_windows
     assert note_on(plain) is None
     windowed = AutoConfig.for_model("qwen2", **SMALL, use_sliding_window=True, max_window_layers=1, sliding_window=4)
     assert str(note_on(windowed)).startswith("qwen2 with sliding windows: ")
+
+
+def test_another_engine_has_a_decoder_for_every_family() -> None:
+    config = model("gpt2").config
+    assert engine_note(VllmEngineSettings(), config) is None
+    assert engine_note(TorchEngineSettings(), config) == note_on(config)
 
 
 def test_a_model_without_a_cache_of_keys_and_values_is_told_in_one_line() -> None:
