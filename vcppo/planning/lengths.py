@@ -62,6 +62,8 @@ def _prompts(maths: MathsSettings, model: str | None) -> list[int] | None:
     if not problems:
         return None
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     frame = _template(folder, maths)
     some = [problems[i * len(problems) // READ] for i in range(READ)] if len(problems) > READ else problems
     texts = [f"{problem.question}\n\n{maths.instruction}".strip() for problem in some]
