@@ -19,7 +19,7 @@ import torch
 from vcppo.planning.calibration import calibrate
 from vcppo.planning.speed_store import store_speed
 from vcppo.planning.time_estimate import estimate_costs, networks_of
-from vcppo.settings.loading import load_settings
+from vcppo.settings.loading import Layer, build_settings, nest, parse_assignment
 from vcppo.settings.run import RunSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import StageFolder, addresses
@@ -64,9 +64,9 @@ def settings_of(model: Path, folder: Path, cold_start_steps: int, more: list[str
     """A short run on sums."""
     sets = (problems(folder / "train.jsonl", 0, 600), problems(folder / "test.jsonl", 600, 32))
     named = [f"model.path={model}", f"task.maths.train={sets[0]}", f"task.maths.evaluate={sets[1]}"]
-    cold = [f"cold_start.steps={cold_start_steps}"]
-    texts = [text for text in SMALL if cold_start_steps or not text.startswith("cold_start.")]
-    return load_settings(None, [*texts, *named, *cold, *more])
+    small = dict(map(parse_assignment, [*SMALL, *named, f"cold_start.steps={cold_start_steps}"]))
+    layers = [Layer("bench", nest(small, "bench"), shared=True)]
+    return build_settings([*layers, Layer("--set", nest(dict(map(parse_assignment, more)), "--set"))])
 
 
 def main() -> None:
