@@ -208,6 +208,18 @@ def read_shapes(path: Path) -> Shapes:
     """
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
+    return shapes_in(config, path)
+
+
+def shapes_in(config: Mapping[str, Any], source: Path | str) -> Shapes:
+    """Return the shapes that a configuration of transformers tells.
+
+    Raises:
+        CheckpointError: it lacks something; `source` is where it is from.
+    """
+    try:
         if config.get("model_type") == "gpt2":
             config = _with_usual_names(config)
         heads = config["num_attention_heads"]
@@ -222,10 +234,8 @@ def read_shapes(path: Path) -> Shapes:
             vocabulary=config["vocab_size"],
             tied=config.get("tie_word_embeddings", config["model_type"] not in ("llama", "qwen2", "qwen3")),
         )
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
     except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{path}: no decoder's configuration, {error} is missing or wrong") from None
+        raise CheckpointError(f"{source}: no decoder's configuration, {error} is missing or wrong") from None
 
 
 def _with_usual_names(gpt2: Mapping[str, Any]) -> dict[str, Any]:
