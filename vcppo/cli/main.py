@@ -13,6 +13,7 @@ from vcppo.cli.doctor import doctor
 from vcppo.cli.evaluate import evaluate
 from vcppo.cli.export import export, track
 from vcppo.cli.figures import figures
+from vcppo.cli.import_model import import_model
 from vcppo.cli.plan import plan
 from vcppo.cli.settings import methods_command, settings_command
 from vcppo.cli.stages import cold_start, pretrain_value, reward_model, train
@@ -106,6 +107,7 @@ for command in (
     methods_command,
     settings_command,
     plan,
+    import_model,
     cache,
     doctor,
 ):

@@ -16,6 +16,11 @@ from vcppo.settings.notes import lines
 @click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Processes, a GPU each.")
 @click.option("--memory", type=click.FloatRange(0, min_open=True), default=80.0, show_default=True, help="GiB of each.")
 @click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Measure this machine's speed with such a model, about a minute, for --dry-run; plan nothing.",
+)
+@click.option(
     "--diagnose", "responses", type=click.IntRange(1), metavar="N", help="Plan `vcppo diagnose` of N responses instead."
 )
 @click.option("--critics", type=click.IntRange(1), default=1, show_default=True, help="That are diagnosed.")
@@ -28,6 +33,7 @@ def plan(
     responses: int | None,
     critics: int,
     lambdas: int,
+    calibrate: bool,
     assignments: tuple[str, ...],
 ) -> None:
     """Say what each stage takes of each GPU, whether it fits, what to change if not, and how long it may take.
@@ -35,11 +41,18 @@ def plan(
     \b
     vcppo plan qwen2.5-7b-8gpu --gpus 8 --memory 80
     vcppo plan --set model.path=Qwen/Qwen2.5-1.5B --set compute.dtype=bfloat16
+    vcppo plan --calibrate --set model.path=models/smollm2-135m --set task.name=maths
     vcppo plan --diagnose 500 --set model.path=Qwen/Qwen2.5-1.5B --set rollout.max_tokens=2000
 
     CONFIG is a TOML file of settings, the settings.json of a run, or the name of a recipe that comes with vcppo.
     Nothing is loaded or downloaded. The exit code is 0 if everything fits, 1 if not.
+
+    `vcppo train --dry-run` estimates minutes on this machine; --calibrate measures what they rest on, with random
+    weights in the model's shapes, and stores it in your cache folder.
     """
+    if calibrate:
+        _calibrate(config, assignments)
+        return
     from vcppo.planning.describing import plan_lines
     from vcppo.planning.plan import Machine, make_plan
 
@@ -61,3 +74,25 @@ def plan(
     for line in plan_lines(resolved.settings, result):
         click.echo(line)
     sys.exit(0 if result.fits else 1)
+
+
+def _calibrate(config: Path | None, assignments: tuple[str, ...]) -> None:
+    resolved = load(config, assignments)
+    print_notes(lines(resolved.notes))
+    from vcppo.planning.speed_store import speeds_file, store_speed
+    from vcppo.planning.time_estimate import networks_of
+
+    policy, _ = networks_of(resolved.settings)  # what is not known here is told before torch is loaded
+    click.echo("measuring for about a minute", err=True)
+    from vcppo.planning.calibration import calibrate
+
+    speed = calibrate(resolved.settings)
+    store_speed(policy, resolved.settings, speed)
+    for name, seconds in (
+        ("written", speed.generate_s),
+        ("read", speed.read_s),
+        ("trained", speed.train_s),
+    ):
+        click.echo(f"{1 / seconds:12,.0f} tokens/s {name}")
+    click.echo(f"{speed.update_s:12.3f} s an update of the weights")
+    click.echo(f"stored in {speeds_file()}; `vcppo train --dry-run` with the same settings counts with it")

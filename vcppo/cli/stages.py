@@ -151,7 +151,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
     """Print the resolved settings as TOML-like lines, and the estimated cost of each stage."""
     from vcppo.planning.disk_estimate import together
-    from vcppo.planning.time_estimate import estimate_costs
+    from vcppo.planning.time_estimate import basis, estimate_costs, minutes_text
     from vcppo.settings.describing import describe_settings
     from vcppo.studies.room import disk_words, stages_on_disk
     from vcppo.system.disk import describe_bytes
@@ -162,19 +162,22 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     costs = costs[: stages.index(until) + 1] if until in stages else costs
     _cost_table(costs, {disk.stage: describe_bytes(disk.stays) for disk in disks or ()})
     print(
-        f"about {sum(cost.minutes for cost in costs):.1f} minutes here; "
+        f"about {minutes_text(sum(cost.minutes for cost in costs))} minutes here; "
         f"{disk_words(None if disks is None else together(disks, workers=1), out)}"
     )
+    print(basis(settings))
 
 
 def _cost_table(costs: "Sequence[StageCost]", disk: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", "address", "generated", "scored", "trained", "minutes", "disk", title="at most, in tokens")
+    from vcppo.planning.time_estimate import minutes_text
+
+    table = Table("stage", "address", "generated", "read", "trained", "minutes", "disk", title="at most, in tokens")
     for cost in costs:
-        counts = (cost.generated_tokens, cost.forward_tokens, cost.trained_tokens)
-        missing = [*(f"{n:,}" for n in counts), f"{cost.minutes:.1f}", disk.get(cost.stage, "?")]
+        counts = (cost.generated_tokens, cost.prompt_tokens + cost.forward_tokens, cost.trained_tokens)
+        missing = [*(f"{n:,}" for n in counts), minutes_text(cost.minutes), disk.get(cost.stage, "?")]
         numbers = ["", "", "", "cached", ""] if cost.cached else missing
         table.add_row(cost.stage, cost.address, *numbers)
     console = Console()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vcppo.engines.base import Engine
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from vcppo.settings.engine import EngineSettings
 
@@ -19,7 +19,7 @@ def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
     """Make the engine of these settings, sampling from the policy's weights.
 
     Raises:
-        CheckpointError: the torch engine cannot decode this policy.
+        CheckpointError: the torch engine cannot decode this policy, which has no cache of keys and values.
         EngineError: vLLM cannot be started or reached, or cannot hold this policy.
     """
     from vcppo.engines.distributed import SharedEngine
@@ -27,6 +27,15 @@ def make_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
 
     engine, here = _local_engine(settings, policy), world()
     return engine if here.size == 1 else SharedEngine(engine, here)
+
+
+def engine_note(settings: EngineSettings, config: PretrainedConfig) -> str | None:
+    """A line for people where the engine of these settings generates from such a policy the slow way."""
+    if settings.kind != "torch":
+        return None
+    from vcppo.engines.torch.engine import note_on
+
+    return note_on(config)
 
 
 def _local_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
@@ -44,4 +53,4 @@ def _local_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
             raise AssertionError(f"engine.kind = {settings.kind!r}")
 
 
-__all__ = ["Engine", "make_engine"]
+__all__ = ["Engine", "engine_note", "make_engine"]

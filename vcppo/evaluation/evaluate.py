@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from vcppo import __version__
-from vcppo.engines import make_engine
+from vcppo.engines import engine_note, make_engine
 from vcppo.engines.base import Sampling
 from vcppo.errors import CheckpointError, TrainingError
 from vcppo.evaluation import report
@@ -109,6 +109,14 @@ class Evaluation:
         longest = max(map(len, self.task.encode(self.prompts, self.tokenizer)))
         max_tokens = self.settings.rollout.max_tokens
         return limit_of(max_tokens, self.task.max_tokens, room=room, longest_prompt=longest, of="evaluation")
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for people: where the task's limit gives way, and where generation is slow."""
+        trust = self.settings.model.trust_remote_code
+        config = loading.load_config(self.checkpoint.source, trust_remote_code=trust)
+        notes = (self.limit.note, engine_note(self.settings.engine, config))
+        return [note for note in notes if note is not None]
 
     @property
     def folder(self) -> Path:

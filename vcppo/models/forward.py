@@ -18,6 +18,7 @@ from vcppo.maths.logprobs import chosen_logprobs
 from vcppo.models.configurations import model_label
 from vcppo.models.distributed import world
 from vcppo.models.prepared import compute_of, preparation_of
+from vcppo.models.token_count import count_tokens
 from vcppo.types import TokenBatch
 
 
@@ -97,7 +98,10 @@ def policy_scores(
     """([N] log-probabilities of `targets`, [N] entropies) at the places `before`."""
     hidden = _hidden(policy, input_ids, position_ids)[before]
     head = policy.get_output_embeddings()
-    return chosen_logprobs(hidden, head.weight.to(hidden.dtype), targets, temperature=temperature, cells=cells)
+    weight, bias = head.weight.to(hidden.dtype), getattr(head, "bias", None)
+    if bias is not None:
+        bias = bias.to(hidden.dtype)
+    return chosen_logprobs(hidden, weight, targets, temperature=temperature, cells=cells, bias=bias)
 
 
 def critic_values(critic: Any, input_ids: Tensor, position_ids: Tensor | None, places: Tensor) -> Tensor:
@@ -202,7 +206,10 @@ class MicroBatch:
 def micro_batches_of_rank(
     model: PreTrainedModel, total_lengths: Tensor, max_tokens: int, rows: Tensor | None = None
 ) -> Iterator[MicroBatch]:
-    """This rank's micro-batches, every n-th group of `split_rows`: neighbours are of about one size."""
+    """This rank's micro-batches, every n-th group of `split_rows`: neighbours are of about one size.
+
+    A micro-batch's tokens count as done (`token_count`) when the next is asked for.
+    """
     here = world()
     groups = list(split_rows(total_lengths, max_tokens, rows, packing=compute_of(model).packing))
     idle = groups[-1][-1:] if groups else None  # the shortest row
@@ -210,6 +217,7 @@ def micro_batches_of_rank(
         number = start + here.rank
         if number < len(groups):
             yield MicroBatch(groups[number], True)
+            count_tokens(int(total_lengths[groups[number]].sum()))
         elif idle is not None:
             yield MicroBatch(idle, False)
 

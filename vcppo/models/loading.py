@@ -283,7 +283,7 @@ def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreT
     try:
         tokenizer: PreTrainedTokenizerFast = kind.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: no tokenizer there ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: no tokenizer there ({first_line(error)})") from None
     if tokenizer.eos_token_id is None:
         raise CheckpointError(
             f"{path}: its tokenizer has no eos_token, expected the token that ends a response; name it in "
@@ -317,7 +317,7 @@ def load_config(path: Path | str, what: str = "a model", *, trust_remote_code: b
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: expected {what} in transformers format ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: expected {what} in transformers format ({first_line(error)})") from None
     return config
 
 
@@ -354,7 +354,7 @@ def _load(
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: expected {what} in transformers format ({_first_line(error)})") from None
+        raise CheckpointError(f"{path}: expected {what} in transformers format ({first_line(error)})") from None
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
     if missing:
         raise CheckpointError(f"{path}: expected {what}, but {len(missing)} of its weights are missing: {missing[0]}")
@@ -370,5 +370,6 @@ def _refuse_not_finite(model: PreTrainedModel, path: Path | str) -> None:
             raise CheckpointError(f"{path}: {name} holds NaN or infinity, expected finite weights")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, cut to 200 characters, or its class where it has none."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vcppo.errors import ConfigError
+from vcppo.planning.lengths import lengths_of
 from vcppo.planning.memory_estimate import (
     GIB,
     WIDE,
@@ -25,19 +26,17 @@ from vcppo.planning.memory_estimate import (
     train,
 )
 from vcppo.planning.shapes import Shapes, critic_shapes_of, shapes_of
-from vcppo.planning.time_estimate import chain_tokens, critic_tokens, stage_tokens
+from vcppo.planning.time_estimate import critic_tokens, stage_tokens
 from vcppo.settings.engine import VllmEngineSettings
 from vcppo.settings.fixed import (
     GENERATOR_ROWS,
     PAIRED_PROMPTS_AT_ONCE,
-    PROMPT_TOKENS,
     RESPONSES_AT_ONCE,
     VLLM_SHARE,
 )
 from vcppo.settings.loading import override
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
-from vcppo.settings.task import MathsTaskSettings
 from vcppo.store.cache import addresses
 
 RESERVE = 2 * GIB  # CUDA's context, workspaces of its libraries, buffers of NCCL
@@ -210,12 +209,9 @@ class _Layout:
         self.shapes, self.critic_shapes = shapes_of(settings), critic_shapes_of(settings)
         self.shards = machine.gpus // settings.compute.replicas
         self.policy, self.critic = self._network(critic=False), self._network(critic=True)
-        task = settings.task
-        self.prompt = PROMPT_TOKENS if isinstance(task, MathsTaskSettings) else task.prompt_tokens
-        self.written = settings.rollout.max_tokens or chain_tokens(task)  # of a response that thinks to the end
-        slack = 0 if isinstance(task, MathsTaskSettings) else task.slack_tokens
-        self.response = settings.rollout.max_tokens or chain_tokens(task) + slack
-        self.longest = self.prompt + self.response
+        lengths = lengths_of(settings)
+        self.prompt, self.written, self.response = lengths.longest_prompt, lengths.written, lengths.limit
+        self.longest = lengths.longest
         self.vllm = settings.engine.kind == "vllm"
         engine = settings.engine if settings.engine.kind == "vllm" else VllmEngineSettings()  # read where self.vllm
         self.apart = self.vllm and engine.mode == "server" and bool(engine.url or engine.devices)
@@ -343,10 +339,6 @@ class _Layout:
         """Return the assumed hours of a stage."""
         s, shapes = self.settings, self.shapes
         generated, scored, trained = stage_tokens(stage, s, self.written)
-        if stage == "rl" and s.checks_mismatch:
-            scored += (
-                s.steps * s.responses_per_iteration * self.written
-            )  # the trainer scores the generator's tokens again
         valued, learnt = critic_tokens(stage, s, self.written)
         forward, of_critic = self._forward_flops(shapes), self._forward_flops(self.critic_shapes)
         again = 1 if s.compute.gradient_checkpointing else 0

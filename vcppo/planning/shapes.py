@@ -16,7 +16,7 @@ from vcppo.settings.task import MathsTaskSettings, TaskSettings
 
 @dataclass(frozen=True)
 class Shapes:
-    """A decoder of the Llama, Qwen2 or Qwen3 family."""
+    """A decoder with gated feed-forward layers; the Llama, Qwen2 and Qwen3 families to the weight, others nearly."""
 
     architecture: str
     hidden_size: int
@@ -123,6 +123,15 @@ KNOWN: Mapping[str, Shapes] = {
     ),
     **_table(
         "llama",
+        49152,
+        """
+        smollm2-135m        tied    576   1536 30  9  3  64
+        smollm2-360m        tied    960   2560 32 15  5  64
+        smollm2-1.7b        tied   2048   8192 24 32 32  64
+        """,
+    ),
+    **_table(
+        "llama",
         128256,
         """
         llama-3.2-1b        tied   2048   8192 16 32  8  64
@@ -144,17 +153,35 @@ def shapes_of(settings: RunSettings) -> Shapes:
     path = settings.model.path
     if path is None:
         return _fresh(settings.model, settings.task)
-    if (Path(path) / "config.json").exists():
-        return read_shapes(Path(path) / "config.json")
-    cached = _downloaded(path)
-    if cached is not None:
-        return read_shapes(cached)
+    if (folder := model_folder(path)) is not None:
+        return read_shapes(folder / "config.json")
     if (known := KNOWN.get(_plain_name(path))) is not None:
         return known
     raise ConfigError(
         f"model.path = {path}: no config.json there and no shapes known by that name; expected a local folder or one "
         f"of {', '.join(KNOWN)}"
     )
+
+
+def model_folder(path: str) -> Path | None:
+    """Return the folder of a model's configuration: a local one, or the hub's in the local cache, if any."""
+    if (Path(path).expanduser() / "config.json").exists():
+        return Path(path).expanduser()
+    cached = _downloaded(path)
+    return None if cached is None else cached.parent
+
+
+def positions_of(settings: RunSettings) -> int | None:
+    """Return the tokens that prompt and response may have together in the given model; None if nobody here knows."""
+    folder = None if settings.model.path is None else model_folder(settings.model.path)
+    if folder is None:
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: not valid JSON ({error})") from None
+    limits = [config.get(name) for name in ("max_position_embeddings", "n_positions")]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
 
 
 def critic_shapes_of(settings: RunSettings) -> Shapes:
@@ -193,6 +220,8 @@ def shapes_in(config: Mapping[str, Any], source: Path | str) -> Shapes:
         CheckpointError: it lacks something; `source` is where it is from.
     """
     try:
+        if config.get("model_type") == "gpt2":
+            config = _with_usual_names(config)
         heads = config["num_attention_heads"]
         return Shapes(
             architecture=config["model_type"],
@@ -207,6 +236,18 @@ def shapes_in(config: Mapping[str, Any], source: Path | str) -> Shapes:
         )
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(f"{source}: no decoder's configuration, {error} is missing or wrong") from None
+
+
+def _with_usual_names(gpt2: Mapping[str, Any]) -> dict[str, Any]:
+    """GPT-2's configuration under the names of the others; its two feed-forward matrices as three of their weights."""
+    hidden = gpt2["n_embd"]
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": 2 * (gpt2.get("n_inner") or 4 * hidden) // 3,
+        "num_hidden_layers": gpt2["n_layer"],
+        "num_attention_heads": gpt2["n_head"],
+        **gpt2,
+    }
 
 
 def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:

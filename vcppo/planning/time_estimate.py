@@ -1,21 +1,24 @@
-"""What a run will cost before it starts: tokens and minutes by stage, from its settings and one matrix product."""
+"""What a run will cost before it starts: tokens and minutes by stage, from its settings and the speed of networks here.
 
-import time
+Shapes, lengths and speeds are those that `vcppo plan` counts with (shapes.py, lengths.py, speeds.py).
+"""
+
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from vcppo.settings.critic_size import Size, size_of
-from vcppo.settings.fixed import WRITTEN_LINES
-from vcppo.settings.model import ModelSettings
+from vcppo.errors import ConfigError
+from vcppo.planning.lengths import Lengths, lengths_of
+from vcppo.planning.memory_estimate import Network
+from vcppo.planning.shapes import critic_shapes_of, shapes_of
+from vcppo.planning.speed_store import stored_speed
+from vcppo.planning.speeds import Machine, Speed, estimated_speed
+from vcppo.settings.fixed import GENERATOR_ROWS, RESPONSES_AT_ONCE, WRITTEN_LINES
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsTaskSettings, TaskSettings
 from vcppo.store.cache import StageFolder, addresses, is_complete
 from vcppo.tasks.problems import evaluation_size
-
-EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
 
 
 @dataclass(frozen=True)
@@ -25,30 +28,125 @@ class StageCost:
     stage: str
     address: str
     cached: bool
+    prompt_tokens: int  # read before responses are written
     generated_tokens: int
-    forward_tokens: int
+    forward_tokens: int  # without gradient; of prompts and responses, as are those trained on
     trained_tokens: int
-    minutes: float
+    minutes: float  # NaN where nobody here knows the model's shapes
 
 
-def estimate_costs(settings: RunSettings, out: Path, *, flops_per_s: float | None = None) -> list[StageCost]:
-    """Return the costs of the stages that the settings need; those in the cache cost nothing."""
-    rate = (flops_per_s or matrix_product_rate()) * EFFICIENCY
-    response_tokens = (
-        chain_tokens(settings.task) if settings.rollout.max_tokens is None else settings.rollout.max_tokens
-    )
-    weights, of_critic = weight_count(settings.model), critic_weight_count(settings)
+def estimate_costs(settings: RunSettings, out: Path, *, machine: Machine | None = None) -> list[StageCost]:
+    """Return the costs of the stages that the settings need; those in the cache cost nothing.
+
+    Args:
+        machine: what speeds are estimated from where none was measured; by default this one's products.
+    """
+    lengths, speeds = lengths_of(settings), speeds_of(settings, machine)
     costs = []
     for stage, address in addresses(settings).items():
-        cached = is_complete(StageFolder(out, address), settings)
-        generated, forward, trained = (0, 0, 0) if cached else stage_tokens(stage, settings, response_tokens)
-        valued, learnt = (0, 0) if cached else critic_tokens(stage, settings, response_tokens)
-        passes = weights * (2 * generated + 2 * forward + 6 * trained) + (of_critic - weights) * (
-            2 * valued + 6 * learnt
+        if is_complete(StageFolder(out, address), settings):
+            costs.append(StageCost(stage, address.key, True, 0, 0, 0, 0, 0.0))
+            continue
+        work = stage_work(stage, settings, lengths)
+        minutes = math.nan if speeds is None else work.seconds(*speeds) / 60
+        costs.append(
+            StageCost(stage, address.key, False, work.prompts, work.generated, work.scored, work.trained, minutes)
         )
-        minutes = passes / rate / 60
-        costs.append(StageCost(stage, address.key, cached, generated, forward, trained, minutes))
     return costs
+
+
+def minutes_text(minutes: float) -> str:
+    """Minutes in print, `?` where they are not known."""
+    return "?" if math.isnan(minutes) else f"{minutes:.1f}"
+
+
+def basis(settings: RunSettings) -> str:
+    """What the minutes rest on, in words."""
+    speeds = speeds_of(settings, Machine(1.0, 1.0))
+    if speeds is None:
+        return f"the shapes of {settings.model.path} are not known here, so no time is estimated"
+    if (day := speeds[0].measured) is not None:
+        return f"by speeds of this model measured here on {day}"
+    return "by two products of numpy, not measured; `vcppo plan --calibrate` measures this model here in a minute"
+
+
+def networks_of(settings: RunSettings) -> tuple[Network, Network]:
+    """Return policy and critic as one process computes them.
+
+    Raises:
+        ConfigError, CheckpointError: the shapes of the model are not known here.
+    """
+    compute, lora = settings.compute, settings.lora
+    policy, critic = shapes_of(settings), critic_shapes_of(settings)
+    return Network(policy, False, compute, lora, 1), Network(critic, True, compute, lora, 1)
+
+
+def speeds_of(settings: RunSettings, machine: Machine | None = None) -> tuple[Speed, Speed] | None:
+    """Return the speeds of policy and critic: measured here, or estimated; None where their shapes are not known."""
+    try:
+        policy, critic = networks_of(settings)
+    except ConfigError:  # a model on the hub that nobody here has seen
+        return None
+    if (measured := stored_speed(policy, settings)) is not None:
+        return measured, measured.for_network(policy, critic)
+    machine = machine or Machine.here()
+    rows = min(settings.responses_per_iteration, GENERATOR_ROWS, RESPONSES_AT_ONCE)
+    return estimated_speed(policy, machine, rows=rows), estimated_speed(critic, machine, rows=rows)
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """What a stage does, in tokens and optimiser steps; of what it scores and trains, a part is the critic's."""
+
+    prompts: int
+    generated: int
+    scored: int
+    trained: int
+    scored_by_critic: int
+    trained_by_critic: int
+    updates: int = 0
+    updates_of_critic: int = 0
+
+    def seconds(self, policy: Speed, critic: Speed) -> float:
+        """How long it takes at these speeds."""
+        by_policy = policy.generate_s * self.generated + policy.read_s * (
+            self.prompts + self.scored - self.scored_by_critic
+        )
+        by_policy += policy.train_s * (self.trained - self.trained_by_critic) + policy.update_s * self.updates
+        by_critic = critic.read_s * self.scored_by_critic + critic.train_s * self.trained_by_critic
+        return by_policy + by_critic + critic.update_s * self.updates_of_critic
+
+
+def stage_work(stage: str, settings: RunSettings, lengths: Lengths) -> StageWork:
+    """Return what a stage does at most: generation of responses, and passes over prompts with them."""
+    prompts, _, _ = stage_tokens(stage, settings, lengths.prompt)
+    generated, _, _ = stage_tokens(stage, settings, lengths.written)
+    _, scored, trained = stage_tokens(stage, settings, lengths.prompt + lengths.written)
+    by_critic = critic_tokens(stage, settings, lengths.prompt + lengths.written)
+    return StageWork(prompts, generated, scored, trained, *by_critic, *_updates(stage, settings))
+
+
+def _updates(stage: str, settings: RunSettings) -> tuple[int, int]:
+    """Optimiser steps of (policy, critic) in a stage."""
+    if stage == "cold-start":
+        return settings.cold_start.steps, 0
+    if stage == "reward-model":
+        return 0, settings.reward_model.steps
+    if stage == "value-pretraining":
+        return 0, pretraining_steps(settings)
+    if stage == "preference":
+        return _updates("rl", preference_settings(settings))
+    if stage == "rl":
+        updates = settings.steps * settings.policy.epochs * settings.policy.minibatches
+        learns = settings.has_value_model and settings.critic.update_every != "never"
+        return updates, updates * settings.critic.updates_per_policy_update if learns else 0
+    return 0, 0
+
+
+def pretraining_steps(settings: RunSettings) -> int:
+    """Return the updates of value pretraining, at most."""
+    pretrain = settings.pretrain
+    return pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
 
 
 def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tuple[int, int, int]:
@@ -58,11 +156,12 @@ def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tup
         return 0, 0, settings.cold_start.steps * settings.cold_start.batch_tokens
     if stage == "reward-model":
         pairs = model.steps * model.pairs * 2 * response_tokens
-        return model.responses * response_tokens, pairs, pairs
+        count = max(model.responses // model.responses_per_prompt, 1) * model.responses_per_prompt
+        return count * response_tokens, pairs, pairs
     if stage == "answers":
         return sum(settings.fixed_responses) * response_tokens, 0, 0
     if stage == "value-pretraining":
-        steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
+        steps = pretraining_steps(settings)
         sampled = steps * pretrain.batch * response_tokens
         all_tokens = pretrain.held_out * response_tokens + (
             sampled if pretrain.fresh_rollouts else pretrain.pool * response_tokens
@@ -79,9 +178,12 @@ def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tup
 
 def critic_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tuple[int, int]:
     """Return what the critic has of a stage's tokens: (scored without gradient, trained)."""
-    pretrain = settings.pretrain
+    pretrain, model = settings.pretrain, settings.reward_model
+    if stage == "reward-model":
+        pairs = model.steps * model.pairs * 2 * response_tokens
+        return pairs, pairs
     if stage == "value-pretraining":
-        steps = pretrain.max_steps if pretrain.steps == "converge" else pretrain.steps
+        steps = pretraining_steps(settings)
         sampled = steps * pretrain.batch * response_tokens
         measured = (steps // pretrain.evaluate_every + 1) * pretrain.held_out * response_tokens
         return measured + (sampled if pretrain.gae_lambda < 1 else 0), sampled
@@ -104,6 +206,7 @@ def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, in
     retained = tokens * (1.0 - settings.select.prune_rate)
     pairs, vine = settings.loss.pairs, settings.samples_continuations
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
+    readers += settings.checks_mismatch  # the trainer scores the generator's tokens again
     learns = settings.has_value_model and settings.critic.update_every != "never"
     networks = 1 + learns * settings.critic.updates_per_policy_update
     steps = steps_of(settings)
@@ -130,36 +233,3 @@ def held_out_problems(settings: RunSettings) -> int:
 def chain_tokens(task: TaskSettings) -> int:
     """Return the tokens of a response that thinks to the end."""
     return task.maths.max_tokens if isinstance(task, MathsTaskSettings) else task.response_tokens
-
-
-def weight_count(model: ModelSettings) -> int:
-    """Return the weights of the decoder's layers; embeddings of a small vocabulary are left out."""
-    kv = model.hidden_size * model.kv_heads // model.heads
-    attention = model.hidden_size * (2 * model.hidden_size + 2 * kv)
-    return model.layers * (attention + 3 * model.hidden_size * model.intermediate_size)
-
-
-def critic_weight_count(settings: RunSettings) -> int:
-    """Return the same of the critic, which has the policy's shape unless it is a new network."""
-    model, critic = settings.model, settings.critic
-    if critic.init != "new":
-        return weight_count(model)
-    width = model.hidden_size // model.heads
-    policy = Size(model.hidden_size, model.intermediate_size, model.layers, model.heads, model.kv_heads, width)
-    size = size_of(critic, policy)
-    changes = {
-        name: getattr(size, name) for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads")
-    }
-    return weight_count(model.model_copy(update=changes))
-
-
-def matrix_product_rate() -> float:
-    """Return floating-point operations per second of a float32 matrix product here, the best of a few short tries."""
-    size = 512
-    x = np.ones((size, size), dtype=np.float32)
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        x @ x
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best

@@ -15,6 +15,7 @@ ADDED: Mapping[str, Any] = {  # dotted names
     "critic.offset": 0.0,
     "critic.profile": None,
     "critic.scores": "raw",
+    "record.checkpoint_every_s": 120.0,  # it changes no result: a record without it is a run with any
     # what is measured beside training changes no number of it: runs of before have fewer metrics, and are the same runs
     "record.alignment_every": "auto",
     "guard.on_warning": "continue",

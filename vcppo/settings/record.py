@@ -38,6 +38,11 @@ class RecordSettings(Settings):
     """What a run writes down, and how often."""
 
     checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints to resume from")
+    checkpoint_every_s: float = Field(
+        120.0,
+        gt=0,
+        description="seconds after which every stage saves its state, whatever its steps; changes no result",
+    )
     positions_every: int = Field(5, ge=1, description="iterations between tables of the critic by token position")
     samples_every: int = Field(10, ge=1, description="iterations between tables of sampled responses")
     samples: int = Field(4, ge=1, description="responses in such a table")

@@ -16,6 +16,7 @@ from vcppo.seeding import seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.stages.fixed_prompts import fixed_prompts
+from vcppo.stages.sampling_parts import forget_parts, roll_out_in_parts
 from vcppo.system.files import whole_file
 from vcppo.types import Prompt, RolloutBatch
 
@@ -29,15 +30,18 @@ def sample_responses(context: StageContext) -> dict[str, float]:
     settings = context.settings
     prompts = response_prompts(context)
     sampler = context.sampler(context.load_first_policy())
-    rollouts = []
-    for start in range(0, len(prompts), RESPONSES_AT_ONCE):
-        rollouts += sampler.roll_out(
-            prompts[start : start + RESPONSES_AT_ONCE], seed=seed_for(settings.seed, "answers", start)
-        )
+    rollouts = roll_out_in_parts(
+        context,
+        sampler,
+        prompts,
+        size=RESPONSES_AT_ONCE,
+        seed_of=lambda start: seed_for(settings.seed, "answers", start),
+    )
     batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
     if world().is_main:
         with whole_file(responses_file(context.folder.path)) as temporary:
             save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
+    forget_parts(context)
     lengths = batch.lengths.float()
     return {
         "answers": float(len(rollouts)),

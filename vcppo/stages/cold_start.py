@@ -35,6 +35,7 @@ def cold_start(context: StageContext) -> dict[str, float]:
         load_weights(policy, state["policy"])
         optimiser.load_state_dict(state["optimiser"])
 
+    checkpoints = context.checkpoint_clock()
     for step in range(optimiser.taken, chosen.steps):
         began = time.perf_counter()
         batch = batch_of(*draw(task, tokenizer, chosen.batch_tokens, rng_for(settings.base_seed, "sft", step)))
@@ -56,7 +57,7 @@ def cold_start(context: StageContext) -> dict[str, float]:
                     "time/iteration_s": time.perf_counter() - began,
                 },
             )
-        if (step + 1) % CHECKPOINT_EVERY == 0:
+        if checkpoints.is_due((step + 1) % CHECKPOINT_EVERY == 0):
             save_state(
                 folder.path / "state.pt",
                 {"policy": policy.state_dict(), "optimiser": optimiser.state_dict(), "records": journal.sync()},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vcppo.engines import make_engine
+from vcppo.engines import engine_note, make_engine
 from vcppo.engines.base import Sampling
 from vcppo.models import loading
 from vcppo.models.limits import Limit, Room, limit_of
@@ -19,6 +19,7 @@ from vcppo.seeding import seed_for
 from vcppo.settings.critic import NewCriticSettings
 from vcppo.settings.engine import TorchEngineSettings
 from vcppo.settings.run import RunSettings
+from vcppo.stages.checkpoint_clock import CheckpointClock
 from vcppo.store.cache import StageFolder
 from vcppo.tasks import Task, make_task
 
@@ -50,6 +51,10 @@ class StageContext:
         """The task of the settings."""
         return make_task(self.settings.task)
 
+    def checkpoint_clock(self) -> CheckpointClock:
+        """A clock that says when to save the stage's state; the time counts from now."""
+        return CheckpointClock(self.settings.record.checkpoint_every_s)
+
     @property
     def first_policy(self) -> Path | str:
         """The cold-start policy's checkpoint; the model that was given, where nothing is to be learnt first."""
@@ -77,6 +82,15 @@ class StageContext:
         """Sampling of rollouts, and of all other responses that are trained on."""
         rollout = self.settings.rollout
         return Sampling(rollout.temperature, rollout.top_p, self.rollout_limit.tokens)
+
+    @property
+    def engine_note(self) -> str | None:
+        """A line for people where the policy that is given is generated from the slow way."""
+        model = self.settings.model
+        if model.path is None:
+            return None
+        config = loading.load_config(model.path, trust_remote_code=model.trust_remote_code)
+        return engine_note(self.settings.engine, config)
 
     @functools.cached_property
     def rollout_limit(self) -> Limit:

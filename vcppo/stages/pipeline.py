@@ -17,6 +17,7 @@ from vcppo.stages.context import StageContext, print_notice
 from vcppo.stages.evaluation import evaluation
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
+from vcppo.stages.token_progress import shown
 from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import Address, StageFolder, addresses, is_complete, is_intact, move_damaged_aside
 from vcppo.store.cell_folders import CellFolder
@@ -103,7 +104,8 @@ def _run_stage(context: StageContext, on_stage: Callable[[str, str, bool], None]
         here.wait()
         began = time.perf_counter()
         try:
-            result = STAGES[stage](context)
+            with shown(context):
+                result = STAGES[stage](context)
         except TrainingError as error:
             raise TrainingError(f"{stage}: {error}") from None
         if here.is_main:
@@ -119,13 +121,14 @@ def _up_to(until: str, stages: Mapping[str, Address]) -> list[str]:
 
 
 def _check_response_limits(context: StageContext, until: str) -> None:
-    """Check them before hours of training; print where the task's limit gives way to the model's positions."""
+    """Check them before hours of training; print where the task's limit gives way, and where generation is slow."""
     limits = [] if until == "cold-start" else [context.rollout_limit]
     if until == "evaluation" or (until == "rl" and context.settings.evaluation.every):
         limits.append(context.evaluation_limit)
-    for limit in limits:
-        if limit.note is not None and world().is_main:
-            print(f"note: {limit.note}", file=sys.stderr, flush=True)
+    notes = [limit.note for limit in limits] + ([context.engine_note] if limits else [])
+    for note in notes:
+        if note is not None and world().is_main:
+            print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, float]:

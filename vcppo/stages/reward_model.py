@@ -22,6 +22,7 @@ from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.fixed import PAIRED_PROMPTS_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.stages.resuming import resume
+from vcppo.stages.sampling_parts import forget_parts, roll_out_in_parts
 from vcppo.types import RolloutBatch
 
 CHECKPOINT_EVERY = 50
@@ -55,9 +56,11 @@ def reward_model(context: StageContext) -> dict[str, float]:
                 "records": journal.sync(),
             },
         )
+        forget_parts(context)
 
+    checkpoints = context.checkpoint_clock()
     for step in range(optimiser.taken, chosen.steps):
-        if step % CHECKPOINT_EVERY == 0:
+        if checkpoints.is_due(step % CHECKPOINT_EVERY == 0):
             save()
         rng = rng_for(settings.base_seed, "reward-model", "pairs", step)
         groups = [list(correct)[i] for i in torch.randint(len(correct), (chosen.pairs,), generator=rng).tolist()]
@@ -104,12 +107,14 @@ def _sample_responses(context: StageContext) -> RolloutBatch:
     count = max(chosen.responses // chosen.responses_per_prompt, 1)
     prompts = context.task.training_prompts(count, rng_for(settings.base_seed, "reward-model", "prompts"))
     sampler = context.sampler(context.load_first_policy())
-    rollouts = []
-    for start in range(0, len(prompts), PAIRED_PROMPTS_AT_ONCE):
-        rollouts += sampler.roll_out(
-            [p for p in prompts[start : start + PAIRED_PROMPTS_AT_ONCE] for _ in range(chosen.responses_per_prompt)],
-            seed=seed_for(settings.base_seed, "reward-model", "answers", start),
-        )
+    times = chosen.responses_per_prompt
+    rollouts = roll_out_in_parts(
+        context,
+        sampler,
+        [prompt for prompt in prompts for _ in range(times)],
+        size=PAIRED_PROMPTS_AT_ONCE * times,
+        seed_of=lambda start: seed_for(settings.base_seed, "reward-model", "answers", start // times),
+    )
     return collate(rollouts, verdict_scores(rollouts, settings.reward))
 
 

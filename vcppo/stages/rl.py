@@ -35,7 +35,7 @@ def rl(context: StageContext) -> dict[str, float]:
     state = resume(context, journal)
     if state is not None:
         trainer.load(state)
-    record, every = settings.record, settings.evaluation.every
+    record, every, checkpoints = settings.record, settings.evaluation.every, context.checkpoint_clock()
     while trainer.step < settings.steps and not stopped(trainer):
         began, step = time.perf_counter(), trainer.step
         if every and step % every == 0:
@@ -60,7 +60,7 @@ def rl(context: StageContext) -> dict[str, float]:
         parts = sum(done.metrics[f"time/{part}_s"] for part in PARTS)
         timing = {"time/other_s": ended - started - parts, "time/evaluate_s": started - began}
         journal.metrics(step, {**done.metrics, **timing, "time/iteration_s": ended - began})
-        if trainer.step % record.checkpoint_every == 0:
+        if checkpoints.is_due(trainer.step % record.checkpoint_every == 0):
             save_state(state_path, {**trainer.state(), "records": journal.sync()})
     save_model(trainer.policy, context.tokenizer, folder.path / "policy")
     if trainer.critic is not None:

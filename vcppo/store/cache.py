@@ -95,6 +95,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         [],
         {"model": {"trust_remote_code"}},
     )
+    if settings.model.path is not None and settings.cold_start.steps == 0:
+        by_stage["cold-start"].settings.update(_untrained())
     if settings.has_critic and settings.critic.init == "reward-model":
         address("reward-model", ["base_seed", "task", "reward_model", "micro_batch_tokens"], ["cold-start"])
         if settings.rollout.sampling != RolloutSettings().sampling:  # at the defaults the address of before stays valid
@@ -133,7 +135,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         "rl",
         [name for name in everything if name not in excluded],
         ["cold-start", "reward-model", "preference", "value-pretraining" if pretrains else "answers"],
-        speed_only,
+        speed_only | {"record": {"checkpoint_every_s"}},
     )
     if pretrains:
         chosen = {k: everything["pretrain"][k] for k in ("steps", "max_steps")}
@@ -144,6 +146,21 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         by_stage["rl"].settings["pretrained"] = chosen
     address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_only)
     return by_stage
+
+
+def _untrained() -> dict[str, Any]:
+    """What the address of a cold start of no steps says of training: the same, however later stages train.
+
+    It is what the defaults beside a given model say, whose addresses are as they have been.
+    """
+    tree = RunSettings.model_validate({"model": {"path": "any"}, "cold_start": {"steps": 0}}).model_dump(mode="json")
+    trained = with_hashed_names(tree)
+    return {
+        "cold_start": trained["cold_start"],
+        "micro_batch_tokens": trained["micro_batch_tokens"],
+        "dtype": trained["compute"]["dtype"],
+        "lora": trained["lora"],
+    }
 
 
 class StageFolder:

@@ -199,6 +199,8 @@ def describe(glance: Glance) -> str:
     words = [glance.stage, f"{glance.step}/{glance.total}" if glance.total else ""]
     words += [f"accuracy {glance.accuracy:.2f}"] if glance.accuracy is not None else []
     words += [f"length {glance.length_tokens:.0f}"] if glance.length_tokens is not None else []
+    words += [f"{glance.tokens_per_s:,.0f} tokens/s"] if glance.tokens_per_s is not None else []
+    words += [f"at most {duration(glance.seconds_left)} left in it"] if glance.seconds_left is not None else []
     words += [f"early warning at {glance.warned_at}"] if glance.warned_at is not None else []
     return " ".join(word for word in words if word)
 

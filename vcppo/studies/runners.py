@@ -72,7 +72,8 @@ class PipelineRunner:
 
     def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
         """Yield the cells of a study and what they will cost together, each shared stage counted once."""
-        from vcppo.planning.time_estimate import StageCost, estimate_costs, matrix_product_rate
+        from vcppo.planning.speeds import Machine
+        from vcppo.planning.time_estimate import StageCost, estimate_costs, minutes_text
         from vcppo.studies.room import disk_of, disk_words
 
         yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
@@ -83,19 +84,19 @@ class PipelineRunner:
             yield f"a search of {study.search.trials} trials, {each}, over {', '.join(study.space())}"
             return
         by_address: dict[str, StageCost] = {}
-        rate = matrix_product_rate()
+        machine = Machine.here()
         cells = study.cells(seeds)
         for cell in cells:
             swept = "  ".join(f"{name}={value}" for name, value in cell.swept.items())
             yield f"{cell.name:32} {swept}"
-            for cost in estimate_costs(cell.settings, out, flops_per_s=rate):
+            for cost in estimate_costs(cell.settings, out, machine=machine):
                 by_address[f"{cost.stage}/{cost.address}"] = cost
         total = sum(cost.minutes for cost in by_address.values())
         tokens = sum(cost.generated_tokens for cost in by_address.values())
         yield (
             f"\n{len(cells)} cells, {len(by_address)} stages, {sum(c.cached for c in by_address.values())} of them "
             f"cached; at most {tokens / 1e6:.1f} M generated tokens, about "
-            f"{total / workers + MINUTES_A_WORKER_STARTS:.1f} minutes with {workers} workers; "
+            f"{minutes_text(total / workers + MINUTES_A_WORKER_STARTS)} minutes with {workers} workers; "
             f"{disk_words(disk_of(cells, out, workers), out)}"
         )
 

@@ -7,12 +7,16 @@ from pathlib import Path
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import JournalTail
+from vcppo.store.stage_progress import read_progress
 from vcppo.store.summary import EARLY_WARNING, LAST_ITERATIONS
 
 
 @dataclass(frozen=True)
 class Glance:
-    """A cell at one moment. `total` is None where a stage does not count; accuracy and length are RL's latest."""
+    """A cell at one moment. `total` is None where a stage does not count; accuracy and length are RL's latest.
+
+    The rate and the time left are the stage's, and None before it has gone through any tokens.
+    """
 
     stage: str | None = None
     step: int = 0
@@ -20,6 +24,8 @@ class Glance:
     accuracy: float | None = None
     length_tokens: float | None = None
     warned_at: int | None = None  # the first iteration with an early warning
+    tokens_per_s: float | None = None
+    seconds_left: float | None = None  # at most: as if every response were as long as it may be
 
 
 class CellWatch:
@@ -48,7 +54,9 @@ class CellWatch:
         stage = stages[-1].stage
         latest = self.accuracy[max(self.accuracy)] if self.accuracy else None
         total = stage_steps(self.settings, stage)
-        return Glance(stage, self._steps[stage], total, latest, self._length, self._warned_at)
+        progress = read_progress(self.out / "cache" / stage / stages[-1].address)
+        rates = (None, None) if progress is None else (progress.tokens_per_s, progress.seconds_left)
+        return Glance(stage, self._steps[stage], total, latest, self._length, self._warned_at, *rates)
 
     def recent_accuracy(self, step: int) -> float | None:
         """Return the mean over the last iterations up to `step`; None before the cell has reached it."""

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.distributed import SharedEngine
 from vcppo.engines.torch.decoder import Decoder
-from vcppo.engines.torch.engine import TorchEngine, sample
-from vcppo.errors import CheckpointError, ConfigError, TrainingError
+from vcppo.engines.torch.engine import TorchEngine, outside_nucleus, sample
+from vcppo.errors import ConfigError, TrainingError
 from vcppo.models.distributed import World
 from vcppo.types import Generation
 
@@ -237,6 +237,32 @@ def test_the_nucleus_holds_the_likeliest_tokens_that_reach_top_p_and_no_other() 
     assert abs(float((tokens == 1).float().mean()) - 5 / 8) < 0.01
 
 
+@pytest.mark.parametrize("spread", [8.0, 0.1])
+@pytest.mark.parametrize("vocabulary", [300, 3000, 9000])
+def test_a_nucleus_is_the_same_however_much_is_sorted(vocabulary: int, spread: float) -> None:
+    """Spread out, the nucleus is within the likeliest tokens; nearly even, it is most of the vocabulary."""
+    rng = torch.Generator().manual_seed(0)
+    weights = (spread * torch.randn((4, vocabulary), generator=rng)).softmax(dim=-1)
+    for top_p in (0.1, 0.7, 0.99):
+        outside = outside_nucleus(weights, top_p)
+        for row, left_out in zip(weights, outside, strict=True):
+            ordered, order = row.double().sort(descending=True)
+            likelier = torch.empty_like(ordered).scatter(0, order, ordered.cumsum(dim=0) - ordered)  # mass of those
+            clear = (likelier - top_p).abs() > 1e-5
+            assert torch.equal(left_out[clear], (likelier >= top_p)[clear])
+
+
+def test_a_large_vocabulary_is_not_sorted_for_a_nucleus(monkeypatch: pytest.MonkeyPatch) -> None:
+    sorts = []
+    plain = Tensor.sort
+    monkeypatch.setattr(Tensor, "sort", lambda *given, **named: sorts.append(1) or plain(*given, **named))
+    logits = torch.randn((3, 5000), generator=torch.Generator().manual_seed(0)) * 8
+    sample(logits, torch.tensor([0.1, 0.5, 0.9]), Sampling(1.0, 0.7, 1))
+    assert sorts == []
+    sample(logits * 0, torch.tensor([0.1, 0.5, 0.9]), Sampling(1.0, 0.9, 1))  # no 4,096 of 5,000 equal ones have it
+    assert sorts == [1]
+
+
 def test_weights_given_later_are_the_ones_used() -> None:
     first, second = model(seed=0), model(seed=1)
     engine = TorchEngine(first)
@@ -250,12 +276,6 @@ def test_weights_given_later_are_the_ones_used() -> None:
             parameter.mul_(1.1)
     engine.update_weights(second)
     assert_agrees(second, RAGGED, engine.generate(RAGGED, FREE, seed=0), 1.0)
-
-
-def test_a_model_the_engine_cannot_decode_is_told_in_one_line() -> None:
-    config = AutoConfig.for_model("gpt2", n_embd=16, n_layer=1, n_head=2, vocab_size=VOCABULARY)
-    with pytest.raises(CheckpointError, match=r"^gpt2: the torch engine decodes llama, qwen2, qwen3"):
-        TorchEngine(AutoModelForCausalLM.from_config(config))
 
 
 def test_sampling_leaves_the_global_random_state_alone() -> None:

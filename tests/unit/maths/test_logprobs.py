@@ -41,6 +41,20 @@ def test_blocks_give_the_definition_and_its_gradient(cells: int, temperature: fl
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("cells", [11, 40, ALL])
+def test_a_bias_of_the_head_is_in_the_definition_and_its_gradient(cells: int) -> None:
+    """As one more input, always 1, whose weights it is."""
+    hidden, weight, targets = inputs()
+    bias = torch.randn(len(weight), generator=torch.Generator().manual_seed(9), dtype=torch.float64).requires_grad_()
+    found = chosen_logprobs(hidden, weight, targets, temperature=0.7, cells=cells, bias=bias)
+    one = torch.ones(len(hidden), 1, dtype=torch.float64)
+    wanted = at_once(torch.cat([hidden, one], dim=1), torch.cat([weight, bias[:, None]], dim=1), targets, 0.7)
+    slopes = torch.linspace(-1.0, 2.0, 7, dtype=torch.float64), torch.linspace(0.5, -0.3, 7, dtype=torch.float64)
+    gradients = [torch.autograd.grad(pair, (hidden, weight, bias), slopes) for pair in (found, wanted)]
+    for one_part, other in zip((*found, *gradients[0]), (*wanted, *gradients[1]), strict=True):
+        torch.testing.assert_close(one_part, other)
+
+
 def test_two_equal_logits_have_the_entropy_of_a_coin() -> None:
     hidden, weight = torch.tensor([[1.0]]), torch.tensor([[3.0], [3.0]])
     logprobs, entropy = chosen_logprobs(hidden, weight, torch.tensor([1]), temperature=1.0, cells=1)

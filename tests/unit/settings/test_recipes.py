@@ -49,8 +49,10 @@ def recipe(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def test_there_are_recipes_for_one_gpu_for_a_node_and_of_the_paper() -> None:
-    assert [path.stem for path in RECIPES] == ["qwen2.5-1.5b-1gpu", "qwen2.5-32b-paper", "qwen2.5-7b-8gpu"]
+def test_there_are_recipes_for_a_small_model_for_one_gpu_for_a_node_and_of_the_paper() -> None:
+    assert [path.stem for path in RECIPES] == [
+        "qwen2.5-1.5b-1gpu", "qwen2.5-32b-paper", "qwen2.5-7b-8gpu", "smollm2-135m",
+    ]  # fmt: skip
 
 
 def test_a_recipe_loads_and_keeps_what_it_says(recipe: Path) -> None:

@@ -12,6 +12,7 @@ from tiny import new_policy, tiny
 
 from vcppo.errors import CheckpointError
 from vcppo.models.checkpoints import save_model
+from vcppo.settings.loading import load_settings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder, addresses, is_complete, unfinished
 from vcppo.store.pretrained_critics import critic_folder
@@ -166,6 +167,7 @@ import pathlib, sys, time
 from vcppo.store.cache import StageFolder, addresses, is_complete, unfinished
 from vcppo.store.pretrained_critics import critic_folder
 from vcppo.models.checkpoints import save_model
+from vcppo.settings.loading import load_settings
 from vcppo.settings.run import RunSettings
 
 with StageFolder(pathlib.Path(sys.argv[1]), addresses(RunSettings())["rl"]).lock():
@@ -212,6 +214,23 @@ def test_precision_and_adapters_are_in_every_address(other: str) -> None:
     given = "model.path=there"
     changed, plain = addresses(tiny(given, other)), addresses(tiny(given))
     assert all(changed[stage].key != plain[stage].key for stage in plain)
+
+
+@pytest.mark.parametrize("other", ["compute.dtype=bfloat16", "lora.rank=2", "micro_batch_tokens=100"])
+def test_how_later_stages_train_is_not_in_the_address_of_a_model_that_is_taken_as_it_is(other: str) -> None:
+    """Its answers are the same, whoever is trained on them and how."""
+    given = ("model.path=there", "cold_start.steps=0")
+    plain, changed = keys(*given), keys(*given, other)
+    same = {stage for stage in plain if changed[stage] == plain[stage]}
+    assert same == {"cold-start", "answers"}
+    trained = ("model.path=there", "cold_start.steps=1")
+    assert keys(*trained)["answers"] != keys(*trained, other)["answers"]
+
+
+def test_results_of_a_model_that_is_taken_as_it_is_are_where_they_were() -> None:
+    """As they were addressed when training was part of it, at the defaults."""
+    settings = load_settings(None, ["model.path=somebody/model", "cold_start.steps=0", "task.name=maths"])
+    assert addresses(settings)["cold-start"].key == "c5164a9965dd"
 
 
 def test_a_pretraining_that_ended_for_fewer_updates_is_not_complete_for_more(tmp_path: Path) -> None:

@@ -15,14 +15,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from vcppo.engines.torch.prefixes import Trunk
-from vcppo.errors import CheckpointError
 from vcppo.settings.fixed import CACHE_GROWTH
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 SMALL = 400  # torch gives products of fewer multiplications to a kernel several times slower than the others
+
+
+def reads(config: PretrainedConfig) -> bool:
+    """Whether `Decoder` knows this model: one of its families, every token attending to all before it."""
+    windows = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    return config.model_type in FAMILIES and not windows
 
 
 class Affine(NamedTuple):
@@ -58,17 +63,12 @@ class Stems:
 class Decoder:
     """Fused copies of the weights, to be made anew when they change, and one batch, written `step` by `step`.
 
-    It begins by `start`, with prompts, or by `fork`, with prefixes of stems that were `read` before.
+    It begins by `start`, with prompts, or by `fork`, with prefixes of stems that were `read` before. The policy is one
+    that `reads` knows.
     """
 
     def __init__(self, policy: PreTrainedModel) -> None:
         config, base = policy.config, policy.base_model
-        if config.model_type not in FAMILIES:
-            raise CheckpointError(
-                f"{config.model_type}: the torch engine decodes {', '.join(FAMILIES)}; this model needs another"
-            )
-        if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-            raise CheckpointError(f"{config.model_type} with sliding windows: the torch engine attends to everything")
         self.embedding = base.embed_tokens.weight.detach().float()
         self.device = self.embedding.device
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -141,7 +141,10 @@ class Decoder:
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these ([B] bool)."""
-        indices = rows.nonzero()[:, 0]
+        self.take(rows.nonzero()[:, 0])
+
+    def take(self, indices: Tensor) -> None:
+        """Make the batch of these of its rows ([rows] int64), each as often as it is named; after `start`."""
         if self._offsets is not None:
             self._offsets = self._offsets[indices]
         if self._blank is not None:

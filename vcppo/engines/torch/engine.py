@@ -3,27 +3,65 @@
 The transformers module is read once after each weight update into fused matrices; a step of decoding then costs
 about twenty small kernels per layer. Rows that have ended are dropped from the batch. Every response has a stream of
 uniform numbers to itself, so it does not depend on the rest of the batch or on when others are dropped.
+
+A family that those matrices are not made for is decoded by its own forward passes (`ForwardDecoder`).
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
-from vcppo.engines.torch.decoder import Decoder
+from vcppo.engines.torch.decoder import FAMILIES, Decoder, reads
+from vcppo.engines.torch.forward_decoder import ForwardDecoder
 from vcppo.models.configurations import end_tokens, model_label, positions
 from vcppo.models.sharding import plain
+from vcppo.models.token_count import count_tokens
 from vcppo.settings.fixed import COMPACT_BELOW, GENERATOR_ROWS
 from vcppo.types import Generation
 
 UNWRITTEN = -1
+READ_ONCE = 32  # tokens of a prompt from which on a copy of what was read costs less than reading it again
+NUCLEUS_FIRST = 512  # likeliest tokens among which a nucleus is looked for first
+
+
+class StepDecoder(Protocol):
+    """One batch, written step by step; `Decoder` says what each of these does."""
+
+    device: torch.device
+
+    def start(self, prompts: Sequence[Sequence[int]], *, room: int) -> Tensor: ...
+
+    def read(self, stems: Sequence[Sequence[int]]) -> Any: ...
+
+    def fork(self, stems: Any, owners: Tensor, lengths: Tensor, *, room: int) -> Tensor: ...
+
+    def step(self, tokens: Tensor) -> Tensor: ...
+
+    def keep(self, rows: Tensor) -> None: ...
+
+    def take(self, indices: Tensor) -> None: ...
+
+    def forget(self) -> None: ...
+
+
+def note_on(config: PretrainedConfig) -> str | None:
+    """A line for people where a model is decoded the slow way."""
+    if reads(config):
+        return None
+    why = " with sliding windows" if config.model_type in FAMILIES else ""
+    return (
+        f"{config.model_type}{why}: its responses are written by transformers' forward passes; the torch engine's own "
+        f"decoder, which is faster, knows {', '.join(FAMILIES)}"
+    )
 
 
 class TorchEngine:
-    """Samples with a `Decoder` in this process, `rows` responses at a time."""
+    """Samples with a `StepDecoder` in this process, `rows` responses at a time."""
 
     def __init__(self, policy: PreTrainedModel, *, rows: int = GENERATOR_ROWS) -> None:
         self.rows = rows
@@ -32,7 +70,8 @@ class TorchEngine:
     def update_weights(self, policy: PreTrainedModel) -> None:
         """See Engine."""
         vars(self).pop("_decoder", None)  # before the new one is made: two copies of the weights may not fit
-        self._decoder: Decoder = Decoder(plain(policy))
+        whole = plain(policy)
+        self._decoder: StepDecoder = Decoder(whole) if reads(policy.config) else ForwardDecoder(whole)
         self._ends, self._positions, self._label = end_tokens(policy), positions(policy.config), model_label(policy)
 
     @torch.inference_mode()
@@ -48,9 +87,21 @@ class TorchEngine:
         for start in range(0, len(prompts), self.rows):
             batch = prompts[start : start + self.rows]
             limits = torch.full((len(batch),), sampling.max_tokens, device=self._decoder.device)
-            logits = self._decoder.start(batch, room=sampling.max_tokens)
+            logits = self._start(batch, room=sampling.max_tokens)
             generations += self._generate(logits, uniforms[:, start : start + self.rows], limits, sampling)
         return generations
+
+    def _start(self, prompts: Sequence[Sequence[int]], *, room: int) -> Tensor:
+        """Begin a batch; of prompts that come several times, if any is long, each is read once."""
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        if len(places) == len(prompts) or max(map(len, places)) < READ_ONCE:
+            count_tokens(sum(map(len, prompts)))
+            return self._decoder.start(prompts, room=room)
+        count_tokens(sum(map(len, places)))
+        owners = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=self._decoder.device)
+        logits = self._decoder.start(list(places), room=room)
+        self._decoder.take(owners)
+        return logits[owners]
 
     @torch.inference_mode()
     def branch(
@@ -120,6 +171,7 @@ class TorchEngine:
             chosen, chosen_logprobs = sample(logits, uniforms[t, rows], sampling)
             tokens[t, rows], logprobs[t, rows] = chosen, chosen_logprobs
             ended |= torch.isin(chosen, ends) | (limits[rows] == t + 1) | chosen_logprobs.isnan()
+            count_tokens(len(rows))
             live = len(rows) - int(ended.sum())
             if live == 0:
                 break
@@ -171,15 +223,32 @@ def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor
     all_logprobs = torch.log_softmax(logits / sampling.temperature, dim=-1)
     weights = all_logprobs.exp()
     if sampling.top_p < 1.0:
-        ordered, order = weights.sort(dim=-1, descending=True)
-        outside = (ordered.cumsum(dim=-1) - ordered >= sampling.top_p).gather(1, order.argsort(dim=-1))
-        weights = weights.masked_fill(outside, 0.0)
+        weights = weights.masked_fill(outside_nucleus(weights, sampling.top_p), 0.0)
     cumulative = weights.cumsum(dim=-1)
     total = cumulative[:, -1]
     point = torch.minimum(uniforms * total, total.nextafter(torch.zeros_like(total)))  # rounding must not reach total
     chosen = torch.searchsorted(cumulative, point[:, None], right=True)
     chosen.clamp_(max=logits.shape[-1] - 1)  # among NaNs it finds no place
     return chosen[:, 0], all_logprobs.gather(1, chosen)[:, 0]
+
+
+def outside_nucleus(weights: Tensor, top_p: float) -> Tensor:
+    """[B, V] bool: tokens that are not among the likeliest ones that together reach `top_p`.
+
+    Of a large vocabulary the likeliest `NUCLEUS_FIRST` are nearly always enough; where they are not, eight times as
+    many are looked at, and so on, and at last all of it is sorted.
+
+    Args:
+        weights: [B, V] probabilities.
+    """
+    count, enough = NUCLEUS_FIRST, False
+    while not enough:
+        enough = count >= weights.shape[-1]
+        ordered, order = weights.sort(dim=-1, descending=True) if enough else weights.topk(count, dim=-1)
+        reached = ordered.cumsum(dim=-1)
+        enough = enough or bool((reached[:, -1] >= top_p).all())
+        count *= 8
+    return torch.ones_like(weights, dtype=torch.bool).scatter_(1, order, reached - ordered >= top_p)
 
 
 def _cut_at_end(tokens: list[int], logprobs: list[float], ends: Sequence[int]) -> Generation:

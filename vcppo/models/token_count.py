@@ -1,0 +1,24 @@
+"""Who is told of tokens as they are written, read and trained on: one observer for a block of code, or nobody."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_observer: ContextVar[Callable[[int], None] | None] = ContextVar("observer of tokens", default=None)
+
+
+@contextmanager
+def observed_by(observer: Callable[[int], None]) -> Iterator[None]:
+    """Tell `observer` of the tokens that passes and the torch engine go through within the block, as they do."""
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
+def count_tokens(count: int) -> None:
+    """Tell whoever observes that so many tokens are done."""
+    observer = _observer.get()
+    if observer is not None:
+        observer(count)
