@@ -37,6 +37,7 @@ class SweepOptions:
     first_base: int | None = None
     storage: str | None = None
     retry_failed: bool = False
+    recompute: bool = False
     fresh: bool = False
     runner: str = "vcppo"
     processes: int | None = None
@@ -84,6 +85,11 @@ def _runner_flag(context: click.Context, parameter: click.Parameter, value: str)
     help="Optuna storage. [default: $VCPPO_STORAGE, else a journal file in the study's folder]",
 )
 @click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
+@click.option(
+    "--recompute",
+    is_flag=True,
+    help="Run ended cells again whose results would be others now: weights behind a path, or a stage's code, changed.",
+)
 @click.option("--fresh", is_flag=True, help="Move the old study of this name aside; the cache of stages stays.")
 @click.option(
     "--runner",
@@ -153,11 +159,13 @@ def run_sweep(options: SweepOptions) -> int:
             out=out,
             storage=options.storage,
             retry_failed=options.retry_failed,
+            recompute=options.recompute,
             fresh=options.fresh,
             on_event=view,
             uploader=uploader,
             runner=entry_point,
             processes=options.processes or 1,
+            addresses_of=runner.addresses,
         )
     print_notices(uploader)
     for cell, error in outcome.failures:

@@ -16,7 +16,17 @@ from vcppo.errors import ConfigError, StudyError
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import addresses
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
+from vcppo.store.study_folders import StudyFolder
 from vcppo.studies.cells import Cell
+from vcppo.studies.outdated import (
+    WITHDRAWN,
+    AddressesOf,
+    named,
+    outdated_cells,
+    pipeline_addresses,
+    refuse_outdated,
+    withdraw,
+)
 from vcppo.studies.study import Study
 from vcppo.studies.trials import Scoreboard, distributions, grid_params, open_storage, signature
 from vcppo.system.files import read_json, write_json
@@ -39,7 +49,9 @@ class StudyLedger:
     Args:
         storage: URL of a database for Optuna; by default a journal file in the study's folder.
         retry_failed: queue cells again that failed; otherwise they stay failed.
-        warn: receives proposals that are no valid configuration.
+        recompute: queue ended cells again whose results would be others now; otherwise they are refused.
+        warn: receives proposals that are no valid configuration, and what became of cells that the study has no more.
+        addresses_of: the addresses of a cell's stages, by the runner that runs it.
     Raises:
         StudyError: the study has changed under its cells, or the storage cannot be opened.
     """
@@ -53,6 +65,8 @@ class StudyLedger:
         *,
         retry_failed: bool,
         warn: Callable[[str], None],
+        recompute: bool = False,
+        addresses_of: AddressesOf = pipeline_addresses,
     ) -> None:
         self.study, self.seeds, self.out = study, seeds, out
         self.folder = out / "studies" / study.name
@@ -66,6 +80,7 @@ class StudyLedger:
         for cell in grid:
             if self.folder_of(cell.name).exists():
                 check_same_settings(self.folder_of(cell.name), cell.settings)
+        self._settle_earlier_cells({cell.name for cell in grid}, addresses_of, recompute=recompute)
         space = distributions(study)
         self.board = Scoreboard(open_storage(storage, self.folder), self._optuna_name(signature(space)), study, space)
         for cell in grid:
@@ -145,6 +160,28 @@ class StudyLedger:
         self.board.finish(trial.name, verdict, value, "; ".join(errors) or None)
 
     # Opening it
+
+    def _settle_earlier_cells(self, grid: set[str], addresses_of: AddressesOf, *, recompute: bool) -> None:
+        """Make what lies in the folder fit for one table: refuse, queue again or put aside what would not."""
+        folders = StudyFolder(self.out, self.study.name).cells()
+        outdated = outdated_cells(folders, addresses_of)
+        if not recompute:
+            refuse_outdated(self.study.name, outdated)
+        others = [f for f in folders if f.path.name not in grid] if self.study.search is None else []
+        withdrawn = [folder for folder in others if folder.read().state not in ENDED]
+        withdrawn += [cell.folder for cell in outdated if cell.folder in others]
+        for cell in outdated:
+            cell.folder.update(state="queued", stages=(), result={}, finished=None)
+        for folder in withdrawn:
+            withdraw(folder)
+        names, stay = [f.path.name for f in withdrawn], [f.path.name for f in others if f not in withdrawn]
+        if names:
+            self._warn(
+                f"{len(names)} unfinished cells are not of this study any more ({named(names)}): they are in "
+                f"{self.folder / WITHDRAWN}, and begin again from the cache when the study has them again"
+            )
+        if stay:
+            self._warn(f"{len(stay)} ended cells of earlier calls stay in this study and its tables ({named(stay)})")
 
     def _optuna_name(self, space: str) -> str:
         """Return the Optuna study's name, unique to the folder, so that two folders may share a database.

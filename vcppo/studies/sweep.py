@@ -17,6 +17,7 @@ from optuna.exceptions import StorageInternalError
 from vcppo.errors import StudyError
 from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.dispatcher import Dispatcher
+from vcppo.studies.outdated import AddressesOf, pipeline_addresses
 from vcppo.studies.pool import WorkerPool
 from vcppo.studies.progress import Notice
 from vcppo.studies.reporting import Listener, SweepReporter
@@ -66,20 +67,25 @@ def run_study(
     out: Path,
     storage: str | None = None,
     retry_failed: bool = False,
+    recompute: bool = False,
     fresh: bool = False,
     on_event: Listener = lambda event: None,
     uploader: Uploader | None = None,
     runner: str = PIPELINE,
     processes: int = 1,
+    addresses_of: AddressesOf = pipeline_addresses,
 ) -> StudyOutcome:
     """Run what is left of a study.
 
     Args:
         storage: URL of a database for Optuna; by default a journal file in the study's folder.
         retry_failed: run cells again that failed; otherwise they stay failed.
+        recompute: run cells again whose results would be others now, since weights at a path or a stage's code have
+            changed; otherwise they are refused.
         fresh: move an old study of this name aside and begin anew; the cache of stages stays.
         runner: module:function called with (cell folder, out) in a worker.
         processes: by which the runner has each cell run; a worker finds the number in its environment.
+        addresses_of: the addresses of a cell's stages, by that runner.
     Raises:
         ConfigError: a run of the study is not valid; nothing has been started.
         StudyError: another process runs this study, the study has changed under its cells, the storage cannot be
@@ -99,7 +105,9 @@ def run_study(
                 out,
                 storage,
                 retry_failed=retry_failed,
+                recompute=recompute,
                 warn=lambda text: on_event(Notice(text)),
+                addresses_of=addresses_of,
             )
             reporter = SweepReporter(ledger, on_event)
             reporter.study_started(workers)
