@@ -302,11 +302,16 @@ def test_workers_that_cannot_start_say_why(bench: Bench) -> None:
 
 
 class FakeUploader:
+    replay_command = "vcppo track replay grid --out here"
+
     def __init__(self) -> None:
         self.calls: list[str] = []
 
     def start(self) -> None:
         self.calls.append("start")
+
+    def news(self) -> list[str]:
+        return ["the server is away"] if len(self.calls) == 1 else []
 
     def close(self, timeout_s: float) -> int:
         self.calls.append(f"close within {timeout_s:.0f} s")
@@ -317,9 +322,11 @@ def test_the_uploader_works_while_workers_do_and_what_it_keeps_is_told(bench: Be
     uploader = FakeUploader()
     bench.run(study(GRID), seeds=[0], uploader=uploader)
     assert uploader.calls == ["start", "close within 30 s"]
-    assert [event.text.split(";")[0] for event in bench.events if isinstance(event, Notice)] == [
-        "17 records are not with the tracking server yet"
-    ]
+    notices = [event.text for event in bench.events if isinstance(event, Notice)]
+    assert notices[0] == "the server is away"
+    assert notices[-1] == (
+        "17 records are not with the tracking server yet; vcppo track replay grid --out here sends them"
+    )
 
 
 def test_a_storage_that_goes_away_costs_no_cell(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

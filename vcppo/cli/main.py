@@ -15,6 +15,7 @@ from vcppo.cli.figures import figures
 from vcppo.cli.plan import plan
 from vcppo.cli.settings import methods_command, settings_command
 from vcppo.cli.stages import cold_start, pretrain_value, reward_model, train
+from vcppo.cli.status import status
 from vcppo.cli.sweep import sweep
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.system.processes import INTERRUPTED, STOPPED, is_main
@@ -88,6 +89,7 @@ for command in (
     pretrain_value,
     evaluate,
     sweep,
+    status,
     diagnose,
     export,
     track,

@@ -49,6 +49,18 @@ def cell_name(arm: str, base: int | None, seed: int) -> str:
     return f"{arm}-b{base}-s{seed}" if base else f"{arm}-s{seed}"
 
 
+def run_name(settings: RunSettings) -> str:
+    """Return the name of the folder of a run that is in no study.
+
+    Raises:
+        ConfigError: its arm cannot be part of a folder's name.
+    """
+    arm = settings.arm
+    if arm.startswith(".") or "/" in arm or not arm.isprintable():
+        raise ConfigError(f"arm = {arm!r}: it names a folder; expected no /, no control character and no dot before it")
+    return shortened(f"{arm}-s{settings.seed}-{settings.digest()[:6]}")
+
+
 def no_use(cell: Cell, name: str) -> str | None:
     """Return why a run would ignore its study's base for a setting; None if it may use it."""
     if name in cell.resolved.gave_way:

@@ -33,6 +33,11 @@ LAST_WORDS_S = {False: 30.0, True: 5.0}  # for the uploader to finish: at a stud
 class Uploader(Protocol):
     """Sends journals and records to a tracking server, in a separate thread."""
 
+    replay_command: str
+
+    def news(self) -> list[str]:
+        """Lines for the user on the state of the server, each once."""
+
     def start(self) -> None:
         """Begin to send what cells write, every few seconds."""
 
@@ -52,6 +57,7 @@ class StudyOutcome:
     failures: tuple[tuple[str, str], ...]  # (cell, error)
     wall_s: float
     interrupted: bool
+    undelivered: int = 0  # records and trials that only the disk has
 
     @property
     def exit_code(self) -> int:
@@ -109,18 +115,18 @@ def run_study(
                 warn=lambda text: on_event(Notice(text)),
                 addresses_of=addresses_of,
             )
-            reporter = SweepReporter(ledger, on_event)
+            reporter = SweepReporter(ledger, on_event, uploader.news if uploader is not None else list)
             reporter.study_started(workers)
             size = min(workers, len(ledger.queue) + ledger.unproposed())
             pool = WorkerPool(size, runner=runner, logs=folder / "logs", processes=processes)
-            _drain(Dispatcher(ledger, pool, reporter), pool, reporter, interrupted, uploader)
+            undelivered = _drain(Dispatcher(ledger, pool, reporter), pool, reporter, interrupted, uploader)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
             reason = redacted(" ".join(str(error).split()))
             raise StudyError(
                 f"the storage of study {study.name} failed ({reason}); what its cells did is safe in {folder}: "
                 "the same command goes on when the storage is back"
             ) from error
-        outcome = _outcome(ledger, time.monotonic() - began, interrupted.is_set())
+        outcome = _outcome(ledger, time.monotonic() - began, interrupted.is_set(), undelivered)
     if outcome.interrupted:
         on_event(Notice(f"stopped with {outcome.left} cells to go; the same command goes on from here"))
     return outcome
@@ -132,8 +138,13 @@ def _drain(
     reporter: SweepReporter,
     interrupted: threading.Event,
     uploader: Uploader | None,
-) -> None:
-    """Let workers run what is queued, and the uploader send what they write; leave neither behind."""
+) -> int:
+    """Let workers run what is queued, and the uploader send what they write; leave neither behind.
+
+    Returns:
+        The number of records that only the disk has.
+    """
+    undelivered = 0
     try:
         if uploader is not None:
             uploader.start()
@@ -142,13 +153,14 @@ def _drain(
         pool.close()
         dispatcher.take_back()
         undelivered = uploader.close(LAST_WORDS_S[interrupted.is_set()]) if uploader is not None else 0
-        if undelivered:
+        if uploader is not None and undelivered:
             reporter.notice(
-                f"{undelivered} records are not with the tracking server yet; `vcppo track replay` sends them"
+                f"{undelivered} records are not with the tracking server yet; {uploader.replay_command} sends them"
             )
+    return undelivered
 
 
-def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool) -> StudyOutcome:
+def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool, undelivered: int) -> StudyOutcome:
     return StudyOutcome(
         folder=ledger.folder,
         done=ledger.count("done"),
@@ -158,4 +170,5 @@ def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool) -> StudyOutc
         failures=tuple((cell, ledger.folder_of(cell).read().error or "") for cell in ledger.in_state("failed")),
         wall_s=wall_s,
         interrupted=interrupted,
+        undelivered=undelivered,
     )

@@ -87,6 +87,13 @@ def is_locked(folder: Path) -> bool:
     return files.is_locked(_lock_of(folder))
 
 
+def holder_of(folder: Path) -> str | None:
+    """The number of the process that holds the folder now, by `locked`; None if none does."""
+    if not is_locked(folder):
+        return None
+    return _lock_of(folder).read_text(encoding="utf-8").strip() or "unknown"
+
+
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
@@ -111,6 +118,24 @@ def interrupts() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send before they kill, end the block as Ctrl-C does; a second one is ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

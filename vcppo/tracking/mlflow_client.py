@@ -84,7 +84,7 @@ class MlflowStore:
         self.tracking_uri, self.experiment = tracking_uri, experiment
         self._artifacts = artifacts
         self.notice: str | None = None  # for the user, on the state of the database
-        _prepare_mlflow()
+        import_mlflow()
         with self._translate_errors():
             self._open_database()
             self._client = _connect(tracking_uri)
@@ -317,7 +317,12 @@ def _parts(kind: str, entities: list[Any], limit: int) -> list[dict[str, list[An
     return [{kind: entities[i : i + limit]} for i in range(0, len(entities), limit)]
 
 
-def _prepare_mlflow() -> None:
+def import_mlflow() -> None:
+    """Import MLflow, set to few messages and short timeouts.
+
+    Raises:
+        TrackingError: it is not installed.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:

@@ -97,26 +97,32 @@ class StudyUpload:
             self.ledger.put("study", Entry(parent.id))
         self._parent = parent
 
-    def send(self, *, closing: bool = False) -> int:
-        """Send all that the store lacks; return the number of records. `closing`: no process runs the study any more.
+    def send(self, *, closing: bool = False, on_answer: Callable[[], None] = lambda: None) -> int:
+        """Send all that the store lacks; return the number of records.
 
+        Args:
+            closing: no process runs the study any more; a cell may still be run by itself, by another `vcppo train`.
+            on_answer: called after each cell, when the store has answered.
         Raises:
             RefusedError: the store refuses some records; all others are sent first.
             TrackingError: the store cannot be reached.
         """
-        count, refused, states = 0, [], {}
+        count, refused, states, running = 0, [], {}, False
         for folder in self.study.cells():
             record = folder.read()
             states[record.cell] = record.state
+            on_answer()
+            held = closing and record.state == "running" and self.study.is_held(folder)
+            running |= held
             try:
-                count += self._send_cell(folder, record, closing=closing)
+                count += self._send_cell(folder, record, closing=closing and not held)
             except (RefusedError, DataError) as error:
                 refused.append(f"cell {record.cell}: {error}")
         self._describe_study(states)
         if refused:
             raise RefusedError("; ".join(refused))
         finished = bool(states) and all(state in ENDED for state in states.values())
-        self._set_status(self._parent, "FINISHED" if finished else "KILLED" if closing else "RUNNING")
+        self._set_status(self._parent, "FINISHED" if finished else "KILLED" if closing and not running else "RUNNING")
         return count
 
     def _describe_study(self, states: Mapping[str, str]) -> None:
