@@ -38,15 +38,22 @@ def pipeline_addresses(settings: RunSettings) -> dict[str, str]:
     return {stage: address.key for stage, address in addresses(settings).items()}
 
 
-def outdated_cells(folders: Iterable[CellFolder], addresses_of: AddressesOf) -> list[OutdatedCell]:
-    """Return the cells with results, of a whole run or of one that a pruner ended, that would be others now."""
+def outdated_cells(
+    folders: Iterable[CellFolder], grid: Mapping[str, RunSettings], addresses_of: AddressesOf
+) -> list[OutdatedCell]:
+    """Return the cells with results, of a whole run or of one that a pruner ended, that would be others now.
+
+    Args:
+        grid: the settings of cells that are known to be those of their folders, by name.
+    """
     outdated = []
     for folder in folders:
         record = folder.read()
         if record.state not in ("done", "pruned") or not record.stages:
             continue
+        settings = grid.get(record.cell) or folder.settings()
         recorded = {stage.stage: stage.address for stage in record.stages}
-        for stage, present in addresses_of(folder.settings()).items():
+        for stage, present in addresses_of(settings).items():
             if recorded.get(stage, present) != present:
                 outdated.append(OutdatedCell(folder, stage, recorded[stage], present))
                 break

@@ -49,10 +49,14 @@ class SweepReporter:
 
     def look(self, running: Mapping[str, int]) -> None:
         """Report how far each running cell is, by the worker that runs it, and what is new of the mirrors."""
-        for text in self._news():
-            self.notice(text)
+        self.report_news()
         for cell, worker in running.items():
             self._on_event(CellProgress(cell, worker, self._watches[cell].look()))
+
+    def report_news(self) -> None:
+        """Report what is new of the mirrors."""
+        for text in self._news():
+            self.notice(text)
 
     def watch(self, cell: str) -> CellWatch:
         """Return the watch on a cell."""

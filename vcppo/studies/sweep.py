@@ -17,6 +17,7 @@ from optuna.exceptions import StorageInternalError
 from vcppo.errors import StudyError
 from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.dispatcher import Dispatcher
+from vcppo.studies.mirror import TrialMirror
 from vcppo.studies.outdated import AddressesOf, pipeline_addresses
 from vcppo.studies.pool import WorkerPool
 from vcppo.studies.progress import Notice
@@ -115,11 +116,14 @@ def run_study(
                 warn=lambda text: on_event(Notice(text)),
                 addresses_of=addresses_of,
             )
-            reporter = SweepReporter(ledger, on_event, uploader.news if uploader is not None else list)
+            sources = [ledger.mirror.news, *([uploader.news] if uploader is not None else [])]
+            reporter = SweepReporter(ledger, on_event, lambda: [line for news in sources for line in news()])
             reporter.study_started(workers)
             size = min(workers, len(ledger.queue) + ledger.unproposed())
             pool = WorkerPool(size, runner=runner, logs=folder / "logs", processes=processes)
-            undelivered = _drain(Dispatcher(ledger, pool, reporter), pool, reporter, interrupted, uploader)
+            undelivered = _drain(
+                Dispatcher(ledger, pool, reporter), pool, reporter, interrupted, uploader, ledger.mirror
+            )
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
             reason = redacted(" ".join(str(error).split()))
             raise StudyError(
@@ -138,13 +142,14 @@ def _drain(
     reporter: SweepReporter,
     interrupted: threading.Event,
     uploader: Uploader | None,
+    mirror: TrialMirror,
 ) -> int:
     """Let workers run what is queued, and the uploader send what they write; leave neither behind.
 
     Returns:
-        The number of records that only the disk has.
+        The number of records and trials that only the disk has.
     """
-    undelivered = 0
+    undelivered = trials = 0
     try:
         if uploader is not None:
             uploader.start()
@@ -152,12 +157,17 @@ def _drain(
     finally:
         pool.close()
         dispatcher.take_back()
-        undelivered = uploader.close(LAST_WORDS_S[interrupted.is_set()]) if uploader is not None else 0
+        patience_s = LAST_WORDS_S[interrupted.is_set()]
+        undelivered = uploader.close(patience_s) if uploader is not None else 0
+        trials = mirror.close(patience_s)
+        reporter.report_news()
+        if trials:
+            reporter.notice(f"{trials} trials are not in Optuna's storage yet; the same command enters them")
         if uploader is not None and undelivered:
             reporter.notice(
                 f"{undelivered} records are not with the tracking server yet; {uploader.replay_command} sends them"
             )
-    return undelivered
+    return undelivered + trials
 
 
 def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool, undelivered: int) -> StudyOutcome:

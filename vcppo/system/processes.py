@@ -19,6 +19,7 @@ from vcppo.system.files import signed_lock
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 STOPPED = "stopped; the same command goes on from where it was"
+SHOW_CURSOR = "\x1b[?25h"  # which a live picture hides
 PROCESSES = "VCPPO_PROCESSES"  # environment variable: how many processes run a cell for a worker of a sweep
 
 
@@ -100,7 +101,7 @@ def _lock_of(folder: Path) -> Path:
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands.
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands; a second Ctrl-C ends it.
 
     Outside the main thread signals cannot be handled, and the event stays unset.
     """
@@ -110,6 +111,9 @@ def interrupts() -> Iterator[threading.Event]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and event.is_set():
+            os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{STOPPED}\n".encode())
+            os._exit(INTERRUPTED)
         event.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -71,6 +71,9 @@ class StudyUpload:
     def __init__(self, study: StudyFolder, ledger: Ledger) -> None:
         self.study, self.ledger = study, ledger
         self._uploads: dict[str, RunUpload] = {}  # by key of their source
+        self._settled: dict[
+            str, tuple[tuple[int, int], str]
+        ] = {}  # ended cells that are sent: their record's age, state
         self._written: dict[str, str] = {}  # files of the study's run, as last written
         self._active: dict[str, Run] = {}  # by id: the study's runs that are in the store and not in its bin
 
@@ -80,6 +83,7 @@ class StudyUpload:
         One that a user has deleted comes back from there, if it is complete or this process uploads it.
         """
         self.store = store
+        self._settled.clear()
         self.ledger.save()  # on disk before any run has this instance
         run_ids = {key: entry.run for key, entry in self.ledger.entries.items() if entry.signature or key == "study"}
         run_ids |= {key: upload.run.id for key, upload in self._uploads.items()}
@@ -107,15 +111,27 @@ class StudyUpload:
             RefusedError: the store refuses some records; all others are sent first.
             TrackingError: the store cannot be reached.
         """
+        try:
+            return self._send(closing=closing, on_answer=on_answer)
+        finally:
+            self.ledger.flush()
+
+    def _send(self, *, closing: bool, on_answer: Callable[[], None]) -> int:
         count, refused, states, running = 0, [], {}, False
         for folder in self.study.cells():
-            record = folder.read()
+            known = self._settled.get(folder.path.name)
+            if known is not None and known[0] == _changed(folder):
+                states[folder.path.name] = known[1]
+                continue
+            changed, record = _changed(folder), folder.read()
             states[record.cell] = record.state
             on_answer()
             held = closing and record.state == "running" and self.study.is_held(folder)
             running |= held
             try:
                 count += self._send_cell(folder, record, closing=closing and not held)
+                if record.state in ENDED:
+                    self._settled[record.cell] = changed, record.state
             except (RefusedError, DataError) as error:
                 refused.append(f"cell {record.cell}: {error}")
         self._describe_study(states)
@@ -252,3 +268,9 @@ class StudyUpload:
             self._set_status(run, "KILLED")
         self.store.delete(run)
         del self._active[run.id]
+
+
+def _changed(folder: CellFolder) -> tuple[int, int]:
+    """Return what differs once the cell's record was written again."""
+    status = (folder.path / "cell.json").stat()
+    return status.st_mtime_ns, status.st_ino

@@ -157,4 +157,5 @@ def test_fewer_seeds_with_a_cell_unfinished_leave_a_study_that_can_be_exported(c
     assert export_study("grid", calls.out / "results", out=calls.out, allow_incomplete=False)
     ledger = calls.run(GRID, [0, 1])
     assert set(ledger.states.values()) == {"done"}
-    assert {trial.state for trial in ledger.board.optuna.get_trials()} <= {TrialState.COMPLETE, TrialState.FAIL}
+    trials = ledger.mirror.wait(ledger.mirror.ask(lambda board: board.optuna.get_trials()))
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL}

@@ -320,6 +320,7 @@ class TestSingleRuns:
             return {}
 
         monkeypatch.setattr("vcppo.stages.pipeline.run_cell", stopped_by_its_scheduler)
+        monkeypatch.setattr("vcppo.cli.stages.CLOSE_TIMEOUT_AFTER_CTRL_C_S", 120.0)
         before = signal.getsignal(signal.SIGTERM)
         out = tmp_path / "out"
         assert run_one("train", RunSettings(), out, until="evaluation", tracking_uri=database) == 130
