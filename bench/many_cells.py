@@ -1,8 +1,8 @@
 """What a study of many cells costs before it runs and after: python bench/many_cells.py, without training anything.
 
-Three times per number of cells: laying out and opening the study as `vcppo sweep` does before its first line, opening it
-again when every cell has ended, and the export of journals of 10 iterations and 30 metrics each. The last column is the
-size of Optuna's journal. Costs that grow linearly show the same microseconds a cell in every row.
+Three times per number of cells: laying out and opening the study as `vcppo sweep` does before its first line, opening
+it again when every cell has ended, and the export of journals of 10 iterations and 30 metrics each. The last column is
+the size of Optuna's journal. Costs that grow linearly show the same microseconds a cell in every row.
 """
 
 import argparse
@@ -46,14 +46,10 @@ def play(folder: CellFolder, out: Path) -> None:
     for stage, address in pipeline_addresses(folder.settings()).items():
         stages.append({"stage": stage, "address": address, "ran": True})
         if stage == "rl":
-            lines = [
-                json.dumps(
-                    {"kind": "metrics", "step": step, "time": 1.0, "values": {f"m/{n}": n / 7 for n in range(METRICS)}}
-                )
-                for step in range(ITERATIONS)
-            ]
+            values = {f"m/{n}": n / 7 for n in range(METRICS)}
+            records = [{"kind": "metrics", "step": step, "time": 1.0, "values": values} for step in range(ITERATIONS)]
             path = Journal(out / "cache" / stage / address / "journal.jsonl").path
-            path.write_text("\n".join(lines) + "\n")
+            path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
     folder.update(state="done", stages=stages, started=1.0, finished=2.0, result={"final_accuracy": 0.5})
 
 

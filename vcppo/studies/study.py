@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,7 @@ class Study(Settings):
     def _laid_out(self, seeds: Sequence[int]) -> list[Cell]:
         """Resolve each configuration once, whatever the number of its bases and seeds."""
         swept_names, bases = self.swept_names(), self.base_list()
+        self._check_free(_dotted(self.grid), "[grid]")
         if not seeds:
             return []
         first = [
@@ -284,7 +286,6 @@ class Study(Settings):
 
     def _grid_points(self, arm: ArmSettings | None) -> list[dict[str, Any]]:
         grid = _dotted(self.grid)
-        self._check_free(grid, "[grid]")
         if arm is not None:
             arm_grid, where = _dotted(arm.grid), f"the grid of arm {arm.name}"
             self._check_free(arm_grid, where, arms=(arm,))
@@ -372,5 +373,4 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = N
 
 
 def _counted(names: Iterable[str]) -> list[tuple[str, int]]:
-    listed = list(names)
-    return [(name, listed.count(name)) for name in dict.fromkeys(listed)]
+    return list(Counter(names).items())

@@ -71,9 +71,7 @@ class StudyUpload:
     def __init__(self, study: StudyFolder, ledger: Ledger) -> None:
         self.study, self.ledger = study, ledger
         self._uploads: dict[str, RunUpload] = {}  # by key of their source
-        self._settled: dict[
-            str, tuple[tuple[int, int], str]
-        ] = {}  # ended cells that are sent: their record's age, state
+        self._settled: dict[str, tuple[tuple[int, int], str]] = {}  # ended cells that are sent: record's age, state
         self._written: dict[str, str] = {}  # files of the study's run, as last written
         self._active: dict[str, Run] = {}  # by id: the study's runs that are in the store and not in its bin
 
