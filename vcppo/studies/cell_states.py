@@ -83,6 +83,7 @@ class StudyLedger:
         self._judgements: dict[str, Future[bool]] = {}  # of trials, by the pruner
         self._trials: dict[str, TrialCells] = {}
         self._trial_of: dict[str, TrialCells] = {}
+        self._refuse_another_kind()
         grid = study.cells(seeds) if study.search is None else []
         for cell in grid:
             if self.folder_of(cell.name).exists():
@@ -256,13 +257,29 @@ class StudyLedger:
         write_json(file, summary | identity)
         return str(name)
 
+    def _refuse_another_kind(self) -> None:
+        """Refuse to go on as another kind of study, or with a search whose trials were scored by another objective."""
+        file = self.folder / "study.json"
+        definition = read_json(file).get("definition") if file.exists() else None
+        if definition is None:
+            return
+        before, search = definition.get("search"), self.study.search
+        if (before is None) != (search is None):
+            was, now = ("a grid", "a search") if search is not None else ("a search", "a grid")
+            raise self._changed(f"it was {was}, and is {now} now")
+        if before is None or search is None:
+            return
+        for name in ("objective", "direction"):
+            if before[name] != getattr(search, name):
+                raise self._changed(f"its trials were scored with {name} = {before[name]}, now {getattr(search, name)}")
+
     def _bases(self) -> list[int] | None:
         """The base seeds that are counted through; None where there is the one that is set."""
         return None if self.study.bases is None else [base for base in self.study.base_list() if base is not None]
 
     def _changed(self, what: str) -> StudyError:
         return StudyError(
-            f"search {self.study.name} in {self.folder} has changed: {what}; its trials can no longer be compared. "
+            f"study {self.study.name} in {self.folder} has changed: {what}; its trials can no longer be compared. "
             "Give another --out, another study name, or --fresh to move the old study aside and begin anew"
         )
 

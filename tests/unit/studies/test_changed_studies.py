@@ -122,6 +122,24 @@ def test_a_search_does_not_compare_trials_of_two_versions(calls: Calls, raise_ve
     assert len(calls.open(longer, [0], recompute=True).queue) == 2
 
 
+@pytest.mark.parametrize(("name", "value"), [("direction", "minimize"), ("objective", "final_length_tokens")])
+def test_a_search_whose_goal_has_changed_is_refused(calls: Calls, name: str, value: str) -> None:
+    calls.run(SEARCH, [0])
+    before = (calls.out / "studies/search/study.json").read_text()
+    with pytest.raises(StudyError, match=rf"its trials were scored with {name} = .*, now {value}; .* --fresh"):
+        calls.open({**SEARCH, "search": {**SEARCH["search"], "trials": 3, name: value}}, [0])
+    assert (calls.out / "studies/search/study.json").read_text() == before
+    assert not calls.open(SEARCH, [0]).queue
+
+
+def test_a_search_that_became_a_grid_is_refused_with_nothing_put_aside(calls: Calls) -> None:
+    ledger = calls.open(SEARCH, [0])
+    assert ledger.queue
+    with pytest.raises(StudyError, match="it was a search, and is a grid now"):
+        calls.open({**GRID, "name": "search"}, [0])
+    assert not (calls.out / "studies/search/withdrawn").exists()
+
+
 def test_a_runner_with_addresses_of_its_own_is_compared_by_them(calls: Calls) -> None:
     def of_verl(settings: RunSettings) -> dict[str, str]:
         return {"rl": "verl"}

@@ -31,6 +31,7 @@ from vcppo.store.study_folders import StudyFolder, read_object
 from vcppo.system.processes import locked
 from vcppo.system.provenance import git_state, hardware, provenance, versions
 from vcppo.system.redaction import redacted
+from vcppo.tracking.from_mlflow import read_study as read_from_mlflow
 from vcppo.tracking.mlflow_client import LONGEST_TAG, MlflowStore, Run, from_split, to_split
 from vcppo.tracking.mlflow_entities import as_params, list_tables, points_of
 from vcppo.tracking.position_figure import position_figure
@@ -350,6 +351,61 @@ class TestSingleRuns:
         with pytest.raises(ConfigError, match="it names a folder; expected no /"):
             run_one("train", RunSettings(arm=arm), tmp_path / "out", until="evaluation", tracking_uri=None)
         assert os.listdir(tmp_path) == []
+
+
+class TestAnswersThatAreLost:
+    def test_runs_that_were_made_twice_do_not_hide_the_study(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], store: MlflowStore, request: pytest.FixtureRequest
+    ) -> None:
+        finished(study)
+        uploader().send()
+        (parent,) = store.find({"vcppo.kind": "study"})
+        tags = {"vcppo.instance": parent.tags["vcppo.instance"], "study": study.name}
+        for started in (1.0, 2e9):  # before and after those that were described
+            store.create(study.name, {**tags, "vcppo.kind": "study"}, started=started)
+            store.create("ppo-s0", {**tags, "vcppo.kind": "cell", "cell": "ppo-s0"}, started=started)
+            pretraining = {"vcppo.kind": "stage", "stage": "value-pretraining", "vcppo.address": "pre-ppo-s0"}
+            store.create("value-pretraining", {**tags, **pretraining}, started=started)
+        measured = read_from_mlflow(store.tracking_uri, request.node.name)
+        assert [(cell.cell, cell.state) for cell in measured.cells] == [("ppo-s0", "done")]
+        assert measured.cells[0].pretraining is not None
+        assert measured.cells[0].pretraining.curves["pretrain/loss"]
+
+
+class TestWhereFilesGo:
+    def test_folders_that_share_a_database_file_keep_their_files_beside_it(
+        self, database: str, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> None:
+        for name in ("one", "two"):
+            study = FakeStudy(tmp_path / name)
+            finished(study)
+            ours = Uploader(study.out, study.name, database, request.node.name)
+            assert ours.send() == 16
+            assert ours.close() == 0
+            assert not (study.out / "mlartifacts").exists()
+        store = MlflowStore(database, request.node.name)
+        for run in store.find({"vcppo.kind": "cell"}):
+            assert store.tables(run, "problems")[6]["correct"] == [3, 0]
+
+    def test_files_of_another_folder_are_refused_in_one_line(self, database: str, tmp_path: Path) -> None:
+        """As where earlier versions, or another machine with a database on a server, began the experiment."""
+        from mlflow import MlflowClient
+
+        first, second = FakeStudy(tmp_path / "first"), FakeStudy(tmp_path / "second")
+        theirs = (first.out / "mlartifacts").as_uri()
+        MlflowClient(tracking_uri=database).create_experiment("of the first", artifact_location=theirs)
+        for study in (first, second):
+            finished(study)
+        one = Uploader(first.out, first.name, database, "of the first")
+        assert one.send() == 16
+        assert one.close() == 0
+        other = Uploader(second.out, second.name, database, "of the first")
+        with pytest.raises(TrackingError, match=r"keeps the files of its runs in .*first/mlartifacts, the folder of"):
+            other.send()
+        assert other.missing() > 0
+        shutil.rmtree(first.out / "mlartifacts")
+        with pytest.raises(TrackingError, match="which is not on this machine; export where it is"):
+            read_from_mlflow(database, "of the first")
 
 
 class TestNewsWhileItMatters:
