@@ -11,9 +11,13 @@ from typing import Any
 ADDED: Mapping[str, Any] = {  # dotted names
     "pretrain.held_out_prompts": "shared",
     "pretrain.gae_lambda": 1.0,
+    "pretrain.checkpoints": "requested",  # no number depends on it
     "critic.offset": 0.0,
     "critic.profile": None,
     "critic.scores": "raw",
+    # what is measured beside training changes no number of it: runs of before have fewer metrics, and are the same runs
+    "record.alignment_every": "auto",
+    "guard.on_warning": "continue",
 }
 
 

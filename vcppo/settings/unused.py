@@ -61,6 +61,7 @@ PRETRAINING = [
     "min_delta",
     "held_out_prompts",
     "gae_lambda",
+    "checkpoints",
 ]
 
 
@@ -194,6 +195,11 @@ UNUSED: tuple[Rule, ...] = (
         ("guard.kl_alarm",),
         lambda s: s.policy.epochs * s.policy.minibatches == 1,
         "between updates that are one an iteration there is nothing to measure",
+    ),
+    (
+        ("record.alignment_every",),
+        lambda s: s.loss.pairs,
+        "policy.loss = {s.policy.loss} has pairs in place of advantages",
     ),
     (("evaluation.samples_during",), lambda s: s.evaluation.every == 0, "evaluation.every = 0"),
     (

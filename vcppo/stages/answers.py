@@ -16,6 +16,7 @@ from vcppo.seeding import seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.stages.fixed_prompts import fixed_prompts
+from vcppo.system.files import whole_file
 from vcppo.types import Prompt, RolloutBatch
 
 
@@ -35,9 +36,8 @@ def sample_responses(context: StageContext) -> dict[str, float]:
         )
     batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
     if world().is_main:
-        temporary = context.folder.path / ".answers.safetensors"
-        save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
-        temporary.replace(responses_file(context.folder.path))
+        with whole_file(responses_file(context.folder.path)) as temporary:
+            save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
     lengths = batch.lengths.float()
     return {
         "answers": float(len(rollouts)),

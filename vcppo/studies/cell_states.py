@@ -5,7 +5,7 @@ A cell's state is that of its folder; the states here are read from there, and O
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,8 @@ from vcppo.studies.outdated import (
 )
 from vcppo.studies.study import Study
 from vcppo.studies.trials import Scoreboard, TrialEnd, distributions, grid_params, open_storage, signature
-from vcppo.system.files import read_json, write_json
+from vcppo.system.files import read_json_or_move, write_json
+from vcppo.system.temporaries import sweep
 
 PROPOSAL_S = 1.0  # that a dispatcher waits for Optuna before it looks after its workers again
 
@@ -83,21 +84,23 @@ class StudyLedger:
         self._judgements: dict[str, Future[bool]] = {}  # of trials, by the pruner
         self._trials: dict[str, TrialCells] = {}
         self._trial_of: dict[str, TrialCells] = {}
+        sweep(self.folder, below=True)
         self._refuse_another_kind()
         grid = study.cells(seeds) if study.search is None else []
         for cell in grid:
+            self.folder_of(cell.name).move_unreadable_aside(warn)
             if self.folder_of(cell.name).exists():
                 check_same_settings(self.folder_of(cell.name), cell.settings)
         self._settle_earlier_cells({cell.name: cell.settings for cell in grid}, addresses_of, recompute=recompute)
         space = distributions(study, seeds)
         name = self._optuna_name(signature(space))
         self.mirror = TrialMirror(
-            lambda: Scoreboard(open_storage(storage, self.folder), name, study, space), folder=self.folder
+            lambda: Scoreboard(open_storage(storage, self.folder, warn), name, study, space), folder=self.folder
         )
         for cell in grid:
             self._enlist(TrialCells(cell.name, grid_params(cell, space), [cell]))
         if study.search is not None:
-            self._resume_search()
+            self._resume_search(space, own_journal=storage is None)
         else:
             ends = {trial.name: self._end_of(trial) for trial in self._trials.values()}
             self.mirror.tell([n for n, end in ends.items() if end.state is not None], lambda board: board.agree(ends))
@@ -215,6 +218,9 @@ class StudyLedger:
     ) -> None:
         """Make what lies in the folder fit for one table: refuse, queue again or put aside what would not."""
         folders = StudyFolder(self.out, self.study.name).cells()
+        for folder in folders:
+            folder.move_unreadable_aside(self._warn)
+        folders = [folder for folder in folders if folder.exists()]
         outdated = outdated_cells(folders, grid, addresses_of)
         if not recompute:
             refuse_outdated(self.study.name, outdated)
@@ -240,7 +246,7 @@ class StudyLedger:
         A grid whose choices have changed gets a new one, into which its ended cells are entered again.
         """
         file = self.folder / "study.json"
-        before = read_json(file) if file.exists() else None
+        before = read_json_or_move(file, self._warn)
         fresh = before is None or before["space"] != space
         if before is not None and self.study.search is not None:
             if fresh:
@@ -259,8 +265,8 @@ class StudyLedger:
 
     def _refuse_another_kind(self) -> None:
         """Refuse to go on as another kind of study, or with a search whose trials were scored by another objective."""
-        file = self.folder / "study.json"
-        definition = read_json(file).get("definition") if file.exists() else None
+        recorded = read_json_or_move(self.folder / "study.json", self._warn)
+        definition = None if recorded is None else recorded.get("definition")
         if definition is None:
             return
         before, search = definition.get("search"), self.study.search
@@ -283,16 +289,32 @@ class StudyLedger:
             "Give another --out, another study name, or --fresh to move the old study aside and begin anew"
         )
 
-    def _resume_search(self) -> None:
-        asked = self.mirror.ask(lambda board: [(name, board.params(name)) for name in board.names()])
-        proposed = self.mirror.wait(asked)
+    def _resume_search(self, space: Iterable[str], *, own_journal: bool) -> None:
+        proposed = self.mirror.wait(self.mirror.ask(Scoreboard.proposed))
+        if not proposed and own_journal and (by_cells := self._proposed_to_cells(space)):
+            self.mirror.tell(by_cells, lambda board: board.enter(by_cells))
+            proposed = self.mirror.wait(self.mirror.ask(Scoreboard.proposed))
         if not proposed and any((self.folder / "cells").glob("*/cell.json")):
             raise StudyError(
                 f"{self.folder} holds cells of a search whose trials are not in this storage: give the --storage it "
                 "was begun with, or --fresh to move the old study aside and begin anew"
             )
         for name, params in proposed:
-            self._enlist_proposal(name, params)
+            if params is None:
+                self._trials[name] = TrialCells(name, {})
+            else:
+                self._enlist_proposal(name, params)
+
+    def _proposed_to_cells(self, space: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the parameters of a search's trials by the trials' names: each cell knows what was proposed for it."""
+        proposed: dict[str, dict[str, Any]] = {}
+        for path in sorted((self.folder / "cells").glob("*")):
+            folder = CellFolder(path)
+            folder.move_unreadable_aside(self._warn)
+            if folder.exists():
+                record = folder.read()
+                proposed[record.arm] = {name: record.swept[name] for name in space}
+        return proposed
 
     def _enlist_proposal(self, name: str, params: dict[str, Any]) -> None:
         try:
@@ -317,6 +339,7 @@ class StudyLedger:
 
     def _prepare(self, cell: Cell) -> State:
         folder = self.folder_of(cell.name)
+        folder.move_unreadable_aside(self._warn)
         if not folder.exists():
             record = CellRecord(study=self.study.name, cell=cell.name, arm=cell.arm, seed=cell.seed, swept=cell.swept)
             CellFolder.create(folder.path, record, cell.settings)

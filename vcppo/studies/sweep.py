@@ -102,7 +102,7 @@ def run_study(
     out = out.resolve()
     folder = out / "studies" / study.name
     began = time.monotonic()
-    with locked(folder), interrupts() as interrupted:
+    with locked(folder) as lock, interrupts() as interrupted:
         if fresh:
             move_aside(folder)
         try:
@@ -120,10 +120,9 @@ def run_study(
             reporter = SweepReporter(ledger, on_event, lambda: [line for news in sources for line in news()])
             reporter.study_started(workers)
             size = min(workers, len(ledger.queue) + ledger.unproposed())
-            pool = WorkerPool(size, runner=runner, logs=folder / "logs", processes=processes)
-            undelivered = _drain(
-                Dispatcher(ledger, pool, reporter), pool, reporter, interrupted, uploader, ledger.mirror
-            )
+            pool = WorkerPool(size, runner=runner, logs=folder / "logs", processes=processes, lock=lock)
+            dispatcher = Dispatcher(ledger, pool, reporter)
+            undelivered = _drain(dispatcher, pool, reporter, interrupted, uploader, ledger.mirror)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
             reason = redacted(" ".join(str(error).split()))
             raise StudyError(
