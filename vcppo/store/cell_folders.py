@@ -66,10 +66,14 @@ class CellFolder:
 
     @classmethod
     def create(cls, path: Path, record: CellRecord, settings: RunSettings) -> Self:
-        """Make the folder; cell.json comes last, so a folder that has one is whole."""
+        """Make the folder; cell.json comes last, so a folder that has one is whole.
+
+        A loss of power may leave empty files, which are made again at the study's next opening: a study of a thousand
+        cells does not wait for the disk two thousand times before it begins.
+        """
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "settings.json", settings.model_dump(mode="json"))
-        write_json(path / "cell.json", record.model_dump(mode="json"))
+        write_json(path / "settings.json", settings.model_dump(mode="json"), durable=False)
+        write_json(path / "cell.json", record.model_dump(mode="json"), durable=False)
         return cls(path)
 
     def exists(self) -> bool:

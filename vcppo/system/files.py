@@ -45,19 +45,21 @@ def read_text(path: Path) -> str:
         return file.read()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file whole or not at all; it is on the disk when this returns.
 
+    Args:
+        durable: False for what is easily made again: a loss of power may leave the file empty.
     Raises:
         DiskError: the disk is full, or refuses.
     """
-    with whole_file(path) as temporary:
+    with whole_file(path, durable=durable) as temporary:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """`write_bytes` of a value as JSON."""
-    write_bytes(path, json_bytes(value))
+    write_bytes(path, json_bytes(value), durable=durable)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -91,7 +93,7 @@ def read_json_or_move(path: Path, notice: Callable[[str], None]) -> Any:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a name beside `path` to write a file at; when the block ends well it is on the disk and becomes `path`.
 
     It is as readable as the umask allows, whatever wrote it. Otherwise it is removed, and `path` is as it was.
@@ -103,9 +105,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         make_folder(path.parent)
         yield temporary
         _make_readable(temporary)
-        sync(temporary)
+        if durable:
+            sync(temporary)
         os.replace(temporary, path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
 
 
 @contextmanager
