@@ -176,7 +176,7 @@ def run_sweep(options: SweepOptions) -> int:
     if study.search is not None:
         for line in best_trials(study, out):
             print(line)
-    print(tracking_line(uploader, 0 if outcome.interrupted else outcome.undelivered))
+    print(tracking_line(uploader, 0 if outcome.interrupted else outcome.undelivered_records))
     if outcome.exit_code or not concluded:
         return outcome.exit_code or NOT_EXPORTED
     return NOT_DELIVERED if outcome.undelivered else 0

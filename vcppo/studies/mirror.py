@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -53,7 +54,7 @@ class TrialMirror:
     def __init__(self, open_board: Callable[[], Scoreboard], folder: Path) -> None:
         self._open_board, self._folder = open_board, folder
         self._jobs: deque[_Job] = deque()
-        self._changed = threading.Condition()
+        self._changed, self._writing = threading.Condition(), threading.Lock()
         self._closing = self._given_up = False
         self._retry_now = threading.Event()
         self._news: SimpleQueue[str] = SimpleQueue()
@@ -108,6 +109,8 @@ class TrialMirror:
             self._given_up = True
             self._changed.notify_all()
         self._write_outbox()
+        if self._failure is not None:
+            raise self._failure
         return len(self._owed())
 
     def _put(self, job: _Job) -> None:
@@ -121,10 +124,11 @@ class TrialMirror:
         return set().union(*(job.trials for job in list(self._jobs)))
 
     def _write_outbox(self) -> None:
-        owed = self._owed()
-        if owed or self._outbox:
-            write_owed(self._folder, owed)
-            self._outbox = bool(owed)
+        with self._writing, suppress(OSError):  # on a full disk the folders know it all the same
+            owed = self._owed()
+            if owed or self._outbox:
+                write_owed(self._folder, owed)
+                self._outbox = bool(owed)
 
     # In the mirror's thread
 

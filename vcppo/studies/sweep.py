@@ -58,7 +58,13 @@ class StudyOutcome:
     failures: tuple[tuple[str, str], ...]  # (cell, error)
     wall_s: float
     interrupted: bool
-    undelivered: int = 0  # records and trials that only the disk has
+    undelivered_records: int = 0  # that MLflow lacks, and the disk has
+    undelivered_trials: int = 0  # that Optuna's storage lacks, and the folders have
+
+    @property
+    def undelivered(self) -> int:
+        """Records and trials together."""
+        return self.undelivered_records + self.undelivered_trials
 
     @property
     def exit_code(self) -> int:
@@ -142,13 +148,13 @@ def _drain(
     interrupted: threading.Event,
     uploader: Uploader | None,
     mirror: TrialMirror,
-) -> int:
+) -> tuple[int, int]:
     """Let workers run what is queued, and the uploader send what they write; leave neither behind.
 
     Returns:
-        The number of records and trials that only the disk has.
+        The numbers of records and of trials that only the disk has.
     """
-    undelivered = trials = 0
+    records = trials = 0
     try:
         if uploader is not None:
             uploader.start()
@@ -157,19 +163,19 @@ def _drain(
         pool.close()
         dispatcher.take_back()
         patience_s = LAST_WORDS_S[interrupted.is_set()]
-        undelivered = uploader.close(patience_s) if uploader is not None else 0
+        records = uploader.close(patience_s) if uploader is not None else 0
         trials = mirror.close(patience_s)
         reporter.report_news()
         if trials:
             reporter.notice(f"{trials} trials are not in Optuna's storage yet; the same command enters them")
-        if uploader is not None and undelivered:
+        if uploader is not None and records:
             reporter.notice(
-                f"{undelivered} records are not with the tracking server yet; {uploader.replay_command} sends them"
+                f"{records} records are not with the tracking server yet; {uploader.replay_command} sends them"
             )
-    return undelivered + trials
+    return records, trials
 
 
-def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool, undelivered: int) -> StudyOutcome:
+def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool, undelivered: tuple[int, int]) -> StudyOutcome:
     return StudyOutcome(
         folder=ledger.folder,
         done=ledger.count("done"),
@@ -179,5 +185,6 @@ def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool, undelivered:
         failures=tuple((cell, ledger.folder_of(cell).read().error or "") for cell in ledger.in_state("failed")),
         wall_s=wall_s,
         interrupted=interrupted,
-        undelivered=undelivered,
+        undelivered_records=undelivered[0],
+        undelivered_trials=undelivered[1],
     )

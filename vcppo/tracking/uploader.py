@@ -195,10 +195,11 @@ class Uploader:
             lock.enter_context(signed_lock(self._study.path / "mlflow.lock"))
         except BlockingIOError as error:
             holder = error.filename
-            owner = f"process {holder}, which may be waiting for its own server,"
+            owner = f"process {holder}"
             if holder == str(os.getpid()):
                 owner = f"this process, which still waits for {redacted(self.tracking_uri)},"
-            raise TrackingError(f"study {self._study.name} in {self.out}: {owner} uploads it") from None
+            where = f"study {self._study.name} in {self.out}"
+            raise TrackingError(f"{where}: {owner} uploads it, or waits for its server to answer") from None
         self._lock = lock
 
     def _release_study(self) -> None:
