@@ -34,7 +34,10 @@ LAST_WORDS_S = {False: 30.0, True: 5.0}  # for the uploader to finish: at a stud
 class Uploader(Protocol):
     """Sends journals and records to a tracking server, in a separate thread."""
 
-    replay_command: str
+    @property
+    def replay_command(self) -> str:
+        """The command that delivers the rest."""
+        ...
 
     def news(self) -> list[str]:
         """Lines for the user on the state of the server, each once."""

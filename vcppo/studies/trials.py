@@ -134,8 +134,8 @@ class Scoreboard:
                 proposed to somebody who never heard of it.
         """
         for name in self._numbers.keys() - known if known else ():
-            trial = self.trial(name)
-            if trial is not None and not trial.state.is_finished():
+            stored = self.trial(name)
+            if stored is not None and not stored.state.is_finished():
                 return name, self.params(name)
         self.optuna.sampler = _sampler(self.search, len(self.optuna.get_trials(deepcopy=False)))
         trial = self.optuna.ask(self.space)

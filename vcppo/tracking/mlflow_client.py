@@ -297,7 +297,7 @@ class MlflowStore:
                     f"{where}, which is not on this machine; export where it is, or from the study's folder"
                 )
             return
-        if not self.tracking_uri.startswith("http") and folder not in self._own_locations():
+        if not self.tracking_uri.startswith("http") and folder.resolve() not in self._own_locations():
             raise RefusedError(
                 f"{where}, the folder of who used this database first; several folders or machines share a server, "
                 f"`mlflow server --backend-store-uri ... --artifacts-destination ...`, or have a database each"

@@ -35,7 +35,8 @@ class Calls:
 
     def open(self, tree: dict[str, Any], seeds: list[int], **options: Any) -> StudyLedger:
         self.notices.clear()
-        options = {"retry_failed": False, "warn": self.notices.append} | options
+        options.setdefault("retry_failed", False)
+        options.setdefault("warn", self.notices.append)
         (self.out / "studies" / tree["name"]).mkdir(parents=True, exist_ok=True)
         ledger = StudyLedger(self.study(tree), tuple(seeds), self.out, None, **options)
         ledger.propose()
