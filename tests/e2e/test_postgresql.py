@@ -34,7 +34,6 @@ def server() -> Iterator[PostgreSQL]:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_RETRY_S", 0.05)
-    monkeypatch.setattr(module, "SILENT_S", 0.3)
 
 
 def opened(server: PostgreSQL, folder: Path, name: str) -> TrialMirror:
@@ -78,9 +77,11 @@ def test_dropped_connections_and_a_killed_server_cost_no_trial_and_double_none(
     assert stored(mirror) == done(6)
     server.kill()
     mirror.news()
-    run(mirror, "c6", 6)
-    assert "Optuna's storage is away" in first_news(mirror)
-    server.start()
+    try:
+        run(mirror, "c6", 6)
+        assert "Optuna's storage is away" in first_news(mirror)
+    finally:
+        server.start()
     assert stored(mirror) == done(7)
     assert mirror.news()[-1] == "Optuna's storage is back"
     assert mirror.close(30) == 0
@@ -89,11 +90,12 @@ def test_dropped_connections_and_a_killed_server_cost_no_trial_and_double_none(
 
 @pytest.mark.usefixtures("soon")
 def test_a_server_that_stops_answering_keeps_nobody_waiting_and_hears_everything_later(
-    server: PostgreSQL, tmp_path: Path
+    server: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = opened(server, tmp_path, "silent")
     run(mirror, "c0", 0)
     assert stored(mirror) == done(1)
+    monkeypatch.setattr(module, "SILENT_S", 0.3)
     server.stop()
     try:
         run(mirror, "c1", 1)
