@@ -17,6 +17,7 @@ from vcppo.cli.import_model import import_model
 from vcppo.cli.plan import plan
 from vcppo.cli.settings import methods_command, settings_command
 from vcppo.cli.stages import cold_start, pretrain_value, reward_model, train
+from vcppo.cli.status import status
 from vcppo.cli.sweep import sweep
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.system.disk import disk_error, is_disk_error
@@ -67,6 +68,7 @@ def main() -> None:
     A first look, on a laptop:
       vcppo sweep try --workers 2               PPO collapses, VC-PPO does not: 2 minutes on two cores
       vcppo sweep components --workers 2        the component study: 9 minutes on two cores
+      vcppo status components                   how it stands, and what MLflow has not received
       mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
       vcppo figures --results runs/results      draw its figures and tables again
 
@@ -100,6 +102,7 @@ for command in (
     pretrain_value,
     evaluate,
     sweep,
+    status,
     diagnose,
     export,
     track,

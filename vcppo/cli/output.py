@@ -23,12 +23,11 @@ def print_notices(uploader: "Uploader") -> None:
         print(notice)
 
 
-def tracking_line(tracking_uri: str, undelivered: int) -> str:
+def tracking_line(uploader: "Uploader", undelivered: int) -> str:
     """Return a line on where to see a run, or on how to send its undelivered records."""
+    tracking_uri, replay = uploader.tracking_uri, uploader.replay_command
     if undelivered:
-        return (
-            f"{undelivered} records did not reach {tracking_uri}; they are kept on disk: vcppo track replay sends them"
-        )
+        return f"{undelivered} records did not reach {tracking_uri}; they wait on disk: {replay} sends them"
     if tracking_uri.startswith("sqlite"):
         return f"MLflow: mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
     return f"MLflow: {tracking_uri}"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vcppo.cli.exit_codes import NOT_DELIVERED
 from vcppo.cli.options import load_with_notes, run_options
 from vcppo.cli.output import print_notes, print_notices, tracking_line
 from vcppo.errors import ConfigError
 from vcppo.settings.run import RunSettings
-from vcppo.system.processes import INTERRUPTED, is_main, locked
+from vcppo.system.processes import INTERRUPTED, is_main, locked, terminable
 
 if TYPE_CHECKING:
     from vcppo.planning.time_estimate import StageCost
@@ -95,15 +96,19 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     """Run a single configuration in this process, recorded as a cell of the study named after the command.
 
     Returns:
-        The exit code: 0 if it ended well, 2 if it failed, 130 after Ctrl-C.
+        The exit code: 0 if it ended well, 4 if MLflow lacks some of it, 2 if it failed, 130 after Ctrl-C or SIGTERM.
+    Raises:
+        ConfigError: its arm cannot be part of a folder's name.
     """
     from vcppo.models.distributed import together
     from vcppo.stages.context import print_notice
     from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
+    from vcppo.studies.cells import run_name
     from vcppo.studies.progress import ProgressView, following
     from vcppo.system.temporaries import sweep
     from vcppo.tracking.uploader import Uploader
 
+    name = run_name(settings)
     if not is_main():
         from vcppo.stages.pipeline import run_stages
 
@@ -114,10 +119,9 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
             return INTERRUPTED
         return 0
     uploader = Uploader(out, command, tracking_uri)
-    name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
     path = out / "studies" / command / "cells" / name
     folder = CellFolder(path)
-    with ProgressView() as view, locked(path):
+    with terminable(), ProgressView() as view, locked(path):
         sweep(path, below=True)
         folder.move_unreadable_aside(print_notice)
         if not folder.exists():
@@ -126,7 +130,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         uploader.start()
         timeout_s = CLOSE_TIMEOUT_S
         try:
-            with following(folder, out, view), together():
+            with following(folder, out, view, news=uploader.news), together():
                 from vcppo.stages.pipeline import run_cell
 
                 record = run_and_record(folder, out, partial(run_cell, until=until))
@@ -144,8 +148,8 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         print(f"{key:36} {'nan' if value is None else format(value, '.4g')}")
     for stage in record.stages:
         print(f"{stage.stage:18} {'ran' if stage.ran else 'cached':7} {out / 'cache' / stage.stage / stage.address}")
-    print(tracking_line(uploader.tracking_uri, undelivered))
-    return 0
+    print(tracking_line(uploader, undelivered))
+    return NOT_DELIVERED if undelivered else 0
 
 
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from vcppo.cli.exit_codes import NOT_DELIVERED, NOT_EXPORTED
 from vcppo.cli.options import address, run_options
 from vcppo.cli.output import print_notes, print_notices, tracking_line
 from vcppo.errors import ConfigError, VcppoError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from vcppo.studies.study import Study
 
 ENGINE_FLAG = "vcppo.sweep.engine"  # key of --engine's value in a click context
-NOT_CONCLUDED = 2  # exit code: all cells are done, and their results not exported or not drawn
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class SweepOptions:
     first_base: int | None = None
     storage: str | None = None
     retry_failed: bool = False
+    recompute: bool = False
     fresh: bool = False
     runner: str = "vcppo"
     processes: int | None = None
@@ -84,6 +85,11 @@ def _runner_flag(context: click.Context, parameter: click.Parameter, value: str)
     help="Optuna storage. [default: $VCPPO_STORAGE, else a journal file in the study's folder]",
 )
 @click.option("--retry-failed", is_flag=True, help="Run cells again that failed before.")
+@click.option(
+    "--recompute",
+    is_flag=True,
+    help="Run ended cells again whose results would be others now: weights behind a path, or a stage's code, changed.",
+)
 @click.option("--fresh", is_flag=True, help="Move the old study of this name aside; the cache of stages stays.")
 @click.option(
     "--runner",
@@ -113,8 +119,9 @@ def sweep(**given: Any) -> None:
     Stop it with Ctrl-C or kill it at any moment: the same command goes on. Every cell ends once; one that failed is
     shown with its error and never scored. Stages that cells share are computed once.
 
-    The exit code is 0 if every cell is done and the results are exported, 1 if a cell failed, 2 if the results could
-    not be exported, 130 after Ctrl-C. docs/tracking.md says what MLflow receives.
+    The exit code is 0 if every cell is done, exported and delivered; 1 if a cell failed; 2 after a mistake; 3 if
+    results are not exported or drawn, 4 if they are and MLflow or Optuna lack something, which waits on disk; 130
+    after Ctrl-C. `vcppo status STUDY` says how it stands; docs/tracking.md what MLflow receives.
 
     What holds a password is better given by the environment, which other users of the machine cannot list:
     VCPPO_STORAGE, MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
@@ -154,11 +161,13 @@ def run_sweep(options: SweepOptions) -> int:
             out=out,
             storage=options.storage,
             retry_failed=options.retry_failed,
+            recompute=options.recompute,
             fresh=options.fresh,
             on_event=view,
             uploader=uploader,
             runner=entry_point,
             processes=options.processes or 1,
+            addresses_of=runner.addresses,
         )
     print_notices(uploader)
     for cell, error in outcome.failures:
@@ -167,8 +176,10 @@ def run_sweep(options: SweepOptions) -> int:
     if study.search is not None:
         for line in best_trials(study, out):
             print(line)
-    print(tracking_line(uploader.tracking_uri, 0))
-    return outcome.exit_code or (0 if concluded else NOT_CONCLUDED)
+    print(tracking_line(uploader, 0 if outcome.interrupted else outcome.undelivered_records))
+    if outcome.exit_code or not concluded:
+        return outcome.exit_code or NOT_EXPORTED
+    return NOT_DELIVERED if outcome.undelivered else 0
 
 
 def with_settings(study: "Study", config: Path | None, assignments: Sequence[str]) -> "Study":

@@ -226,7 +226,7 @@ def flat_layout(tree: Mapping[str, Any], of_other_kinds: Mapping[str, Mapping[st
     """
     flat = dict(tree)
     for section in flat.keys() & KINDS.keys():
-        others = _everywhere(section)
+        others = dict(_everywhere(section))
         others |= {leaf: value for leaf, value in of_other_kinds.get(section, {}).items() if leaf in others}
         flat[section] = {**copy.deepcopy(others), **flat[section]}
     return flat
@@ -244,7 +244,8 @@ def _is_everywhere(section: str, name: str) -> bool:
     return KINDS[section].everywhere(name.partition(".")[0])
 
 
-def _everywhere(section: str) -> dict[str, Any]:
+@functools.cache
+def _everywhere(section: str) -> Mapping[str, Any]:
     """The defaults of a section that are in every record."""
     return {leaf: value for leaf, value in default_tree()[section].items() if KINDS[section].everywhere(leaf)}
 

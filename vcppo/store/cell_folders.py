@@ -208,6 +208,8 @@ def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:
     Raises:
         StudyError: it would run with others now; the message names them and the remedy.
     """
+    if _recorded(folder.path / "settings.json") == settings.model_dump(mode="json"):
+        return
     advice = "give another --out, another study name, or --fresh to move the old study aside and begin anew"
     try:
         differing = setting_differences(settings, folder.settings())
@@ -219,3 +221,11 @@ def check_same_settings(folder: CellFolder, settings: RunSettings) -> None:
             f"cell {folder.path.name} in {folder.path.parent.parent} was made with {'; '.join(differing[:3])}{more}. "
             f"The cells of one study share their settings: {advice}"
         )
+
+
+def _recorded(file: Path) -> Any:
+    """Return the JSON of a file as it stands; None where there is none."""
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -47,6 +47,10 @@ class StudyFolder:
         """Return whether a process runs the study, or one of its cells by itself."""
         return is_locked(self.path) or any(is_locked(folder.path) for folder in self.cells())
 
+    def is_held(self, cell: CellFolder) -> bool:
+        """Return whether a process runs this cell by itself, as `vcppo train` does."""
+        return is_locked(cell.path)
+
     def stages(self, record: CellRecord) -> list[Stage]:
         """Return the stages that a cell has reached."""
 

@@ -5,8 +5,10 @@ A cell's state is that of its folder; the states here are read from there, and O
 
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,24 @@ from vcppo.errors import ConfigError, StudyError
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import addresses
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
+from vcppo.store.study_folders import StudyFolder
 from vcppo.studies.cells import Cell
-from vcppo.studies.study import Study
-from vcppo.studies.trials import (
-    Scoreboard,
-    distributions,
-    grid_params,
-    open_storage,
-    signature,
-    trial_name,
-    trial_number,
+from vcppo.studies.mirror import TrialMirror
+from vcppo.studies.outdated import (
+    WITHDRAWN,
+    AddressesOf,
+    named,
+    outdated_cells,
+    pipeline_addresses,
+    refuse_outdated,
+    withdraw,
 )
+from vcppo.studies.study import Study
+from vcppo.studies.trials import Scoreboard, TrialEnd, distributions, grid_params, open_storage, signature
 from vcppo.system.files import read_json_or_move, write_json
 from vcppo.system.temporaries import sweep
+
+PROPOSAL_S = 1.0  # that a dispatcher waits for Optuna before it looks after its workers again
 
 
 @dataclass
@@ -48,7 +55,9 @@ class StudyLedger:
     Args:
         storage: URL of a database for Optuna; by default a journal file in the study's folder.
         retry_failed: queue cells again that failed; otherwise they stay failed.
-        warn: receives proposals that are no valid configuration.
+        recompute: queue ended cells again whose results would be others now; otherwise they are refused.
+        warn: receives proposals that are no valid configuration, and what became of cells that the study has no more.
+        addresses_of: the addresses of a cell's stages, by the runner that runs it.
     Raises:
         StudyError: the study has changed under its cells, or the storage cannot be opened.
     """
@@ -62,34 +71,51 @@ class StudyLedger:
         *,
         retry_failed: bool,
         warn: Callable[[str], None],
+        recompute: bool = False,
+        addresses_of: AddressesOf = pipeline_addresses,
     ) -> None:
         self.study, self.seeds, self.out = study, seeds, out
         self.folder = out / "studies" / study.name
         self.queue: list[Cell] = []
         self.states: dict[str, State] = {}
-        self.stages: dict[str, set[str]] = {}  # of each cell, as stage/address
+        self._stages: dict[str, set[str]] = {}
         self._retry_failed, self._warn = retry_failed, warn
+        self._proposal: Future[tuple[str, dict[str, Any]]] | None = None
+        self._judgements: dict[str, Future[bool]] = {}  # of trials, by the pruner
         self._trials: dict[str, TrialCells] = {}
         self._trial_of: dict[str, TrialCells] = {}
-        grid = study.cells(seeds) if study.search is None else []
         sweep(self.folder, below=True)
+        self._refuse_another_kind()
+        grid = study.cells(seeds) if study.search is None else []
         for cell in grid:
             self.folder_of(cell.name).move_unreadable_aside(warn)
             if self.folder_of(cell.name).exists():
                 check_same_settings(self.folder_of(cell.name), cell.settings)
-        space = distributions(study)
-        opened = open_storage(storage, self.folder, warn)
-        self.board = Scoreboard(opened, self._optuna_name(signature(space)), study, space)
+        self._settle_earlier_cells({cell.name: cell.settings for cell in grid}, addresses_of, recompute=recompute)
+        space = distributions(study, seeds)
+        name = self._optuna_name(signature(space))
+        self.mirror = TrialMirror(
+            lambda: Scoreboard(open_storage(storage, self.folder, warn), name, study, space), folder=self.folder
+        )
         for cell in grid:
             self._enlist(TrialCells(cell.name, grid_params(cell, space), [cell]))
         if study.search is not None:
-            self._resume_search(own_journal=storage is None)
+            self._resume_search(space, own_journal=storage is None)
+        else:
+            ends = {trial.name: self._end_of(trial) for trial in self._trials.values()}
+            self.mirror.tell([n for n, end in ends.items() if end.state is not None], lambda board: board.agree(ends))
 
     # What there is
 
     def settings_of(self, cell: str) -> RunSettings:
         """The settings of a cell, by its name."""
         return next(one.settings for one in self._trial_of[cell].cells if one.name == cell)
+
+    def stages_of(self, cell: Cell) -> set[str]:
+        """Return the stages of a cell, as stage/address."""
+        if cell.name not in self._stages:
+            self._stages[cell.name] = {f"{a.stage}/{a.key}" for a in addresses(cell.settings).values()}
+        return self._stages[cell.name]
 
     def folder_of(self, cell: str) -> CellFolder:
         """Return the folder of a cell, made or not."""
@@ -118,13 +144,21 @@ class StudyLedger:
     # What happens to cells
 
     def propose(self) -> None:
-        """Queue the cells of new proposals until there are some, or no proposals left."""
+        """Queue the cells of new proposals until there are some, no proposals left, or Optuna takes its time."""
         while not self.queue and self._proposals_left():
-            self._enlist_proposal(*self.board.propose())
+            if self._proposal is None:
+                self._proposal = self.mirror.ask(partial(Scoreboard.propose, known=frozenset(self._trials)))
+            try:
+                name, params = self._proposal.result(PROPOSAL_S)
+            except TimeoutError:
+                return
+            self._proposal = None
+            self._enlist_proposal(name, params)
 
     def begin(self, cell: Cell) -> None:
         """Record that a cell, which the caller has taken from the queue, runs from now on."""
-        self.board.begin(self._trial_of[cell.name].name)
+        trial = self._trial_of[cell.name]
+        self.mirror.tell([trial.name], lambda board: board.begin(trial.name, trial.params))
         self.states[cell.name] = "running"
 
     def requeue(self, cell: str) -> None:
@@ -146,17 +180,65 @@ class StudyLedger:
         return record
 
     def settle(self, trial: TrialCells) -> None:
-        """Report a trial's end to Optuna, once all its cells have ended, and once only."""
-        verdict, stored = self._verdict(trial), self.board.trial(trial.name)
-        if verdict is None or stored is None or stored.state.is_finished():
-            return
+        """Have Optuna told a trial's end, once all its cells have ended."""
+        end = self._end_of(trial)
+        if end.state is not None:
+            self.mirror.tell([trial.name], lambda board: board.finish(trial.name, end))
+
+    def report(self, trial: TrialCells, values: Sequence[tuple[int, float]]) -> bool:
+        """Report a running trial's scores by iteration; return whether its pruner gives it up, as far as is known.
+
+        What was reported before is not reported again. Where the storage takes its time, its verdict is that of a
+        later call.
+        """
+        if trial.name not in self._judgements:
+            self._judgements[trial.name] = self.mirror.ask(lambda board: board.report(trial.name, values))
+        try:
+            given_up = self._judgements[trial.name].result(PROPOSAL_S)
+        except TimeoutError:
+            return False
+        del self._judgements[trial.name]
+        return given_up
+
+    def _end_of(self, trial: TrialCells) -> TrialEnd:
+        """Return how a trial should stand in Optuna."""
+        verdict = self._verdict(trial)
+        if verdict is None:
+            return TrialEnd(trial.params)
         records = [self.folder_of(cell.name).read() for cell in trial.cells]
         scores = [score for record in records if (score := record.result.get(self.study.objective)) is not None]
         errors = [f"{record.cell}: {record.error}" for record in records if record.state == "failed"]
         value = sum(scores) / len(scores) if verdict == TrialState.COMPLETE else None
-        self.board.finish(trial.name, verdict, value, "; ".join(errors) or None)
+        return TrialEnd(trial.params, verdict, value, "; ".join(errors) or None)
 
     # Opening it
+
+    def _settle_earlier_cells(
+        self, grid: Mapping[str, RunSettings], addresses_of: AddressesOf, *, recompute: bool
+    ) -> None:
+        """Make what lies in the folder fit for one table: refuse, queue again or put aside what would not."""
+        folders = StudyFolder(self.out, self.study.name).cells()
+        for folder in folders:
+            folder.move_unreadable_aside(self._warn)
+        folders = [folder for folder in folders if folder.exists()]
+        outdated = outdated_cells(folders, grid, addresses_of)
+        if not recompute:
+            refuse_outdated(self.study.name, outdated)
+        others = [f for f in folders if f.path.name not in grid] if self.study.search is None else []
+        withdrawn = [folder for folder in others if folder.read().state not in ENDED]
+        withdrawn += [cell.folder for cell in outdated if cell.folder in others]
+        for cell in outdated:
+            cell.folder.update(state="queued", stages=(), result={}, finished=None)
+        for folder in withdrawn:
+            withdraw(folder)
+        names, stay = [f.path.name for f in withdrawn], [f.path.name for f in others if f not in withdrawn]
+        if names:
+            self._warn(
+                f"{len(names)} unfinished cells are not of this study any more ({named(names)}): they are in "
+                f"{self.folder / WITHDRAWN}, and begin again from the cache when the study has them again"
+            )
+        if stay:
+            self._warn(f"{len(stay)} ended cells of earlier calls stay in this study and its tables ({named(stay)})")
 
     def _optuna_name(self, space: str) -> str:
         """Return the Optuna study's name, unique to the folder, so that two folders may share a database.
@@ -181,48 +263,58 @@ class StudyLedger:
         write_json(file, summary | identity)
         return str(name)
 
+    def _refuse_another_kind(self) -> None:
+        """Refuse to go on as another kind of study, or with a search whose trials were scored by another objective."""
+        recorded = read_json_or_move(self.folder / "study.json", self._warn)
+        definition = None if recorded is None else recorded.get("definition")
+        if definition is None:
+            return
+        before, search = definition.get("search"), self.study.search
+        if (before is None) != (search is None):
+            was, now = ("a grid", "a search") if search is not None else ("a search", "a grid")
+            raise self._changed(f"it was {was}, and is {now} now")
+        if before is None or search is None:
+            return
+        for name in ("objective", "direction"):
+            if before[name] != getattr(search, name):
+                raise self._changed(f"its trials were scored with {name} = {before[name]}, now {getattr(search, name)}")
+
     def _bases(self) -> list[int] | None:
         """The base seeds that are counted through; None where there is the one that is set."""
         return None if self.study.bases is None else [base for base in self.study.base_list() if base is not None]
 
     def _changed(self, what: str) -> StudyError:
         return StudyError(
-            f"search {self.study.name} in {self.folder} has changed: {what}; its trials can no longer be compared. "
+            f"study {self.study.name} in {self.folder} has changed: {what}; its trials can no longer be compared. "
             "Give another --out, another study name, or --fresh to move the old study aside and begin anew"
         )
 
-    def _resume_search(self, *, own_journal: bool) -> None:
-        if not self.board.names() and own_journal:
-            self._enter_trials_of_cells()
-        if not self.board.names() and any((self.folder / "cells").glob("*/cell.json")):
+    def _resume_search(self, space: Iterable[str], *, own_journal: bool) -> None:
+        proposed = self.mirror.wait(self.mirror.ask(Scoreboard.proposed))
+        if not proposed and own_journal and (by_cells := self._proposed_to_cells(space)):
+            self.mirror.tell(by_cells, lambda board: board.enter(by_cells))
+            proposed = self.mirror.wait(self.mirror.ask(Scoreboard.proposed))
+        if not proposed and any((self.folder / "cells").glob("*/cell.json")):
             raise StudyError(
                 f"{self.folder} holds cells of a search whose trials are not in this storage: give the --storage it "
                 "was begun with, or --fresh to move the old study aside and begin anew"
             )
-        for name in self.board.names():
-            if self.board.is_lost(name):
+        for name, params in proposed:
+            if params is None:
                 self._trials[name] = TrialCells(name, {})
-                continue
-            self._enlist_proposal(name, self.board.params(name))
+            else:
+                self._enlist_proposal(name, params)
 
-    def _enter_trials_of_cells(self) -> None:
-        """Make the trials of a search whose journal is lost: each cell knows what was proposed for it.
-
-        A trial that had no cell leaves a gap, which a failed one fills: numbers name the trials to come.
-        """
+    def _proposed_to_cells(self, space: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the parameters of a search's trials by the trials' names: each cell knows what was proposed for it."""
         proposed: dict[str, dict[str, Any]] = {}
         for path in sorted((self.folder / "cells").glob("*")):
             folder = CellFolder(path)
             folder.move_unreadable_aside(self._warn)
             if folder.exists():
                 record = folder.read()
-                proposed[record.arm] = {name: record.swept[name] for name in self.board.space}
-        for number in range(1 + max((trial_number(name) for name in proposed), default=-1)):
-            name = trial_name(number)
-            if name in proposed:
-                self.board.enqueue(name, proposed[name])
-            else:
-                self.board.enter_lost(name)
+                proposed[record.arm] = {name: record.swept[name] for name in space}
+        return proposed
 
     def _enlist_proposal(self, name: str, params: dict[str, Any]) -> None:
         try:
@@ -230,9 +322,8 @@ class StudyLedger:
         except ConfigError as error:
             self._trials[name] = TrialCells(name, params)
             self._warn(f"{name} FAILED: {error}")
-            stored = self.board.trial(name)
-            if stored is not None and not stored.state.is_finished():
-                self.board.finish(name, TrialState.FAIL, error=str(error))
+            end = TrialEnd(params, TrialState.FAIL, error=str(error))
+            self.mirror.tell([name], lambda board: board.finish(name, end))
             return
         self._enlist(TrialCells(name, params, cells))
 
@@ -241,16 +332,10 @@ class StudyLedger:
         self._trials[trial.name] = trial
         for cell in trial.cells:
             self._trial_of[cell.name] = trial
-            self.stages[cell.name] = {f"{a.stage}/{a.key}" for a in addresses(cell.settings).values()}
             self.states[cell.name] = self._prepare(cell)
-        unfinished = [cell for cell in trial.cells if self.states[cell.name] not in ENDED]
-        stored = self.board.trial(trial.name)
-        outdated = stored is not None and stored.state.is_finished() and stored.state != self._verdict(trial)
-        if stored is None or outdated:
-            self.board.enqueue(trial.name, trial.params)
-        self.queue += unfinished
-        if not unfinished:
-            self.settle(trial)
+        self.queue += [cell for cell in trial.cells if self.states[cell.name] not in ENDED]
+        if self.study.search is not None:
+            self.settle(trial)  # of a grid, all at once
 
     def _prepare(self, cell: Cell) -> State:
         folder = self.folder_of(cell.name)
@@ -259,7 +344,8 @@ class StudyLedger:
             record = CellRecord(study=self.study.name, cell=cell.name, arm=cell.arm, seed=cell.seed, swept=cell.swept)
             CellFolder.create(folder.path, record, cell.settings)
             return "queued"
-        check_same_settings(folder, cell.settings)
+        if self.study.search is not None:  # those of a grid were looked at before anything was written
+            check_same_settings(folder, cell.settings)
         state = self._scored(folder.read()).state
         if state in ENDED and not (state == "failed" and self._retry_failed):
             return state

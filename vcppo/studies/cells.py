@@ -1,8 +1,8 @@
 """A cell, one run of a study: a configuration with a seed; its name, and what no two cells of a study may share."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vcppo.errors import ConfigError
@@ -49,6 +49,25 @@ def cell_name(arm: str, base: int | None, seed: int) -> str:
     return f"{arm}-b{base}-s{seed}" if base else f"{arm}-s{seed}"
 
 
+def run_name(settings: RunSettings) -> str:
+    """Return the name of the folder of a run that is in no study.
+
+    Raises:
+        ConfigError: its arm cannot be part of a folder's name.
+    """
+    arm = settings.arm
+    if arm.startswith(".") or "/" in arm or not arm.isprintable():
+        raise ConfigError(f"arm = {arm!r}: it names a folder; expected no /, no control character and no dot before it")
+    return shortened(f"{arm}-s{settings.seed}-{settings.digest()[:6]}")
+
+
+def at(cell: Cell, base: int | None, seed: int) -> Cell:
+    """Return the same configuration with another seed and base seed; None leaves the base seed as it is set."""
+    seeds = {"seed": seed} | ({} if base is None else {"base_seed": base})
+    resolved = replace(cell.resolved, settings=cell.settings.model_copy(update=seeds))
+    return replace(cell, name=cell_name(cell.arm, base, seed), seed=seed, resolved=resolved)
+
+
 def no_use(cell: Cell, name: str) -> str | None:
     """Return why a run would ignore its study's base for a setting; None if it may use it."""
     if name in cell.resolved.gave_way:
@@ -79,15 +98,18 @@ def shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 13]}~{digest(name)}"
 
 
-def refuse_twins(study: str, cells: list[Cell]) -> None:
+def refuse_twins(study: str, configurations: Sequence[Cell], cells: Sequence[Cell]) -> None:
     """Check that no two cells share a name or all settings.
 
+    Args:
+        configurations: cells of one seed, so that those with the same settings are of two configurations.
     Raises:
         ConfigError: two do.
     """
     first: dict[str, Cell] = {}
-    for cell in cells:
-        for what, key in (("name", cell.name), ("settings", cell.settings.digest())):
-            twin = first.setdefault(f"{what} {key}", cell)
-            if twin is not cell:
-                raise ConfigError(f"study {study}: {twin.name} and {cell.name} have the same {what}: one run twice")
+    keys = [("name", cell.name, cell) for cell in cells]
+    keys += [("settings", cell.settings.digest(), cell) for cell in configurations]
+    for what, key, cell in keys:
+        twin = first.setdefault(f"{what} {key}", cell)
+        if twin is not cell:
+            raise ConfigError(f"study {study}: {twin.name} and {cell.name} have the same {what}: one run twice")

@@ -1,5 +1,6 @@
 """The dispatcher of a study: gives queued cells to workers, records how they end, and stops what a pruner gives up."""
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from vcppo.studies.reporting import SweepReporter
 
 TICK_S = 0.25  # longest wait for workers
 LOOK_S = 1.0  # between looks at the journals of running cells
+LOOK_AHEAD = 200  # waiting cells among which the next is picked
 MAX_DEATHS = 3  # of workers in one cell before it is given up
 
 
@@ -60,7 +62,7 @@ class Dispatcher:
             ledger.propose()
             if not ledger.queue:
                 return
-            waiting = [ledger.stages[cell.name] for cell in ledger.queue]
+            waiting = [ledger.stages_of(cell) for cell in ledger.queue[:LOOK_AHEAD]]
             cell = ledger.queue.pop(pick(waiting, self._busy(self._pool.running())))
             ledger.begin(cell)
             self._reporter.cell_started(cell.name, worker)
@@ -112,17 +114,15 @@ class Dispatcher:
 
     def _is_given_up(self, trial: TrialCells, interval: int) -> bool:
         """Report every `interval`-th iteration that all begun seeds have reached; whether the pruner stops it."""
-        board, states = self._ledger.board, self._ledger.states
+        states, scores = self._ledger.states, []
         begun = [self._reporter.watch(c.name) for c in trial.cells if states[c.name] in ("running", "done")]
-        step = board.last_step(trial.name)
-        while True:
-            step = (step // interval + 1) * interval
+        for step in itertools.count(0, interval):
             values = [watch.recent_accuracy(step) for watch in begun]
             reached = [value for value in values if value is not None]
             if len(reached) < len(values):
-                return False
-            if board.report(trial.name, step, sum(reached) / len(reached)):
-                return True
+                break
+            scores.append((step, sum(reached) / len(reached)))
+        return bool(scores) and self._ledger.report(trial, scores)
 
     def _stop(self, trial: TrialCells) -> None:
         running = self._pool.running()

@@ -206,13 +206,21 @@ def describe(glance: Glance) -> str:
 
 
 @contextmanager
-def following(folder: CellFolder, out: Path, on_event: Callable[[Event], None], every: float = 1.0) -> Iterator[None]:
-    """Report a cell's progress while the block runs it in this process, and its end after."""
+def following(
+    folder: CellFolder,
+    out: Path,
+    on_event: Callable[[Event], None],
+    every: float = 1.0,
+    news: Callable[[], list[str]] = list,
+) -> Iterator[None]:
+    """Report a cell's progress and `news` while the block runs it in this process, and its end after."""
     name, watch, ended = folder.path.name, CellWatch(folder, out), threading.Event()
 
     def follow() -> None:
         while not ended.wait(every):
             on_event(CellProgress(name, 0, watch.look()))
+            for text in news():
+                on_event(Notice(text))
 
     on_event(StudyStarted(folder.read().study, name, 1, 0, 0, 0, 1))
     on_event(CellStarted(name, 0, folder.read().attempts + 1))

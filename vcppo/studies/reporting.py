@@ -11,10 +11,14 @@ Listener = Callable[[Event], None]
 
 
 class SweepReporter:
-    """Turns what happens to cells into events, and keeps a watch on each cell that runs or has run."""
+    """Turns what happens to cells into events, and keeps a watch on each cell that runs or has run.
 
-    def __init__(self, ledger: StudyLedger, on_event: Listener) -> None:
-        self._ledger, self._on_event = ledger, on_event
+    Args:
+        news: lines that the user should read by now, each once, on the servers that mirror the study.
+    """
+
+    def __init__(self, ledger: StudyLedger, on_event: Listener, news: Callable[[], list[str]] = list) -> None:
+        self._ledger, self._on_event, self._news = ledger, on_event, news
         self._watches: dict[str, CellWatch] = {}
 
     def study_started(self, workers: int) -> None:
@@ -46,9 +50,15 @@ class SweepReporter:
         self._on_event(Notice(text))
 
     def look(self, running: Mapping[str, int]) -> None:
-        """Report how far each running cell is, by the worker that runs it."""
+        """Report how far each running cell is, by the worker that runs it, and what is new of the mirrors."""
+        self.report_news()
         for cell, worker in running.items():
             self._on_event(CellProgress(cell, worker, self._watches[cell].look()))
+
+    def report_news(self) -> None:
+        """Report what is new of the mirrors."""
+        for text in self._news():
+            self.notice(text)
 
     def watch(self, cell: str) -> CellWatch:
         """Return the watch on a cell."""

@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,7 @@ from vcppo.errors import ConfigError
 from vcppo.studies.verl.runner import VerlRunner
 
 if TYPE_CHECKING:
+    from vcppo.settings.run import RunSettings
     from vcppo.studies.study import Study
 
 MINUTES_A_WORKER_STARTS = 0.2  # importing torch and transformers
@@ -51,6 +52,10 @@ class CellRunner(Protocol):
             ConfigError: it is not installed here.
             StudyError: cells of the study were run otherwise before.
         """
+        ...
+
+    def addresses(self, settings: "RunSettings") -> Mapping[str, str]:
+        """Return the addresses of the stages that it runs for these settings, in their order, by their names."""
         ...
 
 
@@ -115,6 +120,12 @@ class PipelineRunner:
         if study.search is None:
             request_critics(out, [cell.settings for cell in study.cells(seeds)])
         return PIPELINE if self.processes is None else RUNNER
+
+    def addresses(self, settings: "RunSettings") -> Mapping[str, str]:
+        """See CellRunner."""
+        from vcppo.studies.outdated import pipeline_addresses
+
+        return pipeline_addresses(settings)
 
 
 class MakeRunner(Protocol):

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from vcppo.settings.notes import lines
 from vcppo.settings.reading import read_toml
 from vcppo.settings.renamed import current_name
 from vcppo.settings.search_space import Dimension, misfits
-from vcppo.studies.cells import Cell, as_name, cell_name, no_use, refuse_twins, set_for_cell, shortened, values_of
+from vcppo.studies.cells import Cell, as_name, at, cell_name, no_use, refuse_twins, set_for_cell, shortened, values_of
 from vcppo.studies.seeds import Numbers, chosen, refused
 from vcppo.system.shipped import shipped
 
@@ -82,6 +83,7 @@ class Study(Settings):
     arms: tuple[ArmSettings, ...] = ()
     grid: dict[str, Any] = Field({}, description="dotted setting -> list of values; every combination runs")
     search: SearchSettings | None = None
+    _cells: dict[Any, Any] = PrivateAttr(default_factory=dict)  # laid out so far, by seeds: (study, cells)
     _on_base: tuple[Layer, ...] = PrivateAttr(())  # what a command gives beside the file, over its [base]
 
     @model_validator(mode="after")
@@ -137,6 +139,9 @@ class Study(Settings):
         """Return the study with further settings common to every run, over its [base], the later over the earlier."""
         for layer in layers:
             self._refuse_set_by_study(flatten(layer.tree), layer.source)
+        layers = tuple(layer for layer in layers if layer.tree)
+        if not layers:
+            return self
         study = self.model_copy()
         study._on_base = (*self._on_base, *(replace(layer, shared=True) for layer in layers))
         return study
@@ -149,14 +154,25 @@ class Study(Settings):
         """
         if self.search is not None:
             raise ConfigError(f"study {self.name} is a search: its runs are proposed one after another")
-        swept_names = self.swept_names()
-        cells = []
-        for base, seed in itertools.product(self.base_list(), self.seed_list() if seeds is None else seeds):
-            for arm in self.arms or (None,):
-                for point in self._grid_points(arm):
-                    cells.append(self._cell(arm, point, base, seed, swept_names))
-        refuse_twins(self.name, cells)
-        self._refuse_unused_base(cells)
+        key = (id(self), self.seed_list() if seeds is None else tuple(seeds))  # copies share the dict, not their cells
+        if key not in self._cells:
+            self._cells[key] = (self, self._laid_out(key[1]))
+        return list(self._cells[key][1])
+
+    def _laid_out(self, seeds: Sequence[int]) -> list[Cell]:
+        """Resolve each configuration once, whatever the number of its bases and seeds."""
+        swept_names, bases = self.swept_names(), self.base_list()
+        self._check_free(_dotted(self.grid), "[grid]")
+        if not seeds:
+            return []
+        first = [
+            self._cell(arm, point, bases[0], seeds[0], swept_names)
+            for arm in self.arms or (None,)
+            for point in self._grid_points(arm)
+        ]
+        cells = [at(cell, base, seed) for base, seed in itertools.product(bases, seeds) for cell in first]
+        refuse_twins(self.name, first, cells)
+        self._refuse_unused_base(first)
         return cells
 
     def trial_cells(self, trial: str, params: Mapping[str, Any], seeds: Sequence[int]) -> list[Cell]:
@@ -236,12 +252,13 @@ class Study(Settings):
         if arm is not None:
             layers.append(self._layer(f"study {self.name}, arm {arm.name}", _dotted(arm.set)))
         layers.append(self._layer(f"study {self.name}, [grid]", point))
-        values = values_of(resolve(layers).settings, point)
-        at = [f"{name}={as_name(value)}" for name, value in values.items()]
-        arm_name = shortened(",".join([arm.name, *at] if arm is not None else at))
-        resolved = resolve([*layers, set_for_cell(arm_name, base, seed)])
-        name = cell_name(arm_name, base, seed)
-        return Cell(name, arm_name, seed, values_of(resolved.settings, swept_names), resolved)
+        resolved = resolve([*layers, set_for_cell("named below", base, seed)])
+        values = values_of(resolved.settings, [*point, *swept_names])
+        points = [f"{name}={as_name(values[name])}" for name in point]
+        arm_name = shortened(",".join([arm.name, *points] if arm is not None else points))
+        resolved = replace(resolved, settings=resolved.settings.model_copy(update={"arm": arm_name}))
+        swept = {name: values[name] for name in swept_names}
+        return Cell(cell_name(arm_name, base, seed), arm_name, seed, swept, resolved)
 
     def _refuse_unused_base(self, cells: Sequence[Cell]) -> None:
         """Refuse a setting of the base that every run would ignore; one that some arm uses is no mistake."""
@@ -269,7 +286,6 @@ class Study(Settings):
 
     def _grid_points(self, arm: ArmSettings | None) -> list[dict[str, Any]]:
         grid = _dotted(self.grid)
-        self._check_free(grid, "[grid]")
         if arm is not None:
             arm_grid, where = _dotted(arm.grid), f"the grid of arm {arm.name}"
             self._check_free(arm_grid, where, arms=(arm,))
@@ -357,5 +373,4 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "", stop: set[str] | None = N
 
 
 def _counted(names: Iterable[str]) -> list[tuple[str, int]]:
-    listed = list(names)
-    return [(name, listed.count(name)) for name in dict.fromkeys(listed)]
+    return list(Counter(names).items())

@@ -17,6 +17,8 @@ from optuna.exceptions import StorageInternalError
 from vcppo.errors import StudyError
 from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.dispatcher import Dispatcher
+from vcppo.studies.mirror import TrialMirror
+from vcppo.studies.outdated import AddressesOf, pipeline_addresses
 from vcppo.studies.pool import WorkerPool
 from vcppo.studies.progress import Notice
 from vcppo.studies.reporting import Listener, SweepReporter
@@ -31,6 +33,14 @@ LAST_WORDS_S = {False: 30.0, True: 5.0}  # for the uploader to finish: at a stud
 
 class Uploader(Protocol):
     """Sends journals and records to a tracking server, in a separate thread."""
+
+    @property
+    def replay_command(self) -> str:
+        """The command that delivers the rest."""
+        ...
+
+    def news(self) -> list[str]:
+        """Lines for the user on the state of the server, each once."""
 
     def start(self) -> None:
         """Begin to send what cells write, every few seconds."""
@@ -51,6 +61,13 @@ class StudyOutcome:
     failures: tuple[tuple[str, str], ...]  # (cell, error)
     wall_s: float
     interrupted: bool
+    undelivered_records: int = 0  # that MLflow lacks, and the disk has
+    undelivered_trials: int = 0  # that Optuna's storage lacks, and the folders have
+
+    @property
+    def undelivered(self) -> int:
+        """Records and trials together."""
+        return self.undelivered_records + self.undelivered_trials
 
     @property
     def exit_code(self) -> int:
@@ -66,20 +83,25 @@ def run_study(
     out: Path,
     storage: str | None = None,
     retry_failed: bool = False,
+    recompute: bool = False,
     fresh: bool = False,
     on_event: Listener = lambda event: None,
     uploader: Uploader | None = None,
     runner: str = PIPELINE,
     processes: int = 1,
+    addresses_of: AddressesOf = pipeline_addresses,
 ) -> StudyOutcome:
     """Run what is left of a study.
 
     Args:
         storage: URL of a database for Optuna; by default a journal file in the study's folder.
         retry_failed: run cells again that failed; otherwise they stay failed.
+        recompute: run cells again whose results would be others now, since weights at a path or a stage's code have
+            changed; otherwise they are refused.
         fresh: move an old study of this name aside and begin anew; the cache of stages stays.
         runner: module:function called with (cell folder, out) in a worker.
         processes: by which the runner has each cell run; a worker finds the number in its environment.
+        addresses_of: the addresses of a cell's stages, by that runner.
     Raises:
         ConfigError: a run of the study is not valid; nothing has been started.
         StudyError: another process runs this study, the study has changed under its cells, the storage cannot be
@@ -99,20 +121,24 @@ def run_study(
                 out,
                 storage,
                 retry_failed=retry_failed,
+                recompute=recompute,
                 warn=lambda text: on_event(Notice(text)),
+                addresses_of=addresses_of,
             )
-            reporter = SweepReporter(ledger, on_event)
+            sources = [ledger.mirror.news, *([uploader.news] if uploader is not None else [])]
+            reporter = SweepReporter(ledger, on_event, lambda: [line for news in sources for line in news()])
             reporter.study_started(workers)
             size = min(workers, len(ledger.queue) + ledger.unproposed())
             pool = WorkerPool(size, runner=runner, logs=folder / "logs", processes=processes, lock=lock)
-            _drain(Dispatcher(ledger, pool, reporter), pool, reporter, interrupted, uploader)
+            dispatcher = Dispatcher(ledger, pool, reporter)
+            undelivered = _drain(dispatcher, pool, reporter, interrupted, uploader, ledger.mirror)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
             reason = redacted(" ".join(str(error).split()))
             raise StudyError(
                 f"the storage of study {study.name} failed ({reason}); what its cells did is safe in {folder}: "
                 "the same command goes on when the storage is back"
             ) from error
-        outcome = _outcome(ledger, time.monotonic() - began, interrupted.is_set())
+        outcome = _outcome(ledger, time.monotonic() - began, interrupted.is_set(), undelivered)
     if outcome.interrupted:
         on_event(Notice(f"stopped with {outcome.left} cells to go; the same command goes on from here"))
     return outcome
@@ -124,8 +150,14 @@ def _drain(
     reporter: SweepReporter,
     interrupted: threading.Event,
     uploader: Uploader | None,
-) -> None:
-    """Let workers run what is queued, and the uploader send what they write; leave neither behind."""
+    mirror: TrialMirror,
+) -> tuple[int, int]:
+    """Let workers run what is queued, and the uploader send what they write; leave neither behind.
+
+    Returns:
+        The numbers of records and of trials that only the disk has.
+    """
+    records = trials = 0
     try:
         if uploader is not None:
             uploader.start()
@@ -133,14 +165,20 @@ def _drain(
     finally:
         pool.close()
         dispatcher.take_back()
-        undelivered = uploader.close(LAST_WORDS_S[interrupted.is_set()]) if uploader is not None else 0
-        if undelivered:
+        patience_s = LAST_WORDS_S[interrupted.is_set()]
+        records = uploader.close(patience_s) if uploader is not None else 0
+        trials = mirror.close(patience_s)
+        reporter.report_news()
+        if trials:
+            reporter.notice(f"{trials} trials are not in Optuna's storage yet; the same command enters them")
+        if uploader is not None and records:
             reporter.notice(
-                f"{undelivered} records are not with the tracking server yet; `vcppo track replay` sends them"
+                f"{records} records are not with the tracking server yet; {uploader.replay_command} sends them"
             )
+    return records, trials
 
 
-def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool) -> StudyOutcome:
+def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool, undelivered: tuple[int, int]) -> StudyOutcome:
     return StudyOutcome(
         folder=ledger.folder,
         done=ledger.count("done"),
@@ -150,4 +188,6 @@ def _outcome(ledger: StudyLedger, wall_s: float, interrupted: bool) -> StudyOutc
         failures=tuple((cell, ledger.folder_of(cell).read().error or "") for cell in ledger.in_state("failed")),
         wall_s=wall_s,
         interrupted=interrupted,
+        undelivered_records=undelivered[0],
+        undelivered_trials=undelivered[1],
     )

@@ -46,7 +46,10 @@ class CellWatch:
         for record in stages:
             journal = self.out / "cache" / record.stage / record.address / "journal.jsonl"
             tail = self._tails.setdefault(f"{record.stage}/{record.address}", JournalTail(journal))
-            for entry in tail.read():
+            restarts, entries = tail.restarts, tail.read()
+            if tail.restarts > restarts and record.stage == "rl":
+                self.accuracy.clear()  # of an attempt that was cut back: none of it counts beside the next one's
+            for entry in entries:
                 if entry["kind"] == "metrics":
                     self._take(record.stage, entry["step"], entry["values"])
         if not stages:

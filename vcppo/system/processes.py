@@ -20,6 +20,7 @@ from vcppo.system.files import make_folder, signed_lock
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 STOPPED = "stopped; the same command goes on from where it was"
+SHOW_CURSOR = "\x1b[?25h"  # which a live picture hides
 PROCESSES = "VCPPO_PROCESSES"  # environment variable: how many processes run a cell for a worker of a sweep
 MEETING_FILE = "VCPPO_MEETING_FILE"  # the file in which these processes find each other
 LOCK = "VCPPO_LOCK"  # descriptor of the study's lock, which all that work on it hold
@@ -136,13 +137,20 @@ def is_locked(folder: Path) -> bool:
     return files.is_locked(_lock_of(folder))
 
 
+def holder_of(folder: Path) -> str | None:
+    """The number of the process that holds the folder now, by `locked`; None if none does."""
+    if not is_locked(folder):
+        return None
+    return _lock_of(folder).read_text(encoding="utf-8").strip() or "unknown"
+
+
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands.
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands; a second Ctrl-C ends it.
 
     Outside the main thread signals cannot be handled, and the event stays unset.
     """
@@ -152,6 +160,9 @@ def interrupts() -> Iterator[threading.Event]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and event.is_set():
+            os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{STOPPED}\n".encode())
+            os._exit(INTERRUPTED)
         event.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -160,6 +171,24 @@ def interrupts() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send before they kill, end the block as Ctrl-C does; a second one is ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

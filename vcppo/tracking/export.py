@@ -156,7 +156,7 @@ def scores(cell: MeasuredCell) -> Row:
 
 def curve_rows(study: str, cell: MeasuredCell, metrics: Sequence[str] = ()) -> list[Row]:
     """Rows of curves.parquet: RL and evaluation, and value pretraining up to this cell's critic."""
-    rows = []
+    rows, of_cell = [], key_of(study, cell) | provenance(cell, None)
     before = {
         name: {step: value for step, value in by_step.items() if step <= cell.pretrain_steps}
         for name, by_step in (cell.pretraining.curves.items() if cell.pretraining is not None else ())
@@ -165,16 +165,9 @@ def curve_rows(study: str, cell: MeasuredCell, metrics: Sequence[str] = ()) -> l
         if not is_exported(name, metrics):
             continue
         for step, value in sorted(by_step.items()):
-            point = {
-                "study": study,
-                "arm": cell.arm,
-                "base_seed": cell.base_seed,
-                "seed": cell.seed,
-                "step": step,
-                "metric": name,
-            }
-            point["value"] = None if math.isnan(value) else value + 0.0  # a tracking server stores no -0.0
-            rows.append(point | provenance(cell, responses_behind(cell, name, step)))
+            number = None if math.isnan(value) else value + 0.0  # a tracking server stores no -0.0
+            n = responses_behind(cell, name, step)
+            rows.append({**of_cell, "step": step, "metric": name, "value": number, "n": n})
     return rows
 
 

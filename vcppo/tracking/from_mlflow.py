@@ -41,14 +41,14 @@ def read_study(
     parent = find_study(store, study, instance)
     name = parent.tags["study"]
     runs = store.find({"vcppo.instance": parent.tags["vcppo.instance"]})
-    children = [run for run in runs if run.tags["vcppo.kind"] == "cell"]
+    children = _one_each([run for run in runs if run.tags["vcppo.kind"] == "cell"])
     if not allow_incomplete:
         _refuse_missing(store, parent, children)
     ended = [run for run in children if run.tags.get("state") in ENDED]
     refuse_empty(name, _describe(parent), len(ended))
     pretrainings = {
         run.tags["vcppo.address"]: _read_pretraining(store, run)
-        for run in runs
+        for run in sorted(runs, key=lambda run: len(run.metrics))  # of twins the one that has them counts
         if run.tags["vcppo.kind"] == "stage" and run.tags["stage"] == "value-pretraining"
     }
     return MeasuredStudy.of(name, [_read_cell(store, run, pretrainings) for run in ended])
@@ -63,8 +63,10 @@ def find_study(store: MlflowStore, study: str | None = None, instance: str | Non
     where = f"experiment {store.experiment!r}"
     tags = {"vcppo.kind": "study"} if study is None else {"vcppo.kind": "study", "study": study}
     by_instance: dict[str, Run] = {}
-    for run in store.find(tags):
-        by_instance.setdefault(run.tags["vcppo.instance"], run)
+    for run in store.find(tags):  # one that was made twice, its first answer lost, has a twin that nobody described
+        instance = run.tags["vcppo.instance"]
+        if instance not in by_instance or ("cells" in run.tags and "cells" not in by_instance[instance].tags):
+            by_instance[instance] = run
     parents = list(by_instance.values())
     label = "" if study is None else f" {study!r}"
     if not parents:
@@ -83,6 +85,15 @@ def find_study(store: MlflowStore, study: str | None = None, instance: str | Non
             f"example with --instance {_short_id(parents[-1])}, or give the --out that yours was run with"
         )
     return parents[0]
+
+
+def _one_each(runs: Iterable[Run]) -> list[Run]:
+    """Return one run of each cell, of twins the one that has ended: the answer to a run's creation may be lost."""
+    by_cell: dict[str, Run] = {}
+    for run in runs:
+        if run.tags["cell"] not in by_cell or run.tags.get("state") in ENDED:
+            by_cell[run.tags["cell"]] = run
+    return list(by_cell.values())
 
 
 def curves_of(points: Iterable[Point]) -> Curves:

@@ -5,6 +5,7 @@ Losing it costs only time: runs that it does not list as complete are uploaded a
 
 import hashlib
 import os
+import time
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_obje
 from vcppo.system.files import write_json
 from vcppo.system.redaction import without_credentials
 
+SAVE_EVERY_S = 2.0
 SIGNED_BYTES = 4096  # of a file's end
 
 
@@ -74,6 +76,7 @@ class Ledger:
 
     def __init__(self, study: StudyFolder, store: str) -> None:
         self.study, self.store = study, store
+        self._unsaved, self._saved_at = False, 0.0
         self.path = study.path / "mlflow.json"
         stored = _read_or_nothing(self.path)
         self.instance = str(stored.get("instance") or uuid.uuid4().hex)
@@ -85,13 +88,21 @@ class Ledger:
         return self.entries.get(key, Entry())
 
     def put(self, key: str, entry: Entry) -> None:
-        """Record an entry, on disk."""
+        """Record an entry; on disk within SAVE_EVERY_S, or by `flush`, since the file has a line for every run."""
         if self.entries.get(key) != entry:
             self.entries[key] = entry
+            self._unsaved = True
+            if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+                self.save()
+
+    def flush(self) -> None:
+        """Put on disk what is not there yet."""
+        if self._unsaved:
             self.save()
 
     def save(self) -> None:
         """Write the file whole."""
+        self._unsaved, self._saved_at = False, time.monotonic()
         runs = {key: asdict(entry) for key, entry in self.entries.items()}
         write_json(self.path, {"instance": self.instance, "store": self.store, "runs": runs}, synced=False)
 

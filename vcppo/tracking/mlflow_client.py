@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from vcppo.errors import StudyError, TrackingError
 from vcppo.system.redaction import redacted, remember
@@ -34,7 +35,7 @@ ENVIRONMENT = {  # set before the import unless the user has set them: few messa
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the uploader tries again, and looks first at what became of it
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -84,7 +85,7 @@ class MlflowStore:
         self.tracking_uri, self.experiment = tracking_uri, experiment
         self._artifacts = artifacts
         self.notice: str | None = None  # for the user, on the state of the database
-        _prepare_mlflow()
+        import_mlflow()
         with self._translate_errors():
             self._open_database()
             self._client = _connect(tracking_uri)
@@ -259,7 +260,7 @@ class MlflowStore:
             if self._artifacts is None:
                 raise StudyError(f"{redacted(self.tracking_uri)}: no experiment {self.experiment!r}")
             served = self.tracking_uri.startswith(("http", "databricks"))
-            location = None if served else self._artifacts.resolve().as_uri()
+            location = None if served else self._own_locations()[0].as_uri()
             try:
                 return str(self._client.create_experiment(self.experiment, artifact_location=location))
             except MlflowException:  # another process may have been a moment quicker
@@ -271,7 +272,42 @@ class MlflowStore:
                 f"{redacted(self.tracking_uri)}: experiment {self.experiment!r} was deleted; "
                 f"`mlflow experiments restore -x {experiment.experiment_id}` brings it back, or name another"
             )
+        self._check_location(experiment.artifact_location)
         return str(experiment.experiment_id)
+
+    def _own_locations(self) -> list[Path]:
+        """Where this process may keep files of runs without a server: beside an SQLite database, or in its folder."""
+        file = sqlite_file(self.tracking_uri)
+        beside = [] if file is None else [file.resolve().with_name("mlartifacts")]
+        return [*beside, *([] if self._artifacts is None else [self._artifacts.resolve()])]
+
+    def _check_location(self, location: str) -> None:
+        """Check that the experiment's files are where this process can reach them, and are not another folder's.
+
+        Raises:
+            RefusedError: they are not.
+        """
+        folder = _local_folder(location)
+        if folder is None:
+            return
+        where = f"{redacted(self.tracking_uri)}: experiment {self.experiment!r} keeps the files of its runs in {folder}"
+        if self._artifacts is None:
+            if not folder.is_dir():
+                raise RefusedError(
+                    f"{where}, which is not on this machine; export where it is, or from the study's folder"
+                )
+            return
+        if not self.tracking_uri.startswith("http") and folder.resolve() not in self._own_locations():
+            raise RefusedError(
+                f"{where}, the folder of who used this database first; several folders or machines share a server, "
+                f"`mlflow server --backend-store-uri ... --artifacts-destination ...`, or have a database each"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RefusedError(f"{where}, which cannot be made here ({error.strerror})") from None
+        if not os.access(folder, os.W_OK):
+            raise RefusedError(f"{where}, where this user may not write")
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -317,7 +353,12 @@ def _parts(kind: str, entities: list[Any], limit: int) -> list[dict[str, list[An
     return [{kind: entities[i : i + limit]} for i in range(0, len(entities), limit)]
 
 
-def _prepare_mlflow() -> None:
+def import_mlflow() -> None:
+    """Import MLflow, set to few messages and short timeouts.
+
+    Raises:
+        TrackingError: it is not installed.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -334,6 +375,16 @@ def _connect(tracking_uri: str) -> "MlflowClient":
     if tracking_uri.startswith("sqlite:") and "%" in tracking_uri:  # MLflow would make the escaped folder too
         tracking_uri = tracking_uri.replace("sqlite:", "sqlite+pysqlite:", 1)
     return MlflowClient(tracking_uri=tracking_uri)
+
+
+def _local_folder(location: str) -> Path | None:
+    """Return the folder of an artifact location, None if it is not a folder of this machine's file system.
+
+    >>> _local_folder("file:///a/my%20runs"), _local_folder("mlflow-artifacts:/3"), _local_folder("s3://bucket/x")
+    (PosixPath('/a/my runs'), None, None)
+    """
+    parts = urlsplit(location)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") and parts.path.startswith("/") else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -74,6 +74,7 @@ class StudyUpload:
     def __init__(self, study: StudyFolder, ledger: Ledger) -> None:
         self.study, self.ledger = study, ledger
         self._uploads: dict[str, RunUpload] = {}  # by key of their source
+        self._settled: dict[str, tuple[tuple[int, int], str]] = {}  # ended cells that are sent: record's age, state
         self._written: dict[str, str] = {}  # files of the study's run, as last written
         self._active: dict[str, Run] = {}  # by id: the study's runs that are in the store and not in its bin
 
@@ -83,6 +84,7 @@ class StudyUpload:
         One that a user has deleted comes back from there, if it is complete or this process uploads it.
         """
         self.store = store
+        self._settled.clear()
         self.ledger.save()  # on disk before any run has this instance
         run_ids = {key: entry.run for key, entry in self.ledger.entries.items() if entry.signature or key == "study"}
         run_ids |= {key: upload.run.id for key, upload in self._uploads.items()}
@@ -100,26 +102,44 @@ class StudyUpload:
             self.ledger.put("study", Entry(parent.id))
         self._parent = parent
 
-    def send(self, *, closing: bool = False) -> int:
-        """Send all that the store lacks; return the number of records. `closing`: no process runs the study any more.
+    def send(self, *, closing: bool = False, on_answer: Callable[[], None] = lambda: None) -> int:
+        """Send all that the store lacks; return the number of records.
 
+        Args:
+            closing: no process runs the study any more; a cell may still be run by itself, by another `vcppo train`.
+            on_answer: called after each cell, when the store has answered.
         Raises:
             RefusedError: the store refuses some records; all others are sent first.
             TrackingError: the store cannot be reached.
         """
-        count, refused, states = 0, [], {}
+        try:
+            return self._send(closing=closing, on_answer=on_answer)
+        finally:
+            self.ledger.flush()
+
+    def _send(self, *, closing: bool, on_answer: Callable[[], None]) -> int:
+        count, refused, states, running = 0, [], {}, False
         for folder in self.study.cells():
-            record = folder.read()
+            known = self._settled.get(folder.path.name)
+            if known is not None and known[0] == _changed(folder):
+                states[folder.path.name] = known[1]
+                continue
+            changed, record = _changed(folder), folder.read()
             states[record.cell] = record.state
+            on_answer()
+            held = closing and record.state == "running" and self.study.is_held(folder)
+            running |= held
             try:
-                count += self._send_cell(folder, record, closing=closing)
+                count += self._send_cell(folder, record, closing=closing and not held)
+                if record.state in ENDED:
+                    self._settled[record.cell] = changed, record.state
             except (RefusedError, DataError) as error:
                 refused.append(f"cell {record.cell}: {error}")
         self._describe_study(states)
         if refused:
             raise RefusedError("; ".join(refused))
         finished = bool(states) and all(state in ENDED for state in states.values())
-        self._set_status(self._parent, "FINISHED" if finished else "KILLED" if closing else "RUNNING")
+        self._set_status(self._parent, "FINISHED" if finished else "KILLED" if closing and not running else "RUNNING")
         return count
 
     def _describe_study(self, states: Mapping[str, str]) -> None:
@@ -251,3 +271,9 @@ class StudyUpload:
             self._set_status(run, "KILLED")
         self.store.delete(run)
         del self._active[run.id]
+
+
+def _changed(folder: CellFolder) -> tuple[int, int]:
+    """Return what differs once the cell's record was written again."""
+    status = (folder.path / "cell.json").stat()
+    return status.st_mtime_ns, status.st_ino

@@ -5,22 +5,27 @@ on disk already: `vcppo track replay` is an uploader that sends once.
 """
 
 import os
+import shlex
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from queue import SimpleQueue
 
 from vcppo.errors import TrackingError, VcppoError
 from vcppo.store.study_folders import StudyFolder
 from vcppo.system.files import file_lock, signed_lock
-from vcppo.system.redaction import redacted
-from vcppo.system.sqlite_files import check_address, sqlite_uri
+from vcppo.system.processes import is_locked
+from vcppo.system.redaction import redacted, without_credentials
+from vcppo.system.sqlite_files import check_address, sqlite_file, sqlite_uri
 from vcppo.tracking.ledger import Ledger, store_name
-from vcppo.tracking.mlflow_client import MlflowStore, RefusedError
+from vcppo.tracking.mlflow_client import MlflowStore, RefusedError, import_mlflow
 from vcppo.tracking.upload import StudyUpload
 
 EVERY_S = 5.0  # between uploads: many records per call cost MLflow little more than one
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+SILENT_S = 30.0  # without an answer of the store, after which the user is told
+GOES_ON = "runs go on, and their records wait on disk"
 
 
 def default_tracking_uri(out: Path) -> str:
@@ -46,7 +51,7 @@ class Uploader:
         experiment: by default `default_experiment(study)`.
 
     Attributes:
-        notices: for the user, on the state of the store, one line each.
+        notices: for the user, on the state of the store, one line each; at the end. `news` has those of the moment.
 
     Raises:
         ConfigError: there is no such address.
@@ -66,11 +71,31 @@ class Uploader:
         self._stop = threading.Event()
         self._busy = threading.Lock()
         self._status = "not started"
+        self._news: SimpleQueue[str] = SimpleQueue()
+        self._asked_at: float | None = None  # when the store was asked something that it has not answered
+        self._said_silent = False
 
     @property
     def status(self) -> str:
         """One line for a progress display."""
         return self._status
+
+    @property
+    def replay_command(self) -> str:
+        """The command that sends what is left, to this store; a password in its address is not repeated."""
+        words = ["vcppo", "track", "replay", self._study.name, "--out", str(self.out)]
+        address = without_credentials(self.tracking_uri)
+        if address != self.tracking_uri:
+            return f"{shlex.join(words)} (with MLFLOW_TRACKING_URI as the address of {address})"
+        return shlex.join(words if address == default_tracking_uri(self.out) else [*words, "--tracking-uri", address])
+
+    def news(self) -> list[str]:
+        """Return lines for the user, each once: the store is away, does not answer, is back."""
+        asked_at = self._asked_at
+        if asked_at is not None and not self._said_silent and time.monotonic() - asked_at > SILENT_S:
+            self._said_silent = True
+            self._news.put(f"MLflow at {redacted(self.tracking_uri)} has not answered for {SILENT_S:.0f} s; {GOES_ON}")
+        return [self._news.get() for _ in range(self._news.qsize())]
 
     def start(self) -> None:
         """Upload from a daemon thread, every few seconds, until `close`."""
@@ -86,7 +111,7 @@ class Uploader:
         Raises:
             TrackingError: the server is away or refuses, or another process is uploading this study.
         """
-        return self._send(closing=not self._study.is_running())
+        return self._send(closing=not is_locked(self._study.path))
 
     def missing(self) -> int:
         """Count the records that are on disk only."""
@@ -112,10 +137,14 @@ class Uploader:
             last_tries -= closing
             try:
                 self._send(closing=closing)
-                wait, retry, away_since = EVERY_S, FIRST_RETRY_S, ""
+                if away_since or self._said_silent:
+                    self._news.put(f"MLflow at {redacted(self.tracking_uri)} is back, and has everything")
+                wait, retry, away_since, self._said_silent = EVERY_S, FIRST_RETRY_S, "", False
                 self._status = "delivered"
             except VcppoError as error:
                 wait, retry = retry, min(2 * retry, LONGEST_RETRY_S)
+                if not away_since:
+                    self._news.put(f"MLflow has not received what is new ({error}); {GOES_ON}")
                 away_since = away_since or time.strftime("%H:%M:%S")
                 self._status = f"not delivered since {away_since} ({error}), {self.missing()} records kept"
                 if isinstance(error, RefusedError) and last_tries:
@@ -127,17 +156,28 @@ class Uploader:
         with self._busy:
             try:
                 self._lock_study()
+                import_mlflow()  # seconds, which are not the server's
+                if sqlite_file(self.tracking_uri) is None:
+                    self._asked_at = time.monotonic()
                 upload = self._connect()
-                return upload.send(closing=closing)
+                return upload.send(closing=closing, on_answer=self._answered)
             except VcppoError:
                 self._connected = False  # look up its runs again
                 raise
+            finally:
+                self._asked_at = None
+
+    def _answered(self) -> None:
+        if self._asked_at is not None:
+            self._asked_at = time.monotonic()
 
     def _connect(self) -> StudyUpload:
         if self._upload is None:
             self._upload = StudyUpload(self._study, Ledger(self._study, store_name(self.tracking_uri, self.experiment)))
         if not self._connected:
-            with file_lock(self.out / "mlflow.lock"):  # two processes must not make one new database
+            file = sqlite_file(self.tracking_uri)
+            # Two processes must not make one new database. Of a server nobody waits for another's answer.
+            with nullcontext() if file is None else file_lock(self.out / "mlflow.lock"):
                 store = MlflowStore(self.tracking_uri, self.experiment, self.out / "mlartifacts")
             if store.notice is not None:
                 self.notices.append(store.notice)
@@ -158,7 +198,8 @@ class Uploader:
             owner = f"process {holder}"
             if holder == str(os.getpid()):
                 owner = f"this process, which still waits for {redacted(self.tracking_uri)},"
-            raise TrackingError(f"study {self._study.name} in {self.out}: {owner} uploads it") from None
+            where = f"study {self._study.name} in {self.out}"
+            raise TrackingError(f"{where}: {owner} uploads it, or waits for its server to answer") from None
         self._lock = lock
 
     def _release_study(self) -> None:

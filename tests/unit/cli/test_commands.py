@@ -55,14 +55,28 @@ def test_results_that_are_not_exported_are_told_with_the_way_out(
 
 
 @pytest.mark.parametrize(
-    ("failed", "interrupted", "concluded", "code"),
-    [(0, False, True, 0), (0, False, False, 2), (1, False, False, 1), (1, False, True, 1), (0, True, False, 130)],
+    ("failed", "interrupted", "undelivered", "concluded", "code"),
+    [
+        (0, False, 0, True, 0),
+        (0, False, 9, True, 4),
+        (0, False, 9, False, 3),
+        (0, False, 0, False, 3),
+        (1, False, 0, False, 1),
+        (1, False, 9, True, 1),
+        (0, True, 9, False, 130),
+    ],
 )
-def test_a_study_whose_results_were_not_exported_is_no_success(
-    failed: int, interrupted: bool, concluded: bool, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_study_that_was_not_exported_or_not_delivered_is_no_success(
+    failed: int,
+    interrupted: bool,
+    undelivered: int,
+    concluded: bool,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def ran(*arguments: object, **options: object) -> StudyOutcome:
-        return StudyOutcome(tmp_path, 1, failed, 0, 0, (), 1.0, interrupted)
+        return StudyOutcome(tmp_path, 1, failed, 0, 0, (), 1.0, interrupted, undelivered)
 
     monkeypatch.setattr("vcppo.studies.sweep.run_study", ran)
     monkeypatch.setattr("vcppo.cli.sweep.conclude", lambda *arguments: concluded)

@@ -116,6 +116,21 @@ def journal(out: Path, stage: str) -> Journal:
     return Journal(out / "cache" / stage / "0" / "journal.jsonl")
 
 
+def test_a_watch_forgets_what_a_stage_that_was_cut_back_will_do_again(cell: CellFolder, tmp_path: Path) -> None:
+    cell.add_stage("rl", "a", ran=True)
+    journal = Journal(tmp_path / "cache" / "rl" / "a" / "journal.jsonl")
+    for step in range(8):
+        journal.metrics(step, {"rollout/accuracy": 0.1})
+    watch = CellWatch(cell, tmp_path)
+    watch.look()
+    assert watch.recent_accuracy(7) == pytest.approx(0.1)
+    journal.truncate(4)
+    journal.metrics(4, {"rollout/accuracy": 0.6})
+    watch.look()
+    assert watch.recent_accuracy(4) == pytest.approx(0.2)
+    assert watch.recent_accuracy(5) is None
+
+
 def test_a_watch_sees_stage_step_accuracy_and_length(cell: CellFolder, tmp_path: Path) -> None:
     watch = CellWatch(cell, tmp_path)
     assert watch.look() == Glance()

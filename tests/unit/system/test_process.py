@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from vcppo.studies.pool import _environment
-from vcppo.system.processes import PROCESSES, call, gpus_of_worker, is_main, shielded
+from vcppo.system.processes import PROCESSES, STOPPED, call, gpus_of_worker, interrupts, is_main, shielded, terminable
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,27 @@ def test_a_program_that_was_called_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPa
         call([sys.executable, "-c", "import time; time.sleep(60)"])
     assert started[0].returncode == -signal.SIGKILL
     assert call([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
+def test_a_second_ctrl_c_ends_at_once_what_the_first_one_asked_to_end() -> None:
+    code = "import time; from vcppo.system.processes import interrupts\n"
+    code += "with interrupts() as interrupted:\n    print('ready', flush=True)\n    interrupted.wait()\n"
+    code += "    print('ending', flush=True)\n    time.sleep(600)"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for wanted in ("ready\n", "ending\n"):
+            assert process.stdout.readline() == wanted
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == f"{STOPPED}\n"
+
+
+def test_sigterm_after_ctrl_c_waits_for_the_end_in_order() -> None:
+    with terminable(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    with interrupts() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupted.is_set()

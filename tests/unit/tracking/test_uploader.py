@@ -1,10 +1,14 @@
 import json
 import math
 import os
+import shlex
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,15 +22,18 @@ from mlflow_server import Server, free_port
 from odd_names import NAMES
 
 from vcppo.cli.main import main
-from vcppo.errors import TrackingError
+from vcppo.cli.stages import run_one
+from vcppo.errors import ConfigError, TrackingError
 from vcppo.maths.early_warning import RULES
 from vcppo.settings.digests import settings_digest
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder, State
 from vcppo.store.journal import Journal, read_journal
+from vcppo.store.study_folders import StudyFolder, read_object
 from vcppo.system.processes import locked
 from vcppo.system.provenance import git_state, hardware, provenance, versions
 from vcppo.system.redaction import redacted
+from vcppo.tracking.from_mlflow import read_study as read_from_mlflow
 from vcppo.tracking.mlflow_client import LONGEST_TAG, MlflowStore, Run, from_split, to_split
 from vcppo.tracking.mlflow_entities import as_params, list_tables, points_of
 from vcppo.tracking.position_figure import position_figure
@@ -89,6 +96,14 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "what the test waits for never came"
         time.sleep(0.02)
+
+
+def first_news(uploader: Uploader) -> list[str]:
+    deadline = time.monotonic() + 30
+    while not (news := uploader.news()):
+        assert time.monotonic() < deadline, "no news came"
+        time.sleep(0.02)
+    return news
 
 
 def values(store: MlflowStore, run: Run, metric: str) -> list[tuple[int, float]]:
@@ -308,6 +323,160 @@ class TestWhatMlflowIsTold:
         (stage,) = runs(kind="stage")
         assert stage.tags["cached"] == "true"
         assert len(values(store, stage, "pretrain/loss")) == 3
+
+
+class TestSingleRuns:
+    def test_sigterm_ends_cell_and_run_as_ctrl_c_does(
+        self, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def stopped_by_its_scheduler(cell: Path, out: Path, *, until: str) -> dict[str, float]:
+            CellFolder(cell).add_stage("rl", "a", ran=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+            return {}
+
+        monkeypatch.setattr("vcppo.stages.pipeline.run_cell", stopped_by_its_scheduler)
+        monkeypatch.setattr("vcppo.cli.stages.CLOSE_TIMEOUT_AFTER_CTRL_C_S", 120.0)
+        before = signal.getsignal(signal.SIGTERM)
+        out = tmp_path / "out"
+        assert run_one("train", RunSettings(), out, until="evaluation", tracking_uri=database) == 130
+        assert signal.getsignal(signal.SIGTERM) == before
+        (cell,) = StudyFolder(out, "train").cells()
+        assert cell.read().state == "queued"
+        instance = read_object(out / "studies/train/mlflow.json")["instance"]
+        found = MlflowStore(database, "vcppo/train").find({"vcppo.instance": instance})
+        assert {run.tags["vcppo.kind"]: run.status for run in found}["cell"] == "KILLED"
+        assert "the same command goes on" in capsys.readouterr().out
+
+    def test_a_run_of_another_process_goes_on_when_ours_ends(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
+    ) -> None:
+        ours, theirs = study.cell("ours"), study.cell("theirs")
+        for cell in (ours, theirs):
+            iterate(study.enter(cell, "rl", cell.path.name).journal, 0)
+        with locked(theirs.path):
+            one = uploader()
+            one.start()
+            assert one.close(30) == 0
+        assert {run.tags["cell"]: run.status for run in runs(kind="cell")} == {"ours": "KILLED", "theirs": "RUNNING"}
+        assert [run.status for run in runs(kind="study")] == ["RUNNING"]
+
+    @pytest.mark.parametrize("arm", ["a/b", "../../evil", ".hidden", "two\nlines"])
+    def test_an_arm_that_would_leave_its_folder_is_refused(self, arm: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="it names a folder; expected no /"):
+            run_one("train", RunSettings(arm=arm), tmp_path / "out", until="evaluation", tracking_uri=None)
+        assert os.listdir(tmp_path) == []
+
+
+class TestAnswersThatAreLost:
+    def test_runs_that_were_made_twice_do_not_hide_the_study(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], store: MlflowStore, request: pytest.FixtureRequest
+    ) -> None:
+        finished(study)
+        uploader().send()
+        (parent,) = store.find({"vcppo.kind": "study"})
+        tags = {"vcppo.instance": parent.tags["vcppo.instance"], "study": study.name}
+        for started in (1.0, 2e9):  # before and after those that were described
+            store.create(study.name, {**tags, "vcppo.kind": "study"}, started=started)
+            store.create("ppo-s0", {**tags, "vcppo.kind": "cell", "cell": "ppo-s0"}, started=started)
+            pretraining = {"vcppo.kind": "stage", "stage": "value-pretraining", "vcppo.address": "pre-ppo-s0"}
+            store.create("value-pretraining", {**tags, **pretraining}, started=started)
+        measured = read_from_mlflow(store.tracking_uri, request.node.name)
+        assert [(cell.cell, cell.state) for cell in measured.cells] == [("ppo-s0", "done")]
+        assert measured.cells[0].pretraining is not None
+        assert measured.cells[0].pretraining.curves["pretrain/loss"]
+
+
+class TestWhereFilesGo:
+    def test_folders_that_share_a_database_file_keep_their_files_beside_it(
+        self, database: str, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> None:
+        for name in ("one", "two"):
+            study = FakeStudy(tmp_path / name)
+            finished(study)
+            ours = Uploader(study.out, study.name, database, request.node.name)
+            assert ours.send() == 16
+            assert ours.close() == 0
+            assert not (study.out / "mlartifacts").exists()
+        store = MlflowStore(database, request.node.name)
+        for run in store.find({"vcppo.kind": "cell"}):
+            assert store.tables(run, "problems")[6]["correct"] == [3, 0]
+
+    def test_files_of_another_folder_are_refused_in_one_line(self, database: str, tmp_path: Path) -> None:
+        """As where earlier versions, or another machine with a database on a server, began the experiment."""
+        from mlflow import MlflowClient
+
+        first, second = FakeStudy(tmp_path / "first"), FakeStudy(tmp_path / "second")
+        theirs = (first.out / "mlartifacts").as_uri()
+        MlflowClient(tracking_uri=database).create_experiment("of the first", artifact_location=theirs)
+        for study in (first, second):
+            finished(study)
+        one = Uploader(first.out, first.name, database, "of the first")
+        assert one.send() == 16
+        assert one.close() == 0
+        other = Uploader(second.out, second.name, database, "of the first")
+        with pytest.raises(TrackingError, match=r"keeps the files of its runs in .*first/mlartifacts, the folder of"):
+            other.send()
+        assert other.missing() > 0
+        shutil.rmtree(first.out / "mlartifacts")
+        with pytest.raises(TrackingError, match="which is not on this machine; export where it is"):
+            read_from_mlflow(database, "of the first")
+
+
+class TestNewsWhileItMatters:
+    def test_a_server_that_is_away_is_reported_once_and_when_it_is_back(
+        self, study: FakeStudy, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        back = threading.Event()
+        tries: list[str] = []
+
+        def away(uri: str, experiment: str, artifacts: Path) -> MlflowStore:
+            tries.append(uri)
+            if not back.is_set():
+                raise TrackingError("nobody is there")
+            return MlflowStore(uri, experiment, artifacts)
+
+        monkeypatch.setattr("vcppo.tracking.uploader.FIRST_RETRY_S", 0.01)
+        monkeypatch.setattr("vcppo.tracking.uploader.MlflowStore", away)
+        finished(study)
+        uploader = Uploader(study.out, study.name, database, "news")
+        uploader.start()
+        gone = "MLflow has not received what is new (nobody is there); runs go on, and their records wait on disk"
+        assert first_news(uploader) == [gone]
+        until(lambda: len(tries) > 3)
+        assert uploader.news() == []
+        back.set()
+        until(lambda: uploader.status == "delivered")
+        assert uploader.news() == [f"MLflow at {database} is back, and has everything"]
+        assert uploader.close(30) == 0
+
+    def test_a_server_that_never_answers_is_named_as_such(
+        self, study: FakeStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("vcppo.tracking.uploader.SILENT_S", 0.2)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+        finished(study)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            uploader = Uploader(study.out, study.name, uri)
+            uploader.start()
+            heard = first_news(uploader)
+            assert heard[0].startswith(f"MLflow at {uri} has not answered for 0 s; runs go on")
+            assert uploader.close(0.1) == 17
+            other = Uploader(study.out, "another", uri)  # of the same folder: it does not wait for the first
+            other.start()
+            assert other.close(0.1) == 0
+            assert uploader.close(30) == 17
+
+    def test_the_advice_to_replay_delivers_to_the_same_place(self, tmp_path: Path) -> None:
+        out = tmp_path / "my runs"
+        here = Uploader(out, "a", default_tracking_uri(out))
+        assert shlex.split(here.replay_command) == ["vcppo", "track", "replay", "a", "--out", str(out)]
+        there = Uploader(out, "a", "http://host:5000")
+        assert shlex.split(there.replay_command)[-2:] == ["--tracking-uri", "http://host:5000"]
+        secret = Uploader(out, "a", "http://ada:secret1@host:5000").replay_command
+        assert "secret1" not in secret
+        assert "MLFLOW_TRACKING_URI" in secret
 
 
 class TestNothingIsLostAndNothingIsDoubled:

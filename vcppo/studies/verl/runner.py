@@ -1,12 +1,13 @@
 """verl as a runner of a study's cells, as `vcppo sweep --runner verl` has it; see `studies.runners.CellRunner`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcppo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vcppo.settings.run import RunSettings
     from vcppo.studies.study import Study
 
 
@@ -53,3 +54,9 @@ class VerlRunner:
         from vcppo.studies.verl.launching import prepare_study
 
         return prepare_study(study, seeds, self.verl_settings, out, fresh=fresh)
+
+    def addresses(self, settings: "RunSettings") -> Mapping[str, str]:
+        """See CellRunner."""
+        from vcppo.studies.verl.cells import runs_of
+
+        return {run.stage: run.address.key for run in runs_of(settings, list(self.verl_settings))}

@@ -1,0 +1,92 @@
+"""What a study of many cells costs before it runs and after: python bench/many_cells.py, without training anything.
+
+Three times per number of cells: laying out and opening the study as `vcppo sweep` does before its first line, opening
+it again when every cell has ended, and the export of journals of 10 iterations and 30 metrics each. The last column is
+the size of Optuna's journal. Costs that grow linearly show the same microseconds a cell in every row.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vcppo.store.cell_folders import CellFolder
+from vcppo.store.journal import Journal
+from vcppo.studies.cell_states import StudyLedger
+from vcppo.studies.outdated import pipeline_addresses
+from vcppo.studies.study import Study, parse_study
+from vcppo.tracking.export import export
+from vcppo.tracking.from_disk import read_study
+
+ITERATIONS, METRICS = 10, 30
+
+
+def tree(cells: int, seeds: int) -> dict[str, object]:
+    """Return a study of as many cells, its arms all different."""
+    count = cells // seeds
+    arms = [{"name": f"arm-{n:05d}", "set": {"policy.learning_rate": 1e-4 * (1 + n / count)}} for n in range(count)]
+    return {"name": "many", "title": "many cells", "arms": arms, "seeds": seeds, "base": {"steps": ITERATIONS}}
+
+
+def opened(study: Study, out: Path) -> StudyLedger:
+    """Open it as `vcppo sweep` does."""
+    (out / "studies" / study.name).mkdir(parents=True, exist_ok=True)
+    ledger = StudyLedger(study, study.seed_list(), out, None, retry_failed=False, warn=print)
+    ledger.mirror.wait(ledger.mirror.ask(lambda board: None), 600)
+    return ledger
+
+
+def play(folder: CellFolder, out: Path) -> None:
+    """Leave what a cell leaves when it has run."""
+    stages = []
+    for stage, address in pipeline_addresses(folder.settings()).items():
+        stages.append({"stage": stage, "address": address, "ran": True})
+        if stage == "rl":
+            values = {f"m/{n}": n / 7 for n in range(METRICS)}
+            records = [{"kind": "metrics", "step": step, "time": 1.0, "values": values} for step in range(ITERATIONS)]
+            path = Journal(out / "cache" / stage / address / "journal.jsonl").path
+            path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    folder.update(state="done", stages=stages, started=1.0, finished=2.0, result={"final_accuracy": 0.5})
+
+
+@contextmanager
+def timed(seconds: list[float]) -> Iterator[None]:
+    began = time.process_time()
+    yield
+    seconds.append(time.process_time() - began)
+
+
+def main() -> None:
+    """Print a row for each number of cells; processor seconds, since other work may run beside."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, nargs="+", default=[100, 1000, 10000], help="(100 1000 10000)")
+    parser.add_argument("--seeds", type=int, default=1, help="of each arm; cells are arms times seeds (1)")
+    options = parser.parse_args()
+    print("  cells   start s  us/cell   again s  us/cell  export s  us/cell   journal MB")
+    for cells in options.cells:
+        out, seconds = Path(tempfile.mkdtemp(prefix="vcppo-many-")), list[float]()
+        with timed(seconds):
+            ledger = opened(parse_study(tree(cells, options.seeds), "bench"), out)
+        while ledger.queue:
+            cell = ledger.queue.pop()
+            ledger.begin(cell)
+            play(ledger.folder_of(cell.name), out)
+            ledger.end(ledger.folder_of(cell.name).read())
+            ledger.settle(ledger.trial_of(cell.name))
+        ledger.mirror.close(600)
+        with timed(seconds):
+            opened(parse_study(tree(cells, options.seeds), "bench"), out).mirror.close(600)
+        with timed(seconds):
+            export(read_study(out, "many"), out / "results" / "many")
+        journal = (out / "studies" / "many" / "optuna.journal").stat().st_size / 1e6
+        figures = "".join(f"{s:10.2f}{1e6 * s / cells:9.0f}" for s in seconds)
+        print(f"{cells:7d}{figures}{journal:13.2f}", flush=True)
+        shutil.rmtree(out)
+
+
+if __name__ == "__main__":
+    main()
