@@ -196,6 +196,7 @@ def test_without_the_last_moments_more_updates_are_trained_from_the_start_and_lo
     here = context(before, tmp_path / "here", "pretrain.steps=4")
     value_pretraining(here)
     remove_last_moments(here.folder.path)
+    journal = told(here)
     assert saved_states(here.folder.path) == []
     assert pretraining_is_done(here.folder.path, here.settings.pretrain)
     more = context(before, tmp_path / "here", "pretrain.steps=8")
@@ -209,6 +210,7 @@ def test_without_the_last_moments_more_updates_are_trained_from_the_start_and_lo
     monkeypatch.setattr(Optimiser, "step", killed)
     with pytest.raises(KeyboardInterrupt):
         value_pretraining(more)
+    assert told(here) == journal  # on which others count
     monkeypatch.undo()
     monkeypatch.setattr(DigitsTaskSettings, "exact_values", False)
     value_pretraining(more)

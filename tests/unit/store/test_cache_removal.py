@@ -185,6 +185,7 @@ def test_a_removal_that_is_killed_is_finished_by_the_next(tmp_path: Path, monkey
 def test_a_study_given_up_by_halves_has_no_complete_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = run()
     make_cell(tmp_path, "one", settings)
+    write_bytes(StageFolder(tmp_path, addresses(settings)["rl"]).path / "critic" / "model.safetensors", b"c")
     choice = Choice(studies=("one",), stages=("rl",))
 
     def killed(path: Path) -> None:
