@@ -14,6 +14,7 @@ ADDED: Mapping[str, Any] = {  # dotted names
     "critic.offset": 0.0,
     "critic.profile": None,
     "critic.scores": "raw",
+    "record.forecast_responses": 0,
 }
 
 

@@ -34,10 +34,7 @@ def sample_responses(context: StageContext) -> dict[str, float]:
             prompts[start : start + RESPONSES_AT_ONCE], seed=seed_for(settings.seed, "answers", start)
         )
     batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
-    if world().is_main:
-        temporary = context.folder.path / ".answers.safetensors"
-        save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
-        temporary.replace(responses_file(context.folder.path))
+    save_responses(context.folder.path, batch)
     lengths = batch.lengths.float()
     return {
         "answers": float(len(rollouts)),
@@ -57,8 +54,16 @@ def responses_file(folder: Path) -> Path:
     return folder / "answers.safetensors"
 
 
+def save_responses(folder: Path, batch: RolloutBatch) -> None:
+    """Save a batch whole, from the main process."""
+    if world().is_main:
+        temporary = folder / ".answers.safetensors"
+        save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
+        temporary.replace(responses_file(folder))
+
+
 def load_responses(folder: Path) -> RolloutBatch:
-    """Load the batch that `sample_responses` saved."""
+    """Load the batch that `save_responses` saved."""
     try:
         return RolloutBatch(**load_file(responses_file(folder)))
     except (OSError, TypeError, ValueError, SafetensorError) as error:
