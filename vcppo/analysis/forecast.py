@@ -25,7 +25,14 @@ LOOKS = {
     True: style.ArmStyle("failed", "#c44601", "-", "X"),
 }
 COLOURS = ("#0b4f8a", "#c44601")
-FORECASTS = ("reward_cosine", "gain_share", "length_cosine", "verdict", "plain_reward_cosine", "surrogate_reward_cosine")
+FORECASTS = (  # those that a diagnosis with the policy at hand makes; the others compete with them
+    "reward_cosine",
+    "gain_share",
+    "length_cosine",
+    "verdict",
+    "plain_reward_cosine",
+    "surrogate_reward_cosine",
+)
 
 
 def skill(runs: pd.DataFrame, lead: str) -> pd.DataFrame:
@@ -167,17 +174,16 @@ def make(results: Results) -> Picture:
     """compute -> draw."""
     families = available(results)
     said = "; ".join(f"{_counts(runs)} of `{family.study}` {family.failed}" for family, runs in families)
+    made = " and ".join(f"`{_command(family, runs)}`" for family, runs in families)
     text = (
-        "**Is the forecast true?** Each point is one run, forecast from responses of its base before its first step: (a) "
-        "accuracy of its last ten iterations against the preconditioned cosine of its policy gradient with that of the "
-        "score, where it cannot be told from noise at 0; failed: below half of the base's; (b) accuracy gained, as a share "
-        "of what Monte-Carlo returns with a baseline of the position gain on the same base, against the gain of an update "
-        "forecast in the same unit; failed: below a half. Lines: 95 % intervals of the forecast. (c) how well each number "
-        "ranks runs with a critic, forecasts above the line and competitors below; dots: AUC of all of them, bars: 95 % "
-        "bootstrap over bases, then runs; signs were fixed before any run. "
-        f"{said}. Origin: measured. Data made by "
-        + " and ".join(f"`{_command(family, runs)}`" for family, runs in families)
-        + "."
+        "**Is the forecast true?** Each point is one run, forecast from responses of its base before its first step: "
+        "(a) accuracy of its last ten iterations against the preconditioned cosine of its policy gradient with that of "
+        "the score, where it cannot be told from noise at 0; failed: below half of the base's; (b) accuracy gained, as "
+        "a share of what Monte-Carlo returns with a baseline of the position gain on the same base, against the gain "
+        "of an update forecast in the same unit; failed: below a half. Lines: 95 % intervals of the forecast. (c) how "
+        "well each number ranks runs with a critic, forecasts above the line and competitors below; dots: AUC of all "
+        "of them, bars: 95 % bootstrap over bases, then runs; signs were fixed before any run. "
+        f"{said}. Origin: measured. Data made by {made}."
     )
     return Picture("forecast", draw(families), text)
 
@@ -202,15 +208,16 @@ def table(results: Results) -> Table:
             "threshold right, second half": [_with(rows.loc[i], "right") for i in rows.index],
         }
     )
+    leads = ", ".join(f"{_label(family.lead)} in `{family.study}`" for family, _ in families)
     notes.append(
-        "AUC: chance that a failed run is ranked above one that did not fail, all bases, sign fixed before any run; lead: "
-        + ", ".join(f"{_label(family.lead)} in `{family.study}`" for family, _ in families)
-        + ". Brier: mean square error of a chance of failure, logistic in that number, fitted to the first half of the "
-        "bases and judged on the second; base rate: the first half's share of failures. Threshold: the one with the best "
-        "balanced accuracy in the first half, its balanced accuracy in the second. [95 % percentile bootstrap over bases, "
-        "then runs.]"
+        "AUC: chance that a failed run is ranked above one that did not fail, all bases, sign fixed before any run; "
+        f"lead: {leads}. Brier: mean square error of a chance of failure, logistic in that number, fitted to the first "
+        "half of the bases and judged on the second; base rate: the first half's share of failures. Threshold: the one "
+        "with the best balanced accuracy in the first half, its balanced accuracy in the second. [95 % percentile "
+        "bootstrap over bases, then runs.]"
     )
-    return Table("forecast", "Is the forecast true? Numbers known before the first step, and failure", rows, shown, notes)
+    title = "Is the forecast true? Numbers known before the first step, and failure"
+    return Table("forecast", title, rows, shown, notes)
 
 
 def _notes(family: Family, runs: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
@@ -226,8 +233,8 @@ def _notes(family: Family, runs: pd.DataFrame, judged: pd.DataFrame) -> list[str
     if live is not None:
         lead = "" if math.isnan(live["lead"]) else f", at the median {live['lead']:g} iterations before the failure"
         notes.append(
-            f"`{family.study}`: the live warning came in {live['failed_warned']:g} of {live['failed']:g} runs that failed"
-            f"{lead}, and in {live['fine_warned']:g} of {live['fine']:g} that did not."
+            f"`{family.study}`: the live warning came in {live['failed_warned']:g} of {live['failed']:g} runs that "
+            f"failed{lead}, and in {live['fine_warned']:g} of {live['fine']:g} that did not."
         )
     return notes
 

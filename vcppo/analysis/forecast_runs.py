@@ -15,7 +15,7 @@ from vcppo.maths.forecast_skill import VERDICTS, verdict_of
 LAST = 10  # iterations whose mean is the end of a run here
 HALF = 0.5
 RECENT = 5  # iterations whose mean says that a run has failed by now
-LAMBDA, ACCURACY, WARNED = "gae.lambda_actor", "rollout/accuracy", "early_warning/any"
+LAMBDA, ACCURACY, WARNED = "gae.lambda_actor", "rollout/accuracy", "early_warning_at"
 UNKNOWN_GAIN = 1.0  # of Monte-Carlo's, where it cannot be told: nothing is known to be lost
 
 
@@ -95,8 +95,9 @@ def runs_of(study: Study, family: Family) -> pd.DataFrame:
     table.columns = [str(name).removeprefix("forecast/") for name in table.columns]
     accuracy = curves[curves["metric"] == ACCURACY].pivot_table(index="step", columns=list(RUN), values="value")
     runs = table.dropna(subset=["accuracy"]).rename(columns={"accuracy": "start"}).join(ends(accuracy))
-    runs["warned_at"] = warnings(curves).reindex(runs.index)
-    runs = runs.reset_index().merge(study.finished[[*RUN, LAMBDA]].rename(columns={LAMBDA: "gae_lambda"}), on=list(RUN))
+    done = study.finished[[*RUN, LAMBDA]].rename(columns={LAMBDA: "gae_lambda"})
+    done["warned_at"] = pd.to_numeric(study.finished.get(WARNED, np.nan), errors="coerce")
+    runs = runs.reset_index().merge(done, on=list(RUN))
     runs["critic"] = runs.get("value_bias", pd.Series(np.nan, runs.index)).notna()
     runs["verdict"] = [
         verdict_of((low, high), gain)
@@ -135,12 +136,6 @@ def collapses(accuracy: pd.DataFrame, runs: pd.DataFrame) -> list[float]:
         lasting = low[::-1].cummin()[::-1]
         found.append(float(lasting.idxmax()) if run.failed and lasting.any() else np.nan)
     return found
-
-
-def warnings(curves: pd.DataFrame) -> "pd.Series[float]":
-    """Return the first iteration that a run warned in, by run; of runs that never did, nothing."""
-    warned = curves[(curves["metric"] == WARNED) & (curves["value"] > 0)]
-    return warned.groupby(list(RUN))["step"].min().astype(float)
 
 
 def scored(runs: pd.DataFrame) -> pd.DataFrame:

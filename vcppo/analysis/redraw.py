@@ -87,7 +87,7 @@ TABLES: dict[str, MakeTable] = {
     "forecast": forecast.table,
 }
 TOO_MANY_ARMS = ("methods", "forecast", "forecast-labels")  # for a panel or a colour each; these have separate figures
-WITH_TABLE = ("methods", "vapo", "collapse-law", "forecast")  # studies whose table of that name replaces the outcome of each arm
+WITH_TABLE = ("methods", "vapo", "collapse-law", "forecast")  # of studies: it replaces the outcome of each arm
 
 
 def figures_of(results: Results) -> dict[str, MakeFigure]:

@@ -36,7 +36,7 @@ CHUNKS = 64  # groups of responses that share no prompt; intervals are over them
 MEMORY = 2 * 2**30  # bytes for gradients in each process
 RESAMPLES = 2000
 OWN, REWARD, LENGTH = 0, 1, 2  # the gradients that are compared
-NEAR_END = 0.1  # the last so much of a response
+NEAR_END = 0.1  # the last so much of a response, its last token at least
 
 Metrics = dict[str, float]
 
@@ -95,7 +95,8 @@ def forecast_metrics(
 def critic_forecast(values: Tensor, returns: Tensor, response_mask: Tensor) -> Metrics:
     """What values alone say, [B, T] against Monte-Carlo returns: `value_bias`, `explained_variance`, `end_error`."""
     lengths = response_mask.sum(dim=1, keepdim=True)
-    near_end = response_mask & ((torch.arange(response_mask.shape[1]) + 0.5) / lengths > 1 - NEAR_END)
+    columns = torch.arange(response_mask.shape[1])
+    near_end = response_mask & (((columns + 0.5) / lengths > 1 - NEAR_END) | (columns == lengths - 1))
     measured = value_metrics(values, returns, response_mask)
     return {
         **{f"forecast/{name}": measured[f"value/{name}"] for name in ("value_bias", "explained_variance")},
