@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vcppo.maths.advantages import monte_carlo_returns
-from vcppo.maths.alignment import Alignments, Resampled
+from vcppo.maths.alignment import Alignments, Floats, Resampled
 from vcppo.maths.alignment_surrogate import later_length_gradients, products_of
 from vcppo.maths.diagnostics import root_mean_square
 from vcppo.maths.shaping import DebiasedMoments
@@ -139,7 +139,7 @@ def gradient_forecast(models: Models, batch: RolloutBatch, own: Tensor, settings
         scaled.append(of_scaled)
     sizes = np.array([len(group) for group in groups])
 
-    def compared(products: np.typing.NDArray[np.float64]) -> Alignments:
+    def compared(products: Floats) -> Alignments:
         return Alignments(products, sizes, rng=np.random.default_rng(0), resamples=RESAMPLES)
 
     whole = compared(chunk_products(gradients, scaled))

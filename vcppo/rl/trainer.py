@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -19,10 +20,12 @@ from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import copy_weights, load_weights
 from vcppo.rl.advantages import Advantages, actor_advantages, critic_returns, trained_tokens
 from vcppo.rl.alarm import KlAlarm
+from vcppo.rl.alignment import alignment_metrics
 from vcppo.rl.continuations import StepValues, step_values
 from vcppo.rl.costs import Clock, Costs, reset_peak_memory
 from vcppo.rl.critic_update import CriticUpdate, update_critic
 from vcppo.rl.demonstrations import demonstrations
+from vcppo.rl.early_warning import EarlyWarning
 from vcppo.rl.metrics import iteration_metrics
 from vcppo.rl.mismatch import Recomputed, recompute_logprobs
 from vcppo.rl.models import Models
@@ -36,9 +39,11 @@ from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.selection import choose, until_mixed
 from vcppo.rl.true_values import measure_truth
 from vcppo.seeding import rng_for, seed_for
+from vcppo.settings.fixed import ALIGNMENT_CHUNKS, ALIGNMENT_MEMORY
 from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, cut_to
 
+MEASURED_BESIDE = ("true_values", "alignment")  # parts of an iteration that are no training, and cost a run nothing
 VALUE_DECAY = 0.99995  # of running moments of returns (arXiv:2404.10719, its code)
 
 
@@ -112,7 +117,7 @@ class Trainer:
         self.value_moments = DebiasedMoments(VALUE_DECAY)
         self.costs = Costs()
         self.step = 0
-        self.kl_alarm = KlAlarm()
+        self.kl_alarm, self.early_warning = KlAlarm(), EarlyWarning()
         reset_peak_memory()
 
     def iterate(self) -> Iteration:
@@ -161,12 +166,15 @@ class Trainer:
                 settings=settings,
                 step=self.step,
             )
+        with clock.of("alignment"):  # likewise
+            alignment = self._alignment(batch, with_return, advantages, rewards)
         with clock.of("update"):
             updates, targets = Updates([], []), self._critic_targets(batch, rows, outputs, returns)
             for minibatch in self._minibatches(batch, units):  # (e)
                 self._step_policy(minibatch, advantages.final, outputs, recomputed.importance, updates)  # (f)
                 self._step_critic(minibatch, targets, updates)  # (g)
             alarm = self.kl_alarm.watch(updates.policy, settings, step=self.step)
+            warning = self.early_warning.watch(sampled, alignment, settings, step=self.step)
             self.step += 1
             self._refresh()  # (h)
         measured = iteration_metrics(
@@ -174,7 +182,8 @@ class Trainer:
         )
         task, tokenizer = self.sampler.task, self.sampler.tokenizer
         push = {} if settings.loss.pairs else push_metrics(rollouts, batch, rows, advantages.raw, task, tokenizer)
-        metrics = {**measured, **push, **truth.metrics, **alarm, **rates, **recomputed.metrics, **self._spent(clock)}
+        metrics = {**measured, **push, **truth.metrics, **alignment, **alarm, **warning}
+        metrics |= {**rates, **recomputed.metrics, **self._spent(clock)}
         return Iteration(
             rollouts, batch, rows, with_return, outputs, steps, rewards, advantages, returns, truth.table, metrics
         )
@@ -245,6 +254,26 @@ class Trainer:
             settings=self.settings,
             step=self.step,
             costs=self.costs,
+        )
+
+    def _alignment(
+        self, batch: RolloutBatch, rows: Tensor, advantages: Advantages, rewards: Rewards
+    ) -> dict[str, float]:
+        """Measure where the gradient of these advantages points, in iterations that shall: no weight moves."""
+        settings, interval = self.settings, self.settings.alignment_interval
+        if not interval or self.step % interval or not len(rows):
+            return {}
+        part = batch.take(rows)
+        return alignment_metrics(
+            self.models.rollout_policy,
+            part,
+            cut_to(advantages.raw, rows, part),
+            cut_to(rewards.monte_carlo, rows, part),
+            temperature=settings.rollout.temperature,
+            max_tokens=settings.micro_batch_tokens,
+            chunks=ALIGNMENT_CHUNKS,
+            memory=ALIGNMENT_MEMORY,
+            rng=np.random.default_rng(seed_for(settings.seed, "rl", "alignment", self.step)),
         )
 
     def _minibatches(self, batch: RolloutBatch, units: Tensor) -> Iterator[Minibatch]:
@@ -359,7 +388,7 @@ class Trainer:
 
     def _spent(self, clock: Clock) -> dict[str, float]:
         """Costs since the run began, this iteration included, its seconds by part, and memory."""
-        self.costs.elapsed_s += sum(seconds for part, seconds in clock.seconds.items() if part != "true_values")
+        self.costs.elapsed_s += sum(seconds for part, seconds in clock.seconds.items() if part not in MEASURED_BESIDE)
         memory = {"system/rss_mb": psutil.Process().memory_info().rss / 2**20}
         return {**self.costs.metrics(), **clock.metrics(), **memory}
 
@@ -370,6 +399,7 @@ class Trainer:
             "policy": self.policy.state_dict(),
             "policy_optimiser": self.policy_optimiser.state_dict(),
             "costs": dataclasses.asdict(self.costs),
+            "early_warning": self.early_warning.state(),
             "reward_moments": dataclasses.asdict(self.shaping.moments),
             "value_moments": dataclasses.asdict(self.value_moments),
             "reference": None if self.reference is None else self.reference.state_dict(),
@@ -386,6 +416,8 @@ class Trainer:
         load_weights(self.policy, state["policy"])
         self.policy_optimiser.load_state_dict(state["policy_optimiser"])
         self.costs = Costs(**state["costs"])
+        if "early_warning" in state:  # else of a version that did not warn
+            self.early_warning.load(state["early_warning"])
         self.shaping = dataclasses.replace(self.shaping, moments=RunningMoments(**state["reward_moments"]))
         self.value_moments = DebiasedMoments(**state["value_moments"])
         if self.reference is not None:

@@ -14,6 +14,9 @@ ADDED: Mapping[str, Any] = {  # dotted names
     "critic.offset": 0.0,
     "critic.profile": None,
     "critic.scores": "raw",
+    # what is measured beside training changes no number of it: runs of before have fewer metrics, and are the same runs
+    "record.alignment_every": "auto",
+    "guard.on_warning": "continue",
     "record.forecast_responses": 0,
 }
 

@@ -25,3 +25,7 @@ VLLM_COLDEST: Final = 0.01  # vLLM samples at no temperature between 0 and it, w
 # Of a task, where neither a setting nor the task says them; what is estimated before a run is estimated with them.
 PROMPT_TOKENS: Final = 512  # of a problem with its template and instruction
 WRITTEN_LINES: Final = 30  # of a worked response, where no setting bounds the states that continuations start from
+
+# Of measuring where the policy gradient points while a run trains.
+ALIGNMENT_CHUNKS: Final = 8  # groups of an iteration's responses: 16 tell no more, and cost a third more
+ALIGNMENT_MEMORY: Final = 2**30  # bytes of main memory for their gradients in each process; more are sketched

@@ -14,6 +14,7 @@ from vcppo.settings.critic import (
     RewardModelCriticSettings,
     RewardModelSettings,
 )
+from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.engine import EngineSettings, TorchEngineSettings
 from vcppo.settings.estimators import ESTIMATORS, Estimator
 from vcppo.settings.evaluation import EvaluationSettings
@@ -28,7 +29,7 @@ from vcppo.settings.policy import (
     PolicySettings,
     ReferenceSettings,
 )
-from vcppo.settings.record import GuardSettings, MismatchSettings, RecordSettings
+from vcppo.settings.record import ALIGNMENT_EVERY, GuardSettings, MismatchSettings, RecordSettings
 from vcppo.settings.reward import NoTokenRewardSettings, RewardSettings, TokenRewardSettings
 from vcppo.settings.rollout import RolloutSettings, SelectSettings, VineSettings
 from vcppo.settings.task import DigitsTaskSettings, TaskSettings
@@ -145,6 +146,18 @@ class RunSections(Settings):
         """Whether anything compares the policy with a reference."""
         compares = self.kl.placement != "none" or self.token_reward.kind != "none"
         return compares or self.loss.needs_reference
+
+    @property
+    def alignment_interval(self) -> int:
+        """Iterations between measurements of where the policy gradient points, 0 for none.
+
+        `auto` measures where it is cheap and a critic may mislead: on an embedded task with its own small model.
+        """
+        interval = 0 if self.loss.pairs else self.record.alignment_every
+        if interval != "auto":
+            return interval
+        small = isinstance(self.task, EmbeddedTaskSettings) and self.model.path is None
+        return ALIGNMENT_EVERY if small and self.has_critic else 0
 
     @property
     def checks_mismatch(self) -> bool:

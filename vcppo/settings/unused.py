@@ -195,6 +195,11 @@ UNUSED: tuple[Rule, ...] = (
         lambda s: s.policy.epochs * s.policy.minibatches == 1,
         "between updates that are one an iteration there is nothing to measure",
     ),
+    (
+        ("record.alignment_every",),
+        lambda s: s.loss.pairs,
+        "policy.loss = {s.policy.loss} has pairs in place of advantages",
+    ),
     (("evaluation.samples_during",), lambda s: s.evaluation.every == 0, "evaluation.every = 0"),
     (
         ("evaluation.top_p", "evaluation.seed"),

@@ -145,8 +145,9 @@ def evaluation(context: StageContext) -> dict[str, float]:
     metrics = results.metrics(context.task.name)
     journal = context.folder.journal
     journal.truncate(0)
-    journal.metrics(context.settings.steps, metrics)
-    journal.table("problems", context.settings.steps, results.table())
+    steps = int((context.earlier["rl"].result or {}).get("steps", context.settings.steps))  # fewer after a warning
+    journal.metrics(steps, metrics)
+    journal.table("problems", steps, results.table())
     return metrics
 
 

@@ -1,10 +1,12 @@
 """Stage 4, RL: iterations, evaluations between them, tables, checkpoints (arXiv:2503.01491, algorithm 1)."""
 
+import sys
 import time
 from pathlib import Path
 
 from vcppo.errors import TrainingError
 from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.distributed import world
 from vcppo.rl.critic_tables import critic_tables
 from vcppo.rl.metrics import samples_table
 from vcppo.rl.models import Models
@@ -13,9 +15,14 @@ from vcppo.stages.context import StageContext
 from vcppo.stages.evaluation import evaluate_policy
 from vcppo.stages.value_pretraining import critic_for, first_shaping
 
+PARTS = ("generate", "score", "true_values", "alignment", "update")  # of an iteration that a clock is held to
+
 
 def rl(context: StageContext) -> dict[str, float]:
-    """Train `policy/` and `critic/` for `steps` iterations.
+    """Train `policy/` and `critic/` for `steps` iterations, fewer where an early warning shall end them.
+
+    Returns:
+        `steps` that were taken, and the updates of value pretraining before them.
 
     Raises:
         TrainingError: see `update_policy`; the state of the last checkpoint stays in the folder.
@@ -29,7 +36,7 @@ def rl(context: StageContext) -> dict[str, float]:
         trainer.load(state)
     journal.truncate(state["records"] if state else 0)
     record, every = settings.record, settings.evaluation.every
-    while trainer.step < settings.steps:
+    while trainer.step < settings.steps and not stopped(trainer):
         began, step = time.perf_counter(), trainer.step
         if every and step % every == 0:
             results = evaluate_policy(trainer.policy, context, settings.evaluation.samples_during)
@@ -39,7 +46,8 @@ def rl(context: StageContext) -> dict[str, float]:
             done = trainer.iterate()
         except TrainingError as error:
             raise TrainingError(f"iteration {step}: {error}; {_last_good(state_path)}") from None
-        values, rows, last = done.outputs.values, done.rows_with_return, step + 1 == settings.steps
+        values, rows = done.outputs.values, done.rows_with_return
+        last = trainer.step == settings.steps or stopped(trainer)
         if values is not None and len(rows) and (step % record.positions_every == 0 or last):
             of_rows = (values[rows], done.rewards.monte_carlo[rows], done.batch.response_mask[rows])
             for name, columns in critic_tables(*of_rows, limit=context.sampling.max_tokens).items():
@@ -49,7 +57,7 @@ def rl(context: StageContext) -> dict[str, float]:
         if step % record.samples_every == 0 or last:
             journal.table("samples", step, samples_table(done.rollouts[: record.samples]))
         ended = time.perf_counter()
-        parts = sum(done.metrics[f"time/{part}_s"] for part in ("generate", "score", "true_values", "update"))
+        parts = sum(done.metrics[f"time/{part}_s"] for part in PARTS)
         timing = {"time/other_s": ended - started - parts, "time/evaluate_s": started - began}
         journal.metrics(step, {**done.metrics, **timing, "time/iteration_s": ended - began})
         if trainer.step % record.checkpoint_every == 0:
@@ -57,7 +65,14 @@ def rl(context: StageContext) -> dict[str, float]:
     save_model(trainer.policy, context.tokenizer, folder.path / "policy")
     if trainer.critic is not None:
         save_model(trainer.critic, context.tokenizer, folder.path / "critic")
-    return {"steps": float(settings.steps), "pretrain_steps_done": float(pretrain_steps)}
+    if stopped(trainer) and world().is_main:
+        print(f"RL ends after iteration {trainer.step - 1}: guard.on_warning = stop", file=sys.stderr)
+    return {"steps": float(trainer.step), "pretrain_steps_done": float(pretrain_steps)}
+
+
+def stopped(trainer: Trainer) -> bool:
+    """Whether an early warning has ended the run."""
+    return trainer.settings.guard.on_warning == "stop" and bool(trainer.early_warning.since)
 
 
 def assemble(context: StageContext) -> tuple[Trainer, int]:

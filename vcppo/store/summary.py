@@ -13,6 +13,9 @@ Curves = dict[str, dict[int, float]]  # metric -> step -> value
 LAST_ITERATIONS: Final = 5  # the end of a run, and what a pruner sees, is the mean over so many
 
 
+EARLY_WARNING: Final = "early_warning/"  # metrics of an RL stage that are 1 where an iteration warns
+
+
 def curves_of(records: Iterable[Mapping[str, Any]]) -> Curves:
     """Metrics among journal records, by name and step; null is NaN, and of several at one step the latest counts.
 
@@ -27,7 +30,9 @@ def curves_of(records: Iterable[Mapping[str, Any]]) -> Curves:
 
 
 def summary(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
-    """Start, extremes and end of accuracy and length over RL iterations; empty before the first.
+    """Start, extremes and end of accuracy and length over RL iterations, and what was foreseen; empty before the first.
+
+    `start_score_z` and the like are there where iteration 0 measured them, `early_warning_at` where one warned.
 
     >>> lengths = {0: 100.0, 1: 50.0, 2: 60.0}
     >>> summary({"rollout/accuracy": {0: 0.5, 1: 0.25, 2: 0.75}, "rollout/length_tokens": lengths})["final_accuracy"]
@@ -43,7 +48,36 @@ def summary(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
         "min_length_fraction": min(lengths) / lengths[0],
         "min_accuracy": min(accuracies),
         "final_accuracy": mean_of_last(accuracies),
+        **_first_alignment(curves),
+        **_first_warning(curves),
     }
+
+
+def _first_alignment(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Where the gradient pointed before the first update, what of it was measured."""
+    names = {"start_reward_cosine": "reward_cosine", "start_score_z": "score_z", "start_length_z": "length_z"}
+    first = {column: curves.get(f"alignment/{name}", {}).get(0, math.nan) for column, name in names.items()}
+    return {column: value for column, value in first.items() if math.isfinite(value)}
+
+
+def _first_warning(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """The first iteration with an early warning, if any had one."""
+    since = warned_since(curves)
+    return {"early_warning_at": float(min(since.values()))} if since else {}
+
+
+def warned_since(curves: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
+    """By rule, the first iteration that broke it; rules that none broke are absent.
+
+    >>> warned_since({"early_warning/length_falls": {0: 0.0, 1: 1.0, 2: 1.0}, "early_warning/alignment": {0: 0.0}})
+    {'length_falls': 1}
+    """
+    since = {}
+    for name, by_step in sorted(curves.items()):
+        warned = [step for step, value in by_step.items() if value > 0] if name.startswith(EARLY_WARNING) else []
+        if warned:
+            since[name.removeprefix(EARLY_WARNING)] = min(warned)
+    return since
 
 
 def mean_of_last(values: Sequence[float]) -> float:

@@ -187,6 +187,8 @@ def ending(event: CellEnded) -> str:
     accuracy, length = event.result.get("final_accuracy"), event.result.get("final_length_tokens")
     values = [f"accuracy {accuracy:.3f}"] if accuracy is not None else []
     values += [f"length {length:.0f} tokens"] if length is not None else []
+    warned = event.result.get("early_warning_at")
+    values += [f"early warning at iteration {warned:.0f}"] if warned is not None else []
     return f"{event.cell} {event.state}{took}" + (f": {', '.join(values)}" if values else "")
 
 
@@ -197,6 +199,7 @@ def describe(glance: Glance) -> str:
     words = [glance.stage, f"{glance.step}/{glance.total}" if glance.total else ""]
     words += [f"accuracy {glance.accuracy:.2f}"] if glance.accuracy is not None else []
     words += [f"length {glance.length_tokens:.0f}"] if glance.length_tokens is not None else []
+    words += [f"early warning at {glance.warned_at}"] if glance.warned_at is not None else []
     return " ".join(word for word in words if word)
 
 

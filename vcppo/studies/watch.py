@@ -1,4 +1,4 @@
-"""Progress of a running cell: its stage, its step, and its latest accuracy and length."""
+"""Progress of a running cell: its stage, its step, its latest accuracy and length, and whether it warns."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import JournalTail
-from vcppo.store.summary import LAST_ITERATIONS
+from vcppo.store.summary import EARLY_WARNING, LAST_ITERATIONS
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Glance:
     total: int | None = None
     accuracy: float | None = None
     length_tokens: float | None = None
+    warned_at: int | None = None  # the first iteration with an early warning
 
 
 class CellWatch:
@@ -31,6 +32,7 @@ class CellWatch:
         self._tails: dict[str, JournalTail] = {}
         self._steps: dict[str, int] = defaultdict(int)
         self._length: float | None = None
+        self._warned_at: int | None = None
 
     def look(self) -> Glance:
         """Return the state of the cell now."""
@@ -45,7 +47,8 @@ class CellWatch:
             return Glance()
         stage = stages[-1].stage
         latest = self.accuracy[max(self.accuracy)] if self.accuracy else None
-        return Glance(stage, self._steps[stage], stage_steps(self.settings, stage), latest, self._length)
+        total = stage_steps(self.settings, stage)
+        return Glance(stage, self._steps[stage], total, latest, self._length, self._warned_at)
 
     def recent_accuracy(self, step: int) -> float | None:
         """Return the mean over the last iterations up to `step`; None before the cell has reached it."""
@@ -60,6 +63,8 @@ class CellWatch:
         if stage == "rl" and accuracy is not None:
             self.accuracy[step] = accuracy
             self._length = values.get("rollout/length_tokens")
+            if any(value for name, value in values.items() if name.startswith(EARLY_WARNING)):
+                self._warned_at = step if self._warned_at is None else min(self._warned_at, step)
 
 
 def stage_steps(settings: RunSettings, stage: str) -> int | None:

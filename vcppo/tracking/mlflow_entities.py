@@ -78,6 +78,17 @@ def end_tags(record: CellRecord, state: str) -> dict[str, str]:
     return {"state": state, **outcome, **times}
 
 
+def warning_tags(since: Mapping[str, int]) -> dict[str, str]:
+    """Return the tag of a run's early warnings, the first of them first; none of a run that did not warn.
+
+    >>> warning_tags({"length_falls": 3, "alignment": 0})
+    {'early_warning': 'alignment since iteration 0, length_falls since iteration 3'}
+    """
+    in_order = sorted(since.items(), key=lambda warned: (warned[1], warned[0]))
+    words = ", ".join(f"{rule} since iteration {step}" for rule, step in in_order)
+    return {"early_warning": words} if words else {}
+
+
 def stage_tags(stage: Stage) -> dict[str, str]:
     """Return the tags of a stage's run."""
     return {

@@ -18,6 +18,7 @@ from vcppo.settings.digests import settings_digest
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.journal import JournalTail, read_journal
 from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_object
+from vcppo.store.summary import curves_of, warned_since
 from vcppo.tracking.from_disk import tables_of
 from vcppo.tracking.ledger import Entry, Ledger, Source
 from vcppo.tracking.mlflow_client import LOGGED_TABLES, MlflowStore, RefusedError, Run
@@ -32,6 +33,7 @@ from vcppo.tracking.mlflow_entities import (
     stage_tags,
     table_files,
     user_name,
+    warning_tags,
 )
 from vcppo.tracking.position_figure import position_figure
 
@@ -46,6 +48,7 @@ class RunUpload:
     tails: dict[Path, JournalTail] = field(default_factory=dict)
     unsent: list[Record] = field(default_factory=list)  # the first of them may have been sent, and not confirmed
     sent: int = 0
+    warned: dict[str, int] = field(default_factory=dict)  # by rule of an early warning, since which iteration
 
     def read(self, journals: tuple[Path, ...]) -> bool:
         """Read what the journals gained; return False if what was read before is no longer in them.
@@ -192,6 +195,8 @@ class StudyUpload:
             tables = table_files(chunk)
             self.store.write(run, tables)
             tags = {LOGGED_TABLES: list_tables(run.tags.get(LOGGED_TABLES, "[]"), tables)} if tables else {}
+            upload.warned = warned_since(curves_of(chunk)) | upload.warned
+            tags |= warning_tags(upload.warned)
             self.store.log(run, points_of(chunk), tags=tags)
             del upload.unsent[: len(chunk)]
             upload.sent += len(chunk)

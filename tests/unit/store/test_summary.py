@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vcppo.store.journal import Journal, read_journal
-from vcppo.store.summary import LAST_ITERATIONS, curves_of, mean_of_last, summary
+from vcppo.store.summary import LAST_ITERATIONS, curves_of, mean_of_last, summary, warned_since
 
 LENGTHS = {0: 100.0, 1: 50.0, 2: 20.0, 3: 30.0, 4: 40.0, 5: 50.0}
 ACCURACIES = {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 4: 0.5, 5: 0.6}
@@ -22,6 +22,22 @@ def test_the_summary_has_start_extremes_and_the_mean_of_the_last_five() -> None:
         "min_accuracy": 0.1,
         "final_accuracy": pytest.approx(0.4),
     }
+
+
+def test_what_was_foreseen_is_in_the_summary_where_it_was_measured() -> None:
+    curves = {
+        "rollout/accuracy": ACCURACIES,
+        "rollout/length_tokens": LENGTHS,
+        "alignment/reward_cosine": {0: math.nan, 50: 0.5},
+        "alignment/score_z": {0: -3.5, 50: 2.0},
+        "early_warning/length_falls": {0: 0.0, 1: 0.0, 2: 1.0, 3: 0.0},
+        "early_warning/alignment": {0: 0.0, 1: 0.0, 2: 0.0, 3: 1.0},
+        "early_warning/truncation": {0: 0.0, 1: 0.0, 2: 0.0, 3: 0.0},
+    }
+    made = summary(curves)
+    assert (made["start_score_z"], made["early_warning_at"]) == (-3.5, 2.0)
+    assert not {"start_reward_cosine", "start_length_z"} & made.keys()
+    assert warned_since(curves) == {"length_falls": 2, "alignment": 3}
 
 
 def test_iterations_count_by_their_number_not_by_when_they_were_read() -> None:
