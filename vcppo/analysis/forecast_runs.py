@@ -19,6 +19,13 @@ LAMBDA, ACCURACY, WARNED = "gae.lambda_actor", "rollout/accuracy", "early_warnin
 UNKNOWN_GAIN = 1.0  # of Monte-Carlo's, where it cannot be told: nothing is known to be lost
 
 
+COSINES = ("reward_cosine", "length_cosine", "plain_reward_cosine", "surrogate_reward_cosine")
+MEASURED = (  # NaN where a run has no critic, or all responses of its base scored alike
+    *(f"{name}{end}" for name in (*COSINES, "gain_share") for end in ("", "_low", "_high")),
+    *("value_bias", "explained_variance", "end_error"),
+)
+
+
 @dataclass(frozen=True)
 class Family:
     """A study of forecasts: what failing means there, and the measure that was predicted to tell."""
@@ -93,12 +100,13 @@ def runs_of(study: Study, family: Family) -> pd.DataFrame:
         raise NoDataError(f"forecast: no run of {study.name} was forecast; make it with: {study.command}")
     table = said.pivot_table(index=list(RUN), columns="metric", values="value", dropna=False)
     table.columns = [str(name).removeprefix("forecast/") for name in table.columns]
+    table = table.reindex(columns=[*table.columns, *(name for name in MEASURED if name not in table.columns)])
     accuracy = curves[curves["metric"] == ACCURACY].pivot_table(index="step", columns=list(RUN), values="value")
     runs = table.dropna(subset=["accuracy"]).rename(columns={"accuracy": "start"}).join(ends(accuracy))
     done = study.finished[[*RUN, LAMBDA]].rename(columns={LAMBDA: "gae_lambda"})
     done["warned_at"] = pd.to_numeric(study.finished.get(WARNED, np.nan), errors="coerce")
     runs = runs.reset_index().merge(done, on=list(RUN))
-    runs["critic"] = runs.get("value_bias", pd.Series(np.nan, runs.index)).notna()
+    runs["critic"] = runs["value_bias"].notna()
     runs["verdict"] = [
         verdict_of((low, high), gain)
         for low, high, gain in runs[["reward_cosine_low", "reward_cosine_high", "gain_share_high"]].to_numpy()
@@ -140,5 +148,5 @@ def collapses(accuracy: pd.DataFrame, runs: pd.DataFrame) -> list[float]:
 
 def scored(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that every predictor has a number of, with one column of scores for each."""
-    of_critic = runs[runs["critic"] & runs.get("explained_variance", pd.Series(np.nan, runs.index)).notna()]
+    of_critic = runs[runs["critic"] & runs["explained_variance"].notna()]
     return of_critic.assign(**{f"score:{name}": one.score(of_critic) for name, one in PREDICTORS.items()})

@@ -1,5 +1,6 @@
 """What is made of runs that were forecast: which failed, what told it, in how many rows; on runs that are made up."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -104,6 +105,14 @@ def test_figure_and_table_say_what_was_measured() -> None:
     assert "`forecast`: 4 of 20 runs over 4 bases collapsed; by verdict: `collapse-forecast` 4 of 4" in text
     assert "in 4 of 4 runs that failed, at the median 5 iterations before the failure, and in 0 of 16" in text
     assert "forecast-labels`: the live warning" not in text
+
+
+def test_a_run_whose_responses_scored_alike_has_no_gradient_and_cannot_be_told() -> None:
+    study = study_of(DIGITS.study)
+    measured = study.curves["metric"].isin(["forecast/accuracy", "rollout/accuracy"])
+    runs = runs_of(dataclasses.replace(study, curves=study.curves[measured]), DIGITS)
+    assert set(runs["verdict"]) == {"cannot-tell"}
+    assert scored(runs).empty
 
 
 def test_one_study_alone_is_drawn_and_none_says_how_it_is_made() -> None:
