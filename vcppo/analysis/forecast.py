@@ -123,7 +123,7 @@ def draw(families: Sequence[tuple[Family, pd.DataFrame]]) -> Any:
     figure, axes = style.new_figure(style.PAGE, 2.9, 1, len(families) + 1, width_ratios=ratios)
     for panel, letter, (family, runs) in zip(axes[0], "ab", families, strict=False):
         _outcomes(panel, family, runs)
-        style.title(panel, letter, f"{family.title} (`{family.study}`)".replace("`", ""))
+        style.title(panel, letter, family.title)
     _predictors(axes[0, -1], families)
     style.title(axes[0, -1], "abc"[len(families)], "which number tells")
     return figure
@@ -166,8 +166,8 @@ def _predictors(panel: Any, families: Sequence[tuple[Family, pd.DataFrame]]) -> 
     panel.set_yticks(range(len(names)), [PREDICTORS[name].label for name in names])
     panel.set_ylim(len(names) - 0.5, -0.6)
     panel.set_xlim(-0.02, 1.03)
-    panel.set_xlabel("AUC: a failed run ranked above another")
-    panel.legend(loc="lower left", handletextpad=0.2)
+    panel.set_xlabel("AUC")
+    panel.legend(loc="upper left", handletextpad=0.2)
 
 
 def make(results: Results) -> Picture:
@@ -256,4 +256,5 @@ def _with(row: "pd.Series[Any]", name: str) -> str:
     value, low, high = (row.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high"))
     if pd.isna(value):
         return NOTHING
+    value, low, high = (round(float(x), 2) + 0.0 for x in (value, low, high))  # no -0.00
     return f"{value:.2f}" if pd.isna(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
