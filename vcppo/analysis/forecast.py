@@ -157,9 +157,10 @@ def _predictors(panel: Any, families: Sequence[tuple[Family, pd.DataFrame]]) -> 
         rows = skill(scored(runs), family.lead).set_index("predictor")
         look = style.ArmStyle(family.title, COLOURS[place], "-", "os"[place])
         for row, name in enumerate(names):
-            at, one = row + 0.3 * (place - (len(families) - 1) / 2), rows.loc[name]
-            style.interval(panel, one["auc_low"], one["auc_high"], at, look)
-            panel.plot(one["auc"], at, marker=look.marker, color=look.colour, markersize=3.4, linestyle="none",
+            at = row + 0.3 * (place - (len(families) - 1) / 2)
+            value, low, high = rows.loc[[name], ["auc", "auc_low", "auc_high"]].to_numpy(dtype=float)[0]
+            style.interval(panel, low, high, at, look)
+            panel.plot(value, at, marker=look.marker, color=look.colour, markersize=3.4, linestyle="none",
                        label=look.label if row == 0 else None, zorder=4)  # fmt: skip
     panel.axvline(0.5, **style.REFERENCE_LINE)
     panel.axhline(len(FORECASTS) - 0.5, color="0.8", linewidth=0.6)

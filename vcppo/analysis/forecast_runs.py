@@ -139,10 +139,10 @@ def collapses(accuracy: pd.DataFrame, runs: pd.DataFrame) -> list[float]:
     """
     recent = accuracy.rolling(RECENT, min_periods=1).mean()
     found = []
-    for run in runs.itertuples():
-        low = recent[(run.arm, run.base_seed, run.seed)] < HALF * run.start
-        lasting = low[::-1].cummin()[::-1]
-        found.append(float(lasting.idxmax()) if run.failed and lasting.any() else np.nan)
+    for *run, start, failed in runs[[*RUN, "start", "failed"]].to_numpy().tolist():
+        low = (recent[tuple(run)] < HALF * start).to_numpy()
+        lasting = np.flatnonzero(np.logical_and.accumulate(low[::-1])[::-1])
+        found.append(float(recent.index[lasting[0]]) if failed and len(lasting) else np.nan)
     return found
 
 
