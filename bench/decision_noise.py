@@ -1,7 +1,8 @@
-"""How well an iteration hears of one decision, for embedded tasks with several: computed, with no network.
+r"""How well an iteration hears of one decision, for embedded tasks with several: computed, with no network.
 
     python bench/decision_noise.py [--batches 1000] [--set task.lines=120 ...] [TASK ...]
-    python bench/decision_noise.py --batches 2000 --out results/decision-noise.csv
+    python bench/decision_noise.py --batches 2000 --set task.misunderstood=1.0 --set task.slip=0.2 \
+        --out results/decision-noise.csv
 
 Answers are drawn as demonstrations are, which is what a base policy does that imitates them well. For each rule, a
 logit that one kind of decision shares, the gradient of an iteration of 96 answers is the sum of score x advantage over
@@ -15,7 +16,7 @@ response, and how well each way of making advantages hears of one.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,7 +251,7 @@ def report(name: str, assignments: tuple[str, ...], count: int) -> None:
         print(f"the push on ending turns at an offset of {good:.2f} at good lines, of {elsewhere:.2f} elsewhere")
 
 
-def by_lines(count: int, swept: tuple[int, ...] = SWEPT_LINES) -> pd.DataFrame:
+def by_lines(count: int, assignments: Iterable[str] = (), swept: tuple[int, ...] = SWEPT_LINES) -> pd.DataFrame:
     """A row for each number of lines of `labels` and each way of making advantages.
 
     Columns task, lines, decisions (that count in a response: lines with a misunderstood rule, mean), right (share of
@@ -258,7 +259,7 @@ def by_lines(count: int, swept: tuple[int, ...] = SWEPT_LINES) -> pd.DataFrame:
     """
     rows = []
     for lines in swept:
-        dials = load_settings(assignments=("task.name=labels", f"task.lines={lines}")).task
+        dials = load_settings(assignments=("task.name=labels", *assignments, f"task.lines={lines}")).task
         assert isinstance(dials, LabelsTaskSettings)
         task = LabelsTask(dials)
         rules = dials.misunderstood_contexts
@@ -291,7 +292,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="CSV file to write, of `labels` by its number of lines")
     chosen = parser.parse_args()
     if chosen.out is not None:
-        table = by_lines(chosen.batches).assign(commit=provenance()["commit"], origin="computed")
+        table = by_lines(chosen.batches, chosen.assignments).assign(commit=provenance()["commit"], origin="computed")
         table.to_csv(chosen.out, index=False, float_format="%.6g")
         return
     print("| decision | right | " + " | ".join(ADVANTAGES) + " |")

@@ -17,6 +17,10 @@ class CheckpointError(VcppoError, ValueError):
     """A checkpoint is missing, incomplete, or of another shape."""
 
 
+class DiskError(VcppoError, OSError):
+    """A file cannot be written: no room, or not allowed. Nothing is half written; the same command goes on later."""
+
+
 class NotPreparedError(VcppoError, RuntimeError):
     """A model was given to a pass before it was prepared for passes."""
 

@@ -13,7 +13,10 @@ from vcppo.analysis.picture import Picture, bases, commits
 
 NAME, TASK, LINES = "critic-pays", "labels", "task.lines"
 STUDY = "credit-lines"  # that makes the most of it
-MADE_BY = "python bench/decision_noise.py --batches 2000 --out results/decision-noise.csv"
+MADE_BY = (
+    "python bench/decision_noise.py --batches 2000 --set task.misunderstood=1.0 --set task.slip=0.2 "
+    "--out results/decision-noise.csv"
+)
 SAME: Mapping[str, str] = {"vcppo-no-decouple-1.0": "vcppo-mc"}  # the critic's λ being 1 in both
 ARMS = ("exact", "exact-mc", "vcppo", "vcppo-mc")
 COMPUTED: Mapping[str, tuple[str, str]] = {  # of decision-noise.csv: the arm whose colour, and the name in print
@@ -120,7 +123,7 @@ def draw(runs: pd.DataFrame, means: pd.DataFrame, ratios: pd.DataFrame) -> Any:
     style.title(computed, "c", "computed")
     for panel in axes[0]:
         panel.set_xscale("log")
-        ticks = [3, 5, 10, 20, 50]
+        ticks = [10, 20, 50, 100, 200]
         panel.set_xticks(ticks, [f"{tick}" for tick in ticks])
         panel.minorticks_off()
         panel.set_xlabel("decisions that count, a response")
@@ -144,13 +147,14 @@ def make(results: Results) -> Picture:
     over = "bases and the seeds within them" if several > 1 else "seeds, all of one base"
     named = ", ".join(f"`{study.name}`{commits(study)}" for study in used)
     text = (
-        "**When a critic pays.** Accuracy less that of GRPO of the same base and seed, at equal answers of RL (those "
+        "**When a critic pays.** Accuracy less that of GRPO of the same base and seed, at equal responses of RL (those "
         "of value pretraining are not counted: the tables critics-STUDY do), against the decisions that count in a "
         f"response of `{TASK}`: lines whose rule is misunderstood. (a) Mean over the responses sampled in training, "
         "(b) at the end on held-out problems, (c) computed before any run: how well an iteration hears of one such "
         "decision, mean over standard deviation of the gradient of its logit, over the same of GRPO; no network "
-        "(bench/decision_noise.py, answers as the demonstrations are; uneven since the share of right ones is, 9 to "
-        f"21 %). Origin: measured, studies {named}, {len(runs)} runs with "
+        "(bench/decision_noise.py, responses as the demonstrations are; uneven since the share of right ones is, "
+        f"{100 * noise['right'].min():.0f} to {100 * noise['right'].max():.0f} %). "
+        f"Origin: measured, studies {named}, {len(runs)} runs with "
         f"their GRPO, and computed, decision-noise.csv. Marker: mean over runs; bar: 95 % percentile bootstrap over "
         f"{over}, none with one run or where runs lie more than 50 points apart; dots: runs. Data made by "
         + ", ".join(f"`{study.command}`" for study in used)

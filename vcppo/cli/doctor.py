@@ -12,6 +12,7 @@ from typing import Literal
 import click
 
 from vcppo.cli.options import out_option
+from vcppo.errors import VcppoError
 
 State = Literal["good", "slow", "missing", "wrong"]
 LITTLE_MEMORY_GB, LITTLE_DISK_GB = 3.0, 2.0
@@ -41,7 +42,7 @@ def doctor(out: Path) -> None:
 
 def examine(out: Path) -> list[Finding]:
     """Check everything vcppo depends on; takes some seconds, since it imports torch."""
-    return [*packages(), *torch_and_threads(), *machine(out), *optional()]
+    return [*packages(), *torch_and_threads(), *machine(out), cache(out), *optional()]
 
 
 def packages() -> list[Finding]:
@@ -111,6 +112,23 @@ def machine(out: Path) -> list[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     findings.append(Finding("good" if sys.version_info >= (3, 11) else "wrong", "Python", f"{version}; 3.11 is needed"))
     return findings
+
+
+def cache(out: Path) -> Finding:
+    """Say how large the cache is, and how much of it no study needs."""
+    from vcppo.store.cache_removal import Choice, plan_removals
+    from vcppo.system.disk import describe_bytes
+
+    try:
+        plan = plan_removals(out, Choice())
+    except VcppoError as error:
+        return Finding("slow", "cache", f"{error}")
+    if not plan.total:
+        return Finding("good", "cache", f"nothing in {out / 'cache'} yet")
+    message = f"{describe_bytes(plan.total)} in {out / 'cache'}"
+    if plan.frees:
+        message += f", {describe_bytes(plan.frees)} of it needed by no study: see vcppo cache gc --out {out}"
+    return Finding("good", "cache", message)
 
 
 def optional() -> list[Finding]:

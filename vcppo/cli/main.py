@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vcppo import __version__
+from vcppo.cli.cache import cache
 from vcppo.cli.diagnose import diagnose
 from vcppo.cli.doctor import doctor
 from vcppo.cli.evaluate import evaluate
@@ -17,6 +18,7 @@ from vcppo.cli.settings import methods_command, settings_command
 from vcppo.cli.stages import cold_start, pretrain_value, reward_model, train
 from vcppo.cli.sweep import sweep
 from vcppo.errors import ConfigError, VcppoError
+from vcppo.system.disk import disk_error, is_disk_error
 from vcppo.system.processes import INTERRUPTED, STOPPED, is_main
 from vcppo.system.redaction import redact_output
 
@@ -43,6 +45,11 @@ class OneLineErrors(click.Group):
         except VcppoError as error:
             if is_main() or not isinstance(error, ConfigError):  # every process meets a wrong setting
                 click.echo(f"{type(error).__name__}: {' '.join(str(error).split())}", err=True)
+            sys.exit(2)
+        except OSError as error:
+            if not is_disk_error(error):
+                raise
+            click.echo(f"DiskError: {' '.join(str(disk_error(error)).split())}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             if is_main():
@@ -76,6 +83,10 @@ def main() -> None:
       torchrun --nproc-per-node 8 -m vcppo train --config qwen2.5-7b-8gpu
       vcppo evaluate owner/model --set task.name=maths          AIME, resumable, with intervals
 
+    \b
+    What a study leaves on disk:
+      vcppo cache ls, vcppo cache verify, vcppo cache gc        by study, age and size; never what a study still needs
+
     `vcppo settings` lists every setting with its default, `vcppo methods` every method. A run with the same settings is
     never computed twice.
     """
@@ -95,6 +106,7 @@ for command in (
     methods_command,
     settings_command,
     plan,
+    cache,
     doctor,
 ):
     main.add_command(command)

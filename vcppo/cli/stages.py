@@ -1,7 +1,7 @@
 """`vcppo train`, `cold-start`, `reward-model` and `pretrain-value`: one run in this process, or part of one."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vcppo.cli.options import load_with_notes, run_options
-from vcppo.cli.output import print_notices, tracking_line
+from vcppo.cli.output import print_notes, print_notices, tracking_line
 from vcppo.errors import ConfigError
 from vcppo.settings.run import RunSettings
 from vcppo.system.processes import INTERRUPTED, is_main, locked
@@ -78,9 +78,15 @@ def pretrain_value(
 def _run_one(
     command: str, until: str, settings: RunSettings, out: Path, tracking_uri: str | None, dry_run: bool
 ) -> None:
+    from vcppo.planning.disk_estimate import together
+    from vcppo.studies.room import notes_on_room, stages_on_disk
+
     if dry_run:
         print_plan(settings, out, until=until)
         return
+    if is_main():
+        disks = stages_on_disk(settings, out, until)
+        print_notes(notes_on_room(None if disks is None else together(disks, workers=1), out))
     sys.exit(run_one(command, settings, out, until=until, tracking_uri=tracking_uri))
 
 
@@ -91,8 +97,10 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         The exit code: 0 if it ended well, 2 if it failed, 130 after Ctrl-C.
     """
     from vcppo.models.distributed import together
+    from vcppo.stages.context import print_notice
     from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
     from vcppo.studies.progress import ProgressView, following
+    from vcppo.system.temporaries import sweep
     from vcppo.tracking.uploader import Uploader
 
     if not is_main():
@@ -108,9 +116,12 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     name = f"{settings.arm}-s{settings.seed}-{settings.digest()[:6]}"
     path = out / "studies" / command / "cells" / name
     folder = CellFolder(path)
-    if not folder.exists():
-        CellFolder.create(path, CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed), settings)
     with ProgressView() as view, locked(path):
+        sweep(path, below=True)
+        folder.move_unreadable_aside(print_notice)
+        if not folder.exists():
+            record = CellRecord(study=command, cell=name, arm=settings.arm, seed=settings.seed)
+            CellFolder.create(path, record, settings)
         uploader.start()
         timeout_s = CLOSE_TIMEOUT_S
         try:
@@ -138,23 +149,31 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
 
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
     """Print the resolved settings as TOML-like lines, and the estimated cost of each stage."""
+    from vcppo.planning.disk_estimate import together
     from vcppo.planning.time_estimate import estimate_costs
     from vcppo.settings.describing import describe_settings
+    from vcppo.studies.room import disk_words, stages_on_disk
+    from vcppo.system.disk import describe_bytes
 
     print(describe_settings(settings))
     costs = estimate_costs(settings, out)
-    last = [cost.stage for cost in costs].index(until)
-    _cost_table(costs[: last + 1])
+    costs = costs[: [cost.stage for cost in costs].index(until) + 1]
+    disks = stages_on_disk(settings, out, until)
+    _cost_table(costs, {disk.stage: describe_bytes(disk.stays) for disk in disks or ()})
+    print(
+        f"about {sum(cost.minutes for cost in costs):.1f} minutes here; "
+        f"{disk_words(None if disks is None else together(disks, workers=1), out)}"
+    )
 
 
-def _cost_table(costs: "Sequence[StageCost]") -> None:
+def _cost_table(costs: "Sequence[StageCost]", disk: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", "address", "generated", "scored", "trained", "minutes", title="at most, in tokens")
+    table = Table("stage", "address", "generated", "scored", "trained", "minutes", "disk", title="at most, in tokens")
     for cost in costs:
         counts = (cost.generated_tokens, cost.forward_tokens, cost.trained_tokens)
-        numbers = ["", "", "", "cached"] if cost.cached else [*(f"{n:,}" for n in counts), f"{cost.minutes:.1f}"]
+        missing = [*(f"{n:,}" for n in counts), f"{cost.minutes:.1f}", disk.get(cost.stage, "?")]
+        numbers = ["", "", "", "cached", ""] if cost.cached else missing
         table.add_row(cost.stage, cost.address, *numbers)
     Console().print(table)
-    print(f"about {sum(cost.minutes for cost in costs):.1f} minutes here")

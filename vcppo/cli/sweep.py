@@ -139,6 +139,7 @@ def run_sweep(options: SweepOptions) -> int:
         for line in runner.plan(study, seeds, workers, options.out):
             print(line)
         return 0
+    print_notes(runner.notes_on_room(study, seeds, workers, options.out))
     from vcppo.studies.sweep import run_study
     from vcppo.tracking.uploader import Uploader
 

@@ -4,7 +4,6 @@ A state whose tensors are shards of many processes goes to a folder beside the s
 format: each process writes what it holds, and any other number of processes can read it.
 """
 
-import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +13,6 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -23,19 +21,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vcppo.errors import CheckpointError
 from vcppo.models.distributed import mesh, world
+from vcppo.models.shard_metadata import ShardReader
 from vcppo.models.sharding import base_class, named_weights
-from vcppo.system.files import whole_folder
+from vcppo.system.disk import check_room
+from vcppo.system.files import sync_tree, whole_file, whole_folder
 
 SHARDS = "shards"  # key of a state that names the folder its shards are in
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
-    """Write a transformers folder: config, safetensors, tokenizer; it loads without vcppo. Adapters are merged."""
+    """Write a transformers folder: config, safetensors, tokenizer; it loads without vcppo. Adapters are merged.
+
+    Raises:
+        DiskError: there is no room for it, as far as can be foreseen, or the disk refuses.
+    """
     weights: dict[str, Tensor] = {}
     for name, weight in named_weights(model):  # every process takes part in the gather, the main one stores the result
         if world().is_main:
             weights[name] = weight.to("cpu", copy=True)
     if world().is_main:
+        check_room(path, sum(weight.nbytes for weight in weights.values()))
         model.config.architectures = [base_class(model).__name__]
         with whole_folder(path) as folder:
             model.config.save_pretrained(folder)
@@ -47,18 +52,25 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and numbers that a stage resumes from; replaced in one move, shards first."""
+    """Write tensors and numbers that a stage resumes from; replaced in one move, shards first.
+
+    Raises:
+        DiskError: there is no room for it, as far as can be foreseen, or the disk refuses; the state before stays.
+    """
     shards: dict[str, DTensor] = {}
     unsharded = _map(state, lambda name, x: _take(shards, name, x) if isinstance(x, DTensor) else x)
+    if world().is_main:
+        check_room(path, _bytes_of(unsharded) + sum(shard.nbytes for shard in shards.values()))
     folder = None
     if shards:
         folder = path.with_name(f"{path.stem}-{_next_number(path)}.shards")
         save(dict(shards), checkpoint_id=folder)
+        world().wait()  # all of them are written
     if world().is_main:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save({**unsharded, **({SHARDS: folder.name} if folder else {})}, temporary)
-        os.replace(temporary, path)
+        if folder is not None:
+            sync_tree(folder)
+        with whole_file(path) as temporary, open(temporary, "wb") as file:  # which says why it cannot be written
+            torch.save({**unsharded, **({SHARDS: folder.name} if folder else {})}, file)
         for old in _shard_folders(path):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
@@ -89,14 +101,25 @@ def load_state(path: Path) -> dict[str, Any] | None:
 
 def _load_shards(folder: Path) -> dict[str, Tensor]:
     """Return every tensor of the folder, sharded over the present processes; `sharding.like` makes it fit a model."""
-    saved = FileSystemReader(folder).read_metadata().state_dict_metadata
+    saved = ShardReader(folder).read_metadata().state_dict_metadata
     tensors: dict[str, Any] = {}
     for name, kind in saved.items():
         assert isinstance(kind, TensorStorageMetadata)
         dtype = kind.properties.dtype
         tensors[name] = empty(*kind.size, dtype=dtype, device_mesh=mesh(1), placements=(Shard(0),))
-    load(tensors, checkpoint_id=folder)
+    load(tensors, storage_reader=ShardReader(folder))
     return tensors
+
+
+def _bytes_of(state: Any) -> int:
+    sizes: list[int] = []
+
+    def add(name: str, x: Any) -> None:
+        if isinstance(x, Tensor):
+            sizes.append(x.nbytes)
+
+    _map(state, add)
+    return sum(sizes)
 
 
 def _shard_folders(path: Path) -> list[Path]:

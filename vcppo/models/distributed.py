@@ -2,7 +2,8 @@
 
 Every process holds the whole batch and does all but forward and backward passes alike, so whitening, explained
 variance, denominators and early stops are global by construction. Only passes and generation are divided.
-`torchrun` assigns the ranks; without it there is one process, and every collective returns its input.
+`torchrun`, or a worker of a sweep, assigns the ranks; without them there is one process, and every collective returns
+its input.
 """
 
 import functools
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from vcppo.errors import ConfigError
+from vcppo.system.processes import MEETING_FILE
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=12)  # a process may wait so long for the others: one of them verifies, writes, evaluates
@@ -132,7 +134,11 @@ def together() -> Iterator[World]:
 
 def _begin() -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if "RANK" in os.environ:
+    if MEETING_FILE in os.environ:  # on one machine, started by a worker of a sweep
+        size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+        store = dist.FileStore(os.environ[MEETING_FILE], size)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    elif "RANK" in os.environ:
         dist.init_process_group(backend, timeout=PATIENCE)
     else:  # alone, in need of a mesh: sharding over one process is how bfloat16 passes keep float32 weights
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]

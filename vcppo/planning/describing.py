@@ -1,8 +1,9 @@
 """A plan in print: a table of memory by phase, what to change, and assumed times."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
+from vcppo.planning.disk_estimate import StageDisk, estimate_disk, together
 from vcppo.planning.memory_estimate import GIB, Memory
 from vcppo.planning.plan import (
     ARITHMETIC_SHARE,
@@ -18,6 +19,7 @@ from vcppo.planning.plan import (
     remedies,
 )
 from vcppo.settings.run import RunSettings
+from vcppo.system.disk import describe_bytes
 
 COLUMNS = [field.name for field in fields(Memory)]
 
@@ -50,7 +52,7 @@ def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
     yield ""
     yield from _verdict(settings, plan)
     yield ""
-    yield from _time_lines(plan, settings.compute.dtype)
+    yield from _stage_lines(plan, estimate_disk(settings), settings.compute.dtype)
 
 
 def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
@@ -72,21 +74,25 @@ def _remedy_line(remedy: Remedy) -> str:
     return f"  {changes}: would save {remedy.saves / GIB:.1f} GiB" + (" and fit" if remedy.fits else "")
 
 
-def _time_lines(plan: Plan, dtype: str) -> Iterator[str]:
-    yield "Tokens in millions at most, and hours if responses were all of that length:"
+def _stage_lines(plan: Plan, disks: Sequence[StageDisk], dtype: str) -> Iterator[str]:
+    yield "Tokens in millions at most, hours if responses were all of that length, and disk: what stays and the most:"
     yield ""
-    yield f"{'stage':18}" + "".join(
-        f"{word:>12}" for word in ("generated", "scored", "trained", "writing h", "passes h")
-    )
+    words = ("generated", "scored", "trained", "writing h", "passes h", "disk", "most disk")
+    yield f"{'stage':18}" + "".join(f"{word:>12}" for word in words)
+    of_stage = {disk.stage: disk for disk in disks}
     for time in plan.times:
-        tokens = (time.generated, time.scored, time.trained)
+        tokens, disk = (time.generated, time.scored, time.trained), of_stage[time.stage]
         yield (
             f"{time.stage:18}"
             + "".join(f"{number / 1e6:12.2f}" for number in tokens)
             + f"{time.generate_h:12.2f}{time.pass_h:12.2f}"
+            + f"{describe_bytes(disk.stays):>12}{describe_bytes(disk.fullest):>12}"
         )
-    hours = sum(time.generate_h + time.pass_h for time in plan.times)
-    yield (f"{'together':18}{'':36}{hours:24.2f}   {hours * plan.machine.gpus:.1f} GPU hours")
+    hours, total = sum(time.generate_h + time.pass_h for time in plan.times), together(disks, workers=1)
+    yield (
+        f"{'together':18}{'':36}{hours:24.2f}{describe_bytes(total.stays):>12}{describe_bytes(total.fullest):>12}"
+        f"   {hours * plan.machine.gpus:.1f} GPU hours"
+    )
     yield (
         f"assumed, not measured: {ARITHMETIC_SHARE:.0%} of {FLOPS[dtype] / 1e12:g} TFLOP/s in passes, "
         f"{BANDWIDTH_SHARE:.0%} of {BYTES_PER_S / 1e12:g} TB/s in writing (an H100's data sheet)"

@@ -11,6 +11,7 @@ from typing import Any
 ADDED: Mapping[str, Any] = {  # dotted names
     "pretrain.held_out_prompts": "shared",
     "pretrain.gae_lambda": 1.0,
+    "pretrain.checkpoints": "requested",  # no number depends on it
     "critic.offset": 0.0,
     "critic.profile": None,
     "critic.scores": "raw",

@@ -49,6 +49,9 @@ class PretrainSettings(OptimiserSettings):
     gae_lambda: float = Field(
         1.0, ge=0, le=1, description="of its targets: 1 for Monte-Carlo returns, less mixes in its own present values"
     )
+    checkpoints: Literal["requested", "measured"] = Field(
+        "requested", description="critics that stay on disk: those that a run takes, or one of every measurement"
+    )
 
     @field_validator("steps")
     @classmethod

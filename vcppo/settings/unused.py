@@ -61,6 +61,7 @@ PRETRAINING = [
     "min_delta",
     "held_out_prompts",
     "gae_lambda",
+    "checkpoints",
 ]
 
 

@@ -16,6 +16,7 @@ from vcppo.seeding import seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.stages.fixed_prompts import fixed_prompts
+from vcppo.system.files import whole_file
 from vcppo.types import Prompt, RolloutBatch
 
 
@@ -57,9 +58,8 @@ def responses_file(folder: Path) -> Path:
 def save_responses(folder: Path, batch: RolloutBatch) -> None:
     """Save a batch whole, from the main process."""
     if world().is_main:
-        temporary = folder / ".answers.safetensors"
-        save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
-        temporary.replace(responses_file(folder))
+        with whole_file(responses_file(folder)) as temporary:
+            save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
 
 
 def load_responses(folder: Path) -> RolloutBatch:

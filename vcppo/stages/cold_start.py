@@ -5,13 +5,14 @@ import time
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vcppo.models import forward, loading
-from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.checkpoints import save_model, save_state
 from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.demonstrations import batch_of, draw
 from vcppo.seeding import rng_for
 from vcppo.stages.context import StageContext, fresh_positions
+from vcppo.stages.resuming import resume
 
 CHECKPOINT_EVERY = 50
 LOG_EVERY = 10
@@ -29,11 +30,10 @@ def cold_start(context: StageContext) -> dict[str, float]:
     policy, tokenizer = _start(context)
     optimiser = Optimiser(policy, chosen, chosen.steps)
     journal = folder.journal
-    state = load_state(folder.path / "state.pt")
+    state = resume(context, journal)
     if state is not None:
         load_weights(policy, state["policy"])
         optimiser.load_state_dict(state["optimiser"])
-    journal.truncate(state["records"] if state else 0)
 
     for step in range(optimiser.taken, chosen.steps):
         began = time.perf_counter()
@@ -59,7 +59,7 @@ def cold_start(context: StageContext) -> dict[str, float]:
         if (step + 1) % CHECKPOINT_EVERY == 0:
             save_state(
                 folder.path / "state.pt",
-                {"policy": policy.state_dict(), "optimiser": optimiser.state_dict(), "records": journal.count},
+                {"policy": policy.state_dict(), "optimiser": optimiser.state_dict(), "records": journal.sync()},
             )
     save_model(policy, tokenizer, folder.path / "policy")
     return {"steps": float(chosen.steps)}

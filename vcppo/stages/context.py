@@ -1,6 +1,9 @@
 """Inputs of a stage: the run's settings, the stage's folder, and the finished folders before it."""
 
 import functools
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +30,20 @@ def fresh_positions(task: Task) -> int:
     return task.max_tokens + SLACK
 
 
+def print_notice(line: str) -> None:
+    """Print one line for the user, where a run has nobody else to tell."""
+    with suppress(OSError):  # of a worker: to its log, on a disk that may be full
+        print(f"note: {line}", file=sys.stderr, flush=True)
+
+
 @dataclass(frozen=True)
 class StageContext:
-    """Arguments of every stage function."""
+    """Arguments of every stage function; `notice` receives a line on what was damaged, and is made again."""
 
     settings: RunSettings
     folder: StageFolder
     earlier: dict[str, StageFolder]
+    notice: Callable[[str], None] = print_notice
 
     @functools.cached_property
     def task(self) -> Task:

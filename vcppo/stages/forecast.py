@@ -50,7 +50,9 @@ def forecast(context: StageContext) -> dict[str, float]:
         shaping=first_shaping(context),
         settings=settings,
     )
-    context.folder.journal.metrics(0, {**metrics, "time/forecast_s": time.perf_counter() - began})
+    journal = context.folder.journal
+    journal.truncate(0)  # what a killed one may have left
+    journal.metrics(0, {**metrics, "time/forecast_s": time.perf_counter() - began})
     return {"responses": metrics["forecast/responses"]}
 
 

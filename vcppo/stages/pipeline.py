@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,16 @@ from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
 from vcppo.stages.answers import sample_responses
 from vcppo.stages.cold_start import cold_start
-from vcppo.stages.context import StageContext
+from vcppo.stages.context import StageContext, print_notice
 from vcppo.stages.evaluation import evaluation
 from vcppo.stages.forecast import forecast, forecast_responses
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
 from vcppo.stages.value_pretraining import value_pretraining
-from vcppo.store.cache import StageFolder, addresses, is_complete
+from vcppo.store.cache import Address, StageFolder, addresses, is_complete, is_intact, move_damaged_aside
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import read_journal
-from vcppo.store.pretrained_critics import chosen_step
+from vcppo.store.pretrained_critics import add_request, chosen_step
 from vcppo.store.summary import curves_of, summary
 
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
@@ -52,11 +52,17 @@ def run_stages(
     *,
     until: str = "evaluation",
     on_stage: Callable[[str, str, bool], None] = lambda stage, address, ran: None,
+    notice: Callable[[str], None] = print_notice,
 ) -> dict[str, StageUse]:
     """Run every stage up to `until` whose result is not in the cache.
 
+    A result that is read is compared with its manifest first, byte by byte; if no stage is left to run, none is read,
+    and sizes are compared alone. One that is complete is used without a lock: others may own it, or it may be read
+    only.
+
     Args:
         on_stage: called with (stage, address, will run) when a stage is about to run or is already complete.
+        notice: receives a line for each result that was damaged, and is computed again.
     Raises:
         ConfigError: a prompt, or a response as long as requested, does not fit the model; before anything is run.
         TrainingError: a number is not finite, or another failure of training, with the stage in which it came up.
@@ -64,31 +70,55 @@ def run_stages(
     stage_addresses, here = addresses(settings), world()
     uses: dict[str, StageUse] = {}
     _check_response_limits(StageContext(settings, StageFolder(out, stage_addresses["cold-start"]), {}), until)
-    for stage, address in stage_addresses.items():
-        folder = StageFolder(out, address)
+    needed = _up_to(until, stage_addresses)
+    folders = [StageFolder(out, stage_addresses[stage]) for stage in needed]
+    any_runs = here.is_main and not all(is_complete(folder, settings) for folder in folders)
+    is_usable = is_intact if any_runs else is_complete
+    for stage, folder in zip(needed, folders, strict=True):
         earlier = {name: use.folder for name, use in uses.items()}
         stage_settings = preference_settings(settings) if stage == "preference" else settings
-        context = StageContext(stage_settings, folder, earlier)
-        with folder.lock():
-            complete = here.from_main(here.is_main and is_complete(context.folder, context.settings))
-            if here.is_main:
-                on_stage(stage, address.key, not complete)
-            if not complete:
-                if here.is_main:
-                    folder.describe()
-                here.wait()
-                began = time.perf_counter()
-                try:
-                    result = STAGES[stage](context)
-                except TrainingError as error:
-                    raise TrainingError(f"{stage}: {error}") from None
-                if here.is_main:
-                    folder.finish(result, time.perf_counter() - began)
-                here.wait()
+        context = StageContext(stage_settings, folder, earlier, notice)
+        if here.is_main and stage == "value-pretraining":
+            add_request(folder.path, settings.pretrain)  # first: no run that thins the folder may take this critic away
+        complete = here.from_main(here.is_main and is_usable(folder, settings))
+        if complete and here.is_main:
+            on_stage(stage, folder.address.key, False)
+        if not complete:
+            complete = _run_stage(context, on_stage)
         uses[stage] = StageUse(folder, not complete)
-        if stage == until:
-            break
     return uses
+
+
+def _run_stage(context: StageContext, on_stage: Callable[[str, str, bool], None]) -> bool:
+    """Run a stage, unless another process has completed it by the time that this one holds its lock; whether it had."""
+    folder, settings, here = context.folder, context.settings, world()
+    stage, key = folder.address.stage, folder.address.key
+    with folder.lock():
+        if here.is_main:
+            move_damaged_aside(folder, settings, context.notice)
+        complete = here.from_main(here.is_main and is_complete(folder, settings))
+        if here.is_main:
+            on_stage(stage, key, not complete)
+        if complete:
+            return True
+        if here.is_main:
+            folder.describe(context.notice)
+        here.wait()
+        began = time.perf_counter()
+        try:
+            result = STAGES[stage](context)
+        except TrainingError as error:
+            raise TrainingError(f"{stage}: {error}") from None
+        if here.is_main:
+            folder.finish(result, time.perf_counter() - began)
+        here.wait()
+    return False
+
+
+def _up_to(until: str, stages: Mapping[str, Address]) -> list[str]:
+    """Names of the stages that come before `until`, and its own; all of them if it is not among them."""
+    names = list(stages)
+    return names[: names.index(until) + 1] if until in names else names
 
 
 def _check_response_limits(context: StageContext, until: str) -> None:
@@ -112,8 +142,12 @@ def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, f
     def on_stage(stage: str, address: str, ran: bool) -> None:
         folder.add_stage(stage, address, ran=ran)
 
+    def notice(line: str) -> None:
+        print_notice(line)
+        folder.add_notice(line)
+
     settings = load_settings(cell / "settings.json")
-    uses = run_stages(settings, out, until=until, on_stage=on_stage)
+    uses = run_stages(settings, out, until=until, on_stage=on_stage, notice=notice)
     last = uses[until].folder.result or {}
     if (
         until == "value-pretraining"

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from vcppo.errors import TrainingError
 from vcppo.models import forward
-from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.checkpoints import save_model, save_state
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_update import read_final_values
@@ -21,6 +21,7 @@ from vcppo.rl.sampler import collate
 from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.fixed import PAIRED_PROMPTS_AT_ONCE
 from vcppo.stages.context import StageContext
+from vcppo.stages.resuming import resume
 from vcppo.types import RolloutBatch
 
 CHECKPOINT_EVERY = 50
@@ -29,7 +30,8 @@ CHECKPOINT_EVERY = 50
 def reward_model(context: StageContext) -> dict[str, float]:
     """Train `critic/`, a token classifier with one label, from the cold-start policy's weights."""
     settings, folder, chosen = context.settings, context.folder, context.settings.reward_model
-    state = load_state(folder.path / "state.pt")
+    journal = folder.journal
+    state = resume(context, journal)
     batch = RolloutBatch(**state["answers"]) if state else _sample_responses(context)
     correct, incorrect = pair_pools(batch)
     if not correct:
@@ -39,11 +41,9 @@ def reward_model(context: StageContext) -> dict[str, float]:
         )
     model = context.load_critic(context.first_policy, head_seed=seed_for(settings.base_seed, "reward-model", "head"))
     optimiser = Optimiser(model, chosen, chosen.steps)
-    journal = folder.journal
     if state is not None and "model" in state:
         load_weights(model, state["model"])
         optimiser.load_state_dict(state["optimiser"])
-    journal.truncate(state.get("records", 0) if state else 0)
 
     def save() -> None:
         save_state(
@@ -52,7 +52,7 @@ def reward_model(context: StageContext) -> dict[str, float]:
                 "answers": vars(batch),
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),
-                "records": journal.count,
+                "records": journal.sync(),
             },
         )
 

@@ -13,6 +13,7 @@ from vcppo.rl.models import Models
 from vcppo.rl.trainer import Trainer
 from vcppo.stages.context import StageContext
 from vcppo.stages.evaluation import evaluate_policy
+from vcppo.stages.resuming import resume
 from vcppo.stages.value_pretraining import critic_for, first_shaping
 
 PARTS = ("generate", "score", "true_values", "alignment", "update")  # of an iteration that a clock is held to
@@ -31,10 +32,9 @@ def rl(context: StageContext) -> dict[str, float]:
     trainer, pretrain_steps = assemble(context)
     journal = folder.journal
     state_path = folder.path / "state.pt"
-    state = load_state(state_path)
+    state = resume(context, journal)
     if state is not None:
         trainer.load(state)
-    journal.truncate(state["records"] if state else 0)
     record, every = settings.record, settings.evaluation.every
     while trainer.step < settings.steps and not stopped(trainer):
         began, step = time.perf_counter(), trainer.step
@@ -61,7 +61,7 @@ def rl(context: StageContext) -> dict[str, float]:
         timing = {"time/other_s": ended - started - parts, "time/evaluate_s": started - began}
         journal.metrics(step, {**done.metrics, **timing, "time/iteration_s": ended - began})
         if trainer.step % record.checkpoint_every == 0:
-            save_state(state_path, {**trainer.state(), "records": journal.count})
+            save_state(state_path, {**trainer.state(), "records": journal.sync()})
     save_model(trainer.policy, context.tokenizer, folder.path / "policy")
     if trainer.critic is not None:
         save_model(trainer.critic, context.tokenizer, folder.path / "critic")

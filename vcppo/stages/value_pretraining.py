@@ -14,8 +14,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from pathlib import Path
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from vcppo.errors import CheckpointError
 from vcppo.maths.diagnostics import explained_variance, fitted_line, value_bias
 from vcppo.maths.losses import AGGREGATIONS, denominators, value_loss
 from vcppo.maths.settling import Measurement, first_phase_end
-from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.checkpoints import save_model, save_state
 from vcppo.models.distributed import world
 from vcppo.models.forward import rescale_values
 from vcppo.models.optimiser import Optimiser
@@ -49,7 +48,20 @@ from vcppo.settings.rules import has_exact_values
 from vcppo.stages.answers import load_responses, response_prompts, responses_file
 from vcppo.stages.context import StageContext
 from vcppo.stages.fixed_prompts import fixed_prompts, training_prompts
-from vcppo.store.pretrained_critics import chosen_step, critic_folder, critic_is_saved, end_of, measurements_in
+from vcppo.stages.resuming import cut_back, move_state_aside, usable_state
+from vcppo.store.pretrained_critics import (
+    TrainingEnd,
+    add_request,
+    chosen_step,
+    critic_folder,
+    critic_is_saved,
+    end_of,
+    end_without_moments,
+    measurements_in,
+    saved_states,
+    step_of,
+    thin,
+)
 from vcppo.types import RolloutBatch
 
 
@@ -222,15 +234,36 @@ class Pretraining:
 
     def _resume(self, target: int | None) -> None:
         """Load the latest saved state that is not past the target; cut the journal back to the latest of all."""
-        states = world().from_main(sorted(self.folder.glob("critic-*/state.pt")))
-        self.logged = _step_of(states[-1]) if states else 0
-        latest = load_state(states[-1]) if states else None
-        self.journal.truncate(latest["records"] if latest else 0)
-        usable = [path for path in states if target is None or _step_of(path) <= target]
-        state = load_state(usable[-1]) if usable else None
+        latest, step = self._latest(None)
+        ended = world().from_main(self._ended_after(step))
+        if ended is not None:
+            cut_back(self.journal, ended.records)
+        elif latest is not None and not cut_back(self.journal, latest["records"]):
+            names = [path.parent.name for path in world().from_main(saved_states(self.folder))]
+            reason = f"{self.journal.path}: has fewer records than the states beside it count"
+            move_state_aside(self.context, [*names, self.journal.path.name], reason)
+            latest, step = None, 0
+        if latest is None and ended is None:
+            cut_back(self.journal, 0)
+        self.logged = step if ended is None else ended.updates
+        state = latest if target is None or step <= target else self._latest(target)[0]
         if state is not None:
             load_weights(self.critic, state["critic"])
             self.optimiser.load_state_dict(state["optimiser"])
+
+    def _ended_after(self, step: int) -> TrainingEnd | None:
+        """Where training had come to beyond a step, if the moments of then have been removed and the journal has it."""
+        end = end_without_moments(self.folder)
+        return end if end is not None and end.updates > step and self.journal.count >= end.records else None
+
+    def _latest(self, target: int | None) -> tuple[dict[str, Any] | None, int]:
+        """Return the latest state that can be read and is not past the target, and its step; (None, 0) without one."""
+        for path in reversed(world().from_main(saved_states(self.folder))):
+            if target is None or step_of(path.parent) <= target:
+                state = usable_state(self.context, path, path.parent.name)
+                if state is not None:
+                    return state, step_of(path.parent)
+        return None, 0
 
     def _train_once(self) -> dict[str, float]:
         settings, step = self.settings, self.optimiser.taken
@@ -342,9 +375,13 @@ class Pretraining:
             {
                 "critic": self.critic.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
-                "records": self.journal.count,
+                "records": self.journal.sync(),
             },
         )
+        if world().is_main:
+            thin(self.folder, training={step})
+            self.context.folder.record()  # another cell may use this critic before the stage has ended
+        world().wait()
 
 
 def value_pretraining(context: StageContext) -> dict[str, float]:
@@ -355,12 +392,16 @@ def value_pretraining(context: StageContext) -> dict[str, float]:
         and first_phase_updates, those after which the critic was as good as the best constant, if it ever was.
     """
     chosen, folder = context.settings.pretrain, context.folder.path
+    if world().is_main:
+        add_request(folder, chosen)
     Pretraining(context).go_to(None if chosen.steps == "converge" else chosen.steps)
     measurements = measurements_in(folder / "journal.jsonl")
     end = end_of(measurements, chosen)
     assert end is not None
     if not world().from_main(critic_is_saved(folder, end.best)):  # the start, or what an earlier version did not save
         Pretraining(context).go_to(end.best)
+    if world().is_main:
+        thin(folder)
     result = {"steps": float(end.best)}
     if chosen.steps != "converge":
         return result
@@ -385,7 +426,3 @@ def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
 
 def _shuffle(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=rng_for(seed, "pretrain", "shuffle", epoch))
-
-
-def _step_of(state: Path) -> int:
-    return int(state.parent.name.removeprefix("critic-"))

@@ -5,12 +5,13 @@ addresses of a run follow from its settings alone, before anything is computed.
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vcppo.errors import CheckpointError, DataError
 from vcppo.settings.critic_size import CRITIC_SIZE
 from vcppo.settings.digests import digest
 from vcppo.settings.preference import preference_settings
@@ -19,11 +20,14 @@ from vcppo.settings.rollout import RolloutSettings
 from vcppo.settings.rules import bootstraps
 from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal
-from vcppo.store.pretrained_critics import pretraining_is_done
-from vcppo.system.files import file_lock, read_json, write_json
+from vcppo.store.manifest import DONE, JOURNAL, NAME, faults, record_files
+from vcppo.store.pretrained_critics import chosen_step, critic_folder, pretraining_is_done
+from vcppo.system import disk
+from vcppo.system.files import file_lock, json_bytes, make_folder, read_json, read_json_or_move, write_bytes, write_json
 from vcppo.system.fingerprints import content_of
 from vcppo.system.processes import is_main
 from vcppo.system.provenance import provenance
+from vcppo.system.temporaries import sweep
 from vcppo.tasks.problems import task_address
 
 # Raised by one when a change of the stage's code changes its numbers; results of older versions stay in the cache.
@@ -120,7 +124,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
             "value-pretraining",
             ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
             ["cold-start", "reward-model", "preference", "answers"],
-            sampled | {"pretrain": {"steps", "patience", "tolerance"}},
+            sampled | {"pretrain": {"steps", "patience", "tolerance", "checkpoints"}},
         )
         by_stage["value-pretraining"].settings["critic"] = {
             **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},
@@ -160,7 +164,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
 
 
 class StageFolder:
-    """The folder of one address: a journal, a state to resume from, results, and `done.json` when complete."""
+    """The folder of one address: a journal, a state to resume from, results and their manifest, `done.json` at last."""
 
     def __init__(self, out: Path, address: Address) -> None:
         self.address = address
@@ -169,34 +173,43 @@ class StageFolder:
     @property
     def result(self) -> dict[str, float] | None:
         """Result of the finished stage, None before that."""
-        done = self.path / "done.json"
+        done = self.path / DONE
         if not done.exists():
             return None
-        result: dict[str, float] = read_json(done)["result"]
+        try:
+            result: dict[str, float] = read_json(done)["result"]
+        except (CheckpointError, KeyError, TypeError):  # of no bytes, after a power cut
+            return None
         return result
 
     @property
     def journal(self) -> Journal:
         """The stage's journal, opened for appending; only the main process writes it."""
-        return Journal(self.path / "journal.jsonl", silent=not is_main())
+        return Journal(self.path / JOURNAL, silent=not is_main())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Lock the address: another process that wants it waits here; the lock of a dead process is released.
 
-        Of processes that work together the main one locks it for all.
+        What a killed holder was writing is removed. Of processes that work together the main one locks it for all.
+
+        Raises:
+            DiskError: the folder is read only, or another user's.
         """
         if not is_main():
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with file_lock(self.path / "lock"):
+        with ExitStack() as stack:
+            with disk.writing(self.path):
+                make_folder(self.path)
+                stack.enter_context(file_lock(self.path / "lock"))
+            sweep(self.path, below=True)
             yield
 
-    def describe(self) -> None:
+    def describe(self, notice: Callable[[str], None] = lambda line: None) -> None:
         """Write `stage.json` once: address, settings, parents and provenance."""
         path = self.path / "stage.json"
-        if not path.exists():
+        if read_json_or_move(path, notice) is None:
             a = self.address
             write_json(
                 path,
@@ -209,19 +222,62 @@ class StageFolder:
                 },
             )
 
+    def record(self) -> None:
+        """Renew the manifest while the stage goes on, where others may use a part of its results already."""
+        record_files(self.path)
+
     def finish(self, result: dict[str, float], wall_s: float) -> None:
-        """Mark the stage complete and remove the state that only resuming needs."""
-        write_json(self.path / "done.json", {"result": result, "wall_s": wall_s})
+        """Mark the stage complete, its files recorded, and remove the state that only resuming needs."""
+        done = json_bytes({"result": result, "wall_s": wall_s})
+        record_files(self.path, done=done)
+        write_bytes(self.path / DONE, done)
         (self.path / "state.pt").unlink(missing_ok=True)
         for shards in self.path.glob("state-*.shards"):
             shutil.rmtree(shards, ignore_errors=True)
 
+    def move_aside(self, names: Sequence[str] | None = None) -> Path:
+        """Move results that cannot be trusted to ADDRESS.bad-1, or the next number that is free; return that folder.
+
+        Args:
+            names: at the top of the folder; by default all there are, but for the lock, whose holder calls this.
+        """
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.bad-{number}")).exists():
+            number += 1
+        make_folder(aside)
+        last = {JOURNAL: 1, NAME: 2}  # stopped in between, it is seen again and goes on
+        found = [entry.name for entry in self.path.iterdir() if entry.name != "lock"] if names is None else names
+        for name in sorted(found, key=lambda name: (name != DONE, last.get(name, 0), name)):
+            (self.path / name).rename(aside / name)
+        return aside
+
 
 def is_complete(folder: StageFolder, settings: RunSettings) -> bool:
-    """Whether the cache holds what these settings request of a stage."""
-    if folder.address.stage == "value-pretraining":
-        return pretraining_is_done(folder.path, settings.pretrain)
-    return folder.result is not None
+    """Whether the cache holds what these settings request of a stage, each file in the size that it had then."""
+    return _is_marked_complete(folder, settings) and not _faults(folder, settings, digests=False)
+
+
+def is_intact(folder: StageFolder, settings: RunSettings) -> bool:
+    """Whether it is complete, and each file has the bytes that it was written with; a process reads a file once."""
+    return _is_marked_complete(folder, settings) and not _faults(folder, settings, digests=True)
+
+
+def move_damaged_aside(folder: StageFolder, settings: RunSettings, notice: Callable[[str], None]) -> None:
+    """Move what is marked complete and is not intact aside, so that it is computed again; `notice` receives a line.
+
+    Of a value pretraining it is the one critic, if the journal is intact. The caller holds the folder's lock.
+    """
+    if not _is_marked_complete(folder, settings):
+        return
+    found = _faults(folder, settings, digests=True)
+    if not found:
+        return
+    names = None
+    if folder.address.stage == "value-pretraining" and not any(line.startswith((JOURNAL, NAME)) for line in found):
+        names = [_chosen_critic(folder, settings)]
+    aside = folder.move_aside(names)
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    notice(f"{folder.path}: {found[0]}{more}; moved to {aside.name}, and computed again")
 
 
 def unfinished(out: Path, settings: RunSettings) -> set[str]:
@@ -234,3 +290,25 @@ def unfinished(out: Path, settings: RunSettings) -> set[str]:
         for address in addresses(settings).values()
         if not is_complete(StageFolder(out, address), settings)
     }
+
+
+def _is_marked_complete(folder: StageFolder, settings: RunSettings) -> bool:
+    if folder.address.stage != "value-pretraining":
+        return folder.result is not None
+    try:
+        return pretraining_is_done(folder.path, settings.pretrain)
+    except DataError:  # a line of its journal is no record: the stage that goes on cuts it there
+        return False
+
+
+def _faults(folder: StageFolder, settings: RunSettings, *, digests: bool) -> list[str]:
+    used = None  # all of them
+    if folder.address.stage == "value-pretraining":  # a folder of many critics, of which these settings use one
+        used = [JOURNAL, _chosen_critic(folder, settings)]
+    return faults(folder.path, digests=digests, of=used)
+
+
+def _chosen_critic(folder: StageFolder, settings: RunSettings) -> str:
+    step = chosen_step(folder.path, settings.pretrain)
+    assert step is not None  # it is marked complete
+    return critic_folder(folder.path, step).name

@@ -1,21 +1,24 @@
 """One cell of a study on disk: the settings it runs with, and a record of its state that is never half written."""
 
+import json
 import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vcppo.errors import ConfigError, StudyError, VcppoError
+from vcppo.errors import ConfigError, DiskError, StudyError, VcppoError
 from vcppo.settings.kinds import layout
 from vcppo.settings.loading import flatten, load_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.unused import unused
-from vcppo.system.files import write_json
+from vcppo.system.disk import disk_error, is_disk_error
+from vcppo.system.files import rename_aside, write_json
 from vcppo.system.redaction import redacted
 
 State = Literal["queued", "running", "done", "failed", "pruned"]
@@ -49,6 +52,7 @@ class CellRecord(BaseModel):
     started: float | None = None
     finished: float | None = None
     result: dict[str, float | None] = {}
+    notices: tuple[str, ...] = ()  # lines for the user on what was damaged, and made again
 
 
 class CellFolder:
@@ -88,6 +92,20 @@ class CellFolder:
             where = ".".join(str(part) for part in detail["loc"])
             raise StudyError(f"{file}: not the record of a cell ({where}: {detail['msg']})") from None
 
+    def move_unreadable_aside(self, notice: Callable[[str], None]) -> None:
+        """Move record and settings aside if either is no JSON: the cell is one that has not run, and is made again.
+
+        What its stages computed is in the cache. The caller holds the lock of the study, or of the cell.
+        """
+        files = [self.path / name for name in ("cell.json", "settings.json")]
+        if not self.exists() or all(_is_json(file) for file in files):
+            return
+        bad = next(file for file in files if not _is_json(file))
+        for file in files:
+            if file.exists():
+                rename_aside(file, "bad")
+        notice(f"{bad}: no JSON; moved aside, and the cell runs again from what the cache has")
+
     def settings(self) -> RunSettings:
         """The settings the cell runs with; names that came into being since take their defaults."""
         return load_settings(self.path / "settings.json")
@@ -97,6 +115,10 @@ class CellFolder:
         record = CellRecord.model_validate({**self.read().model_dump(), **fields})
         write_json(self.path / "cell.json", record.model_dump(mode="json"))
         return record
+
+    def add_notice(self, line: str) -> CellRecord:
+        """Record a line for the user."""
+        return self.update(notices=[*self.read().notices, redacted(line)])
 
     def add_stage(self, stage: str, address: str, *, ran: bool) -> CellRecord:
         """Record that the cell is in this stage now; one that an earlier attempt computed stays marked so."""
@@ -111,9 +133,13 @@ def run_and_record(folder: CellFolder, out: Path, runner: Runner) -> CellRecord:
     """Run a cell and record how it ended; an error of the cell goes to its record, not to the caller.
 
     Ctrl-C and the like go through, and leave the cell queued.
+
+    Raises:
+        DiskError: the disk is full, or refuses; that is no failure of the cell, which stays queued.
     """
-    attempts = folder.read().attempts + 1
-    folder.update(state="running", attempts=attempts, started=time.time(), finished=None, error=None, result={})
+    attempts, begun = folder.read().attempts + 1, time.time()
+    fresh: dict[str, Any] = {"finished": None, "error": None, "result": {}, "notices": ()}
+    folder.update(state="running", attempts=attempts, started=begun, **fresh)
     (folder.path / "traceback.txt").unlink(missing_ok=True)
     with _FailureRecorded(folder):
         result = {name: float(value) for name, value in runner(folder.path, out).items()}
@@ -136,10 +162,22 @@ class _FailureRecorded:
         if not isinstance(error, Exception):
             self.folder.update(state="queued")
             return False
+        if is_disk_error(error):
+            with suppress(DiskError):  # it stays as it is, and whoever goes on with it queues it
+                self.folder.update(state="queued")
+            raise disk_error(error) from error
         trace = redacted("".join(traceback.format_exception(error)))
         (self.folder.path / "traceback.txt").write_text(trace, encoding="utf-8")
         self.folder.update(state="failed", finished=time.time(), error=one_line(error))
         return True
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def one_line(error: BaseException) -> str:

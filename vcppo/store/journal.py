@@ -2,7 +2,8 @@
 
 The trainer writes here and nowhere else; `tracking` uploads from here to MLflow, so a run neither waits for a
 server nor loses a number to one. Records are counted: a resumed stage cuts its journal back to the count its
-checkpoint knew, and writes the same records again.
+checkpoint knew, and writes the same records again. A checkpoint counts records that have been synced: after a power cut
+they are there, and what came after them may be anything.
 """
 
 import json
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import DataError
+from vcppo.system import disk
+from vcppo.system.files import make_folder, sync
 from vcppo.system.redaction import redacted
 
 
 class Journal:
-    """Append-only writer; a torn last line (the process was killed in it) is dropped on opening.
+    """Append-only writer; on opening it drops a torn last line (the process was killed in it), and what is no record.
 
     Args:
         silent: nothing is written or cut; of several processes with the same records one writes.
@@ -27,9 +30,8 @@ class Journal:
         self.path, self.silent, self.count = path, silent, 0
         if silent:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.count = len(read_journal(path))
-        self.truncate(self.count)
+        make_folder(path.parent)
+        self.truncate(_whole_records(path))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars of one step; a NaN or an infinity is written as null."""
@@ -48,8 +50,20 @@ class Journal:
         clean = {column: [_finite(cell) for cell in cells] for column, cells in columns.items()}
         self._write({"kind": "table", "name": name, "step": step, "time": time.time(), "columns": clean})
 
+    def sync(self) -> int:
+        """Have all records on the disk, for a checkpoint that counts them; return their number."""
+        if not self.silent and self.path.exists():
+            with disk.writing(self.path):
+                sync(self.path)
+                sync(self.path.parent)
+        return self.count
+
     def truncate(self, count: int) -> None:
-        """Keep the first `count` records, drop what follows."""
+        """Keep the first `count` records, drop what follows.
+
+        Raises:
+            DataError: it has fewer.
+        """
         if self.silent:
             return
         lines = self.path.read_bytes().splitlines(keepends=True)[:count] if self.path.exists() else []
@@ -62,9 +76,21 @@ class Journal:
     def _write(self, record: Mapping[str, Any]) -> None:
         if self.silent:
             return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(redacted(json.dumps(record, allow_nan=False, separators=(",", ":"))) + "\n")
+        line = redacted(json.dumps(record, allow_nan=False, separators=(",", ":"))) + "\n"
+        with disk.writing(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(line)
         self.count += 1
+
+
+def _whole_records(path: Path) -> int:
+    """Count the records before the first line that is none."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines):
+        try:
+            json.loads(line)
+        except ValueError:
+            return number
+    return len(lines)
 
 
 def read_journal(path: Path, start: int = 0) -> list[dict[str, Any]]:

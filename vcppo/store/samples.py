@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, DiskError
 from vcppo.system.files import write_json
 from vcppo.types import Prompt, Rollout, StopReason, Verdict, credit_of
 
@@ -120,10 +120,13 @@ def write_whole(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all.
 
     Raises:
-        CheckpointError: it cannot be written, for example on a full disk.
+        DiskError: the disk is full, or refuses.
+        CheckpointError: it cannot be written for another reason.
     """
     try:
         write_json(path, value)
+    except DiskError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from None
 

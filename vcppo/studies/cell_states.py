@@ -18,8 +18,17 @@ from vcppo.store.cache import addresses
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
 from vcppo.studies.cells import Cell
 from vcppo.studies.study import Study
-from vcppo.studies.trials import Scoreboard, distributions, grid_params, open_storage, signature
-from vcppo.system.files import read_json, write_json
+from vcppo.studies.trials import (
+    Scoreboard,
+    distributions,
+    grid_params,
+    open_storage,
+    signature,
+    trial_name,
+    trial_number,
+)
+from vcppo.system.files import read_json_or_move, write_json
+from vcppo.system.temporaries import sweep
 
 
 @dataclass
@@ -63,15 +72,18 @@ class StudyLedger:
         self._trials: dict[str, TrialCells] = {}
         self._trial_of: dict[str, TrialCells] = {}
         grid = study.cells(seeds) if study.search is None else []
+        sweep(self.folder, below=True)
         for cell in grid:
+            self.folder_of(cell.name).move_unreadable_aside(warn)
             if self.folder_of(cell.name).exists():
                 check_same_settings(self.folder_of(cell.name), cell.settings)
         space = distributions(study)
-        self.board = Scoreboard(open_storage(storage, self.folder), self._optuna_name(signature(space)), study, space)
+        opened = open_storage(storage, self.folder, warn)
+        self.board = Scoreboard(opened, self._optuna_name(signature(space)), study, space)
         for cell in grid:
             self._enlist(TrialCells(cell.name, grid_params(cell, space), [cell]))
         if study.search is not None:
-            self._resume_search()
+            self._resume_search(own_journal=storage is None)
 
     # What there is
 
@@ -152,7 +164,7 @@ class StudyLedger:
         A grid whose choices have changed gets a new one, into which its ended cells are entered again.
         """
         file = self.folder / "study.json"
-        before = read_json(file) if file.exists() else None
+        before = read_json_or_move(file, self._warn)
         fresh = before is None or before["space"] != space
         if before is not None and self.study.search is not None:
             if fresh:
@@ -179,14 +191,38 @@ class StudyLedger:
             "Give another --out, another study name, or --fresh to move the old study aside and begin anew"
         )
 
-    def _resume_search(self) -> None:
+    def _resume_search(self, *, own_journal: bool) -> None:
+        if not self.board.names() and own_journal:
+            self._enter_trials_of_cells()
         if not self.board.names() and any((self.folder / "cells").glob("*/cell.json")):
             raise StudyError(
                 f"{self.folder} holds cells of a search whose trials are not in this storage: give the --storage it "
                 "was begun with, or --fresh to move the old study aside and begin anew"
             )
         for name in self.board.names():
+            if self.board.is_lost(name):
+                self._trials[name] = TrialCells(name, {})
+                continue
             self._enlist_proposal(name, self.board.params(name))
+
+    def _enter_trials_of_cells(self) -> None:
+        """Make the trials of a search whose journal is lost: each cell knows what was proposed for it.
+
+        A trial that had no cell leaves a gap, which a failed one fills: numbers name the trials to come.
+        """
+        proposed: dict[str, dict[str, Any]] = {}
+        for path in sorted((self.folder / "cells").glob("*")):
+            folder = CellFolder(path)
+            folder.move_unreadable_aside(self._warn)
+            if folder.exists():
+                record = folder.read()
+                proposed[record.arm] = {name: record.swept[name] for name in self.board.space}
+        for number in range(1 + max((trial_number(name) for name in proposed), default=-1)):
+            name = trial_name(number)
+            if name in proposed:
+                self.board.enqueue(name, proposed[name])
+            else:
+                self.board.enter_lost(name)
 
     def _enlist_proposal(self, name: str, params: dict[str, Any]) -> None:
         try:
@@ -218,6 +254,7 @@ class StudyLedger:
 
     def _prepare(self, cell: Cell) -> State:
         folder = self.folder_of(cell.name)
+        folder.move_unreadable_aside(self._warn)
         if not folder.exists():
             record = CellRecord(study=self.study.name, cell=cell.name, arm=cell.arm, seed=cell.seed, swept=cell.swept)
             CellFolder.create(folder.path, record, cell.settings)

@@ -4,7 +4,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
+from vcppo.errors import DiskError
 from vcppo.store.cache import unfinished
 from vcppo.store.cell_folders import ENDED, CellRecord
 from vcppo.studies.cell_states import StudyLedger, TrialCells
@@ -27,6 +29,7 @@ class Dispatcher:
         """Until every cell has ended, or until the event is set.
 
         Raises:
+            DiskError: a worker cannot write: its cell stays queued, as all that would meet the same.
             StudyError: workers end before they can run anything.
         """
         looked = 0.0
@@ -48,7 +51,8 @@ class Dispatcher:
             if record.state in ENDED:
                 self._end(record)
             else:
-                self._ledger.requeue(cell)
+                with suppress(DiskError):  # its record says that it runs, which the next process takes for queued
+                    self._ledger.requeue(cell)
 
     def _give_cells(self) -> None:
         ledger = self._ledger
@@ -69,6 +73,8 @@ class Dispatcher:
 
     def _handle(self, event: Reply | Death) -> None:
         folder_of = self._ledger.folder_of
+        if isinstance(event, Reply) and event.disk is not None:
+            raise DiskError(event.disk)
         if isinstance(event, Reply):
             self._end(folder_of(event.cell).read())
             return

@@ -1,11 +1,15 @@
-"""A cell of a study run by several processes: torchrun starts them, the first one replies for all.
+"""A cell of a study run by several processes on this machine; the first one replies for all.
 
-`vcppo sweep --processes N` has its workers run cells with `run_cell` here, instead of by themselves.
+`vcppo sweep --processes N` has its workers run cells with `run_cell` here, instead of by themselves. The worker starts
+the processes itself, without an agent between: the kernel ends each with it. They meet in a file, and their connections
+are those of the loopback interface; nothing listens on the machine's other interfaces.
 """
 
+import argparse
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +17,15 @@ from typing import Any
 from vcppo import errors
 from vcppo.errors import StudyError, VcppoError
 from vcppo.system.files import read_json, write_json
-from vcppo.system.processes import PROCESSES, die_with, run_as_rank
+from vcppo.system.processes import MEETING_FILE, PROCESSES, die_with, inherited_lock, run_as_rank
 from vcppo.system.redaction import redact_output, redacted
+from vcppo.system.temporaries import remove, temporary_for
 
 RUNNER = "vcppo.studies.launch:run_cell"
 REPLY = ".answer.json"  # in the cell's folder, while its processes run
+LOOK_S = 0.1
+GRACE_S = 15.0  # for the others to end by themselves, once one has failed
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 def run_cell(cell: Path, out: Path) -> Mapping[str, float]:
@@ -29,10 +37,9 @@ def run_cell(cell: Path, out: Path) -> Mapping[str, float]:
     """
     file = cell / REPLY
     file.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", os.environ[PROCESSES]]
-    done = subprocess.run([*command, "-m", "vcppo.studies.launch", str(cell), str(out)], stdout=sys.stderr)
+    code = _run_processes([str(cell), str(out)], int(os.environ[PROCESSES]), temporary_for(cell / "meeting"))
     if not file.exists():
-        raise StudyError(f"the processes of cell {cell.name} ended with exit code {done.returncode} and without a word")
+        raise StudyError(f"the processes of cell {cell.name} ended with exit code {code} and without a word")
     reply = read_json(file)
     file.unlink()
     if "error" in reply:
@@ -41,10 +48,50 @@ def run_cell(cell: Path, out: Path) -> Mapping[str, float]:
     return result
 
 
-def main(cell: Path, out: Path) -> None:
-    """One of the processes; it ends with the one that started it."""
-    die_with(os.getppid())
+def _run_processes(words: list[str], count: int, meeting: Path) -> int:
+    """Run `main` in so many processes to their end; return 0, or the exit code of the first that failed."""
+    command = [sys.executable, "-m", "vcppo.studies.launch", "--parent", str(os.getpid()), *words]
+    common = {**os.environ, **LOOPBACK, "WORLD_SIZE": str(count), MEETING_FILE: str(meeting)}
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(count):
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            processes.append(
+                subprocess.Popen(command, stdout=sys.stderr, env={**common, **place}, pass_fds=inherited_lock())
+            )
+        return _wait(processes)
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+        remove(meeting)
+
+
+def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
+    failed, since = 0, 0.0
+    while any(process.poll() is None for process in processes):
+        failed = failed or next((process.returncode for process in processes if process.returncode), 0)
+        since = since or (time.monotonic() if failed else 0.0)
+        if failed and time.monotonic() - since > GRACE_S:
+            break
+        time.sleep(LOOK_S)
+    return failed or next((process.returncode for process in processes if process.returncode), 0)
+
+
+def main() -> None:
+    """One of the processes; it ends with the worker that started it."""
+    parser = argparse.ArgumentParser(prog="python -m vcppo.studies.launch", description="one of a cell's processes")
+    parser.add_argument("--parent", type=int, required=True, help="process whose end is this one's")
+    parser.add_argument("cell", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    die_with(arguments.parent)
     redact_output()
+    run_as_rank(lambda: _run_here(arguments.cell, arguments.out))
+
+
+def _run_here(cell: Path, out: Path) -> None:
     from vcppo.models.distributed import together
     from vcppo.settings.loading import load_settings
     from vcppo.stages.pipeline import run_cell as run_here
@@ -64,4 +111,4 @@ def main(cell: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_as_rank(lambda: main(Path(sys.argv[1]), Path(sys.argv[2])))
+    main()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import StudyError
-from vcppo.system.processes import PROCESSES, gpus_of_worker, shielded
+from vcppo.system.processes import PROCESSES, gpus_of_worker, shielded, with_lock
 
 FAILED_STARTS = 3  # of a worker in a row, before it ran anything: then something is wrong with all
 GOODBYE_S = 5.0  # for a worker to end by itself at the end of a study
@@ -21,10 +21,11 @@ GOODBYE_S = 5.0  # for a worker to end by itself at the end of a study
 
 @dataclass(frozen=True)
 class Reply:
-    """A worker ended its cell and recorded how."""
+    """A worker ended its cell and recorded how; or it could not, for what `disk` says."""
 
     worker: int
     cell: str
+    disk: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,14 @@ class _Worker:
 
 
 class WorkerPool:
-    """`size` workers. All calls come from the thread that made the pool: on Linux a worker dies with that thread."""
+    """`size` workers. All calls come from the thread that made the pool: on Linux a worker dies with that thread.
 
-    def __init__(self, size: int, *, runner: str, logs: Path, processes: int = 1) -> None:
-        self.runner, self.logs, self.processes = runner, logs, processes
+    Args:
+        lock: descriptor of the study's lock, which each worker inherits and holds until it ends.
+    """
+
+    def __init__(self, size: int, *, runner: str, logs: Path, processes: int = 1, lock: int | None = None) -> None:
+        self.runner, self.logs, self.processes, self.lock = runner, logs, processes, lock
         logs.mkdir(parents=True, exist_ok=True)
         self._selector = selectors.DefaultSelector()
         self._workers = [_Worker(index, self._start(index)) for index in range(size)]
@@ -94,7 +99,7 @@ class WorkerPool:
                 worker.ready, worker.failed_starts = True, 0
                 if "cell" in message:
                     worker.cell = None
-                    yield Reply(worker.index, message["cell"])
+                    yield Reply(worker.index, message["cell"], message.get("disk"))
 
     def stop(self, index: int) -> None:
         """Kill a worker in the middle of its cell and start it again."""
@@ -122,7 +127,8 @@ class WorkerPool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(index, self.processes),
+                env=_environment(index, self.processes) | ({} if self.lock is None else with_lock(self.lock)),
+                pass_fds=() if self.lock is None else (self.lock,),
                 start_new_session=True,
             )
         assert process.stdout is not None

@@ -223,5 +223,5 @@ def following(folder: CellFolder, out: Path, on_event: Callable[[Event], None], 
         thread.join()
     record = folder.read()
     if record.state in ("done", "failed"):
-        seconds = record.finished - record.started if record.finished and record.started else None
+        seconds = max(record.finished - record.started, 0.0) if record.finished and record.started else None
         on_event(CellEnded(name, record.state, seconds, record.error, record.result))

@@ -32,7 +32,9 @@ class SweepReporter:
 
     def cell_ended(self, record: CellRecord) -> None:
         """Report that a cell is done, failed or pruned."""
-        seconds = record.finished - record.started if record.finished and record.started else None
+        for line in record.notices:
+            self.notice(f"{record.cell}: {line}")
+        seconds = max(record.finished - record.started, 0.0) if record.finished and record.started else None
         self._on_event(CellEnded(record.cell, record.state, seconds, record.error, record.result))
 
     def worker_died(self, worker: int, cell: str, reason: str, *, again: bool) -> None:

@@ -36,6 +36,14 @@ class CellRunner(Protocol):
         """Yield the lines of a dry run: the cells, and what they take."""
         ...
 
+    def notes_on_room(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
+        """Return notes on a disk that may run full.
+
+        Raises:
+            StudyError: the results will not fit.
+        """
+        ...
+
     def entry_point(self, study: "Study", seeds: Sequence[int], out: Path, *, fresh: bool) -> str:
         """Return the `module:function` that workers call with (cell folder, out); write what it reads beside the cell.
 
@@ -65,6 +73,7 @@ class PipelineRunner:
     def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
         """Yield the cells of a study and what they will cost together, each shared stage counted once."""
         from vcppo.planning.time_estimate import StageCost, estimate_costs, matrix_product_rate
+        from vcppo.studies.room import disk_of, disk_words
 
         yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
         if study.search is not None:
@@ -86,14 +95,24 @@ class PipelineRunner:
         yield (
             f"\n{len(cells)} cells, {len(by_address)} stages, {sum(c.cached for c in by_address.values())} of them "
             f"cached; at most {tokens / 1e6:.1f} M generated tokens, about "
-            f"{total / workers + MINUTES_A_WORKER_STARTS:.1f} minutes with {workers} workers"
+            f"{total / workers + MINUTES_A_WORKER_STARTS:.1f} minutes with {workers} workers; "
+            f"{disk_words(disk_of(cells, out, workers), out)}"
         )
+
+    def notes_on_room(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
+        """See CellRunner; a search's cells are not known before."""
+        from vcppo.studies.room import disk_of, notes_on_room
+
+        return [] if study.search is not None else notes_on_room(disk_of(study.cells(seeds), out, workers), out)
 
     def entry_point(self, study: "Study", seeds: Sequence[int], out: Path, *, fresh: bool) -> str:
         """See CellRunner."""
+        from vcppo.store.requested_critics import request_critics
         from vcppo.studies.launch import RUNNER
         from vcppo.studies.worker import PIPELINE
 
+        if study.search is None:
+            request_critics(out, [cell.settings for cell in study.cells(seeds)])
         return PIPELINE if self.processes is None else RUNNER
 
 

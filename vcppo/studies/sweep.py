@@ -89,7 +89,7 @@ def run_study(
     out = out.resolve()
     folder = out / "studies" / study.name
     began = time.monotonic()
-    with locked(folder), interrupts() as interrupted:
+    with locked(folder) as lock, interrupts() as interrupted:
         if fresh:
             move_aside(folder)
         try:
@@ -104,7 +104,7 @@ def run_study(
             reporter = SweepReporter(ledger, on_event)
             reporter.study_started(workers)
             size = min(workers, len(ledger.queue) + ledger.unproposed())
-            pool = WorkerPool(size, runner=runner, logs=folder / "logs", processes=processes)
+            pool = WorkerPool(size, runner=runner, logs=folder / "logs", processes=processes, lock=lock)
             _drain(Dispatcher(ledger, pool, reporter), pool, reporter, interrupted, uploader)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
             reason = redacted(" ".join(str(error).split()))

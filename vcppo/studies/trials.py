@@ -3,8 +3,9 @@
 A cell's state is that of its folder; a trial is its image for Optuna, its samplers and its dashboard.
 """
 
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from vcppo.settings.loading import setting_type
 from vcppo.settings.search_space import Dimension
 from vcppo.studies.cells import Cell
 from vcppo.studies.study import PrunerSettings, SearchSettings, Study
+from vcppo.system.files import rename_aside
 from vcppo.system.redaction import redacted, remember
 from vcppo.system.sqlite_files import making, sqlite_file
 
 LARGEST_SEED = 2**53  # a storage keeps numbers as floats
+LOST = "lost"  # an attribute of a trial that `enter_lost` added
 BASE = "base_seed"  # a parameter of the trials of a study that gives bases
 
 
@@ -77,6 +80,17 @@ class Scoreboard:
         self._numbers[name] = self.optuna.get_trials(deepcopy=False)[-1].number
         self._live.pop(name, None)
 
+    def enter_lost(self, name: str) -> None:
+        """Add a failed trial in place of one of which nothing is left."""
+        attributes = {"name": name, "error": "its parameters are lost with a damaged journal", LOST: True}
+        self.optuna.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attributes))
+        self._numbers[name] = self.optuna.get_trials(deepcopy=False)[-1].number
+
+    def is_lost(self, name: str) -> bool:
+        """Return whether nothing is left of a trial but its name."""
+        trial = self.trial(name)
+        return trial is not None and bool(trial.user_attrs.get(LOST))
+
     def begin(self, name: str) -> None:
         """Mark a waiting trial as running; one that runs already stays so."""
         if self.storage.get_trial(self._trial_id(name)).state == TrialState.WAITING:
@@ -90,7 +104,7 @@ class Scoreboard:
         """
         self.optuna.sampler = _sampler(self.search, len(self.optuna.get_trials(deepcopy=False)))
         trial = self.optuna.ask(self.space)
-        name = f"trial-{trial.number:04d}"
+        name = trial_name(trial.number)
         self._numbers[name], self._live[name] = trial.number, trial
         return name, dict(trial.params)
 
@@ -129,10 +143,11 @@ class Scoreboard:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, self._numbers[name])
 
 
-def open_storage(url: str | None, folder: Path) -> BaseStorage:
+def open_storage(url: str | None, folder: Path, notice: Callable[[str], None] = lambda line: None) -> BaseStorage:
     """Open the study's journal file, or the database at `url`.
 
-    The caller holds the study's lock, so a journal line that a kill tore, or a lock it left, is nobody's: both go.
+    The caller holds the study's lock, so a journal line that a kill tore, or a lock it left, is nobody's: both go. A
+    journal with another line that is none is moved aside, and `notice` receives a line: trials follow the cells.
 
     Raises:
         StudyError: the URL is no database's, or the database does not answer.
@@ -141,6 +156,10 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     if url is None:
         file = folder / "optuna.journal"
         _drop_torn_line(file)
+        bad = _first_bad_line(file)
+        if bad is not None:
+            aside = rename_aside(file, "bad")
+            notice(f"{file} line {bad}: no line of Optuna's; moved to {aside.name}, its trials are made from the cells")
         Path(f"{file}.lock").unlink(missing_ok=True)
         return JournalStorage(JournalFileBackend(str(file)))
     remember(url)
@@ -185,8 +204,22 @@ def signature(space: Mapping[str, BaseDistribution]) -> str:
     return digest(kinds)
 
 
+def trial_name(number: int) -> str:
+    """Return the name of a search's trial."""
+    return f"trial-{number:04d}"
+
+
+def trial_number(name: str) -> int:
+    """Return the number in such a name.
+
+    >>> trial_number(trial_name(7))
+    7
+    """
+    return int(name.removeprefix("trial-"))
+
+
 def _name(trial: FrozenTrial) -> str:
-    return str(trial.user_attrs.get("name", f"trial-{trial.number:04d}"))
+    return str(trial.user_attrs.get("name", trial_name(trial.number)))
 
 
 def _covering(values: Sequence[Any]) -> BaseDistribution:
@@ -241,6 +274,18 @@ def _drop_torn_line(file: Path) -> None:
     content = file.read_bytes() if file.exists() else b""
     if content and not content.endswith(b"\n"):
         os.truncate(file, content.rfind(b"\n") + 1)
+
+
+def _first_bad_line(file: Path) -> int | None:
+    """Return the number of the first line that is no operation of Optuna's; None if all are."""
+    for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else [], 1):
+        try:
+            operation = json.loads(line)
+        except ValueError:
+            return number
+        if not isinstance(operation, dict) or "op_code" not in operation:
+            return number
+    return None
 
 
 def _literally(url: str) -> str:

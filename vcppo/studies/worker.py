@@ -1,8 +1,9 @@
 """`python -m vcppo.studies.worker`: a process that runs one cell after another, having imported torch once.
 
 It reads one job per line from standard input, {"cell": folder, "out": folder}, and replies to each with one line on
-standard output: {"cell", "state", "error", "traceback", "result"}. A first line {"ready": true} reports that it can
-begin. A cell's output goes to standard error, which is the worker's log.
+standard output: {"cell", "state", "error", "traceback", "result"}, or {"cell", "disk": line} where the disk refused,
+which is no failure of the cell. A first line {"ready": true} reports that it can begin. A cell's output goes to
+standard error, which is the worker's log.
 
 No worker outlives the process that started it.
 """
@@ -14,10 +15,12 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from vcppo.store.cell_folders import CellFolder, Runner, run_and_record
+from vcppo.system.disk import disk_error, is_disk_error
 from vcppo.system.processes import die_with
 from vcppo.system.redaction import redact_output
 
@@ -44,13 +47,25 @@ def main() -> None:
 
 def run_job(folder: CellFolder, out: Path, runner: Runner) -> dict[str, Any]:
     """Run one cell, from its folder to the reply."""
-    print(f"--- {folder.path.name}: begun {time.strftime('%Y-%m-%d %H:%M:%S')}", file=sys.stderr, flush=True)
-    record = run_and_record(folder, out, runner)
+    _log(f"--- {folder.path.name}: begun {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    try:
+        record = run_and_record(folder, out, runner)
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        line = str(disk_error(error))
+        _log(f"--- {folder.path.name}: {line}")
+        return {"cell": folder.path.name, "disk": line}
     file = folder.path / "traceback.txt"
     trace = file.read_text(encoding="utf-8") if record.state == "failed" else None
-    print(trace or f"--- {folder.path.name}: {record.state}", file=sys.stderr, flush=True)
+    _log(trace or f"--- {folder.path.name}: {record.state}")
     reply = {"cell": record.cell, "state": record.state, "error": record.error}
     return reply | {"traceback": trace, "result": record.result}
+
+
+def _log(text: str) -> None:
+    with suppress(OSError):  # the disk may be full
+        print(text, file=sys.stderr, flush=True)
 
 
 def load_runner(name: str) -> Runner:

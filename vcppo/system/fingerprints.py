@@ -27,18 +27,29 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _of_file(path: Path) -> bytes:
+def sha256_of(path: Path, length: int | None = None) -> str:
+    """Digest a file's bytes, or its first `length`; 64 hex digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _of_file(path, length).hex()
+
+
+def _of_file(path: Path, length: int | None = None) -> bytes:
     status = path.stat()
-    return _read(path.resolve(), status.st_size, status.st_mtime_ns)
+    size = status.st_size if length is None else length
+    return _read(path.resolve(), size, status.st_size, status.st_mtime_ns)
 
 
 @functools.cache
-def _read(path: Path, size: int, changed_ns: int) -> bytes:
+def _read(path: Path, length: int, size: int, changed_ns: int) -> bytes:
     """Read once in a process for as long as the file's size and time stay."""
-    digest = hashlib.sha256()
+    digest, left = hashlib.sha256(), length
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
+        while left and (chunk := file.read(min(CHUNK, left))):
             digest.update(chunk)
+            left -= len(chunk)
     return digest.digest()
 
 

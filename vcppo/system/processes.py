@@ -8,18 +8,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from vcppo.errors import StudyError
-from vcppo.system import files
-from vcppo.system.files import signed_lock
+from vcppo.system import disk, files
+from vcppo.system.files import make_folder, signed_lock
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 STOPPED = "stopped; the same command goes on from where it was"
 PROCESSES = "VCPPO_PROCESSES"  # environment variable: how many processes run a cell for a worker of a sweep
+MEETING_FILE = "VCPPO_MEETING_FILE"  # the file in which these processes find each other
+LOCK = "VCPPO_LOCK"  # descriptor of the study's lock, which all that work on it hold
+PREDECESSOR_S = 20.0  # for the workers of a killed process to be gone
 
 
 def gpus() -> list[str]:
@@ -68,18 +72,63 @@ def run_as_rank(main: Callable[[], object]) -> None:
 
 
 @contextmanager
-def locked(folder: Path, work: str = "this study") -> Iterator[None]:
+def locked(folder: Path, work: str = "this study") -> Iterator[int]:
     """Lock a folder, by a file `<folder>.lock` beside it that the kernel releases with the process.
 
+    A process that is given the descriptor (`with_lock`) holds the lock too, until it ends: so nobody begins while one
+    that a killed holder started is still there. They die with it; it is waited a little for them.
+
+    Yields:
+        The lock's descriptor.
     Raises:
         StudyError: another process holds it; the message names the process and the `work` it does.
+        DiskError: the folder is read only, or another user's.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with disk.writing(folder):
+            make_folder(folder)
+            file = _lock_patiently(stack, folder, work)
+        yield file.fileno()
+
+
+def _lock_patiently(stack: ExitStack, folder: Path, work: str) -> TextIO:
+    deadline = time.monotonic() + PREDECESSOR_S
+    while True:
+        try:
+            return stack.enter_context(signed_lock(_lock_of(folder)))
+        except BlockingIOError as error:
+            holder = str(error.filename)
+        if _lives(holder):
+            raise StudyError(f"{folder}: process {holder} is running {work}; wait for it, or stop it") from None
+        if time.monotonic() > deadline:
+            raise StudyError(
+                f"{folder}: process {holder}, which ran {work}, is gone, or on another machine, and what it started "
+                "still runs; wait for it, or stop it"
+            ) from None
+        time.sleep(0.05)
+
+
+def _lives(process: str) -> bool:
     try:
-        with signed_lock(_lock_of(folder)):
-            yield
-    except BlockingIOError as error:
-        raise StudyError(f"{folder}: process {error.filename} is running {work}; wait for it, or stop it") from None
+        os.kill(int(process), 0)
+    except ValueError:  # it has not signed yet
+        return True
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def with_lock(descriptor: int) -> dict[str, str]:
+    """Return what tells a process, in its environment, that it inherits this lock by `pass_fds`."""
+    return {LOCK: str(descriptor)}
+
+
+def inherited_lock() -> tuple[int, ...]:
+    """Return the descriptor of the lock that this process inherited, for `pass_fds` of those that it starts in turn."""
+    descriptor = os.environ.get(LOCK)
+    return () if descriptor is None else (int(descriptor),)
 
 
 def is_locked(folder: Path) -> bool:

@@ -4,7 +4,6 @@ import csv
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
@@ -13,6 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from vcppo.system import disk
+from vcppo.system.files import make_folder, scratch_folder, sync, sync_tree
 
 Row = dict[str, Any]
 
@@ -30,10 +32,10 @@ def write_files(destination: Path, files: Mapping[str, tuple[Sequence[str], Iter
 
     Those of FILES that are not written now are removed: they are of another export.
     """
-    destination.mkdir(parents=True, exist_ok=True)
+    make_folder(destination)
     stale = [name for name in FILES if name not in files and (destination / name).exists()]
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=destination) as folder, ExitStack() as undo:
-        new, old = Path(folder, "new"), Path(folder, "old")
+    with disk.writing(destination), scratch_folder(destination) as folder, ExitStack() as undo:
+        new, old = folder / "new", folder / "old"
         new.mkdir()
         old.mkdir()
         for name, (columns, rows) in files.items():
@@ -44,12 +46,14 @@ def write_files(destination: Path, files: Mapping[str, tuple[Sequence[str], Iter
         for name in (*files, *stale):
             if (destination / name).exists():
                 shutil.copy2(destination / name, old / name)
+        sync_tree(new)
         for name in (*files, *stale):
             undo.callback(_restore, old / name, destination / name)
             if name in files:
                 os.replace(new / name, destination / name)
             else:
                 (destination / name).unlink()
+        sync(destination)
         undo.pop_all()
     return [destination / name for name in files]
 

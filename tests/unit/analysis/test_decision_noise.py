@@ -89,7 +89,7 @@ def test_answers_are_right_as_often_as_demonstrations_and_values_tell_the_truth(
 
 
 def test_the_table_by_lines_counts_the_decisions_that_were_come_to() -> None:
-    table = by_lines(20, (12, 24))
+    table = by_lines(20, swept=(12, 24))
     assert table["advantages"].tolist() == [*ADVANTAGES] * 2
     few, many = (table[table["lines"] == lines].set_index("advantages") for lines in (12, 24))
     assert 0.2 * 12 < few["decisions"].iloc[0] < 0.4 * 12  # three rules of ten

@@ -156,7 +156,7 @@ def test_the_doctor_ends_well_here_and_names_what_it_looked_at(tmp_path: Path, m
     done = invoke("doctor", "--out", str(tmp_path / "runs"))
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[-1] == "vcppo can run here"
-    for subject in ("torch", "mlflow", "cores", "memory", "disk", "Python", "git", "vLLM"):
+    for subject in ("torch", "mlflow", "cores", "memory", "disk", "cache", "Python", "git", "vLLM"):
         assert f" {subject} " in done.output
     assert not (tmp_path / "runs").exists()
 

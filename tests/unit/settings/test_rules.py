@@ -70,7 +70,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         [
             *(f"pretrain.{name}" for name in ADAM),
             *names("pretrain", "max_grad_norm max_steps batch pool fresh_rollouts evaluate_every patience min_delta"),
-            *names("pretrain", "held_out_prompts gae_lambda"),
+            *names("pretrain", "held_out_prompts gae_lambda checkpoints"),
         ],
         "pretrain.steps = 0",
     ),

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,26 @@ def test_a_tail_leaves_a_torn_line_and_says_of_a_broken_one_that_it_is_unreadabl
     with open(path, "a") as file:
         file.write(": \n")
     assert (tail.read(), tail.unreadable) == ([], True)
+
+
+def test_after_a_power_cut_the_records_that_were_synced_are_there_and_zeros_are_none(path: Path) -> None:
+    journal = Journal(path)
+    journal.metrics(0, {"a": 0.0})
+    assert journal.sync() == 1
+    with open(path, "ab") as file:  # the size of what was not synced reached the disk, its content did not
+        file.write(b'\0\0\0\0\0\0\n{"kind":"metrics"}\n\0\0')
+    again = Journal(path)
+    assert again.count == 1
+    assert [record["step"] for record in read_journal(path)] == [0]
+
+
+def test_a_checkpoint_counts_records_that_are_on_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    journal = Journal(path)
+    journal.metrics(0, {"a": 0.0})
+    synced.clear()
+    journal.metrics(1, {"a": 0.0})
+    assert synced == []  # not for each record
+    assert journal.sync() == 2
+    assert synced == [str(path), str(path.parent)]

@@ -206,6 +206,7 @@ APART: Mapping[str, str] = {
     "policy.advantage_temperature": _UNUSED,
     "policy.dpo_beta": _UNUSED,
     "pretrain.held_out_prompts": "held-out prompts are never learnt from, whatever this says",
+    "pretrain.checkpoints": "verl's checkpoints: --verl trainer.save_freq=N",
     **dict.fromkeys((f"critic.{name}" for name in CRITIC_SIZE), "of a new critic, which verl builds from no settings"),
     "pretrain.fresh_rollouts": "verl samples new answers for every update, whatever this says",
     "guard.": "verl has none",

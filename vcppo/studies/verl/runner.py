@@ -44,6 +44,10 @@ class VerlRunner:
         if silent:
             yield f"\nverl does not hear of {', '.join(silent)}; docs/verl.md says what to give instead"
 
+    def notes_on_room(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
+        """See CellRunner: verl's settings say where and how much it writes."""
+        return []
+
     def entry_point(self, study: "Study", seeds: Sequence[int], out: Path, *, fresh: bool) -> str:
         """See CellRunner."""
         from vcppo.studies.verl.launching import prepare_study

@@ -1,0 +1,164 @@
+"""What a run's stages take on disk, before it is started: files that stay, and what a stage needs beside them to run.
+
+Models lie there in float32 whatever passes are computed in, adapters merged; a state to resume from is a model with
+AdamW's two moments of the weights that learn, and a second one while it replaces the first. What MLflow stores, logs
+and exports are not in it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcppo.planning.memory_estimate import MOMENTS, WIDE, Network
+from vcppo.planning.shapes import critic_shapes_of, shapes_of
+from vcppo.planning.time_estimate import chain_tokens, held_out_problems
+from vcppo.settings.fixed import PROMPT_TOKENS
+from vcppo.settings.preference import preference_settings
+from vcppo.settings.run import RunSettings
+from vcppo.settings.task import MathsTaskSettings
+from vcppo.store.cache import StageFolder, addresses, is_complete
+
+TOKENIZER = 75  # bytes of tokenizer.json for each token: 11 MB at 152 k
+RESPONSE_PLACE = 8 + 1 + 4  # of a stored response: id, mask, log-probability
+TEXT = 3  # bytes of text for each token of a stored sample
+SAMPLE = 200  # bytes of a stored sample beside its text
+ITERATION = 2200  # bytes of a journal for each iteration of RL, tables included
+DESCRIPTION = 5000  # bytes of the small files of a stage
+
+
+@dataclass(frozen=True)
+class StageDisk:
+    """One stage's files. Two runs that share an address share the parts of the same name."""
+
+    stage: str
+    address: str
+    cached: bool
+    parts: Mapping[str, int]  # bytes of what stays, by a name
+    running: int  # bytes beside those at the fullest moment, gone when the stage has ended
+
+    @property
+    def stays(self) -> int:
+        """Bytes when the stage has ended."""
+        return sum(self.parts.values())
+
+    @property
+    def fullest(self) -> int:
+        """Bytes at its fullest moment."""
+        return self.stays + self.running
+
+    def with_parts_of(self, other: "StageDisk") -> "StageDisk":
+        """The stage as two runs want it; what one of them has still to compute is not cached."""
+        cached, running = self.cached and other.cached, max(self.running, other.running)
+        return StageDisk(self.stage, self.address, cached, {**self.parts, **other.parts}, running)
+
+
+@dataclass(frozen=True)
+class StudyDisk:
+    """What is still to be written by runs that share stages."""
+
+    stays: int  # bytes when all has ended
+    fullest: int  # bytes at the fullest moment, if the largest stages run last and together
+
+
+def estimate_disk(settings: RunSettings, out: Path | None = None) -> list[StageDisk]:
+    """Return the disk that the stages of a run take, in order; of those in the cache of `out` too.
+
+    Raises:
+        ConfigError: the model's shapes are unknown.
+        CheckpointError: its configuration cannot be read.
+    """
+    files = _Files(settings)
+    disks = []
+    for stage, address in addresses(settings).items():
+        parts, running = files.of(stage)
+        cached = out is not None and is_complete(StageFolder(out, address), settings)
+        disks.append(StageDisk(stage, address.key, cached, {**parts, "small files": DESCRIPTION}, running))
+    return disks
+
+
+def together(disks: Iterable[StageDisk], workers: int) -> StudyDisk:
+    """Add up what is not in the cache, each shared stage once.
+
+    Args:
+        workers: stages that run at the same time.
+    """
+    by_address: dict[str, StageDisk] = {}
+    for disk in disks:
+        key = f"{disk.stage}/{disk.address}"
+        by_address[key] = by_address[key].with_parts_of(disk) if key in by_address else disk
+    missing = [disk for disk in by_address.values() if not disk.cached]
+    stays = sum(disk.stays for disk in missing)
+    return StudyDisk(stays, stays + sum(sorted((disk.running for disk in missing), reverse=True)[:workers]))
+
+
+class _Files:
+    """Bytes of the files of each stage."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self.settings = settings
+        self.policy, self.critic = self._network(critic=False), self._network(critic=True)
+        task = settings.task
+        maths = isinstance(task, MathsTaskSettings)
+        self.prompt = PROMPT_TOKENS if isinstance(task, MathsTaskSettings) else task.prompt_tokens
+        self.written = settings.rollout.max_tokens or chain_tokens(task)
+        slack = 0 if isinstance(task, MathsTaskSettings) else task.slack_tokens
+        self.longest = self.written if maths or settings.rollout.max_tokens else self.written + slack
+
+    def _network(self, *, critic: bool) -> Network:
+        settings = self.settings
+        shapes = critic_shapes_of(settings) if critic else shapes_of(settings)
+        return Network(shapes, critic, settings.compute, settings.lora, shards=1)
+
+    def of(self, stage: str) -> tuple[dict[str, int], int]:
+        """Return (bytes of what stays by name, bytes beside it while the stage runs)."""
+        s = self.settings
+        if stage == "cold-start":
+            if s.cold_start.steps == 0:
+                return {}, 0
+            return {"policy": _model(self.policy), "journal": 20 * s.cold_start.steps}, 2 * _state(self.policy)
+        if stage == "reward-model":
+            return {"critic": _model(self.critic), "journal": 200 * s.reward_model.steps}, 2 * _state(self.critic)
+        if stage == "answers":
+            rows = sum(s.fixed_responses)
+            return {"responses": rows * (8 * self.prompt + RESPONSE_PLACE * self.longest)}, 0
+        if stage == "value-pretraining":
+            return self._value_pretraining()
+        if stage == "preference":
+            return _Files(preference_settings(s)).of("rl")
+        if stage == "rl":
+            return self._rl()
+        samples = held_out_problems(s) * s.evaluation.samples
+        return {"samples": samples * (SAMPLE + TEXT * self.written)}, 0
+
+    def _value_pretraining(self) -> tuple[dict[str, int], int]:
+        chosen, model, state = self.settings.pretrain, _model(self.critic), _state(self.critic)
+        parts = {"moments of the last critic": state}
+        if chosen.steps == "converge":
+            best = f"critic of patience {chosen.patience}, min_delta {chosen.min_delta}"
+            parts |= {best: model, "last critic": model}
+            steps = chosen.max_steps
+        else:
+            parts[f"critic of {chosen.steps}"] = model
+            steps = chosen.steps
+        if chosen.checkpoints == "measured":
+            parts |= {f"critic of {step}": model for step in range(0, steps + 1, chosen.evaluate_every) if step}
+        parts["journal"] = 400 * steps
+        return parts, 2 * model + state
+
+    def _rl(self) -> tuple[dict[str, int], int]:
+        s = self.settings
+        learners = [self.policy] + [self.critic] * s.has_value_model
+        kept_fixed = s.needs_reference + (s.rollout.refresh_every != 1)
+        state = sum(map(_state, learners)) + kept_fixed * WIDE * self.policy.weights
+        parts = {"critic" if net.critic else "policy": _model(net) for net in learners}
+        return {**parts, "journal": ITERATION * s.steps}, 2 * state
+
+
+def _model(net: Network) -> int:
+    """Bytes of a model's folder."""
+    return WIDE * (net.weights - net.adapters) + TOKENIZER * net.shapes.vocabulary
+
+
+def _state(net: Network) -> int:
+    """Bytes of a state to resume from."""
+    return WIDE * net.weights + MOMENTS * net.learning
