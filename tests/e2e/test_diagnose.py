@@ -61,6 +61,10 @@ def test_policy_and_critics_become_a_page_with_gradients(models: Path, tmp_path:
     result = diagnosed("--answers", dump, "--policy", models / "policy", *critics_of(models), *few, "--out", out)
     assert result.exit_code == 0, result.output
     assert f"written to {out / 'index.html'}" in result.output
+    tokens = sum(len(row["prompt_tokens"] + row["tokens"]) for row in map(json.loads, dump.read_text().splitlines()))
+    assert f"80 responses, {tokens} tokens with their prompts; 2 critics read them; gradients of 6 kinds of advan" in (
+        result.output
+    )
     report = report_in(out)
     assert (report.data.responses, report.data.problems) == (80, 20)
     assert [(critic.name, critic.layout) for critic in report.critics] == [
@@ -72,6 +76,28 @@ def test_policy_and_critics_become_a_page_with_gradients(models: Path, tmp_path:
         assert {one.gae_lambda for one in critic.alignment} == {0.95, 1.0}
     assert {verdict.critic for verdict in report.verdicts} == {"one", "two"}
     assert "5 of 80 responses" in " ".join((out / "index.html").read_text(encoding="utf-8").split())
+
+
+def test_responses_that_the_policy_cannot_read_have_no_part_in_gradients(models: Path, tmp_path: Path) -> None:
+    settings, tokenizer = tiny.tiny(), make_task(tiny.tiny().task).tokenizer()
+    for name, length in (("short", 11), ("none", 5)):
+        policy = tiny.plainly(loading.new_policy(settings.model, tokenizer, max_length=length, seed=0))
+        save_model(policy, tokenizer, tmp_path / name)
+    dump = with_ids(tmp_path)
+    fitting = sum(len(json.loads(line)["tokens"]) <= 9 for line in dump.read_text().splitlines())
+    common = ["--answers", dump, "--critic", f"one={models / 'critic-1'}", "--lambdas", "1", "--shown", "5"]
+    result = diagnosed(*common, "--policy", tmp_path / "short", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    (critic,) = report_in(tmp_path / "out").critics
+    (note,) = [note for note in critic.notes if note.startswith("gradients:")]
+    assert f"{80 - fitting} of 80 responses do not fit the 11 tokens that the policy" in note
+    assert critic.alignment
+    assert report_in(tmp_path / "out").data.responses == 80
+    result = diagnosed(*common, "--policy", tmp_path / "none", "--out", tmp_path / "other")
+    assert result.exit_code == 0, result.output
+    (critic,) = report_in(tmp_path / "other").critics
+    assert not critic.alignment
+    assert any(note.startswith("no gradients: 80 of 80 responses do not fit the 5 tokens") for note in critic.notes)
 
 
 def test_a_policy_writes_the_responses_and_a_second_call_goes_on_with_them(models: Path, tmp_path: Path) -> None:

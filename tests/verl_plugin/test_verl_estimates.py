@@ -8,12 +8,16 @@ import torch
 
 from vcppo.errors import ConfigError
 from vcppo.maths.advantages import gae, whiten
+from vcppo.maths.early_warning import Observed
 from vcppo.maths.settling import Settled, settled
 from vcppo.verl_plugin.estimates import (
     HeldOut,
     ResponseBatch,
+    advice,
+    alignment,
     estimate,
     held_out_rows,
+    observed,
     on_unmasked_tokens,
     position_metrics,
     response_metrics,
@@ -278,3 +282,45 @@ def test_what_stands_under_the_mask_is_never_read() -> None:
             for rewards, values in (dirty, (clean.rewards, clean.values))
         ]
         torch.testing.assert_close(found[0], found[1])
+
+
+def responses_that_pay_for_length(count: int, *, hole: bool) -> ResponseBatch:
+    """A response of n tokens earns n: whoever writes longer is right. `hole`: a masked token before the last."""
+    rng = torch.Generator().manual_seed(0)
+    lengths = torch.randint(2, 9, (count,), generator=rng)
+    mask = torch.arange(10)[None] < lengths[:, None]
+    if hole:
+        rows = torch.arange(count)
+        mask[rows, lengths], mask[rows, lengths - 1] = True, False
+    last = mask.shape[1] - 1 - mask.flip(1).to(torch.int8).argmax(dim=1)
+    rewards = torch.zeros(mask.shape).scatter(1, last[:, None], lengths.float()[:, None])
+    return ResponseBatch(rewards, torch.zeros(mask.shape), mask)
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_a_critic_far_too_low_pushes_against_reward_and_one_that_is_right_does_not(hole: bool) -> None:
+    batch, problem = responses_that_pay_for_length(400, hole=hole), torch.arange(400)
+    fair = estimate(batch, PluginSettings(lambda_actor=1.0, **RAW), gamma=1.0)
+    low = ResponseBatch(batch.rewards, batch.values - 50.0, batch.response_mask)
+    unfair = estimate(low, PluginSettings(lambda_actor=0.5, **RAW), gamma=1.0)
+    rows = torch.ones(400, dtype=torch.bool)
+    up, down = (alignment(made, problem, rows=rows, step=1) for made in (fair, unfair))
+    assert up.keys() == {"alignment/surrogate_score_z", "alignment/surrogate_length_z"}
+    assert min(up.values()) > 3
+    assert max(down.values()) < -3
+    assert alignment(fair, problem, rows=rows & False, step=1) == {}
+
+
+def test_what_early_warnings_see_of_a_step_of_verl() -> None:
+    scores, lengths = torch.tensor([1.0, -1.0, 1.0, 9.0]), torch.tensor([2, 8, 2, 0])
+    made = observed(scores, lengths, correct_above=0.0, limit=8, score_z=-1.0)
+    assert made == Observed(3, 4.0, pytest.approx(math.sqrt(8.0)), pytest.approx(1 / 3), pytest.approx(2 / 3), -1.0)
+    assert observed(scores[3:], lengths[3:], correct_above=0.0, limit=8, score_z=0.0) is None
+
+
+def test_the_advice_names_verl_s_own_settings() -> None:
+    words = advice("length_falls", PluginSettings())
+    assert "+algorithm.vcppo.pretrain.steps=converge" in words
+    assert "+algorithm.vcppo.lambda_actor=1" in words
+    assert "lambda_actor" not in advice("length_falls", PluginSettings(lambda_actor=1.0))
+    assert "rollouts" in advice("truncation", PluginSettings())

@@ -142,6 +142,7 @@ def _outcomes(panel: Any, family: Family, runs: pd.DataFrame) -> None:
     if family.reference is None:
         panel.axvline(0.0, **style.REFERENCE_LINE)
         panel.set_xlim(-1.08, 1.08)
+        panel.set_xticks([-1, -0.5, 0, 0.5, 1])
         panel.set(xlabel="cosine with the gradient of the score", ylabel="accuracy at the end (%)")
         style.percent(panel)
     else:
@@ -228,7 +229,7 @@ def _notes(family: Family, runs: pd.DataFrame, judged: pd.DataFrame) -> list[str
     without = len(runs) - len(judged)
     notes = [
         f"`{family.study}`: {_counts(runs)} {family.failed}; by verdict: {verdicts}."
-        + (f" {without} runs without a critic are in these counts and not in the rows." if without else "")
+        + (f" Runs without a critic, {without}, are in these counts and not in the rows." if without else "")
     ]
     live = warned(runs)
     if live is not None:

@@ -1,22 +1,28 @@
 """`vcppo diagnose`: what is wrong with a critic, on anybody's responses."""
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from vcppo.cli.options import config_option, set_option
-from vcppo.cli.output import print_notes
+from vcppo.cli.options import config_option, set_option, tracking_option
+from vcppo.cli.output import print_notes, tracking_line
 from vcppo.diagnosis.dumps.form import ROLES
 from vcppo.diagnosis.dumps.forms import FORMS
-from vcppo.errors import ConfigError
+from vcppo.errors import ConfigError, TrackingError
 from vcppo.settings.loading import load
 from vcppo.settings.notes import lines
 from vcppo.system.processes import is_main
 
+if TYPE_CHECKING:
+    from vcppo.diagnosis.schema import Report
+
 LAMBDAS = "0.9,0.95,0.99,1"
+EXPERIMENT = "vcppo/diagnose"
 
 
 @click.command("diagnose")
@@ -44,6 +50,13 @@ LAMBDAS = "0.9,0.95,0.99,1"
 @click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Responses to each of them.")
 @click.option("--lambdas", default=LAMBDAS, show_default=True, help="Of the advantages that are looked at.")
 @click.option("--batch", type=click.IntRange(1), help="Responses an update has. [default: that of the settings]")
+@click.option(
+    "--gradient-responses",
+    type=click.IntRange(16),
+    metavar="N",
+    help="Responses that gradients are taken of. [default: all, or as many as half an hour of two cores, or of the "
+    "GPUs, pays for]",
+)
 @click.option("--shown", type=click.IntRange(0), default=200, show_default=True, help="Responses that can be viewed.")
 @click.option(
     "--out",
@@ -52,6 +65,8 @@ LAMBDAS = "0.9,0.95,0.99,1"
     show_default=True,
     help="Where the report goes.",
 )
+@click.option("--mlflow", is_flag=True, help="Log numbers, verdicts and the page to a run of MLflow too.")
+@tracking_option
 @config_option
 @set_option
 def diagnose(
@@ -65,8 +80,11 @@ def diagnose(
     samples: int,
     lambdas: str,
     batch: int | None,
+    gradient_responses: int | None,
     shown: int,
     out: Path,
+    mlflow: bool,
+    tracking_uri: str | None,
     config: Path | None,
     assignments: tuple[str, ...],
 ) -> None:
@@ -94,19 +112,27 @@ def diagnose(
         raise ConfigError("--answers: expected logged responses, or --policy to write some")
     if not answers and not named:
         raise ConfigError("--critic: expected one, since responses that are sampled come without values")
+    address = None
+    if mlflow or tracking_uri is not None:
+        from vcppo.tracking.reports import report_address
+
+        address = report_address(tracking_uri, out)
     from vcppo.diagnosis.diagnose import Diagnosis, NamedCritic
     from vcppo.diagnosis.dumps.reading import read_dump
     from vcppo.diagnosis.progress import DiagnosisView
     from vcppo.diagnosis.report.writing import PAGE, write_report
     from vcppo.diagnosis.sampling import sample_responses
+    from vcppo.diagnosis.task_prompts import as_asked
     from vcppo.models.distributed import together
 
+    began = time.time()
     known = tuple(NamedCritic(*critic) for critic in named)
     layouts = [critic.layout.name for critic in known]  # one that cannot be loaded is refused before anything is read
     print_notes([f"{critic.name}: {layout}" for critic, layout in zip(known, layouts, strict=True)])
     with together(), DiagnosisView() as view:
         if answers:
             dump = read_dump(answers, form=form, columns=roles, limit=limit, seed=settings.seed)
+            dump = as_asked(dump, settings.task)
         else:
             assert policy is not None
             folder = out / "responses"
@@ -127,7 +153,10 @@ def diagnose(
             settings=settings,
             folder=out / "cache",
             progress=view,
+            gradient_responses=gradient_responses,
         )
+        if (line := diagnosis.outlook()) is not None:
+            view.say(line)
         report, viewer = diagnosis.run(" ".join(["vcppo", *sys.argv[1:]]))
         if is_main():
             write_report(report, viewer, out)
@@ -138,6 +167,20 @@ def diagnose(
             if verdict.advice:
                 click.echo(f"         {verdict.advice}")
         click.echo(f"written to {out / PAGE}")
+        if address is not None:
+            _log(report, out, address, began)
+
+
+def _log(report: "Report", out: Path, address: str, began: float) -> None:
+    """Log what is on disk by now; an MLflow that is away is one line, and the report is there all the same."""
+    from vcppo.diagnosis.report.logged import as_logged
+    from vcppo.tracking.reports import log_report
+
+    try:
+        log_report(as_logged(report, out, began=began), address, experiment=EXPERIMENT, artifacts=out / "mlartifacts")
+    except TrackingError as error:
+        raise TrackingError(f"the report is written, and did not reach MLflow: {error}") from None
+    click.echo(tracking_line(address, 0))
 
 
 def _lambdas(text: str) -> tuple[float, ...]:

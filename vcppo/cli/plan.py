@@ -1,4 +1,4 @@
-"""`vcppo plan`: a run's memory on each GPU, estimated before anything is loaded."""
+"""`vcppo plan`: memory of a run, or of a diagnosis, on each GPU, estimated before anything is loaded."""
 
 import sys
 from pathlib import Path
@@ -15,13 +15,27 @@ from vcppo.settings.notes import lines
 @click.argument("config", required=False, callback=file_or_recipe)
 @click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Processes, a GPU each.")
 @click.option("--memory", type=click.FloatRange(0, min_open=True), default=80.0, show_default=True, help="GiB of each.")
+@click.option(
+    "--diagnose", "responses", type=click.IntRange(1), metavar="N", help="Plan `vcppo diagnose` of N responses instead."
+)
+@click.option("--critics", type=click.IntRange(1), default=1, show_default=True, help="That are diagnosed.")
+@click.option("--lambdas", type=click.IntRange(1), default=4, show_default=True, help="Of each of them.")
 @set_option
-def plan(config: Path | None, gpus: int, memory: float, assignments: tuple[str, ...]) -> None:
+def plan(
+    config: Path | None,
+    gpus: int,
+    memory: float,
+    responses: int | None,
+    critics: int,
+    lambdas: int,
+    assignments: tuple[str, ...],
+) -> None:
     """Say what each stage takes of each GPU, whether it fits, what to change if not, and how long it may take.
 
     \b
     vcppo plan qwen2.5-7b-8gpu --gpus 8 --memory 80
     vcppo plan --set model.path=Qwen/Qwen2.5-1.5B --set compute.dtype=bfloat16
+    vcppo plan --diagnose 500 --set model.path=Qwen/Qwen2.5-1.5B --set rollout.max_tokens=2000
 
     CONFIG is a TOML file of settings, the settings.json of a run, or the name of a recipe that comes with vcppo.
     Nothing is loaded or downloaded. The exit code is 0 if everything fits, 1 if not.
@@ -31,7 +45,19 @@ def plan(config: Path | None, gpus: int, memory: float, assignments: tuple[str, 
 
     resolved = load(config, assignments)
     print_notes(lines(resolved.notes))
-    result = make_plan(resolved.settings, Machine.of(gpus, memory))
+    machine = Machine.of(gpus, memory)
+    if responses is not None:
+        from vcppo.planning.diagnosis_plan import Workload, diagnosis_lines, plan_diagnosis
+        from vcppo.planning.shapes import critic_shapes_of, shapes_of
+
+        settings = resolved.settings
+        workload = Workload.of(settings, responses, critics=critics, lambdas=lambdas)
+        policy, critic = shapes_of(settings), critic_shapes_of(settings)
+        diagnosis = plan_diagnosis(settings, workload, policy=policy, critic=critic, machine=machine)
+        for line in diagnosis_lines(settings, diagnosis, machine):
+            click.echo(line)
+        sys.exit(0 if all(phase.needs <= machine.memory for phase in diagnosis.phases) else 1)
+    result = make_plan(resolved.settings, machine)
     for line in plan_lines(resolved.settings, result):
         click.echo(line)
     sys.exit(0 if result.fits else 1)

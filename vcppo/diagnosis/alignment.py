@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from vcppo.diagnosis.gradient_passes import CHUNKS, GradientSettings, Progress, products_of_chunks
+from vcppo.diagnosis.gradient_passes import GradientSettings, Progress, products_of_chunks
+from vcppo.diagnosis.gradient_sample import drawn
 from vcppo.diagnosis.responses import Reading
 from vcppo.diagnosis.schema import Alignment, Estimate
 from vcppo.errors import ShapeError
@@ -22,6 +23,7 @@ from vcppo.maths.advantages import gae
 from vcppo.maths.alignment import Alignments, Resampled
 from vcppo.maths.alignment_surrogate import later_length_gradients, products_of
 from vcppo.rl.alignment import baseline_of, chunks_of, padded_to, shares_prompts, truth_advantages
+from vcppo.settings.fixed import GRADIENT_CHUNKS
 from vcppo.types import TokenBatch
 
 Method = Literal["gradient", "preconditioned", "surrogate"]
@@ -55,6 +57,8 @@ def measure_alignments(
 
     Args:
         readings: of the same responses, at least one; their masks are the batch's. policy: prepared.
+        settings: of more responses than its `responses`, those to prompts drawn at random are measured, and a note
+            says so.
     Raises:
         ShapeError: a reading has other responses than the batch.
     """
@@ -64,7 +68,7 @@ def measure_alignments(
                 f"critic {reading.critic}: values of {len(reading.values)} responses of other lengths than the "
                 "policy's; expected one value a token, read with the policy's tokenizer"
             )
-    known = _comparable(readings, settings.chunks)
+    known = _comparable(readings, settings.chunks, settings.responses, settings.seed)
     if isinstance(known, str):
         return [CriticAlignment((), None, (), known)] * len(readings)
     part = batch.take(known.rows)
@@ -81,7 +85,12 @@ def measure_alignments(
 
 
 def surrogate_alignments(
-    readings: Sequence[Reading], lambdas: Sequence[float], *, batch_size: int, chunks: int = CHUNKS, seed: int = 0
+    readings: Sequence[Reading],
+    lambdas: Sequence[float],
+    *,
+    batch_size: int,
+    chunks: int = GRADIENT_CHUNKS,
+    seed: int = 0,
 ) -> list[CriticAlignment]:
     """The same with no policy, from values, returns and lengths alone (vcppo/maths/alignment_surrogate.py).
 
@@ -110,16 +119,26 @@ class _Comparable:
     unit: float  # of the score: what one right response in place of a wrong one adds
 
 
-def _comparable(readings: Sequence[Reading], chunks: int) -> _Comparable | str:
-    """Find them, or why nothing can be measured."""
+def _comparable(
+    readings: Sequence[Reading], chunks: int, responses: int | None = None, seed: int = 0
+) -> _Comparable | str:
+    """Find them, no more than `responses`; or why nothing can be measured."""
     finite = [(reading.values.isfinite() | ~reading.response_mask).all(dim=1) for reading in readings]
     rows = (torch.stack(finite).all(dim=0) & readings[0].response_mask.any(dim=1)).nonzero()[:, 0]
+    measurable = len(rows)
+    if responses is not None and responses < measurable:
+        rows = rows[drawn(readings[0].problem[rows], responses, seed)]
     problem, scores = readings[0].problem[rows], readings[0].scores[rows]
     if why := _cannot(scores):
         return why
     mask, chunk = readings[0].response_mask[rows], chunks_of(problem, chunks)
     notes = []
-    if left_out := len(finite[0]) - len(rows):
+    if len(rows) < measurable:
+        notes.append(
+            f"gradients: of {len(rows):,} of {measurable:,} responses, those to {len(problem.unique()):,} prompts "
+            "drawn at random; intervals are of these, and narrower with more"
+        )
+    if left_out := len(finite[0]) - measurable:
         notes.append(f"gradients: {left_out} responses with a value that is not finite, or empty, are left out")
     if shares_prompts(problem):
         few = len(problem.unique())

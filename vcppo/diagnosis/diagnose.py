@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from vcppo import __version__
@@ -16,19 +15,23 @@ from vcppo.diagnosis.alignment import CriticAlignment, measure_alignments, surro
 from vcppo.diagnosis.data_measures import measure_data
 from vcppo.diagnosis.gradient_passes import GradientSettings
 from vcppo.diagnosis.measures import measure_critic
+from vcppo.diagnosis.outlook import outlook, outlook_line, workload_of
 from vcppo.diagnosis.readings import read_critic, read_logged
 from vcppo.diagnosis.report.choosing import numbered, token_texts, viewer_data
 from vcppo.diagnosis.report.viewer import ViewerData
 from vcppo.diagnosis.responses import Dump, Reading
 from vcppo.diagnosis.schema import CriticPart, Provenance, Report
+from vcppo.diagnosis.shared_readings import rows_of, shared_readings
 from vcppo.diagnosis.stored_values import StoredValues
-from vcppo.diagnosis.tokens import Tokenized, tokenize, writes
+from vcppo.diagnosis.tokens import Tokenized, same_vocabulary, tokenize, within, writes
 from vcppo.diagnosis.verdicts import judge
 from vcppo.errors import DataError
+from vcppo.models.configurations import positions
 from vcppo.models.critic_folders import CriticFolder, find_folder
 from vcppo.models.critic_layouts import CriticLayout, find_layout
 from vcppo.models.loading import CRITIC, load_config, load_critic, load_policy, load_tokenizer
 from vcppo.models.sharding import prepare
+from vcppo.planning.diagnosis_plan import DiagnosisPlan
 from vcppo.settings.digests import digest
 from vcppo.settings.model import LoraSettings
 from vcppo.settings.run import RunSettings
@@ -73,6 +76,7 @@ class Diagnosis:
         batch_size: responses an update of the policy has, for which noise is told.
         shown: responses that the page's viewer shows.
         folder: where values and gradients are kept until all are there, so that a stopped diagnosis goes on.
+        gradient_responses: that gradients are taken of; None: all, or as many as half an hour pays for.
     """
 
     dump: Dump
@@ -84,6 +88,25 @@ class Diagnosis:
     settings: RunSettings
     folder: Path
     progress: Progress = field(default=lambda what, done, of: None)
+    gradient_responses: int | None = None
+
+    @cached_property
+    def plan(self) -> DiagnosisPlan | None:
+        """What models will read, and take; None where none reads, or of a family whose shapes are not known."""
+        tokens = self._tokens
+        if tokens is None or not tokens.rows:
+            return None
+        return outlook(
+            self.settings,
+            workload_of(self.dump, tokens, critics=len(self.critics), lambdas=len(self.lambdas)),
+            policy=self.policy,
+            critic=self.critics[0].folder.weights if self.critics else None,
+            gradient_responses=self.gradient_responses,
+        )
+
+    def outlook(self) -> str | None:
+        """What will be read and how long that may take, in a line; None as of `plan`."""
+        return None if self.plan is None else outlook_line(self.settings, self.plan)
 
     def run(self, command: str) -> tuple[Report, ViewerData]:
         """Read, measure, judge.
@@ -131,7 +154,7 @@ class Diagnosis:
             reading, layout = self._read(critic)
             readings.append(reading)
             sources.append((critic.path, layout))
-        return shared_rows(readings), sources
+        return shared_readings(readings), sources
 
     def _read(self, critic: NamedCritic) -> tuple[Reading, str]:
         compute, trust = self.settings.compute, self.settings.model.trust_remote_code
@@ -144,7 +167,7 @@ class Diagnosis:
             self.dump,
             name=critic.name,
             max_tokens=self.settings.micro_batch_tokens,
-            logged_tokenizer=self._tokenizer,
+            logged_tokenizer=self._common_tokenizer,
             store=StoredValues(self.folder, digest([fingerprint, compute.dtype])),
             progress=partial(self.progress, f"{critic.name} reads"),
         )
@@ -157,6 +180,20 @@ class Diagnosis:
             return None
         return load_tokenizer(self.policy, trust_remote_code=self.settings.model.trust_remote_code)
 
+    @cached_property
+    def _common_tokenizer(self) -> PreTrainedTokenizerFast | None:
+        """Whose tokens values are compared at: the policy's, else of critics with several tokenizers the first's.
+
+        None: each critic's own. The first one's serves where the responses are text, or ids of its own.
+        """
+        if self._tokenizer is not None or len(self.critics) < 2 or self._reader is None:
+            return self._tokenizer
+        trust = self.settings.model.trust_remote_code
+        others = [load_tokenizer(critic.folder.tokenizer, trust_remote_code=trust) for critic in self.critics[1:]]
+        if all(same_vocabulary(self._reader, other) for other in others) or writes(self._reader, self.dump) is False:
+            return None
+        return self._reader
+
     def _alignments(self, readings: Sequence[Reading]) -> list[CriticAlignment]:
         """With the policy the real ones, else what lengths tell."""
         policy_path, tokens = self.policy, self._tokens
@@ -165,9 +202,23 @@ class Diagnosis:
         if any(reading.columns is not None for reading in readings):
             why = "a critic with another tokenizer has no value of every token that the policy chose"
             return [CriticAlignment((), None, (), why)] * len(readings)
-        place = {row: number for number, row in enumerate(tokens.rows)}
-        batch = tokens.batch([place[row] for row in rows_of(readings[0]).tolist()])
         trust = self.settings.model.trust_remote_code
+        limit = positions(load_config(policy_path, trust_remote_code=trust))
+        said = len(tokens.notes)
+        try:
+            tokens = within(tokens, limit, f"the policy {policy_path}")
+        except DataError as error:
+            return [CriticAlignment((), None, (), str(error))] * len(readings)
+        place = {row: number for number, row in enumerate(tokens.rows)}
+        rows = rows_of(readings[0])
+        fitting = torch.tensor([number for number, row in enumerate(rows.tolist()) if row in place], dtype=torch.int64)
+        if not len(fitting):
+            return [CriticAlignment((), None, (), "no response fits both critic and policy")] * len(readings)
+        batch = tokens.batch([place[row] for row in rows[fitting].tolist()])
+        notes: tuple[str, ...] = ()
+        if len(fitting) < len(rows):
+            readings = [reading.take(fitting) for reading in readings]
+            notes = tuple(f"gradients: {note}" for note in tokens.notes[said:])
         policy = prepare(
             load_policy(policy_path, trust_remote_code=trust), self.settings.compute, LoraSettings(), seed=0
         )
@@ -175,10 +226,14 @@ class Diagnosis:
             temperature=self.settings.rollout.temperature,
             max_tokens=self.settings.micro_batch_tokens,
             batch_size=self.batch_size,
+            responses=self.gradient_responses if self.plan is None else self.plan.gradient_responses,
             seed=self.settings.seed,
             folder=self.folder / "gradients",
         )
-        return measure_alignments(readings, self.lambdas, policy, batch, settings, partial(self.progress, "gradients"))
+        measured = measure_alignments(
+            readings, self.lambdas, policy, batch, settings, partial(self.progress, "gradients")
+        )
+        return [replace(one, notes=(*notes, *one.notes)) for one in measured]
 
     def _viewer(self, readings: Sequence[Reading]) -> ViewerData:
         """Some responses with the values of every critic, and the text of their tokens."""
@@ -211,39 +266,6 @@ class Diagnosis:
             return self._tokenizer
         trust = self.settings.model.trust_remote_code
         return load_tokenizer(self.critics[0].folder.tokenizer, trust_remote_code=trust)
-
-
-def rows_of(reading: Reading) -> Tensor:
-    """[B] int64: which of the dump's responses a reading is of."""
-    return torch.arange(len(reading.values)) if reading.rows is None else reading.rows
-
-
-def shared_rows(readings: Sequence[Reading]) -> list[Reading]:
-    """Readings of those responses that all critics could read, at the tokens that all give values to.
-
-    Raises:
-        DataError: there is none, or critics of several tokenizers read at other tokens.
-    """
-    rows = [rows_of(reading).tolist() for reading in readings]
-    known = set(rows[0]).intersection(*rows[1:])
-    if not known:
-        raise DataError(f"{', '.join(reading.critic for reading in readings)}: no response that all of them can read")
-    shared = [_shared(reading, own, known) for reading, own in zip(readings, rows, strict=True)]
-    for reading in shared[1:]:
-        if reading.response_mask.sum(dim=1).tolist() != shared[0].response_mask.sum(dim=1).tolist():
-            raise DataError(
-                f"{reading.critic} and {shared[0].critic} have other tokenizers and read at other tokens; expected "
-                "critics of one tokenizer, or a diagnosis for each"
-            )
-    return shared
-
-
-def _shared(reading: Reading, rows: Sequence[int], known: set[int]) -> Reading:
-    members = [place for place, row in enumerate(rows) if row in known]
-    if len(members) == len(rows):
-        return reading
-    said = f"{len(rows) - len(members):,} responses that not all critics can read are left out"
-    return reading.take(torch.tensor(members), said)
 
 
 def _aligned(part: CriticPart, result: CriticAlignment) -> CriticPart:

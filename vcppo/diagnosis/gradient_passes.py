@@ -1,7 +1,7 @@
 """The passes behind an alignment: gradients of each chunk of responses, kept until all are done, and their products.
 
 A process needs `memory` bytes for what is held of all chunks, beside training's own for weights, gradients and one
-micro-batch, and five float32 numbers for each weight of its shards.
+micro-batch, and three float32 numbers for each weight of its shards (vcppo/planning/diagnosis_plan.py).
 """
 
 import hashlib
@@ -19,11 +19,10 @@ from vcppo.maths.alignment import Floats
 from vcppo.models.distributed import world
 from vcppo.rl.alignment import chunk_products
 from vcppo.rl.policy_gradients import PolicyGradients
+from vcppo.settings.fixed import GRADIENT_BYTES, GRADIENT_CHUNKS
 from vcppo.types import TokenBatch
 
 Progress = Callable[[int, int], None]  # chunks done, of all
-CHUNKS = 64
-MEMORY = 2 * 2**30  # bytes for gradients in each process
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,9 @@ class GradientSettings:
     temperature: float  # of the sampling
     max_tokens: int  # cells of a forward pass
     batch_size: int  # responses of an update, for which noise is told
-    chunks: int = CHUNKS  # groups of responses that share no prompt; intervals are over them
-    memory: int = MEMORY
+    responses: int | None = None  # that gradients are taken of, to prompts drawn by the seed; None: all
+    chunks: int = GRADIENT_CHUNKS  # groups of responses that share no prompt; intervals are over them
+    memory: int = GRADIENT_BYTES  # for gradients of all of them
     seed: int = 0
     folder: Path | None = None  # where chunks are kept until all are done
 

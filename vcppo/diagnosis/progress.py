@@ -45,6 +45,10 @@ class DiagnosisView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """Print a line, above the bars where there are some."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def __call__(self, what: str, done: int, of: int) -> None:
         """So much of so much is done."""
         if what not in self._rows:

@@ -1,13 +1,19 @@
 """Logged responses: what any trainer's dump has in common, and what a critic says of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vcppo.errors import ShapeError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+Encoder = Callable[[Sequence[str], "PreTrainedTokenizerFast"], Sequence[tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Dump:
     form: str  # of FORMS in dumps: "verl", "trl", ...
     responses: tuple[LoggedResponse, ...]
     notes: tuple[str, ...] = ()  # one line each: what was skipped, assumed or derived
+    encode: Encoder | None = None  # prompts that are text as the policy had them, in their template; None: as they are
 
 
 @dataclass(frozen=True)

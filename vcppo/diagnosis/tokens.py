@@ -142,6 +142,11 @@ def _prompts(dump: Dump, tokenizer: PreTrainedTokenizerFast, *, use_ids: bool) -
                 f"{_where(dump, response)}: its prompt is token ids alone, which are not of this model's tokenizer; "
                 "expected text"
             )
+    if dump.encode is not None:
+        asked = [number for number in texts if dump.responses[number].messages is None]
+        for number, ids in zip(asked, dump.encode([texts[number] for number in asked], tokenizer), strict=True):
+            tokenized[number] = ids
+            del texts[number]
     specials = tokenizer.all_special_tokens
     opened = {  # a template writes special tokens itself, and some logs keep them
         number

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from vcppo.planning.shapes import Shapes
-from vcppo.settings.fixed import CACHE_GROWTH, COMPACT_BELOW
+from vcppo.settings.fixed import ALIGNMENT_CHUNKS, ALIGNMENT_MEMORY, CACHE_GROWTH, COMPACT_BELOW
 from vcppo.settings.model import ComputeSettings, LoraSettings
 
 GIB = 2**30
@@ -20,6 +20,7 @@ BLOCKS_FORWARD, BLOCKS_BACKWARD, BLOCKS_NARROW = 3, 2, 0.5
 COMPACTION = 1.0 + COMPACT_BELOW  # a cache and the copy of its rows that are still being written
 SAMPLING = 5  # arrays of [rows, V] float32 in drawing a token; a nucleus sorts, with int64 places
 NUCLEUS = 7
+GRADIENTS_AT_WORK = 5  # of an alignment: a micro-batch's, a chunk's, second moments and their roots
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,13 @@ def held(net: Network, *, learns: bool) -> Memory:
 def gradients(net: Network) -> Memory:
     """Return what accumulates over the passes of one update, and is freed after it."""
     return Memory(gradients=WIDE * net.learning / net.shards)
+
+
+def alignment(net: Network) -> float:
+    """Return bytes of main memory in which the gradients of an alignment are compared: sums, moments, and chunks'."""
+    shard = WIDE * net.learning / net.shards
+    directions = 3  # of the advantages, of Monte-Carlo returns, of length
+    return GRADIENTS_AT_WORK * shard + min(2 * directions * ALIGNMENT_CHUNKS * shard, ALIGNMENT_MEMORY)
 
 
 def resting(net: Network) -> Memory:

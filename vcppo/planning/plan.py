@@ -14,6 +14,7 @@ from vcppo.planning.memory_estimate import (
     WIDE,
     Memory,
     Network,
+    alignment,
     forward_pass,
     fullest,
     generate,
@@ -106,7 +107,7 @@ class Plan:
     machine: Machine
     phases: list[Phase]
     times: list[StageTime]
-    host: float  # bytes of main memory that a process's offloaded shards take
+    host: float  # bytes of main memory that a process's offloaded shards, and gradients that are compared, take
 
     @property
     def fullest(self) -> Phase:
@@ -137,6 +138,8 @@ def make_plan(settings: RunSettings, machine: Machine) -> Plan:
         models = layout.resident()
         host = sum(held(net, learns=learns).total + gradients(net).total * learns for net, learns in models)
         phases = [Phase(p.stage, p.name, p.memory.on_host(), p.note) for p in phases]
+    if settings.alignment_interval:
+        host += alignment(layout.policy)
     return Plan(layout.shapes, machine, phases, [layout.time(stage) for stage in stages], host)
 
 

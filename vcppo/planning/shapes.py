@@ -181,6 +181,18 @@ def read_shapes(path: Path) -> Shapes:
     """
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
+    return shapes_in(config, path)
+
+
+def shapes_in(config: Mapping[str, Any], source: Path | str) -> Shapes:
+    """Return the shapes that a configuration of transformers tells.
+
+    Raises:
+        CheckpointError: it lacks something; `source` is where it is from.
+    """
+    try:
         heads = config["num_attention_heads"]
         return Shapes(
             architecture=config["model_type"],
@@ -193,10 +205,8 @@ def read_shapes(path: Path) -> Shapes:
             vocabulary=config["vocab_size"],
             tied=config.get("tie_word_embeddings", config["model_type"] not in ("llama", "qwen2", "qwen3")),
         )
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
     except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{path}: no decoder's configuration, {error} is missing or wrong") from None
+        raise CheckpointError(f"{source}: no decoder's configuration, {error} is missing or wrong") from None
 
 
 def _fresh(model: ModelSettings, task: TaskSettings) -> Shapes:

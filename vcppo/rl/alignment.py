@@ -37,10 +37,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from vcppo.maths.alignment import Alignments
+from vcppo.maths.alignment_surrogate import later_length_gradients, products_of
 from vcppo.rl.policy_gradients import PolicyGradients
+from vcppo.settings.fixed import FEWEST_PROMPTS
 from vcppo.types import RolloutBatch, TokenBatch
 
-FEWEST_PROMPTS = 8
 FEWEST_TO_A_PROMPT = 4  # responses, for a baseline of the others to it
 
 
@@ -166,6 +167,38 @@ def alignment_metrics(
         metrics[f"alignment/{name}_z"] = gain.value / gain.error if gain.error > 0 else 0.0
         metrics[f"alignment/{'reward' if name == 'score' else name}_cosine"] = result.cosine(0, target).value
     return metrics
+
+
+def surrogate_metrics(
+    advantages: Tensor,
+    returns: Tensor,
+    response_mask: Tensor,
+    problem: Tensor,
+    *,
+    chunks: int,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """The same without the policy, from lengths alone: which way, and how sure (vcppo/maths/alignment_surrogate.py).
+
+    Args:
+        advantages, returns: [B, T] of the actor before whitening, and Monte-Carlo. problem: [B].
+    Returns:
+        `alignment/surrogate_score_z` and `alignment/surrogate_length_z`, 0 where lengths tell nothing; none of fewer
+        than two chunks, or where all returns are alike.
+    """
+    chunk = chunks_of(problem, chunks)
+    live = returns[response_mask]
+    if not len(chunk) or int(chunk.max()) < 1 or float(live.min()) == float(live.max()):
+        return {}
+    truth = truth_advantages(returns, response_mask, problem, chunk, baseline=baseline_of(problem))
+    kinds = torch.cat([advantages[None], truth]).double().numpy()
+    gradients = later_length_gradients(kinds, response_mask.numpy(), chunk.numpy())
+    result = Alignments(products_of(gradients), np.bincount(chunk.numpy()), rng=rng, resamples=500)
+    gains = {name: result.gain(0, target, batch=len(chunk)) for name, target in (("score", 1), ("length", 2))}
+    return {
+        f"alignment/surrogate_{name}_z": gain.value / gain.error if gain.error > 0 else 0.0
+        for name, gain in gains.items()
+    }
 
 
 def padded_to(batch: TokenBatch, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vcppo.maths.early_warning import RULES, Observed, alignment_evidence, beginning, warnings_of
@@ -27,33 +27,31 @@ class EarlyWarning:
         self.since: dict[str, int] = {}
         self._run: list[Observed] = []
 
-    def watch(
-        self, sampled: list[Rollout], alignment: Mapping[str, float], settings: RunSettings, *, step: int
-    ) -> dict[str, float]:
+    def watch(self, now: Observed, *, step: int, advice: Callable[[str], str]) -> dict[str, float]:
         """Return the metrics to log: `early_warning/RULE`, 1 where the iteration breaks it, and the evidence so far.
 
         Args:
-            sampled: all responses of the iteration. alignment: its metrics, none where it was not measured.
+            now: what the iteration measured. advice: what to set, by rule, as the line ends.
         """
-        self._run.append(observed(sampled, alignment.get("alignment/score_z", math.nan)))
+        self._run.append(now)
         broken = warnings_of(self._run)
         for rule in broken:
             if rule not in self.since:
                 self.since[rule] = step
                 if world().is_main:
-                    what, remedy = self._sentence(rule), advice(rule, settings)
+                    what, remedy = self._sentence(rule), advice(rule)
                     print(f"iteration {step}: early warning: {what}; {remedy}", file=sys.stderr)
-        evidence = {"alignment/evidence_z": alignment_evidence(self._run)} if alignment else {}
+        evidence = {} if math.isnan(now.score_z) else {"alignment/evidence_z": alignment_evidence(self._run)}
         return {**{f"early_warning/{rule}": float(rule in broken) for rule in RULES}, **evidence}
 
     def state(self) -> dict[str, Any]:
         """Return all that resuming needs."""
         return {"since": self.since, "run": [dataclasses.astuple(one) for one in self._run]}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restore from what `state` returned."""
-        self.since = dict(state["since"])
-        self._run = [Observed(*one) for one in state["run"]]
+    def load(self, state: Mapping[str, Any], iterations: int) -> None:
+        """Restore from what `state` returned, less what came after so many iterations."""
+        self.since = {rule: step for rule, step in state["since"].items() if step < iterations}
+        self._run = [Observed(*one) for one in state["run"][:iterations]]
 
     def _sentence(self, rule: str) -> str:
         now = self._run[-1]

@@ -24,9 +24,9 @@ from vcppo.models import forward
 from vcppo.models.distributed import world
 from vcppo.models.sharding import is_sharded
 from vcppo.seeding import rng_for
+from vcppo.settings.fixed import PRODUCT_COLUMNS
 from vcppo.types import TokenBatch, cut_to
 
-COLUMNS = 2**16  # of gradients that are multiplied at once, in float64
 DAMPING = 0.01  # of the mean second moment, added to each: what is never decided is no direction to look at
 
 
@@ -73,6 +73,7 @@ class PolicyGradients:
             plain[kind] += self._kept(gradient)
             if scaled is not None and self.scale is not None:
                 scaled[kind] += self._kept(gradient * self.scale)
+            del gradient
         return plain, scaled
 
     def precondition(self, groups: Sequence[Tensor]) -> None:
@@ -87,17 +88,19 @@ class PolicyGradients:
             gradient = torch.zeros(self._local)
             for _, part in self._gradients(rows, signs):
                 gradient += part
+                del part  # the next pass has room for its own
             squares += gradient.square()
-        moments = squares / max(sum(len(rows) for rows in groups), 1)
+            del gradient
+        moments = squares.div_(max(sum(len(rows) for rows in groups), 1))
         total = sum(parameter.numel() for parameter in self._parameters)
-        mean = world().total({"sum": float(moments.double().sum())})["sum"] / self._replicas / total
-        self.scale = (moments + DAMPING * mean).rsqrt() if mean > 0 else torch.ones(self._local)
+        mean = world().total({"sum": float(moments.sum(dtype=torch.float64))})["sum"] / self._replicas / total
+        self.scale = moments.add_(DAMPING * mean).rsqrt_() if mean > 0 else torch.ones(self._local)
 
     def products(self, gradients: Tensor) -> NDArray[np.float64]:
         """[N, N] float64 dot products of gradients [N, K], over all shards."""
         count = len(gradients)
         total = torch.zeros((count, count), dtype=torch.float64)
-        for columns in gradients.split(COLUMNS, dim=1):
+        for columns in gradients.split(PRODUCT_COLUMNS, dim=1):
             wide = columns.double()
             total += wide @ wide.mT
         if self.sketch is None:
@@ -127,7 +130,10 @@ class PolicyGradients:
                     result = list(
                         torch.autograd.grad(logprobs, self._parameters, slope, retain_graph=again, allow_unused=True)
                     )
-                yield kind, _flat(result, self._parameters)
+                flat = _flat(result, self._parameters)
+                del result
+                yield kind, flat
+                del flat
 
     def _kept(self, gradient: Tensor) -> Tensor:
         """[K]: the gradient, or the sketch of the whole one."""

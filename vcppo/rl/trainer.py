@@ -5,6 +5,7 @@ advantages.py, policy_update.py, critic_update.py, reference.py.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from vcppo.rl.continuations import StepValues, step_values
 from vcppo.rl.costs import Clock, Costs, reset_peak_memory
 from vcppo.rl.critic_update import CriticUpdate, update_critic
 from vcppo.rl.demonstrations import demonstrations
-from vcppo.rl.early_warning import EarlyWarning
+from vcppo.rl.early_warning import EarlyWarning, advice, observed
 from vcppo.rl.metrics import iteration_metrics
 from vcppo.rl.mismatch import Recomputed, recompute_logprobs
 from vcppo.rl.models import Models
@@ -174,7 +175,8 @@ class Trainer:
                 self._step_policy(minibatch, advantages.final, outputs, recomputed.importance, updates)  # (f)
                 self._step_critic(minibatch, targets, updates)  # (g)
             alarm = self.kl_alarm.watch(updates.policy, settings, step=self.step)
-            warning = self.early_warning.watch(sampled, alignment, settings, step=self.step)
+            now = observed(sampled, alignment.get("alignment/score_z", math.nan))
+            warning = self.early_warning.watch(now, step=self.step, advice=lambda rule: advice(rule, settings))
             self.step += 1
             self._refresh()  # (h)
         measured = iteration_metrics(
@@ -417,7 +419,7 @@ class Trainer:
         self.policy_optimiser.load_state_dict(state["policy_optimiser"])
         self.costs = Costs(**state["costs"])
         if "early_warning" in state:  # else of a version that did not warn
-            self.early_warning.load(state["early_warning"])
+            self.early_warning.load(state["early_warning"], self.step)
         self.shaping = dataclasses.replace(self.shaping, moments=RunningMoments(**state["reward_moments"]))
         self.value_moments = DebiasedMoments(**state["value_moments"])
         if self.reference is not None:

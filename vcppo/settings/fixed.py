@@ -26,6 +26,12 @@ VLLM_COLDEST: Final = 0.01  # vLLM samples at no temperature between 0 and it, w
 PROMPT_TOKENS: Final = 512  # of a problem with its template and instruction
 WRITTEN_LINES: Final = 30  # of a worked response, where no setting bounds the states that continuations start from
 
+# Of a diagnosis, whose plan counts on them too.
+GRADIENT_CHUNKS: Final = 64  # groups of responses that share no prompt; intervals are over them
+FEWEST_PROMPTS: Final = 8  # for groups that share none; of fewer, responses are divided
+GRADIENT_BYTES: Final = 2 * 2**30  # for gradients of all groups in each process; those that do not fit are sketched
+PRODUCT_COLUMNS: Final = 2**16  # of gradients that are multiplied at once, in float64
+
 # Of measuring where the policy gradient points while a run trains.
 ALIGNMENT_CHUNKS: Final = 8  # groups of an iteration's responses: 16 tell no more, and cost a third more
 ALIGNMENT_MEMORY: Final = 2**30  # bytes of main memory for their gradients in each process; more are sketched

@@ -4,14 +4,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vcppo.maths.advantages import gae, length_adaptive_lambda, monte_carlo_returns, whiten
 from vcppo.maths.diagnostics import by_position, explained_variance, real_reward_share, value_bias
+from vcppo.maths.early_warning import Observed
 from vcppo.maths.losses import denominators, value_loss
 from vcppo.maths.settling import Measurement
+from vcppo.rl.alignment import surrogate_metrics
+from vcppo.seeding import seed_for
 from vcppo.verl_plugin.settings import PluginSettings
+
+SURROGATE_CHUNKS = 64  # groups of a step's responses; intervals are over them
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Estimates:
     """[B, T] each, 0 where the mask is False."""
 
     advantages: Tensor  # for the policy, whitened and clipped by the settings
+    closed_raw: Tensor  # the same before that, without holes
     returns: Tensor  # targets of the critic
     monte_carlo: Tensor  # sum of rewards after each token, no value in it
     metrics: dict[str, float]
@@ -108,7 +115,7 @@ def estimate(batch: ResponseBatch, settings: PluginSettings, *, gamma: float) ->
         return torch.zeros_like(x).scatter(1, order, x)
 
     return Estimates(
-        opened(advantages), opened(returns), opened(monte_carlo), metrics, closed, monte_carlo, scores.moved
+        opened(advantages), raw, opened(returns), opened(monte_carlo), metrics, closed, monte_carlo, scores.moved
     )
 
 
@@ -151,6 +158,44 @@ def response_metrics(scores: Tensor, lengths: Tensor, *, correct_above: float, l
         "rollout/length_p10_tokens": float(lengths.quantile(0.1)),
         "rollout/length_p90_tokens": float(lengths.quantile(0.9)),
     }
+
+
+def alignment(estimates: Estimates, problem: Tensor, *, rows: Tensor, step: int) -> dict[str, float]:
+    """Which way these advantages push score and length, by the surrogate: verl's gradients are not at hand.
+
+    Args:
+        problem: [B] int, equal where the prompt is. rows: [B] bool, responses that are no padding.
+    """
+    live = rows & estimates.closed.response_mask.any(dim=1)
+    parts = (estimates.closed_raw, estimates.closed_monte_carlo, estimates.closed.response_mask, problem)
+    rng = np.random.default_rng(seed_for(0, "verl", "alignment", step))
+    return surrogate_metrics(*(x[live] for x in parts), chunks=SURROGATE_CHUNKS, rng=rng)
+
+
+def observed(scores: Tensor, lengths: Tensor, *, correct_above: float, limit: int, score_z: float) -> Observed | None:
+    """What a step's responses say to the rules of early warnings; None without any. Arguments as `response_metrics`."""
+    real = lengths > 0
+    if not bool(real.any()):
+        return None
+    scores, lengths = scores[real], lengths[real].double()
+    return Observed(
+        responses=len(scores),
+        length=float(lengths.mean()),
+        length_spread=float(lengths.std(correction=0)),
+        truncated=float((lengths >= limit).double().mean()),
+        right=float((scores > correct_above).double().mean()),
+        score_z=score_z,
+    )
+
+
+def advice(rule: str, settings: PluginSettings) -> str:
+    """What to set in verl."""
+    critic = ["pretrain the critic (+algorithm.vcppo.pretrain.steps=converge)"]
+    if settings.lambda_actor < 1 or settings.length_adaptive_alpha is not None:
+        critic.append("set +algorithm.vcppo.lambda_actor=1")
+    if rule in ("length_grows", "truncation"):
+        critic.append("see in the rollouts what they go on about")
+    return " or ".join(critic)
 
 
 def score_metrics(moved: Tensor, lost: Tensor) -> dict[str, float]:

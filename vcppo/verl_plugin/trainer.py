@@ -25,18 +25,22 @@ from verl.workers.utils.padding import response_to_nested
 
 from vcppo.maths.settling import Measurement, settled
 from vcppo.rl.critic_tables import critic_tables
+from vcppo.rl.early_warning import EarlyWarning
 from vcppo.store.journal import Journal
 from vcppo.store.pretrained_critics import measurements_in
 from vcppo.studies.verl import TRAINER
 from vcppo.studies.verl.records import cut_after
-from vcppo.system.files import write_json
+from vcppo.system.files import read_json, write_json
 from vcppo.verl_plugin.estimates import (
     Estimates,
     HeldOut,
     PlacedScores,
     ResponseBatch,
+    advice,
+    alignment,
     estimate,
     held_out_rows,
+    observed,
     on_unmasked_tokens,
     position_metrics,
     response_metrics,
@@ -71,6 +75,7 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         self._measurements: list[Measurement] = []
         self._settled = False
         self._warned: set[str] = set()
+        self._early_warning = EarlyWarning()
 
     def on_init_end(self) -> None:
         """Cut the journal after the checkpoint that verl has loaded: later steps will be logged again."""
@@ -78,6 +83,8 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         cut_after(self.journal_path, self.global_steps)
         self._journal = Journal(self.journal_path)
         self._measurements = measurements_in(self.journal_path)
+        if self._warnings_path.exists():
+            self._early_warning.load(read_json(self._warnings_path), self.global_steps)
         if self._has_settled():  # saved, and killed before pretrained.json
             self._settled, self.total_training_steps = True, self.global_steps
             self._write_outcome()
@@ -86,6 +93,11 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
     def journal_path(self) -> Path:
         """File of tables and measurements; its steps are verl's, counted from 1."""
         return Path(self.vcppo.journal or os.path.join(self.config.trainer.default_local_dir, "vcppo.jsonl"))
+
+    @property
+    def _warnings_path(self) -> Path:
+        """File of what early warnings have seen, for a run that goes on from a checkpoint."""
+        return self.journal_path.with_name("early_warning.json")
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         scores = self._place_scores(batch)
@@ -102,6 +114,7 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         metrics |= response_metrics(totals[real], lengths[real], correct_above=self.vcppo.correct_above, limit=limit)
         if self.config.algorithm.adv_estimator != "gae":
             self._log_scores(score_metrics(scores.moved, scores.lost), metrics, int(real.sum()))
+            self._warn_early(totals[real], lengths[real], {}, metrics, limit)
             return batch
         padded = nested.select(*fields[1:]).to_padded_tensor()
         mask, rewards = padded["response_mask"].bool(), padded["rm_scores"].float()
@@ -111,6 +124,11 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         estimates = estimate(responses, self.vcppo, gamma=float(self.config.algorithm.gamma))
         self._log_scores(score_metrics(scores.moved | estimates.moved, scores.lost), metrics, int(real.sum()))
         self._log_estimates(estimates, metrics, limit)
+        names = [tuple(row.tolist()) for row in nested["prompts"].unbind()]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        problem = torch.tensor([numbers[name] for name in names])
+        surrogate = alignment(estimates, problem, rows=real, step=self.global_steps)
+        self._warn_early(totals[real], lengths[real], surrogate, metrics, limit)
         output = {"advantages": estimates.advantages, "returns": estimates.returns}
         if self.vcppo.pretrain is not None:
             trained = self._hold_out(responses, estimates, nested, metrics).to(padded["response_mask"].dtype)
@@ -140,6 +158,26 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
             if name not in self._warned:
                 self._warned.add(name)
                 print(f"vcppo: {words}", file=sys.stderr)
+
+    def _warn_early(
+        self,
+        scores: torch.Tensor,
+        lengths: torch.Tensor,
+        surrogate: dict[str, float],
+        metrics: dict[str, Any],
+        limit: int,
+    ) -> None:
+        """Log whether this step breaks a rule, and say so once; not in pretraining, whose policy stands still."""
+        if self.vcppo.pretrain is not None:
+            return
+        score_z = surrogate.get("alignment/surrogate_score_z", math.nan)
+        now = observed(scores, lengths, correct_above=self.vcppo.correct_above, limit=limit, score_z=score_z)
+        if now is None:
+            return
+        step = self.global_steps - 1  # iterations are counted from 0
+        metrics |= surrogate
+        metrics |= self._early_warning.watch(now, step=step, advice=lambda rule: advice(rule, self.vcppo))
+        write_json(self._warnings_path, self._early_warning.state())
 
     def _log_estimates(self, estimates: Estimates, metrics: dict[str, Any], limit: int) -> None:
         """Log scalars to verl's trackers, and every few steps tables to the journal."""

@@ -54,6 +54,20 @@ def test_half_are_the_furthest_from_returns_and_half_are_drawn() -> None:
     assert lines == [one.line for one in again.responses]
 
 
+def test_prompts_that_were_answered_in_several_iterations_can_be_followed_through_them() -> None:
+    made = dump(120, steps=(0, 5, 10))
+    asked = ["everywhere" if i % 40 in (1, 2, 3) else "twice" if i in (30, 31) else f"p{i}" for i in range(120)]
+    rows = tuple(replace(one, problem=name) for one, name in zip(made.responses, asked, strict=True))
+    shown = viewer_data(
+        replace(made, responses=rows), [], ids(120), numbered, lambdas=LAMBDAS, seed=0, responses=12
+    ).responses
+    for step in (0, 5, 10):
+        here = [one.problem for one in shown if one.step == step]
+        assert here.count("everywhere") == 1, "one response to it in each iteration"
+        assert len(here) == 4
+    assert [one.step for one in shown if one.problem == "twice"] == [0, 5]
+
+
 def test_iterations_share_the_places() -> None:
     made = viewer_data(dump(90, steps=(0, 5, 10)), [], ids(90), numbered, lambdas=LAMBDAS, seed=0, responses=10)
     assert [sum(one.step == step for one in made.responses) for step in (0, 5, 10)] == [3, 3, 4]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from vcppo.maths.early_warning import (
 BEGIN = Observed(responses=100, length=100.0, length_spread=10.0, truncated=0.0, right=0.5)
 
 
-def after(*changes: dict[str, float]) -> list[Observed]:
+def after(*changes: dict[str, Any]) -> list[Observed]:
     """A run of three alike iterations, then others."""
     return [BEGIN] * 3 + [replace(BEGIN, **change) for change in changes]
 

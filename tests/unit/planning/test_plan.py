@@ -24,6 +24,7 @@ from vcppo.planning.memory_estimate import GIB, Memory, Network, generate
 from vcppo.planning.plan import Machine, Plan, gpus_needed, make_plan, remedies
 from vcppo.planning.shapes import KNOWN, critic_shapes_of, read_shapes, shapes_of
 from vcppo.planning.time_estimate import estimate_costs
+from vcppo.settings.fixed import ALIGNMENT_CHUNKS, ALIGNMENT_MEMORY
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
 from vcppo.tasks import make_task
@@ -177,6 +178,14 @@ def test_offloaded_shards_wait_in_main_memory() -> None:
     critics = memory_of(here, "rl", "update critic").gradients
     assert there.host == before.weights + before.gradients + critics + before.optimiser
     assert here.host == 0
+
+
+def test_gradients_that_are_compared_lie_in_main_memory_up_to_their_limit() -> None:
+    small, large = plan({}, 1), plan({**SEVEN, "record.alignment_every": 10})
+    bytes_of = [memory_of(one, "rl", "update policy").gradients for one in (small, large)]
+    assert small.host == (5 + 2 * 3 * ALIGNMENT_CHUNKS) * bytes_of[0]
+    assert large.host == 5 * bytes_of[1] + ALIGNMENT_MEMORY
+    assert plan({"record.alignment_every": 0}, 1).host == 0
 
 
 def test_longer_answers_take_more_and_checkpointing_less() -> None:

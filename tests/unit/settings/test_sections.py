@@ -364,3 +364,27 @@ def test_overrides_are_validated_and_leave_the_original() -> None:
     assert override(changed, {"model.path": "none"}) == override(plain, {"gae.lambda_actor": 0.5})
     with pytest.raises(ConfigError, match=r"gae.lambda_actor = 9 \(from trial 3\)"):
         override(plain, {"gae.lambda_actor": 9}, source="trial 3")
+
+
+@pytest.mark.parametrize(
+    ("given", "interval"),
+    [
+        ((), 50),
+        (("task.name=labels",), 50),
+        (("method=grpo",), 0),
+        (("method=dpo",), 0),
+        (("model.path=there",), 0),
+        (("task.name=maths", "model.path=there"), 0),
+        (("task.name=maths", "model.path=there", "record.alignment_every=3"), 3),
+        (("method=grpo", "record.alignment_every=3"), 3),
+        (("record.alignment_every=0",), 0),
+    ],
+)
+def test_where_a_gradient_points_is_measured_where_it_is_cheap_or_asked_for(
+    given: tuple[str, ...], interval: int
+) -> None:
+    assert load_settings(assignments=given).alignment_interval == interval
+
+
+def test_an_interval_below_none_is_refused() -> None:
+    assert refused("record.alignment_every=-1").endswith("expected 0 or more, or `auto`")

@@ -20,6 +20,8 @@ from vcppo.studies.progress import (
     ProgressView,
     StudyStarted,
     WorkerDied,
+    describe,
+    ending,
     following,
 )
 from vcppo.studies.watch import CellWatch, Glance
@@ -68,6 +70,22 @@ def test_a_summary_comes_every_half_minute_with_a_line_of_each_worker() -> None:
         "0 of 4 cells, 30 s gone, about 3 min 30 s left | 0: ppo-s0 rl 30/60 accuracy 0.50 length 80"
     )  # half a cell took 30 s, three and a half are left
     assert len(lines) == 3
+
+
+def test_an_early_warning_is_shown_while_a_cell_runs_and_when_it_ends() -> None:
+    assert describe(Glance("rl", 30, 60, 0.5, 80.4, warned_at=7)).endswith("length 80 early warning at 7")
+    result = {"final_accuracy": 0.5, "final_length_tokens": 30.0, "early_warning_at": 0.0}
+    assert ending(CellEnded("a", "done", None, None, result)).endswith("30 tokens, early warning at iteration 0")
+
+
+def test_a_watch_sees_the_first_early_warning(cell: CellFolder, tmp_path: Path) -> None:
+    cell.add_stage("rl", "0", ran=True)
+    watch, seen = CellWatch(cell, tmp_path), []
+    for step, broken in enumerate((0.0, 1.0, 0.0, 1.0)):
+        values = {"rollout/accuracy": 0.5, "rollout/length_tokens": 9.0, "early_warning/alignment": 0.0}
+        journal(tmp_path, "rl").metrics(step, {**values, "early_warning/length_falls": broken})
+        seen.append(watch.look().warned_at)
+    assert seen == [None, 1, 1, 1]
 
 
 def test_what_was_done_before_does_not_make_the_rest_look_quick() -> None:

@@ -19,10 +19,11 @@ from odd_names import NAMES
 
 from vcppo.cli.main import main
 from vcppo.errors import TrackingError
+from vcppo.maths.early_warning import RULES
 from vcppo.settings.digests import settings_digest
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder, State
-from vcppo.store.journal import read_journal
+from vcppo.store.journal import Journal, read_journal
 from vcppo.system.processes import locked
 from vcppo.system.provenance import git_state, hardware, provenance, versions
 from vcppo.system.redaction import redacted
@@ -167,6 +168,19 @@ class TestWhatMlflowIsTold:
         assert (tags["commit"], tags["dirty"]) == (PROVENANCE["commit"], "false")
         assert json.loads(tags["versions"]) == PROVENANCE["versions"]
         assert json.loads(tags["hardware"]) == PROVENANCE["hardware"]
+
+    def test_a_tag_says_which_early_warning_came_when(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
+    ) -> None:
+        finished(study)
+        (path,) = (study.out / "cache" / "rl").glob("*/journal.jsonl")
+        uploader().send()
+        assert "early_warning" not in runs(kind="cell")[0].tags
+        for step, rules in enumerate(({}, {"truncation": 1.0}, {"truncation": 1.0, "alignment": 1.0})):
+            Journal(path).metrics(step, {f"early_warning/{rule}": rules.get(rule, 0.0) for rule in RULES})
+        uploader().send()
+        (child,) = runs(kind="cell")
+        assert child.tags["early_warning"] == "truncation since iteration 1, alignment since iteration 2"
 
     def test_tables_are_artifacts_that_the_ui_knows_as_tables(
         self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore

@@ -17,6 +17,8 @@ from vcppo.errors import ConfigError, DataError
 from vcppo.seeding import seed_for
 from vcppo.tasks.rows import Row
 
+HELD = 2**30  # bytes of main memory that responses may take unless a limit says how many they are
+
 
 def read_dump(
     paths: Sequence[Path],
@@ -33,7 +35,8 @@ def read_dump(
         form: a name of FORMS; None finds it by the columns.
         columns: by role (ROLES), the name of its column, `a.b` for b within a; in place of what the form says.
         limit: responses to keep. Prompts are drawn at random and kept with all their responses until it is reached,
-            so that responses to one prompt can be compared; no more than these are ever held.
+            so that responses to one prompt can be compared; no more than these are ever held. None: all, or as many
+            as take a gibibyte of main memory.
         seed: of that draw.
     Raises:
         DataError: a file cannot be read, is of none of the forms, or a row of it is not as it should be.
@@ -52,9 +55,9 @@ def read_dump(
         raise DataError(f"{_source(paths)}: no response that can be measured{f' ({described})' if described else ''}")
     if len(selected) < of:
         problems = len({logged.problem for logged in selected})
-        notes.say(
-            f"{len(selected)} of {of} responses are read, those to {problems} prompts drawn at random (seed {seed})"
-        )
+        why = "" if limit else f"; all would take more than {HELD / 2**30:g} GiB of memory, a limit takes so many"
+        said = f"{len(selected)} of {of} responses are read, those to {problems} prompts drawn at random (seed {seed})"
+        notes.say(said + why)
     assert reader.name is not None
     return Dump(_source(paths), reader.name, tuple(selected), (*FORMS[reader.name].notes, *notes.described()))
 
@@ -126,16 +129,31 @@ def _print(row: Row) -> int:
 
 
 def _kept(responses: Iterable[LoggedResponse], limit: int | None, seed: int) -> tuple[list[LoggedResponse], int]:
-    """The responses to keep, in their order, and how many there were: with a limit those to the prompts drawn first."""
-    if limit is None:
-        everything = list(responses)
-        return everything, len(everything)
+    """The responses to keep, in their order, and how many there were: those to the prompts drawn first.
+
+    Without a limit as many as `HELD` bytes hold.
+    """
     heap: list[tuple[int, int, LoggedResponse]] = []  # the last drawn, of it the last response, on top
-    count = 0
+    count, held = 0, 0
+    dropped: tuple[int, int] | None = None  # from here on in the order of the draw nothing is kept
     for count, logged in enumerate(responses, 1):
         entry = (-seed_for(seed, "dump", logged.problem), -count, logged)
-        if len(heap) < limit:
-            heapq.heappush(heap, entry)
-        elif entry > heap[0]:
-            heapq.heapreplace(heap, entry)
+        if dropped is not None and entry[:2] < dropped:
+            continue
+        heapq.heappush(heap, entry)
+        held += held_bytes(logged)
+        while len(heap) > (limit or (1 if held > HELD else count)):
+            problem, number, last = heapq.heappop(heap)
+            dropped = problem, number
+            held -= held_bytes(last)
     return [logged for _, _, logged in sorted(heap, key=lambda entry: -entry[1])], count
+
+
+def held_bytes(logged: LoggedResponse) -> int:
+    """Main memory that a response takes about, as it is and as tokens that a model reads.
+
+    Python's integers and floats are some 36 and 32 bytes each, and text becomes a token for every four characters.
+    """
+    numbers = sum(len(column) for column in (logged.values, logged.rewards, logged.logprobs) if column is not None)
+    tokens = sum(len(ids) for ids in (logged.prompt_tokens, logged.tokens) if ids is not None)
+    return 500 + 36 * tokens + 32 * numbers + 10 * (len(logged.prompt) + len(logged.text or ""))

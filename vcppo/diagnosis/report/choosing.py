@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vcppo.diagnosis.report.viewer import ViewedResponse, ViewerData
 from vcppo.diagnosis.responses import Dump, LoggedResponse, Reading
+from vcppo.seeding import seed_for
 
 RESPONSES, TOKENS = 200, 400_000  # of the viewer; so many stay under 5 MB
 BROKEN = "\ufffd"  # what the bytes of part of a character decode to
@@ -26,8 +27,9 @@ def viewer_data(
 ) -> ViewerData:
     """Choose responses for the viewer: half are those whose values are furthest from returns, half are drawn.
 
-    The first critic decides what is far. Iterations, where the dump has several, share the places evenly. A token that
-    a critic has no value before has NaN there.
+    The first critic decides what is far. Iterations, where the dump has several, share the places evenly, and prompts
+    that were answered in more of them are drawn first, one response each: so the same prompt can be followed. A token
+    that a critic has no value before has NaN there.
 
     Args:
         ids: the tokens of a response, by its place in the dump; a response that is missing is not offered.
@@ -37,7 +39,7 @@ def viewer_data(
     values = [_values_by_row(reading, ids) for reading in readings]
     rows = sorted(row for row in ids if len(ids[row]))
     steps = sorted({dump.responses[row].step for row in rows}, key=lambda step: (step is not None, step))
-    rng = np.random.default_rng(seed)
+    rng, followed = np.random.default_rng(seed), _Followed(dump, rows, seed)
     chosen: list[int] = []
     odd = drawn = 0
     for place, step in enumerate(steps):
@@ -45,7 +47,7 @@ def viewer_data(
         wanted = responses * (place + 1) // len(steps) - responses * place // len(steps)
         errors = {row: _error(dump.responses[row], values[0].get(row), len(ids[row])) for row in here} if values else {}
         by_error = sorted((row for row in here if errors.get(row, -1.0) >= 0), key=lambda row: -errors[row])
-        furthest, all_else = by_error[: wanted // 2], rng.permutation(here).tolist()
+        furthest, all_else = by_error[: wanted // 2], followed(rng.permutation(here).tolist())
         order = [*furthest, *(row for row in all_else if row not in set(furthest))]
         fitting = _within(order[:wanted], ids, tokens // len(steps))
         odd += len(set(fitting) & set(furthest))
@@ -59,6 +61,28 @@ def viewer_data(
         lambdas=tuple(lambdas),
         note=_note(len(dump.responses), odd, drawn),
     )
+
+
+class _Followed:
+    """Prompts that were answered in several iterations come first, those of most before others, alike in each."""
+
+    def __init__(self, dump: Dump, rows: Sequence[int], seed: int) -> None:
+        self._problem = {row: dump.responses[row].problem for row in rows}
+        steps: dict[str, set[int | None]] = {}
+        for row, problem in self._problem.items():
+            steps.setdefault(problem, set()).add(dump.responses[row].step)
+        several = {problem: len(of) for problem, of in steps.items() if len(of) > 1}
+        self._rank = {problem: (-n, seed_for(seed, "followed", problem)) for problem, n in several.items()}
+
+    def __call__(self, rows: Sequence[int]) -> list[int]:
+        """One response to each of these prompts first, then all others in their order."""
+        first: dict[str, int] = {}
+        for row in rows:
+            if self._problem[row] in self._rank:
+                first.setdefault(self._problem[row], row)
+        ahead = [first[problem] for problem in sorted(first, key=lambda problem: self._rank[problem])]
+        taken = set(ahead)
+        return [*ahead, *(row for row in rows if row not in taken)]
 
 
 def numbered(ids: Sequence[int]) -> tuple[str, ...]:

@@ -21,7 +21,14 @@ RENAMED = {  # measured alike; actor/ppo_kl is not, for verl's is the mean of -l
     "timing_s/gen": "time/generate_s",
     "timing_s/step": "time/iteration_s",
 }
-OURS = ("value/", "advantage/", "rollout/", "pretrain/")  # logged by our trainer under our names
+OURS = (  # logged by our trainer under our names
+    "value/",
+    "advantage/",
+    "rollout/",
+    "pretrain/",
+    "alignment/",
+    "early_warning/",
+)
 IN_PRETRAINING = {"value/loss": "pretrain/loss", "value/grad_norm": "pretrain/grad_norm"}
 _MEAN_OF_SAMPLES = re.compile(r"val-(?:core|aux)/(?P<source>.+)/(?:acc|reward)/mean@(?P<n>\d+)")
 
