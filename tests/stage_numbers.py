@@ -26,7 +26,9 @@ Stage = dict[str, Any]
 def runs() -> list[RunSettings]:
     """Of all stages together; each takes from the cache what one before it has left there."""
     without_pretraining = [text for text in SMALL if not text.startswith("pretrain.")]
-    return [tiny(*SMALL), tiny_method("rto", "token_reward.dpo_steps=2", shared=tuple(without_pretraining))]
+    scores_that_differ = "reward.unreadable=-0.5"  # though no response is right yet
+    forecast = tiny(*SMALL, scores_that_differ, "record.forecast_responses=32")
+    return [tiny(*SMALL), forecast, tiny_method("rto", "token_reward.dpo_steps=2", shared=tuple(without_pretraining))]
 
 
 def measure(out: Path) -> dict[str, Stage]:

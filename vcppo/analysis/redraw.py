@@ -22,6 +22,7 @@ from vcppo.analysis import (
     figure2,
     figure3,
     figure6,
+    forecast,
     headline,
     improvement,
     lambda_grid,
@@ -70,6 +71,7 @@ FIGURES: dict[str, MakeFigure] = {
     "push": push.make,
     "tables-beside": tables_beside.make,
     "critic-pays": critic_pays.make,
+    "forecast": forecast.make,
     "crossover": lambda results: crossover.make(results, CRITICS, "crossover"),
 }
 TABLES: dict[str, MakeTable] = {
@@ -82,9 +84,10 @@ TABLES: dict[str, MakeTable] = {
     "vine-values": vine.table,
     "vapo": vapo.table,
     "collapse-law": collapse_law.table,
+    "forecast": forecast.table,
 }
-TOO_MANY_ARMS = ("methods",)  # for a panel or a colour each; this study has separate figures
-WITH_TABLE = ("methods", "vapo", "collapse-law")  # studies whose table of that name replaces the outcome of each arm
+TOO_MANY_ARMS = ("methods", "forecast", "forecast-labels")  # for a panel or a colour each; these have separate figures
+WITH_TABLE = ("methods", "vapo", "collapse-law", "forecast")  # of studies: it replaces the outcome of each arm
 
 
 def figures_of(results: Results) -> dict[str, MakeFigure]:

@@ -263,6 +263,13 @@ class _Layout:
                 yield self._generate(stage, learner + held(self.policy, learns=False), s.pretrain.batch)
                 learner += held(self.policy, learns=False)
             yield Phase(stage, "update", learner + self._train(self.critic, s.pretrain.batch * self.longest))
+        elif stage == "forecast-answers":
+            rows = min(RESPONSES_AT_ONCE, s.record.forecast_responses)
+            yield self._generate(stage, held(self.policy, learns=False), rows)
+        elif stage == "forecast":
+            base = sum((held(net, learns=False) for net, _ in self.resident()), Memory())
+            rows = s.record.forecast_responses * self.longest
+            yield Phase(stage, "gradients", base + self._train(self.policy, rows))
         elif stage == "preference":
             inner = _Layout(preference_settings(s), self.machine)
             yield from (Phase(stage, p.name, p.memory, p.note) for p in inner.phases("rl"))

@@ -169,6 +169,10 @@ def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tup
         judged = 2 * all_tokens if settings.token_reward.kind != "none" else 0  # by the reference and RTO's DPO policy
         valued, _ = critic_tokens(stage, settings, response_tokens)
         return sampled if pretrain.fresh_rollouts else 0, valued + judged, sampled
+    if stage == "forecast-answers":
+        return settings.record.forecast_responses * response_tokens, 0, 0
+    if stage == "forecast":
+        return forecast_tokens(settings, response_tokens)
     if stage == "preference":
         return stage_tokens("rl", preference_settings(settings), response_tokens)
     if stage == "rl":
@@ -195,6 +199,16 @@ def critic_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tu
         updates = learns * settings.critic.updates_per_policy_update
         return int(retained), int(retained * settings.policy.epochs * updates)
     return 0, 0
+
+
+def forecast_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, int]:
+    """Return the same of the forecast: its models read once, then one forward and backward pass and one of three."""
+    tokens = settings.record.forecast_responses * response_tokens
+    readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
+    steps = steps_of(settings) if settings.samples_continuations else 0
+    continued = tokens * settings.vine.samples * (steps + 1) // 2 if steps else 0
+    backward = 4 * tokens  # two thirds of training on a token each, the other third being the forward pass
+    return continued, tokens * readers, 2 * tokens + (backward - 2 * tokens) * 2 // 3
 
 
 def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, int]:

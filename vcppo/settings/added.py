@@ -19,6 +19,7 @@ ADDED: Mapping[str, Any] = {  # dotted names
     # what is measured beside training changes no number of it: runs of before have fewer metrics, and are the same runs
     "record.alignment_every": "auto",
     "guard.on_warning": "continue",
+    "record.forecast_responses": 0,
 }
 
 

@@ -54,6 +54,12 @@ class RecordSettings(Settings):
     truth_every: int = Field(0, ge=0, description="iterations between tables of true values; 0 for none")
     truth_responses: int = Field(8, ge=1, description="responses whose states are measured")
     truth_samples: int = Field(256, ge=2, description="continuations of each state, where its value cannot be computed")
+    forecast_responses: int = Field(
+        0,
+        ge=0,
+        description="responses of the first policy that a forecast of the run is made from before its first iteration, "
+        "1024 tell most; 0 for none",
+    )
 
     @field_validator("alignment_every")
     @classmethod

@@ -98,6 +98,11 @@ class RunSections(Settings):
         return self.critic
 
     @property
+    def forecasts(self) -> bool:
+        """Whether the run is forecast before its first iteration."""
+        return self.record.forecast_responses > 0 and not self.loss.pairs
+
+    @property
     def pretrains(self) -> bool:
         """Whether a critic is pretrained."""
         return self.has_value_model and self.pretrain.steps != 0

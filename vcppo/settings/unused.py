@@ -212,6 +212,7 @@ UNUSED: tuple[Rule, ...] = (
         lambda s: not s.has_critic and not s.samples_continuations,
         "advantage.estimator = {s.advantage.estimator} estimates no state's value",
     ),
+    (("record.forecast_responses",), lambda s: s.loss.pairs, "policy.loss = {s.policy.loss} has no advantages"),
     (("record.truth_responses", "record.truth_samples"), lambda s: s.record.truth_every == 0, "record.truth_every = 0"),
     (
         tuple(f"engine.{name}" for name in ("python", "url", "devices", "start_timeout_s", "request_timeout_s")),

@@ -38,9 +38,7 @@ def sample_responses(context: StageContext) -> dict[str, float]:
         seed_of=lambda start: seed_for(settings.seed, "answers", start),
     )
     batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
-    if world().is_main:
-        with whole_file(responses_file(context.folder.path)) as temporary:
-            save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
+    save_responses(context.folder.path, batch)
     forget_parts(context)
     lengths = batch.lengths.float()
     return {
@@ -61,8 +59,15 @@ def responses_file(folder: Path) -> Path:
     return folder / "answers.safetensors"
 
 
+def save_responses(folder: Path, batch: RolloutBatch) -> None:
+    """Save a batch whole, from the main process."""
+    if world().is_main:
+        with whole_file(responses_file(folder)) as temporary:
+            save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
+
+
 def load_responses(folder: Path) -> RolloutBatch:
-    """Load the batch that `sample_responses` saved."""
+    """Load the batch that `save_responses` saved."""
     try:
         return RolloutBatch(**load_file(responses_file(folder)))
     except (OSError, TypeError, ValueError, SafetensorError) as error:

@@ -15,6 +15,7 @@ from vcppo.stages.answers import sample_responses
 from vcppo.stages.cold_start import cold_start
 from vcppo.stages.context import StageContext, print_notice
 from vcppo.stages.evaluation import evaluation
+from vcppo.stages.forecast import forecast, forecast_responses
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
 from vcppo.stages.token_progress import shown
@@ -31,6 +32,8 @@ STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
     "preference": rl,  # of the settings that `preference_settings` makes
     "answers": sample_responses,
     "value-pretraining": value_pretraining,
+    "forecast-answers": forecast_responses,
+    "forecast": forecast,
     "rl": rl,
     "evaluation": evaluation,
 }

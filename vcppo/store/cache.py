@@ -38,6 +38,8 @@ VERSIONS = {
     "preference": 2,
     "answers": 2,
     "value-pretraining": 3,
+    "forecast-answers": 1,
+    "forecast": 1,
     "rl": 3,
     "evaluation": 1,
 }
@@ -48,6 +50,13 @@ GIVEN_MODEL = 2
 
 STOP_RULE = 2  # of `pretrain.steps = converge`: which critic of a pretraining it takes
 NO_STOP_RULE = {"patience": 2, "tolerance": 0.01}  # what addresses have said where a number of steps ignores it
+
+# What a forecast of the first iteration depends on: what makes advantages, and nothing of what learns from them.
+FORECAST = [
+    *("seed", "task", "rollout", "reward", "token_reward", "select", "vine", "gae", "advantage", "kl", "critic"),
+    "micro_batch_tokens",
+]
+FORECAST_SAMPLING = {"rollout": {"prompts", "refresh_every"}}
 
 VERDICTS = ("correct", "wrong", "unreadable")  # settings of the reward for each verdict, before any shaping
 
@@ -129,13 +138,19 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
             "cut_answers": not (bootstraps(settings) or settings.select.drop_truncated),
             "token_reward": everything["token_reward"] if settings.token_reward.kind != "none" else None,
         }
+    before_rl = ["cold-start", "reward-model", "preference", "value-pretraining" if pretrains else "answers"]
+    if settings.forecasts:
+        address("forecast-answers", ["base_seed", "task", "rollout", "reward"], ["cold-start"], FORECAST_SAMPLING)
+        by_stage["forecast-answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
+        by_stage["forecast-answers"].settings["responses"] = settings.record.forecast_responses
+        address("forecast", FORECAST, [*before_rl, "forecast-answers"], {"gae": {"lambda_critic"}})
     excluded = {"arm", "method", "base_seed", "model", "cold_start", "reward_model", "pretrain"}  # of earlier stages
     excluded |= {"compute", "lora", "engine"}  # `address` adds what changes numbers
     address(
         "rl",
         [name for name in everything if name not in excluded],
-        ["cold-start", "reward-model", "preference", "value-pretraining" if pretrains else "answers"],
-        speed_only | {"record": {"checkpoint_every_s"}},
+        before_rl,
+        speed_only | {"record": {"checkpoint_every_s", "forecast_responses"}},
     )
     if pretrains:
         chosen = {k: everything["pretrain"][k] for k in ("steps", "max_steps")}
@@ -143,7 +158,9 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
             chosen |= {k: everything["pretrain"][k] for k in ("patience", "tolerance")} | {"rule": STOP_RULE}
         else:
             chosen |= NO_STOP_RULE
-        by_stage["rl"].settings["pretrained"] = chosen
+        for stage in ("forecast", "rl"):
+            if stage in by_stage:
+                by_stage[stage].settings["pretrained"] = chosen
     address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_only)
     return by_stage
 

@@ -9,7 +9,7 @@ from vcppo.errors import DataError
 from vcppo.store.cell_folders import CellFolder, CellRecord, StageRecord
 from vcppo.system.processes import is_locked
 
-CELL_STAGES = ("rl", "evaluation")  # of one cell alone; earlier stages may be shared by several
+CELL_STAGES = ("forecast", "rl", "evaluation")  # whose metrics are a cell's; other stages may be shared by several
 
 
 @dataclass(frozen=True)
