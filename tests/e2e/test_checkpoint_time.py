@@ -138,7 +138,8 @@ def test_every_stage_says_how_many_tokens_it_has_gone_through_and_what_is_left(
     for stage in addresses(settings):
         progress = read_progress(folder(tmp_path, stage, settings))
         assert progress is not None, stage
-        assert 0.3 * progress.expected < progress.tokens < 1.5 * progress.expected, (stage, progress)
+        # demonstrations come 16 at a time, here more than an update asks for; responses end before their limit
+        assert 0.2 * progress.expected < progress.tokens < 2.5 * progress.expected, (stage, progress)
         assert progress.seconds > 0
 
 
