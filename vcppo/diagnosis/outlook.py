@@ -11,7 +11,7 @@ from vcppo.planning.diagnosis_plan import DiagnosisPlan, Workload, plan_diagnosi
 from vcppo.planning.memory_estimate import GIB
 from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Machine
 from vcppo.planning.shapes import Shapes, shapes_in
-from vcppo.planning.time_estimate import matrix_product_rate
+from vcppo.planning.speeds import matrix_product_rate
 from vcppo.settings.run import RunSettings
 
 NARROW, NARROW_SHARE, WIDE_SHARE = 256, 0.25, 0.4  # of a matrix product's rate, at a hidden size below 256 and above

@@ -156,7 +156,7 @@ def scores(cell: MeasuredCell) -> Row:
 
 def curve_rows(study: str, cell: MeasuredCell, metrics: Sequence[str] = ()) -> list[Row]:
     """Rows of curves.parquet: RL and evaluation, and value pretraining up to this cell's critic."""
-    rows, of_cell = [], key_of(study, cell) | provenance(cell, None)
+    rows, key, origin = [], key_of(study, cell), provenance(cell, None)
     before = {
         name: {step: value for step, value in by_step.items() if step <= cell.pretrain_steps}
         for name, by_step in (cell.pretraining.curves.items() if cell.pretraining is not None else ())
@@ -167,7 +167,7 @@ def curve_rows(study: str, cell: MeasuredCell, metrics: Sequence[str] = ()) -> l
         for step, value in sorted(by_step.items()):
             number = None if math.isnan(value) else value + 0.0  # a tracking server stores no -0.0
             n = responses_behind(cell, name, step)
-            rows.append({**of_cell, "step": step, "metric": name, "value": number, "n": n})
+            rows.append({**key, "step": step, "metric": name, "value": number, **origin, "n": n})
     return rows
 
 
