@@ -87,8 +87,8 @@ def vllm(session: nox.Session) -> None:
 def torture(session: nox.Session) -> None:
     """Kill a small run, or let its disk refuse, at every one of its writes: `-- --every 10` for some of them."""
     _install(session)
-    env = ONE_THREAD | {"PYTHONPATH": "tests:tests/torture", "TOKENIZERS_PARALLELISM": "false"}
-    session.run("python", "-m", "harness", *session.posargs, env=env)
+    env = ONE_THREAD | {"PYTHONPATH": "tests", "TOKENIZERS_PARALLELISM": "false"}
+    session.run("python", "-m", "torture.harness", *session.posargs, env=env)
 
 
 @nox.session

@@ -85,7 +85,7 @@ def test_responses_that_the_policy_cannot_read_have_no_part_in_gradients(models:
         save_model(policy, tokenizer, tmp_path / name)
     dump = with_ids(tmp_path)
     fitting = sum(len(json.loads(line)["tokens"]) <= 9 for line in dump.read_text().splitlines())
-    common = ["--answers", dump, "--critic", f"one={models / 'critic-1'}", "--lambdas", "1", "--shown", "5"]
+    common = ["--answers", str(dump), "--critic", f"one={models / 'critic-1'}", "--lambdas", "1", "--shown", "5"]
     result = diagnosed(*common, "--policy", tmp_path / "short", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     (critic,) = report_in(tmp_path / "out").critics

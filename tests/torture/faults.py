@@ -8,9 +8,11 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 KINDS = ("kill", "ENOSPC", "EIO")
 _EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod"}
@@ -22,11 +24,12 @@ class Writes:
 
     def __init__(self, below: Path, kind: str | None = None, at: int = 0) -> None:
         self.below, self.kind, self.at, self.count = str(below), kind, at, 0
-        self._sync: Callable[[int], None] = os.fsync
+        self._sync = os.fsync
         os.fsync = self._fsync  # which no event tells of
         sys.addaudithook(self._hook)
 
-    def _fsync(self, descriptor: int) -> None:
+    def _fsync(self, fd: "FileDescriptorLike") -> None:
+        descriptor = fd if isinstance(fd, int) else fd.fileno()
         self._see(os.readlink(f"/proc/self/fd/{descriptor}"))
         self._sync(descriptor)
 

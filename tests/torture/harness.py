@@ -1,6 +1,6 @@
 """Every stage of a small run, disturbed at each of its writes: the same command must end it as if nothing had been.
 
-    PYTHONPATH=tests:tests/torture python -m harness --every 1        # each write, with each kind of fault
+    PYTHONPATH=tests python -m torture.harness --every 1        # each write, with each kind of fault
     nox -s torture
 
 The oracle is an undisturbed run: the same journals (times aside), the same results and weights to the bit, no temporary
@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults import KINDS, Writes
 from tiny import tiny
+from torture.faults import KINDS, Writes
 
 from vcppo.errors import DiskError
 from vcppo.settings.run import RunSettings

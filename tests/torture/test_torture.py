@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from faults import KINDS
-from harness import torture
+from torture.faults import KINDS
+from torture.harness import torture
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vcppo.cli.options import config_option, set_option, tracking_option
-from vcppo.cli.output import print_notes, tracking_line
+from vcppo.cli.output import address_line, print_notes
 from vcppo.diagnosis.dumps.form import ROLES
 from vcppo.diagnosis.dumps.forms import FORMS
 from vcppo.errors import ConfigError, TrackingError
@@ -180,7 +180,7 @@ def _log(report: "Report", out: Path, address: str, began: float) -> None:
         log_report(as_logged(report, out, began=began), address, experiment=EXPERIMENT, artifacts=out / "mlartifacts")
     except TrackingError as error:
         raise TrackingError(f"the report is written, and did not reach MLflow: {error}") from None
-    click.echo(tracking_line(address, 0))
+    click.echo(address_line(address))
 
 
 def _lambdas(text: str) -> tuple[float, ...]:

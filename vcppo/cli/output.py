@@ -25,9 +25,14 @@ def print_notices(uploader: "Uploader") -> None:
 
 def tracking_line(uploader: "Uploader", undelivered: int) -> str:
     """Return a line on where to see a run, or on how to send its undelivered records."""
-    tracking_uri, replay = uploader.tracking_uri, uploader.replay_command
     if undelivered:
-        return f"{undelivered} records did not reach {tracking_uri}; they wait on disk: {replay} sends them"
+        replay = uploader.replay_command
+        return f"{undelivered} records did not reach {uploader.tracking_uri}; they wait on disk: {replay} sends them"
+    return address_line(uploader.tracking_uri)
+
+
+def address_line(tracking_uri: str) -> str:
+    """Return a line on where to see what reached a tracking server or file."""
     if tracking_uri.startswith("sqlite"):
         return f"MLflow: mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
     return f"MLflow: {tracking_uri}"

@@ -1,5 +1,6 @@
 """A run measures where its gradient points without being changed by it, warns in one line, and may end at a warning."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny
 
-from vcppo.maths.early_warning import Observed
 from vcppo.rl import early_warning
 from vcppo.settings.run import RunSettings
 from vcppo.stages import rl as rl_stage
@@ -97,7 +97,7 @@ def test_a_warning_is_said_once_and_remembered_by_who_resumes(
     generation = Generation((1, 2), (-1.0, -1.0), "stop")
     rollout = Rollout(Prompt("one", "1+1", "2"), (1,), generation, "2", Verdict.CORRECT)
     now = early_warning.observed([rollout], math.nan)
-    assert now == Observed(1, 2.0, 0.0, 0.0, 1.0, pytest.approx(math.nan, nan_ok=True))
+    assert dataclasses.astuple(now) == pytest.approx((1, 2.0, 0.0, 0.0, 1.0, math.nan), rel=0, abs=0, nan_ok=True)
     first, again, earlier = (early_warning.EarlyWarning() for _ in range(3))
     metrics = [first.watch(now, step=step, advice=lambda rule: "do this") for step in range(3)]
     assert [one["early_warning/length_falls"] for one in metrics] == [0.0, 1.0, 1.0]
