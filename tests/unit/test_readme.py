@@ -92,7 +92,7 @@ def assignments_of(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "study", sorted({s for text in PAGES.values() for s in re.findall(r"vcppo sweep ([a-z-]+)`", text)})
+    "study", sorted({s for text in PAGES.values() for s in re.findall(r"vcppo sweep ([a-z][a-z-]*)`", text)})
 )
 def test_every_study_exists(study: str) -> None:
     assert load_study(study).name == study

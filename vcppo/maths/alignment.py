@@ -153,8 +153,9 @@ class Alignments:
         if (a, b) not in self._known:
             matrix = (self._products[a, b] + self._products[a, b].T) / 2
             whole = np.einsum("rc,rc->r", self._weights @ matrix, self._weights)
-            with np.errstate(invalid="ignore", divide="ignore"):  # a resample of one chunk alone
-                self._known[a, b] = (whole - self._weights**2 @ np.diag(matrix)) / self._pairs
+            between = whole - self._weights**2 @ np.diag(matrix)
+            undefined = np.full_like(between, np.nan)  # that of a resample of one chunk alone
+            self._known[a, b] = np.divide(between, self._pairs, out=undefined, where=self._pairs > 0)
         return self._known[a, b]
 
     def _spread(self, a: int) -> Floats:

@@ -92,9 +92,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
             return state
         tensors = _load_shards(path.with_name(name))
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path}: not a readable state ({type(error).__name__}); delete it to begin the stage anew"
-        ) from None
+        raise CheckpointError(f"{path}: not a readable state ({type(error).__name__})") from None
     restored: dict[str, Any] = _map(state, lambda name, x: tensors.get(name, x))
     return restored
 

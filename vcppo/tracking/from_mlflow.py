@@ -64,9 +64,9 @@ def find_study(store: MlflowStore, study: str | None = None, instance: str | Non
     tags = {"vcppo.kind": "study"} if study is None else {"vcppo.kind": "study", "study": study}
     by_instance: dict[str, Run] = {}
     for run in store.find(tags):  # one that was made twice, its first answer lost, has a twin that nobody described
-        instance = run.tags["vcppo.instance"]
-        if instance not in by_instance or ("cells" in run.tags and "cells" not in by_instance[instance].tags):
-            by_instance[instance] = run
+        twin = by_instance.get(run.tags["vcppo.instance"])
+        if twin is None or ("cells" in run.tags and "cells" not in twin.tags):
+            by_instance[run.tags["vcppo.instance"]] = run
     parents = list(by_instance.values())
     label = "" if study is None else f" {study!r}"
     if not parents:

@@ -39,7 +39,7 @@ from vcppo.maths.statistics import bootstrap_interval
 
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
 OF_THE_LAW = (*SWEEPS, "push")  # tested in test_collapse_law_drawn.py
-OF_CRITICS = ("critic-pays", "crossover")  # tested in test_critic_figures.py
+OF_CRITICS = ("critic-pays", "crossover", "forecast")  # tested in test_critic_figures.py, test_forecast_figure.py
 PROVENANCE = {"run_id": "r", "commit": "0123456789abcdef", "settings_hash": "h", "n": 1, "origin": "measured"}
 
 
@@ -256,7 +256,7 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     command = "vcppo sweep lambda-grid --seeds 3 && vcppo export lambda-grid"
     assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
     assert (
-        said.count("skipped") == 3 + 1 + 5 + 4 + len(OF_THE_LAW) + len(OF_CRITICS) + 1
+        said.count("skipped") == 3 + 1 + 5 + 4 + len(OF_THE_LAW) + len(OF_CRITICS) + 2
     )  # from 5 on: figures and tables of other studies
     rows = [line.split("|") for line in (tmp_path / "out" / "components.md").read_text().splitlines() if "|" in line]
     cells = [cell.strip() for row in rows for cell in row if "[" in cell]
@@ -685,6 +685,7 @@ def test_analysis_opens_no_door_but_to_what_loads_nothing() -> None:
         "vcppo.errors",
         "vcppo.maths",
         "vcppo.maths.collapse_law",
+        "vcppo.maths.forecast_skill",
         "vcppo.maths.run_statistics",
         "vcppo.maths.statistics",
         "vcppo.store",

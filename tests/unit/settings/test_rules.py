@@ -194,6 +194,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         "between updates that are one an iteration there is nothing to measure",
     ),
     (DPO, ["record.alignment_every"], "policy.loss = dpo has pairs in place of advantages"),
+    (DPO, ["record.forecast_responses"], "policy.loss = dpo has no advantages"),
     ((), ["critic.path"], "critic.init = reward-model"),
     ((), ["critic.initial_value"], "critic.init = reward-model does not read it; critic.init = policy or new does"),
     ((*SAVED,), ["critic.initial_value"], "critic.init = saved does not read it; critic.init = policy or new does"),

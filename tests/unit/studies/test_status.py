@@ -65,7 +65,9 @@ def test_an_export_from_before_the_last_cell_ended_is_none(study: FakeStudy) -> 
     study.cell("ppo-s1", state="failed", seed=1, error="a\nb", attempts=1)
     assert study_status(study.out, "components").exported is False
     assert asked(study).exit_code == 1
-    CliRunner().invoke(main, ["export", "components", "--out", str(study.out)])
+    CliRunner().invoke(
+        main, ["export", "components", "--out", str(study.out), "--to", str(study.out / "results" / "components")]
+    )
     os.utime(study.out / "results" / "components" / "runs.csv", (STARTED, STARTED))
     assert study_status(study.out, "components").exported is False
 

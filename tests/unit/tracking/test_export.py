@@ -20,7 +20,7 @@ from mlflow_server import Server
 
 from vcppo.cli.export import export_from_mlflow
 from vcppo.cli.main import main
-from vcppo.errors import DataError, StudyError
+from vcppo.errors import DataError, DiskError, StudyError
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import State
@@ -613,7 +613,7 @@ def test_an_export_that_cannot_put_one_file_in_place_takes_the_others_back(
 
     monkeypatch.setattr("vcppo.tracking.table_files.os.replace", replace)
     files = {name: (("step",), [{"step": 1}]) for name in ("runs.csv", "curves.parquet", "positions.csv")}
-    with pytest.raises(PermissionError):
+    with pytest.raises(DiskError, match="Permission denied"):
         write_files(tmp_path, files)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
 
