@@ -18,6 +18,7 @@ import pytest
 import torch
 from tiny import ASSIGNMENTS, tiny
 
+from vcppo.cli.exit_codes import NOT_DELIVERED
 from vcppo.errors import TrainingError
 from vcppo.models.optimiser import Optimiser
 from vcppo.planning.time_estimate import chain_tokens, estimate_costs
@@ -412,7 +413,7 @@ def test_train_interrupted_exits_130_and_goes_on_to_the_same_end(train: list[str
     assert process.returncode == 130, said
     assert b"the same command goes on" in said[0]
     done = subprocess.run(train, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == NOT_DELIVERED, done.stderr  # to a server that is not there
     assert "eval/digits/avg_at_2" in done.stdout
     assert "they are kept on disk" in done.stdout
     assert_same(straight, out, "rl", "evaluation", settings=long)
