@@ -415,5 +415,5 @@ def test_train_interrupted_exits_130_and_goes_on_to_the_same_end(train: list[str
     done = subprocess.run(train, capture_output=True, text=True, timeout=120)
     assert done.returncode == NOT_DELIVERED, done.stderr  # to a server that is not there
     assert "eval/digits/avg_at_2" in done.stdout
-    assert "they are kept on disk" in done.stdout
+    assert "vcppo track replay" in done.stdout
     assert_same(straight, out, "rl", "evaluation", settings=long)
