@@ -56,9 +56,9 @@ def skill(runs: pd.DataFrame, lead: str) -> pd.DataFrame:
         if len(first) and len(second):
             chance = Logistic.fit(first[score], first["failed"])
             row["threshold"] = best_threshold(first[score], first["failed"])
-            said = second[score] > row["threshold"]
+            predicted = second[score] > row["threshold"]
             row |= _ends("brier", resampled(brier, chance.chances(second[score]), second["failed"], judged))
-            row |= _ends("right", resampled(balanced_accuracy, said, second["failed"], judged))
+            row |= _ends("right", resampled(balanced_accuracy, predicted, second["failed"], judged))
         rows.append(row)
     base: dict[str, Any] = {"predictor": BASE_RATE, "auc": 0.5}
     if len(first) and len(second):
@@ -91,9 +91,9 @@ def _ends(name: str, numbers: Array) -> dict[str, float]:
 def verdict_counts(runs: pd.DataFrame) -> pd.DataFrame:
     """Return how many runs had each verdict, and how many of them failed: columns verdict, runs, failed."""
     rows = [
-        {"verdict": name, "runs": len(said), "failed": int(said["failed"].sum())}
+        {"verdict": name, "runs": len(of_verdict), "failed": int(of_verdict["failed"].sum())}
         for name in reversed(VERDICTS)
-        if len(said := runs[runs["verdict"] == name])
+        if len(of_verdict := runs[runs["verdict"] == name])
     ]
     return pd.DataFrame(rows, columns=["verdict", "runs", "failed"])
 
@@ -175,7 +175,7 @@ def _predictors(panel: Any, families: Sequence[tuple[Family, pd.DataFrame]]) -> 
 def make(results: Results) -> Picture:
     """compute -> draw."""
     families = available(results)
-    said = "; ".join(f"{_counts(runs)} of `{family.study}` {family.failed}" for family, runs in families)
+    counted = "; ".join(f"{_counts(runs)} of `{family.study}` {family.failed}" for family, runs in families)
     made = " and ".join(f"`{_command(family, runs)}`" for family, runs in families)
     text = (
         "**Is the forecast true?** Each point is one run, forecast from responses of its base before its first step: "
@@ -185,7 +185,7 @@ def make(results: Results) -> Picture:
         "of an update forecast in the same unit; failed: below a half. Lines: 95 % intervals of the forecast. (c) how "
         "well each number ranks runs with a critic, forecasts above the line and competitors below; dots: AUC of all "
         "of them, bars: 95 % bootstrap over bases, then runs; signs were fixed before any run. "
-        f"{said}. Origin: measured. Data made by {made}."
+        f"{counted}. Origin: measured. Data made by {made}."
     )
     return Picture("forecast", draw(families), text)
 

@@ -95,10 +95,10 @@ def runs_of(study: Study, family: Family) -> pd.DataFrame:
         NoDataError: no run was forecast.
     """
     curves = study.need("curves", "forecast")
-    said = curves[curves["metric"].str.startswith("forecast/") & (curves["step"] == 0)]
-    if said.empty:
+    forecasts = curves[curves["metric"].str.startswith("forecast/") & (curves["step"] == 0)]
+    if forecasts.empty:
         raise NoDataError(f"forecast: no run of {study.name} was forecast; make it with: {study.command}")
-    table = said.pivot_table(index=list(RUN), columns="metric", values="value", dropna=False)
+    table = forecasts.pivot_table(index=list(RUN), columns="metric", values="value", dropna=False)
     table.columns = [str(name).removeprefix("forecast/") for name in table.columns]
     table = table.reindex(columns=[*table.columns, *(name for name in MEASURED if name not in table.columns)])
     accuracy = curves[curves["metric"] == ACCURACY].pivot_table(index="step", columns=list(RUN), values="value")
@@ -138,12 +138,12 @@ def collapses(accuracy: pd.DataFrame, runs: pd.DataFrame) -> list[float]:
     By the mean of RECENT iterations up to it, and of every one after.
     """
     recent = accuracy.rolling(RECENT, min_periods=1).mean()
-    found = []
+    iterations = []
     for *run, start, failed in runs[[*RUN, "start", "failed"]].to_numpy().tolist():
         low = (recent[tuple(run)] < HALF * start).to_numpy()
         lasting = np.flatnonzero(np.logical_and.accumulate(low[::-1])[::-1])
-        found.append(float(recent.index[lasting[0]]) if failed and len(lasting) else np.nan)
-    return found
+        iterations.append(float(recent.index[lasting[0]]) if failed and len(lasting) else np.nan)
+    return iterations
 
 
 def scored(runs: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import click
 from vcppo.cli.options import out_option
 from vcppo.errors import ConfigError
 from vcppo.system.disk import describe_bytes
+from vcppo.system.terminal import duration
 
 if TYPE_CHECKING:
     from vcppo.store.cache_contents import CachedStage
@@ -204,12 +205,12 @@ def _listing(listed: "Sequence[CachedStage]", needs: "Sequence[StudyNeeds]", out
     if not listed:
         yield f"{out / 'cache'}: nothing there"
         return
-    yield f"{'stage':18}{'address':18}{'size':>9}{'age':>9}{'took':>9}  {'state':11}needed by"
+    yield f"{'stage':18}{'address':18}{'size':>9}{'age':>13}{'took':>13}  {'state':11}needed by"
     for stage in listed:
         users = ", ".join(study.study for study in needs if stage.key in study.stages) or "-"
         took = "" if stage.wall_s is None else duration(stage.wall_s)
         size, age = describe_bytes(stage.size), duration(max(time.time() - stage.written, 0.0))
-        yield f"{stage.stage:18}{stage.address:18}{size:>9}{age:>9}{took:>9}  {stage.state:11}{users}"
+        yield f"{stage.stage:18}{stage.address:18}{size:>9}{age:>13}{took:>13}  {stage.state:11}{users}"
     yield ""
     for name in dict.fromkeys(stage.stage for stage in listed):
         of = [stage for stage in listed if stage.stage == name]
@@ -224,7 +225,7 @@ def _plan_lines(plan: "Plan", outcomes: "Mapping[Removal, str | None]", out: Pat
         reason = outcomes.get(removal)
         why = removal.why if reason is None else f"{removal.why}; STAYS: {reason}"
         age = duration(max(time.time() - stage.written, 0.0))
-        yield (f"{stage.key:34}{describe_bytes(removal.frees):>9}{age:>7} old, {took}: {removal.kind}, {why}")
+        yield (f"{stage.key:34}{describe_bytes(removal.frees):>9}{age:>13} old, {took}: {removal.kind}, {why}")
     for stage in plan.running:
         yield f"{stage.key:34}{describe_bytes(stage.size):>9} stays: a process works on it"
     if plan.needed:
@@ -244,19 +245,6 @@ def _plan_lines(plan: "Plan", outcomes: "Mapping[Removal, str | None]", out: Pat
         f"{freed} of {of} can go; to have it again would take {duration(seconds)} of computing. Nothing was removed: "
         "the same command with --yes does it"
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a time in one unit.
-
-    >>> [duration(seconds) for seconds in (0.2, 59, 600, 7200, 200000)]
-    ['0 s', '59 s', '10 min', '2.0 h', '2.3 d']
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 129600 else f"{seconds / 86400:.1f} d"
 
 
 def _as_json(stage: "CachedStage", needs: "Sequence[StudyNeeds]") -> dict[str, Any]:

@@ -204,7 +204,7 @@ class Diagnosis:
             return [CriticAlignment((), None, (), why)] * len(readings)
         trust = self.settings.model.trust_remote_code
         limit = positions(load_config(policy_path, trust_remote_code=trust))
-        said = len(tokens.notes)
+        before = len(tokens.notes)
         try:
             tokens = within(tokens, limit, f"the policy {policy_path}")
         except DataError as error:
@@ -218,7 +218,7 @@ class Diagnosis:
         notes: tuple[str, ...] = ()
         if len(fitting) < len(rows):
             readings = [reading.take(fitting) for reading in readings]
-            notes = tuple(f"gradients: {note}" for note in tokens.notes[said:])
+            notes = tuple(f"gradients: {note}" for note in tokens.notes[before:])
         policy = prepare(
             load_policy(policy_path, trust_remote_code=trust), self.settings.compute, LoraSettings(), seed=0
         )

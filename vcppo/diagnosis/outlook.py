@@ -13,6 +13,7 @@ from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Machine
 from vcppo.planning.shapes import Shapes, shapes_in
 from vcppo.planning.speeds import matrix_product_rate
 from vcppo.settings.run import RunSettings
+from vcppo.system.terminal import duration
 
 NARROW, NARROW_SHARE, WIDE_SHARE = 256, 0.25, 0.4  # of a matrix product's rate, at a hidden size below 256 and above
 
@@ -71,19 +72,8 @@ def outlook_line(settings: RunSettings, plan: DiagnosisPlan) -> str:
         takes = f"{needs / GIB:.1f} GiB of each GPU and {max(plan.host) / GIB:.1f} of main memory for each process"
     return (
         f"{work.responses:,} responses, {work.tokens:,} tokens with their prompts{readers}{slopes}: "
-        f"about {_spoken(plan.operations / rate)}, {takes}"
+        f"about {duration(plan.operations / rate)}, {takes}"
     )
-
-
-def _spoken(seconds: float) -> str:
-    """Say a time roughly.
-
-    >>> _spoken(3.2), _spoken(400), _spoken(20_000)
-    ('4 s', '7 minutes', '5.6 hours')
-    """
-    if seconds < 90:
-        return f"{int(seconds) + 1} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _shapes(path: Path | str, *, trust: bool) -> Shapes:

@@ -81,5 +81,5 @@ def _shared(reading: Reading, rows: Sequence[int], known: set[int]) -> Reading:
     members = [place for place, row in enumerate(rows) if row in known]
     if len(members) == len(rows):
         return reading
-    said = f"{len(rows) - len(members):,} responses that not all critics can read are left out"
-    return reading.take(torch.tensor(members), said)
+    line = f"{len(rows) - len(members):,} responses that not all critics can read are left out"
+    return reading.take(torch.tensor(members), line)

@@ -87,13 +87,13 @@ def within(tokenized: Tokenized, limit: int | None, what: str) -> Tokenized:
     selected = [i for i, length in enumerate(lengths) if limit is None or length <= limit]
     if len(selected) == len(lengths):
         return tokenized
-    said = (
+    line = (
         f"{len(lengths) - len(selected):,} of {len(lengths):,} responses do not fit the {limit:,} tokens that {what} "
         f"can read, the longest prompt with its response has {max(lengths):,}"
     )
     if not selected:
-        raise DataError(f"{said}; expected some that fit")
-    return tokenized.take(selected, f"{said}; they are left out, numbers are of the others")
+        raise DataError(f"{line}; expected some that fit")
+    return tokenized.take(selected, f"{line}; they are left out, numbers are of the others")
 
 
 def writes(tokenizer: PreTrainedTokenizerFast, dump: Dump) -> bool | None:

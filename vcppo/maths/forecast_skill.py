@@ -88,7 +88,7 @@ class Logistic:
 
 
 def best_threshold(scores: ArrayLike, failed: ArrayLike) -> float:
-    """The score from which on a run is best said to fail: half-way between two scores, by `balanced_accuracy`.
+    """The score from which on a run is best predicted to fail: half-way between two scores, by `balanced_accuracy`.
 
     Of several as good the one in the widest gap. NaN where all ended alike, or all scores are equal.
     """
@@ -103,9 +103,9 @@ def best_threshold(scores: ArrayLike, failed: ArrayLike) -> float:
     return float(between[best[int(np.argmax(widths))]])
 
 
-def balanced_accuracy(said: ArrayLike, failed: ArrayLike) -> float:
-    """Mean of the shares of failed runs that were said to fail, and of others that were not; NaN if all ended alike."""
-    x, y = _both(said, failed)
+def balanced_accuracy(predicted: ArrayLike, failed: ArrayLike) -> float:
+    """Mean share of failed runs that were predicted to fail, and of others that were not; NaN if all ended alike."""
+    x, y = _both(predicted, failed)
     if y.all() or not y.any():
         return float("nan")
     return float((np.mean(x[y]) + np.mean(1 - x[~y])) / 2)

@@ -43,6 +43,7 @@ from vcppo.settings.fixed import FEWEST_PROMPTS
 from vcppo.types import RolloutBatch, TokenBatch
 
 FEWEST_TO_A_PROMPT = 4  # responses, for a baseline of the others to it
+ROUNDING = 1e-5  # of the largest return: a sum of float32 rewards over a long response, penalties of 0 in it
 
 
 def shares_prompts(problem: Tensor) -> bool:
@@ -120,6 +121,12 @@ def chunk_products(gradients: PolicyGradients, of_chunks: Sequence[Tensor]) -> N
     return products.reshape(len(of_chunks), kinds, len(of_chunks), kinds).transpose(1, 3, 0, 2)
 
 
+def are_alike(returns: Tensor, response_mask: Tensor) -> bool:
+    """Whether returns, [B, T], differ by rounding alone: then no direction raises the score, and its sign is chance."""
+    live = returns[response_mask]
+    return bool(live.max() - live.min() <= ROUNDING * live.abs().max())
+
+
 def alignment_metrics(
     policy: PreTrainedModel,
     batch: RolloutBatch,
@@ -151,6 +158,8 @@ def alignment_metrics(
     if count < 2:
         return {}
     truth = truth_advantages(returns, batch.response_mask, batch.group, chunk, baseline=baseline_of(batch.group))
+    if are_alike(returns, batch.response_mask):
+        truth[0] = 0.0
     kinds = torch.cat([advantages[None], truth])
     groups = [(chunk == number).nonzero()[:, 0] for number in range(count)]
     gradients = PolicyGradients(
@@ -187,8 +196,7 @@ def surrogate_metrics(
         than two chunks, or where all returns are alike.
     """
     chunk = chunks_of(problem, chunks)
-    live = returns[response_mask]
-    if not len(chunk) or int(chunk.max()) < 1 or float(live.min()) == float(live.max()):
+    if not len(chunk) or int(chunk.max()) < 1 or are_alike(returns, response_mask):
         return {}
     truth = truth_advantages(returns, response_mask, problem, chunk, baseline=baseline_of(problem))
     kinds = torch.cat([advantages[None], truth]).double().numpy()

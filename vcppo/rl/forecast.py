@@ -158,12 +158,12 @@ def gradient_forecast(models: Models, batch: RolloutBatch, own: Tensor, settings
 
 def _cosines(result: Alignments, method: str) -> Metrics:
     """With the gradient of the score and that of length, where both lengths can be told from noise."""
-    told = {kind: result.product(kind, kind).is_positive for kind in (OWN, REWARD, LENGTH)}
+    is_clear = {kind: result.product(kind, kind).is_positive for kind in (OWN, REWARD, LENGTH)}
     return {
         name: value
         for target, of in ((REWARD, "reward"), (LENGTH, "length"))
         for name, value in _number(
-            f"{method}{of}_cosine", result.cosine(OWN, target) if told[OWN] and told[target] else None
+            f"{method}{of}_cosine", result.cosine(OWN, target) if is_clear[OWN] and is_clear[target] else None
         ).items()
     }
 

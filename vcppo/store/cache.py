@@ -263,8 +263,8 @@ class StageFolder:
             number += 1
         make_folder(aside)
         last = {JOURNAL: 1, NAME: 2}  # stopped in between, it is seen again and goes on
-        found = [entry.name for entry in self.path.iterdir() if entry.name != "lock"] if names is None else names
-        for name in sorted(found, key=lambda name: (name != DONE, last.get(name, 0), name)):
+        entries = [entry.name for entry in self.path.iterdir() if entry.name != "lock"] if names is None else names
+        for name in sorted(entries, key=lambda name: (name != DONE, last.get(name, 0), name)):
             (self.path / name).rename(aside / name)
         return aside
 
@@ -286,15 +286,15 @@ def move_damaged_aside(folder: StageFolder, settings: RunSettings, notice: Calla
     """
     if not _is_marked_complete(folder, settings):
         return
-    found = _faults(folder, settings, digests=True)
-    if not found:
+    damage = _faults(folder, settings, digests=True)
+    if not damage:
         return
     names = None
-    if folder.address.stage == "value-pretraining" and not any(line.startswith((JOURNAL, NAME)) for line in found):
+    if folder.address.stage == "value-pretraining" and not any(line.startswith((JOURNAL, NAME)) for line in damage):
         names = [_chosen_critic(folder, settings)]
     aside = folder.move_aside(names)
-    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-    notice(f"{folder.path}: {found[0]}{more}; moved to {aside.name}, and computed again")
+    more = f", and {len(damage) - 1} more" if len(damage) > 1 else ""
+    notice(f"{folder.path}: {damage[0]}{more}; moved to {aside.name}, and computed again")
 
 
 def unfinished(out: Path, settings: RunSettings) -> set[str]:

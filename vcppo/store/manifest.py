@@ -119,14 +119,14 @@ def faults(folder: Path, *, digests: bool, of: Iterable[str] | None = None) -> l
     except ManifestError as error:
         return [str(error)]
     chosen = None if of is None else set(of)
-    found = []
+    damage = []
     for name, record in records.items():
         if chosen is not None and PurePosixPath(name).parts[0] not in chosen:
             continue
         fault = _fault(folder / name, record, may_have_grown=name == JOURNAL, digest=digests)
         if fault is not None:
-            found.append(f"{name} {fault}")
-    return found
+            damage.append(f"{name} {fault}")
+    return damage
 
 
 def _fault(path: Path, record: FileRecord, *, may_have_grown: bool, digest: bool) -> str | None:

@@ -30,12 +30,14 @@ class SummaryTimer:
 def duration(seconds: float) -> str:
     """Format seconds for people.
 
-    >>> duration(8.2), duration(200), duration(7300)
-    ('8 s', '3 min 20 s', '2 h 1 min')
+    >>> duration(8.2), duration(200), duration(7300), duration(200_000)
+    ('8 s', '3 min 20 s', '2 h 1 min', '2 d 7 h')
     """
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

@@ -12,8 +12,8 @@ from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.system.files import write_bytes
 
-FOUND = addresses(RunSettings())
-COLD, RL = f"cold-start/{FOUND['cold-start'].key}", f"rl/{FOUND['rl'].key}"
+ADDRESSES = addresses(RunSettings())
+COLD, RL = f"cold-start/{ADDRESSES['cold-start'].key}", f"rl/{ADDRESSES['rl'].key}"
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def out(tmp_path: Path) -> Path:
     """A study that has ended, with its RL stage; and a cold start that no study went through."""
     record = CellRecord(study="one", cell="a-s0", arm="a", seed=0, state="done")
     cell = CellFolder.create(tmp_path / "studies" / "one" / "cells" / "a-s0", record, RunSettings())
-    cell.add_stage("rl", FOUND["rl"].key, ran=True)
+    cell.add_stage("rl", ADDRESSES["rl"].key, ran=True)
     for stage, wall_s in (("cold-start", 7200.0), ("rl", 3.0)):
-        folder = StageFolder(tmp_path, FOUND[stage])
+        folder = StageFolder(tmp_path, ADDRESSES[stage])
         folder.describe()
         write_bytes(folder.path / "policy" / "model.safetensors", b"w" * 2_000_000)
         folder.finish({"steps": 1.0}, wall_s)
@@ -37,16 +37,16 @@ def invoke(*arguments: str) -> Result:
 def test_a_list_says_who_needs_what_and_adds_up(out: Path) -> None:
     done = invoke("ls", "--out", str(out), "--sort", "age")
     lines = {line.split()[1]: line.split() for line in done.output.splitlines() if len(line.split()) > 5}
-    assert lines[FOUND["rl"].key][-2:] == ["done", "one"]
-    assert lines[FOUND["cold-start"].key][-2:] == ["done", "-"]
-    assert lines[FOUND["cold-start"].key][-4:-2] == ["2.0", "h"]
+    assert lines[ADDRESSES["rl"].key][-2:] == ["done", "one"]
+    assert lines[ADDRESSES["cold-start"].key][-2:] == ["done", "-"]
+    assert lines[ADDRESSES["cold-start"].key][-6:-2] == ["2", "h", "0", "min"]
     assert "together" in done.output
     listed = json.loads(invoke("ls", "--out", str(out), "--json", "--stage", "rl").output)
     assert [(stage["address"], stage["needed_by"], stage["wall_s"]) for stage in listed] == [
-        (FOUND["rl"].key, ["one"], 3.0)
+        (ADDRESSES["rl"].key, ["one"], 3.0)
     ]
     assert listed[0]["size"] == sum(path.stat().st_size for path in (out / "cache" / RL).rglob("*") if path.is_file())
-    assert FOUND["cold-start"].key not in invoke("ls", "--out", str(out), "--study", "one").output
+    assert ADDRESSES["cold-start"].key not in invoke("ls", "--out", str(out), "--study", "one").output
 
 
 def test_nothing_goes_without_yes(out: Path) -> None:
@@ -54,7 +54,7 @@ def test_nothing_goes_without_yes(out: Path) -> None:
     assert shown.exit_code == 0
     assert COLD in shown.output
     assert RL not in shown.output
-    assert "would take 2.0 h of computing. Nothing was removed" in shown.output
+    assert "would take 2 h 0 min of computing. Nothing was removed" in shown.output
     assert (out / "cache" / COLD).exists()
     assert json.loads(invoke("gc", "--out", str(out), "--json").output)["removals"][0]["again_s"] == 7200.0
     done = invoke("gc", "--out", str(out), "--yes")
@@ -65,7 +65,7 @@ def test_nothing_goes_without_yes(out: Path) -> None:
 
 
 def test_what_stays_although_it_was_to_go_is_told_and_counts(out: Path) -> None:
-    folder = StageFolder(out, FOUND["cold-start"])
+    folder = StageFolder(out, ADDRESSES["cold-start"])
     shown = json.loads(invoke("gc", "--out", str(out), "--json", "--yes", "--larger-than", "1GB").output)
     assert shown["removals"] == []
     with folder.lock():

@@ -102,3 +102,17 @@ def test_the_metric_of_advantages_that_are_the_returns_points_up_and_of_their_op
 
 def test_one_response_has_no_metric() -> None:
     assert metrics(1.0, [4]) == {}
+
+
+def test_returns_that_differ_by_rounding_alone_have_no_direction() -> None:
+    """As of a penalty that is still 0: which way its rounding points depends on the number of processes."""
+    batch = random_batch([3, 4, 5, 6] * 10, seed=3)
+    noise = torch.randn(batch.response_mask.shape, generator=torch.Generator().manual_seed(0))
+    returns = torch.where(batch.response_mask, -1.0 + 1e-7 * noise, 0.0)
+    rng = np.random.default_rng(0)
+    result = alignment_metrics(
+        new_policy(), batch, returns, returns, temperature=1.0, max_tokens=2000, chunks=20, memory=2**30, rng=rng
+    )
+    assert result["alignment/score_change"] == 0.0
+    assert result["alignment/score_z"] == 0.0
+    assert math.isnan(result["alignment/reward_cosine"])

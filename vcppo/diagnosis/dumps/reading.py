@@ -56,8 +56,8 @@ def read_dump(
     if len(selected) < of:
         problems = len({logged.problem for logged in selected})
         why = "" if limit else f"; all would take more than {HELD / 2**30:g} GiB of memory, a limit takes so many"
-        said = f"{len(selected)} of {of} responses are read, those to {problems} prompts drawn at random (seed {seed})"
-        notes.say(said + why)
+        line = f"{len(selected)} of {of} responses are read, those to {problems} prompts drawn at random (seed {seed})"
+        notes.say(line + why)
     assert reader.name is not None
     return Dump(_source(paths), reader.name, tuple(selected), (*FORMS[reader.name].notes, *notes.described()))
 
