@@ -1,7 +1,7 @@
 """Settings, models and batches small enough that a whole pipeline takes seconds."""
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from vcppo.models import loading
 from vcppo.models.prepared import declare
@@ -63,6 +63,19 @@ def new_policy(*more: str, seed: int = 0) -> PreTrainedModel:
     settings = tiny(*more)
     tokenizer = make_task(settings.task).tokenizer()
     return plainly(loading.new_policy(settings.model, tokenizer, max_length=256, seed=seed))
+
+
+def decoder_of(config: PretrainedConfig, *, seed: int) -> PreTrainedModel:
+    """A decoder whose biases and norms are not 0 and 1, where a mistake in them would not show."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.3 * torch.randn(parameter.shape))
+    assert isinstance(model, PreTrainedModel)
+    return model
 
 
 def plainly(model: PreTrainedModel) -> PreTrainedModel:

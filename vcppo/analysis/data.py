@@ -75,10 +75,8 @@ class Study:
 
     @property
     def command(self) -> str:
-        """The command that makes this study's data, with as many bases and seeds as there are."""
-        runs = self.runs.groupby("base_seed")["seed"].nunique() if "base_seed" in self.runs else pd.Series([0])
-        seeds = int(self.runs["seed"].nunique()) if len(runs) == 1 else int(runs.max())
-        return make_command(self.name, seeds, len(runs))
+        """The command that makes this study's data, with its bases and seeds."""
+        return command_of(self.name, self.runs)
 
     @property
     def arms(self) -> list[str]:
@@ -118,7 +116,7 @@ class Results:
     def study(self, name: str, figure: str, seeds: int = 5) -> Study:
         """Return a study that has at least one run; NoDataError with the command that makes it otherwise."""
         if name not in self.studies:
-            raise NoDataError(f"{figure}: no {self.root / name}; make it with: {make_command(name, seeds)}")
+            raise NoDataError(f"{figure}: no {self.root / name}; make it with: {make_command(name, seeds=seeds)}")
         return self.studies[name]
 
     def published(self, name: str) -> pd.DataFrame:
@@ -167,10 +165,27 @@ def family(arm: str) -> str:
     return next((name for name, arms in FAMILIES.items() if arm in arms), OTHER_FAMILY)
 
 
-def make_command(study: str, seeds: int, bases: int = 1) -> str:
-    """Return the commands that make results/<study>."""
-    crossed = f"--bases {bases} " if bases > 1 else ""
-    return f"vcppo sweep {study} {crossed}--seeds {seeds} && vcppo export {study}"
+def make_command(study: str, *, seeds: int, first_seed: int = 0, bases: int = 1, first_base: int = 0) -> str:
+    """Return the commands that make results/<study>.
+
+    >>> make_command("components", seeds=1, first_seed=10, bases=5)
+    'vcppo sweep components --bases 5 --seeds 1 --first-seed 10 && vcppo export components'
+    """
+    counts = (("bases", bases, 1), ("first-base", first_base, 0), ("seeds", seeds, None), ("first-seed", first_seed, 0))
+    options = " ".join(f"--{name} {count}" for name, count, default in counts if count != default)
+    return f"vcppo sweep {study} {options} && vcppo export {study}"
+
+
+def command_of(study: str, runs: pd.DataFrame) -> str:
+    """Return the commands that make these runs of a study: as many bases and seeds, from the first of each on."""
+    bases = runs.groupby("base_seed")["seed"].nunique() if "base_seed" in runs else pd.Series([runs["seed"].nunique()])
+    return make_command(
+        study,
+        seeds=int(bases.max()),
+        first_seed=int(runs["seed"].min()),
+        bases=len(bases),
+        first_base=int(bases.index.min()),
+    )
 
 
 def run_key(frame: pd.DataFrame) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from vcppo.analysis import style
-from vcppo.analysis.data import Results, make_command
+from vcppo.analysis.data import Results, command_of
 from vcppo.analysis.forecast_runs import HALF, PREDICTORS, Family, available, scored
 from vcppo.analysis.picture import Picture
 from vcppo.analysis.table_text import NOTHING, Table
@@ -244,10 +244,6 @@ def _notes(family: Family, runs: pd.DataFrame, judged: pd.DataFrame) -> list[str
 def _counts(runs: pd.DataFrame) -> str:
     bases = runs["base_seed"].nunique()
     return f"{int(runs['failed'].sum())} of {len(runs)} runs over {bases} base{'s' if bases > 1 else ''}"
-
-
-def _command(family: Family, runs: pd.DataFrame) -> str:
-    return make_command(family.study, 1, int(runs["base_seed"].nunique()))
 
 
 def _label(name: str) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import plainly
+from tiny import decoder_of, plainly
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -35,14 +35,7 @@ def model(kind: str, *, seed: int = 0) -> PreTrainedModel:
         kind, vocab_size=VOCABULARY, initializer_range=0.4, max_position_embeddings=64, **KINDS.get(kind, SMALL)
     )
     config.eos_token_id, config.bos_token_id, config.pad_token_id = END, None, None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = AutoModelForCausalLM.from_config(config).eval()
-        with torch.no_grad():  # biases and norms start at 0 and 1, where a mistake in them would not show
-            for parameter in made.parameters():
-                if parameter.dim() == 1:
-                    parameter.add_(0.3 * torch.randn(parameter.shape))
-    return plainly(made)
+    return plainly(decoder_of(config, seed=seed))
 
 
 @pytest.fixture(params=KINDS)

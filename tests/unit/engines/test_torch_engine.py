@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import decoder_of
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.distributed import SharedEngine
@@ -28,14 +29,7 @@ def model(kind: str = "llama", *, seed: int = 0, end: int = END, **options: obje
         kind, **{**shape, **heads, "initializer_range": 0.4, "max_position_embeddings": 512, **options}
     )
     config.eos_token_id, config.bos_token_id, config.pad_token_id = end, None, 0
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = AutoModelForCausalLM.from_config(config).eval()
-        with torch.no_grad():  # biases and norms start at 0 and 1, where a mistake in them would not show
-            for parameter in made.parameters():
-                if parameter.dim() == 1:
-                    parameter.add_(0.3 * torch.randn(parameter.shape))
-    return made
+    return decoder_of(config, seed=seed)
 
 
 KINDS: dict[str, dict[str, Any]] = {
