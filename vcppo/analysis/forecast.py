@@ -176,7 +176,7 @@ def make(results: Results) -> Picture:
     """compute -> draw."""
     families = available(results)
     counted = "; ".join(f"{_counts(runs)} of `{family.study}` {family.failed}" for family, runs in families)
-    made = " and ".join(f"`{_command(family, runs)}`" for family, runs in families)
+    made = " and ".join(f"`{command_of(family.study, runs)}`" for family, runs in families)
     text = (
         "**Is the forecast true?** Each point is one run, forecast from responses of its base before its first step: "
         "(a) accuracy of its last ten iterations against the preconditioned cosine of its policy gradient with that of "
