@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -17,9 +18,11 @@ from transformers import PreTrainedModel
 
 from vcppo.maths.alignment import Floats
 from vcppo.models.distributed import world
+from vcppo.models.prepared import compute_of
 from vcppo.rl.alignment import chunk_products
 from vcppo.rl.policy_gradients import PolicyGradients
 from vcppo.settings.fixed import GRADIENT_BYTES, GRADIENT_CHUNKS
+from vcppo.system.files import whole_file
 from vcppo.types import TokenBatch
 
 Progress = Callable[[int, int], None]  # chunks done, of all
@@ -36,7 +39,7 @@ class GradientSettings:
     chunks: int = GRADIENT_CHUNKS  # groups of responses that share no prompt; intervals are over them
     memory: int = GRADIENT_BYTES  # for gradients of all of them
     seed: int = 0
-    folder: Path | None = None  # where chunks are kept until all are done
+    folder: Path | None = None  # where chunks are kept until all are done, and then their products
 
 
 def products_of_chunks(
@@ -56,35 +59,45 @@ def products_of_chunks(
         held=3 * len(kinds) * len(groups),  # plain, preconditioned, and one of the two once more when multiplied
         memory=settings.memory,
     )
-    selected = _Kept(settings.folder, policy, batch, kinds, groups, gradients.sketch)
+    made_by = (gradients.sketch, settings.temperature, compute_of(policy).dtype)
+    stored = _Stored(settings.folder, policy, batch, kinds, groups, made_by)
     steps = len(groups) + 1
-    saved = selected.load("moments")
+    if (done := stored.load("products")) is not None:
+        progress(steps, steps)
+        return done["plain"].numpy(), done["scaled"].numpy(), int(done["passes"])
+    saved = stored.load("moments")
     if saved is None:
         gradients.precondition(groups)
         assert gradients.scale is not None
-        selected.save("moments", {"scale": gradients.scale})
+        stored.save("moments", {"scale": gradients.scale})
     else:
         gradients.scale = saved["scale"]
     progress(1, steps)
     plain, scaled = [], []
     for number, rows in enumerate(groups):
-        made = selected.load(f"chunk-{number:04d}")
+        made = stored.load(f"chunk-{number:04d}")
         if made is None:
             of_plain, of_scaled = gradients.of(rows, kinds)
             assert of_scaled is not None
             made = {"plain": of_plain, "scaled": of_scaled}
-            selected.save(f"chunk-{number:04d}", made)
+            stored.save(f"chunk-{number:04d}", made)
         plain.append(made["plain"])
         scaled.append(made["scaled"])
         progress(number + 2, steps)
     products = chunk_products(gradients, plain), chunk_products(gradients, scaled)
-    selected.remove()
-    passes = world().total({"passes": float(gradients.backward_passes)})["passes"]
-    return *products, round(passes)
+    passes = round(world().total({"passes": float(gradients.backward_passes)})["passes"])
+    done = {name: torch.tensor(made).contiguous() for name, made in zip(("plain", "scaled"), products, strict=True)}
+    stored.save("products", {**done, "passes": torch.tensor(passes)})
+    stored.remove_all_but("products")
+    return *products, passes
 
 
-class _Kept:
-    """What a process has of chunks that are done, under an address of all that they depend on but the policy's name."""
+class _Stored:
+    """What a process has done, under an address of all that it depends on but the policy's name.
+
+    Gradients of chunks are there until their products are, which stay: they are small, and the same diagnosis called
+    again, because its page was lost or MLflow was away, takes no gradient twice.
+    """
 
     def __init__(
         self,
@@ -93,7 +106,7 @@ class _Kept:
         batch: TokenBatch,
         kinds: Tensor,
         groups: Sequence[Tensor],
-        sketch: int | None,
+        made_by: tuple[object, ...],
     ) -> None:
         self.folder: Path | None = None
         if folder is None:
@@ -104,27 +117,29 @@ class _Kept:
         )
         for tensor in (weights, batch.input_ids, batch.prompt_lengths, batch.response_mask, kinds, *groups):
             digest.update(tensor.contiguous().numpy().tobytes())
-        digest.update(repr((sketch, here.rank, here.size)).encode())
+        digest.update(repr((*made_by, here.rank, here.size)).encode())
         self.folder = folder / digest.hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, name: str) -> dict[str, Tensor] | None:
+        """Return what was saved in every process; a file that is damaged counts as none."""
         if self.folder is None:
             return None
-        path = self.folder / f"{name}.safetensors"
-        there = all(world().gather([path.exists()]))
-        return load_file(path) if there else None
+        try:
+            stored = load_file(self.folder / f"{name}.safetensors")
+        except (FileNotFoundError, SafetensorError):
+            stored = None
+        return stored if all(world().gather([stored is not None])) else None
 
     def save(self, name: str, tensors: dict[str, Tensor]) -> None:
         if self.folder is None:
             return
-        temporary = self.folder / f".{name}"
-        save_file(tensors, temporary)
-        temporary.replace(self.folder / f"{name}.safetensors")
+        with whole_file(self.folder / f"{name}.safetensors", synced=False) as temporary:
+            save_file(tensors, temporary)
 
-    def remove(self) -> None:
+    def remove_all_but(self, name: str) -> None:
         if self.folder is None:
             return
         for path in self.folder.iterdir():
-            path.unlink()
-        self.folder.rmdir()
+            if path.stem != name:
+                path.unlink()

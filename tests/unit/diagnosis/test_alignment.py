@@ -20,6 +20,7 @@ from vcppo.errors import ShapeError
 from vcppo.maths.advantages import gae, monte_carlo_returns
 from vcppo.maths.collapse_law import Chain, turning_offset
 from vcppo.rl.alignment import chunks_of, truth_advantages
+from vcppo.rl.policy_gradients import PolicyGradients
 from vcppo.rl.rewards import place_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.seeding import rng_for
@@ -143,7 +144,21 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     (again,) = measure_alignments([made], [0.9], policy, batch, settings)
     assert again.alignments[0].backward_passes == 11 * 3  # 5 chunks and the second moments were there
     assert again.alignments[0].batch_accuracy_change == whole.alignments[0].batch_accuracy_change
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_gradients_whose_products_are_there_are_not_taken_again(
+    policy: PreTrainedModel, batch: RolloutBatch, values: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, settings = reading(batch, values), dataclasses.replace(SETTINGS, folder=tmp_path)
+    first = measure_alignments([made], [0.9], policy, batch, settings)
+    (products,) = tmp_path.rglob("*.safetensors")
+    hotter = dataclasses.replace(settings, temperature=2 * SETTINGS.temperature)
+    assert measure_alignments([made], [0.9], policy, batch, hotter) != first
+    with monkeypatch.context() as patched:
+        patched.setattr(PolicyGradients, "of", None)
+        assert measure_alignments([made], [0.9], policy, batch, settings) == first
+    products.write_bytes(b"")
+    assert measure_alignments([made], [0.9], policy, batch, settings) == first
 
 
 def test_what_cannot_be_measured_says_why(policy: PreTrainedModel, batch: RolloutBatch, values: Tensor) -> None:

@@ -9,7 +9,9 @@ from click.testing import CliRunner
 from diagnosis_report_example import report as example_report
 from mlflow_server import free_port
 
+from vcppo.cli.diagnose import EXPERIMENT
 from vcppo.cli.main import main
+from vcppo.cli.output import address_line
 from vcppo.diagnosis.report.logged import as_logged
 from vcppo.diagnosis.report.writing import NUMBERS, PAGE
 from vcppo.errors import ConfigError
@@ -60,6 +62,19 @@ def test_numbers_verdicts_and_files_are_one_finished_run(tmp_path: Path) -> None
     assert {point.value for point in store.points(run, ["data/responses"])} == {report.data.responses}
     assert sum(name.startswith("verdict/") for name in run.tags) == len(logged.tags)
     assert (store.read(run, NUMBERS), store.read(run, PAGE)) == (NUMBERS, PAGE)
+
+
+def test_the_command_logs_and_says_where(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        main, ["diagnose", "--answers", str(answers(tmp_path)), "--out", str(tmp_path), "--mlflow"]
+    )
+    assert done.exit_code == 0, done.output
+    *_, last = done.output.strip().splitlines()
+    assert last == address_line(default_tracking_uri(tmp_path))
+    (run,) = MlflowStore(default_tracking_uri(tmp_path), EXPERIMENT, tmp_path / "mlartifacts").find(
+        {"vcppo.kind": "report"}
+    )
+    assert run.status == "FINISHED"
 
 
 def test_a_server_that_is_away_is_one_line_and_the_report_is_there(tmp_path: Path) -> None:
