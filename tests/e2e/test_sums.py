@@ -20,13 +20,16 @@ pytestmark = pytest.mark.e2e
 
 
 def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp_path: Path) -> None:
-    """Two processes begin with the answers that one has sampled: a token that falls otherwise changes all after it."""
-    assignments = prepare(tmp_path)
+    """Two processes begin with the answers that one has sampled: a token that falls otherwise changes all after it.
+
+    So they go through all stages, and two iterations are enough, at rates that do not depend on their number.
+    """
+    assignments = [*prepare(tmp_path), "policy.schedule=constant", "critic.schedule=constant"]
     train = ("-m", "vcppo", "train", *flags(assignments), "--out")
     torchrun(1, *train, str(tmp_path / "1"))
     for stage in ("cold-start", "reward-model", "answers"):
         shutil.copytree(tmp_path / "1" / "cache" / stage, tmp_path / "2" / "cache" / stage)
-    torchrun(2, *train, str(tmp_path / "2"))
+    torchrun(2, *train, str(tmp_path / "2"), "--set", "steps=2")
     alone, shared = (metrics(tmp_path / count) for count in "12")
     lengths = [alone["rl", step, "rollout/length_tokens"] for step in range(8)]
     assert sum(lengths[-3:]) / 3 > lengths[0] + 1.5  # a second line has six tokens
@@ -34,7 +37,7 @@ def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp
     for name, wanted in alone.items():
         if name[0] == "value-pretraining" or name[:2] == ("rl", 0):
             assert shared[name] == pytest.approx(wanted, rel=1e-5, abs=1e-5), name
-    assert {name[:2] for name in shared} == {name[:2] for name in alone}
+    assert {name[0] for name in shared} == {name[0] for name in alone}
 
     settings = load_settings(assignments=assignments)
     folder = StageFolder(tmp_path / "1", addresses(settings)["evaluation"])

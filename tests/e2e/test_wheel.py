@@ -88,7 +88,7 @@ def test_a_study_its_figures_and_the_methods_work_in_an_empty_folder(binaries: P
     shutil.rmtree(results / "figures")
     run(vcppo, "figures", "--only", "table2", cwd=tmp_path)
     assert (results / "figures" / "table2.md").read_text(encoding="utf-8") == table
-    assert "wrote runs/results/figures/figure4.pdf, .png" in run(vcppo, "figures", cwd=tmp_path)
+    assert "wrote runs/results/figures/figure4.pdf, .png" in run(vcppo, "figures", "--only", "figure4", cwd=tmp_path)
     assert "vineppo" in run(vcppo, "methods", cwd=tmp_path)
     assert "Qwen/Qwen2.5-7B" in run(vcppo, "plan", "qwen2.5-7b-8gpu", "--gpus", "8", cwd=tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}

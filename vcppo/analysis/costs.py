@@ -31,7 +31,9 @@ def evaluations(study: Study, figure: str) -> pd.DataFrame:
         NoDataError: no finished run, no evaluation along training, or no costs, as in studies of older commits.
     """
     curves = study.need("curves", figure)
-    samples = curves["metric"].str.extract(f"^{EVALUATION}$")[0].astype(float)
+    names = pd.Series(curves["metric"].unique())
+    sizes = names.str.extract(f"^{EVALUATION}$")[0].astype(float)
+    samples = curves["metric"].map(dict(zip(names, sizes, strict=True))).astype(float)
     rows = curves.assign(k=samples)[samples.notna() & curves["value"].notna()].sort_values(["k", "metric"])
     rows = rows.drop_duplicates(["arm", *run_key(rows), "step"], keep="last")
     if rows.empty:
@@ -49,7 +51,7 @@ def spending(study: Study, figure: str) -> pd.DataFrame:
     """Return one row per iteration of a finished run: arm, base_seed, seed, step, and each of COSTS by its end."""
     curves = study.need("curves", figure)
     names = [f"cost/{name}" for name in COSTS]
-    missing = [name for name in names if name not in set(curves["metric"])]
+    missing = [name for name in names if name not in curves["metric"].unique()]
     if missing:
         raise NoDataError(f"{figure}: no {missing[0]} in {study.name}/curves.csv; make it with: {study.command}")
     rows = curves[curves["metric"].isin(names)]

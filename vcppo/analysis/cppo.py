@@ -35,7 +35,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
         raise NoDataError(f"{NAME}: no finished run of {UNPRUNED} in {NAME}/runs.csv; make it with: {study.command}")
     names = [f"time/{part}" for part in (*PARTS, "iteration_s")]
     for name in names:
-        if name not in set(curves["metric"]):
+        if name not in curves["metric"].unique():
             raise NoDataError(f"{NAME}: no {name} in {NAME}/curves.csv; make it with: {study.command}")
     key = ["arm", *run_key(curves)]
     times = curves[curves["metric"].isin(names)].pivot_table(index=key, columns="metric", values="value")

@@ -21,7 +21,7 @@ SEEN = ["start_variance", "start_ceiling", "along_variance", "along_ceiling", "s
 
 def compares(study: Study) -> bool:
     """Whether a study has GRPO beside critics whose ceiling was measured."""
-    known = set(study.curves["metric"]) if "metric" in study.curves else set()
+    known = set(study.curves["metric"].unique()) if "metric" in study.curves else set()
     return REFERENCE in {plain(arm) for arm in study.finished["arm"]} and CEILING in known
 
 
@@ -38,7 +38,7 @@ def task_of(study: Study) -> str | None:
     """Return the name of the task, as the evaluation has it; None where there was none."""
     if "metric" not in study.curves:
         return None
-    names = study.curves["metric"].str.extract(EVALUATION)[0].dropna()
+    names = pd.Series(study.curves["metric"].unique()).str.extract(EVALUATION)[0].dropna()
     return str(names.iloc[0]) if len(names) else None
 
 

@@ -74,7 +74,10 @@ def compute(study: Study) -> pd.DataFrame:
     rows = rows.join(means, on="arm")
     least = float(means["compute"].min()) if means["compute"].notna().all() else math.nan
     rows["least"] = least
-    result = [at_budget(study, spent[spent["arm"] == arm], least, arm) for arm in rows["arm"]]
+    steps = steps_of(study)
+    result = [
+        at_budget(study, steps[steps["arm"] == arm], spent[spent["arm"] == arm], least, arm) for arm in rows["arm"]
+    ]
     return pd.concat([rows, pd.DataFrame(result)], axis=1)
 
 
@@ -90,7 +93,14 @@ def spending(study: Study) -> pd.DataFrame:
     return rows
 
 
-def at_budget(study: Study, spent: pd.DataFrame, budget: float, arm: str) -> dict[str, object]:
+def steps_of(study: Study) -> pd.DataFrame:
+    """Return one row per iteration of a finished run: arm, base_seed, seed, step, COSTS by its end, value: accuracy."""
+    steps = costs.spending(study, f"critics-{study.name}")
+    key = ["arm", *run_key(steps), "step"]
+    return steps.merge(study.curves.loc[study.curves["metric"] == ACCURACY, [*key, "value"]], on=key)
+
+
+def at_budget(study: Study, steps: pd.DataFrame, spent: pd.DataFrame, budget: float, arm: str) -> dict[str, object]:
     """Return the accuracy of an arm's runs at a budget of compute: budget, budget_low, budget_high, budget_runs, begun.
 
     The mean over the last WINDOW iterations that end within it; before the first, that of the first, whose responses
@@ -100,11 +110,7 @@ def at_budget(study: Study, spent: pd.DataFrame, budget: float, arm: str) -> dic
     if math.isnan(budget) or spent.empty:
         return nothing
     key = run_key(spent)
-    steps = costs.spending(study, f"critics-{study.name}")
-    steps = steps[steps["arm"] == arm]
-    curve = study.curves[(study.curves["arm"] == arm) & (study.curves["metric"] == ACCURACY)]
-    joined = steps.merge(curve[[*key, "step", "value"]], on=[*key, "step"])
-    joined = joined.merge(spent[[*key, "pretrain_compute"]], on=key)
+    joined = steps.merge(spent[[*key, "pretrain_compute"]], on=key)
     values, begun = {}, 0
     for run, one in joined.sort_values("step").groupby(key, sort=True):
         total = (one["compute_tokens"] + one["pretrain_compute"]).to_numpy()

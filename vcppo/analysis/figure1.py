@@ -27,7 +27,7 @@ def load(results: Results) -> Inputs:
     """Return the rows this figure needs; NoDataError if there is no run of PPO."""
     study = results.study("components", "figure1")
     curves = study.need("curves", "figure1")
-    if "ppo" not in set(curves["arm"]):
+    if "ppo" not in curves["arm"].unique():
         raise NoDataError(f"figure1: components has no finished run of ppo; make it with: {study.command}")
     return Inputs(study, curves, (results.published("figure1a"), results.published("figure1b")))
 

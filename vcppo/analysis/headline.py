@@ -18,7 +18,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
     study = results.study("components", "headline")
     curves = study.need("curves", "headline")
     curves = curves[curves["arm"].isin(ARMS)]
-    if set(curves["arm"]) != set(ARMS):
+    if set(curves["arm"].unique()) != set(ARMS):
         raise NoDataError(
             f"headline: components lacks finished runs of {' or '.join(ARMS)}; make it with: {study.command}"
         )

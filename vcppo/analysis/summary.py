@@ -9,6 +9,7 @@ are for, so that a redraw gives the same digits whatever else is drawn.
 import math
 import zlib
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +87,15 @@ def crossed_interval(table: pd.DataFrame, *purpose: object) -> Interval:
 
     NaN with one run.
     """
-    return nested_interval(table.to_numpy(dtype=np.float64), bases_of(table.index), rng=rng_for(*purpose))
+    cells = table.to_numpy(dtype=np.float64)
+    return _crossed_interval(cells.tobytes(), cells.shape, tuple(bases_of(table.index)), purpose)
+
+
+@cache  # tables and figures of one study ask for the same ones
+def _crossed_interval(
+    cells: bytes, shape: tuple[int, ...], bases: tuple[Any, ...], purpose: tuple[object, ...]
+) -> Interval:
+    return nested_interval(np.frombuffer(cells).reshape(shape), bases, rng=rng_for(*purpose))
 
 
 class Improvement(NamedTuple):
