@@ -25,6 +25,7 @@ from vcppo.analysis import (
     forecast,
     headline,
     improvement,
+    lambda_critic,
     lambda_grid,
     long,
     methods,
@@ -85,9 +86,16 @@ TABLES: dict[str, MakeTable] = {
     "vapo": vapo.table,
     "collapse-law": collapse_law.table,
     "forecast": forecast.table,
+    "lambda-critic": lambda_critic.table,
 }
 TOO_MANY_ARMS = ("methods", "forecast", "forecast-labels")  # for a panel or a colour each; these have separate figures
-WITH_TABLE = ("methods", "vapo", "collapse-law", "forecast")  # of studies: it replaces the outcome of each arm
+WITH_TABLE = (
+    "methods",
+    "vapo",
+    "collapse-law",
+    "forecast",
+    "lambda-critic",
+)  # of studies: it replaces the outcome of each arm
 
 
 def figures_of(results: Results) -> dict[str, MakeFigure]:
