@@ -1,6 +1,7 @@
 """Gradients of groups of responses against those of single responses, and what they must not depend on."""
 
 import dataclasses
+import itertools
 import json
 from typing import Any
 
@@ -130,20 +131,22 @@ def test_a_sketch_keeps_dot_products_as_far_as_its_size_allows() -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("memory", [PLENTY, 999 * 12 * 4])
-def test_one_process_and_two_have_the_same_products(memory: int) -> None:
-    def described(count: int, *settings: str) -> dict[str, Any]:
-        output = torchrun(count, "tests/alignment_processes.py", str(memory), *settings)
-        (line,) = [line for line in output.splitlines() if line.startswith('{"told"')]
-        result: dict[str, Any] = json.loads(line)
-        return result
+def test_one_process_and_two_have_the_same_products() -> None:
+    """Whole gradients, and sketches of them, where replicas hold the same shards too."""
 
-    alone, shared = described(1), described(2)
-    assert shared["sharded"]
-    assert alone["sketch"] == shared["sketch"]
-    others = [shared] if memory == PLENTY else [shared, described(2, "compute.replicas=2")]
-    for other in others:
-        for ours, theirs in zip(other["told"], alone["told"], strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
-        assert other["metrics"] == pytest.approx(alone["metrics"], rel=1e-4, abs=1e-4, nan_ok=True)
+    def described(count: int, *settings: str) -> list[dict[str, Any]]:
+        output = torchrun(count, "tests/alignment_processes.py", f"{PLENTY},{999 * 12 * 4}", *settings)
+        (line,) = [line for line in output.splitlines() if line.startswith('{"measured"')]
+        result = json.loads(line)
+        assert result["sharded"] == (count > 1)
+        measured: list[dict[str, Any]] = result["measured"]
+        return measured
+
+    alone, shared, replicated = described(1), described(2), described(2, "compute.replicas=2")
+    assert [one["sketch"] is None for one in alone] == [True, False]
+    for theirs, other in itertools.chain(zip(alone, shared, strict=True), zip(alone, replicated, strict=True)):
+        assert other["sketch"] == theirs["sketch"]
+        for got, wanted in zip(other["products"], theirs["products"], strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+        assert other["metrics"] == pytest.approx(theirs["metrics"], rel=1e-4, abs=1e-4, nan_ok=True)
         assert other["cleared"]
