@@ -37,7 +37,7 @@ def evaluations(study: Study, figure: str) -> pd.DataFrame:
     rows = curves.assign(k=samples)[samples.notna() & curves["value"].notna()].sort_values(["k", "metric"])
     rows = rows.drop_duplicates(["arm", *run_key(rows), "step"], keep="last")
     if rows.empty:
-        raise NoDataError(f"{figure}: no eval/*/avg_at_* in {study.name}/curves.csv; make it with: {study.command}")
+        raise NoDataError(f"{figure}: no eval/*/avg_at_* in the curves of {study.name}; make it with: {study.command}")
     key = ["arm", *run_key(rows), "step"]
     scored = rows[key].assign(accuracy=100 * rows["value"])
     spent = spending(study, figure)
@@ -53,7 +53,7 @@ def spending(study: Study, figure: str) -> pd.DataFrame:
     names = [f"cost/{name}" for name in COSTS]
     missing = [name for name in names if name not in curves["metric"].unique()]
     if missing:
-        raise NoDataError(f"{figure}: no {missing[0]} in {study.name}/curves.csv; make it with: {study.command}")
+        raise NoDataError(f"{figure}: no {missing[0]} in the curves of {study.name}; make it with: {study.command}")
     rows = curves[curves["metric"].isin(names)]
     wide = rows.pivot(index=["arm", *run_key(rows), "step"], columns="metric", values="value").dropna()
     return wide.set_axis(wide.columns.str.removeprefix("cost/"), axis=1)[list(COSTS)].reset_index()

@@ -36,7 +36,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
     names = [f"time/{part}" for part in (*PARTS, "iteration_s")]
     for name in names:
         if name not in curves["metric"].unique():
-            raise NoDataError(f"{NAME}: no {name} in {NAME}/curves.csv; make it with: {study.command}")
+            raise NoDataError(f"{NAME}: no {name} in the curves of {NAME}; make it with: {study.command}")
     key = ["arm", *run_key(curves)]
     times = curves[curves["metric"].isin(names)].pivot_table(index=key, columns="metric", values="value")
     times = times.set_axis(times.columns.str.removeprefix("time/"), axis=1).reset_index()

@@ -92,7 +92,7 @@ def make(results: Results) -> Picture:
     apart = summary.arms_apart(study.runs)
     computed = compute(curves, apart)
     if computed.empty:
-        raise NoDataError(f"figure3: no {METRIC} in components/curves.csv; make it with: {study.command}")
+        raise NoDataError(f"figure3: no {METRIC} in the curves of components; make it with: {study.command}")
     text = (
         "(a) Weight λ^distance with which a reward at the end of an answer enters an earlier token's advantage without "
         "passing through the critic; analytic. (b) That weight averaged over the tokens the actor trained on: at "

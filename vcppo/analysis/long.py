@@ -138,7 +138,7 @@ def make(results: Results) -> Picture:
     study, curves = load(results)
     computed = compute(study.runs, curves)
     if computed[["tokens", "accuracy"]].isna().all(axis=None):
-        raise NoDataError(f"{NAME}: no lengths in {STUDY}/curves.csv; make it with: {study.command}")
+        raise NoDataError(f"{NAME}: no lengths in the curves of {STUDY}; make it with: {study.command}")
     text = (
         "(a) With what weight λ^(length - 1) the reward at the end of an answer of the arm's mean length over its "
         f"last {LAST_ITERATIONS} iterations enters the first token's advantage (filled) and the critic's target there "

@@ -107,7 +107,7 @@ def make(results: Results, study_name: str, kind: Kind, name: str) -> Picture:
     study, curves = load(results, study_name, name)
     values, centres = compute(curves, kind, summary.arms_apart(study.runs))
     if values.empty:
-        raise NoDataError(f"{name}: no {kind.metric} in {study_name}/curves.csv; make it with: {study.command}")
+        raise NoDataError(f"{name}: no {kind.metric} in the curves of {study.name}; make it with: {study.command}")
     source = "figure4" if kind is ACCURACY else "figure1a"
     paper = results.published(source) if study_name == "components" else None
     title = "Figure 4, accuracy during training." if name == "figure4" else f"{kind.label.split(' (')[0].capitalize()}."

@@ -29,11 +29,10 @@ from vcppo.rl.rewards import Shaping, place_rewards, place_scores, returns_known
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.selection import choose
 from vcppo.seeding import rng_for, seed_for
+from vcppo.settings.fixed import GRADIENT_BYTES, GRADIENT_CHUNKS
 from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch
 
-CHUNKS = 64  # groups of responses that share no prompt; intervals are over them
-MEMORY = 2 * 2**30  # bytes for gradients in each process
 RESAMPLES = 2000
 OWN, REWARD, LENGTH = 0, 1, 2  # the gradients that are compared
 NEAR_END = 0.1  # the last so much of a response, its last token at least
@@ -114,7 +113,7 @@ def gradient_forecast(models: Models, batch: RolloutBatch, own: Tensor, settings
     Returns:
         Nothing where all scores are equal, or responses are to fewer than two prompts.
     """
-    chunk = chunks_of(batch.group, CHUNKS)
+    chunk = chunks_of(batch.group, GRADIENT_CHUNKS)
     count = int(chunk.max()) + 1
     if count < 2 or bool((batch.scores == batch.scores[0]).all()):
         return {}
@@ -128,7 +127,7 @@ def gradient_forecast(models: Models, batch: RolloutBatch, own: Tensor, settings
         temperature=settings.rollout.temperature,
         max_tokens=settings.micro_batch_tokens,
         held=3 * len(kinds) * count,  # plain, preconditioned, and one of the two once more when multiplied
-        memory=MEMORY,
+        memory=GRADIENT_BYTES,
     )
     gradients.precondition(groups)
     plain, scaled = [], []
