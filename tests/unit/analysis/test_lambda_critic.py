@@ -1,10 +1,10 @@
 """The table of λ_critic: runs are compared with those of the same critic, base and seed."""
 
 import itertools
-import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from vcppo.analysis import lambda_critic
@@ -53,7 +53,7 @@ def test_runs_are_compared_with_those_of_the_same_critic_base_and_seed(tmp_path:
     assert (fitted["above"], fitted["nearer"]) == (0, 4)
     assert (raw["start"], raw["early"]) == (-1.0, -0.5)
     coupled = numbers.loc["raw,gae.lambda_critic=0.95"]
-    assert math.isnan(coupled["less"])
+    assert pd.isna(coupled["less"])
     assert (coupled["pairs"], coupled["below"]) == (0, 4)
 
 
