@@ -200,7 +200,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_every_figure_and_table_is_drawn_and_said(drawn: tuple[Path, str]) -> None:
     root, said = drawn
     skipped = {line.split()[1].rstrip(":") for line in said.splitlines() if line.startswith("skipped")}
-    assert skipped == {*OTHER_STUDIES, *OF_THE_LAW, *OF_CRITICS, "methods-compute", "vine-values", "lambda-critic", "table"}
+    assert skipped == {
+        *OTHER_STUDIES,
+        *OF_THE_LAW,
+        *OF_CRITICS,
+        "methods-compute",
+        "vine-values",
+        "lambda-critic",
+        "table",
+    }
     figures = ["headline", "figure1", "figure2", "figure3", "figure4", "figure6", "lengths", "critic-error",
                "calibration", "lambda-grid", "outcomes", "improvement", "tables-beside"]  # fmt: skip
     figures += [f"{kind}-{study}" for kind in ("accuracy", "lengths", "outcomes")

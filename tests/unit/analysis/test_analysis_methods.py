@@ -195,7 +195,12 @@ def test_redrawn_tables_of_methods_are_the_same_to_the_byte(drawn: tuple[Path, s
 MAKERS: Mapping[str, tuple[Callable[[Results], Any], str, str, str]] = {
     "no study": (methods.make, "", "", "methods: no {root}/methods; make it with: vcppo sweep methods --seeds 5"),
     "no costs": (methods.make, "methods", "cost/", "methods: no cost/answers in the curves of methods; make it with: "),
-    "no evaluation": (methods_compute.make, "methods", "eval/", "methods-compute: no eval/*/avg_at_* in the curves of methods"),
+    "no evaluation": (
+        methods_compute.make,
+        "methods",
+        "eval/",
+        "methods-compute: no eval/*/avg_at_* in the curves of methods",
+    ),
     "no times": (cppo.make, "cppo", "time/update", "cppo: no time/update_s in the curves of cppo; make it with: "),
     "no truth": (vine.make, "vine", "truth.csv", "vine: no finished runs in vine/truth.csv; make it with: vcppo sweep"),
     "no whole": (vapo.make, "vapo", "vapo", "vapo: no finished run of vapo in vapo/runs.csv; make it with: "),
