@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vcppo.maths.advantages import gae, group_advantages, monte_carlo_returns, rloo_advantages, whiten
 from vcppo.maths.losses import KL_ESTIMATORS, denominators, policy_loss, preference_pull, value_loss
+from vcppo.settings.losses import POLICY_LOSSES
 
 
 def read(name: str) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def test_policy_loss_and_its_gradient_agree(
         old,
         advantages,
         on,
-        kind=kind,
+        token_losses=POLICY_LOSSES[kind].compute,
         clip_low=output["clip_low"],
         clip_high=output["clip_high"],
         dual_clip=output.get("dual_clip"),

@@ -8,14 +8,21 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class PolicyLoss:
+class RatioDrift:
+    """How far the policy has moved from the one that sampled, whatever its loss."""
+
+    approx_kl: Tensor  # [] mean of (ratio - 1) - log ratio, nats
+    ratio_max: Tensor  # [] the largest ratio among the tokens
+
+
+@dataclass(frozen=True)
+class AggregatedLoss:
     """A policy loss and what to log of it; every scalar is a mean over the same tokens the loss is over."""
 
     loss: Tensor  # [] to be minimised
     clip_fraction: Tensor  # [] share of tokens where the clip of the ratio decides the loss; 0 where there is none
     dual_clip_fraction: Tensor  # [] share where the dual clip does: others than those of clip_fraction
-    approx_kl: Tensor  # [] mean of (ratio - 1) - log ratio, nats
-    ratio_max: Tensor  # [] the largest ratio among the tokens
+    drift: RatioDrift
 
 
 @dataclass(frozen=True)
@@ -169,20 +176,18 @@ def clipped_weight(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosses:
     return TokenLosses(-weights * tokens.advantages * tokens.logprobs, (weights != ratio).to(ratio.dtype))
 
 
-POLICY_LOSSES: dict[str, Callable[[PolicyTokens, PolicyLimits], TokenLosses]] = {
-    "clip": clipped_surrogate,
-    "unclipped": unclipped_surrogate,
-    "reinforce": reinforce,
-    "apa": squared_distance_to_target,
-    "awr": advantage_weighted,
-    "gspo": sequence_clipped_surrogate,
-    "cispo": clipped_weight,
-}
-
-
 def masked_log_ratio(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor) -> Tensor:
     """[B, T] log pi - log pi_old, 0 where masked, cut at +-20: exp stays finite; the training loop's guard sees it."""
     return torch.where(response_mask, logprobs - old_logprobs, 0.0).clamp(-20.0, 20.0)
+
+
+@torch.no_grad()
+def ratio_drift(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor, over: Denominators) -> RatioDrift:
+    """Measure the ratio to `old_logprobs`, both [B, T] nats; `over` counts the minibatch that the rows are part of."""
+    log_ratio = masked_log_ratio(logprobs, old_logprobs, response_mask)
+    ratio = log_ratio.exp()
+    approx_kl = token_mean(ratio - 1.0 - log_ratio, response_mask, over)
+    return RatioDrift(approx_kl, torch.where(response_mask, ratio, 0.0).max())
 
 
 def policy_loss(
@@ -191,7 +196,7 @@ def policy_loss(
     advantages: Tensor,
     response_mask: Tensor,
     *,
-    kind: str,
+    token_losses: Callable[[PolicyTokens, PolicyLimits], TokenLosses],
     clip_low: float,
     clip_high: float,
     dual_clip: float | None,
@@ -199,15 +204,15 @@ def policy_loss(
     aggregation: str,
     over: Denominators,
     ref_logprobs: Tensor | None = None,
-) -> PolicyLoss:
-    """One of POLICY_LOSSES, aggregated, with what to log; the logged ratios are to `old_logprobs` whatever the kind.
+) -> AggregatedLoss:
+    """Aggregate a loss of tokens, such as `clipped_surrogate`, over a minibatch or a part of it.
 
     Args:
         logprobs, old_logprobs, advantages: [B, T] float. response_mask: [B, T] bool.
-        kind: a key of POLICY_LOSSES. aggregation: a key of AGGREGATIONS.
-        dual_clip: read by `clip` only. advantage_temperature: by `apa` and `awr`. clips: by `clip`, `gspo`, `cispo`.
+        aggregation: a key of AGGREGATIONS.
+        clip_low, clip_high, dual_clip, advantage_temperature: see PolicyLimits; each loss reads what it needs of them.
         over: counts of the whole minibatch that these rows are a part of.
-        ref_logprobs: [B, T] float, needed by `apa`.
+        ref_logprobs: [B, T] float, needed by `squared_distance_to_target`.
     """
     log_ratio = masked_log_ratio(logprobs, old_logprobs, response_mask)
     tokens = PolicyTokens(
@@ -218,17 +223,15 @@ def policy_loss(
         advantages=torch.where(response_mask, advantages, 0.0),
         ref_logprobs=None if ref_logprobs is None else torch.where(response_mask, ref_logprobs, 0.0),
     )
-    found = POLICY_LOSSES[kind](tokens, PolicyLimits(clip_low, clip_high, dual_clip, advantage_temperature))
+    result = token_losses(tokens, PolicyLimits(clip_low, clip_high, dual_clip, advantage_temperature))
     nowhere = torch.zeros_like(tokens.ratio)
     with torch.no_grad():
         clipped, dual_clipped = (
             token_mean(nowhere if decides is None else decides, response_mask, over)
-            for decides in (found.clipped, found.dual_clipped)
+            for decides in (result.clipped, result.dual_clipped)
         )
-        approx_kl = token_mean(tokens.ratio - 1.0 - log_ratio, response_mask, over)
-        ratio_max = torch.where(response_mask, tokens.ratio, 0.0).max()
-    loss = AGGREGATIONS[aggregation](found.losses, response_mask, over)
-    return PolicyLoss(loss, clipped, dual_clipped, approx_kl, ratio_max)
+    loss = AGGREGATIONS[aggregation](result.losses, response_mask, over)
+    return AggregatedLoss(loss, clipped, dual_clipped, ratio_drift(logprobs, old_logprobs, response_mask, over))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from vcppo.errors import TrainingError
 from vcppo.maths.losses import (
     AGGREGATIONS,
     KL_ESTIMATORS,
-    Denominators,
     PreferencePull,
+    RatioDrift,
     denominators,
     policy_loss,
     preference_pull,
     ratio_deviation,
+    ratio_drift,
     token_mean,
 )
 from vcppo.models import forward
@@ -68,12 +69,14 @@ def read_logprobs(
 class TermInputs:
     """Inputs of the terms: a micro-batch, with the outputs of the policy as it is now."""
 
-    batch: RolloutBatch
-    rows: Tensor  # [b] of the minibatch
+    batch: TokenBatch
+    rows: Tensor  # [b] of the batch that it is a part of
     logprobs: Tensor  # [b, T] with gradient
     entropy: Tensor  # [b, T] with gradient
-    advantages: Tensor  # [b, T]
-    ref_logprobs: Tensor | None  # [b, T] under the reference
+
+    def part(self, x: Tensor) -> Tensor:
+        """Cut [B, T] of the whole batch to [b, T] of this micro-batch."""
+        return cut_to(x, self.rows, self.batch)
 
 
 @dataclass(frozen=True)
@@ -85,34 +88,49 @@ class Term:
     maxima: dict[str, float] = field(default_factory=dict)
 
 
+Terms = list[Callable[[TermInputs], Term]]
+
+
 def terms(
-    batch: RolloutBatch, settings: RunSettings, fixed_length: int, preference: PreferencePull | None
-) -> list[Callable[[TermInputs], Term]]:
+    batch: RolloutBatch,
+    advantages: Tensor,
+    ref_logprobs: Tensor | None,
+    settings: RunSettings,
+    fixed_length: int,
+    preference: PreferencePull | None,
+) -> Terms:
     """The terms of a minibatch's loss, each a mean over all of its tokens, responses or pairs."""
     chosen, bounds = settings.policy, settings.policy.bounds
     normalisers = denominators(batch.response_mask, fixed_length=fixed_length)
     aggregate = AGGREGATIONS[chosen.aggregation]
     correct_normalisers = denominators(batch.response_mask & batch.correct[:, None], fixed_length=fixed_length)
 
+    def with_drift(loss: Tensor, sums: dict[str, float], drift: RatioDrift) -> Term:
+        return Term(loss, {**sums, "approx_kl": float(drift.approx_kl)}, {"ratio_max": float(drift.ratio_max)})
+
     def surrogate(inputs: TermInputs) -> Term:
         result = policy_loss(
             inputs.logprobs,
-            inputs.batch.old_logprobs,
-            inputs.advantages,
+            inputs.part(batch.old_logprobs),
+            inputs.part(advantages),
             inputs.batch.response_mask,
-            kind=chosen.loss if preference is None else "reinforce",  # of DPO for its diagnostics alone
+            token_losses=settings.loss.compute,
             **bounds,
             aggregation=chosen.aggregation,
             over=normalisers,
-            ref_logprobs=inputs.ref_logprobs,
+            ref_logprobs=None if ref_logprobs is None else inputs.part(ref_logprobs),
         )
-        sums = {"approx_kl": float(result.approx_kl), "clip_fraction": float(result.clip_fraction)}
+        sums = {"clip_fraction": float(result.clip_fraction)}
         if bounds["dual_clip"] is not None:
             sums["dual_clip_fraction"] = float(result.dual_clip_fraction)
-        loss = result.loss
-        if preference is not None:
-            loss = -(preference.weights[inputs.rows] * inputs.logprobs.sum(dim=1)).sum()
-        return Term(loss, sums, {"ratio_max": float(result.ratio_max)})
+        return with_drift(result.loss, sums, result.drift)
+
+    def preferences(inputs: TermInputs) -> Term:
+        assert preference is not None
+        pull = preference.weights[inputs.rows] * inputs.logprobs.sum(dim=1)
+        mask = inputs.batch.response_mask
+        drift = ratio_drift(inputs.logprobs, inputs.part(batch.old_logprobs), mask, normalisers)
+        return with_drift(-pull.sum(), {"clip_fraction": 0.0}, drift)
 
     def entropy_bonus(inputs: TermInputs) -> Term:
         mask, weight = inputs.batch.response_mask, chosen.entropy_coefficient
@@ -122,10 +140,9 @@ def terms(
         )
 
     def reference_kl(inputs: TermInputs) -> Term:
-        ref, mask = inputs.ref_logprobs, inputs.batch.response_mask
-        if ref is None:
+        if ref_logprobs is None:
             return Term(None, {"ref_kl": 0.0})
-        loss = None
+        ref, mask, loss = inputs.part(ref_logprobs), inputs.batch.response_mask, None
         if settings.kl.placement == "loss":
             penalty = KL_ESTIMATORS[settings.kl.estimator](inputs.logprobs, ref)
             loss = settings.kl.coefficient * aggregate(penalty, mask, normalisers)
@@ -133,14 +150,65 @@ def terms(
         return Term(loss, {"ref_kl": float(distance)})
 
     def positive_nll(inputs: TermInputs) -> Term:
-        mask = inputs.batch.response_mask & inputs.batch.correct[:, None]
+        mask = inputs.batch.response_mask & batch.correct[inputs.rows, None]
         nll = token_mean(-inputs.logprobs, mask, correct_normalisers)
         return Term(chosen.positive_nll * nll, {"positive_nll": float(nll.detach())})
 
-    present: list[Callable[[TermInputs], Term]] = [surrogate, entropy_bonus, reference_kl]
+    present: Terms = [surrogate if preference is None else preferences, entropy_bonus, reference_kl]
     if chosen.positive_nll and correct_normalisers.tokens:
         present.append(positive_nll)
     return present
+
+
+def imitation(demonstrations: TokenBatch, weight: float) -> Terms:
+    """The one term of demonstrations' loss: weight * (mean negative log-likelihood of their tokens)."""
+    normalisers = denominators(demonstrations.response_mask, fixed_length=1)
+
+    def demonstration_nll(inputs: TermInputs) -> Term:
+        nll = token_mean(-inputs.logprobs, inputs.batch.response_mask, normalisers)
+        return Term(weight * nll, {"demonstration_nll": float(nll.detach())})
+
+    return [demonstration_nll]
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """What a batch's terms log, of all processes, with the outputs that they were computed from."""
+
+    loss: float  # sum of the terms
+    sums: dict[str, float]
+    maxima: dict[str, float]
+    logprobs: Tensor  # [B, T] of this process's rows, 0 in others
+    entropy: Tensor  # [B, T] likewise
+
+
+def accumulate(
+    policy: PreTrainedModel, batch: TokenBatch, present: Terms, *, temperature: float, max_tokens: int, costs: Costs
+) -> Accumulated:
+    """Add the gradient of a batch's terms to the policy's, micro-batch by micro-batch."""
+    sums: dict[str, float] = {}
+    maxima: dict[str, float] = {}
+    new_logprobs, new_entropy = (torch.zeros(batch.response_mask.shape) for _ in range(2))
+    for micro_batch in forward.micro_batches_of_rank(policy, batch.total_lengths, max_tokens):
+        rows, part = micro_batch.rows, batch.take(micro_batch.rows)
+        logprobs, entropy = forward.response_logprobs(policy, part, temperature)
+        computed = [term(TermInputs(part, rows, logprobs, entropy)) for term in present]
+        loss, *others = [term.loss for term in computed if term.loss is not None]
+        loss = sum(others, start=loss)
+        (micro_batch.weight * loss).backward()
+        logged = {"loss": float(loss.detach()), **{k: x for term in computed for k, x in term.sums.items()}}
+        largest = {k: x for term in computed for k, x in term.maxima.items()}
+        if not micro_batch.counts:
+            logged, largest = dict.fromkeys(logged, 0.0), dict.fromkeys(largest, 0.0)
+        else:
+            width = part.response_mask.shape[1]
+            new_logprobs[rows, :width], new_entropy[rows, :width] = logprobs.detach(), entropy.detach()
+        sums = {name: sums.get(name, 0.0) + number for name, number in logged.items()}
+        maxima = {name: max(maxima.get(name, 0.0), number) for name, number in largest.items()}
+    costs.backward_tokens += int(batch.total_lengths.sum())
+    sums = world().total(sums)
+    maxima = {name: world().largest(number) for name, number in maxima.items()}
+    return Accumulated(sums.pop("loss"), sums, maxima, new_logprobs, new_entropy)
 
 
 def update_policy(
@@ -165,55 +233,35 @@ def update_policy(
         TrainingError: a ratio above `guard.max_ratio` or a gradient that is not finite; the weights are as they were.
     """
     chosen, limit = settings.policy, settings.micro_batch_tokens
-    paired = settings.loss.pairs
-    preference = _preference(policy, batch, ref_logprobs, settings, costs) if paired else None
-    of_minibatch = terms(batch, settings, fixed_length, preference)
-    sums: dict[str, float] = {}
-    ratio_max = 0.0
-    new_logprobs, new_entropy = (torch.zeros(batch.response_mask.shape) for _ in range(2))
-    for micro_batch in forward.micro_batches_of_rank(policy, batch.total_lengths, limit):
-        rows, part = micro_batch.rows, batch.take(micro_batch.rows)
-        logprobs, entropy = forward.response_logprobs(policy, part, settings.rollout.temperature)
-        ref = None if ref_logprobs is None else cut_to(ref_logprobs, rows, part)
-        inputs = TermInputs(part, rows, logprobs, entropy, cut_to(advantages, rows, part), ref)
-        computed = [term(inputs) for term in of_minibatch]
-        loss, *others = [term.loss for term in computed if term.loss is not None]
-        loss = sum(others, start=loss)
-        (micro_batch.weight * loss).backward()
-        logged = {"loss": float(loss.detach()), **{k: x for term in computed for k, x in term.sums.items()}}
-        if not micro_batch.counts:
-            logged = dict.fromkeys(logged, 0.0)
-        else:
-            width = part.response_mask.shape[1]
-            new_logprobs[rows, :width], new_entropy[rows, :width] = logprobs.detach(), entropy.detach()
-            ratio_max = max(ratio_max, *(x for term in computed for x in term.maxima.values()))
-        sums = {name: sums.get(name, 0.0) + number for name, number in logged.items()}
-    sums, ratio_max = world().total(sums), world().largest(ratio_max)
-    costs.backward_tokens += int(batch.total_lengths.sum())
-    further: dict[str, float] = {}
+    preference = _preference(policy, batch, ref_logprobs, settings, costs) if settings.loss.pairs else None
+    present = terms(batch, advantages, ref_logprobs, settings, fixed_length, preference)
+    done = accumulate(policy, batch, present, temperature=settings.rollout.temperature, max_tokens=limit, costs=costs)
+    further = dict(done.sums)
     if chosen.demonstration_nll and demonstrations is not None:
-        further["demonstration_nll"] = _imitate(policy, demonstrations, chosen.demonstration_nll, limit, costs)
+        present = imitation(demonstrations, chosen.demonstration_nll)
+        further |= accumulate(policy, demonstrations, present, temperature=1.0, max_tokens=limit, costs=costs).sums
     if preference is not None:
-        sums["loss"] = float(preference.loss)
         further["preference_accuracy"] = float(preference.accuracy)
         further["preference_margin"] = float(preference.margin)
     if settings.early_stop.deviation != "none":
         deviation = ratio_deviation(
-            world().sum(new_logprobs),
+            world().sum(done.logprobs),
             batch.old_logprobs,
-            world().sum(new_entropy),
+            world().sum(done.entropy),
             batch.response_mask,
             scope=settings.early_stop.deviation,
             entropy_share=settings.early_stop.entropy_share,
         )
         further["deviation"] = float(deviation)
+    ratio_max = done.maxima["ratio_max"]
     if not ratio_max <= settings.guard.max_ratio:
         raise TrainingError(
             f"probability ratio {ratio_max:.3g} at policy update {optimiser.taken}, guard.max_ratio is "
             f"{settings.guard.max_ratio:g}: the policy has moved too far from the one that sampled; lower "
             "policy.learning_rate or policy.epochs"
         )
-    return PolicyUpdate(**sums, ratio_max=ratio_max, grad_norm=optimiser.step(), **further)
+    loss = done.loss if preference is None else float(preference.loss)
+    return PolicyUpdate(loss=loss, ratio_max=ratio_max, grad_norm=optimiser.step(), **further)
 
 
 def _preference(
@@ -227,19 +275,3 @@ def _preference(
     )
     costs.forward_tokens += int(batch.total_lengths.sum())
     return preference_pull(logprobs, ref_logprobs, batch.response_mask, beta=settings.policy.dpo_beta)
-
-
-def _imitate(
-    policy: PreTrainedModel, demonstrations: TokenBatch, weight: float, max_tokens: int, costs: Costs
-) -> float:
-    """Add the gradient of weight * (mean negative log-likelihood of the demonstrations' tokens); returns the mean."""
-    normalisers: Denominators = denominators(demonstrations.response_mask, fixed_length=1)
-    total = 0.0
-    for micro_batch in forward.micro_batches_of_rank(policy, demonstrations.total_lengths, max_tokens):
-        part = demonstrations.take(micro_batch.rows)
-        logprobs, _ = forward.response_logprobs(policy, part, 1.0)
-        nll = token_mean(-logprobs, part.response_mask, normalisers)
-        (micro_batch.weight * weight * nll).backward()
-        total += float(nll.detach()) * micro_batch.counts
-    costs.backward_tokens += int(demonstrations.total_lengths.sum())
-    return world().total({"nll": total})["nll"]

@@ -1,6 +1,7 @@
 """Surrogate, value loss, KL estimators, aggregation: gradients by pencil, and sums that survive being cut up."""
 
 import math
+import operator
 from collections.abc import Iterable
 from typing import Any, get_args
 
@@ -13,14 +14,13 @@ from vcppo.maths.losses import (
     AGGREGATIONS,
     DEVIATION_SCOPES,
     KL_ESTIMATORS,
-    POLICY_LOSSES,
     VALUE_LOSSES,
+    AggregatedLoss,
     Denominators,
-    PolicyLoss,
     ValueLoss,
+    clipped_surrogate,
     denominators,
     policy_loss,
-    preference_pull,
     value_loss,
 )
 from vcppo.settings.base import Aggregation
@@ -42,9 +42,11 @@ def drawn(*lengths: int, tensors: int, seed: int = 0) -> tuple[Tensor, ...]:
     return response_mask, *torch.randn(tensors, *response_mask.shape, generator=rng, dtype=torch.float64)
 
 
-def surrogate(logprobs: Tensor, old: Tensor, advantages: Tensor, response_mask: Tensor, **changes: Any) -> PolicyLoss:
+def surrogate(
+    logprobs: Tensor, old: Tensor, advantages: Tensor, response_mask: Tensor, **changes: Any
+) -> AggregatedLoss:
     arguments: dict[str, Any] = {
-        "kind": "clip",
+        "token_losses": clipped_surrogate,
         "clip_low": 0.2,
         "clip_high": 0.2,
         "dual_clip": None,
@@ -82,7 +84,6 @@ def at_ratio(ratio: float, advantage: float, **changes: Any) -> tuple[float, flo
         (get_args(RewardModelCriticSettings.model_fields["aggregation"].annotation), AGGREGATIONS),
         (get_args(RewardModelCriticSettings.model_fields["value_loss"].annotation), VALUE_LOSSES),
         (get_args(KlPenaltySettings.model_fields["estimator"].annotation), KL_ESTIMATORS),
-        (KINDS["policy"].models, {"dpo": preference_pull, **POLICY_LOSSES}),
         (KINDS["early_stop"].models, {"none": None, **DEVIATION_SCOPES}),
     ],
 )
@@ -107,9 +108,10 @@ def test_micro_batches_add_up_to_the_whole_minibatch(aggregation: str) -> None:
     dual = whole | {"dual_clip": 1.1}
     policy = surrogate(logprobs, old, advantages, on, **dual)
     pieces = [surrogate(logprobs[p], old[p], advantages[p], on[p], **dual) for p in parts]
-    for name in ("loss", "clip_fraction", "dual_clip_fraction", "approx_kl"):
-        close(sum(getattr(piece, name) for piece in pieces), getattr(policy, name), rtol=1e-14, atol=1e-16)
-    close(max(piece.ratio_max for piece in pieces), policy.ratio_max)
+    for name in ("loss", "clip_fraction", "dual_clip_fraction", "drift.approx_kl"):
+        of = operator.attrgetter(name)
+        close(sum(of(piece) for piece in pieces), of(policy), rtol=1e-14, atol=1e-16)
+    close(max(piece.drift.ratio_max for piece in pieces), policy.drift.ratio_max)
     value = critic(logprobs, values, returns, on, kind="clipped", **whole)
     value_pieces = [critic(logprobs[p], values[p], returns[p], on[p], kind="clipped", **whole) for p in parts]
     close(sum(piece.loss for piece in value_pieces), value.loss, rtol=1e-6, atol=0)  # float32 by design
@@ -122,7 +124,7 @@ def test_ratio_one_leaves_the_policy_gradient() -> None:
     result = surrogate(logprobs, old, advantages, on)
     (gradient,) = torch.autograd.grad(result.loss, logprobs)
     close(gradient, torch.where(on, -advantages / 7, 0.0))
-    assert (float(result.clip_fraction), float(result.approx_kl), float(result.ratio_max)) == (0, 0, 1)
+    assert (float(result.clip_fraction), float(result.drift.approx_kl), float(result.drift.ratio_max)) == (0, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +198,9 @@ def test_masked_tokens_have_no_loss_and_no_gradient_even_if_not_a_number() -> No
     dirty = surrogate(
         spoilt, torch.where(on, old, torch.nan), torch.where(on, advantages, torch.nan), on, dual_clip=3.0
     )
-    for name in ("loss", "clip_fraction", "dual_clip_fraction", "approx_kl", "ratio_max"):
-        close(getattr(dirty, name), getattr(clean, name), rtol=0, atol=0)
+    for name in ("loss", "clip_fraction", "dual_clip_fraction", "drift.approx_kl", "drift.ratio_max"):
+        of = operator.attrgetter(name)
+        close(of(dirty), of(clean), rtol=0, atol=0)
     (gradient,) = torch.autograd.grad(dirty.loss, spoilt)
     close(gradient, torch.autograd.grad(clean.loss, logprobs)[0], rtol=0, atol=0)
     assert (gradient[~on] == 0).all()
@@ -208,8 +211,8 @@ def test_logged_numbers_of_the_policy_by_hand() -> None:
     logprobs = torch.tensor([[math.log(1.5), math.log(0.5), 0.0]], dtype=torch.float64)
     result = surrogate(logprobs, torch.zeros(1, 3), torch.ones(1, 3), mask_of(3))
     assert float(result.clip_fraction) == pytest.approx(1 / 3)
-    assert float(result.approx_kl) == pytest.approx((0.5 - math.log(1.5) - 0.5 - math.log(0.5)) / 3)
-    assert float(result.ratio_max) == pytest.approx(1.5)
+    assert float(result.drift.approx_kl) == pytest.approx((0.5 - math.log(1.5) - 0.5 - math.log(0.5)) / 3)
+    assert float(result.drift.ratio_max) == pytest.approx(1.5)
 
 
 def test_a_ratio_beyond_all_measure_stays_finite_and_is_told() -> None:

@@ -1,6 +1,7 @@
 """The other methods' losses, DPO's pull and ESPO's deviation: closed forms, and what they share with PPO's."""
 
 import math
+import operator
 from typing import Any
 
 import pytest
@@ -10,18 +11,17 @@ from torch import Tensor
 from vcppo.maths.losses import (
     AGGREGATIONS,
     DEVIATION_SCOPES,
-    POLICY_LOSSES,
-    PolicyLoss,
+    AggregatedLoss,
     denominators,
     policy_loss,
     preference_pull,
     ratio_deviation,
 )
-from vcppo.settings import losses as records
+from vcppo.settings.losses import POLICY_LOSSES, names_of
 
 close = torch.testing.assert_close
 TEMPERATURE = 2.0
-every_kind = pytest.mark.parametrize("kind", POLICY_LOSSES)
+every_kind = pytest.mark.parametrize("kind", names_of(lambda loss: not loss.pairs))
 every_scope = pytest.mark.parametrize("scope", DEVIATION_SCOPES)
 
 
@@ -38,7 +38,7 @@ def drawn(*lengths: int, tensors: int, seed: int = 0) -> tuple[Tensor, ...]:
 
 def loss_of(
     kind: str, logprobs: Tensor, old: Tensor, advantages: Tensor, on: Tensor, ref: Tensor | None = None, **changes: Any
-) -> PolicyLoss:
+) -> AggregatedLoss:
     arguments: dict[str, Any] = {
         "clip_low": 0.2,
         "clip_high": 0.2,
@@ -47,7 +47,8 @@ def loss_of(
         "aggregation": "token-mean",
         "over": denominators(on, fixed_length=10),
     }
-    return policy_loss(logprobs, old, advantages, on, kind=kind, ref_logprobs=ref, **(arguments | changes))
+    losses = POLICY_LOSSES[kind].compute
+    return policy_loss(logprobs, old, advantages, on, token_losses=losses, ref_logprobs=ref, **(arguments | changes))
 
 
 def gradient_of(
@@ -116,7 +117,7 @@ def test_on_policy_every_method_takes_the_policy_gradient(aggregation: str) -> N
         found = gradient_of(kind, old, old, advantages, on, old, aggregation=aggregation)
         close(scale * found, -advantages * share, rtol=1e-12, atol=1e-15)
         logged = loss_of(kind, old, old, advantages, on, old, aggregation=aggregation)
-        assert (float(logged.clip_fraction), float(logged.approx_kl), float(logged.ratio_max)) == (0, 0, 1)
+        assert (float(logged.clip_fraction), float(logged.drift.approx_kl), float(logged.drift.ratio_max)) == (0, 0, 1)
 
 
 def test_on_policy_gspo_is_grpo() -> None:
@@ -149,7 +150,7 @@ def test_gspo_judges_an_answer_as_a_whole() -> None:
     inputs = (logprobs, torch.zeros(1, 2), torch.ones(1, 2), mask_of(2))
     close(gradient_of("gspo", *inputs), torch.tensor([[-0.5, -0.5]], dtype=torch.float64))
     assert float(loss_of("gspo", *inputs).clip_fraction) == 0
-    assert float(loss_of("gspo", *inputs).ratio_max) == 2, "what is logged is the token's"
+    assert float(loss_of("gspo", *inputs).drift.ratio_max) == 2, "what is logged is the token's"
 
 
 @pytest.mark.parametrize(("kind", "weight"), [("clip", 0.01), ("gspo", 0.01), ("cispo", 0.01)])
@@ -191,9 +192,9 @@ def test_what_is_logged_of_the_ratio_is_the_same_for_every_kind(kind: str) -> No
     """Ratios 1.5, 0.5, 1.25 to the policy that sampled."""
     logprobs = torch.tensor([[math.log(1.5), math.log(0.5), math.log(1.25)]], dtype=torch.float64, requires_grad=True)
     found = loss_of(kind, logprobs, torch.zeros(1, 3), torch.ones(1, 3), mask_of(3), logprobs)
-    assert float(found.approx_kl) == pytest.approx((0.5 - 0.5 + 0.25 - math.log(1.5 * 0.5 * 1.25)) / 3)
-    assert float(found.ratio_max) == pytest.approx(1.5)
-    for logged in (found.clip_fraction, found.approx_kl, found.ratio_max):
+    assert float(found.drift.approx_kl) == pytest.approx((0.5 - 0.5 + 0.25 - math.log(1.5 * 0.5 * 1.25)) / 3)
+    assert float(found.drift.ratio_max) == pytest.approx(1.5)
+    for logged in (found.clip_fraction, found.drift.approx_kl, found.drift.ratio_max):
         assert not logged.requires_grad
 
 
@@ -204,8 +205,9 @@ def test_masked_tokens_have_no_part_in_any_loss_even_if_not_a_number(kind: str) 
     for inputs in (spoilt, clean):
         inputs.insert(3, on)
     found, expected = (loss_of(kind, *inputs, dual_clip=3.0) for inputs in (spoilt, clean))
-    for name in ("loss", "clip_fraction", "approx_kl", "ratio_max"):
-        close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
+    for name in ("loss", "clip_fraction", "drift.approx_kl", "drift.ratio_max"):
+        of = operator.attrgetter(name)
+        close(of(found), of(expected), rtol=0, atol=0)
     gradient = gradient_of(kind, *spoilt)
     close(gradient, gradient_of(kind, *clean), rtol=0, atol=0)
     assert (gradient[~on] == 0).all()
@@ -221,11 +223,12 @@ def test_micro_batches_add_up_whatever_the_kind(kind: str, aggregation: str) -> 
     rows = [slice(0, 1), slice(1, 4), slice(4, 5)]
     pieces = [loss_of(kind, *(x[p] for x in inputs), **whole) for p in rows]
     expected = loss_of(kind, *inputs, **whole)
-    for name in ("loss", "clip_fraction", "approx_kl"):
-        close(sum(getattr(piece, name) for piece in pieces), getattr(expected, name), rtol=1e-13, atol=1e-15)
+    for name in ("loss", "clip_fraction", "drift.approx_kl"):
+        of = operator.attrgetter(name)
+        close(sum(of(piece) for piece in pieces), of(expected), rtol=1e-13, atol=1e-15)
 
 
-def apa_over_all_actions(logits: Tensor, ref: Tensor, advantages: Tensor, temperature: float) -> PolicyLoss:
+def apa_over_all_actions(logits: Tensor, ref: Tensor, advantages: Tensor, temperature: float) -> AggregatedLoss:
     """APA's expected loss where each of the actions has the same probability to be sampled: one token for each."""
     on = torch.ones(1, len(ref), dtype=torch.bool)
     logprobs, old, weights = (x[None] for x in (logits.log_softmax(dim=0), torch.zeros_like(ref), advantages))
@@ -291,7 +294,7 @@ def test_who_sampled_matters_but_to_apa_awr_and_reinforce(kind: str) -> None:
     wide: dict[str, Any] = {"clip_low": 1.0, "clip_high": 100.0}
     one, other = (loss_of(kind, logprobs, old + shift, advantages, on, ref, **wide) for shift in (0.0, 0.05))
     assert torch.equal(one.loss, other.loss) == (kind in {"apa", "awr", "reinforce"})
-    assert one.approx_kl != other.approx_kl
+    assert one.drift.approx_kl != other.drift.approx_kl
 
 
 @every_kind
@@ -414,7 +417,7 @@ LOSSES_READ = {  # linear in advantages (for one sign of them), the ratio's clip
 }
 
 
-@pytest.mark.parametrize("kind", POLICY_LOSSES)
+@every_kind
 def test_each_loss_reads_what_its_record_says(kind: str) -> None:
     """A new loss has its line here, and its record in vcppo/settings/losses.py."""
     on, logprobs, old, advantages, ref = drawn(5, 3, tensors=4, seed=3)
@@ -424,8 +427,7 @@ def test_each_loss_reads_what_its_record_says(kind: str) -> None:
         return float(loss_of(kind, logprobs, old, scale * advantages, on, ref, **changes).loss)
 
     linear, clips, dual, temperature = LOSSES_READ[kind]
-    record = records.POLICY_LOSSES[kind]
-    assert record.compute is POLICY_LOSSES[kind]
+    record = POLICY_LOSSES[kind]
     assert (loss(3.0) == pytest.approx(3 * loss())) == linear == record.linear
     assert (loss(clip_low=1e-6, clip_high=1e-6) != loss()) == clips == record.clips_ratio
     assert clips == ("clip_low" in record.settings) == ("clip_high" in record.settings)

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from vcppo.maths import losses as maths
 from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.kinds import KINDS, Kinds
 from vcppo.settings.loading import known_names
@@ -22,7 +21,6 @@ def owned(kinds: Kinds, word: str) -> set[str]:
 def test_settings_offer_the_estimators_and_losses_of_the_tables_and_no_other() -> None:
     assert set(KINDS["advantage"].models) == set(ESTIMATORS)
     assert set(KINDS["policy"].models) == set(POLICY_LOSSES)
-    assert {*maths.POLICY_LOSSES, "dpo"} == set(POLICY_LOSSES)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

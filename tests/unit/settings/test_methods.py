@@ -343,7 +343,6 @@ def test_a_method_that_is_none_names_its_nearest(given: str, hint: str, tmp_path
 @pytest.mark.parametrize(
     ("words", "known"),
     [
-        (tuple(KINDS["policy"].models), {*losses.POLICY_LOSSES, "dpo"}),  # DPO couples rows: a function of its own
         (get_args(Aggregation), set(losses.AGGREGATIONS)),
         (setting_type("early_stop.deviation")[0], {*losses.DEVIATION_SCOPES, "none"}),
         (setting_type("critic.value_loss")[0], set(losses.VALUE_LOSSES)),
