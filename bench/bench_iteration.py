@@ -88,7 +88,7 @@ TIMED = [  # object, attribute, part it belongs to (None: whichever it is called
     (trainer, "place_rewards", "verify, collate, estimate", False),
     (trainer, "actor_advantages", "verify, collate, estimate", False),
     (trainer, "critic_returns", "verify, collate, estimate", False),
-    (trainer, "iteration_metrics", "metrics and tables", False),
+    (trainer, "training_metrics", "metrics and tables", False),
     (rl_stage, "critic_tables", "metrics and tables", False),
     (Journal, "metrics", "journal and checkpoint", False),
     (Journal, "table", "journal and checkpoint", False),

@@ -7,7 +7,8 @@ from journals import metrics
 from tiny import tiny, tiny_method
 
 from vcppo.models.distributed import together
-from vcppo.rl.trainer import Iteration, Trainer
+from vcppo.rl.experience import Iteration
+from vcppo.rl.trainer import Trainer
 from vcppo.settings.run import RunSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import StageFolder, addresses

@@ -10,42 +10,30 @@ from torch import Tensor
 from vcppo.maths.diagnostics import explained_variance, real_reward_share, value_bias
 from vcppo.rl.advantages import Advantages
 from vcppo.rl.critic_update import CriticUpdate
-from vcppo.rl.outputs import ModelOutputs
+from vcppo.rl.experience import Experience, Updates
 from vcppo.rl.policy_update import PolicyUpdate
-from vcppo.rl.rewards import Rewards, verdict_score
+from vcppo.rl.rewards import verdict_score
 from vcppo.settings.reward import RewardSettings
 from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, Verdict, credit_of
 
 
-def iteration_metrics(
-    sampled: list[Rollout],
-    batch: RolloutBatch,
-    rows: Tensor,
-    rows_with_return: Tensor,
-    outputs: ModelOutputs,
-    rewards: Rewards,
-    advantages: Advantages,
-    policy_updates: list[PolicyUpdate],
-    critic_updates: list[CriticUpdate],
-    settings: RunSettings,
-) -> dict[str, float]:
+def iteration_metrics(experience: Experience, updates: Updates, settings: RunSettings) -> dict[str, float]:
     """All that is computed from an iteration's tensors; costs, times, rates and alarms stand beside it in the journal.
 
-    Args:
-        sampled: all responses that were sampled. rows: [K] of the batch that were trained on. rows_with_return: [N]
-            those of them whose Monte-Carlo return is known, which the critic is measured against.
+    The critic is measured on responses that are trained on and whose Monte-Carlo return is known.
     """
+    batch, rows, values = experience.batch, experience.rows, experience.outputs.values
     metrics = {
-        **rollout_metrics(sampled, settings.reward),
-        **advantage_metrics(batch, rows, advantages, settings.gae.gamma),
-        **policy_metrics(policy_updates),
-        **critic_metrics(critic_updates),
+        **rollout_metrics(experience.sampled, settings.reward),
+        **advantage_metrics(batch, rows, experience.advantages, settings.gae.gamma),
+        **policy_metrics(updates.policy),
+        **critic_metrics(updates.critic),
         "select/kept": float(len(rows)),
     }
-    if outputs.values is not None and len(rows_with_return):
-        values, returns = outputs.values[rows_with_return], rewards.monte_carlo[rows_with_return]
-        metrics |= value_metrics(values, returns, batch.response_mask[rows_with_return])
+    known = experience.rows_with_return
+    if values is not None and len(known):
+        metrics |= value_metrics(values[known], experience.rewards.monte_carlo[known], batch.response_mask[known])
     return metrics
 
 

@@ -1,17 +1,15 @@
 """One iteration of RL, beside the paper's algorithm. Methods differ in settings alone, which fill its places.
 
 What happens in a place stands in a module by itself: sampler.py, rewards.py, selection.py, continuations.py,
-advantages.py, policy_update.py, critic_update.py, reference.py.
+advantages.py, measuring.py, policy_update.py, critic_update.py, reference.py. What passes between them is in
+experience.py.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
@@ -19,80 +17,29 @@ from vcppo.maths.advantages import whiten
 from vcppo.maths.shaping import DebiasedMoments, RunningMoments
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import copy_weights, load_weights
-from vcppo.rl.advantages import Advantages, actor_advantages, critic_returns, trained_tokens
+from vcppo.rl.advantages import actor_advantages, critic_returns, trained_tokens
 from vcppo.rl.alarm import KlAlarm
-from vcppo.rl.alignment import alignment_metrics
 from vcppo.rl.continuations import StepValues, step_values
 from vcppo.rl.costs import Clock, Costs, reset_peak_memory
-from vcppo.rl.critic_update import CriticUpdate, update_critic
+from vcppo.rl.critic_update import update_critic
 from vcppo.rl.demonstrations import demonstrations
 from vcppo.rl.early_warning import EarlyWarning, advice, observed
-from vcppo.rl.metrics import iteration_metrics
+from vcppo.rl.experience import CriticTargets, Experience, Iteration, Minibatch, Updates
+from vcppo.rl.measuring import Beside, cost_metrics, measure_beside, training_metrics
 from vcppo.rl.mismatch import Recomputed, recompute_logprobs
 from vcppo.rl.models import Models
 from vcppo.rl.outputs import ModelOutputs
-from vcppo.rl.policy_update import PolicyUpdate, update_policy
-from vcppo.rl.push import push_metrics
+from vcppo.rl.policy_update import update_policy
 from vcppo.rl.reading import read_outputs
 from vcppo.rl.reference import Reference
-from vcppo.rl.rewards import Rewards, Shaping, place_rewards, returns_known, verdict_scores
+from vcppo.rl.rewards import Shaping, place_rewards, returns_known, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.selection import choose, until_mixed
-from vcppo.rl.true_values import measure_truth
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.fixed import ALIGNMENT_CHUNKS, ALIGNMENT_MEMORY
 from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch, cut_to
 
-MEASURED_BESIDE = ("true_values", "alignment")  # parts of an iteration that are no training, and cost a run nothing
 VALUE_DECAY = 0.99995  # of running moments of returns (arXiv:2404.10719, its code)
-
-
-@dataclass(frozen=True)
-class Minibatch:
-    """Rows of a batch that one update of each model is made of."""
-
-    number: tuple[int, int]  # epoch, and its number in it
-    rows: Tensor  # of the batch
-    batch: RolloutBatch | None  # these rows; None if there are none
-
-
-@dataclass(frozen=True)
-class CriticTargets:
-    """What a critic learns, in its units: normalised, where it learns such returns."""
-
-    old_values: Tensor  # [B, T] at rollout time
-    returns: Tensor  # [B, T]
-
-
-@dataclass(frozen=True)
-class Updates:
-    """What an iteration's updates report."""
-
-    policy: list[PolicyUpdate]
-    critic: list[CriticUpdate]
-
-    def drifted_beyond(self, threshold: float) -> bool:
-        """Whether the policy's latest update saw it further from the one that sampled than ESPO allows."""
-        deviation = self.policy[-1].deviation if self.policy else None
-        return deviation is not None and not deviation <= threshold  # NaN has drifted
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """Data and results of one iteration."""
-
-    rollouts: list[Rollout]  # of the batch, in its order
-    batch: RolloutBatch  # scores shaped
-    rows: Tensor  # [K] that were trained on; outputs and estimates of others are meaningless
-    rows_with_return: Tensor  # [N] those of them whose Monte-Carlo return is known, all but bootstrapped ones
-    outputs: ModelOutputs
-    steps: StepValues | None  # VinePPO's
-    rewards: Rewards
-    advantages: Advantages
-    returns: Tensor  # [B, T] targets of the critic
-    true_values: dict[str, list[Any]] | None  # columns of the table, in iterations that have one
-    metrics: dict[str, float]
 
 
 class Trainer:
@@ -144,51 +91,30 @@ class Trainer:
             steps = self._continue(rollouts, batch)
         with clock.of("score"):
             recomputed = self._old_logprobs(batch)
-            batch = recomputed.batch
+            batch, importance = recomputed.batch, recomputed.importance
             units = choose(batch, settings, rng_for(settings.seed, "rl", "select", self.step))
             rows = units.flatten().sort().values
+            with_return = rows[has_return[rows]]
             outputs = self._forward(rollouts, batch, rows, steps)  # (b)
             rewards = place_rewards(batch, outputs, settings)  # the score on the last token, penalties
             advantages = actor_advantages(batch, rewards, outputs, rows, settings)  # (c)
             returns = critic_returns(batch, rewards, outputs, settings)  # (d)
-        with clock.of("true_values"):  # before the policy changes, and counted in no costs
-            with_return = rows[has_return[rows]]
-            truth = measure_truth(
-                rollouts,
-                batch,
-                rows,
-                with_return,
-                outputs,
-                steps,
-                rewards,
-                self.shaping,
-                policy=self.models.rollout_policy,
-                sampler=self.sampler,
-                settings=settings,
-                step=self.step,
-            )
-        with clock.of("alignment"):  # likewise
-            alignment = self._alignment(batch, with_return, advantages, rewards)
+        experience = Experience(
+            sampled, rollouts, batch, units, rows, with_return, outputs, steps, rewards, advantages, returns, importance
+        )
+        beside = self._measure_beside(experience, clock)
         with clock.of("update"):
-            updates, targets = Updates([], []), self._critic_targets(batch, rows, outputs, returns)
+            updates, targets = Updates([], []), self._critic_targets(experience)
             for minibatch in self._minibatches(batch, units):  # (e)
-                self._step_policy(minibatch, advantages.final, outputs, recomputed.importance, updates)  # (f)
+                self._step_policy(minibatch, experience, updates)  # (f)
                 self._step_critic(minibatch, targets, updates)  # (g)
-            alarm = self.kl_alarm.watch(updates.policy, settings, step=self.step)
-            now = observed(sampled, alignment.get("alignment/score_z", math.nan))
-            warning = self.early_warning.watch(now, step=self.step, advice=lambda rule: advice(rule, settings))
+            warnings = self._watch(experience, beside, updates)
             self.step += 1
             self._refresh()  # (h)
-        measured = iteration_metrics(
-            sampled, batch, rows, with_return, outputs, rewards, advantages, updates.policy, updates.critic, settings
-        )
-        task, tokenizer = self.sampler.task, self.sampler.tokenizer
-        push = {} if settings.loss.pairs else push_metrics(rollouts, batch, rows, advantages.raw, task, tokenizer)
-        metrics = {**measured, **push, **truth.metrics, **alignment, **alarm, **warning}
-        metrics |= {**rates, **recomputed.metrics, **self._spent(clock)}
-        return Iteration(
-            rollouts, batch, rows, with_return, outputs, steps, rewards, advantages, returns, truth.table, metrics
-        )
+        metrics = training_metrics(experience, updates, self.sampler, settings)
+        metrics |= {**beside.truth.metrics, **beside.alignment, **warnings, **rates, **recomputed.metrics}
+        metrics |= cost_metrics(self.costs, clock)
+        return Iteration(**vars(experience), true_values=beside.truth.table, metrics=metrics)
 
     def _roll_out(self) -> tuple[list[Rollout], list[Rollout]]:
         """(the batch's responses, all that were sampled for it)."""
@@ -258,25 +184,18 @@ class Trainer:
             costs=self.costs,
         )
 
-    def _alignment(
-        self, batch: RolloutBatch, rows: Tensor, advantages: Advantages, rewards: Rewards
-    ) -> dict[str, float]:
-        """Measure where the gradient of these advantages points, in iterations that shall: no weight moves."""
-        settings, interval = self.settings, self.settings.alignment_interval
-        if not interval or self.step % interval or not len(rows):
-            return {}
-        part = batch.take(rows)
-        return alignment_metrics(
-            self.models.rollout_policy,
-            part,
-            cut_to(advantages.raw, rows, part),
-            cut_to(rewards.monte_carlo, rows, part),
-            temperature=settings.rollout.temperature,
-            max_tokens=settings.micro_batch_tokens,
-            chunks=ALIGNMENT_CHUNKS,
-            memory=ALIGNMENT_MEMORY,
-            rng=np.random.default_rng(seed_for(settings.seed, "rl", "alignment", self.step)),
+    def _measure_beside(self, experience: Experience, clock: Clock) -> Beside:
+        return measure_beside(
+            experience, self.shaping, self.models, self.sampler, self.settings, step=self.step, clock=clock
         )
+
+    def _watch(self, experience: Experience, beside: Beside, updates: Updates) -> dict[str, float]:
+        """Metrics of what watches over a run: KL of its updates, early warnings."""
+        settings, score_z = self.settings, beside.alignment.get("alignment/score_z", math.nan)
+        alarm = self.kl_alarm.watch(updates.policy, settings, step=self.step)
+        now = observed(experience.sampled, score_z)
+        warning = self.early_warning.watch(now, step=self.step, advice=lambda rule: advice(rule, settings))
+        return {**alarm, **warning}
 
     def _minibatches(self, batch: RolloutBatch, units: Tensor) -> Iterator[Minibatch]:
         """Epoch by epoch, whole units of responses in an order drawn anew for each; some may have no rows."""
@@ -287,14 +206,7 @@ class Trainer:
                 rows = units[places].flatten()
                 yield Minibatch((epoch, number), rows, batch.take(rows) if len(rows) else None)
 
-    def _step_policy(
-        self,
-        minibatch: Minibatch,
-        advantages: Tensor,
-        outputs: ModelOutputs,
-        importance: Tensor | None,
-        updates: Updates,
-    ) -> None:
+    def _step_policy(self, minibatch: Minibatch, experience: Experience, updates: Updates) -> None:
         """One update of the policy, or none: while its critic learns alone, and once it has drifted too far (ESPO).
 
         The schedule counts the updates that were planned: one without rows, or after drifting, passes without a step.
@@ -305,23 +217,24 @@ class Trainer:
         if part is None or updates.drifted_beyond(settings.early_stop.threshold):
             self.policy_optimiser.skip()
             return
-        advantages = cut_to(advantages, minibatch.rows, part)
+        advantages = cut_to(experience.advantages.final, minibatch.rows, part)
         if settings.advantage.whiten == "minibatch":
             advantages = whiten(advantages, part.response_mask)
             if settings.advantage.clip is not None:
                 advantages = advantages.clamp(-settings.advantage.clip, settings.advantage.clip)
-        if importance is not None:  # every loss that allows it is linear in the advantages
-            advantages = advantages * cut_to(importance, minibatch.rows, part)
+        if experience.importance is not None:  # every loss that allows it is linear in the advantages
+            advantages = advantages * cut_to(experience.importance, minibatch.rows, part)
         imitated = None
         if settings.policy.demonstration_nll:
             rng = rng_for(settings.seed, "rl", "demonstrations", self.step, *minibatch.number)
             imitated = demonstrations(self.sampler.task, self.sampler.tokenizer, rng)
+        reference = experience.outputs.ref_logprobs
         update = update_policy(
             self.policy,
             self.policy_optimiser,
             part,
             advantages,
-            None if outputs.ref_logprobs is None else cut_to(outputs.ref_logprobs, minibatch.rows, part),
+            None if reference is None else cut_to(reference, minibatch.rows, part),
             settings,
             fixed_length=self.sampler.sampling.max_tokens,
             costs=self.costs,
@@ -329,19 +242,17 @@ class Trainer:
         )
         updates.policy.append(update)
 
-    def _critic_targets(
-        self, batch: RolloutBatch, rows: Tensor, outputs: ModelOutputs, returns: Tensor
-    ) -> CriticTargets | None:
-        """What the critic learns in this iteration, in its units, by moments updated first; None if it learns nothing.
+    def _critic_targets(self, experience: Experience) -> CriticTargets | None:
+        """Targets of the critic in this iteration, in its units, by moments updated first; None if it learns nothing.
 
         Old values are the critic's outputs, unchanged: a clip around them leaves a critic that has not moved free,
         whatever these returns have done to the moments since.
         """
-        interval = self.settings.critic.update_every
+        interval, outputs, returns = self.settings.critic.update_every, experience.outputs, experience.returns
         if outputs.critic_outputs is None or interval == "never" or self.step % interval:
             return None
         if self.settings.critic.normalise_returns:
-            self.value_moments = self.value_moments.updated(returns, trained_tokens(batch, rows))
+            self.value_moments = self.value_moments.updated(returns, trained_tokens(experience.batch, experience.rows))
             returns = self.value_moments.normalise(returns)
         return CriticTargets(outputs.critic_outputs, returns)
 
@@ -387,12 +298,6 @@ class Trainer:
         if self.critic is not None and self.settings.critic.update_every != "never":
             rates["value/learning_rate"] = self.critic_optimiser.learning_rate
         return rates
-
-    def _spent(self, clock: Clock) -> dict[str, float]:
-        """Costs since the run began, this iteration included, its seconds by part, and memory."""
-        self.costs.elapsed_s += sum(seconds for part, seconds in clock.seconds.items() if part not in MEASURED_BESIDE)
-        memory = {"system/rss_mb": psutil.Process().memory_info().rss / 2**20}
-        return {**self.costs.metrics(), **clock.metrics(), **memory}
 
     def state(self) -> dict[str, Any]:
         """Return all that resuming needs."""

@@ -15,14 +15,15 @@ from transformers import PreTrainedModel
 from vcppo.maths.diagnostics import explained_variance, root_mean_square, value_bias
 from vcppo.rl.continuations import StepValues, mean_scores, merged
 from vcppo.rl.exact_values import Response, exact_values
+from vcppo.rl.experience import Experience
 from vcppo.rl.outputs import ModelOutputs
-from vcppo.rl.rewards import Rewards, Shaping
+from vcppo.rl.rewards import Shaping
 from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
 from vcppo.settings.record import RecordSettings
 from vcppo.settings.rules import has_exact_values
 from vcppo.settings.run import RunSettings
-from vcppo.types import Rollout, RolloutBatch
+from vcppo.types import Rollout
 
 STATES = 8  # of each response, spread evenly over its steps
 
@@ -48,13 +49,7 @@ def error_metrics(estimates: Tensor, truth: Tensor, mask: Tensor, *, stage: str)
 
 
 def measure_truth(
-    rollouts: Sequence[Rollout],
-    batch: RolloutBatch,
-    rows: Tensor,
-    rows_with_return: Tensor,
-    outputs: ModelOutputs,
-    steps: StepValues | None,
-    rewards: Rewards,
+    experience: Experience,
     shaping: Shaping,
     *,
     policy: PreTrainedModel,
@@ -67,10 +62,10 @@ def measure_truth(
     Computed ones cost a forward pass, and are measured in every iteration that has tables of the critic too.
 
     Args:
-        rows: [K] that are trained on. rows_with_return: [N] of them, which the critic is measured against.
         policy: that sampled, and that the sampler samples from.
     """
-    record = settings.record
+    record, rollouts, rows = settings.record, experience.rollouts, experience.rows
+    outputs, steps = experience.outputs, experience.steps
     tabled = record.truth_every > 0 and step % record.truth_every == 0
     measured = tabled or step % record.positions_every == 0 or step + 1 == settings.steps
     if (outputs.values is None and steps is None) or not len(rows) or not measured:
@@ -86,7 +81,8 @@ def measure_truth(
             rows=rows,
         )
         truth = exact.values()
-        metrics = truth_metrics(truth, rewards.monte_carlo, batch.response_mask, rows, rows_with_return, outputs, steps)
+        monte_carlo, known = experience.rewards.monte_carlo, experience.rows_with_return
+        metrics = truth_metrics(truth, monte_carlo, experience.batch.response_mask, rows, known, outputs, steps)
     if not tabled:
         return Truth(metrics=metrics)
     seed = seed_for(settings.seed, "rl", "true values", step)

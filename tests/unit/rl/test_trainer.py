@@ -19,13 +19,14 @@ from vcppo.models.checkpoints import save_model
 from vcppo.rl import alarm, reading
 from vcppo.rl import trainer as room
 from vcppo.rl.costs import Costs
+from vcppo.rl.experience import Iteration, Updates
 from vcppo.rl.metrics import update_kl, value_metrics
 from vcppo.rl.policy_update import PolicyUpdate, read_logprobs
 from vcppo.rl.pretraining_targets import value_targets
 from vcppo.rl.reference import Reference
 from vcppo.rl.rewards import Shaping, returns_known, verdict_scores
 from vcppo.rl.selection import choose, until_mixed
-from vcppo.rl.trainer import Iteration, Trainer
+from vcppo.rl.trainer import Trainer
 from vcppo.settings.estimators import ESTIMATORS
 from vcppo.settings.kinds import KINDS
 from vcppo.settings.methods import METHODS
@@ -1173,5 +1174,5 @@ def test_a_policy_has_drifted_beyond_a_threshold_or_where_nothing_can_be_said(
     deviation: float | None, drifted: bool
 ) -> None:
     update = PolicyUpdate(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, deviation=deviation)
-    assert room.Updates([update], []).drifted_beyond(0.25) == drifted
-    assert not room.Updates([], []).drifted_beyond(0.25)
+    assert Updates([update], []).drifted_beyond(0.25) == drifted
+    assert not Updates([], []).drifted_beyond(0.25)
