@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from vcppo.cli.main import main
 from vcppo.models import loading
 from vcppo.models.checkpoints import load_state
-from vcppo.stages.answers import load_responses
+from vcppo.stages.shared.saved_responses import load_responses
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import read_journal

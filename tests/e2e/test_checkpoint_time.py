@@ -9,13 +9,13 @@ from journals import metrics
 from tiny import tiny
 
 from vcppo.engines.torch.engine import TorchEngine
+from vcppo.models.checkpoint_clock import CheckpointClock
 from vcppo.models.checkpoints import load_state
 from vcppo.models.optimiser import Optimiser
 from vcppo.rl.trainer import Trainer
 from vcppo.settings.run import RunSettings
-from vcppo.stages import token_progress
-from vcppo.stages.checkpoint_clock import CheckpointClock
 from vcppo.stages.pipeline import run_stages
+from vcppo.stages.shared import token_progress
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.stage_progress import Progress, read_progress, write_progress

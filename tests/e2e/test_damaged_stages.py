@@ -11,7 +11,7 @@ from vcppo.errors import DiskError
 from vcppo.models.checkpoints import save_state
 from vcppo.stages.context import StageContext
 from vcppo.stages.pipeline import StageUse, run_cell, run_stages
-from vcppo.stages.resuming import resume
+from vcppo.stages.shared.resuming import resume
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.journal import Journal, read_journal

@@ -23,8 +23,8 @@ from vcppo.errors import TrainingError
 from vcppo.models.optimiser import Optimiser
 from vcppo.planning.time_estimate import chain_tokens, estimate_costs
 from vcppo.settings.run import RunSettings
-from vcppo.stages.answers import load_responses
 from vcppo.stages.pipeline import run_stages
+from vcppo.stages.shared.saved_responses import load_responses
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import Journal, read_journal
 
@@ -207,7 +207,7 @@ RUN = """
 import sys
 from pathlib import Path
 from vcppo.settings.loading import load_settings
-from vcppo.stages.answers import load_responses
+from vcppo.stages.shared.saved_responses import load_responses
 from vcppo.stages.pipeline import run_stages
 
 run_stages(load_settings(assignments=sys.argv[2:]), Path(sys.argv[1]))

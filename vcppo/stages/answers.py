@@ -3,22 +3,15 @@
 A critic is pretrained on them; one that is not may start at their mean score, and then a few are enough.
 """
 
-from pathlib import Path
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
-from vcppo.errors import CheckpointError
-from vcppo.models.distributed import world
 from vcppo.rl.rewards import verdict_scores
 from vcppo.rl.sampler import collate
 from vcppo.seeding import seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
-from vcppo.stages.fixed_prompts import fixed_prompts
-from vcppo.stages.sampling_parts import forget_parts, roll_out_in_parts
-from vcppo.system.files import whole_file
-from vcppo.types import Prompt, RolloutBatch
+from vcppo.stages.shared.fixed_prompts import fixed_prompts
+from vcppo.stages.shared.sampling_parts import forget_parts, roll_out_in_parts
+from vcppo.stages.shared.saved_responses import save_responses
+from vcppo.types import Prompt
 
 
 def sample_responses(context: StageContext) -> dict[str, float]:
@@ -52,23 +45,3 @@ def response_prompts(context: StageContext) -> list[Prompt]:
     """The prompts that they are to, in their order, whenever it is asked."""
     chosen = fixed_prompts(context)
     return [*chosen.pool, *chosen.held_out]
-
-
-def responses_file(folder: Path) -> Path:
-    """Path of the responses."""
-    return folder / "answers.safetensors"
-
-
-def save_responses(folder: Path, batch: RolloutBatch) -> None:
-    """Save a batch whole, from the main process."""
-    if world().is_main:
-        with whole_file(responses_file(folder)) as temporary:
-            save_file({name: x.contiguous() for name, x in vars(batch).items()}, temporary)
-
-
-def load_responses(folder: Path) -> RolloutBatch:
-    """Load the batch that `save_responses` saved."""
-    try:
-        return RolloutBatch(**load_file(responses_file(folder)))
-    except (OSError, TypeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{responses_file(folder)}: not a batch of answers ({error})") from None

@@ -12,7 +12,7 @@ from vcppo.models.sharding import load_weights
 from vcppo.rl.demonstrations import batch_of, draw
 from vcppo.seeding import rng_for
 from vcppo.stages.context import StageContext, fresh_positions
-from vcppo.stages.resuming import resume
+from vcppo.stages.shared.resuming import resume
 
 CHECKPOINT_EVERY = 50
 LOG_EVERY = 10

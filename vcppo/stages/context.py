@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from vcppo.engines import engine_note, make_engine
 from vcppo.engines.base import Sampling
 from vcppo.models import loading
+from vcppo.models.checkpoint_clock import CheckpointClock
 from vcppo.models.limits import Limit, Room, limit_of
 from vcppo.models.sharding import prepare
 from vcppo.rl.sampler import Sampler
@@ -19,7 +20,6 @@ from vcppo.seeding import seed_for
 from vcppo.settings.critic import NewCriticSettings
 from vcppo.settings.engine import TorchEngineSettings
 from vcppo.settings.run import RunSettings
-from vcppo.stages.checkpoint_clock import CheckpointClock
 from vcppo.store.cache import StageFolder
 from vcppo.tasks import Task, make_task
 

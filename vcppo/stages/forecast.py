@@ -12,9 +12,9 @@ from vcppo.rl.rewards import verdict_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
-from vcppo.stages.answers import load_responses, save_responses
 from vcppo.stages.context import StageContext
-from vcppo.stages.value_pretraining import critic_for, first_shaping
+from vcppo.stages.shared.critic_start import critic_for, first_shaping
+from vcppo.stages.shared.saved_responses import load_responses, save_responses
 from vcppo.types import Generation, Prompt, Rollout
 
 

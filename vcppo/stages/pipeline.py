@@ -18,7 +18,7 @@ from vcppo.stages.evaluation import evaluation
 from vcppo.stages.forecast import forecast, forecast_responses
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
-from vcppo.stages.token_progress import shown
+from vcppo.stages.shared.token_progress import shown
 from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import Address, StageFolder, addresses, is_complete, is_intact, move_damaged_aside
 from vcppo.store.cell_folders import CellFolder

@@ -21,8 +21,8 @@ from vcppo.rl.sampler import collate
 from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.fixed import PAIRED_PROMPTS_AT_ONCE
 from vcppo.stages.context import StageContext
-from vcppo.stages.resuming import resume
-from vcppo.stages.sampling_parts import forget_parts, roll_out_in_parts
+from vcppo.stages.shared.resuming import resume
+from vcppo.stages.shared.sampling_parts import forget_parts, roll_out_in_parts
 from vcppo.types import RolloutBatch
 
 CHECKPOINT_EVERY = 50

@@ -13,8 +13,8 @@ from vcppo.rl.models import Models
 from vcppo.rl.trainer import Trainer
 from vcppo.stages.context import StageContext
 from vcppo.stages.evaluation import evaluate_policy
-from vcppo.stages.resuming import resume
-from vcppo.stages.value_pretraining import critic_for, first_shaping
+from vcppo.stages.shared.critic_start import critic_for, first_shaping
+from vcppo.stages.shared.resuming import resume
 
 PARTS = ("generate", "score", "true_values", "alignment", "update")  # of an iteration that a clock is held to
 

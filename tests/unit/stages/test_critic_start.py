@@ -18,9 +18,9 @@ from vcppo.rl.costs import Costs
 from vcppo.rl.critic_update import read_final_values, read_values
 from vcppo.rl.models import Models
 from vcppo.rl.reading import read_outputs
-from vcppo.stages.answers import load_responses, responses_file
 from vcppo.stages.context import StageContext
-from vcppo.stages.value_pretraining import critic_for
+from vcppo.stages.shared.critic_start import critic_for
+from vcppo.stages.shared.saved_responses import load_responses, responses_file
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch

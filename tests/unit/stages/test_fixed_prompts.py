@@ -11,8 +11,8 @@ from tiny import tiny
 from vcppo.errors import ConfigError
 from vcppo.seeding import rng_for
 from vcppo.settings.run import RunSettings
-from vcppo.stages import fixed_prompts as stage
 from vcppo.stages.context import StageContext
+from vcppo.stages.shared import fixed_prompts as stage
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.types import Prompt
 

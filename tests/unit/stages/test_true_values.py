@@ -12,9 +12,9 @@ from vcppo.maths.diagnostics import explained_variance, value_bias
 from vcppo.rl.critic_update import read_values
 from vcppo.rl.exact_values import Response, exact_values
 from vcppo.stages import value_pretraining as stage
-from vcppo.stages.answers import load_responses, responses_file
 from vcppo.stages.context import StageContext
 from vcppo.stages.pipeline import run_stages
+from vcppo.stages.shared.saved_responses import load_responses, responses_file
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
 

@@ -27,10 +27,11 @@ from vcppo.rl.rewards import place_scores, score_range, verdict_scores
 from vcppo.rl.sampler import collate
 from vcppo.settings.task import DigitsTaskSettings
 from vcppo.stages import value_pretraining as stage
-from vcppo.stages.answers import load_responses, responses_file
 from vcppo.stages.context import StageContext
-from vcppo.stages.fixed_prompts import fixed_prompts, training_prompts
 from vcppo.stages.rl import assemble
+from vcppo.stages.shared.critic_start import critic_for, start_of_critic
+from vcppo.stages.shared.fixed_prompts import fixed_prompts, training_prompts
+from vcppo.stages.shared.saved_responses import load_responses, responses_file
 from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.journal import read_journal
@@ -277,7 +278,7 @@ def test_the_best_critic_is_taken_and_not_the_last(before: Path, tmp_path: Path)
     assert 0 < best < 40
     assert (result["steps"], result["updates"]) == (best, 40.0)
     assert saved_steps(here.folder.path) == [best, 40]
-    critic, updates = stage.critic_for(first_done(here))
+    critic, updates = critic_for(first_done(here))
     assert updates == best
     pretraining = stage.Pretraining(here)
     pretraining.critic = critic
@@ -299,9 +300,9 @@ def test_a_start_that_only_gets_worse_is_taken_as_it_was(before: Path, tmp_path:
     here = context(before, tmp_path, "pretrain.steps=converge", *wild)
     assert value_pretraining(here) == {"steps": 0.0, "updates": 6.0, "first_phase_updates": 0.0}
     assert pretraining_is_done(here.folder.path, here.settings.pretrain)
-    answers, (critic, updates) = load_responses(here.earlier["answers"].path), stage.critic_for(first_done(here))
+    answers, (critic, updates) = load_responses(here.earlier["answers"].path), critic_for(first_done(here))
     assert updates == 0
-    assert torch.equal(spread(critic, answers), spread(stage.start_of_critic(here), answers))
+    assert torch.equal(spread(critic, answers), spread(start_of_critic(here), answers))
     journal = told(here)
     assert value_pretraining(here)["steps"] == 0.0
     assert told(here) == journal
@@ -313,7 +314,7 @@ def test_converge_gives_up_at_max_steps_exactly(before: Path, tmp_path: Path) ->
     assert [m.step for m in measured_in(here)] == [0, 2, 4, 5]
     assert pretraining_is_done(here.folder.path, here.settings.pretrain)
     chosen = chosen_step(here.folder.path, here.settings.pretrain)
-    assert stage.critic_for(first_done(here))[1] == chosen
+    assert critic_for(first_done(here))[1] == chosen
     beyond = context(before, tmp_path, "pretrain.steps=12", "pretrain.max_steps=5")
     value_pretraining(beyond)
     assert chosen_step(here.folder.path, here.settings.pretrain) == chosen  # what lies beyond does not count
@@ -488,8 +489,8 @@ def test_answers_whose_worth_was_cut_off_are_no_targets(before: Path, tmp_path: 
         assert (len(pool.batch.scores), len(pretraining.held_out.batch.scores)) == sizes
         assert bool(pool.batch.truncated.any()) == (not more)
         counted = answers.scores if not more else answers.scores[~answers.truncated]
-        at_zero = spread(stage.start_of_critic(context(before, tmp_path / "zero")), answers)
-        torch.testing.assert_close(spread(stage.start_of_critic(here), answers), at_zero + counted.mean())
+        at_zero = spread(start_of_critic(context(before, tmp_path / "zero")), answers)
+        torch.testing.assert_close(spread(start_of_critic(here), answers), at_zero + counted.mean())
         assert value_pretraining(here) == {"steps": 4.0}
 
 
@@ -512,7 +513,7 @@ def test_there_is_no_mean_score_of_answers_that_were_all_cut(
     here = context(before, tmp_path, *how, "critic.initial_value=mean-score")
     cut(here, slice(0, 80))
     with pytest.raises(TrainingError, match=r"critic: all 80 answers were cut at the limit of \d+ tokens"):
-        stage.start_of_critic(here)
+        start_of_critic(here)
 
 
 def test_an_update_whose_fresh_answers_were_all_cut_teaches_nothing(
@@ -592,8 +593,8 @@ def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path
     here = context(before, tmp_path, *assignments)
     answers = load_responses(here.earlier["answers"].path)
     mean = float(answers.scores.mean())
-    at_zero = spread(stage.start_of_critic(context(before, tmp_path / "zero")), answers)
-    values = spread(stage.start_of_critic(here), answers)
+    at_zero = spread(start_of_critic(context(before, tmp_path / "zero")), answers)
+    values = spread(start_of_critic(here), answers)
     if bounded == "false":
         torch.testing.assert_close(values, at_zero + mean)  # the same head, moved
     else:
@@ -605,14 +606,14 @@ def test_a_critic_of_its_own_size_learns_as_any(before: Path, tmp_path: Path, va
     given = ("critic.init=new", "critic.layers=2", "critic.hidden_size=24", f"critic.initial_value={value}")
     here = context(before, tmp_path, *given, "pretrain.steps=20", "pretrain.learning_rate=0.01")
     answers = load_responses(here.earlier["answers"].path)
-    start = spread(stage.start_of_critic(here), answers)
+    start = spread(start_of_critic(here), answers)
     assert float(start.mean()) == pytest.approx(float(answers.scores.mean()) if value == "mean-score" else 0.5, abs=0.3)
     value_pretraining(here)
-    critic, _ = stage.critic_for(first_done(here))
+    critic, _ = critic_for(first_done(here))
     assert (critic.config.hidden_size, len(critic.base_model.layers)) == (24, 2)
     assert measured_in(here)[-1].loss < 0.8 * measured_in(here)[0].loss
     other = context(before, tmp_path, *given, "pretrain.steps=20", "seed=1", "pretrain.learning_rate=0.01")
-    assert not torch.equal(spread(stage.start_of_critic(other), answers), start)
+    assert not torch.equal(spread(start_of_critic(other), answers), start)
     assert addresses(here.settings)["cold-start"].key == addresses(tiny(FROM_POLICY))["cold-start"].key
 
 
@@ -624,7 +625,7 @@ def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path) -> None:
     second = StageContext(settings, StageFolder(tmp_path, addresses(settings)["value-pretraining"]), first.earlier)
     answers = load_responses(first.earlier["answers"].path)
     torch.testing.assert_close(
-        spread(stage.start_of_critic(second), answers), spread(stage.critic_for(first_done(first))[0], answers)
+        spread(start_of_critic(second), answers), spread(critic_for(first_done(first))[0], answers)
     )
 
 
@@ -640,11 +641,11 @@ def test_a_reward_model_of_others_is_pretrained_on(before: Path, tmp_path: Path)
     value_pretraining(here)
     losses = [m.loss for m in measurements_in(here.folder.path / "journal.jsonl")]
     assert losses[-1] < losses[0]
-    critic, _ = stage.critic_for(first_done(here))
+    critic, _ = critic_for(first_done(here))
     assert type(critic).__name__ == "LlamaForSequenceClassification"
     small = context(before, tmp_path, "critic.init=saved", f"critic.path={tmp_path / 'small'}")
     with pytest.raises(CheckpointError, match=rf"knows {tokens - 1} tokens, .* writes token {tokens - 1}; expected"):
-        stage.start_of_critic(small)
+        start_of_critic(small)
 
 
 def first_done(done: StageContext) -> StageContext:
@@ -658,7 +659,7 @@ def test_a_bounded_critic_learns_and_stays_bounded(before: Path, tmp_path: Path)
     value_pretraining(here)
     losses = [m.loss for m in measurements_in(here.folder.path / "journal.jsonl")]
     assert losses[-1] < 0.8 * losses[0]
-    critic, _ = stage.critic_for(first_done(here))
+    critic, _ = critic_for(first_done(here))
     assert forward.value_range(critic) == (-1.0, 1.0)
 
 

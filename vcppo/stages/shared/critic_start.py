@@ -1,0 +1,113 @@
+"""The critic before it learns in RL: the reward model, a saved one, the policy with a fresh head, or a pretrained one.
+
+What it starts from needs scores of the fixed policy's responses, shaped as RL will meet them.
+"""
+
+import dataclasses
+from typing import Literal, assert_never
+
+from transformers import PreTrainedModel
+
+from vcppo.errors import CheckpointError
+from vcppo.maths.diagnostics import fitted_line
+from vcppo.models.forward import rescale_values
+from vcppo.rl.critic_update import read_final_values
+from vcppo.rl.pretraining_targets import rows_with_targets
+from vcppo.rl.rewards import Shaping, returns_known, score_range
+from vcppo.seeding import seed_for
+from vcppo.stages.context import StageContext
+from vcppo.stages.shared.saved_responses import load_responses
+from vcppo.store.pretrained_critics import chosen_step, critic_folder
+from vcppo.types import RolloutBatch
+
+
+def start_of_critic(context: StageContext) -> PreTrainedModel:
+    """Load the critic before any pretraining: the reward model, a saved critic, the policy with a fresh head, or a new
+    network.
+
+    Raises:
+        CheckpointError: what was saved is no critic, or does not know all of the policy's tokens.
+    """
+    settings, chosen = context.settings, context.settings.critic
+    assert chosen.init != "exact"  # which is no model
+    bounds = score_range(settings.reward, gamma=settings.gae.gamma) if chosen.bounded else None
+    match chosen.init:
+        case "reward-model":
+            critic = context.load_critic(context.earlier["reward-model"].path / "critic", bounds=bounds)
+            return fit_scores(critic, context) if settings.fits_reward_model else critic
+        case "saved":
+            assert chosen.path is not None
+            return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), chosen.path, context)
+        case "policy":
+            seed = seed_for(settings.seed, "critic", "head")
+            value = _first_value(context, chosen.initial_value)
+            return context.load_critic(context.first_policy, head_seed=seed, initial_value=value, bounds=bounds)
+        case "new":
+            return context.new_critic(chosen, initial_value=_first_value(context, chosen.initial_value), bounds=bounds)
+        case _:
+            assert_never(chosen.init)
+
+
+def _refuse_other_tokens(critic: PreTrainedModel, path: str, context: StageContext) -> PreTrainedModel:
+    known, largest = critic.get_input_embeddings().num_embeddings, max(context.tokenizer.get_vocab().values())
+    if largest >= known:
+        raise CheckpointError(
+            f"{path}: this critic knows {known} tokens, the policy's tokenizer writes token "
+            f"{largest}; expected a critic that reads with the policy's tokenizer"
+        )
+    return critic
+
+
+def _first_value(context: StageContext, value: float | Literal["mean-score"]) -> float:
+    if value != "mean-score":
+        return float(value)
+    batch = scored_responses(context)
+    limit = context.sampling.max_tokens
+    return float(batch.scores[rows_with_targets(batch, context.settings, limit)].mean())
+
+
+def fit_scores(critic: PreTrainedModel, context: StageContext) -> PreTrainedModel:
+    """Put a reward model into units of reward: its scores of whole responses are fitted to theirs by least squares.
+
+    Slope and intercept go into its head, in place. What it says of unfinished responses is scaled alike: the error that
+    remains is that of a model that has never seen any (arXiv:2503.01491, section 3.1), and no error of units.
+    """
+    batch = scored_responses(context)
+    batch = batch.take(rows_with_targets(batch, context.settings, context.sampling.max_tokens))
+    slope, intercept = fitted_line(read_final_values(critic, batch, context.settings.micro_batch_tokens), batch.scores)
+    rescale_values(critic, slope, intercept)
+    return critic
+
+
+def scored_responses(context: StageContext) -> RolloutBatch:
+    """Load the fixed policy's responses with their scores shaped; the held-out ones stand last."""
+    batch = load_responses(context.earlier["answers"].path)
+    return dataclasses.replace(batch, scores=first_shaping(context, batch).of(batch))
+
+
+def first_shaping(context: StageContext, batch: RolloutBatch | None = None) -> Shaping:
+    """How scores are shaped in pretraining, and when RL begins: its moments are of what the critic was pretrained on.
+
+    Args:
+        batch: the responses of the earlier stage, if they are at hand.
+    """
+    settings = context.settings
+    shaping = Shaping(settings.reward, context.sampling.max_tokens)
+    if settings.reward.normalise == "none" or "answers" not in context.earlier:
+        return shaping
+    batch = load_responses(context.earlier["answers"].path) if batch is None else batch
+    return shaping.updated(batch, returns_known(batch, settings))
+
+
+def critic_for(context: StageContext) -> tuple[PreTrainedModel, int]:
+    """Load the critic that RL starts with; also how many pretraining updates it has had."""
+    if "value-pretraining" not in context.earlier:
+        critic, step = start_of_critic(context), 0
+    else:
+        folder, settings = context.earlier["value-pretraining"].path, context.settings.pretrain
+        chosen = chosen_step(folder, settings)
+        assert chosen is not None
+        critic, step = context.load_critic(critic_folder(folder, chosen)), chosen
+    if offset := context.settings.critic.offset:
+        rescale_values(critic, 1.0, offset)
+    return critic, step
