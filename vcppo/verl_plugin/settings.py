@@ -12,8 +12,12 @@ from vcppo.errors import ConfigError
 from vcppo.settings.advantage import GaeSettings
 from vcppo.settings.base import Settings
 from vcppo.settings.critic import PretrainSettings
+from vcppo.settings.estimators import ESTIMATORS
 
 SECTION = "algorithm.vcppo"
+LAMBDA_ESTIMATORS = tuple(  # values of algorithm.adv_estimator, in whose place ours computes
+    record.verl for record in ESTIMATORS.values() if record.uses_lambda and record.verl is not None
+)
 
 
 def _default(model: type[Settings], name: str) -> Any:
@@ -75,10 +79,11 @@ def _ignored(settings: PluginSettings, estimator: str) -> Iterator[str]:
             f"{SECTION}.lambda_actor = {settings.lambda_actor}: it would be ignored, for {SECTION}."
             "length_adaptive_alpha makes lambda_actor from each answer's length"
         )
-    if estimator != "gae":
+    if estimator not in LAMBDA_ESTIMATORS:
         of_gae = ("lambda_actor", "lambda_critic", "length_adaptive_alpha", "whiten", "clip", "pretrain")
         for name in [name for name in of_gae if name in given]:
-            yield f"{SECTION}.{name}: it would be ignored, for algorithm.adv_estimator = {estimator}; expected gae"
+            wanted = " or ".join(LAMBDA_ESTIMATORS)
+            yield f"{SECTION}.{name}: it would be ignored, for algorithm.adv_estimator = {estimator}; expected {wanted}"
 
 
 def _unfit(settings: PluginSettings, config: Mapping[str, Any]) -> Iterator[str]:

@@ -47,7 +47,7 @@ from vcppo.verl_plugin.estimates import (
     score_metrics,
     score_warnings,
 )
-from vcppo.verl_plugin.settings import plugin_settings
+from vcppo.verl_plugin.settings import LAMBDA_ESTIMATORS, plugin_settings
 
 
 @register_trainer(TRAINER)
@@ -112,7 +112,7 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         lengths = nested["response_mask"].offsets().diff()
         totals = torch.stack([row.float().sum() for row in nested["rm_scores"].unbind()])
         metrics |= response_metrics(totals[real], lengths[real], correct_above=self.vcppo.correct_above, limit=limit)
-        if self.config.algorithm.adv_estimator != "gae":
+        if self.config.algorithm.adv_estimator not in LAMBDA_ESTIMATORS:
             self._log_scores(score_metrics(scores.moved, scores.lost), metrics, int(real.sum()))
             self._warn_early(totals[real], lengths[real], {}, metrics, limit)
             return batch
