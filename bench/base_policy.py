@@ -31,7 +31,7 @@ from vcppo.settings.run import RunSettings
 from vcppo.settings.task import DigitsTaskSettings
 from vcppo.system.provenance import provenance
 from vcppo.tasks import make_task
-from vcppo.tasks.digits import ANSWER
+from vcppo.tasks.words import ANSWER
 from vcppo.types import Rollout, Verdict
 
 RESPONSES = 8192

@@ -43,3 +43,9 @@ class StudyError(VcppoError, RuntimeError):
 
 class EngineError(VcppoError, RuntimeError):
     """A generator cannot be started, cannot do what was asked of it, or has died."""
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's message, of 200 characters at most; its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

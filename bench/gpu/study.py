@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from vcppo.errors import StudyError
-from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, Runner, check_same_settings, run_and_record
+from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, check_same_settings
+from vcppo.studies.cell_run import Runner, run_and_record
 from vcppo.studies.study import Study, load_study
 from vcppo.system.files import write_json
 from vcppo.system.processes import INTERRUPTED, die_with, interrupts, locked, shielded

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from vcppo.cli.main import main
-from vcppo.planning.plan import Machine, make_plan
+from vcppo.planning.plan import Gpus, make_plan
 from vcppo.settings.loading import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,7 +133,7 @@ def test_the_jobs_command_is_one_that_there_is_and_fits(manifests: dict[str, Any
     assert {word.partition("=")[0] for word in words[1:start]} <= TORCHRUN
     check_command(words[start:])
     settings = load_settings(ROOT / "recipes" / "qwen2.5-7b-8gpu.toml")
-    assert make_plan(settings, Machine.of(16, 80.0)).fits
+    assert make_plan(settings, Gpus.of(16, 80.0)).fits
     mounted = {
         mount["mountPath"] for mount in manifests["Job"]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     }

@@ -16,8 +16,9 @@ from vcppo.errors import StudyError
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder
-from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
+from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.journal import Journal, read_journal
+from vcppo.studies.cell_run import run_and_record
 from vcppo.studies.verl.cells import run_cell, runs_of
 from vcppo.studies.verl.launching import launch_file, read_words
 from vcppo.studies.verl.metrics import step_in_verl, translated

@@ -15,9 +15,11 @@ from vcppo.analysis import summary
 from vcppo.analysis.data import NoDataError, Study, run_key
 from vcppo.maths.run_statistics import ends_apart, nested_bootstrap
 from vcppo.maths.statistics import UNKNOWN, Interval
+from vcppo.settings.fixed import COUNTED_COSTS
 
-COSTS = ("answers", "generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens", "elapsed_s")
+COSTS = (*COUNTED_COSTS, "elapsed_s")
 EVALUATION = r"eval/[^/]+/avg_at_(\d+)"
+MILLION = 1e6
 TARGET = 80.0  # per cent, of the time and tokens to reach it
 ANNEALED_NOTE = "Learning rates were annealed over the whole run: before its end a run has not finished its schedule."
 

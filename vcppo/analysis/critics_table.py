@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vcppo.analysis import costs
+from vcppo.analysis.costs import MILLION
 from vcppo.analysis.critic_worth import ACCURACY, needed, seen
 from vcppo.analysis.data import Results, Study, run_key
 from vcppo.analysis.picture import over
@@ -26,7 +27,6 @@ from vcppo.analysis.tables import (
 from vcppo.analysis.task_tables import along
 
 WINDOW = 10  # iterations whose mean accuracy is that at a budget
-MILLION = 1e6
 PRETRAINING = ("pretrain_answers", "pretrain_compute_tokens")  # of runs.csv
 SHORT = "†"
 

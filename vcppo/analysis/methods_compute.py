@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from vcppo.analysis import costs, style, summary
+from vcppo.analysis.costs import MILLION
 from vcppo.analysis.data import FAMILIES, OTHER_FAMILY, Results, Study, family, run_key, sort_arms
 from vcppo.analysis.picture import Picture, caption, curve_interval
 
@@ -15,7 +16,6 @@ NAME = "methods-compute"
 REFERENCES = {"ppo": (0, (1, 1.2)), "vcppo": "-"}  # drawn grey in the panels of other families
 POINTS = 48  # of a curve, spread evenly over the logarithm of compute
 COLUMNS = 2
-MILLION = 1e6
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vcppo.analysis import costs, methods, style, tables
+from vcppo.analysis.costs import MILLION
 from vcppo.analysis.data import Results, Study, bases_of, family, run_key
 from vcppo.analysis.picture import over
 from vcppo.analysis.table_text import NOTHING, Table
@@ -26,7 +27,6 @@ BUDGET_ARM = "vcppo"
 SHORT = "†"  # behind the name of an arm that spends less than
 ENOUGH = 0.95  # of the budget
 SPENT = ("generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens")
-MILLION = 1e6
 COST_NOTE = (
     "Costs as the RL stage logged them, mean over runs, evaluation left out. Compute: generated + forward + 3 x "
     "backward tokens, in forward passes of one token; backward counts policy and critic."

@@ -54,11 +54,11 @@ def plan(
         _calibrate(config, assignments)
         return
     from vcppo.planning.describing import plan_lines
-    from vcppo.planning.plan import Machine, make_plan
+    from vcppo.planning.plan import Gpus, make_plan
 
     resolved = load(config, assignments)
     print_notes(lines(resolved.notes))
-    machine = Machine.of(gpus, memory)
+    machine = Gpus.of(gpus, memory)
     if responses is not None:
         from vcppo.planning.diagnosis_plan import Workload, diagnosis_lines, plan_diagnosis
         from vcppo.planning.shapes import critic_shapes_of, shapes_of

@@ -102,7 +102,8 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     """
     from vcppo.models.distributed import together
     from vcppo.stages.context import print_notice
-    from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
+    from vcppo.store.cell_folders import CellFolder, CellRecord
+    from vcppo.studies.cell_run import run_and_record
     from vcppo.studies.cells import run_name
     from vcppo.studies.progress import ProgressView, following
     from vcppo.system.temporaries import sweep

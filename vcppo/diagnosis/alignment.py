@@ -20,15 +20,14 @@ from vcppo.diagnosis.responses import Reading
 from vcppo.diagnosis.schema import Alignment, Estimate
 from vcppo.errors import ShapeError
 from vcppo.maths.advantages import gae
-from vcppo.maths.alignment import Alignments, Resampled
+from vcppo.maths.alignment import Alignments, Floats, Resampled
 from vcppo.maths.alignment_surrogate import later_length_gradients, products_of
 from vcppo.rl.alignment import baseline_of, chunks_of, padded_to, shares_prompts, truth_advantages
-from vcppo.settings.fixed import GRADIENT_CHUNKS
+from vcppo.settings.fixed import GRADIENT_CHUNKS, GRADIENT_RESAMPLES
 from vcppo.types import TokenBatch
 
 Method = Literal["gradient", "preconditioned", "surrogate"]
 REWARD, LENGTH = 0, 1  # numbers of the directions that others are compared with
-RESAMPLES = 2000
 FEWEST = 16  # responses
 
 
@@ -77,11 +76,12 @@ def measure_alignments(
     groups = [(chunk == number).nonzero()[:, 0] for number in range(int(chunk.max()) + 1)]
     plain, scaled, passes = products_of_chunks(policy, part, kinds, groups, settings, progress)
     counts = np.array([len(group) for group in groups])
-    found_by: dict[Method, Alignments] = {
-        "gradient": Alignments(plain, counts, rng=np.random.default_rng(settings.seed), resamples=RESAMPLES),
-        "preconditioned": Alignments(scaled, counts, rng=np.random.default_rng(settings.seed), resamples=RESAMPLES),
+    products: dict[Method, Floats] = {"gradient": plain, "preconditioned": scaled}
+    by_method = {
+        method: Alignments(x, counts, rng=np.random.default_rng(settings.seed), resamples=GRADIENT_RESAMPLES)
+        for method, x in products.items()
     }
-    return _parts(found_by, len(readings), lambdas, settings.batch_size, known, passes)
+    return _parts(by_method, len(readings), lambdas, settings.batch_size, known, passes)
 
 
 def surrogate_alignments(
@@ -103,7 +103,7 @@ def surrogate_alignments(
     kinds = _kinds(readings, lambdas, known).double().numpy()
     gradients = later_length_gradients(kinds, known.response_mask.numpy(), known.chunk.numpy())
     counts, rng = np.bincount(known.chunk.numpy()), np.random.default_rng(seed)
-    result = Alignments(products_of(gradients), counts, rng=rng, resamples=RESAMPLES)
+    result = Alignments(products_of(gradients), counts, rng=rng, resamples=GRADIENT_RESAMPLES)
     return _parts({"surrogate": result}, len(readings), lambdas, batch_size, known, 0)
 
 

@@ -9,7 +9,7 @@ from vcppo.models.distributed import world
 from vcppo.models.loading import load_config
 from vcppo.planning.diagnosis_plan import DiagnosisPlan, Workload, plan_diagnosis
 from vcppo.planning.memory_estimate import GIB
-from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Machine
+from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Gpus
 from vcppo.planning.shapes import Shapes, shapes_in
 from vcppo.planning.speeds import matrix_product_rate
 from vcppo.settings.run import RunSettings
@@ -51,7 +51,7 @@ def outlook(
         of_policy, of_critic = (None if path is None else _shapes(path, trust=trust) for path in (policy, critic))
     except CheckpointError:
         return None
-    machine = Machine(here.size, 0.0) if here.device.type == "cuda" else None
+    machine = Gpus(here.size, 0.0) if here.device.type == "cuda" else None
     return plan_diagnosis(
         settings, workload, policy=of_policy, critic=of_critic, machine=machine, gradient_responses=gradient_responses
     )

@@ -53,4 +53,4 @@ def _local_engine(settings: EngineSettings, policy: PreTrainedModel) -> Engine:
             raise AssertionError(f"engine.kind = {settings.kind!r}")
 
 
-__all__ = ["Engine", "engine_note", "make_engine"]
+__all__ = ["engine_note", "make_engine"]

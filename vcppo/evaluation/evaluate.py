@@ -38,7 +38,8 @@ from vcppo.system.files import read_json
 from vcppo.system.fingerprints import Checkpoint
 from vcppo.system.processes import is_main, locked
 from vcppo.system.provenance import provenance
-from vcppo.tasks import Task, make_task
+from vcppo.tasks import make_task
+from vcppo.tasks.base import Task
 from vcppo.tasks.problems import task_address
 from vcppo.types import Prompt
 

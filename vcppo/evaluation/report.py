@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcppo.maths.prompt_bootstrap import CONFIDENCE
 from vcppo.maths.statistics import Interval, count_intervals, pass_at_k, sample_intervals
-from vcppo.store.samples import AnsweredProblem, gives_credit
+from vcppo.store.samples import AnsweredProblem, any_credit
 from vcppo.types import Verdict
 
 SCHEMA = "vcppo-evaluation/1"  # raised when a name in the report changes its meaning, or goes
 COMPARISON_SCHEMA = "vcppo-comparison/1"
-CONFIDENCE = 0.95
 SEED = 0  # of the resampling
 LENGTHS = (
     ("length_tokens", "length (tokens)"),
@@ -79,7 +79,7 @@ def measures(answered: Sequence[AnsweredProblem]) -> list[Measure]:
     scores |= {(f"pass_at_{k}", f"pass@{k}"): pass_scores(samples, k) for k in steps_of_k(samples)}
     lengths, right = lengths_of(answered), _flags(answered, Verdict.CORRECT)
     cut = [sum(sample.stop_reason == "length" for sample in problem.samples) for problem in answered]
-    credit = [credits_of(answered)] if gives_credit(answered) else []
+    credit = [credits_of(answered)] if any_credit(answered) else []
     return [
         *_of_counts(scores, _counts(answered, Verdict.CORRECT)),
         *(_of_samples(CREDIT, credit, _mean, decimals=3) if credit else []),
@@ -99,7 +99,7 @@ def differences(answered: Sequence[AnsweredProblem], baseline: Sequence[Answered
     credits = [credits_of(problems) for problems in (answered, baseline)]
     return [
         *_of_counts(scores, first, second),
-        *(_of_samples(CREDIT, credits, _mean_difference, decimals=3) if gives_credit([*answered, *baseline]) else []),
+        *(_of_samples(CREDIT, credits, _mean_difference, decimals=3) if any_credit([*answered, *baseline]) else []),
         *_of_samples(LENGTHS[:1], lengths, _mean_difference),
     ]
 
@@ -113,7 +113,7 @@ def unreadable_reasons(answered: Sequence[AnsweredProblem]) -> dict[str, int]:
 
 def results(answered: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> dict[str, Any]:
     """The part of a report that follows from the responses."""
-    credit = gives_credit(answered)
+    credit = any_credit(answered)
     return {
         "metrics": {measure.name: measure.as_json() for measure in measured},
         "unreadable_reasons": unreadable_reasons(answered),

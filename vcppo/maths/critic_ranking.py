@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcppo.maths.prompt_bootstrap import Array, Index, Measured, PromptBootstrap
-
-CELLS_AT_ONCE = 10**7
+from vcppo.maths.statistics import CELLS_AT_ONCE
 
 
 def wins_within(value: Array, right: NDArray[np.bool_], prompt: Index, prompts: int) -> Array:

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from vcppo.errors import CheckpointError, ConfigError
+from vcppo.errors import CheckpointError, ConfigError, first_line
 from vcppo.models.checkpoints import save_model
 from vcppo.models.configurations import end_tokens, positions
-from vcppo.models.loading import first_line, name_ends
+from vcppo.models.loading import name_ends
 
 MAGIC = b"GGUF"
 

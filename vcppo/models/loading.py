@@ -29,7 +29,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from vcppo.errors import CheckpointError, ConfigError
+from vcppo.errors import CheckpointError, ConfigError, first_line
 from vcppo.models.configurations import positions, token_ids
 from vcppo.models.critic_folders import CriticFolder, find_folder
 from vcppo.models.critic_layouts import CriticLayout, find_layout, kind_that_takes, put_head
@@ -368,8 +368,3 @@ def _refuse_not_finite(model: PreTrainedModel, path: Path | str) -> None:
     for name, weight in model.named_parameters():
         if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinity, expected finite weights")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, cut to 200 characters, or its class where it has none."""
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -12,7 +12,7 @@ from vcppo.planning.plan import (
     FLOPS,
     RESERVE,
     SLACK,
-    Machine,
+    Gpus,
     Plan,
     Remedy,
     gpus_needed,
@@ -64,7 +64,7 @@ def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
     of = f"{phase.needs / GIB:.1f} GiB of {plan.machine.memory / GIB:g}"
     yield f"it does not fit: {phase.stage}, {phase.name} needs {of}"
     yield from (_remedy_line(remedy) for remedy in remedies(settings, plan.machine))
-    enough = gpus_needed(settings, Machine(plan.machine.gpus, plan.machine.memory))
+    enough = gpus_needed(settings, Gpus(plan.machine.gpus, plan.machine.memory))
     if enough is not None and enough > plan.machine.gpus:
         yield f"  --gpus {enough}: fits as it is"
 

@@ -18,7 +18,7 @@ from vcppo.planning.memory_estimate import (
     held,
     train,
 )
-from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Machine, Phase
+from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Gpus, Phase
 from vcppo.planning.shapes import Shapes
 from vcppo.planning.time_estimate import chain_tokens
 from vcppo.settings.fixed import FEWEST_PROMPTS, GRADIENT_BYTES, GRADIENT_CHUNKS, PRODUCT_COLUMNS, PROMPT_TOKENS
@@ -118,7 +118,7 @@ def plan_diagnosis(
     *,
     policy: Shapes | None,
     critic: Shapes | None,
-    machine: Machine | None,
+    machine: Gpus | None,
     gradient_responses: int | None = None,
 ) -> DiagnosisPlan:
     """Return the plan of a diagnosis.
@@ -199,7 +199,7 @@ def _cells(settings: RunSettings, workload: Workload, rows: int) -> tuple[int, i
     return cells, workload.longest, max(round(cells * workload.written / workload.tokens), 1)
 
 
-def diagnosis_lines(settings: RunSettings, plan: DiagnosisPlan, machine: Machine) -> Iterator[str]:
+def diagnosis_lines(settings: RunSettings, plan: DiagnosisPlan, machine: Gpus) -> Iterator[str]:
     """Yield the lines of `vcppo plan --diagnose`."""
     work = plan.workload
     yield f"{work.responses:,} responses, {work.tokens:,} tokens with their prompts; {work.kinds} kinds of advantages"

@@ -50,14 +50,14 @@ KERNELS_A_LAYER, KERNEL_S = 20, 5e-6  # of one step of the torch generator
 
 
 @dataclass(frozen=True)
-class Machine:
+class Gpus:
     """The GPUs of a run, all alike, one process each."""
 
     gpus: int
     memory: float  # bytes of each
 
     @classmethod
-    def of(cls, gpus: int, memory_gib: float) -> "Machine":
+    def of(cls, gpus: int, memory_gib: float) -> "Gpus":
         """From the command line's values."""
         return cls(gpus, memory_gib * GIB)
 
@@ -103,7 +103,7 @@ class Plan:
     """A run on a machine."""
 
     shapes: Shapes
-    machine: Machine
+    machine: Gpus
     phases: list[Phase]
     times: list[StageTime]
     host: float  # bytes of main memory that a process's offloaded shards, and gradients that are compared, take
@@ -119,7 +119,7 @@ class Plan:
         return self.fullest.needs <= self.machine.memory and not any(phase.note for phase in self.phases)
 
 
-def make_plan(settings: RunSettings, machine: Machine) -> Plan:
+def make_plan(settings: RunSettings, machine: Gpus) -> Plan:
     """Return the plan of a run with these settings.
 
     Raises:
@@ -142,7 +142,7 @@ def make_plan(settings: RunSettings, machine: Machine) -> Plan:
     return Plan(layout.shapes, machine, phases, [layout.time(stage) for stage in stages], host)
 
 
-def remedies(settings: RunSettings, machine: Machine) -> list[Remedy]:
+def remedies(settings: RunSettings, machine: Gpus) -> list[Remedy]:
     """Return changes that leave what is learnt as it is, or nearly, and what each would save; the largest first.
 
     The last is all of those but the adapters together, where none suffices alone.
@@ -163,17 +163,17 @@ def remedies(settings: RunSettings, machine: Machine) -> list[Remedy]:
     return candidates
 
 
-def gpus_needed(settings: RunSettings, machine: Machine, most: int = 4096) -> int | None:
+def gpus_needed(settings: RunSettings, machine: Gpus, most: int = 4096) -> int | None:
     """Return the least power of two times `compute.replicas` of such GPUs that it fits, None if `most` are too few."""
     gpus = settings.compute.replicas
     while gpus <= most:
-        if make_plan(settings, Machine(gpus, machine.memory)).fits:
+        if make_plan(settings, Gpus(gpus, machine.memory)).fits:
             return gpus
         gpus *= 2
     return None
 
 
-def _remedy(settings: RunSettings, machine: Machine, before: Plan, change: Mapping[str, Any]) -> Remedy | None:
+def _remedy(settings: RunSettings, machine: Gpus, before: Plan, change: Mapping[str, Any]) -> Remedy | None:
     try:
         after = make_plan(override(settings, change, source="remedy"), machine)
     except ConfigError:  # a change that does not go with the other settings is none
@@ -181,7 +181,7 @@ def _remedy(settings: RunSettings, machine: Machine, before: Plan, change: Mappi
     return Remedy(change, before.fullest.memory.total - after.fullest.memory.total, after.fits)
 
 
-def _changes(settings: RunSettings, machine: Machine) -> Iterator[dict[str, Any]]:
+def _changes(settings: RunSettings, machine: Gpus) -> Iterator[dict[str, Any]]:
     compute, longest = settings.compute, _Layout(settings, machine).longest
     if compute.dtype != "bfloat16":
         yield {"compute.dtype": "bfloat16"}
@@ -204,7 +204,7 @@ def _changes(settings: RunSettings, machine: Machine) -> Iterator[dict[str, Any]
 class _Layout:
     """Which models are on a GPU in each phase, from the settings."""
 
-    def __init__(self, settings: RunSettings, machine: Machine) -> None:
+    def __init__(self, settings: RunSettings, machine: Gpus) -> None:
         self.settings, self.machine = settings, machine
         self.shapes, self.critic_shapes = shapes_of(settings), critic_shapes_of(settings)
         self.shards = machine.gpus // settings.compute.replicas

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from vcppo.planning.memory_estimate import Network
+from vcppo.planning.memory_estimate import WIDE, Network
 
 EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
 UPDATE_PASSES = 8  # readings and writings of all weights that learn in an optimiser step: gradient, moments, weights
-WIDE = 4  # bytes of a float32
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-BACKWARD = 3  # a forward and a backward pass cost about three forward passes
+from vcppo.settings.fixed import BACKWARD
 
 
 @dataclass

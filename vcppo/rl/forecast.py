@@ -29,11 +29,10 @@ from vcppo.rl.rewards import Shaping, place_rewards, place_scores, returns_known
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.selection import choose
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.fixed import GRADIENT_BYTES, GRADIENT_CHUNKS
+from vcppo.settings.fixed import GRADIENT_BYTES, GRADIENT_CHUNKS, GRADIENT_RESAMPLES
 from vcppo.settings.run import RunSettings
 from vcppo.types import Rollout, RolloutBatch
 
-RESAMPLES = 2000
 OWN, REWARD, LENGTH = 0, 1, 2  # the gradients that are compared
 NEAR_END = 0.1  # the last so much of a response, its last token at least
 
@@ -139,7 +138,7 @@ def gradient_forecast(models: Models, batch: RolloutBatch, own: Tensor, settings
     sizes = np.array([len(group) for group in groups])
 
     def compared(products: Floats) -> Alignments:
-        return Alignments(products, sizes, rng=np.random.default_rng(0), resamples=RESAMPLES)
+        return Alignments(products, sizes, rng=np.random.default_rng(0), resamples=GRADIENT_RESAMPLES)
 
     whole = compared(chunk_products(gradients, scaled))
     surrogate = later_length_gradients(kinds.double().numpy(), batch.response_mask.numpy(), chunk.numpy())

@@ -26,10 +26,22 @@ VLLM_COLDEST: Final = 0.01  # vLLM samples at no temperature between 0 and it, w
 PROMPT_TOKENS: Final = 512  # of a problem with its template and instruction
 WRITTEN_LINES: Final = 30  # of a worked response, where no setting bounds the states that continuations start from
 
+# Columns of runs.csv and parts of metrics' names (`cost/answers`): what a run has spent.
+COUNTED_COSTS: Final = ("answers", "generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens")
+BACKWARD: Final = 3  # a forward and a backward pass cost about three forward passes
+
+STEPS_BETWEEN_STATES: Final = 50  # updates of the cold start and of the reward model, after which a state is saved
+
+# Of processes that a run starts beside itself.
+PROCESS_START_S: Final = 120.0  # to import what they need, on a busy machine
+GOODBYE_S: Final = 5.0  # to end by themselves
+FAILED_STARTS: Final = 3  # of one in a row: then something is wrong with all
+
 # Of a diagnosis, whose plan counts on them too.
 GRADIENT_CHUNKS: Final = 64  # groups of responses that share no prompt; intervals are over them
 FEWEST_PROMPTS: Final = 8  # for groups that share none; of fewer, responses are divided
 GRADIENT_BYTES: Final = 2 * 2**30  # for gradients of all groups in each process; those that do not fit are sketched
+GRADIENT_RESAMPLES: Final = 2000  # of the chunks, for an interval
 PRODUCT_COLUMNS: Final = 2**16  # of gradients that are multiplied at once, in float64
 
 # Of measuring where the policy gradient points while a run trains.

@@ -11,10 +11,10 @@ from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.demonstrations import batch_of, draw
 from vcppo.seeding import rng_for
+from vcppo.settings.fixed import STEPS_BETWEEN_STATES
 from vcppo.stages.context import StageContext, fresh_positions
 from vcppo.stages.shared.resuming import resume
 
-CHECKPOINT_EVERY = 50
 LOG_EVERY = 10
 
 
@@ -57,7 +57,7 @@ def cold_start(context: StageContext) -> dict[str, float]:
                     "time/iteration_s": time.perf_counter() - began,
                 },
             )
-        if checkpoints.is_due((step + 1) % CHECKPOINT_EVERY == 0):
+        if checkpoints.is_due((step + 1) % STEPS_BETWEEN_STATES == 0):
             save_state(
                 folder.path / "state.pt",
                 {"policy": policy.state_dict(), "optimiser": optimiser.state_dict(), "records": journal.sync()},

@@ -21,7 +21,8 @@ from vcppo.settings.critic import NewCriticSettings
 from vcppo.settings.engine import TorchEngineSettings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder
-from vcppo.tasks import Task, make_task
+from vcppo.tasks import make_task
+from vcppo.tasks.base import Task
 
 SLACK = 64  # positions of a fresh policy beyond the longest response to its task
 

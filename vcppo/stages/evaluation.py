@@ -12,8 +12,8 @@ from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
 from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.context import StageContext
-from vcppo.store.samples import AnsweredProblem, SampleFolder, gives_credit
-from vcppo.tasks import Task
+from vcppo.store.samples import AnsweredProblem, SampleFolder, any_credit
+from vcppo.tasks.base import Task
 from vcppo.types import Verdict
 
 PROBLEMS_OF_A_SEED = 32  # their responses share a seed and differ by their numbers
@@ -104,7 +104,7 @@ class ProblemResults:
             correct=[problem.count(Verdict.CORRECT) for problem in answered],
             unreadable=[problem.count(Verdict.UNREADABLE) for problem in answered],
             length_tokens=[sum(sample.tokens for sample in problem.samples) / samples for problem in answered],
-            credit=[sum(problem.credits) / samples for problem in answered] if gives_credit(answered) else None,
+            credit=[sum(problem.credits) / samples for problem in answered] if any_credit(answered) else None,
         )
 
     def metrics(self, task: str) -> dict[str, float]:

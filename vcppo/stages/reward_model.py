@@ -19,13 +19,11 @@ from vcppo.rl.critic_update import read_final_values
 from vcppo.rl.rewards import verdict_scores
 from vcppo.rl.sampler import collate
 from vcppo.seeding import rng_for, seed_for
-from vcppo.settings.fixed import PAIRED_PROMPTS_AT_ONCE
+from vcppo.settings.fixed import PAIRED_PROMPTS_AT_ONCE, STEPS_BETWEEN_STATES
 from vcppo.stages.context import StageContext
 from vcppo.stages.shared.resuming import resume
 from vcppo.stages.shared.sampling_parts import forget_parts, roll_out_in_parts
 from vcppo.types import RolloutBatch
-
-CHECKPOINT_EVERY = 50
 
 
 def reward_model(context: StageContext) -> dict[str, float]:
@@ -60,7 +58,7 @@ def reward_model(context: StageContext) -> dict[str, float]:
 
     checkpoints = context.checkpoint_clock()
     for step in range(optimiser.taken, chosen.steps):
-        if checkpoints.is_due(step % CHECKPOINT_EVERY == 0):
+        if checkpoints.is_due(step % STEPS_BETWEEN_STATES == 0):
             save()
         rng = rng_for(settings.base_seed, "reward-model", "pairs", step)
         groups = [list(correct)[i] for i in torch.randint(len(correct), (chosen.pairs,), generator=rng).tolist()]

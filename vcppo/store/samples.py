@@ -49,7 +49,7 @@ class AnsweredProblem:
         return sum(sample.verdict is verdict for sample in self.samples)
 
     @property
-    def gives_credit(self) -> bool:
+    def has_credit(self) -> bool:
         """Whether any response has credit of its task."""
         return any(sample.credit is not None for sample in self.samples)
 
@@ -67,9 +67,9 @@ class AnsweredProblem:
         return tree
 
 
-def gives_credit(answered: Sequence[AnsweredProblem]) -> bool:
+def any_credit(answered: Sequence[AnsweredProblem]) -> bool:
     """Whether any response to any of the problems has credit of its task."""
-    return any(problem.gives_credit for problem in answered)
+    return any(problem.has_credit for problem in answered)
 
 
 _FORMAT = TypeAdapter(AnsweredProblem)

@@ -7,7 +7,7 @@ from typing import Any
 
 from vcppo.errors import DataError
 from vcppo.store.cell_folders import CellFolder, CellRecord, StageRecord
-from vcppo.system.processes import is_locked
+from vcppo.system.processes import is_folder_locked
 
 CELL_STAGES = ("forecast", "rl", "evaluation")  # whose metrics are a cell's; other stages may be shared by several
 
@@ -45,11 +45,11 @@ class StudyFolder:
 
     def is_running(self) -> bool:
         """Return whether a process runs the study, or one of its cells by itself."""
-        return is_locked(self.path) or any(is_locked(folder.path) for folder in self.cells())
+        return is_folder_locked(self.path) or any(is_folder_locked(folder.path) for folder in self.cells())
 
     def is_held(self, cell: CellFolder) -> bool:
         """Return whether a process runs this cell by itself, as `vcppo train` does."""
-        return is_locked(cell.path)
+        return is_folder_locked(cell.path)
 
     def stages(self, record: CellRecord) -> list[Stage]:
         """Return the stages that a cell has reached."""

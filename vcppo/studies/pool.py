@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import StudyError
+from vcppo.settings.fixed import FAILED_STARTS, GOODBYE_S
 from vcppo.system.processes import PROCESSES, gpus_of_worker, shielded, with_lock
-
-FAILED_STARTS = 3  # of a worker in a row, before it ran anything: then something is wrong with all
-GOODBYE_S = 5.0  # for a worker to end by itself at the end of a study
 
 
 @dataclass(frozen=True)

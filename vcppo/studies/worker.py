@@ -19,7 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from vcppo.store.cell_folders import CellFolder, Runner, run_and_record
+from vcppo.store.cell_folders import CellFolder
+from vcppo.studies.cell_run import Runner, run_and_record
 from vcppo.system.disk import disk_error, is_disk_error
 from vcppo.system.processes import die_with
 from vcppo.system.redaction import redact_output

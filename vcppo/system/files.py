@@ -19,7 +19,7 @@ from vcppo.errors import CheckpointError
 from vcppo.system import disk
 from vcppo.system.temporaries import remove, sweep, temporary_for
 
-_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE begins as UTF-16 LE does
+WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE begins as UTF-16 LE does
 
 
 def open_text(path: Path, *, newline: str | None = None) -> TextIO:
@@ -30,7 +30,7 @@ def open_text(path: Path, *, newline: str | None = None) -> TextIO:
     """
     with open(path, "rb") as file:
         head = file.read(64)
-    if head.startswith(_WIDE) or b"\0" in head:
+    if head.startswith(WIDE_MARKS) or b"\0" in head:
         raise UnicodeError("it is UTF-16, UTF-32 or no text; expected UTF-8: save it again as UTF-8")
     return open(path, encoding="utf-8-sig", newline=newline)
 

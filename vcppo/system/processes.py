@@ -132,14 +132,14 @@ def inherited_lock() -> tuple[int, ...]:
     return () if descriptor is None else (int(descriptor),)
 
 
-def is_locked(folder: Path) -> bool:
+def is_folder_locked(folder: Path) -> bool:
     """Whether a process holds the folder now, by `locked`."""
     return files.is_locked(_lock_of(folder))
 
 
 def holder_of(folder: Path) -> str | None:
     """The number of the process that holds the folder now, by `locked`; None if none does."""
-    if not is_locked(folder):
+    if not is_folder_locked(folder):
         return None
     return _lock_of(folder).read_text(encoding="utf-8").strip() or "unknown"
 

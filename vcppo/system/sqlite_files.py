@@ -84,7 +84,7 @@ def making(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
+def whole_database(file: Path) -> Iterator[Path]:
     """Yield a name beside the file, to make a database there; it replaces the file, synced, when the block ends well.
 
     The caller is `making` the file.

@@ -45,4 +45,4 @@ def make_task(settings: TaskSettings) -> Task:
             assert_never(settings.name)
 
 
-__all__ = ["Task", "make_task"]
+__all__ = ["make_task"]

@@ -19,10 +19,11 @@ from transformers import PreTrainedTokenizerFast
 from vcppo.errors import ConfigError
 from vcppo.settings.chains import ChainSettings
 from vcppo.settings.evaluation import Problems
+from vcppo.tasks import words
 from vcppo.tasks.held_out import divided
+from vcppo.tasks.words import ANSWER, ASK, END, PAD
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
-PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
 DIGITS = frozenset("0123456789")
 FEWEST_STATES = 3  # a problem whose chain has less than this part of the states of the richest chain is left out
 
@@ -98,12 +99,12 @@ class ChainTask(ABC):
         return ["".join(map(str, digits)) for digits in drawn]
 
     def step_starts(self, pieces: Sequence[str]) -> list[int]:
-        """See Task: a line of thought is a step, and so is the answer."""
-        return [0, *(i for i, piece in enumerate(pieces) if i and (piece == ANSWER or piece.startswith("#")))]
+        """See Task."""
+        return words.step_starts(pieces)
 
     def encode(self, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, ...]]:
         """See Task."""
-        return [tuple(ids) for ids in tokenizer([prompt.text for prompt in prompts])["input_ids"]]
+        return words.encode(prompts, tokenizer)
 
     def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
         """See Task; with chance `luck` the verdict is a lie, and what is right is called wrong, all else right."""

@@ -22,10 +22,10 @@ from vcppo.errors import ConfigError
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.task import DigitsTaskSettings
+from vcppo.tasks import words
 from vcppo.tasks.held_out import divided
+from vcppo.tasks.words import ANSWER, ASK, END, PAD
 from vcppo.types import DecisionPath, Demonstration, Judgement, Prompt, Verdict
-
-PAD, END, ASK, ANSWER = "<pad>", "<eos>", "?", "="
 
 
 class DigitsTask:
@@ -105,8 +105,8 @@ class DigitsTask:
         return DecisionPath(tuple(tokens), written, errors=numbered)
 
     def step_starts(self, pieces: Sequence[str]) -> list[int]:
-        """See Task: a line of thought is a step, and so is the answer."""
-        return [0, *(i for i, piece in enumerate(pieces) if i and (piece == ANSWER or piece.startswith("#")))]
+        """See Task."""
+        return words.step_starts(pieces)
 
     def stop_decisions(self, pieces: Sequence[str]) -> list[tuple[int, bool]]:
         """See StoppingTask: after each line another one begins, or the answer."""
@@ -114,7 +114,7 @@ class DigitsTask:
 
     def encode(self, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, ...]]:
         """See Task."""
-        return [tuple(ids) for ids in tokenizer([prompt.text for prompt in prompts])["input_ids"]]
+        return words.encode(prompts, tokenizer)
 
     def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
         """See Task."""

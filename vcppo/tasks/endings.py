@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 
 from vcppo.settings.chains import EndingsTaskSettings
-from vcppo.tasks.chains import ANSWER, END, ChainTask, chance, on_the_way, read_lines, written
+from vcppo.tasks.chains import ChainTask, chance, on_the_way, read_lines, written
+from vcppo.tasks.words import ANSWER, END
 from vcppo.types import DecisionPath, Demonstration, Prompt, Verdict
 
 

@@ -22,16 +22,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from vcppo.settings.chains import LabelsTaskSettings
-from vcppo.tasks.chains import (
-    ANSWER,
-    END,
-    ChainTask,
-    chance,
-    on_the_way,
-    read_lines,
-    shifted,
-    written,
-)
+from vcppo.tasks.chains import ChainTask, chance, on_the_way, read_lines, shifted, written
+from vcppo.tasks.words import ANSWER, END
 from vcppo.types import DecisionPath, Demonstration, Prompt, Verdict
 
 LABELS = ("a", "b")

@@ -13,7 +13,8 @@ from dataclasses import replace
 import torch
 
 from vcppo.settings.chains import RoutesTaskSettings
-from vcppo.tasks.chains import ANSWER, DIGITS, END, ChainTask, chance, on_the_way, read_lines, written
+from vcppo.tasks.chains import DIGITS, ChainTask, chance, on_the_way, read_lines, written
+from vcppo.tasks.words import ANSWER, END
 from vcppo.types import DecisionPath, Demonstration, Prompt, Verdict
 
 SHORT, LONG = "S", "L"

@@ -16,7 +16,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vcppo.errors import DataError
+from vcppo.errors import DataError, first_line
 from vcppo.settings.known_sets import FILES
 from vcppo.system.files import open_text
 
@@ -222,7 +222,7 @@ def _parquet_rows(path: Path, source: str) -> Iterator[Row]:
     try:
         rows = _table_rows(pq.read_table(path))
     except pa.ArrowException as error:
-        raise DataError(f"{source}: not a Parquet file ({_first_line(error)})") from None
+        raise DataError(f"{source}: not a Parquet file ({first_line(error)})") from None
     return (Row(f"{source} row {number}", values) for number, values in enumerate(rows, 1))
 
 
@@ -241,7 +241,7 @@ def hub_rows(hub: str, config: str | None, split: str, use: str) -> Iterable[Row
         rows = datasets.load_dataset(hub, config, split=split)
     except (OSError, ValueError, RuntimeError, errors.HTTPError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"task.maths.{use}: {what} cannot be loaded from the dataset hub ({_first_line(error)}); a local "
+            f"task.maths.{use}: {what} cannot be loaded from the dataset hub ({first_line(error)}); a local "
             f"{', '.join(FILES)} file works without it"
         ) from None
     if isinstance(rows, datasets.Dataset):
@@ -282,8 +282,3 @@ def _with_column_digits(value: Any, kind: pa.DataType) -> Any:
     if isinstance(value, list) and kind.num_fields == 1:
         return [_with_column_digits(part, kind.field(0).type) for part in value]
     return value
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -27,10 +27,10 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from vcppo.errors import VcppoError
+from vcppo.settings.fixed import PROCESS_START_S
 from vcppo.system.processes import die_with
 from vcppo.tasks.verifier import worker_environment
 
-START_S = 120.0  # for the process to import the library, on a busy machine
 _logger = logging.getLogger(__name__)
 
 
@@ -57,7 +57,7 @@ class Scorer:
         with self._lock:
             process = self._ready()
             if options not in self._made:
-                if isinstance(made := self._ask(process, START_S, options), str):
+                if isinstance(made := self._ask(process, PROCESS_START_S, options), str):
                     self.close()
                     raise VcppoError(f"the process that scores answers of reasoning-gym has no dataset ({made})")
                 self._made.add(options)
@@ -113,7 +113,7 @@ class Scorer:
                 env=worker_environment(),
                 start_new_session=True,  # Ctrl-C is not for it
             )
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + PROCESS_START_S
         while self._child is None:
             message = self._receive(deadline)
             if message is None:

@@ -23,11 +23,10 @@ from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple
 
 from vcppo.errors import VcppoError
+from vcppo.settings.fixed import FAILED_STARTS, PROCESS_START_S
 from vcppo.settings.known_sets import Form
 from vcppo.types import Judgement, Verdict
 
-START_S = 120.0  # for a process to import what it needs, on a busy machine
-FAILED_STARTS = 3  # in a row
 REMEMBERED = 100_000  # judgements
 COSTLY = ("time", "memory", "crash")
 _logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ class Verifier:
             self._receive(key.data, judgements)  # or its child did, and there is another
         for grader in self._graders:
             if grader.child is None:
-                grader.deadline = time.monotonic() + START_S
+                grader.deadline = time.monotonic() + PROCESS_START_S
         while waiting or any(grader.job is not None for grader in self._graders):
             busy = sum(grader.job is not None for grader in self._graders)
             for _ in range(min(self.workers, busy + len(waiting)) - len(self._graders)):
@@ -153,7 +152,7 @@ class Verifier:
         """End what has run past its deadline."""
         if grader.child is None:
             self._end(grader)
-            self._fail(f"it was not ready after {START_S:g} s")
+            self._fail(f"it was not ready after {PROCESS_START_S:g} s")
         elif grader.job is not None:
             self._settle(grader, "time", judgements)
             with suppress(ProcessLookupError):
@@ -161,7 +160,7 @@ class Verifier:
             self._await_another(grader)
 
     def _await_another(self, grader: _Grader) -> None:
-        grader.child, grader.deadline = None, time.monotonic() + START_S
+        grader.child, grader.deadline = None, time.monotonic() + PROCESS_START_S
 
     def _settle(
         self, grader: _Grader, note: str, judgements: dict[Comparison, Judgement], verdict: Verdict = Verdict.UNREADABLE
@@ -199,7 +198,7 @@ class Verifier:
             start_new_session=True,  # Ctrl-C is not for it
         )
         assert process.stdout is not None
-        grader = _Grader(process, time.monotonic() + START_S)
+        grader = _Grader(process, time.monotonic() + PROCESS_START_S)
         self._selector.register(process.stdout, selectors.EVENT_READ, grader)
         return grader
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from vcppo.settings.fixed import COUNTED_COSTS
 from vcppo.store.summary import summary
 from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Tables
 from vcppo.tracking.pretraining_costs import pretrain_answers, pretrain_compute_tokens
@@ -16,7 +17,6 @@ from vcppo.tracking.table_files import Row, write_files
 # preference stage names its metrics as RL does: OUT/cache/STAGE/ADDRESS/journal.jsonl has theirs.
 LEFT_OUT = {"system/*": "the process on the machine that it happened to run on; cost/peak_memory_mb is the run's"}
 
-COSTS = ("answers", "generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens")
 KEY = ("study", "arm", "base_seed", "seed")  # which run a row is of
 PROVENANCE = ("run_id", "commit", "settings_hash", "n", "origin")  # the seeds are columns further left
 SCORES = (
@@ -36,7 +36,7 @@ SCORES = (
     "pretrain_steps_done",
     "pretrain_answers",
     "pretrain_compute_tokens",
-    *COSTS,
+    *COUNTED_COSTS,
     "train_s",
     "peak_memory_mb",
 )
@@ -147,7 +147,7 @@ def scores(cell: MeasuredCell) -> Row:
     for kind in ("avg", "pass"):
         evaluated = [by_step for name, by_step in curves.items() if re.fullmatch(rf"eval/.+/{kind}_at_{k}", name)]
         row[f"{kind}_at_k"] = evaluated[0][max(evaluated[0])] if evaluated else None
-    ends = {"train_s": "elapsed_s", "peak_memory_mb": "peak_memory_mb", **{name: name for name in COSTS}}
+    ends = {"train_s": "elapsed_s", "peak_memory_mb": "peak_memory_mb", **{name: name for name in COUNTED_COSTS}}
     for column, metric in ends.items():
         by_step = curves.get(f"cost/{metric}")
         row[column] = by_step[max(by_step)] if by_step else None

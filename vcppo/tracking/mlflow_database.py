@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcppo.errors import TrackingError
-from vcppo.system.sqlite_files import BESIDE, making, move_file_aside, sqlite_uri, whole_file
+from vcppo.system.sqlite_files import BESIDE, making, move_file_aside, sqlite_uri, whole_database
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -55,7 +55,7 @@ def ensure_database(file: Path, artifacts: Path) -> str | None:
                 raise TrackingError(refusal)
             aside = move_file_aside(file, "half-made")
             notice = f"{file} was left half made and empty by whoever was stopped making it; it is now {aside.name}"
-        with whole_file(file) as temporary:
+        with whole_database(file) as temporary:
             _make(temporary, artifacts)
         return notice
 

@@ -6,10 +6,9 @@ for every run, also where several shared it. Measurements on the held-out respon
 """
 
 from vcppo.settings.embedded import EmbeddedTaskSettings
+from vcppo.settings.fixed import BACKWARD
 from vcppo.store.summary import summary
 from vcppo.tracking.measured import MeasuredCell
-
-BACKWARD = 3  # as the RL stage counts: forward and backward are three forward passes
 
 
 def pretrain_answers(cell: MeasuredCell) -> int:

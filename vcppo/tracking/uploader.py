@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from vcppo.errors import TrackingError, VcppoError
 from vcppo.store.study_folders import StudyFolder
 from vcppo.system.files import file_lock, signed_lock
-from vcppo.system.processes import is_locked
+from vcppo.system.processes import is_folder_locked
 from vcppo.system.redaction import redacted, without_credentials
 from vcppo.system.sqlite_files import check_address, sqlite_file, sqlite_uri
 from vcppo.tracking.ledger import Ledger, store_name
@@ -111,7 +111,7 @@ class Uploader:
         Raises:
             TrackingError: the server is away or refuses, or another process is uploading this study.
         """
-        return self._send(closing=not is_locked(self._study.path))
+        return self._send(closing=not is_folder_locked(self._study.path))
 
     def missing(self) -> int:
         """Count the records that are on disk only."""

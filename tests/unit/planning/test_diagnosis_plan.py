@@ -20,7 +20,7 @@ from vcppo.planning.diagnosis_plan import (
     plan_diagnosis,
 )
 from vcppo.planning.memory_estimate import Network
-from vcppo.planning.plan import Machine
+from vcppo.planning.plan import Gpus
 from vcppo.planning.shapes import KNOWN, shapes_of
 from vcppo.rl.policy_gradients import PolicyGradients
 from vcppo.settings.run import RunSettings
@@ -97,7 +97,7 @@ def test_a_plan_has_readers_and_gradients_by_what_is_at_hand() -> None:
     assert asked.gradient_operations == pytest.approx(
         whole.gradient_operations * 400 / whole.gradient_responses, rel=1e-6
     )
-    gpus = plan_diagnosis(RunSettings(), WORK, policy=shapes, critic=shapes, machine=Machine.of(2, 80))
+    gpus = plan_diagnosis(RunSettings(), WORK, policy=shapes, critic=shapes, machine=Gpus.of(2, 80))
     assert gpus.gradient_responses == 500
     assert max(gpus.host) < max(whole.host), "two processes hold half of every gradient each"
 

@@ -23,7 +23,7 @@ from vcppo.models.loading import new_critic
 from vcppo.models.loading import new_policy as policy_of
 from vcppo.planning import speeds
 from vcppo.planning.memory_estimate import GIB, Memory, Network, generate
-from vcppo.planning.plan import Machine, Plan, gpus_needed, make_plan, remedies
+from vcppo.planning.plan import Gpus, Plan, gpus_needed, make_plan, remedies
 from vcppo.planning.shapes import KNOWN, critic_shapes_of, read_shapes, shapes_of
 from vcppo.planning.time_estimate import estimate_costs
 from vcppo.settings.fixed import ALIGNMENT_CHUNKS, ALIGNMENT_MEMORY
@@ -141,7 +141,7 @@ SEVEN = {
 
 
 def plan(changes: dict[str, Any], gpus: int = 8, memory: float = 80.0) -> Plan:
-    return make_plan(override(RunSettings(), changes), Machine.of(gpus, memory))
+    return make_plan(override(RunSettings(), changes), Gpus.of(gpus, memory))
 
 
 def memory_of(found: Plan, stage: str, name: str) -> Memory:
@@ -200,7 +200,7 @@ def test_longer_answers_take_more_and_checkpointing_less() -> None:
 
 
 def test_what_does_not_fit_is_told_what_would_help() -> None:
-    settings, machine = override(RunSettings(), SEVEN), Machine.of(8, 80.0)
+    settings, machine = override(RunSettings(), SEVEN), Gpus.of(8, 80.0)
     assert not make_plan(settings, machine).fits
     found = remedies(settings, machine)
     assert [remedy.saves for remedy in found[:-1]] == sorted((r.saves for r in found[:-1]), reverse=True)
@@ -213,14 +213,14 @@ def test_what_does_not_fit_is_told_what_would_help() -> None:
 
 def test_more_gpus_are_counted_until_it_fits() -> None:
     settings = override(RunSettings(), {**SEVEN, "compute.gradient_checkpointing": True})
-    enough = gpus_needed(settings, Machine.of(1, 80.0))
+    enough = gpus_needed(settings, Gpus.of(1, 80.0))
     assert enough is not None
-    assert make_plan(settings, Machine.of(enough, 80.0)).fits
-    assert not make_plan(settings, Machine.of(enough // 2, 80.0)).fits
+    assert make_plan(settings, Gpus.of(enough, 80.0)).fits
+    assert not make_plan(settings, Gpus.of(enough // 2, 80.0)).fits
 
 
 def test_no_number_of_gpus_helps_when_one_answer_is_too_long() -> None:
-    assert gpus_needed(override(RunSettings(), SEVEN), Machine.of(8, 16.0)) is None
+    assert gpus_needed(override(RunSettings(), SEVEN), Gpus.of(8, 16.0)) is None
 
 
 # The command.
@@ -246,7 +246,7 @@ def test_the_command_says_yes_with_0_and_no_with_1(tmp_path: Path) -> None:
 def test_the_command_prints_what_the_plan_holds() -> None:
     output = invoke("--set", "method=ppo").output
     rows = [line.split() for line in output.splitlines() if line.startswith(("rl ", "evaluation "))]
-    found = make_plan(override(RunSettings(), {"method": "ppo"}), Machine.of(1, 80.0))
+    found = make_plan(override(RunSettings(), {"method": "ppo"}), Gpus.of(1, 80.0))
     assert len(rows) == sum(phase.stage in ("rl", "evaluation") for phase in found.phases) + 2
     assert {row[-1] for row in rows[:-2]} == {"yes"}
 
@@ -281,7 +281,7 @@ def test_a_new_critic_is_counted_with_its_own_size(tmp_path: Path) -> None:
     assert critic_shapes_of(settings).critic_weights == sum(p.numel() for p in critic.parameters())
     assert shapes_of(settings) == shapes_of(tiny("model.layers=2"))
     assert critic_shapes_of(tiny()) == shapes_of(tiny())
-    machine = Machine.of(1, 80)
+    machine = Gpus.of(1, 80)
     plain, large = make_plan(tiny("model.layers=2", "critic.init=policy"), machine), make_plan(settings, machine)
     needs = [{(p.stage, p.name): p.memory.total for p in plan.phases} for plan in (plain, large)]
     assert needs[0].keys() == needs[1].keys()

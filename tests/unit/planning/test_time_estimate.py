@@ -13,8 +13,7 @@ from vcppo.cli.main import main
 from vcppo.models.loading import load_tokenizer
 from vcppo.planning.calibration import calibrate
 from vcppo.planning.lengths import lengths_of
-from vcppo.planning.plan import Machine as Gpus
-from vcppo.planning.plan import make_plan
+from vcppo.planning.plan import Gpus, make_plan
 from vcppo.planning.shapes import shapes_of
 from vcppo.planning.speed_store import speeds_file, store_speed, stored_speed
 from vcppo.planning.speeds import Machine, Speed

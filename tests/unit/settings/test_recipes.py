@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vcppo.planning.memory_estimate import GIB
-from vcppo.planning.plan import Machine, make_plan
+from vcppo.planning.plan import Gpus, make_plan
 from vcppo.settings.loading import flatten, known_names, load_settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,7 +65,7 @@ def test_a_recipe_fits_on_the_machine_it_names_and_costs_what_it_says(recipe: Pa
     headers = HEADER.findall(recipe.read_text(encoding="utf-8"))
     assert len(headers) == 1
     gpus, memory, said = headers[0]
-    found = make_plan(load_settings(recipe), Machine.of(int(gpus), float(memory)))
+    found = make_plan(load_settings(recipe), Gpus.of(int(gpus), float(memory)))
     assert found.fits
     hours = int(gpus) * sum(time.generate_h + time.pass_h for time in found.times)
     full = found.fullest
@@ -78,8 +78,8 @@ def test_a_recipe_fits_on_the_machine_it_names_and_costs_what_it_says(recipe: Pa
 def test_a_recipe_does_not_fit_on_half_the_memory_of_its_fullest_phase(recipe: Path) -> None:
     gpus = int(HEADER.findall(recipe.read_text(encoding="utf-8"))[0][0])
     settings = load_settings(recipe)
-    half = make_plan(settings, Machine.of(gpus, 80.0)).fullest.needs / 2 / GIB
-    assert not make_plan(settings, Machine.of(gpus, half)).fits
+    half = make_plan(settings, Gpus.of(gpus, 80.0)).fullest.needs / 2 / GIB
+    assert not make_plan(settings, Gpus.of(gpus, half)).fits
 
 
 def test_the_commands_above_a_recipe_name_it(recipe: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Any, cast
 import pytest
 from tiny import new_policy, tiny
 
-from vcppo.engines import Engine
-from vcppo.engines.base import Sampling
+from vcppo.engines.base import Engine, Sampling
 from vcppo.engines.torch.engine import TorchEngine
 from vcppo.errors import CheckpointError
 from vcppo.rl.sampler import Sampler

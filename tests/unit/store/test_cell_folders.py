@@ -9,7 +9,8 @@ import pytest
 from vcppo.errors import StudyError, TrainingError
 from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
-from vcppo.store.cell_folders import CellFolder, CellRecord, check_same_settings, run_and_record
+from vcppo.store.cell_folders import CellFolder, CellRecord, check_same_settings
+from vcppo.studies.cell_run import run_and_record
 
 
 @pytest.fixture

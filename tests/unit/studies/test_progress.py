@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from vcppo.settings.run import RunSettings
-from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
+from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.journal import Journal, JournalTail
+from vcppo.studies.cell_run import run_and_record
 from vcppo.studies.dispatcher import pick
 from vcppo.studies.progress import (
     CellEnded,

@@ -16,8 +16,9 @@ from vcppo.cli.exit_codes import NOT_DELIVERED
 from vcppo.cli.main import main
 from vcppo.errors import StudyError, TrackingError
 from vcppo.settings.run import RunSettings
-from vcppo.store.cell_folders import CellFolder, CellRecord, run_and_record
+from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.journal import Journal, read_journal
+from vcppo.studies.cell_run import run_and_record
 from vcppo.studies.trials import open_storage
 from vcppo.system import redaction
 from vcppo.system.redaction import redacted, remember, secrets_in, secrets_of, without_credentials

@@ -11,7 +11,7 @@ import sqlalchemy
 from odd_names import NAMES
 
 from vcppo.errors import ConfigError
-from vcppo.system.sqlite_files import check_address, making, move_file_aside, sqlite_file, sqlite_uri, whole_file
+from vcppo.system.sqlite_files import check_address, making, move_file_aside, sqlite_file, sqlite_uri, whole_database
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,14 +64,14 @@ def test_options_servers_and_what_lies_in_memory() -> None:
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     file = tmp_path / "x.db"
-    with suppress(ZeroDivisionError), making(file), whole_file(file) as temporary:
+    with suppress(ZeroDivisionError), making(file), whole_database(file) as temporary:
         temporary.write_text("half")
         Path(f"{temporary}-journal").write_text("")
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == [".x.db.lock"]
     (tmp_path / ".x.db.123.new").write_text("left by a kill")
     (tmp_path / ".x.db.123.new-journal").write_text("and its journal")
-    with making(file), whole_file(file) as temporary:
+    with making(file), whole_database(file) as temporary:
         temporary.write_text("whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".x.db.lock", "x.db"]
     assert file.read_text() == "whole"
@@ -83,7 +83,7 @@ def test_of_several_one_makes_the_file(tmp_path: Path) -> None:
     def make(number: int) -> None:
         with making(file):
             if not file.exists():
-                with whole_file(file) as temporary:
+                with whole_database(file) as temporary:
                     temporary.write_text(str(number))
                 made.append(number)
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from vcppo.diagnosis.dumps.files import GZIP, PARQUET, refuse_pickles
 from vcppo.diagnosis.dumps.form import Notes
-from vcppo.errors import DataError
+from vcppo.errors import DataError, first_line
+from vcppo.system.files import WIDE_MARKS
 from vcppo.tasks.rows import Row
 
 _Bytes = BufferedReader | gzip.GzipFile
@@ -27,7 +28,6 @@ LONGEST = 1 << 28  # characters of a row; beyond it something else than rows was
 _PIECE = 1 << 20
 _PARQUET_ROWS = 64  # at once
 _SPACES = re.compile(r"[ \t\r\n]*")
-_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 def file_rows(path: Path, notes: Notes) -> Iterator[Row]:
@@ -77,7 +77,7 @@ def _piece(file: _Bytes, size: int) -> bytes:
 
 
 def _refuse_other_text(path: Path, start: bytes) -> None:
-    if start.startswith(_WIDE):
+    if start.startswith(WIDE_MARKS):
         raise DataError(f"{path}: UTF-16 or UTF-32; expected UTF-8, save it again as UTF-8")
     if b"\0" in start:
         raise DataError(f"{path}: no text; expected JSON Lines, JSON or Parquet")
@@ -255,9 +255,3 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except (pa.ArrowException, ValueError, OverflowError) as error:  # text that is no UTF-8, dates out of range
         where = f"{path}: not a whole Parquet file" if not number else f"{path} row {number + 1}: broken"
         raise DataError(f"{where} ({first_line(error)})") from None
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one short line."""
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__

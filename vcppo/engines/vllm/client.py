@@ -43,7 +43,7 @@ from vcppo.engines.vllm.wire import (
     Welcome,
     WireError,
     Write,
-    one_line,
+    error_line,
     receive,
     send,
 )
@@ -169,7 +169,7 @@ class ServerClient:
                         self._send(Piece(array("B", data)))
             self._request(Load("" if streamed else name), Loaded, self.settings.request_timeout_s)
         except (OSError, SafetensorError) as error:
-            raise EngineError(f"{folder}: weights cannot be written there ({one_line(error)})") from None
+            raise EngineError(f"{folder}: weights cannot be written there ({error_line(error)})") from None
         finally:
             path.unlink(missing_ok=True)
             if streamed:

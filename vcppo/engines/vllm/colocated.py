@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vcppo.engines.vllm.host import INSTALL, forget, rank_and_world
-from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, one_line
+from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, error_line
 from vcppo.errors import EngineError
 
 
@@ -26,7 +26,7 @@ class Colocated:
             import vllm  # noqa: F401
         except (ImportError, RuntimeError, OSError) as error:
             raise EngineError(
-                f"engine.mode = colocated: vLLM cannot be imported here ({one_line(error)}); {INSTALL}; or give "
+                f"engine.mode = colocated: vLLM cannot be imported here ({error_line(error)}); {INSTALL}; or give "
                 "engine.mode = server and engine.python"
             ) from None
         from vcppo.engines.vllm.core import Core, untouched_randomness
@@ -45,7 +45,7 @@ class Colocated:
             with self._randomness(), tempfile.TemporaryDirectory(prefix="vcppo-") as folder:
                 self._core = Core(spec, Path(folder), colocated=True, launched=world > 1)
         except Exception as error:  # vLLM raises whatever its parts do
-            raise EngineError(f"vLLM cannot hold this policy: {one_line(error)}") from error
+            raise EngineError(f"vLLM cannot hold this policy: {error_line(error)}") from error
         self._sleeps = spec.sleep and not self._core.on_cpu
         self._group: Any = None
         if spec.tensor_parallel > 1:
@@ -62,7 +62,7 @@ class Colocated:
             self._core.load(weights)
             self._core.commit(self._weights)
         except Exception as error:  # vLLM raises whatever its parts do
-            raise EngineError(f"vLLM does not take the policy's weights: {one_line(error)}") from error
+            raise EngineError(f"vLLM does not take the policy's weights: {error_line(error)}") from error
         self._owner = weakref.ref(owner)
 
     def holds(self, owner: object) -> bool:
@@ -84,7 +84,7 @@ class Colocated:
         except BaseException as error:
             forget(self)  # what it has begun would be taken for the next call's
             if isinstance(error, Exception):
-                raise EngineError(f"vLLM refuses: {one_line(error)}") from error
+                raise EngineError(f"vLLM refuses: {error_line(error)}") from error
             raise
         if self._sleeps:
             self._core.sleep()

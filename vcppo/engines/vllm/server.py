@@ -43,7 +43,7 @@ from vcppo.engines.vllm.wire import (
     Welcome,
     WireError,
     Write,
-    one_line,
+    error_line,
     receive,
     send,
 )
@@ -164,11 +164,11 @@ class Server:
                     client.send(Refused(f"{type(message).__name__} is no request of a client"))
         except (ValueError, TypeError) as error:
             half_built = isinstance(message, Open)
-            client.send(Refused(one_line(error), ended=half_built))
+            client.send(Refused(error_line(error), ended=half_built))
             if half_built:
                 raise
         except Exception as error:
-            client.send(Refused(one_line(error), ended=True))
+            client.send(Refused(error_line(error), ended=True))
             raise
 
     def _opened_core(self) -> "Core":
@@ -187,7 +187,7 @@ class Server:
             try:
                 _import_vllm(spec)
             except (ImportError, RuntimeError, OSError) as error:
-                client.send(Refused(f"vLLM cannot be imported ({one_line(error)})"))
+                client.send(Refused(f"vLLM cannot be imported ({error_line(error)})"))
                 return
             from vcppo.engines.vllm.core import Core
 
@@ -223,7 +223,7 @@ class Server:
             finished = self.core.step()
         except Exception as error:
             for client in self._writing:
-                client.send(Refused(one_line(error), ended=True))
+                client.send(Refused(error_line(error), ended=True))
             raise
         for name, reply in finished:
             client = owners[name]

@@ -15,9 +15,9 @@ from vcppo.engines.vllm.shards import SHARD
 from vcppo.engines.vllm.wire import Address
 from vcppo.errors import EngineError
 from vcppo.settings.engine import VllmEngineSettings
+from vcppo.settings.fixed import GOODBYE_S
 
 MEMORY_FOLDER = Path("/dev/shm")
-GOODBYE_S = 5.0
 SOCKET_PATH_LIMIT = 100  # bytes, with some to spare
 OF_TORCHRUN = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 OF_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")

@@ -171,8 +171,8 @@ def split(tokens: "Sequence[Any]", lengths: "Sequence[int]") -> list[list[Any]]:
     return rows
 
 
-def one_line(error: BaseException) -> str:
-    """An error in one line of bearable length."""
+def error_line(error: BaseException) -> str:
+    """Name of an error's class and its message, in one line of at most 400 characters."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message}"[:400] if message else type(error).__name__
 
