@@ -17,6 +17,7 @@ from pathlib import Path
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import Journal
 from vcppo.studies.cell_states import StudyLedger
+from vcppo.studies.execution import Execution
 from vcppo.studies.outdated import pipeline_addresses
 from vcppo.studies.study import Study, parse_study
 from vcppo.tracking.export import export
@@ -35,7 +36,7 @@ def tree(cells: int, seeds: int) -> dict[str, object]:
 def opened(study: Study, out: Path) -> StudyLedger:
     """Open it as `vcppo sweep` does."""
     (out / "studies" / study.name).mkdir(parents=True, exist_ok=True)
-    ledger = StudyLedger(study, study.seed_list(), out, None, retry_failed=False, warn=print)
+    ledger = StudyLedger(study, Execution(tuple(study.seed_list()), out), warn=print)
     ledger.mirror.wait(ledger.mirror.ask(lambda board: None), 600)
     return ledger
 

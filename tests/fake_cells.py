@@ -12,9 +12,10 @@ import psutil
 from optuna.trial import FrozenTrial, TrialState
 
 from vcppo.store.cell_folders import CellFolder, CellRecord
+from vcppo.studies.execution import Execution
 from vcppo.studies.progress import Event
 from vcppo.studies.study import Study, parse_study
-from vcppo.studies.sweep import StudyOutcome, run_study
+from vcppo.studies.sweep import StudyOutcome, Uploader, run_study
 from vcppo.studies.trials import open_storage
 
 # What a cell does stands in OUT/plan.json: {cell: [what it does at its first start, its second, ...]}. What it did
@@ -68,10 +69,11 @@ PARENT = """
 import json, sys
 from pathlib import Path
 from vcppo.studies.study import parse_study
+from vcppo.studies.execution import Execution
 from vcppo.studies.sweep import run_study
 out = Path(sys.argv[1])
 study = parse_study(json.loads(sys.argv[2]), "test")
-outcome = run_study(study, seeds=[0, 1], workers=2, out=out, runner="fake:run_cell")
+outcome = run_study(study, Execution((0, 1), out, workers=2, runner="fake:run_cell"))
 sys.exit(outcome.exit_code)
 """
 
@@ -87,11 +89,20 @@ class Bench:
     def plan(self, actions: dict[str, list[str]], nap: float = 0.01) -> None:
         (self.out / "plan.json").write_text(json.dumps({**actions, "nap": nap}))
 
-    def run(self, study: Study, seeds: list[int] | None = None, workers: int = 2, **options: Any) -> StudyOutcome:
+    def run(
+        self,
+        study: Study,
+        seeds: list[int] | None = None,
+        workers: int = 2,
+        uploader: Uploader | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        **options: Any,
+    ) -> StudyOutcome:
         self.events.clear()
-        options.setdefault("runner", "fake:run_cell")
-        listen = self.events.append
-        return run_study(study, seeds=seeds or [0, 1], workers=workers, out=self.out, on_event=listen, **options)
+        execution = Execution(
+            tuple(seeds or (0, 1)), self.out, workers=workers, **{"runner": "fake:run_cell", **options}
+        )
+        return run_study(study, execution, on_event=on_event or self.events.append, uploader=uploader)
 
     def log(self, event: str) -> list[dict[str, Any]]:
         file = self.out / "log.jsonl"

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from vcppo.errors import DiskError
 from vcppo.store.cell_folders import CellFolder, CellRecord
+from vcppo.studies.execution import Execution
 from vcppo.studies.progress import CellEnded, Event, Notice
 from vcppo.studies.study import parse_study
 from vcppo.studies.sweep import StudyOutcome, run_study
@@ -47,11 +48,8 @@ class Damaged:
         self.events.clear()
         return run_study(
             parse_study(study, "test"),
-            seeds=[0],
-            workers=1,
-            out=self.out,
+            Execution((0,), self.out, runner="fake_scores:run_cell"),
             on_event=self.events.append,
-            runner="fake_scores:run_cell",
         )
 
     def notices(self) -> list[str]:

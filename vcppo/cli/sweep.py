@@ -147,28 +147,26 @@ def run_sweep(options: SweepOptions) -> int:
             print(line)
         return 0
     print_notes(runner.notes_on_room(study, seeds, workers, options.out))
+    from vcppo.studies.execution import Execution
     from vcppo.studies.sweep import run_study
     from vcppo.tracking.uploader import Uploader
 
     out = options.out
     uploader = Uploader(out, study.name, options.tracking_uri)
-    entry_point = runner.entry_point(study, seeds, out, fresh=options.fresh)
+    execution = Execution(
+        tuple(seeds),
+        out,
+        workers=workers,
+        storage=options.storage,
+        retry_failed=options.retry_failed,
+        recompute=options.recompute,
+        fresh=options.fresh,
+        runner=runner.entry_point(study, seeds, out, fresh=options.fresh),
+        processes=options.processes or 1,
+        addresses_of=runner.addresses,
+    )
     with ProgressView() as view:
-        outcome = run_study(
-            study,
-            seeds=seeds,
-            workers=workers,
-            out=out,
-            storage=options.storage,
-            retry_failed=options.retry_failed,
-            recompute=options.recompute,
-            fresh=options.fresh,
-            on_event=view,
-            uploader=uploader,
-            runner=entry_point,
-            processes=options.processes or 1,
-            addresses_of=runner.addresses,
-        )
+        outcome = run_study(study, execution, on_event=view, uploader=uploader)
     print_notices(uploader)
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")

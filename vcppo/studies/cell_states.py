@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
@@ -20,13 +19,12 @@ from vcppo.store.cache import addresses
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
 from vcppo.store.study_folders import StudyFolder
 from vcppo.studies.cells import Cell
+from vcppo.studies.execution import Execution
 from vcppo.studies.mirror import TrialMirror
 from vcppo.studies.outdated import (
     WITHDRAWN,
-    AddressesOf,
     named,
     outdated_cells,
-    pipeline_addresses,
     refuse_outdated,
     withdraw,
 )
@@ -53,49 +51,35 @@ class StudyLedger:
     The caller holds the study's lock.
 
     Args:
-        storage: URL of a database for Optuna; by default a journal file in the study's folder.
-        retry_failed: queue cells again that failed; otherwise they stay failed.
-        recompute: queue ended cells again whose results would be others now; otherwise they are refused.
         warn: receives proposals that are no valid configuration, and what became of cells that the study has no more.
-        addresses_of: the addresses of a cell's stages, by the runner that runs it.
     Raises:
         StudyError: the study has changed under its cells, or the storage cannot be opened.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        seeds: tuple[int, ...],
-        out: Path,
-        storage: str | None,
-        *,
-        retry_failed: bool,
-        warn: Callable[[str], None],
-        recompute: bool = False,
-        addresses_of: AddressesOf = pipeline_addresses,
-    ) -> None:
-        self.study, self.seeds, self.out = study, seeds, out
-        self.folder = out / "studies" / study.name
+    def __init__(self, study: Study, execution: Execution, *, warn: Callable[[str], None]) -> None:
+        self.study, self.seeds, self.out = study, execution.seeds, execution.out
+        self.folder = self.out / "studies" / study.name
         self.queue: list[Cell] = []
         self.states: dict[str, State] = {}
         self._stages: dict[str, set[str]] = {}
-        self._retry_failed, self._warn = retry_failed, warn
+        self._execution, self._warn = execution, warn
         self._proposal: Future[tuple[str, dict[str, Any]]] | None = None
         self._judgements: dict[str, Future[bool]] = {}  # of trials, by the pruner
         self._trials: dict[str, TrialCells] = {}
         self._trial_of: dict[str, TrialCells] = {}
         sweep(self.folder, below=True)
         self._refuse_another_kind()
-        grid = study.cells(seeds) if study.search is None else []
+        grid = study.cells(self.seeds) if study.search is None else []
         for cell in grid:
             self.folder_of(cell.name).move_unreadable_aside(warn)
             if self.folder_of(cell.name).exists():
                 check_same_settings(self.folder_of(cell.name), cell.settings)
-        self._settle_earlier_cells({cell.name: cell.settings for cell in grid}, addresses_of, recompute=recompute)
-        space = distributions(study, seeds)
-        name = self._optuna_name(signature(space))
+        self._settle_earlier_cells({cell.name: cell.settings for cell in grid})
+        space = distributions(study, self.seeds)
+        name, storage = self._optuna_name(signature(space)), execution.storage
         self.mirror = TrialMirror(
-            lambda: Scoreboard(open_storage(storage, self.folder, warn), name, study, space), folder=self.folder
+            lambda: Scoreboard(open_storage(execution.storage, self.folder, warn), name, study, space),
+            folder=self.folder,
         )
         for cell in grid:
             self._enlist(TrialCells(cell.name, grid_params(cell, space), [cell]))
@@ -213,16 +197,14 @@ class StudyLedger:
 
     # Opening it
 
-    def _settle_earlier_cells(
-        self, grid: Mapping[str, RunSettings], addresses_of: AddressesOf, *, recompute: bool
-    ) -> None:
+    def _settle_earlier_cells(self, grid: Mapping[str, RunSettings]) -> None:
         """Make what lies in the folder fit for one table: refuse, queue again or put aside what would not."""
         folders = StudyFolder(self.out, self.study.name).cells()
         for folder in folders:
             folder.move_unreadable_aside(self._warn)
         folders = [folder for folder in folders if folder.exists()]
-        outdated = outdated_cells(folders, grid, addresses_of)
-        if not recompute:
+        outdated = outdated_cells(folders, grid, self._execution.addresses_of)
+        if not self._execution.recompute:
             refuse_outdated(self.study.name, outdated)
         others = [f for f in folders if f.path.name not in grid] if self.study.search is None else []
         withdrawn = [folder for folder in others if folder.read().state not in ENDED]
@@ -347,7 +329,7 @@ class StudyLedger:
         if self.study.search is not None:  # those of a grid were looked at before anything was written
             check_same_settings(folder, cell.settings)
         state = self._scored(folder.read()).state
-        if state in ENDED and not (state == "failed" and self._retry_failed):
+        if state in ENDED and not (state == "failed" and self._execution.retry_failed):
             return state
         folder.update(state="queued")
         return "queued"

@@ -6,8 +6,7 @@ dispatcher give cells to workers, and may be killed at any moment: the next one 
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,13 +16,12 @@ from optuna.exceptions import StorageInternalError
 from vcppo.errors import StudyError
 from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.dispatcher import Dispatcher
+from vcppo.studies.execution import Execution
 from vcppo.studies.mirror import TrialMirror
-from vcppo.studies.outdated import AddressesOf, pipeline_addresses
 from vcppo.studies.pool import WorkerPool
 from vcppo.studies.progress import Notice
 from vcppo.studies.reporting import Listener, SweepReporter
 from vcppo.studies.study import Study
-from vcppo.studies.worker import PIPELINE
 from vcppo.system.files import move_aside
 from vcppo.system.processes import INTERRUPTED, interrupts, locked
 from vcppo.system.redaction import redacted
@@ -77,59 +75,33 @@ class StudyOutcome:
 
 def run_study(
     study: Study,
+    execution: Execution,
     *,
-    seeds: Sequence[int],
-    workers: int,
-    out: Path,
-    storage: str | None = None,
-    retry_failed: bool = False,
-    recompute: bool = False,
-    fresh: bool = False,
     on_event: Listener = lambda event: None,
     uploader: Uploader | None = None,
-    runner: str = PIPELINE,
-    processes: int = 1,
-    addresses_of: AddressesOf = pipeline_addresses,
 ) -> StudyOutcome:
     """Run what is left of a study.
 
-    Args:
-        storage: URL of a database for Optuna; by default a journal file in the study's folder.
-        retry_failed: run cells again that failed; otherwise they stay failed.
-        recompute: run cells again whose results would be others now, since weights at a path or a stage's code have
-            changed; otherwise they are refused.
-        fresh: move an old study of this name aside and begin anew; the cache of stages stays.
-        runner: module:function called with (cell folder, out) in a worker.
-        processes: by which the runner has each cell run; a worker finds the number in its environment.
-        addresses_of: the addresses of a cell's stages, by that runner.
     Raises:
         ConfigError: a run of the study is not valid; nothing has been started.
         StudyError: another process runs this study, the study has changed under its cells, the storage cannot be
             opened, or workers cannot start.
     """
     study.validate_all()
-    out = out.resolve()
-    folder = out / "studies" / study.name
+    execution = replace(execution, out=execution.out.resolve())
+    folder = execution.out / "studies" / study.name
     began = time.monotonic()
     with locked(folder) as lock, interrupts() as interrupted:
-        if fresh:
+        if execution.fresh:
             move_aside(folder)
         try:
-            ledger = StudyLedger(
-                study,
-                tuple(seeds),
-                out,
-                storage,
-                retry_failed=retry_failed,
-                recompute=recompute,
-                warn=lambda text: on_event(Notice(text)),
-                addresses_of=addresses_of,
-            )
+            ledger = StudyLedger(study, execution, warn=lambda text: on_event(Notice(text)))
             sources = [ledger.mirror.news, *([uploader.news] if uploader is not None else [])]
             reporter = SweepReporter(ledger, on_event, lambda: [line for news in sources for line in news()])
-            reporter.study_started(workers)
-            size = min(workers, len(ledger.queue) + ledger.unproposed())
-            pool = WorkerPool(size, runner=runner, logs=folder / "logs", processes=processes, lock=lock)
+            reporter.study_started(execution.workers)
+            size = min(execution.workers, len(ledger.queue) + ledger.unproposed())
+            logs, processes = folder / "logs", execution.processes
+            pool = WorkerPool(size, runner=execution.runner, logs=logs, processes=processes, lock=lock)
             dispatcher = Dispatcher(ledger, pool, reporter)
             undelivered = _drain(dispatcher, pool, reporter, interrupted, uploader, ledger.mirror)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:

@@ -13,6 +13,7 @@ from vcppo.settings.run import RunSettings
 from vcppo.store import cache
 from vcppo.store.cell_folders import State
 from vcppo.studies.cell_states import StudyLedger
+from vcppo.studies.execution import Execution
 from vcppo.studies.outdated import AddressesOf, pipeline_addresses
 from vcppo.studies.study import Study, parse_study
 
@@ -35,10 +36,8 @@ class Calls:
 
     def open(self, tree: dict[str, Any], seeds: list[int], **options: Any) -> StudyLedger:
         self.notices.clear()
-        options.setdefault("retry_failed", False)
-        options.setdefault("warn", self.notices.append)
         (self.out / "studies" / tree["name"]).mkdir(parents=True, exist_ok=True)
-        ledger = StudyLedger(self.study(tree), tuple(seeds), self.out, None, **options)
+        ledger = StudyLedger(self.study(tree), Execution(tuple(seeds), self.out, **options), warn=self.notices.append)
         ledger.propose()
         return ledger
 
