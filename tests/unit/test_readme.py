@@ -237,7 +237,7 @@ def needs_a_group(method: str) -> bool:
     try:
         load_settings(None, [f"method={method}", "rollout.samples_per_prompt=1", "rollout.prompts=96"])
     except ConfigError as error:
-        return "compares answers to one question" in str(error)
+        return "compares responses to one question" in str(error)
     return False
 
 

@@ -325,3 +325,5 @@ def test_the_advice_names_verl_s_own_settings() -> None:
     assert "+algorithm.vcppo.lambda_actor=1" in words
     assert "lambda_actor" not in advice("length_falls", PluginSettings(lambda_actor=1.0))
     assert "rollouts" in advice("truncation", PluginSettings())
+    assert "on_warning=stop" in words
+    assert "on_warning" not in advice("length_falls", PluginSettings(on_warning="stop"))

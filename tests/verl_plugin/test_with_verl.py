@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from vcppo.errors import ConfigError
+from vcppo.rl import early_warning
 from vcppo.settings.loading import load_settings
 from vcppo.store.journal import read_journal
 from vcppo.studies.verl import PLUGIN, TRAINER, VERL
@@ -337,6 +338,24 @@ def test_a_run_that_goes_on_takes_back_what_wset_values_after_its_checkpoint(
     Journal(journal).table("critic_by_position", 3, {"n": [1]})  # of a step that ended with the process
     train(tmp_path, *words, "trainer.total_training_steps=4")
     assert [r["step"] for r in read_journal(journal)] == [*before, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("save_freq", [-1, 2, 3])
+def test_a_step_that_warns_is_saved_and_the_last_one(
+    queue: None, tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch, save_freq: int
+) -> None:
+    from tiny_verl import Workers, train
+
+    monkeypatch.setattr(early_warning, "warnings_of", lambda run: ["truncation"] if len(run) >= 2 else [])
+    words = ["trainer.total_training_steps=5", f"trainer.save_freq={save_freq}", "+algorithm.vcppo.on_warning=stop"]
+    workers = Workers()
+    train(tmp_path, *words, workers=workers)
+    assert workers.calls == ["critic", "actor"] * 2
+    assert [line["data"]["early_warning/truncation"] for line in logged(log)] == [0.0, 1.0]
+    assert (tmp_path / "checkpoints" / "global_step_2" / "critic" / "value").exists()
+    again = Workers()
+    train(tmp_path, *words, workers=again)
+    assert again.calls == [], "a run that ended by a warning has nothing left to do"
 
 
 def test_an_estimator_without_a_critic_keeps_verl_s_advantages(queue: None, tmp_path: Path, log: Path) -> None:

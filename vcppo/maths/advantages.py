@@ -107,7 +107,7 @@ def monte_carlo_returns(rewards: Tensor, response_mask: Tensor, *, gamma: float)
 def length_adaptive_lambda(response_mask: Tensor, *, alpha: float) -> Tensor:
     """lambda = 1 - 1 / (alpha * l) for a response of l tokens (VAPO, arXiv:2504.05118, section 4.2), kept in [0, 1].
 
-    The paper leaves short answers open: alpha * l < 1 would be a negative lambda, here it is 0.
+    The paper leaves short responses open: alpha * l < 1 would be a negative lambda, here it is 0.
 
     Args:
         response_mask: [B, T] bool. alpha: 0.05 in VAPO.
@@ -119,13 +119,13 @@ def length_adaptive_lambda(response_mask: Tensor, *, alpha: float) -> Tensor:
 
 
 def group_advantages(scores: Tensor, group: Tensor, response_mask: Tensor, *, scale: bool) -> Tensor:
-    """GRPO (arXiv:2402.03300): each answer's score against the other answers to its prompt, the same on every token.
+    """GRPO (arXiv:2402.03300): each response's score against the others to its prompt, the same on every token.
 
     A = (R - mean) / (std + 1e-6) within the group, with the unbiased std; `scale=False` leaves the division out
     (Dr. GRPO, arXiv:2503.20783). A group of one, or one whose scores are all equal, has advantage 0.
 
     Args:
-        scores: [B] float. group: [B] int, equal for answers to the same prompt. response_mask: [B, T] bool.
+        scores: [B] float. group: [B] int, equal for responses to the same prompt. response_mask: [B, T] bool.
     Returns:
         [B, T], 0 where the mask is False.
     """
@@ -137,13 +137,13 @@ def group_advantages(scores: Tensor, group: Tensor, response_mask: Tensor, *, sc
 
 
 def rloo_advantages(scores: Tensor, group: Tensor, response_mask: Tensor) -> Tensor:
-    """REINFORCE leave-one-out (arXiv:2402.14740): A_i = R_i - mean of the other answers' scores to the same prompt.
+    """REINFORCE leave-one-out (arXiv:2402.14740): A_i = R_i - mean of the other responses' scores to the same prompt.
 
     That is n / (n - 1) * (R_i - mean of all n), since a baseline without R_i in it takes nothing of R_i away:
     its expected gradient is the policy gradient, Dr. GRPO's is (n - 1) / n of it. A group of one has advantage 0.
 
     Args:
-        scores: [B] float. group: [B] int, equal for answers to the same prompt. response_mask: [B, T] bool.
+        scores: [B] float. group: [B] int, equal for responses to the same prompt. response_mask: [B, T] bool.
     Returns:
         [B, T], the same on every token, 0 where the mask is False.
     """
@@ -205,13 +205,13 @@ def q_advantages(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamm
 def released_dvpo_advantages(values: Tensor, penalties: Tensor, response_mask: Tensor, *, gae_lambda: float) -> Tensor:
     """DVPO as its released code computes it (microsoft/DKI_LLM at c090b7d, not as arXiv:2502.16944 states it).
 
-    V is whitened within each answer, no score is placed on the last token, V = 0 after it, and gamma is 1. With the
+    V is whitened within each response, no score is placed on the last token, V = 0 after it, and gamma is 1. With the
     whitened values W and without penalties that is
 
         A_t = -W_t + (1 - lambda) * sum_{l >= 1} lambda^(l - 1) W_{t+l},
 
-    so at lambda = 1 an answer's level is gone and its advantage is -W_t, whatever token was chosen. The code's
-    whitening also counts the prompt's and the padding's positions; here it is the answer's own tokens.
+    so at lambda = 1 a response's level is gone and its advantage is -W_t, whatever token was chosen. The code's
+    whitening also counts the prompt's and the padding's positions; here it is the response's own tokens.
 
     Args:
         values: [B, T] float. response_mask: [B, T] bool, True on a prefix of each row.

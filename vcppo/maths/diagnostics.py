@@ -63,11 +63,11 @@ def root_mean_square(x: Tensor, response_mask: Tensor) -> float:
 
 
 def by_position(values: Tensor, returns: Tensor, response_mask: Tensor, *, width: int, from_end: bool = False) -> Table:
-    """The critic by place in the answer (arXiv:2503.01491, figure 2), in bins of `width` tokens.
+    """The critic by place in the response (arXiv:2503.01491, figure 2), in bins of `width` tokens.
 
     Args:
         values, returns: [B, T] float. response_mask: [B, T] bool, True on a prefix of each row.
-        width: tokens a bin. from_end: count positions backwards from each answer's last token, which is 0.
+        width: tokens a bin. from_end: count positions backwards from each response's last token, which is 0.
     Returns:
         Columns, a row for each bin with a token in it: position (the bin's left edge), from_end, n (tokens),
         value_mean, return_mean, value_bias, explained_variance (NaN where the bin's returns are all equal), and

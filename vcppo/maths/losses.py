@@ -49,18 +49,18 @@ def denominators(response_mask: Tensor, *, fixed_length: int) -> Denominators:
 
 
 def token_mean(x: Tensor, response_mask: Tensor, over: Denominators) -> Tensor:
-    """Every token counts the same (DAPO, VAPO): long answers weigh more."""
+    """Every token counts the same (DAPO, VAPO): long responses weigh more."""
     return torch.where(response_mask, x, 0.0).sum() / over.tokens
 
 
 def sequence_mean(x: Tensor, response_mask: Tensor, over: Denominators) -> Tensor:
-    """Mean over each answer's tokens, then over answers (GRPO, basic PPO in VAPO): every answer counts the same."""
+    """Mean over each response's tokens, then over responses, which all count the same (GRPO, basic PPO in VAPO)."""
     live = torch.where(response_mask, x, 0.0).sum(dim=1)
     return (live / response_mask.sum(dim=1).clamp(min=1)).sum() / over.sequences
 
 
 def fixed_length(x: Tensor, response_mask: Tensor, over: Denominators) -> Tensor:
-    """Sum over tokens divided by one constant length, then mean over answers (Dr. GRPO): no length bias."""
+    """Sum over tokens divided by one constant length, then mean over responses (Dr. GRPO): no length bias."""
     return torch.where(response_mask, x, 0.0).sum() / (over.sequences * over.width)
 
 
@@ -73,7 +73,7 @@ AGGREGATIONS: dict[str, Callable[[Tensor, Tensor, Denominators], Tensor]] = {
 
 @dataclass(frozen=True)
 class PolicyTokens:
-    """What a policy loss looks at, one cell a generated token: B answers, T tokens, 0 where masked."""
+    """What a policy loss looks at, one cell a generated token: B responses, T tokens, 0 where masked."""
 
     response_mask: Tensor  # [B, T] bool
     logprobs: Tensor  # [B, T] nats, with gradient
@@ -152,9 +152,9 @@ def advantage_weighted(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosse
 
 
 def sequence_clipped_surrogate(tokens: PolicyTokens, limits: PolicyLimits) -> TokenLosses:
-    """GSPO in its token form (arXiv:2507.18071, section 4.3): PPO's loss with one ratio for all tokens of an answer.
+    """GSPO in its token form (arXiv:2507.18071, section 4.3): PPO's loss with one ratio for all tokens of a response.
 
-    s = exp(mean_t log r_t), the ratio of the answers' probabilities per token, stands in for r_t in the value and
+    s = exp(mean_t log r_t), the ratio of the responses' probabilities per token, stands in for r_t in the value and
     in the clip; the gradient of token t is that of s log pi_t, s held fixed. With the same advantage on
     every token and the mean over tokens, that is the gradient of s itself.
     """
@@ -236,24 +236,24 @@ def policy_loss(
 
 @dataclass(frozen=True)
 class PreferencePull:
-    """DPO's loss on a minibatch of pairs, and the weight with which each answer is pulled up or pushed down."""
+    """DPO's loss on a minibatch of pairs, and the weight with which each response is pulled up or pushed down."""
 
     loss: Tensor  # [] mean over pairs, without gradient
-    accuracy: Tensor  # [] share of pairs whose chosen answer gained more on the reference; a tie is none
+    accuracy: Tensor  # [] share of pairs whose chosen response gained more on the reference; a tie is none
     margin: Tensor  # [] mean of beta * (chosen gain - rejected gain), nats
-    weights: Tensor  # [B] minus the loss's derivative by an answer's log-probability
+    weights: Tensor  # [B] minus the loss's derivative by a response's log-probability
 
 
 @torch.no_grad()
 def preference_pull(logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor, *, beta: float) -> PreferencePull:
     """Direct preference optimisation (arXiv:2305.18290, eq. 7), its gradient by pencil (section 4 there).
 
-    loss = mean over pairs of -log sigmoid(beta * (gain of the chosen - gain of the rejected)), where an answer's gain
+    loss = mean over pairs of -log sigmoid(beta * (gain of the chosen - gain of the rejected)), where a response's gain
     is sum_t (log pi - log pi_ref). -sum_b weights_b sum_t log pi_bt has the loss's gradient, so that the rows may
     be passed through the model one micro-batch at a time although the loss couples two of them.
 
     Args:
-        logprobs, ref_logprobs: [B, T] float; rows 2p and 2p + 1 are the chosen and the rejected answer of pair p.
+        logprobs, ref_logprobs: [B, T] float; rows 2p and 2p + 1 are the chosen and the rejected response of pair p.
         response_mask: [B, T] bool. beta: strength of the pull towards the reference.
     Raises:
         RuntimeError: an odd number of rows.
@@ -276,7 +276,7 @@ def over_tokens(deviation: Tensor, entropy: Tensor, response_mask: Tensor, entro
 
 
 def over_sequences(deviation: Tensor, entropy: Tensor, response_mask: Tensor, entropy_share: float) -> Tensor:
-    """Mean over each answer's tokens, then over answers."""
+    """Mean over each response's tokens, then over responses."""
     return sequence_mean(deviation, response_mask, denominators(response_mask, fixed_length=1))
 
 

@@ -25,7 +25,7 @@ def mismatch(logprobs: Tensor, sampled_logprobs: Tensor, response_mask: Tensor) 
 def importance_weights(logprobs: Tensor, sampled_logprobs: Tensor, response_mask: Tensor, *, cap: float) -> Tensor:
     """min(pi_trainer / pi_generator, cap) for each token: truncated importance sampling (IMPALA, arXiv:1802.01561).
 
-    Policy gradients are of answers that the generator drew, whatever its name says; the weight makes up for it, and
+    Policy gradients are of responses that the generator drew, whatever its name says; the weight makes up for it, and
     the cap bounds what a single token can do to the variance.
 
     Returns:

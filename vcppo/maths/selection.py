@@ -1,4 +1,4 @@
-"""Which of the sampled answers the update sees: pruning, groups worth learning from, preference pairs."""
+"""Which of the sampled responses the update sees: pruning, groups worth learning from, preference pairs."""
 
 import math
 from typing import Literal, assert_never
@@ -11,14 +11,14 @@ Keep = Literal["largest", "smallest", "signed", "random"]
 
 
 def prune(ranking: Tensor, group: Tensor, *, rate: float, scope: Scope, keep: Keep, rng: torch.Generator) -> Tensor:
-    """CPPO's completion pruning (arXiv:2503.22342): the answers whose |advantage| is largest, before any forward pass.
+    """CPPO's completion pruning (arXiv:2503.22342): the responses of largest |advantage|, before any forward pass.
 
-    Of each question's G answers floor(G * (1 - rate)) stay, at least one; with scope "batch" the same share of all
-    answers together, as the released code does it. Equal ranks fall in order of position.
+    Of each question's G responses floor(G * (1 - rate)) stay, at least one; with scope "batch" the same share of all
+    responses together, as the released code does it. Equal ranks fall in order of position.
 
     Args:
-        ranking: [B] float, the advantage of each answer, computed from its whole group.
-        group: [B] int, equal for answers to the same question. rate: share to drop, in [0, 1).
+        ranking: [B] float, the advantage of each response, computed from its whole group.
+        group: [B] int, equal for responses to the same question. rate: share to drop, in [0, 1).
         keep: "largest" or "smallest" |ranking|, largest "signed" ranking, or "random" ones, which alone draw from rng.
     Returns:
         [kept] int64, row numbers, ascending.
@@ -46,7 +46,7 @@ def prune(ranking: Tensor, group: Tensor, *, rate: float, scope: Scope, keep: Ke
 
 
 def kept_count(size: int, *, rate: float) -> int:
-    """How many of `size` answers pruning leaves: floor(size * (1 - rate)), at least 1.
+    """How many of `size` responses pruning leaves: floor(size * (1 - rate)), at least 1.
 
     >>> kept_count(16, rate=0.875), kept_count(10, rate=0.8), kept_count(5, rate=0.5), kept_count(4, rate=0.9)
     (2, 2, 2, 1)
@@ -58,7 +58,7 @@ def mixed_groups(correct: Tensor, group: Tensor) -> Tensor:
     """DAPO's dynamic sampling (arXiv:2503.14476, section 3.2): rows whose group is neither all correct nor all wrong.
 
     Args:
-        correct: [B] bool. group: [B] int, equal for answers to the same question.
+        correct: [B] bool. group: [B] int, equal for responses to the same question.
     Returns:
         [B] bool.
 
@@ -73,14 +73,14 @@ def mixed_groups(correct: Tensor, group: Tensor) -> Tensor:
 
 
 def preference_pairs(correct: Tensor, group: Tensor, *, rng: torch.Generator) -> Tensor:
-    """Pairs for DPO (arXiv:2305.18290) from answers that were verified: a correct one preferred to a wrong one.
+    """Pairs for DPO (arXiv:2305.18290) from responses that were verified: a correct one preferred to a wrong one.
 
-    A question gives as many pairs as its rarer kind has answers, and no answer is in two of them.
+    A question gives as many pairs as its rarer kind has responses, and no response is in two of them.
 
     Args:
-        correct: [B] bool. group: [B] int, equal for answers to the same question. rng: draws who meets whom.
+        correct: [B] bool. group: [B] int, equal for responses to the same question. rng: draws who meets whom.
     Returns:
-        [pairs, 2] int64 row numbers, the chosen answer first; questions in ascending order of their number.
+        [pairs, 2] int64 row numbers, the chosen response first; questions in ascending order of their number.
     """
     pairs = [torch.empty(0, 2, dtype=torch.int64, device=correct.device)]
     for rows in _rows_of_groups(group):

@@ -19,7 +19,7 @@ def overlong_penalty(lengths: Tensor, *, limit: int, buffer: int, weight: float)
     weight * (0 if length <= limit - buffer; (limit - buffer - length) / buffer up to the limit; -1 beyond).
 
     Args:
-        lengths: [B] int, tokens of each answer, end-of-sequence included. limit, buffer: tokens, buffer at least 1.
+        lengths: [B] int, tokens of each response, end-of-sequence included. limit, buffer: tokens, buffer at least 1.
     Returns:
         [B] float32, in [-weight, 0], to be added to the score.
 
@@ -147,8 +147,8 @@ def log_ratio_rewards(
 
     rto       weight * (log pi_dpo - log pi_ref) on every token
     semi-rto  its sum over a segment, on the segment's last token
-    ddpo      its sum over the answer, on the last token
-    rs-ppo    rto less ddpo: the answer's total is 0, which makes it potential-based shaping with the potential
+    ddpo      its sum over the response, on the last token
+    rs-ppo    rto less ddpo: the response's total is 0, which makes it potential-based shaping with the potential
               Phi(s_t) = sum of rto before t, and leaves the expected policy gradient as it is without
 
     Args:

@@ -58,7 +58,7 @@ def rows_with_targets(batch: RolloutBatch, settings: RunSettings, limit: int) ->
     rows = has_target(batch, settings).nonzero()[:, 0]
     if not len(rows):
         raise TrainingError(
-            f"critic: all {len(batch.scores)} answers were cut at the limit of {limit} tokens, and such answers have "
+            f"critic: all {len(batch.scores)} responses were cut at the limit of {limit} tokens, and such have "
             "no return here (gae.bootstrap_truncated, select.drop_truncated); raise rollout.max_tokens"
         )
     return rows

@@ -18,7 +18,7 @@ class ChainSettings(EmbeddedTaskSettings):
     salt_digits: ClassVar[int] = 0  # of a problem, beside those that the chain starts from
 
     digits: int = Field(3, ge=2, le=4, description="digits of the state, hence of the answer")
-    lines: int = Field(60, ge=2, le=2000, description="lines of thought that a right answer needs")
+    lines: int = Field(60, ge=2, le=2000, description="lines of thought that a right response needs")
     rule_seed: int = Field(0, ge=0, description="of the task's rules: what each context means, and which are hard")
     fillers: int = Field(0, ge=0, le=100, description="words that do not matter, one of which ends each line; 0: none")
     luck: float = Field(0.0, ge=0, le=0.5, description="chance the verifier lies, the same to all alike responses")
@@ -63,7 +63,7 @@ class LabelsTaskSettings(ChainSettings):
     """A label ends each line; some rules are misunderstood, and wrong labels count, or kill."""
 
     name: Literal["labels"] = Field("labels", description=TASK_NAME)
-    lines: int = Field(60, ge=1, le=2000, description="lines of thought that a right answer needs, a decision each")
+    lines: int = Field(60, ge=1, le=2000, description="lines of thought that a right response needs, a decision each")
     contexts: Literal[10, 100] = Field(10, description="rules: one for each first digit, or first and last digit")
     label_words: Literal["shared", "own"] = Field(
         "shared",
@@ -77,7 +77,7 @@ class LabelsTaskSettings(ChainSettings):
         description="share of the rules that demonstrations do not know; unset: 0.3 of 10, 0.25 of 100",
     )
     wrong_label: Literal["counts", "kills"] = Field(
-        "counts", description="an answer may have some; or each leads to another chain, and so to a wrong answer"
+        "counts", description="a response may have some; or each leads to another chain, and so to a wrong response"
     )
     slip: float | None = Field(
         None,
@@ -89,7 +89,7 @@ class LabelsTaskSettings(ChainSettings):
     errors_allowed: int | None = Field(
         None,
         ge=0,
-        description="wrong labels of a right answer; unset: as many as leave a tenth of the demonstrations right",
+        description="wrong labels of a right response; unset: as many as leave a tenth of the demonstrations right",
     )
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ def defaults_beside(tree: Mapping[str, Any]) -> dict[str, Any]:
     task = _value(tree, "task", "name", DigitsTaskSettings.model_fields["name"].default)
     of_task = EVALUATION_OF_TASK.get(task, {}) if isinstance(task, str) else {}
     if of_task and _value(tree, "evaluation", "temperature", None) == 0:
-        of_task = {**of_task, "samples": 1}  # greedily, all answers to a problem are alike
+        of_task = {**of_task, "samples": 1}  # greedily, all responses to a problem are alike
     return {f"evaluation.{name}": value for name, value in of_task.items()} | defaults_of_model(tree)
 
 

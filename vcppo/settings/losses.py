@@ -126,12 +126,12 @@ POLICY_LOSSES: Mapping[str, PolicyLoss] = {
             **dict.fromkeys(
                 ("reward.normalise", "reward.clip", "reward.overlong_share", "reward.truncated"), _VERDICTS
             ),
-            "select.drop_truncated": "DPO takes every pair of a right and a wrong answer",
+            "select.drop_truncated": "DPO takes every pair of a right and a wrong response",
         },
         excludes={
             "kl.placement": "policy.dpo_beta is its weight of the KL",
             "token_reward.kind": _VERDICTS,
-            "select.prune_rate": "pairs are made of right and wrong answers, not ranked ones",
+            "select.prune_rate": "pairs are made of right and wrong responses, not ranked ones",
         },
         not_in_verl="there is no DPO",
     ),

@@ -19,7 +19,7 @@ def rewards_tokens(settings: RunSections) -> bool:
 
 
 def bootstraps(settings: RunSections) -> bool:
-    """Whether an answer cut at the limit is worth V there, in place of its score."""
+    """Whether a response cut at the limit is worth V there, in place of its score."""
     return settings.gae.bootstrap_truncated and settings.estimator.bootstraps
 
 
@@ -64,8 +64,8 @@ def meaningless(settings: RunSections) -> Iterator[str]:
         yield "model.path = none: task.name = maths needs a model that can read, expected a folder or a hub name"
     if s.policy.minibatches > trained:
         yield (
-            f"policy.minibatches = {s.policy.minibatches}: expected at most the {trained} answers an iteration trains "
-            "on (rollout.prompts * rollout.samples_per_prompt, less what is pruned)"
+            f"policy.minibatches = {s.policy.minibatches}: expected at most the {trained} responses that an iteration "
+            "trains on (rollout.prompts * rollout.samples_per_prompt, less what is pruned)"
         )
     groups = {
         f"advantage.estimator = {estimator}": s.estimator.compares,
@@ -76,7 +76,7 @@ def meaningless(settings: RunSections) -> Iterator[str]:
     for what, wanted in groups.items():
         if wanted and samples < 2:
             yield (
-                f"rollout.samples_per_prompt = {samples}: {what} compares answers to one question, expected 2 or more"
+                f"rollout.samples_per_prompt = {samples}: {what} compares responses to one question, expected 2 or more"
             )
     if s.loss.pairs != (s.estimator.rewards == "none"):
         yield (
@@ -109,8 +109,8 @@ def _about_rewards(s: RunSections) -> Iterator[str]:
     for name, given in {"truncated": s.reward.truncated, "overlong_share": s.reward.overlong_share}.items():
         if bootstraps(s) and given is not None:
             yield (
-                f"reward.{name} = {given:g} with gae.bootstrap_truncated = true: an answer cut at the limit is worth V "
-                f"there, whatever its score; expected reward.{name} = none, or gae.bootstrap_truncated = false"
+                f"reward.{name} = {given:g} with gae.bootstrap_truncated = true: a response cut at the limit is worth "
+                f"V there, whatever its score; expected reward.{name} = none, or gae.bootstrap_truncated = false"
             )
     if s.token_reward.kind != "none" and moves:
         yield (
@@ -161,7 +161,7 @@ def _about_models(s: RunSections) -> Iterator[str]:
     if s.lora.rank > 0 and s.model.path is None:
         yield "lora.rank without model.path: a fresh model's own weights would stay random; expected a model to adapt"
     if s.compute.packing and s.compute.attention == "eager":
-        yield "compute.packing with compute.attention = eager: it would let answers see each other; use sdpa"
+        yield "compute.packing with compute.attention = eager: it would let responses see each other; use sdpa"
 
 
 def _about_values(s: RunSections) -> Iterator[str]:

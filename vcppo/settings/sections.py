@@ -174,7 +174,7 @@ class RunSections(Settings):
 
     @property
     def responses_per_iteration(self) -> int:
-        """Answers that an iteration samples, or with dynamic sampling keeps."""
+        """Responses that an iteration samples, or with dynamic sampling keeps."""
         return self.rollout.prompts * self.refill * self.rollout.samples_per_prompt
 
     @property

@@ -49,7 +49,7 @@ class MathsSettings(Settings):
     max_tokens: int = Field(
         8192,
         ge=1,
-        description="an answer's length limit unless rollout.max_tokens gives one; less where the model has no room",
+        description="a response's length limit unless rollout.max_tokens gives one; less where the model has no room",
     )
     time_limit_s: float = Field(2.0, gt=0, description="after which an answer that is still being compared is given up")
     memory_limit_mb: int = Field(1024, ge=64, description="that comparing one answer may take")
@@ -64,7 +64,7 @@ class DigitsTaskSettings(EmbeddedTaskSettings):
 
     exact_values: ClassVar[bool] = True
     name: Literal["digits"] = Field("digits", description=_NAME)
-    chain_length: int = Field(30, ge=2, le=2000, description="lines of thought that a right answer needs")
+    chain_length: int = Field(30, ge=2, le=2000, description="lines of thought that a right response needs")
     spread: int = Field(0, ge=0, description="target lines vary from chain_length - spread to chain_length")
     digits: int = Field(3, ge=2, le=6, description="digits of the state, hence of the answer")
     stop_hazard: float = Field(0.09, ge=0, lt=1, description="chance a demonstration stops early, at each line")

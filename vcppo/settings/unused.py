@@ -129,7 +129,7 @@ UNUSED: tuple[Rule, ...] = (
     (
         ("gae.lambda_actor",),
         lambda s: s.gae.length_adaptive_alpha is not None,
-        "gae.length_adaptive_alpha makes lambda_actor from each answer's length",
+        "gae.length_adaptive_alpha makes lambda_actor from each response's length",
     ),
     (
         ("gae.lambda_critic",),
@@ -150,7 +150,7 @@ UNUSED: tuple[Rule, ...] = (
     (
         ("gae.bootstrap_truncated",),
         lambda s: s.select.drop_truncated,
-        "select.drop_truncated = true: no answer that was cut is trained on",
+        "select.drop_truncated = true: no response that was cut is trained on",
     ),
     (
         tuple(f"critic.{name}" for name in FROZEN_CRITIC),

@@ -35,7 +35,7 @@ def reward_model(context: StageContext) -> dict[str, float]:
     correct, incorrect = pair_pools(batch)
     if not correct:
         raise TrainingError(
-            f"none of {len(batch.scores)} answers of the cold-start policy is right beside a wrong one "
+            f"none of {len(batch.scores)} responses of the cold-start policy is right beside a wrong one "
             "to the same prompt; raise reward_model.responses or rollout.max_tokens, or make the task easier"
         )
     model = context.load_critic(context.first_policy, head_seed=seed_for(settings.base_seed, "reward-model", "head"))

@@ -119,7 +119,7 @@ class Pretraining:
         ]
         if context.task.encode(asked, context.tokenizer) != [response.prompt_tokens for response in responses]:
             path = responses_file(context.earlier["answers"].path)
-            raise CheckpointError(f"{path}: its answers are not to the prompts that its settings draw, expected those")
+            raise CheckpointError(f"{path}: not responses to the prompts that its settings draw, expected those")
         policy = context.load_first_policy()
         return exact_values(
             policy,

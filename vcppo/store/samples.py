@@ -104,12 +104,12 @@ class SampleFolder:
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error})") from None
         except ValidationError as error:
-            reason = f"not the answers to a problem ({_reason(error)})"
+            reason = f"not the responses to a problem ({_reason(error)})"
         else:
             if (stored.number, stored.problem, stored.prompt, stored.answer) != (number, *_identity(prompt)):
-                reason = f"answers to another problem, {stored.problem!r}"
+                reason = f"responses to another problem, {stored.problem!r}"
             elif len(stored.samples) != samples:
-                reason = f"{len(stored.samples)} answers, expected {samples}"
+                reason = f"{len(stored.samples)} responses, expected {samples}"
             else:
                 return stored
         self.notice(f"{path}: {reason}; the problem is answered again")

@@ -195,7 +195,8 @@ def advice(rule: str, settings: PluginSettings) -> str:
         critic.append("set +algorithm.vcppo.lambda_actor=1")
     if rule in ("length_grows", "truncation"):
         critic.append("see in the rollouts what they go on about")
-    return " or ".join(critic)
+    end = "" if settings.on_warning == "stop" else ", and +algorithm.vcppo.on_warning=stop to end such runs"
+    return f"{' or '.join(critic)}{end}"
 
 
 def score_metrics(moved: Tensor, lost: Tensor) -> dict[str, float]:

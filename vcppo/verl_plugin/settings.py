@@ -13,6 +13,7 @@ from vcppo.settings.advantage import GaeSettings
 from vcppo.settings.base import Settings
 from vcppo.settings.critic import PretrainSettings
 from vcppo.settings.estimators import ESTIMATORS
+from vcppo.settings.record import GuardSettings
 
 SECTION = "algorithm.vcppo"
 LAMBDA_ESTIMATORS = tuple(  # values of algorithm.adv_estimator, in whose place ours computes
@@ -50,6 +51,9 @@ class PluginSettings(Settings):
     position_bins: int = Field(8, ge=0, description="bins of bias and explained variance among the metrics; 0 for none")
     positions_every: int = Field(5, ge=1, description="steps between tables of the critic by token position")
     journal: str | None = Field(None, description="file for those tables; trainer.default_local_dir/vcppo.jsonl")
+    on_warning: Literal["continue", "stop"] = Field(
+        _default(GuardSettings, "on_warning"), description="after a step that warns: go on, or save it and end the run"
+    )
     pretrain: PretrainingPlan | None = Field(None, description="pretrain the critic instead of training the policy")
 
 

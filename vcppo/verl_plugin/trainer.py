@@ -47,7 +47,7 @@ from vcppo.verl_plugin.estimates import (
     score_metrics,
     score_warnings,
 )
-from vcppo.verl_plugin.settings import LAMBDA_ESTIMATORS, plugin_settings
+from vcppo.verl_plugin.settings import LAMBDA_ESTIMATORS, SECTION, plugin_settings
 
 
 @register_trainer(TRAINER)
@@ -88,6 +88,8 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         if self._has_settled():  # saved, and killed before pretrained.json
             self._settled, self.total_training_steps = True, self.global_steps
             self._write_outcome()
+        if self._ends_by_warning():
+            self.total_training_steps = self.global_steps
 
     @property
     def journal_path(self) -> Path:
@@ -225,16 +227,29 @@ class VcppoTrainer(PPOTrainerSync):  # type: ignore[misc]
         return batch if self._settled else super()._update_critic(batch, metrics)
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:
-        """Run one step; the last one of pretraining saves the critic and records where, then verl's loop ends."""
+        """Run one step; the last one of pretraining saves the critic and records where, then verl's loop ends.
+
+        So does one that warns, where `on_warning` is `stop`.
+        """
         planned = self.global_steps >= self.total_training_steps
         batch = super().step(metrics, timing_raw)
         if self.vcppo.pretrain is not None and (planned or self._settled):
-            every = self.config.trainer.save_freq
-            if every <= 0 or not (planned or self.global_steps % every == 0):  # else verl saves after this step
-                self._save_checkpoint()
-            self.total_training_steps = self.global_steps
+            self._end(planned)
             self._write_outcome()
+        elif self._ends_by_warning() and not planned:
+            print(f"vcppo: training ends after step {self.global_steps}: {SECTION}.on_warning = stop", file=sys.stderr)
+            self._end(planned)
         return batch
+
+    def _ends_by_warning(self) -> bool:
+        return self.vcppo.on_warning == "stop" and bool(self._early_warning.since)
+
+    def _end(self, planned: bool) -> None:
+        """Have verl's loop end with this step, its checkpoint saved."""
+        every = self.config.trainer.save_freq
+        if every <= 0 or not (planned or self.global_steps % every == 0):  # else verl saves after this step
+            self._save_checkpoint()
+        self.total_training_steps = self.global_steps
 
     def _write_outcome(self) -> None:
         """Write pretrained.json beside verl's checkpoints: which of them it is, and why it is the last."""

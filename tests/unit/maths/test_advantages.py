@@ -172,7 +172,7 @@ def test_arguments_are_left_as_they_were() -> None:
         close(now, then, rtol=0, atol=0)
 
 
-def test_float32_stays_within_float32_rounding_on_a_long_answer() -> None:
+def test_float32_stays_within_float32_rounding_on_a_long_response() -> None:
     rewards, values, on = drawn(8192)
     exact = gae(rewards, values, on, gamma=1.0, gae_lambda=1.0)
     found = gae(rewards.float(), values.float(), on, gamma=1.0, gae_lambda=1.0)
@@ -282,7 +282,7 @@ def test_steps_of_one_token_are_one_step_errors() -> None:
     close(segment_advantages(rewards, values, segments, on), gae(rewards, values, on, gamma=1.0, gae_lambda=0.0))
 
 
-def test_one_step_valued_by_the_other_answers_is_leave_one_out() -> None:
+def test_one_step_valued_by_the_other_responses_is_leave_one_out() -> None:
     on, scores, group = mask_of(2, 4, 1), torch.tensor([1.0, 0.0, 0.5]), torch.zeros(3, dtype=torch.long)
     others = torch.tensor([[0.25], [0.75], [0.5]])
     found = segment_advantages(outcome(on, scores), others, torch.zeros_like(on, dtype=torch.long), on)
@@ -310,7 +310,7 @@ def test_one_step_errors_see_a_constant_in_the_critic_at_the_end_only() -> None:
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 0.95, 1.0])
 def test_released_dvpo_by_its_algebra(gae_lambda: float) -> None:
-    """A_t = -W_t + (1 - lambda) sum_{l >= 1} lambda^(l - 1) W_{t+l}, W the answer's values whitened by themselves."""
+    """A_t = -W_t + (1 - lambda) sum_{l >= 1} lambda^(l - 1) W_{t+l}, W the response's values whitened by themselves."""
     _, values, on = drawn(6, 3)
     found = released_dvpo_advantages(values, torch.zeros_like(values), on, gae_lambda=gae_lambda)
     for row, length in enumerate((6, 3)):
@@ -324,7 +324,7 @@ def test_released_dvpo_by_its_algebra(gae_lambda: float) -> None:
     assert (found[~on] == 0).all()
 
 
-def test_released_dvpo_forgets_the_level_and_the_scale_of_an_answer() -> None:
+def test_released_dvpo_forgets_the_level_and_the_scale_of_an_response() -> None:
     _, values, on = drawn(6, 3)
     none = torch.zeros_like(values)
     found = released_dvpo_advantages(100 + 50 * values, none, on, gae_lambda=0.95)

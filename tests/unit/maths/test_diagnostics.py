@@ -110,7 +110,7 @@ def test_one_bin_of_everything_is_the_critic_overall() -> None:
     assert table["value_bias"] == pytest.approx([value_bias(values, returns, on)])
 
 
-def test_a_bin_that_no_answer_reaches_is_left_out() -> None:
+def test_a_bin_that_no_response_reaches_is_left_out() -> None:
     values, returns, on = drawn(3, 2, width=50)
     assert by_position(values, returns, on, width=2)["position"] == [0, 2]
 
@@ -161,7 +161,7 @@ def test_the_share_of_the_real_reward_is_the_papers_curve() -> None:
     q = 1.0 * 0.95
     assert real_reward_share(mask_of(200), gamma=1.0, gae_lambda=0.95) == pytest.approx((1 - q**200) / (1 - q) / 200)
     assert real_reward_share(mask_of(200), gamma=1.0, gae_lambda=1.0) == 1.0
-    assert real_reward_share(mask_of(4, 1), gamma=1.0, gae_lambda=0.0) == 2 / 5, "the last token of each answer"
+    assert real_reward_share(mask_of(4, 1), gamma=1.0, gae_lambda=0.0) == 2 / 5, "the last token of each response"
 
 
 def test_the_share_decays_with_gamma_too_and_with_each_rows_own_lambda() -> None:

@@ -220,8 +220,8 @@ def test_a_ratio_beyond_all_measure_stays_finite_and_is_told() -> None:
     assert loss == pytest.approx(math.exp(20))
 
 
-def test_token_mean_weighs_tokens_alike_and_sequence_mean_weighs_answers_alike() -> None:
-    """DAPO against GRPO: gradients of a long and a short answer with the same advantage."""
+def test_token_mean_weighs_tokens_alike_and_sequence_mean_weighs_responses_alike() -> None:
+    """DAPO against GRPO: gradients of a long and a short response with the same advantage."""
     on = mask_of(4, 1)
     advantages = group_advantages(
         torch.tensor([1.0, 1.0, -2.0]), torch.zeros(3, dtype=torch.long), mask_of(4, 1, 1), scale=False

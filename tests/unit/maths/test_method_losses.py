@@ -121,7 +121,7 @@ def test_on_policy_every_method_takes_the_policy_gradient(aggregation: str) -> N
 
 
 def test_on_policy_gspo_is_grpo() -> None:
-    """One advantage an answer, mean over tokens, then over answers: loss and gradient."""
+    """One advantage a response, mean over tokens, then over responses: loss and gradient."""
     on, old, noise = drawn(5, 1, 9, 2, tensors=2)
     advantages = noise[:, :1].expand_as(old)
     for ask in (gradient_of, lambda *inputs, **changes: loss_of(*inputs, **changes).loss):
@@ -129,8 +129,8 @@ def test_on_policy_gspo_is_grpo() -> None:
         close(found, expected, rtol=0, atol=1e-10)
 
 
-def test_gspo_has_the_gradient_of_the_answers_ratio() -> None:
-    """Off policy, against the paper's own form: mean_i min(s_i A_i, clip(s_i) A_i), s_i by the answer's mean."""
+def test_gspo_has_the_gradient_of_the_responses_ratio() -> None:
+    """Off policy, against the paper's own form: mean_i min(s_i A_i, clip(s_i) A_i), s_i by the response's mean."""
     on, old, step, noise = drawn(5, 1, 9, 2, 7, 4, tensors=3)
     advantages = noise[:, :1].expand_as(old)
     logprobs = (old + 0.5 * step).requires_grad_()
@@ -141,11 +141,11 @@ def test_gspo_has_the_gradient_of_the_answers_ratio() -> None:
     (slope,), (expected_slope,) = (torch.autograd.grad(x, logprobs) for x in (found.loss, expected))
     close(slope, expected_slope, rtol=1e-12, atol=1e-16)
     frozen = (slope[on.nonzero()[:, 0].unique()] == 0).all(dim=1)
-    assert 0 < int(frozen.sum()) < len(on), "the draw must hold clipped answers and others"
+    assert 0 < int(frozen.sum()) < len(on), "the draw must hold clipped responses and others"
 
 
-def test_gspo_judges_an_answer_as_a_whole() -> None:
-    """Ratios 2 and 1/2 make an answer as likely as before: nothing is clipped, and both tokens weigh 1."""
+def test_gspo_judges_a_response_as_a_whole() -> None:
+    """Ratios 2 and 1/2 make a response as likely as before: nothing is clipped, and both tokens weigh 1."""
     logprobs = torch.tensor([[math.log(2), -math.log(2)]], dtype=torch.float64)
     inputs = (logprobs, torch.zeros(1, 2), torch.ones(1, 2), mask_of(2))
     close(gradient_of("gspo", *inputs), torch.tensor([[-0.5, -0.5]], dtype=torch.float64))
@@ -305,13 +305,13 @@ def test_the_reference_matters_to_apa_alone(kind: str) -> None:
 
 
 def pair(*probabilities: float) -> Tensor:
-    """Log-probabilities of one-token answers."""
+    """Log-probabilities of one-token responses."""
     return torch.tensor(probabilities, dtype=torch.float64).log()[:, None]
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), [(0.6, 0.3), (0.2, 0.1), (0.02, 0.01)])
 def test_dpo_sees_a_pairs_ratio_only(chosen: float, rejected: float) -> None:
-    """The counter-example of arXiv:2404.10719: log(1 + 2^-beta), though the last leaves 97 % to an unseen answer."""
+    """The counter-example of arXiv:2404.10719: log(1 + 2^-beta), though the last leaves 97 % to an unseen response."""
     found = preference_pull(pair(chosen, rejected), pair(0.5, 0.5), mask_of(1, 1), beta=0.1)
     assert found.loss.item() == pytest.approx(0.65909, abs=5e-6)
     assert found.loss.item() == pytest.approx(math.log(1 + 2**-0.1), rel=1e-12)
@@ -363,7 +363,7 @@ def test_dpo_ignores_masked_tokens_even_if_not_a_number_and_a_lost_cause_stays_f
     assert (lost.loss.item(), lost.weights.tolist()) == (1e4, [1.0, -1.0])
 
 
-def test_an_answer_without_its_partner_is_refused() -> None:
+def test_a_response_without_its_partner_is_refused() -> None:
     with pytest.raises(RuntimeError, match="invalid for input of size 3"):
         preference_pull(torch.zeros(3, 2), torch.zeros(3, 2), mask_of(2, 2, 2), beta=0.1)
 

@@ -31,7 +31,7 @@ GROUP = torch.tensor([9, 4, 9, 4, 9, 4, 9, 4])  # 9: .1 3 -.3 4 in rows 0 2 4 6;
         ("signed", "batch", [2, 3, 5, 6]),
     ],
 )
-def test_half_of_the_answers_by_hand(keep: Keep, scope: Scope, rows: list[int]) -> None:
+def test_half_of_the_responses_by_hand(keep: Keep, scope: Scope, rows: list[int]) -> None:
     assert prune(RANKING, GROUP, rate=0.5, scope=scope, keep=keep, rng=seeded()).tolist() == rows
 
 
@@ -50,7 +50,7 @@ def test_pooled_over_the_batch_a_question_may_lose_everything() -> None:
 @pytest.mark.parametrize("keep", [keep for keep in get_args(Keep) if keep != "random"])
 @pytest.mark.parametrize("scope", get_args(Scope))
 def test_equal_ranks_fall_in_order_of_position(keep: Keep, scope: Scope) -> None:
-    """100 answers: short ones are sorted stably even by a sort that is not."""
+    """100 responses: short ones are sorted stably even by a sort that is not."""
     ranking, group = torch.full((100,), -0.5), torch.zeros(100, dtype=torch.long)
     assert prune(ranking, group, rate=0.75, scope=scope, keep=keep, rng=seeded()).tolist() == list(range(25))
 
@@ -78,7 +78,7 @@ def test_every_question_keeps_its_share_and_at_least_one(keep: Keep) -> None:
 
 
 def test_the_share_is_not_cut_by_rounding() -> None:
-    """G * (1 - rate) in whole numbers: for no G up to 64 may floating point take one answer away."""
+    """G * (1 - rate) in whole numbers: for no G up to 64 may floating point take one response away."""
     for size in range(1, 65):
         for kept in range(1, size + 1):
             assert kept_count(size, rate=1 - kept / size) == kept
@@ -90,7 +90,7 @@ def test_the_share_is_not_cut_by_rounding() -> None:
 
 @pytest.mark.parametrize("keep", ["largest", "smallest", "signed"])
 @pytest.mark.parametrize("scope", get_args(Scope))
-def test_permuting_the_answers_permutes_the_choice(keep: Keep, scope: Scope) -> None:
+def test_permuting_the_responses_permutes_the_choice(keep: Keep, scope: Scope) -> None:
     order = torch.randperm(8, generator=seeded(3))
     kept = prune(RANKING, GROUP, rate=0.5, scope=scope, keep=keep, rng=seeded())
     moved = prune(RANKING[order], GROUP[order], rate=0.5, scope=scope, keep=keep, rng=seeded())
@@ -107,7 +107,7 @@ def test_pruning_questions_apart_or_together_is_the_same() -> None:
     close(torch.cat(halves), prune(ranking, group, rate=0.7, scope="question", keep="largest", rng=seeded()))
 
 
-def test_random_answers_follow_the_generator_and_are_all_as_likely() -> None:
+def test_random_responses_follow_the_generator_and_are_all_as_likely() -> None:
     drawn = [
         prune(RANKING, GROUP, rate=0.5, scope="question", keep="random", rng=seeded(s)).tolist() for s in range(400)
     ]
@@ -116,14 +116,14 @@ def test_random_answers_follow_the_generator_and_are_all_as_likely() -> None:
     assert ((times - 200).abs() < 40).all()  # 400 draws at 1/2: 40 is four standard deviations
 
 
-def test_only_random_answers_move_the_generator() -> None:
+def test_only_random_responses_move_the_generator() -> None:
     for keep in get_args(Keep):
         rng = seeded()
         prune(RANKING, GROUP, rate=0.5, scope="question", keep=keep, rng=rng)
         assert torch.equal(rng.get_state(), seeded().get_state()) == (keep != "random")
 
 
-def test_mixed_groups_hold_right_and_wrong_answers() -> None:
+def test_mixed_groups_hold_right_and_wrong_responses() -> None:
     group = torch.tensor([5, 2, 5, 2, 8, 8, 1])
     correct = torch.tensor([True, True, False, True, False, False, True])
     assert mixed_groups(correct, group).tolist() == [True, False, True, False, False, False, False]
@@ -138,7 +138,7 @@ def of_groups(pairs: Tensor, group: Tensor) -> list[int]:
     return group[pairs[:, 0]].tolist()
 
 
-def test_pairs_prefer_a_right_to_a_wrong_answer_of_the_same_question() -> None:
+def test_pairs_prefer_a_right_to_a_wrong_response_of_the_same_question() -> None:
     group = torch.tensor([6, 6, 6, 6, 6, 2, 2, 2, 4, 4, 0])
     correct = torch.tensor([1, 0, 1, 0, 1, 0, 0, 1, 1, 1, 0]).bool()
     pairs = preference_pairs(correct, group, rng=seeded())
@@ -146,7 +146,7 @@ def test_pairs_prefer_a_right_to_a_wrong_answer_of_the_same_question() -> None:
     close(group[pairs[:, 0]], group[pairs[:, 1]])
     assert correct[pairs[:, 0]].all()
     assert not correct[pairs[:, 1]].any()
-    assert pairs.unique().numel() == pairs.numel()  # no answer twice
+    assert pairs.unique().numel() == pairs.numel()  # no response twice
 
 
 def test_pairs_are_drawn_evenly() -> None:

@@ -46,8 +46,8 @@ def test_avg_at_k_is_the_share_of_right_samples() -> None:
 @pytest.mark.parametrize(("samples", "k"), [(1, 1), (4, 1), (4, 3), (6, 4), (7, 7)])
 def test_pass_at_k_is_what_counting_every_subset_gives(samples: int, k: int) -> None:
     for correct in range(samples + 1):
-        answers = [True] * correct + [False] * (samples - correct)
-        subsets = list(itertools.combinations(answers, k))
+        responses = [True] * correct + [False] * (samples - correct)
+        subsets = list(itertools.combinations(responses, k))
         expected = sum(any(subset) for subset in subsets) / len(subsets)
         assert pass_at_k([correct], samples, k).tolist() == pytest.approx([expected], rel=1e-12)
 
@@ -177,19 +177,19 @@ def sample_interval(tables: Sequence[ArrayLike], statistic: Callable[..., np.nda
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_drawing_counts_is_drawing_samples(fixed: bool) -> None:
-    """Against a plain loop that draws problems, then answers of theirs, one by one."""
+    """Against a plain loop that draws problems, then responses of theirs, one by one."""
     correct, n, k, draw = [0, 1, 3, 4, 8, 8], 8, 3, rng(5)
     scores = pass_at_k(np.arange(n + 1), n, k)
     found = count_interval(correct, scores, fixed_problems=fixed, rng=rng(1), confidence=0.8)
-    answers = [[1] * c + [0] * (n - c) for c in correct]
+    responses = [[1] * c + [0] * (n - c) for c in correct]
     looped = []
     for _ in range(4000):
-        picked = answers if fixed else [answers[i] for i in draw.integers(6, size=6)]
+        picked = responses if fixed else [responses[i] for i in draw.integers(6, size=6)]
         looped.append(np.mean([scores[sum(draw.choice(row, n))] for row in picked]))
     moved = np.mean(scores[correct]) - np.mean(looped)
     assert both(found) == pytest.approx(tuple(np.quantile(looped, [0.1, 0.9]) + moved), abs=0.025)
     of_samples = sample_interval(
-        [answers],
+        [responses],
         lambda x: scores[x.reshape(len(x), 6, n).sum(axis=2).astype(int)].mean(axis=1),
         fixed_problems=fixed,
         rng=rng(2),

@@ -1,8 +1,8 @@
 """A world small enough to enumerate: what gradient each method follows, exactly, against the true policy gradient.
 
 A binary tree of depth 4 with a leaf of 0 or 1 at each end, one of them at depth 2, and a tabular softmax policy. An
-answer is a path of 4 tokens (or 2) from the root; values, action values and the gradient of the expected reward are
-sums over the 13 paths. Expectations over answers, groups of answers and sampled continuations are sums as well, so
+response is a path of 4 tokens (or 2) from the root; values, action values and the gradient of the expected reward are
+sums over the 13 paths. Expectations over responses, groups of responses and sampled continuations are sums as well, so
 nothing here is drawn unless its name says so. An advantage is right if sum_paths p * sum_t A_t * grad log pi(a_t|s_t)
 is the policy gradient, or the multiple of it or the distance from it that the method is known to have.
 """
@@ -168,7 +168,7 @@ def test_dvpos_two_stated_forms_are_right_with_the_exact_critic() -> None:
 
 
 def test_a_lambda_that_knows_the_length_is_wrong_even_with_the_exact_critic() -> None:
-    """VAPO's lambda depends on tokens still to come: what it lets through is weighed by how the answer will end."""
+    """VAPO's lambda depends on tokens still to come: what it lets through is weighed by how the response will end."""
     advantages = [
         gae(t.rewards, t.values(LOGITS)[t.nodes], t.response_mask, gamma=1.0, gae_lambda=lambdas)
         for t in (TREE, EVEN)
@@ -200,7 +200,7 @@ def sampled_values(segments: list[int], k: int) -> tuple[Tensor, Tensor, Tensor]
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("segments", SEGMENTATIONS.values(), ids=SEGMENTATIONS)
 def test_vineppo_is_right_for_any_number_of_samples(segments: list[int], k: int) -> None:
-    """And any way of cutting answers into steps, from one token a step to one step an answer: noise, but no bias."""
+    """And any way of cutting responses into steps, from one token a step to one step a response: noise, but no bias."""
     rows, chance, means = sampled_values(segments, k)
     step = torch.tensor(segments).expand(len(rows), 4)
     advantages = segment_advantages(TREE.rewards[rows], means, step, ON[rows])
@@ -221,7 +221,7 @@ def test_the_noise_of_a_vineppo_step_is_that_of_both_its_values(k: int) -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_leave_one_out_is_right_and_the_group_mean_shrinks_the_gradient(size: int) -> None:
-    """Over all groups of `size` answers: RLOO follows the gradient, Dr. GRPO (size - 1) / size of it."""
+    """Over all groups of `size` responses: RLOO follows the gradient, Dr. GRPO (size - 1) / size of it."""
     rows = torch.tensor(list(itertools.product(range(13), repeat=size))).flatten()
     group = torch.arange(len(rows)) // size
     chance = TREE.probabilities(LOGITS)[rows].view(-1, size).prod(1)
@@ -287,7 +287,7 @@ def test_tilting_by_the_log_ratio_is_the_best_policy_with_a_kl_penalty() -> None
 
 
 def test_released_dvpo_at_lambda_one_follows_nothing_but_its_whitening() -> None:
-    """-V(s_t) is the same for both actions: no gradient. Whitened by the answer, it depends on where that leads."""
+    """-V(s_t) is the same for both actions: no gradient. Whitened by the response, it depends on where that leads."""
     none = torch.zeros_like(EXACT)
     close(follows(gae(none, EXACT, ON, gamma=1.0, gae_lambda=1.0)), none.new_zeros(16, 2), rtol=0, atol=1e-15)
     found = follows(released_dvpo_advantages(EXACT, none, ON, gae_lambda=1.0))
@@ -331,7 +331,7 @@ def test_a_frozen_critic_improves_by_one_step_only(refreshed: bool, reached: flo
 
 
 KEPT = [8, 4, 2, 1]
-COSINES = {  # by how many of 16 answers are correct: of the pruned with the full gradient, at 8, 4, 2 and 1 kept
+COSINES = {  # by how many of 16 responses are correct: of the pruned with the full gradient, at 8, 4, 2 and 1 kept
     1: [0.983, 0.975, 0.970, 0.968],
     2: [0.964, 0.945, 0.935, 0.661],
     4: [0.913, 0.866, 0.612, 0.433],
@@ -342,7 +342,7 @@ COSINES = {  # by how many of 16 answers are correct: of the pruned with the ful
 @pytest.mark.parametrize("correct", COSINES)
 @pytest.mark.parametrize("column", range(4))
 def test_pruning_turns_the_gradient_by_what_it_drops(correct: int, column: int) -> None:
-    """With orthogonal gradients of the answers: cos = sqrt(sum kept A^2 / sum A^2), length 16 / kept of that."""
+    """With orthogonal gradients of the responses: cos = sqrt(sum kept A^2 / sum A^2), length 16 / kept of that."""
     kept, cosine = KEPT[column], COSINES[correct][column]
     one, rng = torch.zeros(16, dtype=torch.long), torch.Generator()
     scores = (torch.arange(16) % 8 * 2 + torch.arange(16) // 8 < correct).double()
@@ -354,7 +354,7 @@ def test_pruning_turns_the_gradient_by_what_it_drops(correct: int, column: int) 
 
 
 def drawn_cosines(rate_correct: float) -> dict[Keep, float]:
-    """64 groups of 16 answers, 2 kept; gradients of the answers drawn in 4096 dimensions."""
+    """64 groups of 16 responses, 2 kept; gradients of the responses drawn in 4096 dimensions."""
     rng = torch.Generator().manual_seed(0)
     group = torch.arange(1024) // 16
     scores = (torch.rand(1024, generator=rng) < rate_correct).float()

@@ -1,4 +1,4 @@
-"""How answers go through a model: padded or packed, by one process or shared out, with or without recomputation."""
+"""How responses go through a model: padded or packed, by one process or shared out, with or without recomputation."""
 
 import copy
 import dataclasses
@@ -62,7 +62,7 @@ def test_a_copy_of_a_prepared_model_is_another_model() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_packed_answers_read_as_padded_ones(architecture: str) -> None:
+def test_packed_responses_read_as_padded_ones(architecture: str) -> None:
     policy = new_policy(f"model.architecture={architecture}")
     batch = random_batch([5, 1, 9, 3])
     padded = forward.response_logprobs(policy, batch, 0.7)
@@ -71,7 +71,7 @@ def test_packed_answers_read_as_padded_ones(architecture: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_a_packed_answer_does_not_see_the_one_before_it() -> None:
+def test_a_packed_response_does_not_see_the_one_before_it() -> None:
     policy = prepare(new_policy(), ComputeSettings(packing=True), PLAIN, seed=0)
     batch = random_batch([6, 4])
     other = batch.input_ids.clone()

@@ -118,11 +118,11 @@ def policy_of(known: int) -> Any:
 )
 def test_the_torch_engine_writes_to_the_last_position_and_not_beyond(known: int, prompt: int, limit: int) -> None:
     engine = TorchEngine(policy_of(known))
-    (answer,) = engine.generate([[2] * prompt], Sampling(1.0, 1.0, limit), seed=0)
-    assert len(answer.tokens) == limit
-    stem = [[2] * prompt + list(answer.tokens)]
+    (response,) = engine.generate([[2] * prompt], Sampling(1.0, 1.0, limit), seed=0)
+    assert len(response.tokens) == limit
+    stem = [[2] * prompt + list(response.tokens)]
     engine.branch(stem, [BranchPoint(0, prompt, limit)], Sampling(1.0, 1.0, 100), seed=0)
-    said = f"prompt 1 has {prompt} tokens and its answer up to {limit + 1}: more than the model's {known}"
+    said = f"prompt 1 has {prompt} tokens and its response up to {limit + 1}: more than the model's {known}"
     with pytest.raises(EngineError, match=said):
         engine.generate([[], [2] * prompt], Sampling(1.0, 1.0, limit + 1), seed=0)
     points = [BranchPoint(0, 1, 1), BranchPoint(0, prompt, limit + 1)]

@@ -347,9 +347,9 @@ def test_the_tokenizers_end_is_among_the_ends_and_what_is_saved_says_so(case: st
         assert told == (wanted if len(wanted) > 1 else wanted[0])
     for found in (policy, loading.load_policy(tmp_path / "saved")):
         assert list(end_tokens(found)) == wanted
-        answers = TorchEngine(found).generate([[9, 8, 7]] * 200, Sampling(3.0, 1.0, 60), seed=0)
-        assert {answer.tokens[-1] for answer in answers if answer.stop_reason == "stop"} == set(wanted)
-        assert not any(set(wanted) & set(answer.tokens[:-1]) for answer in answers)
+        responses = TorchEngine(found).generate([[9, 8, 7]] * 200, Sampling(3.0, 1.0, 60), seed=0)
+        assert {response.tokens[-1] for response in responses if response.stop_reason == "stop"} == set(wanted)
+        assert not any(set(wanted) & set(response.tokens[:-1]) for response in responses)
 
 
 def test_what_an_architecture_ends_with_unless_told_counts_where_it_is_no_word(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_the_engine_samples_from_merged_weights(tmp_path: Path) -> None:
     train(policy)
     save_model(policy, make_task(tiny().task).tokenizer(), tmp_path)
     told = [TorchEngine(x).generate([[3, 4]] * 5, SAMPLING, seed=0) for x in (policy, loading.load_policy(tmp_path))]
-    assert [answer.tokens for answer in told[0]] == [answer.tokens for answer in told[1]]
+    assert [response.tokens for response in told[0]] == [response.tokens for response in told[1]]
 
 
 @pytest.mark.parametrize("tied", ["true", "false"])

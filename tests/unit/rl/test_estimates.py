@@ -112,7 +112,7 @@ def test_length_adaptive_lambda_replaces_the_number_for_the_actor_only(batch: Ro
     torch.testing.assert_close(got.returns, run(batch, "gae.lambda_critic=0.9").returns)
 
 
-def test_a_cut_answer_is_worth_its_score_or_its_value_and_not_both(batch: RolloutBatch) -> None:
+def test_a_cut_response_is_worth_its_score_or_its_value_and_not_both(batch: RolloutBatch) -> None:
     final = torch.tensor([10.0, 20.0, 30.0, 40.0])
     scores = batch.scores.tolist()
     plain = run(batch, "gae.gamma=0.5", "gae.lambda_actor=0.0", "gae.lambda_critic=0.0")
@@ -132,7 +132,7 @@ def test_a_cut_answer_is_worth_its_score_or_its_value_and_not_both(batch: Rollou
     [
         (-1.0, -0.8, 1.0, (), -0.8),
         (-1.0, -0.8, 0.5, (), -0.4),
-        (1.0, -0.25, 1.0, (), -0.25),  # right, and yet cut: the verifier may read an answer that was not ended
+        (1.0, -0.25, 1.0, (), -0.25),  # right, and yet cut: the verifier may read a response that was not ended
         (0.0, 0.5, 1.0, (), 0.5),
         (-1.0, 0.0, 1.0, (), 0.0),
         (-1.0, -0.8, 1.0, ("kl.placement=reward", "kl.coefficient=0.1", "kl.estimator=k1"), -0.83),  # 0.3 nats
@@ -140,7 +140,7 @@ def test_a_cut_answer_is_worth_its_score_or_its_value_and_not_both(batch: Rollou
         (-1.0, -0.8, 1.0, ("advantage.estimator=q",), -0.8),
     ],
 )
-def test_what_is_left_to_a_cut_answer_at_its_last_token(
+def test_what_is_left_to_a_cut_response_at_its_last_token(
     score: float, final: float, gamma: float, more: tuple[str, ...], wanted: float
 ) -> None:
     made = random_batch([3, 2])
@@ -154,7 +154,7 @@ def test_what_is_left_to_a_cut_answer_at_its_last_token(
     )
 
 
-def test_a_bounded_critics_values_keep_cut_answers_returns_in_its_range() -> None:
+def test_a_bounded_critics_values_keep_cut_responses_returns_in_its_range() -> None:
     low, high = score_range(tiny().reward, gamma=0.7)
     batch = dataclasses.replace(random_batch([4, 5, 6, 7] * 8), truncated=torch.ones(32, dtype=torch.bool))
     rng = torch.Generator().manual_seed(0)
@@ -167,7 +167,7 @@ def test_a_bounded_critics_values_keep_cut_answers_returns_in_its_range() -> Non
 
 
 # What the records say of each estimator, by pencil: a new one has its line here, and its record.
-NEEDS = {  # critic, gamma (in advantages or targets), lambda_actor, V where an answer was cut, others' answers
+NEEDS = {  # critic, gamma (in advantages or targets), lambda_actor, V where a response was cut, others' responses
     "gae": (True, True, True, True, False),
     "td": (True, True, False, True, False),
     "q": (True, True, False, True, False),
@@ -257,7 +257,7 @@ def test_kl_in_the_reward_is_taken_from_every_token_and_from_nothing_else(batch:
 
 
 @pytest.mark.parametrize("scale", ["true", "false"])
-def test_grpo_compares_answers_to_one_prompt_and_knows_no_values(scale: str) -> None:
+def test_grpo_compares_responses_to_one_prompt_and_knows_no_values(scale: str) -> None:
     batch = dataclasses.replace(
         random_batch([4, 1, 6, 3]), group=torch.tensor([0, 0, 1, 1]), scores=torch.tensor([1.0, -1.0, -1.0, -1.0])
     )
@@ -279,7 +279,7 @@ def test_whitening_over_the_batch_is_a_setting(batch: RolloutBatch) -> None:
     torch.testing.assert_close(run(batch, "advantage.whiten=minibatch").advantages, plain.advantages)
 
 
-def test_a_batch_without_a_right_answer_has_finite_estimates() -> None:
+def test_a_batch_without_a_right_response_has_finite_estimates() -> None:
     batch = dataclasses.replace(random_batch([1, 1, 1]), scores=-torch.ones(3))
     got = run(batch, "advantage.whiten=batch")
     for tensor in (got.rewards, got.monte_carlo, got.advantages, got.returns):

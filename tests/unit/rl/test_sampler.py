@@ -1,4 +1,4 @@
-"""From prompts to verified answers to tensors."""
+"""From prompts to verified responses to tensors."""
 
 from typing import cast
 
@@ -21,25 +21,25 @@ WORTH = RewardSettings(correct=2.0, wrong=-1.0, unreadable=-3.0)
 class Scripted:
     """An engine that says what it is told to."""
 
-    def __init__(self, answers: list[Generation]) -> None:
-        self.answers = answers
+    def __init__(self, responses: list[Generation]) -> None:
+        self.responses = responses
 
     def update_weights(self, policy: object) -> None: ...
 
     def generate(self, prompts: object, sampling: Sampling, *, seed: int, first: int) -> list[Generation]:
-        return self.answers
+        return self.responses
 
 
 def scripted(*texts: str) -> list[Rollout]:
-    """One rollout a text, to held-out problems; a text without <eos> was cut. `{}` is the right answer."""
+    """One rollout a text, to held-out problems; a text without <eos> was cut. `{}` is the right response."""
     task = make_task(tiny().task)
     tokenizer = task.tokenizer()
     prompts = task.held_out_prompts()[: len(texts)]
     filled = [text.format(" ".join(prompt.answer)) for text, prompt in zip(texts, prompts, strict=True)]
     rows = tokenizer(filled)["input_ids"]
     stops: list[StopReason] = ["stop" if "<eos>" in text else "length" for text in filled]
-    answers = [Generation(tuple(ids), (-0.5,) * len(ids), stop) for ids, stop in zip(rows, stops, strict=True)]
-    sampler = Sampler(task, tokenizer, cast(Engine, Scripted(answers)), Sampling(1.0, 1.0, 99))
+    responses = [Generation(tuple(ids), (-0.5,) * len(ids), stop) for ids, stop in zip(rows, stops, strict=True)]
+    sampler = Sampler(task, tokenizer, cast(Engine, Scripted(responses)), Sampling(1.0, 1.0, 99))
     return sampler.roll_out(prompts, seed=0)
 
 
@@ -50,12 +50,12 @@ def test_verdicts_are_worth_what_the_settings_say() -> None:
         Verdict.UNREADABLE,
         Verdict.UNREADABLE,
         Verdict.UNREADABLE,
-        Verdict.CORRECT,  # cut answers are scored as they are
+        Verdict.CORRECT,  # cut responses are scored as they are
     ]
     assert verdict_scores(rollouts, WORTH).tolist() == [2.0, -3.0, -3.0, -3.0, 2.0]
 
 
-def test_a_batch_of_answers_of_any_length_down_to_one_token() -> None:
+def test_a_batch_of_responses_of_any_length_down_to_one_token() -> None:
     rollouts = scripted("<eos>", "#1 1 1 = {} <eos>", "#1")
     batch = collate(rollouts, verdict_scores(rollouts, WORTH))
     assert batch.lengths.tolist() == [1, 7, 1]
@@ -75,7 +75,7 @@ def test_scores_stand_on_the_last_generated_token_only() -> None:
     assert rewards[2, 0] == batch.scores[2]
 
 
-def test_answers_to_one_prompt_are_a_group() -> None:
+def test_responses_to_one_prompt_are_a_group() -> None:
     task = make_task(tiny().task)
     first, second = task.held_out_prompts()[:2]
     tokenizer = task.tokenizer()

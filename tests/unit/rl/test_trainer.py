@@ -59,7 +59,7 @@ SMALL = (
 
 
 def by_length(self: DigitsTask, text: str, prompt: Prompt) -> Verdict:
-    """About half of all answers are right, whatever the policy has learnt."""
+    """About half of all responses are right, whatever the policy has learnt."""
     return Verdict.CORRECT if len(text.split()) % 2 else Verdict.WRONG
 
 
@@ -190,7 +190,7 @@ def test_a_dpo_policy_that_is_the_reference_rewards_nothing(make: Make, before: 
 
 
 def test_dynamic_sampling_of_groups_that_are_always_mixed_is_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every other answer is right."""
+    """Every other response is right."""
 
     def turns() -> Callable[[DigitsTask, str, Prompt], Verdict]:
         verdicts = itertools.cycle([Verdict.CORRECT, Verdict.WRONG])
@@ -316,7 +316,7 @@ def test_cppo_ranks_by_the_whole_group_and_trains_on_its_extremes(make: Make) ->
 
 
 @pytest.mark.parametrize("scope", ["question", "batch"])
-def test_cppo_ranks_an_answer_by_its_own_questions_others(scope: str) -> None:
+def test_cppo_ranks_a_response_by_its_own_questions_others(scope: str) -> None:
     """One of four is wrong, one of four is right: these two stand out, though not from the average of all eight."""
     batch = dataclasses.replace(
         random_batch([2] * 8),
@@ -353,7 +353,7 @@ def test_refilling_and_dynamic_sampling_together_fill_the_wider_batch(make: Make
     assert len(done.rows) == 12
 
 
-def test_answers_that_were_cut_are_not_trained_on_if_so_wanted(make: Make) -> None:
+def test_responses_that_were_cut_are_not_trained_on_if_so_wanted(make: Make) -> None:
     done = make("grpo", "select.drop_truncated=true", "rollout.max_tokens=6", "rollout.prompts=12").iterate()
     assert bool(done.batch.truncated.any())
     assert not bool(done.batch.truncated[done.rows].any())
@@ -379,7 +379,7 @@ def by_first_of_group() -> Callable[[DigitsTask, str, Prompt], Verdict]:
     ],
     ids=str,
 )
-def test_an_answer_that_is_dropped_is_one_of_its_group_by_its_own_reward(
+def test_a_response_that_is_dropped_is_one_of_its_group_by_its_own_reward(
     make: Make,
     before: dict[str, StageFolder],
     monkeypatch: pytest.MonkeyPatch,
@@ -396,7 +396,7 @@ def test_an_answer_that_is_dropped_is_one_of_its_group_by_its_own_reward(
         assert float(done.advantages.raw[row, 0]) == pytest.approx(wanted[row % 4], abs=1e-4)
 
 
-def test_a_dropped_answers_token_rewards_count_in_its_groups_baseline(make: Make) -> None:
+def test_a_dropped_responses_token_rewards_count_in_its_groups_baseline(make: Make) -> None:
     """The same as if nothing were dropped: what is trained on does not change what it is compared with."""
     for method, more in (("rloo", ("kl.coefficient=1",)), ("grpo", ("kl.placement=reward", "token_reward.kind=rto"))):
         given = ("rollout.prompts=12", "policy.learning_rate=0.02", *more)
@@ -606,7 +606,7 @@ def test_a_critic_that_has_not_moved_is_held_back_on_no_token(make: Make, more: 
 
 
 def test_moments_of_returns_are_of_the_rows_trained_on(make: Make) -> None:
-    """Cut answers are worth 10 more than any other, and are dropped."""
+    """Cut responses are worth 10 more than any other, and are dropped."""
     trainer = make(
         "ppo-xu", "select.drop_truncated=true", "reward.truncated=10", "rollout.prompts=24", "kl.coefficient=0"
     )
@@ -652,7 +652,7 @@ def test_a_critic_is_pretrained_on_the_returns_that_rl_begins_with(
         assert torch.allclose(taught.returns, plain, atol=1e-4) != dense
 
 
-def test_bootstrapped_answers_have_no_return_to_measure_the_critic_against(make: Make) -> None:
+def test_bootstrapped_responses_have_no_return_to_measure_the_critic_against(make: Make) -> None:
     given = ("rollout.prompts=24", "gae.lambda_critic=1", "critic.update_every=never")
     plain, booted = (make("ppo", *(n for n in given if "lambda" not in n), *more) for more in ((), BOOTSTRAP))
     one, other = plain.iterate(), booted.iterate()
@@ -683,7 +683,7 @@ def test_only_advantages_with_room_for_it_are_bootstrapped(make: Make, estimator
 
 
 def steps_of(done: Iteration) -> list[list[float]]:
-    """Each answer's advantages, one a step."""
+    """Each response's advantages, one a step."""
     raw, segments, lengths = done.advantages.raw, present(done.steps).segments, done.batch.lengths.tolist()
     found = []
     for row, length in enumerate(lengths):
@@ -695,7 +695,7 @@ def steps_of(done: Iteration) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("more", [(), ("vine.max_steps=2",), ("vine.max_steps=2", "vine.cap=first")], ids=str)
-def test_the_advantages_of_an_answers_steps_add_up_to_its_score_less_the_prompts_value(
+def test_the_advantages_of_a_response_steps_add_up_to_its_score_less_the_prompts_value(
     make: Make, more: tuple[str, ...]
 ) -> None:
     done = make("vineppo", "rollout.max_tokens=20", *more).iterate()
@@ -715,7 +715,7 @@ def test_steps_beyond_the_cap_get_nothing_and_the_last_before_it_all_that_is_lef
         assert own[1] == pytest.approx(float(done.batch.scores[row] - present(done.steps).step_values[row, 1]))
 
 
-def test_answers_to_one_question_share_the_value_of_their_start(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_responses_to_one_question_share_the_value_of_their_start(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = spy(monkeypatch, TorchEngine, "branch")
     done = make("vineppo", "vine.samples=3").iterate()
     start = present(done.steps).step_values[:, 0]
@@ -751,7 +751,7 @@ def test_auxiliary_samples_leave_the_batch_as_it_is(make: Make) -> None:
     assert not torch.equal(few.advantages.final, many.advantages.final)
 
 
-def test_a_states_value_is_the_mean_score_of_the_answers_that_go_on_from_it(
+def test_a_states_value_is_the_mean_score_of_the_responses_that_go_on_from_it(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = spy(monkeypatch, TorchEngine, "branch")
@@ -760,10 +760,10 @@ def test_a_states_value_is_the_mean_score_of_the_answers_that_go_on_from_it(
     decode = make_task(tiny().task).tokenizer().decode
     scores: dict[tuple[int, ...], list[float]] = {}
     for point, continuation in zip(points, made, strict=True):
-        answer = (*stems[point.stem][: point.length], *continuation.tokens)[
+        response = (*stems[point.stem][: point.length], *continuation.tokens)[
             len(done.rollouts[point.stem].prompt_tokens) :
         ]
-        words = decode(answer, skip_special_tokens=True).split()
+        words = decode(response, skip_special_tokens=True).split()
         scores.setdefault(tuple(stems[point.stem][: point.length]), []).append(1.0 if len(words) % 2 else -1.0)
     assert {len(own) for own in scores.values()} == {3}
     for (row, offset), value in present(done.steps).at.items():
@@ -823,7 +823,7 @@ def test_a_larger_rate_stops_earlier(make: Make) -> None:
 # ---- DPO ----
 
 
-def test_pairs_of_a_right_and_a_wrong_answer_stay_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_of_a_right_and_a_wrong_response_stay_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make("dpo", "rollout.prompts=8", "policy.minibatches=3", "policy.epochs=2")
     calls = spy(monkeypatch, room, "update_policy")
     done = trainer.iterate()
@@ -836,7 +836,7 @@ def test_pairs_of_a_right_and_a_wrong_answer_stay_together(make: Make, monkeypat
     assert 0 < len(done.rows) <= 2 * min(right, wrong)
 
 
-def test_dpo_goes_on_learning_from_answers_of_the_first_policy(make: Make, before: dict[str, StageFolder]) -> None:
+def test_dpo_goes_on_learning_from_responses_of_the_first_policy(make: Make, before: dict[str, StageFolder]) -> None:
     trainer = make("dpo", "policy.learning_rate=0.02")
     first = plainly(loading.load_policy(before["cold-start"].path / "policy"))
     for _ in range(3):
@@ -979,7 +979,7 @@ def test_killed_and_resumed_is_straight_through(
         assert file.read_bytes() == (killed / file.relative_to(straight)).read_bytes()
 
 
-# ---- one answer whatever the micro-batches ----
+# ---- one response whatever the micro-batches ----
 
 
 @pytest.mark.parametrize(
@@ -1051,15 +1051,15 @@ def test_the_table_of_true_values_has_what_training_used(make: Make, method: str
     done = make(method, *record, "rollout.max_tokens=25").iterate()
     table = present(done.true_values)
     assert {len(column) for column in table.values()} == {len(table["answer"])}
-    answers = sorted(set(table["answer"]))
-    assert len(answers) == 5
+    responses = sorted(set(table["answer"]))
+    assert len(responses) == 5
     for row, position, fraction, truth, estimate in zip(
         table["answer"], table["position"], table["fraction"], table["truth"], table["estimate"], strict=True
     ):
         assert fraction == position / int(done.batch.lengths[row])
         assert 0 <= fraction < 1
         assert -1 <= truth <= 1
-        assert (6 * (truth + 1) / 2) == pytest.approx(round(6 * (truth + 1) / 2), abs=1e-5)  # a share of 6 answers
+        assert (6 * (truth + 1) / 2) == pytest.approx(round(6 * (truth + 1) / 2), abs=1e-5)  # a share of 6 responses
         if method == "vineppo":
             used = present(done.steps).at[row, position]
         else:
@@ -1068,7 +1068,7 @@ def test_the_table_of_true_values_has_what_training_used(make: Make, method: str
     starts = make(method).sampler.step_starts([rollout.generation.tokens for rollout in done.rollouts])
     assert all(position in starts[row] for row, position in zip(table["answer"], table["position"], strict=True))
     assert [place for place in zip(table["answer"], table["position"], strict=True) if place[1] == 0] == [
-        (row, 0) for row in answers
+        (row, 0) for row in responses
     ]
 
 
@@ -1096,7 +1096,7 @@ def test_truth_is_measured_when_asked_for(make: Make) -> None:
 
 
 def test_the_truth_is_the_mean_score_of_continuations(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of answers judged by their first word alone, every state beyond it has its answer's score as true value."""
+    """Of responses judged by their first word alone, every state beyond it has its response's score as true value."""
     decode = make_task(tiny().task).tokenizer().decode
 
     def by_first_word(self: DigitsTask, text: str, prompt: Prompt) -> Verdict:

@@ -221,7 +221,7 @@ def test_dpos_gradient_is_that_of_its_loss_though_micro_batches_part_the_pairs(m
 
 
 @pytest.mark.parametrize("max_tokens", [13, 1000])
-def test_right_answers_are_imitated_by_the_mean_over_their_tokens_alone(max_tokens: int) -> None:
+def test_right_responses_are_imitated_by_the_mean_over_their_tokens_alone(max_tokens: int) -> None:
     policy = new_policy()
     batch = dataclasses.replace(on_policy(policy), correct=torch.tensor([True, False, True, False, False, True]))
     size = f"micro_batch_tokens={max_tokens}"

@@ -65,7 +65,7 @@ def test_no_two_methods_are_the_same_run() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_have_the_same_answers_an_iteration_and_the_trainers_own_optimisers(method: str) -> None:
+def test_methods_have_the_same_responses_an_iteration_and_the_trainers_own_optimisers(method: str) -> None:
     settings, plain = load_settings(assignments=[f"method={method}"]), RunSettings()
     assert settings.responses_per_iteration == 96
     for name in ("learning_rate", "schedule", "minibatches", "max_grad_norm"):
@@ -448,7 +448,7 @@ def test_rtos_reward_is_made_by_the_dpo_run_of_the_same_task_and_seed() -> None:
 
 
 def by_length(self: DigitsTask, text: str, prompt: Prompt) -> Verdict:
-    """About half of all answers are right, whatever the policy has learnt."""
+    """About half of all responses are right, whatever the policy has learnt."""
     return Verdict.CORRECT if len(text.split()) % 2 else Verdict.WRONG
 
 

@@ -71,7 +71,7 @@ def test_a_recipe_fits_on_the_machine_it_names_and_costs_what_it_says(recipe: Pa
     full = found.fullest
     assert said == (
         f"{full.needs / GIB:.0f} GiB at most ({full.stage}, {full.name}), "
-        f"{hours:,.0f} GPU hours at assumed rates if every answer were as long as it may be"
+        f"{hours:,.0f} GPU hours at assumed rates if every response were as long as it may be"
     )
 
 

@@ -91,7 +91,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
     (
         ("gae.length_adaptive_alpha=0.05",),
         ["gae.lambda_actor"],
-        "gae.length_adaptive_alpha makes lambda_actor from each answer's length",
+        "gae.length_adaptive_alpha makes lambda_actor from each response's length",
     ),
     (
         ("advantage.estimator=released-dvpo",),
@@ -122,7 +122,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
     (
         ("select.drop_truncated=true",),
         ["gae.bootstrap_truncated"],
-        "select.drop_truncated = true: no answer that was cut is trained on",
+        "select.drop_truncated = true: no response that was cut is trained on",
     ),
     (
         FROZEN,
@@ -152,7 +152,7 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
     ((), ["policy.dpo_beta"], "policy.loss = clip does not read it; policy.loss = dpo does"),
     (DPO, ["policy.aggregation"], "policy.loss = dpo does not read it; policy.loss = "),
     (DPO, names("reward", "normalise clip overlong_share truncated"), "DPO reads verdicts, not rewards"),
-    (DPO, ["select.drop_truncated"], "DPO takes every pair of a right and a wrong answer"),
+    (DPO, ["select.drop_truncated"], "DPO takes every pair of a right and a wrong response"),
     ((), ["reward.overlong_penalty"], "reward.overlong_share = none"),
     ((), names("token_reward", "weight clip dpo_steps"), "token_reward.kind = none"),
     (GRPO, names("select", "scope keep refill"), "select.prune_rate = 0"),
@@ -354,11 +354,11 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str) -> Non
         ((*GRPO, "reward.normalise=scale"), "reward.normalise = scale with GRPO's division by the group's deviation"),
         (
             ("gae.bootstrap_truncated=true", "reward.truncated=0"),
-            "reward.truncated = 0 with gae.bootstrap_truncated = true: an answer cut at the limit is worth V there",
+            "reward.truncated = 0 with gae.bootstrap_truncated = true: a response cut at the limit is worth V there",
         ),
         (
             (*TD, "gae.bootstrap_truncated=true", "reward.overlong_share=0.2"),
-            "reward.overlong_share = 0.2 with gae.bootstrap_truncated = true: an answer cut at the limit is worth V",
+            "reward.overlong_share = 0.2 with gae.bootstrap_truncated = true: a response cut at the limit is worth V",
         ),
         ((*RTO, "reference.ema=0.1"), "token_reward.kind = rto with a reference that moves"),
         ((*RTO, "reference.refresh_every=5"), "token_reward.kind = rto with a reference that moves"),
@@ -399,7 +399,7 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str) -> Non
         (("lora.rank=4",), "lora.rank without model.path: a fresh model's own weights would stay random"),
         (
             ("compute.packing=true", "compute.attention=eager"),
-            "compute.packing with compute.attention = eager: it would let answers see each other",
+            "compute.packing with compute.attention = eager: it would let responses see each other",
         ),
         *(
             ((*EXACT, *more), f"critic.init = exact with {what} (docs/critics.md)")

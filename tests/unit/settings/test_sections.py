@@ -69,7 +69,7 @@ def test_every_setting_says_what_it_does() -> None:
         ("steps=none", "steps = 'none' (from --set): input should be a valid integer"),
         ("gae.gamma", "--set gae.gamma: expected key=value"),
         ("task.spread=30", "task.spread = 30: expected less than task.chain_length = 30"),
-        ("policy.minibatches=97", "policy.minibatches = 97: expected at most the 96 answers"),
+        ("policy.minibatches=97", "policy.minibatches = 97: expected at most the 96 responses"),
         ("advantage.estimator=grpo", "rollout.samples_per_prompt = 1: advantage.estimator = grpo"),
         ("model.heads=3", "hidden_size 64, heads 3, kv_heads 4: expected hidden_size an even multiple of heads"),
     ],
@@ -204,7 +204,7 @@ def test_evaluation_is_as_the_task_has_it_unless_something_is_said(
 
 
 @pytest.mark.parametrize("said", ["evaluation.temperature=0", "evaluation.temperature=0.0"])
-def test_greedy_decoding_answers_each_problem_once(said: str, tmp_path: Path) -> None:
+def test_greedy_decoding_responses_each_problem_once(said: str, tmp_path: Path) -> None:
     settings = load_settings(assignments=[said])
     assert asked(settings) == (1, 0.0, 1.0)
     assert asked(override(settings, {"evaluation.temperature": 1.0})) == (8, 1.0, 1.0)

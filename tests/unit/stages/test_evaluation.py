@@ -1,4 +1,4 @@
-"""Evaluation goes on where it stopped, to the bit, keeps every answer, and believes no file but what it wrote."""
+"""Evaluation goes on where it stopped, to the bit, keeps every response, and believes no file but what it wrote."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ TASK = make_task(tiny("task.held_out=70").task)
 TOKENIZER = TASK.tokenizer()
 SMALL_GROUPS = EvaluationSettings(
     seed=3, responses_at_once=10
-)  # of 3 problems with 3 answers each: 11 of 32, 24 in all
+)  # of 3 problems with 3 responses each: 11 of 32, 24 in all
 SAMPLES = 3
 
 
@@ -85,8 +85,8 @@ def test_groups_are_of_whole_problems_under_the_seed_of_their_32(samples: int, a
         assert group.first == (group.problems[0] - start) * samples
 
 
-def test_answers_are_those_of_32_problems_at_once_however_many_are_written_together(engine: TorchEngine) -> None:
-    """What the committed results were measured with: a call of the engine for each 32 problems, answers in order."""
+def test_responses_are_those_of_32_problems_at_once_however_many_are_written_together(engine: TorchEngine) -> None:
+    """What the committed results were measured with: a call of the engine for each 32 problems, responses in order."""
     prompts = TASK.held_out_prompts()
     expected = []
     for start in (0, 32, 64):
@@ -128,8 +128,8 @@ def test_problems_kept_for_searches_are_asked_where_settings_say_so(engine: Torc
     assert not {*asked["report"]} & {*asked["search"]}
 
 
-def test_an_answer_comes_back_from_its_seed_and_its_stream_alone(engine: TorchEngine, straight: Path) -> None:
-    """What a report promises: seed, first + k and the prompt are enough to write answer k again."""
+def test_a_response_comes_back_from_its_seed_and_its_stream_alone(engine: TorchEngine, straight: Path) -> None:
+    """What a report promises: seed, first + k and the prompt are enough to write response k again."""
     problem = json.loads((straight / "00040.json").read_text())
     (ids,) = TASK.encode([TASK.held_out_prompts()[40]], TOKENIZER)
     sampling = Sampling(1.0, 1.0, TASK.max_tokens)
@@ -137,7 +137,7 @@ def test_an_answer_comes_back_from_its_seed_and_its_stream_alone(engine: TorchEn
     assert TOKENIZER.decode(found.tokens, skip_special_tokens=True) == problem["samples"][2]["text"]
 
 
-def test_every_problem_has_a_file_with_every_answer(straight: Path) -> None:
+def test_every_problem_has_a_file_with_every_response(straight: Path) -> None:
     assert sorted(contents(straight)) == [f"{number:05d}.json" for number in range(70)]
     prompts = TASK.held_out_prompts()
     assert isinstance(TASK, DigitsTask)
@@ -180,7 +180,7 @@ def test_killed_at_any_file_and_resumed_is_straight_through_to_the_bit(
     assert resumed == run(no_engine, straight)
 
 
-def test_only_groups_with_something_missing_are_answered(engine: TorchEngine, straight: Path, tmp_path: Path) -> None:
+def test_only_groups_with_something_missing_are_responseed(engine: TorchEngine, straight: Path, tmp_path: Path) -> None:
     asked = []
 
     class Counting:
@@ -217,14 +217,14 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byte
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda content: content[: len(content) // 2], "not the answers to a problem (Invalid JSON"),
-        (lambda content: b"", "not the answers to a problem (Invalid JSON"),
-        (lambda content: b"\xff\x00", "not the answers to a problem (Invalid JSON"),
-        (lambda content: b"[]", "not the answers to a problem"),
-        (edited(lambda told: told.pop("seed")), "not the answers to a problem (seed: "),
-        (edited(lambda told: told["samples"].pop()), "2 answers, expected 3"),
-        (edited(lambda told: told.update(problem="3/99")), "answers to another problem, '3/99'"),
-        (edited(lambda told: told.update(answer="x")), "answers to another problem"),
+        (lambda content: content[: len(content) // 2], "not the responses to a problem (Invalid JSON"),
+        (lambda content: b"", "not the responses to a problem (Invalid JSON"),
+        (lambda content: b"\xff\x00", "not the responses to a problem (Invalid JSON"),
+        (lambda content: b"[]", "not the responses to a problem"),
+        (edited(lambda told: told.pop("seed")), "not the responses to a problem (seed: "),
+        (edited(lambda told: told["samples"].pop()), "2 responses, expected 3"),
+        (edited(lambda told: told.update(problem="3/99")), "responses to another problem, '3/99'"),
+        (edited(lambda told: told.update(answer="x")), "responses to another problem"),
         (edited(lambda told: told["samples"][1].update(verdict="right")), "(samples.1.verdict: "),
         (edited(lambda told: told["samples"][0].update(tokens="7")), "(samples.0.tokens: "),
     ],
@@ -249,7 +249,7 @@ def test_a_disk_that_takes_no_more_is_one_clear_line(engine: TorchEngine, tmp_pa
         run(lambda: engine, tmp_path / "samples")
 
 
-def test_the_journal_has_the_counts_of_the_answers(straight: Path) -> None:
+def test_the_journal_has_the_counts_of_the_responses(straight: Path) -> None:
     answered = run(no_engine, straight)
     found = ProblemResults.of(answered)
     assert found.samples == SAMPLES

@@ -1,4 +1,4 @@
-"""Bradley-Terry on pairs of answers to one prompt."""
+"""Bradley-Terry on pairs of responses to one prompt."""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +24,7 @@ from vcppo.tasks import make_task
 from vcppo.types import RolloutBatch
 
 
-def test_pairs_are_right_and_not_right_answers_to_one_prompt() -> None:
+def test_pairs_are_right_and_not_right_responses_to_one_prompt() -> None:
     batch = dataclasses.replace(
         random_batch([1] * 7),
         group=torch.tensor([0, 0, 0, 1, 1, 2, 2]),
@@ -54,7 +54,7 @@ def prepared(out: Path, settings: RunSettings) -> StageContext:
         (("rollout.temperature=2", "rollout.top_p=0.9", "rollout.max_tokens=5"), (2.0, 0.9, 5)),
     ],
 )
-def test_its_answers_are_drawn_as_rollouts_are(
+def test_its_responses_are_drawn_as_rollouts_are(
     said: tuple[str, ...],
     wanted: tuple[float, float, int | None],
     tmp_path: Path,
@@ -68,14 +68,14 @@ def test_its_answers_are_drawn_as_rollouts_are(
         return generate(engine, prompts, sampling, **options)
 
     monkeypatch.setattr(TorchEngine, "generate", note)
-    answers = stage._sample_responses(context)
+    responses = stage._sample_responses(context)
     temperature, top_p, limit = wanted
     assert set(asked) == {Sampling(temperature, top_p, limit or context.task.max_tokens)}
-    assert int(answers.lengths.max()) <= (limit or context.task.max_tokens)
+    assert int(responses.lengths.max()) <= (limit or context.task.max_tokens)
 
 
 def separable() -> RolloutBatch:
-    """Right answers end with token 5, wrong ones with 6; nothing else tells them apart."""
+    """Right responses end with token 5, wrong ones with 6; nothing else tells them apart."""
     batch = random_batch([4] * 16, prompt_lengths=[2] * 16)
     correct = torch.tensor([True, False] * 8)
     batch.input_ids[:, -1] = torch.where(correct, 5, 6)
@@ -133,5 +133,5 @@ def test_its_gradient_is_that_of_the_loss_it_names(tmp_path: Path, monkeypatch: 
 def test_nothing_right_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hopeless = dataclasses.replace(separable(), correct=torch.zeros(16, dtype=torch.bool))
     monkeypatch.setattr(stage, "_sample_responses", lambda context: hopeless)
-    with pytest.raises(TrainingError, match=r"none of 16 answers .* raise reward_model.responses"):
+    with pytest.raises(TrainingError, match=r"none of 16 responses .* raise reward_model.responses"):
         stage.reward_model(prepared(tmp_path, tiny()))

@@ -67,12 +67,12 @@ def test_each_measurement_has_the_error_against_them_and_the_ceiling(here: Stage
     assert sum("pretrain/true_error" in r["values"] for r in records) == 2
 
 
-def test_answers_to_other_prompts_are_told(here: StageContext, tmp_path: Path) -> None:
+def test_responses_to_other_prompts_are_told(here: StageContext, tmp_path: Path) -> None:
     moved = StageFolder(tmp_path, here.earlier["answers"].address)
     moved.path.mkdir(parents=True)
     batch = load_responses(here.earlier["answers"].path)
     turned = {name: x.roll(1, dims=0).contiguous() for name, x in vars(batch).items()}
     save_file(turned, responses_file(moved.path))
     other = StageContext(SETTINGS, StageFolder(tmp_path, here.folder.address), {**here.earlier, "answers": moved})
-    with pytest.raises(CheckpointError, match=r"answers.safetensors: its answers are not to the prompts that its sett"):
+    with pytest.raises(CheckpointError, match=r"answers.safetensors: not responses to the prompts that its sett"):
         _ = stage.Pretraining(other).true_values

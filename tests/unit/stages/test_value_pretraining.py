@@ -1,4 +1,4 @@
-"""Value pretraining on answers whose tokens tell their outcome."""
+"""Value pretraining on responses whose tokens tell their outcome."""
 
 import dataclasses
 import math
@@ -56,7 +56,7 @@ FROM_POLICY = "critic.init=policy"
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stages before leave: a policy, and 48 + 32 answers; right ones have low tokens, wrong ones high."""
+    """What the stages before leave: a policy, and 48 + 32 responses; right ones have low tokens, wrong ones high."""
     out = tmp_path_factory.mktemp("before")
     found = addresses(tiny(FROM_POLICY))
     policy = StageFolder(out, found["cold-start"]).path / "policy"
@@ -74,7 +74,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No values are computed of answers that nobody gave to any prompt."""
+    """No values are computed of responses that nobody gave to any prompt."""
     monkeypatch.setattr(DigitsTaskSettings, "exact_values", False)
 
 
@@ -267,7 +267,7 @@ def measured_in(here: StageContext) -> list[Measurement]:
 
 
 def test_the_best_critic_is_taken_and_not_the_last(before: Path, tmp_path: Path) -> None:
-    """16 answers are learnt by heart, at a rate at which what was learnt of others is lost again."""
+    """16 responses are learnt by heart, at a rate at which what was learnt of others is lost again."""
     fast = ("pretrain.learning_rate=0.02", "pretrain.evaluate_every=4", "pretrain.max_steps=40", "pretrain.patience=40")
     here = context(before, tmp_path, "pretrain.steps=converge", *fast)
     keep_of_pool(here, 16)
@@ -288,7 +288,7 @@ def test_the_best_critic_is_taken_and_not_the_last(before: Path, tmp_path: Path)
 
 
 def keep_of_pool(here: StageContext, count: int) -> None:
-    """Let the pool's 48 answers be these `count`, again and again."""
+    """Let the pool's 48 responses be these `count`, again and again."""
     path = responses_file(here.earlier["answers"].path)
     rows = torch.cat([torch.arange(48) % count, torch.arange(48, 80)])
     few = load_responses(path.parent).take(rows)
@@ -300,9 +300,9 @@ def test_a_start_that_only_gets_worse_is_taken_as_it_was(before: Path, tmp_path:
     here = context(before, tmp_path, "pretrain.steps=converge", *wild)
     assert value_pretraining(here) == {"steps": 0.0, "updates": 6.0, "first_phase_updates": 0.0}
     assert pretraining_is_done(here.folder.path, here.settings.pretrain)
-    answers, (critic, updates) = load_responses(here.earlier["answers"].path), critic_for(first_done(here))
+    responses, (critic, updates) = load_responses(here.earlier["answers"].path), critic_for(first_done(here))
     assert updates == 0
-    assert torch.equal(spread(critic, answers), spread(start_of_critic(here), answers))
+    assert torch.equal(spread(critic, responses), spread(start_of_critic(here), responses))
     journal = told(here)
     assert value_pretraining(here)["steps"] == 0.0
     assert told(here) == journal
@@ -401,13 +401,13 @@ def test_fresh_prompts_are_none_of_the_held_out_ones(before: Path, tmp_path: Pat
 
 
 def batch_of(pretraining: stage.Pretraining, step: int) -> RolloutBatch:
-    """The answers of one update, which has some."""
+    """The responses of one update, which has some."""
     targets = pretraining._targets(step)
     assert targets is not None
     return targets.batch
 
 
-def test_each_pass_over_the_pool_takes_every_answer_once(before: Path, tmp_path: Path) -> None:
+def test_each_pass_over_the_pool_takes_every_response_once(before: Path, tmp_path: Path) -> None:
     pretraining = stage.Pretraining(context(before, tmp_path))
     pool = pretraining.pool
     assert pool is not None
@@ -425,7 +425,7 @@ def test_a_pool_smaller_than_an_update_is_gone_through_again(before: Path, tmp_p
     assert len(batch_of(pretraining, 0).scores) == 100
 
 
-def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tmp_path: Path) -> None:
+def test_fresh_rollouts_are_new_responses_of_the_policy_each_time(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "pretrain.fresh_rollouts=true", "pretrain.steps=2")
     held_out = load_responses(here.earlier["answers"].path).take(torch.arange(48, 80))
     save_file(
@@ -441,12 +441,12 @@ def test_fresh_rollouts_are_new_answers_of_the_policy_each_time(before: Path, tm
     assert pretraining_is_done(here.folder.path, here.settings.pretrain)
 
 
-def test_answers_that_are_none_are_told_by_name(tmp_path: Path) -> None:
+def test_responses_that_are_none_are_told_by_name(tmp_path: Path) -> None:
     for content in (b"", b"garbage of some length"):
         (tmp_path / "answers.safetensors").write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"answers.safetensors: not a batch of answers"):
+        with pytest.raises(CheckpointError, match=r"answers.safetensors: not a batch of responses"):
             load_responses(tmp_path)
-    with pytest.raises(CheckpointError, match="not a batch of answers"):
+    with pytest.raises(CheckpointError, match="not a batch of responses"):
         load_responses(tmp_path / "nothing")
 
 
@@ -464,12 +464,12 @@ def test_outcomes_that_are_all_alike_are_no_number_and_no_obstacle(before: Path,
 
 
 def cut(here: StageContext, rows: slice) -> RolloutBatch:
-    """The earlier stage's answers, those of `rows` cut at the limit."""
+    """The earlier stage's responses, those of `rows` cut at the limit."""
     path = responses_file(here.earlier["answers"].path)
-    answers = load_responses(path.parent)
-    truncated = torch.zeros(len(answers.scores), dtype=torch.bool)
+    responses = load_responses(path.parent)
+    truncated = torch.zeros(len(responses.scores), dtype=torch.bool)
     truncated[rows] = True
-    found = dataclasses.replace(answers, truncated=truncated)
+    found = dataclasses.replace(responses, truncated=truncated)
     save_file({name: x.contiguous() for name, x in vars(found).items()}, path)
     return found
 
@@ -478,45 +478,45 @@ LEAVES_OUT = [("gae.bootstrap_truncated=true",), ("select.drop_truncated=true",)
 
 
 @pytest.mark.parametrize("how", LEAVES_OUT)
-def test_answers_whose_worth_was_cut_off_are_no_targets(before: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
-    """48 answers to learn from and 32 to measure on, of which 8 and 12 were cut."""
+def test_responses_whose_worth_was_cut_off_are_no_targets(before: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
+    """48 responses to learn from and 32 to measure on, of which 8 and 12 were cut."""
     for name, more, sizes in (("all", (), (48, 32)), ("some", how, (40, 20))):
         here = context(before, tmp_path / name, *more, "critic.initial_value=mean-score")
-        answers = cut(here, slice(40, 60))
+        responses = cut(here, slice(40, 60))
         pretraining = stage.Pretraining(here)
         pool = pretraining.pool
         assert pool is not None
         assert (len(pool.batch.scores), len(pretraining.held_out.batch.scores)) == sizes
         assert bool(pool.batch.truncated.any()) == (not more)
-        counted = answers.scores if not more else answers.scores[~answers.truncated]
-        at_zero = spread(start_of_critic(context(before, tmp_path / "zero")), answers)
-        torch.testing.assert_close(spread(start_of_critic(here), answers), at_zero + counted.mean())
+        counted = responses.scores if not more else responses.scores[~responses.truncated]
+        at_zero = spread(start_of_critic(context(before, tmp_path / "zero")), responses)
+        torch.testing.assert_close(spread(start_of_critic(here), responses), at_zero + counted.mean())
         assert value_pretraining(here) == {"steps": 4.0}
 
 
 @pytest.mark.parametrize("how", LEAVES_OUT)
-def test_where_every_answer_was_cut_there_is_nothing_to_learn_and_it_is_said(
+def test_where_every_response_was_cut_there_is_nothing_to_learn_and_it_is_said(
     before: Path, tmp_path: Path, how: tuple[str, ...]
 ) -> None:
     here = context(before, tmp_path, *how)
     cut(here, slice(0, 48))
     with pytest.raises(
-        TrainingError, match=r"all 48 answers were cut at the limit of \d+ tokens.*raise rollout.max_tok"
+        TrainingError, match=r"all 48 responses were cut at the limit of \d+ tokens.*raise rollout.max_tok"
     ):
         stage.Pretraining(here)
 
 
 @pytest.mark.parametrize("how", LEAVES_OUT)
-def test_there_is_no_mean_score_of_answers_that_were_all_cut(
+def test_there_is_no_mean_score_of_responses_that_were_all_cut(
     before: Path, tmp_path: Path, how: tuple[str, ...]
 ) -> None:
     here = context(before, tmp_path, *how, "critic.initial_value=mean-score")
     cut(here, slice(0, 80))
-    with pytest.raises(TrainingError, match=r"critic: all 80 answers were cut at the limit of \d+ tokens"):
+    with pytest.raises(TrainingError, match=r"critic: all 80 responses were cut at the limit of \d+ tokens"):
         start_of_critic(here)
 
 
-def test_an_update_whose_fresh_answers_were_all_cut_teaches_nothing(
+def test_an_update_whose_fresh_responses_were_all_cut_teaches_nothing(
     before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     all_cut = torch.ones(16, dtype=torch.bool)
@@ -541,8 +541,8 @@ def test_rl_goes_on_with_the_moments_that_the_critics_targets_were_normalised_by
     here = context(before, tmp_path, f"reward.normalise={kind}", "reward.correct=3", "pretrain.steps=2")
     value_pretraining(here)
     pretraining = stage.Pretraining(here)
-    answers = load_responses(here.earlier["answers"].path)
-    assert pretraining.shaping.moments == RunningMoments().updated(answers.scores)
+    responses = load_responses(here.earlier["answers"].path)
+    assert pretraining.shaping.moments == RunningMoments().updated(responses.scores)
     there = first_done(here)
     there = dataclasses.replace(there, folder=StageFolder(tmp_path, addresses(here.settings)["rl"]))
     trainer, _ = assemble(there)
@@ -557,9 +557,9 @@ def test_rl_goes_on_with_the_moments_that_the_critics_targets_were_normalised_by
 
 def test_moments_are_of_the_scores_that_are_handed_out(before: Path, tmp_path: Path) -> None:
     here = context(before, tmp_path, "reward.normalise=standardise", "gae.bootstrap_truncated=true")
-    answers = cut(here, slice(40, 60))
+    responses = cut(here, slice(40, 60))
     moments = stage.Pretraining(here).shaping.moments
-    assert moments == RunningMoments().updated(answers.scores[~answers.truncated])
+    assert moments == RunningMoments().updated(responses.scores[~responses.truncated])
 
 
 @pytest.mark.parametrize("limit", [7, 9])
@@ -591,10 +591,10 @@ def spread(critic: PreTrainedModel, batch: RolloutBatch) -> Tensor:
 def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path, bounded: str) -> None:
     assignments = ("critic.initial_value=mean-score", f"critic.bounded={bounded}")
     here = context(before, tmp_path, *assignments)
-    answers = load_responses(here.earlier["answers"].path)
-    mean = float(answers.scores.mean())
-    at_zero = spread(start_of_critic(context(before, tmp_path / "zero")), answers)
-    values = spread(start_of_critic(here), answers)
+    responses = load_responses(here.earlier["answers"].path)
+    mean = float(responses.scores.mean())
+    at_zero = spread(start_of_critic(context(before, tmp_path / "zero")), responses)
+    values = spread(start_of_critic(here), responses)
     if bounded == "false":
         torch.testing.assert_close(values, at_zero + mean)  # the same head, moved
     else:
@@ -605,15 +605,17 @@ def test_a_fresh_critic_may_start_at_the_mean_score(before: Path, tmp_path: Path
 def test_a_critic_of_its_own_size_learns_as_any(before: Path, tmp_path: Path, value: str) -> None:
     given = ("critic.init=new", "critic.layers=2", "critic.hidden_size=24", f"critic.initial_value={value}")
     here = context(before, tmp_path, *given, "pretrain.steps=20", "pretrain.learning_rate=0.01")
-    answers = load_responses(here.earlier["answers"].path)
-    start = spread(start_of_critic(here), answers)
-    assert float(start.mean()) == pytest.approx(float(answers.scores.mean()) if value == "mean-score" else 0.5, abs=0.3)
+    responses = load_responses(here.earlier["answers"].path)
+    start = spread(start_of_critic(here), responses)
+    assert float(start.mean()) == pytest.approx(
+        float(responses.scores.mean()) if value == "mean-score" else 0.5, abs=0.3
+    )
     value_pretraining(here)
     critic, _ = critic_for(first_done(here))
     assert (critic.config.hidden_size, len(critic.base_model.layers)) == (24, 2)
     assert measured_in(here)[-1].loss < 0.8 * measured_in(here)[0].loss
     other = context(before, tmp_path, *given, "pretrain.steps=20", "seed=1", "pretrain.learning_rate=0.01")
-    assert not torch.equal(spread(start_of_critic(other), answers), start)
+    assert not torch.equal(spread(start_of_critic(other), responses), start)
     assert addresses(here.settings)["cold-start"].key == addresses(tiny(FROM_POLICY))["cold-start"].key
 
 
@@ -623,9 +625,9 @@ def test_a_saved_critic_is_gone_on_from(before: Path, tmp_path: Path) -> None:
     path = critic_folder(first.folder.path, 4)
     settings = tiny("critic.init=saved", f"critic.path={path}")
     second = StageContext(settings, StageFolder(tmp_path, addresses(settings)["value-pretraining"]), first.earlier)
-    answers = load_responses(first.earlier["answers"].path)
+    responses = load_responses(first.earlier["answers"].path)
     torch.testing.assert_close(
-        spread(start_of_critic(second), answers), spread(critic_for(first_done(first))[0], answers)
+        spread(start_of_critic(second), responses), spread(critic_for(first_done(first))[0], responses)
     )
 
 

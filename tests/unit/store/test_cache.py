@@ -99,7 +99,7 @@ def test_fresh_rollouts_need_no_pool() -> None:
     assert addresses(tiny())["answers"].settings["pool"] == [48, 32]
 
 
-def test_a_mean_score_needs_answers_though_nothing_is_pretrained() -> None:
+def test_a_mean_score_needs_responses_though_nothing_is_pretrained() -> None:
     mean_score = ("critic.init=policy", "critic.initial_value=mean-score")
     without = (*mean_score, "pretrain.steps=0")
     assert list(keys(*without)) == ["cold-start", "answers", "rl", "evaluation"]
@@ -218,7 +218,7 @@ def test_precision_and_adapters_are_in_every_address(other: str) -> None:
 
 @pytest.mark.parametrize("other", ["compute.dtype=bfloat16", "lora.rank=2", "micro_batch_tokens=100"])
 def test_how_later_stages_train_is_not_in_the_address_of_a_model_that_is_taken_as_it_is(other: str) -> None:
-    """Its answers are the same, whoever is trained on them and how."""
+    """Its responses are the same, whoever is trained on them and how."""
     given = ("model.path=there", "cold_start.steps=0")
     plain, changed = keys(*given), keys(*given, other)
     same = {stage for stage in plain if changed[stage] == plain[stage]}

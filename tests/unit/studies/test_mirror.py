@@ -1,4 +1,4 @@
-"""Optuna's storage that is away, loses answers or never gives one: the study goes on, and what it is owed waits."""
+"""Optuna's storage that is away, loses responses or never gives one: the study goes on, and what it is owed waits."""
 
 import threading
 import time
@@ -75,7 +75,7 @@ def test_what_it_could_not_be_told_is_told_in_order_when_it_is_back(tmp_path: Pa
     assert owed_trials(tmp_path) == []
 
 
-def test_an_answer_that_was_lost_doubles_nothing(tmp_path: Path) -> None:
+def test_a_response_that_was_lost_doubles_nothing(tmp_path: Path) -> None:
     mirror = TrialMirror(board, tmp_path)
     mirror.tell(["a"], Away(2, lambda board: board.begin("a", DONE.params), answer_lost=True))
     mirror.tell(["a"], Away(2, lambda board: board.finish("a", DONE), answer_lost=True))
@@ -109,7 +109,7 @@ def test_what_it_is_owed_is_on_disk_while_it_is_away_and_when_the_study_ends(tmp
     assert owed_trials(tmp_path) == []
 
 
-def test_one_that_never_answers_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_never_responses_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENT_S", 0.05)
     silent, mirror = threading.Event(), TrialMirror(board, tmp_path)
     mirror.tell(["a"], lambda board: silent.wait(60))

@@ -58,12 +58,12 @@ def test_the_arms_of_components_differ_in_what_the_paper_says_they_differ_in() -
         assert differs == {"arm", "critic"}
 
 
-def test_grpo_samples_as_many_answers_an_iteration_as_the_other_arms() -> None:
-    answers = {
+def test_grpo_samples_as_many_responses_an_iteration_as_the_other_arms() -> None:
+    responses = {
         cell.arm: cell.settings.rollout.prompts * cell.settings.rollout.samples_per_prompt
         for cell in load_study("components").cells([0])
     }
-    assert set(answers.values()) == {answers["ppo"]}
+    assert set(responses.values()) == {responses["ppo"]}
 
 
 RATES = ("policy.learning_rate", "critic.learning_rate")
@@ -362,7 +362,7 @@ MISTAKES = {
     "value out of range": ({"grid": {"gae.lambda_actor": [0.9, 1.3]}}, "gae.lambda_actor = 1.3 (from study x, [grid])"),
     "value out of range in an arm": (
         {"arms": [{"name": "a", "set": {"gae.gamma": 2}}]}, "gae.gamma = 2 (from study x, arm a)"),
-    "combination": ({"grid": {"rollout.prompts": [96, 3]}}, "policy.minibatches = 4: expected at most the 3 answers"),
+    "combination": ({"grid": {"rollout.prompts": [96, 3]}}, "policy.minibatches = 4: expected at most the 3 responses"),
     "misspelt key": ({"amrs": []}, "x.toml: amrs: no such key; did you mean arms?"),
     "misspelt key of an arm": (
         {"arms": [{"name": "a", "lable": "A"}]}, "arms.0.lable: no such key; did you mean label?"),

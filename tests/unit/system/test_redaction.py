@@ -72,7 +72,7 @@ TEXTS = {  # what it says -> what is shown
 }  # fmt: skip
 SAME = (
     "max_tokens=8192 and eval/aime24/avg@32: 0.5",
-    "the answer to 3:4 @ 5 is {x: y}",
+    "the response to 3:4 @ 5 is {x: y}",
     "cell a: Invalid metric name: 'aime/avg@32'",
     "pretrain.steps = converge, token_reward.kind = none, eos_token: <eos>, tokens=3",
     "[12/35] vcppo-s0 done in 8 s: accuracy 0.500, length 123 tokens",

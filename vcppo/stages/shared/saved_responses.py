@@ -28,4 +28,4 @@ def load_responses(folder: Path) -> RolloutBatch:
     try:
         return RolloutBatch(**load_file(responses_file(folder)))
     except (OSError, TypeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{responses_file(folder)}: not a batch of answers ({error})") from None
+        raise CheckpointError(f"{responses_file(folder)}: not a batch of responses ({error})") from None

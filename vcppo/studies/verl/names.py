@@ -133,7 +133,7 @@ MAPPED: Mapping[str, Mapped] = {
     "pretrain.batch": Mapped(
         (),
         ("data.train_batch_size", f"{CRITIC}.ppo_mini_batch_size", f"{ACTOR}.ppo_mini_batch_size"),
-        "held-out answers included",
+        "held-out responses included",
     ),
     "pretrain.held_out": Mapped((), (f"{OURS}.pretrain.held_out",), "as a share: held_out / (pool + held_out)"),
     "pretrain.pool": Mapped((), (f"{OURS}.pretrain.held_out",), "only in that share: every step samples anew"),
@@ -150,7 +150,7 @@ MAPPED: Mapping[str, Mapped] = {
 }  # fmt: skip
 
 ONLY: Mapping[str, Only] = {
-    "gae.bootstrap_truncated": Only(False, "verl does not say which answers were cut"),
+    "gae.bootstrap_truncated": Only(False, "verl does not say which responses were cut"),
     "rollout.refresh_every": Only(1, "verl's rollout engine has the newest policy in every step"),
     "critic.update_every": Only(1, "verl trains the critic in every step"),
     "critic.initial_value": Only(0.0, "verl draws a head as transformers does"),
@@ -208,8 +208,8 @@ APART: Mapping[str, str] = {
     "pretrain.held_out_prompts": "held-out prompts are never learnt from, whatever this says",
     "pretrain.checkpoints": "verl's checkpoints: --verl trainer.save_freq=N",
     **dict.fromkeys((f"critic.{name}" for name in CRITIC_SIZE), "of a new critic, which verl builds from no settings"),
-    "pretrain.fresh_rollouts": "verl samples new answers for every update, whatever this says",
-    "guard.": "verl has none",
+    "pretrain.fresh_rollouts": "verl samples new responses for every update, whatever this says",
+    "guard.": "verl has none; for early warnings: --verl +algorithm.vcppo.on_warning=stop",
     "evaluation.problems": "verl's data: --verl data.val_files=FILE",
     "evaluation.samples_during": "every evaluation has evaluation.samples",
     "evaluation.seed": "verl's evaluation has no seed of its own",
