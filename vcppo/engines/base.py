@@ -90,8 +90,8 @@ def check_room(requests: Sequence[tuple[int, int]], positions: int | None) -> No
     for i, (length, limit) in enumerate(requests):
         if positions is not None and length + limit > positions:
             raise EngineError(
-                f"prompt {i} has {length} tokens and its response up to {limit}: more than the model's {positions}; see "
-                "engine.max_length and rollout.max_tokens"
+                f"prompt {i} has {length} tokens and its response up to {limit}: more than the model's {positions}; "
+                "see engine.max_length and rollout.max_tokens"
             )
 
 

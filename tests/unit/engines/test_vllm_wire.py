@@ -444,7 +444,7 @@ def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused_before_anything_
     with pytest.raises(EngineError) as caught:
         engine.generate([[2], [3] * 29], FREE, seed=0)
     assert str(caught.value) == (
-        "prompt 1 has 29 tokens and its answer up to 4: more than the model's 32; see engine.max_length and "
+        "prompt 1 has 29 tokens and its response up to 4: more than the model's 32; see engine.max_length and "
         "rollout.max_tokens"
     )
     with pytest.raises(EngineError, match="prompt 0 has 29 tokens"):
