@@ -1,4 +1,4 @@
-"""Which errors of the critic collapse PPO: what the law predicts, drawn over what happened to every run."""
+"""Errors of the critic that collapse PPO: the law's prediction, drawn over the end of every run."""
 
 import math
 from collections.abc import Callable, Mapping

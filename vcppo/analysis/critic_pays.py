@@ -1,4 +1,4 @@
-"""When a critic pays: what VC-PPO and an exact critic gain over GRPO, against the number of decisions that count."""
+"""Gain of VC-PPO and of an exact critic over GRPO, against the number of decisions that count."""
 
 from collections.abc import Mapping
 from typing import Any

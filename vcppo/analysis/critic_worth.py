@@ -1,4 +1,4 @@
-"""What a critic was worth to each run: its quality, and what the run gained over GRPO at equal answers.
+"""Worth of a critic to each run: its quality, and the run's gain over GRPO at equal responses.
 
 The quality of a critic is its explained variance over the ceiling, what any function of the state could explain: 1 for
 an exact critic, 0 for one that knows no more than the mean, below 0 for one that is further from the returns than that.
@@ -20,7 +20,7 @@ SEEN = ["start_variance", "start_ceiling", "along_variance", "along_ceiling", "s
 
 
 def compares(study: Study) -> bool:
-    """Whether a study has GRPO beside critics whose ceiling was measured."""
+    """True where a study has GRPO beside critics whose ceiling was measured."""
     known = set(study.curves["metric"].unique()) if "metric" in study.curves else set()
     return REFERENCE in {plain(arm) for arm in study.finished["arm"]} and CEILING in known
 

@@ -48,7 +48,7 @@ def compute(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 class Crossing(NamedTuple):
-    """Where the gain turns from loss to gain. All infinite where every critic loses, minus infinite where none does."""
+    """Qualities at which a loss turns into a gain. All infinite if every critic loses, minus infinite if none does."""
 
     loses: float  # the best quality at which the fit is a loss
     at: float  # where a straight line between the two others passes 0

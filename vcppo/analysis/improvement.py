@@ -1,4 +1,4 @@
-"""How likely is it that a run of another arm ends better than a run of PPO?"""
+"""Probability that a run of another arm ends better than a run of PPO."""
 
 from typing import Any
 

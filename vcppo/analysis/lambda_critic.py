@@ -1,4 +1,4 @@
-"""What λ_critic decides where nothing was pretrained: does a run come back, and how fast its critic loses its error."""
+"""Effect of λ_critic without pretraining: runs that come back, and iterations until the critic has lost its error."""
 
 import math
 

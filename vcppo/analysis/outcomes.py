@@ -1,4 +1,4 @@
-"""How every single run ended: one point a run."""
+"""End of every single run: one point a run."""
 
 from typing import Any
 

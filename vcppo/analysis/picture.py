@@ -1,4 +1,4 @@
-"""What every figure module returns: a drawing and its caption."""
+"""`Picture`, the result of every figure module: a drawing and its caption."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether the push on the decision to stop, measured before the first update, says which way a run goes."""
+"""Push on the decision to stop, measured before the first update, against the way that a run goes."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How runs began: the critic's bias and the push on the decision to stop before any update, and the first moves."""
+"""Beginning of runs: the critic's bias and the push on the decision to stop before any update, and the first moves."""
 
 import numpy as np
 import pandas as pd

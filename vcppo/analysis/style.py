@@ -1,4 +1,4 @@
-"""How figures look: one palette, one order, one label for each arm; published curves in another style.
+"""Style of figures: one palette, one order, one label for each arm; published curves in another style.
 
 Arms differ by colour, line and marker at once, so that a figure reads the same in grey. Fonts come with
 matplotlib, so that every machine draws alike.

@@ -99,7 +99,7 @@ def _crossed_interval(
 
 
 class Improvement(NamedTuple):
-    """How often a run of one arm ends above a run of another."""
+    """Probability that a run of one arm ends above a run of another."""
 
     probability: float  # ties half
     interval: Interval  # exact

@@ -1,4 +1,4 @@
-"""How far an estimate of a state's value lies from the truth, itself a mean of rollouts, and how sure that is."""
+"""Error of an estimate of a state's value against the truth, itself a mean of rollouts, with its interval."""
 
 from collections.abc import Callable
 from typing import Any
