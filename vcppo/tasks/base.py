@@ -1,4 +1,4 @@
-"""What a task provides to the stages: prompts, a tokenizer, a verifier, and demonstrations to start from.
+"""Protocols of a task, which provides the stages with prompts, a tokenizer, a verifier, and demonstrations.
 
 A class with these methods, wherever it lies, is a task: `task.name = "package.module:Class"`. Most inherit from
 PluginTask (vcppo/tasks/plugin.py), which has those that a task of text need not write itself: a tokenizer and

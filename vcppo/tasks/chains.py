@@ -1,4 +1,4 @@
-"""What the embedded tasks with several decisions share: a chain of digits, its problems, and how responses are read.
+"""Parts that the embedded tasks with several decisions share: a chain of digits, its problems, reading of responses.
 
 A problem gives seed digits. A line of thought is `#i d1 d2 d3`, further words of the task, and one of `fillers` words
 that do not matter. The digits are those of the line before it shifted left, with d3' = (d3 + d1) mod 10 unless the task
@@ -156,11 +156,11 @@ class ChainTask(ABC):
         return divided(fair, dials, dials="task.digits")
 
     def is_fair(self, seed: str) -> bool:
-        """Whether a problem can be asked; those with poor chains are left out beside."""
+        """True where a problem can be asked; those with poor chains are left out beside."""
         return True
 
     def draw_fillers(self, count: int, rng: torch.Generator) -> list[list[str]]:
-        """What ends the lines of so many demonstrations: [count] lists of a word or an empty text a line."""
+        """Draw the words that end the lines of demonstrations: [count] lists of a word or an empty text a line."""
         lines = self.dials.numbers
         if not self.fillers:
             return [[""] * lines] * count

@@ -1,4 +1,4 @@
-r"""Whether two readings have one value: numbers exactly, expressions at points, sets in any order, tuples in theirs.
+r"""Compare the values of two readings: numbers exactly, expressions at points, sets in any order, tuples in theirs.
 
 What counts as equal:
 
@@ -106,13 +106,13 @@ def _equal_items(reference: Value, answer: Value) -> bool:
 
 
 def _names(value: Items) -> bool:
-    """Whether several values have each a name of its own, which orders them."""
+    """True where several values have each a name of its own, which orders them."""
     names = [item.name for item in value.items if isinstance(item, Equation) and item.name]
     return len(names) > 1 and len(set(names)) == len(value.items)
 
 
 def _match(first: tuple[Value, ...], second: tuple[Value, ...]) -> bool:
-    """Whether each of the one is one of the other; equality is transitive, so the first that fits will do."""
+    """True where each of the one is one of the other; equality is transitive, so the first that fits will do."""
     left, doubt = list(second), False
     for value in first:
         for other in left:
@@ -152,7 +152,7 @@ def _equal_equations(reference: Value, answer: Value) -> bool:
 
 
 def _proportional(first: Equation, second: Equation) -> bool:
-    """Whether the sides of two equations differ by the same, but for a constant factor."""
+    """True where the sides of two equations differ by the same, but for a constant factor."""
     if first.left is None or second.left is None or isinstance(first.left, sp.MatrixBase):
         return False
     a, b = (equation.left - tree_of(equation.value) for equation in (first, second))

@@ -36,7 +36,7 @@ class EndingsTask(ChainTask):
         return ()
 
     def is_good(self, state: str) -> bool:
-        """Whether a response that ends at a line with these digits is right."""
+        """True where a response that ends at a line with these digits is right."""
         return (state[0] if self.settings.contexts == 10 else state[0] + state[-1]) in self.good
 
     def good_lines(self, seed: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Whether two expressions have one value, whatever they are written as. No tolerance is absolute."""
+"""Compare the values of two expressions, whatever they are written as. No tolerance is absolute."""
 
 import itertools
 from fractions import Fraction
@@ -25,7 +25,7 @@ _INFINITE = (sp.oo, -sp.oo)
 
 
 def equal_trees(a: Any, b: Any) -> bool:
-    """Whether two expressions are equal; as written, else by their values."""
+    """True where two expressions are equal; as written, else by their values."""
     if a == b:
         return True
     a, b = _exact(a), _exact(b)
@@ -79,7 +79,7 @@ def _value(tree: Any, digits: int) -> Any:
 
 
 def _agree_at_points(a: Any, b: Any) -> bool:
-    """Whether two expressions agree wherever both are real, or both have imaginary units, at enough points."""
+    """True where two expressions agree wherever both are real, or both have imaginary units, at enough points."""
     symbols, points = sorted(a.free_symbols | b.free_symbols, key=str), 0
     a, b, is_real = a.doit(), b.doit(), not (a.has(sp.I) or b.has(sp.I))
     for start in range(_TRIES):
@@ -111,7 +111,7 @@ def _point(symbols: list[Any], start: int) -> dict[Any, Any]:
 
 
 def are_proportional(a: Any, b: Any) -> bool:
-    """Whether an expression is a multiple of another by a constant that is not 0.
+    """True where an expression is a multiple of another by a constant that is not 0.
 
     Raises:
         UnreadableError: undecided, since both are 0 wherever it was tried.
@@ -126,7 +126,7 @@ def are_proportional(a: Any, b: Any) -> bool:
 
 
 def rounds_to(number: Number, tree: Any) -> bool:
-    """Whether a constant, rounded to the places of a decimal, is that decimal."""
+    """True where a constant, rounded to the places of a decimal, is that decimal."""
     value = _value(_exact(tree).doit(), _DIGITS)
     if isinstance(value, mpmath.mpc) or abs(value) > mpmath.mpf(10) ** 40:
         return False

@@ -1,4 +1,4 @@
-r"""What form an answer has: a value, or a computation that the comparison would have to carry out.
+r"""Form of an answer: a value, or a computation that the comparison would have to carry out.
 
 `9 + 8` equals 17, and so do `\sqrt{289}`, `34/2` and `17!/16!`; a policy that is paid for them learns to copy the
 question. So what the parser has read, which is not evaluated yet, is searched for operations left to do:

@@ -1,4 +1,4 @@
-"""Which problems of an embedded task are trained on, and which are kept for a report or for a search."""
+"""Split of an embedded task's problems: those trained on, and those kept for a report or for a search."""
 
 from collections.abc import Sequence
 from typing import TypeVar

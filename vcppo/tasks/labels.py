@@ -89,7 +89,7 @@ class LabelsTask(ChainTask):
         return tuple(self.words())
 
     def context(self, state: str) -> str:
-        """What the label of a line with these digits depends on."""
+        """Return the digits of a line that its label depends on."""
         return state[0] if self.settings.contexts == 10 else state[0] + state[-1]
 
     def after(self, state: str) -> str:

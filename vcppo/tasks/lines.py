@@ -1,4 +1,4 @@
-"""Where the lines of a response begin, among its tokens."""
+"""Begin of each line of a response, among its tokens."""
 
 from collections.abc import Sequence
 

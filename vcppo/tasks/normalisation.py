@@ -179,7 +179,7 @@ def _root(match: re.Match[str]) -> str:
 
 
 def _bare(text: str) -> str:
-    """What stands within a few layers that mean nothing."""
+    """Strip the few outer layers that mean nothing."""
     for _ in range(_LAYERS):
         text = _peeled(text)
     return _trimmed(text)

@@ -100,7 +100,7 @@ def equal_numbers(a: Number, b: Number) -> bool:
 
 
 def stands_for(number: Number, exact: Fraction) -> bool:
-    """Whether a decimal is the rounding of a value and has digits enough to stand for it."""
+    """True where a decimal is the rounding of a value and has digits enough to stand for it."""
     if number.percent:
         number = _hundredth(number)
     places = number.places or 0

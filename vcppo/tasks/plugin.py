@@ -1,4 +1,4 @@
-"""What most tasks from outside inherit from: all of Task but the problems and the verdicts.
+"""Base classes of tasks from outside: all of Task but the problems and the verdicts.
 
 `task.name = "package.module:Class"` names any class with the methods of Task (vcppo/tasks/base.py); one that inherits
 from PluginTask writes `training_problems`, `held_out_prompts` and `judge`, sets `name` and `max_tokens`, and overrides

@@ -1,4 +1,4 @@
-"""What the results of a task from outside depend on, so that no cache mixes two tasks of one name."""
+"""Address of a task from outside: all that its results depend on, so that no cache mixes two tasks of one name."""
 
 import functools
 import importlib.util

@@ -75,7 +75,7 @@ def read(text: str, parse: Parse) -> Value:
 
 
 def is_words(text: str) -> bool:
-    """Whether a text is words of a language rather than mathematics."""
+    """True where a text is words of a language rather than mathematics."""
     if re.fullmatch(r"(?:\\text\{[^{}]*[A-Za-z][^{}]*\}[\s,]*)+", text):
         return True
     bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
@@ -188,7 +188,7 @@ def _closes(text: str, start: int) -> int:
 
 
 def _expression(text: str, parse: Parse) -> Value:
-    """What the parser makes of it. Digits of another base are a symbol, compared as written."""
+    """Parse an expression with its unit. Digits of another base are a symbol, compared as written."""
     text, unit = with_unit(text)
     base = _BASE.fullmatch(text)
     if base:

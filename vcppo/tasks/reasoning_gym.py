@@ -64,7 +64,7 @@ class ReasoningGymTask(PluginTask):
 
     @classmethod
     def fingerprint(cls, options: ReasoningGymOptions) -> dict[str, JsonValue]:
-        """What makes the problems and judges, beside the options."""
+        """Return the versions of what makes the problems and judges, beside the options."""
         try:
             return {"version": VERSION, "reasoning-gym": importlib.metadata.version("reasoning-gym")}
         except importlib.metadata.PackageNotFoundError:

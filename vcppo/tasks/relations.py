@@ -76,7 +76,7 @@ def outside_brackets(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]
 
 
 def between(matches: Sequence[re.Match[str]], text: str) -> list[str]:
-    """What stands before, between and behind matches."""
+    """Return the texts before, between and behind matches, stripped: one more than there are matches."""
     starts = [0, *(match.end() for match in matches)]
     ends = [*(match.start() for match in matches), len(text)]
     return [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]

@@ -103,7 +103,7 @@ def _only(value: Any, row: Row, column: str) -> tuple[Any, bool]:
 
 
 def _is_maths(held: list[Any] | dict[str, Any]) -> bool:
-    """Whether what a text is in JSON has no quotes in it, and other than one number: an interval, a matrix, a set."""
+    """True where a text read as JSON has no quotes in it, and other than one number: an interval, a matrix, a set."""
     leaves: list[Any] = [held]
     while any(isinstance(part, list) for part in leaves):
         leaves = [inner for part in leaves for inner in (part if isinstance(part, list) else [part])]

@@ -1,4 +1,4 @@
-"""How a question becomes a prompt: the tokenizer's chat template or bare text, thoughts opened or not."""
+"""Make a prompt of a question: the tokenizer's chat template or bare text, thoughts opened or not."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What an answer may be once it is read: a number, an expression, words, a list, a region or an equation."""
+"""Types of an answer once it is read: a number, an expression, words, a list, a region or an equation."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
