@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn. Temperature 0 is greedy decoding, its log-probabilities those at temperature 1.
+    """Settings of sampling. Temperature 0 is greedy decoding, its log-probabilities those at temperature 1.
 
     Raises:
         ConfigError: a temperature so low that logits divided by it could overflow.

@@ -25,7 +25,7 @@ SMALL = 400  # torch gives products of fewer multiplications to a kernel several
 
 
 def reads(config: PretrainedConfig) -> bool:
-    """Whether `Decoder` knows this model: one of its families, every token attending to all before it."""
+    """True where `Decoder` knows this model: one of its families, every token attending to all before it."""
     windows = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     return config.model_type in FAMILIES and not windows
 

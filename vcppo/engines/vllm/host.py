@@ -34,7 +34,7 @@ class Host(Protocol):
         ...
 
     def holds(self, owner: object) -> bool:
-        """Whether the weights in it are those that `owner` loaded last."""
+        """True where the weights in it are those that `owner` loaded last."""
         ...
 
     def write(self, request: Write) -> Answers:
@@ -42,7 +42,7 @@ class Host(Protocol):
         ...
 
     def reopened(self, spec: ModelSpec) -> bool:
-        """Whether it now holds this model, without weights, instead of the one before."""
+        """Replace the model held by this one, without weights; False where that cannot be."""
         ...
 
     def close(self) -> None:

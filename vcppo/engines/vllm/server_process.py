@@ -58,11 +58,11 @@ class ServerProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """True where it has ended."""
         return self._process.poll() is not None
 
     def last_words(self) -> str:
-        """How it ended, and the last line of its log, which is kept."""
+        """Say how it ended, with the last line of its log, which is kept."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GOODBYE_S)
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -245,7 +245,7 @@ def _exactly(connection: socket.socket, size: int) -> bytearray:
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens: a socket file, or a host with a port."""
+    """Address of a server: a socket file, or a host with a port."""
 
     file: str = ""
     host: str = ""
