@@ -1,4 +1,4 @@
-"""What `vcppo diagnose` takes of memory and time, before it starts: critics that read, and gradients of a policy.
+"""Memory and time of `vcppo diagnose`, before it starts: critics that read, and gradients of a policy.
 
 Operations are counted a token: 2 for each weight in a forward pass, twice as many in a backward one. Gradients of V
 kinds of advantages are a forward and a backward pass for second moments, and a forward pass with V backward ones; a
@@ -35,7 +35,7 @@ FEWEST_RESPONSES = 16  # that gradients are taken of
 
 @dataclass(frozen=True)
 class Workload:
-    """What is diagnosed."""
+    """Size of what is diagnosed."""
 
     responses: int
     prompts: int
@@ -100,7 +100,7 @@ def gradient_operations(weights: float, kinds: int, *, sharded: bool) -> float:
 
 
 def operations_in_half_an_hour(settings: RunSettings, *, gpus: int) -> float:
-    """What gradients may take unless their number of responses is named; without a GPU some time is left for values."""
+    """Operations that gradients may take where no number of responses is named; without a GPU, fewer."""
     if not gpus:
         return CPU_OPERATIONS
     return FLOPS[settings.compute.dtype] * ARITHMETIC_SHARE * HALF_AN_HOUR * gpus

@@ -1,4 +1,4 @@
-"""What a run's stages take on disk, before it is started: files that stay, and what a stage needs beside them to run.
+"""Disk that a run's stages take, before it is started: files that stay, and what a stage needs beside them to run.
 
 Models lie there in float32 whatever passes are computed in, adapters merged; a state to resume from is a model with
 AdamW's two moments of the weights that learn, and a second one while it replaces the first. What MLflow stores, logs
@@ -55,7 +55,7 @@ class StageDisk:
 
 @dataclass(frozen=True)
 class StudyDisk:
-    """What is still to be written by runs that share stages."""
+    """Bytes still to be written by runs that share stages."""
 
     stays: int  # bytes when all has ended
     fullest: int  # bytes at the fullest moment, if the largest stages run last and together

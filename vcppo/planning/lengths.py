@@ -1,4 +1,4 @@
-"""How long prompts and responses of a run are, in tokens, before a model is loaded; memory and time count with these.
+"""Lengths of a run's prompts and responses in tokens, before a model is loaded; memory and time count with these.
 
 Prompts of a set that lies here are read with a tokenizer that lies here; any other set's are taken as `PROMPT_TOKENS`.
 """

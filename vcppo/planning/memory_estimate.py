@@ -64,7 +64,7 @@ class Network:
 
     @property
     def sharded(self) -> bool:
-        """Whether FSDP holds it; a plain float32 model on one process is left as it is."""
+        """True where FSDP holds it; a plain float32 model on one process is left as it is."""
         return self.shards > 1 or self.compute.dtype != "float32" or self.compute.offload
 
     @property

@@ -1,4 +1,4 @@
-"""What a run takes of each GPU, by stage and phase, before it is started, and what to change if that is too much.
+"""Memory that a run takes of each GPU, by stage and phase, before it is started, and what to change if it is too much.
 
 Bytes are those of memory_estimate.py, at the fullest moment of each phase with every response as long as it may be.
 Times rest on the rates below, which are assumed and not measured.
@@ -115,7 +115,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether every phase has room."""
+        """True where every phase has room."""
         return self.fullest.needs <= self.machine.memory and not any(phase.note for phase in self.phases)
 
 
@@ -202,7 +202,7 @@ def _changes(settings: RunSettings, machine: Gpus) -> Iterator[dict[str, Any]]:
 
 
 class _Layout:
-    """Which models are on a GPU in each phase, from the settings."""
+    """Models on a GPU in each phase, from the settings."""
 
     def __init__(self, settings: RunSettings, machine: Gpus) -> None:
         self.settings, self.machine = settings, machine

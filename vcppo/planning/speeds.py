@@ -1,4 +1,4 @@
-"""How fast a network runs here: as measured by `vcppo plan --calibrate`, or as two short products say."""
+"""Speed of a network here: as measured by `vcppo plan --calibrate`, or as two short products say."""
 
 import math
 import time
@@ -15,7 +15,7 @@ UPDATE_PASSES = 8  # readings and writings of all weights that learn in an optim
 
 @dataclass(frozen=True)
 class Machine:
-    """What two products of numpy reach here."""
+    """Rates that two products of numpy reach here."""
 
     flops_per_s: float  # floating-point operations of a float32 matrix product
     bytes_per_s: float  # read by a matrix-vector product that no cache holds
@@ -49,7 +49,7 @@ class Speed:
 
     @classmethod
     def of_json(cls, content: Mapping[str, float | str | None]) -> "Speed":
-        """What `as_json` made."""
+        """Read what `as_json` made."""
         return cls(**content)  # type: ignore[arg-type]  # checked by who stored it
 
 

@@ -1,4 +1,4 @@
-"""What a run will cost before it starts: tokens and minutes by stage, from its settings and the speed of networks here.
+"""Cost of a run before it starts: tokens and minutes by stage, from its settings and the speed of networks here.
 
 Shapes, lengths and speeds are those that `vcppo plan` counts with (shapes.py, lengths.py, speeds.py).
 """
@@ -61,7 +61,7 @@ def minutes_text(minutes: float) -> str:
 
 
 def basis(settings: RunSettings) -> str:
-    """What the minutes rest on, in words."""
+    """Say in words what the minutes rest on."""
     speeds = speeds_of(settings, Machine(1.0, 1.0))
     if speeds is None:
         return f"the shapes of {settings.model.path} are not known here, so no time is estimated"
@@ -96,7 +96,7 @@ def speeds_of(settings: RunSettings, machine: Machine | None = None) -> tuple[Sp
 
 @dataclass(frozen=True)
 class StageWork:
-    """What a stage does, in tokens and optimiser steps; of what it scores and trains, a part is the critic's."""
+    """Work of a stage, in tokens and optimiser steps; of what it scores and trains, a part is the critic's."""
 
     prompts: int
     generated: int
@@ -108,7 +108,7 @@ class StageWork:
     updates_of_critic: int = 0
 
     def seconds(self, policy: Speed, critic: Speed) -> float:
-        """How long it takes at these speeds."""
+        """Seconds that it takes at these speeds."""
         by_policy = policy.generate_s * self.generated + policy.read_s * (
             self.prompts + self.scored - self.scored_by_critic
         )
