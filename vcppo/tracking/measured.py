@@ -52,6 +52,7 @@ class MeasuredCell:
 
     @property
     def done(self) -> bool:
+        """True where the cell has ended with results."""
         return self.state == "done"
 
     @property
@@ -90,7 +91,7 @@ class MeasuredCell:
         return max((max(by_step) for by_step in curves), default=0)
 
     def _pretraining_end(self) -> Settled | None:
-        """Where these settings end the pretraining, None while that is undecided."""
+        """Return the end of the pretraining by these settings, None while that is undecided."""
         assert self.pretraining is not None
         curves = self.pretraining.curves
         losses, spreads = (curves.get(f"pretrain/{name}", {}) for name in ("held_out_loss", "explained_variance"))

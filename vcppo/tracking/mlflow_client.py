@@ -276,7 +276,7 @@ class MlflowStore:
         return str(experiment.experiment_id)
 
     def _own_locations(self) -> list[Path]:
-        """Where this process may keep files of runs without a server: beside an SQLite database, or in its folder."""
+        """List the folders for files of runs without a server: beside an SQLite database, and this process's own."""
         file = sqlite_file(self.tracking_uri)
         beside = [] if file is None else [file.resolve().with_name("mlartifacts")]
         return [*beside, *([] if self._artifacts is None else [self._artifacts.resolve()])]

@@ -1,4 +1,4 @@
-"""What value pretraining cost before RL began, so that arms can be compared with it counted.
+"""Cost of value pretraining before RL began, so that arms can be compared with it counted.
 
 The RL stage counts its own costs (vcppo/rl/costs.py). Those of the pretraining follow from settings, from the updates
 that it took, and from the length of the fixed policy's responses, which is that at the start of RL. It is counted whole

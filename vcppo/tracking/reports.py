@@ -19,7 +19,7 @@ _REFUSED = re.compile(r"[^\w\-. :/]")  # in names of metrics and tags
 
 @dataclass(frozen=True)
 class LoggedReport:
-    """What a run is to hold."""
+    """Contents of a run: metrics, params, tags and files."""
 
     name: str
     began: float  # seconds since the epoch
