@@ -161,7 +161,7 @@ def response_metrics(scores: Tensor, lengths: Tensor, *, correct_above: float, l
 
 
 def alignment(estimates: Estimates, problem: Tensor, *, rows: Tensor, step: int) -> dict[str, float]:
-    """Which way these advantages push score and length, by the surrogate: verl's gradients are not at hand.
+    """Measure which way these advantages push score and length, by the surrogate: verl's gradients are not at hand.
 
     Args:
         problem: [B] int, equal where the prompt is. rows: [B] bool, responses that are no padding.
@@ -173,7 +173,7 @@ def alignment(estimates: Estimates, problem: Tensor, *, rows: Tensor, step: int)
 
 
 def observed(scores: Tensor, lengths: Tensor, *, correct_above: float, limit: int, score_z: float) -> Observed | None:
-    """What a step's responses say to the rules of early warnings; None without any. Arguments as `response_metrics`."""
+    """Return a step's numbers for the rules of early warnings, None without any. Arguments as `response_metrics`."""
     real = lengths > 0
     if not bool(real.any()):
         return None
@@ -189,7 +189,7 @@ def observed(scores: Tensor, lengths: Tensor, *, correct_above: float, limit: in
 
 
 def advice(rule: str, settings: PluginSettings) -> str:
-    """What to set in verl."""
+    """Name the settings of verl that answer a warning."""
     critic = ["pretrain the critic (+algorithm.vcppo.pretrain.steps=converge)"]
     if settings.lambda_actor < 1 or settings.length_adaptive_alpha is not None:
         critic.append("set +algorithm.vcppo.lambda_actor=1")
@@ -249,6 +249,7 @@ class HeldOut:
 
     @property
     def tokens(self) -> int:
+        """Number of held-out tokens since the last measurement."""
         return sum(map(len, self._values))
 
     def measure(self, step: int) -> tuple[Measurement, dict[str, float]]:

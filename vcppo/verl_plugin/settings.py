@@ -40,7 +40,7 @@ class PretrainingPlan(Settings):
 
 
 class PluginSettings(Settings):
-    """How our trainer differs from verl's."""
+    """Settings in which our trainer differs from verl's."""
 
     lambda_actor: float = Field(_default(GaeSettings, "lambda_actor"), ge=0, le=1, description="of the advantages")
     lambda_critic: float = Field(_default(GaeSettings, "lambda_critic"), ge=0, le=1, description="of the value targets")
