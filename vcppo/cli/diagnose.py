@@ -88,7 +88,7 @@ def diagnose(
     config: Path | None,
     assignments: tuple[str, ...],
 ) -> None:
-    """What is wrong with this critic, and where does PPO go with it: a page with a verdict in words.
+    """Say what is wrong with a critic, and where PPO goes with it: a page with a verdict in words.
 
     Responses are anybody's: logs of verl, TRL, OpenRLHF, NeMo-RL, slime, lighteval or vcppo, or any JSON Lines or
     Parquet with a prompt, a response and a score. Nothing is unpickled, nothing is trained.

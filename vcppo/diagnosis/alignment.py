@@ -33,7 +33,7 @@ FEWEST = 16  # responses
 
 @dataclass(frozen=True)
 class CriticAlignment:
-    """What was found for one critic."""
+    """Alignments of one critic's gradients, and its best λ."""
 
     alignments: tuple[Alignment, ...]  # of each lambda, plain and preconditioned
     best_lambda: float | None  # None where no lambda can be told to go uphill
@@ -164,7 +164,7 @@ def _parts(
     known: _Comparable,
     passes: int,
 ) -> list[CriticAlignment]:
-    """What the last of the methods calls best is best."""
+    """Return the part of each critic; its best λ is that of the last method."""
     parts, (*_, judge) = [], found_by.values()
     for critic in range(critics):
         first = 2 + critic * len(lambdas)
@@ -191,7 +191,7 @@ def advantages_of(returns: Tensor, values: Tensor, response_mask: Tensor, gae_la
 
 
 def _cannot(scores: Tensor) -> str | None:
-    """Why nothing can be measured, or None."""
+    """Return the reason why nothing can be measured, or None."""
     if len(scores) < FEWEST:
         return f"{len(scores)} responses with finite values; expected {FEWEST} or more"
     if float(scores.min()) == float(scores.max()):
@@ -200,7 +200,7 @@ def _cannot(scores: Tensor) -> str | None:
 
 
 def _unit(scores: Tensor) -> float:
-    """What one right response in place of a wrong one adds to the score; 1 where scores have more than two values."""
+    """Score of a right response less that of a wrong one; 1 where scores have more than two values."""
     values = scores.unique()
     return float(values[1] - values[0]) if len(values) == 2 else 1.0
 
@@ -249,7 +249,7 @@ def _alignment(
 def _too_noisy(
     result: Alignments, own: Resampled, reward: Resampled, length: Resampled, number: int, ceiling: Resampled
 ) -> dict[str, str | None]:
-    """Why a cosine with the gradient of reward or length, or a change along the own one, cannot be told; or None."""
+    """Say why a cosine with the gradient of reward or length, or a change along the own, cannot be told; or None."""
 
     def needs(name: str, of: int, square: Resampled) -> str | None:
         if square.is_positive:

@@ -1,4 +1,4 @@
-"""Where tokens of two tokenizers begin at the same character: there, and only there, both are in the same state."""
+"""Places where tokens of two tokenizers begin at the same character: only there are both in the same state."""
 
 from collections.abc import Sequence
 

@@ -19,7 +19,7 @@ TENTHS = 10  # bins of fraction, length and predicted value
 
 
 class Cells(Protocol):
-    """What a curve is made of; `Tokens` of measures has it. N tokens of B responses."""
+    """Numbers that a curve is computed from, as `Tokens` of measures has them. N tokens of B responses."""
 
     @property
     def value(self) -> Array: ...  # [N]

@@ -51,12 +51,12 @@ class NamedCritic:
 
     @cached_property
     def folder(self) -> CriticFolder:
-        """Where in it the weights are."""
+        """Folder of the weights within it."""
         return find_folder(self.path)
 
     @cached_property
     def layout(self) -> CriticLayout:
-        """How they are saved.
+        """Layout in which the weights are saved.
 
         Raises:
             CheckpointError: no critic there that can be loaded.
@@ -67,7 +67,7 @@ class NamedCritic:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is asked, and how it is answered; every process of several calls it alike.
+    """A diagnosis: its inputs and its run; with several processes, each calls it alike.
 
     Attributes:
         critics: none: the dump's own values are looked at.
@@ -92,7 +92,7 @@ class Diagnosis:
 
     @cached_property
     def plan(self) -> DiagnosisPlan | None:
-        """What models will read, and take; None where none reads, or of a family whose shapes are not known."""
+        """Plan of what models will read, and take; None where none reads, or of a family whose shapes are not known."""
         tokens = self._tokens
         if tokens is None or not tokens.rows:
             return None
@@ -105,7 +105,7 @@ class Diagnosis:
         )
 
     def outlook(self) -> str | None:
-        """What will be read and how long that may take, in a line; None as of `plan`."""
+        """One line on what will be read and how long that may take; None as of `plan`."""
         return None if self.plan is None else outlook_line(self.settings, self.plan)
 
     def run(self, command: str) -> tuple[Report, ViewerData]:

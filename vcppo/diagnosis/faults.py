@@ -183,6 +183,7 @@ def allowed_bias(data: DataPart, numbers: Regressor) -> float:
 
 
 def numbers_of(critic: CriticPart) -> Regressor:
+    """Return the numbers of a critic's values against returns; only for a critic that could be measured."""
     assert critic.regressor is not None
     return critic.regressor
 
@@ -192,8 +193,7 @@ def _beyond_scale(slope: Estimate) -> int:
 
 
 def _everywhere(numbers: Regressor, sign: int) -> str:
-    """Whether the bias is much the same from the start of responses on, by position bins whose interval tells its "
-    "sign."""
+    """Say "everywhere" where the bias is much the same in all position bins whose interval tells its sign."""
     along = [bias for bias in numbers.from_start.bias if bias.low is not None and bias.high is not None]
     same = [bias for bias in along if (bias.low or 0.0) * sign > 0 and (bias.high or 0.0) * sign > 0]
     sizes = [abs(bias.value or 0.0) for bias in same]
@@ -203,7 +203,7 @@ def _everywhere(numbers: Regressor, sign: int) -> str:
 
 
 def _profile(numbers: Regressor) -> str:
-    """Where along the response values are off most to either side."""
+    """Name the token positions at which values are off most to either side; "" where fewer than two are known."""
     along = [(bias.value, x) for bias, x in zip(numbers.from_start.bias, numbers.from_start.x, strict=True)]
     known = [(value, x) for value, x in along if value is not None]
     if len(known) < 2:

@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]  # chunks done, of all
 
 @dataclass(frozen=True)
 class GradientSettings:
-    """How gradients are taken."""
+    """Settings of the passes that take gradients."""
 
     temperature: float  # of the sampling
     max_tokens: int  # cells of a forward pass
@@ -93,7 +93,7 @@ def products_of_chunks(
 
 
 class _Stored:
-    """What a process has done, under an address of all that it depends on but the policy's name.
+    """Results of one process on disk, under an address of all that they depend on but the policy's name.
 
     Gradients of chunks are there until their products are, which stay: they are small, and the same diagnosis called
     again, because its page was lost or MLflow was away, takes no gradient twice.

@@ -1,4 +1,4 @@
-"""What to set where: the same knob in each trainer, as it is called there, and who lacks it.
+"""Settings by trainer: the same knob as each trainer calls it, and which of them lack it.
 
 Read in the trainers' sources; `LOOKED_AT` says in which version.
 """

@@ -66,12 +66,12 @@ class Tokens:
 
     @cached_property
     def shift(self) -> float:
-        """What values and returns are taken from, against cancellation."""
+        """Median value, subtracted from values and returns against cancellation."""
         return float(np.median(self.value))
 
     @cached_property
     def columns(self) -> list[Array]:
-        """What errors are summed from."""
+        """Columns [N] that errors are summed from."""
         return error_columns(self.value, self.target, self.shift)
 
 
@@ -199,7 +199,7 @@ def ranker(reading: Reading, bootstrap: PromptBootstrap) -> tuple[RankAt, ...]:
 def lambda_shares(
     reading: Reading, lambdas: Iterable[float], *, seed: int, resamples: int = RESAMPLES
 ) -> tuple[LambdaShare, ...]:
-    """What advantages are made of at each lambda, of those responses whose values are all finite.
+    """Compute the shares of reward and values in advantages at each lambda, over responses whose values are all finite.
 
     A value that is not finite would stand in every advantage before it.
     """

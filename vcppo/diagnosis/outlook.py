@@ -1,4 +1,4 @@
-"""What a diagnosis will read, and what that takes: said before it begins."""
+"""Outlook of a diagnosis: what it will read, and what that takes, said before it begins."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ NARROW, NARROW_SHARE, WIDE_SHARE = 256, 0.25, 0.4  # of a matrix product's rate,
 
 
 def workload_of(dump: Dump, tokenized: Tokenized, *, critics: int, lambdas: int) -> Workload:
-    """What of a dump is to be read, in tokens."""
+    """Count the prompts, responses and tokens of a dump that are to be read."""
     lengths = tokenized.total_lengths
     return Workload(
         responses=len(lengths),

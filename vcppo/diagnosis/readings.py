@@ -1,4 +1,4 @@
-"""What a critic says of every state of a dump's responses, beside the returns that followed."""
+"""Values of a critic at every state of a dump's responses, beside the returns that followed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -109,7 +109,7 @@ def _own_tokens(
 
 
 def _readable(critic: PreTrainedModel, tokenized: Tokenized, dump: Dump) -> Tokenized:
-    """What fits the critic's context. Raises DataError if that is nothing, or it does not know a token."""
+    """Return the responses that fit the critic's context. Raises DataError if none does, or a token is unknown."""
     if not tokenized.rows:
         raise DataError(f"{dump.source}: no response has a token, expected at least one")
     known = critic.get_input_embeddings().num_embeddings

@@ -83,7 +83,7 @@ class Calibration(Part):
 
 
 class RankAt(Part):
-    """How well V at a fraction of the response tells those that will be right from those that will not.
+    """AUC of V at a fraction of the response, between responses that will be right and those that will not.
 
     Right is the highest score. A fraction is known at the end only, so this describes, and no verdict rests on it.
     """
@@ -94,7 +94,7 @@ class RankAt(Part):
 
 
 class Reacts(Part):
-    """What the critic's variance is made of; the three shares sum to 1.
+    """Shares of the critic's variance; the three sum to 1.
 
     Nested: position from the start first, then the prompt, alone and with position, then what differs between responses
     to one prompt at one position. How many tokens are still to come no critic can know, so it is no part of position.
@@ -107,14 +107,14 @@ class Reacts(Part):
 
 
 class Signal(Part):
-    """What the values say of the returns beyond the position: both less their mean at it."""
+    """Relation of values and returns beyond the position: both less their mean at it."""
 
     correlation: Estimate
     slope: Estimate  # of return on value: 1 if what the critic says there is calibrated, 0 if it says nothing
 
 
 class Timing(Part):
-    """Whether values are read at the right token, which needs no returns: mean squares of differences of values.
+    """Signs of values read at the wrong token, which need no returns: mean squares of differences of values.
 
     The first three compare two responses to one prompt before, at and after the token where they part, in units of
     two tokens after it: 0, 0 and about 1 of a critic that is read in the right place.
@@ -130,7 +130,7 @@ class Timing(Part):
 
 
 class LambdaShare(Part):
-    """What an advantage at one λ is made of, at these lengths."""
+    """Shares of reward and values in an advantage at one λ, at these lengths."""
 
     gae_lambda: float
     real_reward: Estimate  # mean weight of the real reward over tokens, lambda^(tokens to come)
@@ -138,7 +138,7 @@ class LambdaShare(Part):
 
 
 class Alignment(Part):
-    """Where the policy gradient made with this critic at one λ points.
+    """Direction of the policy gradient made with this critic at one λ.
 
     Method: `gradient`, plain dot products; `preconditioned`, gradients divided by the root of their second moments (the
     diagonal of the Fisher information), in which quiet decisions count as well as loud ones; `surrogate`, no policy.
@@ -164,7 +164,7 @@ class Alignment(Part):
 
 
 class Knob(Part):
-    """What to set in one trainer; `setting` null: it lacks the knob."""
+    """A setting of one trainer; `setting` null: it lacks the knob."""
 
     trainer: str  # vcppo, verl, NeMo-RL, OpenRLHF, TRL, slime
     setting: str | None
@@ -227,7 +227,7 @@ class DataPart(Part):
 
 
 class Provenance(Part):
-    """How the report was made."""
+    """Origin of the report: command, versions, time and seed."""
 
     vcppo: str
     commit: str | None

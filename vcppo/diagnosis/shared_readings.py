@@ -42,7 +42,7 @@ def shared_readings(readings: Sequence[Reading]) -> list[Reading]:
 
 
 def _columns(reading: Reading) -> list[list[int]]:
-    """Which token of its response each value stands before, response by response."""
+    """Return the token of its response that each value stands before, response by response."""
     lengths = reading.response_mask.sum(dim=1).tolist()
     if reading.columns is None:
         return [list(range(length)) for length in lengths]

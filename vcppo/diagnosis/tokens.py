@@ -97,7 +97,7 @@ def within(tokenized: Tokenized, limit: int | None, what: str) -> Tokenized:
 
 
 def writes(tokenizer: PreTrainedTokenizerFast, dump: Dump) -> bool | None:
-    """Whether a tokenizer decodes the dump's ids to its text, in most of some responses; None if none has both."""
+    """True where a tokenizer decodes the dump's ids to its text, in most of some responses; None if none has both."""
     both = [response for response in dump.responses if response.tokens and response.text is not None][:COMPARED]
     if not both:
         return None
@@ -106,7 +106,7 @@ def writes(tokenizer: PreTrainedTokenizerFast, dump: Dump) -> bool | None:
 
 
 def same_vocabulary(one: PreTrainedTokenizerFast, other: PreTrainedTokenizerFast) -> bool:
-    """Whether every id is the same token to both."""
+    """True where every id is the same token to both."""
     return one is other or one.get_vocab() == other.get_vocab()
 
 

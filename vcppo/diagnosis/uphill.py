@@ -11,7 +11,7 @@ WHOLE = ("gradient", "preconditioned", "scores")  # methods that saw the policy;
 
 
 def uphill(critic: CriticPart) -> list[Verdict]:
-    """Where the gradient points, at which λ its signal is lost, and which λ is best. None without an alignment.
+    """Say where the gradient points, at which λ its signal is lost, and which λ is best; nothing without an alignment.
 
     Of the methods that were used the preconditioned one is judged by: it is how an optimiser of Adam's kind steps, and
     decisions that a plain product drowns in others' noise count in it.

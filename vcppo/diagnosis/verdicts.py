@@ -1,4 +1,4 @@
-"""What is said of a critic, by written rules: which rule goes before which, and when there is nothing to be said.
+"""Verdicts on a critic, by written rules: which rule goes before which, and when there is nothing to be said.
 
 `thresholds` has the numbers, `faults` and `mismatches` the rules on values against returns, `uphill` those on the
 policy gradient.
@@ -35,7 +35,7 @@ def _tempered(values: list[Verdict], direction: list[Verdict], critic: CriticPar
 
 
 def _values(data: DataPart, critic: CriticPart) -> list[Verdict]:
-    """What values say against returns; one line where they can say nothing."""
+    """Verdicts on values against returns; a single one where they can say nothing."""
     broken = _not_finite(data, critic)
     if critic.regressor is None:
         return broken or [verdict("cannot-tell", "unknown", "Nothing could be measured", f"{critic.why}.")]
@@ -66,7 +66,7 @@ def _faults(data: DataPart, critic: CriticPart) -> list[Verdict]:
 
 
 def _certain(data: DataPart, critic: CriticPart) -> list[Verdict]:
-    """What needs no interval."""
+    """Verdicts that need no interval."""
     return [*_all_alike(data), *constant(data, critic)]
 
 

@@ -58,7 +58,7 @@ def percent(estimate: Estimate) -> str:
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
-    """What is wrong with one critic, in a line: the titles of its alarms and warnings, those on values as one sentence.
+    """Say what is wrong with one critic in a line: titles of its alarms and warnings, those on values as one sentence.
 
     >>> ill = dict(severity="alarm", critic=None, sentence="")
     >>> titles = ("Values are 2.3 too low everywhere", "Values know the position only", "At λ = 0.95 PPO goes away")

@@ -1,4 +1,4 @@
-"""Which files a dump is made of, in the order in which they were written; those that cannot be read are refused."""
+"""Files of a dump, in the order in which they were written; those that cannot be read are refused."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a form of dump is: how it is recognised, and which cell of a row has which role."""
+"""Form of a dump: how it is recognised, and which cell of a row has which role."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +40,7 @@ Cells = dict[Role, Cell]
 
 @dataclass
 class Notes:
-    """What has to be said of how files were read: each line once, events as counts."""
+    """Notes on how files were read: each line once, events as counts."""
 
     lines: dict[str, None] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)

@@ -42,7 +42,7 @@ def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
 
 
 def _may_be(role: Role, value: Any) -> bool:
-    """Whether a cell is of the kind that its role wants: a list for what is one a token, else none."""
+    """True where a cell is of the kind that its role wants: a list for what is one a token, else none."""
     if value is None:
         return False
     if role in _LISTS:

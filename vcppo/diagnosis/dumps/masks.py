@@ -1,4 +1,4 @@
-"""What the policy did not write: padding, and the output of tools inside a response.
+"""Masks of what the policy did not write: padding, and the output of tools inside a response.
 
 A value is judged by the return that follows it, and an advantage by the value of the next token; both are only right
 where tokens that the policy chose stand side by side. So of a response with foreign tokens inside, the last stretch
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stretch:
-    """Where a response begins and ends among logged tokens, from 0, the end excluded."""
+    """Begin and end of a response among logged tokens, from 0, the end excluded."""
 
     start: int
     end: int

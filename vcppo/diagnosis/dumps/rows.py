@@ -84,7 +84,7 @@ def _refuse_other_text(path: Path, start: bytes) -> None:
 
 
 def _spans_lines(start: bytes) -> bool:
-    """Whether the first line is no whole JSON value, as of an object that is written over several lines."""
+    """True where the first line is no whole JSON value, as of an object that is written over several lines."""
     line, newline, _ = start.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")
     if not newline:
         return False
@@ -121,7 +121,7 @@ def _line_rows(path: Path, file: _Bytes, notes: Notes) -> Iterator[Row]:
 
 
 def _is_cut(line: bytes, error: Exception) -> bool:
-    """Whether an object cannot be read because its end is missing, if need be half of its last character."""
+    """True where an object cannot be read because its end is missing, if need be half of its last character."""
     if not line.lstrip().startswith(b"{"):
         return False
     if isinstance(error, UnicodeDecodeError):
@@ -217,7 +217,7 @@ class _Scan:
 
 
 def _at_end(error: json.JSONDecodeError, text: str) -> bool:
-    """Whether a parser stopped because the text did: at its end, or in a string or word that the end cuts."""
+    """True where a parser stopped because the text did: at its end, or in a string or word that the end cuts."""
     return error.msg.startswith("Unterminated string") or len(text) - error.pos <= 9
 
 

@@ -1,4 +1,4 @@
-"""What is in a cell, as the type that its role has: numbers, token ids, text, messages."""
+"""Read a cell as the type that its role has: numbers, token ids, text, messages."""
 
 import json
 import math
@@ -88,7 +88,7 @@ def token_ids(place: str, cell: Cell) -> tuple[int, ...]:
 
 
 def mask(place: str, cell: Cell) -> tuple[bool, ...]:
-    """Whether the policy wrote a token.
+    """Return a flag for each token: True where the policy wrote it.
 
     Raises:
         DataError: it is no list of 0 and 1, or of true and false.
@@ -162,7 +162,7 @@ def _whole_tree(value: Any) -> Any:
 
 
 def was_cut(cell: Cell) -> bool | None:
-    """Whether a response was cut at the length limit, from a truth value or a reason to stop; None if neither says."""
+    """True where a response was cut at the length limit, by a truth value or a reason to stop; None if neither says."""
     value = alone(cell.value)
     if isinstance(value, str):
         word = value.strip().lower()

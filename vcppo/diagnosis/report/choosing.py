@@ -1,4 +1,4 @@
-"""Which responses the viewer offers, and what it says of each token: from a dump and what critics read of it."""
+"""Choose the responses of a dump that the viewer offers, and what it says of each token."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -48,7 +48,7 @@ def described_page() -> str:
 
 
 def field_comments() -> dict[tuple[str, str], str]:
-    """What the comments on a field's lines say, by class and field."""
+    """Return the comments on a field's lines, by class and field."""
     source = inspect.getsource(schema)
     lines = {
         token.start[0]: token.string.lstrip("# ")

@@ -1,4 +1,4 @@
-"""What the figures of the page share: how critics are told apart, estimates with their intervals, axes."""
+"""Parts that the figures of the page share: marks of critics, estimates with their intervals, axes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -54,6 +54,7 @@ def draw_estimates(
     band: bool = False,
     shift: float = 0.0,
 ) -> None:
+    """Draw a line through estimates, with a band or whiskers for their intervals; `shift` is in px, to the right."""
     values = [e.value for e in estimates]
     tips = [f"{tip} {x:g}: {with_interval(e)}" for x, e in zip(xs, estimates, strict=True)]
     if band:
@@ -65,19 +66,23 @@ def draw_estimates(
 
 
 def tip_of(place: int, critic: CriticPart, what: str) -> str:
+    """Return the text shown over a critic's point: its letter and name, and `what` is drawn."""
     return f"{letter(place)} {critic.name}, {what}"
 
 
 def ends_of(estimates: Sequence[Estimate]) -> tuple[list[Maybe], list[Maybe]]:
+    """Return the lower and the upper ends of the intervals; None where there is none."""
     return [e.low for e in estimates], [e.high for e in estimates]
 
 
 def axis_over(label: str, heights: Sequence[Maybe]) -> Axis:
+    """Make a linear axis over the heights that are known; 0 to 1 where none is."""
     known = [y for y in heights if y is not None]
     return linear(label, min(known, default=0.0), max(known, default=1.0))
 
 
 def by_method(rows: Sequence[Alignment]) -> dict[str, list[Alignment]]:
+    """Group rows by method, each group in the order of λ."""
     methods: dict[str, list[Alignment]] = {}
     for row in sorted(rows, key=lambda row: row.gae_lambda):
         methods.setdefault(row.method, []).append(row)
@@ -91,4 +96,5 @@ def first_method(critic: CriticPart) -> list[Alignment]:
 
 
 def sorted_once(values: Iterable[float]) -> list[float]:
+    """Return the values in ascending order, each once."""
     return sorted(set(values))

@@ -85,7 +85,7 @@ def steps(report: Report) -> Figure | None:
 
 
 def opinions(report: Report) -> Figure | None:
-    """What an advantage at each lambda is made of."""
+    """Draw the shares of real reward and of the critic's opinion in an advantage at each lambda."""
     critics = [(place, critic) for place, critic in enumerate(report.critics) if critic.lambdas]
     if not critics:
         return None

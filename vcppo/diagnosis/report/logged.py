@@ -55,7 +55,7 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
 
 
 def _label(item: Mapping[str, Any]) -> str:
-    """What tells it from others of its list; "" where nothing does."""
+    """Return the label that tells an item from others of its list; "" where nothing does."""
     parts = [str(item[key]) for key in ("name", "method") if key in item]
     parts += [f"{key.removeprefix('gae_')}_{item[key]:g}" for key in ("gae_lambda", "fraction") if key in item]
     return "/".join(parts)

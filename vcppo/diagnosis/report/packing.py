@@ -51,7 +51,7 @@ def grid_decimals(columns: Iterable[Numbers]) -> int:
 
 
 def _exact(numbers: NDArray[np.float64], decimals: int) -> bool:
-    """Whether these are float32 numbers of no more decimals."""
+    """True where all are float32 numbers of no more than so many decimals."""
     scaled = numbers * 10.0**decimals
     return bool(np.allclose(scaled, np.rint(scaled), rtol=1e-7, atol=1e-9))
 

@@ -74,7 +74,7 @@ class Panel:
         self._axes()
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point is, kept within a little of the panel."""
+        """Return (x, y) of a point in the drawing, kept within a little of the panel."""
         across = self.left + self.x.fraction(x) * (self.right - self.left)
         up = min(1.02, max(0.0, self.y.fraction(y)))
         return across, self.bottom - up * (self.bottom - self.top)

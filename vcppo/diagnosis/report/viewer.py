@@ -1,4 +1,4 @@
-"""What the viewer of single responses shows: their tokens, and what critics and policy said of each."""
+"""Contents of the viewer of single responses: their tokens, and what critics and policy said of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
