@@ -63,13 +63,13 @@ def reference(policy: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[i
 
 
 def assert_agrees(
-    policy: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Generation], temperature: float
+    policy: PreTrainedModel, prompts: Sequence[Sequence[int]], responses: Sequence[Generation], temperature: float
 ) -> None:
-    """The answers' log-probabilities are transformers' within `CLOSE`."""
-    assert len(prompts) == len(answers)
-    for prompt, answer in zip(prompts, answers, strict=True):
-        want = reference(policy, prompt, answer.tokens, temperature)
-        torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=0, atol=CLOSE)
+    """The responses' log-probabilities are transformers' within `CLOSE`."""
+    assert len(prompts) == len(responses)
+    for prompt, response in zip(prompts, responses, strict=True):
+        want = reference(policy, prompt, response.tokens, temperature)
+        torch.testing.assert_close(torch.tensor(response.logprobs), want, rtol=0, atol=CLOSE)
 
 
 def engine_of(settings: VllmEngineSettings, policy: PreTrainedModel) -> VllmEngine:
@@ -80,7 +80,7 @@ def engine_of(settings: VllmEngineSettings, policy: PreTrainedModel) -> VllmEngi
 
 
 def check_updates(settings: VllmEngineSettings, family: str) -> None:
-    """After each of several updates that change every parameter, the embedding too, answers are the new policy's."""
+    """After each of several updates that change every parameter, the embedding too, responses are the new policy's."""
     policy = model(**FAMILIES[family])
     engine = engine_of(settings, policy)
     prompts = RAGGED * 4
@@ -91,8 +91,8 @@ def check_updates(settings: VllmEngineSettings, family: str) -> None:
             engine.update_weights(policy)
             assert engine.generate(prompts, FREE, seed=0) != before
         for temperature in (1.0, 0.7):
-            answers = engine.generate(prompts, Sampling(temperature, 1.0, 24), seed=update)
-            assert_agrees(policy, prompts, answers, temperature)
+            responses = engine.generate(prompts, Sampling(temperature, 1.0, 24), seed=update)
+            assert_agrees(policy, prompts, responses, temperature)
 
 
 def check_the_same_as_torch(settings: VllmEngineSettings) -> None:
@@ -105,52 +105,52 @@ def check_the_same_as_torch(settings: VllmEngineSettings) -> None:
     for coldest in (COLD, GREEDY):
         assert said(one.generate(RAGGED, coldest, seed=0)) == said(greedy)
     assert_agrees(policy, RAGGED, one.generate(RAGGED, GREEDY, seed=0), 1.0)  # as the torch engine's are
-    answers = other.generate(RAGGED, FREE, seed=5)
-    stems = [[*prompt, *answer.tokens] for prompt, answer in zip(RAGGED, answers, strict=True)]
+    responses = other.generate(RAGGED, FREE, seed=5)
+    stems = [[*prompt, *response.tokens] for prompt, response in zip(RAGGED, responses, strict=True)]
     places = [(s, n) for s, stem in enumerate(stems) for n in range(1, len(stem), 3) if stem[n - 1] != END]
     points = [BranchPoint(s, n, 1 + n % 7) for s, n in places]
     assert said(one.branch(stems, points, COLD, seed=0)) == said(other.branch(stems, points, GREEDY, seed=0))
 
     policy = model("qwen3", seed=3)
     one.update_weights(policy)
-    answers = one.branch(stems, points * 2, Sampling(0.8, 1.0, 5), seed=1)
-    assert_agrees(policy, [stems[point.stem][: point.length] for point in points * 2], answers, 0.8)
-    for made, point in zip(answers, points * 2, strict=True):
+    responses = one.branch(stems, points * 2, Sampling(0.8, 1.0, 5), seed=1)
+    assert_agrees(policy, [stems[point.stem][: point.length] for point in points * 2], responses, 0.8)
+    for made, point in zip(responses, points * 2, strict=True):
         limit = min(point.limit, 5)
         assert len(made.tokens) == limit if made.stop_reason == "length" else len(made.tokens) <= limit
 
 
-def said(answers: Sequence[Generation]) -> list[tuple[tuple[int, ...], str]]:
+def said(responses: Sequence[Generation]) -> list[tuple[tuple[int, ...], str]]:
     """Without log-probabilities."""
-    return [(answer.tokens, answer.stop_reason) for answer in answers]
+    return [(response.tokens, response.stop_reason) for response in responses]
 
 
 def check_many(settings: VllmEngineSettings) -> None:
     """More tokens of prompts than a step takes: vLLM would read one in two steps and wind its generator back."""
     policy, rng = model(), torch.Generator().manual_seed(0)
     prompts = torch.randint(2, VOCABULARY, (300, 40), generator=rng).tolist()
-    answers = engine_of(settings, policy).generate(prompts, Sampling(1.0, 1.0, 3), seed=0)
-    assert_agrees(policy, prompts[::37], answers[::37], 1.0)
+    responses = engine_of(settings, policy).generate(prompts, Sampling(1.0, 1.0, 3), seed=0)
+    assert_agrees(policy, prompts[::37], responses[::37], 1.0)
 
 
 def check_ends(settings: VllmEngineSettings) -> None:
     """What the policy ended ends with the end token, kept; what was cut is of full length, and said to be."""
     policy = model()
-    answers = engine_of(settings, policy).generate(RAGGED * 12, Sampling(1.5, 1.0, 8), seed=0)
-    assert {answer.stop_reason for answer in answers} == {"stop", "length"}
-    for answer in answers:
-        assert len(answer.tokens) == len(answer.logprobs)
-        assert END not in answer.tokens[:-1]
-        assert (answer.tokens[-1] == END) == (answer.stop_reason == "stop")
-        assert answer.stop_reason == "stop" or len(answer.tokens) == 8
-    assert_agrees(policy, RAGGED * 12, answers, 1.5)
+    responses = engine_of(settings, policy).generate(RAGGED * 12, Sampling(1.5, 1.0, 8), seed=0)
+    assert {response.stop_reason for response in responses} == {"stop", "length"}
+    for response in responses:
+        assert len(response.tokens) == len(response.logprobs)
+        assert END not in response.tokens[:-1]
+        assert (response.tokens[-1] == END) == (response.stop_reason == "stop")
+        assert response.stop_reason == "stop" or len(response.tokens) == 8
+    assert_agrees(policy, RAGGED * 12, responses, 1.5)
 
 
 def check_frequencies(settings: VllmEngineSettings) -> None:
     """Tokens come as often as their probability says."""
     policy = model(end=-1)
-    answers = engine_of(settings, policy).generate([[5, 6, 7]] * 4000, Sampling(1.3, 1.0, 1), seed=0)
-    counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in answers]), minlength=VOCABULARY)
+    responses = engine_of(settings, policy).generate([[5, 6, 7]] * 4000, Sampling(1.3, 1.0, 1), seed=0)
+    counts = torch.bincount(torch.tensor([response.tokens[0] for response in responses]), minlength=VOCABULARY)
     with torch.inference_mode():
         want = torch.softmax(policy(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1] / 1.3, dim=-1)
     error = (counts / 4000 - want).abs() / (want * (1 - want) / 4000 + 1e-6).sqrt()
@@ -158,27 +158,27 @@ def check_frequencies(settings: VllmEngineSettings) -> None:
 
 
 def check_seeds(settings: VllmEngineSettings) -> None:
-    """An answer depends on its own number and the seed, not on who is written with it."""
+    """A response depends on its own number and the seed, not on who is written with it."""
     engine = engine_of(settings, model())
     together = engine.generate(RAGGED, FREE, seed=7)
     assert engine.generate(RAGGED, FREE, seed=7) == together
     assert engine.generate(RAGGED, FREE, seed=8) != together
     alone = [engine.generate([prompt], FREE, seed=7, first=i)[0] for i, prompt in enumerate(RAGGED)]
-    assert [answer.tokens for answer in alone] == [answer.tokens for answer in together]
+    assert [response.tokens for response in alone] == [response.tokens for response in together]
     ends = [BranchPoint(i, len(prompt), 99) for i, prompt in enumerate(RAGGED)]
-    assert [answer.tokens for answer in engine.branch(RAGGED, ends, FREE, seed=7)] == [x.tokens for x in together]
-    assert len({answer.tokens for answer in engine.generate([[5, 6]] * 6, FREE, seed=7)}) > 1
+    assert [response.tokens for response in engine.branch(RAGGED, ends, FREE, seed=7)] == [x.tokens for x in together]
+    assert len({response.tokens for response in engine.generate([[5, 6]] * 6, FREE, seed=7)}) > 1
 
 
 def check_prefix_cache(settings: VllmEngineSettings) -> None:
-    """A long prompt is read once for many answers; after an update nothing of it is left."""
+    """A long prompt is read once for many responses; after an update nothing of it is left."""
     policy = model()
     engine = engine_of(settings, policy)
     prompt = [2 + i % 20 for i in range(100)]
-    answers = engine.generate([prompt] * 8, FREE, seed=0)
+    responses = engine.generate([prompt] * 8, FREE, seed=0)
     assert engine.cache_use.prompt_tokens == 800
     assert engine.cache_use.cached_tokens >= 7 * 96  # whole blocks of 32
-    assert_agrees(policy, [prompt] * 8, answers, 1.0)
+    assert_agrees(policy, [prompt] * 8, responses, 1.0)
     points = [BranchPoint(0, n, 4) for n in (40, 70, 100) for _ in range(3)]
     engine.branch([prompt], points, FREE, seed=0)
     assert engine.cache_use.hit_rate > 0.7
@@ -192,15 +192,15 @@ def check_prefix_cache(settings: VllmEngineSettings) -> None:
 def check_nucleus(settings: VllmEngineSettings) -> None:
     """With top_p below 1 only likely tokens come; their log-probabilities are of the nucleus, as documented."""
     policy = model(end=-1)
-    answers = engine_of(settings, policy).generate([[5, 6, 7]] * 200, Sampling(1.0, 0.5, 1), seed=0)
+    responses = engine_of(settings, policy).generate([[5, 6, 7]] * 200, Sampling(1.0, 0.5, 1), seed=0)
     with torch.inference_mode():
         chances = torch.softmax(policy(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1], dim=-1)
     ordered, order = chances.sort(descending=True)
     nucleus = order[ordered.cumsum(0) - ordered < 0.5]
-    assert {answer.tokens[0] for answer in answers} == set(nucleus.tolist())
-    for answer in answers:
-        want = float(torch.log(chances[answer.tokens[0]] / chances[nucleus].sum()))
-        assert abs(answer.logprobs[0] - want) < CLOSE
+    assert {response.tokens[0] for response in responses} == set(nucleus.tolist())
+    for response in responses:
+        want = float(torch.log(chances[response.tokens[0]] / chances[nucleus].sum()))
+        assert abs(response.logprobs[0] - want) < CLOSE
 
 
 def check_turns(settings: VllmEngineSettings) -> None:
@@ -252,10 +252,10 @@ policy = model("qwen2", seed=1, tie_word_embeddings=True)
 engine = engine_of(settings, policy)
 mine = RAGGED[:2] if rank == 0 else RAGGED[2:]
 for update in range(2):
-    answers = engine.generate(mine, FREE, seed=3, first=2 * rank)
-    assert_agrees(policy, mine, answers, 1.0)
+    responses = engine.generate(mine, FREE, seed=3, first=2 * rank)
+    assert_agrees(policy, mine, responses, 1.0)
     shares = [None, None]
-    torch.distributed.all_gather_object(shares, [answer.tokens for answer in answers])
+    torch.distributed.all_gather_object(shares, [response.tokens for response in responses])
     torch.manual_seed(update)
     change_everything(policy)
     engine.update_weights(policy)

@@ -122,5 +122,5 @@ def test_two_ranks_share_a_model(tmp_path: Path, settings: VllmEngineSettings) -
     assert done.returncode == 0, done.stderr[-3000:]
     said = [line for line in done.stdout.splitlines() if line.startswith("written")]
     alone = engine_of(settings, model("qwen2", seed=1, tie_word_embeddings=True)).generate(RAGGED, FREE, seed=3)
-    assert said[0] == f"written {[answer.tokens for answer in alone]}"
+    assert said[0] == f"written {[response.tokens for response in alone]}"
     assert len(said) == 2

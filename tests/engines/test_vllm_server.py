@@ -104,7 +104,7 @@ def test_two_ranks_share_one_server_and_write_what_one_would(tmp_path: Path, set
     assert done.returncode == 0, done.stderr[-3000:]
     said = [line for line in done.stdout.splitlines() if line.startswith("written")]
     alone = engine_of(settings, model("qwen2", seed=1, tie_word_embeddings=True)).generate(RAGGED, FREE, seed=3)
-    assert said[0] == f"written {[answer.tokens for answer in alone]}"
+    assert said[0] == f"written {[response.tokens for response in alone]}"
     assert len(said) == 2
 
 
@@ -149,7 +149,7 @@ def test_weights_over_a_connection_arrive_too_and_a_model_that_vllm_cannot_hold_
         assert str(caught.value).startswith(said)
         assert "\n" not in str(caught.value)
         assert server.wait(30) == 1
-        with pytest.raises(EngineError, match="nothing answers there"):
+        with pytest.raises(EngineError, match="nothing listens there"):
             engine.generate(RAGGED, FREE, seed=0)
     finally:
         server.kill()

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(PYTHON is None, reason="VCPPO_VLLM_PYTHON names no Python with vLLM; nox -s vllm does"),
 ]
-ANSWERS = 64  # of an iteration
+RESPONSES = 64  # of an iteration
 SURE = 3.0  # standard errors: with 8 iterations, a difference beyond is met by chance once in 50 times
 
 
@@ -34,7 +34,7 @@ def run(out: Path, assignments: list[str]) -> None:
 
 
 def right_by_problem(out: Path, assignments: list[str]) -> np.ndarray:
-    """How many answers to each problem were right in the final evaluation."""
+    """How many responses to each problem were right in the final evaluation."""
     folder = StageFolder(out, addresses(load_settings(assignments=assignments))["evaluation"])
     (table,) = [r for r in read_journal(folder.path / "journal.jsonl") if r["kind"] == "table"]
     return np.array(table["columns"]["correct"])
@@ -50,7 +50,7 @@ def test_both_generators_give_the_same_curves(tmp_path: Path) -> None:
     torch, vllm = metrics(tmp_path / "torch"), metrics(tmp_path / "vllm")
     for step in range(8):
         one, other = (found["rl", step, "rollout/accuracy"] for found in (torch, vllm))
-        error = math.sqrt(sum(max(p * (1 - p), 1 / ANSWERS) / ANSWERS for p in (one, other)))
+        error = math.sqrt(sum(max(p * (1 - p), 1 / RESPONSES) / RESPONSES for p in (one, other)))
         assert abs(one - other) < SURE * error, step
         assert vllm["rl", step, "mismatch/max"] < 1e-3
     intervals = []

@@ -43,9 +43,9 @@ def policy(request: pytest.FixtureRequest) -> PreTrainedModel:
     return model(request.param)
 
 
-def batch_of(prompts: list[list[int]], answers: list[Generation]) -> TokenBatch:
-    rows = [torch.tensor([*prompt, *answer.tokens]) for prompt, answer in zip(prompts, answers, strict=True)]
-    lengths = torch.tensor([len(answer.tokens) for answer in answers])
+def batch_of(prompts: list[list[int]], responses: list[Generation]) -> TokenBatch:
+    rows = [torch.tensor([*prompt, *response.tokens]) for prompt, response in zip(prompts, responses, strict=True)]
+    lengths = torch.tensor([len(response.tokens) for response in responses])
     return TokenBatch(
         input_ids=torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
         prompt_lengths=torch.tensor([len(prompt) for prompt in prompts]),
@@ -63,19 +63,19 @@ def logits_of_one_row(policy: PreTrainedModel, tokens: list[int]) -> Tensor:
 def test_logprobs_are_those_that_training_reads(policy: PreTrainedModel, temperature: float) -> None:
     """And those of a plain pass: a bias of the output head, which Phi has, is in both."""
     prompts = RAGGED * 3
-    answers = TorchEngine(policy).generate(prompts, Sampling(temperature, 1.0, 12), seed=0)
-    read, _ = response_logprobs(policy, batch_of(prompts, answers), temperature)
-    for prompt, answer, row in zip(prompts, answers, read.detach(), strict=True):
-        written = torch.tensor(answer.logprobs)
+    responses = TorchEngine(policy).generate(prompts, Sampling(temperature, 1.0, 12), seed=0)
+    read, _ = response_logprobs(policy, batch_of(prompts, responses), temperature)
+    for prompt, response, row in zip(prompts, responses, read.detach(), strict=True):
+        written = torch.tensor(response.logprobs)
         torch.testing.assert_close(row[: len(written)], written, rtol=1e-4, atol=1e-4)
-        logits = logits_of_one_row(policy, [*prompt, *answer.tokens])[len(prompt) - 1 : -1]
-        plain = torch.log_softmax(logits / temperature, dim=-1).gather(1, torch.tensor(answer.tokens)[:, None])[:, 0]
+        logits = logits_of_one_row(policy, [*prompt, *response.tokens])[len(prompt) - 1 : -1]
+        plain = torch.log_softmax(logits / temperature, dim=-1).gather(1, torch.tensor(response.tokens)[:, None])[:, 0]
         torch.testing.assert_close(written, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_greedy_sequences_are_those_of_generate(policy: PreTrainedModel) -> None:
-    answers = TorchEngine(policy).generate(RAGGED, Sampling(0.0, 1.0, 10), seed=0)
-    for prompt, answer in zip(RAGGED, answers, strict=True):
+    responses = TorchEngine(policy).generate(RAGGED, Sampling(0.0, 1.0, 10), seed=0)
+    for prompt, response in zip(RAGGED, responses, strict=True):
         ids = torch.tensor([prompt])
         written = policy.generate(
             ids,
@@ -85,13 +85,13 @@ def test_greedy_sequences_are_those_of_generate(policy: PreTrainedModel) -> None
             eos_token_id=END,
             pad_token_id=0,
         )[0, len(prompt) :]
-        assert list(answer.tokens) == written.tolist()
+        assert list(response.tokens) == written.tolist()
 
 
-def test_an_answer_does_not_depend_on_its_company(policy: PreTrainedModel) -> None:
+def test_a_response_does_not_depend_on_its_company(policy: PreTrainedModel) -> None:
     together = TorchEngine(policy).generate(RAGGED, FREE, seed=3)
     apart = [TorchEngine(policy).generate([prompt], FREE, seed=3, first=i)[0] for i, prompt in enumerate(RAGGED)]
-    assert [answer.tokens for answer in together] == [answer.tokens for answer in apart]
+    assert [response.tokens for response in together] == [response.tokens for response in apart]
     assert together == TorchEngine(policy).generate(RAGGED, FREE, seed=3)
 
 
@@ -104,25 +104,25 @@ def test_a_long_prompt_that_comes_several_times_is_read_once(kind: str, monkeypa
     engine, read = TorchEngine(policy), []
     start = engine._decoder.start
     monkeypatch.setattr(engine._decoder, "start", lambda given, **room: read.append(len(given)) or start(given, **room))
-    answers = engine.generate(prompts, FREE, seed=2)
+    responses = engine.generate(prompts, FREE, seed=2)
     apart = [TorchEngine(policy).generate([prompt], FREE, seed=2, first=i)[0] for i, prompt in enumerate(prompts)]
-    assert [answer.tokens for answer in answers] == [answer.tokens for answer in apart]
-    for one, alone in zip(answers, apart, strict=True):
+    assert [response.tokens for response in responses] == [response.tokens for response in apart]
+    for one, alone in zip(responses, apart, strict=True):
         torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(alone.logprobs), rtol=1e-4, atol=1e-4)
     engine.generate([other, other, [3]], FREE, seed=2)
     assert read == [3, 3]
 
 
-def test_a_continuation_is_an_answer_to_its_prefix(policy: PreTrainedModel) -> None:
+def test_a_continuation_is_a_response_to_its_prefix(policy: PreTrainedModel) -> None:
     """Rows leave the batch at limits of their own, so the cache is compacted too."""
     stems = [[5, 6, 7, 8], [3, 4, 5, 6, 7]]
     points = [BranchPoint(stem, length, limit) for stem in (0, 1) for length, limit in ((2, 9), (4, 3), (4, 1))]
     engine = TorchEngine(policy)
     continued = engine.branch(stems, points, FREE, seed=5)
-    for i, (point, answer) in enumerate(zip(points, continued, strict=True)):
+    for i, (point, response) in enumerate(zip(points, continued, strict=True)):
         sampling = Sampling(1.0, 1.0, FREE.max_tokens)
         alone = engine.generate([stems[point.stem][: point.length]], sampling, seed=5, first=i)[0]
-        assert answer.tokens == alone.tokens[: point.limit]
+        assert response.tokens == alone.tokens[: point.limit]
 
 
 def test_weights_given_later_are_the_ones_used() -> None:

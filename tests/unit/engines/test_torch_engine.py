@@ -1,4 +1,4 @@
-"""The torch engine says what transformers would say, and its answers do not know each other."""
+"""The torch engine says what transformers would say, and its responses do not know each other."""
 
 import dataclasses
 from typing import Any
@@ -61,18 +61,18 @@ def reference_logprobs(
 
 
 def assert_agrees(
-    policy: PreTrainedModel, prompts: list[list[int]], answers: list[Generation], temperature: float
+    policy: PreTrainedModel, prompts: list[list[int]], responses: list[Generation], temperature: float
 ) -> None:
-    for prompt, answer in zip(prompts, answers, strict=True):
-        want = reference_logprobs(policy, prompt, answer.tokens, temperature)
-        torch.testing.assert_close(torch.tensor(answer.logprobs), want, rtol=1e-4, atol=1e-4)
+    for prompt, response in zip(prompts, responses, strict=True):
+        want = reference_logprobs(policy, prompt, response.tokens, temperature)
+        torch.testing.assert_close(torch.tensor(response.logprobs), want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_logprobs_are_those_of_transformers(policy: PreTrainedModel, temperature: float) -> None:
-    answers = TorchEngine(policy).generate(RAGGED * 4, Sampling(temperature, 1.0, 12), seed=0)
-    assert_agrees(policy, RAGGED * 4, answers, temperature)
-    assert len({len(answer.tokens) for answer in answers}) > 1  # some ended, rows were dropped
+    responses = TorchEngine(policy).generate(RAGGED * 4, Sampling(temperature, 1.0, 12), seed=0)
+    assert_agrees(policy, RAGGED * 4, responses, temperature)
+    assert len({len(response.tokens) for response in responses}) > 1  # some ended, rows were dropped
 
 
 def test_prompts_of_one_length_agree_too(policy: PreTrainedModel) -> None:
@@ -83,17 +83,17 @@ def test_prompts_of_one_length_agree_too(policy: PreTrainedModel) -> None:
 @pytest.mark.parametrize("prompts", [RAGGED, [[2, 3]] * 3])
 def test_the_cache_may_grow_many_times(prompts: list[list[int]]) -> None:
     policy = model("qwen3", num_key_value_heads=2, end=-1)
-    answers = TorchEngine(policy).generate(prompts, Sampling(1.0, 1.0, 300), seed=0)
-    assert [len(answer.tokens) for answer in answers] == [300] * len(prompts)
-    assert_agrees(policy, prompts, answers, 1.0)
+    responses = TorchEngine(policy).generate(prompts, Sampling(1.0, 1.0, 300), seed=0)
+    assert [len(response.tokens) for response in responses] == [300] * len(prompts)
+    assert_agrees(policy, prompts, responses, 1.0)
 
 
 @pytest.mark.parametrize("room", [1, 2, 63, 64, 65, 66, 129])
 def test_any_room_is_enough_room(room: int) -> None:
     policy = model(end=-1)
-    answers = TorchEngine(policy).generate([[2, 3], [4]], Sampling(1.0, 1.0, room), seed=0)
-    assert [len(answer.tokens) for answer in answers] == [room, room]
-    assert_agrees(policy, [[2, 3], [4]], answers, 1.0)
+    responses = TorchEngine(policy).generate([[2, 3], [4]], Sampling(1.0, 1.0, room), seed=0)
+    assert [len(response.tokens) for response in responses] == [room, room]
+    assert_agrees(policy, [[2, 3], [4]], responses, 1.0)
 
 
 def test_a_decoder_step_by_step_with_rows_dropped_is_a_plain_forward_pass(policy: PreTrainedModel) -> None:
@@ -114,7 +114,7 @@ def test_a_decoder_step_by_step_with_rows_dropped_is_a_plain_forward_pass(policy
             logits = decoder.step(torch.stack([rows[row, starts[row] + t] for row in alive.tolist()]))
 
 
-def test_an_answer_does_not_depend_on_its_company() -> None:
+def test_a_response_does_not_depend_on_its_company() -> None:
     engine = TorchEngine(model())
     together = engine.generate(RAGGED, FREE, seed=7)
     others = engine.generate([[7] * 9 if i != 2 else prompt for i, prompt in enumerate(RAGGED)], FREE, seed=7)
@@ -124,7 +124,7 @@ def test_an_answer_does_not_depend_on_its_company() -> None:
         torch.tensor(others[2].logprobs), torch.tensor(together[2].logprobs), rtol=1e-5, atol=1e-5
     )
     fewer = engine.generate(RAGGED[:3], FREE, seed=7)
-    assert [answer.tokens for answer in fewer] == [answer.tokens for answer in together[:3]]
+    assert [response.tokens for response in fewer] == [response.tokens for response in together[:3]]
 
 
 def test_the_same_seed_repeats_to_the_bit_and_another_does_not() -> None:
@@ -132,23 +132,23 @@ def test_the_same_seed_repeats_to_the_bit_and_another_does_not() -> None:
     first = engine.generate(RAGGED, FREE, seed=3)
     assert engine.generate(RAGGED, FREE, seed=3) == first
     assert engine.generate(RAGGED, FREE, seed=4) != first
-    assert len({answer.tokens for answer in engine.generate([[5, 6]] * 6, FREE, seed=3)}) > 1  # a stream a row
+    assert len({response.tokens for response in engine.generate([[5, 6]] * 6, FREE, seed=3)}) > 1  # a stream a row
 
 
 def test_what_ended_ends_with_the_end_token_and_what_was_cut_does_not() -> None:
-    answers = TorchEngine(model()).generate([[5, 6], [2], [9, 9, 9]] * 20, Sampling(1.0, 1.0, 8), seed=0)
-    assert {answer.stop_reason for answer in answers} == {"stop", "length"}
-    for answer in answers:
-        assert len(answer.tokens) == len(answer.logprobs)
-        assert END not in answer.tokens[:-1]
-        assert (answer.tokens[-1] == END) == (answer.stop_reason == "stop")
-        assert answer.stop_reason == "stop" or len(answer.tokens) == 8
+    responses = TorchEngine(model()).generate([[5, 6], [2], [9, 9, 9]] * 20, Sampling(1.0, 1.0, 8), seed=0)
+    assert {response.stop_reason for response in responses} == {"stop", "length"}
+    for response in responses:
+        assert len(response.tokens) == len(response.logprobs)
+        assert END not in response.tokens[:-1]
+        assert (response.tokens[-1] == END) == (response.stop_reason == "stop")
+        assert response.stop_reason == "stop" or len(response.tokens) == 8
 
 
 def test_tokens_come_as_often_as_their_probability_says() -> None:
     policy = model(end=-1)
-    answers = TorchEngine(policy).generate([[5, 6, 7]] * 20000, Sampling(1.3, 1.0, 1), seed=0)
-    counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in answers]), minlength=VOCABULARY)
+    responses = TorchEngine(policy).generate([[5, 6, 7]] * 20000, Sampling(1.3, 1.0, 1), seed=0)
+    counts = torch.bincount(torch.tensor([response.tokens[0] for response in responses]), minlength=VOCABULARY)
     with torch.inference_mode():
         want = torch.softmax(policy(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1] / 1.3, dim=-1)
     error = (counts / 20000 - want).abs() / (want * (1 - want) / 20000).sqrt()
@@ -158,23 +158,23 @@ def test_tokens_come_as_often_as_their_probability_says() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1e-4])
 def test_the_coldest_temperature_and_greedy_decoding_take_the_likeliest_token(temperature: float) -> None:
     policy = model("qwen2", end=-1)
-    answers = TorchEngine(policy).generate(RAGGED, Sampling(temperature, 1.0, 10), seed=0)
-    for prompt, answer in zip(RAGGED, answers, strict=True):
+    responses = TorchEngine(policy).generate(RAGGED, Sampling(temperature, 1.0, 10), seed=0)
+    for prompt, response in zip(RAGGED, responses, strict=True):
         ids = list(prompt)
         for _ in range(10):
             with torch.inference_mode():
                 ids.append(int(policy(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
-        assert tuple(ids[len(prompt) :]) == answer.tokens
+        assert tuple(ids[len(prompt) :]) == response.tokens
 
 
 def test_greedy_decoding_has_no_seed_and_the_log_probabilities_of_temperature_one(policy: PreTrainedModel) -> None:
     engine = TorchEngine(policy)
-    answers = engine.generate(RAGGED, Sampling(0.0, 0.3, 12), seed=0)
-    assert engine.generate(RAGGED, Sampling(0.0, 1.0, 12), seed=1) == answers
-    assert_agrees(policy, RAGGED, answers, 1.0)
+    responses = engine.generate(RAGGED, Sampling(0.0, 0.3, 12), seed=0)
+    assert engine.generate(RAGGED, Sampling(0.0, 1.0, 12), seed=1) == responses
+    assert_agrees(policy, RAGGED, responses, 1.0)
     points = [BranchPoint(i, len(prompt), 12) for i, prompt in enumerate(RAGGED)]
     again = engine.branch(RAGGED, points, Sampling(0.0, 1.0, 12), seed=2)
-    assert [answer.tokens for answer in again] == [answer.tokens for answer in answers]
+    assert [response.tokens for response in again] == [response.tokens for response in responses]
 
 
 @pytest.mark.parametrize("temperature", [-1.0, -1e-9, 1e-300, 1e-39, 1e-10, 9e-5, float("nan")])
@@ -279,9 +279,9 @@ def test_sampling_leaves_the_global_random_state_alone() -> None:
 
 
 def stems_of(policy: PreTrainedModel, *, tokens: int = 14) -> list[list[int]]:
-    """Ragged prompts with answers, as they were sampled."""
-    answers = TorchEngine(policy).generate(RAGGED, Sampling(1.0, 1.0, tokens), seed=5)
-    return [[*prompt, *answer.tokens] for prompt, answer in zip(RAGGED, answers, strict=True)]
+    """Ragged prompts with responses, as they were sampled."""
+    responses = TorchEngine(policy).generate(RAGGED, Sampling(1.0, 1.0, tokens), seed=5)
+    return [[*prompt, *response.tokens] for prompt, response in zip(RAGGED, responses, strict=True)]
 
 
 def everywhere(stems: list[list[int]], *, limit: int, times: int = 1) -> list[BranchPoint]:
@@ -297,29 +297,29 @@ def prefixes(stems: list[list[int]], points: list[BranchPoint]) -> list[list[int
 def test_continuations_have_the_logprobs_of_transformers(policy: PreTrainedModel) -> None:
     stems = stems_of(policy)
     points = everywhere(stems, limit=12, times=2)[::3]
-    answers = TorchEngine(policy).branch(stems, points, Sampling(0.8, 1.0, 12), seed=0)
-    assert_agrees(policy, prefixes(stems, points), answers, 0.8)
-    assert len({len(answer.tokens) for answer in answers}) > 1  # some ended, rows were dropped
+    responses = TorchEngine(policy).branch(stems, points, Sampling(0.8, 1.0, 12), seed=0)
+    assert_agrees(policy, prefixes(stems, points), responses, 0.8)
+    assert len({len(response.tokens) for response in responses}) > 1  # some ended, rows were dropped
 
 
 def test_a_cold_continuation_takes_the_likeliest_tokens(policy: PreTrainedModel) -> None:
     stems = stems_of(policy)
     points = everywhere(stems, limit=6)[::3]
-    answers = TorchEngine(policy).branch(stems, points, Sampling(0.0, 1.0, 6), seed=0)
-    for prefix, answer in zip(prefixes(stems, points), answers, strict=True):
+    responses = TorchEngine(policy).branch(stems, points, Sampling(0.0, 1.0, 6), seed=0)
+    for prefix, response in zip(prefixes(stems, points), responses, strict=True):
         with torch.inference_mode():  # each token is the likeliest after all before it: what greedy decoding writes
-            likeliest = policy(input_ids=torch.tensor([[*prefix, *answer.tokens]])).logits[0, len(prefix) - 1 : -1]
-        assert answer.tokens == tuple(likeliest.argmax(dim=-1).tolist())
-        assert len(answer.tokens) == 6 or answer.tokens[-1] == END
+            likeliest = policy(input_ids=torch.tensor([[*prefix, *response.tokens]])).logits[0, len(prefix) - 1 : -1]
+        assert response.tokens == tuple(likeliest.argmax(dim=-1).tolist())
+        assert len(response.tokens) == 6 or response.tokens[-1] == END
 
 
-def test_to_continue_a_prompt_is_to_answer_it(policy: PreTrainedModel) -> None:
+def test_to_continue_a_prompt_is_to_respond_to_it(policy: PreTrainedModel) -> None:
     engine, stems = TorchEngine(policy), stems_of(policy)
     ends = [BranchPoint(i, len(prompt), 12) for i, prompt in enumerate(RAGGED)]
-    answers = engine.generate(RAGGED, FREE, seed=3)
+    responses = engine.generate(RAGGED, FREE, seed=3)
     for found in (engine.branch(RAGGED, ends, FREE, seed=3), engine.branch(stems, ends, FREE, seed=3)):
-        assert [answer.tokens for answer in found] == [answer.tokens for answer in answers]
-        assert [answer.stop_reason for answer in found] == [answer.stop_reason for answer in answers]
+        assert [response.tokens for response in found] == [response.tokens for response in responses]
+        assert [response.stop_reason for response in found] == [response.stop_reason for response in responses]
 
 
 @pytest.mark.parametrize("rows", [3, 20])
@@ -382,10 +382,10 @@ def test_rows_at_their_limit_leave_the_batch(monkeypatch: pytest.MonkeyPatch) ->
 def test_each_continuation_stops_at_its_own_limit() -> None:
     policy = model(end=-1)
     points = [BranchPoint(i % len(RAGGED), 1, 1 + 3 * i % 11) for i in range(20)]
-    answers = TorchEngine(policy).branch(RAGGED, points, Sampling(1.0, 1.0, 9), seed=0)
-    assert [len(answer.tokens) for answer in answers] == [min(point.limit, 9) for point in points]
-    assert {answer.stop_reason for answer in answers} == {"length"}
-    assert_agrees(policy, prefixes(RAGGED, points), answers, 1.0)
+    responses = TorchEngine(policy).branch(RAGGED, points, Sampling(1.0, 1.0, 9), seed=0)
+    assert [len(response.tokens) for response in responses] == [min(point.limit, 9) for point in points]
+    assert {response.stop_reason for response in responses} == {"length"}
+    assert_agrees(policy, prefixes(RAGGED, points), responses, 1.0)
 
 
 def test_a_longer_limit_only_adds_tokens() -> None:
@@ -401,8 +401,8 @@ def test_a_longer_limit_only_adds_tokens() -> None:
 def test_continuations_of_one_place_come_as_often_as_their_probability_says() -> None:
     policy = model(end=-1)
     stem, times = [5, 6, 7, 4, 3], 20000
-    answers = TorchEngine(policy).branch([stem], [BranchPoint(0, 3, 1)] * times, FREE, seed=0)
-    counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in answers]), minlength=VOCABULARY)
+    responses = TorchEngine(policy).branch([stem], [BranchPoint(0, 3, 1)] * times, FREE, seed=0)
+    counts = torch.bincount(torch.tensor([response.tokens[0] for response in responses]), minlength=VOCABULARY)
     with torch.inference_mode():
         want = torch.softmax(policy(input_ids=torch.tensor([stem[:3]])).logits[0, -1], dim=-1)
     assert float(((counts / times - want).abs() / (want * (1 - want) / times).sqrt()).max()) < 4.5  # standard errors
@@ -411,9 +411,9 @@ def test_continuations_of_one_place_come_as_often_as_their_probability_says() ->
 def test_long_continuations_may_grow_the_cache_many_times() -> None:
     policy = model("qwen3", num_key_value_heads=2, end=-1)
     points = [BranchPoint(1, 2, 300), BranchPoint(4, 7, 200), BranchPoint(1, 5, 130)]
-    answers = TorchEngine(policy).branch(RAGGED, points, Sampling(1.0, 1.0, 300), seed=0)
-    assert [len(answer.tokens) for answer in answers] == [300, 200, 130]
-    assert_agrees(policy, prefixes(RAGGED, points), answers, 1.0)
+    responses = TorchEngine(policy).branch(RAGGED, points, Sampling(1.0, 1.0, 300), seed=0)
+    assert [len(response.tokens) for response in responses] == [300, 200, 130]
+    assert_agrees(policy, prefixes(RAGGED, points), responses, 1.0)
 
 
 def test_nothing_to_continue_gives_nothing() -> None:
@@ -427,7 +427,7 @@ def test_nothing_to_continue_gives_nothing() -> None:
         (BranchPoint(0, 0, 5), "its stem has 3 tokens"),
         (BranchPoint(0, 4, 5), "its stem has 3 tokens"),
         (BranchPoint(0, 1, 0), "nothing to write"),
-        (BranchPoint(0, 3, 5), "the answer has ended there"),
+        (BranchPoint(0, 3, 5), "the response has ended there"),
     ],
 )
 def test_a_place_that_cannot_be_continued_is_told(point: BranchPoint, said: str) -> None:
@@ -439,17 +439,17 @@ def test_a_place_that_cannot_be_continued_is_told(point: BranchPoint, said: str)
 
 
 @pytest.mark.parametrize("rows", [3, 512])
-def test_answers_numbered_from_anywhere_are_those_of_the_whole_batch(rows: int) -> None:
+def test_responses_numbered_from_anywhere_are_those_of_the_whole_batch(rows: int) -> None:
     engine = TorchEngine(model(), rows=rows)
     prompts = RAGGED * 4
     together = engine.generate(prompts, FREE, seed=5)
     cut = len(prompts) // 3
     parts = engine.generate(prompts[:cut], FREE, seed=5) + engine.generate(prompts[cut:], FREE, seed=5, first=cut)
-    assert [answer.tokens for answer in parts] == [answer.tokens for answer in together]
+    assert [response.tokens for response in parts] == [response.tokens for response in together]
     points = [BranchPoint(i % len(RAGGED), len(RAGGED[i % len(RAGGED)]), 6) for i in range(9)]
     whole = engine.branch(RAGGED, points, FREE, seed=5)
     parts = engine.branch(RAGGED, points[:4], FREE, seed=5) + engine.branch(RAGGED, points[4:], FREE, seed=5, first=4)
-    assert [answer.tokens for answer in parts] == [answer.tokens for answer in whole]
+    assert [response.tokens for response in parts] == [response.tokens for response in whole]
 
 
 @pytest.mark.parametrize("size", [2, 3, 40])
@@ -470,15 +470,15 @@ def test_processes_that_share_a_batch_write_what_one_would(size: int, monkeypatc
     everything = [packed for rank in range(size) for packed in written[rank]]
     monkeypatch.setattr(World, "gather", lambda self, own: everything)
     heard = SharedEngine(TorchEngine(policy), World(0, size, torch.device("cpu"))).generate(prompts, FREE, seed=5)
-    assert [answer.tokens for answer in heard] == [answer.tokens for answer in wanted]
-    assert [answer.stop_reason for answer in heard] == [answer.stop_reason for answer in wanted]
+    assert [response.tokens for response in heard] == [response.tokens for response in wanted]
+    assert [response.stop_reason for response in heard] == [response.stop_reason for response in wanted]
 
 
-def test_any_of_several_ends_ends_an_answer() -> None:
+def test_any_of_several_ends_ends_a_response() -> None:
     """A chat model may name its ends in its generation config, beside the one in its config."""
     policy = model(end=-1)
     policy.generation_config.eos_token_id = [3, 7]
-    answers = TorchEngine(policy).generate(RAGGED * 20, Sampling(1.0, 1.0, 40), seed=0)
-    last = {answer.tokens[-1] for answer in answers if answer.stop_reason == "stop"}
+    responses = TorchEngine(policy).generate(RAGGED * 20, Sampling(1.0, 1.0, 40), seed=0)
+    last = {response.tokens[-1] for response in responses if response.stop_reason == "stop"}
     assert last == {3, 7}
-    assert not any({3, 7} & set(answer.tokens[:-1]) for answer in answers)
+    assert not any({3, 7} & set(response.tokens[:-1]) for response in responses)

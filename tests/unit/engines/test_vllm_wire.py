@@ -30,13 +30,13 @@ from vcppo.engines.vllm.shards import shards
 from vcppo.engines.vllm.wire import (
     PROTOCOL,
     Address,
-    Answers,
     Busy,
     Hello,
     ModelSpec,
     Open,
     Opened,
     Refused,
+    Responses,
     Welcome,
     WireError,
     Write,
@@ -69,7 +69,7 @@ def policy(*, positions: int = 32, tied: bool = True, end: int | list[int] | Non
 
 
 class Echo:
-    """Stands where vLLM would: an answer is its prompt, backwards, a token a step."""
+    """Stands where vLLM would: a response is its prompt, backwards, a token a step."""
 
     on_cpu = True
     made: "list[Echo]" = []  # noqa: RUF012
@@ -105,12 +105,12 @@ class Echo:
         self.jobs[name] = [stems[owner][:length][::-1][:limit] for owner, length, limit in asked]
         return name
 
-    def step(self) -> list[tuple[str, Answers]]:
+    def step(self) -> list[tuple[str, Responses]]:
         self.together = max(self.together, len(self.jobs))
         if not self.held.is_set():
             time.sleep(0.01)
             return []
-        return [(name, _as_answers(self.jobs.pop(name))) for name in list(self.jobs)]
+        return [(name, _as_responses(self.jobs.pop(name))) for name in list(self.jobs)]
 
     def drop(self, name: str) -> None:
         self.dropped.append(name)
@@ -120,8 +120,8 @@ class Echo:
         self.weights = "closed"
 
 
-def _as_answers(said: list[list[int]]) -> Answers:
-    return Answers(
+def _as_responses(said: list[list[int]]) -> Responses:
+    return Responses(
         tokens=array("q", [token for tokens in said for token in tokens]),
         logprobs=array("f", [-0.5 for tokens in said for _ in tokens]),
         lengths=array("q", map(len, said)),
@@ -195,8 +195,8 @@ def pair() -> tuple[socket.socket, socket.socket]:
         Refused("because, 'ä'\n"),
         Busy(),
         Open({"config": "{}", "memory_share": None}),
-        _as_answers([[3, 2**40], [], [5]]),
-        _as_answers([]),
+        _as_responses([[3, 2**40], [], [5]]),
+        _as_responses([]),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -250,13 +250,13 @@ def test_messages_that_are_not_of_the_protocol_are_refused(header: bytes) -> Non
 # ---- the engine and a server ----
 
 
-def test_requests_arrive_whole_and_answers_come_back_in_order(url: str) -> None:
+def test_requests_arrive_whole_and_responses_come_back_in_order(url: str) -> None:
     engine = make_engine(at(url), policy(end=[1, 7]))
     assert isinstance(engine, VllmEngine)
-    answers = engine.generate([[5, 6], [2, 3, 1], [5, 6]], Sampling(0.7, 0.9, 4), seed=3, first=10)
-    assert [answer.tokens for answer in answers] == [(6, 5), (1, 3, 2), (6, 5)]
-    assert [answer.stop_reason for answer in answers] == ["length", "stop", "length"]
-    assert answers[0].logprobs == (-0.5, -0.5)
+    responses = engine.generate([[5, 6], [2, 3, 1], [5, 6]], Sampling(0.7, 0.9, 4), seed=3, first=10)
+    assert [response.tokens for response in responses] == [(6, 5), (1, 3, 2), (6, 5)]
+    assert [response.stop_reason for response in responses] == ["length", "stop", "length"]
+    assert responses[0].logprobs == (-0.5, -0.5)
     (request,) = Echo.made[0].requests
     assert (request.temperature, request.top_p, request.stop) == (0.7, 0.9, [1, 7])
     assert list(request.seeds) == [seed_for(3, 10), seed_for(3, 11), seed_for(3, 12)]
@@ -269,8 +269,8 @@ def test_a_branch_sends_each_stem_once_and_each_points_limit(url: str) -> None:
     engine = make_engine(at(url), policy())
     stems = [[2, 3, 4, 5], [6, 7]]
     points = [BranchPoint(1, 2, 9), BranchPoint(0, 3, 2), BranchPoint(0, 3, 9), BranchPoint(0, 1, 1)]
-    answers = engine.branch(stems, points, FREE, seed=0)
-    assert [answer.tokens for answer in answers] == [(7, 6), (4, 3), (4, 3, 2), (2,)]
+    responses = engine.branch(stems, points, FREE, seed=0)
+    assert [response.tokens for response in responses] == [(7, 6), (4, 3), (4, 3, 2), (2,)]
     (request,) = Echo.made[0].requests
     assert list(request.limits) == [4, 2, 4, 1]
     assert (list(request.stems), list(request.owners)) == ([2, 3, 4, 5, 6, 7], [1, 0, 0, 0])
@@ -375,7 +375,7 @@ def raw_client(url: str, spec: ModelSpec) -> socket.socket:
     return connection
 
 
-def test_answers_of_several_clients_are_written_together_and_one_that_leaves_is_dropped(url: str) -> None:
+def test_responses_of_several_clients_are_written_together_and_one_that_leaves_is_dropped(url: str) -> None:
     settings = at(url)
     first = policy()
     engine = make_engine(settings, first)
@@ -403,7 +403,7 @@ def test_answers_of_several_clients_are_written_together_and_one_that_leaves_is_
     wait_for(lambda: bool(echo.dropped))  # the other has hung up
     echo.held.set()
     thread.join(10)
-    assert [answer.tokens for answer in found[0]] == [(3, 2)]  # type: ignore[attr-defined]
+    assert [response.tokens for response in found[0]] == [(3, 2)]  # type: ignore[attr-defined]
     assert echo.dropped == ["1"]
 
 
@@ -438,7 +438,7 @@ def test_weights_that_find_no_room_are_told_in_one_line(url: str, monkeypatch: p
 # ---- what is asked of the engine ----
 
 
-def test_a_prompt_that_leaves_no_room_for_its_answer_is_refused_before_anything_is_written(url: str) -> None:
+def test_a_prompt_that_leaves_no_room_for_its_response_is_refused_before_anything_is_written(url: str) -> None:
     engine = make_engine(at(url), policy())
     assert engine.generate([[2] * 28], FREE, seed=0)
     with pytest.raises(EngineError) as caught:
@@ -463,8 +463,8 @@ def test_greedy_decoding_is_temperature_0_to_vllm(url: str) -> None:
 
 
 def test_log_probabilities_that_are_not_finite_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoilt = dataclasses.replace(_as_answers([[3, 2], [5]]), logprobs=array("f", [-0.5, float("nan"), -0.5]))
-    monkeypatch.setattr(f"{__name__}._as_answers", lambda said: spoilt)
+    spoilt = dataclasses.replace(_as_responses([[3, 2], [5]]), logprobs=array("f", [-0.5, float("nan"), -0.5]))
+    monkeypatch.setattr(f"{__name__}._as_responses", lambda said: spoilt)
     with pytest.raises(TrainingError, match="Qwen2ForCausalLM: its logits for token 1 of response 0 are not finite"):
         make_engine(at(url), policy()).generate([[2, 3], [5]], FREE, seed=0)
 
@@ -539,7 +539,7 @@ def test_a_server_that_never_listens_is_given_up(tmp_path: Path) -> None:
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path / 'pid'}\nexec sleep 100\n")
     script.chmod(0o755)
     settings = VllmEngineSettings(mode="server", python=str(script), start_timeout_s=1.0)
-    with pytest.raises(EngineError, match="nothing answers there"):
+    with pytest.raises(EngineError, match="nothing listens there"):
         make_engine(settings, policy())
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -551,12 +551,12 @@ def test_nobody_at_the_url_is_one_line() -> None:
         url = f"127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(EngineError) as caught:
             make_engine(at(url), policy())
-    said = f"the vLLM server at engine.url = {url}: nothing answers there (Connection refused)"
+    said = f"the vLLM server at engine.url = {url}: nothing listens there (Connection refused)"
     assert str(caught.value) == said
 
 
 @contextmanager
-def answering(*words: bytes) -> Iterator[str]:
+def replying(*words: bytes) -> Iterator[str]:
     """A server that says the same to everybody."""
     with Address(host="127.0.0.1", port=0).listen() as listener:
 
@@ -581,7 +581,7 @@ def as_bytes(message: object) -> bytes:
 
 
 def test_another_version_of_the_protocol_is_told_apart() -> None:
-    with answering(as_bytes(Welcome(PROTOCOL + 1, "9.9"))) as url, pytest.raises(EngineError) as caught:
+    with replying(as_bytes(Welcome(PROTOCOL + 1, "9.9"))) as url, pytest.raises(EngineError) as caught:
         make_engine(at(url), policy())
     assert str(caught.value) == (
         f"the vLLM server at engine.url = {url} speaks version {PROTOCOL + 1} of the protocol, this vcppo version "
@@ -589,7 +589,7 @@ def test_another_version_of_the_protocol_is_told_apart() -> None:
     )
 
 
-def test_a_server_answers_every_version_with_its_own_and_goes_on_with_none_but_it(url: str) -> None:
+def test_a_server_replies_to_every_version_with_its_own_and_goes_on_with_none_but_it(url: str) -> None:
     with Address.parse(url).connect(5.0) as connection:
         send(connection, Hello(PROTOCOL + 1))
         assert receive(connection).protocol == PROTOCOL  # type: ignore[union-attr]
@@ -598,9 +598,9 @@ def test_a_server_answers_every_version_with_its_own_and_goes_on_with_none_but_i
 
 
 def test_something_else_at_the_url_is_told_in_one_line() -> None:
-    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url, pytest.raises(EngineError) as caught:
+    with replying(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url, pytest.raises(EngineError) as caught:
         make_engine(at(url), policy())
-    assert str(caught.value) == (f"the vLLM server at engine.url = {url}: what answers is no vcppo engine server")
+    assert str(caught.value) == (f"the vLLM server at engine.url = {url}: what replies is no vcppo engine server")
 
 
 # ---- the process of a server ----

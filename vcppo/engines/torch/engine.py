@@ -143,7 +143,7 @@ class TorchEngine:
         stem = stems[point.stem]
         assert 1 <= point.length <= len(stem), f"{point}: its stem has {len(stem)} tokens"
         assert point.limit >= 1, f"{point}: nothing to write"
-        assert stem[point.length - 1] not in self._ends, f"{point}: the answer has ended there"
+        assert stem[point.length - 1] not in self._ends, f"{point}: the response has ended there"
 
     def _uniforms(self, rows: int, sampling: Sampling, seed: int, first: int) -> Tensor:
         """[max_tokens, rows] in [0, 1): a stream per row, those of rows `first` and after."""

@@ -27,7 +27,6 @@ from vcppo.engines.vllm.wire import (
     PIECE,
     PROTOCOL,
     Address,
-    Answers,
     Busy,
     Commit,
     Committed,
@@ -40,6 +39,7 @@ from vcppo.engines.vllm.wire import (
     Opened,
     Piece,
     Refused,
+    Responses,
     Welcome,
     WireError,
     Write,
@@ -85,11 +85,11 @@ class ServerClient:
         """See Host."""
         return self._owner is not None and self._owner() is owner
 
-    def write(self, request: Write) -> Answers:
+    def write(self, request: Write) -> Responses:
         """See Host."""
         request = dataclasses.replace(request, weights=self._weights)
-        reply = self._request(request, Answers, self.settings.request_timeout_s)
-        assert isinstance(reply, Answers)
+        reply = self._request(request, Responses, self.settings.request_timeout_s)
+        assert isinstance(reply, Responses)
         return reply
 
     def reopened(self, spec: ModelSpec) -> bool:
@@ -142,7 +142,7 @@ class ServerClient:
                 if self._process is not None and self._process.ended:
                     raise EngineError(self._process.last_words()) from None
                 if self._process is None or time.monotonic() > deadline:
-                    raise EngineError(f"{self._name()}: nothing answers there ({error.strerror or error})") from None
+                    raise EngineError(f"{self._name()}: nothing listens there ({error.strerror or error})") from None
                 time.sleep(CONNECT_EVERY_S)
 
     def _send_weights(self, weights: Iterator[tuple[str, Tensor]]) -> str:
@@ -207,7 +207,7 @@ class ServerClient:
             raise EngineError(self._refusal(reply.reason))
         if not isinstance(reply, wanted):
             self.close()
-            raise EngineError(f"{self._name()} answers {type(message).__name__} with {type(reply).__name__}")
+            raise EngineError(f"{self._name()} replies to {type(message).__name__} with {type(reply).__name__}")
         return reply
 
     def _refusal(self, reason: str) -> str:

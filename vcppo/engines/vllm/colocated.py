@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vcppo.engines.vllm.host import INSTALL, forget, rank_and_world
-from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, error_line
+from vcppo.engines.vllm.wire import ModelSpec, Responses, Write, error_line
 from vcppo.errors import EngineError
 
 
@@ -69,7 +69,7 @@ class Colocated:
         """See Host."""
         return self._owner is not None and self._owner() is owner
 
-    def write(self, request: Write) -> Answers:
+    def write(self, request: Write) -> Responses:
         """See Host. Processes that share a model generate all their responses together."""
         self._wake("kv_cache")
         requests, rank = [dataclasses.replace(request, weights=self._weights)], 0
@@ -78,7 +78,7 @@ class Colocated:
         try:
             with self._randomness():
                 names = [self._core.begin(each) for each in requests]
-                finished: dict[str, Answers] = {}
+                finished: dict[str, Responses] = {}
                 while len(finished) < len(names):
                     finished.update(self._core.step())
         except BaseException as error:

@@ -23,7 +23,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, split
+from vcppo.engines.vllm.wire import ModelSpec, Responses, Write, split
 from vcppo.settings.fixed import VLLM_SHARE
 
 CPU_SHARE = 0.25  # of the free memory that the cache may take on a CPU, unless the settings say
@@ -134,7 +134,7 @@ class Core:
             raise
         return name
 
-    def step(self) -> list[tuple[str, Answers]]:
+    def step(self) -> list[tuple[str, Responses]]:
         """Generate one more token of every response; return the jobs that this finishes."""
         outputs = self._engine.step() if self._engine.has_unfinished_requests() else []
         for output in outputs:
@@ -187,10 +187,10 @@ class _Job:
         self.finished += 1
         self.cached_tokens += output.num_cached_tokens or 0
 
-    def collected(self) -> Answers:
+    def collected(self) -> Responses:
         """Collect all of them, in order."""
         responses = [response for response in self.responses if response is not None]
-        return Answers(
+        return Responses(
             tokens=array("q", itertools.chain.from_iterable(tokens for tokens, _, _ in responses)),
             logprobs=array("f", itertools.chain.from_iterable(logprobs for _, logprobs, _ in responses)),
             lengths=array("q", [len(tokens) for tokens, _, _ in responses]),

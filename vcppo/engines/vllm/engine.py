@@ -19,7 +19,7 @@ from vcppo.engines.base import BranchPoint, Sampling, check_room, checked
 from vcppo.engines.vllm.client import ServerClient
 from vcppo.engines.vllm.colocated import Colocated
 from vcppo.engines.vllm.host import Host, host_of
-from vcppo.engines.vllm.wire import Answers, ModelSpec, Write, split
+from vcppo.engines.vllm.wire import ModelSpec, Responses, Write, split
 from vcppo.errors import EngineError
 from vcppo.models.configurations import end_tokens, model_label, positions
 from vcppo.models.forward import reshard
@@ -97,7 +97,7 @@ class VllmEngine:
             stem = stems[point.stem]
             assert 1 <= point.length <= len(stem), f"{point}: its stem has {len(stem)} tokens"
             assert point.limit >= 1, f"{point}: nothing to write"
-            assert stem[point.length - 1] not in self._ends, f"{point}: the answer has ended there"
+            assert stem[point.length - 1] not in self._ends, f"{point}: the response has ended there"
         requests = [(point.stem, point.length, min(point.limit, sampling.max_tokens)) for point in points]
         return self._generate(stems, requests, sampling, seed, first)
 
@@ -180,7 +180,7 @@ def _versions(policy: PreTrainedModel) -> list[tuple[int, int]]:
     return [(id(parameter), parameter._version) for parameter in policy.parameters()]
 
 
-def _generations(reply: Answers) -> list[Generation]:
+def _generations(reply: Responses) -> list[Generation]:
     rows = zip(*(split(x, reply.lengths) for x in (reply.tokens, reply.logprobs)), reply.stopped, strict=True)
     return [
         Generation(tuple(tokens), tuple(logprobs), "stop" if stopped else "length")

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from vcppo.engines.vllm.wire import Answers, ModelSpec, Write
+from vcppo.engines.vllm.wire import ModelSpec, Responses, Write
 from vcppo.errors import EngineError
 from vcppo.settings.engine import VllmEngineSettings
 
@@ -37,7 +37,7 @@ class Host(Protocol):
         """True where the weights in it are those that `owner` loaded last."""
         ...
 
-    def write(self, request: Write) -> Answers:
+    def write(self, request: Write) -> Responses:
         """Sample from the weights in it, whatever `request.weights` names."""
         ...
 

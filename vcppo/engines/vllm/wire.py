@@ -9,7 +9,7 @@ ever executed: no pickle. Whoever can reach the socket can use the server; keep 
     Open(model)                  -> Opened
     Load(file) or Piece..., Load -> Loaded           as often as there are shards
     Commit(weights)              -> Committed        from here on responses come from these weights
-    Write(weights, stems, ...) -> Answers
+    Write(weights, stems, ...) -> Responses
 
 Before its reply the server may send Busy any number of times, and instead of it Refused, with the reason.
 """
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-PROTOCOL = 1
+PROTOCOL = 2
 MARK = b"vcp1"
 PREFIX = struct.Struct("<4sIQ")  # mark, bytes of the header, bytes of the body
 HEADER_LIMIT, BODY_LIMIT = 2**26, 2**36
@@ -127,7 +127,7 @@ class Write:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Responses:
     """N responses, in order; response i has lengths[i] of the tokens."""
 
     tokens: "array[int]"  # q, end tokens included
@@ -152,7 +152,7 @@ class Refused:
 
 
 Message = (
-    Hello | Welcome | Open | Opened | Piece | Load | Loaded | Commit | Committed | Write | Answers | Busy | Refused
+    Hello | Welcome | Open | Opened | Piece | Load | Loaded | Commit | Committed | Write | Responses | Busy | Refused
 )
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in typing.get_args(Message)}
 ITEM_SIZES = {"B": 1, "q": 8, "f": 4}
@@ -210,7 +210,7 @@ def receive(connection: socket.socket) -> Message:
     """
     mark, header_size, body_size = PREFIX.unpack(_exactly(connection, PREFIX.size))
     if mark != MARK or header_size > HEADER_LIMIT or body_size > BODY_LIMIT:
-        raise WireError("what answers is no vcppo engine server")
+        raise WireError("what replies is no vcppo engine server")
     try:
         header = json.loads(_exactly(connection, header_size))
         kind, values = KINDS[header["kind"]], dict(header["fields"])
