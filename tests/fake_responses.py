@@ -1,4 +1,4 @@
-"""Answers made by hand, a letter each."""
+"""Responses made by hand, a letter each."""
 
 from vcppo.store.samples import AnsweredProblem, Sample
 from vcppo.types import Verdict
@@ -6,8 +6,8 @@ from vcppo.types import Verdict
 VERDICTS = {"r": Verdict.CORRECT, "w": Verdict.WRONG, "u": Verdict.UNREADABLE}
 
 
-def answered(*problems: str, lengths: dict[str, int] | None = None, notes: str = "") -> list[AnsweredProblem]:
-    """A letter an answer: r right, w wrong, u unreadable; in capitals cut at the limit."""
+def sampled(*problems: str, lengths: dict[str, int] | None = None, notes: str = "") -> list[AnsweredProblem]:
+    """Problems with a letter a response: r right, w wrong, u unreadable; in capitals cut at the limit."""
     tokens = lengths or {"r": 10, "w": 20, "u": 30}
 
     def sample(letter: str) -> Sample:

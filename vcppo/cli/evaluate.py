@@ -93,7 +93,7 @@ def evaluate_checkpoints(
                 try:
                     evaluated.append(evaluation.run(view))
                 except KeyboardInterrupt:
-                    done = f"{view.done} of {view.total} problems are answered"
+                    done = f"{view.done} of {view.total} problems are done"
                     print(f"stopped, {done}; the same command goes on from there")
                     return INTERRUPTED
             print("\n".join(evaluated[-1].lines()))

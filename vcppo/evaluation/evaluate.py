@@ -126,7 +126,7 @@ class Evaluation:
 
     @property
     def report_path(self) -> Path:
-        """Path of the report, written once every problem has been answered."""
+        """Path of the report, written once every problem is done."""
         return self.folder / "report.json"
 
     @property
@@ -134,7 +134,7 @@ class Evaluation:
         """Checkpoint, task and sampling, in one line."""
         chosen, n = self.settings.evaluation, len(self.prompts)
         return (
-            f"{self.checkpoint.name} on {self.task.name}: {n} problems, {chosen.samples} answers each, temperature "
+            f"{self.checkpoint.name} on {self.task.name}: {n} problems, {chosen.samples} responses each, temperature "
             f"{chosen.temperature:g}, top-p {chosen.top_p:g}, at most {self.max_tokens} tokens"
         )
 
@@ -147,8 +147,8 @@ class Evaluation:
         stored, samples = self.sample_folder(lambda line: None), self.settings.evaluation.samples
         missing = sum(stored.read(number, prompt, samples) is None for number, prompt in enumerate(self.prompts))
         responses = missing * samples
-        work = f"{responses:,} answers to write, at most {responses * self.max_tokens / 1e6:.3g} M tokens"
-        return [self.title, f"{len(self.prompts) - missing} problems answered already, {work}", f"in {self.folder}"]
+        work = f"{responses:,} responses to write, at most {responses * self.max_tokens / 1e6:.3g} M tokens"
+        return [self.title, f"{len(self.prompts) - missing} problems done already, {work}", f"in {self.folder}"]
 
     def run(self, view: EvaluationView) -> "Evaluated":
         """Sample the missing responses and write the report.
@@ -164,7 +164,7 @@ class Evaluation:
             raise CheckpointError(f"{self.folder}: cannot be written ({error})") from None
         with locked(self.folder, "this evaluation") if is_main() else nullcontext():
             try:
-                answered = evaluate(
+                problems = evaluate(
                     self._sampler,
                     task=self.task,
                     settings=self.settings.evaluation,
@@ -174,11 +174,11 @@ class Evaluation:
                 )
             except TrainingError as error:
                 raise CheckpointError(f"{self.checkpoint.name}: {error}") from None
-            measures = report.measures(answered)
-            content = {**self._description(), **report.results(answered, measures)}
+            measures = report.measures(problems)
+            content = {**self._description(), **report.results(problems, measures)}
             if is_main():
                 write_whole(self.report_path, content)
-        return Evaluated(self, answered, measures, content)
+        return Evaluated(self, problems, measures, content)
 
     def command(self) -> str:
         """Command that repeats this evaluation at the commit of its provenance."""
@@ -238,13 +238,13 @@ class Evaluated:
     """A finished evaluation."""
 
     evaluation: Evaluation
-    answered: list[AnsweredProblem]
+    problems: list[AnsweredProblem]
     measures: list[report.Measure]
     report: dict[str, Any]
 
     def lines(self) -> list[str]:
         """The table for people, and the path of the report."""
-        table = report.lines(self.answered, self.measures)
+        table = report.lines(self.problems, self.measures)
         return [self.evaluation.title, *table, f"report: {self.evaluation.report_path}"]
 
 
@@ -258,7 +258,7 @@ class Comparison:
     def differences(self) -> list[list[report.Measure]]:
         """Differences of each checkpoint but the first from the first."""
         first, *others = self.evaluated
-        return [report.differences(other.answered, first.answered) for other in others]
+        return [report.differences(other.problems, first.problems) for other in others]
 
     def lines(self) -> Iterator[str]:
         """The tables of differences."""

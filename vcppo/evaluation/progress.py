@@ -15,7 +15,7 @@ from vcppo.types import Verdict
 
 
 class EvaluationView:
-    """Counts problems as they are answered. Use as a context around one checkpoint's evaluation."""
+    """Counts problems as they are done. Use as a context around one checkpoint's evaluation."""
 
     def __init__(
         self, name: str, total: int, console: Console | None = None, clock: Callable[[], float] = time.monotonic
@@ -47,7 +47,7 @@ class EvaluationView:
         self._bar.stop()
 
     def __call__(self, problem: AnsweredProblem, fresh: bool) -> None:
-        """Count a problem, answered just now (`fresh`) or by an evaluation that this one goes on from."""
+        """Count a problem, done just now (`fresh`) or by an evaluation that this one goes on from."""
         self.done += 1
         self.before += not fresh
         self._samples += len(problem.samples)

@@ -20,7 +20,7 @@ LENGTHS = (
     ("length_tokens", "length (tokens)"),
     ("length_median_tokens", "  median"),
     ("length_p90_tokens", "  90th percentile"),
-    ("length_right_tokens", "  of right answers"),
+    ("length_right_tokens", "  of right responses"),
     ("length_wrong_tokens", "  of all others"),
 )
 CREDIT = (("credit", "mean credit"),)  # in [0, 1], where the task gives partial credit
@@ -71,52 +71,52 @@ def steps_of_k(samples: int) -> list[int]:
     return sorted({samples, *(2**i for i in range(samples.bit_length()))})
 
 
-def measures(answered: Sequence[AnsweredProblem]) -> list[Measure]:
+def measures(problems: Sequence[AnsweredProblem]) -> list[Measure]:
     """Compute all measures of one checkpoint."""
-    samples = len(answered[0].samples)
+    samples = len(problems[0].samples)
     share = np.arange(samples + 1) / samples
     scores = {(f"avg_at_{samples}", f"avg@{samples}"): share}
     scores |= {(f"pass_at_{k}", f"pass@{k}"): pass_scores(samples, k) for k in steps_of_k(samples)}
-    lengths, right = lengths_of(answered), _flags(answered, Verdict.CORRECT)
-    cut = [sum(sample.stop_reason == "length" for sample in problem.samples) for problem in answered]
-    credit = [credits_of(answered)] if any_credit(answered) else []
+    lengths, right = lengths_of(problems), _flags(problems, Verdict.CORRECT)
+    cut = [sum(sample.stop_reason == "length" for sample in problem.samples) for problem in problems]
+    credit = [credits_of(problems)] if any_credit(problems) else []
     return [
-        *_of_counts(scores, _counts(answered, Verdict.CORRECT)),
+        *_of_counts(scores, _counts(problems, Verdict.CORRECT)),
         *(_of_samples(CREDIT, credit, _mean, decimals=3) if credit else []),
         *_of_samples(LENGTHS, [lengths, right], _length_statistics),
         *_of_counts({("truncated_rate", "cut at the limit"): share}, cut),
-        *_of_counts({("unreadable_rate", "unreadable"): share}, _counts(answered, Verdict.UNREADABLE)),
+        *_of_counts({("unreadable_rate", "unreadable"): share}, _counts(problems, Verdict.UNREADABLE)),
     ]
 
 
-def differences(answered: Sequence[AnsweredProblem], baseline: Sequence[AnsweredProblem]) -> list[Measure]:
-    """Compute the first less the second, paired: both have answered the same problems."""
-    samples = len(answered[0].samples)
+def differences(problems: Sequence[AnsweredProblem], baseline: Sequence[AnsweredProblem]) -> list[Measure]:
+    """Compute the first less the second, paired: both are of the same problems."""
+    samples = len(problems[0].samples)
     scores = {(f"avg_at_{samples}", f"avg@{samples}"): np.arange(samples + 1) / samples}
     scores |= {(f"pass_at_{k}", f"pass@{k}"): pass_scores(samples, k) for k in steps_of_k(samples) if k > 1}
-    first, second = (_counts(problems, Verdict.CORRECT) for problems in (answered, baseline))
-    lengths = [lengths_of(problems) for problems in (answered, baseline)]
-    credits = [credits_of(problems) for problems in (answered, baseline)]
+    first, second = (_counts(each, Verdict.CORRECT) for each in (problems, baseline))
+    lengths = [lengths_of(each) for each in (problems, baseline)]
+    credits = [credits_of(each) for each in (problems, baseline)]
     return [
         *_of_counts(scores, first, second),
-        *(_of_samples(CREDIT, credits, _mean_difference, decimals=3) if any_credit([*answered, *baseline]) else []),
+        *(_of_samples(CREDIT, credits, _mean_difference, decimals=3) if any_credit([*problems, *baseline]) else []),
         *_of_samples(LENGTHS[:1], lengths, _mean_difference),
     ]
 
 
-def unreadable_reasons(answered: Sequence[AnsweredProblem]) -> dict[str, int]:
+def unreadable_reasons(problems: Sequence[AnsweredProblem]) -> dict[str, int]:
     """Unreadable responses by the verifier's note, most frequent first; `no reason given` stands for an empty one."""
-    samples = (sample for problem in answered for sample in problem.samples)
+    samples = (sample for problem in problems for sample in problem.samples)
     notes = Counter(sample.note or "no reason given" for sample in samples if sample.verdict is Verdict.UNREADABLE)
     return dict(notes.most_common())
 
 
-def results(answered: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> dict[str, Any]:
+def results(problems: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> dict[str, Any]:
     """The part of a report that follows from the responses."""
-    credit = any_credit(answered)
+    credit = any_credit(problems)
     return {
         "metrics": {measure.name: measure.as_json() for measure in measured},
-        "unreadable_reasons": unreadable_reasons(answered),
+        "unreadable_reasons": unreadable_reasons(problems),
         "bootstrap": {"confidence": CONFIDENCE, "seed": SEED},
         "problems": [
             {
@@ -130,17 +130,17 @@ def results(answered: Sequence[AnsweredProblem], measured: Sequence[Measure]) ->
                 "length_tokens": sum(sample.tokens for sample in problem.samples) / len(problem.samples),
                 **({"credit": sum(problem.credits) / len(problem.samples)} if credit else {}),
             }
-            for problem in answered
+            for problem in problems
         ],
     }
 
 
-def lines(answered: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> list[str]:
+def lines(problems: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> list[str]:
     """The table for people. pass@1 is avg@n and left out; so are reasons where no response was unreadable."""
-    total = len(answered) * len(answered[0].samples)
+    total = len(problems) * len(problems[0].samples)
     rows = [measure.line() for measure in measured if measure.name != "pass_at_1"]
     reasons = [
-        f"{'  of these':20}{count / total:10.3f}   {note}" for note, count in unreadable_reasons(answered).items()
+        f"{'  of these':20}{count / total:10.3f}   {note}" for note, count in unreadable_reasons(problems).items()
     ]
     return [HEADER, *rows, *reasons]
 
@@ -150,14 +150,14 @@ def pass_scores(samples: int, k: int) -> Table:
     return pass_at_k(np.arange(samples + 1), samples, k)
 
 
-def lengths_of(answered: Sequence[AnsweredProblem]) -> Table:
+def lengths_of(problems: Sequence[AnsweredProblem]) -> Table:
     """[problems, samples] tokens."""
-    return np.array([[sample.tokens for sample in problem.samples] for problem in answered], dtype=np.float64)
+    return np.array([[sample.tokens for sample in problem.samples] for problem in problems], dtype=np.float64)
 
 
-def credits_of(answered: Sequence[AnsweredProblem]) -> Table:
+def credits_of(problems: Sequence[AnsweredProblem]) -> Table:
     """[problems, samples] credit, in [0, 1]."""
-    return np.array([problem.credits for problem in answered], dtype=np.float64)
+    return np.array([problem.credits for problem in problems], dtype=np.float64)
 
 
 def _mean(x: Table) -> Table:
@@ -171,12 +171,12 @@ def _mean_difference(x: Table, y: Table) -> Table:
     return _mean(x - y)
 
 
-def _counts(answered: Sequence[AnsweredProblem], verdict: Verdict) -> list[int]:
-    return [problem.count(verdict) for problem in answered]
+def _counts(problems: Sequence[AnsweredProblem], verdict: Verdict) -> list[int]:
+    return [problem.count(verdict) for problem in problems]
 
 
-def _flags(answered: Sequence[AnsweredProblem], verdict: Verdict) -> Table:
-    rows = [[sample.verdict is verdict for sample in problem.samples] for problem in answered]
+def _flags(problems: Sequence[AnsweredProblem], verdict: Verdict) -> Table:
+    rows = [[sample.verdict is verdict for sample in problem.samples] for problem in problems]
     return np.array(rows, dtype=np.float64)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from fake_answers import answered
+from fake_responses import sampled
 
 from vcppo.evaluation import report
 from vcppo.stages.evaluation import ProblemResults
@@ -22,7 +22,7 @@ def with_credit(problems: list[AnsweredProblem], *rows: tuple[float | None, ...]
     ]
 
 
-PLAIN = answered("rw", "ww")
+PLAIN = sampled("rw", "ww")
 SOME = with_credit(PLAIN, (None, 0.5), (0.25, 0.0))  # 1 + 0.5 + 0.25 + 0 of 4
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import arithmetic
 import pytest
 from click.testing import CliRunner, Result
-from fake_answers import answered
+from fake_responses import sampled
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tiny import ASSIGNMENTS, new_policy, tiny
@@ -72,7 +72,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The --out of an evaluation with 3 answers a problem."""
+    """The --out of an evaluation with 3 responses a problem."""
     out = tmp_path_factory.mktemp("out")
     assert invoke(checkpoint, "--samples", "3", "--out", out, *TINY).exit_code == 0
     return out
@@ -91,7 +91,7 @@ def test_a_table_with_both_intervals_and_where_the_report_is(checkpoint: Path, o
     done = invoke(checkpoint, "--samples", "3", "--out", out, *TINY)
     first, header, *rows, last = done.stdout.splitlines()
     limit = make_task(tiny().task).max_tokens
-    asked = f"10 problems, 3 answers each, temperature 1, top-p 1, at most {limit} tokens"
+    asked = f"10 problems, 3 responses each, temperature 1, top-p 1, at most {limit} tokens"
     assert first == f"{checkpoint} on digits: {asked}"
     assert header.split() == ["value", "problems", "and", "samples", "these", "problems"]
     names = [row[:20].strip() for row in rows]
@@ -152,11 +152,11 @@ def test_another_evaluation_has_another_folder(
 ) -> None:
     flags = [part for text in change for part in ("--set", text)]
     done = invoke(checkpoint, "--samples", "3", "--out", out, "--dry-run", *TINY, *flags)
-    answered = int(done.stdout.splitlines()[1].split()[0])
-    assert answered == (0 if is_new else 10)
+    done_before = int(done.stdout.splitlines()[1].split()[0])
+    assert done_before == (0 if is_new else 10)
 
 
-def test_greedy_decoding_writes_one_answer_a_problem_and_repeats_from_its_command(
+def test_greedy_decoding_writes_one_response_a_problem_and_repeats_from_its_command(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     done = invoke(checkpoint, "--out", tmp_path, *GREEDY)
@@ -190,7 +190,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(checkpoint: Path,
     done = invoke(checkpoint, "--dry-run", "--out", tmp_path / "runs", "--json", tmp_path / "a" / "b.json", *TINY)
     assert done.exit_code == 0
     tokens = 20 * make_task(tiny().task).max_tokens / 1e6
-    assert f"0 problems answered already, 20 answers to write, at most {tokens:.3g} M tokens" in done.stdout
+    assert f"0 problems done already, 20 responses to write, at most {tokens:.3g} M tokens" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -214,16 +214,16 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_is_straight_through(
     arguments = [checkpoint, "--samples", "3", "--out", tmp_path, *TINY]
     done = invoke(*arguments)
     assert done.exit_code == 130
-    assert done.stdout == "stopped, 4 of 10 problems are answered; the same command goes on from there\n"
+    assert done.stdout == "stopped, 4 of 10 problems are done; the same command goes on from there\n"
     assert not (folder(tmp_path) / "report.json").exists()
     dry = invoke(*arguments, "--dry-run")
-    assert "4 problems answered already, 18 answers to write" in dry.stdout
+    assert "4 problems done already, 18 responses to write" in dry.stdout
     interrupted.undo()
     assert invoke(*arguments).exit_code == 0
     assert contents(folder(tmp_path)) == contents(folder(out))
 
 
-def test_a_report_names_every_machine_that_answered(
+def test_a_report_names_every_machine_that_responded(
     checkpoint: Path, tmp_path: Path, interrupted: pytest.MonkeyPatch
 ) -> None:
     arguments = [checkpoint, "--samples", "3", "--out", tmp_path, *TINY]
@@ -358,7 +358,7 @@ def test_a_disk_that_fills_up_is_told_and_gone_on_from(
     assert found == contents(folder(out))
 
 
-def test_no_answers(checkpoint: Path, tmp_path: Path) -> None:
+def test_no_responses(checkpoint: Path, tmp_path: Path) -> None:
     assert invoke(checkpoint, "--samples", "0", "--out", tmp_path, *TINY).exit_code == 2
     assert "evaluation.samples = 0 (from --set)" in refused(checkpoint, "--set", "evaluation.samples=0")
 
@@ -431,7 +431,7 @@ def test_a_name_that_no_hub_could_have(tmp_path: Path) -> None:
 def test_progress_is_told_now_and_then_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
     with EvaluationView("a policy", 5, clock=lambda: now[0]) as view:
-        first, second, third, fourth, fifth = answered("rr", "ww", "rw", "wu", "rr")
+        first, second, third, fourth, fifth = sampled("rr", "ww", "rw", "wu", "rr")
         view(first, False)
         for seconds, problem in [(10.0, second), (31.0, third), (40.0, fourth), (62.0, fifth)]:
             now[0] = seconds
@@ -449,7 +449,7 @@ def test_a_terminal_has_a_bar_with_problems_accuracy_and_speed() -> None:
     console = Console(file=screen, force_terminal=True, width=120)
     with EvaluationView("a [policy]", 2, console, clock=lambda: now[0]) as view:
         now[0] = 2.0
-        view(answered("rw")[0], True)
+        view(sampled("rw")[0], True)
         view.notify("a line")
     told = screen.getvalue()
     assert "a line\n" in told
@@ -487,7 +487,7 @@ def test_a_maths_task_needs_no_model_but_the_checkpoint(tmp_path: Path) -> None:
     command = ["evaluate", str(model), "--samples", "2", "--out", str(tmp_path)]
     done = CliRunner().invoke(main, [*command, *(word for text in maths for word in ("--set", text))])
     assert done.exit_code == 0, done.output
-    assert "3 problems, 2 answers each, temperature 1, top-p 0.7" in done.output
+    assert "3 problems, 2 responses each, temperature 1, top-p 0.7" in done.output
 
 
 # ---- a policy that cannot be asked this ----
