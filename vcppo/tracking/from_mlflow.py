@@ -63,7 +63,7 @@ def find_study(store: MlflowStore, study: str | None = None, instance: str | Non
     where = f"experiment {store.experiment!r}"
     tags = {"vcppo.kind": "study"} if study is None else {"vcppo.kind": "study", "study": study}
     by_instance: dict[str, Run] = {}
-    for run in store.find(tags):  # one that was made twice, its first answer lost, has a twin that nobody described
+    for run in store.find(tags):  # one that was made twice, its first reply lost, has a twin that nobody described
         twin = by_instance.get(run.tags["vcppo.instance"])
         if twin is None or ("cells" in run.tags and "cells" not in twin.tags):
             by_instance[run.tags["vcppo.instance"]] = run
@@ -88,7 +88,7 @@ def find_study(store: MlflowStore, study: str | None = None, instance: str | Non
 
 
 def _one_each(runs: Iterable[Run]) -> list[Run]:
-    """Return one run of each cell, of twins the one that has ended: the answer to a run's creation may be lost."""
+    """Return one run of each cell, of twins the one that has ended: the reply to a run's creation may be lost."""
     by_cell: dict[str, Run] = {}
     for run in runs:
         if run.tags["cell"] not in by_cell or run.tags.get("state") in ENDED:

@@ -63,7 +63,7 @@ class MeasuredCell:
             return len(tables[max(tables)]["problem"])
         task = self.settings.task
         if not isinstance(task, EmbeddedTaskSettings):
-            return 0  # the size of a set is known once its problems are answered
+            return 0  # the size of a set is known once its problems are evaluated
         return task.problems(self.settings.evaluation.problems)
 
     @property

@@ -102,22 +102,22 @@ class StudyUpload:
             self.ledger.put("study", Entry(parent.id))
         self._parent = parent
 
-    def send(self, *, closing: bool = False, on_answer: Callable[[], None] = lambda: None) -> int:
+    def send(self, *, closing: bool = False, on_reply: Callable[[], None] = lambda: None) -> int:
         """Send all that the store lacks; return the number of records.
 
         Args:
             closing: no process runs the study any more; a cell may still be run by itself, by another `vcppo train`.
-            on_answer: called after each cell, when the store has answered.
+            on_reply: called after each cell, when the store has replied.
         Raises:
             RefusedError: the store refuses some records; all others are sent first.
             TrackingError: the store cannot be reached.
         """
         try:
-            return self._send(closing=closing, on_answer=on_answer)
+            return self._send(closing=closing, on_reply=on_reply)
         finally:
             self.ledger.flush()
 
-    def _send(self, *, closing: bool, on_answer: Callable[[], None]) -> int:
+    def _send(self, *, closing: bool, on_reply: Callable[[], None]) -> int:
         count, refused, states, running = 0, [], {}, False
         for folder in self.study.cells():
             known = self._settled.get(folder.path.name)
@@ -126,7 +126,7 @@ class StudyUpload:
                 continue
             changed, record = _changed(folder), folder.read()
             states[record.cell] = record.state
-            on_answer()
+            on_reply()
             held = closing and record.state == "running" and self.study.is_held(folder)
             running |= held
             try:

@@ -24,7 +24,7 @@ from vcppo.tracking.upload import StudyUpload
 
 EVERY_S = 5.0  # between uploads: many records per call cost MLflow little more than one
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
-SILENT_S = 30.0  # without an answer of the store, after which the user is told
+SILENT_S = 30.0  # without a reply of the store, after which the user is told
 GOES_ON = "runs go on, and their records wait on disk"
 
 
@@ -72,7 +72,7 @@ class Uploader:
         self._busy = threading.Lock()
         self._status = "not started"
         self._news: SimpleQueue[str] = SimpleQueue()
-        self._asked_at: float | None = None  # when the store was asked something that it has not answered
+        self._asked_at: float | None = None  # when the store was asked something that it has not replied to
         self._said_silent = False
 
     @property
@@ -90,11 +90,11 @@ class Uploader:
         return shlex.join(words if address == default_tracking_uri(self.out) else [*words, "--tracking-uri", address])
 
     def news(self) -> list[str]:
-        """Return lines for the user, each once: the store is away, does not answer, is back."""
+        """Return lines for the user, each once: the store is away, does not reply, is back."""
         asked_at = self._asked_at
         if asked_at is not None and not self._said_silent and time.monotonic() - asked_at > SILENT_S:
             self._said_silent = True
-            self._news.put(f"MLflow at {redacted(self.tracking_uri)} has not answered for {SILENT_S:.0f} s; {GOES_ON}")
+            self._news.put(f"MLflow at {redacted(self.tracking_uri)} has not replied for {SILENT_S:.0f} s; {GOES_ON}")
         return [self._news.get() for _ in range(self._news.qsize())]
 
     def start(self) -> None:
@@ -160,14 +160,14 @@ class Uploader:
                 if sqlite_file(self.tracking_uri) is None:
                     self._asked_at = time.monotonic()
                 upload = self._connect()
-                return upload.send(closing=closing, on_answer=self._answered)
+                return upload.send(closing=closing, on_reply=self._replied)
             except VcppoError:
                 self._connected = False  # look up its runs again
                 raise
             finally:
                 self._asked_at = None
 
-    def _answered(self) -> None:
+    def _replied(self) -> None:
         if self._asked_at is not None:
             self._asked_at = time.monotonic()
 
@@ -176,7 +176,7 @@ class Uploader:
             self._upload = StudyUpload(self._study, Ledger(self._study, store_name(self.tracking_uri, self.experiment)))
         if not self._connected:
             file = sqlite_file(self.tracking_uri)
-            # Two processes must not make one new database. Of a server nobody waits for another's answer.
+            # Two processes must not make one new database. Of a server nobody waits for another's reply.
             with nullcontext() if file is None else file_lock(self.out / "mlflow.lock"):
                 store = MlflowStore(self.tracking_uri, self.experiment, self.out / "mlartifacts")
             if store.notice is not None:
@@ -199,7 +199,7 @@ class Uploader:
             if holder == str(os.getpid()):
                 owner = f"this process, which still waits for {redacted(self.tracking_uri)},"
             where = f"study {self._study.name} in {self.out}"
-            raise TrackingError(f"{where}: {owner} uploads it, or waits for its server to answer") from None
+            raise TrackingError(f"{where}: {owner} uploads it, or waits for its server to reply") from None
         self._lock = lock
 
     def _release_study(self) -> None:

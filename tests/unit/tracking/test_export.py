@@ -645,7 +645,7 @@ def measured(curves: dict[str, dict[int, float]], **settings: Any) -> MeasuredCe
         ("eval/digits/length_tokens", 60, 400),
     ],
 )
-def test_n_is_the_number_of_answers_behind_a_point(metric: str, step: int, n: int) -> None:
+def test_n_is_the_number_of_responses_behind_a_point(metric: str, step: int, n: int) -> None:
     evaluations = {"eval/digits/length_tokens": {50: 1.0, 60: 2.0}, "eval/digits/avg_at_8": {60: 1.0}}
     cell = measured({"eval/digits/avg_at_1": {50: 0.5}, **evaluations})
     assert responses_behind(cell, metric, step) == n

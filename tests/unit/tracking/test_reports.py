@@ -20,7 +20,7 @@ from vcppo.tracking.reports import log_report, report_address
 from vcppo.tracking.uploader import default_tracking_uri
 
 
-def answers(folder: Path) -> Path:
+def responses(folder: Path) -> Path:
     """A dump with values that are 1 too low."""
     rows = [
         {
@@ -66,7 +66,7 @@ def test_numbers_verdicts_and_files_are_one_finished_run(tmp_path: Path) -> None
 
 def test_the_command_logs_and_says_where(tmp_path: Path) -> None:
     done = CliRunner().invoke(
-        main, ["diagnose", "--answers", str(answers(tmp_path)), "--out", str(tmp_path), "--mlflow"]
+        main, ["diagnose", "--answers", str(responses(tmp_path)), "--out", str(tmp_path), "--mlflow"]
     )
     assert done.exit_code == 0, done.output
     *_, last = done.output.strip().splitlines()
@@ -80,7 +80,8 @@ def test_the_command_logs_and_says_where(tmp_path: Path) -> None:
 def test_a_server_that_is_away_is_one_line_and_the_report_is_there(tmp_path: Path) -> None:
     out, server = tmp_path / "out", f"http://127.0.0.1:{free_port()}"
     done = CliRunner().invoke(
-        main, ["diagnose", "--answers", str(answers(tmp_path)), "--out", str(out), "--mlflow", "--tracking-uri", server]
+        main,
+        ["diagnose", "--answers", str(responses(tmp_path)), "--out", str(out), "--mlflow", "--tracking-uri", server],
     )
     assert done.exit_code == 2
     *_, last = done.output.strip().splitlines()

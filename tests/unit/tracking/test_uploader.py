@@ -371,7 +371,7 @@ class TestSingleRuns:
         assert os.listdir(tmp_path) == []
 
 
-class TestAnswersThatAreLost:
+class TestRepliesThatAreLost:
     def test_runs_that_were_made_twice_do_not_hide_the_study(
         self, study: FakeStudy, uploader: Callable[[], Uploader], store: MlflowStore, request: pytest.FixtureRequest
     ) -> None:
@@ -453,7 +453,7 @@ class TestNewsWhileItMatters:
         assert uploader.news() == [f"MLflow at {database} is back, and has everything"]
         assert uploader.close(30) == 0
 
-    def test_a_server_that_never_answers_is_named_as_such(
+    def test_a_server_that_never_replies_is_named_as_such(
         self, study: FakeStudy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("vcppo.tracking.uploader.SILENT_S", 0.2)
@@ -464,7 +464,7 @@ class TestNewsWhileItMatters:
             uploader = Uploader(study.out, study.name, uri)
             uploader.start()
             heard = first_news(uploader)
-            assert heard[0].startswith(f"MLflow at {uri} has not answered for 0 s; runs go on")
+            assert heard[0].startswith(f"MLflow at {uri} has not replied for 0 s; runs go on")
             assert uploader.close(0.1) == 17
             other = Uploader(study.out, "another", uri)  # of the same folder: it does not wait for the first
             other.start()
@@ -555,7 +555,7 @@ class TestNothingIsLostAndNothingIsDoubled:
         assert len(values(store, child, "time/update_s")) == 6
 
     @pytest.mark.parametrize(("call", "times"), [("create_run", 1), ("log_batch", 3), ("log_artifacts", 2)])
-    def test_an_answer_of_the_server_that_never_arrives_doubles_nothing(
+    def test_a_reply_of_the_server_that_never_arrives_doubles_nothing(
         self,
         study: FakeStudy,
         uploader: Callable[[], Uploader],
