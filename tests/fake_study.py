@@ -110,7 +110,7 @@ def pretrain(journal: Journal, steps: list[int]) -> None:
 
 
 def evaluate(journal: Journal, step: int) -> None:
-    """Two problems, four answers each."""
+    """Two problems, four responses each."""
     journal.metrics(
         step, {"eval/digits/avg_at_4": 0.375, "eval/digits/pass_at_4": 0.5, "eval/digits/length_tokens": 90.0}
     )

@@ -1,6 +1,6 @@
 """verl with everything real that runs on a CPU: configuration, Ray, TransferQueue, replay buffer, trainer, loggers.
 
-What needs a GPU has a stand-in: workers that know one number, the value of every state, and agents that answer at once.
+What needs a GPU has a stand-in: workers that know one number, the value of every state, and agents that reply at once.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from verl.utils import tensordict_utils as tu
 
 from vcppo.verl_plugin.trainer import VcppoTrainer
 
-PROMPTS, ANSWERS, LIMIT = 8, 1, 12
+PROMPTS, RESPONSES, LIMIT = 8, 1, 12
 
 
 def configuration(*words: str) -> DictConfig:
@@ -32,7 +32,7 @@ def configuration(*words: str) -> DictConfig:
         "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
         f"data.train_batch_size={PROMPTS}",
         f"data.max_response_length={LIMIT}",
-        f"actor_rollout_ref.rollout.n={ANSWERS}",
+        f"actor_rollout_ref.rollout.n={RESPONSES}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
         "actor_rollout_ref.rollout.calculate_log_probs=False",
     ]
@@ -47,7 +47,7 @@ def nested(rows: list[torch.Tensor]) -> torch.Tensor:
 
 
 class Agents:
-    """Answers prompt i with 3 + i % 8 tokens, right for even i; in those of four or more a tool speaks at `holes`."""
+    """Write 3 + i % 8 tokens to prompt i, right for even i; in those of four or more a tool speaks at `holes`."""
 
     def __init__(self, holes: tuple[int, ...] = ()) -> None:
         self.holes = holes
@@ -93,7 +93,7 @@ class Workers:
         self._dispatch_info = {"actor": [0]}
 
     def _whole(self, batch: KVBatchMeta, values: dict[str, float]) -> KVBatchMeta:
-        """Put something for every token of prompt and answer, as verl's engines do without padding."""
+        """Put something for every token of prompt and response, as verl's engines do without padding."""
         ids = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["input_ids"])[
             "input_ids"
         ]

@@ -1,4 +1,4 @@
-"""Advantages, targets and held-out answers of the plugin, from what can be said with a pencil; verl is not needed."""
+"""Advantages, targets and held-out responses of the plugin, from what can be said with a pencil; verl is not needed."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ from vcppo.verl_plugin.settings import PluginSettings, plugin_settings
 RAW = {"whiten": "none"}
 
 
-def answers(mask: list[list[int]], *, seed: int = 0) -> ResponseBatch:
+def responses(mask: list[list[int]], *, seed: int = 0) -> ResponseBatch:
     """Random values; a reward of 1 on each row's last own token."""
     response_mask = torch.tensor(mask, dtype=torch.bool)
     values = torch.randn(response_mask.shape, generator=torch.Generator().manual_seed(seed))
@@ -52,7 +52,7 @@ def config(plugin: Any = None, **changes: Any) -> dict[str, Any]:
 
 
 def test_each_lambda_has_its_own_use() -> None:
-    batch = answers([[1, 1, 1, 1], [1, 1, 0, 0]])
+    batch = responses([[1, 1, 1, 1], [1, 1, 0, 0]])
     parts = (batch.rewards, batch.values, batch.response_mask)
     found = estimate(batch, PluginSettings(lambda_actor=0.5, lambda_critic=1.0, **RAW), gamma=1.0)
     torch.testing.assert_close(found.advantages, gae(*parts, gamma=1.0, gae_lambda=0.5))
@@ -63,7 +63,7 @@ def test_each_lambda_has_its_own_use() -> None:
 
 
 def test_a_hole_is_passed_over() -> None:
-    holed, closed = answers([[1, 0, 0, 1, 1, 0]]), answers([[1, 1, 1]])
+    holed, closed = responses([[1, 0, 0, 1, 1, 0]]), responses([[1, 1, 1]])
     own = [0, 3, 4]
     values = torch.zeros(1, 6)
     values[0, own] = closed.values[0]
@@ -110,7 +110,7 @@ def test_a_score_on_a_masked_token_counts_at_the_last_unmasked_one_before(
 
 
 def test_what_is_well_placed_stays_to_the_bit() -> None:
-    batch = answers([[1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 0, 0]])
+    batch = responses([[1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 0, 0]])
     dense = batch.rewards + torch.where(batch.response_mask, batch.values, 0.0)
     found = on_unmasked_tokens(dense, batch.response_mask)
     assert torch.equal(found.rewards, dense)
@@ -146,7 +146,7 @@ def test_of_a_token_that_rollout_correction_rejected_the_score_counts_and_the_pe
 
 
 def test_responses_without_an_unmasked_token_leave_the_others_alone() -> None:
-    batch = answers([[1, 1, 1, 1], [1, 1, 0, 0]])
+    batch = responses([[1, 1, 1, 1], [1, 1, 0, 0]])
     settings = PluginSettings(lambda_actor=0.5, lambda_critic=0.5)
     alone = estimate(batch, settings, gamma=0.9)
     nobodys = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
@@ -159,7 +159,7 @@ def test_responses_without_an_unmasked_token_leave_the_others_alone() -> None:
 
 
 def test_a_length_adaptive_lambda_counts_a_row_s_own_tokens() -> None:
-    batch = answers([[1, 1, 1, 1, 0, 0], [1, 0, 1, 0, 0, 0]])
+    batch = responses([[1, 1, 1, 1, 0, 0], [1, 0, 1, 0, 0, 0]])
     found = estimate(batch, PluginSettings(length_adaptive_alpha=1.0, **RAW), gamma=1.0).advantages
     for row, gae_lambda in ((0, 0.75), (1, 0.5)):  # 1 - 1 / length
         alone = ResponseBatch(*(x[row : row + 1] for x in (batch.rewards, batch.values, batch.response_mask)))
@@ -168,7 +168,7 @@ def test_a_length_adaptive_lambda_counts_a_row_s_own_tokens() -> None:
 
 
 def test_pretraining_s_targets_are_monte_carlo_returns_whatever_the_lambdas_are() -> None:
-    batch = answers([[1, 1, 1]])
+    batch = responses([[1, 1, 1]])
     settings = PluginSettings.model_validate({"lambda_actor": 0.5, "lambda_critic": 0.5, "pretrain": {}})
     torch.testing.assert_close(estimate(batch, settings, gamma=0.5).returns, torch.tensor([[0.25, 0.5, 1.0]]))
 
@@ -184,14 +184,14 @@ def test_explained_variance_is_of_monte_carlo_returns() -> None:
     assert constant.metrics["value/value_bias"] == 1.5
 
 
-def test_bins_cover_the_longest_answer_allowed() -> None:
-    batch = answers([[1] * 8])
+def test_bins_cover_the_longest_response_allowed() -> None:
+    batch = responses([[1] * 8])
     found = position_metrics(batch, torch.ones(1, 8), bins=4, limit=16)
     assert [name for name in found if "bias" in name] == ["value/bias_from_00000", "value/bias_from_00004"]
     assert found["value/bias_from_00004"] == pytest.approx(float(batch.values[0, 4:].mean()) - 1.0)
 
 
-def test_answers_that_failed_to_be_sampled_do_not_count() -> None:
+def test_responses_that_failed_to_be_sampled_do_not_count() -> None:
     scores, lengths = torch.tensor([1.0, -1.0, -1.0, 0.0]), torch.tensor([4, 8, 2, 0])
     found = response_metrics(scores, lengths, correct_above=0.0, limit=8)
     assert found["rollout/accuracy"] == pytest.approx(1 / 3)
@@ -274,7 +274,7 @@ def test_without_a_word_the_defaults_are_ours() -> None:
 
 
 def test_what_stands_under_the_mask_is_never_read() -> None:
-    clean = answers([[1, 1, 0, 0]])
+    clean = responses([[1, 1, 0, 0]])
     dirty = [torch.where(clean.response_mask, x, math.nan) for x in (clean.rewards, clean.values)]
     for name in ("advantages", "returns"):
         found = [

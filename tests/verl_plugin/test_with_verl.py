@@ -190,7 +190,7 @@ def test_a_length_adaptive_lambda_gives_what_verl_s_gives_with_one_a_row() -> No
     torch.testing.assert_close(ours.advantages[live], theirs[live], rtol=1e-6, atol=1e-6)
 
 
-def test_a_masked_answer_is_neither_in_verl_s_value_loss_nor_in_its_denominator() -> None:
+def test_a_masked_response_is_neither_in_verl_s_value_loss_nor_in_its_denominator() -> None:
     from verl.trainer.ppo.core_algos import compute_value_loss
 
     _, values, mask = batch()
@@ -261,9 +261,9 @@ def test_verl_s_loop_trains_on_our_targets(
     data = steps[0]["data"]
     assert data["rollout/accuracy"] == 0.5
     assert data["value/explained_variance"] == pytest.approx(0.0)  # a constant critic
-    assert data["value/bias_from_00000"] == pytest.approx(0.0)  # V is 0, and as many answers are right as wrong
+    assert data["value/bias_from_00000"] == pytest.approx(0.0)  # V is 0, and as many responses are right as wrong
     assert data["rollout/truncated_rate"] == 0.0
-    moved = 7 if -1 in holes else 0  # of the eight answers one has three tokens
+    moved = 7 if -1 in holes else 0  # of the eight responses one has three tokens
     assert [line["data"]["rollout/moved_scores"] for line in steps] == [moved] * 3
     assert capsys.readouterr().err.count("stood on masked tokens") == (moved > 0)
     tables = [(r["name"], r["step"]) for r in read_journal(tmp_path / "checkpoints" / "vcppo.jsonl")]

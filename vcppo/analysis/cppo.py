@@ -25,9 +25,9 @@ REFILL = style.ArmStyle("pruned and refilled", "#b8732b", (0, (4, 1.5)), "D")
 
 
 def load(results: Results) -> tuple[Study, pd.DataFrame]:
-    """Return the study and its times, one row per run: arm, base_seed, seed, seconds an iteration by part, answer_s.
+    """Return the study and its times, one row per run: arm, base_seed, seed, seconds an iteration by part, response_s.
 
-    answer_s is an iteration's time by the responses that it samples.
+    response_s is an iteration's time by the responses that it samples.
     """
     study = results.study(NAME, NAME)
     curves = study.need("curves", NAME)
@@ -44,7 +44,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
     spent = costs.totals(study, NAME)
     spent["sampled"] = spent["answers"] / spent["iterations"]
     times = times.merge(spent[[*key, "sampled"]], on=key)
-    return study, times.assign(answer_s=times["iteration_s"] / times["sampled"])
+    return study, times.assign(response_s=times["iteration_s"] / times["sampled"])
 
 
 def pruning(arm: str) -> tuple[float, bool] | None:
@@ -71,21 +71,21 @@ def bound(share: float, rate: ArrayLike) -> NDArray[np.float64]:
 def compute(study: Study, times: pd.DataFrame) -> tuple[pd.DataFrame, tuple[float, float, float]]:
     """Return one row per arm, sorted by rate, and the share f of the unpruned arm with both ends of its interval.
 
-    Columns arm, rate, refill, seconds of each part (mean over seeds), speed_up (mean over seeds of answer_s, unpruned
+    Columns arm, rate, refill, seconds of each part (mean over seeds), speed_up (mean over seeds of response_s, unpruned
     over pruned, of one seed) with _low, _high and _seeds, accuracy (avg@k, %) with _low, _high and _seeds.
     """
     prunable = (times["score_s"] + times["update_s"]) / times["iteration_s"]
     key = run_key(times)
     shares = prunable.set_axis(times.set_index(key).index)[(times["arm"] == UNPRUNED).to_numpy()]
     share, interval = costs.mean_interval(shares, NAME, "share")
-    unpruned = times[times["arm"] == UNPRUNED].set_index(key)["answer_s"]
+    unpruned = times[times["arm"] == UNPRUNED].set_index(key)["response_s"]
     rows = []
     for arm in study.arms:
         kind = pruning(arm)
         runs = times[times["arm"] == arm].set_index(key)
         if kind is None or runs.empty:
             continue
-        faster = (unpruned / runs["answer_s"]).dropna()
+        faster = (unpruned / runs["response_s"]).dropna()
         middle, ends = costs.mean_interval(faster, NAME, "speed-up", arm)
         score = tables.measured(study, [arm]).iloc[0]
         rows.append({

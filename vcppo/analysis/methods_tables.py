@@ -146,7 +146,7 @@ def _cut(study: Study, points: pd.DataFrame, arm: str, budget: float) -> dict[st
         spent = costs.first_cost(run["compute_tokens"], run["accuracy"])
         return spent if spent <= budget else math.inf
 
-    def answer_share(run: pd.DataFrame) -> float:
+    def response_share(run: pd.DataFrame) -> float:
         return float(np.interp(budget, run["compute_tokens"], run["answers"]) / run["answers"].iloc[-1])
 
     accuracy = costs.by_run(points, arm, at_budget)
@@ -157,7 +157,7 @@ def _cut(study: Study, points: pd.DataFrame, arm: str, budget: float) -> dict[st
         row[f"{name}_runs"] = tuple(sorted(values))
     target = costs.by_run(points, arm, to_target)
     totals = costs.by_run(points, arm, lambda run: float(run["compute_tokens"].iloc[-1]))
-    shares = costs.by_run(points, arm, answer_share)
+    shares = costs.by_run(points, arm, response_share)
     row |= {
         "worst": accuracy.min() if len(accuracy) else math.nan,
         "reached": int(np.isfinite(target).sum()),

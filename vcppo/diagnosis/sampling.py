@@ -43,7 +43,7 @@ def sample_responses(
 
     Args:
         policy: a folder in transformers' format, or a name on the hub.
-        on_progress: is called with prompts answered and prompts asked.
+        on_progress: is called with prompts done and prompts asked.
     Returns:
         The files, for `read_dump`.
     Raises:

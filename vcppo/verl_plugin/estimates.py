@@ -189,7 +189,7 @@ def observed(scores: Tensor, lengths: Tensor, *, correct_above: float, limit: in
 
 
 def advice(rule: str, settings: PluginSettings) -> str:
-    """Name the settings of verl that answer a warning."""
+    """Say what to set in verl against a warning."""
     critic = ["pretrain the critic (+algorithm.vcppo.pretrain.steps=converge)"]
     if settings.lambda_actor < 1 or settings.length_adaptive_alpha is not None:
         critic.append("set +algorithm.vcppo.lambda_actor=1")

@@ -81,7 +81,7 @@ def _ignored(settings: PluginSettings, estimator: str) -> Iterator[str]:
     if settings.length_adaptive_alpha is not None and "lambda_actor" in given:
         yield (
             f"{SECTION}.lambda_actor = {settings.lambda_actor}: it would be ignored, for {SECTION}."
-            "length_adaptive_alpha makes lambda_actor from each answer's length"
+            "length_adaptive_alpha makes lambda_actor from each response's length"
         )
     if estimator not in LAMBDA_ESTIMATORS:
         of_gae = ("lambda_actor", "lambda_critic", "length_adaptive_alpha", "whiten", "clip", "pretrain")

@@ -59,7 +59,7 @@ def write_study(
     """A plausible export: `ppo` and arms without pretraining dip, the others rise. Returns the study's folder."""
     rng = np.random.default_rng(7)
     lost = lost or {}
-    runs, curves, positions, calibration, answered = [], [], [], [], []
+    runs, curves, positions, calibration, problem_rows = [], [], [], [], []
     for arm in arms:
         dips = arm in ("ppo", "ppo-mc", "vcppo-no-pretrain") or arm == "pretrain.steps=0"
         for seed in range(seeds):
@@ -116,7 +116,7 @@ def write_study(
             final = accuracy[-3:].mean()
             right = rng.binomial(k, final, problems)
             for problem in range(problems):
-                answered.append(key | {"problem": f"p{problem}", "samples": k, "correct": right[problem],
+                problem_rows.append(key | {"problem": f"p{problem}", "samples": k, "correct": right[problem],
                                        "unreadable": 0, "length_tokens": length[-1]})  # fmt: skip
             scores: dict[str, Any] = {
                 "avg_at_k": right.mean() / k, "pass_at_k": (right > 0).mean(), "k": k, "problems": problems,
@@ -135,7 +135,7 @@ def write_study(
         "curves": curves,
         "positions": positions,
         "calibration": calibration,
-        "problems": answered,
+        "problems": problem_rows,
     }
     for kind, rows in tables_of.items():
         pd.DataFrame(rows).to_csv(folder / f"{kind}.csv", index=False)
@@ -535,7 +535,7 @@ TWO_ARMS = """
     vcppo 2 pruned nan nan nan nan
     grpo 0 failed nan nan nan nan
 """
-ANSWERS = """
+PROBLEMS = """
     arm seed problem samples correct
     ppo 0 p 4 2
     ppo 0 q 4 0
@@ -555,7 +555,7 @@ def test_probability_of_improvement_counts_pairs_and_leaves_out_arms_without_run
 
 
 def test_the_table_of_components_reads_as_its_runs_do() -> None:
-    table = tables.components(study_of(TWO_ARMS, ANSWERS))
+    table = tables.components(study_of(TWO_ARMS, PROBLEMS))
     ppo, vcppo, grpo = table.shown.to_dict("records")
     assert ppo["avg@4 (%)"].startswith("50.0 [")
     assert ppo["pass@4 (%)"].startswith("75 [")
@@ -595,7 +595,7 @@ def test_a_run_that_ends_at_nothing_is_counted_though_it_never_got_short_enough_
 
 
 def test_a_measured_interval_holds_its_mean_and_crosses_seeds_with_problems() -> None:
-    numbers = tables.measured(study_of(TWO_ARMS, ANSWERS), ["ppo"]).iloc[0]
+    numbers = tables.measured(study_of(TWO_ARMS, PROBLEMS), ["ppo"]).iloc[0]
     assert (numbers["avg"], numbers["avg_low"], numbers["avg_high"]) == (50, 0, 100)
 
 

@@ -68,7 +68,7 @@ def test_each_arm_is_taken_at_its_own_length_and_lambdas(computed: Any) -> None:
     assert end.loc["vcppo", "accuracy"] == pytest.approx(40.0), "the mean of iterations 2 to 6"
 
 
-def test_without_a_critic_the_answer_hears_its_reward_whole(computed: Any) -> None:
+def test_without_a_critic_the_response_hears_its_reward_whole(computed: Any) -> None:
     assert computed.loc[("grpo", "end"), "actor"] == 0
     assert math.isnan(computed.loc[("grpo", "end"), "critic"])
 

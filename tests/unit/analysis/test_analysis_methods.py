@@ -85,9 +85,9 @@ def write_study(
         }  # fmt: skip
         scores = scores if status == "done" else dict.fromkeys(scores, "")
         rows["runs"].append(key | {"cell": f"{arm}-s{seed}", "status": status, "error": "", "wall_s": 1} | scores)
-        for step, answer, part in itertools.product((0, 2), range(4), range(3)):
+        for step, response, part in itertools.product((0, 2), range(4), range(3)):
             worth = rng.uniform(-0.9, 0.9)
-            rows["truth"].append(key | {"step": step, "answer": answer, "position": 10 * part, "fraction": part / 3,
+            rows["truth"].append(key | {"step": step, "answer": response, "position": 10 * part, "fraction": part / 3,
                                         "truth": worth, "estimate": worth + rng.normal(0, 0.3)})  # fmt: skip
     folder = root / name
     folder.mkdir(parents=True)
@@ -381,11 +381,11 @@ def test_the_pruning_rate_is_read_from_the_arm_and_the_bound_is_amdahl_s() -> No
     assert cppo.bound(1.0, [0.75]) == pytest.approx([4])
 
 
-def test_speed_up_is_paired_by_seed_and_counted_by_answers(tmp_path: Path) -> None:
+def test_speed_up_is_paired_by_seed_and_counted_by_responses(tmp_path: Path) -> None:
     folder = write_study(tmp_path, "cppo", CPPO, costly={"cppo-0.5": 0.5, "cppo-0.5-refill": 1.5}, seeds=3)
     curves = pd.read_csv(folder / "curves.csv")
     more = (curves["arm"] == "cppo-0.5-refill") & (curves["metric"] == "cost/answers")
-    curves.loc[more, "value"] *= 2  # a refilled iteration samples twice the answers
+    curves.loc[more, "value"] *= 2  # a refilled iteration samples twice the responses
     slow = (curves["arm"] == "grpo") & (curves["seed"] == 2) & curves["metric"].str.startswith("time/")
     curves.loc[slow, "value"] *= 10
     curves.to_csv(folder / "curves.csv", index=False)
@@ -400,7 +400,7 @@ def test_speed_up_is_paired_by_seed_and_counted_by_answers(tmp_path: Path) -> No
 
 
 def states(worths: np.ndarray, estimates: np.ndarray, arm: str = "a") -> pd.DataFrame:
-    """States with an answer each, two seeds by turns."""
+    """States with a response each, two seeds by turns."""
     count = np.arange(len(worths))
     return pd.DataFrame({"arm": arm, "seed": count % 2, "step": 0, "answer": count, "position": 0, "fraction": 0.0,
                          "truth": worths, "estimate": estimates})  # fmt: skip
@@ -437,12 +437,12 @@ def test_worth_is_bounded_by_the_truth_and_unknown_where_nothing_is_uncertain() 
     assert values.mean_absolute(sums).tolist() == [0, 0.5, 0.5]
 
 
-def test_the_interval_of_an_error_draws_seeds_and_answers_within_them() -> None:
+def test_the_interval_of_an_error_draws_seeds_and_responses_within_them() -> None:
     worth = np.zeros(40)
-    apart = values.with_errors(states(worth, np.where(np.arange(40) % 2, 0.5, 0.1)))  # seeds differ, answers do not
+    apart = values.with_errors(states(worth, np.where(np.arange(40) % 2, 0.5, 0.1)))  # seeds differ, responses do not
     centre, low, high = values.interval(apart, values.mean_absolute, "t")
     assert (centre, low, high) == pytest.approx((0.3, 0.1, 0.5))
-    within = values.with_errors(states(worth, np.where(np.arange(40) // 2 % 2, 0.5, 0.1)))  # answers differ
+    within = values.with_errors(states(worth, np.where(np.arange(40) // 2 % 2, 0.5, 0.1)))  # responses differ
     centre, low, high = values.interval(within, values.mean_absolute, "t")
     assert centre == pytest.approx(0.3)
     assert 0.1 < low < 0.27 < 0.33 < high < 0.5
@@ -451,13 +451,13 @@ def test_the_interval_of_an_error_draws_seeds_and_answers_within_them() -> None:
     assert np.isnan(one[1:]).all()
 
 
-def test_states_of_one_answer_are_drawn_together() -> None:
+def test_states_of_one_response_are_drawn_together() -> None:
     pair = states(np.zeros(8), np.tile([0.1, 0.2, 0.5, 0.6], 2)).assign(answer=[0, 0, 1, 1] * 2, seed=[0] * 4 + [1] * 4)
     sums = values.sums_by_response(values.with_errors(pair))
     assert {run: rows.shape for run, rows in sums.items()} == {(0,): (2, 4), (1,): (2, 4)}
 
 
-def test_the_figure_of_values_bins_the_answer_and_the_truth(tmp_path: Path) -> None:
+def test_the_figure_of_values_bins_the_response_and_the_truth(tmp_path: Path) -> None:
     write_study(tmp_path, "vine", VINE)
     found = vine.compute(*vine.load(read_results(tmp_path)))
     assert sorted(found.fraction["middle"].unique()) == pytest.approx([0.1, 0.3, 0.7])  # of 0, 1/3 and 2/3
@@ -478,7 +478,7 @@ RUNS = """
     vapo-no-group 0 done 0.5
     vapo-no-group 1 failed nan
 """
-ANSWERS = """
+PROBLEMS = """
     arm seed problem samples correct
     vapo 0 p 4 4
     vapo 0 q 4 2
@@ -499,7 +499,7 @@ POINTS = """
 
 
 def test_a_component_is_missed_by_the_seeds_that_both_have() -> None:
-    study = study_of("vapo", RUNS, ANSWERS)
+    study = study_of("vapo", RUNS, PROBLEMS)
     found = vapo.differences(study, frame(POINTS), "vapo-no-group")
     assert (found["end"], found["along"], found["pairs"]) == (-25, -30, 1)  # seed 1 of VAPO stands alone
     assert math.isnan(found["end_low"])

@@ -1,4 +1,4 @@
-"""How well an iteration hears of a decision: advantages by pencil, and answers right as often as they should."""
+"""How well an iteration hears of a decision: advantages by pencil, and responses right as often as they should."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def two_decisions() -> Decisions:
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])
 def test_an_exact_critics_advantages_by_pencil(gae_lambda: float) -> None:
-    """Of the first answer the steps of V are 0.5 and 0.5, four tokens apart; of the second it is -1."""
+    """Of the first response the steps of V are 0.5 and 0.5, four tokens apart; of the second it is -1."""
     found = exact(two_decisions(), gae_lambda)
     np.testing.assert_allclose(found[0], [0.5 + gae_lambda**4 * 0.5, 0.5])
     assert found[1, 0] == -1.0
@@ -60,7 +60,7 @@ def test_a_gradient_is_score_times_advantage_over_the_decisions_that_were_come_t
 
 
 @pytest.mark.parametrize("name", ["labels", "labels that kill", "endings", "routes"])
-def test_answers_are_right_as_often_as_demonstrations_and_values_tell_the_truth(name: str) -> None:
+def test_responses_are_right_as_often_as_demonstrations_and_values_tell_the_truth(name: str) -> None:
     task = make_task(load_settings(assignments=[*CASES[name], "task.lines=12"]).task)
     rng, rewards, first = np.random.default_rng(1), [], []
     assert isinstance(task, LabelsTask | EndingsTask | RoutesTask)

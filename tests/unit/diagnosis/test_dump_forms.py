@@ -27,7 +27,7 @@ from vcppo.store.journal import Journal
 from vcppo.store.samples import AnsweredProblem, SampleFolder
 from vcppo.types import Generation, Prompt, Rollout, Verdict
 
-# Three responses to two prompts, in every form: "1+1=" answered rightly and wrongly, "2+2=" answered rightly.
+# Three responses to two prompts, in every form: to "1+1=" a right and a wrong one, to "2+2=" a right one.
 TEXTS = [("1+1=", "2", 1.0), ("1+1=", "3", 0.0), ("2+2=", "4", 1.0)]
 IDS = [([11, 12], [21, 99]), ([11, 12], [22, 99]), ([13, 14], [23, 24, 99])]
 

@@ -161,8 +161,8 @@ def test_a_column_of_pickles_in_parquet_runs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("zipped", [False, True])
 def test_what_stands_before_a_cut_is_read_with_a_note(name: str, zipped: bool, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    answers = ["".join(chr(65 + c) for c in rng.integers(0, 26, 400)) for _ in range(200)]
-    described = [line(response=answer) for answer in answers]
+    responses = ["".join(chr(65 + c) for c in rng.integers(0, 26, 400)) for _ in range(200)]
+    described = [line(response=response) for response in responses]
     content = (lines(*described) if name == "a.jsonl" else json.dumps(described, indent=1)).encode()
     cut = gzip.compress(content)[:-9000] if zipped else content[:-1000]
     path = tmp_path / (f"{name}.gz" if zipped else name)
@@ -170,7 +170,7 @@ def test_what_stands_before_a_cut_is_read_with_a_note(name: str, zipped: bool, t
     dump = read_dump([path])
     selected = len(dump.responses)
     assert 100 < selected < 199
-    assert [response.text for response in dump.responses] == answers[:selected]
+    assert [response.text for response in dump.responses] == responses[:selected]
     assert f"{path}: cut off after row {selected}; what followed is lost" in dump.notes
 
 

@@ -54,7 +54,7 @@ def test_half_are_the_furthest_from_returns_and_half_are_drawn() -> None:
     assert lines == [one.line for one in again.responses]
 
 
-def test_prompts_that_were_answered_in_several_iterations_can_be_followed_through_them() -> None:
+def test_prompts_with_responses_in_several_iterations_can_be_followed_through_them() -> None:
     made = dump(120, steps=(0, 5, 10))
     asked = ["everywhere" if i % 40 in (1, 2, 3) else "twice" if i in (30, 31) else f"p{i}" for i in range(120)]
     rows = tuple(replace(one, problem=name) for one, name in zip(made.responses, asked, strict=True))

@@ -46,7 +46,7 @@ def test_the_torch_generator_takes_what_is_planned_and_gives_its_cache_back() ->
     policy = policy_of(model, make_task(settings.task).tokenizer(), max_length=2048, seed=0)
     policy.config.eos_token_id = policy.generation_config.eos_token_id = None  # nobody ends
     net = network_of(settings, policy)
-    rows, prompt, answer = 16, 20, 200
+    rows, prompt, response = 16, 20, 200
     with LiveBytes() as count:
         for parameter in policy.parameters():
             parameter.view(-1)
@@ -54,9 +54,9 @@ def test_the_torch_generator_takes_what_is_planned_and_gives_its_cache_back() ->
         engine = TorchEngine(policy)
         copies = count.live - before
         count.restart()
-        engine.generate([list(range(1, 1 + prompt))] * rows, Sampling(1.0, 1.0, answer), seed=0)
+        engine.generate([list(range(1, 1 + prompt))] * rows, Sampling(1.0, 1.0, response), seed=0)
         peak, after = count.peak - before, count.live - before
-    planned = generate(net, rows, prompt, answer, nucleus=False, drops=False)
+    planned = generate(net, rows, prompt, response, nucleus=False, drops=False)
     assert planned.generator == pytest.approx(copies, rel=0.02)
     assert planned.generator + planned.cache == pytest.approx(peak, rel=CLOSE)
     assert planned.cache > 10 * planned.generator
@@ -192,7 +192,7 @@ def test_gradients_that_are_compared_lie_in_main_memory_up_to_their_limit() -> N
     assert plan({"record.alignment_every": 0}, 1).host == 0
 
 
-def test_longer_answers_take_more_and_checkpointing_less() -> None:
+def test_longer_responses_take_more_and_checkpointing_less() -> None:
     short, long = (plan({**SEVEN, "rollout.max_tokens": n}).fullest.needs for n in (2048, 8192))
     assert long > short
     less = plan({**SEVEN, "compute.gradient_checkpointing": True}).fullest.needs
@@ -219,7 +219,7 @@ def test_more_gpus_are_counted_until_it_fits() -> None:
     assert not make_plan(settings, Gpus.of(enough // 2, 80.0)).fits
 
 
-def test_no_number_of_gpus_helps_when_one_answer_is_too_long() -> None:
+def test_no_number_of_gpus_helps_when_one_response_is_too_long() -> None:
     assert gpus_needed(override(RunSettings(), SEVEN), Gpus.of(8, 16.0)) is None
 
 

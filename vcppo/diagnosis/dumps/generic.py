@@ -37,7 +37,7 @@ def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
         if role == "score" and len(there) > 1 and "score" not in named:
             notes.say(f"score = {there[0]}, the first of {', '.join(there)}; score=COLUMN takes another")
     if "prompt" in cells and "response" not in cells and "tokens" not in cells:
-        cells |= _answered(cells["prompt"])
+        cells |= _of_conversation(cells["prompt"])
     yield cells
 
 
@@ -50,7 +50,7 @@ def _may_be(role: Role, value: Any) -> bool:
     return role in ("prompt", "response") or not isinstance(value, list) or not isinstance(alone(value), list)
 
 
-def _answered(prompt: Cell) -> Cells:
+def _of_conversation(prompt: Cell) -> Cells:
     """Prompt and response of a conversation that ends with the assistant's turn."""
     turns = messages(prompt)
     if turns is None or len(turns) < 2 or turns[-1]["role"] != "assistant":

@@ -33,11 +33,11 @@ def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
             f'{row.place}: nothing in "text" tells where the response begins, {short(both)}; expected a line assistant '
             "or the word Assistant: before it; log prompt and response apart, see docs/dumps.md"
         )
-    prompt, answer = both[: mark.end()], both[mark.end() :]
+    prompt, response = both[: mark.end()], both[mark.end() :]
     yield {
         **cells_of(row, {"score": "reward", "step": "global_step"}),
         "prompt": Cell("text", prompt),
-        "response": Cell("text", answer),
+        "response": Cell("text", response),
     }
 
 

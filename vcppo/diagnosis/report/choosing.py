@@ -28,7 +28,7 @@ def viewer_data(
     """Choose responses for the viewer: half are those whose values are furthest from returns, half are drawn.
 
     The first critic decides what is far. Iterations, where the dump has several, share the places evenly, and prompts
-    that were answered in more of them are drawn first, one response each: so the same prompt can be followed. A token
+    that have responses in more of them are drawn first, one response each: so the same prompt can be followed. A token
     that a critic has no value before has NaN there.
 
     Args:
@@ -64,7 +64,7 @@ def viewer_data(
 
 
 class _Followed:
-    """Prompts that were answered in several iterations come first, those of most before others, alike in each."""
+    """Prompts with responses in several iterations come first, those of most before others, alike in each."""
 
     def __init__(self, dump: Dump, rows: Sequence[int], seed: int) -> None:
         self._problem = {row: dump.responses[row].problem for row in rows}
