@@ -98,14 +98,14 @@ class BasePolicy:
         assert isinstance(self.settings.task, DigitsTaskSettings)
         patient = NoAnswerBeforeTheLastLine(self.tokenizer, self.settings.task.chain_length, ids.shape[1])
         torch.manual_seed(0)
-        answers = self.policy.generate(
+        responses = self.policy.generate(
             ids,
             do_sample=True,
             top_k=0,
             max_new_tokens=self.task.max_tokens,
             logits_processor=LogitsProcessorList([patient]),
         )
-        texts = self.tokenizer.batch_decode(answers[:, ids.shape[1] :], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(responses[:, ids.shape[1] :], skip_special_tokens=True)
         judged = self.task.judge(texts, prompts)
         return sum(judgement.verdict is Verdict.CORRECT for judgement in judged), len(prompts)
 

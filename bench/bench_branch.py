@@ -1,12 +1,12 @@
-"""Continuations of answers, as VinePPO takes them: `branch` against ways that read every prefix again.
+"""Continuations of responses, as VinePPO takes them: `branch` against ways that read every prefix again.
 
-    OMP_NUM_THREADS=1 python -m bench.bench_branch [ANSWERS]
+    OMP_NUM_THREADS=1 python -m bench.bench_branch [RESPONSES]
 
-Each of 96 answers (or ANSWERS) is continued from 8 places, 9 times from each; one process, one thread, float32. The
-default model with its head zeroed: every token is as likely as any, so answers end at geometric lengths (mean 46 of at
-most 141). Against our own `generate`, with the prefixes as prompts, in batches of 128 of nearly one length, and against
-`generate()` of transformers on every 8th of these batches. The ways take turns; a ratio is the median over turns of
-the ratios of tokens a second of processor time (which is the clock's where the machine does nothing else).
+Each of 96 responses (or RESPONSES) is continued from 8 places, 9 times from each; one process, one thread, float32. The
+default model with its head zeroed: every token is as likely as any, so responses end at geometric lengths (mean 46 of
+at most 141). Against our own `generate`, with the prefixes as prompts, in batches of 128 of nearly one length, and
+against `generate()` of transformers on every 8th of these batches. The ways take turns; a ratio is the median over
+turns of the ratios of tokens a second of processor time (which is the clock's where the machine does nothing else).
 """
 
 import os
@@ -28,7 +28,7 @@ from vcppo.settings.model import ModelSettings
 from vcppo.settings.task import DigitsTaskSettings
 from vcppo.tasks import make_task
 
-ANSWERS, PLACES, TIMES = 96, 8, 9
+RESPONSES, PLACES, TIMES = 96, 8, 9
 BATCH, SUBSET, TURNS = 128, 8, 3
 OTHER_ROWS = (128, 256, 512, 1024)
 AIM = 1.5
@@ -36,7 +36,7 @@ Way = Callable[[int], int]  # seed -> tokens written
 
 
 def points_of(prompts: list[list[int]], stems: list[list[int]], limit: int) -> list[BranchPoint]:
-    """PLACES places of each answer, evenly, from the prompt's end to before the last token; each TIMES times."""
+    """PLACES places of each response, evenly, from the prompt's end to before the last token; each TIMES times."""
     points = []
     for i, (prompt, stem) in enumerate(zip(prompts, stems, strict=True)):
         written = [(len(stem) - len(prompt) - 1) * place // PLACES for place in range(PLACES)]
@@ -66,7 +66,7 @@ def rates(ways: dict[str, Way]) -> dict[str, list[float]]:
     return found
 
 
-def main(answers: int) -> None:
+def main(responses: int) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; one thread")
@@ -76,9 +76,9 @@ def main(answers: int) -> None:
     with torch.no_grad():
         policy.get_output_embeddings().weight.zero_()
     engine, sampling = TorchEngine(policy), Sampling(1.0, 1.0, task.max_tokens)
-    prompts = [tokenizer(prompt.text)["input_ids"] for prompt in task.held_out_prompts()[:answers]]
+    prompts = [tokenizer(prompt.text)["input_ids"] for prompt in task.held_out_prompts()[:responses]]
     written = engine.generate(prompts, sampling, seed=0)
-    stems = [[*prompt, *answer.tokens] for prompt, answer in zip(prompts, written, strict=True)]
+    stems = [[*prompt, *response.tokens] for prompt, response in zip(prompts, written, strict=True)]
     points = points_of(prompts, stems, task.max_tokens)
     prefixes = sorted((stems[point.stem][: point.length] for point in points), key=len)
     batches = [prefixes[start : start + BATCH] for start in range(0, len(prefixes), BATCH)]
@@ -91,7 +91,7 @@ def main(answers: int) -> None:
     def reading_again(seed: int) -> int:
         cut = [Sampling(1.0, 1.0, limit) for limit in limits]
         found = [engine.generate(batch, how, seed=seed) for batch, how in zip(batches, cut, strict=True)]
-        return sum(len(answer.tokens) for batch in found for answer in batch)
+        return sum(len(response.tokens) for batch in found for response in batch)
 
     def with_transformers(_seed: int) -> int:
         some = list(zip(batches, limits, strict=True))[::SUBSET]
@@ -102,7 +102,7 @@ def main(answers: int) -> None:
     ways = {ours: branching(GENERATOR_ROWS), again: reading_again, peer: with_transformers}
     ways |= {f"branch, {rows} rows together": branching(rows) for rows in OTHER_ROWS if rows != GENERATOR_ROWS}
     found = rates(ways)
-    print(f"{len(points)} continuations of {answers} answers of {sum(map(len, stems)) / answers:.0f} tokens")
+    print(f"{len(points)} continuations of {responses} responses of {sum(map(len, stems)) / responses:.0f} tokens")
     for name, values in found.items():
         ratio = statistics.median(a / b for a, b in zip(found[ours], values, strict=True))
         verdict = f", aim {AIM:g}: {'met' if ratio >= AIM else 'MISSED'}" if name in (again, peer) else ""
@@ -121,4 +121,4 @@ def main(answers: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else ANSWERS)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else RESPONSES)

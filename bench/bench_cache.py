@@ -2,13 +2,13 @@
 
     OMP_NUM_THREADS=1 python -m bench.bench_cache
 
-With: the cells share one output folder, so cold start, reward model, answers and value pretraining are paid once.
+With: the cells share one output folder, so cold start, reward model, responses and value pretraining are paid once.
 Without: every cell has a folder of its own and pays for all of it. The cells run one after another in one process,
 one thread; with and without alternate cell by cell, so a busy machine slows both.
 
 The default settings take an hour, so the tokens of a run are divided by SCALE, stage by stage alike: fewer updates
-of cold start, reward model and RL, fewer answers, fewer held-out problems. Network and tokens an update are the real
-ones. A cold start so short learns only a smaller task (chains of 7 lines of 2 digits), so answers are SHORTER times
+of cold start, reward model and RL, fewer responses, fewer held-out problems. Network and tokens an update are the real
+ones. A cold start so short learns only a smaller task (chains of 7 lines of 2 digits), so responses are SHORTER times
 shorter, and SHORTER times as many are sampled and trained on at once. The proportions of the stages decide the ratio:
 they are printed.
 """

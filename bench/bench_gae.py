@@ -4,7 +4,7 @@
 
 Compares with verl's `compute_gae_advantage_return` where verl 0.9.1 can be imported
 (tests/golden/requirements-verl.txt), otherwise with `column_loop` below; the first line printed says which. One
-process, one thread, float32, [512, 8192], answers of 1 to 8192 tokens, medians.
+process, one thread, float32, [512, 8192], responses of 1 to 8192 tokens, medians.
 """
 
 import statistics

@@ -154,7 +154,7 @@ def measure(label: str, policy: PreTrainedModel, prompts: list[list[int]], repea
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=TOKENS)
 
     def ours(seed: int) -> int:
-        return sum(len(answer.tokens) for answer in engine.generate(prompts, sampling, seed=seed))
+        return sum(len(response.tokens) for response in engine.generate(prompts, sampling, seed=seed))
 
     found = rates(
         {

@@ -175,15 +175,15 @@ def main() -> None:
         timed_run(context, clock)
         records = [r["values"] for r in read_journal(context.folder.path / "journal.jsonl") if r["kind"] == "metrics"]
         prompt_tokens = len(context.tokenizer(context.task.held_out_prompts()[0].text)["input_ids"])
-    answers = settings.rollout.prompts * settings.rollout.samples_per_prompt
+    responses = settings.rollout.prompts * settings.rollout.samples_per_prompt
     generated = records[-1]["cost/generated_tokens"] / ITERATIONS
-    floor = floors(settings, generated, answers * prompt_tokens, generated / answers + prompt_tokens)
+    floor = floors(settings, generated, responses * prompt_tokens, generated / responses + prompt_tokens)
 
     parts = dict.fromkeys(part for part, _ in clock.spent if part != OUTSIDE_LOOP)
     spent = {part: (clock.spent[part, True], clock.spent[part, False]) for part in parts}
     total = sum(map(sum, spent.values()))
     arithmetic = sum(inside for inside, _ in spent.values())
-    print(f"iteration: {total / ITERATIONS:.2f} s, {answers} answers, {generated / answers:.0f} tokens each")
+    print(f"iteration: {total / ITERATIONS:.2f} s, {responses} responses, {generated / responses:.0f} tokens each")
     for part, (inside, outside) in sorted(spent.items(), key=lambda item: -sum(item[1])):
         limit = f", floor {1e3 * floor[part]:.0f} ms" if part in floor else ""
         each = (inside + outside) / ITERATIONS

@@ -5,7 +5,7 @@
 A 1M Qwen2 (hidden 128, 4 layers, heads of 32), float32, random weights, prompts of 32 tokens, one thread each; the two
 take turns, and a ratio is the median of the ratios within each turn. Both return log-probabilities. "nobody ends": 256
 tokens a row. "geometric": the head is zeroed, so rows end at geometric lengths. "continuations": 9 from each of 8
-places of 4 answers, as VinePPO samples them. vLLM runs as a server; weights and answers pass between the processes.
+places of 4 responses, as VinePPO samples them. vLLM runs as a server; weights and responses pass between the processes.
 """
 
 import os
@@ -28,7 +28,7 @@ from vcppo.types import Generation
 
 BATCH, PROMPT, TOKENS, TURNS = 128, 32, 256, 3
 END, NEVER, VOCABULARY = 1, 10**6, 512
-PLACES, SAMPLES, ANSWERS = 8, 9, 4
+PLACES, SAMPLES, RESPONSES = 8, 9, 4
 Way = Callable[[Engine, int], list[Generation]]
 
 
@@ -53,8 +53,8 @@ def model() -> PreTrainedModel:
 def rate(way: Way, engine: Engine, turn: int) -> float:
     """Useful tokens a second."""
     began = time.perf_counter()
-    answers = way(engine, turn)
-    return sum(len(answer.tokens) for answer in answers) / (time.perf_counter() - began)
+    responses = way(engine, turn)
+    return sum(len(response.tokens) for response in responses) / (time.perf_counter() - began)
 
 
 def compare(label: str, way: Way, ours: Engine, theirs: VllmEngine) -> None:
@@ -93,9 +93,10 @@ def main() -> None:
     policy.config.eos_token_id = NEVER
     ours = TorchEngine(policy)
     theirs.update_weights(policy)
-    stems = [[*p, *a.tokens] for p, a in zip(prompts, ours.generate(prompts[:ANSWERS], sampling, seed=0), strict=False)]
+    written = ours.generate(prompts[:RESPONSES], sampling, seed=0)
+    stems = [[*prompt, *response.tokens] for prompt, response in zip(prompts, written, strict=False)]
     places = [PROMPT + TOKENS * k // PLACES for k in range(PLACES)]
-    points = [BranchPoint(s, n, len(stems[s]) - n) for s in range(ANSWERS) for n in places for _ in range(SAMPLES)]
+    points = [BranchPoint(s, n, len(stems[s]) - n) for s in range(RESPONSES) for n in places for _ in range(SAMPLES)]
     compare("nobody ends", lambda e, turn: e.generate(prompts, sampling, seed=turn), ours, theirs)
     compare("continuations", lambda e, turn: e.branch(stems, points, sampling, seed=turn), ours, theirs)
 

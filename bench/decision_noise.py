@@ -4,11 +4,11 @@ r"""How well an iteration hears of one decision, for embedded tasks with several
     python bench/decision_noise.py --batches 2000 --set task.misunderstood=1.0 --set task.slip=0.2 \
         --out results/decision-noise.csv
 
-Answers are drawn as demonstrations are, which is what a base policy does that imitates them well. For each rule, a
-logit that one kind of decision shares, the gradient of an iteration of 96 answers is the sum of score x advantage over
-that kind of decision; printed is its mean over its standard deviation over batches, averaged over the rules that are
-not yet known. Advantages are those of GRPO (12 problems x 8 answers, less the group's mean, over its deviation), and of
-GAE with an exact critic at several lambdas; `blind` is a critic that knows the mean score and nothing else. For
+Responses are drawn as demonstrations are, which is what a base policy does that imitates them well. For each rule, a
+logit that one kind of decision shares, the gradient of an iteration of 96 responses is the sum of score x advantage
+over that kind of decision; printed is its mean over its standard deviation over batches, averaged over the rules that
+are not yet known. Advantages are those of GRPO (12 problems x 8 responses, less the group's mean, over its deviation),
+and of GAE with an exact critic at several lambdas; `blind` is a critic that knows the mean score and nothing else. For
 `endings` also the constant offsets of an exact critic at which the push on a decision turns (lambda = 0.95).
 
 With --out, `labels` by its number of lines, as a table that figures are drawn from: how many decisions count in a
@@ -41,7 +41,7 @@ ADVANTAGES = ("GRPO", *(f"exact, {x:g}" for x in LAMBDAS), "blind, 1", "blind, 0
 
 @dataclass(frozen=True)
 class Decisions:
-    """A batch of answers: B answers, K decisions at most, those that were not come to have `there` False."""
+    """A batch of responses: B responses, K decisions at most, those that were not come to have `there` False."""
 
     there: NDArray[np.bool_]  # [B, K]
     rule: NDArray[np.int64]  # [B, K] which logit, -1 for one that is not counted
@@ -82,7 +82,7 @@ def exact(batch: Decisions, gae_lambda: float, offset: float = 0.0) -> Floats:
 
 
 def to_the_end(batch: Decisions) -> NDArray[np.int64]:
-    """[B, K] tokens from each decision to its answer's last."""
+    """[B, K] tokens from each decision to its response's last."""
     left: NDArray[np.int64] = np.maximum((batch.length - 1)[:, None] - batch.token, 0)
     return left
 
@@ -255,7 +255,8 @@ def by_lines(count: int, assignments: Iterable[str] = (), swept: tuple[int, ...]
     """A row for each number of lines of `labels` and each way of making advantages.
 
     Columns task, lines, decisions (that count in a response: lines with a misunderstood rule, mean), right (share of
-    demonstrations), advantages, signal_to_noise (mean over misunderstood rules), answers (an iteration), batches.
+    demonstrations), advantages, signal_to_noise (mean over misunderstood rules), answers (an iteration's responses),
+    batches.
     """
     rows = []
     for lines in swept:

@@ -1,7 +1,7 @@
 """`python -m bench.gpu PART ...`, and `nox -s gpu -- PART ...`: what a GPU is needed for, in parts that can be resumed.
 
     bench    rollout and update: tokens a second, utilisation, peak memory against the plan, a profile; TRL beside it
-    study    the component study at answers of 2,000 tokens (ablations/components-long.toml)
+    study    the component study at responses of 2,000 tokens (ablations/components-long.toml)
     tests    the tests in tests/gpu
     all      all of them, in that order: tests, bench, study
 

@@ -1,4 +1,4 @@
-"""Writing answers: tokens a second of the torch generator, and of vLLM where it is installed, and peak memory."""
+"""Writing responses: tokens a second of the torch generator, and of vLLM where it is installed, and peak memory."""
 
 import importlib.util
 from functools import partial
@@ -54,12 +54,12 @@ def _timed(settings: RunSettings, shapes: Shapes, sizes: Sizes) -> tuple[Numbers
     engine.generate(prompts, Sampling(1.0, 1.0, min(WARM_TOKENS, new)), seed=0)
     restart_peak()
     began = settle()
-    answers = engine.generate(prompts, Sampling(1.0, 1.0, new), seed=1)
+    responses = engine.generate(prompts, Sampling(1.0, 1.0, new), seed=1)
     wrote = settle() - began
     peak = peak_bytes()
     began = settle()
     engine.update_weights(policy)
     refreshed = settle() - began
-    tokens = sum(len(answer.tokens) for answer in answers)
+    tokens = sum(len(response.tokens) for response in responses)
     told = {"tokens_per_s": tokens / wrote, "ms_per_step": 1000 * wrote / new, "refresh_s": refreshed}
     return told, peak

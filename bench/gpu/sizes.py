@@ -30,9 +30,9 @@ class Sizes:
     """What a session measures: the real thing, or the same code at a size for any machine."""
 
     models: dict[str, Shapes]
-    lengths: tuple[int, ...]  # tokens of an answer with its prompt
-    rows: int  # answers of an update, each a pass of its own
-    writing: tuple[int, int, int]  # answers written together, tokens of each prompt, new tokens of each
+    lengths: tuple[int, ...]  # tokens of a response with its prompt
+    rows: int  # responses of an update, each a pass of its own
+    writing: tuple[int, int, int]  # responses written together, tokens of each prompt, new tokens of each
     prompt: int
 
     @property
@@ -48,7 +48,7 @@ TINY = Sizes({"tiny": Shapes("qwen2", 64, 128, 2, 4, 2, 16, 512, True)}, (64, 12
 
 
 def config_of(shapes: Shapes, *, critic: bool, longest: int) -> PretrainedConfig:
-    """As transformers wants it; answers never end."""
+    """As transformers wants it; responses never end."""
     return AutoConfig.for_model(
         shapes.architecture,
         vocab_size=shapes.vocabulary,
@@ -89,10 +89,10 @@ def network(settings: RunSettings, shapes: Shapes, *, critic: bool) -> Network:
 
 
 def batch_of(shapes: Shapes, rows: int, length: int, prompt: int) -> RolloutBatch:
-    """Answers of one length made of random tokens, to prompts of one length."""
+    """Responses of one length made of random tokens, to prompts of one length."""
     rng = torch.Generator().manual_seed(SEED)
-    answer = length - prompt
-    mask = torch.ones((rows, answer), dtype=torch.bool)
+    response = length - prompt
+    mask = torch.ones((rows, response), dtype=torch.bool)
     return RolloutBatch(
         input_ids=torch.randint(1, shapes.vocabulary, (rows, length), generator=rng),
         prompt_lengths=torch.full((rows,), prompt),
@@ -106,9 +106,9 @@ def batch_of(shapes: Shapes, rows: int, length: int, prompt: int) -> RolloutBatc
 
 
 def training_flops(shapes: Shapes, *, critic: bool, tokens: int, length: int) -> float:
-    """Operations of a forward and a backward pass over so many tokens in answers of one length, nothing recomputed.
+    """Operations of a forward and a backward pass over so many tokens in responses of one length, nothing recomputed.
 
-    Two for each weight that a token is multiplied with, and causal attention's two products with half of the answer
+    Two for each weight that a token is multiplied with, and causal attention's two products with half of the response
     on average; a backward pass takes twice a forward one.
     """
     head = 0 if critic else shapes.embedding

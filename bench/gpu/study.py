@@ -23,7 +23,7 @@ from vcppo.system.processes import INTERRUPTED, die_with, interrupts, locked, sh
 
 STOPPING_S = 60.0  # for workers to write their last checkpoint
 POLL_S = 1.0
-KEPT = ("journal.jsonl", "stage.json", "done.json")  # of a stage: its records, without models and answers
+KEPT = ("journal.jsonl", "stage.json", "done.json")  # of a stage: its records, without models and responses
 
 
 def run(study: Study, out: Path, *, workers: int, until: float, to: Path) -> bool:

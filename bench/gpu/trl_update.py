@@ -1,10 +1,10 @@
 """One PPO update of TRL 1.12, as its trainer does it, on a random batch; bench/gpu/peers.py runs it.
 
 Reads {"folder", "rows", "length", "prompt"} as JSON from standard input: a folder with the config.json of the policy,
-answers a batch, tokens of a prompt with its answer, tokens of the prompt. Prints {"update_s", "peak_gib", "trl"}.
+responses a batch, tokens of a prompt with its response, tokens of the prompt. Prints {"update_s", "peak_gib", "trl"}.
 
-The answers are given instead of generated. What is timed begins with the first micro-batch of the update and ends after
-the last: forward and backward pass of policy and value model, one answer at a time, and the optimiser's step.
+The responses are given instead of generated. What is timed begins with the first micro-batch of the update and ends
+after the last: forward and backward pass of policy and value model, one response at a time, and the optimiser's step.
 """
 
 import json
@@ -31,7 +31,7 @@ from transformers import (
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
-PAD, END, FIRST = 0, 1, 2  # FIRST: of the ids that answers are made of
+PAD, END, FIRST = 0, 1, 2  # FIRST: of the ids that responses are made of
 GIB = 2**30
 BATCHES = 2  # the second one is timed
 
@@ -84,10 +84,10 @@ def main() -> None:
     prompts = Dataset.from_dict({"input_ids": ids[:, :prompt].tolist()})
 
     def given(model: Any, queries: torch.Tensor, *others: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The answers to these prompts, and logits of the right shape that take no memory."""
-        answers = ids[: len(queries), prompt:].to(queries.device)
+        """The responses to these prompts, and logits of the right shape that take no memory."""
+        responses = ids[: len(queries), prompt:].to(queries.device)
         logits = torch.zeros((1, 1, config.vocab_size), device=queries.device)
-        return torch.cat([queries, answers], dim=1), logits.expand(*answers.shape, -1)
+        return torch.cat([queries, responses], dim=1), logits.expand(*responses.shape, -1)
 
     ppo_trainer.batch_generation = given
     with tempfile.TemporaryDirectory() as folder:

@@ -53,7 +53,7 @@ def run(record: Record, sizes: Sizes) -> None:
 
 
 def settings_for(length: int, change: dict[str, Any] | None = None) -> RunSettings:
-    """As the recipes compute, one answer a pass."""
+    """As the recipes compute, one response a pass."""
     base = {"compute.dtype": "bfloat16", "compute.gradient_checkpointing": True, "micro_batch_tokens": length}
     return override(RunSettings(), base | (change or {}))
 
@@ -120,16 +120,16 @@ def stepper(
     """One optimiser step of the real update functions on the batch."""
     model = model or prepared(settings, shapes, critic=critic, longest=length)
     targets = torch.ones(batch.response_mask.shape)
-    answer = batch.response_mask.shape[1]
+    response = batch.response_mask.shape[1]
     if critic:
         optimiser = Optimiser(model, settings.critic_model, 1000)
         values = torch.zeros_like(targets)
         return lambda: update_critic(
             model, optimiser, batch, values, targets, kind="mse", clip_range=0.5, aggregation="token-mean",
-            fixed_length=answer, max_tokens=length,
+            fixed_length=response, max_tokens=length,
         )  # fmt: skip
     optimiser = Optimiser(model, settings.policy, 1000)
-    return lambda: update_policy(model, optimiser, batch, targets, None, settings, fixed_length=answer, costs=Costs())
+    return lambda: update_policy(model, optimiser, batch, targets, None, settings, fixed_length=response, costs=Costs())
 
 
 def profiled(shapes: Shapes, sizes: Sizes, length: int) -> Numbers:

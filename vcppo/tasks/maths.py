@@ -67,8 +67,8 @@ class MathsTask:
         if "".join(text.split()) != BOXED:
             raise ConfigError(
                 f"task.name = maths: the tokenizer of {source} makes {text!r} of {BOXED!r}, so it can neither read "
-                "problems nor write answers; expected a model that reads text, or, for a policy of the embedded task, "
-                "task.name = digits"
+                "problems nor write responses; expected a model that reads text, or, for a policy of the embedded "
+                "task, task.name = digits"
             )
 
     def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:

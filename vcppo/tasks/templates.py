@@ -26,7 +26,7 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, settings: M
     if settings.think and settings.think_close in tokenizer.all_special_tokens:
         raise ConfigError(
             f"task.maths.think_close = {settings.think_close}: to this tokenizer it is a special token, which decoded "
-            "answers leave out; the end of a thought could not be seen"
+            "responses leave out; the end of a thought could not be seen"
         )
     chat = settings.template == "chat"
     framed = [_chat(text, tokenizer, settings) if chat else f"{text}\n\n" for text in texts]
