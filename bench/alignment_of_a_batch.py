@@ -1,4 +1,4 @@
-"""Whether one iteration's responses can tell where the policy gradient points: z of single batches before training.
+"""Measure how well one iteration's responses tell where the policy gradient points: z of batches before training.
 
     python -m bench.alignment_of_a_batch [--base-seed 0] [--batches 10] [--out runs]
 

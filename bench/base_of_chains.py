@@ -1,4 +1,4 @@
-"""What RL starts from on an embedded task with several decisions: how often the base policy is right, and why not.
+"""Base policy of an embedded task with several decisions: how often it is right, and why not.
 
     python bench/base_of_chains.py --set task.name=labels [--set ...] [--out runs] [--responses 1024]
 

@@ -1,4 +1,4 @@
-"""What RL starts from: how good the cold-start policy is, what it could reach, and what a critic of it can explain.
+"""Base policy that RL starts from: how good it is, what it could reach, and what a critic of it can explain.
 
     python bench/base_policy.py runs/cache/cold-start/ADDRESS/policy [--out results/base-policy.csv]
 

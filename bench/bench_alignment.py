@@ -1,4 +1,4 @@
-"""What the gradients of an alignment cost a token, against a plain forward pass.
+"""Cost a token of the gradients of an alignment, against a plain forward pass.
 
     python -m bench.bench_alignment [--responses 128] [--tokens 64] [--chunks 16] [--lambdas 4] [--hidden 64]
 

@@ -1,4 +1,4 @@
-"""What durable writing costs, on the disk of a folder: a checkpoint with its journal, synced and not; digests.
+"""Cost of durable writing, on the disk of a folder: a checkpoint with its journal, synced and not; digests.
 
 python -m bench.bench_durability FOLDER
 """

@@ -1,4 +1,4 @@
-"""How much faster `gae` is than a loop over token columns, and how far it is from what the processor allows.
+"""Speed of `gae` against a loop over token columns, and against what the processor allows.
 
     python -m bench.bench_gae
 

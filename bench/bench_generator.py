@@ -77,7 +77,7 @@ def rates(ways: dict[str, Callable[[int], int]], repeats: int) -> dict[str, list
 
 
 def twice_sorted(weights: torch.Tensor, top_p: float) -> torch.Tensor:
-    """What `outside_nucleus` says, by two sorts of the vocabulary."""
+    """Compute what `outside_nucleus` does, by two sorts of the vocabulary."""
     ordered, order = weights.sort(dim=-1, descending=True)
     return (ordered.cumsum(dim=-1) - ordered >= top_p).gather(1, order.argsort(dim=-1))
 

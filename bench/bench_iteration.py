@@ -1,4 +1,4 @@
-"""Where the time of an RL iteration goes: how far it is from its floor, and its share outside model arithmetic.
+"""Time of an RL iteration: how far it is from its floor, and its share outside model arithmetic.
 
     OMP_NUM_THREADS=1 python -m bench.bench_iteration
 

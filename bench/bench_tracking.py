@@ -1,4 +1,4 @@
-"""What tracking costs: processor time of the uploader for one typical run, as a share of that run's time.
+"""Cost of tracking: processor time of the uploader for one typical run, as a share of that run's time.
 
     python -m bench.bench_tracking
 

@@ -1,4 +1,4 @@
-"""How often the verifier rewards a wrong answer or refuses a right one, beside plain math-verify on the same pairs.
+"""Rates at which the verifier rewards a wrong answer or refuses a right one, beside math-verify on the same pairs.
 
     python -m bench.bench_verify --pairs 2000
 
@@ -58,7 +58,7 @@ def our_verdicts(asked: Sequence[Pair], workers: int) -> tuple[list[Verdict], fl
 
 
 def fault(pair: Pair, verdict: Verdict) -> str:
-    """What is wrong with a verdict, "" if nothing."""
+    """Say what is wrong with a verdict, "" if nothing."""
     if pair.equal:
         return {Verdict.WRONG: "called wrong", Verdict.UNREADABLE: "unreadable"}.get(verdict, "")
     return "false reward" if verdict is Verdict.CORRECT else ""

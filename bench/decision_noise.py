@@ -1,4 +1,4 @@
-r"""How well an iteration hears of one decision, for embedded tasks with several: computed, with no network.
+r"""Signal to noise of one decision in an iteration, for embedded tasks with several: computed, with no network.
 
     python bench/decision_noise.py [--batches 1000] [--set task.lines=120 ...] [TASK ...]
     python bench/decision_noise.py --batches 2000 --set task.misunderstood=1.0 --set task.slip=0.2 \

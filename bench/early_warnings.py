@@ -1,4 +1,4 @@
-"""How often early warnings of length and truncation are right, and how early they come: the rules on stored curves.
+"""Rate at which early warnings of length and truncation are right, and their lead: the rules on stored curves.
 
     python -m bench.early_warnings [RESULTS]
 

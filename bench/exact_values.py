@@ -99,7 +99,7 @@ class Comparison:
         return worst <= WORST
 
     def _is_astray(self, rollout: Rollout) -> bool:
-        """Whether a response has left its way before its end, other than by an exit."""
+        """True where a response has left its way before its end, other than by an exit."""
         task, pieces = self.task, self.sampler.tokenizer.convert_ids_to_tokens(list(rollout.generation.tokens))
         path = task.decision_path(rollout.prompt, pieces)
         return path.written < len(pieces) and pieces[path.written] not in path.exits.get(path.written, {})

@@ -1,4 +1,4 @@
-"""How often intervals over bases and seeds hold the truth: python bench/interval_coverage.py, five minutes.
+"""Coverage of the truth by intervals over bases and seeds: python bench/interval_coverage.py, five minutes.
 
 Scores are normal: base b shifts all of its runs by N(0, share), each run by N(0, 1 - share); the truth is 0.
 """

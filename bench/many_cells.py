@@ -1,4 +1,4 @@
-"""What a study of many cells costs before it runs and after: python bench/many_cells.py, without training anything.
+"""Cost of a study of many cells before it runs and after: python bench/many_cells.py, without training anything.
 
 Three times per number of cells: laying out and opening the study as `vcppo sweep` does before its first line, opening
 it again when every cell has ended, and the export of journals of 10 iterations and 30 metrics each. The last column is

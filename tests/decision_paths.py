@@ -25,7 +25,7 @@ def chance_of_correct(path: DecisionPath, pieces: Sequence[str]) -> float:
 
 
 def leaves_at(path: DecisionPath, pieces: Sequence[str]) -> int:
-    """How many of its tokens a response wrote on its way."""
+    """Number of its tokens that a response wrote on its way."""
     for place, (piece, token) in enumerate(zip(pieces, path.tokens, strict=False)):
         if piece not in path.errors.get(place, {token: 0}):
             return place

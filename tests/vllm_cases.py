@@ -134,7 +134,7 @@ def check_many(settings: VllmEngineSettings) -> None:
 
 
 def check_ends(settings: VllmEngineSettings) -> None:
-    """What the policy ended ends with the end token, kept; what was cut is of full length, and said to be."""
+    """Responses that the policy ended keep the end token; those that were cut are of full length, and say so."""
     policy = model()
     responses = engine_of(settings, policy).generate(RAGGED * 12, Sampling(1.5, 1.0, 8), seed=0)
     assert {response.stop_reason for response in responses} == {"stop", "length"}

@@ -1,1 +1,1 @@
-"""What needs a GPU to be known: `nox -s gpu`, or `python -m bench.gpu` where there is no nox. See docs/scale.md."""
+"""Measure what needs a GPU to be known: `nox -s gpu`, or `python -m bench.gpu` without nox. See docs/scale.md."""

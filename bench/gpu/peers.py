@@ -23,7 +23,7 @@ def run(record: Record, sizes: Sizes, python: str) -> None:
 
 
 def update(shapes: Shapes, sizes: Sizes, length: int, python: str) -> Numbers:
-    """What TRL's process reports; its own words where it fails."""
+    """Return what TRL's process reports; its own words where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         model_of(dataclasses.replace(shapes, layers=1), critic=False, longest=length).config.save_pretrained(folder)
         config = Path(folder) / "config.json"

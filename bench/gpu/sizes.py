@@ -27,7 +27,7 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a session measures: the real thing, or the same code at a size for any machine."""
+    """Sizes of a session: the real thing, or the same code at a size for any machine."""
 
     models: dict[str, Shapes]
     lengths: tuple[int, ...]  # tokens of a response with its prompt

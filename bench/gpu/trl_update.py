@@ -37,7 +37,7 @@ BATCHES = 2  # the second one is timed
 
 
 class Watch:
-    """When the updates of a batch began and ended, and what they took."""
+    """Begin and end of the updates of a batch, and their memory."""
 
     def __init__(self, rows: int) -> None:
         self.rows, self.passes, self.began, self.seconds, self.peak = rows, 0, 0.0, 0.0, 0.0

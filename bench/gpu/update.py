@@ -154,7 +154,7 @@ def profiled(shapes: Shapes, sizes: Sizes, length: int) -> Numbers:
 
 
 def class_of(kernel: str) -> str:
-    """Which of CLASSES a kernel belongs to.
+    """Return the one of CLASSES that a kernel belongs to.
 
     >>> class_of("void flash_fwd_kernel<...>"), class_of("nvjet_tst_256x128"), class_of("something")
     ('attention', 'matrix products', 'other')

@@ -1,4 +1,4 @@
-"""How values are written."""
+"""Write values in the ways that models do."""
 
 import random
 import re

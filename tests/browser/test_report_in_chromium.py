@@ -79,7 +79,7 @@ class Page:
         self.driver.switch_to.active_element.send_keys(*keys)
 
     def complaints(self) -> list[str]:
-        """What the console says: errors, warnings, breaches of the policy."""
+        """Collect what the console says: errors, warnings, breaches of the policy."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:

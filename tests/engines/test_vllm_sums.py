@@ -34,7 +34,7 @@ def run(out: Path, assignments: list[str]) -> None:
 
 
 def right_by_problem(out: Path, assignments: list[str]) -> np.ndarray:
-    """How many responses to each problem were right in the final evaluation."""
+    """Number of responses to each problem that were right in the final evaluation."""
     folder = StageFolder(out, addresses(load_settings(assignments=assignments))["evaluation"])
     (table,) = [r for r in read_journal(folder.path / "journal.jsonl") if r["kind"] == "table"]
     return np.array(table["columns"]["correct"])

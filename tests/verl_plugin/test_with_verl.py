@@ -51,7 +51,7 @@ def queue() -> Iterator[None]:
 
 
 def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
+    """Return what a fresh interpreter prints."""
     there = {"PYTHONPATH": str(ROOT), **environment}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env={**os.environ, **there}, text=True, capture_output=True

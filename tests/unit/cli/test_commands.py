@@ -1,4 +1,4 @@
-"""What commands say when the work is done."""
+"""Last lines of commands whose work is done."""
 
 import shlex
 from dataclasses import fields

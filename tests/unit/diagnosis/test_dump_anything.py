@@ -57,7 +57,7 @@ CONTENTS = {
 
 
 def refused(path: Path) -> str:
-    """What is said against a file, "" if it is read."""
+    """Return what is said against a file, "" if it is read."""
     try:
         assert read_dump([path]).responses
     except DataError as error:

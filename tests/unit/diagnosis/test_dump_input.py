@@ -32,7 +32,7 @@ def lines(*rows: Any) -> str:
 
 
 def refusal(path: Path, content: str | bytes) -> str:
-    """What is said of a file with this content."""
+    """Return what is said of a file with this content."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
     with pytest.raises(DataError) as refused:
         read_dump([path])

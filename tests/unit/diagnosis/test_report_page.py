@@ -23,7 +23,7 @@ NOTHING = ViewerData((), ())
 
 
 class Read(HTMLParser):
-    """What a parser finds: tags with attributes, the text of scripts and styles, all other text."""
+    """Parser of a page: tags with attributes, the text of scripts and styles, all other text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
