@@ -1,4 +1,4 @@
-"""What the documentation site has beside the pages in docs/: generated pages, and the files that pages link to.
+"""Parts of the documentation site beside the pages in docs/: generated pages, and the files that pages link to.
 
 Pages link to each other and to the repository's files as GitHub shows them. Here a link that leads out of docs/ leads
 to a copy of that file, so that the site is whole by itself and `mkdocs build --strict` knows a link that leads nowhere.
@@ -67,7 +67,7 @@ def links_of(page: str, text: str) -> set[str]:
 
 
 def is_local(link: str) -> bool:
-    """Whether a link leads to a file."""
+    """True where a link leads to a file."""
     return not re.match(r"[a-z]+:", link)
 
 
@@ -91,7 +91,7 @@ def within_site(link: str, source: str, target: str) -> str:
 
 
 def place_of(path: str) -> str:
-    """Where the copy of a file of the repository lies in the site."""
+    """Return the place in the site of a copy of a file of the repository."""
     return f"files/{path}" if Path(path).suffix in (".png", ".pdf") else f"files/{path}.md"
 
 

@@ -6,7 +6,7 @@
 TRL computes its loss inside a method of DPOTrainer. That method runs here on a trainer made without its constructor,
 which holds only what the method reads, with two stand-ins for models that hand out given log-probabilities; their
 entropies and logits, which TRL logs, are zeros. Inputs are sixteenths; TRL computes in float64; outputs keep ten
-digits. Rows 2p and 2p + 1 are the chosen and the rejected answer of pair p (TRL puts all chosen first); padding is 0
+digits. Rows 2p and 2p + 1 are the chosen and the rejected response of pair p (TRL puts all chosen first); padding is 0
 and not stored.
 """
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show: the same numbers as on the CPU, bfloat16, memory as planned, a whole run, shared answers.
+"""What only a GPU can show: the same numbers as on the CPU, bfloat16, memory as planned, a whole run, shared responses.
 
 `nox -s gpu -- tests` runs them; VCPPO_GPU_TESTS=here runs them on whatever there is, to try the tests themselves.
 """
@@ -73,7 +73,7 @@ def test_bfloat16_log_probabilities_are_near() -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2"])
-def test_packed_answers_score_as_padded_ones(attention: str) -> None:
+def test_packed_responses_score_as_padded_ones(attention: str) -> None:
     if attention == "flash_attention_2" and not (ON_GPU and importlib.util.find_spec("flash_attn")):
         pytest.skip("flash-attn is not installed here")
     some = batch()
@@ -89,11 +89,11 @@ def changed(compute: ComputeSettings, **changes: object) -> ComputeSettings:
 def test_the_generators_probabilities_are_the_trainers() -> None:
     policy = policy_on("here")
     prompts = [[5, 6, 7], [8, 9, 10, 11]]
-    answers = TorchEngine(policy).generate(prompts, Sampling(1.0, 1.0, 24), seed=0)
-    rows = [torch.tensor([*prompt, *answer.tokens]) for prompt, answer in zip(prompts, answers, strict=True)]
-    lengths = torch.tensor([len(answer.tokens) for answer in answers])
+    responses = TorchEngine(policy).generate(prompts, Sampling(1.0, 1.0, 24), seed=0)
+    rows = [torch.tensor([*prompt, *response.tokens]) for prompt, response in zip(prompts, responses, strict=True)]
+    lengths = torch.tensor([len(response.tokens) for response in responses])
     mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
-    told = torch.nn.utils.rnn.pad_sequence([torch.tensor(a.logprobs) for a in answers], batch_first=True)
+    told = torch.nn.utils.rnn.pad_sequence([torch.tensor(a.logprobs) for a in responses], batch_first=True)
     some = dataclasses.replace(
         random_batch(lengths.tolist(), prompt_lengths=[3, 4]),
         input_ids=torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
