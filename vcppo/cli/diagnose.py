@@ -28,6 +28,7 @@ EXPERIMENT = "vcppo/diagnose"
 @click.command("diagnose")
 @click.option(
     "--answers",
+    "responses",
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="PATH",
@@ -70,7 +71,7 @@ EXPERIMENT = "vcppo/diagnose"
 @config_option
 @set_option
 def diagnose(
-    answers: tuple[Path, ...],
+    responses: tuple[Path, ...],
     form: str | None,
     columns: tuple[str, ...],
     limit: int | None,
@@ -108,9 +109,9 @@ def diagnose(
     named = [_named(text) for text in critics]
     if len({name for name, _ in named}) < len(named):
         raise ConfigError("--critic: two are called alike; expected NAME=PATH with a name of its own for each")
-    if not answers and policy is None:
+    if not responses and policy is None:
         raise ConfigError("--answers: expected logged responses, or --policy to write some")
-    if not answers and not named:
+    if not responses and not named:
         raise ConfigError("--critic: expected one, since responses that are sampled come without values")
     address = None
     if mlflow or tracking_uri is not None:
@@ -130,8 +131,8 @@ def diagnose(
     layouts = [critic.layout.name for critic in known]  # one that cannot be loaded is refused before anything is read
     print_notes([f"{critic.name}: {layout}" for critic, layout in zip(known, layouts, strict=True)])
     with together(), DiagnosisView() as view:
-        if answers:
-            dump = read_dump(answers, form=form, columns=roles, limit=limit, seed=settings.seed)
+        if responses:
+            dump = read_dump(responses, form=form, columns=roles, limit=limit, seed=settings.seed)
             dump = as_asked(dump, settings.task)
         else:
             assert policy is not None

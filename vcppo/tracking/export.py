@@ -9,7 +9,7 @@ from pathlib import Path
 from vcppo.settings.fixed import COUNTED_COSTS
 from vcppo.store.summary import summary
 from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Tables
-from vcppo.tracking.pretraining_costs import pretrain_answers, pretrain_compute_tokens
+from vcppo.tracking.pretraining_costs import pretrain_compute_tokens, pretrain_responses
 from vcppo.tracking.table_files import Row, write_files
 
 # What curves.parquet leaves out unless `--metrics` names it, by pattern, and why. All else that RL, the evaluation and
@@ -143,7 +143,7 @@ def scores(cell: MeasuredCell) -> Row:
     """Return a finished run's scores: its evaluation, its summary, and its costs."""
     k, curves = cell.settings.evaluation.samples, cell.curves
     row: Row = {"pretrain_steps_done": cell.pretrain_steps, "k": k, "problems": cell.evaluated_problems}
-    row |= {"pretrain_answers": pretrain_answers(cell), "pretrain_compute_tokens": pretrain_compute_tokens(cell)}
+    row |= {"pretrain_answers": pretrain_responses(cell), "pretrain_compute_tokens": pretrain_compute_tokens(cell)}
     for kind in ("avg", "pass"):
         evaluated = [by_step for name, by_step in curves.items() if re.fullmatch(rf"eval/.+/{kind}_at_{k}", name)]
         row[f"{kind}_at_k"] = evaluated[0][max(evaluated[0])] if evaluated else None

@@ -11,7 +11,7 @@ from vcppo.store.summary import summary
 from vcppo.tracking.measured import MeasuredCell
 
 
-def pretrain_answers(cell: MeasuredCell) -> int:
+def pretrain_responses(cell: MeasuredCell) -> int:
     """Return the responses of the fixed policy that were sampled for the critic, those held out included."""
     chosen = cell.settings.pretrain
     fresh = chosen.batch * cell.pretrain_updates if chosen.fresh_rollouts else 0
@@ -30,4 +30,4 @@ def pretrain_compute_tokens(cell: MeasuredCell) -> float | None:
     prompt = task.prompt_tokens if isinstance(task, EmbeddedTaskSettings) else 0
     passes = BACKWARD + (settings.pretrain.gae_lambda < 1)  # whose targets need its present values
     read = cell.pretrain_updates * settings.pretrain.batch * (prompt + length) * passes
-    return pretrain_answers(cell) * length + read
+    return pretrain_responses(cell) * length + read
