@@ -11,7 +11,7 @@ TASK_NAME = "an embedded task (docs/tasks.md), problems from a hub or a file, or
 
 
 class ChainSettings(EmbeddedTaskSettings):
-    """What the family has in common: a chain of lines of digits, nuisance and luck."""
+    """Settings of every task of the family: a chain of lines of digits, nuisance and luck."""
 
     in_every_record: ClassVar[bool] = False
     exact_values: ClassVar[bool] = True
@@ -113,7 +113,7 @@ class LabelsTaskSettings(ChainSettings):
 
     @property
     def response_tokens(self) -> int:
-        """Where labels kill, the digits of the last line after the mark."""
+        """Tokens of the longest right response; where labels kill, it has the last line's digits after the mark too."""
         return super().response_tokens + (self.digits if self.wrong_label == "kills" else 0)
 
     @property

@@ -62,4 +62,5 @@ def _value(tree: Mapping[str, Any], section: str, name: str, default: Any) -> An
 
 
 def set_values(section: Any) -> Any:
+    """Return as a tree what was given of a section, defaults left out; a tree, or a mistake in its place, as it is."""
     return section.model_dump(exclude_unset=True) if isinstance(section, BaseModel) else section

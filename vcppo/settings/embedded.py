@@ -1,4 +1,4 @@
-"""What the settings of a task with a small model of its own say beside its dials."""
+"""Settings that every task with a small model of its own has beside its dials."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -20,7 +20,7 @@ class EmbeddedTaskSettings(Settings, ABC):
     )
 
     def problems(self, use: Problems) -> int:
-        """How many are measured on."""
+        """Count the problems that an evaluation asks."""
         return self.held_out if use == "report" else self.held_out_for_search
 
     @property
