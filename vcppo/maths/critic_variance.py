@@ -1,4 +1,4 @@
-"""What a critic's variance is made of: position, prompt, and what one response says; and whether that is information.
+"""Components of a critic's variance: position, prompt, and the response itself; and the information in the last.
 
 The components enter in a fixed order (a nested analysis of variance): first the position, counted from the response's
 start, which is all of a position that a critic can know, since how many tokens are still to come it cannot; then the

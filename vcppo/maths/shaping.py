@@ -1,4 +1,4 @@
-"""What is added to the verifier's reward before advantages: length penalties, running scales, dense token rewards."""
+"""Shaping of the verifier's reward before advantages: length penalties, running scales, dense token rewards."""
 
 import math
 from dataclasses import dataclass, replace
@@ -116,10 +116,12 @@ class DebiasedMoments:
 
     @property
     def mean(self) -> float:
+        """Mean of the returns, debiased; 0 before the first update."""
         return self.average / self.weight if self.weight else 0.0
 
     @property
     def std(self) -> float:
+        """Standard deviation of the returns, debiased, at least sqrt(VARIANCE_FLOOR); 1 before the first update."""
         if not self.weight:
             return 1.0
         return math.sqrt(max(self.average_square / self.weight - self.mean**2, VARIANCE_FLOOR))
