@@ -1,4 +1,4 @@
-"""Who is told of tokens as they are written, read and trained on: one observer for a block of code, or nobody."""
+"""A count of tokens as they are written, read and trained on, for one observer of a block of code, or none."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
