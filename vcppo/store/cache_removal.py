@@ -1,4 +1,4 @@
-"""What can go of the cache, and removing it: never what a study still needs, nor what a process works on.
+"""Removal of stages from the cache: never what a study still needs, nor what a process works on.
 
 Each removal is whole or begins again: a folder is renamed before it is emptied, under the lock of its address.
 """
@@ -31,7 +31,7 @@ Kind = Literal["folder", "all but journals", "critics"]
 
 @dataclass(frozen=True)
 class Choice:
-    """What may go at all, of what no study needs."""
+    """Selection of what may be removed, of what no study needs."""
 
     studies: tuple[str, ...] = ()  # given up: what they alone need goes too, but for journals
     stages: tuple[str, ...] = ()  # only of these stages; none: of all
@@ -59,7 +59,7 @@ class Removal:
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes, and what stays for the sake of whom."""
+    """Removals, the bytes that each study needs, and the stages that are running."""
 
     removals: tuple[Removal, ...]
     total: int  # bytes of the cache

@@ -50,7 +50,7 @@ class AnsweredProblem:
 
     @property
     def has_credit(self) -> bool:
-        """Whether any response has credit of its task."""
+        """True if any response has credit of its task."""
         return any(sample.credit is not None for sample in self.samples)
 
     @property
@@ -68,7 +68,7 @@ class AnsweredProblem:
 
 
 def any_credit(answered: Sequence[AnsweredProblem]) -> bool:
-    """Whether any response to any of the problems has credit of its task."""
+    """True if any response to any of the problems has credit of its task."""
     return any(problem.has_credit for problem in answered)
 
 
