@@ -348,7 +348,7 @@ def test_fresh_rollouts_make_no_pool(out: Path) -> None:
 
 
 def test_a_critic_may_start_at_the_mean_score_without_pretraining(out: Path) -> None:
-    """The control for value pretraining: it knows the fixed policy's mean and nothing else, from responses sampled once."""
+    """The control for value pretraining: it knows the fixed policy's mean alone, from responses sampled once."""
     chosen = ("critic.init=policy", "critic.initial_value=mean-score", "pretrain.steps=0", "reward.wrong=-0.25")
     settings = tiny(*chosen)
     uses = run_stages(settings, out, until="rl")
