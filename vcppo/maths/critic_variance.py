@@ -28,7 +28,7 @@ MOST_CELLS = 10**6  # and fewer where prompts times positions would be more than
 
 @dataclass(frozen=True)
 class Composition:
-    """Of tokens: M = 6 numbers, see COMPOSITION, and the pairs behind `neither`."""
+    """M = 6 numbers over tokens, see COMPOSITION, and the pairs behind `neither`."""
 
     measured: Measured
     pairs: float  # degrees of freedom of the variance between responses to one prompt at one position

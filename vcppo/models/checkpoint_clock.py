@@ -7,7 +7,7 @@ from vcppo.models.distributed import world
 
 
 class CheckpointClock:
-    """Of several processes the main one's clock counts, so that all save or none does."""
+    """A clock for checkpoints; of several processes the main one's counts, so that all save or none does."""
 
     def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._every_s, self._clock = every_s, clock

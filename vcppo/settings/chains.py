@@ -137,7 +137,7 @@ class EndingsTaskSettings(ChainSettings):
 
     @property
     def numbers(self) -> int:
-        """Some more than fit, as demonstrations do not know of the limit."""
+        """Lines that can be numbered: some more than fit, as demonstrations do not know of the limit."""
         return self.lines + SLACK_LINES
 
     @property
@@ -147,7 +147,7 @@ class EndingsTaskSettings(ChainSettings):
 
     @property
     def slack_tokens(self) -> int:
-        """To the end of the last line, where a response is cut."""
+        """Tokens to the end of the last line, where a response is cut."""
         return self.line_tokens - 2
 
 
@@ -175,7 +175,7 @@ class RoutesTaskSettings(ChainSettings):
 
     @property
     def stop_chance(self) -> float:
-        """Of a demonstration of the long way, at each line before the last."""
+        """Chance that a demonstration of the long way stops, at each line before the last."""
         if self.early_stop is not None:
             return self.early_stop
         return float(1.0 - 0.05 ** (1.0 / (self.lines - 1)))

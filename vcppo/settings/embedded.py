@@ -26,22 +26,22 @@ class EmbeddedTaskSettings(Settings, ABC):
     @property
     @abstractmethod
     def prompt_tokens(self) -> int:
-        """Of the longest prompt."""
+        """Tokens of the longest prompt."""
 
     @property
     @abstractmethod
     def response_tokens(self) -> int:
-        """Of the longest right response."""
+        """Tokens of the longest right response."""
 
     @property
     @abstractmethod
     def slack_tokens(self) -> int:
-        """By how many a response may be longer before it is cut."""
+        """Tokens by which a response may be longer before it is cut."""
 
     @property
     @abstractmethod
     def steps_of_thought(self) -> int:
-        """Of a right response, its answer left out."""
+        """Steps of a right response, its answer left out."""
 
     @property
     @abstractmethod

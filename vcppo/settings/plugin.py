@@ -90,7 +90,7 @@ class PluginTaskSettings(Settings):
 
     @property
     def slack_tokens(self) -> int:
-        """Up to the limit."""
+        """Tokens from there to the task's limit."""
         return int(self.task.max_tokens) - self.response_tokens
 
     @property
@@ -100,7 +100,7 @@ class PluginTaskSettings(Settings):
 
     @property
     def vocabulary(self) -> int:
-        """Of the task's own tokenizer."""
+        """Words of the task's own tokenizer."""
         return len(self.task.tokenizer())
 
 

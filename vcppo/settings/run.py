@@ -75,7 +75,7 @@ class RunSettings(RunSections):
 
     @model_serializer(mode="wrap")
     def _in_flat_layout(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """As JSON, every setting there is, whatever the kinds; see `flat_layout`."""
+        """Return as JSON every setting there is, whatever the kinds; see `flat_layout`."""
         tree: dict[str, Any] = handler(self)
         return flat_layout(tree, self._of_other_kinds) if info.mode == "json" else tree
 

@@ -59,7 +59,7 @@ class AnsweredProblem:
         return [credit_of(sample.verdict, sample.credit) for sample in self.samples]
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON; credit is named where there is some."""
+        """Return JSON values; credit is named where there is some."""
         tree = dataclasses.asdict(self)
         for sample in tree["samples"]:
             if sample["credit"] is None:

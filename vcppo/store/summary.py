@@ -67,7 +67,7 @@ def _first_warning(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float
 
 
 def warned_since(curves: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
-    """By rule, the first iteration that broke it; rules that none broke are absent.
+    """Return by rule the first iteration that broke it; rules that none broke are absent.
 
     >>> warned_since({"early_warning/length_falls": {0: 0.0, 1: 1.0, 2: 1.0}, "early_warning/alignment": {0: 0.0}})
     {'length_falls': 1}
