@@ -1,4 +1,4 @@
-"""Stored responses: a file for each problem of an evaluation, written whole once it is answered."""
+"""Stored responses: a file for each problem of an evaluation, written whole once all are sampled."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -67,16 +67,16 @@ class AnsweredProblem:
         return tree
 
 
-def any_credit(answered: Sequence[AnsweredProblem]) -> bool:
+def any_credit(problems: Sequence[AnsweredProblem]) -> bool:
     """True if any response to any of the problems has credit of its task."""
-    return any(problem.has_credit for problem in answered)
+    return any(problem.has_credit for problem in problems)
 
 
 _FORMAT = TypeAdapter(AnsweredProblem)
 
 
 class SampleFolder:
-    """A folder with a JSON file for each problem that has been answered."""
+    """A folder with a JSON file for each problem whose responses are sampled."""
 
     def __init__(self, path: Path, notice: Callable[[str], None]) -> None:
         """`notice` receives a line for each file that cannot be used."""
@@ -112,7 +112,7 @@ class SampleFolder:
                 reason = f"{len(stored.samples)} responses, expected {samples}"
             else:
                 return stored
-        self.notice(f"{path}: {reason}; the problem is answered again")
+        self.notice(f"{path}: {reason}; its responses are sampled again")
         return None
 
 
