@@ -18,7 +18,7 @@ def observed_by(observer: Callable[[int], None]) -> Iterator[None]:
 
 
 def count_tokens(count: int) -> None:
-    """Tell whoever observes that so many tokens are done."""
+    """Tell the observer, if there is one, that so many tokens are done."""
     observer = _observer.get()
     if observer is not None:
         observer(count)

@@ -109,7 +109,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def load_settings(
     config: Path | None = None, assignments: Iterable[str] = (), *, checkpoint: str | None = None
 ) -> RunSettings:
-    """The settings of `load`, for whom nobody is to be told anything."""
+    """Return the settings of `load` without its notes."""
     return load(config, assignments, checkpoint=checkpoint).settings
 
 
@@ -144,7 +144,7 @@ def file_layer(config: Path) -> Layer:
 
 
 def build_settings(layers: Sequence[Layer]) -> RunSettings:
-    """The settings of `resolve`, for whom nobody is to be told anything."""
+    """Return the settings of `resolve` without its notes."""
     return resolve(layers).settings
 
 

@@ -10,7 +10,7 @@ from vcppo.settings.fixed import TORCH_COLDEST
 
 
 def not_too_cold(temperature: float) -> float:
-    """0 is judged by whoever asks."""
+    """Refuse a temperature at which logits overflow; 0, greedy decoding, passes."""
     if 0 < temperature < TORCH_COLDEST:
         raise PydanticCustomError(
             "temperature",

@@ -1,6 +1,6 @@
 """Rules across settings that do not go together: each refusal names what was set and what was wanted.
 
-Rules are on the slots, not on names of methods: a method that somebody puts together anew is judged like a known one.
+Rules are on the slots, not on names of methods: a new combination is judged like a known method.
 """
 
 from collections.abc import Iterator

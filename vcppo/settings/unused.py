@@ -1,6 +1,6 @@
 """Settings that would change nothing beside others: such a setting is refused, or told.
 
-Rules are on the slots, not on names of methods: a method that somebody puts together anew is judged like a known one.
+Rules are on the slots, not on names of methods: a new combination is judged like a known method.
 What belongs to another kind of its section is no rule, see vcppo/settings/kinds.py.
 """
 

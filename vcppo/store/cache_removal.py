@@ -53,7 +53,7 @@ class Removal:
 
     @property
     def again_s(self) -> float | None:
-        """Seconds that it took, and would take again if anybody wanted it; None: it was never finished."""
+        """Seconds that computing it took, and would take again; None if it was never finished."""
         return self.of.wall_s
 
 
