@@ -61,8 +61,8 @@ def measure(
     distributed.world()
     distributed.mesh(settings.replicas)  # not from fake tensors
     stay = patch.object(torch.nn.Module, "to", lambda module, *where, **more: module)  # fake tensors cannot be swapped
-    rows_are_answers = patch.object(masking_utils, "find_packed_sequence_indices", lambda places: None)
-    with distributed.together(), stay, rows_are_answers, FakeTensorMode(), LiveBytes() as count:
+    rows_are_responses = patch.object(masking_utils, "find_packed_sequence_indices", lambda places: None)
+    with distributed.together(), stay, rows_are_responses, FakeTensorMode(), LiveBytes() as count:
         model = model_of(told, critic, tokens // rows)
         model = sharding.prepare(model, settings, LoraSettings(**(lora or {})), seed=0)
         gc.collect()

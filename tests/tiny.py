@@ -87,7 +87,7 @@ def plainly(model: PreTrainedModel) -> PreTrainedModel:
 def random_batch(
     lengths: list[int], *, vocabulary: int = 20, seed: int = 0, prompt_lengths: list[int] | None = None
 ) -> RolloutBatch:
-    """Answers of these lengths made of random tokens, prompts of 2, 3, 4, 2, ... tokens unless given."""
+    """Responses of these lengths made of random tokens, prompts of 2, 3, 4, 2, ... tokens unless given."""
     rng = torch.Generator().manual_seed(seed)
     prompts = prompt_lengths or [2 + i % 3 for i in range(len(lengths))]
     rows = [torch.randint(1, vocabulary, (p + n,), generator=rng) for p, n in zip(prompts, lengths, strict=True)]

@@ -1,4 +1,4 @@
-"""What can go wrong, one family: every error is one line that says where, what came, what was wanted."""
+"""One family of errors: each is one line that says where, what came, what was wanted."""
 
 
 class VcppoError(Exception):

@@ -1,4 +1,4 @@
-"""What an earlier version left on disk is read, exported and gone on with (tests/before/README.md)."""
+"""Folders of an earlier version are read, exported and gone on with (tests/before/README.md)."""
 
 import csv
 import hashlib

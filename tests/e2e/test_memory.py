@@ -1,4 +1,4 @@
-"""What `vcppo plan` says a pass takes, against what the real modules take: counted on fake tensors, at real shapes."""
+"""Memory of a pass by `vcppo plan`, against that of the real modules: counted on fake tensors, at real shapes."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ PROMPT = 64  # of measure_memory
 
 @pytest.fixture(scope="module")
 def measured() -> list[dict[str, float]]:
-    """What every case takes, counted on fake tensors in a process of its own."""
+    """Memory of every case, counted on fake tensors in a process of its own."""
     done = subprocess.run(
         [sys.executable, str(TESTS / "measure_memory.py")],
         input=json.dumps(CASES),

@@ -121,7 +121,7 @@ def test_a_journal_tells_what_the_contract_names(straight: Path) -> None:
         assert name in read_journal(folder(straight, stage) / "journal.jsonl")[0]["values"]
 
 
-def test_the_final_evaluation_keeps_every_answer(straight: Path) -> None:
+def test_the_final_evaluation_keeps_every_response(straight: Path) -> None:
     path = folder(straight, "evaluation")
     problems = [json.loads(file.read_text()) for file in sorted((path / "samples").iterdir())]
     table = read_journal(path / "journal.jsonl")[1]["columns"]
@@ -348,14 +348,14 @@ def test_fresh_rollouts_make_no_pool(out: Path) -> None:
 
 
 def test_a_critic_may_start_at_the_mean_score_without_pretraining(out: Path) -> None:
-    """The control for value pretraining: it knows the fixed policy's mean and nothing else, from answers made once."""
+    """The control for value pretraining: it knows the fixed policy's mean alone, from responses sampled once."""
     chosen = ("critic.init=policy", "critic.initial_value=mean-score", "pretrain.steps=0", "reward.wrong=-0.25")
     settings = tiny(*chosen)
     uses = run_stages(settings, out, until="rl")
     assert [name for name, use in uses.items() if use.ran] == ["answers", "rl"]
-    answers = load_responses(folder(out, "answers", settings))
-    assert len(answers.scores) == settings.pretrain.held_out
-    mean = float(answers.scores.mean())
+    responses = load_responses(folder(out, "answers", settings))
+    assert len(responses.scores) == settings.pretrain.held_out
+    mean = float(responses.scores.mean())
     assert mean not in (0.0, 1.0, -1.0)
     at_zero = tiny(*(text for text in chosen if "initial_value" not in text))
     run_stages(at_zero, out, until="rl")

@@ -112,5 +112,5 @@ def test_an_evaluation_by_two_processes_is_that_of_one(tmp_path: Path) -> None:
         assert alone["metrics"] == shared["metrics"]
         for sample in (one.parent / "samples").iterdir():
             kept = [json.loads((path.parent / "samples" / sample.name).read_text()) for path in (one, other)]
-            texts = [[answer["text"] for answer in problem["samples"]] for problem in kept]
+            texts = [[response["text"] for response in problem["samples"]] for problem in kept]
             assert texts[0] == texts[1]

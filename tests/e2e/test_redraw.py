@@ -1,4 +1,4 @@
-"""What is committed in results/figures is what `make figures` draws from results/."""
+"""The files committed in results/figures are those that `make figures` draws from results/."""
 
 import subprocess
 import sys

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp_path: Path) -> None:
-    """Two processes begin with the answers that one has sampled: a token that falls otherwise changes all after it.
+    """Two processes begin with the responses that one has sampled: a token that falls otherwise changes all after it.
 
     So they go through all stages, and two iterations are enough, at rates that do not depend on their number.
     """
@@ -42,6 +42,6 @@ def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp
     settings = load_settings(assignments=assignments)
     folder = StageFolder(tmp_path / "1", addresses(settings)["evaluation"])
     kept, prompts = SampleFolder(folder.path / "samples", print), make_task(settings.task).held_out_prompts()
-    answered = [kept.read(number, prompt, 8) for number, prompt in enumerate(prompts)]
-    assert len(answered) == 30
-    assert all(problem is not None and len(problem.samples) == 8 for problem in answered)
+    stored = [kept.read(number, prompt, 8) for number, prompt in enumerate(prompts)]
+    assert len(stored) == 30
+    assert all(problem is not None and len(problem.samples) == 8 for problem in stored)

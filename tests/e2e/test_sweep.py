@@ -131,7 +131,7 @@ def test_a_killed_worker_has_its_cell_run_again(bench: Bench) -> None:
     assert bench.states() == {TrialState.COMPLETE: 8}
 
 
-def test_a_worker_that_dies_between_its_last_word_to_the_disk_and_its_answer_costs_nothing(bench: Bench) -> None:
+def test_a_worker_that_dies_between_its_last_word_to_the_disk_and_its_reply_costs_nothing(bench: Bench) -> None:
     bench.plan({A_CELL: ["die silent"]})
     assert bench.run(study(GRID)).done == 8
     assert sorted(bench.ends().values()) == [1] * 8

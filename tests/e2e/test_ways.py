@@ -31,7 +31,7 @@ NEW_CRITIC = (
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What there is to adapt: a cold-start policy, as the setting that names it."""
+    """A cold-start policy to adapt, as the setting that names it."""
     out = tmp_path_factory.mktemp("base")
     run_stages(tiny(), out, until="cold-start")
     return f"model.path={StageFolder(out, addresses(tiny())['cold-start']).path / 'policy'}"

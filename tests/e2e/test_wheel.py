@@ -21,7 +21,7 @@ BUILD = ("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-di
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """What a command printed, seeing nothing of the checkout."""
+    """Run a command that sees nothing of the checkout, and return what it printed."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

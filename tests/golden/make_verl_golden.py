@@ -54,8 +54,8 @@ def gae_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
         for gamma, lam in [*itertools.product([1.0, 0.9], [0.0, 0.5, 0.95, 1.0]), (1.0, each)]:
             lam_tensor = torch.tensor(lam, dtype=torch.float64)
             whitened, returns = core_algos.compute_gae_advantage_return(rewards, values, mask, gamma, lam_tensor)
-            answer = {"advantages": cells(returns - values, mask), "whitened": cells(whitened, mask)}
-            outputs.append({"gamma": gamma, "gae_lambda": lam, **answer})
+            computed = {"advantages": cells(returns - values, mask), "whitened": cells(whitened, mask)}
+            outputs.append({"gamma": gamma, "gae_lambda": lam, **computed})
         inputs = {"rewards": cells(rewards, mask), "values": cells(values, mask)}
         cases.append({"lengths": lengths, **inputs, "outputs": outputs})
     return cases
@@ -99,11 +99,11 @@ def policy_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
             logprobs = new.clone().requires_grad_()
             loss, metrics = core_algos.compute_policy_loss_vanilla(old, logprobs, advantages, mask, mode, config)
             (gradient,) = torch.autograd.grad(loss, logprobs)
-            answer = {"loss": short(loss.item()), "gradient": cells(gradient, mask)}
+            computed = {"loss": short(loss.item()), "gradient": cells(gradient, mask)}
             fractions = {"clip_fraction": "actor/pg_clipfrac", "dual_clip_fraction": "actor/pg_clipfrac_lower"}
             told = {name: short(metrics[theirs]) for name, theirs in fractions.items()}
             clip = {"clip_low": low, "clip_high": high, "dual_clip": dual}
-            outputs.append({"aggregation": mode, **clip, **answer, **told})
+            outputs.append({"aggregation": mode, **clip, **computed, **told})
         inputs = {"logprobs": new, "old_logprobs": old, "advantages": advantages}
         stored = {name: cells(x, mask) for name, x in inputs.items()}
         cases.append({"lengths": lengths, "fixed_length": 16, **stored, "outputs": outputs})
@@ -123,12 +123,12 @@ def value_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
                 new_values, returns, old, mask, clip_range, mode, **batch_info(mask, 16)
             )
             (gradient,) = torch.autograd.grad(loss, new_values)
-            answer = {
+            computed = {
                 "loss": short(loss.item()),
                 "gradient": cells(gradient, mask),
                 "clip_fraction": short(fraction.item()),
             }
-            outputs.append({"aggregation": mode, "clip_range": clip_range, **answer})
+            outputs.append({"aggregation": mode, "clip_range": clip_range, **computed})
         inputs = {"new_values": new, "values": old, "returns": returns}
         stored = {name: cells(x, mask) for name, x in inputs.items()}
         cases.append({"lengths": lengths, "fixed_length": 16, **stored, "outputs": outputs})
@@ -161,10 +161,10 @@ def method_cases(rng: np.random.Generator, function: Any, clips: list[tuple[floa
             logprobs = new.clone().requires_grad_()
             loss, metrics = function(old, logprobs, advantages, mask, mode, config)
             (gradient,) = torch.autograd.grad(loss, logprobs)
-            answer = {"loss": short(loss.item()), "gradient": cells(gradient, mask)}
+            computed = {"loss": short(loss.item()), "gradient": cells(gradient, mask)}
             fraction = short(metrics["actor/pg_clipfrac"])
             outputs.append(
-                {"aggregation": mode, "clip_low": low, "clip_high": high, **answer, "clip_fraction": fraction}
+                {"aggregation": mode, "clip_low": low, "clip_high": high, **computed, "clip_fraction": fraction}
             )
         inputs = {"logprobs": new, "old_logprobs": old, "advantages": advantages}
         stored = {name: cells(x, mask) for name, x in inputs.items()}
@@ -186,8 +186,8 @@ def outcome_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
         rewards[:, 0] = scores
         rloo, _ = core_algos.compute_rloo_outcome_advantage(rewards, mask, np.array(group))
         whitened, _ = core_algos.compute_reinforce_plus_plus_baseline_outcome_advantage(rewards, mask, np.array(group))
-        answers = {"rloo": cells(rloo, mask), "reinforce++-baseline": cells(whitened, mask)}
-        cases.append({"lengths": lengths, "group": group, "scores": scores.tolist(), **answers})
+        computed = {"rloo": cells(rloo, mask), "reinforce++-baseline": cells(whitened, mask)}
+        cases.append({"lengths": lengths, "group": group, "scores": scores.tolist(), **computed})
     return cases
 
 

@@ -1,4 +1,4 @@
-"""Agreement with verl 0.9.1 and TRL 1.16.0, which computed the answers in the JSON files of those names.
+"""Agreement with verl 0.9.1 and TRL 1.16.0, which computed the outputs in the JSON files of those names.
 
 `make_verl_golden.py` and `make_trl_golden.py` say how, and where the two have conventions that are not ours.
 """
@@ -58,7 +58,7 @@ def agree(found: Tensor, stored: float | list[float]) -> None:
 
 
 @pytest.mark.parametrize(("library", "release"), [("verl", "0.9.1"), ("trl", "1.16.0")])
-def test_answers_come_from_the_version_that_the_file_is_named_after(library: str, release: str) -> None:
+def test_outputs_come_from_the_version_that_the_file_is_named_after(library: str, release: str) -> None:
     assert read(f"{library}_{release}.json")["versions"][library] == release
 
 

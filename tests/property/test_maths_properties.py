@@ -39,7 +39,7 @@ class Batch:
 
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
-    """1 to 4 answers of 1 to 140 tokens, padded a little further with NaN."""
+    """1 to 4 responses of 1 to 140 tokens, padded a little further with NaN."""
     lengths = draw(st.lists(st.integers(1, 140), min_size=1, max_size=4))
     width = max(lengths) + draw(st.integers(0, 5))
     on = torch.arange(width) < torch.tensor(lengths)[:, None]
@@ -113,8 +113,9 @@ def test_whitening_forgets_scale_and_place(b: Batch, shift: float, scale: float)
 
 @quick
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(-100, 100, width=32)), min_size=1, max_size=20), st.booleans())
-def test_every_groups_advantages_add_up_to_nothing(answers: list[tuple[int, float]], scale: bool) -> None:
-    group, scores = torch.tensor([g for g, _ in answers]), torch.tensor([s for _, s in answers], dtype=torch.float64)
+def test_every_groups_advantages_add_up_to_nothing(responses: list[tuple[int, float]], scale: bool) -> None:
+    group = torch.tensor([g for g, _ in responses])
+    scores = torch.tensor([s for _, s in responses], dtype=torch.float64)
     found = group_advantages(scores, group, torch.ones(len(scores), 1, dtype=torch.bool), scale=scale)[:, 0]
     for g in group.unique():
         members = found[group == g]
@@ -172,7 +173,7 @@ def test_on_policy_methods_are_one(b: Batch, kind: str, temperature: float) -> N
 @quick
 @given(batches(), batches(), st.floats(0.01, 10))
 def test_preference_weights_are_minus_the_gradient_and_cancel_in_each_pair(b: Batch, c: Batch, beta: float) -> None:
-    """Each batch's answers against each other's, shortened to as many rows; autograd through the loss itself."""
+    """Each batch's responses against each other's, shortened to as many rows; autograd through the loss itself."""
     rows, width = min(len(b.values), len(c.values)), min(b.values.shape[1], c.values.shape[1])
     chosen, rejected = (Batch(*(x[:rows, :width] for x in vars(batch).values())) for batch in (b, c))
     on = torch.stack((chosen.response_mask, rejected.response_mask), dim=1).flatten(0, 1)

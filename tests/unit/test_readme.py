@@ -159,11 +159,11 @@ def resolved(method: str) -> RunSettings:
     return load_settings(None, [f"method={method}"])
 
 
-@pytest.mark.parametrize(("command", "answer"), REFUSALS)
-def test_what_is_shown_as_refused_is_refused_in_these_words(command: str, answer: str) -> None:
+@pytest.mark.parametrize(("command", "message"), REFUSALS)
+def test_what_is_shown_as_refused_is_refused_in_these_words(command: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load_settings(None, assignments_of(command))
-    assert f"ConfigError: {refused.value}" == answer
+    assert f"ConfigError: {refused.value}" == message
 
 
 def test_every_method_has_its_page_once_and_every_refusal_is_seen() -> None:
@@ -213,7 +213,7 @@ def test_the_overview_is_of_all_methods_in_their_order() -> None:
 
 @pytest.mark.parametrize("row", OVERVIEW[1:], ids=lambda row: row[0].strip("`"))
 def test_a_row_of_the_overview_is_what_the_method_resolves_to(row: list[str]) -> None:
-    name, slots, critic, answers, models = row
+    name, slots, critic, responses, models = row
     method = name.strip("`")
     settings = resolved(method)
     assert slots == (", ".join(slots_of(method)) or "none")
@@ -224,7 +224,7 @@ def test_a_row_of_the_overview_is_what_the_method_resolves_to(row: list[str]) ->
         "trained": True,
     }
     assert critic == next(kind for kind, is_so in kinds.items() if is_so)
-    assert answers == f"{settings.rollout.samples_per_prompt}{', needed' if needs_a_group(method) else ''}"
+    assert responses == f"{settings.rollout.samples_per_prompt}{', needed' if needs_a_group(method) else ''}"
     needed = {
         "reward model": settings.has_critic and settings.critic.init == "reward-model",
         "reference": settings.needs_reference,

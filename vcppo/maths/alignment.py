@@ -1,4 +1,4 @@
-"""Whether one gradient points where another does, from dot products of gradients of independent groups of responses.
+"""Alignment of two gradients, from dot products of gradients of independent groups of responses.
 
 Responses come in C chunks that share no prompt. G_c^a is the gradient of chunk c for direction a (a critic at one
 lambda, Monte-Carlo returns, the length): a sum over its n_c responses. With K^ab_cd = <G_c^a, G_d^b>, all that is asked
@@ -57,12 +57,12 @@ class Resampled:
 
     @property
     def is_positive(self) -> bool:
-        """Whether it can be told to be above 0."""
+        """True if value and interval lie above 0."""
         return self.value > 0 and self.interval.low > 0
 
     @property
     def is_negative(self) -> bool:
-        """Whether it can be told to be below 0."""
+        """True if value and interval lie below 0."""
         return self.value < 0 and self.interval.high < 0
 
 

@@ -1,4 +1,4 @@
-"""Which way a critic's advantages push length, and whether the score lies that way: from a dump alone, with no policy.
+"""Push of a critic's advantages on length, beside that of the score: from a dump alone, with no policy.
 
 The policy that stands in for the real one knows a token's position, and chooses how many tokens are still to come. Its
 gradient for a chunk of responses c is, for each cell of position and later length,

@@ -1,4 +1,4 @@
-"""Why PPO collapses on a chain of thought: which way a critic with an error pushes the decision to stop.
+"""The collapse of PPO on a chain of thought: the push of a critic with an error on the decision to stop.
 
 A response walks a chain of `lines` lines. After each line but the last it stops with chance `hazard`, a single logit
 that all lines share, and it is worth 1 if it came to the last line (and was right, with chance `right`), else -1. With
@@ -152,6 +152,6 @@ def push_of_error(chain: Chain, error: ArrayLike, gae_lambda: float) -> float:
 
 
 def _push_of_whole(chain: Chain, gae_lambda: float) -> float:
-    """What the responses with all lines push, whose reward is 2 q above the others': they went on everywhere."""
+    """Push of the responses with all lines, whose reward is 2 q above the others': they went on everywhere."""
     after_last = np.arange(1, chain.lines) * chain.line_tokens + chain.tokens_after_stop
     return -2.0 * chain.accuracy * chain.hazard * float((gae_lambda**after_last).sum())

@@ -14,7 +14,7 @@ from vcppo.maths.collapse_law import Chain, Floats
 
 @dataclass(frozen=True)
 class Race:
-    """How training goes, in units of outputs: what a network's output moves by if every gradient agrees in sign."""
+    """Training's speed, in units of outputs: what a network's output moves by if every gradient agrees in sign."""
 
     iterations: int
     gae_lambda: float  # of the actor; the critic learns Monte-Carlo returns
@@ -28,7 +28,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a simulated run came to."""
+    """The end of a simulated run, and its curves."""
 
     accuracy: float  # p of the chain with the last hazard
     lengths: Floats  # [iterations] mean tokens of the responses

@@ -1,4 +1,4 @@
-"""What an advantage is made of: the rewards that came, and the critic's values."""
+"""Parts of an advantage: the rewards that came, and the critic's values."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What a critic's variance is made of: position, prompt, and what one response says; and whether that is information.
+"""Components of a critic's variance: position, prompt, and the response itself; and the information in the last.
 
 The components enter in a fixed order (a nested analysis of variance): first the position, counted from the response's
 start, which is all of a position that a critic can know, since how many tokens are still to come it cannot; then the
@@ -28,7 +28,7 @@ MOST_CELLS = 10**6  # and fewer where prompts times positions would be more than
 
 @dataclass(frozen=True)
 class Composition:
-    """Of tokens: M = 6 numbers, see COMPOSITION, and the pairs behind `neither`."""
+    """M = 6 numbers over tokens, see COMPOSITION, and the pairs behind `neither`."""
 
     measured: Measured
     pairs: float  # degrees of freedom of the variance between responses to one prompt at one position

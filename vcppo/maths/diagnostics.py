@@ -1,4 +1,4 @@
-"""What a critic is worth: its error overall, by token position, by predicted value, and how far the reward reaches.
+"""Quality of a critic: its error overall, by token position, by predicted value, and the reach of the reward.
 
 Every `returns` here means Monte-Carlo returns (`monte_carlo_returns`). Against lambda-returns, which contain the
 values themselves, a useless critic looks good. All sums run in float64 on the CPU; cells where the mask is False,
@@ -96,7 +96,7 @@ def by_position(values: Tensor, returns: Tensor, response_mask: Tensor, *, width
 
 
 def calibration(values: Tensor, returns: Tensor, response_mask: Tensor, *, bins: int) -> Table:
-    """What came of the states that the critic gave about the same value.
+    """Compare predicted values with returns, in bins of the prediction.
 
     Equal-width bins of the predicted value, from the lowest to the highest return, or value where one lies beyond.
 

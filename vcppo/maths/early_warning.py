@@ -35,7 +35,7 @@ ALIGNED: Final = 2.5  # standard errors: a run is measured a few times
 
 @dataclass(frozen=True)
 class Observed:
-    """What one iteration measured on all responses that it sampled.
+    """Measurements of one iteration on all responses that it sampled.
 
     Attributes:
         responses: their number. length: mean tokens of a response. length_spread: standard deviation over responses.
@@ -52,17 +52,17 @@ class Observed:
 
 
 def length_falls(run: Sequence[Observed]) -> bool:
-    """Whether responses are shorter than the band allows, and no more of them are right."""
+    """True if responses are shorter than the band allows, and no more of them are right."""
     return len(run) > 1 and _length_change(run) < -1.0 and not _more_are_right(run)
 
 
 def length_grows(run: Sequence[Observed]) -> bool:
-    """Whether responses have been longer than the band allows for some iterations, and no more of them were right."""
+    """True if responses were longer than the band allows for LASTING iterations, and no more of them were right."""
     return _lasts(lambda now: _length_change(now) > 1.0 and not _more_are_right(now), run)
 
 
 def truncation_rises(run: Sequence[Observed]) -> bool:
-    """Whether more responses than in the beginning were cut for some iterations, and no more of them were right."""
+    """True if more responses than at first were cut for LASTING iterations, and no more of them were right."""
     return _lasts(lambda now: _more_are_cut(now) and not _more_are_right(now), run)
 
 
@@ -73,7 +73,7 @@ def alignment_evidence(run: Sequence[Observed]) -> float:
 
 
 def points_away(run: Sequence[Observed]) -> bool:
-    """Whether the gradient can be told to point away from reward."""
+    """True if the gradient points away from reward, by more than ALIGNED standard errors."""
     return alignment_evidence(run) < -ALIGNED
 
 
@@ -113,7 +113,7 @@ def beginning(run: Sequence[Observed]) -> Observed:
 
 
 def _length_change(run: Sequence[Observed]) -> float:
-    """How far the latest mean length is from the beginning's, in half-widths of the band."""
+    """Change of mean length since the beginning, in half-widths of the band."""
     begin, now = beginning(run), run[-1]
     error = math.hypot(
         begin.length_spread / math.sqrt(begin.responses),
@@ -124,7 +124,7 @@ def _length_change(run: Sequence[Observed]) -> float:
 
 
 def _lasts(broken: Callable[[Sequence[Observed]], bool], run: Sequence[Observed]) -> bool:
-    """Whether each of the latest iterations, seen from itself, breaks a rule."""
+    """True if each of the latest LASTING iterations, with those before it, breaks a rule."""
     return len(run) > LASTING and all(broken(run[: len(run) - ago]) for ago in range(LASTING))
 
 

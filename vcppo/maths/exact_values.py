@@ -37,7 +37,7 @@ def chances_of_success(on: Tensor, exits: Tensor, right: Tensor, failed: Tensor)
 
 
 def error_shares(on: Tensor, count: int) -> Tensor:
-    """How many errors a response has made that is still on its way: chance of each number, before each place.
+    """Return the chance of each number of errors before each place, of a response that is still on its way.
 
     Args:
         on: as in `chances_of_success`. count: E.

@@ -1,4 +1,4 @@
-"""How well a number that was known before a run tells whether it fails: ranks, chances, thresholds.
+"""Skill of a number, known before a run, at telling whether the run fails: ranks, chances, thresholds.
 
 A score is larger where failure is thought more likely. NumPy and SciPy only, as in `statistics`.
 """

@@ -1,4 +1,4 @@
-"""What the actor and the critic descend: policy losses, preferences, value losses, KL estimators, aggregation."""
+"""Losses of actor and critic: policy losses, preferences, value losses, KL estimators, aggregation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RatioDrift:
-    """How far the policy has moved from the one that sampled, whatever its loss."""
+    """Drift of the policy from the one that sampled, whatever its loss."""
 
     approx_kl: Tensor  # [] mean of (ratio - 1) - log ratio, nats
     ratio_max: Tensor  # [] the largest ratio among the tokens
@@ -35,7 +35,7 @@ class ValueLoss:
 
 @dataclass(frozen=True)
 class Denominators:
-    """What sums are divided by: counted over the whole minibatch, so that micro-batches and ranks add up exactly."""
+    """Normalisers of sums: counted over the whole minibatch, so that micro-batches and ranks add up exactly."""
 
     tokens: float  # True cells of response_mask
     sequences: float  # rows with at least one True cell
@@ -73,7 +73,7 @@ AGGREGATIONS: dict[str, Callable[[Tensor, Tensor, Denominators], Tensor]] = {
 
 @dataclass(frozen=True)
 class PolicyTokens:
-    """What a policy loss looks at, one cell a generated token: B responses, T tokens, 0 where masked."""
+    """Inputs of a policy loss, one cell a generated token: B responses, T tokens, 0 where masked."""
 
     response_mask: Tensor  # [B, T] bool
     logprobs: Tensor  # [B, T] nats, with gradient
@@ -85,7 +85,7 @@ class PolicyTokens:
 
 @dataclass(frozen=True)
 class PolicyLimits:
-    """How far a policy loss lets a token go; each loss reads what it needs of it."""
+    """Hyperparameters that bound a policy loss; each loss reads some of them."""
 
     clip_low: float  # the ratio is clipped at 1 - clip_low; 1 leaves that side open, since no ratio is below 0
     clip_high: float  # and at 1 + clip_high
@@ -93,6 +93,7 @@ class PolicyLimits:
     advantage_temperature: float  # APA's and AWR's lambda, in units of advantage
 
     def clip(self, ratio: Tensor) -> Tensor:
+        """Clamp a ratio of any shape to [1 - clip_low, 1 + clip_high]."""
         return ratio.clamp(1.0 - self.clip_low, 1.0 + self.clip_high)
 
 

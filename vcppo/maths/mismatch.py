@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How far two readings of the same tokens under the same weights are apart, over True cells."""
+    """Difference between two readings of the same tokens under the same weights, over True cells."""
 
     mean: float  # of |difference|, nats
     largest: float

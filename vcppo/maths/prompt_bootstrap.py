@@ -35,7 +35,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class PromptBootstrap:
-    """Which prompts each resample draws, and how often. R resamples, U units: prompts, or groups of them."""
+    """Prompts that each resample draws, and how often. R resamples, U units: prompts, or groups of them."""
 
     prompt: Index  # [B] of each response, numbered from 0
     unit: Index  # [P] of each prompt, numbered from 0

@@ -1,4 +1,4 @@
-"""What a few runs can tell of an arm: runs of one base are alike, some arms end in two ways, and runs are few.
+"""Statistics of an arm from few runs: runs of one base are alike, and some arms end in two ways.
 
 A run has a base, the cold start and reward model that it begins with, and a seed within it. Other bases would have
 given other runs, so an interval that shall hold for them resamples bases first, then the seeds of each that was drawn,
@@ -183,7 +183,7 @@ def permutation_p(
 
 
 def ends_apart(scores: ArrayLike, apart: float = APART) -> bool:
-    """Whether two runs of an arm ended so far apart that no mean describes either: how arms are told to have two ends.
+    """True if two runs of an arm ended so far apart that no mean describes either: the arm has two ends.
 
     The rule of every table and figure: the highest final score is more than `apart` above the lowest. One run of 25 is
     enough, since a mean of 0.91 over 24 successes and a collapse is the score of none of them.

@@ -1,4 +1,4 @@
-"""Which of the sampled responses the update sees: pruning, groups worth learning from, preference pairs."""
+"""Selection of the sampled responses that are trained on: pruning, groups worth learning from, preference pairs."""
 
 import math
 from typing import Literal, assert_never
@@ -46,7 +46,7 @@ def prune(ranking: Tensor, group: Tensor, *, rate: float, scope: Scope, keep: Ke
 
 
 def kept_count(size: int, *, rate: float) -> int:
-    """How many of `size` responses pruning leaves: floor(size * (1 - rate)), at least 1.
+    """Count the responses that pruning leaves of `size`: floor(size * (1 - rate)), at least 1.
 
     >>> kept_count(16, rate=0.875), kept_count(10, rate=0.8), kept_count(5, rate=0.5), kept_count(4, rate=0.9)
     (2, 2, 2, 1)

@@ -1,4 +1,4 @@
-"""When value pretraining has done its work, which of its critics is the best, and when its first phase ended.
+"""The end of value pretraining, the best of its critics, and the end of its first phase.
 
 A run is measured on held-out responses every few updates. Section 4.1 of arXiv:2503.01491 and its figure 6 tell two
 phases: first values come into the range of the returns, then the critic learns which tokens matter. The loss may stand
@@ -24,14 +24,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Settled:
-    """Where pretraining ended, and which of its critics is the best, both in updates."""
+    """The end of pretraining and the best of its critics, both in updates."""
 
     stopped: int
     best: int  # the first with the lowest held-out loss of those measured until `stopped`
 
 
 def settled(measurements: Sequence[Measurement], *, patience: int, min_delta: float) -> Settled | None:
-    """Where a run ends: `patience` updates after the last improvement; None while it goes on.
+    """Return a run's end, `patience` updates after the last improvement, and its best critic; None while it goes on.
 
     An improvement is a loss below (1 - min_delta) times that of the last improvement, the first measurement being
     one. It is not compared with the lowest loss so far: that would creep along with every gain below min_delta, and a

@@ -1,4 +1,4 @@
-"""What is added to the verifier's reward before advantages: length penalties, running scales, dense token rewards."""
+"""Shaping of the verifier's reward before advantages: length penalties, running scales, dense token rewards."""
 
 import math
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ class RunningMoments:
     m2: float = 0.0
 
     def updated(self, scores: Tensor) -> "RunningMoments":
-        """With [N] scores more; N may be 0."""
+        """Return the moments with [N] scores more; N may be 0."""
         if not scores.numel():
             return self
         above = scores.detach().to(torch.float64) - float(scores[0])  # 0 where all are equal, so nothing is rounded
@@ -58,7 +58,7 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """Of the population (divided by the count); 0 before the first score."""
+        """Standard deviation of the population (divided by the count); 0 before the first score."""
         return math.sqrt(self.m2 / self.count) if self.count else 0.0
 
 
@@ -102,7 +102,7 @@ class DebiasedMoments:
     average_square: float = 0.0
 
     def updated(self, returns: Tensor, response_mask: Tensor) -> "DebiasedMoments":
-        """With the [B, T] returns of one batch more, where the mask is True; one update, or none where no cell is."""
+        """Return the moments with one batch's [B, T] returns, where the mask is True; unchanged where no cell is."""
         live = returns.detach()[response_mask].to(torch.float64)
         if not live.numel():
             return self
@@ -116,10 +116,12 @@ class DebiasedMoments:
 
     @property
     def mean(self) -> float:
+        """Mean of the returns, debiased; 0 before the first update."""
         return self.average / self.weight if self.weight else 0.0
 
     @property
     def std(self) -> float:
+        """Standard deviation of the returns, debiased, at least sqrt(VARIANCE_FLOOR); 1 before the first update."""
         if not self.weight:
             return 1.0
         return math.sqrt(max(self.average_square / self.weight - self.mean**2, VARIANCE_FLOOR))

@@ -320,7 +320,7 @@ def _counts(correct: ArrayLike, samples: ArrayLike) -> tuple[Array, Array]:
 
 
 def _alone(problems: int, n: int, fixed_problems: bool) -> bool:
-    """Whether a spread that is asked for cannot be known."""
+    """True if there is one unit alone, so that no spread can be known."""
     return n == 1 if fixed_problems else problems == 1
 
 

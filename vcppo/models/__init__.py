@@ -1,1 +1,1 @@
-"""How a network runs: loaded, sharded, run forward over responses, stepped, saved."""
+"""Networks: loaded, sharded, run forward over responses, stepped, saved."""

@@ -1,4 +1,4 @@
-"""Where a saved critic lies: the folder in transformers format in a trainer's checkpoint, and that of its tokenizer.
+"""Find a saved critic: the folder in transformers format in a trainer's checkpoint, and that of its tokenizer.
 
 Nothing here is unpickled. Shards (`.pt`, `.distcp`) hold arbitrary objects, and torch's restricted unpickler, which
 would read a `.bin` of plain tensors, has let code through before (CVE-2025-32434): where weights are not safetensors,

@@ -1,4 +1,4 @@
-"""How others save critics: which weight is the value head, what stands before the other names, what is done to values.
+"""Layouts in which others save critics: the name of the value head, the prefix of other names, what is done to values.
 
 In every layout here the head is one linear layer on the last hidden states, and the value of the state before token t
 is read at the token before t, as `models.forward` reads it. Verified in the sources:
@@ -69,7 +69,7 @@ class Head:
 
     @property
     def has_bias(self) -> bool:
-        """Whether values are more than a product."""
+        """True if a constant is added to weight @ hidden."""
         return f"{self.name}.bias" in self.file_of or self.mean != 0.0
 
     def read(self) -> tuple[Tensor, Tensor]:

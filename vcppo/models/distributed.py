@@ -36,7 +36,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and prints messages."""
+        """True for the process that writes files and prints messages, rank 0."""
         return self.rank == 0
 
     def share(self, count: int) -> range:

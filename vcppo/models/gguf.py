@@ -26,7 +26,7 @@ MAGIC = b"GGUF"
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """What a folder was made of."""
+    """A folder in transformers' format, and the facts of the model in it."""
 
     folder: Path
     architecture: str

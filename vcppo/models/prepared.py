@@ -1,4 +1,4 @@
-"""How passes of each model are computed, as given to `prepare`; an unprepared model is refused."""
+"""Settings and device of each model's passes, as given to `prepare`; an unprepared model is refused."""
 
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary

@@ -1,4 +1,4 @@
-"""What a sharded state says of itself, read without running code: torch would unpickle its `.metadata` as it stands.
+"""Metadata of a sharded state, read without running code: torch would unpickle its `.metadata` as it stands.
 
 Tensors beside it are loaded as weights only; a cache that others can write to must not be the way around that.
 """

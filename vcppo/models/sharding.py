@@ -148,7 +148,7 @@ def whole(x: Tensor) -> Tensor:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether its weights are sharded, over one process too."""
+    """True if the model's weights are sharded, over one process too."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
@@ -211,7 +211,7 @@ def _layers(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def _offloads(compute: ComputeSettings) -> bool:
-    """Whether weights wait in main memory between passes; without an accelerator they are there anyway."""
+    """True if weights wait in main memory between passes; without an accelerator they are there anyway."""
     return compute.offload and world().device.type != "cpu"
 
 

@@ -1,4 +1,4 @@
-"""Who is told of tokens as they are written, read and trained on: one observer for a block of code, or nobody."""
+"""A count of tokens as they are written, read and trained on, for one observer of a block of code, or none."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def observed_by(observer: Callable[[int], None]) -> Iterator[None]:
 
 
 def count_tokens(count: int) -> None:
-    """Tell whoever observes that so many tokens are done."""
+    """Tell the observer, if there is one, that so many tokens are done."""
     observer = _observer.get()
     if observer is not None:
         observer(count)

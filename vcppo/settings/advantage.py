@@ -1,4 +1,4 @@
-"""How good a token was: GAE with its two lambdas, and the estimators beside it."""
+"""Settings of advantages: GAE with its two lambdas, and the estimators beside it."""
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -44,7 +44,7 @@ class GaeSettings(Settings):
 
 
 class WhitenedAdvantageSettings(Settings):
-    """How good a token was."""
+    """The advantage estimator, whitening and clipping."""
 
     estimator: _Whitened = Field("gae", description=_ESTIMATOR)
     whiten: Scope = Field("none", description=_WHITEN)
@@ -52,7 +52,7 @@ class WhitenedAdvantageSettings(Settings):
 
 
 class GroupAdvantageSettings(Settings):
-    """How good a response was beside the others to its prompt."""
+    """An estimator that compares responses to one prompt, whitening and clipping."""
 
     estimator: _Group = Field(description=_ESTIMATOR)
     whiten: Scope = Field("none", description=_WHITEN)

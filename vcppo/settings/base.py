@@ -1,4 +1,4 @@
-"""What every section of the settings is, and words that several of them use."""
+"""The base class of every section of the settings, and types that several of them share."""
 
 from typing import ClassVar, Literal
 
@@ -17,6 +17,7 @@ class Settings(BaseModel):
 
 
 def positive_interval(interval: int | str) -> int | str:
+    """Refuse an interval below 1, for pydantic to report; a word such as `never` passes."""
     if isinstance(interval, int) and interval < 1:
         raise PydanticCustomError("interval", "expected 1 or more, or `never`")
     return interval

@@ -11,7 +11,7 @@ TASK_NAME = "an embedded task (docs/tasks.md), problems from a hub or a file, or
 
 
 class ChainSettings(EmbeddedTaskSettings):
-    """What the family has in common: a chain of lines of digits, nuisance and luck."""
+    """Settings of every task of the family: a chain of lines of digits, nuisance and luck."""
 
     in_every_record: ClassVar[bool] = False
     exact_values: ClassVar[bool] = True
@@ -113,7 +113,7 @@ class LabelsTaskSettings(ChainSettings):
 
     @property
     def response_tokens(self) -> int:
-        """Where labels kill, the digits of the last line after the mark."""
+        """Tokens of the longest right response; where labels kill, it has the last line's digits after the mark too."""
         return super().response_tokens + (self.digits if self.wrong_label == "kills" else 0)
 
     @property
@@ -137,7 +137,7 @@ class EndingsTaskSettings(ChainSettings):
 
     @property
     def numbers(self) -> int:
-        """Some more than fit, as demonstrations do not know of the limit."""
+        """Lines that can be numbered: some more than fit, as demonstrations do not know of the limit."""
         return self.lines + SLACK_LINES
 
     @property
@@ -147,7 +147,7 @@ class EndingsTaskSettings(ChainSettings):
 
     @property
     def slack_tokens(self) -> int:
-        """To the end of the last line, where a response is cut."""
+        """Tokens to the end of the last line, where a response is cut."""
         return self.line_tokens - 2
 
 
@@ -175,7 +175,7 @@ class RoutesTaskSettings(ChainSettings):
 
     @property
     def stop_chance(self) -> float:
-        """Of a demonstration of the long way, at each line before the last."""
+        """Chance that a demonstration of the long way stops, at each line before the last."""
         if self.early_stop is not None:
             return self.early_stop
         return float(1.0 - 0.05 ** (1.0 / (self.lines - 1)))

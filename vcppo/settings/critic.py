@@ -1,4 +1,4 @@
-"""Where the critic starts, how it is pretrained, and how it learns during RL."""
+"""The critic: its start, its pretraining, and its updates during RL."""
 
 import itertools
 import math
@@ -119,7 +119,7 @@ class ModelCriticSettings(_ImposedErrors, OptimiserSettings):
 
 
 def profile_points(text: str) -> tuple[tuple[float, float], ...]:
-    """What a profile says.
+    """Parse a profile into (token, offset) points, tokens rising.
 
     >>> profile_points("0:-0.7 15:0")
     ((0.0, -0.7), (15.0, 0.0))

@@ -20,7 +20,7 @@ class Size:
 
     @property
     def misfit(self) -> str | None:
-        """What does not go together, with what would; None if all does."""
+        """Name sizes that do not go together, with those that would; None if all do."""
         if self.head_dim != self.hidden_size // self.heads:
             return None  # as in the policy, whose heads have a width of their own
         if self.hidden_size % self.heads == 0 and self.head_dim % 2 == 0:

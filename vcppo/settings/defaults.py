@@ -48,7 +48,7 @@ def defaults_beside(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def defaults_of_model(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that hold because a model is given, with other rates where adapters are trained; none without one."""
+    """Return the defaults beside a given model, with other rates where adapters are trained; none without one."""
     if _value(tree, "model", "path", None) is None:
         return {}
     rank = _value(tree, "lora", "rank", 0)
@@ -62,4 +62,5 @@ def _value(tree: Mapping[str, Any], section: str, name: str, default: Any) -> An
 
 
 def set_values(section: Any) -> Any:
+    """Return as a tree what was given of a section, defaults left out; a tree, or a mistake in its place, as it is."""
     return section.model_dump(exclude_unset=True) if isinstance(section, BaseModel) else section

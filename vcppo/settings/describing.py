@@ -15,7 +15,7 @@ def list_methods() -> str:
 
 
 def describe_method(name: str) -> str:
-    """What a method sets over the defaults, with what each setting is.
+    """Describe a method: a line for each setting that it changes, with that setting's description.
 
     Raises:
         ConfigError: there is no such method.

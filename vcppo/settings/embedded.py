@@ -1,4 +1,4 @@
-"""What the settings of a task with a small model of its own say beside its dials."""
+"""Settings that every task with a small model of its own has beside its dials."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -20,28 +20,28 @@ class EmbeddedTaskSettings(Settings, ABC):
     )
 
     def problems(self, use: Problems) -> int:
-        """How many are measured on."""
+        """Count the problems that an evaluation asks."""
         return self.held_out if use == "report" else self.held_out_for_search
 
     @property
     @abstractmethod
     def prompt_tokens(self) -> int:
-        """Of the longest prompt."""
+        """Tokens of the longest prompt."""
 
     @property
     @abstractmethod
     def response_tokens(self) -> int:
-        """Of the longest right response."""
+        """Tokens of the longest right response."""
 
     @property
     @abstractmethod
     def slack_tokens(self) -> int:
-        """By how many a response may be longer before it is cut."""
+        """Tokens by which a response may be longer before it is cut."""
 
     @property
     @abstractmethod
     def steps_of_thought(self) -> int:
-        """Of a right response, its answer left out."""
+        """Steps of a right response, its answer left out."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Who generates responses."""
+"""The engine that generates responses."""
 
 import re
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ _KIND = "torch: in this process, with nothing but torch"
 
 
 class TorchEngineSettings(Settings):
-    """Who generates responses; docs/vllm.md says how to choose."""
+    """The engine that generates responses; docs/vllm.md says how to choose."""
 
     kind: Literal["torch"] = Field("torch", description=_KIND)
 

@@ -30,22 +30,22 @@ class Estimator(NamedFunction):
 
     @property
     def has_critic(self) -> bool:
-        """Whether a value model is trained for it."""
+        """True if a value model is trained for it."""
         return "values" in self.reads
 
     @property
     def compares(self) -> bool:
-        """Whether it compares responses to one prompt."""
+        """True if it compares responses to one prompt."""
         return "groups" in self.reads
 
     @property
     def samples_continuations(self) -> bool:
-        """Whether responses are continued from the ends of their steps."""
+        """True if responses are continued from the ends of their steps."""
         return "step values" in self.reads
 
     @property
     def uses_lambda(self) -> bool:
-        """Whether gae.lambda_actor is read."""
+        """True if it reads gae.lambda_actor."""
         return self.gae_lambda == "actor"
 
 

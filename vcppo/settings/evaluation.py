@@ -1,4 +1,4 @@
-"""How a policy is measured on held-out problems."""
+"""Evaluation of a policy on held-out problems."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ Problems = Literal["report", "search"]
 
 
 class EvaluationSettings(Settings):
-    """Held-out problems, fixed for a task, answered several times each; EVALUATION_OF_TASK has each task's defaults."""
+    """Held-out problems, fixed for a task, several responses to each; EVALUATION_OF_TASK has each task's defaults."""
 
     samples: int = Field(
         8,

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class NamedFunction:
-    """What the records of estimators and of losses have in common."""
+    """Fields that the records of estimators and of losses share."""
 
     title: str
     source: str  # paper, or the code at a commit

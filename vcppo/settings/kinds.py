@@ -48,11 +48,11 @@ class Kinds:
         return tuple(word for word, model in self.all_models.items() if leaf in model.model_fields)
 
     def everywhere(self, leaf: str) -> bool:
-        """Whether records of all kinds have a setting or a subsection."""
+        """True if records of all kinds have a setting or a subsection."""
         return any(self.all_models[word].in_every_record for word in self.with_setting(leaf))
 
     def may_have(self, section: Any, leaf: str) -> bool:
-        """Whether a section as a tree is of a kind that has a setting, or of none, which validation will tell."""
+        """True if a section as a tree is of a kind that has a setting, or of none, which validation will tell."""
         word = self.kind_of(section) if isinstance(section, Mapping) else None
         return word is None or word in self.with_setting(leaf)
 
@@ -151,7 +151,7 @@ def table_of(name: str) -> str | None:
 
 
 def other_kind(sections: RunSections, name: str) -> str | None:
-    """Why a setting is none of its section's kind, and of which it is; None if it is."""
+    """Say why a setting is none of its section's kind, and of which it is; None if it is."""
     section, _, rest = name.partition(".")
     kinds = KINDS.get(section)
     if kinds is None:
@@ -201,7 +201,7 @@ def with_kinds(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def not_by_default(left_out: Iterable[tuple[str, str, Any]]) -> dict[str, dict[str, Any]]:
-    """What of other kinds is not as by default, by section."""
+    """Return settings of other kinds that differ from their defaults, by section."""
     rest: dict[str, dict[str, Any]] = {}
     for section, leaf, value in left_out:
         if value != default_tree()[section][leaf]:
@@ -210,7 +210,7 @@ def not_by_default(left_out: Iterable[tuple[str, str, Any]]) -> dict[str, dict[s
 
 
 def is_whole(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree has the settings that are in every record, as the record of a run has; `ADDED` came later."""
+    """True if a tree has the settings that are in every record, as the record of a run has; `ADDED` came later."""
     for section in KINDS:
         branch, known = tree.get(section), {f"{section}.{leaf}" for leaf in _everywhere(section)}
         if not isinstance(branch, Mapping) or not known - ADDED.keys() <= {f"{section}.{leaf}" for leaf in branch}:

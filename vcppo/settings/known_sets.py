@@ -1,4 +1,4 @@
-"""Where problems come from: sets with a short name, any other set on the hub, or a file."""
+"""Sources of problems: sets with a short name, any other set on the hub, or a file."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -58,7 +58,7 @@ def form_of(*sources: str) -> Form:
 
 
 def is_file(source: str) -> bool:
-    """Whether a source is a file, by how its name ends."""
+    """True if a source is a file, by its suffix."""
     return source.endswith(FILES)
 
 

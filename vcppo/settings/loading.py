@@ -69,7 +69,7 @@ def setting_type(name: str) -> tuple[Any, ...]:
 
 
 def may_be_none(name: str) -> bool:
-    """Whether a setting has the value None, which text calls `none`."""
+    """True if a setting may be None, which text calls `none`."""
     return NoneType in setting_type(name)
 
 
@@ -109,7 +109,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def load_settings(
     config: Path | None = None, assignments: Iterable[str] = (), *, checkpoint: str | None = None
 ) -> RunSettings:
-    """The settings of `load`, for whom nobody is to be told anything."""
+    """Return the settings of `load` without its notes."""
     return load(config, assignments, checkpoint=checkpoint).settings
 
 
@@ -144,7 +144,7 @@ def file_layer(config: Path) -> Layer:
 
 
 def build_settings(layers: Sequence[Layer]) -> RunSettings:
-    """The settings of `resolve`, for whom nobody is to be told anything."""
+    """Return the settings of `resolve` without its notes."""
     return resolve(layers).settings
 
 
@@ -210,7 +210,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _differences(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What a tree says that its method, or what decides its defaults, does not say already."""
+    """Return a tree's settings that differ from its method's and from defaults that other settings decide."""
     method = tree.get("method", RunSettings.model_fields["method"].default)
     by_method = flatten(RunSettings.model_validate(method_tree(method, "its record")).model_dump(mode="json"))
     by_method |= {**defaults_beside(tree), **METHODS[method].settings}
@@ -222,7 +222,7 @@ def _differences(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Slot:
-    """What a layer says of a slot of the method that a later layer names, if it is not as that method has it."""
+    """A layer's value for a slot of the method that a later layer names, other than that method's."""
 
     name: str
     value: Any
@@ -252,7 +252,7 @@ def _merged(layers: Sequence[Layer]) -> tuple[dict[str, Any], list[_Slot]]:
 
 
 def _overlaps(method: str, tree: Mapping[str, Any], layers: Sequence[Layer], at: int) -> Iterator[_Slot]:
-    """Where layers before the one at `at`, which names the method, have the last word on a slot and disagree."""
+    """Yield slots on which layers before the one at `at`, which names the method, have the last word and disagree."""
     pure = RunSettings.model_validate(tree)
     whole, filled = flatten(pure.model_dump(mode="json")), fills(method)
     last = {name: number for number, layer in enumerate(layers) for name in flatten(layer.tree)}
@@ -280,7 +280,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_or_note_unused(settings: RunSettings, layers: Sequence[Layer], number: int) -> Iterator[Note]:
-    """What a layer says and a later one makes ignored, where that may be; refuses what else would be ignored."""
+    """Yield notes of settings of a layer that a later one makes ignored, where it may; refuse any other ignored one."""
     layer = layers[number]
     flat = flatten(layer.tree)
     whole_record = flat.keys() >= recorded_names()
@@ -295,7 +295,7 @@ def _refuse_or_note_unused(settings: RunSettings, layers: Sequence[Layer], numbe
 
 
 def _as_it_stands(layers: Sequence[Layer]) -> RunSettings:
-    """What layers say that others were put on, whether or not it makes a run without them."""
+    """Return the settings of layers that others were put on, even if they make no run without those."""
     return _validated(_merged(layers)[0], layers, context=UNFINISHED)
 
 
@@ -383,7 +383,7 @@ def _explain(detail: Any, layers: Sequence[Layer]) -> str:
 
 
 def _source(location: Sequence[str], layers: Sequence[Layer]) -> str:
-    """Which layer has the last word on a setting."""
+    """Name the layer that has the last word on a setting."""
     holding = (layer.source for layer in reversed(layers) if _holds(layer.tree, location))
     return next(holding, "the combination of settings")
 

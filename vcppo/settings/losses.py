@@ -33,12 +33,12 @@ class PolicyLoss(NamedFunction):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether log-probabilities under the reference are part of it."""
+        """True if it reads log-probabilities under the reference."""
         return "reference" in self.reads
 
     @property
     def pairs(self) -> bool:
-        """Whether it compares two responses, so that their weights take one more forward pass."""
+        """True if it compares two responses, so that their weights take one more forward pass."""
         return "pairs" in self.reads
 
 

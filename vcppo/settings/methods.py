@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Method:
-    """What `method=NAME` stands for."""
+    """A named set of settings: `method=NAME`."""
 
     title: str
     source: str
@@ -113,7 +113,7 @@ METHODS: Mapping[str, Method] = {
     "semi-rto": Method("Semi-RTO", "arXiv:2404.18922", {**_RTO, "token_reward.kind": "semi-rto"}),
     "ddpo": Method("DDPO, RTO with the reward at the end", "arXiv:2404.18922", {**_RTO, "token_reward.kind": "ddpo"}),
     "rs-ppo": Method("RS-PPO, RTO as shaping", "arXiv:2404.18922", {**_RTO, "token_reward.kind": "rs-ppo"}),
-    "dpo": Method("DPO on verified answers", "arXiv:2305.18290", {**_DPO, "rollout.refresh_every": "never"}),
+    "dpo": Method("DPO on verified responses", "arXiv:2305.18290", {**_DPO, "rollout.refresh_every": "never"}),
     "dpo-iter": Method(
         "Iterative DPO",
         "arXiv:2404.10719",
@@ -245,5 +245,5 @@ def fills(method: str) -> dict[str, Any]:
 
 
 def agree(name: str, given: Any, wanted: Any) -> bool:
-    """Whether a slot is filled as wanted: value pretraining is there or it is not, its length is a budget."""
+    """True if a slot has the value wanted; of `pretrain.steps`, a budget, only whether there is pretraining counts."""
     return bool(given == wanted or (name == "pretrain.steps" and 0 not in (given, wanted)))

@@ -42,7 +42,7 @@ class LoraSettings(Settings):
 
 
 class ComputeSettings(Settings):
-    """How passes are computed: speed and memory, and of the numbers no more than their last digits."""
+    """Computation of passes: it changes speed and memory, and of the numbers no more than their last digits."""
 
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of passes; weights, optimiser, values and losses stay float32"

@@ -1,4 +1,4 @@
-"""What was decided that no text says: told before a run starts, alike things of several runs in one line."""
+"""Notes on decisions that nobody wrote down, printed before a run starts; alike ones of several runs in one line."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -68,7 +68,7 @@ class PluginTaskSettings(Settings):
 
     @property
     def exact_values(self) -> bool:
-        """Whether values can be computed: the class has `decision_path`, see ExactTask."""
+        """True if values can be computed: the class has `decision_path`, see ExactTask."""
         return callable(getattr(task_class(self.name), "decision_path", None))
 
     def problems(self, use: Problems) -> int:
@@ -77,7 +77,7 @@ class PluginTaskSettings(Settings):
 
     @property
     def prompt_tokens(self) -> int:
-        """What the task says; else its longest prompt by its own tokenizer, or a guess where it has none."""
+        """The task's `prompt_tokens`; else its longest prompt by its own tokenizer, or a guess where it has none."""
         task = self.task
         if needs_model(type(task)):
             return int(getattr(task, "prompt_tokens", PROMPT_TOKENS))
@@ -85,27 +85,27 @@ class PluginTaskSettings(Settings):
 
     @property
     def response_tokens(self) -> int:
-        """What the task says; else its limit."""
+        """The task's `response_tokens`; else its limit."""
         return int(getattr(self.task, "response_tokens", self.task.max_tokens))
 
     @property
     def slack_tokens(self) -> int:
-        """Up to the limit."""
+        """Tokens from there to the task's limit."""
         return int(self.task.max_tokens) - self.response_tokens
 
     @property
     def steps_of_thought(self) -> int:
-        """What the task says; else a guess."""
+        """The task's `steps_of_thought`; else a guess."""
         return int(getattr(self.task, "steps_of_thought", WRITTEN_LINES))
 
     @property
     def vocabulary(self) -> int:
-        """Of the task's own tokenizer."""
+        """Words of the task's own tokenizer."""
         return len(self.task.tokenizer())
 
 
 def needs_model(task: type) -> bool:
-    """Whether a task has no tokenizer of its own, hence reads with that of the model that is given."""
+    """True if a task has no tokenizer of its own, hence reads with that of the model that is given."""
     return bool(getattr(getattr(task, "tokenizer", None), "left_out", False))
 
 
@@ -182,7 +182,7 @@ def _made(name: str, options: str) -> Any:
 
 
 def options_of(task: type, name: str, given: Mapping[str, JsonValue]) -> Any:
-    """What the class is given.
+    """Return the options that the class is given: a validated model if it has one, else a dict.
 
     Raises:
         ConfigError: its model of them refuses them.

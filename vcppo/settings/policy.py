@@ -79,7 +79,7 @@ class _PolicySettings(OptimiserSettings):
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """How far the loss lets a token go, as `vcppo.maths.losses.policy_loss` takes it."""
+        """Limits on a token's ratio and the like, as `vcppo.maths.losses.policy_loss` takes them."""
         return {name: getattr(self, name, unread) for name, unread in _UNREAD.items()}
 
 

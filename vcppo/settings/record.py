@@ -1,4 +1,4 @@
-"""What a run watches, when it warns or stops, and what it writes down."""
+"""Monitoring of a run: mismatch, limits that warn or stop it, and what it records."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ ALIGNMENT_EVERY = 50  # one measurement costs as much as an iteration on the emb
 
 
 class MismatchSettings(Settings):
-    """What the generator says of its tokens' probabilities beside what the trainer says of them."""
+    """The generator's probabilities of its tokens beside the trainer's."""
 
     check: Literal["auto", "always", "never"] = Field(
         "auto", description="read log-probabilities again before training; auto: if generator or passes differ"
@@ -23,7 +23,7 @@ class MismatchSettings(Settings):
 
 
 class GuardSettings(Settings):
-    """When training is stopped because it has left the realm of sense, and when it warns that it is about to."""
+    """Limits beyond which training warns or stops."""
 
     max_ratio: float = Field(1e4, gt=1, description="a probability ratio above this ends the run")
     kl_alarm: float = Field(
@@ -35,7 +35,7 @@ class GuardSettings(Settings):
 
 
 class RecordSettings(Settings):
-    """What a run writes down, and how often."""
+    """Checkpoints, tables and measurements of a run: how often, and how large."""
 
     checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints to resume from")
     checkpoint_every_s: float = Field(

@@ -1,4 +1,4 @@
-"""What responses and tokens are worth."""
+"""Rewards of responses and of tokens."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from vcppo.settings.base import Settings
 
 
 class RewardSettings(Settings):
-    """What the verifier's three verdicts are worth, and how the worth of a response is shaped."""
+    """The scores of the verifier's three verdicts, and their shaping."""
 
     correct: float = Field(1.0, description="reward of a right response")
     wrong: float = Field(-1.0, description="reward of a wrong response")

@@ -1,4 +1,4 @@
-"""What an iteration samples, and which of it is trained on."""
+"""Sampling of an iteration's responses, and selection of those that are trained on."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from vcppo.settings.fixed import TORCH_COLDEST
 
 
 def not_too_cold(temperature: float) -> float:
-    """0 is judged by whoever asks."""
+    """Refuse a temperature at which logits overflow; 0, greedy decoding, passes."""
     if 0 < temperature < TORCH_COLDEST:
         raise PydanticCustomError(
             "temperature",
@@ -21,7 +21,7 @@ def not_too_cold(temperature: float) -> float:
 
 
 class RolloutSettings(Settings):
-    """What one iteration samples."""
+    """Prompts and responses that one iteration samples, and how."""
 
     prompts: int = Field(96, ge=1, description="problems per iteration")
     samples_per_prompt: int = Field(1, ge=1, description="responses per problem; GRPO needs more than one")
@@ -55,12 +55,12 @@ class RolloutSettings(Settings):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How a response is drawn, whoever asks for it; the rest says how many are."""
+        """Settings that decide how a response is drawn, in every stage: temperature, top_p, max_tokens."""
         return self.model_dump(mode="json", include={"temperature", "top_p", "max_tokens"})
 
 
 class SelectSettings(Settings):
-    """Which responses are trained on."""
+    """Selection of the responses that are trained on."""
 
     prune_rate: float = Field(0.0, ge=0, lt=1, description="share of responses dropped before any forward pass (CPPO)")
     scope: Literal["question", "batch"] = Field("question", description="responses are ranked within it")

@@ -1,6 +1,6 @@
-"""Which settings do not go together: each refusal names what was set and what was wanted.
+"""Rules across settings that do not go together: each refusal names what was set and what was wanted.
 
-Rules are on the slots, not on names of methods: a method that somebody puts together anew is judged like a known one.
+Rules are on the slots, not on names of methods: a new combination is judged like a known method.
 """
 
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from vcppo.settings.sections import RunSections
 
 
 def rewards_tokens(settings: RunSections) -> bool:
-    """Whether rewards stand on tokens beside the score: a KL penalty, or RTO's. They need a forward pass."""
+    """True if tokens earn rewards beside the score: a KL penalty, or RTO's. They need a forward pass."""
     return settings.kl.placement == "reward" or settings.token_reward.kind != "none"
 
 
 def bootstraps(settings: RunSections) -> bool:
-    """Whether a response cut at the limit is worth V there, in place of its score."""
+    """True if a response cut at the limit is worth V there, in place of its score."""
     return settings.gae.bootstrap_truncated and settings.estimator.bootstraps
 
 
 def has_exact_values(settings: RunSections) -> bool:
-    """Whether the values of states can be computed (vcppo/rl/exact_values.py)."""
+    """True if the values of states can be computed (vcppo/rl/exact_values.py)."""
     return next(unlike_exact_values(settings), None) is None
 
 

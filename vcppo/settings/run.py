@@ -35,7 +35,7 @@ class RunSettings(RunSections):
     @model_validator(mode="wrap")
     @classmethod
     def _of_a_record(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """What a whole record says of other kinds is no mistake, for it says of all."""
+        """Accept settings of other kinds in a whole record, which has those of all kinds."""
         if not isinstance(given, Mapping):
             return handler(given)
         given = with_current_names(given)
@@ -48,7 +48,7 @@ class RunSettings(RunSections):
     @model_validator(mode="before")
     @classmethod
     def _with_defaults_beside(cls, given: Any) -> Any:
-        """What is left unsaid and depends on other settings is written out, so that settings as recorded say it all."""
+        """Write out defaults that other settings decide, so that settings as recorded are complete."""
         if not isinstance(given, Mapping):
             return given
         tree = with_kinds(given)
@@ -75,7 +75,7 @@ class RunSettings(RunSections):
 
     @model_serializer(mode="wrap")
     def _in_flat_layout(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """As JSON, every setting there is, whatever the kinds; see `flat_layout`."""
+        """Return as JSON every setting there is, whatever the kinds; see `flat_layout`."""
         tree: dict[str, Any] = handler(self)
         return flat_layout(tree, self._of_other_kinds) if info.mode == "json" else tree
 

@@ -1,4 +1,4 @@
-"""Where a search may go with one setting, and whether the setting can follow it there."""
+"""One dimension of a search: a setting's range or choices, checked against the setting's types."""
 
 import sys
 import types
@@ -54,7 +54,7 @@ class Dimension(Settings):
 
 
 def misfits(dimension: Dimension, kinds: tuple[Any, ...]) -> Iterator[str]:
-    """Why a search would not try what the dimension says, each with what was wanted; nothing where it would.
+    """Yield reasons why a search could not try all that a dimension has, each with what was wanted.
 
     A whole number may be written as 10.0, as everywhere in the settings.
 

@@ -73,22 +73,22 @@ class RunSections(Settings):
 
     @property
     def estimator(self) -> Estimator:
-        """What is known of the advantage estimator."""
+        """The record of the advantage estimator."""
         return ESTIMATORS[self.advantage.estimator]
 
     @property
     def loss(self) -> PolicyLoss:
-        """What is known of the policy loss."""
+        """The record of the policy loss."""
         return POLICY_LOSSES[self.policy.loss]
 
     @property
     def has_critic(self) -> bool:
-        """Whether advantages read the values of a critic."""
+        """True if advantages read the values of a critic."""
         return self.estimator.has_critic
 
     @property
     def has_value_model(self) -> bool:
-        """Whether that critic is a model, and none whose values are computed."""
+        """True if that critic is a model, and none whose values are computed."""
         return self.has_critic and self.critic.init != "exact"
 
     @property
@@ -99,34 +99,34 @@ class RunSections(Settings):
 
     @property
     def forecasts(self) -> bool:
-        """Whether the run is forecast before its first iteration."""
+        """True if the run is forecast before its first iteration."""
         return self.record.forecast_responses > 0 and not self.loss.pairs
 
     @property
     def pretrains(self) -> bool:
-        """Whether a critic is pretrained."""
+        """True if a critic is pretrained."""
         return self.has_value_model and self.pretrain.steps != 0
 
     @property
     def samples_continuations(self) -> bool:
-        """Whether values are means of continuations that are sampled from the ends of a response's steps (VinePPO)."""
+        """True if values are means of continuations that are sampled from the ends of a response's steps (VinePPO)."""
         return self.estimator.samples_continuations
 
     @property
     def starts_at_mean_score(self) -> bool:
-        """Whether the critic's first values are the mean score of the fixed policy's responses."""
+        """True if the critic's first values are the mean score of the fixed policy's responses."""
         if self.critic.init not in ("policy", "new"):
             return False
         return self.has_critic and self.critic.initial_value == "mean-score"
 
     @property
     def fits_reward_model(self) -> bool:
-        """Whether scale and origin of the reward model are fitted to scores of the fixed policy's responses."""
+        """True if scale and origin of the reward model are fitted to scores of the fixed policy's responses."""
         return self.has_critic and self.critic.init == "reward-model" and self.critic.scores == "fitted"
 
     @property
     def starts_from_scores(self) -> bool:
-        """Whether the critic's start is made with scores of the fixed policy's responses."""
+        """True if the critic's start is made with scores of the fixed policy's responses."""
         return self.starts_at_mean_score or self.fits_reward_model
 
     @property
@@ -143,7 +143,7 @@ class RunSections(Settings):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether anything compares the policy with a reference."""
+        """True if anything compares the policy with a reference."""
         compares = self.kl.placement != "none" or self.token_reward.kind != "none"
         return compares or self.loss.needs_reference
 
@@ -161,7 +161,7 @@ class RunSections(Settings):
 
     @property
     def checks_mismatch(self) -> bool:
-        """Whether the trainer reads the log-probabilities of sampled tokens itself."""
+        """True if the trainer reads the log-probabilities of sampled tokens itself."""
         match self.mismatch.check:
             case "always":
                 return True
@@ -179,5 +179,5 @@ class RunSections(Settings):
 
     @property
     def refill(self) -> int:
-        """How many times more questions an iteration asks because it will prune (CPPO)."""
+        """Factor by which an iteration asks more problems because it will prune (CPPO)."""
         return round(1.0 / (1.0 - self.select.prune_rate)) if self.select.refill else 1

@@ -1,4 +1,4 @@
-"""What is asked: an embedded task, or mathematical problems."""
+"""The task: an embedded one, mathematical problems, or a class from outside."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -60,7 +60,7 @@ KNOWN = "known"  # what validation puts before the place of a mistake in a task 
 
 
 class DigitsTaskSettings(EmbeddedTaskSettings):
-    """What is asked, and how hard it is."""
+    """The task, and how hard it is."""
 
     exact_values: ClassVar[bool] = True
     name: Literal["digits"] = Field("digits", description=_NAME)
@@ -109,7 +109,7 @@ KnownTaskSettings = Annotated[OwnTaskSettings | MathsTaskSettings, Field(discrim
 
 
 def _whose(given: Any) -> str:
-    """Whether a task is one of vcppo's, or one from outside: that one's name has a colon."""
+    """Tell a task of vcppo's from one from outside, whose name has a colon."""
     name = given.get("name") if isinstance(given, Mapping) else getattr(given, "name", None)
     return OUTSIDE if isinstance(name, str) and ":" in name else KNOWN
 

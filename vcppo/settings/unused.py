@@ -1,6 +1,6 @@
-"""Which settings would change nothing beside which others: such a setting is refused, or told.
+"""Settings that would change nothing beside others: such a setting is refused, or told.
 
-Rules are on the slots, not on names of methods: a method that somebody puts together anew is judged like a known one.
+Rules are on the slots, not on names of methods: a new combination is judged like a known method.
 What belongs to another kind of its section is no rule, see vcppo/settings/kinds.py.
 """
 
@@ -233,7 +233,7 @@ UNUSED: tuple[Rule, ...] = (
 
 
 def unused(settings: RunSections, name: str) -> str | None:
-    """Why a setting, by its dotted name, would change nothing in this run; None if it may.
+    """Say why a setting, by its dotted name, would change nothing in this run; None if it may.
 
     First because nobody reads its whole section, then because its section is of another kind, then for its own sake.
     """

@@ -166,7 +166,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
 
 
 def _untrained() -> dict[str, Any]:
-    """What the address of a cold start of no steps says of training: the same, however later stages train.
+    """Settings of training in the address of a cold start of no steps: the same, however later stages train.
 
     It is what the defaults beside a given model say, whose addresses are as they have been.
     """
@@ -270,12 +270,12 @@ class StageFolder:
 
 
 def is_complete(folder: StageFolder, settings: RunSettings) -> bool:
-    """Whether the cache holds what these settings request of a stage, each file in the size that it had then."""
+    """True if the cache holds what these settings request of a stage, each file in the size that it had then."""
     return _is_marked_complete(folder, settings) and not _faults(folder, settings, digests=False)
 
 
 def is_intact(folder: StageFolder, settings: RunSettings) -> bool:
-    """Whether it is complete, and each file has the bytes that it was written with; a process reads a file once."""
+    """True if it is complete, and each file has the bytes that it was written with; a process reads a file once."""
     return _is_marked_complete(folder, settings) and not _faults(folder, settings, digests=True)
 
 

@@ -1,4 +1,4 @@
-"""What lies in the cache: every stage's folder with its size, its age, and how long it took to compute."""
+"""Contents of the cache: every stage's folder with its size, its age, and the time that it took to compute."""
 
 import os
 import re

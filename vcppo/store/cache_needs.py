@@ -1,4 +1,4 @@
-"""What the studies of a folder need of its cache.
+"""Stages in the cache that the studies of a folder need.
 
 A cell that has ended needs what it went through: an export reads the journals, and further cells share the stages. One
 that has not, or that failed and may be run again, also needs what it will come to. Of a cell whose settings cannot be

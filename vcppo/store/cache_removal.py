@@ -1,4 +1,4 @@
-"""What can go of the cache, and removing it: never what a study still needs, nor what a process works on.
+"""Removal of stages from the cache: never what a study still needs, nor what a process works on.
 
 Each removal is whole or begins again: a folder is renamed before it is emptied, under the lock of its address.
 """
@@ -31,7 +31,7 @@ Kind = Literal["folder", "all but journals", "critics"]
 
 @dataclass(frozen=True)
 class Choice:
-    """What may go at all, of what no study needs."""
+    """Selection of what may be removed, of what no study needs."""
 
     studies: tuple[str, ...] = ()  # given up: what they alone need goes too, but for journals
     stages: tuple[str, ...] = ()  # only of these stages; none: of all
@@ -53,13 +53,13 @@ class Removal:
 
     @property
     def again_s(self) -> float | None:
-        """Seconds that it took, and would take again if anybody wanted it; None: it was never finished."""
+        """Seconds that computing it took, and would take again; None if it was never finished."""
         return self.of.wall_s
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes, and what stays for the sake of whom."""
+    """Removals, the bytes that each study needs, and the stages that are running."""
 
     removals: tuple[Removal, ...]
     total: int  # bytes of the cache

@@ -68,7 +68,7 @@ class CellFolder:
         return cls(path)
 
     def exists(self) -> bool:
-        """Whether the folder is complete."""
+        """True if the folder is complete: cell.json is written last."""
         return (self.path / "cell.json").exists()
 
     def read(self) -> CellRecord:

@@ -40,7 +40,7 @@ def measurements_in(journal: Path) -> list[Measurement]:
 
 
 def end_of(measurements: list[Measurement], settings: PretrainSettings) -> Settled | None:
-    """Where these settings end a pretraining, and which critic they take of it; None while `converge` is undecided.
+    """Return the end of a pretraining and the critic that settings take of it; None while `converge` is undecided.
 
     A number of steps takes the critic after so many, `converge` the best one until the run had settled, or until
     `max_steps`.
@@ -66,13 +66,13 @@ def critic_folder(folder: Path, step: int) -> Path:
 
 
 def pretraining_is_done(folder: Path, settings: PretrainSettings) -> bool:
-    """Whether the checkpoint that these settings request lies there."""
+    """True if the checkpoint that these settings request is in the folder."""
     step = chosen_step(folder, settings)
     return step is not None and critic_is_saved(folder, step)
 
 
 def critic_is_saved(folder: Path, step: int) -> bool:
-    """Whether the critic after `step` updates lies there, whole."""
+    """True if the critic after `step` updates is in the folder, whole."""
     critic = critic_folder(folder, step)
     return (critic / STATE).exists() or (critic / MARK).exists()  # the last file to be written
 
@@ -171,14 +171,14 @@ def thin(folder: Path, *, training: Collection[int] = ()) -> None:
 
 @dataclass(frozen=True)
 class TrainingEnd:
-    """Where a pretraining had come to whose moments are gone."""
+    """The end of a pretraining whose moments were removed."""
 
     updates: int
     records: int  # of the journal
 
 
 def end_without_moments(folder: Path) -> TrainingEnd | None:
-    """Where the pretraining had come to, of a folder whose last moments were removed; None of any other."""
+    """Return the end of a pretraining whose last moments were removed; None for any other folder."""
     ends = []
     for mark in folder.glob(f"critic-*/{MARK}"):
         content = read_json(mark)

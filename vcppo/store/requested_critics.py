@@ -1,4 +1,4 @@
-"""What the runs of a study want of value pretraining, noted before any of them starts.
+"""Critics that the runs of a study request of value pretraining, written down before any of them starts.
 
 Whichever run comes first computes it, and removes the critics that nobody wants: it has to know what the others do.
 """

@@ -1,4 +1,4 @@
-"""Stored responses: a file for each problem of an evaluation, written whole once it is answered."""
+"""Stored responses: a file for each problem of an evaluation, written whole once all are sampled."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ class AnsweredProblem:
 
     @property
     def has_credit(self) -> bool:
-        """Whether any response has credit of its task."""
+        """True if any response has credit of its task."""
         return any(sample.credit is not None for sample in self.samples)
 
     @property
@@ -59,7 +59,7 @@ class AnsweredProblem:
         return [credit_of(sample.verdict, sample.credit) for sample in self.samples]
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON; credit is named where there is some."""
+        """Return JSON values; credit is named where there is some."""
         tree = dataclasses.asdict(self)
         for sample in tree["samples"]:
             if sample["credit"] is None:
@@ -67,16 +67,16 @@ class AnsweredProblem:
         return tree
 
 
-def any_credit(answered: Sequence[AnsweredProblem]) -> bool:
-    """Whether any response to any of the problems has credit of its task."""
-    return any(problem.has_credit for problem in answered)
+def any_credit(problems: Sequence[AnsweredProblem]) -> bool:
+    """True if any response to any of the problems has credit of its task."""
+    return any(problem.has_credit for problem in problems)
 
 
 _FORMAT = TypeAdapter(AnsweredProblem)
 
 
 class SampleFolder:
-    """A folder with a JSON file for each problem that has been answered."""
+    """A folder with a JSON file for each problem whose responses are sampled."""
 
     def __init__(self, path: Path, notice: Callable[[str], None]) -> None:
         """`notice` receives a line for each file that cannot be used."""
@@ -112,7 +112,7 @@ class SampleFolder:
                 reason = f"{len(stored.samples)} responses, expected {samples}"
             else:
                 return stored
-        self.notice(f"{path}: {reason}; the problem is answered again")
+        self.notice(f"{path}: {reason}; its responses are sampled again")
         return None
 
 

@@ -24,6 +24,7 @@ class Stage:
 
     @property
     def journal(self) -> Path:
+        """Path of the stage's metrics and tables; the file may not exist yet."""
         return self.folder / "journal.jsonl"
 
     def description(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def summary(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
 
 
 def _first_alignment(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
-    """Where the gradient pointed before the first update, what of it was measured."""
+    """Alignment of the gradient before the first update, those of its numbers that were measured."""
     names = {"start_reward_cosine": "reward_cosine", "start_score_z": "score_z", "start_length_z": "length_z"}
     first = {column: curves.get(f"alignment/{name}", {}).get(0, math.nan) for column, name in names.items()}
     return {column: value for column, value in first.items() if math.isfinite(value)}
@@ -67,7 +67,7 @@ def _first_warning(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float
 
 
 def warned_since(curves: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
-    """By rule, the first iteration that broke it; rules that none broke are absent.
+    """Return by rule the first iteration that broke it; rules that none broke are absent.
 
     >>> warned_since({"early_warning/length_falls": {0: 0.0, 1: 1.0, 2: 1.0}, "early_warning/alignment": {0: 0.0}})
     {'length_falls': 1}

@@ -26,7 +26,7 @@ class Cell:
 
     @property
     def settings(self) -> RunSettings:
-        """What it runs with."""
+        """The settings that it runs with."""
         return self.resolved.settings
 
     @property

@@ -1,4 +1,4 @@
-"""How the cells of a study are run, whatever the study is."""
+"""Options of running the cells of a study, whatever the study is."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from vcppo.studies.worker import PIPELINE
 
 @dataclass(frozen=True)
 class Execution:
-    """What a call of `vcppo sweep` says beside the study.
+    """Options of a call of `vcppo sweep` beside the study.
 
     Attributes:
         storage: URL of a database for Optuna; by default a journal file in the study's folder.

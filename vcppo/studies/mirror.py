@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 OF_STORAGE = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, OSError)  # errors after which it is tried again
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
-SILENT_S = 30.0  # without an answer, after which the user is told
-OPENING_S = 90.0  # for the first answer, without which no study begins
+SILENT_S = 30.0  # without a reply, after which the user is told
+OPENING_S = 90.0  # for the first reply, without which no study begins
 LONGEST_REASON = 200  # characters
 GOES_ON = "cells go on, and their trials wait on disk; a search proposes nothing until it is back"
 
@@ -42,7 +42,7 @@ class _Job:
 
 
 class TrialMirror:
-    """What a study tells Optuna, and asks it.
+    """Optuna's storage, told and asked by a study.
 
     Args:
         open_board: opens the storage; called in the mirror's thread.
@@ -77,7 +77,7 @@ class TrialMirror:
         return job.future
 
     def wait(self, future: "Future[T]", timeout_s: float = OPENING_S) -> T:
-        """Return the answer.
+        """Return the reply.
 
         Raises:
             StudyError: it does not come in time.
@@ -152,7 +152,7 @@ class TrialMirror:
     def _next(self) -> _Job | None:
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closing)
-            if self._closing:  # nobody waits for answers any more
+            if self._closing:  # nobody waits for replies any more
                 self._jobs = deque(job for job in self._jobs if job.trials)
                 self._changed.notify_all()
             return self._jobs[0] if self._jobs and not self._given_up else None
@@ -163,7 +163,7 @@ class TrialMirror:
             self._asked_at = time.monotonic()
             try:
                 if self._away:
-                    self._board.refresh()  # an answer may have been lost on its way
+                    self._board.refresh()  # a reply may have been lost on its way
                 job.future.set_result(job.work(self._board))
             except OF_STORAGE as error:
                 self._went_away(error)

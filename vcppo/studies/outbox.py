@@ -1,4 +1,4 @@
-"""What Optuna's storage is owed, on disk beside the cells that say the same: trials that it has not confirmed.
+"""Trials that Optuna's storage has not confirmed, on disk beside the cells that say the same.
 
 The folders are the truth and the storage their mirror, so losing this file loses nothing: at a study's next opening its
 trials are compared with the folders. It is for who looks at a study whose storage is away.

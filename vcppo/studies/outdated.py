@@ -30,6 +30,7 @@ class OutdatedCell:
 
     @property
     def name(self) -> str:
+        """The cell's name, that of its folder."""
         return self.folder.path.name
 
 

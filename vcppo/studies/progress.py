@@ -44,7 +44,7 @@ class CellStarted:
 
 @dataclass(frozen=True)
 class CellProgress:
-    """How far a running cell is."""
+    """Progress of a running cell."""
 
     cell: str
     worker: int

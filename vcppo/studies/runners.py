@@ -1,4 +1,4 @@
-"""Who runs the cells of a study: our own pipeline, or verl. What differs between the two is all here.
+"""Runners of a study's cells: our own pipeline, or verl. What differs between the two is all here.
 
 `vcppo --help` lists them, so what they need is imported when they are used.
 """

@@ -1,4 +1,4 @@
-"""Which numbers a study counts through: seeds of value pretraining and RL, and seeds of the base before them."""
+"""Seeds of a study: those of value pretraining and RL, and those of the base before them."""
 
 from vcppo.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""How a study stands, by its folder alone: cells, attempts, signs of life, disk, what its mirrors are owed."""
+"""Status of a study, by its folder alone: cells, attempts, signs of life, disk, what its mirrors are owed."""
 
 import csv
 import os
@@ -58,7 +58,7 @@ class StudyStatus:
 
     @property
     def last_sign_s(self) -> float | None:
-        """When any cell last wrote something, in seconds since the epoch."""
+        """Time at which any cell last wrote something, in seconds since the epoch; None if none has."""
         return max((cell.last_sign_s for cell in self.cells), default=None)
 
     def as_json(self) -> dict[str, Any]:

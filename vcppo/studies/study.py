@@ -46,7 +46,7 @@ class ArmSettings(Settings):
 
 
 class PrunerSettings(Settings):
-    """When a trial that does worse than its predecessors is given up."""
+    """Pruning of trials that do worse than their predecessors."""
 
     kind: Literal["median", "successive-halving"] = Field("median", description="see vcppo/studies/trials.py")
     startup_trials: int = Field(4, ge=0, description="trials that run to their end before any is judged (median)")

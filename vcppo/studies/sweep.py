@@ -49,7 +49,7 @@ class Uploader(Protocol):
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """How a study stands when `run_study` returns. Counts are of cells."""
+    """Outcome of `run_study`. Counts are of cells."""
 
     folder: Path
     done: int

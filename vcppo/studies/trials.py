@@ -39,7 +39,7 @@ BASE = "base_seed"  # a parameter of the trials of a study that gives bases
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """How a trial should stand, by the folders of its cells; without a state it has not ended."""
+    """State and value that a trial should have, by the folders of its cells; without a state it has not ended."""
 
     params: Mapping[str, Any]
     state: TrialState | None = None
@@ -72,7 +72,7 @@ class Scoreboard:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look up all trials, as after an error: what failed may have been done, and its answer lost."""
+        """Look up all trials, as after an error: what failed may have been done, and its reply lost."""
         self._live = {}
         self._numbers = {_name(trial): trial.number for trial in self.optuna.get_trials(deepcopy=False)}
 

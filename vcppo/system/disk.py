@@ -1,4 +1,4 @@
-"""What a disk refuses, in one line: no room, no permission, read only; and how much room there is."""
+"""Errors of a disk as one line: no room, no permission, read only; and the room that there is."""
 
 import errno
 import math
@@ -21,7 +21,7 @@ _IN_WORDS = re.compile(
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, says that the disk is full, read only, or not this user's."""
+    """True if an error, or one that it came from, says that the disk is full, read only, or not this user's."""
     return _first_of_disk(error) is not None
 
 

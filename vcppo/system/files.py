@@ -242,7 +242,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
 
 
 def _has_name(file: TextIO, path: Path) -> bool:
-    """Whether an open file is still what lies at the path: the lock of one that is not keeps nobody out."""
+    """True if an open file is still what lies at the path: the lock of one that is not keeps nobody out."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -268,7 +268,7 @@ def signed_lock(path: Path) -> Iterator[TextIO]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the file now."""
+    """True if a process holds a lock on the file now."""
     try:
         with open(path, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -44,7 +44,7 @@ def gpus_of_worker(index: int, each: int) -> list[str]:
 
 
 def is_main() -> bool:
-    """Whether this process writes files and prints messages: the first that torchrun started, or the only one."""
+    """True for the process that writes files and prints messages: the first that torchrun started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -133,7 +133,7 @@ def inherited_lock() -> tuple[int, ...]:
 
 
 def is_folder_locked(folder: Path) -> bool:
-    """Whether a process holds the folder now, by `locked`."""
+    """True if a process holds the folder now, by `locked`."""
     return files.is_locked(_lock_of(folder))
 
 

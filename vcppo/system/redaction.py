@@ -121,7 +121,7 @@ def without_credentials(address: str) -> str:
 
 
 def remember(address: str | None) -> None:
-    """From now on redact this address's secrets in all text, whatever a library makes of it."""
+    """Redact this address's secrets in all text from now on, whatever a library makes of it."""
     if address:
         _known.update(secrets_of(address))
         if (shown := without_credentials(address)) != address:
@@ -152,7 +152,7 @@ def secrets_in(environment: Mapping[str, str]) -> set[str]:
 
 
 def redact_output() -> None:
-    """From now on redact this process's standard streams and its log; twice is no more than once."""
+    """Redact this process's standard streams and its log from now on; twice is no more than once."""
     _known.update(secrets_in(os.environ))
     for name in ADDRESSES:
         remember(os.environ.get(name))
@@ -186,7 +186,7 @@ class RedactedStream:
 
 
 class _RedactedRecord(logging.LogRecord):
-    """For handlers that write elsewhere than to the standard streams, or held one before."""
+    """A record with a redacted traceback, for handlers that write to other streams, or held one before."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

@@ -1,4 +1,4 @@
-"""What comes with the package beside its code: studies, recipes and published numbers.
+"""Files that come with the package beside its code: studies, recipes and published numbers.
 
 A wheel holds them below `vcppo/shipped`. In a checkout they are the folders at its top, where people look for them.
 """

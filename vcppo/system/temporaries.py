@@ -23,7 +23,7 @@ def temporary_for(path: Path) -> Path:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a name is that of a temporary."""
+    """True if a path has the name of a temporary."""
     return _NAME.fullmatch(path.name) is not None
 
 
@@ -89,7 +89,7 @@ def _host() -> str:
 
 
 def _started(pid: int) -> int:
-    """When a process began, in the kernel's ticks since the machine did; 0 if there is none, 1 if nothing says when."""
+    """Start of a process, in the kernel's ticks since the machine's; 0 if there is none, 1 if nothing says when."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])  # field 22; the name before it may have spaces

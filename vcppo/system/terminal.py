@@ -20,7 +20,7 @@ class SummaryTimer:
         self._last = clock()
 
     def is_due(self) -> bool:
-        """Whether a line is due; if so, the next is SUMMARY_S later."""
+        """True if a line is due; if so, the next is SUMMARY_S later."""
         if self._clock() - self._last < SUMMARY_S:
             return False
         self._last = self._clock()

@@ -1,4 +1,4 @@
-"""Where responses to one prompt part, and what their values do there."""
+"""Values of responses to one prompt where these part."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is said of a critic, against numbers worked out by hand and against plain loops."""
+"""Measures of a critic against numbers worked out by hand and against plain loops."""
 
 import math
 

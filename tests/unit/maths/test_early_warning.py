@@ -1,4 +1,4 @@
-"""When a run warns, by pencil: bands around its beginning, and what more right responses excuse."""
+"""Warnings of a run, by pencil: bands around its beginning, and what more right responses excuse."""
 
 import math
 from dataclasses import replace

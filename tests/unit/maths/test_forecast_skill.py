@@ -1,4 +1,4 @@
-"""How well a number tells which runs fail, by pencil; and the verdict, which is that of `vcppo diagnose`."""
+"""Skill of a number at telling which runs fail, by pencil; and the verdict, which is that of `vcppo diagnose`."""
 
 import itertools
 import math

@@ -96,7 +96,7 @@ def test_no_response_is_an_error() -> None:
 
 
 def resampled_value(bootstrap: PromptBootstrap, result: Measured) -> float:
-    """What the second of two resamples came to, where the first is the data: both ends are between the two."""
+    """Value of the second of two resamples, where the first is the data: both ends are between the two."""
     assert len(bootstrap.counts) == 2
     return float(result.low[0] + result.high[0] - result.value[0])
 

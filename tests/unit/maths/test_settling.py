@@ -1,4 +1,4 @@
-"""When value pretraining ends: on curves by pencil, on noise, and on figure 6 of arXiv:2503.01491."""
+"""The end of value pretraining: on curves by pencil, on noise, and on figure 6 of arXiv:2503.01491."""
 
 import csv
 import math

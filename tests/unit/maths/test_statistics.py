@@ -321,7 +321,7 @@ def test_a_missing_score_leaves_the_probability_unknown(values: list[float]) -> 
 @pytest.mark.parametrize("truth", [0.6, 0.9, 0.97])
 @pytest.mark.parametrize("kind", ["normal", "constant", "skewed"])
 def test_the_interval_of_5_against_5_runs_covers_the_truth(truth: float, kind: str) -> None:
-    """Where one method always ends alike, the runs above it are 5 trials, and no shorter interval would do."""
+    """If one method always ends alike, the runs above it are 5 trials, and no shorter interval would do."""
     draw, hits, trials = rng(7), 0, 400
     for _ in range(trials):
         if kind == "normal":

@@ -1,4 +1,4 @@
-"""How responses go through a model: padded or packed, by one process or shared out, with or without recomputation."""
+"""Forward passes over responses: padded or packed, by one process or shared out, with or without recomputation."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""How long a response may be: within the positions that a model has beside the prompt, and what is said of it."""
+"""Length limit of a response: within the positions that a model has beside the prompt, and what is said of it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is read from policies and critics, and what is refused as one."""
+"""Loading of policies and critics, and refusals of what is neither."""
 
 import json
 from collections.abc import Callable

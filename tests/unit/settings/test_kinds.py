@@ -1,4 +1,4 @@
-"""What belongs to another kind of a section cannot be set, and no record or address knows that kinds are objects."""
+"""Settings of another kind of a section cannot be set, and no record or address knows that kinds are objects."""
 
 import json
 from collections.abc import Iterator

@@ -232,7 +232,7 @@ SHARED = ("pretrain.steps = 40", "pretrain.batch = 32", "pretrain.learning_rate 
 
 @pytest.mark.parametrize("flag", ["method=ppo", "pretrain.steps=0", "method=grpo"])
 def test_one_file_serves_two_arms(tmp_path: Path, flag: str) -> None:
-    """What the second ignores of it is told, not refused."""
+    """Settings of it that the second ignores are told, not refused."""
     file = file_of(tmp_path, *SHARED)
     assert load(file).notes == ()
     found = load(file, [flag])

@@ -68,7 +68,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def no_engine() -> Engine:
-    raise AssertionError("there is nothing to answer")
+    raise AssertionError("there is nothing to sample")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_only_groups_with_something_missing_are_responseed(engine: TorchEngine, 
     assert contents(tmp_path) == contents(straight)
 
 
-def test_what_is_answered_is_read_and_needs_no_engine(straight: Path) -> None:
+def test_what_is_sampled_is_read_and_needs_no_engine(straight: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in straight.iterdir()}
     found = run(no_engine, straight)
     assert [problem.number for problem in found] == list(range(70))
@@ -229,7 +229,7 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byte
         (edited(lambda told: told["samples"][0].update(tokens="7")), "(samples.0.tokens: "),
     ],
 )
-def test_a_file_that_is_not_what_was_written_is_told_and_its_problem_answered_again(
+def test_a_file_that_is_not_what_was_written_is_told_and_its_problem_sampled_again(
     engine: TorchEngine, straight: Path, tmp_path: Path, spoil: Callable[[bytes], bytes], told: str
 ) -> None:
     for name, content in contents(straight).items():
@@ -239,7 +239,7 @@ def test_a_file_that_is_not_what_was_written_is_told_and_its_problem_answered_ag
     assert len(notices) == 1
     assert notices[0].startswith(f"{tmp_path / '00010.json'}: ")
     assert told in notices[0]
-    assert notices[0].endswith("; the problem is answered again")
+    assert notices[0].endswith("; its responses are sampled again")
     assert contents(tmp_path) == contents(straight)
 
 
@@ -250,12 +250,12 @@ def test_a_disk_that_takes_no_more_is_one_clear_line(engine: TorchEngine, tmp_pa
 
 
 def test_the_journal_has_the_counts_of_the_responses(straight: Path) -> None:
-    answered = run(no_engine, straight)
-    found = ProblemResults.of(answered)
+    problems = run(no_engine, straight)
+    found = ProblemResults.of(problems)
     assert found.samples == SAMPLES
     assert found.problems == [prompt.name for prompt in TASK.held_out_prompts()]
-    assert found.unreadable == [sum(s.verdict is Verdict.UNREADABLE for s in problem.samples) for problem in answered]
-    assert found.length_tokens[7] == sum(sample.tokens for sample in answered[7].samples) / 3
+    assert found.unreadable == [sum(s.verdict is Verdict.UNREADABLE for s in problem.samples) for problem in problems]
+    assert found.length_tokens[7] == sum(sample.tokens for sample in problems[7].samples) / 3
     assert found.metrics("digits").keys() == {
         "eval/digits/avg_at_3", "eval/digits/pass_at_3", "eval/digits/length_tokens",
     }  # fmt: skip

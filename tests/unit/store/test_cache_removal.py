@@ -1,4 +1,4 @@
-"""What may go of a cache: never what a study needs, nor what a process works on, and nothing by halves."""
+"""Removal from a cache: never what a study needs, nor what a process works on, and nothing by halves."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def keys(out: Path) -> set[str]:
 
 
 def removable(out: Path, choice: Choice | None = None) -> dict[str, str]:
-    """What can go: key -> kind."""
+    """Return what can be removed: key -> kind."""
     return {removal.of.key: removal.kind for removal in plan_removals(out, choice or Choice()).removals}
 
 

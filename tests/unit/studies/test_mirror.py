@@ -40,15 +40,15 @@ def board() -> Scoreboard:
 class Away:
     """Fails some times before, or after, it does what it should."""
 
-    def __init__(self, times: int, work: Callable[[Scoreboard], Any], *, answer_lost: bool = False) -> None:
-        self.left, self.work, self.answer_lost = times, work, answer_lost
+    def __init__(self, times: int, work: Callable[[Scoreboard], Any], *, reply_lost: bool = False) -> None:
+        self.left, self.work, self.reply_lost = times, work, reply_lost
         self.called = 0
 
     def __call__(self, board: Scoreboard) -> Any:
         self.called += 1
         self.left -= 1
         if self.left >= 0:
-            if self.answer_lost:
+            if self.reply_lost:
                 self.work(board)
             raise StorageInternalError("server closed the connection unexpectedly")
         return self.work(board)
@@ -77,15 +77,15 @@ def test_what_it_could_not_be_told_is_told_in_order_when_it_is_back(tmp_path: Pa
 
 def test_a_response_that_was_lost_doubles_nothing(tmp_path: Path) -> None:
     mirror = TrialMirror(board, tmp_path)
-    mirror.tell(["a"], Away(2, lambda board: board.begin("a", DONE.params), answer_lost=True))
-    mirror.tell(["a"], Away(2, lambda board: board.finish("a", DONE), answer_lost=True))
+    mirror.tell(["a"], Away(2, lambda board: board.begin("a", DONE.params), reply_lost=True))
+    mirror.tell(["a"], Away(2, lambda board: board.finish("a", DONE), reply_lost=True))
     assert trials(mirror) == [("a", TrialState.COMPLETE)]
 
 
 def test_a_proposal_that_was_never_heard_of_is_the_next(tmp_path: Path) -> None:
     mirror = TrialMirror(board, tmp_path)
     first, _ = mirror.wait(mirror.ask(Scoreboard.propose))
-    lost = Away(1, lambda board: board.propose(frozenset([first])), answer_lost=True)
+    lost = Away(1, lambda board: board.propose(frozenset([first])), reply_lost=True)
     name, params = mirror.wait(mirror.ask(lost))
     assert name == "trial-0001"
     asked = mirror.ask(lambda board: [trial.params for trial in board.optuna.get_trials()])

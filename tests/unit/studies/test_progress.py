@@ -1,4 +1,4 @@
-"""What a user sees of a study that is running."""
+"""A running study as a user sees it."""
 
 import io
 import time
@@ -38,7 +38,7 @@ class Clock:
 
 
 def shown(*events: Event, seconds: float = 0.0, terminal: bool = False) -> str:
-    """What a view shows of these events, `seconds` apart."""
+    """Return the text that a view shows of these events, `seconds` apart."""
     text, clock = io.StringIO(), Clock()
     console = Console(file=text, force_terminal=terminal, width=200, soft_wrap=True)
     with ProgressView(console, clock) as view:

@@ -1,4 +1,4 @@
-"""How a study stands, as `vcppo status` says it by the folder alone."""
+"""The status of a study, as `vcppo status` says it by the folder alone."""
 
 import json
 import os

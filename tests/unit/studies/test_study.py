@@ -467,7 +467,7 @@ MISFITS = {
 def test_a_search_that_its_setting_cannot_follow_is_refused_at_loading(
     name: str, dimension: object, message: str
 ) -> None:
-    """Where Optuna would raise in the middle of a study, or try other values than the file says."""
+    """Optuna would raise in the middle of a study, or try other values than the file says."""
     with pytest.raises(ConfigError) as caught:
         study(search={"space": {name: dimension}}, base=NEEDED.get(name, {}))
     told = str(caught.value)

@@ -19,7 +19,7 @@ from vcppo.system.temporaries import ABANDONED_S, sweep, temporary_for
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What is synced and renamed, in its order, by the names that things have in the end."""
+    """Record what is synced and renamed, in order, by the names that things have in the end."""
     seen: list[tuple[str, str]] = []
 
     def named(path: str | Path) -> str:

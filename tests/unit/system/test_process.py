@@ -1,4 +1,4 @@
-"""Which accelerators a worker gets, which of several processes speaks, and what Ctrl-C does to those it started."""
+"""A worker's accelerators, the one of several processes that speaks, and what Ctrl-C does to those it started."""
 
 import signal
 import subprocess

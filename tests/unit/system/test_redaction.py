@@ -86,7 +86,7 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shows(text: str) -> bool:
-    """Whether it holds the password, or more than a few letters of it."""
+    """True if a text has the password, or more than a few letters of it."""
     return any(part in text for part in ("hunter22", "ter22", "er22", "hunt", "hun ter"))
 
 

@@ -1,4 +1,4 @@
-"""How progress is told."""
+"""Progress on a terminal and elsewhere."""
 
 import pytest
 

@@ -43,7 +43,7 @@ class VerlRun:
 
     @property
     def address(self) -> Address:
-        """All of verl's configuration counts, but for where it writes."""
+        """Address of the run, by all of verl's configuration but where it writes."""
         content = {"engine": "verl", "version": VERL, "overrides": self.overrides, "words": list(self.words)}
         return Address(self.stage, content, dict(self.parents))
 
