@@ -166,7 +166,7 @@ def _predictors(panel: Any, families: Sequence[tuple[Family, pd.DataFrame]]) -> 
     panel.axvline(0.5, **style.REFERENCE_LINE)
     panel.axhline(len(FORECASTS) - 0.5, color="0.8", linewidth=0.6)
     panel.set_yticks(range(len(names)), [PREDICTORS[name].label for name in names])
-    panel.set_ylim(len(names) - 0.5, -0.6)
+    panel.set_ylim(len(names) - 0.5, -0.7 - len(families))  # room for the legend above
     panel.set_xlim(-0.02, 1.03)
     panel.set_xlabel("AUC")
     panel.legend(loc="upper left", handletextpad=0.2)
