@@ -696,6 +696,8 @@ def test_analysis_opens_no_door_but_to_what_loads_nothing() -> None:
         "vcppo.maths.forecast_skill",
         "vcppo.maths.run_statistics",
         "vcppo.maths.statistics",
+        "vcppo.settings",
+        "vcppo.settings.fixed",
         "vcppo.store",
         "vcppo.store.summary",
         "vcppo.system",
