@@ -155,7 +155,7 @@ def gradient_forecast(models: Models, batch: RolloutBatch, own: Tensor, settings
 
 
 def _cosines(result: Alignments, method: str) -> Metrics:
-    """With the gradient of the score and that of length, where both lengths can be told from noise."""
+    """Cosines with the gradients of score and of length, where both lengths can be told from noise."""
     is_clear = {kind: result.product(kind, kind).is_positive for kind in (OWN, REWARD, LENGTH)}
     return {
         name: value
