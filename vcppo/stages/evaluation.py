@@ -12,7 +12,7 @@ from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
 from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.context import StageContext
-from vcppo.store.samples import AnsweredProblem, SampleFolder, any_credit
+from vcppo.store.samples import SampledProblem, SampleFolder, any_credit
 from vcppo.tasks.base import Task
 from vcppo.types import Verdict
 
@@ -48,8 +48,8 @@ def evaluate(
     settings: EvaluationSettings,
     samples: int,
     store: SampleFolder | None = None,
-    on_problem: Callable[[AnsweredProblem, bool], None] = lambda problem, fresh: None,
-) -> list[AnsweredProblem]:
+    on_problem: Callable[[SampledProblem, bool], None] = lambda problem, fresh: None,
+) -> list[SampledProblem]:
     """Sample `samples` responses to every held-out problem; the draws depend on `evaluation.seed` alone.
 
     Args:
@@ -58,7 +58,7 @@ def evaluate(
         on_problem: called with every problem, and whether its responses were sampled now.
     """
     prompts, here = task.held_out_prompts(settings.problems), world()
-    sampled: dict[int, AnsweredProblem] = {}
+    sampled: dict[int, SampledProblem] = {}
     if store is not None:
         stored = (store.read(number, prompt, samples) for number, prompt in enumerate(prompts))
         sampled = here.from_main({problem.number: problem for problem in stored if problem is not None})
@@ -76,7 +76,7 @@ def evaluate(
             if number not in sampled:
                 start = place * samples
                 responses = rollouts[start : start + samples]
-                sampled[number] = AnsweredProblem.of(number, group.seed, group.first + start, responses)
+                sampled[number] = SampledProblem.of(number, group.seed, group.first + start, responses)
                 if store is not None and here.is_main:
                     store.write(sampled[number])
                 on_problem(sampled[number], True)
@@ -95,7 +95,7 @@ class ProblemResults:
     credit: list[float] | None = None  # the same, where the task gives any
 
     @classmethod
-    def of(cls, sampled: list[AnsweredProblem]) -> "ProblemResults":
+    def of(cls, sampled: list[SampledProblem]) -> "ProblemResults":
         """Count the verdicts of the responses."""
         samples = len(sampled[0].samples)
         return cls(

@@ -15,7 +15,7 @@ from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
 from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.evaluation import ProblemResults, evaluate, groups
-from vcppo.store.samples import AnsweredProblem, SampleFolder
+from vcppo.store.samples import SampledProblem, SampleFolder
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Generation, Verdict
@@ -43,7 +43,7 @@ def run(
     *,
     settings: EvaluationSettings = SMALL_GROUPS,
     notices: list[str] | None = None,
-) -> list[AnsweredProblem]:
+) -> list[SampledProblem]:
     said = [] if notices is None else notices
     sampling = Sampling(settings.temperature, settings.top_p, TASK.max_tokens)
     return evaluate(
@@ -161,7 +161,7 @@ def test_killed_at_any_file_and_resumed_is_straight_through_to_the_bit(
     write = SampleFolder.write
     written: list[int] = []
 
-    def fused(self: SampleFolder, problem: AnsweredProblem) -> None:
+    def fused(self: SampleFolder, problem: SampledProblem) -> None:
         if len(written) == writes:
             raise Killed
         written.append(problem.number)
