@@ -33,7 +33,7 @@ from vcppo.settings.model import LoraSettings
 from vcppo.settings.run import RunSettings
 from vcppo.stages.evaluation import evaluate
 from vcppo.store.cache import GIVEN_MODEL, VERSIONS
-from vcppo.store.samples import AnsweredProblem, SampleFolder, write_whole
+from vcppo.store.samples import SampledProblem, SampleFolder, write_whole
 from vcppo.system.files import read_json
 from vcppo.system.fingerprints import Checkpoint
 from vcppo.system.processes import is_main, locked
@@ -238,7 +238,7 @@ class Evaluated:
     """A finished evaluation."""
 
     evaluation: Evaluation
-    problems: list[AnsweredProblem]
+    problems: list[SampledProblem]
     measures: list[report.Measure]
     report: dict[str, Any]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from vcppo.store.samples import AnsweredProblem
+from vcppo.store.samples import SampledProblem
 from vcppo.system.terminal import SummaryTimer, progress_console
 from vcppo.types import Verdict
 
@@ -46,7 +46,7 @@ class EvaluationView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._bar.stop()
 
-    def __call__(self, problem: AnsweredProblem, fresh: bool) -> None:
+    def __call__(self, problem: SampledProblem, fresh: bool) -> None:
         """Count a problem, done just now (`fresh`) or by an evaluation that this one goes on from."""
         self.done += 1
         self.before += not fresh

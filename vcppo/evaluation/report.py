@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vcppo.maths.prompt_bootstrap import CONFIDENCE
 from vcppo.maths.statistics import Interval, count_intervals, pass_at_k, sample_intervals
-from vcppo.store.samples import AnsweredProblem, any_credit
+from vcppo.store.samples import SampledProblem, any_credit
 from vcppo.types import Verdict
 
 SCHEMA = "vcppo-evaluation/1"  # raised when a name in the report changes its meaning, or goes
@@ -71,7 +71,7 @@ def steps_of_k(samples: int) -> list[int]:
     return sorted({samples, *(2**i for i in range(samples.bit_length()))})
 
 
-def measures(problems: Sequence[AnsweredProblem]) -> list[Measure]:
+def measures(problems: Sequence[SampledProblem]) -> list[Measure]:
     """Compute all measures of one checkpoint."""
     samples = len(problems[0].samples)
     share = np.arange(samples + 1) / samples
@@ -89,7 +89,7 @@ def measures(problems: Sequence[AnsweredProblem]) -> list[Measure]:
     ]
 
 
-def differences(problems: Sequence[AnsweredProblem], baseline: Sequence[AnsweredProblem]) -> list[Measure]:
+def differences(problems: Sequence[SampledProblem], baseline: Sequence[SampledProblem]) -> list[Measure]:
     """Compute the first less the second, paired: both are of the same problems."""
     samples = len(problems[0].samples)
     scores = {(f"avg_at_{samples}", f"avg@{samples}"): np.arange(samples + 1) / samples}
@@ -104,14 +104,14 @@ def differences(problems: Sequence[AnsweredProblem], baseline: Sequence[Answered
     ]
 
 
-def unreadable_reasons(problems: Sequence[AnsweredProblem]) -> dict[str, int]:
+def unreadable_reasons(problems: Sequence[SampledProblem]) -> dict[str, int]:
     """Unreadable responses by the verifier's note, most frequent first; `no reason given` stands for an empty one."""
     samples = (sample for problem in problems for sample in problem.samples)
     notes = Counter(sample.note or "no reason given" for sample in samples if sample.verdict is Verdict.UNREADABLE)
     return dict(notes.most_common())
 
 
-def results(problems: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> dict[str, Any]:
+def results(problems: Sequence[SampledProblem], measured: Sequence[Measure]) -> dict[str, Any]:
     """The part of a report that follows from the responses."""
     credit = any_credit(problems)
     return {
@@ -135,7 +135,7 @@ def results(problems: Sequence[AnsweredProblem], measured: Sequence[Measure]) ->
     }
 
 
-def lines(problems: Sequence[AnsweredProblem], measured: Sequence[Measure]) -> list[str]:
+def lines(problems: Sequence[SampledProblem], measured: Sequence[Measure]) -> list[str]:
     """The table for people. pass@1 is avg@n and left out; so are reasons where no response was unreadable."""
     total = len(problems) * len(problems[0].samples)
     rows = [measure.line() for measure in measured if measure.name != "pass_at_1"]
@@ -150,12 +150,12 @@ def pass_scores(samples: int, k: int) -> Table:
     return pass_at_k(np.arange(samples + 1), samples, k)
 
 
-def lengths_of(problems: Sequence[AnsweredProblem]) -> Table:
+def lengths_of(problems: Sequence[SampledProblem]) -> Table:
     """[problems, samples] tokens."""
     return np.array([[sample.tokens for sample in problem.samples] for problem in problems], dtype=np.float64)
 
 
-def credits_of(problems: Sequence[AnsweredProblem]) -> Table:
+def credits_of(problems: Sequence[SampledProblem]) -> Table:
     """[problems, samples] credit, in [0, 1]."""
     return np.array([problem.credits for problem in problems], dtype=np.float64)
 
@@ -171,11 +171,11 @@ def _mean_difference(x: Table, y: Table) -> Table:
     return _mean(x - y)
 
 
-def _counts(problems: Sequence[AnsweredProblem], verdict: Verdict) -> list[int]:
+def _counts(problems: Sequence[SampledProblem], verdict: Verdict) -> list[int]:
     return [problem.count(verdict) for problem in problems]
 
 
-def _flags(problems: Sequence[AnsweredProblem], verdict: Verdict) -> Table:
+def _flags(problems: Sequence[SampledProblem], verdict: Verdict) -> Table:
     rows = [[sample.verdict is verdict for sample in problem.samples] for problem in problems]
     return np.array(rows, dtype=np.float64)
 

@@ -15,7 +15,7 @@ from vcppo.types import RolloutBatch
 
 @dataclass(frozen=True)
 class Advantages:
-    """Of the actor. Everything [B, T] float32, 0 where masked."""
+    """Advantages of the actor. Everything [B, T] float32, 0 where masked."""
 
     raw: Tensor  # before whitening: on-policy their mean is near 0, a check on them
     final: Tensor  # whitened over the batch and clipped, as far as the settings say so

@@ -1,4 +1,4 @@
-"""Whether the policy gradient that a critic makes points uphill: the gradients to compare, and a metric of training.
+"""Alignment of the policy gradient that a critic makes with reward: the gradients to compare, and a metric of training.
 
 Compared are gradients of mean scores: g_lambda with the critic's advantages, g_R with Monte-Carlo returns less a
 baseline that depends on position or prompt alone, g_L with the tokens still to come less such a baseline. A baseline is
@@ -47,7 +47,7 @@ ROUNDING = 1e-5  # of the largest return: a sum of float32 rewards over a long r
 
 
 def shares_prompts(problem: Tensor) -> bool:
-    """Whether prompts are too few for chunks that share none."""
+    """True if prompts are too few for chunks that share none."""
     return len(problem.unique()) < FEWEST_PROMPTS
 
 
@@ -122,7 +122,7 @@ def chunk_products(gradients: PolicyGradients, of_chunks: Sequence[Tensor]) -> N
 
 
 def are_alike(returns: Tensor, response_mask: Tensor) -> bool:
-    """Whether returns, [B, T], differ by rounding alone: then no direction raises the score, and its sign is chance."""
+    """True if returns, [B, T], differ by rounding alone: then no direction raises the score, and its sign is chance."""
     live = returns[response_mask]
     return bool(live.max() - live.min() <= ROUNDING * live.abs().max())
 

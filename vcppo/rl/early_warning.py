@@ -17,7 +17,7 @@ from vcppo.types import Rollout, credit_of
 
 
 class EarlyWarning:
-    """What a run has measured, and since when it warns.
+    """Measurements of a run so far, and the rules that it has broken.
 
     Attributes:
         since: by rule, the iteration that broke it first.
@@ -67,7 +67,7 @@ class EarlyWarning:
 
 
 def observed(sampled: list[Rollout], score_z: float) -> Observed:
-    """What one iteration measured."""
+    """Return the measurements of one iteration."""
     lengths = [float(len(rollout.generation.tokens)) for rollout in sampled]
     return Observed(
         responses=len(sampled),
@@ -80,7 +80,7 @@ def observed(sampled: list[Rollout], score_z: float) -> Observed:
 
 
 def advice(rule: str, settings: RunSettings) -> str:
-    """What to set, in this run."""
+    """Advise on the settings of this run, as the end of a warning's line."""
     critic = []
     if settings.has_value_model and settings.pretrain.steps != "converge":
         critic.append("pretrain the value model (pretrain.steps = converge)")

@@ -25,7 +25,7 @@ from vcppo.types import DecisionPath, Prompt, Rollout
 
 
 class Response(NamedTuple):
-    """What is known of a response whose values are computed."""
+    """A response whose values are computed, with its prompt."""
 
     prompt: Prompt
     prompt_tokens: tuple[int, ...]

@@ -51,7 +51,7 @@ class Minibatch:
 
 @dataclass(frozen=True)
 class CriticTargets:
-    """What a critic learns, in its units: normalised, where it learns such returns."""
+    """Targets of a critic, in its units: normalised, where it learns such returns."""
 
     old_values: Tensor  # [B, T] at rollout time
     returns: Tensor  # [B, T]
@@ -59,7 +59,7 @@ class CriticTargets:
 
 @dataclass(frozen=True)
 class Updates:
-    """What an iteration's updates report."""
+    """Reports of an iteration's updates, in their order."""
 
     policy: list[PolicyUpdate]
     critic: list[CriticUpdate]

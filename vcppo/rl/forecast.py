@@ -91,7 +91,7 @@ def forecast_metrics(
 
 
 def critic_forecast(values: Tensor, returns: Tensor, response_mask: Tensor) -> Metrics:
-    """What values alone say, [B, T] against Monte-Carlo returns: `value_bias`, `explained_variance`, `end_error`."""
+    """Metrics of values, [B, T], against Monte-Carlo returns: `value_bias`, `explained_variance`, `end_error`."""
     lengths = response_mask.sum(dim=1, keepdim=True)
     columns = torch.arange(response_mask.shape[1])
     near_end = response_mask & (((columns + 0.5) / lengths > 1 - NEAR_END) | (columns == lengths - 1))
@@ -103,7 +103,7 @@ def critic_forecast(values: Tensor, returns: Tensor, response_mask: Tensor) -> M
 
 
 def gradient_forecast(models: Models, batch: RolloutBatch, own: Tensor, settings: RunSettings) -> Metrics:
-    """Where the policy gradient of these advantages points.
+    """Measure where the policy gradient of these advantages points.
 
     Four backward passes over the batch, one of them for second moments.
 
@@ -155,7 +155,7 @@ def gradient_forecast(models: Models, batch: RolloutBatch, own: Tensor, settings
 
 
 def _cosines(result: Alignments, method: str) -> Metrics:
-    """With the gradient of the score and that of length, where both lengths can be told from noise."""
+    """Cosines with the gradients of score and of length, where both lengths can be told from noise."""
     is_clear = {kind: result.product(kind, kind).is_positive for kind in (OWN, REWARD, LENGTH)}
     return {
         name: value

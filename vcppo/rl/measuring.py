@@ -1,4 +1,4 @@
-"""What is measured of an iteration: before its updates, where no weight moves and no costs count, and after them."""
+"""Measurements of an iteration: before its updates, where no weight moves and no costs count, and after them."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ MEASURED_BESIDE = ("true_values", "alignment")  # parts of an iteration that are
 
 @dataclass(frozen=True)
 class Beside:
-    """What is measured of an iteration's experience before the policy changes."""
+    """Measurements of an iteration's experience before the policy changes."""
 
     truth: Truth
     alignment: dict[str, float]

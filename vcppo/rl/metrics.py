@@ -56,7 +56,7 @@ def rollout_metrics(rollouts: list[Rollout], reward: RewardSettings) -> dict[str
 
 
 def unreadable_metrics(rollouts: list[Rollout]) -> dict[str, float]:
-    """Why responses were unreadable, as shares of all responses; only the reasons that occurred."""
+    """Share of unreadable responses among all, by the reasons that occurred."""
     notes = Counter(rollout.note for rollout in rollouts if rollout.note)
     return {f"verify/{note.replace(' ', '_')}_rate": times / len(rollouts) for note, times in sorted(notes.items())}
 
@@ -69,7 +69,7 @@ def credit_metrics(rollouts: list[Rollout]) -> dict[str, float]:
 
 
 def gives_credit(rollouts: list[Rollout]) -> bool:
-    """Whether any response has credit of its task."""
+    """True if any response has credit of its task."""
     return any(rollout.credit is not None for rollout in rollouts)
 
 
@@ -127,7 +127,7 @@ def policy_metrics(updates: list[PolicyUpdate]) -> dict[str, float]:
 
 
 def update_kl(updates: list[PolicyUpdate]) -> float:
-    """How far an iteration's updates moved the policy, in nats per token: the largest approx_kl less the first.
+    """KL of an iteration's updates, in nats per token: the largest approx_kl less the first.
 
     The first is 0 where the policy itself has sampled, and how far they are apart where another one has. What the last
     update does is not seen, nor what a single one does.

@@ -181,7 +181,7 @@ def _local(x: Tensor) -> Tensor:
 
 
 def _starts(parameters: Sequence[Tensor]) -> Iterator[int]:
-    """Where this process's part of each parameter begins among the numbers of all, whole parameters in a row."""
+    """Yield where this process's part of each parameter begins among the numbers of all, whole parameters in a row."""
     before = 0
     for parameter in parameters:
         start = before

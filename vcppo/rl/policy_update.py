@@ -173,7 +173,7 @@ def imitation(demonstrations: TokenBatch, weight: float) -> Terms:
 
 @dataclass(frozen=True)
 class Accumulated:
-    """What a batch's terms log, of all processes, with the outputs that they were computed from."""
+    """Logged sums of a batch's terms, of all processes, with the outputs that they were computed from."""
 
     loss: float  # sum of the terms
     sums: dict[str, float]

@@ -1,4 +1,4 @@
-"""Which way an iteration's advantages push the decision to stop thinking, on tasks that say where it is taken."""
+"""Push of an iteration's advantages on the decision to stop thinking, on tasks that say where it is taken."""
 
 import math
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ class Reference:
 
     @property
     def moves(self) -> bool:
-        """Whether it ever differs from the first policy."""
+        """True if it ever differs from the first policy."""
         return self.settings.ema > 0 or self.settings.refresh_every != "never"
 
     def follow(self, policy: PreTrainedModel, iterations: int) -> None:

@@ -50,7 +50,7 @@ def verdict_scores(rollouts: Sequence[Rollout], reward: RewardSettings) -> Tenso
 
 @dataclass(frozen=True)
 class Shaping:
-    """How scores are shaped at some moment of a run: settings, the length limit, and the running moments so far."""
+    """Shaping of scores at some moment of a run: settings, the length limit, and the running moments so far."""
 
     settings: RewardSettings
     limit: int  # tokens

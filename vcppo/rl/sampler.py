@@ -54,12 +54,12 @@ class Sampler:
         return self.task.judge(self.texts(responses), prompts)
 
     def step_starts(self, responses: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Where the reasoning steps of each response begin, in tokens, 0 first."""
+        """Return where the reasoning steps of each response begin, in tokens, 0 first."""
         return step_starts(responses, self.task, self.tokenizer)
 
 
 def step_starts(responses: Sequence[Sequence[int]], task: Task, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    """Where the reasoning steps of each response (token ids) begin, in tokens, 0 first."""
+    """Return where the reasoning steps of each response (token ids) begin, in tokens, 0 first."""
     return [task.step_starts(tokenizer.convert_ids_to_tokens(list(response))) for response in responses]
 
 

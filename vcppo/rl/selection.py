@@ -1,4 +1,4 @@
-"""Which of an iteration's responses are trained on, and which of them must stay together."""
+"""Selection of an iteration's responses that are trained on, and of those that must stay together."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How far estimates of states' values are from the truth.
+"""Errors of estimates of states' values against the truth.
 
 Where a task's values can be computed, the truth of every state is; else many continuations are sampled from the states
 of a few responses.
@@ -30,7 +30,7 @@ STATES = 8  # of each response, spread evenly over its steps
 
 @dataclass(frozen=True)
 class Truth:
-    """What is measured of it in an iteration."""
+    """Table and metrics of true values, as an iteration measured them."""
 
     table: dict[str, list[Any]] | None = None  # columns of `true_values`
     metrics: dict[str, float] = field(default_factory=dict)

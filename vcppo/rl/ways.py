@@ -18,7 +18,7 @@ from vcppo.types import DecisionPath, TokenBatch
 
 
 class State(NamedTuple):
-    """Where the value of a state stands."""
+    """Index of the value of a state."""
 
     level: int  # of branching
     way: int  # among those of the level
@@ -170,7 +170,7 @@ class Ways:
     def _terms(
         self, level: int, steps: Tensor, chances: Tensor, starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What `chances_of_success` takes."""
+        """Return the arguments of `chances_of_success`."""
         ways = self.levels[level]
         rows, places = len(ways), max(max(way.places for way in ways), 1)
         left = [step for step in self._exits if step[0] == level]
@@ -201,7 +201,7 @@ class Ways:
     def states(
         self, way: Way, path: DecisionPath, pieces: Sequence[str], unseen: Unseen = "none"
     ) -> list[State | float]:
-        """Where the value of each state of a response stands, before each of its tokens; or its chance, where known.
+        """Return the index of each state's value, before each token of a response; or its chance, where known.
 
         Args:
             way: what `add` made of `path`.

@@ -12,7 +12,7 @@ from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
 from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.context import StageContext
-from vcppo.store.samples import AnsweredProblem, SampleFolder, any_credit
+from vcppo.store.samples import SampledProblem, SampleFolder, any_credit
 from vcppo.tasks.base import Task
 from vcppo.types import Verdict
 
@@ -48,8 +48,8 @@ def evaluate(
     settings: EvaluationSettings,
     samples: int,
     store: SampleFolder | None = None,
-    on_problem: Callable[[AnsweredProblem, bool], None] = lambda problem, fresh: None,
-) -> list[AnsweredProblem]:
+    on_problem: Callable[[SampledProblem, bool], None] = lambda problem, fresh: None,
+) -> list[SampledProblem]:
     """Sample `samples` responses to every held-out problem; the draws depend on `evaluation.seed` alone.
 
     Args:
@@ -58,29 +58,29 @@ def evaluate(
         on_problem: called with every problem, and whether its responses were sampled now.
     """
     prompts, here = task.held_out_prompts(settings.problems), world()
-    answered: dict[int, AnsweredProblem] = {}
+    sampled: dict[int, SampledProblem] = {}
     if store is not None:
         stored = (store.read(number, prompt, samples) for number, prompt in enumerate(prompts))
-        answered = here.from_main({problem.number: problem for problem in stored if problem is not None})
-    for problem in answered.values():
+        sampled = here.from_main({problem.number: problem for problem in stored if problem is not None})
+    for problem in sampled.values():
         on_problem(problem, False)
     sampler: Sampler | None = None
     for group in groups(len(prompts), samples, settings):
-        if all(number in answered for number in group.problems):
+        if all(number in sampled for number in group.problems):
             continue
         sampler = sampler or make_sampler()
         rollouts = sampler.roll_out(
             [prompts[number] for number in group.problems for _ in range(samples)], seed=group.seed, first=group.first
         )
         for place, number in enumerate(group.problems):
-            if number not in answered:
+            if number not in sampled:
                 start = place * samples
                 responses = rollouts[start : start + samples]
-                answered[number] = AnsweredProblem.of(number, group.seed, group.first + start, responses)
+                sampled[number] = SampledProblem.of(number, group.seed, group.first + start, responses)
                 if store is not None and here.is_main:
-                    store.write(answered[number])
-                on_problem(answered[number], True)
-    return [answered[number] for number in range(len(prompts))]
+                    store.write(sampled[number])
+                on_problem(sampled[number], True)
+    return [sampled[number] for number in range(len(prompts))]
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,16 @@ class ProblemResults:
     credit: list[float] | None = None  # the same, where the task gives any
 
     @classmethod
-    def of(cls, answered: list[AnsweredProblem]) -> "ProblemResults":
+    def of(cls, sampled: list[SampledProblem]) -> "ProblemResults":
         """Count the verdicts of the responses."""
-        samples = len(answered[0].samples)
+        samples = len(sampled[0].samples)
         return cls(
-            problems=[problem.problem for problem in answered],
+            problems=[problem.problem for problem in sampled],
             samples=samples,
-            correct=[problem.count(Verdict.CORRECT) for problem in answered],
-            unreadable=[problem.count(Verdict.UNREADABLE) for problem in answered],
-            length_tokens=[sum(sample.tokens for sample in problem.samples) / samples for problem in answered],
-            credit=[sum(problem.credits) / samples for problem in answered] if any_credit(answered) else None,
+            correct=[problem.count(Verdict.CORRECT) for problem in sampled],
+            unreadable=[problem.count(Verdict.UNREADABLE) for problem in sampled],
+            length_tokens=[sum(sample.tokens for sample in problem.samples) / samples for problem in sampled],
+            credit=[sum(problem.credits) / samples for problem in sampled] if any_credit(sampled) else None,
         )
 
     def metrics(self, task: str) -> dict[str, float]:
@@ -154,11 +154,11 @@ def evaluation(context: StageContext) -> dict[str, float]:
 def _of_run(
     policy: Callable[[], PreTrainedModel], context: StageContext, samples: int, store: SampleFolder | None
 ) -> ProblemResults:
-    answered = evaluate(
+    sampled = evaluate(
         lambda: context.evaluation_sampler(policy()),
         task=context.task,
         settings=context.settings.evaluation,
         samples=samples,
         store=store,
     )
-    return ProblemResults.of(answered)
+    return ProblemResults.of(sampled)

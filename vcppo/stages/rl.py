@@ -71,7 +71,7 @@ def rl(context: StageContext) -> dict[str, float]:
 
 
 def stopped(trainer: Trainer) -> bool:
-    """Whether an early warning has ended the run."""
+    """True if an early warning has ended the run."""
     return trainer.settings.guard.on_warning == "stop" and bool(trainer.early_warning.since)
 
 

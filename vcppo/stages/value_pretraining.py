@@ -173,7 +173,7 @@ class Pretraining:
             self.optimiser.load_state_dict(state["optimiser"])
 
     def _ended_after(self, step: int) -> TrainingEnd | None:
-        """Where training had come to beyond a step, if the moments of then have been removed and the journal has it."""
+        """Return the end of training beyond a step, if the moments of then have been removed and the journal has it."""
         end = end_without_moments(self.folder)
         return end if end is not None and end.updates > step and self.journal.count >= end.records else None
 
@@ -233,7 +233,7 @@ class Pretraining:
 
     @functools.cached_property
     def _held_out_texts(self) -> set[str]:
-        """What fresh prompts must not be."""
+        """Return the texts that fresh prompts must not have."""
         if self.settings.pretrain.held_out_prompts == "shared":
             return set()
         return {prompt.text for prompt in fixed_prompts(self.context).held_out}

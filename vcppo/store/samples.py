@@ -27,7 +27,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class AnsweredProblem:
+class SampledProblem:
     """A problem with all its responses, and their seed."""
 
     number: int  # its place among the held-out problems
@@ -39,7 +39,7 @@ class AnsweredProblem:
     samples: tuple[Sample, ...]
 
     @classmethod
-    def of(cls, number: int, seed: int, first: int, rollouts: Sequence[Rollout]) -> "AnsweredProblem":
+    def of(cls, number: int, seed: int, first: int, rollouts: Sequence[Rollout]) -> "SampledProblem":
         """Build it from the rollouts of one prompt."""
         prompt = rollouts[0].prompt
         return cls(number, prompt.name, prompt.text, prompt.answer, seed, first, tuple(map(_sample, rollouts)))
@@ -67,12 +67,12 @@ class AnsweredProblem:
         return tree
 
 
-def any_credit(problems: Sequence[AnsweredProblem]) -> bool:
+def any_credit(problems: Sequence[SampledProblem]) -> bool:
     """True if any response to any of the problems has credit of its task."""
     return any(problem.has_credit for problem in problems)
 
 
-_FORMAT = TypeAdapter(AnsweredProblem)
+_FORMAT = TypeAdapter(SampledProblem)
 
 
 class SampleFolder:
@@ -86,7 +86,7 @@ class SampleFolder:
         """Path of a problem's responses."""
         return self.path / f"{number:05d}.json"
 
-    def write(self, problem: AnsweredProblem) -> None:
+    def write(self, problem: SampledProblem) -> None:
         """Store a problem's responses, whole or not at all.
 
         Raises:
@@ -94,7 +94,7 @@ class SampleFolder:
         """
         write_whole(self.file(problem.number), problem.as_json())
 
-    def read(self, number: int, prompt: Prompt, samples: int) -> AnsweredProblem | None:
+    def read(self, number: int, prompt: Prompt, samples: int) -> SampledProblem | None:
         """Read a problem's responses; None if it has none yet, or none that are `samples` responses to this prompt."""
         path = self.file(number)
         try:

@@ -24,7 +24,7 @@ from vcppo.diagnosis.responses import Dump, LoggedResponse
 from vcppo.errors import ConfigError, DataError
 from vcppo.rl.metrics import samples_table
 from vcppo.store.journal import Journal
-from vcppo.store.samples import AnsweredProblem, SampleFolder
+from vcppo.store.samples import SampledProblem, SampleFolder
 from vcppo.types import Generation, Prompt, Rollout, Verdict
 
 # Three responses to two prompts, in every form: to "1+1=" a right and a wrong one, to "2+2=" a right one.
@@ -204,7 +204,7 @@ def vcppo(folder: Path) -> Path:
     first, second, third = rollouts()
     store = SampleFolder(folder / "samples", notice=lambda line: None)
     for number, group in enumerate(([first, second], [third])):
-        store.write(AnsweredProblem.of(number, 0, 0, group))
+        store.write(SampledProblem.of(number, 0, 0, group))
     (folder / "report.json").write_text("{}")
     return folder
 
@@ -405,7 +405,7 @@ def test_a_metric_of_lighteval_is_the_first_or_named(tmp_path: Path) -> None:
 
 def test_credit_of_a_task_is_the_score(tmp_path: Path) -> None:
     group = [Rollout(**(vars(rollout) | {"credit": 0.5})) for rollout in rollouts()[:1]]
-    SampleFolder(tmp_path, notice=lambda line: None).write(AnsweredProblem.of(0, 0, 0, group))
+    SampleFolder(tmp_path, notice=lambda line: None).write(SampledProblem.of(0, 0, 0, group))
     assert read_dump([tmp_path]).responses[0].score == 0.5
 
 

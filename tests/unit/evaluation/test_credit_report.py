@@ -8,11 +8,11 @@ from fake_responses import sampled
 
 from vcppo.evaluation import report
 from vcppo.stages.evaluation import ProblemResults
-from vcppo.store.samples import AnsweredProblem, SampleFolder
+from vcppo.store.samples import SampledProblem, SampleFolder
 from vcppo.types import Prompt
 
 
-def with_credit(problems: list[AnsweredProblem], *rows: tuple[float | None, ...]) -> list[AnsweredProblem]:
+def with_credit(problems: list[SampledProblem], *rows: tuple[float | None, ...]) -> list[SampledProblem]:
     return [
         dataclasses.replace(
             problem,

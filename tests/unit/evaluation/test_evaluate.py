@@ -24,7 +24,7 @@ from vcppo.errors import CheckpointError
 from vcppo.evaluation.progress import EvaluationView
 from vcppo.models.checkpoints import save_model
 from vcppo.rl.sampler import Sampler
-from vcppo.store.samples import AnsweredProblem, SampleFolder
+from vcppo.store.samples import SampledProblem, SampleFolder
 from vcppo.system.fingerprints import find_checkpoint, fingerprint_of_checkpoint
 from vcppo.system.processes import locked
 from vcppo.tasks import make_task
@@ -199,7 +199,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Ctrl-C as the fifth problem is about to be written."""
     write = SampleFolder.write
 
-    def stopped(self: SampleFolder, problem: AnsweredProblem) -> None:
+    def stopped(self: SampleFolder, problem: SampledProblem) -> None:
         if problem.number == 4:
             raise KeyboardInterrupt
         write(self, problem)

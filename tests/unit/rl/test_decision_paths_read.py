@@ -33,7 +33,7 @@ PATH = DecisionPath(
 
 
 def judged(response: Sequence[str]) -> float:
-    """What the comment above says of it, case by case."""
+    """Chance that a response is right, case by case as the comment above has it."""
     first, second, *rest = response
     if first not in "ab":
         return 0.05

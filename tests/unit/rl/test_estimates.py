@@ -1,4 +1,4 @@
-"""What the updates are given: two calls of one gae, group advantages, penalties, bootstraps."""
+"""Inputs of the updates: two calls of one gae, group advantages, penalties, bootstraps."""
 
 import dataclasses
 import itertools
@@ -39,7 +39,7 @@ def rows_of(batch: RolloutBatch) -> torch.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Estimates:
-    """What the updates are given."""
+    """Inputs of the updates."""
 
     rewards: Tensor
     monte_carlo: Tensor

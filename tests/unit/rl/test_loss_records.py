@@ -1,4 +1,4 @@
-"""What an update logs is what the record of its loss says."""
+"""Metrics of an update are those that the record of its loss names."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What is said of a critic beside the truth, by pencil."""
+"""Metrics of a critic beside the truth, by pencil."""
 
 import pytest
 import torch

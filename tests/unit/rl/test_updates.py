@@ -313,10 +313,10 @@ def test_the_critic_weighs_tokens_its_own_way() -> None:
     values, returns = read_values(critic, batch, 1000), advantages_for(batch)
     errors = 0.5 * (values - returns).square()
     by_token = float(errors.sum()) / sum(LENGTHS)
-    by_answer = float((errors.sum(dim=1) / torch.tensor(LENGTHS)).mean())
+    by_response = float((errors.sum(dim=1) / torch.tensor(LENGTHS)).mean())
     assert critic_gradient(critic, batch)[1].loss == pytest.approx(by_token, rel=1e-5)
-    assert critic_gradient(critic, batch, aggregation="sequence-mean")[1].loss == pytest.approx(by_answer, rel=1e-5)
-    assert by_token != pytest.approx(by_answer, rel=0.01)
+    assert critic_gradient(critic, batch, aggregation="sequence-mean")[1].loss == pytest.approx(by_response, rel=1e-5)
+    assert by_token != pytest.approx(by_response, rel=0.01)
 
 
 def test_the_critic_learns_its_targets() -> None:

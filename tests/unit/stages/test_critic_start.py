@@ -1,4 +1,4 @@
-"""What RL starts with: a reward model in units of reward, a critic shifted, and an error imposed on what is read."""
+"""The start of RL: a reward model in units of reward, a critic shifted, and an error imposed on what is read."""
 
 import dataclasses
 from pathlib import Path

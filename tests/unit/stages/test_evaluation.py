@@ -15,7 +15,7 @@ from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
 from vcppo.settings.evaluation import EvaluationSettings
 from vcppo.stages.evaluation import ProblemResults, evaluate, groups
-from vcppo.store.samples import AnsweredProblem, SampleFolder
+from vcppo.store.samples import SampledProblem, SampleFolder
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
 from vcppo.types import Generation, Verdict
@@ -43,7 +43,7 @@ def run(
     *,
     settings: EvaluationSettings = SMALL_GROUPS,
     notices: list[str] | None = None,
-) -> list[AnsweredProblem]:
+) -> list[SampledProblem]:
     said = [] if notices is None else notices
     sampling = Sampling(settings.temperature, settings.top_p, TASK.max_tokens)
     return evaluate(
@@ -86,7 +86,7 @@ def test_groups_are_of_whole_problems_under_the_seed_of_their_32(samples: int, a
 
 
 def test_responses_are_those_of_32_problems_at_once_however_many_are_written_together(engine: TorchEngine) -> None:
-    """What the committed results were measured with: a call of the engine for each 32 problems, responses in order."""
+    """The committed results were measured so: a call of the engine for each 32 problems, responses in order."""
     prompts = TASK.held_out_prompts()
     expected = []
     for start in (0, 32, 64):
@@ -129,7 +129,7 @@ def test_problems_kept_for_searches_are_asked_where_settings_say_so(engine: Torc
 
 
 def test_a_response_comes_back_from_its_seed_and_its_stream_alone(engine: TorchEngine, straight: Path) -> None:
-    """What a report promises: seed, first + k and the prompt are enough to write response k again."""
+    """A report promises that seed, first + k and the prompt are enough to write response k again."""
     problem = json.loads((straight / "00040.json").read_text())
     (ids,) = TASK.encode([TASK.held_out_prompts()[40]], TOKENIZER)
     sampling = Sampling(1.0, 1.0, TASK.max_tokens)
@@ -161,7 +161,7 @@ def test_killed_at_any_file_and_resumed_is_straight_through_to_the_bit(
     write = SampleFolder.write
     written: list[int] = []
 
-    def fused(self: SampleFolder, problem: AnsweredProblem) -> None:
+    def fused(self: SampleFolder, problem: SampledProblem) -> None:
         if len(written) == writes:
             raise Killed
         written.append(problem.number)

@@ -56,7 +56,7 @@ FROM_POLICY = "critic.init=policy"
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stages before leave: a policy, and 48 + 32 responses; right ones have low tokens, wrong ones high."""
+    """Results of the stages before: a policy, and 48 + 32 responses; right ones have low tokens, wrong ones high."""
     out = tmp_path_factory.mktemp("before")
     found = addresses(tiny(FROM_POLICY))
     policy = StageFolder(out, found["cold-start"]).path / "policy"

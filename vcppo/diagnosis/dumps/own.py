@@ -1,6 +1,6 @@
 """vcppo's own: the folder `samples` of an evaluation, and the tables of sampled responses in a journal of RL.
 
-Source: `AnsweredProblem` of vcppo/store/samples.py, a JSON file for each problem; `samples_table` of
+Source: `SampledProblem` of vcppo/store/samples.py, a JSON file for each problem; `samples_table` of
 vcppo/rl/metrics.py, written by vcppo/stages/rl.py every `record.samples_every` iterations into a journal
 (vcppo/store/journal.py).
 """

@@ -86,7 +86,7 @@ def scored_responses(context: StageContext) -> RolloutBatch:
 
 
 def first_shaping(context: StageContext, batch: RolloutBatch | None = None) -> Shaping:
-    """How scores are shaped in pretraining, and when RL begins: its moments are of what the critic was pretrained on.
+    """Return the shaping of pretraining, and of RL's begin: its moments are of what the critic was pretrained on.
 
     Args:
         batch: the responses of the earlier stage, if they are at hand.

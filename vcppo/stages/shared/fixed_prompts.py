@@ -1,7 +1,7 @@
 """Prompts of the responses that critics are pretrained on, and those of the held-out responses that measure them.
 
 A held-out response to a prompt that the critic has learnt other responses to measures less than it seems to: how likely
-this prompt is to be answered right may be remembered. So the two have no prompt in common (`disjoint`).
+a response to this prompt is right may be remembered. So the two have no prompt in common (`disjoint`).
 """
 
 import itertools

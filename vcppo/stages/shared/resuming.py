@@ -1,4 +1,4 @@
-"""Where a stage goes on from: the state that its last process saved, and as much of the journal as that counts.
+"""Resuming of a stage: from the state that its last process saved, and as much of the journal as that counts.
 
 What a power cut or a bad disk left unreadable is moved aside, and costs the updates since, never the run.
 """

@@ -1,4 +1,4 @@
-"""How far a stage is, in tokens, from its first seconds on: a small file in its folder that whoever watches reads."""
+"""Progress of a stage in tokens, from its first seconds on: a small file in its folder, for those who watch."""
 
 import time
 from collections.abc import Callable, Iterator
