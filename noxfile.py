@@ -137,6 +137,5 @@ def verl(session: nox.Session) -> None:
     """The plugin inside verl 0.9.1, on a CPU, in an environment of its own; a test that skips is a failure here."""
     session.install("-r", "tests/verl_plugin/requirements.txt")
     session.install("--no-deps", "verl==0.9.1", "--editable", ".")
-    session.run(
-        "pytest", "-m", "verl", "tests/verl_plugin/test_with_verl.py", *session.posargs, env={"VCPPO_REQUIRE_VERL": "1"}
-    )
+    modules = ("tests/verl_plugin/test_verl_registration.py", "tests/verl_plugin/test_with_verl.py")
+    session.run("pytest", "-m", "verl", *modules, *session.posargs, env={"VCPPO_REQUIRE_VERL": "1"})
