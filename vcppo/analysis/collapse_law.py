@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from vcppo.analysis import style
-from vcppo.analysis.data import NoDataError, Results, Study
+from vcppo.analysis.data import LAMBDA, NoDataError, Results, Study
 from vcppo.analysis.picture import Picture, caption
 from vcppo.analysis.starts import FIRST_ITERATIONS, starts
 from vcppo.analysis.table_text import Table
 from vcppo.maths.collapse_law import Chain, turning_offset, turning_value
 
-LAMBDA = "gae.lambda_actor"
 NEAR = 0.3  # cells nearer to the threshold than this are not judged
 LOOKS = {
     "stops": style.ArmStyle("predicted: learns to stop", "#c44601", "-", "o"),

@@ -8,14 +8,14 @@ import pandas as pd
 
 from vcppo.analysis import figure6, style, summary
 from vcppo.analysis.data import NoDataError, Results, Study, run_key, sort_arms
+from vcppo.analysis.figure2 import RARE
+from vcppo.analysis.headline import ARMS
 from vcppo.analysis.picture import Picture, caption, curve_interval
 
-ARMS = ("ppo", "vcppo")
 PLACES = (0.0, 1 / 6, 1 / 2, 1.0)  # of training: where the critic is looked at
 COLOURS = ("#9ecae1", "#5b9bd0", "#1f6cb0", "#08306b")  # pale early, dark late: reads in grey
 LINES = ((0, (1, 1)), (0, (4, 1.5)), (0, (5, 1, 1, 1)), "-")
 FLOOR = -2.0  # explained variance below this is drawn here
-RARE = 0.05  # bins that fewer than this share of the responses reach are left out
 QUANTITIES = (("value_bias", "value bias (reward)"), ("explained_variance", "explained variance"))
 
 

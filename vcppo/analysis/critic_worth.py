@@ -7,12 +7,10 @@ an exact critic, 0 for one that knows no more than the mean, below 0 for one tha
 import pandas as pd
 
 from vcppo.analysis import costs
-from vcppo.analysis.data import NoDataError, Study, run_key
+from vcppo.analysis.data import ACCURACY, LAMBDA, NoDataError, Study, run_key
 from vcppo.analysis.tables import APART
 
 REFERENCE = "grpo"
-LAMBDA = "gae.lambda_actor"
-ACCURACY = "rollout/accuracy"
 VARIANCE, CEILING, ERROR = "value/explained_variance", "value/explained_variance_ceiling", "value/true_error"
 PRETRAINED, PRETRAINED_CEILING = "pretrain/explained_variance", "pretrain/explained_variance_ceiling"
 EVALUATION = r"^eval/([^/]+)/avg_at_\d+$"

@@ -7,11 +7,11 @@ import pandas as pd
 
 from vcppo.analysis import costs
 from vcppo.analysis.costs import MILLION
-from vcppo.analysis.critic_worth import ACCURACY, needed, seen
-from vcppo.analysis.data import Results, Study, run_key
+from vcppo.analysis.critic_worth import needed, seen
+from vcppo.analysis.data import ACCURACY, Results, Study, run_key
 from vcppo.analysis.picture import over
 from vcppo.analysis.style import arm_label
-from vcppo.analysis.table_text import NOTHING, Table
+from vcppo.analysis.table_text import NOTHING, SHORT, Table
 from vcppo.analysis.tables import (
     APART,
     COUNT_NOTE,
@@ -28,7 +28,6 @@ from vcppo.analysis.task_tables import along
 
 WINDOW = 10  # iterations whose mean accuracy is that at a budget
 PRETRAINING = ("pretrain_answers", "pretrain_compute_tokens")  # of runs.csv
-SHORT = "†"
 
 
 def table(results: Results, study_name: str) -> Table:

@@ -14,6 +14,8 @@ from vcppo.errors import DataError
 from vcppo.system.shipped import shipped
 
 STATUSES = ("done", "failed", "pruned")
+REFERENCE = "ppo"  # the arm that others are compared with
+LAMBDA, ACCURACY = "gae.lambda_actor", "rollout/accuracy"
 NUMBERS: Mapping[str, tuple[str, ...]] = {  # columns that hold numbers, or nothing where unknown
     "runs": ("base_seed", "seed", "avg_at_k", "pass_at_k", "k", "problems", "final_length_tokens",
              "start_length_tokens", "min_length_fraction", "min_accuracy", "final_accuracy"),

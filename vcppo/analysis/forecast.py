@@ -12,12 +12,12 @@ from vcppo.analysis import style
 from vcppo.analysis.data import Results, command_of
 from vcppo.analysis.forecast_runs import HALF, PREDICTORS, Family, available, scored
 from vcppo.analysis.picture import Picture
+from vcppo.analysis.summary import RESAMPLES
 from vcppo.analysis.table_text import NOTHING, Table
 from vcppo.maths.forecast_skill import VERDICTS, Logistic, auc, balanced_accuracy, best_threshold, brier
 from vcppo.maths.run_statistics import nested_draws
 from vcppo.maths.statistics import UNKNOWN, Array, percentiles
 
-RESAMPLES = 2000
 Statistic = Callable[[Array, NDArray[np.bool_]], float]
 BASE_RATE = "base_rate"
 LOOKS = {

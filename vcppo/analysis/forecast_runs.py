@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vcppo.analysis.data import RUN, NoDataError, Results, Study
+from vcppo.analysis.data import ACCURACY, LAMBDA, RUN, NoDataError, Results, Study
 from vcppo.maths.forecast_skill import VERDICTS, verdict_of
 
 LAST = 10  # iterations whose mean is the end of a run here
 HALF = 0.5
 RECENT = 5  # iterations whose mean says that a run has failed by now
-LAMBDA, ACCURACY, WARNED = "gae.lambda_actor", "rollout/accuracy", "early_warning_at"
+WARNED = "early_warning_at"
 UNKNOWN_GAIN = 1.0  # of Monte-Carlo's, where it cannot be told: nothing is known to be lost
 
 

@@ -5,10 +5,8 @@ from typing import Any
 import pandas as pd
 
 from vcppo.analysis import style, summary
-from vcppo.analysis.data import NoDataError, Results, Study
+from vcppo.analysis.data import REFERENCE, NoDataError, Results, Study
 from vcppo.analysis.picture import Picture, bases, caption, few_enough
-
-REFERENCE = "ppo"
 
 
 def load(results: Results, study_name: str, name: str) -> Study:

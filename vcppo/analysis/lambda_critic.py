@@ -5,8 +5,7 @@ import math
 import pandas as pd
 
 from vcppo.analysis import costs, summary
-from vcppo.analysis.critic_worth import ACCURACY
-from vcppo.analysis.data import NoDataError, Results, Study, run_key
+from vcppo.analysis.data import ACCURACY, NoDataError, Results, Study, run_key
 from vcppo.analysis.picture import over
 from vcppo.analysis.style import arm_label
 from vcppo.analysis.table_text import Table

@@ -9,7 +9,7 @@ from vcppo.analysis import costs, methods, style, tables
 from vcppo.analysis.costs import MILLION
 from vcppo.analysis.data import Results, Study, bases_of, family, run_key
 from vcppo.analysis.picture import over
-from vcppo.analysis.table_text import NOTHING, Table
+from vcppo.analysis.table_text import NOTHING, SHORT, Table
 from vcppo.analysis.tables import (
     BELOW,
     COUNT_NOTE,
@@ -24,7 +24,6 @@ from vcppo.analysis.tables import (
 )
 
 BUDGET_ARM = "vcppo"
-SHORT = "†"  # behind the name of an arm that spends less than
 ENOUGH = 0.95  # of the budget
 SPENT = ("generated_tokens", "forward_tokens", "backward_tokens", "compute_tokens")
 COST_NOTE = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 NOTHING = "–"
+SHORT = "†"  # behind what no budget in common suits; a note says why
 
 
 @dataclass(frozen=True)

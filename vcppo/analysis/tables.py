@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vcppo.analysis import summary
-from vcppo.analysis.data import NoDataError, Results, Study, bases_of, read_study, run_key, sort_arms
+from vcppo.analysis.data import REFERENCE, NoDataError, Results, Study, bases_of, read_study, run_key, sort_arms
 from vcppo.analysis.picture import bases, over
 from vcppo.analysis.starts import starts
 from vcppo.analysis.style import arm_label
@@ -23,7 +23,6 @@ COLLAPSED_LENGTH, COLLAPSED_ACCURACY = 0.25, 0.02
 LOWEST = ("min_length_fraction", "min_accuracy")  # during training
 APART = 100 * run_statistics.APART  # points between two runs of one arm, beyond which their mean describes neither
 LISTED = 5  # runs of such an arm that are listed; more are counted
-REFERENCE = "ppo"
 BELOW = f"ended below {100 * COLLAPSED_ACCURACY:g} %"
 COUNT_NOTE = "Counts of runs [exact 95 % interval of the share in %, Clopper-Pearson, were runs independent]."
 OTHER_TASK_NOTE = (

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from vcppo.analysis import costs, tables
-from vcppo.analysis.critic_worth import ACCURACY, LAMBDA, needed, sizes, task_of
-from vcppo.analysis.data import NoDataError, Results, Study, run_key, sort_arms
+from vcppo.analysis.critic_worth import needed, sizes, task_of
+from vcppo.analysis.data import ACCURACY, LAMBDA, NoDataError, Results, Study, run_key, sort_arms
 from vcppo.analysis.picture import over
 from vcppo.analysis.table_text import Table
 from vcppo.analysis.tables import APART, OTHER_TASK_NOTE, measured, setting_key

@@ -8,12 +8,11 @@ from typing import Any
 import pandas as pd
 
 from vcppo.analysis import style, summary
-from vcppo.analysis.data import NoDataError, Results, Study, sort_arms
+from vcppo.analysis.data import REFERENCE, NoDataError, Results, Study, sort_arms
 from vcppo.analysis.picture import Picture, caption, curve_interval, few_enough
 
 COLUMNS = 4  # panels per row
 WRAP = 27  # letters of a panel's title, a line
-REFERENCE = "ppo"
 NOTHING = 0.02  # accuracy below which a run solves nothing
 
 

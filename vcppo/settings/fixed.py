@@ -37,6 +37,11 @@ PROCESS_START_S: Final = 120.0  # to import what they need, on a busy machine
 GOODBYE_S: Final = 5.0  # to end by themselves
 FAILED_STARTS: Final = 3  # of one in a row: then something is wrong with all
 
+# Of MLflow and of Optuna's storage.
+SILENT_S: Final = 30.0  # without a reply, after which the user is told
+FIRST_RETRY_S: Final = 1.0  # until what failed is tried again; twice as long after each failure
+LONGEST_RETRY_S: Final = 30.0
+
 # Of a diagnosis, whose plan counts on them too.
 GRADIENT_CHUNKS: Final = 64  # groups of responses that share no prompt; intervals are over them
 FEWEST_PROMPTS: Final = 8  # for groups that share none; of fewer, responses are divided

@@ -20,6 +20,7 @@ import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 
 from vcppo.errors import StudyError
+from vcppo.settings.fixed import FIRST_RETRY_S, LONGEST_RETRY_S, SILENT_S
 from vcppo.studies.outbox import owed_trials, write_owed
 from vcppo.studies.trials import Scoreboard
 from vcppo.system.redaction import redacted
@@ -27,8 +28,6 @@ from vcppo.system.redaction import redacted
 T = TypeVar("T")
 
 OF_STORAGE = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, OSError)  # errors after which it is tried again
-FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
-SILENT_S = 30.0  # without a reply, after which the user is told
 OPENING_S = 90.0  # for the first reply, without which no study begins
 LONGEST_REASON = 200  # characters
 GOES_ON = "cells go on, and their trials wait on disk; a search proposes nothing until it is back"

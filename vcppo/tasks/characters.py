@@ -6,7 +6,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
-PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
+from vcppo.tasks.words import END, PAD
+
+UNKNOWN = "<unk>"
 
 
 def character_tokenizer(characters: str) -> PreTrainedTokenizerFast:

@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from vcppo.errors import TrackingError, VcppoError
+from vcppo.settings.fixed import FIRST_RETRY_S, LONGEST_RETRY_S, SILENT_S
 from vcppo.store.study_folders import StudyFolder
 from vcppo.system.files import file_lock, signed_lock
 from vcppo.system.processes import is_folder_locked
@@ -23,8 +24,6 @@ from vcppo.tracking.mlflow_client import MlflowStore, RefusedError, import_mlflo
 from vcppo.tracking.upload import StudyUpload
 
 EVERY_S = 5.0  # between uploads: many records per call cost MLflow little more than one
-FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
-SILENT_S = 30.0  # without a reply of the store, after which the user is told
 GOES_ON = "runs go on, and their records wait on disk"
 
 

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from vcppo.diagnosis.boundaries import BROKEN
 from vcppo.diagnosis.report.viewer import ViewedResponse, ViewerData
 from vcppo.diagnosis.responses import Dump, LoggedResponse, Reading
 from vcppo.seeding import seed_for
 
 RESPONSES, TOKENS = 200, 400_000  # of the viewer; so many stay under 5 MB
-BROKEN = "\ufffd"  # what the bytes of part of a character decode to
 
 
 def viewer_data(
