@@ -1,4 +1,4 @@
-"""The page of a diagnosis in a real Chromium: opened from disk, read with eyes shut, keyboard and all.
+"""The page of a diagnosis in Chromium: opened from disk, keyboard and all; long because one browser serves all tests.
 
 `nox -s browser` runs it where Debian's chromium and chromium-driver are installed, and there a skip is a failure.
 """

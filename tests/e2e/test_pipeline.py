@@ -1,4 +1,4 @@
-"""Whole runs on a tiny model: the same to the bit, whatever interrupts them, and nothing computed twice."""
+"""Whole runs on a tiny model, the same to the bit whatever interrupts them; long because all begin with one run."""
 
 import json
 import os
