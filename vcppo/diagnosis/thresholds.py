@@ -7,7 +7,7 @@ whichever rule.
 
 from dataclasses import dataclass
 
-from scipy import stats
+import scipy  # scipy.stats takes half a second to load, and is at its first use
 
 from vcppo.diagnosis.schema import Estimate
 from vcppo.maths.prompt_bootstrap import CONFIDENCE
@@ -89,7 +89,7 @@ def stretch(looks: int) -> float:
     (1.0, 1.41)
     """
     alpha = 1 - CONFIDENCE
-    return float(stats.norm.ppf(1 - alpha / 2 / looks) / stats.norm.ppf(1 - alpha / 2))
+    return float(scipy.stats.norm.ppf(1 - alpha / 2 / looks) / scipy.stats.norm.ppf(1 - alpha / 2))
 
 
 def beyond(estimate: Estimate, low: float, high: float) -> int:

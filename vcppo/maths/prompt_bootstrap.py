@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # scipy.stats takes half a second to load, and is at its first use
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from vcppo.errors import DataError
 
@@ -141,5 +141,5 @@ def outer_tail(units: int, confidence: float) -> float:
     >>> round(outer_tail(1_000_000, 0.95), 4), round(outer_tail(10, 0.95), 4)
     (0.025, 0.0086)
     """
-    quantile = stats.t.ppf((1 + confidence) / 2, units - 1) * math.sqrt(units / (units - 1))
-    return float(stats.norm.cdf(-quantile))
+    quantile = scipy.stats.t.ppf((1 + confidence) / 2, units - 1) * math.sqrt(units / (units - 1))
+    return float(scipy.stats.norm.cdf(-quantile))

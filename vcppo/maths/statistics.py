@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # scipy.stats takes half a second to load, and is at its first use
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from vcppo.errors import DataError
 
@@ -93,7 +93,7 @@ def bootstrap_interval(
     sample = _flat(values, "bootstrap_interval")
     if np.isnan(sample).any() or (sample == sample[0]).all():
         return UNKNOWN
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         (sample,),
         statistic,
         n_resamples=resamples,
@@ -172,7 +172,7 @@ def count_intervals(
         raise DataError(f"count_intervals: {problems} problems beside a baseline of {len(sets[-1])}: expected the same")
     if _alone(problems, n, fixed_problems):
         return [UNKNOWN] * len(values)
-    found, chances = [], stats.binom.pmf(np.arange(n + 1), n, np.arange(n + 1)[:, None] / n)
+    found, chances = [], scipy.stats.binom.pmf(np.arange(n + 1), n, np.arange(n + 1)[:, None] / n)
     biases = values @ chances.T - values  # [K, n + 1] of a resampled score, by the count
     for size in _chunks(resamples, problems):
         picked = _picked(problems, fixed_problems, rng, size)
@@ -254,8 +254,8 @@ def exact_interval(successes: float, n: int, *, confidence: float = 0.95) -> Int
     if not 0 <= successes <= n:
         raise DataError(f"exact_interval: {successes:g} of {n}: expected 0 to {n} successes")
     tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
+    low = scipy.stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
+    high = scipy.stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
     return Interval(float(low), float(high))
 
 
@@ -273,7 +273,7 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike, axis: int = -1) -> An
     """
     first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     n, m = first.shape[axis], second.shape[axis]
-    ranks = stats.rankdata(np.concatenate([first, second], axis=axis), axis=axis)  # ties share their mean rank
+    ranks = scipy.stats.rankdata(np.concatenate([first, second], axis=axis), axis=axis)  # ties share their mean rank
     rank_sum = np.take(ranks, np.arange(n), axis=axis).sum(axis=axis)
     return (rank_sum - n * (n + 1) / 2) / (n * m)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from committed_results import folder_of
 from result_folders import write_all_studies, write_study
 
 from vcppo.analysis import data as results_data
@@ -268,9 +269,10 @@ def test_ctrl_c_while_figures_are_drawn_is_one_line(tmp_path: Path) -> None:
     def hear() -> None:  # what a shell starts in the background ignores it
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    command = [sys.executable, "-m", "vcppo.analysis", "--results", "results", "--out", str(tmp_path)]
+    results = folder_of(tmp_path / "results", "components")
+    command = [sys.executable, "-m", "vcppo.analysis", "--results", str(results), "--out", str(tmp_path / "out")]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, preexec_fn=hear, cwd=Path(__file__).parents[3], **pipes) as process:
+    with subprocess.Popen(command, preexec_fn=hear, **pipes) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("wrote")
         process.send_signal(signal.SIGINT)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from committed_results import committed_results
 
 from vcppo.analysis import critic_pays, critics_table, crossover, style, tables_beside, task_tables
 from vcppo.analysis.critic_worth import compares, seen, task_of, worth
@@ -16,7 +17,6 @@ from vcppo.analysis.data import NoDataError, Results, Study, read_results
 from vcppo.analysis.redraw import figures_of, tables_of
 from vcppo.analysis.table_text import markdown
 
-ROOT = Path(__file__).resolve().parents[3]
 STEPS = 20
 ARMS: dict[str, dict[str, Any]] = {  # accuracy, explained variance (of a ceiling of 0.5), λ of the actor, pretraining
     "grpo": {"accuracy": 0.5, "explained": None, "lambda": 0.95, "pretrain": "converge"},
@@ -89,7 +89,7 @@ def study_of(name: str = "credit", *, lines: tuple[int, ...] = (), arms: tuple[s
 
 
 def results_of(*studies: Study) -> Results:
-    paper = read_results(ROOT / "results").paper
+    paper = committed_results().paper
     return Results(Path("results"), {study.name: study for study in studies}, paper, noise=NOISE)
 
 
@@ -231,7 +231,7 @@ def test_the_papers_tables_take_the_arms_that_differ_in_their_setting_alone() ->
 
 
 def test_tasks_stand_beside_the_published_numbers() -> None:
-    committed = read_results(ROOT / "results")
+    committed = committed_results()
     studies = {name: committed.studies[name] for name in tables_beside.DIGITS} | {"credit": study_of()}
     results = Results(Path("results"), studies, committed.paper)
     asked = tables_beside.load(results)
@@ -262,7 +262,7 @@ def test_studies_of_critics_have_their_figures_and_tables() -> None:
 
 
 def test_the_committed_signal_is_read_and_checked(tmp_path: Path) -> None:
-    noise = read_results(ROOT / "results").noise
+    noise = committed_results().noise
     assert set(NOISE["advantages"]) <= set(noise["advantages"])
     assert noise["decisions"].is_monotonic_increasing
     assert read_results(tmp_path).noise.empty

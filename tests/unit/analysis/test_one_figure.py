@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from committed_results import folder_of
 
 from vcppo.analysis.redraw import FIGURES, TABLES, main
 
@@ -25,13 +26,19 @@ def test_the_page_lists_every_figure_and_table_with_the_module_that_draws_it() -
         assert (ROOT / "analysis" / target).exists()
 
 
-def test_one_figure_is_drawn_alone(tmp_path: Path) -> None:
-    assert main(["--results", str(ROOT / "results"), "--out", str(tmp_path), "--only", "figure3", "--quiet"]) == 0
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of one study that is committed, from which figure3 and table1 are drawn."""
+    return str(folder_of(tmp_path_factory.mktemp("part") / "results", "components"))
+
+
+def test_one_figure_is_drawn_alone(results: str, tmp_path: Path) -> None:
+    assert main(["--results", results, "--out", str(tmp_path), "--only", "figure3", "--quiet"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure3.pdf", "figure3.png"]
 
 
-def test_a_name_may_be_that_of_a_table(tmp_path: Path) -> None:
-    assert main(["--results", str(ROOT / "results"), "--out", str(tmp_path), "--only", "table1", "--quiet"]) == 0
+def test_a_name_may_be_that_of_a_table(results: str, tmp_path: Path) -> None:
+    assert main(["--results", results, "--out", str(tmp_path), "--only", "table1", "--quiet"]) == 0
     for ending in ("md", "csv", "tex"):
         name = f"table1.{ending}"
         assert (tmp_path / name).read_bytes() == (ROOT / "results" / "figures" / name).read_bytes()
@@ -42,8 +49,8 @@ def test_a_name_may_be_that_of_a_table(tmp_path: Path) -> None:
     [("figure5", "no such figure or table; figures: headline, figure1, "), ("long", "make it with: vcppo sweep")],
 )
 def test_what_cannot_be_drawn_is_refused_with_what_can(
-    name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, words: str, results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--results", str(ROOT / "results"), "--out", str(tmp_path / "out"), "--only", name]) == 2
+    assert main(["--results", results, "--out", str(tmp_path / "out"), "--only", name]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
