@@ -109,7 +109,7 @@ def test_greedy_decoding_is_temperature_0_to_vllm(url: str) -> None:
 
 def test_log_probabilities_that_are_not_finite_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spoilt = dataclasses.replace(as_responses([[3, 2], [5]]), logprobs=array("f", [-0.5, float("nan"), -0.5]))
-    monkeypatch.setattr(f"{__name__}.as_responses", lambda said: spoilt)
+    monkeypatch.setattr("vllm_echo.as_responses", lambda said: spoilt)
     with pytest.raises(TrainingError, match="Qwen2ForCausalLM: its logits for token 1 of response 0 are not finite"):
         make_engine(at(url), policy()).generate([[2, 3], [5]], FREE, seed=0)
 
