@@ -182,7 +182,7 @@ def test_a_spoilt_file_is_told_on_stderr_and_mended(checkpoint: Path, out: Path,
     spoilt.write_bytes(spoilt.read_bytes()[:100])
     done = invoke(checkpoint, "--samples", "3", "--out", tmp_path / "out", *TINY)
     assert done.exit_code == 0
-    assert done.stderr.startswith(f"{spoilt}: not the answers to a problem")
+    assert done.stderr.startswith(f"{spoilt}: not the responses to a problem")
     assert done.stderr.count("\n") == 1
     assert contents(folder(tmp_path / "out")) == contents(folder(out))
 
