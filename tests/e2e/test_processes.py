@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from journals import metrics_by_address
-from processes import torchrun
+from processes import forked, torchrun
 from tiny import ASSIGNMENTS, new_policy, tiny
 
 from vcppo.models.checkpoints import save_model
@@ -28,23 +28,23 @@ def told(output: str) -> list[list[float]]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[list[float]]:
     """Four updates at a stretch."""
-    return told(torchrun(1, SCRIPT, str(tmp_path_factory.mktemp("whole")), "4"))
+    return told(forked(1, SCRIPT, str(tmp_path_factory.mktemp("whole")), "4"))
 
 
 @pytest.mark.parametrize(("saving", "loading"), [(2, 1), (1, 2)])
 def test_a_state_is_gone_on_from_by_another_number_of_processes(
     tmp_path: Path, saving: int, loading: int, whole: list[list[float]]
 ) -> None:
-    first = told(torchrun(saving, SCRIPT, str(tmp_path / "parts"), "2"))
-    second = told(torchrun(loading, SCRIPT, str(tmp_path / "parts"), "2"))
+    first = told(forked(saving, SCRIPT, str(tmp_path / "parts"), "2"))
+    second = told(forked(loading, SCRIPT, str(tmp_path / "parts"), "2"))
     for got, wanted in zip([*first, *second], whole, strict=True):
         assert got == pytest.approx(wanted, rel=1e-5)
 
 
 def test_hybrid_sharding_and_adapters_give_the_same_losses(tmp_path: Path) -> None:
     adapted = ("model.path=given", "lora.rank=2")
-    alone = told(torchrun(1, SCRIPT, str(tmp_path / "one"), "3", *adapted))
-    shared = told(torchrun(2, SCRIPT, str(tmp_path / "two"), "3", *adapted, "compute.replicas=2"))
+    alone = told(forked(1, SCRIPT, str(tmp_path / "one"), "3", *adapted))
+    shared = told(forked(2, SCRIPT, str(tmp_path / "two"), "3", *adapted, "compute.replicas=2"))
     for got, wanted in zip(shared, alone, strict=True):
         assert got == pytest.approx(wanted, rel=1e-5)
 
@@ -62,7 +62,7 @@ def test_whole_runs_are_the_same_by_one_process_and_by_two(tmp_path: Path) -> No
     for method in ("vcppo", "ppo-max"):  # the second finds its base in the cache of the first
         flags = [part for text in (*ASSIGNMENTS, "steps=3", f"method={method}") for part in ("--set", text)]
         for count in (1, 2):
-            torchrun(count, "-m", "vcppo", "train", "--out", str(tmp_path / str(count)), *flags)
+            forked(count, "-m", "vcppo", "train", "--out", str(tmp_path / str(count)), *flags)
     alone, shared = (metrics_by_address(tmp_path / count) for count in "12")
     assert alone.keys() == shared.keys()
     assert len(alone) > 300
@@ -103,7 +103,7 @@ def test_an_evaluation_by_two_processes_is_that_of_one(tmp_path: Path) -> None:
         save_model(new_policy(seed=seed), tokenizer, Path(checkpoint))
     command = ("-m", "vcppo", "evaluate", *checkpoints, "--set", "task.held_out=7", "--set", "task.digits=2")
     command += ("--set", "task.chain_length=3", "--samples", "5", "--out")
-    said = [torchrun(count, *command, str(tmp_path / str(count))) for count in (1, 2)]
+    said = [forked(count, *command, str(tmp_path / str(count))) for count in (1, 2)]
     assert [text.count("avg@5") for text in said] == [3, 3]  # two tables and their difference
     reports = [sorted((tmp_path / str(count) / "evaluations").glob("*/report.json")) for count in (1, 2)]
     assert [path.parent.name for path in reports[0]] == [path.parent.name for path in reports[1]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from processes import torchrun
+from processes import forked
 from reading import TEXTS, TOKENIZER, ids_dump, make_critic, prepared, response
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForTokenClassification, PreTrainedModel
@@ -315,7 +315,7 @@ def test_one_process_and_two_give_the_same_values(folder: Path, tmp_path: Path) 
         place = tmp_path / str(count)
         place.mkdir()
         (place / "critic").symlink_to(folder)
-        (line,) = [line for line in torchrun(count, "tests/reading.py", str(place)).splitlines() if '"values"' in line]
+        (line,) = [line for line in forked(count, "tests/reading.py", str(place)).splitlines() if '"values"' in line]
         said[count] = json.loads(line)
         assert said[count]["size"] == count
     torch.testing.assert_close(torch.tensor(said[2]["values"]), torch.tensor(said[1]["values"]))

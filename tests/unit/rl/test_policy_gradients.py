@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from processes import torchrun
+from processes import forked
 from tiny import new_policy, random_batch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -135,7 +135,7 @@ def test_one_process_and_two_have_the_same_products() -> None:
     """Whole gradients, and sketches of them, where replicas hold the same shards too."""
 
     def described(count: int, *settings: str) -> list[dict[str, Any]]:
-        output = torchrun(count, "tests/alignment_processes.py", f"{PLENTY},{999 * 12 * 4}", *settings)
+        output = forked(count, "tests/alignment_processes.py", f"{PLENTY},{999 * 12 * 4}", *settings)
         (line,) = [line for line in output.splitlines() if line.startswith('{"measured"')]
         result = json.loads(line)
         assert result["sharded"] == (count > 1)
