@@ -1,7 +1,8 @@
 # make try      two runs, a table and figures: PPO collapses, VC-PPO does not (2 minutes on two cores, after the set-up)
 # make sweep    the component study on the embedded task, its table and figures (9 minutes on two cores, after the set-up)
 # make figures  redraw from results/, or from RESULTS=DIR
-# make test     all tests (20 minutes on two cores)
+# make test     all tests but the longest (MM minutes on two cores)
+# make test-long  the longest: kills, faults, a full disk, the wheel, a whole model
 # make check    style, types, which way imports run, spelling: seconds (also one by one: make lint types imports spelling)
 # make docs     the documentation as a site, in site/; a warning is an error
 # make ci       all of these, then the real verl and the real vLLM in environments of their own
@@ -15,7 +16,7 @@ SEEDS ?= 2
 READY := .venv/.ready
 RUN := .venv/bin
 
-.PHONY: try sweep figures test check lint types imports spelling docs ci setup clean
+.PHONY: try sweep figures test test-long check lint types imports spelling docs ci setup clean
 
 try: $(READY)
 	$(RUN)/vcppo sweep try --workers $(WORKERS) --out $(OUT)
@@ -27,7 +28,10 @@ figures: $(READY)
 	$(RUN)/vcppo figures --results $(RESULTS)
 
 test: $(READY)
-	$(RUN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+	$(RUN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not long"
+
+test-long: $(READY)
+	$(RUN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m long
 
 check: lint types imports spelling
 
@@ -47,7 +51,7 @@ spelling: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
-ci: check docs test
+ci: check docs test test-long
 	$(RUN)/nox --sessions verl vllm
 
 setup: $(READY)

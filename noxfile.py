@@ -31,7 +31,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything `make test` runs."""
+    """All tests, those of `make test-long` among them."""
     _install(session)
     session.run("pytest", *session.posargs)
 

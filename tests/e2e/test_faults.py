@@ -78,6 +78,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_killing_worker_parent_and_server_changes_nothing(tmp_path: Path, server: Server) -> None:
     undisturbed = Sweep(tmp_path / "undisturbed")
     server.start()

@@ -25,6 +25,7 @@ name = "grpo"
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_a_sweep_on_a_full_disk_is_one_line_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     shared = [text for text in ASSIGNMENTS if not text.startswith(("pretrain", "reward_model", "rollout.p"))]
     flags = [word for text in (*shared, "rollout.prompts=4") for word in ("--set", text)]

@@ -14,7 +14,7 @@ from vcppo.settings.task import DigitsTaskSettings
 from vcppo.store.cell_folders import CellFolder
 from vcppo.studies.study import load_study
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
 ARMS = 7
 

@@ -54,6 +54,7 @@ def any_lives(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_processes_of_a_cell_end_with_their_worker_and_with_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "several.toml").write_text(STUDY)
     shared = [text for text in ASSIGNMENTS if not text.startswith(("pretrain", "reward_model", "steps", "rollout.p"))]

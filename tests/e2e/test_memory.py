@@ -14,7 +14,7 @@ from vcppo.planning.memory_estimate import Network, forward_pass, gradients, hel
 from vcppo.planning.shapes import KNOWN
 from vcppo.settings.model import ComputeSettings, LoraSettings
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 TESTS = Path(__file__).resolve().parents[1]
 CLOSE = 0.15  # of a measured peak
 NARROW = {"dtype": "bfloat16"}

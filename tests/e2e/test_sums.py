@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from journals import metrics
-from processes import forked, torchrun
+from processes import torchrun
 from sums import flags, prepare
 
 from vcppo.settings.loading import load_settings
@@ -16,7 +16,7 @@ from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.samples import SampleFolder
 from vcppo.tasks import make_task
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp
     """
     assignments = [*prepare(tmp_path), "policy.schedule=constant", "critic.schedule=constant"]
     train = ("-m", "vcppo", "train", *flags(assignments), "--out")
-    forked(1, *train, str(tmp_path / "1"))
+    torchrun(1, *train, str(tmp_path / "1"))
     for stage in ("cold-start", "reward-model", "answers"):
         shutil.copytree(tmp_path / "1" / "cache" / stage, tmp_path / "2" / "cache" / stage)
     torchrun(2, *train, str(tmp_path / "2"), "--set", "steps=2")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from tiny import ASSIGNMENTS
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("vcppo", "ablations", "recipes", "results/paper", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 SDIST = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
