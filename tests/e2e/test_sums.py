@@ -24,7 +24,8 @@ def test_a_model_learns_to_add_to_the_end_the_same_by_one_process_and_by_two(tmp
 
     So they go through all stages, and two iterations are enough, at rates that do not depend on their number.
     """
-    assignments = [*prepare(tmp_path), "policy.schedule=constant", "critic.schedule=constant"]
+    constant = ["policy.schedule=constant", "critic.schedule=constant", "policy.learning_rate=1.5e-4"]
+    assignments = [*prepare(tmp_path), *constant]
     train = ("-m", "vcppo", "train", *flags(assignments), "--out")
     torchrun(1, *train, str(tmp_path / "1"))
     for stage in ("cold-start", "reward-model", "answers"):
