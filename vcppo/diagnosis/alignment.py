@@ -249,7 +249,7 @@ def _alignment(
 def _too_noisy(
     result: Alignments, own: Resampled, reward: Resampled, length: Resampled, number: int, ceiling: Resampled
 ) -> dict[str, str | None]:
-    """Say why a cosine with the gradient of reward or length, or a change along the own, cannot be told; or None."""
+    """Say why a cosine with the gradient of reward or length, or a change along this one, cannot be told; or None."""
 
     def needs(name: str, of: int, square: Resampled) -> str | None:
         if square.is_positive:

@@ -183,9 +183,8 @@ def masked_log_ratio(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tens
 
 
 @torch.no_grad()
-def ratio_drift(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor, over: Denominators) -> RatioDrift:
-    """Measure the ratio to `old_logprobs`, both [B, T] nats; `over` counts the minibatch that the rows are part of."""
-    log_ratio = masked_log_ratio(logprobs, old_logprobs, response_mask)
+def ratio_drift(log_ratio: Tensor, response_mask: Tensor, over: Denominators) -> RatioDrift:
+    """Measure `masked_log_ratio` [B, T]; `over` counts the minibatch that the rows are part of."""
     ratio = log_ratio.exp()
     approx_kl = token_mean(ratio - 1.0 - log_ratio, response_mask, over)
     return RatioDrift(approx_kl, torch.where(response_mask, ratio, 0.0).max())
@@ -232,7 +231,7 @@ def policy_loss(
             for decides in (result.clipped, result.dual_clipped)
         )
     loss = AGGREGATIONS[aggregation](result.losses, response_mask, over)
-    return AggregatedLoss(loss, clipped, dual_clipped, ratio_drift(logprobs, old_logprobs, response_mask, over))
+    return AggregatedLoss(loss, clipped, dual_clipped, ratio_drift(log_ratio, response_mask, over))
 
 
 @dataclass(frozen=True)

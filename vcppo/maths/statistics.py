@@ -93,7 +93,7 @@ def bootstrap_interval(
     sample = _flat(values, "bootstrap_interval")
     if np.isnan(sample).any() or (sample == sample[0]).all():
         return UNKNOWN
-    found = scipy.stats.bootstrap(
+    result = scipy.stats.bootstrap(
         (sample,),
         statistic,
         n_resamples=resamples,
@@ -102,7 +102,7 @@ def bootstrap_interval(
         method="percentile",
         rng=rng,
     ).confidence_interval
-    return Interval(float(found.low), float(found.high))
+    return Interval(float(result.low), float(result.high))
 
 
 def two_level_interval(
@@ -172,23 +172,23 @@ def count_intervals(
         raise DataError(f"count_intervals: {problems} problems beside a baseline of {len(sets[-1])}: expected the same")
     if _alone(problems, n, fixed_problems):
         return [UNKNOWN] * len(values)
-    found, chances = [], scipy.stats.binom.pmf(np.arange(n + 1), n, np.arange(n + 1)[:, None] / n)
+    resampled, chances = [], scipy.stats.binom.pmf(np.arange(n + 1), n, np.arange(n + 1)[:, None] / n)
     biases = values @ chances.T - values  # [K, n + 1] of a resampled score, by the count
     for size in _chunks(resamples, problems):
         picked = _picked(problems, fixed_problems, rng, size)
         drawn = [rng.binomial(n, counts[picked] / n) for counts in sets]
         means = [np.stack([row[counts].mean(axis=1) for row in values]) for counts in drawn]
-        found.append(means[0] - means[1] if baseline is not None else means[0])
+        resampled.append(means[0] - means[1] if baseline is not None else means[0])
     moved = [biases[:, counts].mean(axis=1) for counts in sets]
     bias, low, high = moved[0], values.min(axis=1), values.max(axis=1)
     if baseline is not None:
         bias, low, high = bias - moved[1], low - high, high - low
-    rows = (np.concatenate(found, axis=1) - bias[:, None]).clip(low[:, None], high[:, None])
+    rows = (np.concatenate(resampled, axis=1) - bias[:, None]).clip(low[:, None], high[:, None])
     intervals = [percentiles(row, confidence) for row in rows]
     if baseline is None and (alike := set(sets[0].tolist())) in ({0}, {n}):
         units = problems * n if fixed_problems else problems
         return [_at_the_edge(row, alike == {n}, units, fixed_problems, confidence) for row in values]
-    return [UNKNOWN if np.ptp(row) == 0 else found for row, found in zip(rows, intervals, strict=True)]
+    return [UNKNOWN if np.ptp(row) == 0 else ends for row, ends in zip(rows, intervals, strict=True)]
 
 
 def sample_intervals(
@@ -220,12 +220,12 @@ def sample_intervals(
     whole = statistics(*(row[None] for row in flat))[:, 0]
     if _alone(problems, n, fixed_problems):
         return [UNKNOWN] * len(whole)
-    found = []
+    resampled = []
     for size in _chunks(resamples, problems * n):
         picked = _picked(problems, fixed_problems, rng, size)
         drawn = (picked[..., None] * n + rng.integers(n, size=(size, problems, n))).reshape(size, -1)
-        found.append(statistics(*(row[drawn] for row in flat)))
-    rows = np.concatenate(found, axis=1)
+        resampled.append(statistics(*(row[drawn] for row in flat)))
+    rows = np.concatenate(resampled, axis=1)
     return [
         UNKNOWN
         if math.isnan(value) or np.nanmax(row) == np.nanmin(row)
@@ -293,8 +293,8 @@ def probability_of_improvement_interval(x: ArrayLike, y: ArrayLike, *, confidenc
     Raises:
         DataError: no runs, or not one-dimensional.
 
-    >>> found = probability_of_improvement_interval([3.0, 4.0], [1.0, 2.0])
-    >>> round(found.low, 3), found.high
+    >>> interval = probability_of_improvement_interval([3.0, 4.0], [1.0, 2.0])
+    >>> round(interval.low, 3), interval.high
     (0.158, 1.0)
     """
     first, second = (_flat(runs, "probability_of_improvement_interval") for runs in (x, y))

@@ -21,7 +21,6 @@ class Experience:
     sampled: list[Rollout]  # for the batch, with those that it does not hold
     rollouts: list[Rollout]  # of the batch, in its order
     batch: RolloutBatch  # scores shaped
-    units: Tensor  # [n, u] rows that stay together in a minibatch
     rows: Tensor  # [K] that are trained on; outputs and estimates of others are meaningless
     rows_with_return: Tensor  # [N] those of them whose Monte-Carlo return is known, all but bootstrapped ones
     outputs: ModelOutputs

@@ -17,6 +17,7 @@ from vcppo.maths.losses import (
     PreferencePull,
     RatioDrift,
     denominators,
+    masked_log_ratio,
     policy_loss,
     preference_pull,
     ratio_deviation,
@@ -129,8 +130,8 @@ def terms(
         assert preference is not None
         pull = preference.weights[inputs.rows] * inputs.logprobs.sum(dim=1)
         mask = inputs.batch.response_mask
-        drift = ratio_drift(inputs.logprobs, inputs.part(batch.old_logprobs), mask, normalisers)
-        return with_drift(-pull.sum(), {"clip_fraction": 0.0}, drift)
+        log_ratio = masked_log_ratio(inputs.logprobs, inputs.part(batch.old_logprobs), mask)
+        return with_drift(-pull.sum(), {"clip_fraction": 0.0}, ratio_drift(log_ratio, mask, normalisers))
 
     def entropy_bonus(inputs: TermInputs) -> Term:
         mask, weight = inputs.batch.response_mask, chosen.entropy_coefficient

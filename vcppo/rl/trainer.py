@@ -100,7 +100,7 @@ class Trainer:
             advantages = actor_advantages(batch, rewards, outputs, rows, settings)  # (c)
             returns = critic_returns(batch, rewards, outputs, settings)  # (d)
         experience = Experience(
-            sampled, rollouts, batch, units, rows, with_return, outputs, steps, rewards, advantages, returns, importance
+            sampled, rollouts, batch, rows, with_return, outputs, steps, rewards, advantages, returns, importance
         )
         beside = self._measure_beside(experience, clock)
         with clock.of("update"):

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from loss_batches import close, drawn, mask_of
 from torch import Tensor
 
 from vcppo.maths.advantages import group_advantages
@@ -27,19 +28,6 @@ from vcppo.settings.base import Aggregation
 from vcppo.settings.critic import RewardModelCriticSettings
 from vcppo.settings.kinds import KINDS
 from vcppo.settings.policy import ClippedPolicySettings, KlPenaltySettings
-
-close = torch.testing.assert_close
-
-
-def mask_of(*lengths: int) -> Tensor:
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-
-
-def drawn(*lengths: int, tensors: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """A mask, then float64 noise of its shape, as many as asked."""
-    response_mask = mask_of(*lengths)
-    rng = torch.Generator().manual_seed(seed)
-    return response_mask, *torch.randn(tensors, *response_mask.shape, generator=rng, dtype=torch.float64)
 
 
 def surrogate(
