@@ -5,9 +5,9 @@ import json
 import os
 from pathlib import Path
 
-import mlflow
 import pytest
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
 
 from vcppo.cli.main import main
 from vcppo.store.cell_folders import CellFolder
@@ -54,8 +54,10 @@ def sweep(*arguments: str) -> Result:
 def test_a_study_on_verl_is_a_study_like_any_other(place: Path) -> None:
     result = sweep(*WORDS)
     assert result.exit_code == 0, result.output
-    mlflow.set_tracking_uri(f"sqlite:///{place}/runs/mlflow.db")
-    runs = mlflow.search_runs(experiment_names=["vcppo/lambdas"], output_format="list")
+    client = MlflowClient(f"sqlite:///{place}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("vcppo/lambdas")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if run.data.tags["vcppo.kind"] == "study"]
     children = [run for run in runs if run.data.tags["vcppo.kind"] == "cell"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
