@@ -1,5 +1,5 @@
 # make try      two runs, a table and figures: PPO collapses, VC-PPO does not (2 minutes on two cores, after the set-up)
-# make sweep    the component study on the embedded task, its table and figures (9 minutes on two cores, after the set-up)
+# make sweep    the component study on the embedded task, its table and figures (13 minutes on two cores, after the set-up)
 # make figures  redraw from results/, or from RESULTS=DIR
 # make test     all tests but the longest (13 minutes on two cores)
 # make test-long  the longest: kills, faults, a full disk, the wheel, a whole model

@@ -255,7 +255,7 @@ FOR_USERS, FOR_DEVELOPERS = {*PLACES} - {"CONTRIBUTING.md"}, {"README.md", "CONT
     ("commands", "minutes", "places"),
     [
         ("make try|sweep try", "2", FOR_USERS),
-        ("make sweep|sweep components", "9", FOR_USERS),
+        ("make sweep|sweep components", "13", FOR_USERS),
         ("make test", "13", FOR_DEVELOPERS),
     ],
 )

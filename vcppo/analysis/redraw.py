@@ -31,7 +31,9 @@ from vcppo.analysis import (
     methods,
     methods_compute,
     methods_tables,
+    offsets,
     outcomes,
+    profile,
     push,
     style,
     tables,
@@ -69,6 +71,7 @@ FIGURES: dict[str, MakeFigure] = {
     "vapo": vapo.make,
     "long": long.make,
     **{name: partial(collapse_law.make, name=name) for name in collapse_law.SWEEPS},
+    **{name: partial(offsets.make, name=name) for name in offsets.STUDIES},
     "push": push.make,
     "tables-beside": tables_beside.make,
     "critic-pays": critic_pays.make,
@@ -87,6 +90,7 @@ TABLES: dict[str, MakeTable] = {
     "collapse-law": collapse_law.table,
     "forecast": forecast.table,
     "lambda-critic": lambda_critic.table,
+    "profile": profile.table,
 }
 TOO_MANY_ARMS = ("methods", "forecast", "forecast-labels")  # for a panel or a colour each; these have separate figures
 WITH_TABLE = (
@@ -95,6 +99,7 @@ WITH_TABLE = (
     "collapse-law",
     "forecast",
     "lambda-critic",
+    "profile",
 )  # of studies: it replaces the outcome of each arm
 
 

@@ -67,7 +67,7 @@ def main() -> None:
     \b
     A first look, on a laptop:
       vcppo sweep try --workers 2               PPO collapses, VC-PPO does not: 2 minutes on two cores
-      vcppo sweep components --workers 2        the component study: 9 minutes on two cores
+      vcppo sweep components --workers 2        the component study: 13 minutes on two cores
       vcppo status components                   how it stands, and what MLflow has not received
       mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
       vcppo figures --results runs/results      draw its figures and tables again
