@@ -92,6 +92,16 @@ def torture(session: nox.Session) -> None:
 
 
 @nox.session
+def postgresql(session: nox.Session) -> None:
+    """Trials and runs in a real PostgreSQL, Debian's, that is killed and stops; a test that skips is a failure."""
+    _install(session)
+    if not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        session.run("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "postgresql", external=True)
+    modules = ("tests/e2e/test_postgresql.py", "tests/e2e/test_sweep_on_postgresql.py")
+    session.run("pytest", *modules, *session.posargs, env=ONE_THREAD | {"VCPPO_REQUIRE_POSTGRESQL": "1"})
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """The page of `vcppo diagnose` in a Chromium (`apt-get install chromium chromium-driver`); a skip is a failure."""
     _install(session)

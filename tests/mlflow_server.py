@@ -20,14 +20,14 @@ def free_port() -> int:
 class Server:
     """A real `mlflow server` on this machine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None = None) -> None:
         self.port, self.folder = free_port(), folder
+        self.store = store or f"sqlite:///{folder}/server.db"
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[Any] | None = None
 
     def start(self) -> None:
-        store = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        options = [*store, "--artifacts-destination", str(self.folder)]
+        options = ["--backend-store-uri", self.store, "--artifacts-destination", str(self.folder)]
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1", *options]
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

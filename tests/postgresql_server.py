@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
 from mlflow_server import free_port
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -20,6 +21,9 @@ MISSING = (
     if importlib.util.find_spec("psycopg2") is None
     else None
 )
+
+if MISSING and os.environ.get("VCPPO_REQUIRE_POSTGRESQL"):
+    raise pytest.UsageError(f"VCPPO_REQUIRE_POSTGRESQL is set; {MISSING}")
 
 
 class PostgreSQL:
@@ -72,9 +76,15 @@ class PostgreSQL:
             connection = psycopg2.connect(host="127.0.0.1", port=self.port, user="postgres", connect_timeout=5)
         except psycopg2.OperationalError as error:
             raise OSError(str(error)) from None
-        with connection, connection.cursor() as cursor:
+        connection.autocommit = True  # a database cannot be made within a transaction
+        with connection.cursor() as cursor:
             cursor.execute(text)
         connection.close()
+
+    def database(self, name: str) -> str:
+        """Make a database; return its address."""
+        self.query(f"CREATE DATABASE {name}")
+        return self.url.removesuffix("postgres") + name
 
     def drop_connections(self) -> None:
         """End every connection but ours, as a firewall or an administrator does."""

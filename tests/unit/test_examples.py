@@ -4,19 +4,23 @@ import os
 import re
 import stat
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
 from vcppo.cli.main import main
 from vcppo.planning.plan import Gpus, make_plan
 from vcppo.settings.loading import load_settings
+from vcppo.system.redaction import ADDRESSES
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM, KUBERNETES = ROOT / "examples" / "slurm.sbatch", ROOT / "examples" / "kubernetes.yaml"
+COMPOSE = ROOT / "examples" / "postgresql.compose.yaml"
 SBATCH = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem", "time", "requeue", "output"}
 TORCHRUN = {
     "--nnodes", "--nproc-per-node", "--node-rank", "--rdzv-id", "--rdzv-backend", "--rdzv-endpoint", "--master-addr",
@@ -144,3 +148,45 @@ def test_the_page_on_tasks_shows_the_example_as_it_is() -> None:
     page = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     assert code == (ROOT / "examples" / "plugin_task" / "reversing.py").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def services() -> dict[str, Any]:
+    return dict(yaml.safe_load(COMPOSE.read_text()))
+
+
+def test_the_servers_of_a_study_are_those_that_vcppo_is_told(services: dict[str, Any]) -> None:
+    told = dict(re.findall(r"export (\w+)=(\S+)", COMPOSE.read_text()))
+    assert set(told) <= set(ADDRESSES)
+    storage, tracking = make_url(told["VCPPO_STORAGE"]), make_url(told["MLFLOW_TRACKING_URI"])
+    database = services["services"]["database"]
+    assert (storage.username, storage.database) == (
+        database["environment"]["POSTGRES_USER"],
+        database["environment"]["POSTGRES_DB"],
+    )
+    assert database["ports"] == [f"{storage.port}:5432"]
+    server = services["services"]["tracking"]
+    assert server["ports"] == [f"{tracking.port}:{tracking.port}"]
+    assert f"--port={tracking.port}" in server["command"]
+    second = make_url(server["environment"]["MLFLOW_BACKEND_STORE_URI"].replace("${POSTGRES_PASSWORD}", "x"))
+    assert (second.drivername, second.username, second.host) == (storage.drivername, storage.username, "database")
+    (config,) = database["configs"]
+    assert services["configs"][config["source"]]["content"] == f"CREATE DATABASE {second.database};"
+    assert f"--dbname={second.database}" in database["healthcheck"]["test"]
+    assert {name.split(":")[0] for one in services["services"].values() for name in one["volumes"]} == set(
+        services["volumes"]
+    )
+
+
+@pytest.mark.filterwarnings("default")  # of SQLAlchemy, when MLflow is imported
+def test_the_tracking_server_is_of_the_version_that_is_tested_and_has_its_options(services: dict[str, Any]) -> None:
+    from mlflow.cli import cli
+
+    server = services["services"]["tracking"]
+    assert f"mlflow=={version('mlflow')} " in server["build"]["dockerfile_inline"]
+    options = {option for parameter in cli.commands["server"].params for option in parameter.opts}
+    variables = {parameter.envvar for parameter in cli.commands["server"].params}
+    assert server["command"][:2] == ["mlflow", "server"]
+    assert {word.partition("=")[0] for word in server["command"][2:]} <= options
+    assert set(server["environment"]) <= variables
+    assert "PASSWORD" not in " ".join(server["command"])

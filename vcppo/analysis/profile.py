@@ -22,14 +22,14 @@ def error_at(profile: object, tokens: int) -> "np.ndarray[tuple[int], np.dtype[n
     >>> error_at("0:-1 2:1", 4).tolist(), error_at(None, 2).tolist()
     ([-1.0, 0.0, 1.0, 1.0], [0.0, 0.0])
     """
-    if not isinstance(profile, str):
+    if not isinstance(profile, str) or not profile:
         return np.zeros(tokens)
     places, offsets = zip(*profile_points(profile), strict=True)
     return np.asarray(np.interp(np.arange(tokens), places, offsets), dtype=np.float64)
 
 
 def compute(study: Study) -> pd.DataFrame:
-    """Return one row per arm, in the study's order.
+    """Return one row per arm, the least computed push first.
 
     Columns arm, profile, gae_lambda, computed (push of V* with this error), measured, measured_low, measured_high
     (mean, least and greatest over runs of the push before the first update), grew (runs that are longer after the
@@ -45,7 +45,7 @@ def compute(study: Study) -> pd.DataFrame:
             f"{NAME}: no columns {SETTING} and {LAMBDA} in {NAME}/runs.csv; make it with: {study.command}"
         )
     rows = []
-    for arm, some in runs.groupby("arm", sort=False):
+    for arm, some in runs.groupby("arm", sort=True):
         profile, gae_lambda = some[SETTING].iloc[0], float(some[LAMBDA].iloc[0])
         error = error_at(profile, CHAIN.tokens(CHAIN.lines))
         accuracy = 100 * some.sort_values("base_seed")["avg_at_k"]
@@ -64,7 +64,7 @@ def compute(study: Study) -> pd.DataFrame:
                 "runs": len(some),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values("computed", kind="stable", ignore_index=True)
 
 
 def table(results: Results) -> Table:

@@ -88,7 +88,7 @@ def profiles(*, pushes: bool = True) -> Study:
     runs: list[dict[str, object]] = []
     curves: list[dict[str, object]] = []
     for (arm, text, gae_lambda), base in itertools.product(
-        [("none", None, 0.95), ("low", "0:-1.5", 0.95), ("low-mc", "0:-1.5", 1.0)], (1, 0)
+        [("none", "", 0.95), ("low", "0:-1.5", 0.95), ("low-mc", "0:-1.5", 1.0)], (1, 0)
     ):
         key: dict[str, object] = {"study": "profile", "arm": arm, "base_seed": float(base), "seed": 0.0}
         falls = arm == "low"
@@ -114,6 +114,7 @@ def test_the_push_of_a_profile_is_computed_and_stands_beside_what_happened() -> 
 
 def test_the_table_of_profiles_in_words() -> None:
     shown = {row["arm"]: row for row in profile.table(results_of(profiles())).shown.to_dict("records")}
+    assert list(shown) == ["low-mc", "none", "low"]  # the least computed push first
     assert shown["none"]["error added, token:units of reward"] == "–"
     assert shown["low"]["push, measured"] == "0.45 (0.40 to 0.50)"
     assert shown["low"]["longer after 3 iterations"] == "0 of 2"
