@@ -1,6 +1,7 @@
 """States are saved by time too, in every stage, and how far a stage is stands in its folder from its first tokens."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,63 @@ def test_a_cold_start_a_reward_model_and_rl_go_on_from_the_step_before(
     assert state["step"] == 2
     run_stages(settings, tmp_path)
     assert_same(straight, tmp_path, "cold-start", "reward-model", "answers", "rl", "evaluation", settings=settings)
+
+
+@pytest.mark.parametrize("fault", ["", "torn", "short journal"])
+def test_value_pretraining_goes_on_between_two_critics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Of a state that cannot be used, it goes on from the critic before."""
+    length = ("pretrain.steps=12", "pretrain.evaluate_every=5", SELDOM)
+    settings = tiny(*length, ALWAYS)
+    assert addresses(settings)["value-pretraining"].key == addresses(tiny(*length))["value-pretraining"].key
+    run_stages(settings, tmp_path / "killed", until="answers")
+    shutil.copytree(tmp_path / "killed", tmp_path / "whole")
+    killed_in(9, Optimiser, "step", monkeypatch, settings, tmp_path / "killed")
+    here = folder(tmp_path / "killed", "value-pretraining", settings)
+    state = load_state(here / "state.pt")
+    assert state is not None
+    assert state["optimiser"]["taken"] == 8
+    if fault == "torn":
+        (here / "state.pt").write_bytes((here / "state.pt").read_bytes()[:100])
+    if fault == "short journal":
+        lines = (here / "journal.jsonl").read_bytes().splitlines(keepends=True)
+        (here / "journal.jsonl").write_bytes(b"".join(lines[: state["records"] - 1]))
+    killed_in(6 if fault else 3, Optimiser, "step", monkeypatch, settings, tmp_path / "killed")  # in the 11th update
+    run_stages(settings, tmp_path / "killed", until="value-pretraining")
+    run_stages(tiny(*length), tmp_path / "whole", until="value-pretraining")
+    assert_same(tmp_path / "killed", tmp_path / "whole", "value-pretraining", settings=settings)
+    assert not (here / "state.pt").exists()
+
+
+def test_a_value_pretraining_that_another_run_cut_short_goes_on_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed on the way to 12 updates, asked for 3, then for 12 again: the journal and both critics are as ever."""
+    shared = ("pretrain.evaluate_every=5", SELDOM, ALWAYS)
+    many, few = (tiny(*shared, f"pretrain.steps={steps}") for steps in (12, 3))
+    run_stages(many, tmp_path / "killed", until="answers")
+    shutil.copytree(tmp_path / "killed", tmp_path / "whole")
+    killed_in(9, Optimiser, "step", monkeypatch, many, tmp_path / "killed")
+    killed_in(3, Optimiser, "step", monkeypatch, few, tmp_path / "killed")  # the way to 3 from the start
+    for out in (tmp_path / "killed", tmp_path / "whole"):
+        for settings in (few, many) if out.name == "killed" else (many, few):
+            run_stages(settings, out, until="value-pretraining")
+    assert_same(tmp_path / "killed", tmp_path / "whole", "value-pretraining", settings=many)
+
+
+def test_responses_of_a_forecast_are_sampled_part_by_part_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vcppo.stages.forecast.RESPONSES_AT_ONCE", 8)
+    settings = tiny(SELDOM, ALWAYS, "record.forecast_responses=24")
+    run_stages(settings, tmp_path / "killed", until="value-pretraining")
+    shutil.copytree(tmp_path / "killed", tmp_path / "whole")
+    killed_in(2, TorchEngine, "generate", monkeypatch, settings, tmp_path / "killed")
+    partial = folder(tmp_path / "killed", "forecast-answers", settings) / "sampled.pt"
+    assert len((load_state(partial) or {})["rollouts"]) == 8
+    for out in (tmp_path / "killed", tmp_path / "whole"):
+        run_stages(settings, out, until="forecast-answers")
+    assert_same(tmp_path / "killed", tmp_path / "whole", "forecast-answers", settings=settings)
+    assert not partial.exists()
 
 
 @pytest.mark.parametrize("fault", ["", "torn"])

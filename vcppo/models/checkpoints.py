@@ -77,6 +77,13 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     world().wait()
 
 
+def remove_state(path: Path) -> None:
+    """Remove a state with its shards; one process calls this."""
+    path.unlink(missing_ok=True)
+    for shards in _shard_folders(path):
+        shutil.rmtree(shards, ignore_errors=True)
+
+
 def load_state(path: Path) -> dict[str, Any] | None:
     """Return the state saved there, None if there is none; sharded tensors come sharded over the present processes.
 

@@ -154,7 +154,7 @@ class _Files:
         if chosen.checkpoints == "measured":
             parts |= {f"critic of {step}": model for step in range(0, steps + 1, chosen.evaluate_every) if step}
         parts["journal"] = 400 * steps
-        return parts, 2 * model + state
+        return parts, 2 * (model + state)  # one state between two critics, by time, while another is written
 
     def _rl(self) -> tuple[dict[str, int], int]:
         s = self.settings

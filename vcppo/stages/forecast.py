@@ -14,6 +14,7 @@ from vcppo.seeding import rng_for, seed_for
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.stages.context import StageContext
 from vcppo.stages.shared.critic_start import critic_for, first_shaping
+from vcppo.stages.shared.sampling_parts import forget_parts, roll_out_in_parts
 from vcppo.stages.shared.saved_responses import load_responses, save_responses
 from vcppo.types import Generation, Prompt, Rollout
 
@@ -22,12 +23,16 @@ def forecast_responses(context: StageContext) -> dict[str, float]:
     """Sample `record.forecast_responses` responses of the first policy, in groups as RL's, to `answers.safetensors`."""
     settings, prompts = context.settings, forecast_prompts(context)
     sampler = context.sampler(context.load_first_policy())
-    rollouts = []
-    for start in range(0, len(prompts), RESPONSES_AT_ONCE):
-        seed = seed_for(settings.base_seed, "forecast", "rollout", start)
-        rollouts += sampler.roll_out(prompts[start : start + RESPONSES_AT_ONCE], seed=seed)
+    rollouts = roll_out_in_parts(
+        context,
+        sampler,
+        prompts,
+        size=RESPONSES_AT_ONCE,
+        seed_of=lambda start: seed_for(settings.base_seed, "forecast", "rollout", start),
+    )
     batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
     save_responses(context.folder.path, batch)
+    forget_parts(context)
     return {
         "answers": float(len(rollouts)),
         "accuracy": float(batch.correct.float().mean()),

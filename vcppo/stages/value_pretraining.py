@@ -23,7 +23,7 @@ from vcppo.errors import CheckpointError
 from vcppo.maths.diagnostics import explained_variance, value_bias
 from vcppo.maths.losses import AGGREGATIONS, denominators, value_loss
 from vcppo.maths.settling import Measurement, first_phase_end
-from vcppo.models.checkpoints import save_model, save_state
+from vcppo.models.checkpoints import remove_state, save_model, save_state
 from vcppo.models.distributed import world
 from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
@@ -91,6 +91,7 @@ class Pretraining:
         self.held_out_rows = self._rows(targets, training, len(raw.scores))
         self.journal = context.folder.journal
         self.logged = 0  # updates that the journal holds; a rerun of them logs nothing again
+        self.between = self.folder / "state.pt"  # between two critics, by time
 
     def _rows(self, targets: ValueTargets, start: int, end: int) -> Tensor:
         """The rows that have targets among these."""
@@ -133,6 +134,7 @@ class Pretraining:
         """Train to exactly `target` updates, or, given None, until it is decided which critic to take."""
         self._resume(target)
         every, limit = self.settings.pretrain.evaluate_every, self.settings.pretrain.max_steps
+        checkpoints = self.context.checkpoint_clock()
         if not self.logged:
             self._measure()
         while self._unfinished(target):
@@ -143,8 +145,12 @@ class Pretraining:
                 self.journal.metrics(step, metrics)
                 if step % every == 0 or step == limit:
                     self._measure()
-            if step % every == 0 or step in (limit, target):
+            saves_critic = step % every == 0 or step in (limit, target)
+            due = checkpoints.is_due(saves_critic)
+            if saves_critic:
                 self._save()
+            elif due:
+                save_state(self.between, {**self._state(), "logged": self.logged})
         if target == 0:
             self._save()
 
@@ -156,18 +162,23 @@ class Pretraining:
     def _resume(self, target: int | None) -> None:
         """Load the latest saved state that is not past the target; cut the journal back to the latest of all."""
         latest, step = self._latest(None)
+        between = usable_state(self.context, self.between, self.between.name)
         ended = world().from_main(self._ended_after(step))
-        if ended is not None:
-            cut_back(self.journal, ended.records)
-        elif latest is not None and not cut_back(self.journal, latest["records"]):
+        ends = [(step, 0 if latest is None else latest["records"])]  # updates logged, and records of the journal
+        ends += [] if ended is None else [(ended.updates, ended.records)]
+        ends += [] if between is None else [(between["logged"], between["records"])]
+        kept = next((logged for logged, records in sorted(ends, reverse=True) if cut_back(self.journal, records)), None)
+        if kept is None:
             names = [path.parent.name for path in world().from_main(saved_states(self.folder))]
             reason = f"{self.journal.path}: has fewer records than the states beside it count"
-            move_state_aside(self.context, [*names, self.journal.path.name], reason)
-            latest, step = None, 0
-        if latest is None and ended is None:
+            move_state_aside(self.context, [*names, self.between.name, self.journal.path.name], reason)
+            latest, step, between, kept = None, 0, None, 0
             cut_back(self.journal, 0)
-        self.logged = step if ended is None else ended.updates
-        state = latest if target is None or step <= target else self._latest(target)[0]
+        self.logged = kept
+        state, taken = (latest, step) if target is None or step <= target else self._latest(target)
+        if between is not None and between["logged"] <= kept:
+            in_reach = target is None or between["optimiser"]["taken"] <= target
+            state = between if in_reach and between["optimiser"]["taken"] > taken else state
         if state is not None:
             load_weights(self.critic, state["critic"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -291,18 +302,19 @@ class Pretraining:
         path = critic_folder(self.folder, step)
         if world().from_main(not (path / "config.json").exists()):
             save_model(self.critic, self.context.tokenizer, path)
-        save_state(
-            path / "state.pt",
-            {
-                "critic": self.critic.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "records": self.journal.sync(),
-            },
-        )
+        save_state(path / "state.pt", self._state())
         if world().is_main:
+            remove_state(self.between)
             thin(self.folder, training={step})
             self.context.folder.record()  # another cell may use this critic before the stage has ended
         world().wait()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "critic": self.critic.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "records": self.journal.sync(),
+        }
 
 
 def value_pretraining(context: StageContext) -> dict[str, float]:
