@@ -31,9 +31,12 @@ def write_step(journal: Journal, step: int) -> None:
         journal.table("critic_by_position", step, {"from_end": ends, **dict.fromkeys(names, column)})
         bins = ("bin_low", "bin_high", "predicted_mean", "return_mean", "n")
         journal.table("critic_calibration", step, dict.fromkeys(bins, column[:10]))
+        fractions = {"fraction": [0.0, 0.25, 0.5, 0.75], "value_bias": column[:4]}
+        journal.table("critic_by_fraction", step, fractions)
     if step % 10 == 0 or last:
         texts = ["12 345 678 " * 60] * 4
-        journal.table("samples", step, dict.fromkeys(("problem", "answer", "response", "verdict", "tokens"), texts))
+        sampled = ("problem", "answer", "response", "verdict", "note", "tokens")
+        journal.table("samples", step, dict.fromkeys(sampled, texts))
     journal.metrics(step, {f"part/metric_{i}": 0.1 * step + i for i in range(METRICS)})
 
 
@@ -45,6 +48,13 @@ def make_cell(out: Path, name: str) -> tuple[CellFolder, Journal]:
     return cell, Journal(out / "cache" / "rl" / name / "journal.jsonl")
 
 
+def make_checkpoints(rl: Path) -> None:
+    """What RL leaves, as far as MLflow lists it."""
+    for name in ("policy", "critic"):
+        (rl / name).mkdir()
+        (rl / name / "config.json").write_text("{}")
+
+
 def replay(uploader: Uploader, cell: CellFolder, journal: Journal) -> float:
     """Processor seconds of the uploader over one run."""
     steps_a_delivery = round(EVERY_S / RUN_S * STEPS)
@@ -52,6 +62,7 @@ def replay(uploader: Uploader, cell: CellFolder, journal: Journal) -> float:
     for step in range(STEPS):
         write_step(journal, step)
         if step == STEPS - 1:
+            make_checkpoints(journal.path.parent)
             cell.update(state="done", finished=time.time())
         if (step + 1) % steps_a_delivery == 0 or step == STEPS - 1:
             before = time.process_time()
@@ -65,6 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         uploader = Uploader(out, "bench", f"sqlite:///{out}/mlflow.db")
+        make_cell(out, "waits")  # what ends a study is paid once
         cell, journal = make_cell(out, "first")
         write_step(journal, 0)
         cell.update(state="done", finished=time.time())

@@ -9,6 +9,8 @@ from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder, CellRecord, State
 from vcppo.store.journal import Journal
+from vcppo.store.manifest import record_files
+from vcppo.store.pretrained_critics import MARK
 
 STARTED = 1_700_000_000.0
 PROVENANCE = {
@@ -37,6 +39,23 @@ class FakeStage:
     @property
     def journal(self) -> Journal:
         return Journal(self.folder / "journal.jsonl")
+
+    def describe(self, task: dict[str, Any], parents: dict[str, str]) -> None:
+        """The stage's settings and parents."""
+        described = json.loads((self.folder / "stage.json").read_text())
+        settings = {**described["settings"], "task": task}
+        (self.folder / "stage.json").write_text(json.dumps({**described, "settings": settings, "parents": parents}))
+
+    def checkpoint(self, name: str) -> Path:
+        """Weights and configuration of a model, with the mark of a pretrained critic, all in the manifest."""
+        checkpoint = self.folder / name
+        checkpoint.mkdir()
+        (checkpoint / "config.json").write_text("{}")
+        (checkpoint / "model.safetensors").write_bytes(name.encode())
+        if name.startswith("critic-"):
+            (checkpoint / MARK).write_text("{}")
+        record_files(self.folder)
+        return checkpoint
 
     def finish(self) -> None:
         (self.folder / "done.json").write_text(json.dumps({"result": {}, "wall_s": 1.0}))

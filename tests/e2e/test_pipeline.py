@@ -111,7 +111,7 @@ def test_a_journal_tells_what_the_contract_names(straight: Path) -> None:
     evaluations = [r["step"] for r in records if r["kind"] == "metrics" and "eval/digits/avg_at_1" in r["values"]]
     assert evaluations == [0, 2]
     assert {r["name"] for r in records if r["kind"] == "table"} == {
-        "critic_by_position", "critic_calibration", "samples",
+        "critic_by_position", "critic_by_fraction", "critic_calibration", "samples",
     }  # fmt: skip
     final = read_journal(folder(straight, "evaluation") / "journal.jsonl")
     assert final[0]["step"] == 4

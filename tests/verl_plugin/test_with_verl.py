@@ -159,7 +159,8 @@ def test_verl_s_loop_trains_on_our_targets(
     assert [line["data"]["rollout/moved_scores"] for line in steps] == [moved] * 3
     assert capsys.readouterr().err.count("stood on masked tokens") == (moved > 0)
     tables = [(r["name"], r["step"]) for r in read_journal(tmp_path / "checkpoints" / "vcppo.jsonl")]
-    assert tables == [(name, step) for step in (1, 3) for name in ("critic_by_position", "critic_calibration")]
+    names = ("critic_by_position", "critic_by_fraction", "critic_calibration")
+    assert tables == [(name, step) for step in (1, 3) for name in names]
 
 
 def test_pretraining_leaves_the_actor_alone_and_holds_prompts_out(queue: None, tmp_path: Path, log: Path) -> None:

@@ -6,6 +6,7 @@ NaN or not, are never read.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -93,6 +94,28 @@ def by_position(values: Tensor, returns: Tensor, response_mask: Tensor, *, width
         "explained_variance": spread[some].tolist(),
         "advantage_mean": (return_mean - value_mean)[some].tolist(),
     }
+
+
+def by_fraction(values: Tensor, returns: Tensor, response_mask: Tensor, *, fractions: Sequence[float]) -> Table:
+    """The critic at fractions of each response: its value before token floor(fraction * length).
+
+    Args:
+        values, returns: [B, T] float. response_mask: [B, T] bool, True on a prefix of each row.
+        fractions: from 0 to less than 1.
+    Returns:
+        Columns fraction, n (responses), value_mean, return_mean, value_bias; no row without a response.
+    """
+    live = response_mask.cpu()
+    lengths = live.sum(dim=1)[live.any(dim=1)]
+    rows = live.any(dim=1).nonzero()[:, 0]
+    table: Table = {name: [] for name in ("fraction", "n", "value_mean", "return_mean", "value_bias")}
+    for fraction in fractions if len(rows) else ():
+        at = (fraction * lengths).long()
+        value, target = (x.detach().cpu()[rows, at].to(torch.float64).mean() for x in (values, returns))
+        numbers = (fraction, len(rows), float(value), float(target), float(value - target))
+        for column, number in zip(table.values(), numbers, strict=True):
+            column.append(number)
+    return table
 
 
 def calibration(values: Tensor, returns: Tensor, response_mask: Tensor, *, bins: int) -> Table:

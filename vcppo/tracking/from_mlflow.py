@@ -14,6 +14,7 @@ from vcppo.store.summary import Curves
 from vcppo.tracking.from_disk import CRITIC_TABLES, TABLES
 from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, refuse_empty, refuse_unfinished
 from vcppo.tracking.mlflow_client import MlflowStore, Point, Run
+from vcppo.tracking.mlflow_entities import MEASURED
 
 INSTANCE_DIGITS = 12  # shown in messages
 
@@ -134,7 +135,7 @@ def _read_cell(store: MlflowStore, run: Run, pretrainings: Mapping[str, Pretrain
         state=tags["state"],
         settings=_settings_of(store, run),
         settings_hash=tags["settings_hash"],
-        curves=curves_of(store.points(run, run.metrics)),
+        curves=curves_of(store.points(run, [name for name in run.metrics if not name.startswith(MEASURED)])),
         error=tags["error"],
         wall_s=float(tags["wall_s"]) if "wall_s" in tags else None,
         swept=json.loads(tags["swept"]),

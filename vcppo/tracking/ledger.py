@@ -69,6 +69,7 @@ class Entry:
     records: int = 0  # that the run has
     state: str = ""  # of the cell, that the run has
     signature: str = ""  # of the source, once the run has all of it; empty before
+    models: bool = False  # whether it has its logged models, which earlier versions did not deliver
 
 
 class Ledger:

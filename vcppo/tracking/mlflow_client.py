@@ -29,6 +29,7 @@ PARAMS_PER_CALL = 100
 DATABASE_SERVERS = ("postgresql", "mysql", "mssql")  # prefixes of addresses of databases that MLflow opens directly
 LONGEST_PARAM = 6000  # characters; MLflow would cut silently
 LONGEST_TAG = 8000
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows runs and models first, traces beside them
 LOGGED_TABLES = "mlflow.loggedArtifacts"  # tag that makes the UI show a JSON file as a table
 
 ENVIRONMENT = {  # set before the import unless the user has set them: few messages, short timeouts
@@ -86,10 +87,10 @@ class MlflowStore:
         self._artifacts = artifacts
         self.notice: str | None = None  # for the user, on the state of the database
         import_mlflow()
-        with self._translate_errors():
+        with self.translated():
             self._open_database()
-            self._client = _connect(tracking_uri)
-            self._experiment_id = self._find_experiment()
+            self.client = _connect(tracking_uri)
+            self.experiment_id = self._find_experiment()
 
     def find(self, tags: Mapping[str, str], *, deleted: bool = False) -> list[Run]:
         """Return the runs with all of these tags, oldest first; `deleted`: those in MLflow's bin as well."""
@@ -99,10 +100,10 @@ class MlflowStore:
         view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         token = None
-        with self._translate_errors():
+        with self.translated():
             while True:
-                page = self._client.search_runs(
-                    [self._experiment_id],
+                page = self.client.search_runs(
+                    [self.experiment_id],
                     query,
                     view,
                     order_by=["attributes.start_time ASC"],
@@ -129,8 +130,8 @@ class MlflowStore:
         tags = {"mlflow.parentRunId": parent.id, **tags} if parent is not None else dict(tags)
         tags |= {"mlflow.source.name": "vcppo", "mlflow.source.type": "LOCAL"}
         milliseconds = int(started * 1000)
-        with self._translate_errors():
-            created = self._client.create_run(self._experiment_id, start_time=milliseconds, tags=tags, run_name=name)
+        with self.translated():
+            created = self.client.create_run(self.experiment_id, start_time=milliseconds, tags=tags, run_name=name)
         return Run(created.info.run_id, dict(tags), {}, (), "RUNNING", milliseconds)
 
     def log(
@@ -147,9 +148,9 @@ class MlflowStore:
         """
         from mlflow.entities import Metric, Param, RunTag
 
-        texts = {name: _cut(value, LONGEST_TAG) for name, value in (tags or {}).items()}
+        texts = {name: cut(value, LONGEST_TAG) for name, value in (tags or {}).items()}
         new_tags = {name: value for name, value in texts.items() if run.tags.get(name) != value}
-        texts = {name: _cut(value, LONGEST_PARAM) for name, value in (params or {}).items()}
+        texts = {name: cut(value, LONGEST_PARAM) for name, value in (params or {}).items()}
         new_params = {name: value for name, value in texts.items() if name not in run.params}
         calls = [
             *_parts("metrics", [Metric(p.name, p.value, p.time_ms, p.step) for p in points], METRICS_PER_CALL),
@@ -158,9 +159,9 @@ class MlflowStore:
         if new_tags:
             last = calls.pop() if calls else {}
             calls.append({**last, "tags": [RunTag(name, value) for name, value in new_tags.items()]})
-        with self._translate_errors():
+        with self.translated():
             for call in calls:
-                self._client.log_batch(run.id, **call, synchronous=True)
+                self.client.log_batch(run.id, **call, synchronous=True)
         run.params |= new_params
         run.tags |= new_tags
 
@@ -168,62 +169,62 @@ class MlflowStore:
         """Store files by their path below the run; one that is there already is replaced."""
         if not files:
             return
-        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._translate_errors():
+        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self.translated():
             for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(redacted(content).encode() if isinstance(content, str) else content)
-            self._client.log_artifacts(run.id, folder)
+            self.client.log_artifacts(run.id, folder)
 
     def set_status(self, run: Run, status: str, *, ended: float | None) -> None:
         """Set RUNNING, SCHEDULED, FINISHED, FAILED or KILLED; `ended` in seconds since the epoch for the last three."""
         if status == run.status:
             return
-        with self._translate_errors():
+        with self.translated():
             if ended is None:
-                self._client.update_run(run.id, status=status)
+                self.client.update_run(run.id, status=status)
             else:
-                self._client.set_terminated(run.id, status, int(ended * 1000))
+                self.client.set_terminated(run.id, status, int(ended * 1000))
         run.status = status
 
     def delete(self, run: Run) -> None:
         """Move a run to MLflow's bin, from which a user may restore it."""
-        with self._translate_errors():
-            self._client.delete_run(run.id)
+        with self.translated():
+            self.client.delete_run(run.id)
         run.deleted = True
 
     def restore(self, run: Run) -> None:
         """Bring a run back from the bin; one that is not there stays as it is."""
         if run.deleted:
-            with self._translate_errors():
-                self._client.restore_run(run.id)
+            with self.translated():
+                self.client.restore_run(run.id)
             run.deleted = False
 
     def points(self, run: Run, names: Iterable[str]) -> list[Point]:
         """Return every point of these metrics, by name and time."""
 
         def history(name: str) -> list[Point]:
-            with self._translate_errors():
-                metrics = self._client.get_metric_history(run.id, name)
+            with self.translated():
+                metrics = self.client.get_metric_history(run.id, name)
             return [Point(name, m.step, m.value, m.timestamp) for m in metrics]
 
         return [point for points in self._each(history, sorted(names)) for point in points]
 
     def tables(self, run: Run, name: str) -> dict[int, dict[str, list[Any]]]:
         """Return the columns of a table by step."""
-        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._translate_errors():
-            paths = [file.path for file in self._client.list_artifacts(run.id, "tables")]
+        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self.translated():
+            paths = [file.path for file in self.client.list_artifacts(run.id, "tables")]
             if f"tables/{name}" not in paths:
                 return {}
-            files = sorted(Path(self._client.download_artifacts(run.id, f"tables/{name}", folder)).glob("*.json"))
+            files = sorted(Path(self.client.download_artifacts(run.id, f"tables/{name}", folder)).glob("*.json"))
             return {int(file.stem): from_split(file.read_text(encoding="utf-8")) for file in files}
 
     def read(self, run: Run, name: str) -> str | None:
         """Read a text file of the run, None if it has none of that name."""
-        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self._translate_errors():
-            if name not in [file.path for file in self._client.list_artifacts(run.id)]:
+        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self.translated():
+            if name not in [file.path for file in self.client.list_artifacts(run.id)]:
                 return None
-            return Path(self._client.download_artifacts(run.id, name, folder)).read_text(encoding="utf-8")
+            return Path(self.client.download_artifacts(run.id, name, folder)).read_text(encoding="utf-8")
 
     def _each(self, function: Callable[[str], list[Point]], names: Sequence[str]) -> list[list[Point]]:
         """Map over names; several requests at once to a server, whose latency is mostly the network's."""
@@ -255,16 +256,17 @@ class MlflowStore:
     def _find_experiment(self) -> str:
         from mlflow.exceptions import MlflowException
 
-        experiment = self._client.get_experiment_by_name(self.experiment)
+        experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
             if self._artifacts is None:
                 raise StudyError(f"{redacted(self.tracking_uri)}: no experiment {self.experiment!r}")
             served = self.tracking_uri.startswith(("http", "databricks"))
             location = None if served else self._own_locations()[0].as_uri()
             try:
-                return str(self._client.create_experiment(self.experiment, artifact_location=location))
+                made = self.client.create_experiment(self.experiment, artifact_location=location, tags=KIND)
+                return str(made)
             except MlflowException:  # another process may have been a moment quicker
-                experiment = self._client.get_experiment_by_name(self.experiment)
+                experiment = self.client.get_experiment_by_name(self.experiment)
                 if experiment is None:
                     raise
         if experiment.lifecycle_stage != "active":
@@ -310,7 +312,7 @@ class MlflowStore:
             raise RefusedError(f"{where}, where this user may not write")
 
     @contextmanager
-    def _translate_errors(self) -> Iterator[None]:
+    def translated(self) -> Iterator[None]:
         with translate_errors(self.tracking_uri):
             yield
 
@@ -392,6 +394,6 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _cut(value: str, limit: int) -> str:
+def cut(value: str, limit: int) -> str:
     value = redacted(value)
     return value if len(value) <= limit else value[: limit - 1] + "…"

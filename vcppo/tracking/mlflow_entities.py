@@ -14,6 +14,8 @@ from vcppo.tracking.mlflow_client import LONGEST_TAG, Point, to_split
 
 STATUS = {"queued": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 
+MEASURED = "model/"  # prefix of the metrics of logged models; the run that they belong to has them too
+
 Record = dict[str, Any]
 
 

@@ -9,19 +9,20 @@ MLflow's databases store one.
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vcppo.errors import DataError
-from vcppo.settings.digests import settings_digest
+from vcppo.settings.digests import digest, settings_digest
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.journal import JournalTail, read_journal
 from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_object
-from vcppo.store.summary import curves_of, warned_since
+from vcppo.store.summary import Curves, curves_of, warned_since
 from vcppo.tracking.from_disk import tables_of
 from vcppo.tracking.ledger import Entry, Ledger, Source
-from vcppo.tracking.mlflow_client import LOGGED_TABLES, MlflowStore, RefusedError, Run
+from vcppo.tracking.logged_models import models_of, problem_sets
+from vcppo.tracking.mlflow_client import LOGGED_TABLES, LONGEST_TAG, MlflowStore, RefusedError, Run, cut
 from vcppo.tracking.mlflow_entities import (
     STATUS,
     Record,
@@ -35,7 +36,16 @@ from vcppo.tracking.mlflow_entities import (
     user_name,
     warning_tags,
 )
+from vcppo.tracking.mlflow_models import (
+    delete_models,
+    delete_traces,
+    log_models,
+    log_problem_sets,
+    log_traces,
+)
 from vcppo.tracking.position_figure import position_figure
+from vcppo.tracking.sampled_traces import traces_of
+from vcppo.tracking.study_note import FIGURE, arms_figure, ended, study_note
 
 RECORDS_AT_ONCE = 500
 
@@ -74,8 +84,9 @@ class StudyUpload:
     def __init__(self, study: StudyFolder, ledger: Ledger) -> None:
         self.study, self.ledger = study, ledger
         self._uploads: dict[str, RunUpload] = {}  # by key of their source
-        self._settled: dict[str, tuple[tuple[int, int], str]] = {}  # ended cells that are sent: record's age, state
+        self._settled: dict[str, tuple[tuple[int, int], CellRecord]] = {}  # ended cells that are sent: record's age
         self._written: dict[str, str] = {}  # files of the study's run, as last written
+        self._note = ""  # description of the study's run, as last written
         self._active: dict[str, Run] = {}  # by id: the study's runs that are in the store and not in its bin
 
     def connect(self, store: MlflowStore) -> None:
@@ -85,6 +96,7 @@ class StudyUpload:
         """
         self.store = store
         self._settled.clear()
+        self._note = ""
         self.ledger.save()  # on disk before any run has this instance
         run_ids = {key: entry.run for key, entry in self.ledger.entries.items() if entry.signature or key == "study"}
         run_ids |= {key: upload.run.id for key, upload in self._uploads.items()}
@@ -118,39 +130,64 @@ class StudyUpload:
             self.ledger.flush()
 
     def _send(self, *, closing: bool, on_reply: Callable[[], None]) -> int:
-        count, refused, states, running = 0, [], {}, False
+        count, refused, records, running = 0, [], {}, False
         for folder in self.study.cells():
             known = self._settled.get(folder.path.name)
             if known is not None and known[0] == _changed(folder):
-                states[folder.path.name] = known[1]
+                records[folder.path.name] = known[1]
                 continue
             changed, record = _changed(folder), folder.read()
-            states[record.cell] = record.state
+            records[record.cell] = record
             on_reply()
             held = closing and record.state == "running" and self.study.is_held(folder)
             running |= held
             try:
                 count += self._send_cell(folder, record, closing=closing and not held)
                 if record.state in ENDED:
-                    self._settled[record.cell] = changed, record.state
+                    self._settled[record.cell] = changed, record
             except (RefusedError, DataError) as error:
                 refused.append(f"cell {record.cell}: {error}")
-        self._describe_study(states)
+        states = {cell: record.state for cell, record in records.items()}
+        self._describe_study(states, list(records.values()))
         if refused:
             raise RefusedError("; ".join(refused))
         finished = bool(states) and all(state in ENDED for state in states.values())
         self._set_status(self._parent, "FINISHED" if finished else "KILLED" if closing and not running else "RUNNING")
         return count
 
-    def _describe_study(self, states: Mapping[str, str]) -> None:
-        """Write the study's settings and the names of its cells, only when they changed."""
+    def _describe_study(self, states: Mapping[str, str], records: Sequence[CellRecord]) -> None:
+        """Write the study's settings, the names of its cells and a description, only when they changed."""
         settings = read_object(self.study.path / "study.json")
         files = {"cells.json": json.dumps(sorted(states)), "study.json": json.dumps(settings, indent=2)}
         changed = {name: text for name, text in files.items() if self._written.get(name) != text}
         self.store.write(self._parent, changed)
         self._written = files
         counts = {f"cells.{state}": str(list(states.values()).count(state)) for state in STATUS}
+        drawn = digest([[record.cell, record.finished] for record in records]) if ended(records) else ""
+        if drawn and self._parent.tags.get("vcppo.figure") != drawn:
+            self.store.write(self._parent, {FIGURE: self._figure(records)})
+            self.store.log(self._parent, tags={"vcppo.figure": drawn})
         self.store.log(self._parent, params=as_params(settings), tags={"cells": str(len(states)), **counts})
+        note = study_note(self.study.name, settings, records, figure_of=self._parent.id if drawn else "")
+        self._write_note(cut(note, LONGEST_TAG))
+
+    def _write_note(self, note: str) -> None:
+        """Describe the study's run, unless a user has."""
+        if note == self._note:
+            return
+        with self.store.translated():
+            there = self.store.client.get_run(self._parent.id).data.tags
+        if digest(there.get("mlflow.note.content", "")) == there.get("vcppo.note", digest("")):
+            self.store.log(self._parent, tags={"mlflow.note.content": note, "vcppo.note": digest(note)})
+        self._note = note
+
+    def _figure(self, records: Sequence[CellRecord]) -> bytes:
+        curves: dict[str, list[Curves]] = {}
+        for record in records:
+            for stage in self.study.stages(record):
+                if stage.name == "rl" and record.state == "done":
+                    curves.setdefault(record.arm, []).append(curves_of(read_journal(stage.journal)))
+        return arms_figure(curves)
 
     def _send_cell(self, folder: CellFolder, record: CellRecord, *, closing: bool) -> int:
         """Send the cell's run, and those of the stages before it."""
@@ -165,11 +202,37 @@ class StudyUpload:
         count = sum(self._send_stage(stage, record, child, closing=closing) for stage in shared)
         if upload is not None:
             self.store.log(child, tags=cell_tags(record, stages))
-            count += self._send_records(source, upload)
+            count += self._send_records(source, upload, folder)
+            self._log_models_of_cell(child, record, stages)
             self._finish_cell(child, record, stages, closing=closing)
             complete = signature if record.state in ENDED else ""
-            self.ledger.put(source.key, Entry(child.id, upload.sent, record.state, complete))
+            self.ledger.put(source.key, Entry(child.id, upload.sent, record.state, complete, models=True))
+        elif not self.ledger.entry(source.key).models:
+            self._log_models_of_cell(child, record, stages)
+            self.ledger.put(source.key, replace(self.ledger.entry(source.key), models=True))
         return count
+
+    def _log_models_of_cell(self, child: Run, record: CellRecord, stages: list[Stage]) -> None:
+        """Log what RL ended with, with the evaluation of it."""
+        if record.state != "done":
+            return
+        log_problem_sets(self.store, child, problem_sets(stages))
+        by_name = {stage.name: stage for stage in stages}
+        if "rl" in by_name:
+            tags = {"study": self.study.name, "cell": record.cell, "arm": record.arm, "seed": str(record.seed)}
+            tags |= {"base_seed": child.tags["base_seed"], **self._owner(record.cell)}
+            models = models_of(by_name["rl"], tags, by_name.get("evaluation"))
+            log_models(self.store, child, models, self._owner(record.cell))
+
+    def _log_models_of_stage(self, run: Run, stage: Stage, child: Run) -> None:
+        log_problem_sets(self.store, run, problem_sets([stage]))
+        tags = {"study": self.study.name, "cell": run.tags["cell"], "base_seed": child.tags["base_seed"]}
+        log_models(self.store, run, models_of(stage, tags | self._owner(stage)), self._owner(stage))
+
+    def _owner(self, source: str | Stage) -> dict[str, str]:
+        """The tag of the models and traces of a cell or a stage."""
+        name = f"cell/{source}" if isinstance(source, str) else f"{source.name}/{source.address}"
+        return {"vcppo.owner": f"{self.ledger.instance}/{name}"}
 
     def _send_stage(self, stage: Stage, record: CellRecord, child: Run, *, closing: bool) -> int:
         """Send a stage, which has one run in a study, below the cell that computed it, else the first that is done."""
@@ -181,12 +244,17 @@ class StudyUpload:
         if run.tags["cell"] == record.cell:
             self.store.log(run, tags={"mlflow.parentRunId": child.id})
         if upload is None:
+            if not self.ledger.entry(source.key).models:
+                self._log_models_of_stage(run, stage, child)
+                self.ledger.put(source.key, replace(self.ledger.entry(source.key), models=True))
             return 0
         count, done = self._send_records(source, upload), (stage.folder / "done.json").exists()
+        if done:
+            self._log_models_of_stage(run, stage, child)
         if done or record.state in ("failed", "pruned", "running") or closing:
             status = "FINISHED" if done else "KILLED" if closing and record.state not in ENDED else STATUS[record.state]
             self._set_status(run, status)
-        self.ledger.put(source.key, Entry(run.id, upload.sent, "", signature if done else ""))
+        self.ledger.put(source.key, Entry(run.id, upload.sent, "", signature if done else "", models=done))
         return count
 
     def _run_of(
@@ -208,12 +276,15 @@ class StudyUpload:
         upload.read(source.journals)
         return upload.run, upload
 
-    def _send_records(self, source: Source, upload: RunUpload) -> int:
+    def _send_records(self, source: Source, upload: RunUpload, cell: CellFolder | None = None) -> int:
+        """Send what the run lacks of its journals; of a cell's sampled responses traces too."""
         run, before = upload.run, upload.sent
         while upload.unsent:
             chunk = upload.unsent[:RECORDS_AT_ONCE]
             tables = table_files(chunk)
             self.store.write(run, tables)
+            if cell is not None and any(name.startswith("tables/samples/") for name in tables):
+                log_traces(self.store, run, traces_of(chunk, run.id, cell.settings()), self._owner(cell.path.name))
             tags = {LOGGED_TABLES: list_tables(run.tags.get(LOGGED_TABLES, "[]"), tables)} if tables else {}
             upload.warned = warned_since(curves_of(chunk)) | upload.warned
             tags |= warning_tags(upload.warned)
@@ -235,6 +306,8 @@ class StudyUpload:
         settings = read_object(folder.path / "settings.json")
         tags = {"cell": record.cell, "settings_hash": settings_digest(settings)}
         tags["base_seed"] = str(settings.get("base_seed", 0))
+        delete_traces(self.store, self._owner(record.cell))
+        delete_models(self.store, self._owner(record.cell))
         child = self._create(record.cell, "cell", tags, record.started or 0.0, self._parent)
         self.store.write(child, {"settings.json": json.dumps(settings, indent=2)})
         self.store.log(child, params=as_params(settings))
@@ -243,6 +316,7 @@ class StudyUpload:
     def _create_stage_run(self, stage: Stage, child: Run) -> Run:
         description, began = stage.description(), stage.folder / "stage.json"
         started = began.stat().st_mtime if began.exists() else 0.0
+        delete_models(self.store, self._owner(stage))
         run = self._create(stage.name, "stage", stage_tags(stage), started, child)
         self.store.write(run, {"stage.json": json.dumps(description, indent=2)})
         self.store.log(run, params=as_params(description.get("settings", {})))

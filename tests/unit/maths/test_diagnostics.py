@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from vcppo.maths.diagnostics import by_position, calibration, explained_variance, real_reward_share, value_bias
+from vcppo.maths.diagnostics import (
+    by_fraction,
+    by_position,
+    calibration,
+    explained_variance,
+    real_reward_share,
+    value_bias,
+)
 
 POSITION_COLUMNS = [
     "position",
@@ -115,6 +122,20 @@ def test_a_bin_that_no_response_reaches_is_left_out() -> None:
     assert by_position(values, returns, on, width=2)["position"] == [0, 2]
 
 
+def test_fractions_by_hand() -> None:
+    """A response of 4 tokens and one of 1, which is read before its only token at every fraction; one of none."""
+    values = torch.tensor([[1.0, 2.0, 3.0, 4.0], [7.0, 99, 99, 99], [99.0, 99, 99, 99]])
+    returns = torch.tensor([[0.0, 0.0, 0.0, 8.0], [4.0, 99, 99, 99], [99.0, 99, 99, 99]])
+    table = by_fraction(values, returns, mask_of(4, 1, 0, width=4), fractions=(0.0, 0.25, 0.7, 0.75))
+    assert table == {
+        "fraction": [0.0, 0.25, 0.7, 0.75],
+        "n": [2, 2, 2, 2],
+        "value_mean": [4.0, 4.5, 5.0, 5.5],
+        "return_mean": [2.0, 2.0, 2.0, 6.0],
+        "value_bias": [2.0, 2.5, 3.0, -0.5],
+    }
+
+
 def test_calibration_by_hand() -> None:
     """Returns from -1 to 1 in four bins; values on an inner edge count above it, the highest in the last bin."""
     values = torch.tensor([[-1.0, -0.6, 0.0, 0.4, 1.0, 55]])
@@ -154,6 +175,7 @@ def test_without_a_token_there_is_nothing_to_say() -> None:
     assert math.isnan(real_reward_share(nothing, gamma=1.0, gae_lambda=0.95))
     assert by_position(x, x, nothing, width=2) == {name: [] for name in POSITION_COLUMNS}
     assert set(map(tuple, calibration(x, x, nothing, bins=2).values())) == {()}
+    assert set(map(tuple, by_fraction(x, x, nothing, fractions=(0.0, 0.5)).values())) == {()}
 
 
 def test_the_share_of_the_real_reward_is_the_papers_curve() -> None:

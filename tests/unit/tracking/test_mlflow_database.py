@@ -251,4 +251,4 @@ def test_an_experiment_that_another_made_a_moment_ago_is_taken(tmp_path: Path, m
         return None if next(looks, False) else look(client, name)
 
     monkeypatch.setattr(MlflowClient, "get_experiment_by_name", too_early)
-    assert MlflowStore(uri, "shared", tmp_path)._experiment_id == first._experiment_id
+    assert MlflowStore(uri, "shared", tmp_path).experiment_id == first.experiment_id

@@ -29,7 +29,8 @@ def test_it_learns_what_can_be_told(before: Path, tmp_path: Path) -> None:
     assert len(losses) == 20
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     tables = {(r["name"], r["step"]) for r in told(here) if r["kind"] == "table"}
-    assert tables == {(n, s) for n in ("critic_by_position", "critic_calibration") for s in (0, 10, 20)}
+    names = ("critic_by_position", "critic_by_fraction", "critic_calibration")
+    assert tables == {(name, step) for name in names for step in (0, 10, 20)}
 
 
 def test_converge_ends_where_the_measurements_say_and_another_patience_elsewhere(before: Path, tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ class TestNothingIsLostAndNothingIsDoubled:
         (before,) = runs(kind=kind)
         store.delete(before)
         if purged:
-            store._client._tracking_client.store._hard_delete_run(before.id)
+            store.client._tracking_client.store._hard_delete_run(before.id)
         uploader().send()
         (parent,), (child,), (stage) = runs(kind="study"), runs(kind="cell"), runs(kind="stage")
         (after,) = runs(kind=kind)
