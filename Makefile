@@ -5,7 +5,7 @@
 # make test-long  the longest: kills, faults, a full disk, the wheel, a whole model
 # make check    style, types, which way imports run, spelling: seconds (also one by one: make lint types imports spelling)
 # make docs     the documentation as a site, in site/; a warning is an error
-# make ci       all of these, then the real verl and the real vLLM in environments of their own
+# make ci       all of these, then the real verl, vLLM and Ray in environments of their own
 # The first call of any makes .venv and installs; later ones reuse it.
 
 PYTHON ?= python3
@@ -52,7 +52,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 ci: check docs test test-long
-	$(RUN)/nox --sessions verl vllm
+	$(RUN)/nox --sessions verl vllm ray
 
 setup: $(READY)
 

@@ -84,6 +84,14 @@ def vllm(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Studies on a Ray cluster, several nodes on this machine, whose nodes are killed; a skip is a failure."""
+    session.install(*CONSTRAINED, "--editable", ".[dev,ray]")
+    env = ONE_THREAD | {"VCPPO_REQUIRE_RAY": "1"}
+    session.run("pytest", "-m", "ray", "tests/cluster", *session.posargs, env=env)
+
+
+@nox.session
 def torture(session: nox.Session) -> None:
     """Kill a small run, or let its disk refuse, at every one of its writes: `-- --every 10` for some of them."""
     _install(session)

@@ -1,4 +1,4 @@
-"""examples/: the Slurm script does what it says with the commands of Slurm in its way; the manifest is whole."""
+"""examples/: the Slurm scripts do what they say with the commands of Slurm in their way; the manifests are whole."""
 
 import os
 import re
@@ -16,11 +16,15 @@ from sqlalchemy.engine import make_url
 from vcppo.cli.main import main
 from vcppo.planning.plan import Gpus, make_plan
 from vcppo.settings.loading import load_settings
+from vcppo.studies.study import load_study
 from vcppo.system.redaction import ADDRESSES
 
 ROOT = Path(__file__).resolve().parents[2]
-SLURM, KUBERNETES = ROOT / "examples" / "slurm.sbatch", ROOT / "examples" / "kubernetes.yaml"
-COMPOSE = ROOT / "examples" / "postgresql.compose.yaml"
+EXAMPLES = ROOT / "examples"
+SLURM, KUBERNETES, COMPOSE = (
+    EXAMPLES / name for name in ("slurm.sbatch", "kubernetes.yaml", "postgresql.compose.yaml")
+)
+RAY_SLURM, RAY_KUBERNETES = EXAMPLES / "ray-slurm.sbatch", EXAMPLES / "ray-kubernetes.yaml"
 SBATCH = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem", "time", "requeue", "output"}
 TORCHRUN = {
     "--nnodes", "--nproc-per-node", "--node-rank", "--rdzv-id", "--rdzv-backend", "--rdzv-endpoint", "--master-addr",
@@ -35,14 +39,18 @@ def program(folder: Path, name: str, does: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def submit(tmp_path: Path, *arguments: str, fits: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    tmp_path: Path, *arguments: str, script: Path = SLURM, fits: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """The script as Slurm runs it on the first node, with programs that say what they are asked."""
-    program(tmp_path / "bin", "srun", 'printf "%s\\n" srun "$@"')
+    program(tmp_path / "bin", "srun", 'echo "srun $*"')
     program(tmp_path / "bin", "scontrol", 'printf "node7\\nnode8\\n"')
     program(tmp_path, ".venv/bin/vcppo", f'printf "%s\\n" "vcppo $*" >&2; exit {0 if fits else 1}')
+    program(tmp_path, ".venv/bin/ray", "sleep 1")
     told = {"SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "17", "SLURM_JOB_NODELIST": "node[7-8]"}
+    told |= {"SLURM_CPUS_PER_TASK": "32"}
     return subprocess.run(
-        ["bash", str(SLURM), *arguments], cwd=tmp_path, capture_output=True, text=True,
+        ["bash", str(script), *arguments], cwd=tmp_path, capture_output=True, text=True,
         env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", **told, **environment},
     )  # fmt: skip
 
@@ -142,6 +150,75 @@ def test_the_jobs_command_is_one_that_there_is_and_fits(manifests: dict[str, Any
         mount["mountPath"] for mount in manifests["Job"]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     }
     assert next(word.partition("=")[2] for word in words if word.startswith("--out=")) in mounted
+
+
+# A Ray cluster
+
+
+def test_the_ray_script_is_bash_and_asks_slurm_for_what_there_is() -> None:
+    assert subprocess.run(["bash", "-n", str(RAY_SLURM)]).returncode == 0
+    asked = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", RAY_SLURM.read_text(), flags=re.MULTILINE))
+    assert set(asked) == SBATCH - {"gpus-per-node"}
+    assert asked["ntasks-per-node"] == "1", "a node of Ray is a task of Slurm"
+
+
+def test_the_ray_script_starts_a_head_the_other_nodes_and_one_sweep(tmp_path: Path) -> None:
+    done = submit(tmp_path, script=RAY_SLURM)
+    assert done.returncode == 0, done.stderr
+    steps = [line.split() for line in done.stdout.splitlines()]
+    starts = [step[step.index(".venv/bin/ray") :] for step in steps]
+    heads = [start for start in starts if "--head" in start]
+    assert len(starts) == 2
+    assert [start[1:5] for start in heads] == [["start", "--head", "--port", "6379"]]
+    assert [start[1:4] for start in starts if start not in heads] == [["start", "--address", "node7:6379"]]
+    assert all(start[start.index("--num-cpus") + 1] == "32" for start in starts)
+    dry, swept = (line.split() for line in done.stderr.splitlines())
+    assert dry == ["vcppo", "sweep", "components", "--dry-run", "--out", "runs"]
+    assert swept[1:] == [
+        "sweep", "components", "--executor", "ray", "--address", "node7:6379", "--workers", "16", "--out", "runs",
+    ]  # fmt: skip
+    for words in (dry, swept):
+        check_sweep(words[1:])
+
+
+def test_the_ray_script_passes_on_what_it_is_given_and_has_a_worker_a_core_without_gpus(tmp_path: Path) -> None:
+    done = submit(tmp_path, "methods", "--seeds", "5", script=RAY_SLURM, OUT="elsewhere", SLURM_GPUS_ON_NODE="")
+    assert done.stderr.splitlines()[-1].endswith("--workers 64 --out elsewhere --seeds 5")
+
+
+def test_the_ray_script_starts_nothing_for_a_study_that_is_wrong(tmp_path: Path) -> None:
+    done = submit(tmp_path, script=RAY_SLURM, fits=False)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_the_ray_job_has_what_kuberay_asks_of_it_and_a_command_that_there_is() -> None:
+    (job,) = yaml.safe_load_all(RAY_KUBERNETES.read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    words = job["spec"]["entrypoint"].split()
+    assert words[0] == "vcppo"
+    check_sweep(words[1:])
+    cluster = job["spec"]["rayClusterSpec"]
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().split()
+    (workers,) = cluster["workerGroupSpecs"]
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    count = int(words[words.index("--workers") + 1])
+    assert count == workers["maxReplicas"] * int(workers["rayStartParams"]["num-cpus"])
+    for group in (cluster["headGroupSpec"], workers):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+        mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert words[words.index("--out") + 1] in mounted, "all nodes share it"
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+
+
+def check_sweep(words: list[str]) -> None:
+    """`sweep STUDY ...` names a study that there is, and options that it has."""
+    command = main.commands["sweep"]
+    assert words[0] == command.name
+    assert {word for word in words if word.startswith("--")} <= {o for p in command.params for o in p.opts}
+    load_study(words[1])
 
 
 def test_the_page_on_tasks_shows_the_example_as_it_is() -> None:

@@ -15,6 +15,7 @@ from vcppo.cli.options import address, run_options
 from vcppo.cli.output import print_notes, print_notices, tracking_line
 from vcppo.errors import ConfigError, VcppoError
 from vcppo.settings.loading import Layer, build_settings, file_layer, nest, parse_assignment
+from vcppo.studies.executors import EXECUTORS
 from vcppo.studies.runners import RUNNERS
 from vcppo.system.processes import call
 
@@ -40,6 +41,8 @@ class SweepOptions:
     recompute: bool = False
     fresh: bool = False
     runner: str = "vcppo"
+    executor: str = "local"
+    address: str | None = None
     processes: int | None = None
     verl_settings: tuple[str, ...] = ()  # KEY=VALUE
     config: Path | None = None
@@ -68,7 +71,11 @@ def _runner_flag(context: click.Context, parameter: click.Parameter, value: str)
 
 @click.command("sweep")
 @click.argument("study")
-@click.option("--workers", type=click.IntRange(1), help="Processes, one thread each. [default: the number of cores]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes, one thread each. [default: as many as there are cores, here or on the cluster]",
+)
 @click.option("--seeds", type=click.IntRange(1), help="How many. [default: the study's]")
 @click.option("--first-seed", type=click.IntRange(0), help="Seeds count up from here. [default: the study's]")
 @click.option(
@@ -103,6 +110,18 @@ def _runner_flag(context: click.Context, parameter: click.Parameter, value: str)
     "--engine", type=click.Choice(list(RUNNERS)), hidden=True, is_eager=True, expose_value=False, callback=_engine_flag
 )
 @click.option(
+    "--executor",
+    type=click.Choice(list(EXECUTORS)),
+    default=SweepOptions.executor,
+    show_default=True,
+    help="Where workers run: on this machine, or on the nodes of a Ray cluster that share --out.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="The Ray cluster's head, from one of its nodes. [default: auto, the one here]",
+)
+@click.option(
     "--processes", type=click.IntRange(1), help="Processes that run each cell together, as torchrun would. [default: 1]"
 )
 @click.option("--verl", "verl_settings", multiple=True, metavar="KEY=VALUE", help="A setting of verl; repeat.")
@@ -115,9 +134,13 @@ def sweep(**given: Any) -> None:
     vcppo sweep methods --bases 5 --seeds 3
     vcppo sweep lambda-grid --seeds 3 --dry-run
     vcppo sweep my-study.toml --set steps=30
+    vcppo sweep components --executor ray --out /shared/runs
 
     Stop it with Ctrl-C or kill it at any moment: the same command goes on. Every cell ends once; one that failed is
     shown with its error and never scored. Stages that cells share are computed once.
+
+    On a Ray cluster a worker asks for a CPU for each process of a cell, and a GPU where nodes have them. What a lost
+    node was running goes on elsewhere. All nodes share --out, by the same path: "Many machines" in docs/studies.md.
 
     The exit code is 0 if every cell is done, exported and delivered; 1 if a cell failed; 2 after a mistake; 3 if
     results are not exported or drawn, 4 if they are and MLflow or Optuna lack something, which waits on disk; 130
@@ -140,33 +163,38 @@ def run_sweep(options: SweepOptions) -> int:
     study.validate_all()
     runner = RUNNERS[options.runner](processes=options.processes, verl_settings=options.verl_settings)
     runner.check(study, seeds)
-    workers = options.workers or runner.default_workers()
+    executor = EXECUTORS[options.executor](
+        workers=options.workers, processes=options.processes, address=options.address
+    )
+    executor.check(options.runner)
     print_notes(study.notes(seeds))
     if options.dry_run:
-        for line in runner.plan(study, seeds, workers, options.out):
+        for line in runner.plan(study, seeds, options.workers or runner.default_workers(), options.out):
             print(line)
         return 0
-    print_notes(runner.notes_on_room(study, seeds, workers, options.out))
-    from vcppo.studies.execution import Execution
-    from vcppo.studies.sweep import run_study
-    from vcppo.tracking.uploader import Uploader
+    with executor.machines(runner, options.out) as machines:
+        print_notes(runner.notes_on_room(study, seeds, machines.workers, options.out))
+        from vcppo.studies.execution import Execution
+        from vcppo.studies.sweep import run_study
+        from vcppo.tracking.uploader import Uploader
 
-    out = options.out
-    uploader = Uploader(out, study.name, options.tracking_uri)
-    execution = Execution(
-        tuple(seeds),
-        out,
-        workers=workers,
-        storage=options.storage,
-        retry_failed=options.retry_failed,
-        recompute=options.recompute,
-        fresh=options.fresh,
-        runner=runner.entry_point(study, seeds, out, fresh=options.fresh),
-        processes=options.processes or 1,
-        addresses_of=runner.addresses,
-    )
-    with ProgressView() as view:
-        outcome = run_study(study, execution, on_event=view, uploader=uploader)
+        out = options.out
+        uploader = Uploader(out, study.name, options.tracking_uri)
+        execution = Execution(
+            tuple(seeds),
+            out,
+            workers=machines.workers,
+            storage=options.storage,
+            retry_failed=options.retry_failed,
+            recompute=options.recompute,
+            fresh=options.fresh,
+            runner=runner.entry_point(study, seeds, out, fresh=options.fresh),
+            processes=options.processes or 1,
+            addresses_of=runner.addresses,
+            make_pool=machines.make_pool,
+        )
+        with ProgressView() as view:
+            outcome = run_study(study, execution, on_event=view, uploader=uploader)
     print_notices(uploader)
     for cell, error in outcome.failures:
         print(f"FAILED {cell}: {error}")

@@ -11,19 +11,19 @@ from vcppo.errors import DiskError
 from vcppo.store.cache import unfinished
 from vcppo.store.cell_folders import ENDED, CellRecord
 from vcppo.studies.cell_states import StudyLedger, TrialCells
-from vcppo.studies.pool import Death, Reply, WorkerPool
+from vcppo.studies.pool import Death, Pool, Reply
 from vcppo.studies.reporting import SweepReporter
 
 TICK_S = 0.25  # longest wait for workers
 LOOK_S = 1.0  # between looks at the journals of running cells
 LOOK_AHEAD = 200  # waiting cells among which the next is picked
-MAX_DEATHS = 3  # of workers in one cell before it is given up
+MAX_DEATHS = 3  # of workers in one cell before it is given up; machines that were lost do not count
 
 
 class Dispatcher:
     """Runs a ledger's queued cells, and records their outcomes in it."""
 
-    def __init__(self, ledger: StudyLedger, pool: WorkerPool, reporter: SweepReporter) -> None:
+    def __init__(self, ledger: StudyLedger, pool: Pool, reporter: SweepReporter) -> None:
         self._ledger, self._pool, self._reporter = ledger, pool, reporter
         self._deaths: Counter[str] = Counter()
 
@@ -32,7 +32,7 @@ class Dispatcher:
 
         Raises:
             DiskError: a worker cannot write: its cell stays queued, as all that would meet the same.
-            StudyError: workers end before they can run anything.
+            StudyError: workers cannot run anything.
         """
         looked = 0.0
         while not interrupted.is_set():
@@ -87,7 +87,7 @@ class Dispatcher:
         if record.state in ENDED:  # it died between its last write and its reply
             self._end(record)
             return
-        self._deaths[cell] += 1
+        self._deaths[cell] += not event.machine_lost
         again = self._deaths[cell] < MAX_DEATHS
         self._reporter.worker_died(event.worker, cell, event.reason, again=again)
         if again:

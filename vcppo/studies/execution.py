@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vcppo.studies.local_pool import WorkerPool
 from vcppo.studies.outdated import AddressesOf, pipeline_addresses
+from vcppo.studies.pool import MakePool
 from vcppo.studies.worker import PIPELINE
 
 
@@ -20,6 +22,7 @@ class Execution:
         runner: module:function called with (cell folder, out) in a worker.
         processes: by which the runner has each cell run; a worker finds the number in its environment.
         addresses_of: the addresses of a cell's stages, by that runner.
+        make_pool: makes the workers, here or on other machines.
     """
 
     seeds: tuple[int, ...]
@@ -32,3 +35,4 @@ class Execution:
     runner: str = PIPELINE
     processes: int = 1
     addresses_of: AddressesOf = pipeline_addresses
+    make_pool: MakePool = WorkerPool

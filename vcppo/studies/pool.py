@@ -1,20 +1,9 @@
-"""The worker processes of a study as their parent sees them: started, given a cell, read, killed, started again."""
+"""The workers of a study as its dispatcher sees them, whether on this machine or on many."""
 
-import json
-import os
-import selectors
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from vcppo.errors import StudyError
-from vcppo.settings.fixed import FAILED_STARTS, GOODBYE_S
-from vcppo.system.processes import PROCESSES, gpus_of_worker, shielded, with_lock
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -28,154 +17,82 @@ class Reply:
 
 @dataclass(frozen=True)
 class Death:
-    """A worker is gone and has been started again; `cell` is what it was running."""
+    """A worker is gone, with all that it started, and another takes its place; `cell` is what it was running.
+
+    Attributes:
+        machine_lost: it went with its machine, which says nothing about the cell.
+    """
 
     worker: int
     cell: str | None
     reason: str
+    machine_lost: bool = False
 
 
-@dataclass
-class _Worker:
-    index: int
-    process: subprocess.Popen[bytes]
-    ready: bool = False
-    cell: str | None = None
-    failed_starts: int = 0
-    unread: bytes = field(default=b"", repr=False)
+class Pool(Protocol):
+    """Workers, numbered from 0, each with its log. All calls come from the thread that made the pool.
 
-
-class WorkerPool:
-    """`size` workers. All calls come from the thread that made the pool: on Linux a worker dies with that thread.
-
-    Args:
-        lock: descriptor of the study's lock, which each worker inherits and holds until it ends.
+    A cell belongs to one worker from `give` until its reply or its death is reported, and no process works on it
+    afterwards: then its folder may be written, and the cell be given to another worker.
     """
-
-    def __init__(self, size: int, *, runner: str, logs: Path, processes: int = 1, lock: int | None = None) -> None:
-        self.runner, self.logs, self.processes, self.lock = runner, logs, processes, lock
-        logs.mkdir(parents=True, exist_ok=True)
-        self._selector = selectors.DefaultSelector()
-        self._workers = [_Worker(index, self._start(index)) for index in range(size)]
 
     def idle(self) -> list[int]:
         """Return the workers that could be given a cell."""
-        return [worker.index for worker in self._workers if worker.ready and worker.cell is None]
+        ...
 
     def running(self) -> dict[str, int]:
         """Return the running cells and their workers."""
-        return {worker.cell: worker.index for worker in self._workers if worker.cell is not None}
-
-    def log(self, index: int) -> Path:
-        """Return the log of a worker's output."""
-        return self.logs / f"worker-{index}.log"
+        ...
 
     def give(self, index: int, folder: Path, out: Path) -> None:
         """Let an idle worker run a cell; should it be dead, that shows at the next `listen`."""
-        worker = self._workers[index]
-        worker.cell = folder.name
-        assert worker.process.stdin is not None
-        with suppress(BrokenPipeError):
-            worker.process.stdin.write(json.dumps({"cell": str(folder), "out": str(out)}).encode() + b"\n")
-            worker.process.stdin.flush()
+        ...
 
     def listen(self, timeout: float) -> Iterator[Reply | Death]:
         """Yield replies and deaths, waiting for them at most `timeout` seconds.
 
         Raises:
-            StudyError: workers end before they can run anything.
+            StudyError: workers cannot run anything.
         """
-        for key, _ in self._selector.select(timeout):
-            worker = self._workers[key.data]
-            chunk = os.read(key.fd, 65536)
-            if not chunk:
-                yield self._restart(worker)
-                continue
-            *lines, worker.unread = (worker.unread + chunk).split(b"\n")
-            for line in lines:
-                message: dict[str, Any] = json.loads(line)
-                worker.ready, worker.failed_starts = True, 0
-                if "cell" in message:
-                    worker.cell = None
-                    yield Reply(worker.index, message["cell"], message.get("disk"))
+        ...
+
+    def news(self) -> list[str]:
+        """Lines for the user on what cells wait for, each once."""
+        ...
 
     def stop(self, index: int) -> None:
-        """Kill a worker in the middle of its cell and start it again."""
-        worker = self._workers[index]
-        self._kill(worker)
-        worker.process, worker.ready, worker.cell, worker.unread = self._start(index), False, None, b""
+        """Kill a worker in the middle of its cell; another takes its place."""
+        ...
 
     def close(self) -> None:
-        """End all workers: close idle ones, kill the others."""
-        for worker in self._workers:
-            if worker.cell is None and worker.process.stdin is not None:
-                worker.process.stdin.close()
-        for worker in self._workers:
-            if worker.cell is None and worker.ready:
-                with suppress(subprocess.TimeoutExpired):
-                    worker.process.wait(GOODBYE_S)
-            self._kill(worker)
-        self._selector.close()
-
-    def _start(self, index: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "vcppo.studies.worker", "--runner", self.runner, "--parent", str(os.getpid())]
-        with open(self.log(index), "ab") as log, shielded():
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=_environment(index, self.processes) | ({} if self.lock is None else with_lock(self.lock)),
-                pass_fds=() if self.lock is None else (self.lock,),
-                start_new_session=True,
-            )
-        assert process.stdout is not None
-        self._selector.register(process.stdout, selectors.EVENT_READ, index)
-        return process
-
-    def _kill(self, worker: _Worker) -> None:
-        process = worker.process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._selector.unregister(process.stdout)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
-        process.wait()
-        process.stdout.close()
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-
-    def _restart(self, worker: _Worker) -> Death:
-        was_ready, cell = worker.ready, worker.cell
-        code = worker.process.wait()
-        if not was_ready:
-            worker.failed_starts += 1
-            if code > 0 or worker.failed_starts >= FAILED_STARTS:
-                raise StudyError(f"worker {worker.index} cannot start: {self._last_line(worker)}")
-        reason = _reason(code)
-        self.stop(worker.index)
-        return Death(worker.index, cell, reason)
-
-    def _last_line(self, worker: _Worker) -> str:
-        log = self.log(worker.index)
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"{lines[-1] if lines else 'it said nothing'} (see {log})"
+        """End all workers, whatever they do."""
+        ...
 
 
-def _reason(code: int) -> str:
-    """Describe how a process ended."""
-    if code >= 0:
-        return f"exit code {code}"
-    hint = ", often for want of memory" if code == -signal.SIGKILL else ""
-    return f"signal {-code} ({signal.Signals(-code).name}{hint})"
+class MakePool(Protocol):
+    """Makes a pool of workers for a study.
 
-
-def _environment(index: int, processes: int) -> dict[str, str]:
-    """Return the parent's, with threads that wait passively, and of several GPUs the worker's share.
-
-    One thread per worker, whatever the number of workers: the number of threads changes the last bit of a sum, and
-    spinning OpenMP threads slow a busy machine down tenfold. Variables that are set already take precedence.
+    Args:
+        size: number of workers.
+        runner: module:function called with (cell folder, out) in a worker.
+        logs: the folder of the workers' logs; it lies in the study's folder.
+        processes: by which the runner has each cell run.
+        lock: descriptor of the study's lock.
     """
-    devices = gpus_of_worker(index, processes)
-    chosen = {PROCESSES: str(processes)} | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {})
-    return {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"} | dict(os.environ) | chosen
+
+    def __call__(self, size: int, *, runner: str, logs: Path, processes: int, lock: int) -> Pool:
+        """Return the pool."""
+        ...
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Where workers run: for how many there is room, and what makes them."""
+
+    workers: int
+    make_pool: MakePool
+
+
+def log_of(logs: Path, index: int) -> Path:
+    """Return the log of a worker's output."""
+    return logs / f"worker-{index}.log"

@@ -18,10 +18,11 @@ from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.dispatcher import Dispatcher
 from vcppo.studies.execution import Execution
 from vcppo.studies.mirror import TrialMirror
-from vcppo.studies.pool import WorkerPool
+from vcppo.studies.pool import Pool
 from vcppo.studies.progress import Notice
 from vcppo.studies.reporting import Listener, SweepReporter
 from vcppo.studies.study import Study
+from vcppo.studies.worker_locks import await_workers
 from vcppo.system.files import move_aside
 from vcppo.system.processes import INTERRUPTED, interrupts, locked
 from vcppo.system.redaction import redacted
@@ -84,14 +85,16 @@ def run_study(
 
     Raises:
         ConfigError: a run of the study is not valid; nothing has been started.
-        StudyError: another process runs this study, the study has changed under its cells, the storage cannot be
-            opened, or workers cannot start.
+        StudyError: another process runs this study, or a worker that it left on another machine; the study has changed
+            under its cells, the storage cannot be opened, or workers cannot start.
     """
     study.validate_all()
     execution = replace(execution, out=execution.out.resolve())
     folder = execution.out / "studies" / study.name
     began = time.monotonic()
+    logs = folder / "logs"
     with locked(folder) as lock, interrupts() as interrupted:
+        await_workers(logs)
         if execution.fresh:
             move_aside(folder)
         try:
@@ -100,8 +103,9 @@ def run_study(
             reporter = SweepReporter(ledger, on_event, lambda: [line for news in sources for line in news()])
             reporter.study_started(execution.workers)
             size = min(execution.workers, len(ledger.queue) + ledger.unproposed())
-            logs, processes = folder / "logs", execution.processes
-            pool = WorkerPool(size, runner=execution.runner, logs=logs, processes=processes, lock=lock)
+            processes = execution.processes
+            pool = execution.make_pool(size, runner=execution.runner, logs=logs, processes=processes, lock=lock)
+            sources.append(pool.news)
             dispatcher = Dispatcher(ledger, pool, reporter)
             undelivered = _drain(dispatcher, pool, reporter, interrupted, uploader, ledger.mirror)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
@@ -118,7 +122,7 @@ def run_study(
 
 def _drain(
     dispatcher: Dispatcher,
-    pool: WorkerPool,
+    pool: Pool,
     reporter: SweepReporter,
     interrupted: threading.Event,
     uploader: Uploader | None,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from vcppo.studies.pool import _environment
+from vcppo.studies.local_pool import _environment
 from vcppo.system.processes import PROCESSES, STOPPED, call, gpus_of_worker, interrupts, is_main, shielded, terminable
 
 

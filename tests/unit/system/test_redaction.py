@@ -368,12 +368,12 @@ def test_a_store_is_called_by_its_address_without_its_secrets_and_by_nothing_tha
 
 
 def test_no_address_stands_among_the_words_that_start_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vcppo.studies.pool import WorkerPool
+    from vcppo.studies.local_pool import WorkerPool
 
     monkeypatch.setenv("VCPPO_STORAGE", "postgresql://ada:hunter22@host/db")
     pool = WorkerPool(1, runner="fake_cells:run", logs=tmp_path)
     try:
-        (worker,) = pool._workers
+        (worker,) = pool._workers.values()
         assert not shows(Path(f"/proc/{worker.process.pid}/cmdline").read_text())
     finally:
         pool.close()
