@@ -10,7 +10,6 @@ from vcppo.analysis.starts import FIRST_ITERATIONS, starts
 from vcppo.analysis.table_text import NOTHING, Table
 from vcppo.analysis.tables import number
 from vcppo.maths.collapse_law import Chain, push_of_error
-from vcppo.settings.critic import profile_points
 
 NAME, SETTING = "profile", "critic.profile"
 CHAIN = Chain(30, 0.09)  # of the study's task
@@ -24,7 +23,7 @@ def error_at(profile: object, tokens: int) -> "np.ndarray[tuple[int], np.dtype[n
     """
     if not isinstance(profile, str) or not profile:
         return np.zeros(tokens)
-    places, offsets = zip(*profile_points(profile), strict=True)
+    places, offsets = zip(*(map(float, point.split(":")) for point in profile.split()), strict=True)
     return np.asarray(np.interp(np.arange(tokens), places, offsets), dtype=np.float64)
 
 

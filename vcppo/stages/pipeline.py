@@ -81,7 +81,7 @@ def run_stages(
         context = StageContext(stage_settings, folder, earlier, notice)
         if here.is_main and stage == "value-pretraining":
             add_request(folder.path, settings.pretrain)  # first: no run that thins the folder may take this critic away
-        complete = here.from_main(here.is_main and is_usable(folder, settings))
+        complete = here.from_main(here.is_main and is_usable(folder, settings) and not folder.was_left)
         if complete and here.is_main:
             on_stage(stage, folder.address.key, False)
         if not complete:
@@ -97,7 +97,7 @@ def _run_stage(context: StageContext, on_stage: Callable[[str, str, bool], None]
     with folder.lock():
         if here.is_main:
             move_damaged_aside(folder, settings, context.notice)
-        complete = here.from_main(here.is_main and is_complete(folder, settings))
+        complete = here.from_main(here.is_main and is_complete(folder, settings) and folder.result is not None)
         if here.is_main:
             on_stage(stage, key, not complete)
         if complete:

@@ -23,7 +23,16 @@ from vcppo.store.journal import Journal
 from vcppo.store.manifest import DONE, JOURNAL, NAME, faults, record_files
 from vcppo.store.pretrained_critics import chosen_step, critic_folder, pretraining_is_done
 from vcppo.system import disk
-from vcppo.system.files import file_lock, json_bytes, make_folder, read_json, read_json_or_move, write_bytes, write_json
+from vcppo.system.files import (
+    file_lock,
+    is_locked,
+    json_bytes,
+    make_folder,
+    read_json,
+    read_json_or_move,
+    write_bytes,
+    write_json,
+)
 from vcppo.system.fingerprints import content_of
 from vcppo.system.processes import is_main
 from vcppo.system.provenance import provenance
@@ -198,6 +207,11 @@ class StageFolder:
         except (CheckpointError, KeyError, TypeError):  # of no bytes, after a power cut
             return None
         return result
+
+    @property
+    def was_left(self) -> bool:
+        """True if `done.json` is missing and nobody is at work, though a requested critic may be there."""
+        return self.result is None and not is_locked(self.path / "lock")
 
     @property
     def journal(self) -> Journal:

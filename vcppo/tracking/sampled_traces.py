@@ -10,6 +10,7 @@ from vcppo.settings.run import RunSettings
 from vcppo.tracking.mlflow_entities import Record
 
 MOST_TRACES = 20  # of a run: a table of samples gives its share of them, and one at least
+COLUMNS = {"problem", "response", "verdict", "tokens", "answer"}  # that a trace is made of
 SEARCHED = ("verdict", "reward", "iteration")  # attributes that are tags of the trace too; each costs a millisecond
 
 
@@ -40,6 +41,8 @@ def traces_of(records: Iterable[Record], run_id: str, settings: RunSettings) -> 
 
 def _of_table(record: Record, run_id: str, reward: RewardSettings, most: int) -> list[SampledTrace]:
     columns, step = record["columns"], record["step"]
+    if not set(columns) >= COLUMNS:  # of another version
+        return []
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return [
         SampledTrace(

@@ -171,9 +171,7 @@ def test_the_command_measures_and_a_dry_run_says_so(
 
 def test_a_fresh_model_is_measured_too() -> None:
     speed = calibrate(tiny(), budget_s=0.0)
-    assert 0 < speed.read_s < speed.train_s
-    assert speed.generate_s > 0
-    assert speed.update_s > 0
+    assert min(speed.read_s, speed.train_s, speed.generate_s, speed.update_s) > 0
 
 
 def test_another_engine_is_not_measured() -> None:
