@@ -1,7 +1,7 @@
 # make try      two runs, a table and figures: PPO collapses, VC-PPO does not (2 minutes on two cores, after the set-up)
 # make sweep    the component study on the embedded task, its table and figures (13 minutes on two cores, after the set-up)
 # make figures  redraw from results/, or from RESULTS=DIR
-# make test     all tests but the longest (13 minutes on two cores)
+# make test     all tests but the longest (14 minutes on two cores)
 # make test-long  the longest: kills, faults, a full disk, the wheel, a whole model
 # make check    style, types, which way imports run, spelling: seconds (also one by one: make lint types imports spelling)
 # make docs     the documentation as a site, in site/; a warning is an error
