@@ -114,7 +114,7 @@ def _runner_flag(context: click.Context, parameter: click.Parameter, value: str)
     type=click.Choice(list(EXECUTORS)),
     default=SweepOptions.executor,
     show_default=True,
-    help="Where workers run: on this machine, or on the nodes of a Ray cluster that share --out.",
+    help="Where workers run: on this machine, or, experimental, on the nodes of a Ray cluster that share --out.",
 )
 @click.option(
     "--address",
