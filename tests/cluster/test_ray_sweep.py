@@ -18,24 +18,12 @@ import psutil
 import pytest
 from fake_cells import FAKE, GRID, Bench
 from ray_nodes import Nodes
+from study_processes import STUDY
 from tiny import ASSIGNMENTS
 from torture.harness import measured
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.long]
 
-STUDY = """
-name = "faults"
-title = "a study whose nodes are killed"
-seeds = 2
-
-[[arms]]
-name = "ppo"
-set = { "pretrain.steps" = 0, "gae.lambda_critic" = 0.95 }
-
-[[arms]]
-name = "vcppo"
-set = { "pretrain.steps" = 4, "gae.lambda_critic" = 1.0 }
-"""
 KILLS = int(os.environ.get("VCPPO_RAY_KILLS", "5"))
 PATIENCE_S = 400.0
 TAKEN = ("attempts", "started", "finished", "stages")  # of a cell's record: how often, when and beside whom it ran

@@ -1,5 +1,6 @@
 """Results that a disk damaged are computed again, with the same numbers; complete ones are used wherever they lie."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def test_damage_is_seen_before_it_is_read_and_costs_what_was_damaged(finished: P
     again: list[str] = []
     assert ran(run_stages(SETTINGS, out, notice=again.append)) == []
     assert again == []
+
+
+def test_a_value_pretraining_killed_before_it_was_marked_complete_is_ended_by_the_next_run(out: Path) -> None:
+    pretraining = of(out, "value-pretraining")
+    journal = read_journal(pretraining / "journal.jsonl")
+    result = json.loads((pretraining / "done.json").read_text())["result"]
+    (pretraining / "done.json").unlink()
+    assert ran(run_stages(SETTINGS, out)) == ["value-pretraining"]
+    assert json.loads((pretraining / "done.json").read_text())["result"] == result
+    assert read_journal(pretraining / "journal.jsonl") == journal
 
 
 def test_a_complete_cache_that_is_read_only_needs_no_lock_and_an_incomplete_one_says_so(out: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
-from postgresql_server import MISSING, PostgreSQL
+from postgresql_server import MISSING, PostgreSQL, running
 
 from vcppo.errors import StudyError
 from vcppo.studies import mirror as module
@@ -23,12 +23,8 @@ STUDY: dict[str, Any] = {"name": "grid", "title": "t", "arms": [{"name": f"a{n}"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    try:
-        server.start()
+    with running() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

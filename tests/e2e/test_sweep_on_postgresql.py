@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow_server import Server
 from optuna.trial import TrialState
-from postgresql_server import MISSING, PostgreSQL
+from postgresql_server import MISSING, PostgreSQL, running
 from study_processes import CELLS, PATIENCE_S, Sweep, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
@@ -16,12 +16,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.skipif(MISSING is n
 
 @pytest.fixture
 def database() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    try:
-        server.start()
+    with running() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

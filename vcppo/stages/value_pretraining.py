@@ -167,16 +167,17 @@ class Pretraining:
         ends = [(step, 0 if latest is None else latest["records"])]  # updates logged, and records of the journal
         ends += [] if ended is None else [(ended.updates, ended.records)]
         ends += [] if between is None else [(between["logged"], between["records"])]
-        kept = next((logged for logged, records in sorted(ends, reverse=True) if cut_back(self.journal, records)), None)
-        if kept is None:
+        ends.sort(reverse=True)
+        logged = next((updates for updates, records in ends if cut_back(self.journal, records)), None)
+        if logged is None:
             names = [path.parent.name for path in world().from_main(saved_states(self.folder))]
             reason = f"{self.journal.path}: has fewer records than the states beside it count"
             move_state_aside(self.context, [*names, self.between.name, self.journal.path.name], reason)
-            latest, step, between, kept = None, 0, None, 0
+            latest, step, between, logged = None, 0, None, 0
             cut_back(self.journal, 0)
-        self.logged = kept
+        self.logged = logged
         state, taken = (latest, step) if target is None or step <= target else self._latest(target)
-        if between is not None and between["logged"] <= kept:
+        if between is not None and between["logged"] <= logged:
             in_reach = target is None or between["optimiser"]["taken"] <= target
             state = between if in_reach and between["optimiser"]["taken"] > taken else state
         if state is not None:

@@ -66,7 +66,7 @@ class RayExecutor:
         """See Executor."""
         if runner == "verl":
             raise ConfigError(
-                "--executor ray with --runner verl: verl has a Ray of its own, which it takes to a cluster by "
+                "--executor ray with --runner verl: verl starts Ray itself, and joins a cluster by "
                 "--verl +ray_kwargs.ray_init.address=auto; see docs/verl.md"
             )
         if self.address.startswith("ray://"):

@@ -33,7 +33,7 @@ class _Worker:
     reply: Any = None  # reference of what `run` will return
     given: float = 0.0  # when it got its cell, or ended it
     lost: RayActorError | None = None  # why there will be no reply
-    told: bool = False  # the user knows what its cell waits for
+    announced: bool = False  # the user knows what its cell waits for
 
 
 class RayPool:
@@ -66,7 +66,7 @@ class RayPool:
         worker = self._workers[index]
         if worker.actor is None:
             worker.actor = self._actors.remote(index, self._job)
-        worker.cell, worker.given, worker.told = folder.name, time.monotonic(), False
+        worker.cell, worker.given, worker.announced = folder.name, time.monotonic(), False
         worker.reply = worker.actor.run.remote(folder, out)
 
     def listen(self, timeout: float) -> Iterator[Reply | Death]:
@@ -84,11 +84,11 @@ class RayPool:
 
     def news(self) -> list[str]:
         """See Pool: cells that wait for a place, or for a worker to be gone that cannot be reached."""
-        late = [w for w in self._workers if w.cell and not w.told and time.monotonic() - w.given > SILENT_S]
+        late = [w for w in self._workers if w.cell and not w.announced and time.monotonic() - w.given > SILENT_S]
         without_place = [w for w in late if w.lost is None and not is_locked(self._lock_of(w))]
         hanging = [w for w in late if w.lost is not None]
         for worker in (*without_place, *hanging):
-            worker.told = True
+            worker.announced = True
         lines = [f"{worker.cell} waits: {held(self._lock_of(worker))}" for worker in hanging]
         if without_place:
             cells = ", ".join(str(worker.cell) for worker in without_place[:3])
@@ -135,7 +135,7 @@ class RayPool:
                 if error.actor_init_failed:
                     raise StudyError(f"worker {worker.index} cannot start: {_words(error)}") from error
                 self._take_place(worker)
-                worker.lost, worker.told = error, False
+                worker.lost, worker.announced = error, False
             except RayTaskError as error:
                 if isinstance(error.cause, VcppoError):
                     raise error.cause from None
