@@ -45,6 +45,14 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     return errors
 
 
+def killed(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
 def until(condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
@@ -78,24 +86,23 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
 
 def test_killing_nodes_and_the_studys_process_changes_nothing(nodes: Nodes, tmp_path: Path) -> None:
     draws = random.Random(KILLS)
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     ended(sweep(undisturbed))
     on_ray = ("--executor", "ray", "--address", nodes.address)
-    process, restart_at = sweep(killed, *on_ray), KILLS // 2
+    process, restart_at = sweep(disturbed, *on_ray), KILLS // 2
     for kill in range(KILLS):
-        seen = rl_records(killed)
-        until(lambda: rl_records(killed) > seen or process.poll() is not None, "the study to go on")  # noqa: B023
+        seen = rl_records(disturbed)
+        until(lambda: rl_records(disturbed) > seen or process.poll() is not None, "the study to go on")  # noqa: B023
         assert process.poll() is None, "the study ended before all kills: give it more steps"
         nodes.kill(draws.choice(nodes.all()))
         nodes.add()
         if kill == restart_at:
-            process.kill()
-            process.communicate()
-            process = sweep(killed, *on_ray)
+            killed(process)
+            process = sweep(disturbed, *on_ray)
     ended(process)
-    assert measured(killed / "runs") == measured(undisturbed / "runs")
-    assert records(killed) == records(undisturbed)
-    assert not workers_in(killed)
+    assert measured(disturbed / "runs") == measured(undisturbed / "runs")
+    assert records(disturbed) == records(undisturbed)
+    assert not workers_in(disturbed)
 
 
 def test_a_cell_that_kills_its_worker_is_given_up_as_on_one_machine(played: "Played") -> None:
@@ -114,9 +121,12 @@ def test_no_worker_outlives_the_studys_process_and_the_next_waits_for_them(playe
     pids = {record["pid"] for record in played.bench.log("begin")}
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    (played.bench.out / "go").touch()
-    ended(played.start())
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    following = played.start()
+    until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the workers to end", within_s=10.0)
+    (
+        played.bench.out / "go"
+    ).touch()  # not before: one that ends its cell and is killed before it says so runs it again
+    ended(following)
     assert played.bench.ends() == dict.fromkeys(played.cells, 1)
 
 
@@ -183,7 +193,7 @@ class Played:
     def start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", PARENT, str(self.bench.out), json.dumps(GRID), self.address]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        self._stack.callback(process.kill)
+        self._stack.callback(killed, process)
         return process
 
 

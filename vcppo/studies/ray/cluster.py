@@ -4,13 +4,13 @@ import logging
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import vcppo
@@ -41,9 +41,8 @@ def connected(address: str, processes: int, out: Path) -> Iterator[Machines]:
         needs = {"num_cpus": processes, "num_gpus": processes}
         if not any(_room(node, needs) for node in nodes):
             needs["num_gpus"] = 0
-        fitting = [node for node in nodes if _room(node, needs)]
-        _check_shared(out, [node["NodeID"] for node in fitting])
-        yield Machines(sum(_room(node, needs) for node in fitting), partial(RayPool, needs=needs))
+        room = {node["NodeID"]: count for node in nodes if (count := _room(node, needs))}
+        yield Machines(sum(room[node] for node in _sharing(out, room)), partial(RayPool, needs=needs))
     finally:
         ray.shutdown()
 
@@ -67,8 +66,10 @@ def _room(node: Mapping[str, Any], needs: Mapping[str, int]) -> int:
     return int(min(has.get(name, 0) // count for name, count in wanted.items() if count))
 
 
-def _check_shared(out: Path, nodes: Iterable[str]) -> None:
-    """Have nodes look at a file in `out` that this process holds locked.
+def _sharing(out: Path, nodes: Iterable[str]) -> list[str]:
+    """Have nodes look at a file in `out` that this process holds locked; return those that are there.
+
+    A node that is gone is listed by Ray for some seconds more.
 
     Raises:
         StudyError: one does not see it, or not that it is locked.
@@ -80,9 +81,16 @@ def _check_shared(out: Path, nodes: Iterable[str]) -> None:
             file.write(token)
             file.flush()
             look = ray.remote(_look)
-            places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-            looks = [look.options(num_cpus=0, scheduling_strategy=place) for place in places]
-            ray.get([look.remote(probe, token, vcppo.__version__) for look in looks], timeout=LOOK_S)
+            looks = {}
+            for node in nodes:
+                there = look.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+                looks[node] = there.remote(probe, token, vcppo.__version__)
+            present = []
+            for node, looked in looks.items():
+                with suppress(TaskUnschedulableError):
+                    ray.get(looked, timeout=LOOK_S)
+                    present.append(node)
+            return present
     except RayTaskError as error:
         if isinstance(error.cause, VcppoError):
             raise error.cause from None
