@@ -59,10 +59,10 @@ def forecast_metrics(
     plain = collate(rollouts, verdict_scores(rollouts, settings.reward))
     shaping = shaping.updated(plain, returns_known(plain, settings))
     batch = dataclasses.replace(plain, scores=shaping.of(plain))
-    rows = choose(batch, settings, rng_for(settings.seed, "forecast", "select")).flatten().sort().values
+    rows = choose(batch, settings, rng_for(settings.run_seed, "forecast", "select")).flatten().sort().values
     steps = None
     if settings.samples_continuations:
-        seed = seed_for(settings.seed, "forecast", "continuations")
+        seed = seed_for(settings.run_seed, "forecast", "continuations")
         steps = step_values(rollouts, batch.scores, shaping, settings.vine, sampler=sampler, seed=seed)
     outputs = read_outputs(
         models,

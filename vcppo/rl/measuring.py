@@ -67,7 +67,7 @@ def _measure_alignment(experience: Experience, models: Models, settings: RunSett
         max_tokens=settings.micro_batch_tokens,
         chunks=ALIGNMENT_CHUNKS,
         memory=ALIGNMENT_MEMORY,
-        rng=np.random.default_rng(seed_for(settings.seed, "rl", "alignment", step)),
+        rng=np.random.default_rng(seed_for(settings.run_seed, "rl", "alignment", step)),
     )
 
 

@@ -70,7 +70,7 @@ def read_outputs(
         exact = exact_values(
             models.rollout_policy, responses, sampler=sampler, reward=settings.reward, max_tokens=limit, rows=rows
         )
-        rng = rng_for(settings.seed, "rl", "critic blur", step)
+        rng = rng_for(settings.run_seed, "rl", "critic blur", step)
         values = exact_critic_values(exact, batch.response_mask, rows, settings.critic, rng)
         values = torch.where(batch.response_mask, values + imposed(batch, settings), 0.0)
         costs.forward_tokens += exact.read_tokens

@@ -92,7 +92,7 @@ class Trainer:
         with clock.of("score"):
             recomputed = self._old_logprobs(batch)
             batch, importance = recomputed.batch, recomputed.importance
-            units = choose(batch, settings, rng_for(settings.seed, "rl", "select", self.step))
+            units = choose(batch, settings, rng_for(settings.run_seed, "rl", "select", self.step))
             rows = units.flatten().sort().values
             with_return = rows[has_return[rows]]
             outputs = self._forward(rollouts, batch, rows, steps)  # (b)
@@ -123,11 +123,11 @@ class Trainer:
 
         def sample(number: int) -> list[Rollout]:
             retry = ("again", number) if number else ()
-            rng = rng_for(settings.seed, "rl", "prompts", self.step, *retry)
+            rng = rng_for(settings.run_seed, "rl", "prompts", self.step, *retry)
             prompts = self.sampler.task.training_prompts(groups, rng)
             return self.sampler.roll_out(
                 [prompt for prompt in prompts for _ in range(size)],
-                seed=seed_for(settings.seed, "rl", "rollout", self.step, *retry),
+                seed=seed_for(settings.run_seed, "rl", "rollout", self.step, *retry),
             )
 
         if select.dynamic_sampling:
@@ -155,7 +155,7 @@ class Trainer:
             self.shaping,
             self.settings.vine,
             sampler=self.sampler,
-            seed=seed_for(self.settings.seed, "rl", "continuations", self.step),
+            seed=seed_for(self.settings.run_seed, "rl", "continuations", self.step),
         )
         self.costs.generated_tokens += steps.generated_tokens
         self.costs.forward_tokens += steps.read_tokens
@@ -201,7 +201,7 @@ class Trainer:
         """Epoch by epoch, whole units of responses in an order drawn anew for each; some may have no rows."""
         settings = self.settings
         for epoch in range(settings.policy.epochs):
-            order = torch.randperm(len(units), generator=rng_for(settings.seed, "rl", "shuffle", self.step, epoch))
+            order = torch.randperm(len(units), generator=rng_for(settings.run_seed, "rl", "shuffle", self.step, epoch))
             for number, places in enumerate(order.tensor_split(settings.policy.minibatches)):
                 rows = units[places].flatten()
                 yield Minibatch((epoch, number), rows, batch.take(rows) if len(rows) else None)
@@ -226,7 +226,7 @@ class Trainer:
             advantages = advantages * cut_to(experience.importance, minibatch.rows, part)
         imitated = None
         if settings.policy.demonstration_nll:
-            rng = rng_for(settings.seed, "rl", "demonstrations", self.step, *minibatch.number)
+            rng = rng_for(settings.run_seed, "rl", "demonstrations", self.step, *minibatch.number)
             imitated = demonstrations(self.sampler.task, self.sampler.tokenizer, rng)
         reference = experience.outputs.ref_logprobs
         update = update_policy(

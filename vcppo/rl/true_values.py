@@ -85,7 +85,7 @@ def measure_truth(
         metrics = truth_metrics(truth, monte_carlo, experience.batch.response_mask, rows, known, outputs, steps)
     if not tabled:
         return Truth(metrics=metrics)
-    seed = seed_for(settings.seed, "rl", "true values", step)
+    seed = seed_for(settings.run_seed, "rl", "true values", step)
     table = true_values(rollouts, rows, outputs.values, steps, truth, shaping, record, sampler=sampler, seed=seed)
     return Truth(table, metrics)
 

@@ -14,6 +14,7 @@ from vcppo.settings.critic import (
     RewardModelCriticSettings,
     RewardModelSettings,
 )
+from vcppo.settings.digests import digest
 from vcppo.settings.embedded import EmbeddedTaskSettings
 from vcppo.settings.engine import EngineSettings, TorchEngineSettings
 from vcppo.settings.estimators import ESTIMATORS, Estimator
@@ -40,7 +41,9 @@ class RunSections(Settings):
 
     method: str = Field("vcppo", description="a named set of settings; `vcppo methods` lists them")
     arm: str = Field("vcppo", min_length=1, description="name of the run in tables and figures; changes nothing else")
-    seed: int = Field(0, ge=0, description="of value pretraining and RL: problems drawn, tokens sampled, shuffles")
+    seed: int = Field(
+        0, ge=0, description="of value pretraining and RL, beside base_seed: problems drawn, tokens sampled, shuffles"
+    )
     base_seed: int = Field(0, ge=0, description="of cold start and reward model, shared by the seeds of a base")
     steps: int = Field(50, ge=1, description="RL iterations")
     micro_batch_tokens: int = Field(
@@ -80,6 +83,11 @@ class RunSections(Settings):
     def loss(self) -> PolicyLoss:
         """The record of the policy loss."""
         return POLICY_LOSSES[self.policy.loss]
+
+    @property
+    def run_seed(self) -> int:
+        """Seed of all draws after the base: `seed` on base 0, another on each other, so that bases share none."""
+        return self.seed if self.base_seed == 0 else int(digest([self.seed, self.base_seed]), 16)
 
     @property
     def has_critic(self) -> bool:

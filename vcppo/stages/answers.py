@@ -28,7 +28,7 @@ def sample_responses(context: StageContext) -> dict[str, float]:
         sampler,
         prompts,
         size=RESPONSES_AT_ONCE,
-        seed_of=lambda start: seed_for(settings.seed, "answers", start),
+        seed_of=lambda start: seed_for(settings.run_seed, "answers", start),
     )
     batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
     save_responses(context.folder.path, batch)

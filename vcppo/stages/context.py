@@ -168,7 +168,7 @@ class StageContext:
         made = loading.new_critic(
             self.first_policy,
             critic,
-            seed=seed_for(self.settings.seed, "critic", "new"),
+            seed=seed_for(self.settings.run_seed, "critic", "new"),
             initial_value=initial_value,
             bounds=bounds,
             trust_remote_code=self.settings.model.trust_remote_code,

@@ -229,7 +229,7 @@ class Pretraining:
         size = settings.pretrain.batch
         if self.pool is None:
             prompts = training_prompts(self.context, size, self._held_out_texts, "pretrain", "prompts", step)
-            rollouts = self._sampler().roll_out(prompts, seed=seed_for(settings.seed, "pretrain", "answers", step))
+            rollouts = self._sampler().roll_out(prompts, seed=seed_for(settings.run_seed, "pretrain", "answers", step))
             batch = collate(rollouts, verdict_scores(rollouts, settings.reward))
             rows = has_target(batch, settings).nonzero()[:, 0]
             scored = dataclasses.replace(batch, scores=self.shaping.of(batch))
@@ -237,7 +237,7 @@ class Pretraining:
         count = len(self.pool.batch.scores)
         places = range(step * size, (step + 1) * size)
         places_in_pool = [
-            _shuffle(settings.seed, epoch, count)[place % count]
+            _shuffle(settings.run_seed, epoch, count)[place % count]
             for epoch, group in itertools.groupby(places, key=lambda place: place // count)
             for place in group
         ]

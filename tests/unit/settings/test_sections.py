@@ -174,6 +174,12 @@ def test_settings_written_as_json_are_the_same_run(tmp_path: Path) -> None:
     assert again.digest() == settings.digest()
 
 
+def test_no_two_runs_draw_alike_and_base_0_draws_as_it_always_has() -> None:
+    seeds = {(base, seed): RunSettings(base_seed=base, seed=seed).run_seed for base in range(20) for seed in range(20)}
+    assert len(set(seeds.values())) == 400
+    assert all(seeds[0, seed] == seed for seed in range(20))
+
+
 def asked(settings: RunSettings) -> tuple[int, float, float]:
     return settings.evaluation.samples, settings.evaluation.temperature, settings.evaluation.top_p
 

@@ -105,3 +105,8 @@ def test_nothing_left_to_learn_from_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(stage, "DRAWS", 5)
     with pytest.raises(ConfigError, match="no training problem beside the held-out ones"):
         stage.training_prompts(here, 12, every, "pretrain", 3)
+
+
+def test_bases_have_other_problems() -> None:
+    pools = [texts(stage.fixed_prompts(context(tiny(f"base_seed={base}", "seed=3"))).pool) for base in (0, 1, 2)]
+    assert len(set(map(frozenset, pools))) == 3

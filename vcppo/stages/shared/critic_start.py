@@ -39,7 +39,7 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
             assert chosen.path is not None
             return _refuse_other_tokens(context.load_critic(chosen.path, bounds=bounds), chosen.path, context)
         case "policy":
-            seed = seed_for(settings.seed, "critic", "head")
+            seed = seed_for(settings.run_seed, "critic", "head")
             value = _first_value(context, chosen.initial_value)
             return context.load_critic(context.first_policy, head_seed=seed, initial_value=value, bounds=bounds)
         case "new":

@@ -40,7 +40,7 @@ def fixed_prompts(context: StageContext) -> FixedPrompts:
     if settings.pretrain.steps == 0 or settings.pretrain.held_out_prompts == "shared":
         prompts = draw(pool + held_out)
         return FixedPrompts(prompts[:pool], prompts[pool:])
-    return split(draw, pool, held_out, seed=settings.seed)
+    return split(draw, pool, held_out, seed=settings.run_seed)
 
 
 def split(draw: Draw, pool: int, held_out: int, *, seed: int) -> FixedPrompts:
@@ -90,5 +90,5 @@ def _outside(draw: Draw, at_once: int, held_out: set[str]) -> Iterator[Prompt]:
 
 
 def _draw_from(context: StageContext, *purpose: str | int) -> Draw:
-    rng = rng_for(context.settings.seed, *purpose)
+    rng = rng_for(context.settings.run_seed, *purpose)
     return lambda count: context.task.training_prompts(count, rng)

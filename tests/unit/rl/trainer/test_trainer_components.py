@@ -79,3 +79,10 @@ def test_a_reference_that_takes_the_policy_over_whole_has_no_kl(make: Make) -> N
     for _ in range(2):
         trainer.iterate()
         assert_same(weights(present(trainer.reference).policy), weights(trainer.policy))
+
+
+def test_bases_share_no_draw(make: Make) -> None:
+    """From the same weights; with the draws of a seed in common, bases would be no repetitions."""
+    first, again, other = (make("grpo", *base).iterate().batch for base in ((), ("base_seed=0",), ("base_seed=1",)))
+    assert torch.equal(first.input_ids, again.input_ids)
+    assert first.input_ids.shape != other.input_ids.shape or not torch.equal(first.input_ids, other.input_ids)
