@@ -20,6 +20,8 @@ from torture.faults import BAD_DISK, NO_SPACE, killed
 from torture.kinds import Extent, Kind
 from torture.tally import Outcome, Outcomes, counts, line, table
 
+from vcppo.system.processes import terminable
+
 KILLED = (-signal.SIGKILL,)  # exit codes
 OF_A_RUN, OF_A_STUDY = (2, 0), (2, 4, 0)  # refused, undelivered, done: a write that nobody needs may fail
 KINDS = {
@@ -67,7 +69,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table here, as Markdown")
     given = parser.parse_args()
     outcomes = Outcomes(given.outcomes)
-    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+    with terminable(), tempfile.TemporaryDirectory(prefix="torture-") as folder:
         place = Path(folder)
         place.chmod(0o755)  # another user has to come by
         torture(given.kinds, Extent(given.every, given.first, given.rounds, given.seed), outcomes, place)

@@ -12,7 +12,7 @@ import pytest
 from disks import PowerCut
 from torture.kinds import Case, Extent, Result
 from torture.study_runs import Studies, studies
-from torture.tracking_proxy import faulty
+from torture.tracking_proxy import TIMEOUT_S, faulty
 
 KILLS = 6  # a round
 KILLS_OF_WORKERS = 2  # of one command: a cell is given up after three deaths of its worker
@@ -71,7 +71,7 @@ def kills(every: Studies, draw: random.Random) -> Result:
 def lost_replies(every: Studies, draw: random.Random) -> Result:
     """A proxy before the tracking server loses requests and replies, cuts, delays and doubles them."""
     with faulty(every.server.port, draw, every=PROXY_EVERY, most=PROXY_FAULTS) as proxy:
-        run = every.new(proxy.port)
+        run = every.new(proxy.port, environment={"MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_S)})
         began = time.monotonic()
         wrong = every.wrong_with(run)
         return Result(wrong, proxy.faults, time.monotonic() - began - every.seconds)

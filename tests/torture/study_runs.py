@@ -17,14 +17,12 @@ from postgresql_server import MISSING, PostgreSQL, running
 from study_processes import CELLS, STUDY, until
 from tiny import ASSIGNMENTS
 from torture import oracle
-from torture.tracking_proxy import TIMEOUT_S
 
 PASSWORD = "Tr0ub4dor-and-3"
 PATIENCE_S = 600.0
 UNDELIVERED = 4  # exit code of a study that is done, and that MLflow or Optuna lack some of
 MOST_CALLS = 12  # of the same command until all is delivered
 SETTINGS = (*(text for text in ASSIGNMENTS if not text.startswith("pretrain.steps")), "steps=8")
-COMMAND = (sys.executable, "-m", "vcppo", "sweep", "faults.toml", "--workers", "2")
 
 
 class StudyRun:
@@ -48,7 +46,6 @@ class StudyRun:
         self._environment = {
             **os.environ,
             "MLFLOW_TRACKING_URI": f"http://ada:{PASSWORD}@127.0.0.1:{tracking}",
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_S),
             **({} if storage is None else {"VCPPO_STORAGE": storage}),
             **environment,
         }
@@ -56,9 +53,18 @@ class StudyRun:
     def start(self) -> None:
         """Give the command."""
         settings = [word for text in SETTINGS for word in ("--set", text)]
+        self._run("sweep", "faults.toml", "--workers", "2", *settings)
+
+    def deliver(self) -> None:
+        """Give the command that a study ends with if MLflow lacks some of it."""
+        self._run("track", "replay", "faults")
+        assert self.process is not None
+        self.process.wait(PATIENCE_S)
+
+    def _run(self, *words: str) -> None:
         with open(self.said, "ab") as said:
             self.process = subprocess.Popen(
-                [*COMMAND, "--out", str(self.out), *settings],
+                [sys.executable, "-m", "vcppo", *words, "--out", str(self.out)],
                 cwd=self.folder,
                 env=self._environment,
                 stdout=said,
@@ -87,6 +93,8 @@ class StudyRun:
 
     def kill_all(self) -> None:
         """SIGKILL of the command and of all that it started, as when a machine goes."""
+        if self.process is None:
+            return
         for process in self.started():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
@@ -104,6 +112,7 @@ class StudyRun:
                 return None
             if code != UNDELIVERED:
                 break
+            self.deliver()
         return f"ended with {code}: {' '.join(self.said.read_text(errors='replace').split())[-600:]}"
 
 
@@ -112,8 +121,11 @@ class Studies:
 
     def __init__(self, place: Path, server: Server, database: PostgreSQL | None) -> None:
         self.place, self.server, self.database = place, server, database
-        self._count = 0
-        whole = self.new(server.port)
+        self._runs: list[StudyRun] = []
+
+    def undisturbed(self) -> None:
+        """Run the one that others are compared with."""
+        whole = self.new(self.server.port)
         began = time.monotonic()
         wrong = whole.end()
         if wrong is not None:
@@ -122,17 +134,22 @@ class Studies:
         self.tables = oracle.exported(whole.out / "results" / "faults")
         self.stages = oracle.measured(whole.out)
         self.trials = oracle.trials(whole.study, whole.storage)
-        self.runs = oracle.runs_in_mlflow(server.folder / "server.db", whole.study)
-        self._known = oracle.instances(server.folder / "server.db")
+        mlflow = self.server.folder / "server.db"
+        self.runs, self._known = oracle.runs_in_mlflow(mlflow, whole.study), oracle.instances(mlflow)
         shutil.rmtree(whole.folder)
 
     def new(self, tracking: int, out: Path | None = None, environment: Mapping[str, str] | None = None) -> StudyRun:
         """Return a study that has not begun."""
-        self._count += 1
-        storage = None
+        name, storage = f"study{len(self._runs)}", None
         if self.database is not None:
-            storage = self.database.database(f"optuna{self._count}").replace("postgres@", f"postgres:{PASSWORD}@")
-        return StudyRun(self.place / f"study{self._count}", tracking, storage, out, environment or {})
+            storage = self.database.database(name).replace("postgres@", f"postgres:{PASSWORD}@")
+        self._runs.append(StudyRun(self.place / name, tracking, storage, out, environment or {}))
+        return self._runs[-1]
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for run in self._runs:
+            run.kill_all()
 
     def wrong_with(self, run: StudyRun) -> str | None:
         """Let a study end; return what is wrong with it then."""
@@ -181,4 +198,7 @@ def studies(place: Path) -> Iterator[Studies]:
         database = None if MISSING else stack.enter_context(running())
         stack.callback(server.kill)
         server.start()
-        yield Studies(place, server, database)
+        every = Studies(place, server, database)
+        stack.callback(every.stop)
+        every.undisturbed()
+        yield every
