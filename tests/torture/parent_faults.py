@@ -22,6 +22,7 @@ from torture.stage_faults import REFUSED, end_of, in_child
 
 from vcppo.cli.export import export_study
 from vcppo.errors import DiskError, StudyError
+from vcppo.settings.run import RunSettings
 from vcppo.studies.execution import Execution
 from vcppo.studies.study import parse_study
 from vcppo.studies.sweep import LAST_WORDS_S, run_study
@@ -32,6 +33,11 @@ STUDY = parse_study({**GRID, "base": {"steps": 3}}, "torture")
 UNDELIVERED = 4  # exit code
 PATIENCE_S = 600.0  # for the uploader: a busy machine is none of the faults
 MOST_CALLS = 3  # of the same command until all is delivered
+
+
+def _none(settings: RunSettings) -> dict[str, str]:
+    """The stages of a played cell, which nothing can change."""
+    return {}
 
 
 class PlayedStudy:
@@ -79,7 +85,7 @@ class PlayedStudy:
             Writes(self.out, fault, at, self.begun)
         workers = {"PYTHONPATH": f"{self.place / 'modules'}:{os.environ.get('PYTHONPATH', '')}"}
         with patch.dict(os.environ, workers), patch.dict(LAST_WORDS_S, {False: PATIENCE_S}):
-            execution = Execution((0,), self.out, workers=1, runner="fake:run_cell")
+            execution = Execution((0,), self.out, workers=1, runner="fake:run_cell", addresses_of=_none)
             try:
                 outcome = run_study(STUDY, execution, uploader=Uploader(self.out, STUDY.name))
                 export_study(STUDY.name, self.out / "results" / STUDY.name, out=self.out, allow_incomplete=True)
