@@ -93,9 +93,9 @@ def ray(session: nox.Session) -> None:
 
 @nox.session
 def torture(session: nox.Session) -> None:
-    """Kill a small run, or let its disk refuse, at every one of its writes: `-- --every 10` for some of them."""
+    """Faults of every kind in a small run and a small study: `-- --kinds kill --every 10` for some of them."""
     _install(session)
-    env = ONE_THREAD | {"PYTHONPATH": "tests", "TOKENIZERS_PARALLELISM": "false"}
+    env = ONE_THREAD | {"PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'tests'}", "TOKENIZERS_PARALLELISM": "false"}
     session.run("python", "-m", "torture.harness", *session.posargs, env=env)
 
 

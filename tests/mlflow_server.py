@@ -27,12 +27,9 @@ class Server:
         self.process: subprocess.Popen[Any] | None = None
 
     def start(self) -> None:
-        options = ["--backend-store-uri", self.store, "--artifacts-destination", str(self.folder)]
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1", *options]
-        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self.process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **quiet)
-        deadline = time.monotonic() + 120
+        """Start it, and wait until it replies."""
+        self.launch()
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
@@ -40,6 +37,14 @@ class Server:
             except OSError:
                 time.sleep(0.2)
         raise TimeoutError(f"mlflow server did not come up at {self.uri}")
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
+        options = ["--backend-store-uri", self.store, "--artifacts-destination", str(self.folder)]
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1", *options]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **quiet)
 
     def kill(self) -> None:
         if self.process is not None:

@@ -20,7 +20,7 @@ from fake_cells import FAKE, GRID, Bench
 from ray_nodes import Nodes
 from study_processes import STUDY
 from tiny import ASSIGNMENTS
-from torture.harness import measured
+from torture.oracle import measured
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.long]
 

@@ -1,4 +1,4 @@
-"""Faults at the k-th write of a process: it is killed there, or the disk refuses.
+"""Faults at the k-th write of a process: it is killed there, the disk refuses, or the power goes.
 
 A write is what changes a folder: opening a file to write, syncing, renaming, removing, making a folder. Python's audit
 hooks see them whoever asks (PEP 578), but for what libraries in C do by themselves.
@@ -8,22 +8,25 @@ import errno
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-KINDS = ("kill", "ENOSPC", "EIO")
+Fault = Callable[[str], NoReturn]  # receives the path that is written to
 _EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod"}
 _TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Writes:
-    """Counts this process's writes below a folder from now on; at the `at`-th it does what `kind` says."""
+    """Counts this process's writes below a folder from now on; at the `at`-th it touches `begun` and has the fault."""
 
-    def __init__(self, below: Path, kind: str | None = None, at: int = 0) -> None:
-        self.below, self.kind, self.at, self.count = str(below), kind, at, 0
+    def __init__(self, below: Path, fault: Fault | None = None, at: int = 0, begun: Path | None = None) -> None:
+        self.below, self.fault, self.at, self.begun, self.count = f"{below}/", fault, at, begun, 0
+        self._counting = threading.Lock()
         self._sync = os.fsync
         os.fsync = self._fsync  # which no event tells of
         sys.addaudithook(self._hook)
@@ -42,12 +45,30 @@ class Writes:
             self._see(arguments[0])
 
     def _see(self, path: Any) -> None:
-        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).startswith(self.below):
+        if not isinstance(path, (str, os.PathLike)) or not f"{os.fspath(path)}/".startswith(self.below):
             return
-        self.count += 1
-        if self.kind is None or self.count != self.at:
-            return
-        if self.kind == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        number = getattr(errno, self.kind)
-        raise OSError(number, os.strerror(number), os.fspath(path))
+        with self._counting:
+            self.count += 1
+            if self.fault is None or self.count != self.at:
+                return
+        if self.begun is not None:
+            self.begun.touch()
+        self.fault(os.fspath(path))
+
+
+def killed(path: str) -> NoReturn:
+    """SIGKILL of this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a process that was killed goes on")
+
+
+def refusing(number: int) -> Fault:
+    """Return the fault of a disk that refuses with this error, once."""
+
+    def refuse(path: str) -> NoReturn:
+        raise OSError(number, os.strerror(number), path)
+
+    return refuse
+
+
+NO_SPACE, BAD_DISK = refusing(errno.ENOSPC), refusing(errno.EIO)

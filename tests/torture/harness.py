@@ -1,192 +1,84 @@
-"""Every stage of a small run, disturbed at each of its writes: the same command must end it as if nothing had been.
+"""Faults of every kind, and that the same command then ends as if nothing had been.
 
-    PYTHONPATH=tests python -m torture.harness --every 1        # each write, with each kind of fault
-    nox -s torture
+    PYTHONPATH=tests python -m torture.harness --kinds kill power --every 40
+    nox -s torture                                                       # everything
+    nox -s torture -- --outcomes torture.jsonl --report torture.md       # goes on where it was stopped
 
-The oracle is an undisturbed run: the same journals (times aside), the same results and weights to the bit, no temporary
-left, and no traceback. Children are forked, so that torch is imported once.
+A line is printed for each kind, and one for whatever was not survived, as soon as it is known.
 """
 
 import argparse
-import os
-import re
-import shutil
 import signal
 import sys
 import tempfile
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tiny import tiny
-from torture.faults import KINDS, Writes
+import pytest
+from torture import parent_faults, stage_faults, study_faults, torchrun_faults, user_faults
+from torture.faults import BAD_DISK, NO_SPACE, killed
+from torture.kinds import Extent, Kind
+from torture.tally import Outcome, Outcomes, counts, line, table
 
-from vcppo.errors import DiskError
-from vcppo.settings.run import RunSettings
-from vcppo.stages.pipeline import run_stages
-from vcppo.store.journal import read_journal
-from vcppo.system.files import read_json
-from vcppo.system.fingerprints import sha256_of
-from vcppo.system.temporaries import is_temporary
+from vcppo.system.processes import terminable
 
-OF_THE_MACHINE = ("time/", "system/", "cost/peak", "cost/elapsed")  # metrics that differ between two runs
-REFUSED = 2  # exit code of a child whose disk refused
-SETTINGS = (
-    "cold_start.steps=2",
-    "critic.init=policy",
-    "pretrain.steps=2",
-    "pretrain.batch=2",
-    "pretrain.pool=4",
-    "pretrain.held_out=2",
-    "pretrain.evaluate_every=1",
-    "rollout.prompts=2",
-    "rollout.max_tokens=8",
-    "policy.minibatches=1",
-    "steps=2",
-    "record.checkpoint_every=1",
-    "evaluation.samples=1",
-    "evaluation.every=0",
-    "task.held_out=2",
-)
+KILLED = (-signal.SIGKILL,)  # exit codes
+OF_A_RUN, OF_A_STUDY = (2, 0), (2, 4, 0)  # refused, undelivered, done: a write that nobody needs may fail
+KINDS = {
+    "kill": Kind("SIGKILL at a write of a run", stage_faults.at_writes(killed, *KILLED)),
+    "ENOSPC": Kind("a full disk at a write of a run", stage_faults.at_writes(NO_SPACE, *OF_A_RUN)),
+    "EIO": Kind("a disk that refuses a write of a run", stage_faults.at_writes(BAD_DISK, *OF_A_RUN)),
+    "EINTR": Kind("a run with a signal every millisecond", stage_faults.signals),
+    "power": Kind("a power cut at a write of a run", stage_faults.power_cuts),
+    "parent-kill": Kind("SIGKILL at a write of a study's process", parent_faults.at_writes(killed, *KILLED)),
+    "parent-ENOSPC": Kind("a full disk at such a write", parent_faults.at_writes(NO_SPACE, *OF_A_STUDY)),
+    "parent-EIO": Kind("a disk that refuses such a write", parent_faults.at_writes(BAD_DISK, *OF_A_STUDY)),
+    "users": Kind("a command in another user's folder", user_faults.two_users),
+    **{name: Kind(words, study_faults.rounds(name, one)) for name, (words, one) in study_faults.KINDS.items()},
+    "torchrun": Kind("SIGKILL of torchrun, or of one of its two processes", torchrun_faults.kills),
+}
 
 
-@dataclass
-class Tally:
-    """Of one kind of fault: how many were injected, which were not survived, and what going on took."""
-
-    kind: str
-    injected: int = 0
-    lost: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-def settings() -> RunSettings:
-    """A run of every stage but the reward model's, in a second."""
-    return tiny(*SETTINGS)
-
-
-def in_child(work: Callable[[], None], log: Path) -> int:
-    """Run work in a forked process; return its exit code, negative for a signal. What it says is added to the log."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 1
-    try:
-        with open(log, "ab") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        work()
-        code = 0
-    except DiskError as error:
-        print(f"DiskError: {error}", file=sys.stderr)
-        code = REFUSED
-    except BaseException:  # noqa: BLE001 -- shown, as the command line would
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def measured(out: Path) -> dict[str, Any]:
-    """What a run left, but for what two runs differ in: journals, results, weights."""
-    left: dict[str, Any] = {}
-    for folder in sorted(out.glob("cache/*/*")):
-        name = f"{folder.parent.name}/{folder.name}"
-        left[f"{name}/result"] = read_json(folder / "done.json")["result"]
-        left[f"{name}/journal"] = [_lasting(record) for record in read_journal(folder / "journal.jsonl")]
-        weights = sorted(folder.rglob("*.safetensors"))
-        left |= {f"{name}/{file.relative_to(folder)}": sha256_of(file) for file in weights}
-    return left
-
-
-def _lasting(record: dict[str, Any]) -> dict[str, Any]:
-    lasting = {key: value for key, value in record.items() if key != "time"}
-    if "values" in lasting:
-        lasting["values"] = {n: v for n, v in record["values"].items() if not n.startswith(OF_THE_MACHINE)}
-    return lasting
-
-
-def torture(place: Path, kinds: tuple[str, ...], every: int, first: int = 1) -> Iterator[Tally]:
-    """Disturb a run at every `every`-th write, once with each kind; yield each kind's tally."""
-    chosen, log, whole, counted = settings(), place / "log.txt", place / "whole", place / "count.txt"
-
-    def undisturbed() -> None:
-        writes = Writes(whole)
-        run_stages(chosen, whole)
-        counted.write_text(str(writes.count))
-
-    if in_child(undisturbed, log):
-        raise RuntimeError(f"the undisturbed run failed: {log.read_text()}")
-    expected, count = measured(whole), int(counted.read_text())
-    print(f"{count} writes in an undisturbed run", flush=True)
-    for kind in kinds:
-        tally = Tally(kind)
-        for at in range(first, count + 1, every):
-            tally.injected += 1
-            fault = _disturbed(chosen, place, kind, at, expected, tally)
-            if fault is not None:
-                tally.lost.append(f"{kind} at write {at}: {fault}")
-                print(tally.lost[-1], flush=True)
-        yield tally
-
-
-def _disturbed(
-    chosen: RunSettings, place: Path, kind: str, at: int, expected: dict[str, Any], tally: Tally
-) -> str | None:
-    """Return what is wrong after a run that was disturbed once and gone on with; None if nothing is."""
-    out, log = place / "out", place / "disturbed.txt"
-    shutil.rmtree(out, ignore_errors=True)
-    log.unlink(missing_ok=True)
-
-    def disturbed() -> None:
-        Writes(out, kind, at)
-        run_stages(chosen, out)
-
-    def goes_on() -> None:
-        run_stages(chosen, out)
-
-    code = in_child(disturbed, log)
-    if code not in ((-signal.SIGKILL,) if kind == "kill" else (REFUSED, 0)):
-        return f"ended with {code}: {_end_of(log)}"
-    began = time.monotonic()
-    code = in_child(goes_on, log)
-    tally.seconds += time.monotonic() - began
-    if code:
-        return f"could not be gone on with, {code}: {_end_of(log)}"
-    if "Traceback" in log.read_text():
-        return f"a traceback: {_end_of(log)}"
-    if left := [path.name for path in out.rglob("*") if is_temporary(path)]:
-        return f"left {left[0]}"
-    differing = [name for name, value in measured(out).items() if expected.get(name) != value]
-    return f"{differing[0]} differs" if differing or len(measured(out)) != len(expected) else None
-
-
-def _end_of(log: Path) -> str:
-    return re.sub(r"\s+", " ", log.read_text(errors="replace"))[-400:]
+def torture(kinds: Sequence[str], extent: Extent, outcomes: Outcomes, place: Path) -> None:
+    """Try the cases of these kinds that have no outcome yet."""
+    known = outcomes.known()
+    for name in kinds:
+        try:
+            with tempfile.TemporaryDirectory(dir=place, prefix=f"{name}-") as folder:
+                for case, run in KINDS[name].cases(Path(folder), extent):
+                    if (name, case) in known:
+                        continue
+                    result = run()
+                    outcomes.add(Outcome(name, case, result.faults, result.wrong, result.seconds_lost))
+                    if result.wrong is not None:
+                        print(f"{name}, {case}: {result.wrong}", flush=True)
+            print(line(name, outcomes.of(name)), flush=True)
+        except pytest.skip.Exception as reason:
+            print(f"{name}: not tried, {reason}", flush=True)
 
 
 def main() -> int:
     """Torture, and print a table; the exit code is 1 if anything was lost."""
-    parser = argparse.ArgumentParser(description="faults at every write of a small run")
+    parser = argparse.ArgumentParser(prog="python -m torture.harness", description="faults of every kind")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="[default: all]")
     parser.add_argument("--every", type=int, default=1, help="of how many writes one is disturbed [default: each]")
     parser.add_argument("--first", type=int, default=1, help="the first write that is disturbed")
-    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    arguments = parser.parse_args()
-    lost: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for tally in torture(Path(folder), tuple(arguments.kinds), arguments.every, arguments.first):
-            lost += tally.lost
-            print(
-                f"{tally.kind}: {tally.injected} faults, {tally.injected - len(tally.lost)} survived, "
-                f"going on took {tally.seconds / max(tally.injected, 1):.1f} s each",
-                flush=True,
-            )
-    return int(bool(lost))
+    parser.add_argument("--rounds", type=int, default=10, help="of kinds that are drawn at random [default: 10]")
+    parser.add_argument("--seed", type=int, default=0, help="of these draws [default: 0]")
+    parser.add_argument("--outcomes", type=Path, metavar="FILE", help="keep outcomes here, and go on from them")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the table here, as Markdown")
+    given = parser.parse_args()
+    outcomes = Outcomes(given.outcomes)
+    with terminable(), tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        place = Path(folder)
+        place.chmod(0o755)  # another user has to come by
+        torture(given.kinds, Extent(given.every, given.first, given.rounds, given.seed), outcomes, place)
+    report = table({name: kind.words for name, kind in KINDS.items()}, outcomes)
+    print(report)
+    if given.report is not None:
+        given.report.write_text(report, encoding="utf-8")
+    faults, survived = counts(outcomes.all)
+    return int(survived < faults)
 
 
 if __name__ == "__main__":

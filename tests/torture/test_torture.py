@@ -1,15 +1,48 @@
-"""A part of the torture for every run of the tests: a few writes, each kind of fault."""
+"""A part of the torture for every run of the tests, and a larger one for those that take long."""
 
 from pathlib import Path
 
 import pytest
-from torture.faults import KINDS
 from torture.harness import torture
+from torture.kinds import Extent
+from torture.tally import Outcomes, counts
+
+from vcppo.system import files
 
 pytestmark = pytest.mark.e2e
 
 
+def tortured(place: Path, *kinds: str, every: int = 1, first: int = 1, rounds: int = 1) -> Outcomes:
+    outcomes = Outcomes()
+    torture(kinds, Extent(every, first, rounds), outcomes, place)
+    return outcomes
+
+
 def test_faults_at_some_writes_change_nothing(tmp_path: Path) -> None:
-    for tally in torture(tmp_path, KINDS, every=150, first=43):
-        assert tally.injected > 1
-        assert tally.lost == []
+    outcomes = tortured(tmp_path, "kill", "ENOSPC", "EIO", every=150, first=43)
+    assert counts(outcomes.all) == (6, 6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("kind", "every", "faults"),
+    [("power", 100, 3), ("EINTR", 1, 1), ("parent-kill", 50, 1), ("parent-ENOSPC", 60, 1), ("proxy", 1, 10)],
+)
+def test_a_part_of_the_other_kinds_changes_nothing(tmp_path: Path, kind: str, every: int, faults: int) -> None:
+    outcomes = tortured(tmp_path, kind, every=every, first=43)
+    if not outcomes.all:
+        pytest.skip("it cannot be tried here; the line above says why")
+    assert [outcome.wrong for outcome in outcomes.all if outcome.wrong is not None] == []
+    assert counts(outcomes.all)[0] >= faults
+
+
+@pytest.mark.long
+def test_a_power_cut_is_not_survived_by_files_that_nobody_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oracle sees what is lost."""
+    monkeypatch.setattr(files, "sync", lambda path: None)
+    outcomes = tortured(tmp_path, "power", every=40, first=43)
+    if not outcomes.all:
+        pytest.skip("nothing can be mounted here")
+    assert any(outcome.wrong is not None for outcome in outcomes.all)

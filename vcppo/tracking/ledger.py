@@ -1,6 +1,7 @@
 """Ledger of a study's runs in one tracking store, in the study's folder: which runs, and which of them are complete.
 
-Losing it costs only time: runs that it does not list as complete are uploaded again.
+Runs that it does not list as complete are uploaded again. Without it the study is another one to the store, beside what
+the store has of it: so it is on the disk before the store hears of the study.
 """
 
 import hashlib
@@ -105,7 +106,7 @@ class Ledger:
         """Write the file whole."""
         self._unsaved, self._saved_at = False, time.monotonic()
         runs = {key: asdict(entry) for key, entry in self.entries.items()}
-        write_json(self.path, {"instance": self.instance, "store": self.store, "runs": runs}, synced=False)
+        write_json(self.path, {"instance": self.instance, "store": self.store, "runs": runs})
 
     def missing(self) -> int:
         """Count records on disk that the store has not confirmed, by the ledger alone; a cell's state is one."""

@@ -151,6 +151,8 @@ class StudyUpload:
         self._describe_study(states, list(records.values()))
         if refused:
             raise RefusedError("; ".join(refused))
+        if closing:
+            self._delete_twins()
         finished = bool(states) and all(state in ENDED for state in states.values())
         self._set_status(self._parent, "FINISHED" if finished else "KILLED" if closing and not running else "RUNNING")
         return count
@@ -338,6 +340,13 @@ class StudyUpload:
     def _set_status(self, run: Run, status: str, ended: float | None = None) -> None:
         runs = status in ("RUNNING", "SCHEDULED")
         self.store.set_status(run, status, ended=None if runs else ended or time.time())
+
+    def _delete_twins(self) -> None:
+        """Move runs to the bin that the store made of requests which reached it twice; this process knows one each."""
+        for run in self.store.find({"vcppo.instance": self.ledger.instance}):
+            if run.id not in self._active:
+                self._active[run.id] = run
+                self._delete_run(run)
 
     def _delete_run(self, run: Run) -> None:
         """Move a run to the bin, ended: it shall not be running when a user restores it."""

@@ -136,6 +136,29 @@ class TestNothingIsLostAndNothingIsDoubled:
         (child,) = runs(cell="ppo-s1")
         assert values(store, child, "policy/loss") == [(1, 1.0)]
 
+    def test_a_request_that_reaches_the_server_twice_leaves_one_run(
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        from mlflow import MlflowClient
+
+        really = MlflowClient.create_run
+
+        def twice(*arguments: Any, **named: Any) -> Any:
+            really(*arguments, **named)
+            return really(*arguments, **named)
+
+        monkeypatch.setattr(MlflowClient, "create_run", twice)
+        finished(study)
+        ours = uploader()
+        ours.start()
+        assert ours.close(60) == 0
+        found = [run for kind in ("study", "cell", "stage") for run in runs(kind=kind)]
+        assert [run.status for run in found] == ["FINISHED"] * 3
+
     def test_whatever_call_a_process_is_killed_in_the_next_one_leaves_what_the_journals_have(
         self, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -13,8 +13,10 @@ from fake_study import FakeStudy, positions
 
 from vcppo.settings.digests import settings_digest
 from vcppo.settings.run import RunSettings
+from vcppo.store.study_folders import StudyFolder
 from vcppo.system.provenance import git_state, hardware, provenance, versions
 from vcppo.system.redaction import redacted
+from vcppo.tracking.ledger import Ledger
 from vcppo.tracking.mlflow_client import LONGEST_TAG, MlflowStore, Run, from_split, to_split
 from vcppo.tracking.mlflow_entities import as_params, list_tables, points_of
 from vcppo.tracking.position_figure import position_figure
@@ -71,6 +73,16 @@ class TestSmallParts:
         (found,) = runs(kind="long")
         assert found.params["a"] == "x" * 5999 + "…"
         assert found.tags["b"] == "y" * 7999 + "…"
+
+
+def test_a_study_is_on_the_disk_before_the_store_hears_of_it(study: FakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut that takes the instance makes another study of it, beside the one that the store has."""
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    ledger = Ledger(StudyFolder(study.out, study.name), "a store")
+    ledger.save()
+    assert any(Path(path).name.startswith(".mlflow.json~") for path in synced)
+    assert str(ledger.path.parent) in synced
 
 
 class TestProvenance:
