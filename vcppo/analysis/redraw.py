@@ -35,6 +35,7 @@ from vcppo.analysis import (
     outcomes,
     profile,
     push,
+    real_critic,
     style,
     tables,
     tables_beside,
@@ -75,6 +76,7 @@ FIGURES: dict[str, MakeFigure] = {
     "push": push.make,
     "tables-beside": tables_beside.make,
     "critic-pays": critic_pays.make,
+    real_critic.NAME: real_critic.make,
     "forecast": forecast.make,
     "crossover": lambda results: crossover.make(results, CRITICS, "crossover"),
 }
@@ -106,10 +108,12 @@ WITH_TABLE = (
 def figures_of(results: Results) -> dict[str, MakeFigure]:
     """Return the figures by name, then accuracy, lengths and outcomes of every other study that a page can hold.
 
+    Of one iteration there is no curve of training, so real-critic has its figure alone.
+
     Of further studies that compare critics with GRPO, also where a critic is worse than none.
     """
     made = dict(FIGURES)
-    for study in sorted(results.studies.keys() - {"components", *TOO_MANY_ARMS}):
+    for study in sorted(results.studies.keys() - {"components", real_critic.NAME, *TOO_MANY_ARMS}):
         for kind, series in (("accuracy", training.ACCURACY), ("lengths", training.LENGTH)):
             name = f"{kind}-{study}"
             made[name] = partial(training.make, study_name=study, kind=series, name=name)

@@ -26,6 +26,7 @@ OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_an
 OF_THE_LAW = (*SWEEPS, "push")  # tested in test_collapse_law_drawn.py
 OF_SHIFTED = ("endings", "collapse-law-reward-model", "profile")  # tested in test_shifted_critics.py
 OF_CRITICS = ("critic-pays", "crossover", "forecast")  # tested in test_critic_figures.py, test_forecast_figure.py
+OF_A_REAL_MODEL = ("real-critic",)  # tested in test_real_critic.py
 
 
 def coarse(figure: Any) -> dict[str, bytes]:
@@ -58,6 +59,7 @@ def test_every_figure_and_table_is_drawn_and_said(drawn: tuple[Path, str]) -> No
         *OF_THE_LAW,
         *OF_CRITICS,
         *OF_SHIFTED,
+        *OF_A_REAL_MODEL,
         "methods-compute",
         "vine-values",
         "lambda-critic",
@@ -118,7 +120,8 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     command = "vcppo sweep lambda-grid --seeds 3 && vcppo export lambda-grid"
     assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
     assert (
-        said.count("skipped") == 3 + 1 + 5 + 4 + sum(map(len, (OF_THE_LAW, OF_CRITICS, OF_SHIFTED))) + 3
+        said.count("skipped")
+        == 3 + 1 + 5 + 4 + sum(map(len, (OF_THE_LAW, OF_CRITICS, OF_SHIFTED, OF_A_REAL_MODEL))) + 3
     )  # from 5 on: figures and tables of other studies
     rows = [line.split("|") for line in (tmp_path / "out" / "components.md").read_text().splitlines() if "|" in line]
     cells = [cell.strip() for row in rows for cell in row if "[" in cell]
