@@ -6,7 +6,7 @@
 # make test-long  the longest: kills, faults, a full disk, the wheel, a whole model
 # make check    style, types, which way imports run, spelling: seconds (also one by one: make lint types imports spelling)
 # make docs     the documentation as a site, in site/; a warning is an error
-# make ci       all of these, then the real verl, vLLM and Ray in environments of their own
+# make ci       all of these, then the real verl, vLLM and Ray (its kills) in environments of their own
 # The first call of any makes .venv and installs; later ones reuse it.
 
 PYTHON ?= python3
@@ -71,7 +71,8 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 ci: check docs test test-long
-	$(RUN)/nox --sessions verl vllm ray
+	$(RUN)/nox --sessions verl vllm
+	$(RUN)/nox --sessions ray -- -k killing
 
 setup: $(READY)
 

@@ -1,4 +1,4 @@
-"""A study whose processes, servers, network, disk and clock are disturbed at random, and its command given again."""
+"""A study whose processes, servers, network and disk are disturbed at random, and its command given again."""
 
 import os
 import random
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 from disks import PowerCut
 from torture.kinds import Case, Extent, Result
 from torture.study_runs import Studies, studies
@@ -17,9 +16,6 @@ from torture.tracking_proxy import TIMEOUT_S, faulty
 KILLS = 6  # a round
 KILLS_OF_WORKERS = 2  # of one command: a cell is given up after three deaths of its worker
 PROXY_EVERY, PROXY_FAULTS = 15, 30  # one request in so many has a fault, and so many a round
-JUMPS = 6  # a round
-LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-OFFSETS = ("-3650d", "-1d", "-3600", "-60", "+0", "+60", "+3600", "+1d", "+3650d")  # of the clock
 
 Round = Callable[[Studies, random.Random], Result]
 
@@ -103,26 +99,6 @@ def power_cuts(every: Studies, draw: random.Random) -> Result:
         disk.folder.rmdir()
 
 
-def jumps(every: Studies, draw: random.Random) -> Result:
-    """The clock of a study is set, back and forth, by minutes and by years; that of its servers is right."""
-    if not LIBRARY.exists():
-        pytest.skip(f"no {LIBRARY} here: apt-get install faketime")
-    offset = every.place / "offset"
-    offset.write_text("+0\n")
-    faked = {"LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_CACHE_DURATION": "1"}
-    only_the_time = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
-    run = every.new(every.server.port, environment=faked | only_the_time)
-    began, jumped = time.monotonic(), 0
-    run.start()
-    while jumped < JUMPS:
-        _wait(every, draw)
-        if not run.runs():
-            break
-        offset.write_text(f"{draw.choice(OFFSETS)}\n")
-        jumped += 1
-    return Result(every.wrong_with(run), jumped, time.monotonic() - began - every.seconds)
-
-
 def _wait(every: Studies, draw: random.Random) -> None:
     """Wait so long that a round's faults spread over a study."""
     time.sleep(draw.uniform(0.0, every.seconds / 5))
@@ -139,5 +115,4 @@ KINDS: dict[str, tuple[str, Round]] = {
     "study": ("SIGKILL of a study's process, worker, tracking server or database", kills),
     "proxy": ("requests and replies of the tracking server lost, cut, late, doubled", lost_replies),
     "study-power": ("a power cut under a study", power_cuts),
-    "clock": ("a study's clock that jumps, by minutes to years", jumps),
 }

@@ -11,7 +11,7 @@ def test_of_a_case_that_ended_wrongly_no_fault_counts_as_survived(tmp_path: Path
     outcomes.add(Outcome("kill", "write 2", 1, "journal differs", 1.5))
     outcomes.add(Outcome("study", "round 0 of seed 0", 6, None, 30.0))
     assert counts(outcomes.all) == (8, 7)
-    assert table({"kill": "SIGKILL", "study": "kills", "clock": "jumps"}, outcomes).splitlines() == [
+    assert table({"kill": "SIGKILL", "study": "kills", "proxy": "requests"}, outcomes).splitlines() == [
         "| fault | tried | survived | seconds lost, each |",
         "|---|---|---|---|",
         "| `kill`: SIGKILL | 2 | 1 | 1.0 |",

@@ -3,8 +3,6 @@
 A cell's state is that of its folder; a trial is its image for Optuna, its samplers and its dashboard.
 """
 
-import json
-import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,8 +15,7 @@ import sqlalchemy.exc
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vcppo.errors import ConfigError, StudyError
@@ -26,8 +23,8 @@ from vcppo.settings.digests import digest
 from vcppo.settings.loading import setting_type
 from vcppo.settings.search_space import Dimension
 from vcppo.studies.cells import Cell
+from vcppo.studies.optuna_journal import open_journal
 from vcppo.studies.study import PrunerSettings, SearchSettings, Study
-from vcppo.system.files import rename_aside
 from vcppo.system.redaction import redacted, remember
 from vcppo.system.sqlite_files import making, sqlite_file
 
@@ -213,22 +210,15 @@ class Scoreboard:
 def open_storage(url: str | None, folder: Path, notice: Callable[[str], None] = lambda line: None) -> BaseStorage:
     """Open the study's journal file, or the database at `url`.
 
-    The caller holds the study's lock, so a journal line that a kill tore, or a lock it left, is nobody's: both go. A
-    journal with another line that is none is moved aside, and `notice` receives a line: trials follow the cells.
+    The caller holds the study's lock. A journal with a line that is none of Optuna's is moved aside, and `notice`
+    receives a line: trials follow the cells.
 
     Raises:
         StudyError: the URL is no database's, or the database does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
-        file = folder / "optuna.journal"
-        _drop_torn_line(file)
-        bad = _first_bad_line(file)
-        if bad is not None:
-            aside = rename_aside(file, "bad")
-            notice(f"{file} line {bad}: no line of Optuna's; moved to {aside.name}, its trials are made from the cells")
-        Path(f"{file}.lock").unlink(missing_ok=True)
-        return JournalStorage(JournalFileBackend(str(file)))
+        return open_journal(folder / "optuna.journal", notice)
     remember(url)
     try:
         database = sqlite_file(url)
@@ -365,24 +355,6 @@ def _pruner(settings: PrunerSettings | None) -> BasePruner:
         n_warmup_steps=settings.warmup_steps,
         interval_steps=settings.interval_steps,
     )
-
-
-def _drop_torn_line(file: Path) -> None:
-    content = file.read_bytes() if file.exists() else b""
-    if content and not content.endswith(b"\n"):
-        os.truncate(file, content.rfind(b"\n") + 1)
-
-
-def _first_bad_line(file: Path) -> int | None:
-    """Return the number of the first line that is no operation of Optuna's; None if all are."""
-    for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else [], 1):
-        try:
-            operation = json.loads(line)
-        except ValueError:
-            return number
-        if not isinstance(operation, dict) or "op_code" not in operation:
-            return number
-    return None
 
 
 def _literally(url: str) -> str:

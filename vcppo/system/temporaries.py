@@ -14,6 +14,7 @@ from pathlib import Path
 
 _NAME = re.compile(r"\.(?P<of>.+)~(?P<host>[^~]*)~(?P<pid>\d+)~(?P<started>\d+)\.tmp")
 _EARLIER = re.compile(r"\.(?P<of>.+)\.(?P<pid>\d+)")  # as earlier versions named them
+_ENDED = (b"Z", b"X")  # states of a process
 ABANDONED_S = 24 * 3600.0  # without a change: then a temporary of a process on another machine is nobody's
 
 
@@ -89,10 +90,14 @@ def _host() -> str:
 
 
 def _started(pid: int) -> int:
-    """Start of a process, in the kernel's ticks since the machine's; 0 if there is none, 1 if nothing says when."""
+    """Start of a process, in the kernel's ticks since the machine's; 0 if there is none, 1 if nothing says when.
+
+    One that has ended and whose parent has not asked how is none: in a container nobody may ever ask.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])  # field 22; the name before it may have spaces
+            fields = file.read().rpartition(b")")[2].split()  # from field 3 on; the name before it may have spaces
+        return 0 if fields[0] in _ENDED else int(fields[19])
     except (OSError, IndexError, ValueError):
         pass
     if os.path.isdir("/proc/self"):

@@ -1,5 +1,7 @@
 """Optuna's storage that is away, loses responses or never gives one: the study goes on, and what it is owed waits."""
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from vcppo.studies import mirror as module
 from vcppo.studies.mirror import TrialMirror
 from vcppo.studies.outbox import owed_trials
 from vcppo.studies.study import parse_study
-from vcppo.studies.trials import Scoreboard, TrialEnd, distributions
+from vcppo.studies.trials import Scoreboard, TrialEnd, distributions, open_storage
 
 SEARCH: dict[str, Any] = {
     "name": "search",
@@ -141,3 +143,25 @@ def test_a_storage_that_cannot_be_opened_ends_the_study_before_it_begins(tmp_pat
 
     with pytest.raises(StudyError, match="no such storage"):
         TrialMirror(refuse, tmp_path)
+
+
+def test_a_disk_that_keeps_the_lock_of_the_journal_is_a_storage_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = parse_study(SEARCH, "test")
+    mirror = TrialMirror(
+        lambda: Scoreboard(open_storage(None, tmp_path), "name", study, distributions(study)), tmp_path
+    )
+    remove, refusals = os.unlink, [OSError(errno.EIO, "the disk refuses")]
+
+    def refuses(path: str, *more: Any, **named: Any) -> None:
+        if "optuna.journal.lock" in str(path) and refusals:
+            raise refusals.pop()
+        remove(path, *more, **named)
+
+    monkeypatch.setattr(os, "unlink", refuses)
+    mirror.tell(["a"], lambda board: board.begin("a", DONE.params))
+    mirror.tell(["a"], lambda board: board.finish("a", DONE))
+    assert trials(mirror) == [("a", TrialState.COMPLETE)]
+    assert not refusals
+    assert mirror.close(5) == 0

@@ -227,3 +227,17 @@ def test_a_file_of_many_that_cost_little_is_whole_and_not_waited_for(
     write_json(tmp_path / "00001.json", {"a": 1}, synced=False)
     assert calls == [("rename", "00001.json")]
     assert json.loads((tmp_path / "00001.json").read_text()) == {"a": 1}
+
+
+def test_the_temporary_of_a_process_that_ended_and_was_not_asked_how_is_removed(tmp_path: Path) -> None:
+    """As in a container whose first process asks nobody."""
+    child = os.fork()
+    if child == 0:
+        temporary_for(tmp_path / "a.json").touch()
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and stays
+    try:
+        assert [temporaries.is_temporary(path) for path in sweep(tmp_path)] == [True]
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        os.waitpid(child, 0)
