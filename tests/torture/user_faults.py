@@ -66,8 +66,9 @@ class Users:
         os.chown(place / "home", ANOTHER, ANOTHER)
         write_json(place / "settings.json", settings().model_dump(mode="json"))
         self.place, self.runs = place, StageRuns(place)
-        self.out, self.log = self.runs.out, self.runs.log
+        self.out, self.log = place / "loading", self.runs.log  # MLflow keeps what it has opened, by its path
         self._do_everything()
+        self.out = self.runs.out
         for name, work, code in (("complete", self._train, 0), ("killed", self._begin, -signal.SIGKILL)):
             self.runs.clean()
             if in_child(work, self.log) != code:
