@@ -91,7 +91,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         everything[section]["path"] = content_of(everything[section]["path"])
     if settings.model.path is not None:
         everything["model"]["version"] = GIVEN_MODEL
-    if settings.base_seed:  # those of base 0 have stayed the same since bases drew the same numbers
+    if settings.base_seed:  # base 0 draws as it did when all bases of a seed drew alike, and has the addresses of then
         everything["seed"] = [settings.seed, settings.base_seed]
 
     def address(stage: str, names: list[str], parents: list[str], without: dict[str, set[str]] | None = None) -> None:
