@@ -23,6 +23,11 @@ def test_faults_at_some_writes_change_nothing(tmp_path: Path) -> None:
     assert counts(outcomes.all) == (6, 6)
 
 
+def test_a_disk_that_refuses_to_sync_or_remove_is_one_line(tmp_path: Path) -> None:
+    outcomes = tortured(tmp_path, "EIO", every=147, first=52)
+    assert counts(outcomes.all) == (2, 2)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "every", "faults"),

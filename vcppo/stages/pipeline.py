@@ -25,6 +25,7 @@ from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import read_journal
 from vcppo.store.pretrained_critics import add_request, chosen_step
 from vcppo.store.summary import curves_of, summary
+from vcppo.system import disk
 
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
     "cold-start": cold_start,
@@ -47,6 +48,7 @@ class StageUse:
     ran: bool  # computed now, rather than taken from the cache
 
 
+@disk.writing()
 def run_stages(
     settings: RunSettings,
     out: Path,
@@ -67,6 +69,7 @@ def run_stages(
     Raises:
         ConfigError: a prompt, or a response as long as requested, does not fit the model; before anything is run.
         TrainingError: a number is not finite, or another failure of training, with the stage in which it came up.
+        DiskError: the disk is full, or refuses; the same call goes on from the last checkpoint.
     """
     stage_addresses, here = addresses(settings), world()
     uses: dict[str, StageUse] = {}

@@ -256,15 +256,25 @@ class StageFolder:
             )
 
     def record(self) -> None:
-        """Renew the manifest while the stage goes on, where others may use a part of its results already."""
-        record_files(self.path)
+        """Renew the manifest while the stage goes on, where others may use a part of its results already.
+
+        Raises:
+            DiskError: the disk is full, or refuses.
+        """
+        with disk.writing(self.path):
+            record_files(self.path)
 
     def finish(self, result: dict[str, float], wall_s: float) -> None:
-        """Mark the stage complete, its files recorded, and remove the state that only resuming needs."""
+        """Mark the stage complete, its files recorded, and remove the state that only resuming needs.
+
+        Raises:
+            DiskError: the disk is full, or refuses.
+        """
         done = json_bytes({"result": result, "wall_s": wall_s})
-        record_files(self.path, done=done)
-        write_bytes(self.path / DONE, done)
-        (self.path / "state.pt").unlink(missing_ok=True)
+        with disk.writing(self.path):
+            record_files(self.path, done=done)
+            write_bytes(self.path / DONE, done)
+            (self.path / "state.pt").unlink(missing_ok=True)
         for shards in self.path.glob("state-*.shards"):
             shutil.rmtree(shards, ignore_errors=True)
 

@@ -23,6 +23,7 @@ from vcppo.studies.progress import Notice
 from vcppo.studies.reporting import Listener, SweepReporter
 from vcppo.studies.study import Study
 from vcppo.studies.worker_locks import await_workers
+from vcppo.system import disk
 from vcppo.system.files import move_aside
 from vcppo.system.processes import INTERRUPTED, interrupts, locked
 from vcppo.system.redaction import redacted
@@ -74,6 +75,7 @@ class StudyOutcome:
         return INTERRUPTED if self.interrupted else int(self.failed > 0)
 
 
+@disk.writing()
 def run_study(
     study: Study,
     execution: Execution,
@@ -87,6 +89,7 @@ def run_study(
         ConfigError: a run of the study is not valid; nothing has been started.
         StudyError: another process runs this study, or a worker that it left on another machine; the study has changed
             under its cells, the storage cannot be opened, or workers cannot start.
+        DiskError: the disk is full, or refuses; the same call goes on.
     """
     study.validate_all()
     execution = replace(execution, out=execution.out.resolve())

@@ -62,8 +62,8 @@ def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses within the block into a DiskError that names `path`."""
+def writing(path: Path | None = None) -> Iterator[None]:
+    """Turn what the disk refuses within the block, or function, into a DiskError that names `path`, or else its file."""
     try:
         yield
     except DiskError:
