@@ -71,8 +71,10 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 ci: check docs test test-long
-	$(RUN)/nox --sessions verl vllm
-	$(RUN)/nox --sessions ray -- -k killing
+	$(RUN)/nox --sessions verl
+	PATH="$(CURDIR)/$(RUN):$$PATH" $(RUN)/nox --no-venv --sessions vllm
+	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+	PATH="$(CURDIR)/$(RUN):$$PATH" $(RUN)/nox --no-venv --sessions ray -- -k killing
 
 setup: $(READY)
 

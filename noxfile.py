@@ -11,8 +11,10 @@ CONSTRAINED = ("--constraint", "constraints.txt")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
-def _install(session: nox.Session) -> None:
-    session.install(*CONSTRAINED, "--editable", ".[dev]")
+def _install(session: nox.Session, extras: str = "dev") -> None:
+    """Install vcppo; with `--no-venv`, as `make ci` has it, the Python that is first in PATH is as it should be."""
+    if session.venv_backend != "none":
+        session.install(*CONSTRAINED, "--editable", f".[{extras}]")
 
 
 @nox.session
@@ -60,7 +62,7 @@ VLLM_CANNOT_BE_BESIDE = ("torchvision", "torchaudio", "torchcodec")  # built for
 
 def _vllm_python(session: nox.Session) -> str:
     """The Python of an environment with vLLM for CPUs, made once for each state of its requirements."""
-    folder = Path(session.virtualenv.location).with_name("vllm-python")
+    folder = Path(".nox/vllm-python").resolve()
     python, made_of = folder / "bin" / "python", folder / "made-of.txt"
     wanted = VLLM_REQUIREMENTS.read_text()
     if not made_of.exists() or made_of.read_text() != wanted:
@@ -86,7 +88,7 @@ def vllm(session: nox.Session) -> None:
 @nox.session
 def ray(session: nox.Session) -> None:
     """Studies on a Ray cluster, several nodes on this machine, whose nodes are killed; a skip is a failure."""
-    session.install(*CONSTRAINED, "--editable", ".[dev,ray]")
+    _install(session, "dev,ray")
     env = ONE_THREAD | {"VCPPO_REQUIRE_RAY": "1"}
     session.run("pytest", "-m", "ray", "tests/cluster", *session.posargs, env=env)
 

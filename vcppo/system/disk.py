@@ -63,7 +63,7 @@ def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
 
 @contextmanager
 def writing(path: Path | None = None) -> Iterator[None]:
-    """Turn what the disk refuses within the block, or function, into a DiskError that names `path`, or else its file."""
+    """Turn what the disk refuses within the block or function into a DiskError that names `path`, or else its file."""
     try:
         yield
     except DiskError:

@@ -20,10 +20,11 @@ from vcppo.system.processes import is_folder_locked
 from vcppo.system.redaction import redacted, without_credentials
 from vcppo.system.sqlite_files import check_address, sqlite_file, sqlite_uri
 from vcppo.tracking.ledger import Ledger, store_name
-from vcppo.tracking.mlflow_client import MlflowStore, RefusedError, import_mlflow
+from vcppo.tracking.mlflow_client import MlflowStore, import_mlflow
 from vcppo.tracking.upload import StudyUpload
 
 EVERY_S = 5.0  # between uploads: many records per call cost MLflow little more than one
+LAST_TRIES = 5  # at the end, of a store that was there until then: it loses a reply, or lacks what somebody deleted
 GOES_ON = "runs go on, and their records wait on disk"
 
 
@@ -130,10 +131,10 @@ class Uploader:
 
     def _upload_until_closed(self) -> None:
         retry, away_since = FIRST_RETRY_S, ""
-        wait, last_tries = 0.0, 2  # the second for a store that refused what somebody has deleted there meanwhile
+        wait, last_tries = 0.0, LAST_TRIES
         while True:
-            closing = self._stop.wait(wait)
-            last_tries -= closing
+            if closing := self._stop.wait(wait):
+                last_tries = 0 if away_since and last_tries == LAST_TRIES else last_tries - 1
             try:
                 self._send(closing=closing)
                 if away_since or self._said_silent:
@@ -146,7 +147,8 @@ class Uploader:
                     self._news.put(f"MLflow has not received what is new ({error}); {GOES_ON}")
                 away_since = away_since or time.strftime("%H:%M:%S")
                 self._status = f"not delivered since {away_since} ({error}), {self.missing()} records kept"
-                if isinstance(error, RefusedError) and last_tries:
+                if closing and last_tries:
+                    time.sleep(FIRST_RETRY_S)
                     continue
             if closing:
                 return

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -146,6 +147,40 @@ class TestUploader:
         (child,) = runs(kind="cell")
         assert child.status == "FINISHED"
         assert len(values(store, child, "policy/loss")) == 2
+
+    @pytest.mark.parametrize("lost", [1, 2])
+    def test_replies_lost_at_the_end_do_not_leave_anything_undelivered(
+        self,
+        study: FakeStudy,
+        uploader: Callable[[], Uploader],
+        runs: Callable[..., list[Run]],
+        monkeypatch: pytest.MonkeyPatch,
+        lost: int,
+    ) -> None:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        cell = study.cell("ppo-s0")
+        iterate(study.enter(cell, "rl", "a").journal, 1)
+        ours = uploader()
+        ours.start()
+        deadline = time.monotonic() + 30
+        while ours.status != "delivered" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        really, left = MlflowClient.set_terminated, lost
+
+        def set_terminated(*arguments: Any, **named: Any) -> None:
+            nonlocal left
+            really(*arguments, **named)
+            left -= 1
+            if left >= 0:
+                raise MlflowException("connection reset")
+
+        monkeypatch.setattr(MlflowClient, "set_terminated", set_terminated)
+        cell.update(state="done", finished=STARTED + 60)
+        assert ours.close(30) == 0
+        assert left < 0
+        assert [run.status for run in runs(kind="cell")] == ["FINISHED"]
 
     def test_a_stopped_study_is_killed_in_mlflow_and_runs_again_when_taken_up(
         self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
