@@ -1,4 +1,4 @@
-"""Faults at the k-th write of a process: it is killed there, the disk refuses, or the power goes.
+"""Faults at the k-th write of a process: it is killed there, the disk refuses, the power goes, or the clock jumps.
 
 A write is what changes a folder: opening a file to write, syncing, renaming, removing, making a folder. Python's audit
 hooks see them whoever asks (PEP 578), but for what libraries in C do by themselves.
@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-Fault = Callable[[str], NoReturn]  # receives the path that is written to
+Fault = Callable[[str], None]  # receives the path that is written to
 _EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod"}
 _TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -72,3 +73,16 @@ def refusing(number: int) -> Fault:
 
 
 NO_SPACE, BAD_DISK = refusing(errno.ENOSPC), refusing(errno.EIO)
+
+
+def jumping(seconds: float) -> Fault:
+    """Return the fault of a clock that is set by so many seconds, as Python sees it: `time.time` of this process."""
+
+    def jump(path: str) -> None:
+        before = time.time
+        time.time = lambda: before() + seconds
+
+    return jump
+
+
+CLOCK_BACK, CLOCK_ON = jumping(-7200.0), jumping(7200.0)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from torture import parent_faults, stage_faults, study_faults, torchrun_faults, user_faults
-from torture.faults import BAD_DISK, NO_SPACE, killed
+from torture.faults import BAD_DISK, CLOCK_BACK, CLOCK_ON, NO_SPACE, killed
 from torture.kinds import Extent, Kind
 from torture.tally import Outcome, Outcomes, counts, line, table
 
@@ -33,6 +33,10 @@ KINDS = {
     "parent-kill": Kind("SIGKILL at a write of a study's process", parent_faults.at_writes(killed, *KILLED)),
     "parent-ENOSPC": Kind("a full disk at such a write", parent_faults.at_writes(NO_SPACE, *OF_A_STUDY)),
     "parent-EIO": Kind("a disk that refuses such a write", parent_faults.at_writes(BAD_DISK, *OF_A_STUDY)),
+    "clock-back": Kind("a clock set back by two hours at a write of a run", stage_faults.at_writes(CLOCK_BACK, 0)),
+    "clock-on": Kind("a clock set on by two hours at a write of a run", stage_faults.at_writes(CLOCK_ON, 0)),
+    "parent-clock-back": Kind("the same of a study's process", parent_faults.at_writes(CLOCK_BACK, 0)),
+    "parent-clock-on": Kind("the same of a study's process", parent_faults.at_writes(CLOCK_ON, 0)),
     "users": Kind("a command in another user's folder", user_faults.two_users),
     **{name: Kind(words, study_faults.rounds(name, one)) for name, (words, one) in study_faults.KINDS.items()},
     "torchrun": Kind("SIGKILL of torchrun, or of one of its two processes", torchrun_faults.kills),

@@ -162,7 +162,7 @@ def power_cuts(place: Path, extent: Extent) -> Iterator[Case]:
         disk.make()
         try:
             began = time.monotonic()
-            wrong = runs.disturbed(lambda: Writes(runs.out, cut, at, runs.begun), (-signal.SIGKILL,))  # type: ignore[arg-type]
+            wrong = runs.disturbed(lambda: Writes(runs.out, cut, at, runs.begun), (-signal.SIGKILL,))
             disk.unmount()
             disk.mount()
             wrong = wrong or runs.goes_on()
