@@ -56,6 +56,7 @@ def log_models(store: MlflowStore, run: Run, models: Sequence[ModelRecord], owne
         incomplete = [r for r in models if r.name not in by_name or str(by_name[r.name].status) != "READY"]
         if not incomplete:
             return
+        known = {model.model_id for model in by_name.values()}
         outputs = store.client.get_run(run.id).outputs
         linked = {output.model_id for output in outputs.model_outputs} if outputs is not None else set()
         for record in incomplete:
@@ -71,6 +72,10 @@ def log_models(store: MlflowStore, run: Run, models: Sequence[ModelRecord], owne
                 store.client.log_outputs(run.id, [LoggedModelOutput(made.model_id, record.step)])
             _log_metrics(store, run, made.model_id, record)
             store.client.finalize_logged_model(made.model_id, "READY")
+            known.add(made.model_id)
+        for model in _models(store, owner):
+            if model.model_id not in known:  # of a request that reached the server twice
+                store.client.delete_logged_model(model.model_id)
 
 
 def delete_models(store: MlflowStore, owner: Mapping[str, str]) -> None:

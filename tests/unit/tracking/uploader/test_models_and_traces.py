@@ -264,6 +264,24 @@ class TestEachOnce:
         for model in models(store):
             assert len({(metric.key, metric.dataset_name) for metric in model.metrics}) == len(model.metrics) > 0
 
+    def test_a_request_that_reaches_the_server_twice_leaves_one_model(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], store: MlflowStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from mlflow import MlflowClient
+
+        with_checkpoints(study)
+        really, made = MlflowClient.create_logged_model, []
+
+        def twice(*arguments: Any, **named: Any) -> Any:
+            made.append(really(*arguments, **named))
+            return really(*arguments, **named)
+
+        monkeypatch.setattr(MlflowClient, "create_logged_model", twice)
+        uploader().send()
+        assert len(made) == len(NAMES)
+        assert sorted(model.name for model in models(store)) == NAMES
+        assert {str(model.status) for model in models(store)} == {"READY"}
+
     @pytest.mark.parametrize("purged", [False, True])
     def test_those_of_a_run_go_when_another_takes_its_place(
         self,
