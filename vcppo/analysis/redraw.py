@@ -14,6 +14,7 @@ from vcppo.analysis import (
     calibration,
     collapse_law,
     cppo,
+    credit_rates,
     critic_error,
     critic_pays,
     critics_table,
@@ -76,6 +77,7 @@ FIGURES: dict[str, MakeFigure] = {
     "push": push.make,
     "tables-beside": tables_beside.make,
     "critic-pays": critic_pays.make,
+    credit_rates.NAME: credit_rates.make,
     real_critic.NAME: real_critic.make,
     "forecast": forecast.make,
     "crossover": lambda results: crossover.make(results, CRITICS, "crossover"),
@@ -94,7 +96,8 @@ TABLES: dict[str, MakeTable] = {
     "lambda-critic": lambda_critic.table,
     "profile": profile.table,
 }
-TOO_MANY_ARMS = ("methods", "forecast", "forecast-labels")  # for a panel or a colour each; these have separate figures
+# For a panel or a colour each; these have separate figures.
+TOO_MANY_ARMS = ("methods", "forecast", "forecast-labels", credit_rates.NAME)
 WITH_TABLE = (
     "methods",
     "vapo",

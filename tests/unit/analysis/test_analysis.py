@@ -25,7 +25,7 @@ from vcppo.analysis.table_text import render
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
 OF_THE_LAW = (*SWEEPS, "push")  # tested in test_collapse_law_drawn.py
 OF_SHIFTED = ("endings", "collapse-law-reward-model", "profile")  # tested in test_shifted_critics.py
-OF_CRITICS = ("critic-pays", "crossover", "forecast")  # tested in test_critic_figures.py, test_forecast_figure.py
+OF_CRITICS = ("critic-pays", "credit-rates", "crossover", "forecast")  # tested in modules of their own
 OF_A_REAL_MODEL = ("real-critic",)  # tested in test_real_critic.py
 
 

@@ -1,0 +1,103 @@
+"""Which critic, and whether one at all, at each rate of the policy: no comparison at one rate is all of it."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vcppo.analysis import style
+from vcppo.analysis.critic_worth import mean_gain, worth
+from vcppo.analysis.data import NoDataError, Results, Study, run_key
+from vcppo.analysis.picture import Picture, caption, over
+from vcppo.maths.run_statistics import APART
+
+NAME, RATE = "credit-rates", "policy.learning_rate"
+MEASURES = {"mean": "mean along training", "end": "at the end"}
+
+
+def load(results: Results) -> Study:
+    """Return the study `credit-rates`; NoDataError if there is none, or it sweeps no rate."""
+    study = results.study(NAME, NAME)
+    if RATE not in study.runs:
+        raise NoDataError(f"{NAME}: {NAME}/runs.csv has no column {RATE}; make it with: {study.command}")
+    study.need("curves", NAME)
+    return study
+
+
+def compute(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return runs and their means.
+
+    Returns:
+        Runs with columns arm (without its rate), base_seed, seed, rate, mean and end (accuracy, %). Means with columns
+        arm, rate, runs, and of either accuracy itself, `_low` and `_high`; those are NaN where runs lie far apart.
+    """
+    rates = study.finished.set_index(["arm", *run_key(study.finished)])[RATE].rename("rate")
+    runs = worth(study).join(rates, on=["arm", *run_key(study.finished)])
+    runs["arm"] = runs["arm"].str.partition(f",{RATE}=")[0]
+    runs = runs[["arm", *run_key(study.finished), "rate", *MEASURES]]
+    means = []
+    for (arm, rate), some in runs.groupby(["arm", "rate"], sort=True):
+        row = {"arm": arm, "rate": rate, "runs": len(some)}
+        for name in MEASURES:
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = mean_gain(some, name, NAME, arm, rate)
+        means.append(row)
+    return runs, pd.DataFrame(means)
+
+
+def best(means: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return the row of the best rate of each arm, the best arm first."""
+    rows = means.loc[means.groupby("arm")[measure].idxmax()]
+    return rows.sort_values(measure, ascending=False, ignore_index=True)
+
+
+def draw(runs: pd.DataFrame, means: pd.DataFrame) -> Any:
+    """Draw accuracy against the rate, a dot a run and a line an arm; a ring is an arm's best rate."""
+    figure, axes = style.new_figure(style.PAGE, 2.6, 1, 2, sharex=True, sharey=True)
+    looks = style.arm_styles(sorted(means["arm"].unique()))
+    for panel, (name, what), letter in zip(axes[0], MEASURES.items(), "ab", strict=True):
+        peaks = best(means, name).set_index("arm")
+        for place, (arm, look) in enumerate(looks.items()):
+            beside = np.exp(0.05 * (2 * place - len(looks) + 1))
+            some, one = runs[runs["arm"] == arm], means[means["arm"] == arm].sort_values("rate")
+            panel.plot(some["rate"] * beside, some[name], marker="o", markersize=1.8, linestyle="none",
+                       color=look.colour, alpha=0.45, markeredgewidth=0, zorder=1)  # fmt: skip
+            at = one["rate"] * beside
+            panel.vlines(at, one[f"{name}_low"], one[f"{name}_high"], color=look.colour, linewidth=1.2, zorder=2)
+            panel.plot(at, one[name], color=look.colour, linestyle=look.line, marker=look.marker, linewidth=0.9,
+                       markersize=4.6, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
+                       label=look.label)  # fmt: skip
+            panel.plot(peaks.loc[arm, "rate"] * beside, peaks.loc[arm, name], marker="o", markersize=9,
+                       linestyle="none", markerfacecolor="none", markeredgecolor=look.colour, zorder=2)  # fmt: skip
+        panel.set_xscale("log")
+        ticks = sorted(means["rate"].unique())
+        panel.set_xticks(ticks, [f"{tick:.0e}".replace("e-0", "e−") for tick in ticks])
+        panel.minorticks_off()
+        panel.set(xlabel="rate of the policy", ylim=(0, 100))
+        style.title(panel, letter, what)
+    axes[0, 0].set_ylabel("accuracy (%)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
+
+
+def make(results: Results) -> Picture:
+    """load -> compute -> draw."""
+    study = load(results)
+    runs, means = compute(study)
+    at_best = "; ".join(
+        f"{what}: "
+        + ", ".join(
+            f"{style.arm_label(str(row['arm']))} {row[name]:.1f} at {row['rate']:.0e}".replace("e-0", "e−")
+            for row in best(means, name).to_dict("records")
+        )
+        for name, what in MEASURES.items()
+    )
+    text = (
+        "Accuracy at each rate of the policy, at equal responses: (a) mean over the responses sampled in training, (b) "
+        f"at the end on held-out problems. A ring is an arm's best rate. At their best, {at_best}. Dots are runs."
+    )
+    interval = (
+        f"Marker: mean over runs; bar: 95 % percentile bootstrap over {over(study)}, none where runs lie more than "
+        f"{100 * APART:g} points apart."
+    )
+    return Picture(NAME, draw(runs, means), caption("Does the rate decide?", text, study, interval=interval))
