@@ -62,12 +62,19 @@ def error_shares(on: Tensor, count: int) -> Tensor:
 def limited_sight(values: Tensor, response_mask: Tensor, *, sight: float) -> Tensor:
     """Values of a critic that tells states apart less than it could: a blind one knows a token's position alone.
 
+    A response's own values are not in the mean that replaces them: of eight responses they would be an eighth of it,
+    and so much of what the response did would be seen.
+
     Args:
         values: [B, T] float. response_mask: [B, T] bool.
-        sight: weight of the values; the rest is that of their mean over the responses that have the position.
+        sight: weight of the values; the rest is that of their mean over the other responses that have the position, or
+            over all of the others' tokens where none has.
     Returns:
         [B, T], 0 where the mask is False.
     """
     masked = torch.where(response_mask, values, 0.0)
-    mean = masked.sum(dim=0) / response_mask.sum(dim=0).clamp(min=1)
+    others, count = masked.sum(dim=0) - masked, response_mask.sum(dim=0) - response_mask.int()
+    elsewhere, tokens = masked.sum() - masked.sum(dim=1), response_mask.sum() - response_mask.sum(dim=1)
+    fallback = (elsewhere / tokens.clamp(min=1))[:, None]
+    mean = torch.where(count > 0, others / count.clamp(min=1), fallback)
     return torch.where(response_mask, sight * masked + (1.0 - sight) * mean, 0.0)

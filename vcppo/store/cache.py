@@ -67,6 +67,8 @@ FORECAST = [
 ]
 FORECAST_SAMPLING = {"rollout": {"prompts", "refresh_every"}}
 
+BLIND_TO = "own values"  # what an exact critic of little sight has instead: means that hold none of a response's own
+
 VERDICTS = ("correct", "wrong", "unreadable")  # settings of the reward for each verdict, before any shaping
 
 
@@ -91,6 +93,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         everything[section]["path"] = content_of(everything[section]["path"])
     if settings.model.path is not None:
         everything["model"]["version"] = GIVEN_MODEL
+    if settings.critic.init == "exact" and settings.critic.sight < 1:
+        everything["critic"]["blind_to"] = BLIND_TO
     if settings.base_seed:  # base 0 draws as it did when all bases of a seed drew alike, and has the addresses of then
         everything["seed"] = [settings.seed, settings.base_seed]
 

@@ -51,9 +51,21 @@ def test_its_gradient_is_that_of_the_equation() -> None:
 
 
 def test_a_blind_critic_knows_the_position_alone() -> None:
-    """Means over those that have it: (1 + 3) / 2, and 2; the masked cell is read by none."""
-    values = torch.tensor([[1.0, 2.0], [3.0, float("nan")]])
-    mask = torch.tensor([[True, True], [True, False]])
-    torch.testing.assert_close(limited_sight(values, mask, sight=0.0), torch.tensor([[2.0, 2.0], [2.0, 0.0]]))
-    torch.testing.assert_close(limited_sight(values, mask, sight=1.0), torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
-    torch.testing.assert_close(limited_sight(values, mask, sight=0.5), torch.tensor([[1.5, 2.0], [2.5, 0.0]]))
+    """The mean over the others that have it: (3 + 8) / 2 = 5.5 in the first row; where none has, over their tokens."""
+    values = torch.tensor([[1.0, 2.0], [3.0, float("nan")], [8.0, float("nan")]])
+    mask = torch.tensor([[True, True], [True, False], [True, False]])
+    expected = torch.tensor([[5.5, 5.5], [4.5, 0.0], [2.0, 0.0]])
+    torch.testing.assert_close(limited_sight(values, mask, sight=0.0), expected)
+    torch.testing.assert_close(limited_sight(values, mask, sight=1.0), torch.where(mask, values, 0.0))
+    half = torch.tensor([[3.25, 3.75], [3.75, 0.0], [5.0, 0.0]])
+    torch.testing.assert_close(limited_sight(values, mask, sight=0.5), half)
+    torch.testing.assert_close(limited_sight(values[:1], mask[:1], sight=0.0), torch.zeros(1, 2))
+
+
+def test_what_a_response_does_is_nothing_to_a_critic_that_is_blind() -> None:
+    values, mask = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)), torch.ones(4, 6, dtype=torch.bool)
+    other = values.clone()
+    other[1] += 1.0
+    before, after = limited_sight(values, mask, sight=0.0), limited_sight(other, mask, sight=0.0)
+    torch.testing.assert_close(before[1], after[1])
+    assert (after[[0, 2, 3]] > before[[0, 2, 3]]).all()
