@@ -350,13 +350,21 @@ def _all_numbers(column: "pd.Series[str]") -> bool:
 
 
 def _check_problems(path: Path, problems: pd.DataFrame) -> None:
-    """Check that all finished runs have the same problems: the two-level bootstrap crosses problems with runs."""
-    every = problems["problem"].nunique()
-    for _, run in problems.groupby(list(RUN), sort=True):
-        if len(run) != every or run["problem"].nunique() != every:
-            raise BadResultsError(
-                f"{path}: {_named(run.iloc[0])} has {len(run)} rows, expected one for each of {every} problems"
-            )
+    """Check that finished runs on one task have the same problems: the two-level bootstrap crosses problems with runs.
+
+    A study that sweeps a setting of the task has other problems at each of its values.
+    """
+    for _, on_one in problems.groupby(problems["arm"].map(_task_of), sort=True):
+        every = on_one["problem"].nunique()
+        for _, run in on_one.groupby(list(RUN), sort=True):
+            if len(run) != every or run["problem"].nunique() != every:
+                raise BadResultsError(
+                    f"{path}: {_named(run.iloc[0])} has {len(run)} rows, expected one for each of {every} problems"
+                )
+
+
+def _task_of(arm: str) -> str:
+    return ",".join(part for part in arm.split(",") if part.startswith("task."))
 
 
 def _named(run: "pd.Series[Any]") -> str:

@@ -186,6 +186,19 @@ BAD: Mapping[str, tuple[str, Any, str]] = {
 }
 
 
+def test_a_study_of_several_tasks_has_other_problems_for_each(tmp_path: Path) -> None:
+    arms = ["ppo,task.lines=15", "ppo,task.lines=30"]
+    folder = write_study(tmp_path, "components", arms, seeds=2, steps=2, problems=3)
+    problems = pd.read_csv(folder / "problems.csv")
+    of_task = problems["arm"].str.rpartition("=")[2]
+    problems["problem"] = of_task + "/" + problems["problem"].astype(str)
+    problems.to_csv(folder / "problems.csv", index=False)
+    assert read_study(folder).problems["problem"].nunique() == 6
+    problems[1:].to_csv(folder / "problems.csv", index=False)
+    with pytest.raises(BadResultsError, match="seed 0 has 2 rows, expected one for each of 3 problems"):
+        read_study(folder)
+
+
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_file_is_one_line_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
