@@ -57,7 +57,7 @@ def draw(runs: pd.DataFrame, means: pd.DataFrame) -> Any:
     for panel, (name, what), letter in zip(axes[0], MEASURES.items(), "ab", strict=True):
         peaks = best(means, name).set_index("arm")
         for place, (arm, look) in enumerate(looks.items()):
-            beside = np.exp(0.05 * (2 * place - len(looks) + 1))
+            beside = np.exp(0.02 * (2 * place - len(looks) + 1))
             some, one = runs[runs["arm"] == arm], means[means["arm"] == arm].sort_values("rate")
             panel.plot(some["rate"] * beside, some[name], marker="o", markersize=1.8, linestyle="none",
                        color=look.colour, alpha=0.45, markeredgewidth=0, zorder=1)  # fmt: skip

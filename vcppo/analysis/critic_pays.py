@@ -13,6 +13,7 @@ from vcppo.analysis.picture import Picture, bases, commits
 
 NAME, TASK, LINES = "critic-pays", "labels", "task.lines"
 STUDY = "credit-lines"  # that makes the most of it
+STUDIES = ("credit", STUDY)  # further ones of the task have runs of these in them, or other settings
 MADE_BY = (
     "python bench/decision_noise.py --batches 2000 --set task.misunderstood=1.0 --set task.slip=0.2 "
     "--out results/decision-noise.csv"
@@ -28,7 +29,7 @@ MEASURES = {"gain_mean": "mean along training", "gain_end": "at the end"}
 
 
 def load(results: Results) -> tuple[list[Study], pd.DataFrame]:
-    """Return the studies of the task that compare critics with GRPO, and the computed signal.
+    """Return those of the studies that compare critics with GRPO on the task, and the computed signal.
 
     Raises:
         NoDataError: there are none, or nothing was computed.
@@ -36,7 +37,8 @@ def load(results: Results) -> tuple[list[Study], pd.DataFrame]:
     noise = results.noise[results.noise["task"] == TASK]
     if noise.empty:
         raise NoDataError(f"{NAME}: no {results.root / 'decision-noise.csv'}; make it with: {MADE_BY}")
-    studies = [study for _, study in sorted(results.studies.items()) if compares(study) and task_of(study) == TASK]
+    there = [results.studies[name] for name in STUDIES if name in results.studies]
+    studies = [study for study in there if compares(study) and task_of(study) == TASK]
     if not studies:
         raise NoDataError(
             f"{NAME}: no study of {TASK} with GRPO beside critics; make one with: vcppo sweep {STUDY} && vcppo export "
@@ -90,22 +92,20 @@ def draw(runs: pd.DataFrame, means: pd.DataFrame, ratios: pd.DataFrame) -> Any:
     figure, axes = style.new_figure(style.PAGE, 2.5, 1, 3, sharex=True)
     arms = [arm for arm in ARMS if arm in set(means["arm"])]
     looks = style.arm_styles(arms)
-    studies = sorted(means["study"].unique())
     spread = 0.03  # of the logarithm of decisions, between arms
     for panel, (name, what), letter in zip(axes[0, :2], MEASURES.items(), "ab", strict=True):
         for place, arm in enumerate(arms):
             beside = np.exp(spread * (2 * place - len(arms) + 1))
             look = looks[arm]
-            for study in studies:
-                some = runs[(runs["arm"] == arm) & (runs["study"] == study)]
-                panel.plot(some["decisions"] * beside, some[name], marker="o", markersize=1.5, linestyle="none",
-                           color=look.colour, alpha=0.45, markeredgewidth=0, zorder=1)  # fmt: skip
-                one = means[(means["arm"] == arm) & (means["study"] == study)].sort_values("decisions")
-                at = one["decisions"] * beside
-                panel.vlines(at, one[f"{name}_low"], one[f"{name}_high"], color=look.colour, linewidth=1.2, zorder=2)
-                panel.plot(at, one[name], color=look.colour, linestyle=look.line, marker=look.marker, linewidth=0.9,
-                           markersize=4.6, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
-                           label=look.label if study == studies[0] else None)  # fmt: skip
+            some = runs[runs["arm"] == arm]
+            panel.plot(some["decisions"] * beside, some[name], marker="o", markersize=1.5, linestyle="none",
+                       color=look.colour, alpha=0.45, markeredgewidth=0, zorder=1)  # fmt: skip
+            one = means[means["arm"] == arm].sort_values("decisions")
+            at = one["decisions"] * beside
+            panel.vlines(at, one[f"{name}_low"], one[f"{name}_high"], color=look.colour, linewidth=1.2, zorder=2)
+            panel.plot(at, one[name], color=look.colour, linestyle=look.line, marker=look.marker, linewidth=0.9,
+                       markersize=4.6, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
+                       label=look.label)  # fmt: skip
         panel.axhline(0, **style.REFERENCE_LINE)
         panel.set_ylabel("accuracy, less GRPO's (points)")
         style.title(panel, letter, f"measured, {what}")
@@ -113,11 +113,10 @@ def draw(runs: pd.DataFrame, means: pd.DataFrame, ratios: pd.DataFrame) -> Any:
     for kind, (arm, label) in COMPUTED.items():
         look, one = style.KNOWN[arm], ratios[ratios["advantages"] == kind].sort_values("decisions")
         computed.plot(one["decisions"], one["ratio"], color=look.colour, linestyle=look.line, linewidth=1.2)
-        above = bool(one["ratio"].iloc[-1] > 1)
-        height = one["ratio"].max() if above else one["ratio"].min()
-        computed.annotate(label, (one["decisions"].iloc[-1], height), xytext=(0, 3 if above else -3), ha="right",
-                          va="bottom" if above else "top", textcoords="offset points", fontsize=6,
-                          color=look.colour)  # fmt: skip
+        above, height = bool(one["ratio"].iloc[-1] > 1), one["ratio"].max()
+        at = (one["decisions"].iloc[-1], height) if above else (one["decisions"].iloc[0], 0.0)
+        computed.annotate(label, at, xytext=(0, 1), ha="right" if above else "left", va="bottom",
+                          textcoords="offset points", fontsize=6, color=look.colour)  # fmt: skip
     computed.axhline(1, **style.REFERENCE_LINE)
     computed.set(ylabel="signal-to-noise, over GRPO's", ylim=(0, 1.12 * float(ratios["ratio"].max())))
     style.title(computed, "c", "computed")
