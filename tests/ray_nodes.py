@@ -16,8 +16,10 @@ class Nodes:
     """A head that runs nothing, and `count` nodes of one CPU each."""
 
     def __init__(self, count: int, **head: Any) -> None:
+        from ray._common.utils import get_default_ray_temp_dir
         from ray.cluster_utils import Cluster
 
+        Path(get_default_ray_temp_dir()).mkdir(parents=True, exist_ok=True)  # the address is noted there
         self.folder = Path(tempfile.mkdtemp(prefix="ray-"))  # names of sockets are short
         common = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": MEMORY}
         self._cluster = Cluster(initialize_head=True, head_node_args={**common, "temp_dir": str(self.folder), **head})

@@ -139,7 +139,7 @@ ARM_ORDER = (
     "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr",
     "vcppo-no-pretrain", "vcppo-first-phase", "vcppo-half-way", "vcppo-0", "vcppo-0.8", "vcppo-no-decouple-0.95",
     "vcppo-no-decouple-1.0", "vcppo-mc", "vcppo-0.99", "vcppo-converge", "vcppo", "dvpo",
-    "exact-blind", "exact-mc", "exact",
+    "exact-blind", "exact-eighth", "exact-mc", "exact",
     "vapo-no-pretrain", "vapo-no-decouple", "vapo-no-length-adaptive", "vapo-no-clip-higher", "vapo-no-token-loss",
     "vapo-no-positive-nll", "vapo-no-group", "vapo", "vineppo", "vine-k1", "vine-k3", "vine-k9",
     "dpo", "dpo-iter", "rto", "rto-calibrated", "semi-rto", "ddpo", "rs-ppo",
