@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vcppo.system import disk
-from vcppo.system.files import make_folder, scratch_folder, sync, sync_tree
+from vcppo.system.files import scratch_folder, sync, sync_tree
 
 Row = dict[str, Any]
 
@@ -31,8 +31,10 @@ def write_files(destination: Path, files: Mapping[str, tuple[Sequence[str], Iter
     """Write every file beside its place, then put all in place: all of them, or, after an error, none.
 
     Those of FILES that are not written now are removed: they are of another export.
+
+    Raises:
+        DiskError: the disk is full, or refuses.
     """
-    make_folder(destination)
     stale = [name for name in FILES if name not in files and (destination / name).exists()]
     with disk.writing(destination), scratch_folder(destination) as folder, ExitStack() as undo:
         new, old = folder / "new", folder / "old"

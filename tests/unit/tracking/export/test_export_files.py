@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import math
 import os
 import random
@@ -19,6 +20,15 @@ from vcppo.tracking.export import responses_behind, scores
 from vcppo.tracking.measured import Pretraining
 from vcppo.tracking.mlflow_client import Point
 from vcppo.tracking.table_files import as_csv, write_files
+
+
+def test_a_disk_that_refuses_the_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *arguments: Any, **named: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(DiskError, match=r"new: cannot be written \(Input/output error"):
+        write_files(tmp_path / "new", {"runs.csv": (("x",), [{"x": 1}])})
 
 
 def test_of_several_points_at_a_step_the_latest_counts() -> None:
