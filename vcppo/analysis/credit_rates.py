@@ -70,7 +70,7 @@ def draw(runs: pd.DataFrame, means: pd.DataFrame) -> Any:
                        linestyle="none", markerfacecolor="none", markeredgecolor=look.colour, zorder=2)  # fmt: skip
         panel.set_xscale("log")
         ticks = sorted(means["rate"].unique())
-        panel.set_xticks(ticks, [f"{tick:.0e}".replace("e-0", "e−") for tick in ticks])
+        panel.set_xticks(ticks, [_in_print(tick) for tick in ticks])
         panel.minorticks_off()
         panel.set(xlabel="rate of the policy", ylim=(0, 100))
         style.title(panel, letter, what)
@@ -80,6 +80,10 @@ def draw(runs: pd.DataFrame, means: pd.DataFrame) -> Any:
     return figure
 
 
+def _in_print(rate: float) -> str:
+    return f"{rate:.0e}".replace("e-0", "e−")
+
+
 def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     study = load(results)
@@ -87,7 +91,7 @@ def make(results: Results) -> Picture:
     at_best = "; ".join(
         f"{what}: "
         + ", ".join(
-            f"{style.arm_label(str(row['arm']))} {row[name]:.1f} at {row['rate']:.0e}".replace("e-0", "e−")
+            f"{style.arm_label(str(row['arm']))} {row[name]:.1f} at {_in_print(row['rate'])}"
             for row in best(means, name).to_dict("records")
         )
         for name, what in MEASURES.items()
