@@ -1,5 +1,6 @@
-"""Which critic, and whether one at all, at each rate of the policy: no comparison at one rate is all of it."""
+"""Accuracy of each arm at each rate, of the policy or of the critic: no comparison at one rate is all of it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,35 +12,50 @@ from vcppo.analysis.data import NoDataError, Results, Study, run_key
 from vcppo.analysis.picture import Picture, caption, over
 from vcppo.maths.run_statistics import APART
 
-NAME, RATE = "credit-rates", "policy.learning_rate"
 MEASURES = {"mean": "mean along training", "end": "at the end"}
 
 
-def load(results: Results) -> Study:
-    """Return the study `credit-rates`; NoDataError if there is none, or it sweeps no rate."""
-    study = results.study(NAME, NAME)
-    if RATE not in study.runs:
-        raise NoDataError(f"{NAME}: {NAME}/runs.csv has no column {RATE}; make it with: {study.command}")
-    study.need("curves", NAME)
+@dataclass(frozen=True)
+class Swept:
+    """Which rate a study sweeps: its setting, what a reader calls it, and what the study asks."""
+
+    setting: str
+    label: str
+    question: str
+
+
+STUDIES = {
+    "credit-rates": Swept("policy.learning_rate", "rate of the policy", "Does the rate decide?"),
+    "credit-critic-rates": Swept("critic.learning_rate", "rate of the critic in RL", "Does the critic's rate decide?"),
+}
+
+
+def load(results: Results, name: str) -> Study:
+    """Return the study of that name, one of STUDIES; NoDataError if there is none, or it sweeps no rate."""
+    study, rate = results.study(name, name), STUDIES[name].setting
+    if rate not in study.runs:
+        raise NoDataError(f"{name}: {name}/runs.csv has no column {rate}; make it with: {study.command}")
+    study.need("curves", name)
     return study
 
 
 def compute(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return runs and their means.
+    """Return runs of one of STUDIES, and their means.
 
     Returns:
         Runs with columns arm (without its rate), base_seed, seed, rate, mean and end (accuracy, %). Means with columns
         arm, rate, runs, and of either accuracy itself, `_low` and `_high`; those are NaN where runs lie far apart.
     """
-    rates = study.finished.set_index(["arm", *run_key(study.finished)])[RATE].rename("rate")
+    setting = STUDIES[study.name].setting
+    rates = study.finished.set_index(["arm", *run_key(study.finished)])[setting].rename("rate")
     runs = worth(study).join(rates, on=["arm", *run_key(study.finished)])
-    runs["arm"] = runs["arm"].str.partition(f",{RATE}=")[0]
+    runs["arm"] = runs["arm"].str.partition(f",{setting}=")[0]
     runs = runs[["arm", *run_key(study.finished), "rate", *MEASURES]]
     means = []
     for (arm, rate), some in runs.groupby(["arm", "rate"], sort=True):
         row = {"arm": arm, "rate": rate, "runs": len(some)}
         for name in MEASURES:
-            row[name], row[f"{name}_low"], row[f"{name}_high"] = mean_gain(some, name, NAME, arm, rate)
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = mean_gain(some, name, study.name, arm, rate)
         means.append(row)
     return runs, pd.DataFrame(means)
 
@@ -50,7 +66,7 @@ def best(means: pd.DataFrame, measure: str) -> pd.DataFrame:
     return rows.sort_values(measure, ascending=False, ignore_index=True)
 
 
-def draw(runs: pd.DataFrame, means: pd.DataFrame) -> Any:
+def draw(runs: pd.DataFrame, means: pd.DataFrame, xlabel: str) -> Any:
     """Draw accuracy against the rate, a dot a run and a line an arm; a ring is an arm's best rate."""
     figure, axes = style.new_figure(style.PAGE, 2.6, 1, 2, sharex=True, sharey=True)
     looks = style.arm_styles(sorted(means["arm"].unique()))
@@ -72,7 +88,7 @@ def draw(runs: pd.DataFrame, means: pd.DataFrame) -> Any:
         ticks = sorted(means["rate"].unique())
         panel.set_xticks(ticks, [_in_print(tick) for tick in ticks])
         panel.minorticks_off()
-        panel.set(xlabel="rate of the policy", ylim=(0, 100))
+        panel.set(xlabel=xlabel, ylim=(0, 100))
         style.title(panel, letter, what)
     axes[0, 0].set_ylabel("accuracy (%)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -84,24 +100,25 @@ def _in_print(rate: float) -> str:
     return f"{rate:.0e}".replace("e-0", "e−")
 
 
-def make(results: Results) -> Picture:
+def make(results: Results, name: str) -> Picture:
     """load -> compute -> draw."""
-    study = load(results)
+    study, swept = load(results, name), STUDIES[name]
     runs, means = compute(study)
     at_best = "; ".join(
         f"{what}: "
         + ", ".join(
-            f"{style.arm_label(str(row['arm']))} {row[name]:.1f} at {_in_print(row['rate'])}"
-            for row in best(means, name).to_dict("records")
+            f"{style.arm_label(str(row['arm']))} {row[measure]:.1f} at {_in_print(row['rate'])}"
+            for row in best(means, measure).to_dict("records")
         )
-        for name, what in MEASURES.items()
+        for measure, what in MEASURES.items()
     )
     text = (
-        "Accuracy at each rate of the policy, at equal responses: (a) mean over the responses sampled in training, (b) "
+        f"Accuracy at each {swept.label}, at equal responses: (a) mean over the responses sampled in training, (b) "
         f"at the end on held-out problems. A ring is an arm's best rate. At their best, {at_best}. Dots are runs."
     )
     interval = (
         f"Marker: mean over runs; bar: 95 % percentile bootstrap over {over(study)}, none where runs lie more than "
         f"{100 * APART:g} points apart."
     )
-    return Picture(NAME, draw(runs, means), caption("Does the rate decide?", text, study, interval=interval))
+    figure = draw(runs, means, swept.label)
+    return Picture(name, figure, caption(swept.question, text, study, interval=interval))

@@ -138,7 +138,7 @@ ARM_ORDER = (
     "ppo", "ppo-pessimist", "ppo-bounded", "ppo-recentred", "ppo-constant", "ppo-mc",
     "ppo-fresh-critic", "ppo-max", "ppo-xu", "espo", "apa", "awr",
     "vcppo-no-pretrain", "vcppo-first-phase", "vcppo-half-way", "vcppo-0", "vcppo-0.8", "vcppo-no-decouple-0.95",
-    "vcppo-no-decouple-1.0", "vcppo-mc", "vcppo-0.99", "vcppo-converge", "vcppo", "dvpo",
+    "vcppo-no-decouple-1.0", "vcppo-mc", "vcppo-0.99", "vcppo-converge", "vcppo", "vcppo-fast", "dvpo",
     "exact-blind", "exact-eighth", "exact-mc", "exact",
     "vapo-no-pretrain", "vapo-no-decouple", "vapo-no-length-adaptive", "vapo-no-clip-higher", "vapo-no-token-loss",
     "vapo-no-positive-nll", "vapo-no-group", "vapo", "vineppo", "vine-k1", "vine-k3", "vine-k9",

@@ -77,7 +77,7 @@ FIGURES: dict[str, MakeFigure] = {
     "push": push.make,
     "tables-beside": tables_beside.make,
     "critic-pays": critic_pays.make,
-    credit_rates.NAME: credit_rates.make,
+    **{name: partial(credit_rates.make, name=name) for name in credit_rates.STUDIES},
     real_critic.NAME: real_critic.make,
     "forecast": forecast.make,
     "crossover": lambda results: crossover.make(results, CRITICS, "crossover"),
@@ -97,7 +97,7 @@ TABLES: dict[str, MakeTable] = {
     "profile": profile.table,
 }
 # For a panel or a colour each; these have separate figures.
-TOO_MANY_ARMS = ("methods", "forecast", "forecast-labels", credit_rates.NAME)
+TOO_MANY_ARMS = ("methods", "forecast", "forecast-labels", *credit_rates.STUDIES)
 WITH_TABLE = (
     "methods",
     "vapo",

@@ -18,6 +18,7 @@ from result_folders import write_all_studies, write_study
 from vcppo.analysis import data as results_data
 from vcppo.analysis import figure3, figure6, lambda_grid, style
 from vcppo.analysis.collapse_law import SWEEPS
+from vcppo.analysis.credit_rates import STUDIES as RATES
 from vcppo.analysis.data import BadResultsError, NoDataError, read_results, read_study
 from vcppo.analysis.redraw import main, tables_of
 from vcppo.analysis.table_text import render
@@ -25,7 +26,7 @@ from vcppo.analysis.table_text import render
 OTHER_STUDIES = ("methods", "cppo", "vine", "vapo", "long")  # tested in test_analysis_methods.py, test_analysis_long.py
 OF_THE_LAW = (*SWEEPS, "push")  # tested in test_collapse_law_drawn.py
 OF_SHIFTED = ("endings", "collapse-law-reward-model", "profile")  # tested in test_shifted_critics.py
-OF_CRITICS = ("critic-pays", "credit-rates", "crossover", "forecast")  # tested in modules of their own
+OF_CRITICS = ("critic-pays", *RATES, "crossover", "forecast")  # tested in modules of their own
 OF_A_REAL_MODEL = ("real-critic",)  # tested in test_real_critic.py
 
 

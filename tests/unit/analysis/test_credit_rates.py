@@ -1,4 +1,4 @@
-"""Accuracy against the rate of the policy, on runs that are made up."""
+"""Accuracy against the rate, of the policy and of the critic, on runs that are made up."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,22 +15,23 @@ RATES = (1e-4, 4e-4)
 ENDS = {"grpo": (0.5, 0.6), "vcppo": (0.8, 0.1), "exact": (0.7, 0.9)}  # at each rate; the second base 10 points above
 
 
-def study() -> Study:
+def study(name: str = "credit-rates") -> Study:
+    setting = credit_rates.STUDIES[name].setting
     runs: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for base in (0.0, 1.0):
         for arm, ends in ENDS.items():
             for rate, end in zip(RATES, ends, strict=True):
-                named = f"{arm},policy.learning_rate={rate}"
-                key = {"study": "credit-rates", "arm": named, "base_seed": base, "seed": 0.0}
+                named = f"{arm},{setting}={rate}"
+                key = {"study": name, "arm": named, "base_seed": base, "seed": 0.0}
                 score = end + 0.1 * base
-                runs.append({**key, "status": "done", "commit": "abc", "avg_at_k": score, "policy.learning_rate": rate})
+                runs.append({**key, "status": "done", "commit": "abc", "avg_at_k": score, setting: rate})
                 curves += [
                     {**key, "step": step, "metric": "rollout/accuracy", "value": value}
                     for step, value in ((0, 0.1 + 0.1 * base), (1, score - 0.1))
                 ]
     empty = pd.DataFrame({"arm": [], "seed": []})
-    return Study("credit-rates", pd.DataFrame(runs), pd.DataFrame(curves), empty, empty, empty)
+    return Study(name, pd.DataFrame(runs), pd.DataFrame(curves), empty, empty, empty)
 
 
 def results_of(one: Study) -> Results:
@@ -56,7 +57,7 @@ def test_an_arm_is_judged_at_its_best_rate() -> None:
 
 def test_the_figure_names_each_arms_best_rate() -> None:
     with style.paper_style():
-        picture = credit_rates.make(results_of(study()))
+        picture = credit_rates.make(results_of(study()), "credit-rates")
     assert "at the end: exact critic 95.0 at 4e−4, VC-PPO 85.0 at 1e−4, GRPO 65.0 at 4e−4" in picture.caption
     assert [panel.get_title(loc="left") for panel in picture.figure.axes] == [
         "(a) mean along training",
@@ -64,8 +65,15 @@ def test_the_figure_names_each_arms_best_rate() -> None:
     ]
 
 
+def test_the_critics_rate_has_a_figure_too() -> None:
+    with style.paper_style():
+        picture = credit_rates.make(results_of(study("credit-critic-rates")), "credit-critic-rates")
+    assert "VC-PPO 85.0 at 1e−4" in picture.caption
+    assert [panel.get_xlabel() for panel in picture.figure.axes] == ["rate of the critic in RL"] * 2
+
+
 def test_a_study_that_sweeps_no_rate_is_no_figure() -> None:
     one = study()
     without = replace(one, runs=one.runs.drop(columns="policy.learning_rate"))
     with pytest.raises(NoDataError, match=r"no column policy\.learning_rate; make it with: vcppo sweep credit-rates"):
-        credit_rates.load(results_of(without))
+        credit_rates.load(results_of(without), "credit-rates")
