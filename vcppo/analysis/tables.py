@@ -97,7 +97,7 @@ def table2(results: Results) -> Table:
         "`One λ`: the paper's row `VC-PPO w/o Decoupled-GAE`. It does not say which λ actor and critic then share; "
         "the row equals table 4's λ actor = 1.0 in three of four cells, so λ = 1 is the likelier reading. Both were "
         "run, and the one published row stands beside both.",
-        "The published VC-PPO row equals table 4's λ actor = 0.99, not the stated default 0.95.",
+        "The published VC-PPO row is table 4's λ actor = 0.99 within 0.3 in each cell, not the stated default 0.95.",
         "The paper has no row without value pretraining; VAPO (arXiv 2504.05118, table 1) without it has 11 on "
         "AIME 2024, avg@32.",
     ]
