@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from fake_study import FakeStudy
 
@@ -26,9 +27,11 @@ def text_of(path: Path) -> str:
     if path.suffix == ".csv":
         return path.read_text()
     table = pq.read_table(path)
-    values = table.column("value").to_numpy().astype(str)  # of float32: seven digits
-    texts = ["" if value == "nan" else value for value in values]
-    return str(table.set_column(table.column_names.index("value"), "value", [texts]).to_pandas().to_csv(index=False))
+    for place, field in enumerate(table.schema):
+        if pa.types.is_float32(field.type):
+            values = table.column(place).to_numpy().astype(str)  # seven digits
+            table = table.set_column(place, field.name, [["" if value == "nan" else value for value in values]])
+    return str(table.to_pandas().to_csv(index=False))
 
 
 def four_cells(study: FakeStudy) -> None:

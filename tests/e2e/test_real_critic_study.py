@@ -47,7 +47,7 @@ def test_the_study_ends_with_its_figure_and_a_second_call_runs_nothing(tmp_path:
     results = tmp_path / "runs" / "results"
     assert (results / "figures" / "real-critic.png").stat().st_size > 10_000
     assert "not over bases" in (results / "figures" / "captions.md").read_text()
-    rows = pd.read_csv(results / "real-critic" / "positions.csv")
+    rows = pd.read_parquet(results / "real-critic" / "positions.parquet")
     measured = rows[rows["stage"] == "value-pretraining"]
     assert {*zip(measured["arm"], measured["step"], strict=True)} == {(arm, step) for arm in LOOKS for step in (0, 4)}
     curves = pd.read_parquet(results / "real-critic" / "curves.parquet")

@@ -61,8 +61,9 @@ def exported(results: Path) -> Image:
     for path in sorted(results.glob("*.csv")):
         rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
         found[path.name] = [{n: v for n, v in row.items() if n not in ABOUT_THE_RUN} for row in rows]
-    curves = pq.read_table(results / "curves.parquet").drop_columns(["run_id"]).to_pylist()
-    found["curves.parquet"] = [repr(row) for row in curves if not row["metric"].startswith(OF_THE_MACHINE)]
+    for path in sorted(results.glob("*.parquet")):
+        rows = pq.read_table(path).drop_columns(["run_id"]).to_pylist()
+        found[path.name] = [repr(row) for row in rows if not row.get("metric", "").startswith(OF_THE_MACHINE)]
     return found
 
 

@@ -25,7 +25,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
     rows = study.need("positions", "critic-error")
     rows = rows[(rows["stage"] == "rl") & ~rows["from_end"] & rows["arm"].isin(ARMS)]
     if rows.empty:
-        raise NoDataError(f"critic-error: no rl rows of {' or '.join(ARMS)} in components/positions.csv; "
+        raise NoDataError(f"critic-error: no rl rows of {' or '.join(ARMS)} in components/positions.parquet; "
                           f"make it with: {study.command}")  # fmt: skip
     return study, rows
 

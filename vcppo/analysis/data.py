@@ -277,7 +277,7 @@ def _read_measured(path: Path, kind: str) -> pd.DataFrame:
             got = frame[name].iloc[row]
             raise BadResultsError(f"{path} line {row + 2}: {name} = {got:g}, expected {low:g} to {high:g}")
     if kind == "positions":
-        frame["from_end"] = frame["from_end"].str.lower().isin(["true", "1"])
+        frame["from_end"] = frame["from_end"].astype(str).str.lower().isin(["true", "1"])  # text of a CSV file
     return frame
 
 

@@ -90,7 +90,7 @@ def make(results: Results) -> Picture:
     computed = compute(positions)
     if computed.empty:
         raise NoDataError(
-            f"figure2: no value-pretraining rows in components/positions.csv; make it with: {study.command}"
+            f"figure2: no value-pretraining rows in components/positions.parquet; make it with: {study.command}"
         )
     seeds = int(computed["seeds"].max())
     text = (

@@ -31,7 +31,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
     rows = study.need("positions", NAME)
     rows = rows[(rows["stage"] == "value-pretraining") & ~rows["from_end"] & rows["arm"].isin(list(LOOKS))]
     if rows.empty:
-        raise NoDataError(f"{NAME}: no value-pretraining rows of {' or '.join(LOOKS)} in {NAME}/positions.csv; "
+        raise NoDataError(f"{NAME}: no value-pretraining rows of {' or '.join(LOOKS)} in {NAME}/positions.parquet; "
                           f"make it with: {study.command}")  # fmt: skip
     return study, rows, results.published("figure2")
 

@@ -56,13 +56,13 @@ PROBLEM_COLUMNS = ("problem", "samples", "correct", "unreadable", "length_tokens
 
 
 def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = ()) -> list[Path]:
-    """Write runs.csv, curves.parquet, positions.csv, calibration.csv and problems.csv of a study.
+    """Write runs.csv, curves.parquet, positions.parquet, calibration.csv and problems.csv of a study.
 
     Where runs measured true values, truth.csv too. All files are replaced, or none; files of an
     earlier export without rows in this one are removed.
 
-    n is the number of responses behind a row of runs.csv and curves.parquet, of tokens in positions.csv and
-    calibration.csv, of responses to the problem in problems.csv. Runs that failed or were pruned have a row in
+    n is the number of responses behind a row of runs.csv and curves.parquet, of tokens in positions.parquet
+    and calibration.csv, of responses to the problem in problems.csv. Runs that failed or were pruned have a row in
     runs.csv, without scores, and no other. The same study gives the same bytes.
 
     Args:
@@ -83,8 +83,8 @@ def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = 
                 (*KEY, "step", "metric", "value", *PROVENANCE),
                 (row for cell in done for row in curve_rows(name, cell, metrics)),
             ),
-            "positions.csv": _critic_table(name, done, "critic_by_position", POSITION_COLUMNS),
-            "calibration.csv": _critic_table(name, done, "critic_calibration", CALIBRATION_COLUMNS),
+            "positions.parquet": critic_table(name, done, "critic_by_position", POSITION_COLUMNS),
+            "calibration.csv": critic_table(name, done, "critic_calibration", CALIBRATION_COLUMNS),
             "problems.csv": (
                 (*KEY, *PROBLEM_COLUMNS, *PROVENANCE),
                 (row for cell in done for row in problem_rows(name, cell)),
@@ -198,7 +198,7 @@ def responses_behind(cell: MeasuredCell, metric: str, step: int) -> int:
 
 
 def table_rows(study: str, cell: MeasuredCell, stage: str, tables: Tables, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of positions.csv and calibration.csv: columns of a table by step, one row per bin."""
+    """Rows of positions.parquet and calibration.csv: columns of a table by step, one row per bin."""
     for step, table in sorted(tables.items()):
         row = {
             "study": study,
@@ -240,7 +240,7 @@ def truth_rows(study: str, cell: MeasuredCell) -> list[Row]:
     ]
 
 
-def _critic_table(
+def critic_table(
     study: str, cells: list[MeasuredCell], name: str, columns: Sequence[str]
 ) -> tuple[Sequence[str], Iterable[Row]]:
     """Return a table of value pretraining and RL, all steps of all cells."""

@@ -18,11 +18,15 @@ from vcppo.system.files import scratch_folder, sync, sync_tree
 
 Row = dict[str, Any]
 
-# Of an export, curves.csv one of versions that had no Parquet.
-FILES = ("runs.csv", "curves.parquet", "curves.csv", "positions.csv", "calibration.csv", "problems.csv", "truth.csv")
+LONG = ("curves", "positions")  # tables that are Parquet; CSV in earlier versions
+FILES = ("runs.csv", *(f"{table}.{kind}" for table in LONG for kind in ("parquet", "csv")), "calibration.csv",
+         "problems.csv", "truth.csv")  # of an export  # fmt: skip
 KINDS: Mapping[str, Any] = {  # of the columns of a Parquet file; those of others are text
-    **dict.fromkeys(("base_seed", "seed", "step", "n"), pa.int64()),
-    "value": pa.float32(),
+    **dict.fromkeys(("base_seed", "seed", "step", "n", "position"), pa.int64()),
+    **dict.fromkeys(
+        ("value", "value_mean", "return_mean", "value_bias", "explained_variance", "advantage_mean"), pa.float32()
+    ),
+    "from_end": pa.bool_(),
 }
 ROWS_AT_ONCE = 2**17  # rows that are in memory, and in a row group
 

@@ -72,14 +72,14 @@ def test_an_export_that_cannot_put_one_file_in_place_takes_the_others_back(
         really(source, target)
 
     monkeypatch.setattr("vcppo.tracking.table_files.os.replace", replace)
-    files = {name: (("step",), [{"step": 1}]) for name in ("runs.csv", "curves.parquet", "positions.csv")}
+    files = {name: (("step",), [{"step": 1}]) for name in ("runs.csv", "curves.parquet", "positions.parquet")}
     with pytest.raises(DiskError, match="Permission denied"):
         write_files(tmp_path, files)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
 
 
 def test_files_of_an_export_before_that_this_one_has_nothing_for_go_and_others_stay(tmp_path: Path) -> None:
-    for name in ("runs.csv", "curves.csv", "truth.csv", "notes.csv"):
+    for name in ("runs.csv", "curves.csv", "positions.csv", "truth.csv", "notes.csv"):
         (tmp_path / name).write_text("old")
     write_files(tmp_path, {"runs.csv": (("x",), [{"x": 1}])})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"runs.csv": "x\n1\n", "notes.csv": "old"}

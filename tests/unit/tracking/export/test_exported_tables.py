@@ -105,7 +105,7 @@ def test_positions_and_calibration_come_from_both_stages(
 ) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
     files = exported()
-    rows = files["positions.csv"]
+    rows = files["positions.parquet"]
     assert [(row["stage"], row["step"]) for row in rows[::3]] == [
         ("value-pretraining", "10"),
         ("value-pretraining", "20"),
@@ -149,7 +149,7 @@ def test_an_export_again_is_the_same_to_the_byte_and_leaves_nothing_behind(
     before = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
     exported()
     assert {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()} == before
-    assert sorted(before) == ["calibration.csv", "curves.parquet", "positions.csv", "problems.csv", "runs.csv"]
+    assert sorted(before) == ["calibration.csv", "curves.parquet", "positions.parquet", "problems.csv", "runs.csv"]
 
 
 def test_runs_of_several_bases_are_told_apart(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
@@ -205,7 +205,7 @@ def test_a_failed_cell_has_its_error_and_no_scores(study: FakeStudy, exported: C
     assert (failed["status"], failed["error"], failed["steps"]) == ("failed", "TrainingError: ratio, 1e5", "1")
     assert failed["final_accuracy"] == failed["avg_at_k"] == failed["n"] == ""
     assert pruned["status"] == "pruned"
-    assert files["curves.parquet"] == files["positions.csv"] == []
+    assert files["curves.parquet"] == files["positions.parquet"] == []
 
 
 def test_swept_settings_are_columns_by_their_dotted_names(
@@ -236,7 +236,9 @@ def test_cells_that_share_a_pretraining_each_have_its_rows(
             row["step"] for row in files["curves.parquet"] if row["arm"] == arm and row["metric"] == "pretrain/loss"
         ]
         assert steps == ["10", "20"]
-        tables = [row for row in files["positions.csv"] if row["arm"] == arm and row["stage"] == "value-pretraining"]
+        tables = [
+            row for row in files["positions.parquet"] if row["arm"] == arm and row["stage"] == "value-pretraining"
+        ]
         assert len(tables) == 6
 
 
