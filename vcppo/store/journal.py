@@ -16,7 +16,7 @@ from typing import Any
 from vcppo.errors import DataError
 from vcppo.system import disk
 from vcppo.system.files import make_folder, sync
-from vcppo.system.redaction import redacted
+from vcppo.system.redaction import redacted_values
 
 
 class Journal:
@@ -76,7 +76,7 @@ class Journal:
     def _write(self, record: Mapping[str, Any]) -> None:
         if self.silent:
             return
-        line = redacted(json.dumps(record, allow_nan=False, separators=(",", ":"))) + "\n"
+        line = json.dumps(redacted_values(record), allow_nan=False, separators=(",", ":")) + "\n"
         with disk.writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(line)
         self.count += 1

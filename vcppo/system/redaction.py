@@ -5,15 +5,18 @@ the records and journals it writes, what it sends to MLflow, the texts of errors
 checkpoints are not text: they are written as they are.
 """
 
+import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, TextIO
 from urllib.parse import quote, unquote
 
 MASK = "***"
+_PROBE = "a secret"
 SHORTEST = 6  # characters of a secret that is masked wherever it stands, also outside of addresses
 ADDRESSES = ("VCPPO_STORAGE", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # environment variables
 PUBLIC = {
@@ -98,8 +101,6 @@ _addresses: dict[str, str] = {}  # whole addresses that it was given, and what i
 def redacted(text: str) -> str:
     """Redact the secrets that a text shows by their place, and those that this process was given.
 
-    JSON stays JSON.
-
     >>> redacted("cannot reach http://ada:secret@tracking:5000/x")
     'cannot reach http://tracking:5000/x'
     >>> redacted("postgresql://host/db?sslpassword=abc&sslmode=require, HF_TOKEN=abc")
@@ -108,6 +109,31 @@ def redacted(text: str) -> str:
     for address, shown in _addresses.items():
         text = text.replace(address, shown)
     return _by_place(_masked(text, _known))
+
+
+def redacted_values(value: Any) -> Any:
+    """Redact every string of a value made of dicts and lists; its shape, keys and numbers stay.
+
+    As one text, a quote within a string would be read as that string's end, and the next string go with the secret.
+
+    >>> redacted_values({"text": ['API_TOKEN = "x" of', 'http://ada:secret@host'], "password": "abc", "n": 2})
+    {'text': ['API_TOKEN = "***" of', 'http://host'], 'password': '***', 'n': 2}
+    """
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {
+            name: MASK if isinstance(one, str) and _names_a_secret(name) else redacted_values(one)
+            for name, one in value.items()
+        }
+    return [redacted_values(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def redacted_json(text: str) -> str:
+    """Redact the strings of a JSON document; it comes back as it is, to the byte, where it shows no secret."""
+    value = json.loads(text)
+    clean = redacted_values(value)
+    return text if clean == value else json.dumps(clean, indent=2)
 
 
 def without_credentials(address: str) -> str:
@@ -221,6 +247,12 @@ def _split(address: str) -> tuple[str, str, str]:
 def _is_secret(word: str) -> bool:
     """Long enough, and neither a number, which results hold too, nor a name that stands in every other line."""
     return len(word) >= SHORTEST and word.lower() not in PUBLIC and not re.fullmatch(r"[-+.\deE]+|true|false", word)
+
+
+@cache
+def _names_a_secret(name: str) -> bool:
+    shown = f'"{name}": "{_PROBE}"'
+    return _by_place(shown) != shown
 
 
 def _masked(text: str, secrets: Iterable[str]) -> str:

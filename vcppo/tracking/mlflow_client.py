@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from vcppo.errors import StudyError, TrackingError
-from vcppo.system.redaction import redacted, remember
+from vcppo.system.redaction import redacted, redacted_json, remember
 from vcppo.system.sqlite_files import sqlite_file
 from vcppo.tracking.mlflow_database import check_database, ensure_database
 
@@ -169,11 +169,12 @@ class MlflowStore:
         """Store files by their path below the run; one that is there already is replaced."""
         if not files:
             return
-        with tempfile.TemporaryDirectory(prefix="vcppo-") as folder, self.translated():
+        with self.translated(), tempfile.TemporaryDirectory(prefix="vcppo-") as folder:
             for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(redacted(content).encode() if isinstance(content, str) else content)
+                clean = redacted_json if name.endswith(".json") else redacted
+                path.write_bytes(content if isinstance(content, bytes) else clean(content).encode())
             self.client.log_artifacts(run.id, folder)
 
     def set_status(self, run: Run, status: str, *, ended: float | None) -> None:

@@ -13,7 +13,9 @@ from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.torch.engine import TorchEngine, note_on
 from vcppo.errors import CheckpointError
 from vcppo.models.forward import response_logprobs
+from vcppo.models.sharding import prepare
 from vcppo.settings.engine import TorchEngineSettings, VllmEngineSettings
+from vcppo.settings.model import ComputeSettings, LoraSettings
 from vcppo.types import Generation, TokenBatch
 
 VOCABULARY, END, NEVER = 17, 1, 16
@@ -123,6 +125,30 @@ def test_a_continuation_is_a_response_to_its_prefix(policy: PreTrainedModel) -> 
         sampling = Sampling(1.0, 1.0, FREE.max_tokens)
         alone = engine.generate([stems[point.stem][: point.length]], sampling, seed=5, first=i)[0]
         assert response.tokens == alone.tokens[: point.limit]
+
+
+def test_a_model_that_recomputes_its_layers_writes_what_it_would_without(policy: PreTrainedModel) -> None:
+    """It is in training mode, in which transformers drops the cache, and every token would follow the last alone."""
+    engine = TorchEngine(policy)
+    before = engine.generate(RAGGED, FREE, seed=3)
+    prepared = prepare(policy, ComputeSettings(gradient_checkpointing=True), LoraSettings(), seed=0)
+    assert prepared.training
+    assert engine.generate(RAGGED, FREE, seed=3) == before
+    assert prepared.training
+    assert all(module.training for module in prepared.modules())
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_rows_that_ended_and_wait_run_into_no_end_of_positions(kind: str) -> None:
+    """Positions that are learnt end at 64: the first row ends there with 4 tokens, nine others may have 40."""
+    engine = TorchEngine(model(kind))
+    engine._ends = ()
+    long, short = list(range(2, 12)) * 6, [2, 3]
+    points = [BranchPoint(0, 60, 4), *[BranchPoint(1, 2, 40)] * 9]
+    branched = engine.branch([long, short], points, Sampling(1.0, 1.0, 40), seed=5)
+    assert [len(response.tokens) for response in branched] == [4, *[40] * 9]
+    alone = engine.generate([long], Sampling(1.0, 1.0, 4), seed=5)[0]
+    assert branched[0].tokens == alone.tokens
 
 
 def test_weights_given_later_are_the_ones_used() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from fake_study import FakeStudy
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow_server import free_port
 from tiny import ASSIGNMENTS
 
@@ -21,7 +23,15 @@ from vcppo.store.journal import Journal, read_journal
 from vcppo.studies.cell_run import run_and_record
 from vcppo.studies.trials import open_storage
 from vcppo.system import redaction
-from vcppo.system.redaction import redacted, remember, secrets_in, secrets_of, without_credentials
+from vcppo.system.redaction import (
+    redacted,
+    redacted_json,
+    redacted_values,
+    remember,
+    secrets_in,
+    secrets_of,
+    without_credentials,
+)
 from vcppo.tracking.ledger import store_name
 from vcppo.tracking.mlflow_client import MlflowStore, translate_errors
 
@@ -152,12 +162,30 @@ def test_secrets_of_the_environment_are_known_by_their_names(name: str) -> None:
     }
 
 
-def test_json_stays_json() -> None:
+def test_strings_within_a_record_are_redacted_one_by_one() -> None:
     remember("postgresql://ada:hunter22@host/db")
-    record = {"a": ["http://x:hunter22@h/1", "hunter22", "y@z"], "n": 22}
-    for separators in ((",", ":"), (", ", ": ")):
-        told = json.loads(redacted(json.dumps(record, separators=separators)))
-        assert told == {"a": ["http://h/1", "***", "y@z"], "n": 22}
+    record = {"a": ["http://x:hunter22@h/1", "hunter22", "y@z"], "n": 22, "api_key": "hunter2", "t": {"token": 3}}
+    clean = {"a": ["http://h/1", "***", "y@z"], "n": 22, "api_key": "***", "t": {"token": 3}}
+    assert redacted_values(record) == clean
+    assert json.loads(redacted_json(json.dumps(record))) == clean
+    assert redacted_json('{"a":  1.50}') == '{"a":  1.50}', "to the byte where there is no secret"
+
+
+LOOK_LIKE_SECRETS = (
+    'password="abc"', "password='abc", 'API_TOKEN = "x"', '/?token="y"', '&key="a"', 'Authorization: "Basic x"',
+    '"password": "', "http://ada:x@host/", "\\", '"', "'", "\n",
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(st.sampled_from(LOOK_LIKE_SECRETS)).map("".join), min_size=1))
+def test_text_that_looks_like_a_secret_breaks_no_record(texts: list[str]) -> None:
+    """A quote in a sampled response took the rest of the line with it, and no journal could be read after that."""
+    record = {"columns": {"text": texts, "n": list(range(len(texts)))}}
+    clean = redacted_values(json.loads(json.dumps(record)))
+    assert clean == json.loads(json.dumps(clean))
+    assert clean["columns"]["n"] == record["columns"]["n"]
+    assert len(clean["columns"]["text"]) == len(texts)
+    assert clean["columns"]["text"] == [redacted(text) for text in texts]
 
 
 def invoke(*arguments: str, **environment: str) -> Result:
@@ -331,7 +359,9 @@ def test_a_journal_holds_no_secret_and_its_numbers_are_what_they_were(tmp_path: 
     journal = Journal(tmp_path / "journal.jsonl")
     journal.table("samples", 1, {"text": ["see http://ada:hunter22@host/x", "a@b"], "n": [22, 1]})
     journal.metrics(1, {"policy/loss": 0.1 + 0.2})
-    table, metrics = read_journal(journal.path)
+    journal.table("samples", 2, {"text": ['set password="abc"', 'API_TOKEN = "x", \'a', "b'"], "n": [1, 2, 3]})
+    table, metrics, quoted = read_journal(journal.path)
+    assert quoted["columns"] == {"text": ["set password=***", 'API_TOKEN = "***", \'a', "b'"], "n": [1, 2, 3]}
     assert table["columns"] == {"text": ["see http://host/x", "a@b"], "n": [22, 1]}
     assert metrics["values"] == {"policy/loss": 0.1 + 0.2}
 

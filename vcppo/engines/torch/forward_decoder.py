@@ -5,6 +5,7 @@ are in the cache that transformers' `generate` would make for the model.
 """
 
 import inspect
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from vcppo.errors import CheckpointError
+from vcppo.models.configurations import positions
 
 NEEDED = ("attention_mask", "past_key_values")  # arguments of a forward pass that goes on from one before
 
@@ -31,6 +33,7 @@ class ForwardDecoder:
                 "decode it; expected a decoder with attention, or engine.kind = vllm"
             )
         self._policy = policy
+        self._last = (positions(policy.config) or sys.maxsize) - 1
         self.device = policy.get_input_embeddings().weight.device
         self.forget()
 
@@ -57,7 +60,9 @@ class ForwardDecoder:
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token per row; [B, V] logits of the next."""
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
-        return self._forward(tokens[:, None], self._mask.sum(dim=1, keepdim=True) - 1)
+        place = self._mask.sum(dim=1, keepdim=True) - 1
+        # A row that has ended stays for a while: what it goes on to write is cut, but learned positions have an end.
+        return self._forward(tokens[:, None], place.clamp(max=self._last))
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these ([B] bool)."""
@@ -73,10 +78,19 @@ class ForwardDecoder:
         self._cache, self._mask = DynamicCache(), torch.zeros((0, 0), dtype=torch.int64, device=self.device)
 
     def _forward(self, ids: Tensor, position_ids: Tensor) -> Tensor:
-        """Append [B, count] tokens at [B, count] positions; [B, V] float32 logits after the last."""
+        """Append [B, count] tokens at [B, count] positions; [B, V] float32 logits after the last.
+
+        In evaluation mode: with gradient checkpointing a model is in training mode, in which transformers drops the
+        cache without a word. No dropout is on in either.
+        """
         offered = {"position_ids": position_ids, "logits_to_keep": 1}
         taken = {name: value for name, value in offered.items() if name in self._arguments}
-        logits: Tensor = self._policy(
-            input_ids=ids, attention_mask=self._mask, past_key_values=self._cache, use_cache=True, **taken
-        ).logits
+        training = self._policy.training
+        self._policy.eval()
+        try:
+            logits: Tensor = self._policy(
+                input_ids=ids, attention_mask=self._mask, past_key_values=self._cache, use_cache=True, **taken
+            ).logits
+        finally:
+            self._policy.train(training)
         return logits[:, -1].float()
