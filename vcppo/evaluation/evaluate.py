@@ -32,7 +32,7 @@ from vcppo.settings.loading import flatten
 from vcppo.settings.model import LoraSettings
 from vcppo.settings.run import RunSettings
 from vcppo.stages.evaluation import evaluate
-from vcppo.store.cache import GIVEN_MODEL, VERSIONS
+from vcppo.store.cache import GIVEN_MODEL, VERSIONS, engine_address
 from vcppo.store.samples import SampledProblem, SampleFolder, write_whole
 from vcppo.system.files import read_json
 from vcppo.system.fingerprints import Checkpoint
@@ -89,7 +89,7 @@ class Evaluation:
     def address(self) -> str:
         """12 hex digits of all that the responses depend on."""
         problems = digest([dataclasses.astuple(prompt) for prompt in self.prompts])
-        used = {**self.used, "engine": self.settings.engine.kind, "task": task_address(self.settings.task)}
+        used = {**self.used, "engine": engine_address(self.settings.engine), "task": task_address(self.settings.task)}
         parts = [self.checkpoint.fingerprint, used, self.max_tokens, problems, verifier()]
         return digest(["checkpoint", VERSIONS["evaluation"], GIVEN_MODEL, *parts])
 

@@ -4,6 +4,8 @@ A state whose tensors are shards of many processes goes to a folder beside the s
 format: each process writes what it holds, and any other number of processes can read it.
 """
 
+import errno
+import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,13 +21,15 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, Shard, empty
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, DiskError
 from vcppo.models.distributed import mesh, world
 from vcppo.models.shard_metadata import ShardReader
 from vcppo.models.sharding import base_class, named_weights
 from vcppo.system.disk import check_room
 from vcppo.system.files import sync_tree, whole_file, whole_folder
 
+# What keeps a whole file from being read: no right, too many open files, a server of files that is away.
+PASSING = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 SHARDS = "shards"  # key of a state that names the folder its shards are in
 
 
@@ -87,18 +91,26 @@ def remove_state(path: Path) -> None:
 def load_state(path: Path) -> dict[str, Any] | None:
     """Return the state saved there, None if there is none; sharded tensors come sharded over the present processes.
 
+    Other tensors are in the CPU's memory, whatever device they were on.
+
     Raises:
         CheckpointError: the file is not a state, for example cut short by a full disk.
+        DiskError: it cannot be read now, and may be whole.
     """
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         name = state.pop(SHARDS, None)
         if name is None:
             return state
         tensors = _load_shards(path.with_name(name))
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        if isinstance(error, OSError) and error.errno in PASSING:
+            reason = os.strerror(error.errno or 0)
+            raise DiskError(f"{path}: cannot be read now ({reason}); it stays, and the same command goes on") from error
         raise CheckpointError(f"{path}: not a readable state ({type(error).__name__})") from None
     restored: dict[str, Any] = _map(state, lambda name, x: tensors.get(name, x))
     return restored

@@ -13,13 +13,15 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import PreTrainedModel
 
-from vcppo.errors import CheckpointError, TrainingError
+from vcppo.errors import CheckpointError, ConfigError, TrainingError
 from vcppo.maths.logprobs import chosen_logprobs
 from vcppo.models.configurations import model_label
 from vcppo.models.distributed import world
 from vcppo.models.prepared import compute_of, preparation_of
 from vcppo.models.token_count import count_tokens
 from vcppo.types import TokenBatch
+
+SAME_HIDDEN = 0.05  # relative difference of hidden states that bfloat16 passes in other shapes stay below
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,37 @@ def layout(batch: TokenBatch, *, packing: bool) -> Layout:
     columns = torch.arange(batch.response_mask.shape[1])
     before = (starts + batch.prompt_lengths - 1)[:, None] + columns
     return Layout(input_ids, position_ids, before[batch.response_mask], starts + totals - 1)
+
+
+@torch.no_grad()
+def check_packing(model: PreTrainedModel) -> None:
+    """Check that a model keeps responses that stand in one line apart; every process calls this alike.
+
+    Some families (OPT, Falcon, BLOOM) make their mask without looking at positions: there each response would see all
+    that stand before it.
+
+    Raises:
+        ConfigError: what it makes of a response depends on the one before.
+    """
+    start = model.config.get_text_config().vocab_size // 2
+    apart = torch.arange(start, start + 3)[None]
+    line, positions = torch.cat([apart - 3, apart], dim=1), torch.arange(3).repeat(2)[None]
+
+    def hidden(ids: Tensor, position_ids: Tensor) -> Tensor:
+        ids, position_ids = _to_device(model, ids, position_ids)
+        read: Tensor = model(
+            input_ids=ids, position_ids=position_ids, use_cache=False, output_hidden_states=True
+        ).hidden_states[-1][0, -3:]
+        return read.float()
+
+    alone = hidden(apart, positions[:, :3])
+    packed = hidden(line, positions)
+    reshard(model)
+    if (packed - alone).norm() > SAME_HIDDEN * alone.norm():
+        raise ConfigError(
+            f"compute.packing = true: in a line of several responses {model_label(model)} lets them see each other; "
+            "set compute.packing=false"
+        )
 
 
 def response_logprobs(policy: PreTrainedModel, batch: TokenBatch, temperature: float) -> tuple[Tensor, Tensor]:

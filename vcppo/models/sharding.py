@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError, ConfigError
 from vcppo.models.distributed import mesh, world
-from vcppo.models.forward import register_scorers, reshard
+from vcppo.models.forward import check_packing, register_scorers, reshard
 from vcppo.models.prepared import declare
 from vcppo.seeding import seed_for
 from vcppo.settings.model import ComputeSettings, LoraSettings
@@ -31,8 +31,8 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
     Args:
         seed: of fresh adapters, which change nothing until they are trained.
     Raises:
-        ConfigError: `lora.targets` names no layer of the model, its attention cannot be computed so here, or processes
-            do not divide into replicas.
+        ConfigError: `lora.targets` names no layer of the model, its attention cannot be computed so here, it cannot
+            keep packed responses apart, or processes do not divide into replicas.
     """
     if lora.rank:
         add_adapters(model, lora, seed)
@@ -51,9 +51,11 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
             if hasattr(module, "attention_dropout"):
                 module.attention_dropout = 0.0
     declare(model, compute, world().device)
-    if world().size > 1 or compute.dtype != "float32" or _offloads(compute):
-        return _shard(model, compute)
-    return model.to(world().device)
+    sharded = world().size > 1 or compute.dtype != "float32" or _offloads(compute)
+    prepared = _shard(model, compute) if sharded else model.to(world().device)
+    if compute.packing:
+        check_packing(prepared)
+    return prepared
 
 
 def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> None:

@@ -34,6 +34,7 @@ def cold_start(context: StageContext) -> dict[str, float]:
     if state is not None:
         load_weights(policy, state["policy"])
         optimiser.load_state_dict(state["optimiser"])
+        del state  # a second copy of the weights
 
     checkpoints = context.checkpoint_clock()
     for step in range(optimiser.taken, chosen.steps):

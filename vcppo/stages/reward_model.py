@@ -43,6 +43,7 @@ def reward_model(context: StageContext) -> dict[str, float]:
     if state is not None and "model" in state:
         load_weights(model, state["model"])
         optimiser.load_state_dict(state["optimiser"])
+    del state  # a second copy of the weights
 
     def save() -> None:
         save_state(

@@ -35,6 +35,7 @@ def rl(context: StageContext) -> dict[str, float]:
     state = resume(context, journal)
     if state is not None:
         trainer.load(state)
+        del state  # a second copy of all weights
     record, every, checkpoints = settings.record, settings.evaluation.every, context.checkpoint_clock()
     while trainer.step < settings.steps and not stopped(trainer):
         began, step = time.perf_counter(), trainer.step

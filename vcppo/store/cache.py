@@ -14,6 +14,7 @@ from typing import Any
 from vcppo.errors import CheckpointError, DataError
 from vcppo.settings.critic_size import CRITIC_SIZE
 from vcppo.settings.digests import digest
+from vcppo.settings.engine import EngineSettings
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.renamed import RENAMED, with_hashed_names
 from vcppo.settings.rollout import RolloutSettings
@@ -103,7 +104,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         if "micro_batch_tokens" in chosen:  # the stage trains
             chosen["dtype"], chosen["lora"] = everything["compute"]["dtype"], everything["lora"]
         if stage != "cold-start":  # it samples, or a parent did
-            chosen["engine"] = everything["engine"]["kind"]
+            chosen["engine"] = engine_address(settings.engine)
         for section, left_out in (without or {}).items():
             chosen[section] = {k: v for k, v in chosen[section].items() if k not in left_out}
         by_stage[stage] = Address(
@@ -178,6 +179,17 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
                 by_stage[stage].settings["pretrained"] = chosen
     address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_only)
     return by_stage
+
+
+def engine_address(engine: EngineSettings) -> str | dict[str, Any]:
+    """Return what addresses say of the engine: its kind, and what changes responses where it is not at its default."""
+    fields = type(engine).model_fields
+    given = {
+        name: value
+        for name in ("dtype", "max_length")
+        if name in fields and (value := getattr(engine, name)) != fields[name].default
+    }
+    return {"kind": engine.kind, **given} if given else engine.kind
 
 
 def _untrained() -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 import copy
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny import new_policy, plainly, random_batch, tiny
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from vcppo.errors import NotPreparedError
+from vcppo.errors import ConfigError, NotPreparedError
 from vcppo.models import forward, loading
 from vcppo.models.checkpoints import save_model
 from vcppo.models.distributed import World
@@ -82,6 +83,31 @@ def test_a_packed_response_does_not_see_the_one_before_it() -> None:
     ]
     assert not torch.equal(read[0][0], read[1][0])
     torch.testing.assert_close(read[0][1], read[1][1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "apart", "dtype"),
+    [
+        ("opt", False, "float32"),
+        ("bloom", False, "float32"),
+        ("mistral", True, "float32"),
+        ("mistral", True, "bfloat16"),
+        ("qwen2", True, "bfloat16"),
+    ],
+)
+def test_a_model_whose_mask_ignores_positions_is_not_packed(kind: str, apart: bool, dtype: Any) -> None:
+    """Its log-probabilities would be wrong by nats, without an error."""
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+    small |= {"opt": {"ffn_dim": 24, "word_embed_proj_dim": 16}, "bloom": {"n_layer": 2, "n_head": 4}}.get(
+        kind, {"num_key_value_heads": 2}
+    )
+    config = AutoConfig.for_model(kind, vocab_size=20, initializer_range=0.4, max_position_embeddings=64, **small)
+    model = AutoModelForCausalLM.from_config(config)
+    expected = (
+        nullcontext() if apart else pytest.raises(ConfigError, match=rf"packing = true: .*(?i:{kind}).* see each other")
+    )
+    with expected:
+        prepare(model, ComputeSettings(packing=True, dtype=dtype), PLAIN, seed=0)
 
 
 def test_packed_values_and_last_values_read_as_padded_ones(folder: Path) -> None:

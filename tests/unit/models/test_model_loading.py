@@ -1,5 +1,7 @@
 """What is read from policies and critics, and what is refused as one."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from vcppo.errors import DiskError
 from vcppo.models import forward, loading
 from vcppo.models.checkpoints import load_state, save_model, save_state
 from vcppo.models.sharding import named_weights
@@ -160,6 +163,35 @@ def test_a_state_is_read_back_or_refused_in_one_line(tmp_path: Path) -> None:
     for content in (b"", b"garbage of some length", whole[: len(whole) // 2], b"\x80\x02cos\nsystem\n."):
         path.write_bytes(content)
         assert "not a readable state" in message(load_state, path)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ESTALE])
+def test_a_state_that_cannot_be_read_just_now_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What is called damaged is moved aside, and a run begins again from its first step."""
+    path = tmp_path / "state.pt"
+    save_state(path, {"step": 3})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", refuse)
+        with pytest.raises(DiskError, match=rf"state\.pt: cannot be read now \({os.strerror(number)}\); it stays"):
+            load_state(path)
+    assert load_state(path) == {"step": 3}
+
+
+def test_memory_that_ran_out_is_no_damage_of_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_state(tmp_path / "state.pt", {"step": 3})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_state(tmp_path / "state.pt")
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])

@@ -75,6 +75,13 @@ def test_a_run_has_the_stages_that_its_settings_need() -> None:
     assert list(keys(*grpo)) == ["cold-start", "rl", "evaluation"]
 
 
+@pytest.mark.parametrize("other", ["engine.dtype=bfloat16", "engine.max_length=64"])
+def test_what_an_engine_computes_with_is_in_the_address_of_all_that_samples(other: str) -> None:
+    before, after = keys("engine.kind=vllm"), keys("engine.kind=vllm", other)
+    assert [stage for stage in before if before[stage] != after[stage]] == ALL[1:]
+    assert keys("engine.kind=vllm", "engine.dtype=auto", "engine.sleep=false") == before
+
+
 def test_a_number_of_steps_has_no_rule_of_stopping_in_its_address() -> None:
     settings = tiny()  # 4 steps
     other = settings.model_copy(update={"pretrain": settings.pretrain.model_copy(update={"patience": 500})})
