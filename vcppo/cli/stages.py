@@ -81,8 +81,11 @@ def _run_one(
     command: str, until: str, settings: RunSettings, out: Path, tracking_uri: str | None, dry_run: bool
 ) -> None:
     from vcppo.planning.disk_estimate import together
+    from vcppo.store.cache import addresses
     from vcppo.studies.room import notes_on_room, stages_on_disk
 
+    if until not in (stages := addresses(settings)):
+        raise ConfigError(f"vcppo {command}: a run of these settings has no stage {until}; it has {', '.join(stages)}")
     if dry_run:
         print_plan(settings, out, until=until)
         return

@@ -200,7 +200,7 @@ def run_sweep(options: SweepOptions) -> int:
         print(f"FAILED {cell}: {error}")
     concluded = outcome.interrupted or conclude(study.name, out)
     if study.search is not None:
-        for line in best_trials(study, out):
+        for line in best_trials(study, out, len(study.base_list()) * len(seeds)):
             print(line)
     print(tracking_line(uploader, 0 if outcome.interrupted else outcome.undelivered_records))
     if outcome.exit_code or not concluded:
@@ -243,8 +243,12 @@ def conclude(study: str, out: Path) -> bool:
     return exit_code == 0
 
 
-def best_trials(study: "Study", out: Path, count: int = 3) -> list[str]:
-    """Return the best configurations of a search, by the mean of its objective over seeds, with their settings."""
+def best_trials(study: "Study", out: Path, runs: int, count: int = 3) -> list[str]:
+    """Return the best configurations of a search, by the mean of its objective over runs, with their settings.
+
+    Args:
+        runs: runs of a trial, one for each base and seed; a trial of which fewer are done has no score.
+    """
     from vcppo.store.cell_folders import CellFolder
 
     assert study.search is not None
@@ -256,6 +260,6 @@ def best_trials(study: "Study", out: Path, count: int = 3) -> list[str]:
         if record.state == "done" and score is not None:
             scores.setdefault(record.arm, []).append(score)
             settings[record.arm] = "  ".join(f"{name}={value}" for name, value in record.swept.items())
-    means = {trial: sum(values) / len(values) for trial, values in scores.items()}
+    means = {trial: sum(values) / len(values) for trial, values in scores.items() if len(values) >= runs}
     best = sorted(means, key=means.__getitem__, reverse=study.search.direction == "maximize")[:count]
     return [f"{trial}: {study.objective} {means[trial]:.3f}  {settings[trial]}" for trial in best]

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vcppo.errors import CheckpointError
+from vcppo.store.stage_progress import NAME as PROGRESS
 from vcppo.system.files import sync, write_json
 from vcppo.system.fingerprints import sha256_of
 
 NAME, FORMAT = "manifest.json", 1
 DONE, JOURNAL = "done.json", "journal.jsonl"
-NOT_RESULTS = {NAME, DONE, "lock", "state.pt"}  # at the top of a stage's folder
+NOT_RESULTS = {NAME, DONE, PROGRESS, "lock", "state.pt"}  # at the top of a stage's folder
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def faults(folder: Path, *, digests: bool, of: Iterable[str] | None = None) -> l
     chosen = None if of is None else set(of)
     damage = []
     for name, record in records.items():
-        if chosen is not None and PurePosixPath(name).parts[0] not in chosen:
-            continue
+        if name == PROGRESS or (chosen is not None and PurePosixPath(name).parts[0] not in chosen):
+            continue  # progress changes every two seconds, and was in manifests of earlier versions
         fault = _fault(folder / name, record, may_have_grown=name == JOURNAL, digest=digests)
         if fault is not None:
             damage.append(f"{name} {fault}")

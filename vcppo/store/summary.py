@@ -13,6 +13,12 @@ Curves = dict[str, dict[int, float]]  # metric -> step -> value
 LAST_ITERATIONS: Final = 5  # the end of a run, and what a pruner sees, is the mean over so many
 
 
+# Results by which a study may score a run, beside those of its evaluation: what `summary` makes, and two counts.
+NAMES: Final = (
+    *("final_accuracy", "min_accuracy", "start_length_tokens", "final_length_tokens", "min_length_fraction"),
+    *("start_reward_cosine", "start_score_z", "start_length_z", "early_warning_at", "steps", "pretrain_steps_done"),
+)
+
 EARLY_WARNING: Final = "early_warning/"  # metrics of an RL stage that are 1 where an iteration warns
 
 

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -69,6 +70,9 @@ class PipelineRunner:
         """See CellRunner."""
         if self.verl_settings:
             raise ConfigError(f"--verl {self.verl_settings[0]}: it would be ignored, expected --runner verl beside it")
+        if study.search is not None:
+            for cell in study.representative_cells(seeds):
+                _check_objective(study.name, study.objective, cell.settings.evaluation.samples)
 
     def default_workers(self) -> int:
         """Return one worker per group of cores that its processes take."""
@@ -126,6 +130,18 @@ class PipelineRunner:
         from vcppo.studies.outdated import pipeline_addresses
 
         return pipeline_addresses(settings)
+
+
+def _check_objective(study: str, objective: str, k: int) -> None:
+    """Raise ConfigError where a whole run has no result of that name: each would be computed and scored by nothing."""
+    from vcppo.store.summary import NAMES
+
+    of_evaluation = rf"eval/.+/(avg_at_{k}|pass_at_{k}|length_tokens|credit)"
+    if objective not in NAMES and not re.fullmatch(of_evaluation, objective):
+        raise ConfigError(
+            f"study {study}, [search] objective = {objective}: no run has such a result; expected one of "
+            f"{', '.join(NAMES)}, or of the evaluation: eval/TASK/avg_at_{k}, pass_at_{k}, length_tokens, credit"
+        )
 
 
 class MakeRunner(Protocol):

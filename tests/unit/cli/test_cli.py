@@ -92,6 +92,14 @@ def test_every_command_says_what_it_does(command: str) -> None:
         (["settings", "--config", "nowhere.toml"], "ConfigError: nowhere.toml: no such file"),
         (["evaluate", "nowhere"], "CheckpointError: nowhere: no config.json there"),
         (["pretrain-value", "--set", "pretrain.steps=0"], "ConfigError: pretrain.steps = 0 (from --set): nothing"),
+        (
+            ["pretrain-value", "--set", "method=grpo"],
+            "ConfigError: vcppo pretrain-value: a run of these settings has no",
+        ),
+        (
+            ["reward-model", "--set", "method=grpo", "--dry-run"],
+            "ConfigError: vcppo reward-model: a run of these setti",
+        ),
         (["sweep", "componets"], "ConfigError: study componets: no ablations/componets.toml; did you mean components?"),
         (["track", "replay", "nowhere", "--out", "no-runs"], "StudyError: study nowhere: no such folder"),
     ],

@@ -29,14 +29,18 @@ def ended(out: Path, trial: str, seed: int, state: str, accuracy: float | None, 
     CellFolder.create(out / "studies" / "search" / "cells" / record.cell, record, RunSettings())
 
 
-def test_the_best_trial_of_a_search_is_told_with_its_mean_and_its_settings(tmp_path: Path) -> None:
-    ended(tmp_path, "trial-0000", 0, "done", 0.25, 0.9)
-    ended(tmp_path, "trial-0000", 1, "done", 0.75, 0.9)
-    ended(tmp_path, "trial-0001", 0, "done", 0.75, 0.99)
-    ended(tmp_path, "trial-0002", 0, "failed", None, 1.0)
-    ended(tmp_path, "trial-0003", 0, "pruned", 1.0, 0.5)
-    assert best_trials(load_study("search"), tmp_path) == [
-        "trial-0001: final_accuracy 0.750  gae.lambda_actor=0.99",
+def test_the_best_trials_of_a_search_are_those_whose_runs_are_all_done(tmp_path: Path) -> None:
+    for trial, states, accuracies, gae_lambda in (
+        ("trial-0000", ("done", "done"), (0.25, 0.75), 0.9),
+        ("trial-0001", ("done", "done"), (0.5, 0.75), 0.99),
+        ("trial-0002", ("done", "failed"), (0.9, None), 1.0),
+        ("trial-0003", ("done", "pruned"), (0.9, 1.0), 0.5),
+        ("trial-0004", ("done",), (0.9,), 0.8),  # Ctrl-C before its second seed
+    ):
+        for seed, (state, accuracy) in enumerate(zip(states, accuracies, strict=True)):
+            ended(tmp_path, trial, seed, state, accuracy, gae_lambda)
+    assert best_trials(load_study("search"), tmp_path, 2) == [
+        "trial-0001: final_accuracy 0.625  gae.lambda_actor=0.99",
         "trial-0000: final_accuracy 0.500  gae.lambda_actor=0.9",
     ]
 

@@ -8,7 +8,8 @@ import pytest
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder, addresses, is_complete, is_intact, move_damaged_aside
 from vcppo.store.journal import Journal
-from vcppo.store.manifest import faults, forget_files, read_manifest, record_files
+from vcppo.store.manifest import faults, forget_files, read_manifest, record_files, write_manifest
+from vcppo.store.stage_progress import write_progress
 
 SETTINGS = RunSettings()
 
@@ -52,6 +53,17 @@ def test_a_file_that_is_cut_or_gone_is_known_without_reading_it(folder: StageFol
     assert not is_complete(folder, SETTINGS)
     (folder.path / name).unlink()
     assert faults(folder.path, digests=False) == [f"{name} is missing"]
+
+
+def test_how_far_a_stage_has_come_is_no_result(folder: StageFolder) -> None:
+    """It is written every two seconds: with it in the manifest an interrupted pretraining was said to be damaged."""
+    write_progress(folder.path, tokens=5, expected=10, seconds=1.0)
+    record_files(folder.path)
+    assert "progress.json" not in read_manifest(folder.path)
+    manifest = read_manifest(folder.path)
+    write_manifest(folder.path, {**manifest, "progress.json": manifest["stage.json"]})  # of an earlier version
+    write_progress(folder.path, tokens=700, expected=1000, seconds=2.5)
+    assert is_intact(folder, SETTINGS)
 
 
 def test_zeroed_bytes_are_known_by_the_digest(folder: StageFolder) -> None:

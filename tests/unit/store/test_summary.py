@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vcppo.store.journal import Journal, read_journal
-from vcppo.store.summary import LAST_ITERATIONS, curves_of, mean_of_last, summary, warned_since
+from vcppo.store.summary import NAMES, LAST_ITERATIONS, curves_of, mean_of_last, summary, warned_since
 
 LENGTHS = {0: 100.0, 1: 50.0, 2: 20.0, 3: 30.0, 4: 40.0, 5: 50.0}
 ACCURACIES = {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 4: 0.5, 5: 0.6}
@@ -38,6 +38,7 @@ def test_what_was_foreseen_is_in_the_summary_where_it_was_measured() -> None:
     assert (made["start_score_z"], made["early_warning_at"]) == (-3.5, 2.0)
     assert not {"start_reward_cosine", "start_length_z"} & made.keys()
     assert warned_since(curves) == {"length_falls": 2, "alignment": 3}
+    assert made.keys() <= set(NAMES), "a study may score its runs by each"
 
 
 def test_iterations_count_by_their_number_not_by_when_they_were_read() -> None:

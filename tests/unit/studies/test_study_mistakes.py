@@ -11,7 +11,8 @@ from study_trees import study
 from vcppo.errors import ConfigError
 from vcppo.settings.loading import load_settings
 from vcppo.settings.search_space import Dimension
-from vcppo.studies.study import load_study
+from vcppo.studies.runners import PipelineRunner
+from vcppo.studies.study import Study, load_study
 from vcppo.studies.trials import distributions
 
 GRID = {"gae.gamma": [0.9, 1.0]}
@@ -215,3 +216,20 @@ def test_settings_of_a_cell_survive_their_file(tmp_path: Path) -> None:
         again = load_settings(path)
         assert again == cell.settings
         assert again.digest() == cell.settings.digest()
+
+
+@pytest.mark.parametrize("objective", ["final_acuracy", "eval/digits/avg_at_3", "policy/loss"])
+def test_an_objective_that_no_run_has_is_refused_before_the_first(objective: str) -> None:
+    runner = PipelineRunner(processes=None, verl_settings=())
+    with pytest.raises(
+        ConfigError, match=rf"objective = {objective}: no run has such a result; expected one of final_a"
+    ):
+        runner.check(search_by(objective), [0])
+    for known in ("final_accuracy", "min_length_fraction", "eval/digits/pass_at_2"):
+        runner.check(search_by(known), [0])
+
+
+def search_by(objective: str) -> Study:
+    space = {"gae.lambda_actor": {"low": 0.9, "high": 1.0}}
+    search = {"objective": objective, "space": space}
+    return Study.model_validate({"name": "s", "title": "t", "base": {"evaluation.samples": 2}, "search": search})
