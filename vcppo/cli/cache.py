@@ -169,7 +169,7 @@ def gc(
     from vcppo.store.cache_removal import Choice, plan_removals, remove
 
     plan = plan_removals(out, Choice(studies, stages, older_than_s, larger_than, moments))
-    outcomes = dict(remove(plan.removals)) if yes else {}
+    outcomes = dict(remove(plan)) if yes else {}
     failed = any(reason is not None for reason in outcomes.values())
     if as_json:
         click.echo(json.dumps(_plan_json(plan, outcomes if yes else None), indent=2))

@@ -29,6 +29,9 @@ from vcppo.system.temporaries import sweep
 Kind = Literal["folder", "all but journals", "critics"]
 
 
+StudiesSeen = tuple[tuple[str, int, int], ...]  # their names, with when their files and lists of cells last changed
+
+
 @dataclass(frozen=True)
 class Choice:
     """Selection of what may be removed, of what no study needs."""
@@ -65,6 +68,9 @@ class Plan:
     total: int  # bytes of the cache
     needed: dict[str, int]  # bytes by study, shared ones counted for each
     running: tuple[CachedStage, ...]
+    out: Path
+    choice: Choice
+    studies: StudiesSeen  # when the plan was made
 
     @property
     def frees(self) -> int:
@@ -78,6 +84,7 @@ def plan_removals(out: Path, choice: Choice) -> Plan:
     Raises:
         StudyError: a study that is to be given up is unknown, runs, or has cells to go; or a cell cannot be read.
     """
+    studies = _studies(out)
     stages, needs = cached_stages(out), needs_of_studies(out)
     given_up = _given_up(needs, choice.studies, out)
     others = [study for study in needs if study.study not in given_up]
@@ -96,12 +103,21 @@ def plan_removals(out: Path, choice: Choice) -> Plan:
     ]
     needed = {study.study: sum(stage.size for stage in stages if stage.key in study.stages) for study in needs}
     running = tuple(stage for stage in stages if stage.state == "running")
-    return Plan(tuple(chosen), sum(stage.size for stage in stages), needed, running)
+    return Plan(tuple(chosen), sum(stage.size for stage in stages), needed, running, out, choice, studies)
 
 
-def remove(removals: Sequence[Removal]) -> Iterator[tuple[Removal, str | None]]:
-    """Remove them one after the other; yield each, and why it stays: another process has taken it up, or owns it."""
-    for removal in removals:
+def remove(plan: Plan) -> Iterator[tuple[Removal, str | None]]:
+    """Remove one after the other; yield each, and why it stays: another process has taken it up, or owns it.
+
+    A study that begins meanwhile, or gets cells, finds stages without a lock: what it needs stays.
+    """
+    studies, stays = plan.studies, dict[str, str]()
+    for removal in plan.removals:
+        if (now := _studies(plan.out)) != studies:
+            studies, stays = now, _needed_since(plan)
+        if (reason := stays.get(removal.of.key)) is not None:
+            yield removal, reason
+            continue
         path = removal.of.path
         try:
             if removal.of.state == "aside":
@@ -118,6 +134,26 @@ def remove(removals: Sequence[Removal]) -> Iterator[tuple[Removal, str | None]]:
             yield removal, str(error)
         else:
             yield removal, None
+
+
+def _studies(out: Path) -> StudiesSeen:
+    """Return what changes when a study begins, or gets cells."""
+    folders = [path for path in sorted((out / "studies").glob("*/")) if path.is_dir()]
+    return tuple((path.name, _changed(path / "study.json"), _changed(path / "cells")) for path in folders)
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _needed_since(plan: Plan) -> dict[str, str]:
+    """Return which of the plan's removals must not be any more, by stage, and why."""
+    try:
+        free = {now.of.key: (now.kind, now.critics) for now in plan_removals(plan.out, plan.choice).removals}
+    except StudyError as error:
+        return {removal.of.key: str(error) for removal in plan.removals}
+    planned = {removal.of.key: (removal.kind, removal.critics) for removal in plan.removals}
+    return {key: "a study has begun that needs it" for key, what in planned.items() if free.get(key) != what}
 
 
 def _given_up(needs: Sequence[StudyNeeds], names: Collection[str], out: Path) -> set[str]:

@@ -10,7 +10,7 @@ from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.journal import read_journal
 from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, provenance_of, read_object
 from vcppo.store.summary import curves_of
-from vcppo.tracking.ledger import run_id
+from vcppo.tracking.ledger import run_id_of_before, run_ids
 from vcppo.tracking.measured import MeasuredCell, MeasuredStudy, Pretraining, Tables, refuse_empty, refuse_unfinished
 
 CRITIC_TABLES = ("critic_by_position", "critic_calibration")
@@ -40,7 +40,8 @@ def read_study(out: Path, study: str, *, allow_incomplete: bool = False) -> Meas
     ended = [(cell, record) for cell, record in cells if record.state in ENDED]
     refuse_empty(study, str(folder.path), len(ended))
     pretrainings: dict[str, Pretraining] = {}  # by address: journals are read once
-    return MeasuredStudy.of(study, [_read_cell(folder, cell, record, pretrainings) for cell, record in ended])
+    runs = run_ids(folder)
+    return MeasuredStudy.of(study, [_read_cell(folder, cell, record, runs, pretrainings) for cell, record in ended])
 
 
 def _state(record: CellRecord, *, running: bool) -> str:
@@ -50,12 +51,16 @@ def _state(record: CellRecord, *, running: bool) -> str:
 
 
 def _read_cell(
-    study: StudyFolder, folder: CellFolder, record: CellRecord, pretrainings: dict[str, Pretraining]
+    study: StudyFolder,
+    folder: CellFolder,
+    record: CellRecord,
+    runs: Mapping[str, str],
+    pretrainings: dict[str, Pretraining],
 ) -> MeasuredCell:
     stages = study.stages(record)
     journals = [entry for stage in stages if stage.name in CELL_STAGES for entry in read_journal(stage.journal)]
     return MeasuredCell(
-        run_id=run_id(study, record.cell) or record.cell,
+        run_id=runs.get(record.cell) or run_id_of_before(folder.path) or record.cell,
         cell=record.cell,
         arm=record.arm,
         seed=record.seed,

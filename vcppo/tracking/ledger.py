@@ -126,10 +126,19 @@ class Ledger:
         return max(source.records() - entry.records, 0) + (source.state not in ("", "queued", entry.state))
 
 
-def run_id(study: StudyFolder, cell: str) -> str | None:
-    """Return the ID of a cell's run in the store that it was last uploaded to, None if there is none."""
-    run = _read_or_nothing(study.path / "mlflow.json").get("runs", {}).get(f"cell/{cell}", {}).get("run")
-    run = run or read_object(study.path / "cells" / cell / "mlflow.json").get("child")
+def run_ids(study: StudyFolder) -> dict[str, str]:
+    """Return the IDs of cells' runs, by cell, in the store that they were last uploaded to; some may have none."""
+    ids = {}
+    for key, entry in _read_or_nothing(study.path / "mlflow.json").get("runs", {}).items():
+        kind, _, name = key.partition("/")
+        if kind == "cell" and entry.get("run"):
+            ids[name] = str(entry["run"])
+    return ids
+
+
+def run_id_of_before(cell: Path) -> str | None:
+    """Return the ID that an earlier version wrote into the cell's folder, None if there is none."""
+    run = read_object(cell / "mlflow.json").get("child")
     return None if run is None else str(run)
 
 

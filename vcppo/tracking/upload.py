@@ -84,7 +84,8 @@ class StudyUpload:
     def __init__(self, study: StudyFolder, ledger: Ledger) -> None:
         self.study, self.ledger = study, ledger
         self._uploads: dict[str, RunUpload] = {}  # by key of their source
-        self._settled: dict[str, tuple[tuple[int, int], CellRecord]] = {}  # ended cells that are sent: record's age
+        # Cells that have nothing to send until their record changes, ended or not begun: its age, and the record.
+        self._settled: dict[str, tuple[tuple[int, int], CellRecord]] = {}
         self._written: dict[str, str] = {}  # files of the study's run, as last written
         self._note = ""  # description of the study's run, as last written
         self._active: dict[str, Run] = {}  # by id: the study's runs that are in the store and not in its bin
@@ -143,7 +144,7 @@ class StudyUpload:
             running |= held
             try:
                 count += self._send_cell(folder, record, closing=closing and not held)
-                if record.state in ENDED:
+                if record.state in ENDED or self._is_waiting(record):
                     self._settled[record.cell] = changed, record
             except (RefusedError, DataError) as error:
                 refused.append(f"cell {record.cell}: {error}")
@@ -156,6 +157,10 @@ class StudyUpload:
         finished = bool(states) and all(state in ENDED for state in states.values())
         self._set_status(self._parent, "FINISHED" if finished else "KILLED" if closing and not running else "RUNNING")
         return count
+
+    def _is_waiting(self, record: CellRecord) -> bool:
+        """True of a cell that nobody has begun, and of which the store knows nothing."""
+        return record.state == "queued" and not record.stages and not self.ledger.entry(f"cell/{record.cell}").run
 
     def _describe_study(self, states: Mapping[str, str], records: Sequence[CellRecord]) -> None:
         """Write the study's settings, the names of its cells and a description, only when they changed."""

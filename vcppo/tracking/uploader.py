@@ -141,7 +141,7 @@ class Uploader:
                     self._news.put(f"MLflow at {redacted(self.tracking_uri)} is back, and has everything")
                 wait, retry, away_since, self._said_silent = EVERY_S, FIRST_RETRY_S, "", False
                 self._status = "delivered"
-            except VcppoError as error:
+            except (VcppoError, OSError) as error:  # the disk's own too: a full /tmp, a file that has just gone
                 wait, retry = retry, min(2 * retry, LONGEST_RETRY_S)
                 if not away_since:
                     self._news.put(f"MLflow has not received what is new ({error}); {GOES_ON}")
@@ -162,7 +162,7 @@ class Uploader:
                     self._asked_at = time.monotonic()
                 upload = self._connect()
                 return upload.send(closing=closing, on_reply=self._replied)
-            except VcppoError:
+            except (VcppoError, OSError):
                 self._connected = False  # look up its runs again
                 raise
             finally:

@@ -39,7 +39,7 @@ def removable(out: Path, choice: Choice | None = None) -> dict[str, str]:
 
 
 def remove_all(out: Path, choice: Choice | None = None) -> list[str | None]:
-    return [reason for _, reason in remove(plan_removals(out, choice or Choice()).removals)]
+    return [reason for _, reason in remove(plan_removals(out, choice or Choice()))]
 
 
 def test_what_a_study_went_through_stays_and_what_none_did_goes(tmp_path: Path) -> None:
@@ -118,8 +118,22 @@ def test_what_a_process_works_on_stays(tmp_path: Path) -> None:
         assert [stage.key for stage in plan.running] == [f"cold-start/{orphan.address.key}"]
     plan = plan_removals(tmp_path, Choice())
     with orphan.lock():  # taken up between the two
-        assert [reason for _, reason in remove(plan.removals)] == ["a process works on it"]
+        assert [reason for _, reason in remove(plan)] == ["a process works on it"]
     assert is_complete(orphan, run())
+
+
+def test_what_a_study_that_begins_meanwhile_needs_stays(tmp_path: Path) -> None:
+    """It takes complete stages as they are, without a lock; they were removed beneath it."""
+    first, second = (make_stage(tmp_path, addresses(run(("base_seed", base)))["cold-start"]) for base in (7, 8))
+    plan = plan_removals(tmp_path, Choice())
+    assert len(plan.removals) == 2
+    removing = remove(plan)
+    made = {next(removing)[0].of.key}
+    left = second if made == {f"cold-start/{first.address.key}"} else first
+    make_cell(tmp_path, "late", run(("base_seed", 8 if left is second else 7)), state="queued")
+    ((removal, reason),) = removing
+    assert (removal.of.path, reason) == (left.path, "a study has begun that needs it")
+    assert left.path.exists()
 
 
 def test_who_waits_for_a_folder_that_is_removed_works_in_a_new_one(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def listing(out: Path) -> dict[str, bytes]:
 
 
 def collect(out: Path) -> None:
-    for _, reason in remove(plan_removals(out, GIVING_UP_ONE).removals):
+    for _, reason in remove(plan_removals(out, GIVING_UP_ONE)):
         assert reason is None
 
 

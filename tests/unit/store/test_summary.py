@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vcppo.store.journal import Journal, read_journal
-from vcppo.store.summary import NAMES, LAST_ITERATIONS, curves_of, mean_of_last, summary, warned_since
+from vcppo.store.summary import LAST_ITERATIONS, NAMES, curves_of, mean_of_last, summary, warned_since
 
 LENGTHS = {0: 100.0, 1: 50.0, 2: 20.0, 3: 30.0, 4: 40.0, 5: 50.0}
 ACCURACIES = {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 4: 0.5, 5: 0.6}
