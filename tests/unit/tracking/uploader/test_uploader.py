@@ -1,5 +1,6 @@
 """The uploader's thread, its store, the news that it has and the files that it may deliver."""
 
+import errno
 import os
 import shlex
 import shutil
@@ -73,8 +74,19 @@ class TestWhereFilesGo:
 
 
 class TestNewsWhileItMatters:
-    def test_a_server_that_is_away_is_reported_once_and_when_it_is_back(
-        self, study: FakeStudy, database: str, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (TrackingError("nobody is there"), "nobody is there"),
+            (
+                OSError(errno.ENOSPC, "No space left on device", "/tmp/x"),
+                "[Errno 28] No space left on device: '/tmp/x'",
+            ),
+        ],
+        ids=["server", "disk"],
+    )
+    def test_what_is_away_is_reported_once_and_when_it_is_back(
+        self, study: FakeStudy, database: str, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
     ) -> None:
         back = threading.Event()
         tries: list[str] = []
@@ -82,7 +94,7 @@ class TestNewsWhileItMatters:
         def away(uri: str, experiment: str, artifacts: Path) -> MlflowStore:
             tries.append(uri)
             if not back.is_set():
-                raise TrackingError("nobody is there")
+                raise error
             return MlflowStore(uri, experiment, artifacts)
 
         monkeypatch.setattr("vcppo.tracking.uploader.FIRST_RETRY_S", 0.01)
@@ -90,7 +102,7 @@ class TestNewsWhileItMatters:
         finished(study)
         uploader = Uploader(study.out, study.name, database, "news")
         uploader.start()
-        gone = "MLflow has not received what is new (nobody is there); runs go on, and their records wait on disk"
+        gone = f"MLflow has not received what is new ({words}); runs go on, and their records wait on disk"
         assert first_news(uploader) == [gone]
         until(lambda: len(tries) > 3)
         assert uploader.news() == []
