@@ -64,11 +64,10 @@ def check_packing(model: PreTrainedModel) -> None:
     line, positions = torch.cat([apart - 3, apart], dim=1), torch.arange(3).repeat(2)[None]
 
     def hidden(ids: Tensor, position_ids: Tensor) -> Tensor:
-        ids, position_ids = _to_device(model, ids, position_ids)
-        read: Tensor = model(
-            input_ids=ids, position_ids=position_ids, use_cache=False, output_hidden_states=True
-        ).hidden_states[-1][0, -3:]
-        return read.float()
+        line, places = _to_device(model, ids, position_ids)
+        read = model(input_ids=line, position_ids=places, use_cache=False, output_hidden_states=True)
+        last: Tensor = read.hidden_states[-1][0, -3:].float()
+        return last
 
     alone = hidden(apart, positions[:, :3])
     packed = hidden(line, positions)

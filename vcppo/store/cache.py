@@ -184,12 +184,10 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
 def engine_address(engine: EngineSettings) -> str | dict[str, Any]:
     """Return what addresses say of the engine: its kind, and what changes responses where it is not at its default."""
     fields = type(engine).model_fields
-    given = {
-        name: value
-        for name in ("dtype", "max_length")
-        if name in fields and (value := getattr(engine, name)) != fields[name].default
-    }
-    return {"kind": engine.kind, **given} if given else engine.kind
+    given = [
+        name for name in ("dtype", "max_length") if name in fields and getattr(engine, name) != fields[name].default
+    ]
+    return {name: getattr(engine, name) for name in ("kind", *given)} if given else engine.kind
 
 
 def _untrained() -> dict[str, Any]:

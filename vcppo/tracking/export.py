@@ -241,7 +241,7 @@ def truth_rows(study: str, cell: MeasuredCell) -> list[Row]:
 
 
 def critic_table(
-    study: str, cells: list[MeasuredCell], name: str, columns: Sequence[str]
+    study: str, cells: Sequence[MeasuredCell], name: str, columns: Sequence[str]
 ) -> tuple[Sequence[str], Iterable[Row]]:
     """Return a table of value pretraining and RL, all steps of all cells."""
     rows: list[Row] = []
