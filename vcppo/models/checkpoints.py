@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -25,7 +26,7 @@ from vcppo.errors import CheckpointError, DiskError
 from vcppo.models.distributed import mesh, world
 from vcppo.models.shard_metadata import ShardReader
 from vcppo.models.sharding import base_class, named_weights
-from vcppo.system.disk import check_room
+from vcppo.system.disk import RESERVE_BYTES, check_room, free_bytes, writing
 from vcppo.system.files import sync_tree, whole_file, whole_folder
 
 # What keeps a whole file from being read: no right, too many open files, a server of files that is away.
@@ -68,7 +69,12 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     folder = None
     if shards:
         folder = path.with_name(f"{path.stem}-{_next_number(path)}.shards")
-        save(dict(shards), checkpoint_id=folder)
+        failure = _failure(lambda: save(dict(shards), checkpoint_id=folder))
+        if failure is not None:
+            full = free_bytes(path) < RESERVE_BYTES  # what another process met comes without its cause
+            shutil.rmtree(folder, ignore_errors=True)
+            with writing(path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else failure
         world().wait()  # all of them are written
     if world().is_main:
         if folder is not None:
@@ -124,8 +130,19 @@ def _load_shards(folder: Path) -> dict[str, Tensor]:
         assert isinstance(kind, TensorStorageMetadata)
         dtype = kind.properties.dtype
         tensors[name] = empty(*kind.size, dtype=dtype, device_mesh=mesh(1), placements=(Shard(0),))
-    load(tensors, storage_reader=ShardReader(folder))
+    failure = _failure(lambda: load(tensors, storage_reader=ShardReader(folder)))
+    if failure is not None:
+        raise failure
     return tensors
+
+
+def _failure(work: Callable[[], object]) -> BaseException | None:
+    """Return what failed, in whichever process, where torch says it in an exception that is no Exception."""
+    try:
+        work()
+    except CheckpointException as error:
+        return next(iter(error.failures.values()))[0]
+    return None
 
 
 def _bytes_of(state: Any) -> int:

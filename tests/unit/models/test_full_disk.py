@@ -39,6 +39,26 @@ def test_a_state_without_room_is_one_line_and_the_one_before_stays(
     assert state["step"] == 1
 
 
+def test_shards_without_room_leave_what_was_there(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a state of shards kept the disk full until the next one that fitted."""
+    monkeypatch.setattr(checkpoints, "check_room", lambda path, needed: None)
+    prepared = prepare(new_policy(), ComputeSettings(dtype="bfloat16"), LoraSettings(), seed=0)
+    save_state(small_disk / "state.pt", {"step": 1, "policy": prepared.state_dict()})
+    before = sorted(path.name for path in small_disk.iterdir())
+    large = prepare(
+        new_policy("model.hidden_size=256", "model.intermediate_size=512", "model.layers=2"),
+        ComputeSettings(dtype="bfloat16"),
+        LoraSettings(),
+        seed=0,
+    )
+    with pytest.raises(DiskError, match=r"state\.pt: cannot be written \(No space left on device"):
+        save_state(small_disk / "state.pt", {"step": 2, "policy": large.state_dict()})
+    assert sorted(path.name for path in small_disk.iterdir()) == before
+    state = load_state(small_disk / "state.pt")
+    assert state is not None
+    assert state["step"] == 1
+
+
 def test_a_model_without_room_is_one_line_and_nothing_of_it_stays(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,6 +75,18 @@ class _Code:
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         return Path.touch, (self.target,)
+
+
+def test_a_state_whose_shards_are_gone_is_not_readable(tmp_path: Path) -> None:
+    policy = prepare(new_policy(), ComputeSettings(dtype="bfloat16"), LoraSettings(), seed=0)
+    save_state(tmp_path / "state.pt", {"step": 1, "policy": policy.state_dict()})
+    (shard,) = tmp_path.glob("*.shards/*.distcp")
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"state\.pt: not a readable state"):
+        load_state(tmp_path / "state.pt")
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=r"state\.pt: not a readable state"):
+        load_state(tmp_path / "state.pt")
 
 
 def test_metadata_of_shards_runs_no_code(tmp_path: Path) -> None:
