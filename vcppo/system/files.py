@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, DiskError
 from vcppo.system import disk
 from vcppo.system.temporaries import remove, sweep, temporary_for
 
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE begins as UTF-16 LE does
 
 
@@ -231,14 +232,27 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
         The open file, to read and to write.
     Raises:
         BlockingIOError: another process holds it, and `wait` is False; the file holds what its holder wrote.
+        DiskError: the file system keeps no locks.
     """
     while True:
         with open(path, "a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(file, path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _has_name(file, path):
                 yield file
                 return
         path.parent.mkdir(parents=True, exist_ok=True)  # its folder was removed while this process waited
+
+
+def _flock(file: TextIO, path: Path, how: int) -> None:
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise DiskError(
+            f"{path}: its file system keeps no locks ({error.strerror}), so two processes could write one study; "
+            "expected a folder on one that does (Lustre: mounted with -o flock): give another --out"
+        ) from None
 
 
 def _has_name(file: TextIO, path: Path) -> bool:
@@ -271,7 +285,7 @@ def is_locked(path: Path) -> bool:
     """True if a process holds a lock on the file now."""
     try:
         with open(path, encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _flock(file, path, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:

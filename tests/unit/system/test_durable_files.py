@@ -1,5 +1,6 @@
 """Files are on the disk before they have their names, or nothing of them is there; temporaries go with processes."""
 
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,16 @@ from disks import disk_of
 
 from vcppo.errors import DiskError
 from vcppo.system import disk, files, temporaries
-from vcppo.system.files import read_json_or_move, scratch_folder, whole_file, whole_folder, write_bytes, write_json
+from vcppo.system.files import (
+    file_lock,
+    is_locked,
+    read_json_or_move,
+    scratch_folder,
+    whole_file,
+    whole_folder,
+    write_bytes,
+    write_json,
+)
 from vcppo.system.temporaries import ABANDONED_S, sweep, temporary_for
 
 
@@ -241,3 +251,16 @@ def test_the_temporary_of_a_process_that_ended_and_was_not_asked_how_is_removed(
         assert list(tmp_path.iterdir()) == []
     finally:
         os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("vcppo.system.files.fcntl.flock", refuse)
+    with pytest.raises(DiskError, match=r"lock: its file system keeps no locks \(.*\), so .*: give another --out"):
+        with file_lock(tmp_path / "lock"):
+            pass
+    with pytest.raises(DiskError, match="keeps no locks"):
+        is_locked(tmp_path / "lock")
