@@ -259,8 +259,8 @@ def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: py
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("vcppo.system.files.fcntl.flock", refuse)
-    with pytest.raises(DiskError, match=r"lock: its file system keeps no locks \(.*\), so .*: give another --out"):
-        with file_lock(tmp_path / "lock"):
-            pass
+    words = r"lock: its file system keeps no locks \(.*\), so .*: give another --out"
+    with pytest.raises(DiskError, match=words), file_lock(tmp_path / "lock"):
+        pass
     with pytest.raises(DiskError, match="keeps no locks"):
         is_locked(tmp_path / "lock")
