@@ -51,6 +51,13 @@ def sweep(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["sweep", "lambdas.toml", "--runner", "verl", "--out", "runs", *arguments])
 
 
+def test_settings_that_verl_does_not_hear_of_are_named_in_a_real_run_too(place: Path) -> None:
+    result = sweep(*WORDS, "--set", "guard.max_ratio=5", "--set", "reward.wrong=0")
+    (line,) = [line for line in result.output.splitlines() if "verl does not hear of" in line]
+    assert "guard.max_ratio" in line
+    assert "reward.wrong" in line
+
+
 def test_a_study_on_verl_is_a_study_like_any_other(place: Path) -> None:
     result = sweep(*WORDS)
     assert result.exit_code == 0, result.output

@@ -238,6 +238,7 @@ def test_measurements_settle_by_the_rule_of_our_own_pretraining() -> None:
     ("plugin", "changes", "said"),
     [
         ({"lambda_actor": 1.3}, {}, r"algorithm\.vcppo\.lambda_actor = 1\.3: input should be less than or equal to 1"),
+        (True, {}, r"algorithm\.vcppo = True: expected settings below it"),
         ({"lamda_actor": 1}, {}, r"algorithm\.vcppo\.lamda_actor: no such setting; there are lambda_actor, "),
         ({"pretrain": {"steps": "never"}}, {}, r"algorithm\.vcppo\.pretrain\.steps = 'never': "),
         ({"pretrain": {"steps": 0}}, {}, r"algorithm\.vcppo\.pretrain\.steps = 0: expected 1 or more"),

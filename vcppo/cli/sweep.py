@@ -173,7 +173,7 @@ def run_sweep(options: SweepOptions) -> int:
             print(line)
         return 0
     with executor.machines(runner, options.out) as machines:
-        print_notes(runner.notes_on_room(study, seeds, machines.workers, options.out))
+        print_notes(runner.notes(study, seeds, machines.workers, options.out))
         from vcppo.studies.execution import Execution
         from vcppo.studies.sweep import run_study
         from vcppo.tracking.uploader import Uploader

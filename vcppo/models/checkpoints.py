@@ -122,6 +122,18 @@ def load_state(path: Path) -> dict[str, Any] | None:
     return restored
 
 
+def saved_number(path: Path, name: str) -> int | None:
+    """Return a number of a saved state, None without one that can be read; unlike `load_state`, by one process alone.
+
+    The one that failed may be the only one to come here, and shards are read by all together.
+    """
+    try:
+        number: int = torch.load(path, weights_only=True, map_location="cpu", mmap=True)[name]
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        return None
+    return number
+
+
 def _load_shards(folder: Path) -> dict[str, Tensor]:
     """Return every tensor of the folder, sharded over the present processes; `sharding.like` makes it fit a model."""
     saved = ShardReader(folder).read_metadata().state_dict_metadata

@@ -129,8 +129,10 @@ class _Files:
             return {"policy": _model(self.policy), "journal": 20 * s.cold_start.steps}, 2 * _state(self.policy)
         if stage == "reward-model":
             return {"critic": _model(self.critic), "journal": 200 * s.reward_model.steps}, 2 * _state(self.critic)
-        if stage == "answers":
-            rows = sum(s.fixed_responses)
+        if stage == "forecast":
+            return {}, 0
+        if stage in ("answers", "forecast-answers"):
+            rows = sum(s.fixed_responses) if stage == "answers" else s.record.forecast_responses
             return {"responses": rows * (8 * self.prompt + RESPONSE_PLACE * self.longest)}, 0
         if stage == "value-pretraining":
             return self._value_pretraining()

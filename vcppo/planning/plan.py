@@ -217,6 +217,8 @@ class _Layout:
         self.apart = self.vllm and engine.mode == "server" and bool(engine.url or engine.devices)
         self.sleeps = engine.mode == "colocated" and engine.sleep
         self.tensor_parallel = engine.tensor_parallel if self.vllm else 1
+        dtype = settings.compute.dtype if engine.dtype == "auto" else engine.dtype
+        self.vllm_width = 4 if dtype == "float32" else 2  # bytes of a weight
         self.share = engine.memory_share or VLLM_SHARE[engine.mode]
 
     def _network(self, *, critic: bool) -> Network:
@@ -322,7 +324,7 @@ class _Layout:
         if self.apart:
             return Memory()
         if self.vllm:
-            weights = 2.0 * self.shapes.policy_weights / self.tensor_parallel
+            weights = float(self.vllm_width) * self.shapes.policy_weights / self.tensor_parallel
             return Memory(generator=weights, cache=max(self.share * self.machine.memory - weights, 0.0))
         nucleus = self.settings.rollout.top_p < 1
         memory = generate(self.policy, rows, self.prompt, self.response, nucleus=nucleus)
@@ -355,7 +357,7 @@ class _Layout:
         rows = self._rows(
             {"rl": s.responses_per_iteration, "preference": s.responses_per_iteration}.get(stage, RESPONSES_AT_ONCE)
         )
-        width = 2 if self.vllm else WIDE
+        width = self.vllm_width if self.vllm else WIDE
         weights = width * shapes.policy_weights / self.tensor_parallel
         column = 2.0 * shapes.layers * shapes.kv_heads * shapes.head_dim * width / self.tensor_parallel
         step_s = (weights + rows * column * (self.prompt + self.written / 2)) / (BYTES_PER_S * BANDWIDTH_SHARE)

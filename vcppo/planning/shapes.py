@@ -176,10 +176,7 @@ def positions_of(settings: RunSettings) -> int | None:
     folder = None if settings.model.path is None else model_folder(settings.model.path)
     if folder is None:
         return None
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: not valid JSON ({error})") from None
+    config = _read_object(folder / "config.json")
     limits = [config.get(name) for name in ("max_position_embeddings", "n_positions")]
     return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
 
@@ -206,11 +203,17 @@ def read_shapes(path: Path) -> Shapes:
     Raises:
         CheckpointError: it cannot be read, or lacks something.
     """
+    return shapes_in(_read_object(path), path)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error})") from None
-    return shapes_in(config, path)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: {type(config).__name__}, expected an object: a model's configuration")
+    return config
 
 
 def shapes_in(config: Mapping[str, Any], source: Path | str) -> Shapes:

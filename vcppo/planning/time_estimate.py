@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from vcppo.errors import ConfigError
+from vcppo.errors import CheckpointError, ConfigError
 from vcppo.planning.lengths import Lengths, lengths_of
 from vcppo.planning.memory_estimate import Network
 from vcppo.planning.shapes import critic_shapes_of, shapes_of
@@ -85,7 +85,7 @@ def speeds_of(settings: RunSettings, machine: Machine | None = None) -> tuple[Sp
     """Return the speeds of policy and critic: measured here, or estimated; None where their shapes are not known."""
     try:
         policy, critic = networks_of(settings)
-    except ConfigError:  # a model on the hub that nobody here has seen
+    except (ConfigError, CheckpointError):  # a model that nobody here has seen, or one of unknown names
         return None
     if (measured := stored_speed(policy, settings)) is not None:
         return measured, measured.for_network(policy, critic)

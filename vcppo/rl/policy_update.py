@@ -3,6 +3,7 @@
 A term is a loss with what it logs. `terms` says which a run has, in the order in which they are added.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -205,11 +206,16 @@ def accumulate(
             width = part.response_mask.shape[1]
             new_logprobs[rows, :width], new_entropy[rows, :width] = logprobs.detach(), entropy.detach()
         sums = {name: sums.get(name, 0.0) + number for name, number in logged.items()}
-        maxima = {name: max(maxima.get(name, 0.0), number) for name, number in largest.items()}
+        maxima = {name: largest_of(maxima.get(name, 0.0), number) for name, number in largest.items()}
     costs.backward_tokens += int(batch.total_lengths.sum())
     sums = world().total(sums)
     maxima = {name: world().largest(number) for name, number in maxima.items()}
     return Accumulated(sums.pop("loss"), sums, maxima, new_logprobs, new_entropy)
+
+
+def largest_of(before: float, number: float) -> float:
+    """Return the larger; NaN if either is, which `max` passes over."""
+    return before if math.isnan(before) else number if math.isnan(number) else max(before, number)
 
 
 def update_policy(

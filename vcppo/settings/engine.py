@@ -55,7 +55,8 @@ class VllmEngineSettings(Settings):
     @field_validator("url")
     @classmethod
     def _host_and_port(cls, url: str | None) -> str | None:
-        if url is not None and not re.fullmatch(r"[^/\s]+:\d{1,5}", url):
+        match = None if url is None else re.fullmatch(r"[^/\s]+:(\d{1,5})", url)
+        if url is not None and (match is None or not 0 < int(match[1]) < 2**16):
             raise PydanticCustomError("url", "expected host:port, for example node3:7100")
         return url
 

@@ -192,7 +192,7 @@ UNUSED: tuple[Rule, ...] = (
         "cold_start.steps = 0",
     ),
     (
-        ("guard.kl_alarm",),
+        ("guard.kl_alarm", "early_stop.deviation"),
         lambda s: s.policy.epochs * s.policy.minibatches == 1,
         "between updates that are one an iteration there is nothing to measure",
     ),

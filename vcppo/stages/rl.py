@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from vcppo.errors import TrainingError
-from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.checkpoints import save_model, save_state, saved_number
 from vcppo.models.distributed import world
 from vcppo.rl.critic_tables import critic_tables
 from vcppo.rl.metrics import samples_table
@@ -90,5 +90,5 @@ def assemble(context: StageContext) -> tuple[Trainer, int]:
 
 
 def _last_good(state_path: Path) -> str:
-    state = load_state(state_path)
-    return f"the last good state is iteration {state['step']}" if state else "no state was saved yet"
+    step = saved_number(state_path, "step")
+    return "no state was saved yet" if step is None else f"the last good state is iteration {step}"

@@ -38,8 +38,8 @@ class CellRunner(Protocol):
         """Yield the lines of a dry run: the cells, and what they take."""
         ...
 
-    def notes_on_room(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
-        """Return notes on a disk that may run full.
+    def notes(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
+        """Return notes before a study starts: on a disk that may run full, on settings that it does not pass on.
 
         Raises:
             StudyError: the results will not fit.
@@ -109,7 +109,7 @@ class PipelineRunner:
             f"{disk_words(disk_of(cells, out, workers), out)}"
         )
 
-    def notes_on_room(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
+    def notes(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
         """See CellRunner; a search's cells are not known before."""
         from vcppo.studies.room import disk_of, notes_on_room
 

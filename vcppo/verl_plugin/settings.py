@@ -65,6 +65,8 @@ def plugin_settings(config: Mapping[str, Any]) -> PluginSettings:
             message states which, what came and what was expected.
     """
     given = config["algorithm"].get("vcppo", None) or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{SECTION} = {given}: expected settings below it, such as +{SECTION}.lambda_actor=0.95")
     tree = {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items()}
     try:
         settings = PluginSettings.model_validate(tree)

@@ -11,7 +11,7 @@ from tiny import new_policy, tiny
 
 from vcppo.errors import CheckpointError, DiskError
 from vcppo.models import checkpoints
-from vcppo.models.checkpoints import load_state, save_model, save_state
+from vcppo.models.checkpoints import load_state, save_model, save_state, saved_number
 from vcppo.models.sharding import prepare
 from vcppo.settings.model import ComputeSettings, LoraSettings
 from vcppo.tasks import make_task
@@ -75,6 +75,19 @@ class _Code:
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         return Path.touch, (self.target,)
+
+
+def test_a_number_of_a_state_is_read_without_its_shards(tmp_path: Path) -> None:
+    """By the one process that failed: all together read shards."""
+    policy = prepare(new_policy(), ComputeSettings(dtype="bfloat16"), LoraSettings(), seed=0)
+    path = tmp_path / "state.pt"
+    assert saved_number(path, "step") is None
+    save_state(path, {"step": 7, "policy": policy.state_dict()})
+    (shard,) = tmp_path.glob("*.shards/*.distcp")
+    shard.unlink()
+    assert saved_number(path, "step") == 7
+    path.write_bytes(b"no state")
+    assert saved_number(path, "step") is None
 
 
 def test_a_state_whose_shards_are_gone_is_not_readable(tmp_path: Path) -> None:

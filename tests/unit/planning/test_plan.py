@@ -27,7 +27,7 @@ from vcppo.planning.plan import Gpus, Plan, gpus_needed, make_plan, remedies
 from vcppo.planning.shapes import KNOWN, critic_shapes_of, read_shapes, shapes_of
 from vcppo.planning.time_estimate import estimate_costs
 from vcppo.settings.fixed import ALIGNMENT_CHUNKS, ALIGNMENT_MEMORY
-from vcppo.settings.loading import override
+from vcppo.settings.loading import load_settings, override
 from vcppo.settings.run import RunSettings
 from vcppo.tasks import make_task
 
@@ -311,3 +311,20 @@ def test_a_dry_run_counts_a_new_critics_passes(tmp_path: Path) -> None:
     trained = 6 * 4 * 16
     measured = 2 * 3 * 32
     assert mixed / plain["value-pretraining"] == pytest.approx((trained + measured + 2 * 4 * 16) / (trained + measured))
+
+
+@pytest.mark.parametrize(
+    ("assignments", "width"), [((), 4), (("compute.dtype=bfloat16",), 2), (("engine.dtype=bfloat16",), 2)]
+)
+def test_vllm_holds_weights_in_the_policys_precision_unless_told(assignments: tuple[str, ...], width: int) -> None:
+    words = ("model.path=Qwen/Qwen2.5-1.5B", "task.name=maths", "engine.kind=vllm", "rollout.max_tokens=512")
+    settings = load_settings(assignments=[*words, *assignments])
+    planned = make_plan(settings, Gpus.of(8, 80))
+    generating = next(phase for phase in planned.phases if phase.name == "generate")
+    assert generating.memory.generator == width * planned.shapes.policy_weights
+
+
+def test_a_configuration_that_is_no_object_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(CheckpointError, match=r"config\.json: list, expected an object"):
+        read_shapes(tmp_path / "config.json")

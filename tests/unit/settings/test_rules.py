@@ -185,6 +185,11 @@ IGNORED: list[tuple[tuple[str, ...], list[str], str]] = [
         ["guard.kl_alarm"],
         "between updates that are one an iteration there is nothing to measure",
     ),
+    (
+        (*UNCLIPPED, "policy.minibatches=1", "policy.epochs=1"),
+        ["early_stop.deviation"],
+        "between updates that are one an iteration there is nothing to measure",
+    ),
     (DPO, ["record.alignment_every"], "policy.loss = dpo has pairs in place of advantages"),
     (DPO, ["record.forecast_responses"], "policy.loss = dpo has no advantages"),
     ((), ["critic.path"], "critic.init = reward-model"),

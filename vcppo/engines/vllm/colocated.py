@@ -7,6 +7,7 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ class Colocated:
                     finished.update(self._core.step())
         except BaseException as error:
             forget(self)  # what it has begun would be taken for the next call's
+            with suppress(Exception):
+                self.close()  # nobody else could give its memory back
             if isinstance(error, Exception):
                 raise EngineError(f"vLLM refuses: {error_line(error)}") from error
             raise

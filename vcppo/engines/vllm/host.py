@@ -63,7 +63,7 @@ def host_of(
     """
     key = (settings, spec)
     if key not in _hosts:
-        host = next((host for (of, _), host in _hosts.items() if of == settings and host.reopened(spec)), None)
+        host = next((host for (of, _), host in list(_hosts.items()) if of == settings and host.reopened(spec)), None)
         if host is None:
             close_hosts()
             host = start(settings, spec)

@@ -284,6 +284,6 @@ class Address:
         True
         """
         host, _, port = text.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError(f"{text!r}: expected host:port")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ValueError(f"{text!r}: expected host:port, a port below 65536")
         return cls(host=host.strip("[]"), port=int(port))

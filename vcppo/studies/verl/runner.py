@@ -32,22 +32,23 @@ class VerlRunner:
     def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
         """Yield the cells of a study on verl, and the overrides of each run of verl."""
         from vcppo.studies.verl.cells import runs_of
-        from vcppo.studies.verl.launching import command_line, silent_settings
+        from vcppo.studies.verl.launching import command_line
 
         yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
-        cells = study.representative_cells(seeds)
-        for cell in cells:
+        for cell in study.representative_cells(seeds):
             yield f"{cell.name:32} {'  '.join(f'{name}={value}' for name, value in cell.swept.items())}"
             for run in runs_of(cell.settings, list(self.verl_settings)):
                 words = " ".join([*command_line(run.overrides), *run.words])
                 yield f"  {run.stage} ({run.address.key}): {words}"
-        silent = silent_settings(cells)
-        if silent:
-            yield f"\nverl does not hear of {', '.join(silent)}; docs/verl.md says what to give instead"
+        for note in self.notes(study, seeds, workers, out):
+            yield f"\n{note}"
 
-    def notes_on_room(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
+    def notes(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
         """See CellRunner: verl's settings say where and how much it writes."""
-        return []
+        from vcppo.studies.verl.launching import silent_settings
+
+        silent = silent_settings(study.representative_cells(seeds))
+        return [f"verl does not hear of {', '.join(silent)}; docs/verl.md says what to give instead"] if silent else []
 
     def entry_point(self, study: "Study", seeds: Sequence[int], out: Path, *, fresh: bool) -> str:
         """See CellRunner."""

@@ -5,6 +5,7 @@ import socket
 import threading
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,12 @@ from vllm_echo import FREE, Echo, as_responses, at, pair, policy
 
 from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Sampling
+from vcppo.engines.vllm import host
 from vcppo.engines.vllm.engine import model_spec
-from vcppo.engines.vllm.wire import Busy, Hello, Open, Refused, WireError, receive, send
-from vcppo.errors import EngineError, TrainingError
+from vcppo.engines.vllm.wire import Address, Busy, Hello, Open, Refused, WireError, receive, send
+from vcppo.errors import ConfigError, EngineError, TrainingError
+from vcppo.settings.engine import VllmEngineSettings
+from vcppo.settings.loading import load_settings
 
 # ---- messages ----
 
@@ -127,3 +131,38 @@ def test_a_model_is_named_and_the_same_whatever_it_was_loaded_from(tmp_path: Pat
     spec = model_spec(at("h:1"), first)
     assert '"architectures": ["Qwen2ForCausalLM"]' in spec.config
     assert model_spec(at("h:1"), loaded) == spec
+
+
+@pytest.mark.parametrize("text", ["node3", "node3:0", "node3:99999", "node3:\N{SUPERSCRIPT TWO}", ":7000"])
+def test_an_address_has_a_host_and_a_port_that_there_is(text: str) -> None:
+    with pytest.raises(ValueError, match="expected host:port"):
+        Address.parse(text)
+    with pytest.raises(ConfigError, match=r"engine\.url = .* expected host:port"):
+        load_settings(assignments=["engine.kind=vllm", "engine.mode=server", f"engine.url={text}"])
+
+
+def test_a_host_that_forgets_itself_while_another_is_looked_for_is_no_error() -> None:
+    """A server that died says so when it is asked for another model."""
+    other = Reopened()
+    host._hosts.clear()
+    host._hosts[other.key] = other
+    made = object()
+    try:
+        assert host.host_of(SETTINGS, "another model", lambda settings, spec: made) is made
+    finally:
+        host._hosts.clear()
+
+
+SETTINGS = VllmEngineSettings()
+
+
+class Reopened:
+    """A host that is gone when it is asked."""
+
+    key: Any = (SETTINGS, "a model")
+
+    def reopened(self, spec: object) -> bool:
+        host.forget(self)
+        return False
+
+    def close(self) -> None: ...
