@@ -83,7 +83,9 @@ class Evaluation:
         tree = self.settings.model_dump(mode="json", include={"task", "engine", "evaluation"})
         for name in ("every", "samples_during", "responses_at_once"):
             del tree["evaluation"][name]
-        return {**tree, "rollout": {"max_tokens": self.settings.rollout.max_tokens}}
+        dtype = self.settings.compute.dtype  # left out at its default: addresses of before stay
+        passes = {} if dtype == "float32" else {"compute": {"dtype": dtype}}
+        return {**tree, **passes, "rollout": {"max_tokens": self.settings.rollout.max_tokens}}
 
     @cached_property
     def address(self) -> str:

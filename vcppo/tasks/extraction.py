@@ -18,6 +18,7 @@ _NUMBER = re.compile(
     )(?:\s*\\?%)?)""",
     re.VERBOSE,
 )
+_SPACED = re.compile("[0-9][ '\u202f\u2009\u00a0]$")  # before the last group of thousands
 _BOLD = re.compile(r"(?<!\w)\*\*|\*\*(?!\w)")
 _ACTS_ON_NEXT = re.compile(  # 9 + 8, 2x, f(8), 1, 2, \sqrt 8, x -8; but not: is -8, = 8, \( 8
     r"(?:[\w.\ufffd]|[-+−–*/^_×÷·⋅√<>|!]\s*|(?<!\\)[(\[{]\s*|[\d)}\]]\s*[,:;]\s*"
@@ -73,6 +74,8 @@ def last_number(text: str, start: int = 0) -> str | None:
     if not numbers:
         return None
     number = numbers[-1]
+    if _SPACED.search(text[start : number.start("number")]) and re.match(r"[0-9]{3}(?![0-9])", number["number"]):
+        return None  # 10 000, whose tail is not its value
     before = text[max(0, number.start() - 30) : number.start()]
     signed = number["number"][0] in "-+−"
     if _ACTS_ON_NEXT.search(before) or (signed and _BEFORE_A_SIGN.search(before)):

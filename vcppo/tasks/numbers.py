@@ -32,6 +32,12 @@ _UNITS = {
 }
 UNITS = {name: unit for unit, names in _UNITS.items() for name in (unit, *names.split())}
 
+_NO_UNITS = {
+    *("and", "or", "to", "plus", "minus", "times", "more", "less", "not", "is", "wrong", "approximately", "about"),
+    *("hundred", "thousand", "million", "billion", "trillion", "dozen", "factorial", "k", "i", "e"),
+}
+_POWERS = {"squared", "cubed", "square", "cubic"}
+
 _SIGN = r"[-+]?\s*"
 _POWER_OF_TEN = r"\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*([-+]?[0-9]+)\s*\}|([0-9]))"
 _DECIMAL = re.compile(rf"({_SIGN})([0-9]*)(?:\.([0-9]*))?(?:{_POWER_OF_TEN})?")
@@ -65,12 +71,25 @@ def read_number(text: str) -> Number | None:
 
 def with_unit(text: str) -> tuple[str, str]:
     """(what stands before its unit, the unit or nothing)."""
-    if match := _UNIT.fullmatch(text):
+    match = _UNIT.fullmatch(text)
+    if match and _may_be_unit(match[2]):
         return match[1].strip(), unit_name(match[2])
     match = _BARE_UNIT.fullmatch(text)
-    if match and all(word in UNITS or len(word) > 3 for word in re.findall("[A-Za-z]+", match[2])):
+    if (
+        match
+        and _may_be_unit(match[2])
+        and all(word in UNITS or len(word) > 3 for word in re.findall("[A-Za-z]+", match[2]))
+    ):
         return match[1].strip(), unit_name(match[2])
     return text.strip(), ""
+
+
+def _may_be_unit(text: str) -> bool:
+    """False where words change the number before them, or add another: 5 million, 5 or 6, 5 squared."""
+    names = [word.lower() for word in re.findall("[A-Za-z]+", text.replace("\\text", " ").replace("\\cdot", " "))]
+    within = "".join(re.findall(r"\\text\{([^{}]*)\}", text))
+    powers_alone = bool(names) and not set(names) - _POWERS
+    return not re.search("[0-9]", within) and not set(names) & _NO_UNITS and not powers_alone
 
 
 def unit_name(text: str) -> str:
@@ -84,7 +103,9 @@ def same_unit(a: str, b: str) -> bool:
     Raises:
         UnreadableError: a unit is unknown.
     """
-    if not a or not b or a == b or a.rstrip("s") == b.rstrip("s"):
+    if not a or not b or a == b:
+        return True
+    if min(len(a), len(b)) > 3 and a.rstrip("s") == b.rstrip("s"):  # ms are no m
         return True
     if a in UNITS and b in UNITS:
         return UNITS[a] == UNITS[b]

@@ -89,14 +89,21 @@ def interval(left: Value, right: Value, *, left_open: bool, right_open: bool) ->
     """Between two values, which may be infinite.
 
     Raises:
-        UnreadableError: an end is no real number.
+        UnreadableError: an end is no real number, or the left one is beyond the right.
     """
     ends = [tree_of(value) for value in (left, right)]
     for end in ends:
         if not getattr(end, "is_extended_real", False) and not getattr(end, "free_symbols", None):
             raise UnreadableError
+    if _is_empty(*ends, closed=not (left_open or right_open)):
+        raise UnreadableError
     trees = (*trees_of(left), *trees_of(right))
     return Region(sp.Interval(*ends, left_open=left_open, right_open=right_open), trees=trees)
+
+
+def _is_empty(left: Any, right: Any, *, closed: bool) -> bool:
+    """True where nothing lies between two numbers: nobody writes the empty set so, and any point (5, 2) would be it."""
+    return bool(left.is_number and right.is_number and (left > right or (left == right and not closed)))
 
 
 def as_region(value: Value) -> Region | None:
@@ -108,6 +115,8 @@ def as_region(value: Value) -> Region | None:
     if value.kind == "set":
         return Region(sp.FiniteSet(*map(tree_of, value.items)), trees=tuple(trees_of(value)))
     if value.kind in ("tuple", "list") and len(value.items) == 2:
+        if _is_empty(*map(tree_of, value.items), closed=value.kind == "list"):
+            return None
         return interval(*value.items, left_open=value.kind == "tuple", right_open=value.kind == "tuple")
     return None
 

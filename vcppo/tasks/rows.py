@@ -212,7 +212,10 @@ def _csv_rows(path: Path, source: str) -> Iterator[Row]:
     with open_text(path, newline="") as file:
         reader = csv.DictReader(file)
         for values in reader:
-            yield Row(f"{source} line {reader.line_num}", {k: v for k, v in values.items() if k is not None})
+            place = f"{source} line {reader.line_num}"
+            if None in values:
+                raise DataError(f"{place}: more cells than the header has columns; a cell with a comma needs quotes")
+            yield Row(place, dict(values))
 
 
 def _parquet_rows(path: Path, source: str) -> Iterator[Row]:

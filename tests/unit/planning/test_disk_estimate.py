@@ -115,5 +115,5 @@ def test_of_a_command_its_stages_count_and_all_where_it_has_no_such_stage(tmp_pa
 
 def test_forecast_responses_take_room_by_their_number() -> None:
     few, many = (of_stage(tiny(f"record.forecast_responses={count}"), "forecast-answers").stays for count in (64, 4096))
-    assert 50 * few < many <= 64 * few
-    assert of_stage(tiny("record.forecast_responses=64"), "forecast").stays == 0
+    assert 40 * few < many <= 64 * few  # a stage has small files too
+    assert "samples" not in of_stage(tiny("record.forecast_responses=64"), "forecast").parts

@@ -17,6 +17,8 @@ EQUAL = {  # a reference, and answers that are it
     "a large number": (r"6.02\times10^{23}", [r"6.02e23", r"6.02E+23", r"60.2\cdot10^{22}", r"6.02 × 10^{23}"]),
     "a reciprocal": (r"\frac{1}{2004!}", [r"1/2004!", r"(2004!)^{-1}", r"\dfrac{1}{2004!}"]),
     "a complex number": (r"14-i", [r"14.0-1.0i", r"-i+14", r"14 - 1i", r"14–i", r"14-\mathrm{i}"]),
+    "any unit": (r"5", [r"5\text{ square feet}", r"5\text{ cm squared}", r"5 apples", r"5\text{ cm}^2"]),
+    "millions": (r"5 million", [r"5 million", r"5\text{ million}"]),
     "an angle": (r"120", [r"120°", r"120^\circ", r"120^{\circ}", r"120\text{ degrees}", r"120 degrees", r"120º"]),
     "in bold": (r"10", [r"\boldsymbol{10}", r"\mathbf{10}", r"**10**", r"10。", r"\fbox{10}", r"\bm{10}", r"１０"]),
     "thousands": (r"1234", [r"1，234", r"1,234", r"1{,}234", r"1\,234", r"\$1,234", r"1,\!234"]),
@@ -150,6 +152,8 @@ DIFFERENT = {
         [r"\begin{pmatrix} 2 \\ 1 \end{pmatrix}",
          r"\begin{pmatrix} 1 & 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 3 \end{pmatrix}"],
     ),
+    "nothing": (r"\emptyset", [r"(5,2)", r"(0,0)", r"(2,2)", r"[5,2]"]),
+    "no solution": (r"\text{no solution}", [r"(5,2)", r"(0,0)"]),
     "a complex number": (r"3+4i", [r"3-4i", r"4+3i", r"3+4", r"-3-4i", r"3+5i"]),
 }  # fmt: skip
 UNREADABLE = {
@@ -170,6 +174,24 @@ UNREADABLE = {
     r"\frac{1}{2}": [r"\frac{1}{", r"1 2 ? 3", r"$$", r"half of it", r"\sqrt{}", r"1/0"],
     r"red": [r"der", r"erd", r"\text{der}", r"\mathrm{dre}", r"edr"],  # words, or products of the same letters
     r"[1,2]": [r"something between", r"[1,2", r"1..2 ?!", r"[1,2)(3,4]", r"[1,\frac{2}{]"],
+    r"5": [  # words that change a number, or add another, are no unit
+        r"5\text{ or 6}",
+        r"5\text{ (or 6)}",
+        r"5\text{ and 7}",
+        r"5\text{ to 10}",
+        r"5\text{ or more}",
+        r"5\text{ plus 3}",
+        r"5 million",
+        r"5\text{ hundred}",
+        r"5 dozen",
+        r"5\text{k}",
+        r"5\text{ squared}",
+        r"5\text{ is wrong}",
+    ],
+    r"12 ways": [r"12! ways", r"1(2) ways"],
+    r"34 units": [r"(3,4) units"],
+    r"5\text{ m}": [r"5\text{ ms}"],
+    r"(5,2]": [r"(7,1)"],
     r"5\text{ cm}": [r"5\text{ furlongs}", r"5\text{ apples}", r"5 apples", r"5\text{ cubits}", r"5\text{ parsecs}"],
 }
 

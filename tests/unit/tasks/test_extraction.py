@@ -161,6 +161,10 @@ def test_digits_without_end_are_an_integer_too() -> None:
         ("20-3", None),
         ("9+8", None),
         ("about 3.14 km", "3.14"),
+        ("The answer is 10 000.", None),
+        ("It is 1'000", None),
+        ("1\u202f234", None),
+        ("in 2024 there were 300", "300"),
     ],
 )
 def test_the_last_number_if_it_stands_alone(text: str, number: str | None) -> None:

@@ -143,12 +143,13 @@ def test_an_address_has_a_host_and_a_port_that_there_is(text: str) -> None:
 
 def test_a_host_that_forgets_itself_while_another_is_looked_for_is_no_error() -> None:
     """A server that died says so when it is asked for another model."""
-    other = Reopened()
+    other: Any = Reopened()
     host._hosts.clear()
     host._hosts[other.key] = other
-    made = object()
+    made: Any = object()
+    asked: Any = "another model"
     try:
-        assert host.host_of(SETTINGS, "another model", lambda settings, spec: made) is made
+        assert host.host_of(SETTINGS, asked, lambda settings, spec: made) is made
     finally:
         host._hosts.clear()
 
@@ -162,7 +163,8 @@ class Reopened:
     key: Any = (SETTINGS, "a model")
 
     def reopened(self, spec: object) -> bool:
-        host.forget(self)
+        gone: Any = self
+        host.forget(gone)
         return False
 
     def close(self) -> None: ...

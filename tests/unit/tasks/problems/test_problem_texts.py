@@ -272,3 +272,10 @@ def test_rewards_as_verl_keeps_them(tmp_path: Path, measured: str, suffix: str) 
     else:
         write(path, *as_text.to_dict("records"))
     assert references(path, measured) == ["34", "5"]
+
+
+def test_a_csv_row_with_more_cells_than_columns_is_refused(tmp_path: Path, measured: str) -> None:
+    """Its question would end at the first comma, and its answer be the rest of the question."""
+    (tmp_path / "t.csv").write_text("problem,answer\nWhat is 1, 2?,3\n")
+    with pytest.raises(DataError, match=r"t\.csv line 2: more cells than the header has columns; .* needs quotes"):
+        references(tmp_path / "t.csv", measured)
