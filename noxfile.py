@@ -66,10 +66,10 @@ def _vllm_python(session: nox.Session) -> str:
     python, made_of = folder / "bin" / "python", folder / "made-of.txt"
     wanted = VLLM_REQUIREMENTS.read_text()
     if not made_of.exists() or made_of.read_text() != wanted:
-        session.run_install("python", "-m", "venv", "--clear", str(folder))
+        session.run("python", "-m", "venv", "--clear", str(folder))
         pip = (str(python), "-m", "pip", "--disable-pip-version-check")
-        session.run_install(*pip, "install", "--quiet", "-r", str(VLLM_REQUIREMENTS), external=True)
-        session.run_install(*pip, "uninstall", "--quiet", "--yes", *VLLM_CANNOT_BE_BESIDE, external=True)
+        session.run(*pip, "install", "--quiet", "-r", str(VLLM_REQUIREMENTS), external=True)
+        session.run(*pip, "uninstall", "--quiet", "--yes", *VLLM_CANNOT_BE_BESIDE, external=True)
         made_of.write_text(wanted)
     return str(python)
 

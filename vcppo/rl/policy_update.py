@@ -214,7 +214,11 @@ def accumulate(
 
 
 def largest_of(before: float, number: float) -> float:
-    """Return the larger; NaN if either is, which `max` passes over."""
+    """Return the larger; NaN if either is, which `max` passes over.
+
+    >>> largest_of(1.0, 2.0), largest_of(1.0, math.nan), largest_of(math.nan, 1.0)
+    (2.0, nan, nan)
+    """
     return before if math.isnan(before) else number if math.isnan(number) else max(before, number)
 
 

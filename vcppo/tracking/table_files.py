@@ -18,9 +18,11 @@ from vcppo.system.files import scratch_folder, sync, sync_tree
 
 Row = dict[str, Any]
 
-LONG = ("curves", "positions")  # tables that are Parquet; CSV in earlier versions
-FILES = ("runs.csv", *(f"{table}.{kind}" for table in LONG for kind in ("parquet", "csv")), "calibration.csv",
-         "problems.csv", "truth.csv")  # of an export  # fmt: skip
+# Of an export; curves and positions were CSV in earlier versions.
+FILES = (
+    *("runs.csv", "curves.parquet", "curves.csv", "positions.parquet", "positions.csv"),
+    *("calibration.csv", "problems.csv", "truth.csv"),
+)
 KINDS: Mapping[str, Any] = {  # of the columns of a Parquet file; those of others are text
     **dict.fromkeys(("base_seed", "seed", "step", "n", "position"), pa.int64()),
     **dict.fromkeys(

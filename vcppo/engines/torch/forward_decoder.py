@@ -86,11 +86,13 @@ class ForwardDecoder:
         offered = {"position_ids": position_ids, "logits_to_keep": 1}
         taken = {name: value for name, value in offered.items() if name in self._arguments}
         training = self._policy.training
-        self._policy.eval()
+        if training:  # to look through all modules takes time, at each token
+            self._policy.eval()
         try:
             logits: Tensor = self._policy(
                 input_ids=ids, attention_mask=self._mask, past_key_values=self._cache, use_cache=True, **taken
             ).logits
         finally:
-            self._policy.train(training)
+            if training:
+                self._policy.train()
         return logits[:, -1].float()
