@@ -3,10 +3,10 @@
 # make real     a real model, SmolLM2-135M: its critic by token position before and after value pretraining, and the figure
 # make figures  redraw from results/, or from RESULTS=DIR
 # make test     all tests but the longest (14 minutes on two cores)
-# make test-long  the longest: kills, faults, a full disk, the wheel, a whole model
+# make test-long  the longest: kills, faults, a full disk, all figures drawn again
 # make check    style, types, which way imports run, spelling: seconds (also one by one: make lint types imports spelling)
 # make docs     the documentation as a site, in site/; a warning is an error
-# make ci       all of these, then the real verl in an environment of its own; within 40 minutes
+# make ci       all but the longest tests, then the real verl in an environment of its own; within 40 minutes
 # make peers    the real vLLM, and Ray while its nodes are killed: before a change of theirs is merged
 # The first call of any makes .venv and installs; later ones reuse it.
 
@@ -75,7 +75,7 @@ docs: $(READY)
 # An environment is made while a core is idle anyway: neither pip nor mypy uses two.
 ci: $(READY)
 	$(MAKE) --jobs 2 --output-sync=target environment-verl check docs
-	$(RUN)/python -m pytest $(PARALLEL)
+	$(MAKE) test
 	$(RUN)/nox -R --sessions verl
 
 environment-verl: $(READY)

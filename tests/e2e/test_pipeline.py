@@ -396,6 +396,7 @@ def _hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.long
 def test_train_interrupted_exits_130_and_goes_on_to_the_same_end(train: list[str], out: Path, straight: Path) -> None:
     long = tiny("steps=60")  # some seconds of RL: a busy machine may be late with the signal
     run_stages(long, straight)

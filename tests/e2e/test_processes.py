@@ -54,6 +54,7 @@ def test_replicas_that_do_not_divide_the_processes_are_refused(tmp_path: Path) -
     assert "compute.replicas = 3: expected a divisor of the 2 processes" in said
 
 
+@pytest.mark.long
 def test_whole_runs_are_the_same_by_one_process_and_by_two(tmp_path: Path) -> None:
     """ppo-max has running moments, a reference, minibatch whitening, clipped values and demonstrations as well.
 
@@ -73,6 +74,7 @@ def test_whole_runs_are_the_same_by_one_process_and_by_two(tmp_path: Path) -> No
         assert got == wanted or got == pytest.approx(wanted, rel=1e-5, abs=1e-5), name
 
 
+@pytest.mark.long
 def test_a_sweeps_cells_may_be_run_by_several_processes_each(tmp_path: Path) -> None:
     """One of its two arms cannot run: its error is the cell's, as without."""
     study = tmp_path / "two.toml"

@@ -11,7 +11,7 @@ import pytest
 from vcppo.analysis.real_critic import LOOKS
 from vcppo.cli.exit_codes import NOT_DELIVERED
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 SMALL = (
     "task.options.terms=2",

@@ -16,6 +16,7 @@ CLOSE = 1e-3  # mean difference of a pixel, of 1: another processor may round a 
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_a_redraw_leaves_the_tree_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Figure, "savefig", save_pictures_alone)
     results = replace(committed_results(), root=Path("results"))  # as captions.md names it

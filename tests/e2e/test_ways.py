@@ -53,7 +53,15 @@ def settings_of(way: str, base: str) -> RunSettings:
 
 @pytest.mark.parametrize(
     "way",
-    ["adapters", "narrow adapters", "narrow", "a new critic", "packed", "a sampler and a reference of their own"],
+    [
+        "adapters",
+        "a new critic",
+        "packed",
+        *(
+            pytest.param(way, marks=pytest.mark.long)
+            for way in ("narrow adapters", "narrow", "a sampler and a reference of their own")
+        ),
+    ],
 )
 def test_a_run_stopped_in_rl_goes_on_to_the_same_numbers(
     way: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

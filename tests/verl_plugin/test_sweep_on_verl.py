@@ -51,6 +51,7 @@ def sweep(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["sweep", "lambdas.toml", "--runner", "verl", "--out", "runs", *arguments])
 
 
+@pytest.mark.long
 def test_settings_that_verl_does_not_hear_of_are_named_in_a_real_run_too(place: Path) -> None:
     result = sweep(*WORDS, "--set", "guard.max_ratio=5", "--set", "reward.wrong=0")
     (line,) = [line for line in result.output.splitlines() if "verl does not hear of" in line]
@@ -94,6 +95,7 @@ def test_a_study_on_verl_is_a_study_like_any_other(place: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_failing_run_of_verl_fails_its_cell_alone(place: Path) -> None:
     result = sweep(*WORDS, "--set", "pretrain.steps=0", "--verl", "+fake.does='fail at 3'")
     assert result.exit_code == 1

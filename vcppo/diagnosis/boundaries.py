@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from vcppo.diagnosis.tokens import decode
 
 BROKEN = "\ufffd"  # what the bytes of part of a character decode to
+MOST_TOKENS = 16  # that may wait for the end of a character; more are bytes that are none, each decoded by itself
 
 
 def boundaries(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast, text: str) -> list[int | None]:
@@ -20,7 +21,7 @@ def boundaries(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast, text: str
     for place in range(len(ids)):
         result.append(characters if agrees and place == end else None)
         before, after = decode(ids[start:end], tokenizer), decode(ids[start : place + 1], tokenizer)
-        if not after.endswith(BROKEN):
+        if not after.endswith(BROKEN) or place - end >= MOST_TOKENS:
             new = after[len(before) :]
             agrees = agrees and text.startswith(new, characters)
             characters += len(new)

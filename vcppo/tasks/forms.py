@@ -11,6 +11,9 @@ question. So what the parser has read, which is not evaluated yet, is searched f
     terms        a sum of constants that do not go together: 1 + \sqrt{2}, 3 + 4i
     constant     a power of a constant: e^2, 2^\pi
     letters      in a sum, where the reference has none
+    relation     an inequality, or an equation of one letter, that is not solved for a letter: 3x < 12, 2x + 3 = 7
+    matrix       determinants and transposes
+    set          intersections and differences
     log, ...     any function, factorial, integral, ... by its name
 
 An answer may hold those of its reference: beside 2^{10} or 10!, powers or factorials are answers. Else, by form,
@@ -34,6 +37,7 @@ from sympy.core.relational import Relational
 from sympy.functions.elementary.trigonometric import InverseTrigonometricFunction, TrigonometricFunction
 
 from vcppo.settings.known_sets import Form
+from vcppo.tasks.relations import RELATION, between, name_of, outside_brackets
 
 CLOSED = frozenset(("surd", "terms", "constant"))
 _IRRATIONAL = CLOSED | {"trigonometry", "log", "exp"}
@@ -51,15 +55,25 @@ _COLLECTIONS = (
 )
 _PERCENT = sp.UnevaluatedExpr(sp.Rational(1, 100))
 _LEFT = re.compile(r"[^=,;]*=(?=[^=,;]*[0-9])")  # of an equation
-_ARGUMENT = r"\s*(?:\{\s*(-?[0-9]+)\s*\}|([0-9]))"
+_OPEN, _CLOSE = r"(?:(?:\\left\s*)?[({]\s*)", r"(?:\s*(?:\\right\s*)?[)}])"
+_ARGUMENT = rf"\s*(?:\{{\s*{_OPEN}*(-?[0-9]+){_CLOSE}*\s*\}}|([0-9]))"
+_IN_BRACKETS = rf"{_OPEN}+(-?[0-9]+){_CLOSE}+"
 _QUOTIENTS = (
     re.compile(rf"\\[dtc]?frac{_ARGUMENT}{_ARGUMENT}"),
-    re.compile(r"(?<![0-9.}/:])([0-9]+)\s*(?:/|:|÷|\\div(?![a-z]))\s*(-?[0-9]+)(?![0-9.])"),
+    re.compile(
+        rf"(?:(?<![0-9.}}/:])([0-9]+)|(?<![\w^.)}}\]{{(]){_IN_BRACKETS})"
+        rf"\s*(?:/|:|÷|\\div(?![a-z]))\s*(?:(-?[0-9]+)(?![0-9.])|{_IN_BRACKETS})"
+    ),
 )
 _EVALUATED = {  # as they are read, like quotients of integers, so that the text alone shows them
     "binomial": re.compile(r"\\(?:[dt]?binom|choose)(?![a-z])"),
-    "sign": re.compile(r"-\s*(?:\\left\s*)?\(?\s*-"),
+    "sign": re.compile(r"-\s*(?:(?:\\left\s*)?\\?[({\[]\s*)*-"),
+    "exp": re.compile(r"(?<![A-Za-z])e\s*\^\s*\{?\s*\\(?:ln|log)(?![a-z])"),
+    "matrix": re.compile(r"\\det(?![a-z])|[vV]matrix\}|matrix\}\s*\^\s*\{?\s*(?:\\(?:top|mathrm|text)|T)"),
+    "set": re.compile(r"\\(?:cap|setminus)(?![a-z])"),
 }
+_AT = re.compile(r"[A-Za-z]'*\s*\([^()A-Za-z]*\)")  # f(2)
+_COMMAND = re.compile(r"\\[A-Za-z]+|\\.")
 
 
 def unevaluated(answer: Sequence[Any], reference: Sequence[Any], form: Form, *, texts: tuple[str, str]) -> bool:
@@ -73,7 +87,7 @@ def unevaluated(answer: Sequence[Any], reference: Sequence[Any], form: Form, *, 
         return False
     whole = any(isinstance(tree, sp.Equality) and not any(map(_is_name, tree.args)) for tree in reference)
     values = [value for tree in reference for value in _values(tree, whole=whole)]
-    written = [_written(text if whole else _LEFT.sub("", text)) for text in texts]
+    written = [_written(text if whole else _LEFT.sub("", text)) | _of_relation(text) for text in texts]
     allowed = set().union(*map(_operations, values)) | written[1]
     if any(map(_letters, values)):
         allowed.add("letters")
@@ -91,6 +105,22 @@ def _written(text: str) -> set[str]:
         if denominator and numerator % denominator == 0:
             operations.add("quotient")
     return operations
+
+
+def _of_relation(text: str) -> set[str]:
+    """Return `relation` for inequalities, and equations of one letter, with a letter on both sides or among others."""
+    for part in re.split(r",(?![^(\[]*[)\]])|;|\\text\{ *(?:or|and) *\}", text):
+        signs = outside_brackets(RELATION, part)
+        sides, words = between(signs, part), {match.group() for match in signs} - {"\\in", "\\approx"}
+        if not words:
+            continue
+        letters = [set(re.findall("[A-Za-z]", _COMMAND.sub(" ", side))) - {"e", "i"} for side in sides]
+        counts = Counter(letter for side in letters for letter in side)
+        named = [own for side, own in zip(sides, letters, strict=True) if name_of(side) or _AT.fullmatch(side)]
+        solved = any(all(counts[letter] == 1 for letter in own) for own in named)
+        if counts and not solved and (words != {"="} or len(counts) == 1):
+            return {"relation"}
+    return set()
 
 
 def _values(tree: Any, *, whole: bool) -> Iterator[sp.Basic]:

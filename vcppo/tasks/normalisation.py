@@ -112,6 +112,7 @@ _AROUND = [
 _TRAILING = re.compile(r"(?:\s|(?<!\\)[,;:]|\.(?!\.)|\\\\)+$")
 _LEADING = re.compile(r"^(?:\s|=|\\approx(?![A-Za-z])|\\sim(?![A-Za-z])|\\therefore(?![A-Za-z])|\\\\(?=\s))+")
 _MONEY = re.compile(r"\\\$|[€£¥₹]")
+_DOLLARS = re.compile(r"(-?) ?\\\$ ?(-?[0-9][0-9.,{}]*)")  # 5 dollars are not 5 cents
 _RUN = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:,[0-9]+(?:\.[0-9]+)?)+")
 _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 _BLANKS = re.compile(r"(?<![0-9A-Za-z,]) +| +(?![0-9A-Za-z])")  # those that separate nothing
@@ -143,7 +144,10 @@ def normalised(text: str) -> str:
     >>> normalised("$\\\\boldsymbol{10}$."), normalised("**10**"), normalised("\\\\left(1,\\\\,2\\\\right)")
     ('10', '10', '(1, 2)')
     """
-    text = _unwrapped(_MONEY.sub("", _bare(" ".join(plain_characters(text).split()))).replace("$", ""))
+    text = _bare(" ".join(plain_characters(text).split()))
+    if dollars := _DOLLARS.fullmatch(text):
+        text = rf"{dollars[1]}{dollars[2]} \text{{dollars}}"
+    text = _unwrapped(_MONEY.sub("", text).replace("$", ""))
     for pattern, written in _REPLACED:
         text = pattern.sub(written, text)
     return _BLANKS.sub("", _bare(" ".join(_NOTHING.sub("", text).split())))

@@ -93,8 +93,9 @@ def _may_be_unit(text: str) -> bool:
 
 
 def unit_name(text: str) -> str:
-    """Without what does not matter in it."""
-    return re.sub(r"\\text\b|\\cdot|[\s{}~]", "", text).casefold().strip(".")
+    """Without what does not matter in it: case where it is a word or a known unit, but MW is no mW."""
+    name = re.sub(r"\\text\b|\\cdot|[\s{}~]", "", text).strip(".")
+    return name.casefold() if len(name) > 3 or name.casefold() in UNITS else name
 
 
 def same_unit(a: str, b: str) -> bool:

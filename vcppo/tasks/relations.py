@@ -39,7 +39,7 @@ SETS = {
     "\\emptyset": sp.S.EmptySet, "\\mathbb{R}": sp.S.Reals, "\\mathbb{Z}": sp.S.Integers, "\\mathbb{N}": sp.S.Naturals,
     "\\mathbb{Q}": sp.S.Rationals,
 }  # fmt: skip
-_RELATION = re.compile(r"\\(?:le|ge|ne|in|approx)(?![A-Za-z])|[=<>]")
+RELATION = re.compile(r"\\(?:le|ge|ne|in|approx)(?![A-Za-z])|[=<>]")
 _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _KINDS = {
     "<": sp.StrictLessThan, ">": sp.StrictGreaterThan, "\\le": sp.LessThan, "\\ge": sp.GreaterThan,
@@ -163,7 +163,7 @@ def joined(values: Sequence[Value], word: str) -> Region | None:
 
 def relation(text: str, read: Read) -> Value | None:
     """An equation, an inequality, a membership, or a chain of them; None if a text is none."""
-    signs = outside_brackets(_RELATION, text)
+    signs = outside_brackets(RELATION, text)
     if not signs:
         return None
     sides, words = between(signs, text), [match.group() for match in signs]

@@ -114,10 +114,11 @@ def test_a_cut_response_is_told(tmp_path: Path) -> None:
 # ---- what is particular to a trainer ----
 
 
-def test_reward_functions_of_trl_are_summed_or_one_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nothing", [float("nan"), None])
+def test_reward_functions_of_trl_are_summed_or_one_is_named(nothing: float | None, tmp_path: Path) -> None:
     row = {"step": 1, "prompt": "p", "completion": "c", "right": 1.0, "tidy": 0.25, "advantage": 0.0}
-    unscored = row | {"right": float("nan"), "tidy": float("nan")}
-    half = row | {"right": float("nan")}
+    unscored = row | {"right": nothing, "tidy": nothing}
+    half = row | {"right": nothing}
     path = write_parquet(tmp_path / "a.parquet", [row, unscored, half])
     dump = read_dump([path])
     assert [response.score for response in dump.responses] == [1.25, 0.25]
@@ -254,6 +255,17 @@ def test_several_scores_are_told_and_one_can_be_named(tmp_path: Path) -> None:
     assert dump.responses[0].score == 0.5
     assert "score = reward, the first of reward, acc; score=COLUMN takes another" in dump.notes
     assert read_dump([path], columns={"score": "acc"}).responses[0].score == 1.0
+
+
+def test_an_answer_is_the_response_where_no_other_column_is_and_that_is_told(tmp_path: Path) -> None:
+    row = {"prompt": "p", "answer": "17", "score": 1}
+    dump = read_dump([write_lines(tmp_path / "a.jsonl", [row])])
+    assert dump.responses[0].text == "17"
+    told = "response = answer; response=COLUMN takes another, where that is the problem's answer"
+    assert told in dump.notes
+    dump = read_dump([write_lines(tmp_path / "b.jsonl", [row | {"text": "so 17"}])])
+    assert dump.responses[0].text == "so 17"
+    assert told not in dump.notes
 
 
 def test_another_score_of_verl_can_be_named(tmp_path: Path) -> None:

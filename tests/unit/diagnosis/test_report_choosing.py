@@ -1,13 +1,16 @@
 """Which responses the viewer offers, and that their numbers are those of the dump and the readings."""
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from arithmetic import make_tokenizer
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerFast
 
+from vcppo.diagnosis.boundaries import boundaries
 from vcppo.diagnosis.report.choosing import numbered, token_texts, viewer_data
 from vcppo.diagnosis.responses import Dump, LoggedResponse, Reading
 
@@ -123,3 +126,24 @@ def test_special_and_unknown_tokens_have_a_name_and_half_a_character_is_seen() -
     end = tokenizer.eos_token_id
     assert token_texts([end, len(tokenizer) + 3, -1, *half], tokenizer) == (
         tokenizer.eos_token, f"<{len(tokenizer) + 3}>", "<-1>", "\ufffd")  # fmt: skip
+
+
+def test_bytes_that_are_no_character_are_decoded_a_few_at_a_time() -> None:
+    tokenizer, longest = make_tokenizer(), 0
+    half = tokenizer("é", add_special_tokens=False)["input_ids"][:1]
+    decode = type(tokenizer).decode
+
+    class Counted:
+        def __len__(self) -> int:
+            return len(tokenizer)
+
+        def decode(self, ids: list[int], **how: bool) -> str:
+            nonlocal longest
+            longest = max(longest, len(ids))
+            text: str = decode(tokenizer, ids, **how)
+            return text
+
+    reader = cast(PreTrainedTokenizerFast, Counted())
+    assert "".join(token_texts(half * 200, reader)) == "\ufffd" * 200
+    assert any(place is not None for place in boundaries(half * 200, reader, "\ufffd" * 200)[100:])
+    assert longest < 40

@@ -123,9 +123,13 @@ HOSTILE = {
 }  # fmt: skip
 
 
-def test_fractions_that_are_deep_are_compared(verifier: Verifier) -> None:
+def test_fractions_that_are_deep_are_compared() -> None:
     deep = "\\frac{1}{" * 20 + "2" + "}" * 20
-    assert verifier.judge([box(deep, "2"), box(deep, "204")]) == [CORRECT, WRONG]
+    patient = Verifier(workers=1, time_limit_s=30.0, memory_limit_mb=512)  # a second of work on an idle machine
+    try:
+        assert patient.judge([box(deep, "2"), box(deep, "204")]) == [CORRECT, WRONG]
+    finally:
+        patient.close()
 
 
 @pytest.mark.parametrize("name", HOSTILE)

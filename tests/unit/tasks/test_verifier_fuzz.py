@@ -75,6 +75,7 @@ def test_mutated_answers_all_get_a_verdict() -> None:
     assert took < 60.0
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_ten_thousand_mutated_answers_all_get_a_verdict() -> None:
     judgements, took = judge_mutants(10_000, 0, time_limit_s=0.1)

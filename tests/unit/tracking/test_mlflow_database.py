@@ -220,6 +220,7 @@ def size_of(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 @pytest.mark.parametrize("with_signal", [signal.SIGKILL, signal.SIGINT])
 def test_whoever_is_stopped_while_making_it_leaves_nothing_that_the_next_minds(

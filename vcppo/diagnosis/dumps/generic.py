@@ -11,7 +11,7 @@ from vcppo.tasks.rows import Row
 USUAL: Mapping[Role, tuple[str, ...]] = {
     "prompt": ("prompt", "messages", "question", "problem", "query", "input", "instruction", "conversation"),
     "prompt_tokens": ("prompt_tokens", "prompt_token_ids", "prompt_ids", "input_tokens", "input_ids"),
-    "response": ("response", "completion", "output", "generation", "answer", "model_response", "text"),
+    "response": ("response", "completion", "output", "generation", "model_response", "text", "answer"),
     "tokens": (
         "tokens", "response_tokens", "response_token_ids", "response_ids", "token_ids", "completion_ids",
         "output_token_ids", "output_tokens", "output_ids",
@@ -34,6 +34,8 @@ def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
         there = [by_lower[name] for name in usual if name in by_lower and _may_be(role, row.values[by_lower[name]])]
         if there:
             cells[role] = Cell(there[0], row.values[there[0]])
+        if role == "response" and there and there[0].lower() == "answer" and "response" not in named:
+            notes.say(f"response = {there[0]}; response=COLUMN takes another, where that is the problem's answer")
         if role == "score" and len(there) > 1 and "score" not in named:
             notes.say(f"score = {there[0]}, the first of {', '.join(there)}; score=COLUMN takes another")
     if "prompt" in cells and "response" not in cells and "tokens" not in cells:

@@ -28,8 +28,9 @@ def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
     if "score" in named:
         yield cells_of(row, _COLUMNS)
         return
-    rewards = [name for name, value in row.values.items() if name not in _KNOWN and isinstance(value, float)]
-    if not rewards:
+    others = {name: value for name, value in row.values.items() if name not in _KNOWN}
+    rewards = [name for name, value in others.items() if isinstance(value, float)]
+    if not rewards and None not in others.values():  # what was not scored is nan or null
         raise DataError(
             f"{row.place}: no column of rewards, it has {listed(row.values)}; expected floats of a reward function; "
             "name another as score=COLUMN"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from vcppo.diagnosis.boundaries import BROKEN
+from vcppo.diagnosis.boundaries import BROKEN, MOST_TOKENS
 from vcppo.diagnosis.report.viewer import ViewedResponse, ViewerData
 from vcppo.diagnosis.responses import Dump, LoggedResponse, Reading
 from vcppo.seeding import seed_for
@@ -105,7 +105,7 @@ def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> tuple
             continue
         before, after = _decoded(ids[start:end], tokenizer), _decoded(ids[start : place + 1], tokenizer)
         last = place + 1 == len(ids)
-        if after.endswith(BROKEN) and not last:
+        if after.endswith(BROKEN) and not last and place - end < MOST_TOKENS:
             result.append("")
             continue
         result.append(after[len(before) :])

@@ -284,6 +284,7 @@ def test_a_store_or_experiment_that_is_not_there_is_told_and_not_made(
         from_mlflow.read_study(database, "there")
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_two_users_of_one_server_at_once_each_get_their_own_study_and_a_third_is_asked(tmp_path: Path) -> None:
     (tmp_path / "server").mkdir()

@@ -21,6 +21,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_a_server_killed_in_the_middle_hears_everything_once_when_it_is_back(study: FakeStudy, server: Server) -> None:
     server.start()
