@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vcppo.analysis import summary
 from vcppo.analysis.data import NoDataError, Study, run_key
-from vcppo.maths.run_statistics import ends_apart, nested_bootstrap
+from vcppo.maths.run_statistics import far_apart, nested_bootstrap
 from vcppo.maths.statistics import UNKNOWN, Interval
 from vcppo.settings.fixed import COUNTED_COSTS
 
@@ -130,7 +130,7 @@ def mean_interval(values: "pd.Series[float]", *purpose: object, apart: float = m
     """
     if not len(values):
         return math.nan, UNKNOWN
-    if ends_apart(values, apart):
+    if far_apart(values, apart):
         return float(values.mean()), UNKNOWN
     return float(values.mean()), nested_bootstrap(summary.by_base(values), rng=summary.rng_for(*purpose))
 

@@ -28,6 +28,7 @@ NUMBERS: Mapping[str, tuple[str, ...]] = {  # columns that hold numbers, or noth
 }  # fmt: skip
 LATER: Mapping[str, tuple[str, ...]] = {  # of the same kind, which older exports have not
     "runs": ("pretrain_steps_done", "pretrain_answers", "pretrain_compute_tokens"),
+    "truth": ("n",),
 }
 TEXTS: Mapping[str, tuple[str, ...]] = {
     "runs": ("study", "cell", "arm", "status", "error", "commit", "origin"),
@@ -39,7 +40,7 @@ TEXTS: Mapping[str, tuple[str, ...]] = {
 }
 RUN = ("arm", "base_seed", "seed")  # what tells runs of a study apart
 NEVER_EMPTY = ("base_seed", "seed", "step", "position", "samples", "correct", "answer", "fraction", "truth", "estimate")
-BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {"truth": {"fraction": (0, 1), "truth": (-1, 1)}}
+BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {"truth": {"fraction": (0, 1)}}
 BASE_COLUMNS = ("quantity", "value", "low", "high", "n", "commit", "origin")  # of base-policy.csv
 NOISE_COLUMNS = ("task", "lines", "decisions", "right", "advantages", "signal_to_noise", "commit", "origin")
 PAPER_COLUMNS = ("metric", "value", "unit", "n", "origin", "confidence", "source")

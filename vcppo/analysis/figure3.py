@@ -9,7 +9,7 @@ import pandas as pd
 from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study, run_key, sort_arms
 from vcppo.analysis.picture import Picture, caption, few_enough, over
-from vcppo.maths.run_statistics import APART
+from vcppo.maths.run_statistics import TWO_ENDS
 from vcppo.store.summary import LAST_ITERATIONS
 
 LAMBDAS = (0.95, 0.97, 0.99)
@@ -104,6 +104,6 @@ def make(results: Results) -> Picture:
         draw(computed, paper),
         caption("Figure 3, decay of the reward signal.", text, study,
                 interval=f"Marker: mean over runs; line: 95 % percentile bootstrap over {over(study)}; of arms whose "
-                f"runs end more than {100 * APART:g} points apart the median, without a line.",
+                f"runs end {TWO_ENDS} the median, without a line.",
                 published="arXiv 2503.01491, figure 3, points read off it and quoted in notes."),
     )  # fmt: skip

@@ -116,11 +116,15 @@ def runs_of(study: Study, family: Family) -> pd.DataFrame:
         runs["failed"] = runs["end"] < HALF * runs["start"]
         runs["failed_at"] = collapses(accuracy, runs)
     else:
-        measure = runs[runs["arm"] == family.reference].set_index("base_seed")["gain"]
-        runs["gain"] = runs["gain"] / runs["base_seed"].map(measure)
+        measure = runs[runs["arm"] == family.reference].groupby("base_seed")["gain"].mean()
+        runs["gain"] = runs["gain"] / runs["base_seed"].map(measure.where(measure > 0))
         runs["failed"] = runs["gain"] < HALF
         runs["failed_at"] = np.nan
         runs = runs[(runs["arm"] != family.reference) & runs["gain"].notna()]
+        if runs.empty:
+            raise NoDataError(
+                f"forecast: {family.reference} of {study.name} gained nothing that others are held against"
+            )
     bases = sorted(runs["base_seed"].unique())
     first = set(bases[: (len(bases) + 1) // 2])
     runs["half"] = np.where(runs["base_seed"].isin(first), "first", "second")
@@ -128,8 +132,9 @@ def runs_of(study: Study, family: Family) -> pd.DataFrame:
 
 
 def ends(accuracy: pd.DataFrame) -> "pd.Series[float]":
-    """Return the mean accuracy of the last iterations, by run."""
-    return accuracy.iloc[-LAST:].mean().rename("end")
+    """Return the mean accuracy of the last iterations of each run, however many it had."""
+    means: pd.Series[float] = accuracy.apply(lambda run: run.dropna().iloc[-LAST:].mean())
+    return means.rename("end")
 
 
 def collapses(accuracy: pd.DataFrame, runs: pd.DataFrame) -> list[float]:
@@ -140,9 +145,10 @@ def collapses(accuracy: pd.DataFrame, runs: pd.DataFrame) -> list[float]:
     recent = accuracy.rolling(RECENT, min_periods=1).mean()
     iterations = []
     for *run, start, failed in runs[[*RUN, "start", "failed"]].to_numpy().tolist():
-        low = (recent[tuple(run)] < HALF * start).to_numpy()
+        its = recent[tuple(run)][accuracy[tuple(run)].notna()]
+        low = (its < HALF * start).to_numpy()
         lasting = np.flatnonzero(np.logical_and.accumulate(low[::-1])[::-1])
-        iterations.append(float(recent.index[lasting[0]]) if failed and len(lasting) else np.nan)
+        iterations.append(float(its.index[lasting[0]]) if failed and len(lasting) else np.nan)
     return iterations
 
 

@@ -45,7 +45,8 @@ def compute(study: Study) -> pd.DataFrame:
             row["less"], interval = costs.mean_interval(less, NAME, arm)
             row |= {"less_low": interval.low, "less_high": interval.high, "pairs": len(less)}
             row["above"] = int((less > 0).sum())
-            row["nearer"] = int((early.abs() < _at(bias, other, EARLY).abs()).sum())
+            here, there = early.abs().align(_at(bias, other, EARLY).abs(), join="inner")
+            row["nearer"] = int((here < there).sum())
         rows.append(row)
     return pd.concat([numbers, pd.DataFrame(rows)], axis=1)
 

@@ -8,7 +8,7 @@ import pandas as pd
 from vcppo.analysis import style, summary
 from vcppo.analysis.data import NoDataError, Results, Study
 from vcppo.analysis.picture import Picture, caption, over
-from vcppo.maths.run_statistics import APART, ends_apart
+from vcppo.maths.run_statistics import TWO_ENDS, ends_apart
 from vcppo.maths.statistics import UNKNOWN
 
 BELOW = 2.0  # per cent
@@ -93,7 +93,7 @@ def make(results: Results) -> Picture:
     text = (
         f"Final accuracy (avg@{study.runs['k'].max():g}, mean over {study.runs['problems'].max():g} held-out problems "
         "and over runs) at each pair of λ. In each cell: the mean in per cent, n runs, and the width of its interval "
-        f"in percentage points; where runs end more than {100 * APART:g} points apart their median, and how many ended "
+        f"in percentage points; where runs end {TWO_ENDS} their median, and how many ended "
         f"below {BELOW:g} %. Runs that failed or were pruned (n = 2 of 3) are not counted as 0."
     )
     interval = f"Interval: 95 % percentile bootstrap over {over(study)}, and problems, crossed."

@@ -50,8 +50,9 @@ class Shifted:
 def last_iterations(study: Study, metric: str, scale: float = 1.0) -> "pd.Series[float]":
     """Return a metric's mean over the last iterations of each run, by arm, base and seed."""
     values = summary.metric(study.curves, metric, scale=scale)
-    late = values[values["step"] > values["step"].max() - LATE]
-    means: pd.Series[float] = late.groupby(["arm", *run_key(late)])["value"].mean()
+    run = ["arm", *run_key(values)]
+    late = values[values["step"] > values.groupby(run)["step"].transform("max") - LATE]
+    means: pd.Series[float] = late.groupby(run)["value"].mean()
     return means
 
 

@@ -9,7 +9,7 @@ from vcppo.analysis import style
 from vcppo.analysis.data import NoDataError, Results, Study, run_key
 from vcppo.analysis.picture import Picture, caption, few_enough
 from vcppo.analysis.training import lost_runs
-from vcppo.maths.run_statistics import APART, ends_apart
+from vcppo.maths.run_statistics import TWO_ENDS, ends_apart
 
 SPREAD = 0.22  # how far runs of one row are set apart
 COLLAPSE = 0.25
@@ -41,7 +41,7 @@ def draw(computed: pd.DataFrame, arms: list[str], lost: dict[str, str], k: float
     """Draw left final accuracy, right the lowest length during training, as a share of the length at the start."""
     figure, axes = style.new_figure(style.PAGE, 0.75 + 0.21 * len(arms), 1, 2, sharey=True)
     looks = style.arm_styles(arms)
-    apart = {arm for arm in arms if ends_apart(computed.loc[computed["arm"] == arm, "accuracy"], 100 * APART)}
+    apart = {arm for arm in arms if ends_apart(computed.loc[computed["arm"] == arm, "accuracy"], 100)}
     for row, arm in enumerate(arms):
         runs, look = computed[computed["arm"] == arm], looks[arm]
         offsets = np.linspace(-SPREAD, SPREAD, len(runs)) if len(runs) > 1 else np.zeros(len(runs))
@@ -75,7 +75,7 @@ def make(results: Results, study_name: str, name: str) -> Picture:
     text = (
         f"Each point is one run: (a) its final accuracy on {study.runs['problems'].max():g} held-out "
         "problems; (b) the lowest mean answer length of its training over that at iteration 0, dotted line: a quarter. "
-        f"Bars: mean over runs; median where they end more than {100 * APART:g} points apart."
+        f"Bars: mean over runs; median where they end {TWO_ENDS}."
     )
     return Picture(
         name,

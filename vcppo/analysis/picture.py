@@ -9,7 +9,7 @@ import pandas as pd
 from vcppo.analysis.data import NoDataError, Study, sort_arms
 from vcppo.analysis.style import MAX_PANELS, arm_label
 from vcppo.analysis.summary import arms_apart
-from vcppo.maths.run_statistics import APART
+from vcppo.maths.run_statistics import TWO_ENDS
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def curve_interval(study: Study, arms: Sequence[str] | None = None, *, lines: bo
     text += "; thin lines: single runs." if lines else "."
     if split:
         text += (
-            f" {', '.join(arm_label(arm) for arm in sort_arms(split))}: runs end more than {100 * APART:g} points "
-            "apart, so the line is their median, without a band."
+            f" {', '.join(arm_label(arm) for arm in sort_arms(split))}: runs end {TWO_ENDS}, "
+            "so the line is their median, without a band."
         )
     return text
 

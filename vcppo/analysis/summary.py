@@ -58,7 +58,7 @@ def over_seeds(values: pd.DataFrame, by: Sequence[str], apart: Collection[str] =
 
 
 def arms_apart(runs: pd.DataFrame) -> set[str]:
-    """Return the arms that end in two ways: two finished runs more than half apart in final accuracy (`ends_apart`)."""
+    """Return the arms that end in two ways: by the final accuracy of finished runs (`ends_apart`)."""
     return {str(arm) for arm in runs["arm"].unique() if ends_apart(final_scores(runs, arm))}
 
 

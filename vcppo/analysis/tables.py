@@ -36,8 +36,8 @@ def interval_note(study: Study) -> str:
     """Return the note on scores and their intervals, which with one base hold for other seeds of it alone."""
     return (
         f"Measured: mean over runs and problems [95 % percentile bootstrap over {over(study)}, and problems, crossed; "
-        f"none with one run, or where all answers are alike]. Where runs of an arm end more than {APART:g} points "
-        f"apart a mean would describe none of them: each run instead, or, of more than {LISTED}, how many ended below "
+        f"none with one run, or where all answers are alike]. Where runs of an arm end {run_statistics.TWO_ENDS}, "
+        f"a mean would describe none of them: each run instead, or, of more than {LISTED}, how many ended below "
         f"{100 * COLLAPSED_ACCURACY:g} % [exact 95 % interval of the share in %] and the range of the others."
     )
 
@@ -160,7 +160,7 @@ def components(study: Study) -> Table:
     notes = [
         interval_note(study) + f" {number(numbers['problems'].max(), 0)} problems, {k} answers each.",
         "Shortest / start, lowest accuracy: mean over runs of each run's lowest point during training; median where "
-        f"they end more than {APART:g} points apart.",
+        f"they end {run_statistics.TWO_ENDS}.",
         f"Collapsed: mean length below {COLLAPSED_LENGTH:g} of its start and accuracy below "
         f"{100 * COLLAPSED_ACCURACY:g} % at some point of training.",
         COUNT_NOTE,
@@ -294,7 +294,7 @@ def _improvement(study: Study, arm: str) -> dict[str, object]:
 def scores(numbers: pd.DataFrame, name: str, digits: int = 1) -> list[str]:
     """Format as `with_interval`; an arm whose runs lie far apart, column <name>_runs, as `runs_apart`."""
     return [
-        runs_apart(runs, digits) if run_statistics.ends_apart(runs, APART) else text
+        runs_apart(runs, digits) if run_statistics.ends_apart(runs, 100) else text
         for runs, text in zip(numbers[f"{name}_runs"], with_interval(numbers, name, digits), strict=True)
     ]
 

@@ -11,8 +11,8 @@ from vcppo.analysis.critic_worth import compares, task_of
 from vcppo.analysis.data import NoDataError, Results, Study
 from vcppo.analysis.picture import Picture, commits, counts, over
 from vcppo.analysis.table_text import NOTHING
-from vcppo.analysis.tables import APART, setting_key
-from vcppo.maths.run_statistics import ends_apart
+from vcppo.analysis.tables import setting_key
+from vcppo.maths.run_statistics import TWO_ENDS, ends_apart
 
 NAME = "tables-beside"
 DIGITS = ("components", "pretrain-steps", "lambda-actor")  # the studies of the task `digits`, by table
@@ -59,7 +59,7 @@ def compute(asked: Mapping[str, Mapping[str, Study]], results: Results) -> pd.Da
         for table, study in tables.items():
             numbers = task_tables.numbers(study, table, results.published(table))
             numbers = numbers[numbers["done"] > 0].rename(columns=lambda name: name.replace("avg", "end", 1))
-            split = numbers["end_runs"].map(lambda runs: ends_apart(runs, APART))
+            split = numbers["end_runs"].map(lambda runs: ends_apart(runs, 100))
             numbers["end"] = numbers["end"].mask(split, numbers["end_median"])
             numbers["along"] = numbers["along"].mask(
                 numbers["along_low"].isna(), numbers["along_runs"].map(lambda runs: np.median(runs) if runs else np.nan)
@@ -159,7 +159,7 @@ def make(results: Results) -> Picture:
         "(table 3; settled: the critic with the least held-out loss, and its mean number of updates); below, λ of the "
         "actor, that of the critic being 1 (table 4). Blue: accuracy at the end on held-out problems; orange: mean "
         "over the responses sampled in training; marker: mean over runs, bar: 95 % percentile bootstrap of it; median "
-        f"without a bar where runs lie more than {APART:g} points apart; dots: runs. Origin: measured, studies "
+        f"without a bar where they lie {TWO_ENDS}; dots: runs. Origin: measured, studies "
         f"{described}. Origin of the open grey points: arXiv 2503.01491, tables 2 to 4, AIME, pass@1, 8K tokens of "
         f"context, another task, model and scale of steps: compare orders. Data made by {commands}."
     )

@@ -26,9 +26,9 @@ def with_errors(states: pd.DataFrame) -> pd.DataFrame:
     unbiased).
     """
     error = states["estimate"] - states["truth"]
-    uncertain, sampled = 1 - states["truth"] ** 2, states.get("n", TRUTH_SAMPLES) != 0
-    noise = sampled * uncertain / (TRUTH_SAMPLES - 1)
-    spread = np.where(sampled, TRUTH_SAMPLES * noise, uncertain)
+    uncertain, rollouts = (1 - states["truth"] ** 2).clip(lower=0), states.get("n", TRUTH_SAMPLES)
+    noise = np.where(rollouts > 1, uncertain / np.maximum(rollouts - 1, 1), 0.0)
+    spread = np.where(rollouts > 1, rollouts * noise, uncertain)
     return states.assign(n=1.0, squared=error**2 - noise, absolute=error.abs(), spread=spread)
 
 

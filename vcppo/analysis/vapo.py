@@ -11,7 +11,7 @@ from vcppo.analysis.data import NoDataError, Results, Study
 from vcppo.analysis.picture import Picture, caption, over
 from vcppo.analysis.table_text import NOTHING, Table
 from vcppo.analysis.training import lost_runs
-from vcppo.maths.run_statistics import ends_apart
+from vcppo.maths.run_statistics import far_apart
 from vcppo.maths.statistics import UNKNOWN
 
 NAME, WHOLE = "vapo", "vapo"
@@ -66,7 +66,7 @@ def differences(study: Study, points: pd.DataFrame, arm: str) -> dict[str, float
     if not len(runs):
         return nothing
     table = 100 * (without.loc[runs] - whole.loc[runs])
-    apart = ends_apart(table.mean(axis=1), tables.APART)
+    apart = far_apart(table.mean(axis=1), tables.APART)
     interval = UNKNOWN if apart else summary.crossed_interval(table, "vapo", "end", arm)
     areas = [costs.by_run(points, one, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
              for one in (arm, WHOLE)]  # fmt: skip

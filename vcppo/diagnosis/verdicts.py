@@ -92,16 +92,16 @@ def _not_finite(data: DataPart, critic: CriticPart) -> list[Verdict]:
 def _all_alike(data: DataPart) -> list[Verdict]:
     if data.score_high != data.score_low:
         return []
-    right = data.score_high > 0
+    right, known = data.score_high == 1, data.score_high in (-1, 0, 1)  # 0.1 may be a wrong response in good form
     return [
         verdict(
-            "all-right" if right else "all-wrong",
+            ("all-right" if right else "all-wrong") if known else "all-alike",
             "unknown",
             f"All responses have the score {data.score_high:g}",
             f"All {data.responses} responses have the score {data.score_high:g}: what the critic knows of right and "
             "wrong "
             "cannot be seen, and the policy gradient of a group baseline is 0 on them.",
-            f"Take {'harder' if right else 'easier'} problems, or more responses to each.",
+            f"Take {('harder' if right else 'easier') if known else 'other'} problems, or more responses to each.",
         )
     ]
 

@@ -186,6 +186,8 @@ class Evaluation:
         """Command that repeats this evaluation at the commit of its provenance."""
         defaults = {**flatten(RunSettings().model_dump(mode="json")), **defaults_beside(self.used)}
         changed = {name: value for name, value in flatten(self.used).items() if value != defaults.get(name)}
+        if self.settings.model.trust_remote_code:  # responses do not depend on it, reading the checkpoint does
+            changed["model.trust_remote_code"] = True
         assignments = [f"--set {shlex.quote(f'{name}={_as_toml(value)}')}" for name, value in changed.items()]
         return " ".join(["vcppo evaluate", shlex.quote(self.checkpoint.name), *assignments])
 

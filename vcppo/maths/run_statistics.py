@@ -16,6 +16,8 @@ from vcppo.errors import DataError
 from vcppo.maths.statistics import UNKNOWN, Array, Interval, bootstrap_interval, percentiles, two_level_interval
 
 APART = 0.5  # of a score between 0 and 1: two runs of an arm further apart than this have not ended alike
+LOST, ALIVE = 0.02, 0.2  # nor have two of which one is below the first, the other above the second
+TWO_ENDS = f"more than {100 * APART:g} points apart, or below {100 * LOST:g} % here and above {100 * ALIVE:g} % there"
 MOST_ORDERS = 4_000_000  # ways of naming the runs that a permutation test goes through; beyond it draws
 DRAWN_ORDERS = 200_000
 
@@ -182,16 +184,27 @@ def permutation_p(
     return hits / len(sums) if orders <= MOST_ORDERS else (hits + 1) / (len(sums) + 1)
 
 
-def ends_apart(scores: ArrayLike, apart: float = APART) -> bool:
+def ends_apart(scores: ArrayLike, unit: float = 1.0) -> bool:
     """True if two runs of an arm ended so far apart that no mean describes either: the arm has two ends.
 
-    The rule of every table and figure: the highest final score is more than `apart` above the lowest. One run of 25 is
-    enough, since a mean of 0.91 over 24 successes and a collapse is the score of none of them.
+    The rule of every table and figure: the highest final score is more than APART above the lowest, or one is below
+    LOST and another above ALIVE. One run of 25 is enough, since a mean of 0.91 over 24 successes and a collapse is the
+    score of none of them.
 
-    >>> ends_apart([0.9, 0.95, 0.02]), ends_apart([0.5, 0.9]), ends_apart([])
-    (True, False, False)
+    Args:
+        unit: the score of a run that solves everything, 100 of percentages.
+
+    >>> ends_apart([0.9, 0.95, 0.02]), ends_apart([0.0, 0.3]), ends_apart([0.5, 0.9]), ends_apart([])
+    (True, True, False, False)
     """
-    known = np.asarray(scores, dtype=np.float64)
+    known = np.asarray(scores, dtype=np.float64) / unit
+    known = known[~np.isnan(known)]
+    return far_apart(known, APART) or bool(len(known) and known.min() < LOST and known.max() > ALIVE)
+
+
+def far_apart(values: ArrayLike, apart: float) -> bool:
+    """True if the highest of the known values is more than `apart` above the lowest."""
+    known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     return bool(len(known)) and bool(known.max() - known.min() > apart)
 

@@ -13,7 +13,7 @@ from vcppo.analysis import picture, style, summary, tables, training
 from vcppo.analysis.costs import by_run, mean_interval
 from vcppo.analysis.data import BadResultsError, Study, read_results, read_study
 from vcppo.analysis.table_text import markdown
-from vcppo.maths.run_statistics import nested_bootstrap
+from vcppo.maths.run_statistics import TWO_ENDS, nested_bootstrap
 from vcppo.tracking.table_files import write_files
 
 BASES, SEEDS, STEPS = 5, 3, 4
@@ -72,7 +72,7 @@ def test_runs_of_a_seed_but_other_bases_are_other_runs(study: Study) -> None:
     caption = picture.caption("A.", "B.", study, interval=picture.curve_interval(study))
     assert "n = 15 runs an arm over 5 bases" in caption
     assert "bootstrap over bases and the seeds within them" in caption
-    assert "PPO: runs end more than 50 points apart, so the line is their median, without a band." in caption
+    assert f"PPO: runs end {TWO_ENDS}, so the line is their median, without a band." in caption
 
 
 def test_an_interval_over_bases_is_as_wide_as_bases_differ(study: Study) -> None:

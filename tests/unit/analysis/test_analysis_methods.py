@@ -130,7 +130,6 @@ def test_what_lacks_data_names_the_command_that_makes_it(tmp_path: Path, what: s
 BAD_TRUTH: Mapping[str, tuple[Any, str]] = {
     "no estimate": (lambda t: t.drop(columns="estimate"), "truth.csv: column estimate missing; it has study, "),
     "an empty estimate": (lambda t: t.assign(estimate=""), "truth.csv line 2: estimate = '', expected a number"),
-    "a reward above 1": (lambda t: t.assign(truth=1.5), "truth.csv line 2: truth = 1.5, expected -1 to 1"),
     "a place behind the end": (lambda t: t.assign(fraction=2), "truth.csv line 2: fraction = 2, expected 0 to 1"),
 }
 

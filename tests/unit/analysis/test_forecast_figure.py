@@ -63,6 +63,30 @@ def test_learnt_too_little_is_less_than_half_of_what_the_reference_gained_and_it
     assert runs["failed"].groupby("arm").first().to_dict() == {"bad": True, "good": False, "mild": True, "grpo": False}
 
 
+def test_a_run_that_a_warning_ended_is_judged_by_its_own_last_iterations() -> None:
+    study = study_of(DIGITS.study)
+    curves = study.curves
+    gone = (curves["arm"] == "bad") & (curves["base_seed"] == 0) & (curves["step"] > 18)
+    runs = runs_of(dataclasses.replace(study, curves=curves[~gone]), DIGITS).set_index(["arm", "base_seed"])
+    assert bool(runs.loc[("bad", 0.0), "failed"])
+    assert runs.loc[("bad", 0.0), "failed_at"] == 12
+
+
+def test_two_seeds_of_the_reference_are_one_measure_and_one_that_gained_nothing_is_none() -> None:
+    study = study_of(LABELS.study)
+    again = {name: getattr(study, name) for name in ("runs", "curves")}
+    again = {
+        name: pd.concat([rows, rows[rows["arm"] == "monte-carlo"].assign(seed=1.0)]) for name, rows in again.items()
+    }
+    runs = runs_of(dataclasses.replace(study, **again), LABELS).set_index(["arm", "base_seed"])
+    assert runs.loc[("mild", 1.0), "gain"] == pytest.approx((0.06 - 0.1) / 0.4)
+    flat = study.curves.assign(
+        value=study.curves["value"].mask((study.curves["arm"] == "monte-carlo") & (study.curves["value"] == 0.5), 0.1)
+    )
+    with pytest.raises(NoDataError):
+        forecast.make(results_of(dataclasses.replace(study, curves=flat)))
+
+
 def test_verdicts_and_what_cannot_be_told() -> None:
     runs = runs_of(study_of(DIGITS.study), DIGITS).set_index(["arm", "base_seed"])
     verdicts = runs["verdict"].groupby("arm").first().to_dict()

@@ -1,6 +1,7 @@
 """The table of λ_critic: runs are compared with those of the same critic, base and seed."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_runs_are_compared_with_those_of_the_same_critic_base_and_seed(tmp_path:
     coupled = numbers.loc["raw,gae.lambda_critic=0.95"]
     assert pd.isna(coupled["less"])
     assert (coupled["pairs"], coupled["below"]) == (0, 4)
+
+
+def test_a_run_that_was_lost_leaves_the_others_pairs(tmp_path: Path) -> None:
+    write(tmp_path)
+    study = read_results(tmp_path).studies["lambda-critic"]
+    lost = (
+        (study.curves["arm"] == "raw,gae.lambda_critic=1")
+        & (study.curves["base_seed"] == 5)
+        & (study.curves["seed"] == 0)
+    )
+    numbers = lambda_critic.compute(replace(study, curves=study.curves[~lost])).set_index("arm")
+    raw = numbers.loc["raw,gae.lambda_critic=1"]
+    assert (raw["above"], raw["nearer"], raw["pairs"]) == (3, 3, 3)
 
 
 def test_the_table_says_it_in_words_and_names_what_is_missing(tmp_path: Path) -> None:

@@ -214,6 +214,13 @@ def test_a_truth_that_was_computed_has_no_noise_to_take_off() -> None:
     assert sums == pytest.approx([2, 0.02, 0.2, 1.64])
 
 
+def test_the_rollouts_behind_a_truth_are_those_of_its_row() -> None:
+    """Of 16 rollouts, a truth of 0 has a variance of 1 / 15: so much is taken off."""
+    some = values.with_errors(states(np.array([0.0]), np.array([0.5])).assign(n=16.0))
+    assert some["squared"].tolist() == pytest.approx([0.25 - 1 / 15])
+    assert some["spread"].tolist() == pytest.approx([16 / 15])
+
+
 def test_worth_is_bounded_by_the_truth_and_unknown_where_nothing_is_uncertain() -> None:
     sums = np.array([[2.0, -1.0, 0.0, 1.0], [2.0, 0.5, 1.0, 1.0], [2.0, 0.5, 1.0, 0.0]])
     assert values.worth(sums)[:2].tolist() == [values.TRUTH_SAMPLES, 2]

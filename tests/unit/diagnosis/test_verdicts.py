@@ -138,7 +138,9 @@ def test_one_prompt_and_few_prompts() -> None:
     assert (few.code, few.more_responses) == ("cannot-tell", 160)
 
 
-@pytest.mark.parametrize(("score", "code"), [(1.0, "all-right"), (-1.0, "all-wrong"), (0.0, "all-wrong")])
+@pytest.mark.parametrize(
+    ("score", "code"), [(1.0, "all-right"), (-1.0, "all-wrong"), (0.0, "all-wrong"), (0.1, "all-alike")]
+)
 def test_scores_that_are_all_equal(score: float, code: str) -> None:
     reading = reading_of(50, 4)
     same = torch.full_like(reading.scores, score)

@@ -170,8 +170,12 @@ def test_many_runs_are_drawn_and_agree_with_the_normal_limit() -> None:
 # ---- arms with two ends ----
 
 
-def test_an_arm_has_two_ends_where_two_of_its_runs_are_more_than_half_apart() -> None:
+def test_an_arm_has_two_ends_where_two_runs_are_more_than_half_apart_or_one_is_lost_and_another_alive() -> None:
     assert ends_apart([0.9] * 24 + [0.0])
     assert not ends_apart([0.4, 0.9])
-    assert ends_apart([40.0, 95.0], apart=50)
+    assert ends_apart([40.0, 95.0], 100)
+    assert ends_apart([0.0, 0.003, 0.27, 0.43])
+    assert not ends_apart([0.0, 0.15])
+    assert not ends_apart([0.03, 0.43])
+    assert ends_apart([0.3, 38.0], 100)
     assert not ends_apart([math.nan, 0.9])
