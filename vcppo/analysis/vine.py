@@ -14,7 +14,7 @@ from vcppo.analysis.picture import Picture, caption, over
 from vcppo.analysis.table_text import Table
 
 NAME = "vine"
-ROUNDING = 1e-5  # of values that were computed
+TRUTH_ROUNDING = 1e-5  # of values that were computed
 BINS = 5  # of the response, from its start to its end
 FEW = 0.01  # groups with a smaller share of an arm's states are left out
 TRUTH_BINS = np.linspace(-1, 1, 9)
@@ -42,7 +42,7 @@ def load(results: Results, name: str = NAME) -> tuple[Study, pd.DataFrame, pd.Da
     """Return the study, its states with estimate and truth, its evaluations with their costs."""
     study = results.study(NAME, name)
     states = study.need("truth", name)
-    if (states["truth"].abs() > 1 + ROUNDING).any():
+    if (states["truth"].abs() > 1 + TRUTH_ROUNDING).any():
         raise NoDataError(f"{name}: true values in {NAME}/truth.csv beyond -1 to 1; expected rewards of -1 and 1")
     return study, states, costs.evaluations(study, name)
 

@@ -82,7 +82,10 @@ def torch_and_threads() -> list[Finding]:
             )
         )
     else:
-        message = "none that torch can use: right for the embedded task, out of the question for real models"
+        message = (
+            "none that torch can use: right for the embedded tasks and for `make real`, 0.1 B weights; larger models "
+            "need one"
+        )
         findings.append(Finding("slow", "GPU", message))
     if os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive" and "OMP_NUM_THREADS" not in os.environ:
         message = (
@@ -103,7 +106,7 @@ def machine(out: Path) -> list[Finding]:
     disk = shutil.disk_usage(folder).free / 1e9
     findings = [Finding("good" if cores > 1 else "slow", "cores", f"{cores}: sweep with --workers {cores}")]
     enough = memory >= LITTLE_MEMORY_GB
-    message = f"{memory:.1f} GB free; a worker takes about 1 GB"
+    message = f"{memory:.1f} GB free; a worker takes about 1 GB on the embedded tasks, 5.4 with 0.1 B weights"
     findings.append(Finding("good" if enough else "slow", "memory", message))
     room = disk >= LITTLE_DISK_GB
     findings.append(Finding("good" if room else "wrong", "disk", f"{disk:.1f} GB free for {out}"))

@@ -31,4 +31,4 @@ def import_model(source: Path, to: Path) -> None:
 
     imported = import_gguf(source, to)
     click.echo("\n".join(imported.lines()))
-    click.echo(f"next: vcppo evaluate {to} --set task.name=maths")
+    click.echo(f"now it is a model like any other: --set model.path={to}")

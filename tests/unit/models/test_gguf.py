@@ -1,6 +1,8 @@
 """A GGUF file of llama.cpp's becomes a folder that every command reads; the file is made here, of a tiny model."""
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,15 @@ def test_what_is_no_gguf_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     there.write_bytes(b"GGUF" + np.zeros(4, np.int32).tobytes())
     assert f"{there}: transformers cannot read it" in refused(there, "--to", to)
     assert not to.exists()
+
+
+def test_what_a_killed_import_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    code = "import sys, pathlib, vcppo.system.temporaries as t; t.temporary_for(pathlib.Path(sys.argv[1])).mkdir()"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], check=True)
+    assert [file.name.startswith(".model") for file in tmp_path.iterdir()] == [True]
+    (source := tmp_path / "notes.txt").write_text("GGML")
+    refused(source, "--to", tmp_path / "model")
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_a_folder_that_is_there_is_left_alone(made: tuple[Path, dict[str, Tensor], Path], tmp_path: Path) -> None:
