@@ -55,7 +55,7 @@ def test_sampled_and_read_logprobs_are_those_of_a_plain_forward_pass(
 ) -> None:
     task = make_task(settings.task)
     sampler = Sampler(task, tokenizer, TorchEngine(policy), Sampling(1.0, 1.0, LIMIT))
-    prompts = task.encode(task.held_out_prompts()[:4], tokenizer)
+    prompts = [list(ids) for ids in task.encode(task.held_out_prompts()[:4], tokenizer)]
     responses = sampler.engine.generate(prompts, sampler.sampling, seed=0)
     plain = AutoModelForCausalLM.from_pretrained(str(FOLDER), dtype=torch.float32).eval()
     assert_agrees(plain, prompts, responses, 1.0)

@@ -12,6 +12,7 @@ from vcppo.settings.loading import load
 from vcppo.settings.notes import lines
 from vcppo.settings.run import RunSettings
 from vcppo.system.redaction import remember
+from vcppo.tracking.off import OFF
 
 Command = Callable[..., Any]
 
@@ -53,12 +54,18 @@ tracking_option = click.option(
     callback=address,
     help="MLflow server or database. [default: $MLFLOW_TRACKING_URI, else OUT/mlflow.db]",
 )
+run_tracking_option = click.option(
+    "--tracking-uri",
+    metavar="URI",
+    callback=address,
+    help=f"MLflow server or database; `{OFF}`: none. [default: $MLFLOW_TRACKING_URI, else OUT/mlflow.db]",
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print the settings and the estimated cost, run nothing.")
 
 
 def run_options(command: Command) -> Command:
     """Add the options of every command that runs stages."""
-    for option in (dry_run_option, tracking_option, out_option, set_option, config_option):
+    for option in (dry_run_option, run_tracking_option, out_option, set_option, config_option):
         command = option(command)
     return command
 

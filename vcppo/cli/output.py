@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vcppo.system.processes import is_main
+from vcppo.tracking.off import NoUploader
 
 if TYPE_CHECKING:
     from vcppo.tracking.uploader import Uploader
@@ -17,14 +18,16 @@ def print_notes(notes: Iterable[str]) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def print_notices(uploader: "Uploader") -> None:
+def print_notices(uploader: "Uploader | NoUploader") -> None:
     """Print the uploader's notices."""
     for notice in uploader.notices:
         print(notice)
 
 
-def tracking_line(uploader: "Uploader", undelivered: int) -> str:
+def tracking_line(uploader: "Uploader | NoUploader", undelivered: int) -> str:
     """Return a line on where to see a run, or on how to send its undelivered records."""
+    if isinstance(uploader, NoUploader):
+        return f"MLflow: off; {uploader.replay_command} would deliver this"
     if undelivered:
         replay = uploader.replay_command
         return f"{undelivered} records did not reach {uploader.tracking_uri}; they wait on disk: {replay} sends them"

@@ -110,7 +110,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     from vcppo.studies.cells import run_name
     from vcppo.studies.progress import ProgressView, following
     from vcppo.system.temporaries import sweep
-    from vcppo.tracking.uploader import Uploader
+    from vcppo.tracking.off import uploader_to
 
     name = run_name(settings)
     if not is_main():
@@ -122,7 +122,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
         except KeyboardInterrupt:  # the main process reports it
             return INTERRUPTED
         return 0
-    uploader = Uploader(out, command, tracking_uri)
+    uploader = uploader_to(tracking_uri, out, command)
     path = out / "studies" / command / "cells" / name
     folder = CellFolder(path)
     with terminable(), ProgressView() as view, locked(path):

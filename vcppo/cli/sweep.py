@@ -176,10 +176,10 @@ def run_sweep(options: SweepOptions) -> int:
         print_notes(runner.notes(study, seeds, machines.workers, options.out))
         from vcppo.studies.execution import Execution
         from vcppo.studies.sweep import run_study
-        from vcppo.tracking.uploader import Uploader
+        from vcppo.tracking.off import uploader_to
 
         out = options.out
-        uploader = Uploader(out, study.name, options.tracking_uri)
+        uploader = uploader_to(options.tracking_uri, out, study.name)
         execution = Execution(
             tuple(seeds),
             out,
