@@ -1,4 +1,4 @@
-"""Accuracy of each arm at each rate, of the policy or of the critic: no comparison at one rate is all of it."""
+"""Accuracy of each arm at each rate, of the policy or of the critic, or at each sight of the critic."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +17,25 @@ MEASURES = {"mean": "mean along training", "end": "at the end"}
 
 @dataclass(frozen=True)
 class Swept:
-    """Which rate a study sweeps: its setting, what a reader calls it, and what the study asks."""
+    """Which number a study sweeps: its setting, what a reader calls it, and what the study asks.
+
+    A rate is drawn in its logarithm, and each arm is best somewhere; a share is not, and more of it is just more.
+    """
 
     setting: str
     label: str
     question: str
+    share: bool = False
+
+    def in_print(self, value: float) -> str:
+        """One value of it."""
+        return f"{value:g}" if self.share else f"{value:.0e}".replace("e-0", "e−")
 
 
 STUDIES = {
     "credit-rates": Swept("policy.learning_rate", "rate of the policy", "Does the rate decide?"),
     "credit-critic-rates": Swept("critic.learning_rate", "rate of the critic in RL", "Does the critic's rate decide?"),
+    "credit-sight": Swept("critic.sight", "sight of the critic", "Which sight allows which λ?", share=True),
 }
 
 
@@ -66,29 +75,32 @@ def best(means: pd.DataFrame, measure: str) -> pd.DataFrame:
     return rows.sort_values(measure, ascending=False, ignore_index=True)
 
 
-def draw(runs: pd.DataFrame, means: pd.DataFrame, xlabel: str) -> Any:
-    """Draw accuracy against the rate, a dot a run and a line an arm; a ring is an arm's best rate."""
+def draw(runs: pd.DataFrame, means: pd.DataFrame, swept: Swept) -> Any:
+    """Draw accuracy against what is swept, a dot a run and a line an arm; a ring is an arm's best rate."""
     figure, axes = style.new_figure(style.PAGE, 2.6, 1, 2, sharex=True, sharey=True)
     looks = style.arm_styles(sorted(means["arm"].unique()))
     for panel, (name, what), letter in zip(axes[0], MEASURES.items(), "ab", strict=True):
         peaks = best(means, name).set_index("arm")
         for place, (arm, look) in enumerate(looks.items()):
-            beside = np.exp(0.02 * (2 * place - len(looks) + 1))
+            aside = 2 * place - len(looks) + 1
+            factor, shift = (1.0, 0.006 * aside) if swept.share else (np.exp(0.02 * aside), 0.0)
             some, one = runs[runs["arm"] == arm], means[means["arm"] == arm].sort_values("rate")
-            panel.plot(some["rate"] * beside, some[name], marker="o", markersize=1.8, linestyle="none",
+            panel.plot(factor * some["rate"] + shift, some[name], marker="o", markersize=1.8, linestyle="none",
                        color=look.colour, alpha=0.45, markeredgewidth=0, zorder=1)  # fmt: skip
-            at = one["rate"] * beside
+            at = factor * one["rate"] + shift
             panel.vlines(at, one[f"{name}_low"], one[f"{name}_high"], color=look.colour, linewidth=1.2, zorder=2)
             panel.plot(at, one[name], color=look.colour, linestyle=look.line, marker=look.marker, linewidth=0.9,
                        markersize=4.6, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
                        label=look.label)  # fmt: skip
-            panel.plot(peaks.loc[arm, "rate"] * beside, peaks.loc[arm, name], marker="o", markersize=9,
-                       linestyle="none", markerfacecolor="none", markeredgecolor=look.colour, zorder=2)  # fmt: skip
-        panel.set_xscale("log")
+            if not swept.share:
+                panel.plot(factor * peaks.loc[arm, "rate"], peaks.loc[arm, name], marker="o", markersize=9,
+                           linestyle="none", markerfacecolor="none", markeredgecolor=look.colour,
+                           zorder=2)  # fmt: skip
+        panel.set_xscale("linear" if swept.share else "log")
         ticks = sorted(means["rate"].unique())
-        panel.set_xticks(ticks, [_in_print(tick) for tick in ticks])
+        panel.set_xticks(ticks, [swept.in_print(tick) for tick in ticks])
         panel.minorticks_off()
-        panel.set(xlabel=xlabel, ylim=(0, 100))
+        panel.set(xlabel=swept.label, ylim=(0, 100))
         style.title(panel, letter, what)
     axes[0, 0].set_ylabel("accuracy (%)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -96,29 +108,27 @@ def draw(runs: pd.DataFrame, means: pd.DataFrame, xlabel: str) -> Any:
     return figure
 
 
-def _in_print(rate: float) -> str:
-    return f"{rate:.0e}".replace("e-0", "e−")
-
-
 def make(results: Results, name: str) -> Picture:
     """load -> compute -> draw."""
     study, swept = load(results, name), STUDIES[name]
     runs, means = compute(study)
-    at_best = "; ".join(
-        f"{what}: "
-        + ", ".join(
-            f"{style.arm_label(str(row['arm']))} {row[measure]:.1f} at {_in_print(row['rate'])}"
-            for row in best(means, measure).to_dict("records")
-        )
-        for measure, what in MEASURES.items()
-    )
     text = (
         f"Accuracy at each {swept.label}, at equal responses: (a) mean over the responses sampled in training, (b) "
-        f"at the end on held-out problems. A ring is an arm's best rate. At their best, {at_best}. Dots are runs."
+        "at the end on held-out problems. Dots are runs."
     )
+    if not swept.share:
+        at_best = "; ".join(
+            f"{what}: "
+            + ", ".join(
+                f"{style.arm_label(str(row['arm']))} {row[measure]:.1f} at {swept.in_print(row['rate'])}"
+                for row in best(means, measure).to_dict("records")
+            )
+            for measure, what in MEASURES.items()
+        )
+        text += f" A ring is an arm's best rate. At their best, {at_best}."
     interval = (
         f"Marker: mean over runs; bar: 95 % percentile bootstrap over {over(study)}, none where runs lie more than "
         f"{100 * APART:g} points apart."
     )
-    figure = draw(runs, means, swept.label)
+    figure = draw(runs, means, swept)
     return Picture(name, figure, caption(swept.question, text, study, interval=interval))

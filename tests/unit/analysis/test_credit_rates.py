@@ -72,6 +72,14 @@ def test_the_critics_rate_has_a_figure_too() -> None:
     assert [panel.get_xlabel() for panel in picture.figure.axes] == ["rate of the critic in RL"] * 2
 
 
+def test_sight_is_drawn_as_it_is_and_no_arm_is_best_somewhere() -> None:
+    with style.paper_style():
+        picture = credit_rates.make(results_of(study("credit-sight")), "credit-sight")
+    assert "best" not in picture.caption
+    assert {panel.get_xscale() for panel in picture.figure.axes} == {"linear"}
+    assert [panel.get_xlabel() for panel in picture.figure.axes] == ["sight of the critic"] * 2
+
+
 def test_a_study_that_sweeps_no_rate_is_no_figure() -> None:
     one = study()
     without = replace(one, runs=one.runs.drop(columns="policy.learning_rate"))
