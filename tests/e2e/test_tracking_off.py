@@ -29,7 +29,20 @@ def test_nothing_of_mlflow_is_imported_or_written_and_replay_delivers_all(tmp_pa
     assert f"MLflow: off; vcppo track replay cold-start --out {out} would deliver this" in done.stdout
     assert sorted(path.name for path in out.iterdir()) == ["cache", "studies"]
 
+    assert main_says(["status", "cold-start", "--out", str(out)]) == "MLflow: off"
+    for command in (["track", "replay", "cold-start"], ["export", "cold-start", "--from-mlflow"]):
+        refused = CliRunner().invoke(main, [*command, "--out", str(out), "--tracking-uri", "none"])
+        assert (refused.exit_code, "--tracking-uri none: expected MLflow's address" in refused.output) == (2, True)
+
     replayed = CliRunner().invoke(main, ["track", "replay", "cold-start", "--out", str(out)])
     assert replayed.exit_code == 0, replayed.output
     assert "records sent" in replayed.output
     assert (out / "mlflow.db").exists()
+    assert main_says(["status", "cold-start", "--out", str(out)]).startswith("MLflow: 0 records undelivered (sqlite")
+
+
+def main_says(words: list[str]) -> str:
+    """The line on MLflow."""
+    done = CliRunner().invoke(main, words)
+    (line,) = [line for line in done.output.splitlines() if line.startswith("MLflow")]
+    return line

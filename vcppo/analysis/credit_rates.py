@@ -85,15 +85,15 @@ def draw(runs: pd.DataFrame, means: pd.DataFrame, swept: Swept) -> Any:
             aside = 2 * place - len(looks) + 1
             factor, shift = (1.0, 0.006 * aside) if swept.share else (np.exp(0.02 * aside), 0.0)
             some, one = runs[runs["arm"] == arm], means[means["arm"] == arm].sort_values("rate")
-            panel.plot(factor * some["rate"] + shift, some[name], marker="o", markersize=1.8, linestyle="none",
+            dots, at = (factor * rows["rate"].to_numpy(dtype=float) + shift for rows in (some, one))
+            panel.plot(dots, some[name], marker="o", markersize=1.8, linestyle="none",
                        color=look.colour, alpha=0.45, markeredgewidth=0, zorder=1)  # fmt: skip
-            at = factor * one["rate"] + shift
             panel.vlines(at, one[f"{name}_low"], one[f"{name}_high"], color=look.colour, linewidth=1.2, zorder=2)
             panel.plot(at, one[name], color=look.colour, linestyle=look.line, marker=look.marker, linewidth=0.9,
                        markersize=4.6, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
                        label=look.label)  # fmt: skip
             if not swept.share:
-                panel.plot(factor * peaks.loc[arm, "rate"], peaks.loc[arm, name], marker="o", markersize=9,
+                panel.plot(factor * float(peaks["rate"].loc[arm]), peaks.loc[arm, name], marker="o", markersize=9,
                            linestyle="none", markerfacecolor="none", markeredgecolor=look.colour,
                            zorder=2)  # fmt: skip
         panel.set_xscale("linear" if swept.share else "log")

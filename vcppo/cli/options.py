@@ -8,6 +8,7 @@ import click
 
 from vcppo.cli.output import print_notes
 from vcppo.cli.recipes import settings_file
+from vcppo.errors import ConfigError
 from vcppo.settings.loading import load
 from vcppo.settings.notes import lines
 from vcppo.settings.run import RunSettings
@@ -21,6 +22,17 @@ def address(context: click.Context, parameter: click.Parameter, value: str | Non
     """Return an address that may contain a password, redacted in all output from here on."""
     remember(value)
     return value
+
+
+def store_address(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the address of a store that is there.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if value == OFF:
+        raise ConfigError(f"--tracking-uri {OFF}: expected MLflow's address; commands that run can do without")
+    return address(context, parameter, value)
 
 
 def file_or_recipe(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
@@ -51,7 +63,7 @@ out_option = click.option(
 tracking_option = click.option(
     "--tracking-uri",
     metavar="URI",
-    callback=address,
+    callback=store_address,
     help="MLflow server or database. [default: $MLFLOW_TRACKING_URI, else OUT/mlflow.db]",
 )
 run_tracking_option = click.option(

@@ -110,7 +110,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
     from vcppo.studies.cells import run_name
     from vcppo.studies.progress import ProgressView, following
     from vcppo.system.temporaries import sweep
-    from vcppo.tracking.off import uploader_to
+    from vcppo.tracking.uploaders import uploader_to
 
     name = run_name(settings)
     if not is_main():

@@ -67,11 +67,12 @@ def lines(standing: "StudyStatus") -> list[str]:
     holder = "no process runs it" if standing.holder is None else f"process {standing.holder} runs it"
     last = standing.last_sign_s
     exported = {None: "", True: "exported", False: "not exported, or cells have ended since"}[standing.exported]
+    where = f"{standing.undelivered_records} records undelivered ({standing.tracking_store or 'never reached'})"
     text = [
         f"{standing.study}: {len(standing.cells)} cells, {counts}{proposals}; {holder}",
         f"last sign of life: {'none' if last is None else f'{duration(ago(last))} ago'}",
         f"disk: {_size(standing.folder_bytes)} in {standing.folder}, {_size(standing.cache_bytes)} of stages in cache",
-        f"MLflow: {standing.undelivered_records} records undelivered ({standing.tracking_store or 'never reached'})",
+        f"MLflow: {'off' if standing.tracking_off else where}",
     ]
     text += [f"Optuna: {standing.undelivered_trials} trials undelivered"] if standing.undelivered_trials else []
     text += [f"results: {exported}"] if exported else []

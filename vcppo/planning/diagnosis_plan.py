@@ -18,7 +18,7 @@ from vcppo.planning.memory_estimate import (
     held,
     train,
 )
-from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Gpus, Phase
+from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Gpus, Phase, check_replicas
 from vcppo.planning.shapes import Shapes
 from vcppo.planning.time_estimate import chain_tokens
 from vcppo.settings.fixed import FEWEST_PROMPTS, GRADIENT_BYTES, GRADIENT_CHUNKS, PRODUCT_COLUMNS, PROMPT_TOKENS
@@ -128,6 +128,7 @@ def plan_diagnosis(
         gradient_responses: of which gradients are taken; None: as many as half an hour pays for.
     """
     processes = machine.gpus if machine else 1
+    check_replicas(settings.compute.replicas, processes)
     shards = processes // settings.compute.replicas
     phases, host = [], []
     reading = of_gradients = 0.0

@@ -119,16 +119,23 @@ class Plan:
         return self.fullest.needs <= self.machine.memory and not any(phase.note for phase in self.phases)
 
 
+def check_replicas(replicas: int, processes: int) -> None:
+    """Refuse processes that do not divide into replicas.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if processes % replicas:
+        raise ConfigError(f"compute.replicas = {replicas}: expected a divisor of the {processes} processes")
+
+
 def make_plan(settings: RunSettings, machine: Gpus) -> Plan:
     """Return the plan of a run with these settings.
 
     Raises:
         ConfigError: the GPUs do not divide into replicas, or the model's shapes are unknown.
     """
-    if machine.gpus % settings.compute.replicas:
-        raise ConfigError(
-            f"compute.replicas = {settings.compute.replicas}: expected a divisor of the {machine.gpus} processes"
-        )
+    check_replicas(settings.compute.replicas, machine.gpus)
     layout = _Layout(settings, machine)
     stages = [stage for stage in addresses(settings) if stage != "cold-start" or settings.cold_start.steps > 0]
     phases = [phase for stage in stages for phase in layout.phases(stage)]

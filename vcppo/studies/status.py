@@ -16,6 +16,7 @@ from vcppo.store.study_folders import StudyFolder, read_object
 from vcppo.studies.outbox import owed_trials
 from vcppo.system.processes import holder_of
 from vcppo.tracking.ledger import Ledger
+from vcppo.tracking.off import MARK
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class StudyStatus:
     undelivered_records: int  # on disk, and not confirmed by MLflow
     undelivered_trials: int  # that Optuna's storage has not confirmed
     exported: bool | None  # whether OUT/results has every cell as it ended; None for runs of no study
+    tracking_off: bool = False  # the latest call had --tracking-uri none: nothing counts as undelivered
 
     @property
     def counts(self) -> dict[str, int]:
@@ -91,7 +93,8 @@ def study_status(out: Path, study: str) -> StudyStatus:
         folder_bytes=_size(folder.path),
         cache_bytes=sum(map(_size, stages)),
         tracking_store=store,
-        undelivered_records=Ledger(folder, store or "").missing(),
+        tracking_off=(off := (folder.path / MARK).exists()),
+        undelivered_records=0 if off else Ledger(folder, store or "").missing(),
         undelivered_trials=len(owed_trials(folder.path)),
         exported=_is_exported(out / "results" / study / "runs.csv", [r for _, r in records]) if definition else None,
     )

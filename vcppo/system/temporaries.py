@@ -43,6 +43,14 @@ def sweep(folder: Path, *, below: bool = False) -> list[Path]:
     return removed
 
 
+def sweep_beside(path: Path) -> None:
+    """Remove temporaries of `path` that processes which are gone have left, nothing else: it may be anybody's."""
+    for candidate in _candidates(path.parent, below=False):
+        named = _NAME.fullmatch(candidate.name)
+        if named is not None and named["of"] == path.name and _is_abandoned(candidate):
+            remove(candidate)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there and if that is allowed."""
     if path.is_dir() and not path.is_symlink():

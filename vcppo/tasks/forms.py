@@ -11,7 +11,7 @@ question. So what the parser has read, which is not evaluated yet, is searched f
     terms        a sum of constants that do not go together: 1 + \sqrt{2}, 3 + 4i
     constant     a power of a constant: e^2, 2^\pi
     letters      in a sum, where the reference has none
-    relation     an inequality, or an equation of one letter, that is not solved for a letter: 3x < 12, 2x + 3 = 7
+    relation     an inequality that is not solved for a letter, 3x < 12; beside x = 2 an equation of one letter, too
     matrix       determinants and transposes
     set          intersections and differences
     log, ...     any function, factorial, integral, ... by its name
@@ -37,6 +37,7 @@ from sympy.core.relational import Relational
 from sympy.functions.elementary.trigonometric import InverseTrigonometricFunction, TrigonometricFunction
 
 from vcppo.settings.known_sets import Form
+from vcppo.tasks.reading import AND_OR
 from vcppo.tasks.relations import RELATION, between, name_of, outside_brackets
 
 CLOSED = frozenset(("surd", "terms", "constant"))
@@ -61,7 +62,7 @@ _IN_BRACKETS = rf"{_OPEN}+(-?[0-9]+){_CLOSE}+"
 _QUOTIENTS = (
     re.compile(rf"\\[dtc]?frac{_ARGUMENT}{_ARGUMENT}"),
     re.compile(
-        rf"(?:(?<![0-9.}}/:])([0-9]+)|(?<![\w^.)}}\]{{(]){_IN_BRACKETS})"
+        rf"(?:(?<![0-9.}}/:^_])([0-9]+)|(?<![\w^.)}}\]{{(]){_IN_BRACKETS})"
         rf"\s*(?:/|:|÷|\\div(?![a-z]))\s*(?:(-?[0-9]+)(?![0-9.])|{_IN_BRACKETS})"
     ),
 )
@@ -70,10 +71,13 @@ _EVALUATED = {  # as they are read, like quotients of integers, so that the text
     "sign": re.compile(r"-\s*(?:(?:\\left\s*)?\\?[({\[]\s*)*-"),
     "exp": re.compile(r"(?<![A-Za-z])e\s*\^\s*\{?\s*\\(?:ln|log)(?![a-z])"),
     "matrix": re.compile(r"\\det(?![a-z])|[vV]matrix\}|matrix\}\s*\^\s*\{?\s*(?:\\(?:top|mathrm|text)|T)"),
-    "set": re.compile(r"\\(?:cap|setminus)(?![a-z])"),
+    "set": re.compile(r"\\cap(?![a-z])|(?<!\\mathbb\{[RZNQC]\})(?<!\\mathbb\{[RZNQC]\} )\\setminus"),
 }
 _AT = re.compile(r"[A-Za-z]'*\s*\([^()A-Za-z]*\)")  # f(2)
-_COMMAND = re.compile(r"\\[A-Za-z]+|\\.")
+_NO_LETTERS = re.compile(
+    r"\\text\s*\{[^{}]*\}|\\(?!(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega)\b)[A-Za-z]+|\\\W"
+)
+_LETTER = re.compile(r"\\[a-z]+|[A-Za-z]")
 
 
 def unevaluated(answer: Sequence[Any], reference: Sequence[Any], form: Form, *, texts: tuple[str, str]) -> bool:
@@ -87,7 +91,10 @@ def unevaluated(answer: Sequence[Any], reference: Sequence[Any], form: Form, *, 
         return False
     whole = any(isinstance(tree, sp.Equality) and not any(map(_is_name, tree.args)) for tree in reference)
     values = [value for tree in reference for value in _values(tree, whole=whole)]
-    written = [_written(text if whole else _LEFT.sub("", text)) | _of_relation(text) for text in texts]
+    equations = "=" in texts[1]
+    written = [
+        _written(text if whole else _LEFT.sub("", text)) | _of_relation(text, equations=equations) for text in texts
+    ]
     allowed = set().union(*map(_operations, values)) | written[1]
     if any(map(_letters, values)):
         allowed.add("letters")
@@ -107,20 +114,29 @@ def _written(text: str) -> set[str]:
     return operations
 
 
-def _of_relation(text: str) -> set[str]:
-    """Return `relation` for inequalities, and equations of one letter, with a letter on both sides or among others."""
-    for part in re.split(r",(?![^(\[]*[)\]])|;|\\text\{ *(?:or|and) *\}", text):
+def _of_relation(text: str, *, equations: bool) -> set[str]:
+    """Return `relation` where a letter of an inequality, or of an equation of one letter, does not stand by itself.
+
+    Args:
+        equations: whether equations count; beside a value, what stands right of the last `=` is compared.
+    """
+    for part in re.split(r",(?![^(\[]*[)\]])|;", AND_OR.sub(";", text)):
         signs = outside_brackets(RELATION, part)
         sides, words = between(signs, part), {match.group() for match in signs} - {"\\in", "\\approx"}
-        if not words:
+        if not words or (words == {"="} and not equations):
             continue
-        letters = [set(re.findall("[A-Za-z]", _COMMAND.sub(" ", side))) - {"e", "i"} for side in sides]
+        letters = [set(_LETTER.findall(_NO_LETTERS.sub(" ", side))) - {"e", "i"} for side in sides]
         counts = Counter(letter for side in letters for letter in side)
-        named = [own for side, own in zip(sides, letters, strict=True) if name_of(side) or _AT.fullmatch(side)]
+        named = [own for side, own in zip(sides, letters, strict=True) if _is_left(side)]
         solved = any(all(counts[letter] == 1 for letter in own) for own in named)
         if counts and not solved and (words != {"="} or len(counts) == 1):
             return {"relation"}
     return set()
+
+
+def _is_left(side: str) -> bool:
+    """True for what an answer has a value of: x, f(2), (x, y)."""
+    return bool(name_of(side) or _AT.fullmatch(side) or (side[:1] + side[-1:] == "()" and "," in side))
 
 
 def _values(tree: Any, *, whole: bool) -> Iterator[sp.Basic]:

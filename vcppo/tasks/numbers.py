@@ -27,7 +27,7 @@ _UNITS = {
     "h": "hr hrs hour hours",
     "g": "gram grams",
     "kg": "kilogram kilograms",
-    "dollar": "dollars",
+    "dollar": "dollars usd",
     "cent": "cents",
 }
 UNITS = {name: unit for unit, names in _UNITS.items() for name in (unit, *names.split())}
@@ -36,6 +36,7 @@ _NO_UNITS = {
     *("and", "or", "to", "plus", "minus", "times", "more", "less", "not", "is", "wrong", "approximately", "about"),
     *("hundred", "thousand", "million", "billion", "trillion", "dozen", "factorial", "k", "i", "e"),
 }
+_PREFIXED = re.compile("[mM](?:W|Wh|V|A|J|N|Hz|Pa|eV)")
 _POWERS = {"squared", "cubed", "square", "cubic"}
 
 _SIGN = r"[-+]?\s*"
@@ -93,9 +94,9 @@ def _may_be_unit(text: str) -> bool:
 
 
 def unit_name(text: str) -> str:
-    """Without what does not matter in it: case where it is a word or a known unit, but MW is no mW."""
+    """Without what does not matter in it: case, but that of a prefix, since MW is no mW."""
     name = re.sub(r"\\text\b|\\cdot|[\s{}~]", "", text).strip(".")
-    return name.casefold() if len(name) > 3 or name.casefold() in UNITS else name
+    return name[0] + name[1:].casefold() if _PREFIXED.fullmatch(name) else name.casefold()
 
 
 def same_unit(a: str, b: str) -> bool:
@@ -110,6 +111,8 @@ def same_unit(a: str, b: str) -> bool:
         return True
     if a in UNITS and b in UNITS:
         return UNITS[a] == UNITS[b]
+    if all(name.startswith("dollar") for name in (a, b)):  # $18, 18 dollars per hour
+        return True
     raise UnreadableError
 
 

@@ -43,9 +43,7 @@ _PHRASES = {
     **dict.fromkeys(("nosolution", "nosolutions", "emptyset", "theemptyset"), sp.S.EmptySet),
     **dict.fromkeys(("allrealnumbers", "allreals", "realnumbers"), sp.S.Reals),
 }
-_AND_OR = re.compile(
-    r"(?:\\text\{\s*)?(?<![A-Za-z\\])(and|or)(?![A-Za-z])(?:\s*\})?|\\(lor|land|vee|wedge)(?![A-Za-z])"
-)
+AND_OR = re.compile(r"(?:\\text\{\s*)?(?<![A-Za-z\\])(and|or)(?![A-Za-z])(?:\s*\})?|\\(lor|land|vee|wedge)(?![A-Za-z])")
 _EITHER = {"or": "or", "lor": "or", "vee": "or"}
 _PLUS_MINUS = re.compile(r"(=?)\s*\\(pm|mp)(?![A-Za-z])")
 _BASE = re.compile(r"([0-9][0-9A-F]*)_(?:\{([0-9]+)\}|([0-9]+))")
@@ -82,7 +80,7 @@ def is_words(text: str) -> bool:
     before, unit = with_unit(text)
     if unit and re.search("[0-9]", before) and not re.search("[A-Za-z]", before):
         return False  # 9 + 8 dollars
-    if _AND_OR.search(text) or re.search(r"[\\^_{}=<>|]", bare):
+    if AND_OR.search(text) or re.search(r"[\\^_{}=<>|]", bare):
         return False
     letter_runs = re.findall("[A-Za-z]+", bare)
     return any((len(word) > 3 and word not in FUNCTIONS) or word.lower() in _SHORT_WORDS for word in letter_runs)
@@ -102,7 +100,7 @@ def words(text: str) -> str:
 
 def _alternatives(text: str, read: Read) -> Value | None:
     r"""`x < 1 or x > 3` is a region; `1 or 3`, `1 and 3` and `1, 2, and 3` are bare lists; so is `\pm 3`."""
-    matches = outside_brackets(_AND_OR, text)
+    matches = outside_brackets(AND_OR, text)
     if matches:
         parts = [part.strip(" ,") for part in between(matches, text)]
         values = [read(part) for group in parts for part in split(group, ",;") if part]

@@ -2,12 +2,9 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vcppo.tracking.uploader import Uploader
 
 OFF = "none"  # as a tracking address
+MARK = "tracking.off"  # in the folder of a study that nobody wants in MLflow for now
 
 
 class NoUploader:
@@ -28,17 +25,9 @@ class NoUploader:
         return []
 
     def start(self) -> None:
-        """Do nothing."""
+        """Note that nothing is owed to MLflow."""
+        (self.out / "studies" / self.study / MARK).touch()
 
     def close(self, timeout_s: float) -> int:
         """Return 0: nothing is owed."""
         return 0
-
-
-def uploader_to(tracking_uri: str | None, out: Path, study: str) -> "Uploader | NoUploader":
-    """Return what sends a study's journals to an address; `none` is no address, and nothing is sent."""
-    if tracking_uri == OFF:
-        return NoUploader(out, study)
-    from vcppo.tracking.uploader import Uploader
-
-    return Uploader(out, study, tracking_uri)

@@ -21,6 +21,7 @@ from vcppo.system.redaction import redacted, without_credentials
 from vcppo.system.sqlite_files import check_address, sqlite_file, sqlite_uri
 from vcppo.tracking.ledger import Ledger, store_name
 from vcppo.tracking.mlflow_client import MlflowStore, import_mlflow
+from vcppo.tracking.off import MARK
 from vcppo.tracking.upload import StudyUpload
 
 EVERY_S = 5.0  # between uploads: many records per call cost MLflow little more than one
@@ -100,6 +101,7 @@ class Uploader:
     def start(self) -> None:
         """Upload from a daemon thread, every few seconds, until `close`."""
         self._status = "connecting"
+        self._is_on()
         self._thread = threading.Thread(target=self._upload_until_closed, name="uploader", daemon=True)
         self._thread.start()
 
@@ -111,7 +113,12 @@ class Uploader:
         Raises:
             TrackingError: the server is away or refuses, or another process is uploading this study.
         """
+        self._is_on()
         return self._send(closing=not is_folder_locked(self._study.path))
+
+    def _is_on(self) -> None:
+        """Let `vcppo status` count what the store lacks, whatever an earlier call wanted."""
+        (self._study.path / MARK).unlink(missing_ok=True)
 
     def missing(self) -> int:
         """Count the records that are on disk only."""

@@ -263,9 +263,11 @@ def test_an_answer_is_the_response_where_no_other_column_is_and_that_is_told(tmp
     assert dump.responses[0].text == "17"
     told = "response = answer; response=COLUMN takes another, where that is the problem's answer"
     assert told in dump.notes
-    dump = read_dump([write_lines(tmp_path / "b.jsonl", [row | {"text": "so 17"}])])
-    assert dump.responses[0].text == "so 17"
-    assert told not in dump.notes
+    turns = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "so 17"}]
+    for other in (row | {"text": "so 17"}, {"messages": turns, "answer": "17", "score": 1}):
+        dump = read_dump([write_lines(tmp_path / "b.jsonl", [other])])
+        assert dump.responses[0].text == "so 17"
+        assert told not in dump.notes
 
 
 def test_another_score_of_verl_can_be_named(tmp_path: Path) -> None:

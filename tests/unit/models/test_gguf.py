@@ -1,6 +1,7 @@
 """A GGUF file of llama.cpp's becomes a folder that every command reads; the file is made here, of a tiny model."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -187,8 +188,10 @@ def test_what_a_killed_import_left_is_removed_by_the_next(tmp_path: Path) -> Non
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], check=True)
     assert [file.name.startswith(".model") for file in tmp_path.iterdir()] == [True]
     (source := tmp_path / "notes.txt").write_text("GGML")
+    (mine := tmp_path / ".venv-3.12").mkdir()
+    os.utime(mine, (0, 0))
     refused(source, "--to", tmp_path / "model")
-    assert list(tmp_path.iterdir()) == [source]
+    assert set(tmp_path.iterdir()) == {source, mine}
 
 
 def test_a_folder_that_is_there_is_left_alone(made: tuple[Path, dict[str, Tensor], Path], tmp_path: Path) -> None:

@@ -99,6 +99,9 @@ EQUAL = {  # a reference, and answers that are it
         r"6.5 \text{ mi/hr}",
         [r"6.5 \mathrm{mi} / \mathrm{hr}", r"6.5", r"6.5\text{mi}/\text{hr}", r"\frac{13}{2} \text{ mi/hr}", r"13/2"],
     ),
+    "money": (r"\$20", [r"20 \text{ dollars}", r"20 \text{ USD}", "20", r"\$20.00", r"20 \text{ dollars per hour}"]),
+    "a volume": (r"20 \text{ mL}", [r"20 \text{ ml}", "20"]),
+    "a power": (r"5 \text{ MW}", [r"5 \text{ MW}", "5"]),
     "a short unit": (
         r"826 \text{ mg}",
         [r"826 mg", r"826\,\mathrm{mg}", r"826", r"826~\text{mg}", r"826mg", r"$826$ mg", r"826.0 \text{ mg}"],
@@ -143,6 +146,7 @@ DIFFERENT = {
         r"6.5 \mathrm{mi} / \mathrm{hr}",
         [r"6.4 \mathrm{mi} / \mathrm{hr}", r"5.6 \text{ mi/hr}", r"65", r"6.6", r"-6.5\text{ mi/hr}", r"6.5^2"],
     ),
+    "money": (r"5 \text{ cents}", [r"\$5", r"5 \text{ dollars}"]),
     "a unit": (r"5\text{ cm}", [r"5\text{ m}", r"6\text{ cm}", r"5\text{ mm}", r"5\text{ kg}", r"6"]),
     "letters": (r"R+r", [r"2r", r"R+R", r"R-r", r"Rr", r"r"]),
     "a polynomial": (r"x^2 + 2x + 1", [r"(x+2)^2", r"x^2+2x", r"y^2+2y+1", r"x^2-2x+1", r"4"]),
@@ -191,6 +195,7 @@ UNREADABLE = {
     r"12 ways": [r"12! ways", r"1(2) ways"],
     r"34 units": [r"(3,4) units"],
     r"5\text{ m}": [r"5\text{ ms}"],
+    r"5\text{ MW}": [r"5\text{ mW}"],
     r"(5,2]": [r"(7,1)"],
     r"5\text{ cm}": [r"5\text{ furlongs}", r"5\text{ apples}", r"5 apples", r"5\text{ cubits}", r"5\text{ parsecs}"],
 }

@@ -8,10 +8,11 @@ from vcppo.diagnosis.dumps.values import messages
 from vcppo.errors import DataError
 from vcppo.tasks.rows import Row
 
+ANSWER = "answer"  # the response, where nothing else is; mostly the problem's
 USUAL: Mapping[Role, tuple[str, ...]] = {
     "prompt": ("prompt", "messages", "question", "problem", "query", "input", "instruction", "conversation"),
     "prompt_tokens": ("prompt_tokens", "prompt_token_ids", "prompt_ids", "input_tokens", "input_ids"),
-    "response": ("response", "completion", "output", "generation", "model_response", "text", "answer"),
+    "response": ("response", "completion", "output", "generation", "model_response", "text", ANSWER),
     "tokens": (
         "tokens", "response_tokens", "response_token_ids", "response_ids", "token_ids", "completion_ids",
         "output_token_ids", "output_tokens", "output_ids",
@@ -31,15 +32,23 @@ def _cells(row: Row, notes: Notes, named: frozenset[Role]) -> Iterable[Cells]:
     by_lower = {str(name).lower(): str(name) for name in row.values}
     cells: Cells = {}
     for role, usual in USUAL.items():
-        there = [by_lower[name] for name in usual if name in by_lower and _may_be(role, row.values[by_lower[name]])]
+        there = [
+            by_lower[name]
+            for name in usual
+            if name in by_lower and name != ANSWER and _may_be(role, row.values[by_lower[name]])
+        ]
         if there:
             cells[role] = Cell(there[0], row.values[there[0]])
-        if role == "response" and there and there[0].lower() == "answer" and "response" not in named:
-            notes.say(f"response = {there[0]}; response=COLUMN takes another, where that is the problem's answer")
         if role == "score" and len(there) > 1 and "score" not in named:
             notes.say(f"score = {there[0]}, the first of {', '.join(there)}; score=COLUMN takes another")
     if "prompt" in cells and "response" not in cells and "tokens" not in cells:
         cells |= _of_conversation(cells["prompt"])
+    if not {"response", "tokens"} & cells.keys() and _may_be("response", row.values.get(by_lower.get(ANSWER, ""))):
+        cells["response"] = Cell(by_lower[ANSWER], row.values[by_lower[ANSWER]])
+        if "response" not in named:
+            notes.say(
+                f"response = {by_lower[ANSWER]}; response=COLUMN takes another, where that is the problem's answer"
+            )
     yield cells
 
 
