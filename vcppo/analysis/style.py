@@ -181,11 +181,12 @@ def arm_label(arm: str) -> str:
 
     >>> arm_label("gae.lambda_actor=0.9,gae.lambda_critic=1.0")
     'λ actor 0.9, λ critic 1.0'
-    >>> arm_label("pretrain.steps=50"), arm_label("vcppo"), arm_label("mine")
-    ('pretraining steps 50', 'VC-PPO', 'mine')
+    >>> arm_label("pretrain.steps=50"), arm_label("vcppo"), arm_label("mine"), arm_label("lambda-0.8")
+    ('pretraining steps 50', 'VC-PPO', 'mine', 'λ actor 0.8')
     """
     if arm in KNOWN:
         return KNOWN[arm].label
+    arm = re.sub("^lambda-", "gae.lambda_actor=", arm)
     for name, symbol in SYMBOLS.items():
         arm = arm.replace(name, symbol)
     return re.sub(r",\s*", ", ", arm.replace("=", " "))
