@@ -213,11 +213,6 @@ def _about_values(s: RunSections) -> Iterator[str]:
             f"critic.policy_starts_after = {s.critic.policy_starts_after} with critic.update_every = never: those "
             "iterations would train nothing"
         )
-    if s.critic.policy_starts_after >= s.steps > 0:
-        yield (
-            f"critic.policy_starts_after = {s.critic.policy_starts_after} with steps = {s.steps}: the policy would "
-            f"never be trained; expected {s.steps - 1} or less"
-        )
     if s.critic.normalise_returns and s.pretrain.steps != 0:
         yield (
             "critic.normalise_returns with value pretraining: pretraining teaches plain returns; expected "

@@ -167,7 +167,6 @@ def test_a_setting_with_a_use_is_taken(given: tuple[str, ...], used: str) -> Non
         ((*DPO, *RTO), "token_reward.kind = rto with policy.loss = dpo: DPO reads verdicts"),
         ((*DPO, "select.prune_rate=0.5"), "select.prune_rate = 0.5 with policy.loss = dpo: pairs are made of"),
         ((*FROZEN, "critic.policy_starts_after=3"), "critic.policy_starts_after = 3 with critic.update_every = never"),
-        (("steps=3", "critic.policy_starts_after=3"), "critic.policy_starts_after = 3 with steps = 3: the policy"),
         (("critic.normalise_returns=true",), "critic.normalise_returns with value pretraining"),
         (("cold_start.steps=0",), "cold_start.steps = 0 without model.path: a fresh model knows nothing"),
         (("lora.rank=4",), "lora.rank without model.path: a fresh model's own weights would stay random"),
