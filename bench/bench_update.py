@@ -37,11 +37,14 @@ from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
 
+RATE = 1e-6  # so low that no number of updates takes a policy anywhere
+
+
 class Timed(torch.optim.AdamW):
     """AdamW that knows when its steps ended."""
 
     def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters, lr=1e-6, fused=True)
+        super().__init__(parameters, lr=RATE, fused=True)
         self.ended: list[float] = []
 
     def step(self, closure: Any = None) -> Any:
@@ -70,7 +73,9 @@ def batch_of(model: Path, responses: int, prompt: int, length: int) -> RolloutBa
 def ours(model: Path, batch: RolloutBatch) -> Callable[[], None]:
     """One update of policy and critic as the trainer takes them."""
     everything = batch.input_ids.numel()
-    settings = override(RunSettings(), {"micro_batch_tokens": everything, "kl.placement": "none"})
+    settings = override(
+        RunSettings(), {"micro_batch_tokens": everything, "kl.placement": "none", "policy.learning_rate": RATE}
+    )
     policy, critic = (
         prepare(net, settings.compute, settings.lora, seed=0).train()
         for net in (load_policy(model), load_critic(model, head_seed=0))
