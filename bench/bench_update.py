@@ -36,7 +36,6 @@ from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
 from vcppo.types import RolloutBatch
 
-
 RATE = 1e-6  # so low that no number of updates takes a policy anywhere
 
 
