@@ -127,8 +127,8 @@ def _of_relation(text: str, *, equations: bool) -> set[str]:
             continue
         letters = [set(_LETTER.findall(_NO_LETTERS.sub(" ", side))) - {"e", "i"} for side in sides]
         counts = Counter(letter for side in letters for letter in side)
-        named = [own for side, own in zip(sides, letters, strict=True) if _is_left(side)]
-        solved = any(all(counts[letter] == 1 for letter in own) for own in named)
+        left = [of_side for side, of_side in zip(sides, letters, strict=True) if _is_left(side)]
+        solved = any(all(counts[letter] == 1 for letter in of_side) for of_side in left)
         if counts and not solved and (words != {"="} or len(counts) == 1):
             return {"relation"}
     return set()

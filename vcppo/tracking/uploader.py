@@ -101,7 +101,7 @@ class Uploader:
     def start(self) -> None:
         """Upload from a daemon thread, every few seconds, until `close`."""
         self._status = "connecting"
-        self._is_on()
+        self._switch_on()
         self._thread = threading.Thread(target=self._upload_until_closed, name="uploader", daemon=True)
         self._thread.start()
 
@@ -113,12 +113,13 @@ class Uploader:
         Raises:
             TrackingError: the server is away or refuses, or another process is uploading this study.
         """
-        self._is_on()
+        self._switch_on()
         return self._send(closing=not is_folder_locked(self._study.path))
 
-    def _is_on(self) -> None:
+    def _switch_on(self) -> None:
         """Let `vcppo status` count what the store lacks, whatever an earlier call wanted."""
-        (self._study.path / MARK).unlink(missing_ok=True)
+        if (mark := self._study.path / MARK).exists():  # else nothing is written: a folder may be read only
+            mark.unlink(missing_ok=True)
 
     def missing(self) -> int:
         """Count the records that are on disk only."""
