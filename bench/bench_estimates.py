@@ -1,8 +1,9 @@
-"""Minutes that `--dry-run` estimates against those that stages took, on a model folder, after a calibration.
+"""Minutes, memory and disk that `--dry-run` and `vcppo plan` estimate against what stages took, on a model folder.
 
     OMP_NUM_THREADS=1 python -m bench.bench_estimates models/smollm2-135m
 
-All in processor time of one thread, since other work on the machine slows wall time, and by no constant factor.
+Minutes after a calibration, in processor time of one thread, since other work on the machine slows wall time, and by no
+constant factor. Memory is the process's largest resident size in a stage, disk what it leaves: each is to lie within 15 %.
 Sums of three digits, responses of at most 40 tokens, few steps of every stage. Of each stage: tokens as counted, the
 estimate from two products of numpy, the estimate with measured speeds, what it took, and the ratio of the last two,
 which is to lie between 1/2 and 2. Estimates are of responses at their limit: a policy that stops early takes less.
@@ -19,14 +20,19 @@ from pathlib import Path
 import torch
 
 from vcppo.planning.calibration import calibrate
+from vcppo.planning.disk_estimate import estimate_disk
+from vcppo.planning.plan import Gpus, make_plan
 from vcppo.planning.speed_store import store_speed
 from vcppo.planning.time_estimate import estimate_costs, networks_of
+from vcppo.rl.costs import peak_memory_mb, reset_peak_memory
 from vcppo.settings.loading import Layer, build_settings, nest, parse_assignment
 from vcppo.settings.run import RunSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.store.cache import addresses
+from vcppo.system.provenance import main_memory
 
 AIM = 2.0
+SPACE_AIM = 0.15  # of memory and disk
 TOKENS = 40
 SMALL = (
     "task.name=maths",
@@ -70,6 +76,16 @@ def settings_of(model: Path, folder: Path, cold_start_steps: int, more: list[str
     return build_settings([*layers, Layer("--set", nest(dict(map(parse_assignment, more)), "--set"))])
 
 
+def space(name: str, planned: float, took: float) -> str:
+    """Say what was planned and taken, in bytes."""
+    ratio = planned / took
+    verdict = "met" if abs(ratio - 1) <= SPACE_AIM else "MISSED"
+    return (
+        f"{name}: planned {planned / 2**20:,.1f} MiB, took {took / 2**20:,.1f}, ratio {ratio:.2f}, aim within "
+        f"{SPACE_AIM:.0%}: {verdict}"
+    )
+
+
 def main() -> None:
     """Print one line a stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,9 +105,12 @@ def main() -> None:
             networks_of(settings)[0], settings, calibrate(settings, budget_s=chosen.budget, clock=time.process_time)
         )
         measured = {cost.stage: cost for cost in estimate_costs(settings, folder / "runs")}
+        plan = make_plan(settings, Gpus(0, main_memory()))
+        disks = {disk.stage: disk for disk in estimate_disk(settings)}
         for stage in addresses(settings):
             began = time.process_time()
-            run_stages(settings, folder / "runs", until=stage)
+            reset_peak_memory()
+            use = run_stages(settings, folder / "runs", until=stage)[stage]
             took = time.process_time() - began
             if stage == "cold-start" and not chosen.cold_start:
                 continue
@@ -103,6 +122,10 @@ def main() -> None:
                 f"{ratio:.2f}, aim within {AIM:g}: {'met' if 1 / AIM <= ratio <= AIM else 'MISSED'}",
                 flush=True,
             )
+            planned = max(phase.needs for phase in plan.phases if phase.stage == stage)
+            print(f"{'':18} {space('memory', planned, 2**20 * peak_memory_mb())}")
+            left = sum(file.stat().st_size for file in use.folder.path.rglob("*") if file.is_file())
+            print(f"{'':18} {space('disk', disks[stage].stays, left)}", flush=True)
         print(f"load average {os.getloadavg()[0]:.1f}")
 
 

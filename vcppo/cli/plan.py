@@ -10,11 +10,23 @@ from vcppo.cli.output import print_notes
 from vcppo.settings.loading import load
 from vcppo.settings.notes import lines
 
+GPU_MEMORY = 80.0  # GiB
+
 
 @click.command("plan")
 @click.argument("config", required=False, callback=file_or_recipe)
-@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Processes, a GPU each.")
-@click.option("--memory", type=click.FloatRange(0, min_open=True), default=80.0, show_default=True, help="GiB of each.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Processes, a GPU each; 0: one process without a GPU, and what it takes of main memory.",
+)
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    help="GiB of each.  [default: 80; with --gpus 0 this machine's main memory]",
+)
 @click.option(
     "--calibrate",
     is_flag=True,
@@ -29,7 +41,7 @@ from vcppo.settings.notes import lines
 def plan(
     config: Path | None,
     gpus: int,
-    memory: float,
+    memory: float | None,
     responses: int | None,
     critics: int,
     lambdas: int,
@@ -41,6 +53,7 @@ def plan(
     \b
     vcppo plan qwen2.5-7b-8gpu --gpus 8 --memory 80
     vcppo plan --set model.path=Qwen/Qwen2.5-1.5B --set compute.dtype=bfloat16
+    vcppo plan --gpus 0 --set model.path=models/smollm2-135m --set task.name=vcppo.tasks.sums:SumsTask
     vcppo plan --calibrate --set model.path=models/smollm2-135m --set task.name=maths
     vcppo plan --diagnose 500 --set model.path=Qwen/Qwen2.5-1.5B --set rollout.max_tokens=2000
 
@@ -54,11 +67,13 @@ def plan(
         _calibrate(config, assignments)
         return
     from vcppo.planning.describing import plan_lines
+    from vcppo.planning.memory_estimate import GIB
     from vcppo.planning.plan import Gpus, make_plan
+    from vcppo.system.provenance import main_memory
 
     resolved = load(config, assignments)
     print_notes(lines(resolved.notes))
-    machine = Gpus.of(gpus, memory)
+    machine = Gpus.of(gpus, memory or (GPU_MEMORY if gpus else main_memory() / GIB))
     if responses is not None:
         from vcppo.planning.diagnosis_plan import Workload, diagnosis_lines, plan_diagnosis
         from vcppo.planning.shapes import critic_shapes_of, shapes_of
@@ -69,7 +84,7 @@ def plan(
         diagnosis = plan_diagnosis(settings, workload, policy=policy, critic=critic, machine=machine)
         for line in diagnosis_lines(settings, diagnosis, machine):
             click.echo(line)
-        sys.exit(0 if all(phase.needs <= machine.memory for phase in diagnosis.phases) else 1)
+        sys.exit(0 if diagnosis.fits(machine) else 1)
     result = make_plan(resolved.settings, machine)
     for line in plan_lines(resolved.settings, result):
         click.echo(line)

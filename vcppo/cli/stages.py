@@ -161,7 +161,7 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     from vcppo.planning.disk_estimate import together
     from vcppo.planning.time_estimate import basis, estimate_costs, minutes_text
     from vcppo.settings.describing import describe_settings
-    from vcppo.studies.room import disk_words, stages_on_disk
+    from vcppo.studies.room import disk_words, memory_words, stages_on_disk
     from vcppo.system.disk import describe_bytes
 
     print(describe_settings(settings))
@@ -171,7 +171,7 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     _cost_table(costs, {disk.stage: describe_bytes(disk.stays) for disk in disks or ()})
     print(
         f"about {minutes_text(sum(cost.minutes for cost in costs))} minutes here; "
-        f"{disk_words(None if disks is None else together(disks, workers=1), out)}"
+        f"{memory_words([settings])}; {disk_words(None if disks is None else together(disks, workers=1), out)}"
     )
     print(basis(settings))
 

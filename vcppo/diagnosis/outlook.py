@@ -51,7 +51,7 @@ def outlook(
         of_policy, of_critic = (None if path is None else _shapes(path, trust=trust) for path in (policy, critic))
     except CheckpointError:
         return None
-    machine = Gpus(here.size, 0.0) if here.device.type == "cuda" else None
+    machine = Gpus(here.size if here.device.type == "cuda" else 0, 0.0)
     return plan_diagnosis(
         settings, workload, policy=of_policy, critic=of_critic, machine=machine, gradient_responses=gradient_responses
     )

@@ -10,7 +10,6 @@ from vcppo.planning.plan import (
     BANDWIDTH_SHARE,
     BYTES_PER_S,
     FLOPS,
-    RESERVE,
     SLACK,
     Gpus,
     Plan,
@@ -30,10 +29,13 @@ def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
     name = settings.model.path or f"a fresh {shapes.architecture}"
     yield (
         f"{name}: {shapes.policy_weights / 1e9:.3g} G weights, {shapes.layers} layers of {shapes.hidden_size}, "
-        f"vocabulary {shapes.vocabulary}; {machine.gpus} x {machine.memory / GIB:g} GiB"
+        f"vocabulary {shapes.vocabulary}; "
+        + (f"{machine.gpus} x " if machine.gpus else "no GPU, ")
+        + f"{machine.memory / GIB:.3g} GiB"
     )
     yield ""
-    yield "GiB of each GPU at the fullest moment of each phase, every response at its longest:"
+    of = "each GPU" if machine.gpus else "main memory"
+    yield f"GiB of {of} at the fullest moment of each phase, every response at its longest:"
     yield ""
     yield f"{'stage':18}{'phase':14}" + "".join(f"{column:>12}" for column in (*COLUMNS, "needs")) + "  fits"
     for phase in plan.phases:
@@ -45,7 +47,11 @@ def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
             + ("  yes" if fits else "  NO")
         )
     yield ""
-    yield f"needs: the sum, {SLACK:.0%} lost between tensors, {RESERVE / GIB:g} GiB of CUDA's own; both assumed"
+    yield (
+        f"needs: the sum, {SLACK:.0%} lost between tensors, {machine.reserve / GIB:g} GiB "
+        + ("of CUDA's own" if machine.gpus else "of Python's and its libraries'")
+        + "; both assumed"
+    )
     if plan.host:
         yield f"in main memory, for each process: {plan.host / GIB:.1f} GiB"
     yield from (f"{phase.stage}, {phase.name}: {phase.note}" for phase in plan.phases if phase.note)
@@ -64,7 +70,7 @@ def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
     of = f"{phase.needs / GIB:.1f} GiB of {plan.machine.memory / GIB:g}"
     yield f"it does not fit: {phase.stage}, {phase.name} needs {of}"
     yield from (_remedy_line(remedy) for remedy in remedies(settings, plan.machine))
-    enough = gpus_needed(settings, Gpus(plan.machine.gpus, plan.machine.memory))
+    enough = gpus_needed(settings, Gpus(plan.machine.gpus, plan.machine.memory)) if plan.machine.gpus else None
     if enough is not None and enough > plan.machine.gpus:
         yield f"  --gpus {enough}: fits as it is"
 
@@ -75,9 +81,11 @@ def _remedy_line(remedy: Remedy) -> str:
 
 
 def _stage_lines(plan: Plan, disks: Sequence[StageDisk], dtype: str) -> Iterator[str]:
-    yield "Tokens in millions at most, hours if responses were all of that length, and disk: what stays and the most:"
+    timed = plan.machine.gpus > 0
+    hours = "hours if responses were all of that length, " if timed else ""
+    yield f"Tokens in millions at most, {hours}and disk: what stays and the most:"
     yield ""
-    words = ("generated", "scored", "trained", "writing h", "passes h", "disk", "most disk")
+    words = ("generated", "scored", "trained", *(("writing h", "passes h") if timed else ()), "disk", "most disk")
     yield f"{'stage':18}" + "".join(f"{word:>12}" for word in words)
     of_stage = {disk.stage: disk for disk in disks}
     for time in plan.times:
@@ -85,14 +93,17 @@ def _stage_lines(plan: Plan, disks: Sequence[StageDisk], dtype: str) -> Iterator
         yield (
             f"{time.stage:18}"
             + "".join(f"{number / 1e6:12.2f}" for number in tokens)
-            + f"{time.generate_h:12.2f}{time.pass_h:12.2f}"
+            + (f"{time.generate_h:12.2f}{time.pass_h:12.2f}" if timed else "")
             + f"{describe_bytes(disk.stays):>12}{describe_bytes(disk.fullest):>12}"
         )
-    hours, total = sum(time.generate_h + time.pass_h for time in plan.times), together(disks, workers=1)
-    yield (
-        f"{'together':18}{'':36}{hours:24.2f}{describe_bytes(total.stays):>12}{describe_bytes(total.fullest):>12}"
-        f"   {hours * plan.machine.gpus:.1f} GPU hours"
-    )
+    total = together(disks, workers=1)
+    on_disk = f"{describe_bytes(total.stays):>12}{describe_bytes(total.fullest):>12}"
+    if not timed:
+        yield f"{'together':18}{'':36}{on_disk}"
+        yield "time without a GPU: vcppo train --dry-run"
+        return
+    spent = sum(time.generate_h + time.pass_h for time in plan.times)
+    yield f"{'together':18}{'':36}{spent:24.2f}{on_disk}   {spent * plan.machine.gpus:.1f} GPU hours"
     yield (
         f"assumed, not measured: {ARITHMETIC_SHARE:.0%} of {FLOPS[dtype] / 1e12:g} TFLOP/s in passes, "
         f"{BANDWIDTH_SHARE:.0%} of {BYTES_PER_S / 1e12:g} TB/s in writing (an H100's data sheet)"

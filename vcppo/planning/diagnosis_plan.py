@@ -8,6 +8,7 @@ sharded policy takes a forward pass for each backward one. V is 2 (returns, leng
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vcppo.planning.lengths import lengths_of
 from vcppo.planning.memory_estimate import (
     GIB,
     WIDE,
@@ -18,18 +19,15 @@ from vcppo.planning.memory_estimate import (
     held,
     train,
 )
-from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Gpus, Phase, check_replicas
+from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, LIBRARIES, Gpus, Phase, check_replicas
 from vcppo.planning.shapes import Shapes
-from vcppo.planning.time_estimate import chain_tokens
-from vcppo.settings.fixed import FEWEST_PROMPTS, GRADIENT_BYTES, GRADIENT_CHUNKS, PRODUCT_COLUMNS, PROMPT_TOKENS
+from vcppo.settings.fixed import FEWEST_PROMPTS, GRADIENT_BYTES, GRADIENT_CHUNKS, PRODUCT_COLUMNS
 from vcppo.settings.model import ComputeSettings, LoraSettings
 from vcppo.settings.run import RunSettings
-from vcppo.settings.task import MathsTaskSettings
 
 TRUTHS = 2  # kinds of advantages that critics are compared with
 HALF_AN_HOUR = 1800.0  # seconds
 CPU_OPERATIONS = 1.5e14  # fixed, so that a report depends on no machine: 21 minutes of two cores at 60 GFLOP/s each
-LIBRARIES = 0.45 * GIB  # of main memory in a process that has imported torch and transformers
 FEWEST_RESPONSES = 16  # that gradients are taken of
 
 
@@ -48,10 +46,8 @@ class Workload:
     @classmethod
     def of(cls, settings: RunSettings, responses: int, *, critics: int, lambdas: int) -> "Workload":
         """So many responses to the settings' task, each at its longest."""
-        task = settings.task
-        prompt = PROMPT_TOKENS if isinstance(task, MathsTaskSettings) else task.prompt_tokens
-        response = settings.rollout.max_tokens or chain_tokens(task)
-        longest = prompt + response
+        lengths = lengths_of(settings)
+        response, longest = lengths.written, lengths.longest_prompt + lengths.written
         prompts = -(-responses // settings.rollout.samples_per_prompt)
         return cls(responses, prompts, responses * longest, longest, responses * response, critics, lambdas)
 
@@ -77,6 +73,14 @@ class DiagnosisPlan:
     def in_main_memory(self) -> float:
         """Bytes that a process without a GPU takes at its fullest moment, Python's and its libraries' included."""
         return LIBRARIES + max(phase.memory.total + host for phase, host in zip(self.phases, self.host, strict=True))
+
+    def needs(self, phase: Phase, host: float, machine: Gpus) -> float:
+        """Return bytes of a GPU that a phase takes; without a GPU of main memory, all of it."""
+        return phase.needs if machine.gpus else LIBRARIES + phase.memory.total + host
+
+    def fits(self, machine: Gpus) -> bool:
+        """True if every phase has room."""
+        return all(self.needs(*each, machine) <= machine.memory for each in zip(self.phases, self.host, strict=True))
 
     @property
     def operations(self) -> float:
@@ -118,16 +122,16 @@ def plan_diagnosis(
     *,
     policy: Shapes | None,
     critic: Shapes | None,
-    machine: Gpus | None,
+    machine: Gpus,
     gradient_responses: int | None = None,
 ) -> DiagnosisPlan:
     """Return the plan of a diagnosis.
 
     Args:
-        policy, critic: None: there is none; one of them at least. machine: None: one process without a GPU.
+        policy, critic: None: there is none; one of them at least.
         gradient_responses: of which gradients are taken; None: as many as half an hour pays for.
     """
-    processes = machine.gpus if machine else 1
+    processes = machine.processes
     check_replicas(settings.compute.replicas, processes)
     shards = processes // settings.compute.replicas
     phases, host = [], []
@@ -147,7 +151,7 @@ def plan_diagnosis(
             workload,
             weights,
             sharded=net.sharded,
-            operations=operations_in_half_an_hour(settings, gpus=machine.gpus if machine else 0),
+            operations=operations_in_half_an_hour(settings, gpus=machine.gpus),
         )
         responses = min(gradient_responses or paid, workload.responses)
         chunks = _chunks(workload, responses)
@@ -208,9 +212,9 @@ def diagnosis_lines(settings: RunSettings, plan: DiagnosisPlan, machine: Gpus) -
     yield f"{'GiB of each process':26}{'of its GPU':>12}{'needs':>8}{'main memory':>14}{'all, no GPU':>14}  fits"
     for phase, host in zip(plan.phases, plan.host, strict=True):
         total = phase.memory.total
-        yield (
-            f"{phase.name:26}{total / GIB:12.2f}{phase.needs / GIB:8.2f}{host / GIB:14.2f}{(total + host) / GIB:14.2f}"
-            + ("  yes" if phase.needs <= machine.memory else "  NO")
+        numbers = (total / GIB, phase.needs / GIB, host / GIB, (total + host) / GIB)
+        yield "{:26}{:12.2f}{:8.2f}{:14.2f}{:14.2f}  ".format(phase.name, *numbers) + (
+            "yes" if plan.needs(phase, host, machine) <= machine.memory else "NO"
         )
     yield ""
     if plan.gradient_responses:
@@ -218,10 +222,15 @@ def diagnosis_lines(settings: RunSettings, plan: DiagnosisPlan, machine: Gpus) -
             f"gradients are taken of {plan.gradient_responses:,} of {work.responses:,} responses, by default what half "
             "an hour pays for"
         )
+    operations = (
+        f"{plan.reading_operations / 1e12:,.3g} TFLOP of values and {plan.gradient_operations / 1e12:,.3g} of gradients"
+    )
+    if not machine.gpus:
+        yield f"{operations}; `vcppo diagnose` says at its start how long that takes here"
+        return
     peak = FLOPS[settings.compute.dtype]
     minutes = plan.operations / (peak * ARITHMETIC_SHARE * machine.gpus) / 60
     yield (
-        f"{plan.reading_operations / 1e12:,.3g} TFLOP of values and {plan.gradient_operations / 1e12:,.3g} of "
-        f"gradients: {minutes:.2g} minutes on {machine.gpus} GPU, at {ARITHMETIC_SHARE:.0%} of {peak / 1e12:g} TFLOP/s "
-        "(assumed)"
+        f"{operations}: {minutes:.2g} minutes on {machine.gpus} GPU, at {ARITHMETIC_SHARE:.0%} of {peak / 1e12:g} "
+        "TFLOP/s (assumed)"
     )

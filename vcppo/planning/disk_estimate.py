@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vcppo.planning.lengths import lengths_of
 from vcppo.planning.memory_estimate import MOMENTS, WIDE, Network
 from vcppo.planning.shapes import critic_shapes_of, shapes_of
-from vcppo.planning.time_estimate import chain_tokens, held_out_problems
-from vcppo.settings.fixed import PROMPT_TOKENS
+from vcppo.planning.time_estimate import held_out_problems
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
-from vcppo.settings.task import MathsTaskSettings
 from vcppo.store.cache import StageFolder, addresses, is_complete
 
 TOKENIZER = 75  # bytes of tokenizer.json for each token: 11 MB at 152 k
@@ -108,12 +107,8 @@ class _Files:
     def __init__(self, settings: RunSettings) -> None:
         self.settings = settings
         self.policy, self.critic = self._network(critic=False), self._network(critic=True)
-        task = settings.task
-        maths = isinstance(task, MathsTaskSettings)
-        self.prompt = PROMPT_TOKENS if isinstance(task, MathsTaskSettings) else task.prompt_tokens
-        self.written = settings.rollout.max_tokens or chain_tokens(task)
-        slack = 0 if isinstance(task, MathsTaskSettings) else task.slack_tokens
-        self.longest = self.written if maths or settings.rollout.max_tokens else self.written + slack
+        lengths = lengths_of(settings)
+        self.prompt, self.written, self.longest = lengths.prompt, lengths.written, lengths.limit
 
     def _network(self, *, critic: bool) -> Network:
         settings = self.settings

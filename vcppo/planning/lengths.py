@@ -1,21 +1,27 @@
 """Lengths of a run's prompts and responses in tokens, before a model is loaded; memory and time count with these.
 
-Prompts of a set that lies here are read with a tokenizer that lies here; any other set's are taken as `PROMPT_TOKENS`.
+Prompts of a set, or of a task from outside, that lies here are read with a tokenizer that lies here; any others are
+taken as `PROMPT_TOKENS`, or what their task says.
 """
 
 import datetime
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vcppo.planning.shapes import model_folder, positions_of
 from vcppo.settings.fixed import PROMPT_TOKENS
 from vcppo.settings.known_sets import is_file
+from vcppo.settings.plugin import PluginTaskSettings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsSettings, MathsTaskSettings
+from vcppo.tasks.plugin import PluginTask
 from vcppo.tasks.problems import problem_sets
+
+Problem = TypeVar("Problem")
 
 READ = 256  # problems of a set, evenly spaced, whose prompts are counted
 TEMPLATE_TOKENS = 40  # of a chat template that cannot be written out here: roles, marks, a line of system prompt
@@ -38,55 +44,77 @@ class Lengths:
 
 def lengths_of(settings: RunSettings) -> Lengths:
     """Return the lengths of a run, no longer than the model has positions."""
-    task, set_limit = settings.task, settings.rollout.max_tokens
+    task, set_limit, model = settings.task, settings.rollout.max_tokens, settings.model.path
     if not isinstance(task, MathsTaskSettings):
-        prompt, written = task.prompt_tokens, set_limit or task.response_tokens
-        return Lengths(prompt, prompt, written, set_limit or task.response_tokens + task.slack_tokens)
-    counts = _prompts(task.maths, settings.model.path) or [PROMPT_TOKENS]
+        counts = _plugin_prompts(task, model) if isinstance(task, PluginTaskSettings) else None
+        counts = counts or (task.prompt_tokens,)
+        written, limit = task.response_tokens, task.response_tokens + task.slack_tokens
+        return Lengths(round(sum(counts) / len(counts)), max(counts), set_limit or written, set_limit or limit)
+    counts = _maths_prompts(task.maths, model) or (PROMPT_TOKENS,)
     limit, positions = set_limit or task.maths.max_tokens, positions_of(settings)
     if positions is not None:
         limit = max(min(limit, positions - max(counts)), 1)
     return Lengths(round(sum(counts) / len(counts)), max(counts), limit, limit)
 
 
-def _prompts(maths: MathsSettings, model: str | None) -> list[int] | None:
+def _maths_prompts(maths: MathsSettings, model: str | None) -> tuple[int, ...] | None:
     """Tokens of training prompts as the model will read them; None where the set or the tokenizer is elsewhere."""
+    folder = _tokenizer_folder(model)
+    if folder is None or not (is_file(maths.train) and is_file(maths.evaluate)):
+        return None
+    texts = [f"{problem.question}\n\n{maths.instruction}".strip() for problem in _some(problem_sets(maths).train)]
+    system = None if maths.system is None else {"role": "system", "content": maths.system}
+    frame = _template(folder, system, enable_thinking=maths.think) if maths.template == "chat" else None
+    extra = TEMPLATE_TOKENS if frame is None and maths.template == "chat" else 0
+    framed = tuple(f"{text}\n\n" if frame is None else frame(text) for text in texts)
+    return tuple(count + extra for count in _counts(folder, framed, bare=frame is None))
+
+
+def _plugin_prompts(task: PluginTaskSettings, model: str | None) -> tuple[int, ...] | None:
+    """The same of a task that leaves reading to the model and `PluginTask`, and says no length itself."""
+    made, folder = task.task, _tokenizer_folder(model)
+    if folder is None or hasattr(made, "prompt_tokens") or getattr(type(made), "encode", None) is not PluginTask.encode:
+        return None
+    system = None if made.system is None else {"role": "system", "content": made.system}
+    frame = _template(folder, system)
+    write = made.bare_text if frame is None else frame
+    return _counts(folder, tuple(write(prompt.text) for prompt in _some(made.training_problems())), bare=frame is None)
+
+
+def _tokenizer_folder(model: str | None) -> Path | None:
     folder = None if model is None else model_folder(model)
-    if folder is None or not (folder / "tokenizer.json").exists():
-        return None
-    if not (is_file(maths.train) and is_file(maths.evaluate)):
-        return None
+    return folder if folder is not None and (folder / "tokenizer.json").exists() else None
+
+
+def _some(problems: Sequence[Problem]) -> list[Problem]:
+    return [problems[i * len(problems) // READ] for i in range(READ)] if len(problems) > READ else list(problems)
+
+
+@functools.lru_cache(maxsize=8)
+def _counts(folder: Path, texts: tuple[str, ...], *, bare: bool) -> tuple[int, ...]:
+    """Tokens of each text; of bare ones with the special tokens that the tokenizer puts around them."""
     from tokenizers import Tokenizer
 
-    problems = problem_sets(maths).train
-    if not problems:
-        return None
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    frame = _template(folder, maths)
-    some = [problems[i * len(problems) // READ] for i in range(READ)] if len(problems) > READ else problems
-    texts = [f"{problem.question}\n\n{maths.instruction}".strip() for problem in some]
-    extra = TEMPLATE_TOKENS if frame is None and maths.template == "chat" else 0
-    framed = [f"{text}\n\n" if frame is None else frame(text) for text in texts]
-    return [len(row.ids) + extra for row in tokenizer.encode_batch(framed, add_special_tokens=frame is None)]
+    return tuple(len(row.ids) for row in tokenizer.encode_batch(list(texts), add_special_tokens=bare))
 
 
-def _template(folder: Path, maths: MathsSettings) -> Callable[[str], str] | None:
-    """Writes a question out in the tokenizer's chat template; None if it cannot be, or bare text is asked."""
+def _template(folder: Path, system: Mapping[str, str] | None, **words: Any) -> Callable[[str], str] | None:
+    """Writes a question out in the tokenizer's chat template; None if it has none, or one that fails."""
     from jinja2.exceptions import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     source, names = _chat_template(folder)
-    if maths.template != "chat" or source is None:
+    if source is None:
         return None
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["strftime_now"] = lambda form: datetime.date.today().strftime(form)
-    system = [] if maths.system is None else [{"role": "system", "content": maths.system}]
 
     def write(text: str) -> str:
-        messages = [*system, {"role": "user", "content": text}]
-        return template.render(messages=messages, add_generation_prompt=True, enable_thinking=maths.think, **names)
+        messages = [*([] if system is None else [system]), {"role": "user", "content": text}]
+        return template.render(messages=messages, add_generation_prompt=True, **words, **names)
 
     try:
         template = environment.from_string(source)

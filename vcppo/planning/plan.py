@@ -1,11 +1,12 @@
-"""Memory that a run takes of each GPU, by stage and phase, before it is started, and what to change if it is too much.
+"""Memory that a run takes of each GPU, by stage and phase, before it is started, and what to change if it is too much;
+or of main memory, where there is no GPU.
 
 Bytes are those of memory_estimate.py, at the fullest moment of each phase with every response as long as it may be.
 Times rest on the rates below, which are assumed and not measured.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vcppo.errors import ConfigError
@@ -40,6 +41,7 @@ from vcppo.settings.run import RunSettings
 from vcppo.store.cache import addresses
 
 RESERVE = 2 * GIB  # CUDA's context, workspaces of its libraries, buffers of NCCL
+LIBRARIES = 0.45 * GIB  # of main memory in a process that has imported torch and transformers
 SLACK = 0.05  # of what tensors take, lost between them by the allocator
 
 # Assumed rates: an H100 SXM's by its data sheet, and the shares of them that well-fed kernels reach.
@@ -51,7 +53,7 @@ KERNELS_A_LAYER, KERNEL_S = 20, 5e-6  # of one step of the torch generator
 
 @dataclass(frozen=True)
 class Gpus:
-    """The GPUs of a run, all alike, one process each."""
+    """The GPUs of a run, all alike, one process each; of none, one process and its main memory."""
 
     gpus: int
     memory: float  # bytes of each
@@ -60,6 +62,16 @@ class Gpus:
     def of(cls, gpus: int, memory_gib: float) -> "Gpus":
         """From the command line's values."""
         return cls(gpus, memory_gib * GIB)
+
+    @property
+    def processes(self) -> int:
+        """Processes that share the work."""
+        return max(self.gpus, 1)
+
+    @property
+    def reserve(self) -> float:
+        """Bytes that a process takes beside tensors."""
+        return RESERVE if self.gpus else LIBRARIES
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,12 @@ class Phase:
     name: str
     memory: Memory
     note: str = ""  # why it cannot work, whatever the total
+    reserve: float = RESERVE  # bytes beside tensors
 
     @property
     def needs(self) -> float:
-        """Bytes of a GPU, with what is not tensors."""
-        return (1.0 + SLACK) * self.memory.total + RESERVE
+        """Bytes of a GPU, or of main memory, with what is not tensors."""
+        return (1.0 + SLACK) * self.memory.total + self.reserve
 
 
 @dataclass(frozen=True)
@@ -135,15 +148,15 @@ def make_plan(settings: RunSettings, machine: Gpus) -> Plan:
     Raises:
         ConfigError: the GPUs do not divide into replicas, or the model's shapes are unknown.
     """
-    check_replicas(settings.compute.replicas, machine.gpus)
+    check_replicas(settings.compute.replicas, machine.processes)
     layout = _Layout(settings, machine)
     stages = [stage for stage in addresses(settings) if stage != "cold-start" or settings.cold_start.steps > 0]
-    phases = [phase for stage in stages for phase in layout.phases(stage)]
+    phases = [replace(phase, reserve=machine.reserve) for stage in stages for phase in layout.phases(stage)]
     host = 0.0
-    if settings.compute.offload:
+    if settings.compute.offload and machine.gpus:
         models = layout.resident()
         host = sum(held(net, learns=learns).total + gradients(net).total * learns for net, learns in models)
-        phases = [Phase(p.stage, p.name, p.memory.on_host(), p.note) for p in phases]
+        phases = [replace(phase, memory=phase.memory.on_host()) for phase in phases]
     if settings.alignment_interval:
         host += alignment(layout.policy)
     return Plan(layout.shapes, machine, phases, [layout.time(stage) for stage in stages], host)
@@ -170,6 +183,15 @@ def remedies(settings: RunSettings, machine: Gpus) -> list[Remedy]:
     return candidates
 
 
+def memory_without_gpu(settings: RunSettings) -> float:
+    """Return bytes of main memory of a process without a GPU, at its fullest moment.
+
+    Raises:
+        ConfigError, CheckpointError: the model's shapes are unknown.
+    """
+    return make_plan(override(settings, {"compute.replicas": 1}), Gpus(0, 0.0)).fullest.needs
+
+
 def gpus_needed(settings: RunSettings, machine: Gpus, most: int = 4096) -> int | None:
     """Return the least power of two times `compute.replicas` of such GPUs that it fits, None if `most` are too few."""
     gpus = settings.compute.replicas
@@ -194,7 +216,7 @@ def _changes(settings: RunSettings, machine: Gpus) -> Iterator[dict[str, Any]]:
         yield {"compute.dtype": "bfloat16"}
     if not compute.gradient_checkpointing:
         yield {"compute.gradient_checkpointing": True}
-    if not compute.offload:
+    if not compute.offload and machine.gpus:
         yield {"compute.offload": True}
     if settings.micro_batch_tokens > longest:
         yield {"micro_batch_tokens": longest}
@@ -214,7 +236,7 @@ class _Layout:
     def __init__(self, settings: RunSettings, machine: Gpus) -> None:
         self.settings, self.machine = settings, machine
         self.shapes, self.critic_shapes = shapes_of(settings), critic_shapes_of(settings)
-        self.shards = machine.gpus // settings.compute.replicas
+        self.shards = machine.processes // settings.compute.replicas
         self.policy, self.critic = self._network(critic=False), self._network(critic=True)
         lengths = lengths_of(settings)
         self.prompt, self.written, self.response = lengths.longest_prompt, lengths.written, lengths.limit
@@ -313,8 +335,8 @@ class _Layout:
     def _cells(self, total: int) -> tuple[int, int, int]:
         """Return (cells of a pass, of its longest row, places of generated tokens), of `total` cells over all GPUs."""
         most = max(self.settings.micro_batch_tokens, self.longest)
-        rows = max(min(most, -(-total // self.machine.gpus)) // self.longest, 1)
-        cells = max(rows * self.longest, min(most, -(-total // self.machine.gpus)))
+        rows = max(min(most, -(-total // self.machine.processes)) // self.longest, 1)
+        cells = max(rows * self.longest, min(most, -(-total // self.machine.processes)))
         return cells, self.longest, cells * self.response // self.longest
 
     def _train(self, net: Network, total: int) -> Memory:
@@ -322,7 +344,7 @@ class _Layout:
 
     def _rows(self, rows: int) -> int:
         """Return the responses that one process generates at once."""
-        groups = max(self.machine.gpus // self.tensor_parallel, 1)
+        groups = max(self.machine.processes // self.tensor_parallel, 1)
         share = -(-rows // groups)
         return share if self.vllm else min(share, GENERATOR_ROWS)
 
@@ -358,7 +380,7 @@ class _Layout:
         valued, learnt = critic_tokens(stage, s, self.written)
         forward, of_critic = self._forward_flops(shapes), self._forward_flops(self.critic_shapes)
         again = 1 if s.compute.gradient_checkpointing else 0
-        rate = FLOPS[s.compute.dtype] * ARITHMETIC_SHARE * self.machine.gpus
+        rate = FLOPS[s.compute.dtype] * ARITHMETIC_SHARE * self.machine.processes
         passes = forward * (scored + (3 + again) * trained) + (of_critic - forward) * (valued + (3 + again) * learnt)
         pass_s = passes / rate
         rows = self._rows(
@@ -369,5 +391,5 @@ class _Layout:
         column = 2.0 * shapes.layers * shapes.kv_heads * shapes.head_dim * width / self.tensor_parallel
         step_s = (weights + rows * column * (self.prompt + self.written / 2)) / (BYTES_PER_S * BANDWIDTH_SHARE)
         step_s += 0.0 if self.vllm else shapes.layers * KERNELS_A_LAYER * KERNEL_S
-        steps = generated / (rows * max(self.machine.gpus // self.tensor_parallel, 1))
+        steps = generated / (rows * max(self.machine.processes // self.tensor_parallel, 1))
         return StageTime(stage, generated, scored, trained, steps * step_s / 3600, pass_s / 3600)

@@ -16,7 +16,7 @@ from vcppo.planning.speeds import Machine, Speed, estimated_speed
 from vcppo.settings.fixed import GENERATOR_ROWS, RESPONSES_AT_ONCE, WRITTEN_LINES
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
-from vcppo.settings.task import MathsTaskSettings, TaskSettings
+from vcppo.settings.task import MathsTaskSettings
 from vcppo.store.cache import StageFolder, addresses, is_complete
 from vcppo.tasks.problems import evaluation_size
 
@@ -242,8 +242,3 @@ def held_out_problems(settings: RunSettings) -> int:
     if isinstance(task, MathsTaskSettings):
         return evaluation_size(task.maths)
     return task.problems(settings.evaluation.problems)
-
-
-def chain_tokens(task: TaskSettings) -> int:
-    """Return the tokens of a response that thinks to the end."""
-    return task.maths.max_tokens if isinstance(task, MathsTaskSettings) else task.response_tokens

@@ -1,10 +1,12 @@
-"""Room on disk for a study or a run, looked at before it starts: a full disk is foreseen, not met."""
+"""Room on disk for a study or a run, looked at before it starts: a full disk is foreseen, not met. And in memory."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from vcppo.errors import CheckpointError, ConfigError, StudyError
 from vcppo.planning.disk_estimate import Known, StageDisk, StudyDisk, estimate_disk, together
+from vcppo.planning.memory_estimate import GIB
+from vcppo.planning.plan import memory_without_gpu
 from vcppo.settings.run import RunSettings
 from vcppo.studies.cells import Cell
 from vcppo.system.disk import describe_bytes, free_bytes
@@ -32,6 +34,15 @@ def stages_on_disk(
         return None
     names = [disk.stage for disk in disks]
     return disks[: names.index(until) + 1] if until in names else disks
+
+
+def memory_words(runs: Iterable[RunSettings]) -> str:
+    """Say what a process without a GPU takes of main memory in the largest of these runs."""
+    try:
+        most = max(map(memory_without_gpu, runs))
+    except (ConfigError, CheckpointError):
+        return "memory unknown, as the shapes of its model are"
+    return f"without a GPU up to {most / GIB:.1f} GiB of memory a worker"
 
 
 def notes_on_room(disk: StudyDisk | None, out: Path) -> list[str]:

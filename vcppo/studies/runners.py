@@ -5,7 +5,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +14,7 @@ from vcppo.studies.verl.runner import VerlRunner
 
 if TYPE_CHECKING:
     from vcppo.settings.run import RunSettings
+    from vcppo.studies.cells import Cell
     from vcppo.studies.study import Study
 
 MINUTES_A_WORKER_STARTS = 0.2  # importing torch and transformers
@@ -82,8 +83,8 @@ class PipelineRunner:
     def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
         """Yield the cells of a study and what they will cost together, each shared stage counted once."""
         from vcppo.planning.speeds import Machine
-        from vcppo.planning.time_estimate import StageCost, estimate_costs, minutes_text
-        from vcppo.studies.room import disk_of, disk_words
+        from vcppo.planning.time_estimate import StageCost, basis, estimate_costs, minutes_text
+        from vcppo.studies.room import disk_of, disk_words, memory_words
 
         yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
         if study.search is not None:
@@ -106,8 +107,9 @@ class PipelineRunner:
             f"\n{len(cells)} cells, {len(by_address)} stages, {sum(c.cached for c in by_address.values())} of them "
             f"cached; at most {tokens / 1e6:.1f} M generated tokens, about "
             f"{minutes_text(total / workers + MINUTES_A_WORKER_STARTS)} minutes with {workers} workers; "
-            f"{disk_words(disk_of(cells, out, workers), out)}"
+            f"{memory_words(_one_of_each(cells))}; {disk_words(disk_of(cells, out, workers), out)}"
         )
+        yield from sorted({basis(cell.settings) for cell in cells})
 
     def notes(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
         """See CellRunner; a search's cells are not known before."""
@@ -130,6 +132,11 @@ class PipelineRunner:
         from vcppo.studies.outdated import pipeline_addresses
 
         return pipeline_addresses(settings)
+
+
+def _one_of_each(cells: "Iterable[Cell]") -> list["RunSettings"]:
+    """Settings of one cell of each arm: others take as much memory."""
+    return list({cell.arm: cell.settings for cell in cells}.values())
 
 
 def _check_objective(study: str, objective: str, k: int) -> None:

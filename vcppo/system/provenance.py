@@ -53,9 +53,14 @@ def hardware() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "memory_gb": round(main_memory() / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if torch is not None and has_gpu else None,
     }
+
+
+def main_memory() -> int:
+    """Return bytes of this machine's main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

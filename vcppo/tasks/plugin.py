@@ -97,7 +97,7 @@ class PluginTask(ABC):
             CheckpointError: the template or the tokenizer makes nothing of a prompt.
         """
         chat = tokenizer.chat_template is not None
-        texts = [self._chat(prompt.text, tokenizer) if chat else self._plain(prompt.text) for prompt in prompts]
+        texts = [self._chat(prompt.text, tokenizer) if chat else self.bare_text(prompt.text) for prompt in prompts]
         rows = [tuple(row) for row in tokenizer(texts, add_special_tokens=not chat)["input_ids"]] if texts else []
         for prompt, row in zip(prompts, rows, strict=True):
             if not row:
@@ -106,7 +106,8 @@ class PluginTask(ABC):
                 )
         return rows
 
-    def _plain(self, text: str) -> str:
+    def bare_text(self, text: str) -> str:
+        """Return the question as a tokenizer without a chat template reads it."""
         return text if self.system is None else f"{self.system}\n\n{text}\n\n"
 
     def _chat(self, text: str, tokenizer: PreTrainedTokenizerFast) -> str:

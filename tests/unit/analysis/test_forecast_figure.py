@@ -19,8 +19,8 @@ ENDS = {"bad": 0.01, "good": 0.8, "mild": 0.06, "monte-carlo": 0.5, "grpo": 0.5}
 COSINES = {"bad": -0.9, "good": 0.9, "mild": math.nan, "monte-carlo": 1.0, "grpo": 1.0}
 
 
-def study_of(name: str, *, bases: int = 4, warns: bool = False) -> Study:
-    """Five arms over four bases, 20 iterations: 10 as the base, 0.1 right, and 10 at the end."""
+def study_of(name: str, *, bases: int = 4, warns: bool = False, iterations: int = 20) -> Study:
+    """Five arms over four bases: 10 iterations as the base, 0.1 right, the others as at the end."""
     runs, curves = [], []
     for arm, end in ENDS.items():
         for base in range(bases):
@@ -35,7 +35,7 @@ def study_of(name: str, *, bases: int = 4, warns: bool = False) -> Study:
             if arm != "grpo":
                 said |= {"value_bias": -0.1 * base, "explained_variance": 0.1, "end_error": 0.2}
             logged = {(f"forecast/{what}", 0): value for what, value in said.items()}
-            logged |= {("rollout/accuracy", step): 0.1 if step < 10 else end for step in range(20)}
+            logged |= {("rollout/accuracy", step): 0.1 if step < 10 else end for step in range(iterations)}
             curves += [{**key, "metric": m, "step": float(s), "value": v} for (m, s), v in logged.items()]
     empty = pd.DataFrame({"arm": []})
     return Study(name, pd.DataFrame(runs), pd.DataFrame(curves), empty, empty, empty)
@@ -64,7 +64,7 @@ def test_learnt_too_little_is_less_than_half_of_what_the_reference_gained_and_it
 
 
 def test_a_run_that_a_warning_ended_is_judged_by_its_own_last_iterations() -> None:
-    study = study_of(DIGITS.study)
+    study = study_of(DIGITS.study, iterations=40)  # the others have all of their last ten after this one's end
     curves = study.curves
     gone = (curves["arm"] == "bad") & (curves["base_seed"] == 0) & (curves["step"] > 18)
     runs = runs_of(dataclasses.replace(study, curves=curves[~gone]), DIGITS).set_index(["arm", "base_seed"])

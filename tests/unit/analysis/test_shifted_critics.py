@@ -65,6 +65,17 @@ def test_the_last_iterations_are_held_against_the_first_one() -> None:
     assert len(picture.figure.axes) == 12
 
 
+def test_a_run_that_a_warning_ended_has_last_iterations_of_its_own() -> None:
+    study = endings()
+    curves = study.curves
+    ended = (curves["arm"] == "exact,critic.offset=2") & (curves["base_seed"] == 0) & (curves["step"] > STEPS - 4)
+    stopped = replace(study, curves=curves[~ended])
+    lengths = offsets.last_iterations(stopped, "rollout/length_tokens")
+    late = offsets.LATE - 3  # of them; the others are as before
+    assert lengths["exact,critic.offset=2", 0.0, 0.0] == pytest.approx((late * 160 + 3 * 40) / offsets.LATE)
+    assert lengths["exact,critic.offset=2", 1.0, 0.0] == pytest.approx(162)
+
+
 def test_without_finished_runs_or_settings_nothing_is_drawn() -> None:
     with pytest.raises(NoDataError, match=r"endings: no finished run in endings/runs.csv; make it with: vcppo sweep"):
         offsets.make(results_of(endings("failed")), "endings")

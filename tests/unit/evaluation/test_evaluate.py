@@ -114,6 +114,13 @@ def test_greedy_decoding_writes_one_response_a_problem_and_repeats_from_its_comm
     assert "evaluation.samples = 2 with evaluation.temperature = 0" in refused.stderr
 
 
+def test_a_report_of_a_model_with_code_of_its_own_says_so_in_its_command(checkpoint: Path, tmp_path: Path) -> None:
+    done = invoke(checkpoint, "--out", tmp_path, "--set", "model.trust_remote_code=true", *GREEDY)
+    assert done.exit_code == 0
+    told = json.loads((folder(tmp_path) / "report.json").read_text())
+    assert "model.trust_remote_code=true" in shlex.split(told["command"])
+
+
 def test_a_policy_that_says_no_numbers_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / "policy")
     weights = load_file(tmp_path / "policy" / "model.safetensors")

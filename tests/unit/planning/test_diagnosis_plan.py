@@ -86,13 +86,15 @@ def test_half_an_hour_pays_for_a_share_of_what_is_dear_and_for_all_that_is_cheap
 
 def test_a_plan_has_readers_and_gradients_by_what_is_at_hand() -> None:
     shapes = KNOWN["qwen2.5-0.5b"]
-    whole = plan_diagnosis(RunSettings(), WORK, policy=shapes, critic=shapes, machine=None)
+    whole = plan_diagnosis(RunSettings(), WORK, policy=shapes, critic=shapes, machine=Gpus(0, 0.0))
     assert [phase.name for phase in whole.phases] == ["values", "moments", "gradients", "products"]
     assert 16 < whole.gradient_responses < 116
-    reading = plan_diagnosis(RunSettings(), WORK, policy=None, critic=shapes, machine=None)
+    reading = plan_diagnosis(RunSettings(), WORK, policy=None, critic=shapes, machine=Gpus(0, 0.0))
     assert (reading.gradient_responses, reading.gradient_operations) == (0, 0.0)
     assert reading.reading_operations == whole.reading_operations
-    asked = plan_diagnosis(RunSettings(), WORK, policy=shapes, critic=None, machine=None, gradient_responses=400)
+    asked = plan_diagnosis(
+        RunSettings(), WORK, policy=shapes, critic=None, machine=Gpus(0, 0.0), gradient_responses=400
+    )
     assert asked.gradient_responses == 400
     assert asked.gradient_operations == pytest.approx(
         whole.gradient_operations * 400 / whole.gradient_responses, rel=1e-6

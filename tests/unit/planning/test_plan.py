@@ -23,7 +23,7 @@ from vcppo.models.loading import new_critic
 from vcppo.models.loading import new_policy as policy_of
 from vcppo.planning import speeds
 from vcppo.planning.memory_estimate import GIB, Memory, Network, generate
-from vcppo.planning.plan import Gpus, Plan, gpus_needed, make_plan, remedies
+from vcppo.planning.plan import Gpus, Plan, gpus_needed, make_plan, memory_without_gpu, remedies
 from vcppo.planning.shapes import KNOWN, critic_shapes_of, read_shapes, shapes_of
 from vcppo.planning.time_estimate import estimate_costs
 from vcppo.settings.fixed import ALIGNMENT_CHUNKS, ALIGNMENT_MEMORY
@@ -249,6 +249,24 @@ def test_the_command_prints_what_the_plan_holds() -> None:
     found = make_plan(override(RunSettings(), {"method": "ppo"}), Gpus.of(1, 80.0))
     assert len(rows) == sum(phase.stage in ("rl", "evaluation") for phase in found.phases) + 2
     assert {row[-1] for row in rows[:-2]} == {"yes"}
+
+
+def test_without_a_gpu_a_process_takes_main_memory() -> None:
+    words = ["task.name=maths", "model.path=HuggingFaceTB/SmolLM2-135M", "compute.offload=true"]
+    words.append("rollout.max_tokens=40")
+    flags = [part for word in words for part in ("--set", word)]
+    done = invoke(*flags, "--gpus", "0", "--memory", "8")
+    settings = load_settings(None, words)
+    plan, on_gpu = make_plan(settings, Gpus.of(0, 8.0)), make_plan(settings, Gpus.of(1, 8.0))
+    assert plan.fullest.needs == memory_without_gpu(settings)
+    assert (done.exit_code == 0) == (plan.fullest.needs <= 8 * GIB)
+    assert "no GPU, 8 GiB" in done.output
+    assert "GPU hours" not in done.output, "an H100's rates say nothing of a processor"
+    largest = max(plan.phases, key=lambda phase: phase.memory.total)
+    assert largest.needs == pytest.approx(1.05 * largest.memory.total + 0.45 * GIB)
+    assert largest.memory.weights > 0, "weights have nowhere else to wait"
+    assert all(phase.memory.weights == 0 for phase in on_gpu.phases), "offloaded"
+    assert invoke(*flags, "--gpus", "0", "--memory", "1").exit_code == 1
 
 
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import arithmetic
+import plugins
 import pytest
 from click.testing import CliRunner
 from tiny import ASSIGNMENTS, tiny
@@ -21,6 +23,7 @@ from vcppo.planning.time_estimate import StageCost, estimate_costs, networks_of
 from vcppo.settings.loading import load_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsTaskSettings
+from vcppo.tasks import make_task
 from vcppo.tasks.maths import MathsTask
 
 GIGA = Machine(flops_per_s=4e9, bytes_per_s=math.inf)  # a quarter of it is reached: 1e9 a second
@@ -59,6 +62,23 @@ def test_prompts_are_as_long_as_the_model_reads_them(model: Path, more: tuple[st
     assert isinstance(settings.task, MathsTaskSettings)
     task = MathsTask(settings.task.maths)
     counts = [len(row) for row in task.encode([task._prompt(p) for p in task._train], load_tokenizer(model))]
+    lengths = lengths_of(settings)
+    assert (lengths.prompt, lengths.longest_prompt) == (round(sum(counts) / len(counts)), max(counts))
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+@pytest.mark.parametrize("template", [True, False])
+def test_prompts_of_a_task_from_outside_are_counted_alike(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str | None, template: bool
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    if not template:
+        (folder / "chat_template.jinja").unlink()
+    monkeypatch.setattr(plugins.Riddles, "system", system)
+    settings = load_settings(None, ["task.name=plugins:Riddles", f"model.path={folder}", "cold_start.steps=0"])
+    task, tokenizer = make_task(settings.task), load_tokenizer(folder)
+    assert (tokenizer.chat_template is not None) == template
+    counts = [len(row) for row in task.encode(task.training_problems(), tokenizer)]  # type: ignore[attr-defined]
     lengths = lengths_of(settings)
     assert (lengths.prompt, lengths.longest_prompt) == (round(sum(counts) / len(counts)), max(counts))
 

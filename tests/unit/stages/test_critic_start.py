@@ -1,6 +1,7 @@
 """The start of RL: a reward model in units of reward, a critic shifted, and an error imposed on what is read."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from vcppo.rl.critic_update import read_final_values, read_values
 from vcppo.rl.models import Models
 from vcppo.rl.reading import read_outputs
 from vcppo.stages.context import StageContext
-from vcppo.stages.shared.critic_start import critic_for
+from vcppo.stages.shared import critic_start
+from vcppo.stages.shared.critic_start import LINE_FILE, critic_for
 from vcppo.stages.shared.saved_responses import load_responses, responses_file
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.tasks import make_task
@@ -62,6 +64,23 @@ def test_fitted_scores_are_the_least_squares_line_through_those_of_whole_respons
     )  # float32 sums of scores that lie close together
     assert steps == 0
     assert float(read_final_values(fitted, batch, 200).mean()) == pytest.approx(float(batch.scores.mean()), abs=1e-4)
+
+
+def test_the_line_is_fitted_once_and_a_stage_that_begins_again_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, batch = context(tmp_path, "critic.scores=fitted"), random_batch([5, 2, 6])
+    first = values(critic_for(here)[0], batch)
+    line = here.folder.path / LINE_FILE
+    line.write_text("")  # of a machine that lost its power
+    assert torch.equal(values(critic_for(here)[0], batch), first)
+    assert json.loads(line.read_text()).keys() == {"slope", "intercept"}
+
+    def read_again(*_: object) -> torch.Tensor:
+        raise AssertionError("all responses are read again")
+
+    monkeypatch.setattr(critic_start, "read_final_values", read_again)
+    assert torch.equal(values(critic_for(here)[0], batch), first)
 
 
 @pytest.mark.parametrize("start", [(), ("critic.init=policy", "critic.initial_value=0.5"), ("critic.scores=fitted",)])

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError
 from vcppo.maths.diagnostics import fitted_line
+from vcppo.models.distributed import world
 from vcppo.models.forward import rescale_values
 from vcppo.rl.critic_update import read_final_values
 from vcppo.rl.pretraining_targets import rows_with_targets
@@ -18,7 +19,10 @@ from vcppo.seeding import seed_for
 from vcppo.stages.context import StageContext
 from vcppo.stages.shared.saved_responses import load_responses
 from vcppo.store.pretrained_critics import chosen_step, critic_folder
+from vcppo.system.files import read_json_or_move, write_json
 from vcppo.types import RolloutBatch
+
+LINE_FILE = "scores_line.json"  # in the stage's folder
 
 
 def start_of_critic(context: StageContext) -> PreTrainedModel:
@@ -70,12 +74,19 @@ def fit_scores(critic: PreTrainedModel, context: StageContext) -> PreTrainedMode
     """Put a reward model into units of reward: its scores of whole responses are fitted to theirs by least squares.
 
     Slope and intercept go into its head, in place. What it says of unfinished responses is scaled alike: the error that
-    remains is that of a model that has never seen any (arXiv:2503.01491, section 3.1), and no error of units.
+    remains is that of a model that has never seen any (arXiv:2503.01491, section 3.1), and no error of units. They stay
+    in the stage's folder: of a large model a pass over all responses takes minutes, at every restart.
     """
-    batch = scored_responses(context)
-    batch = batch.take(rows_with_targets(batch, context.settings, context.sampling.max_tokens))
-    slope, intercept = fitted_line(read_final_values(critic, batch, context.settings.micro_batch_tokens), batch.scores)
-    rescale_values(critic, slope, intercept)
+    path, here = context.folder.path / LINE_FILE, world()
+    line = here.from_main(read_json_or_move(path, context.notice) if here.is_main else None)
+    if line is None:
+        batch = scored_responses(context)
+        batch = batch.take(rows_with_targets(batch, context.settings, context.sampling.max_tokens))
+        scores = read_final_values(critic, batch, context.settings.micro_batch_tokens)
+        line = dict(zip(("slope", "intercept"), fitted_line(scores, batch.scores), strict=True))
+        if here.is_main:
+            write_json(path, line)
+    rescale_values(critic, line["slope"], line["intercept"])
     return critic
 
 
