@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python -m bench.bench_estimates models/smollm2-135m
 
 Minutes after a calibration, in processor time of one thread, since other work on the machine slows wall time, and by no
-constant factor. Memory is the process's largest resident size in a stage, disk what it leaves: each is to lie within 15 %.
+constant factor. Memory is the process's largest resident size in a stage, disk what that leaves: each is to lie within
+15 %.
 Sums of three digits, responses of at most 40 tokens, few steps of every stage. Of each stage: tokens as counted, the
 estimate from two products of numpy, the estimate with measured speeds, what it took, and the ratio of the last two,
 which is to lie between 1/2 and 2. Estimates are of responses at their limit: a policy that stops early takes less.

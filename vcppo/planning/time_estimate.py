@@ -13,7 +13,7 @@ from vcppo.planning.memory_estimate import Network
 from vcppo.planning.shapes import critic_shapes_of, shapes_of
 from vcppo.planning.speed_store import stored_speed
 from vcppo.planning.speeds import Machine, Speed, estimated_speed
-from vcppo.settings.fixed import GENERATOR_ROWS, RESPONSES_AT_ONCE, WRITTEN_LINES
+from vcppo.settings.fixed import DEMONSTRATIONS_AT_ONCE, GENERATOR_ROWS, RESPONSES_AT_ONCE, WRITTEN_LINES
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsTaskSettings
@@ -153,7 +153,8 @@ def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tup
     """Return (generated, scored without gradient, trained) tokens of a stage; `response_tokens` per response."""
     pretrain, model = settings.pretrain, settings.reward_model
     if stage == "cold-start":
-        return 0, 0, settings.cold_start.steps * settings.cold_start.batch_tokens
+        beyond = DEMONSTRATIONS_AT_ONCE // 2 * response_tokens  # what is drawn last reaches beyond, by half of it
+        return 0, 0, settings.cold_start.steps * (settings.cold_start.batch_tokens + beyond)
     if stage == "reward-model":
         pairs = model.steps * model.pairs * 2 * response_tokens
         count = max(model.responses // model.responses_per_prompt, 1) * model.responses_per_prompt

@@ -4,24 +4,26 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from vcppo.settings.fixed import DEMONSTRATIONS_AT_ONCE
 from vcppo.tasks.base import Task
 from vcppo.types import TokenBatch
-
-AT_ONCE = 16
 
 
 def draw(
     task: Task, tokenizer: PreTrainedTokenizerFast, tokens: int, rng: torch.Generator
 ) -> tuple[list[Tensor], list[int]]:
-    """Draw demonstrations of `tokens` tokens or just over: (token ids of each, where each one's response starts).
+    """Draw demonstrations, sixteen at a time, until they have `tokens` tokens.
 
     Each ends with the tokenizer's end of sequence, whether its text says so or not: responses are taught to stop.
+
+    Returns:
+        token ids of each, and where each one's response starts.
     """
     end = tokenizer.eos_token_id
     sequences: list[Tensor] = []
     starts: list[int] = []
     while sum(map(len, sequences)) < tokens:
-        drawn = task.demonstrations(AT_ONCE, rng)
+        drawn = task.demonstrations(DEMONSTRATIONS_AT_ONCE, rng)
         prompts = task.encode([demonstration.prompt for demonstration in drawn], tokenizer)
         texts = [demonstration.response for demonstration in drawn]
         for prompt, response in zip(prompts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
@@ -32,7 +34,7 @@ def draw(
 
 
 def demonstrations(task: Task, tokenizer: PreTrainedTokenizerFast, rng: torch.Generator) -> TokenBatch:
-    """Draw AT_ONCE of them as a batch."""
+    """Draw DEMONSTRATIONS_AT_ONCE of them as a batch."""
     return batch_of(*draw(task, tokenizer, 1, rng))
 
 

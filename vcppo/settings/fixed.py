@@ -9,6 +9,7 @@ SLACK_LINES: Final = 4  # a response to the embedded task may be this much longe
 
 RESPONSES_AT_ONCE: Final = 256  # sampled together by the stages that sample for later ones
 PAIRED_PROMPTS_AT_ONCE: Final = 16  # the reward model's, with all their responses
+DEMONSTRATIONS_AT_ONCE: Final = 16  # drawn until they have an update's tokens
 
 # Of the torch generator.
 GENERATOR_ROWS: Final = 512  # responses written together: with 1024 hardly more tokens a second, and twice the memory
