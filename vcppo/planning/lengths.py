@@ -71,9 +71,9 @@ def _maths_prompts(maths: MathsSettings, model: str | None) -> tuple[int, ...] |
 
 
 def _plugin_prompts(task: PluginTaskSettings, model: str | None) -> tuple[int, ...] | None:
-    """The same of a task that leaves reading to the model and `PluginTask`, and says no length itself."""
+    """The same of a task that leaves reading to the model and `PluginTask`."""
     made, folder = task.task, _tokenizer_folder(model)
-    if folder is None or hasattr(made, "prompt_tokens") or getattr(type(made), "encode", None) is not PluginTask.encode:
+    if folder is None or getattr(type(made), "encode", None) is not PluginTask.encode:
         return None
     system = None if made.system is None else {"role": "system", "content": made.system}
     frame = _template(folder, system)

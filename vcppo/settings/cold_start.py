@@ -17,5 +17,5 @@ class ColdStartSettings(OptimiserSettings):
     batch_tokens: int = Field(
         3000,
         ge=1,
-        description="tokens an update, at least: sixteen demonstrations are drawn at once; with model.path unless set 16384",
+        description="tokens an update at least, sixteen demonstrations at a time; with model.path unless set 16384",
     )

@@ -75,6 +75,7 @@ def test_prompts_of_a_task_from_outside_are_counted_alike(
     if not template:
         (folder / "chat_template.jinja").unlink()
     monkeypatch.setattr(plugins.Riddles, "system", system)
+    monkeypatch.setattr(plugins.Riddles, "prompt_tokens", 999, raising=False)  # said, and not so
     settings = load_settings(None, ["task.name=plugins:Riddles", f"model.path={folder}", "cold_start.steps=0"])
     task, tokenizer = make_task(settings.task), load_tokenizer(folder)
     assert (tokenizer.chat_template is not None) == template
