@@ -21,6 +21,7 @@ from tiny import ASSIGNMENTS, tiny
 from vcppo.cli.exit_codes import NOT_DELIVERED
 from vcppo.errors import TrainingError
 from vcppo.models.optimiser import Optimiser
+from vcppo.planning.lengths import lengths_of
 from vcppo.planning.time_estimate import estimate_costs
 from vcppo.settings.run import RunSettings
 from vcppo.stages.pipeline import run_stages
@@ -367,7 +368,7 @@ def test_a_critic_may_start_at_the_mean_score_without_pretraining(out: Path) -> 
     other = run_stages(tiny(*chosen, "gae.lambda_actor=0.5"), out, until="rl")
     assert [name for name, use in other.items() if use.ran] == ["rl"]
     (cost,) = [cost for cost in estimate_costs(settings, out / "elsewhere") if cost.stage == "answers"]
-    assert cost.generated_tokens == settings.pretrain.held_out * settings.task.response_tokens
+    assert cost.generated_tokens == settings.pretrain.held_out * lengths_of(settings).written
 
 
 def test_a_corrupt_state_is_moved_aside_in_one_line_and_the_stage_begins_anew(out: Path) -> None:

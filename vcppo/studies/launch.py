@@ -7,6 +7,7 @@ are those of the loopback interface; nothing listens on the machine's other inte
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,8 @@ def run_cell(cell: Path, out: Path) -> Mapping[str, float]:
     code = _run_processes([str(cell), str(out)], int(os.environ[PROCESSES]), temporary_for(cell / "meeting"))
     if not file.exists() and code == DISK_REFUSED:
         raise DiskError(f"{cell}: cannot be written; make room, then the same command goes on")
+    if not file.exists() and code == -signal.SIGKILL:  # as a worker of one process would end, and be started again
+        os.kill(os.getpid(), signal.SIGKILL)
     if not file.exists():
         raise StudyError(f"the processes of cell {cell.name} ended with exit code {code} and without a word")
     reply = read_json(file)
@@ -81,7 +84,11 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
         if failed and time.monotonic() - since > GRACE_S:
             break
         time.sleep(LOOK_S)
-    return failed or next((process.returncode for process in processes if process.returncode), 0)
+    codes = [process.returncode for process in processes]
+    for telling in (DISK_REFUSED, -signal.SIGKILL):  # the others only fail because of that one
+        if telling in codes:
+            return telling
+    return failed or next((code for code in codes if code), 0)
 
 
 def main() -> None:

@@ -91,7 +91,8 @@ class WorkerPool:
         """See Pool."""
         worker = self._workers[index]
         self._kill(worker)
-        worker.process, worker.ready, worker.cell, worker.unread = self._start(index), False, None, b""
+        worker.ready, worker.cell, worker.unread = False, None, b""
+        worker.process = self._start(index)
 
     def close(self) -> None:
         """See Pool: idle ones may end by themselves."""
@@ -108,15 +109,21 @@ class WorkerPool:
     def _start(self, index: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "vcppo.studies.worker", "--runner", self.runner, "--parent", str(os.getpid())]
         with open(log_of(self.logs, index), "ab") as log, shielded():
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=_environment(index, self.processes) | ({} if self.lock is None else with_lock(self.lock)),
-                pass_fds=() if self.lock is None else (self.lock,),
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=_environment(index, self.processes) | ({} if self.lock is None else with_lock(self.lock)),
+                    pass_fds=() if self.lock is None else (self.lock,),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise StudyError(
+                    f"worker {index} cannot be started ({error.strerror or error}); where there is room for another "
+                    "process, the same command goes on"
+                ) from error
         assert process.stdout is not None
         self._selector.register(process.stdout, selectors.EVENT_READ, index)
         return process
@@ -125,6 +132,8 @@ class WorkerPool:
         process = worker.process
         assert process.stdin is not None
         assert process.stdout is not None
+        if process.stdout.closed:  # it was ended, and no other could be started
+            return
         self._selector.unregister(process.stdout)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)  # with whatever it started

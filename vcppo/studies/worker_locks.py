@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vcppo.errors import StudyError
-from vcppo.system.files import file_lock, is_locked
+from vcppo.system.files import file_lock, is_locked, sync
 from vcppo.system.processes import PREDECESSOR_S
 
 LOOK_S = 0.05
@@ -36,6 +36,7 @@ def worker_lock(logs: Path, index: int, node: str) -> Iterator[int]:
         file.truncate(0)
         file.write(f"{node} {socket.gethostname()}")
         file.flush()
+        sync(path)  # for the other machines: a file that stays open is not sent to its server otherwise
         yield file.fileno()
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -270,15 +270,17 @@ def signed_lock(path: Path) -> Iterator[TextIO]:
     Raises:
         BlockingIOError: another process holds it, whose number is the error's `filename`.
     """
-    try:
-        with file_lock(path, wait=False) as file:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield file
-    except BlockingIOError as error:
-        holder = path.read_text(encoding="utf-8").strip() or "unknown"
-        raise BlockingIOError(error.errno, "held by another process", holder) from None
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(file_lock(path, wait=False))
+        except BlockingIOError as error:
+            holder = path.read_text(encoding="utf-8").strip() or "unknown"
+            raise BlockingIOError(error.errno, "held by another process", holder) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        sync(path)  # for other machines too: a file that stays open is not sent to its server otherwise
+        yield file
 
 
 def is_locked(path: Path) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vcppo.errors import DataError
+from vcppo.errors import DataError, StudyError
 from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.study_folders import CELL_STAGES, Stage, StudyFolder, read_object
 from vcppo.system.files import write_json
@@ -112,7 +112,10 @@ class Ledger:
         """Count records on disk that the store has not confirmed, by the ledger alone; a cell's state is one."""
         sources: dict[str, Source] = {}
         for folder in self.study.cells():
-            record = folder.read()
+            try:
+                record = folder.read()
+            except StudyError:  # nobody can say what it lacks; an upload names it
+                continue
             stages = self.study.stages(record)
             if record.state != "queued" or stages:
                 shared = [Source.of_stage(stage) for stage in stages if stage.ran and stage.name not in CELL_STAGES]

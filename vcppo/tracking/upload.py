@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vcppo.errors import DataError
+from vcppo.errors import DataError, StudyError
 from vcppo.settings.digests import digest, settings_digest
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.journal import JournalTail, read_journal
@@ -137,7 +137,11 @@ class StudyUpload:
             if known is not None and known[0] == _changed(folder):
                 records[folder.path.name] = known[1]
                 continue
-            changed, record = _changed(folder), folder.read()
+            try:
+                changed, record = _changed(folder), folder.read()
+            except StudyError as error:  # damaged, or another version's: the others go on
+                refused.append(str(error))
+                continue
             records[record.cell] = record
             on_reply()
             held = closing and record.state == "running" and self.study.is_held(folder)

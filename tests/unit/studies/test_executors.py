@@ -1,11 +1,15 @@
 """Where the workers of a study run: what is refused without Ray, and what keeps workers elsewhere apart."""
 
+import dataclasses
+import errno
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,11 +19,15 @@ from fake_cells import GRID, Bench, study
 from vcppo.cli.main import main
 from vcppo.errors import StudyError
 from vcppo.store.cell_folders import CellFolder
-from vcppo.studies import executors, worker_locks
+from vcppo.studies import executors, launch, worker_locks
 from vcppo.studies.dispatcher import MAX_DEATHS
+from vcppo.studies.launch import DISK_REFUSED
 from vcppo.studies.pool import Death, Reply
+from vcppo.studies.ray.worker import Job, RemoteWorker
 from vcppo.studies.worker_locks import await_free, await_workers, lock_of, node_and_host, worker_lock
+from vcppo.system import files
 from vcppo.system.files import is_locked
+from vcppo.system.processes import PROCESSES
 
 
 def swept(*arguments: str) -> Result:
@@ -156,3 +164,72 @@ def test_a_cell_whose_worker_dies_by_itself_is_given_up(tmp_path: Path) -> None:
     outcome = Bench(tmp_path).run(study(GRID), [0], make_pool=pool)
     assert outcome.failed == 4
     assert set(pool.given.values()) == {MAX_DEATHS}
+
+
+def test_a_worker_that_cannot_be_started_again_ends_the_study_and_fails_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two workers one dies, and the kernel has no memory for another."""
+    bench = Bench(tmp_path)
+    bench.plan({name: ["die"] for name in ("lambda_actor=0.9,lambda_critic=0.9-s0",)})
+    started: list[object] = []
+    make = subprocess.Popen
+
+    def starve(*arguments: Any, **options: Any) -> Any:
+        started.append(arguments)
+        if len(started) > 2:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return make(*arguments, **options)
+
+    monkeypatch.setattr("vcppo.studies.local_pool.subprocess.Popen", starve)
+    with pytest.raises(StudyError, match=r"worker [01] cannot be started \(Cannot allocate memory\)"):
+        bench.run(study(GRID), [0])
+    assert {bench.record(path.name).state for path in (tmp_path / "studies/grid/cells").iterdir()} <= {"queued", "done"}
+
+
+def test_a_node_with_another_version_starts_nothing(tmp_path: Path) -> None:
+    job = dataclasses.replace(Job.here(tmp_path, "x:y", 1), version="0")
+    with pytest.raises(StudyError, match=r"node .* has vcppo .*; expected 0$"):
+        RemoteWorker(0, job).run(tmp_path / "cell", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", [files, worker_locks])
+def test_what_a_lock_says_is_on_the_disk_before_others_look(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network's file system sends what is written to its server when the file is closed, or synced."""
+    synced: list[Path] = []
+    monkeypatch.setattr(module, "sync", synced.append)
+    lock = files.signed_lock(tmp_path / "lock") if module is files else worker_lock(tmp_path, 0, "node")
+    with lock:
+        assert synced == [tmp_path / "lock" if module is files else lock_of(tmp_path, 0)]
+
+
+def test_an_error_under_a_lock_is_not_taken_for_the_lock_being_held(tmp_path: Path) -> None:
+    with pytest.raises(BlockingIOError, match="out of processes"), files.signed_lock(tmp_path / "lock"):
+        raise BlockingIOError(errno.EAGAIN, "out of processes")
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [((0, 0), 0), ((1, -signal.SIGKILL), -signal.SIGKILL), ((1, DISK_REFUSED), DISK_REFUSED), ((3, 0), 3)],
+)
+def test_of_several_processes_the_one_that_tells_the_cause_is_heard(codes: tuple[int, ...], told: int) -> None:
+    """Processes that lose another fail, too, and may be seen first."""
+    processes = [subprocess.Popen([sys.executable, "-c", ending(code)]) for code in codes]
+    processes[0].wait()
+    assert launch._wait(processes) == told
+
+
+def ending(code: int) -> str:
+    return f"import os, sys; os.kill(os.getpid(), {-code}) if {code} < 0 else sys.exit({code})"
+
+
+def test_a_process_that_the_kernel_kills_takes_its_worker_along_as_if_there_were_one(tmp_path: Path) -> None:
+    program = (
+        "import os; from pathlib import Path; from vcppo.studies import launch\n"
+        "launch._run_processes = lambda *_: -9\n"
+        f"os.environ[{PROCESSES!r}] = '2'; launch.run_cell(Path({str(tmp_path)!r}), Path('.'))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL

@@ -161,8 +161,16 @@ class ServerClient:
         streamed = self._process is None
         folder = Path(tempfile.mkdtemp(prefix="vcppo-")) if self._process is None else self._process.exchange
         path = folder / name
+        on_disk = path if self._process is None else self._process.folder / name
         try:
-            save_file(shard, path)
+            try:
+                save_file(shard, path)
+            except (OSError, SafetensorError):  # no room in memory, as for a large embedding: on disk, behind a link
+                path.unlink(missing_ok=True)
+                if on_disk == path:
+                    raise
+                save_file(shard, on_disk)
+                path.symlink_to(on_disk)
             if streamed:
                 with open(path, "rb") as file:
                     while data := file.read(PIECE):
@@ -172,6 +180,7 @@ class ServerClient:
             raise EngineError(f"{folder}: weights cannot be written there ({error_line(error)})") from None
         finally:
             path.unlink(missing_ok=True)
+            on_disk.unlink(missing_ok=True)
             if streamed:
                 shutil.rmtree(folder, ignore_errors=True)
 

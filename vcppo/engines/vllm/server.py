@@ -17,6 +17,7 @@ import os
 import queue
 import signal
 import socket
+import struct
 import sys
 import tempfile
 import threading
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from vcppo.engines.vllm.core import Core
 
 BUSY_EVERY_S = 2.0
+SEND_S = 60  # for a client to take what it asked for
+OTHERS = "another client has sent it other weights meanwhile; expected one trainer at a time"
 READER = "vcppo-connections"  # name of the threads that take and read them
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # there is nothing to fetch: the model comes from clients
@@ -67,13 +70,17 @@ class Client:
     connection: socket.socket
     job: str | None = None
     pieces: Path | None = None  # the file that its weights are being put together in
+    loading: bool = False  # it has sent weights that it has not committed
     last_sent: float = field(default_factory=time.monotonic)  # time of the last message to it
 
     def send(self, message: Message) -> None:
-        """Send it a message; its reading thread notices when it is gone."""
+        """Send it a message; its reading thread notices when it is gone, or reads nothing for SEND_S."""
         self.last_sent = time.monotonic()
-        with contextlib.suppress(WireError):
+        try:
             send(self.connection, message)
+        except WireError:  # half a message may be on its way, after which no other can be
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
 
 
 class Server:
@@ -85,6 +92,7 @@ class Server:
         self._requests: queue.Queue[tuple[Client, Message | None]] = queue.Queue()
         self._waiting: list[tuple[Client, Message | None]] = []  # received while responses were being generated
         self._writing: list[Client] = []
+        self._loader: Client | None = None  # whose weights came last
 
     def listen(self, listener: socket.socket) -> None:
         """Take connections from now on, in a thread."""
@@ -117,6 +125,7 @@ class Server:
             while True:
                 connection, _ = listener.accept()
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S, 0))
                 threading.Thread(target=self._read, args=(Client(connection),), name=READER, daemon=True).start()
 
     def _read(self, client: Client) -> None:
@@ -143,6 +152,8 @@ class Server:
             self.core.drop(client.job)
         if client.pieces is not None:
             client.pieces.unlink(missing_ok=True)
+        if self._loader is client:
+            self._loader = None
 
     def _do(self, client: Client, message: Message | None) -> None:
         """Serve one message; one that cannot be is refused; a failure within vLLM ends the server, after a reply."""
@@ -155,8 +166,7 @@ class Server:
                 case Load():
                     self._load(client, message)
                 case Commit():
-                    self._opened_core().commit(message.weights)
-                    client.send(Committed())
+                    self._commit(client, message)
                 case Write():
                     client.job = self._opened_core().begin(message)
                     self._writing.append(client)
@@ -182,7 +192,7 @@ class Server:
                 client.send(Refused("it holds a model of another shape or with other settings; start another server"))
                 return
             self.core.close()
-            self.core = None
+            self.core = self._loader = None
         if self.core is None:
             try:
                 _import_vllm(spec)
@@ -210,11 +220,22 @@ class Server:
         if path is None:
             raise ValueError("no pieces of weights were sent")
         try:
+            if client.loading and self._loader is not client:
+                client.loading = False
+                raise ValueError(OTHERS)
+            self._loader, client.loading = client, True
             self._opened_core().load_file(path)
         finally:
             path.unlink(missing_ok=True)
             client.pieces = None
         client.send(Loaded())
+
+    def _commit(self, client: Client, message: Commit) -> None:
+        client.loading = False
+        if self._loader not in (client, None):
+            raise ValueError(OTHERS)
+        self._opened_core().commit(message.weights)
+        client.send(Committed())
 
     def _write(self) -> None:
         assert self.core is not None
@@ -230,7 +251,7 @@ class Server:
             self._writing.remove(client)
             client.job = None
             client.send(reply)
-        for client in self._writing:
+        for client in {*self._writing, *(client for client, _ in self._waiting)}:
             if time.monotonic() - client.last_sent > BUSY_EVERY_S:
                 client.send(Busy())
 

@@ -20,6 +20,9 @@ from vcppo.settings.fixed import GOODBYE_S
 MEMORY_FOLDER = Path("/dev/shm")
 SOCKET_PATH_LIMIT = 100  # bytes, with some to spare
 OF_TORCHRUN = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Of a shell that reads a pipe of ours: once we are gone, however we ended, it ends what the server has started (vLLM's
+# own processes outlive theirs) and removes their folders. Arguments: the server's number, folders.
+JANITOR = 'cat >/dev/null; kill -s KILL -- "-$1" 2>/dev/null; shift; rm -rf -- "$@"'
 OF_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
@@ -36,6 +39,10 @@ class ServerProcess:
         package.mkdir()
         (package / "vcppo").symlink_to(Path(__file__).resolve().parents[2], target_is_directory=True)
         python = settings.python or sys.executable
+        if (
+            os.sep in python
+        ):  # from here, not the server's folder; no link is followed, which an environment's Python is
+            python = os.path.abspath(os.path.expanduser(python))
         command = [python, "-m", "vcppo.engines.vllm.server", "--socket", self.address.file]
         command += ["--exchange", str(self.exchange), "--parent", str(os.getpid())]
         try:
@@ -49,6 +56,7 @@ class ServerProcess:
                     env=_environment(settings, package),
                     start_new_session=True,  # Ctrl-C is for us, who end it
                 )
+            self._janitor = self._leave_to_a_janitor()
         except OSError as error:
             self._clean()
             raise EngineError(
@@ -79,7 +87,25 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._janitor.kill()
+        self._janitor.communicate()
         self._clean()
+
+    def _leave_to_a_janitor(self) -> subprocess.Popen[bytes]:
+        words = ["vcppo-vllm", str(self._process.pid), str(self.exchange), str(self.folder)]
+        try:
+            return subprocess.Popen(
+                ["/bin/sh", "-c", JANITOR, *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            raise
 
     def _clean(self) -> None:
         for folder in (self.exchange, self.folder):

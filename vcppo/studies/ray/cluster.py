@@ -18,7 +18,7 @@ from vcppo.errors import StudyError, VcppoError, first_line
 from vcppo.studies.pool import Machines
 from vcppo.studies.ray.pool import RayPool
 from vcppo.studies.ray.worker import not_shared, this_node
-from vcppo.system.files import file_lock, is_locked
+from vcppo.system.files import file_lock, is_locked, sync
 from vcppo.system.temporaries import remove, temporary_for
 
 REPLY_S = 5.0  # for the head to take a connection
@@ -80,6 +80,7 @@ def _sharing(out: Path, nodes: Iterable[str]) -> list[str]:
         with file_lock(probe) as file:
             file.write(token)
             file.flush()
+            sync(probe)  # a file that stays open is not sent to its server otherwise
             look = ray.remote(_look)
             looks = {}
             for node in nodes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from vcppo.errors import StudyError, VcppoError, first_line
 from vcppo.settings.fixed import SILENT_S
@@ -22,6 +22,7 @@ from vcppo.studies.worker_locks import await_free, held, lock_of, node_and_host
 from vcppo.system.files import is_locked
 
 KEPT_S = 10.0  # that a worker without a cell keeps its place on a node
+LOST = (RayActorError, OutOfMemoryError)  # the second: Ray ended the actor, its node being short of memory
 VERDICT_S = 30.0  # for Ray to find that a node, which does not reply, is dead
 
 
@@ -32,7 +33,7 @@ class _Worker:
     cell: str | None = None
     reply: Any = None  # reference of what `run` will return
     given: float = 0.0  # when it got its cell, or ended it
-    lost: RayActorError | None = None  # why there will be no reply
+    lost: RayError | None = None  # why there will be no reply
     announced: bool = False  # the user knows what its cell waits for
 
 
@@ -131,8 +132,8 @@ class RayPool:
             worker.reply, worker.given = None, time.monotonic()
             try:
                 event: Reply | Death = ray.get(reference)
-            except RayActorError as error:
-                if error.actor_init_failed:
+            except LOST as error:
+                if getattr(error, "actor_init_failed", False):
                     raise StudyError(f"worker {worker.index} cannot start: {_words(error)}") from error
                 self._take_place(worker)
                 worker.lost, worker.announced = error, False
@@ -150,7 +151,7 @@ class RayPool:
             if worker.lost is not None and (death := self._death_of(worker, worker.lost)) is not None:
                 yield death
 
-    def _death_of(self, worker: _Worker, error: RayActorError) -> Death | None:
+    def _death_of(self, worker: _Worker, error: RayError) -> Death | None:
         """Return a lost worker's death, None until it is certain that none of its processes is left."""
         if is_locked(self._lock_of(worker)):
             return None
@@ -189,7 +190,7 @@ def _described(needs: Mapping[str, int]) -> str:
     return " and ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in named if count)
 
 
-def _words(error: RayActorError) -> str:
+def _words(error: RayError) -> str:
     """Return what Ray says of an actor's end, in one line without the actor's names."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
     return " ".join(lines[1:] or lines)[:300]

@@ -5,10 +5,12 @@ kernel ends it with the actor. What is here is imported on the nodes.
 """
 
 import os
+import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import vcppo
 from vcppo.errors import StudyError
 from vcppo.studies.local_pool import THREADS, WorkerPool
 from vcppo.studies.pool import Death, Reply
@@ -36,6 +38,7 @@ class Job:
         process: number of the study's process, which signs the study's lock.
         working_folder: that of the study's process, from which relative paths of settings start.
         environment: its `SHARED_VARIABLES`, None for those that it has not.
+        version: its vcppo's, since a node may come later, with another.
     """
 
     study: Path
@@ -44,6 +47,7 @@ class Job:
     process: str
     working_folder: Path
     environment: dict[str, str | None]
+    version: str
 
     @property
     def logs(self) -> Path:
@@ -54,7 +58,7 @@ class Job:
     def here(cls, study: Path, runner: str, processes: int) -> "Job":
         """Return that of this process."""
         environment = {name: os.environ.get(name, THREADS.get(name)) for name in SHARED_VARIABLES}
-        return cls(study, runner, processes, str(os.getpid()), Path.cwd(), environment)
+        return cls(study, runner, processes, str(os.getpid()), Path.cwd(), environment, vcppo.__version__)
 
 
 class RemoteWorker:
@@ -86,9 +90,11 @@ class RemoteWorker:
         So no process starts for one that has been succeeded: its successor signs the study's lock first, and looks
         for locks of workers then.
         """
+        job = self._job
+        if vcppo.__version__ != job.version:
+            raise StudyError(f"node {socket.gethostname()} has vcppo {vcppo.__version__}; expected {job.version}")
         import ray
 
-        job = self._job
         for name, value in job.environment.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -1,19 +1,43 @@
 """The engine and its server: requests, weights, several clients, a server that is busy or silent."""
 
 import socket
+import struct
 import threading
+import time
 from array import array
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from vllm_echo import FREE, Echo, at, policy, wait_for
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from vllm_echo import FREE, Echo, as_responses, at, pair, policy, wait_for
 
 from vcppo.engines import make_engine
 from vcppo.engines.base import BranchPoint, Sampling
 from vcppo.engines.vllm import server as room
+from vcppo.engines.vllm.client import ServerClient
 from vcppo.engines.vllm.engine import VllmEngine, model_spec
 from vcppo.engines.vllm.shards import shards
-from vcppo.engines.vllm.wire import PROTOCOL, Address, Hello, ModelSpec, Open, Welcome, Write, receive, send
+from vcppo.engines.vllm.wire import (
+    PROTOCOL,
+    Address,
+    Busy,
+    Commit,
+    Committed,
+    Hello,
+    Load,
+    Loaded,
+    ModelSpec,
+    Open,
+    Piece,
+    Refused,
+    Welcome,
+    Write,
+    receive,
+    send,
+)
 from vcppo.errors import EngineError
 from vcppo.models.sharding import named_weights
 from vcppo.seeding import seed_for
@@ -137,6 +161,58 @@ def raw_client(url: str, spec: ModelSpec) -> socket.socket:
     return connection
 
 
+def push(connection: socket.socket, value: float) -> None:
+    """Send weights, all of them this value."""
+    data = save({"model.norm.weight": torch.full((8,), value)})
+    send(connection, Piece(array("B", data)))
+    send(connection, Load(""))
+    assert isinstance(receive(connection), Loaded)
+
+
+def test_weights_that_two_send_at_once_are_not_taken_for_those_of_the_first(url: str) -> None:
+    spec = model_spec(at(url), policy())
+    with raw_client(url, spec) as one, raw_client(url, spec) as two:
+        push(one, 1.0)
+        push(two, 2.0)
+        send(one, Commit("one"))
+        refused = receive(one)
+        assert isinstance(refused, Refused)
+        assert "another client" in refused.reason
+        send(two, Commit("two"))
+        assert isinstance(receive(two), Committed)
+        assert Echo.made[0].weights == "two"
+        push(one, 1.0)  # once more, alone
+        send(one, Commit("one"))
+        assert isinstance(receive(one), Committed)
+
+
+def test_a_client_that_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its responses are more than the kernel holds for it."""
+    here, there = pair()
+    with here, there:
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 200_000))
+        client, began = room.Client(here), time.monotonic()
+        client.send(as_responses([[1] * 2_000_000]))
+        assert time.monotonic() - began < 20
+        with pytest.raises(OSError, match="Broken pipe"):
+            here.send(b"more")
+
+
+def asked_of(echo: Echo) -> Write:
+    return Write(
+        weights=echo.weights,
+        temperature=1.0,
+        top_p=1.0,
+        stop=[],
+        stems=array("q", [4]),
+        stem_lengths=array("q", [1]),
+        owners=array("q", [0]),
+        lengths=array("q", [1]),
+        limits=array("q", [1]),
+        seeds=array("q", [0]),
+    )
+
+
 def test_responses_of_several_clients_are_written_together_and_one_that_leaves_is_dropped(url: str) -> None:
     settings = at(url)
     first = policy()
@@ -144,19 +220,7 @@ def test_responses_of_several_clients_are_written_together_and_one_that_leaves_i
     echo = Echo.made[0]
     with raw_client(url, model_spec(settings, first)) as other:
         echo.held.clear()
-        asked = Write(
-            weights=echo.weights,
-            temperature=1.0,
-            top_p=1.0,
-            stop=[],
-            stems=array("q", [4]),
-            stem_lengths=array("q", [1]),
-            owners=array("q", [0]),
-            lengths=array("q", [1]),
-            limits=array("q", [1]),
-            seeds=array("q", [0]),
-        )
-        send(other, asked)
+        send(other, asked_of(echo))
         wait_for(lambda: len(echo.jobs) == 1)
         found: list[object] = []
         thread = threading.Thread(target=lambda: found.append(engine.generate([[2, 3]], FREE, seed=0)))
@@ -179,6 +243,21 @@ def test_a_server_that_is_busy_for_longer_than_the_timeout_is_waited_for(
     assert engine.generate([[2, 3]], FREE, seed=0)[0].tokens == (3, 2)
 
 
+def test_who_waits_for_anothers_responses_is_told_that_the_server_is_busy(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "BUSY_EVERY_S", 0.05)
+    settings, first = at(url, request_timeout_s=1.0), policy()
+    engine, echo = make_engine(settings, first), Echo.made[0]
+    with raw_client(url, model_spec(settings, first)) as other:
+        echo.held.clear()
+        send(other, asked_of(echo))
+        wait_for(lambda: len(echo.jobs) == 1)
+        threading.Timer(2.5, echo.held.set).start()
+        engine.update_weights(first)
+        assert isinstance(receive(other), Busy)
+
+
 def test_a_server_that_has_gone_silent_is_told_in_one_line(url: str) -> None:
     engine = make_engine(at(url, request_timeout_s=1.0), policy())
     Echo.made[0].held.clear()
@@ -188,6 +267,27 @@ def test_a_server_that_has_gone_silent_is_told_in_one_line(url: str) -> None:
         f"the vLLM server at engine.url = {url} has said nothing for engine.request_timeout_s = 1 s"
     )
     Echo.made[0].held.set()
+
+
+def test_a_shard_that_memory_does_not_hold_goes_by_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    memory.mkdir()
+    disk.mkdir()
+    client = object.__new__(ServerClient)
+    client.settings, client._process = at("here"), SimpleNamespace(exchange=memory, folder=disk)  # type: ignore[assignment]
+    sent: list[dict[str, torch.Tensor]] = []
+
+    def save_file(shard: dict[str, torch.Tensor], path: Path) -> None:
+        if path.parent == memory:
+            path.write_bytes(b"half")
+            raise SafetensorError("No space left on device")
+        path.write_bytes(save(shard))
+
+    monkeypatch.setattr("vcppo.engines.vllm.client.save_file", save_file)
+    monkeypatch.setattr(client, "_request", lambda message, *_: sent.append(load_file(memory / message.file)))
+    client._send_shard({"x": torch.ones(3)}, "shard")
+    assert [shard["x"].tolist() for shard in sent] == [[1, 1, 1]]
+    assert [*memory.iterdir(), *disk.iterdir()] == []
 
 
 def test_weights_that_find_no_room_are_told_in_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

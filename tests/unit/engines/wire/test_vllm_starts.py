@@ -1,7 +1,6 @@
 """What goes wrong when a server of vLLM starts is one line; its process ends with the trainer."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -68,6 +67,17 @@ def test_a_python_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path) 
     log = Path(said.rpartition("(see ")[2].removesuffix(")"))
     assert log.read_text().splitlines() == ["first", "the last words"]
     log.unlink()
+
+
+def test_a_python_is_looked_for_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "environment" / "python"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\necho 'the last words' >&2\nexit 3\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineError, match=r"ended \(exit code 3\): the last words \(see ") as caught:
+        make_engine(VllmEngineSettings(mode="server", python="environment/python"), policy())
+    Path(str(caught.value).rpartition("(see ")[2].removesuffix(")")).unlink()
 
 
 def test_a_server_that_never_listens_is_given_up(tmp_path: Path) -> None:
@@ -160,24 +170,29 @@ def test_a_server_starts_without_what_only_the_trainer_needs() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_server_dies_with_the_trainer_however_that_dies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("leaves", [None, "os._exit(0)"])
+def test_a_server_dies_with_the_trainer_however_that_dies_and_leaves_no_folder(leaves: str | None) -> None:
+    """Killed, or gone without a word as the processes of one cell go."""
     program = (
+        "import os, sys\n"
         "import time; from vcppo.settings.engine import VllmEngineSettings\n"
         "from vcppo.engines.vllm.server_process import ServerProcess\n"
         "p = ServerProcess(VllmEngineSettings(mode='server'))\n"
-        "print(p._process.pid, p.address.file, p.exchange, flush=True); time.sleep(100)"
+        "print(p._process.pid, p.address.file, p.exchange, flush=True); sys.stdin.readline(); "
+        f"{leaves or 'time.sleep(100)'}"
     )
-    trainer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    trainer = subprocess.Popen([sys.executable, "-c", program], text=True, **pipes)
+    assert trainer.stdin is not None
     assert trainer.stdout is not None
     pid, file, exchange = trainer.stdout.readline().split()
     wait_for(Path(file).exists)
     os.kill(int(pid), 0)
-    trainer.send_signal(signal.SIGKILL)
-    trainer.wait()
-    trainer.stdout.close()
+    if leaves is None:
+        trainer.send_signal(signal.SIGKILL)
+    trainer.communicate("\n")
     wait_for(lambda: not running(int(pid)))
-    for left in (Path(file).parent, Path(exchange)):  # nobody was left to do it
-        shutil.rmtree(left)
+    wait_for(lambda: not Path(file).parent.exists() and not Path(exchange).exists())
 
 
 def running(pid: int) -> bool:

@@ -21,7 +21,7 @@ from vcppo.store.journal import Journal
 from vcppo.store.study_folders import StudyFolder, read_object
 from vcppo.system.processes import locked
 from vcppo.tracking.from_mlflow import read_study as read_from_mlflow
-from vcppo.tracking.mlflow_client import MlflowStore, Run
+from vcppo.tracking.mlflow_client import MlflowStore, RefusedError, Run
 from vcppo.tracking.mlflow_entities import as_params
 from vcppo.tracking.uploader import Uploader
 
@@ -40,6 +40,19 @@ class TestWhatMlflowIsTold:
         assert values(store, child, "eval/digits/avg_at_4") == [(6, 0.375)]
         assert (child.status, parent.status) == ("FINISHED", "FINISHED")
         assert child.started_ms == STARTED * 1000
+
+    def test_a_damaged_record_of_a_cell_keeps_no_other_from_mlflow(
+        self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]]
+    ) -> None:
+        """As a power cut leaves one, or a later version writes it."""
+        iterate(study.enter(study.cell("ppo-s0"), "rl", "a").journal, 1)
+        damaged = study.cell("ppo-s1").path / "cell.json"
+        damaged.write_bytes(b"")
+        ours = uploader()
+        with pytest.raises(RefusedError, match="ppo-s1"):
+            ours.send()
+        assert [run.tags["cell"] for run in runs(kind="cell")] == ["ppo-s0"]
+        assert ours.close(10) == 0
 
     def test_points_carry_the_journals_time(
         self, study: FakeStudy, uploader: Callable[[], Uploader], runs: Callable[..., list[Run]], store: MlflowStore
