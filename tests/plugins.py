@@ -3,6 +3,7 @@
 import string
 from collections.abc import Sequence
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from vcppo.settings.evaluation import Problems
@@ -41,3 +42,18 @@ class Riddles(PluginTask):
     def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
         right = [text == prompt.answer for text, prompt in zip(texts, prompts, strict=True)]
         return [Judgement(Verdict.CORRECT if is_right else Verdict.WRONG) for is_right in right]
+
+
+class EndlessRiddles(Riddles):
+    """More of them than can be listed."""
+
+    prompt_tokens = 77
+
+    def training_problems(self) -> Sequence[Prompt]:
+        raise NotImplementedError("without end")
+
+    def training_prompts(self, count: int, rng: torch.Generator) -> list[Prompt]:
+        return self.held_out_prompts() * count
+
+    def longest_prompt(self, tokenizer: PreTrainedTokenizerFast) -> int:
+        return 77

@@ -253,6 +253,8 @@ def test_measurements_settle_by_the_rule_of_our_own_pretraining() -> None:
             {"critic__ppo_epochs": 2},
             r"a step is one update, expected 1 and 8, which is data\.train_b",
         ),
+        ({"pretrain": {"steps": 5, "patience": 20}}, {}, r"pretrain\.patience: it would be ignored, for .*steps = 5"),
+        ({"pretrain": {"steps": 5, "min_delta": 0.1}}, {}, r"pretrain\.min_delta: it would be ignored"),
         (
             {"pretrain": {}},
             {"critic__ppo_mini_batch_size": 4},

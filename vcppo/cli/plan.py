@@ -52,10 +52,10 @@ def plan(
 
     \b
     vcppo plan qwen2.5-7b-8gpu --gpus 8 --memory 80
-    vcppo plan --set model.path=Qwen/Qwen2.5-1.5B --set compute.dtype=bfloat16
+    vcppo plan --set model.path=Qwen/Qwen2.5-1.5B --set task.name=maths --set compute.dtype=bfloat16
     vcppo plan --gpus 0 --set model.path=models/smollm2-135m --set task.name=vcppo.tasks.sums:SumsTask
     vcppo plan --calibrate --set model.path=models/smollm2-135m --set task.name=maths
-    vcppo plan --diagnose 500 --set model.path=Qwen/Qwen2.5-1.5B --set rollout.max_tokens=2000
+    vcppo plan --diagnose 500 --set model.path=Qwen/Qwen2.5-1.5B --set task.name=maths --set rollout.max_tokens=2000
 
     CONFIG is a TOML file of settings, the settings.json of a run, or the name of a recipe that comes with vcppo.
     Nothing is loaded or downloaded. The exit code is 0 if everything fits, 1 if not.

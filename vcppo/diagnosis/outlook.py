@@ -11,11 +11,9 @@ from vcppo.planning.diagnosis_plan import DiagnosisPlan, Workload, plan_diagnosi
 from vcppo.planning.memory_estimate import GIB
 from vcppo.planning.plan import ARITHMETIC_SHARE, FLOPS, Gpus
 from vcppo.planning.shapes import Shapes, shapes_in
-from vcppo.planning.speeds import matrix_product_rate
+from vcppo.planning.speeds import matrix_product_rate, reached_share
 from vcppo.settings.run import RunSettings
 from vcppo.system.terminal import duration
-
-NARROW, NARROW_SHARE, WIDE_SHARE = 256, 0.25, 0.4  # of a matrix product's rate, at a hidden size below 256 and above
 
 
 def workload_of(dump: Dump, tokenized: Tokenized, *, critics: int, lambdas: int) -> Workload:
@@ -64,7 +62,7 @@ def outlook_line(settings: RunSettings, plan: DiagnosisPlan) -> str:
     of = "all" if plan.gradient_responses == work.responses else f"{plan.gradient_responses:,}"
     slopes = f"; gradients of {work.kinds} kinds of advantages are taken of {of}" if plan.gradient_responses else ""
     on_gpu = here.device.type == "cuda"
-    share = ARITHMETIC_SHARE if on_gpu else NARROW_SHARE if plan.hidden_size < NARROW else WIDE_SHARE
+    share = ARITHMETIC_SHARE if on_gpu else reached_share(plan.hidden_size)
     rate = (FLOPS[settings.compute.dtype] if on_gpu else matrix_product_rate()) * share * here.size
     takes = f"{plan.in_main_memory / GIB:.1f} GiB"
     if on_gpu:

@@ -91,7 +91,8 @@ class Evaluation:
     def address(self) -> str:
         """12 hex digits of all that the responses depend on."""
         problems = digest([dataclasses.astuple(prompt) for prompt in self.prompts])
-        used = {**self.used, "engine": engine_address(self.settings.engine), "task": task_address(self.settings.task)}
+        task = task_address(self.settings.task, trains=False)
+        used = {**self.used, "engine": engine_address(self.settings.engine), "task": task}
         parts = [self.checkpoint.fingerprint, used, self.max_tokens, problems, verifier()]
         return digest(["checkpoint", VERSIONS["evaluation"], GIVEN_MODEL, *parts])
 

@@ -50,6 +50,8 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
                 module.p = 0.0
             if hasattr(module, "attention_dropout"):
                 module.attention_dropout = 0.0
+    if world().size % compute.replicas:
+        raise ConfigError(f"compute.replicas = {compute.replicas}: expected a divisor of the {world().size} processes")
     declare(model, compute, world().device)
     sharded = world().size > 1 or compute.dtype != "float32" or _offloads(compute)
     prepared = _shard(model, compute) if sharded else model.to(world().device)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from vcppo.planning.disk_estimate import StageDisk, estimate_disk, together
+from vcppo.planning.lengths import lengths_of
 from vcppo.planning.memory_estimate import GIB, Memory
 from vcppo.planning.plan import (
     ARITHMETIC_SHARE,
@@ -13,10 +14,8 @@ from vcppo.planning.plan import (
     SLACK,
     Gpus,
     Plan,
-    Remedy,
-    gpus_needed,
-    remedies,
 )
+from vcppo.planning.remedies import Remedy, gpus_needed, remedies
 from vcppo.settings.run import RunSettings
 from vcppo.system.disk import describe_bytes
 
@@ -32,6 +31,11 @@ def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
         f"vocabulary {shapes.vocabulary}; "
         + (f"{machine.gpus} x " if machine.gpus else "no GPU, ")
         + f"{machine.memory / GIB:.3g} GiB"
+    )
+    lengths = lengths_of(settings)
+    yield (
+        f"task {settings.task.name}: prompts of up to {lengths.longest_prompt:,} tokens, responses of up to "
+        f"{lengths.limit:,}"
     )
     yield ""
     of = "each GPU" if machine.gpus else "main memory"
@@ -67,7 +71,7 @@ def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
     if plan.fits:
         yield f"it fits: the fullest phase is {phase.stage}, {phase.name}, with {room:.1f} GiB to spare"
         return
-    of = f"{phase.needs / GIB:.1f} GiB of {plan.machine.memory / GIB:g}"
+    of = f"{phase.needs / GIB:.1f} GiB of {plan.machine.memory / GIB:.3g}"
     yield f"it does not fit: {phase.stage}, {phase.name} needs {of}"
     yield from (_remedy_line(remedy) for remedy in remedies(settings, plan.machine))
     enough = gpus_needed(settings, Gpus(plan.machine.gpus, plan.machine.memory)) if plan.machine.gpus else None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vcppo.planning.shapes import model_folder, positions_of
 from vcppo.settings.fixed import PROMPT_TOKENS
@@ -20,8 +20,6 @@ from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsSettings, MathsTaskSettings
 from vcppo.tasks.plugin import PluginTask
 from vcppo.tasks.problems import problem_sets
-
-Problem = TypeVar("Problem")
 
 READ = 256  # problems of a set, evenly spaced, whose prompts are counted
 TEMPLATE_TOKENS = 40  # of a chat template that cannot be written out here: roles, marks, a line of system prompt
@@ -45,40 +43,54 @@ class Lengths:
 def lengths_of(settings: RunSettings) -> Lengths:
     """Return the lengths of a run, no longer than the model has positions."""
     task, set_limit, model = settings.task, settings.rollout.max_tokens, settings.model.path
-    if not isinstance(task, MathsTaskSettings):
-        counts = _plugin_prompts(task, model) if isinstance(task, PluginTaskSettings) else None
-        counts = counts or (task.prompt_tokens,)
-        written, limit = task.response_tokens, task.response_tokens + task.slack_tokens
-        return Lengths(round(sum(counts) / len(counts)), max(counts), set_limit or written, set_limit or limit)
-    counts = _maths_prompts(task.maths, model) or (PROMPT_TOKENS,)
-    limit, positions = set_limit or task.maths.max_tokens, positions_of(settings)
-    if positions is not None:
-        limit = max(min(limit, positions - max(counts)), 1)
-    return Lengths(round(sum(counts) / len(counts)), max(counts), limit, limit)
+    if isinstance(task, MathsTaskSettings):
+        average, longest = _maths_prompts(task.maths, model) or (PROMPT_TOKENS, PROMPT_TOKENS)
+        written = limit = set_limit or task.maths.max_tokens
+    else:
+        counted = _plugin_prompts(task, model) if isinstance(task, PluginTaskSettings) else None
+        average, longest = counted or (task.prompt_tokens, task.prompt_tokens)
+        written = set_limit or task.response_tokens
+        limit = set_limit or task.response_tokens + task.slack_tokens
+    if (positions := positions_of(settings)) is not None:
+        left = max(positions - longest, 1)
+        written, limit = min(written, left), min(limit, left)
+    return Lengths(average, longest, written, limit)
 
 
-def _maths_prompts(maths: MathsSettings, model: str | None) -> tuple[int, ...] | None:
-    """Tokens of training prompts as the model will read them; None where the set or the tokenizer is elsewhere."""
+def _maths_prompts(maths: MathsSettings, model: str | None) -> tuple[int, int] | None:
+    """Tokens of prompts as the model will read them, on average and at most; None where set or tokenizer is elsewhere.
+
+    The average is that of training prompts, the longest that of evaluation's too.
+    """
     folder = _tokenizer_folder(model)
     if folder is None or not (is_file(maths.train) and is_file(maths.evaluate)):
         return None
-    texts = [f"{problem.question}\n\n{maths.instruction}".strip() for problem in _some(problem_sets(maths).train)]
     system = None if maths.system is None else {"role": "system", "content": maths.system}
     frame = _template(folder, system, enable_thinking=maths.think) if maths.template == "chat" else None
     extra = TEMPLATE_TOKENS if frame is None and maths.template == "chat" else 0
-    framed = tuple(f"{text}\n\n" if frame is None else frame(text) for text in texts)
-    return tuple(count + extra for count in _counts(folder, framed, bare=frame is None))
+
+    def write(question: str) -> str:
+        text = f"{question}\n\n{maths.instruction}".strip()
+        return f"{text}\n\n" if frame is None else frame(text)
+
+    sets = problem_sets(maths)
+    questions = [[problem.question for problem in problems] for problems in (sets.train, sets.evaluate)]
+    average, longest = _counted(folder, *questions, write=write, bare=frame is None)
+    return average + extra, longest + extra
 
 
-def _plugin_prompts(task: PluginTaskSettings, model: str | None) -> tuple[int, ...] | None:
-    """The same of a task that leaves reading to the model and `PluginTask`."""
+def _plugin_prompts(task: PluginTaskSettings, model: str | None) -> tuple[int, int] | None:
+    """The same of a task that leaves prompts to `PluginTask`; None of one that does not, as one without end."""
     made, folder = task.task, _tokenizer_folder(model)
-    if folder is None or getattr(type(made), "encode", None) is not PluginTask.encode:
+    inherited = ("encode", "longest_prompt", "training_prompts")
+    if folder is None or any(getattr(type(made), x, None) is not getattr(PluginTask, x) for x in inherited):
         return None
     system = None if made.system is None else {"role": "system", "content": made.system}
     frame = _template(folder, system)
-    write = made.bare_text if frame is None else frame
-    return _counts(folder, tuple(write(prompt.text) for prompt in _some(made.training_problems())), bare=frame is None)
+    if frame is None and _chat_template(folder)[0] is not None:  # one that is not understood here
+        return None
+    questions = [[prompt.text for prompt in prompts] for prompts in (made.training_problems(), made.held_out_prompts())]
+    return _counted(folder, *questions, write=frame or made.bare_text, bare=frame is None)
 
 
 def _tokenizer_folder(model: str | None) -> Path | None:
@@ -86,8 +98,14 @@ def _tokenizer_folder(model: str | None) -> Path | None:
     return folder if folder is not None and (folder / "tokenizer.json").exists() else None
 
 
-def _some(problems: Sequence[Problem]) -> list[Problem]:
-    return [problems[i * len(problems) // READ] for i in range(READ)] if len(problems) > READ else list(problems)
+def _counted(
+    folder: Path, trained: Sequence[str], measured: Sequence[str], *, write: Callable[[str], str], bare: bool
+) -> tuple[int, int]:
+    """Tokens of questions as prompts: of some of those that are trained on, on average; of the longest of all."""
+    some = [trained[i * len(trained) // READ] for i in range(READ)] if len(trained) > READ else list(trained)
+    longest = max([*trained, *measured], key=len)
+    counts = _counts(folder, tuple(map(write, [*some, longest])), bare=bare)
+    return round(sum(counts[:-1]) / len(some)), max(counts)
 
 
 @functools.lru_cache(maxsize=8)
@@ -109,7 +127,8 @@ def _template(folder: Path, system: Mapping[str, str] | None, **words: Any) -> C
     source, names = _chat_template(folder)
     if source is None:
         return None
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    extensions = ["jinja2.ext.loopcontrols"]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     environment.globals["strftime_now"] = lambda form: datetime.date.today().strftime(form)
 
     def write(text: str) -> str:

@@ -5,9 +5,8 @@ Bytes are those of memory_estimate.py, at the fullest moment of each phase with 
 Times rest on the rates below, which are assumed and not measured.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from vcppo.errors import ConfigError
 from vcppo.planning.lengths import lengths_of
@@ -103,15 +102,6 @@ class StageTime:
 
 
 @dataclass(frozen=True)
-class Remedy:
-    """Settings that would make the fullest phase smaller."""
-
-    settings: Mapping[str, Any]
-    saves: float  # bytes of the fullest phase, as it stands, to the fullest of the changed plan
-    fits: bool
-
-
-@dataclass(frozen=True)
 class Plan:
     """A run on a machine."""
 
@@ -146,8 +136,12 @@ def make_plan(settings: RunSettings, machine: Gpus) -> Plan:
     """Return the plan of a run with these settings.
 
     Raises:
-        ConfigError: the GPUs do not divide into replicas, or the model's shapes are unknown.
+        ConfigError: the GPUs do not divide into replicas, the model's shapes are unknown, or vLLM has no GPU.
     """
+    if settings.engine.kind == "vllm" and not machine.gpus:
+        raise ConfigError(
+            "engine.kind = vllm: what vLLM takes without a GPU is not planned; expected engine.kind = torch"
+        )
     check_replicas(settings.compute.replicas, machine.processes)
     layout = _Layout(settings, machine)
     stages = [stage for stage in addresses(settings) if stage != "cold-start" or settings.cold_start.steps > 0]
@@ -158,29 +152,15 @@ def make_plan(settings: RunSettings, machine: Gpus) -> Plan:
         host = sum(held(net, learns=learns).total + gradients(net).total * learns for net, learns in models)
         phases = [replace(phase, memory=phase.memory.on_host()) for phase in phases]
     if settings.alignment_interval:
-        host += alignment(layout.policy)
+        beside = alignment(layout.policy)
+        if machine.gpus:
+            host += beside
+        else:  # it has nowhere else to be
+            phases = [
+                replace(phase, memory=phase.memory + Memory(gradients=beside)) if phase.stage == "rl" else phase
+                for phase in phases
+            ]
     return Plan(layout.shapes, machine, phases, [layout.time(stage) for stage in stages], host)
-
-
-def remedies(settings: RunSettings, machine: Gpus) -> list[Remedy]:
-    """Return changes that leave what is learnt as it is, or nearly, and what each would save; the largest first.
-
-    The last is all of those but the adapters together, where none suffices alone.
-    """
-    before = make_plan(settings, machine)
-    candidates: list[Remedy] = []
-    together: dict[str, Any] = {}
-    for change in _changes(settings, machine):
-        remedy = _remedy(settings, machine, before, change)
-        if remedy is not None and remedy.saves > 0.01 * GIB:
-            candidates.append(remedy)
-            if "lora.rank" not in change and "engine.kind" not in change:
-                together |= change
-    candidates.sort(key=lambda remedy: remedy.saves, reverse=True)
-    if len(together) > 1 and not any(remedy.fits for remedy in candidates):
-        joined = _remedy(settings, machine, before, together)
-        candidates += [joined] if joined is not None else []
-    return candidates
 
 
 def memory_without_gpu(settings: RunSettings) -> float:
@@ -190,44 +170,6 @@ def memory_without_gpu(settings: RunSettings) -> float:
         ConfigError, CheckpointError: the model's shapes are unknown.
     """
     return make_plan(override(settings, {"compute.replicas": 1}), Gpus(0, 0.0)).fullest.needs
-
-
-def gpus_needed(settings: RunSettings, machine: Gpus, most: int = 4096) -> int | None:
-    """Return the least power of two times `compute.replicas` of such GPUs that it fits, None if `most` are too few."""
-    gpus = settings.compute.replicas
-    while gpus <= most:
-        if make_plan(settings, Gpus(gpus, machine.memory)).fits:
-            return gpus
-        gpus *= 2
-    return None
-
-
-def _remedy(settings: RunSettings, machine: Gpus, before: Plan, change: Mapping[str, Any]) -> Remedy | None:
-    try:
-        after = make_plan(override(settings, change, source="remedy"), machine)
-    except ConfigError:  # a change that does not go with the other settings is none
-        return None
-    return Remedy(change, before.fullest.memory.total - after.fullest.memory.total, after.fits)
-
-
-def _changes(settings: RunSettings, machine: Gpus) -> Iterator[dict[str, Any]]:
-    compute, longest = settings.compute, _Layout(settings, machine).longest
-    if compute.dtype != "bfloat16":
-        yield {"compute.dtype": "bfloat16"}
-    if not compute.gradient_checkpointing:
-        yield {"compute.gradient_checkpointing": True}
-    if not compute.offload and machine.gpus:
-        yield {"compute.offload": True}
-    if settings.micro_batch_tokens > longest:
-        yield {"micro_batch_tokens": longest}
-    if compute.logit_cells > 2**24:
-        yield {"compute.logit_cells": 2**24}
-    if compute.replicas > 1:
-        yield {"compute.replicas": 1}
-    if settings.lora.rank == 0:
-        yield {"lora.rank": 32}
-    if settings.engine.kind == "torch":
-        yield {"engine.kind": "vllm"}
 
 
 class _Layout:

@@ -9,7 +9,8 @@ import numpy as np
 
 from vcppo.planning.memory_estimate import WIDE, Network
 
-EFFICIENCY = 0.25  # of the matrix product's rate that training small models was measured to reach
+NARROW, NARROW_SHARE, WIDE_SHARE = 256, 0.25, 0.4  # of a matrix product's rate, at a hidden size below 256 and above
+SHORTEST_OF_S = 0.2  # seconds in which a product is repeated; a single one wavers threefold
 UPDATE_PASSES = 8  # readings and writings of all weights that learn in an optimiser step: gradient, moments, weights
 
 
@@ -61,11 +62,16 @@ def token_flops(net: Network) -> float:
 
 def estimated_speed(net: Network, machine: Machine, *, rows: int) -> Speed:
     """A network's speed from the machine's products; generation of `rows` responses reads all weights for each step."""
-    read_s = token_flops(net) / (machine.flops_per_s * EFFICIENCY)
+    read_s = token_flops(net) / (machine.flops_per_s * reached_share(net.shapes.hidden_size))
     step_s = WIDE * net.weights / machine.bytes_per_s
     update_s = UPDATE_PASSES * WIDE * net.learning / machine.bytes_per_s
     again = 1 if net.compute.gradient_checkpointing else 0
     return Speed(read_s + step_s / rows, read_s, (3 + again) * read_s, update_s)
+
+
+def reached_share(hidden_size: int) -> float:
+    """Return the share of the matrix product's rate that passes of a model were measured to reach."""
+    return NARROW_SHARE if hidden_size < NARROW else WIDE_SHARE
 
 
 def matrix_product_rate() -> float:
@@ -83,9 +89,8 @@ def memory_rate() -> float:
 
 
 def _shortest(work: Callable[[], object]) -> float:
-    best = math.inf
-    for _ in range(5):
-        began = time.perf_counter()
+    best, end = math.inf, time.perf_counter() + SHORTEST_OF_S
+    while (began := time.perf_counter()) < end:
         work()
         best = min(best, time.perf_counter() - began)
     return best

@@ -1,5 +1,6 @@
 """The base class of every section of the settings, and types that several of them share."""
 
+import os
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -21,3 +22,8 @@ def positive_interval(interval: int | str) -> int | str:
     if isinstance(interval, int) and interval < 1:
         raise PydanticCustomError("interval", "expected 1 or more, or `never`")
     return interval
+
+
+def in_home(path: str | None) -> str | None:
+    """Return a path with the home folder in place of a leading `~`; a hub name as it is."""
+    return None if path is None else os.path.expanduser(path)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from vcppo.settings.base import Aggregation, Never, Settings, positive_interval
+from vcppo.settings.base import Aggregation, Never, Settings, in_home, positive_interval
 from vcppo.settings.optimiser import WARM_UP, OptimiserSettings, Schedule
 
 
@@ -180,6 +180,11 @@ class SavedCriticSettings(ModelCriticSettings):
 
     init: Literal["saved"] = Field("saved", description=_INIT)
     path: str | None = Field(None, description="folder or hub name of the critic that `init = saved` starts from")
+
+    @field_validator("path")
+    @classmethod
+    def _at_home(cls, path: str | None) -> str | None:
+        return in_home(path)
 
 
 class ExactCriticSettings(_ImposedErrors):

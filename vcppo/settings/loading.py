@@ -31,7 +31,7 @@ from vcppo.settings.reading import read_json_settings, read_toml
 from vcppo.settings.renamed import CURRENT, current_name, former_names, with_current_names
 from vcppo.settings.run import UNFINISHED, RunSettings
 from vcppo.settings.task import KNOWN
-from vcppo.settings.unused import unused
+from vcppo.settings.unused import notes_without_effect, unused
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,7 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
     for number, layer in enumerate(layers):
         if not layer.shared:
             notes += _refuse_or_note_unused(settings, layers, number)
+            notes += notes_without_effect(settings, flatten(layer.tree), layer.source)
     given = {name for layer in layers for name in flatten(layer.tree)}
     return Resolved(
         settings,

@@ -2,9 +2,9 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from vcppo.settings.base import Settings
+from vcppo.settings.base import Settings, in_home
 
 
 class ModelSettings(Settings):
@@ -22,6 +22,11 @@ class ModelSettings(Settings):
     )
     tied: bool = Field(False, description="a fresh policy's output head is its embedding")
     trust_remote_code: bool = Field(False, description="run Python code that comes with `path`; only if you wrote it")
+
+    @field_validator("path")
+    @classmethod
+    def _at_home(cls, path: str | None) -> str | None:
+        return in_home(path)
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:

@@ -5,12 +5,13 @@ What belongs to another kind of its section is no rule, see vcppo/settings/kinds
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from vcppo.settings import estimators
 from vcppo.settings.kinds import other_kind
 from vcppo.settings.known_sets import KNOWN, is_file
 from vcppo.settings.losses import POLICY_LOSSES
+from vcppo.settings.notes import Note
 from vcppo.settings.sections import RunSections
 from vcppo.settings.task import MathsSettings, MathsTaskSettings
 
@@ -230,6 +231,53 @@ UNUSED: tuple[Rule, ...] = (
         "engine.mode = server has its memory to itself",
     ),
 )  # fmt: skip
+
+
+def _one_update(s: RunSections) -> bool:
+    return s.policy.epochs * s.policy.minibatches == 1
+
+
+def _ratio_is_one(s: RunSections) -> bool:
+    """True where an update's log-probabilities are those that it is held against, to the last digits."""
+    exact = s.checks_mismatch or (s.engine.kind == "torch" and s.compute.dtype == "float32")
+    return _one_update(s) and s.rollout.refresh_every == 1 and exact
+
+
+WITHOUT_EFFECT: tuple[Rule, ...] = (  # read, and no number depends on them: told, and not refused
+    (
+        ("policy.clip_low", "policy.clip_high", "policy.dual_clip"),
+        _ratio_is_one,
+        "a batch is for one update, whose ratios are all 1",
+    ),
+    (
+        ("critic.value_loss", "critic.value_clip_range"),
+        lambda s: _one_update(s) and s.has_value_model and s.critic.updates_per_policy_update == 1,
+        "a batch is for one update, whose values are the old ones",
+    ),
+    (
+        ("token_reward.weight", "token_reward.clip", "token_reward.dpo_steps"),
+        lambda s: s.token_reward.kind != "none" and s.token_reward.weight == 0,
+        "token_reward.weight = 0; token_reward.kind = none trains no model for it",
+    ),
+    (
+        ("task.maths.max_tokens",),
+        lambda s: s.rollout.max_tokens is not None,
+        "rollout.max_tokens = {s.rollout.max_tokens} is the limit",
+    ),
+    (
+        ("record.positions_every",),
+        lambda s: not s.has_critic and not s.samples_continuations,
+        "advantage.estimator = {s.advantage.estimator} estimates no state's value",
+    ),
+)
+
+
+def notes_without_effect(settings: RunSections, names: Iterable[str], source: str) -> Iterator[Note]:
+    """Yield a note for each of these settings, by dotted names, that is read and changes nothing."""
+    for name in names:
+        reasons = (_why(settings, rule) for rule in WITHOUT_EFFECT if name in rule[0])
+        if (reason := next((reason for reason in reasons if reason is not None), None)) is not None:
+            yield Note("", name, f" (from {source}) changes nothing: {reason}")
 
 
 def unused(settings: RunSections, name: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vcppo.errors import TrainingError
 from vcppo.models.distributed import world
+from vcppo.seeding import rng_for
 from vcppo.settings.loading import load_settings
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
@@ -26,6 +27,7 @@ from vcppo.store.journal import read_journal
 from vcppo.store.pretrained_critics import add_request, chosen_step
 from vcppo.store.summary import curves_of, summary
 from vcppo.system import disk
+from vcppo.tasks import make_task
 
 STAGES: dict[str, Callable[[StageContext], dict[str, float]]] = {
     "cold-start": cold_start,
@@ -67,7 +69,8 @@ def run_stages(
         on_stage: called with (stage, address, will run) when a stage is about to run or is already complete.
         notice: receives a line for each result that was damaged, and is computed again.
     Raises:
-        ConfigError: a prompt, or a response as long as requested, does not fit the model; before anything is run.
+        ConfigError: a prompt, or a response as long as requested, does not fit the model, or RL is to imitate
+            demonstrations that the task has not; before anything is run.
         TrainingError: a number is not finite, or another failure of training, with the stage in which it came up.
         DiskError: the disk is full, or refuses; the same call goes on from the last checkpoint.
     """
@@ -75,6 +78,8 @@ def run_stages(
     uses: dict[str, StageUse] = {}
     _check_response_limits(StageContext(settings, StageFolder(out, stage_addresses["cold-start"]), {}), until)
     needed = _up_to(until, stage_addresses)
+    if settings.policy.demonstration_nll and "rl" in needed:  # a task without any says so now, not after hours
+        make_task(settings.task).demonstrations(1, rng_for(settings.base_seed, "check"))
     folders = [StageFolder(out, stage_addresses[stage]) for stage in needed]
     any_runs = here.is_main and not all(is_complete(folder, settings) for folder in folders)
     is_usable = is_intact if any_runs else is_complete

@@ -41,7 +41,7 @@ def memory_words(runs: Iterable[RunSettings]) -> str:
     try:
         most = max(map(memory_without_gpu, runs))
     except (ConfigError, CheckpointError):
-        return "memory unknown, as the shapes of its model are"
+        return "memory unknown"
     return f"without a GPU up to {most / GIB:.1f} GiB of memory a worker"
 
 

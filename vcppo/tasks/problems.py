@@ -88,14 +88,21 @@ def _fingerprints(settings: MathsSettings, uses: tuple[str, ...]) -> dict[str, s
     return fingerprints
 
 
-def task_address(settings: TaskSettings) -> dict[str, Any]:
-    """Return what of a task's settings its results depend on: its settings, and contents beside file names."""
+def task_address(settings: TaskSettings, *, trains: bool = True) -> dict[str, Any]:
+    """Return what of a task's settings its results depend on: its settings, and contents beside file names.
+
+    Args:
+        trains: nothing is asked but problems of evaluation where it is False: those to train on need not be there.
+    """
     if isinstance(settings, PluginTaskSettings):
         return plugin_address(settings)
     everything = settings.model_dump(mode="json")
     if settings.name == "maths":
         del everything["maths"]["workers"]
-        return {**everything, "content": content(settings.maths)}
+        train = Path(settings.maths.train).expanduser()
+        absent = not trains and is_file(settings.maths.train) and not train.exists()
+        uses = ("evaluate",) if absent else ("train", "evaluate")
+        return {**everything, "content": _fingerprints(settings.maths, uses)}
     if settings.name == "digits" and not settings.held_out_for_search:  # as before there was such a setting
         del everything["held_out_for_search"]
     return everything
@@ -149,6 +156,8 @@ def _read(settings: MathsSettings, use: str) -> list[Problem]:
         rows = [row for config in known.configs for row in hub_rows(known.hub, config, split, use)]
     elif is_file(source):
         rows = list(file_rows(Path(source).expanduser(), source))
+    elif Path(source).expanduser().is_file():
+        raise ConfigError(f"task.maths.{use} = {source}: a file here; expected its name to end in {', '.join(FILES)}")
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         split = getattr(settings, f"{use}_split") or {"train": "train", "evaluate": "test"}[use]
         rows = list(hub_rows(source, None, split, use))
@@ -227,12 +236,13 @@ def _problem(row: Row, columns: Mapping[str, str | None], numbered: str, *, name
     reference = reference_answer(answer)
     if not reference:
         raise DataError(f'{row.place}: "{column}" ends in no answer; every prompt needs a reference answer')
+    worked = at["solution"] or (answer if answer.rpartition("####")[0].strip() else "")  # as GSM8K's answers are
     same = columns["solution"] in (None, columns["answer"]) and "####" not in answer
     return Problem(
         name=(at["name"] if named else "") or numbered,
         question=at["question"],
         answer=reference,
-        solution=None if same or not at["solution"] else tidy_solution(at["solution"], reference),
+        solution=None if same or not worked else tidy_solution(worked, reference),
     )
 
 

@@ -90,6 +90,13 @@ def _ignored(settings: PluginSettings, estimator: str) -> Iterator[str]:
         for name in [name for name in of_gae if name in given]:
             wanted = " or ".join(LAMBDA_ESTIMATORS)
             yield f"{SECTION}.{name}: it would be ignored, for algorithm.adv_estimator = {estimator}; expected {wanted}"
+    if settings.pretrain is not None and settings.pretrain.steps != "converge":
+        for name in ("patience", "min_delta"):
+            if name in settings.pretrain.model_fields_set:
+                yield (
+                    f"{SECTION}.pretrain.{name}: it would be ignored, for {SECTION}.pretrain.steps = "
+                    f"{settings.pretrain.steps}; expected `converge`"
+                )
 
 
 def _unfit(settings: PluginSettings, config: Mapping[str, Any]) -> Iterator[str]:

@@ -220,3 +220,8 @@ def test_a_model_without_a_list_of_layers_cannot_be_sharded_and_says_so() -> Non
     policy = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=1))
     with pytest.raises(CheckpointError, match="gpt2: its base model has no list `layers` to be sharded"):
         prepare(policy, ComputeSettings(dtype="bfloat16"), LoraSettings(), seed=0)
+
+
+def test_replicas_that_one_process_does_not_make_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"compute\.replicas = 4: expected a divisor of the 1 processes"):
+        prepare(new_policy(), ComputeSettings(replicas=4), LoraSettings(), seed=0)

@@ -23,7 +23,8 @@ from vcppo.models.loading import new_critic
 from vcppo.models.loading import new_policy as policy_of
 from vcppo.planning import speeds
 from vcppo.planning.memory_estimate import GIB, Memory, Network, generate
-from vcppo.planning.plan import Gpus, Plan, gpus_needed, make_plan, memory_without_gpu, remedies
+from vcppo.planning.plan import Gpus, Plan, make_plan, memory_without_gpu
+from vcppo.planning.remedies import gpus_needed, remedies
 from vcppo.planning.shapes import KNOWN, critic_shapes_of, read_shapes, shapes_of
 from vcppo.planning.time_estimate import estimate_costs
 from vcppo.settings.fixed import ALIGNMENT_CHUNKS, ALIGNMENT_MEMORY
@@ -267,6 +268,13 @@ def test_without_a_gpu_a_process_takes_main_memory() -> None:
     assert largest.memory.weights > 0, "weights have nowhere else to wait"
     assert all(phase.memory.weights == 0 for phase in on_gpu.phases), "offloaded"
     assert invoke(*flags, "--gpus", "0", "--memory", "1").exit_code == 1
+    plain = [word for word in words if "offload" not in word]
+    aligned = load_settings(None, [*plain, "record.alignment_every=5"])
+    beside = memory_without_gpu(aligned) - memory_without_gpu(load_settings(None, plain))
+    assert beside == pytest.approx(1.05 * make_plan(aligned, Gpus.of(1, 8.0)).host), "it has nowhere else to be"
+    refused = invoke(*flags, "--gpus", "0", "--set", "engine.kind=vllm")
+    assert (refused.exit_code, "what" in refused.output) == (2, False)
+    assert "engine.kind = vllm: its memory without a GPU is not planned" in refused.output
 
 
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -80,8 +80,41 @@ def test_prompts_of_a_task_from_outside_are_counted_alike(
     task, tokenizer = make_task(settings.task), load_tokenizer(folder)
     assert (tokenizer.chat_template is not None) == template
     counts = [len(row) for row in task.encode(task.training_problems(), tokenizer)]  # type: ignore[attr-defined]
+    (longest,) = task.encode(task.held_out_prompts(), tokenizer)
     lengths = lengths_of(settings)
-    assert (lengths.prompt, lengths.longest_prompt) == (round(sum(counts) / len(counts)), max(counts))
+    assert (lengths.prompt, lengths.longest_prompt) == (round(sum(counts) / len(counts)), len(longest))
+    assert len(longest) > max(counts), "the one that is measured on"
+
+
+@pytest.mark.parametrize("template", ["{% generation %}{{ messages[0].content }}{% endgeneration %}", None])
+def test_prompts_that_cannot_be_counted_are_as_long_as_their_task_says(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str | None
+) -> None:
+    """A template with a mark that is not known here; a task without end."""
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    if template is not None:
+        monkeypatch.setattr(plugins.Riddles, "prompt_tokens", 77, raising=False)
+        (folder / "chat_template.jinja").write_text(template)
+    name = "Riddles" if template is not None else "EndlessRiddles"
+    words = [f"task.name=plugins:{name}", f"model.path={folder}", "cold_start.steps=0"]
+    lengths = lengths_of(load_settings(None, words))
+    assert (lengths.prompt, lengths.longest_prompt, lengths.limit) == (77, 77, 20)
+    bounded = lengths_of(load_settings(None, [*words, "rollout.max_tokens=100000"]))
+    assert bounded.longest_prompt + bounded.limit == 2048, "the model's positions"
+
+
+def test_the_longest_prompt_is_looked_for_among_all(model: Path) -> None:
+    """Of 600 problems the average is of every second or third."""
+    settings = settings_for(model)
+    assert isinstance(settings.task, MathsTaskSettings)
+    path = Path(settings.task.maths.train)
+    row = json.loads(path.read_text().splitlines()[0])
+    key = "problem" if "problem" in row else "question"
+    rows = [{**row, key: f"{n} + 1 = ?" + " + 1" * (30 * (n == 333))} for n in range(600)]
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    task = MathsTask(settings.task.maths)
+    counts = [len(ids) for ids in task.encode([task._prompt(p) for p in task._train], load_tokenizer(model))]
+    assert lengths_of(settings).longest_prompt == max(counts) > lengths_of(settings).prompt + 50
 
 
 def test_a_response_is_no_longer_than_the_model_has_positions(model: Path) -> None:
@@ -103,7 +136,7 @@ def test_the_given_models_weights_are_counted(model: Path, tmp_path: Path) -> No
     weights = shapes.layers * shapes.layer_matrices + shapes.embedding
     assert weights > 100_000
     lengths = lengths_of(settings)
-    tokens = 10 * (1000 + 8 * (lengths.prompt + lengths.written))  # eight demonstrations too many, of those drawn last
+    tokens = 10 * (1000 + min(8 * (lengths.prompt + lengths.written), 500))  # what is drawn last is half too many
     assert cost_of("cold-start", settings, tmp_path).minutes == pytest.approx(3 * 2 * weights * tokens / 1e9 / 60)
 
 

@@ -24,7 +24,8 @@ from choices import (
 )
 
 from vcppo.errors import ConfigError
-from vcppo.settings.loading import known_names, load_settings
+from vcppo.settings.loading import known_names, load, load_settings
+from vcppo.settings.notes import lines
 from vcppo.settings.unused import UNUSED
 from vcppo.studies.study import parse_study
 
@@ -302,3 +303,45 @@ def test_every_mistake_of_several_is_one_line() -> None:
     assert "gae.gamma = 7" in str(caught.value)
     assert "policy.clip_low = -1" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+WITHOUT_EFFECT = [
+    (["policy.minibatches=1"], "policy.clip_high=0.3", "a batch is for one update, whose ratios are all 1"),
+    (["policy.minibatches=1"], "critic.value_loss=clipped", "a batch is for one update, whose values are the old ones"),
+    (["method=rto", "token_reward.weight=0"], "token_reward.clip=0.5", "token_reward.weight = 0; token_reward.kind"),
+    (
+        ["task.name=maths", "model.path=x/y", "rollout.max_tokens=9"],
+        "task.maths.max_tokens=20",
+        "rollout.max_tokens = 9 is",
+    ),
+    (["method=grpo"], "record.positions_every=5", "advantage.estimator = grpo estimates no state's value"),
+]
+
+
+@pytest.mark.parametrize(("given", "setting", "reason"), WITHOUT_EFFECT)
+def test_a_setting_that_is_read_and_changes_nothing_is_told(given: list[str], setting: str, reason: str) -> None:
+    name = setting.partition("=")[0]
+    resolved = load(None, [*given, setting])
+    (said,) = [line for line in lines(resolved.notes) if line.startswith(name)]
+    assert said.startswith(f"{name} (from --set) changes nothing: {reason}")
+    assert not [line for line in lines(load(None, given).notes) if line.startswith(name)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["policy.minibatches=2"],
+        ["policy.minibatches=1", "rollout.refresh_every=2"],
+        ["policy.minibatches=1", "policy.epochs=2"],
+    ],
+)
+def test_a_clip_that_may_matter_is_not(given: list[str]) -> None:
+    assert not [line for line in lines(load(None, [*given, "policy.clip_high=0.3"]).notes) if "changes nothing" in line]
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    settings = load_settings(assignments=["model.path=~/m", "task.name=maths", "critic.init=saved", "critic.path=~/c"])
+    assert settings.model.path == "/home/somebody/m"
+    assert settings.critic.init == "saved"
+    assert settings.critic.path == "/home/somebody/c"

@@ -181,8 +181,8 @@ def test_a_server_dies_with_the_trainer_however_that_dies_and_leaves_no_folder(l
         "print(p._process.pid, p.address.file, p.exchange, flush=True); sys.stdin.readline(); "
         f"{leaves or 'time.sleep(100)'}"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    trainer = subprocess.Popen([sys.executable, "-c", program], text=True, **pipes)
+    command = [sys.executable, "-c", program]
+    trainer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert trainer.stdin is not None
     assert trainer.stdout is not None
     pid, file, exchange = trainer.stdout.readline().split()

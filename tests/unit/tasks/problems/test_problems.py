@@ -12,7 +12,7 @@ from problem_files import HUB, settings, write
 from vcppo.errors import ConfigError, DataError
 from vcppo.settings.known_sets import KNOWN, label
 from vcppo.settings.loading import load_settings
-from vcppo.settings.task import DigitsTaskSettings
+from vcppo.settings.task import DigitsTaskSettings, MathsTaskSettings
 from vcppo.store.cache import addresses
 from vcppo.system.fingerprints import fingerprint
 from vcppo.tasks.problems import evaluation_size, problem_sets, reference_answer, task_address, tidy_solution
@@ -126,6 +126,37 @@ def test_columns_that_do_not_fit(
     train = write(tmp_path / "t.jsonl", row)
     with pytest.raises(DataError, match=re.escape(message.format(t=train))):
         problem_sets(settings(train, measured, **more))
+
+
+def test_an_answer_that_works_it_out_is_a_solution_too(tmp_path: Path, measured: str) -> None:
+    """As GSM8K's file has it, whatever the file is called."""
+    train = write(
+        tmp_path / "t.jsonl",
+        {"question": "a", "answer": "6 * 7 = <<6*7=42>>42\n#### 42"},
+        {"question": "b", "answer": "#### 43"},
+    )
+    first, second = problem_sets(settings(train, measured)).train
+    assert (first.answer, first.solution) == ("42", "6 * 7 = 42\nThe final answer is \\boxed{42}.")
+    assert (second.answer, second.solution) == ("43", None)
+
+
+def test_a_file_of_another_kind_is_not_asked_of_the_hub(
+    tmp_path: Path, measured: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"task.maths.train = data/train.json: a file here; .* end in .*\.jsonl"):
+        problem_sets(settings("data/train.json", measured))
+
+
+def test_an_evaluations_address_needs_no_file_to_train_on(tmp_path: Path, measured: str) -> None:
+    there = MathsTaskSettings(maths=settings(write(tmp_path / "t.jsonl", {"question": "a", "answer": "1"}), measured))
+    gone = MathsTaskSettings(maths=settings(str(tmp_path / "gone.jsonl"), measured))
+    assert task_address(there, trains=False) == task_address(there)
+    assert task_address(gone, trains=False)["content"].keys() == {"evaluate"}
+    with pytest.raises(DataError, match=r"gone.jsonl: No such file"):
+        task_address(gone)
 
 
 def test_files_that_are_none(tmp_path: Path, measured: str) -> None:
