@@ -305,17 +305,15 @@ def test_every_mistake_of_several_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+ONE = "policy.minibatches=1"
 WITHOUT_EFFECT = [
-    (["policy.minibatches=1"], "policy.clip_high=0.3", "a batch is for one update, whose ratios are all 1"),
-    (["policy.minibatches=1"], "critic.value_loss=clipped", "a batch is for one update, whose values are the old ones"),
+    ([ONE], "policy.clip_high=0.3", "a batch is for one update, whose ratios are all 1"),
+    ([ONE], "critic.value_loss=clipped", "a batch is for one update, whose values are the old ones"),
     (["method=rto", "token_reward.weight=0"], "token_reward.clip=0.5", "token_reward.weight = 0; token_reward.kind"),
-    (
-        ["task.name=maths", "model.path=x/y", "rollout.max_tokens=9"],
-        "task.maths.max_tokens=20",
-        "rollout.max_tokens = 9 is",
-    ),
+    ([*MATHS, "rollout.max_tokens=9"], "task.maths.max_tokens=20", "rollout.max_tokens = 9 is the limit"),
     (["method=grpo"], "record.positions_every=5", "advantage.estimator = grpo estimates no state's value"),
 ]
+MAY_CLIP = [["policy.minibatches=2"], [ONE, "rollout.refresh_every=2"], [ONE, "policy.epochs=2"]]
 
 
 @pytest.mark.parametrize(("given", "setting", "reason"), WITHOUT_EFFECT)
@@ -327,14 +325,7 @@ def test_a_setting_that_is_read_and_changes_nothing_is_told(given: list[str], se
     assert not [line for line in lines(load(None, given).notes) if line.startswith(name)]
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        ["policy.minibatches=2"],
-        ["policy.minibatches=1", "rollout.refresh_every=2"],
-        ["policy.minibatches=1", "policy.epochs=2"],
-    ],
-)
+@pytest.mark.parametrize("given", MAY_CLIP)
 def test_a_clip_that_may_matter_is_not(given: list[str]) -> None:
     assert not [line for line in lines(load(None, [*given, "policy.clip_high=0.3"]).notes) if "changes nothing" in line]
 
