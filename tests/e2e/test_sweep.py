@@ -1,5 +1,6 @@
 """Studies with real worker processes and cells that do nothing but sleep, fail, or kill whoever runs them."""
 
+import errno
 import json
 import os
 import signal
@@ -356,3 +357,25 @@ def test_a_bad_study_starts_nothing(bench: Bench) -> None:
         bench.run(bad)
     assert not (bench.out / "studies").exists()
     assert os.listdir(bench.out / "modules") == ["fake.py"]
+
+
+def test_a_worker_that_cannot_be_started_again_ends_the_study_and_fails_no_cell(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two workers one dies, and the kernel has no memory for another."""
+    bench.plan({A_CELL: ["die", "ok"]})
+    started: list[object] = []
+    make = subprocess.Popen
+
+    def starve(*arguments: Any, **options: Any) -> Any:
+        started.append(arguments)
+        if len(started) > 2:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return make(*arguments, **options)
+
+    monkeypatch.setattr("vcppo.studies.local_pool.subprocess.Popen", starve)
+    with pytest.raises(StudyError, match=r"worker [01] cannot be started \(Cannot allocate memory\)"):
+        bench.run(study(GRID), [0])
+    assert "failed" not in {bench.record(path.name).state for path in bench.folder(A_CELL).path.parent.iterdir()}
+    monkeypatch.undo()
+    assert bench.run(study(GRID), [0]).done == 4

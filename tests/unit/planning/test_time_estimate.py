@@ -61,9 +61,12 @@ def test_prompts_are_as_long_as_the_model_reads_them(model: Path, more: tuple[st
     settings = settings_for(model, *more)
     assert isinstance(settings.task, MathsTaskSettings)
     task = MathsTask(settings.task.maths)
-    counts = [len(row) for row in task.encode([task._prompt(p) for p in task._train], load_tokenizer(model))]
+    tokenizer = load_tokenizer(model)
+    counts = [len(row) for row in task.encode([task._prompt(p) for p in task._train], tokenizer)]
+    measured = [len(row) for row in task.encode(task.held_out_prompts(), tokenizer)]
     lengths = lengths_of(settings)
-    assert (lengths.prompt, lengths.longest_prompt) == (round(sum(counts) / len(counts)), max(counts))
+    assert (lengths.prompt, lengths.longest_prompt) == (round(sum(counts) / len(counts)), max(measured))
+    assert max(measured) > max(counts), "of four terms, not three"
 
 
 @pytest.mark.parametrize("system", [None, "Be brief."])

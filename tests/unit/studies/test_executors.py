@@ -166,27 +166,6 @@ def test_a_cell_whose_worker_dies_by_itself_is_given_up(tmp_path: Path) -> None:
     assert set(pool.given.values()) == {MAX_DEATHS}
 
 
-def test_a_worker_that_cannot_be_started_again_ends_the_study_and_fails_no_cell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of two workers one dies, and the kernel has no memory for another."""
-    bench = Bench(tmp_path)
-    bench.plan({name: ["die"] for name in ("lambda_actor=0.9,lambda_critic=0.9-s0",)})
-    started: list[object] = []
-    make = subprocess.Popen
-
-    def starve(*arguments: Any, **options: Any) -> Any:
-        started.append(arguments)
-        if len(started) > 2:
-            raise OSError(errno.ENOMEM, "Cannot allocate memory")
-        return make(*arguments, **options)
-
-    monkeypatch.setattr("vcppo.studies.local_pool.subprocess.Popen", starve)
-    with pytest.raises(StudyError, match=r"worker [01] cannot be started \(Cannot allocate memory\)"):
-        bench.run(study(GRID), [0])
-    assert {bench.record(path.name).state for path in (tmp_path / "studies/grid/cells").iterdir()} <= {"queued", "done"}
-
-
 def test_a_node_with_another_version_starts_nothing(tmp_path: Path) -> None:
     job = dataclasses.replace(Job.here(tmp_path, "x:y", 1), version="0")
     with pytest.raises(StudyError, match=r"node .* has vcppo .*; expected 0$"):

@@ -274,7 +274,7 @@ def test_a_shard_that_memory_does_not_hold_goes_by_the_disk(tmp_path: Path, monk
     memory.mkdir()
     disk.mkdir()
     client = object.__new__(ServerClient)
-    client.settings, client._process = at("here"), SimpleNamespace(exchange=memory, folder=disk)  # type: ignore[assignment]
+    client.settings, client._process = at("here:7100"), SimpleNamespace(exchange=memory, folder=disk)  # type: ignore[assignment]
     sent: list[dict[str, torch.Tensor]] = []
 
     def save_file(shard: dict[str, torch.Tensor], path: Path) -> None:
