@@ -373,9 +373,9 @@ def test_a_worker_that_cannot_be_started_again_ends_the_study_and_fails_no_cell(
             raise OSError(errno.ENOMEM, "Cannot allocate memory")
         return make(*arguments, **options)
 
-    monkeypatch.setattr("vcppo.studies.local_pool.subprocess.Popen", starve)
-    with pytest.raises(StudyError, match=r"worker [01] cannot be started \(Cannot allocate memory\)"):
-        bench.run(study(GRID), [0])
+    with monkeypatch.context() as starved:
+        starved.setattr("vcppo.studies.local_pool.subprocess.Popen", starve)
+        with pytest.raises(StudyError, match=r"worker [01] cannot be started \(Cannot allocate memory\)"):
+            bench.run(study(GRID), [0])
     assert "failed" not in {bench.record(path.name).state for path in bench.folder(A_CELL).path.parent.iterdir()}
-    monkeypatch.undo()
     assert bench.run(study(GRID), [0]).done == 4

@@ -139,9 +139,7 @@ def make_plan(settings: RunSettings, machine: Gpus) -> Plan:
         ConfigError: the GPUs do not divide into replicas, the model's shapes are unknown, or vLLM has no GPU.
     """
     if settings.engine.kind == "vllm" and not machine.gpus:
-        raise ConfigError(
-            "engine.kind = vllm: what vLLM takes without a GPU is not planned; expected engine.kind = torch"
-        )
+        raise ConfigError("engine.kind = vllm: its memory without a GPU is not planned; expected engine.kind = torch")
     check_replicas(settings.compute.replicas, machine.processes)
     layout = _Layout(settings, machine)
     stages = [stage for stage in addresses(settings) if stage != "cold-start" or settings.cold_start.steps > 0]
