@@ -30,7 +30,7 @@ def plan_lines(settings: RunSettings, plan: Plan) -> Iterator[str]:
         f"{name}: {shapes.policy_weights / 1e9:.3g} G weights, {shapes.layers} layers of {shapes.hidden_size}, "
         f"vocabulary {shapes.vocabulary}; "
         + (f"{machine.gpus} x " if machine.gpus else "no GPU, ")
-        + f"{machine.memory / GIB:.3g} GiB"
+        + f"{round(machine.memory / GIB, 1):g} GiB"
     )
     lengths = lengths_of(settings)
     yield (
@@ -71,7 +71,7 @@ def _verdict(settings: RunSettings, plan: Plan) -> Iterator[str]:
     if plan.fits:
         yield f"it fits: the fullest phase is {phase.stage}, {phase.name}, with {room:.1f} GiB to spare"
         return
-    of = f"{phase.needs / GIB:.1f} GiB of {plan.machine.memory / GIB:.3g}"
+    of = f"{phase.needs / GIB:.1f} GiB of {round(plan.machine.memory / GIB, 1):g}"
     yield f"it does not fit: {phase.stage}, {phase.name} needs {of}"
     yield from (_remedy_line(remedy) for remedy in remedies(settings, plan.machine))
     enough = gpus_needed(settings, Gpus(plan.machine.gpus, plan.machine.memory)) if plan.machine.gpus else None

@@ -212,9 +212,10 @@ def diagnosis_lines(settings: RunSettings, plan: DiagnosisPlan, machine: Gpus) -
     yield f"{'GiB of each process':26}{'of its GPU':>12}{'needs':>8}{'main memory':>14}{'all, no GPU':>14}  fits"
     for phase, host in zip(plan.phases, plan.host, strict=True):
         total = phase.memory.total
-        numbers = (total / GIB, phase.needs / GIB, host / GIB, (total + host) / GIB)
+        needs = plan.needs(phase, host, machine)
+        numbers = (total / GIB, needs / GIB, host / GIB, (total + host) / GIB)
         yield "{:26}{:12.2f}{:8.2f}{:14.2f}{:14.2f}  ".format(phase.name, *numbers) + (
-            "yes" if plan.needs(phase, host, machine) <= machine.memory else "NO"
+            "yes" if needs <= machine.memory else "NO"
         )
     yield ""
     if plan.gradient_responses:

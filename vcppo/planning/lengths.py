@@ -90,6 +90,8 @@ def _plugin_prompts(task: PluginTaskSettings, model: str | None) -> tuple[int, i
     if frame is None and _chat_template(folder)[0] is not None:  # one that is not understood here
         return None
     questions = [[prompt.text for prompt in prompts] for prompts in (made.training_problems(), made.held_out_prompts())]
+    if not questions[0]:  # nothing to train on
+        return None
     return _counted(folder, *questions, write=frame or made.bare_text, bare=frame is None)
 
 

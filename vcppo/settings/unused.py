@@ -275,6 +275,8 @@ WITHOUT_EFFECT: tuple[Rule, ...] = (  # read, and no number depends on them: tol
 def notes_without_effect(settings: RunSections, names: Iterable[str], source: str) -> Iterator[Note]:
     """Yield a note for each of these settings, by dotted names, that is read and changes nothing."""
     for name in names:
+        if unused(settings, name) is not None:  # nobody reads it, which is told elsewhere
+            continue
         reasons = (_why(settings, rule) for rule in WITHOUT_EFFECT if name in rule[0])
         if (reason := next((reason for reason in reasons if reason is not None), None)) is not None:
             yield Note("", name, f" (from {source}) changes nothing: {reason}")

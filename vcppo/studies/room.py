@@ -40,8 +40,8 @@ def memory_words(runs: Iterable[RunSettings]) -> str:
     """Say what a process without a GPU takes of main memory in the largest of these runs."""
     try:
         most = max(map(memory_without_gpu, runs))
-    except (ConfigError, CheckpointError):
-        return "memory unknown"
+    except (ConfigError, CheckpointError) as error:
+        return f"memory without a GPU unknown ({error})"
     return f"without a GPU up to {most / GIB:.1f} GiB of memory a worker"
 
 

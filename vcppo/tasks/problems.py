@@ -236,7 +236,8 @@ def _problem(row: Row, columns: Mapping[str, str | None], numbered: str, *, name
     reference = reference_answer(answer)
     if not reference:
         raise DataError(f'{row.place}: "{column}" ends in no answer; every prompt needs a reference answer')
-    worked = at["solution"] or (answer if answer.rpartition("####")[0].strip() else "")  # as GSM8K's answers are
+    works_out = columns["solution"] is None and answer.rpartition("####")[0].strip()  # as GSM8K's answers do
+    worked = answer if works_out else at["solution"]
     same = columns["solution"] in (None, columns["answer"]) and "####" not in answer
     return Problem(
         name=(at["name"] if named else "") or numbered,

@@ -109,18 +109,23 @@ class Ledger:
         write_json(self.path, {"instance": self.instance, "store": self.store, "runs": runs})
 
     def missing(self) -> int:
-        """Count records on disk that the store has not confirmed, by the ledger alone; a cell's state is one."""
+        """Count records on disk that the store has not confirmed, by the ledger alone; a cell's state is one.
+
+        A cell whose own record cannot be read counts as one.
+        """
         sources: dict[str, Source] = {}
+        unreadable = 0
         for folder in self.study.cells():
             try:
                 record = folder.read()
             except StudyError:  # nobody can say what it lacks; an upload names it
+                unreadable += 1
                 continue
             stages = self.study.stages(record)
             if record.state != "queued" or stages:
                 shared = [Source.of_stage(stage) for stage in stages if stage.ran and stage.name not in CELL_STAGES]
                 sources |= {source.key: source for source in (*shared, Source.of_cell(folder, record, stages))}
-        return sum(self._missing(source) for source in sources.values())
+        return unreadable + sum(self._missing(source) for source in sources.values())
 
     def _missing(self, source: Source) -> int:
         entry = self.entry(source.key)

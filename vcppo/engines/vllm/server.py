@@ -223,16 +223,17 @@ class Server:
             if client.loading and self._loader is not client:
                 client.loading = False
                 raise ValueError(OTHERS)
-            self._loader, client.loading = client, True
+            self._loader, client.loading = client, False  # until they are really there
             self._opened_core().load_file(path)
+            client.loading = True
         finally:
             path.unlink(missing_ok=True)
             client.pieces = None
         client.send(Loaded())
 
     def _commit(self, client: Client, message: Commit) -> None:
-        client.loading = False
-        if self._loader not in (client, None):
+        loading, client.loading = client.loading, False
+        if self._loader is not client and (loading or self._loader is not None):
             raise ValueError(OTHERS)
         self._opened_core().commit(message.weights)
         client.send(Committed())

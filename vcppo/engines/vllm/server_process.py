@@ -39,9 +39,7 @@ class ServerProcess:
         package.mkdir()
         (package / "vcppo").symlink_to(Path(__file__).resolve().parents[2], target_is_directory=True)
         python = settings.python or sys.executable
-        if (
-            os.sep in python
-        ):  # from here, not the server's folder; no link is followed, which an environment's Python is
+        if os.sep in python:  # of this folder, not the server's; an environment's Python is a link: none is followed
             python = os.path.abspath(os.path.expanduser(python))
         command = [python, "-m", "vcppo.engines.vllm.server", "--socket", self.address.file]
         command += ["--exchange", str(self.exchange), "--parent", str(os.getpid())]
@@ -83,9 +81,8 @@ class ServerProcess:
         """Kill it with all that it started; a fork of the process that started it leaves it alone."""
         if os.getpid() != self._parent:
             return
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # of one that has ended too: what it started may outlive it
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._janitor.kill()
         self._janitor.communicate()

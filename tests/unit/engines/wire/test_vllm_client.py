@@ -186,6 +186,41 @@ def test_weights_that_two_send_at_once_are_not_taken_for_those_of_the_first(url:
         assert isinstance(receive(one), Committed)
 
 
+def test_weights_of_one_that_is_gone_are_not_taken_for_anothers(url: str) -> None:
+    spec = model_spec(at(url), policy())
+    with raw_client(url, spec) as one:
+        with raw_client(url, spec) as two:
+            push(one, 1.0)
+            push(two, 2.0)
+        wait_for(lambda: reading() == 1)
+        send(one, Commit("one"))
+        assert isinstance(receive(one), Refused)
+
+
+def test_weights_that_were_refused_are_not_half_of_the_next(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> None:
+        raise ValueError("no parameter of the model")
+
+    spec = model_spec(at(url), policy())
+    with raw_client(url, spec) as one, raw_client(url, spec) as two:
+        with monkeypatch.context() as strict:
+            strict.setattr(Echo.made[0], "load_file", refuse)
+            send(one, Piece(array("B", b"some")))
+            send(one, Load(""))
+            assert isinstance(receive(one), Refused)
+        push(two, 2.0)
+        send(two, Commit("two"))
+        assert isinstance(receive(two), Committed)
+        push(one, 1.0)
+        send(one, Commit("one"))
+        assert isinstance(receive(one), Committed)
+
+
+def reading() -> int:
+    """Connections that the server reads, beside the one that takes them."""
+    return sum(thread.name == room.READER for thread in threading.enumerate()) - 1
+
+
 def test_a_client_that_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its responses are more than the kernel holds for it."""
     here, there = pair()

@@ -80,6 +80,18 @@ def test_a_python_is_looked_for_from_here(tmp_path: Path, monkeypatch: pytest.Mo
     Path(str(caught.value).rpartition("(see ")[2].removesuffix(")")).unlink()
 
 
+def test_what_a_server_leaves_running_is_ended(tmp_path: Path) -> None:
+    """vLLM's own processes live on where the one that started them has died."""
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nsleep 100 &\necho $! > {tmp_path / 'child'}\nexit 3\n")
+    script.chmod(0o755)
+    with pytest.raises(EngineError, match=r"ended \(exit code 3\)") as caught:
+        make_engine(VllmEngineSettings(mode="server", python=str(script)), policy())
+    Path(str(caught.value).rpartition("(see ")[2].removesuffix(")")).unlink()
+    child = int((tmp_path / "child").read_text())
+    wait_for(lambda: not running(child))
+
+
 def test_a_server_that_never_listens_is_given_up(tmp_path: Path) -> None:
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path / 'pid'}\nexec sleep 100\n")
