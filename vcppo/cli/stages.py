@@ -159,7 +159,7 @@ def run_one(command: str, settings: RunSettings, out: Path, *, until: str, track
 def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -> None:
     """Print the resolved settings as TOML-like lines, and the estimated cost of each stage."""
     from vcppo.planning.disk_estimate import together
-    from vcppo.planning.time_estimate import basis, estimate_costs, minutes_text
+    from vcppo.planning.time_estimate import basis, estimate_costs, time_words
     from vcppo.settings.describing import describe_settings
     from vcppo.studies.room import disk_words, memory_words, stages_on_disk
     from vcppo.system.disk import describe_bytes
@@ -170,7 +170,7 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     costs = costs[: stages.index(until) + 1] if until in stages else costs
     _cost_table(costs, {disk.stage: describe_bytes(disk.stays) for disk in disks or ()})
     print(
-        f"about {minutes_text(sum(cost.minutes for cost in costs))} minutes here; "
+        f"{time_words(sum(cost.minutes for cost in costs))} here; "
         f"{memory_words([settings])}; {disk_words(None if disks is None else together(disks, workers=1), out)}"
     )
     print(basis(settings))

@@ -18,7 +18,10 @@ from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsTaskSettings
 from vcppo.store.cache import StageFolder, addresses, is_complete
+from vcppo.system.terminal import duration
 from vcppo.tasks.problems import evaluation_size
+
+NVIDIA = Path("/proc/driver/nvidia/version")  # there where its driver is loaded
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,15 @@ def minutes_text(minutes: float) -> str:
     return "?" if math.isnan(minutes) else f"{minutes:.1f}"
 
 
+def time_words(minutes: float) -> str:
+    """Say how long that is, for a sentence.
+
+    >>> time_words(85.7), time_words(math.nan)
+    ('about 1 h 25 min', 'time unknown')
+    """
+    return "time unknown" if math.isnan(minutes) else f"about {duration(60 * minutes)}"
+
+
 def basis(settings: RunSettings) -> str:
     """Say in words what the minutes rest on."""
     speeds = speeds_of(settings, Machine(1.0, 1.0))
@@ -67,7 +79,10 @@ def basis(settings: RunSettings) -> str:
         return f"the shapes of {settings.model.path} are not known here, so no time is estimated"
     if (day := speeds[0].measured) is not None:
         return f"by speeds of this model measured here on {day}"
-    return "by two products of numpy, not measured; `vcppo plan --calibrate` measures this model here in a minute"
+    where = " on the processor, not the GPU that is here" if NVIDIA.exists() else ""
+    return (
+        f"by two products of numpy{where}, not measured; `vcppo plan --calibrate` measures this model here in a minute"
+    )
 
 
 def networks_of(settings: RunSettings) -> tuple[Network, Network]:

@@ -83,7 +83,7 @@ class PipelineRunner:
     def plan(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> Iterator[str]:
         """Yield the cells of a study and what they will cost together, each shared stage counted once."""
         from vcppo.planning.speeds import Machine
-        from vcppo.planning.time_estimate import StageCost, basis, estimate_costs, minutes_text
+        from vcppo.planning.time_estimate import StageCost, basis, estimate_costs, time_words
         from vcppo.studies.room import disk_of, disk_words, memory_words
 
         yield f"{study.name}: {study.title}\n{study.why.strip()}\n"
@@ -105,8 +105,8 @@ class PipelineRunner:
         tokens = sum(cost.generated_tokens for cost in by_address.values())
         yield (
             f"\n{len(cells)} cells, {len(by_address)} stages, {sum(c.cached for c in by_address.values())} of them "
-            f"cached; at most {tokens / 1e6:.1f} M generated tokens, about "
-            f"{minutes_text(total / workers + MINUTES_A_WORKER_STARTS)} minutes with {workers} workers; "
+            f"cached; at most {tokens / 1e6:.1f} M generated tokens, "
+            f"{time_words(total / workers + MINUTES_A_WORKER_STARTS)} with {workers} workers; "
             f"{memory_words(_one_of_each(cells))}; {disk_words(disk_of(cells, out, workers), out)}"
         )
         yield from sorted({basis(cell.settings) for cell in cells})
