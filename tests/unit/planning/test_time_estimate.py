@@ -13,6 +13,7 @@ from tiny import ASSIGNMENTS, tiny
 
 from vcppo.cli.main import main
 from vcppo.models.loading import load_tokenizer
+from vcppo.planning import time_estimate
 from vcppo.planning.calibration import calibrate
 from vcppo.planning.lengths import lengths_of
 from vcppo.planning.plan import Gpus, make_plan
@@ -159,6 +160,13 @@ def test_one_source_of_shapes_and_lengths(model: Path, tmp_path: Path) -> None:
     by_stage = {cost.stage: cost for cost in estimate_costs(settings, tmp_path, machine=GIGA)}
     for time in plan.times:
         assert time.generated == by_stage[time.stage].generated_tokens
+
+
+def test_estimates_say_that_they_are_not_of_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_estimate, "NVIDIA", tmp_path / "none")
+    assert "GPU" not in time_estimate.basis(tiny())
+    monkeypatch.setattr(time_estimate, "NVIDIA", tmp_path)
+    assert "on the processor, not on the GPU, not measured" in time_estimate.basis(tiny())
 
 
 def test_a_model_that_nobody_here_knows_has_tokens_and_no_minutes(tmp_path: Path) -> None:
