@@ -79,7 +79,7 @@ def basis(settings: RunSettings) -> str:
         return f"the shapes of {settings.model.path} are not known here, so no time is estimated"
     if (day := speeds[0].measured) is not None:
         return f"by speeds of this model measured here on {day}"
-    where = " on the processor, not on the GPU," if NVIDIA.exists() else ","
+    of = " on the processor, not on the GPU," if NVIDIA.exists() else ","
     return (
         f"by two products of numpy{where} not measured; `vcppo plan --calibrate` measures this model here in a minute"
     )
