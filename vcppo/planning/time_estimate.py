@@ -80,9 +80,7 @@ def basis(settings: RunSettings) -> str:
     if (day := speeds[0].measured) is not None:
         return f"by speeds of this model measured here on {day}"
     of = " on the processor, not on the GPU," if NVIDIA.exists() else ","
-    return (
-        f"by two products of numpy{where} not measured; `vcppo plan --calibrate` measures this model here in a minute"
-    )
+    return f"by two products of numpy{of} not measured; `vcppo plan --calibrate` measures this model here in a minute"
 
 
 def networks_of(settings: RunSettings) -> tuple[Network, Network]:
