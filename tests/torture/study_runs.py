@@ -20,7 +20,8 @@ from torture import oracle
 
 PASSWORD = "Tr0ub4dor-and-3"
 PATIENCE_S = 600.0
-UNDELIVERED = 4  # exit code of a study that is done, and that MLflow or Optuna lack some of
+NOT_DRAWN = 3  # exit code of a study that is done, and whose figures are not: who drew them was killed
+UNDELIVERED = 4  # of one that MLflow or Optuna lack some of
 MOST_CALLS = 12  # of the same command until all is delivered
 SETTINGS = (*(text for text in ASSIGNMENTS if not text.startswith("pretrain.steps")), "steps=8")
 
@@ -110,7 +111,7 @@ class StudyRun:
             code = self.process.wait(PATIENCE_S)
             if code == 0:
                 return None
-            if code != UNDELIVERED:
+            if code not in (NOT_DRAWN, UNDELIVERED):
                 break
             self.deliver()
         return f"ended with {code}: {' '.join(self.said.read_text(errors='replace').split())[-600:]}"
