@@ -166,9 +166,9 @@ def stage_tokens(stage: str, settings: RunSettings, response_tokens: int) -> tup
     """Return (generated, scored without gradient, trained) tokens of a stage; `response_tokens` per response."""
     pretrain, model = settings.pretrain, settings.reward_model
     if stage == "cold-start":
-        chosen = settings.cold_start  # what is drawn last reaches beyond, by half of it, if as long as it may be
-        beyond = min(DEMONSTRATIONS_AT_ONCE // 2 * response_tokens, chosen.batch_tokens // 2)
-        return 0, 0, chosen.steps * (chosen.batch_tokens + beyond)
+        cold_start = settings.cold_start  # its last draw goes beyond an update's tokens, by half of it
+        beyond = min(DEMONSTRATIONS_AT_ONCE // 2 * response_tokens, cold_start.batch_tokens // 2)
+        return 0, 0, cold_start.steps * (cold_start.batch_tokens + beyond)
     if stage == "reward-model":
         pairs = model.steps * model.pairs * 2 * response_tokens
         count = max(model.responses // model.responses_per_prompt, 1) * model.responses_per_prompt

@@ -243,7 +243,7 @@ def _ratio_is_one(s: RunSections) -> bool:
     return _one_update(s) and s.rollout.refresh_every == 1 and exact
 
 
-WITHOUT_EFFECT: tuple[Rule, ...] = (  # read, and no number depends on them: told, and not refused
+WITHOUT_EFFECT: tuple[Rule, ...] = (  # read, and no number depends on them: a note, no refusal
     (
         ("policy.clip_low", "policy.clip_high", "policy.dual_clip"),
         _ratio_is_one,
@@ -275,7 +275,7 @@ WITHOUT_EFFECT: tuple[Rule, ...] = (  # read, and no number depends on them: tol
 def notes_without_effect(settings: RunSections, names: Iterable[str], source: str) -> Iterator[Note]:
     """Yield a note for each of these settings, by dotted names, that is read and changes nothing."""
     for name in names:
-        if unused(settings, name) is not None:  # nobody reads it, which is told elsewhere
+        if unused(settings, name) is not None:  # nobody reads it: another note, or a refusal
             continue
         reasons = (_why(settings, rule) for rule in WITHOUT_EFFECT if name in rule[0])
         if (reason := next((reason for reason in reasons if reason is not None), None)) is not None:
