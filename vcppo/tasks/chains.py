@@ -171,6 +171,10 @@ class ChainTask(ABC):
         """No error, whichever of the words that do not matter ends a line."""
         return dict.fromkeys(self.fillers, 0)
 
+    def filler_of(self, number: int, state: str) -> str:
+        """A word that ends this line of a way along which values are read: as if drawn, so that none stands for all."""
+        return self.fillers[int(chance("filler", number, state) * len(self.fillers))]
+
     def way_of(self, chain: Sequence[str], first: int = 0) -> tuple[list[str], dict[int, Mapping[str, int]]]:
         """The words of right lines, and by place, counted from `first`, the words that do not matter.
 
@@ -183,7 +187,7 @@ class ChainTask(ABC):
             way += [f"#{number}", *state]
             if self.fillers:
                 errors[first + len(way)] = self.filler_errors()
-                way.append(self.fillers[0])
+                way.append(self.filler_of(number, state))
         return way, errors
 
     def thought(self, chain: Sequence[str], fillers: Sequence[str]) -> list[str]:

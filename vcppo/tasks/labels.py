@@ -172,7 +172,7 @@ class LabelsTask(ChainTask):
                 errors[len(way) - 1] = {word: int(word != label) for word in self._words}
             if self.fillers:
                 errors[len(way)] = self.filler_errors()
-                way.append(self.fillers[0])
+                way.append(self.filler_of(number, state))
         return [*way, ANSWER, *(chain[-1] if self.kills else ""), END], errors
 
 

@@ -88,7 +88,8 @@ def test_the_path_and_the_verifier_agree_on_every_response_of_two_lines(dials: d
     for prompt in task.held_out_prompts()[:2]:
         good, right = task.good_lines(task.seed_of(prompt)), set()
         way = [*task.way_of(task.chain(task.seed_of(prompt))[1:4])[0]]
-        choices = [{word, "~2" if word == "~1" else "7" if word != "7" else "8", "="} for word in way[: 2 * width]]
+        swap = {"~1": "~2", "~2": "~1", "7": "8"}
+        choices = [{word, swap.get(word, "7"), "="} for word in way[: 2 * width]]
         for length in range(2 * width + 1):
             for start in itertools.product(*choices[:length]):
                 if "=" in start[:-1]:

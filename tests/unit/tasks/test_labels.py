@@ -1,6 +1,7 @@
 """Labels beside digits: the rule, slips of demonstrations, the verifier, and the path of decisions."""
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -199,7 +200,7 @@ def test_the_path_and_the_verifier_agree_on_every_response_of_two_lines(dials: d
     task = make(lines=2, digits=2, held_out=10, **dials)
     prompt = task.held_out_prompts()[0]
     way = task.decision_path(prompt, []).tokens
-    swap = {"a": "b", "b": "a", "~1": "~2", "=": "#1", "<eos>": "="}
+    swap = {"a": "b", "b": "a", "~1": "~2", "~2": "~1", "=": "#1", "<eos>": "="}
     pairs = [(word, swap.get(word, "7" if word != "7" else "8")) for word in way]
     right = 0
     for response in itertools.product(*pairs):
@@ -228,6 +229,17 @@ def test_all_ways_are_listed_whatever_the_response_wrote() -> None:
     labels = [i for i, word in enumerate(path.tokens) if word in LABELS]
     assert [sorted(path.errors[i].values()) for i in labels] == [[0, 1]] * 8
     assert all(path.errors[i + 1] == {"~1": 0, "~2": 0} for i in labels)
+
+
+def test_no_filler_stands_for_all_where_a_response_has_not_written_them() -> None:
+    """The gradient of a value would go into the embedding of one word that the policy writes one time in four."""
+    task = make(lines=30, fillers=4)
+    ways = [
+        task.decision_path(prompt, []).tokens for prompt in task.training_prompts(40, torch.Generator().manual_seed(0))
+    ]
+    fillers = Counter(word for way in ways for word in way if word.startswith("~"))
+    assert len(fillers) == 4
+    assert all(abs(count / sum(fillers.values()) - 0.25) < 0.05 for count in fillers.values())
 
 
 @given(st.lists(st.sampled_from(["#1", "#2", "1", "9", "a", "b", "=", "~1", "?", "<eos>", "<pad>", "x", "\x00"])))

@@ -102,7 +102,7 @@ def test_the_path_and_the_verifier_agree_on_every_response_of_two_lines(dials: d
     for choice in "SL":
         way = task.decision_path(prompt, [choice]).tokens
         assert way[0] == choice
-        swap = {"~1": "~2", "=": "#1", "<eos>": "=", "S": "L", "L": "S"}
+        swap = {"~1": "~2", "~2": "~1", "=": "#1", "<eos>": "=", "S": "L", "L": "S"}
         pairs = [(word, swap.get(word, "7" if word != "7" else "8")) for word in way]
         if choice == "S":
             pairs[-2] = tuple("0123456789")  # type: ignore[assignment]
