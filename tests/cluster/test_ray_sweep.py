@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,20 @@ from torture.oracle import measured
 
 pytestmark = [pytest.mark.ray, pytest.mark.e2e, pytest.mark.long]
 
+CELLS = 11  # of `components`, of a base and a seed
 KILLS = int(os.environ.get("VCPPO_RAY_KILLS", "5"))
 PATIENCE_S = 400.0
 TAKEN = ("attempts", "started", "finished", "stages")  # of a cell's record: how often, when and beside whom it ran
 
 
-def sweep(folder: Path, *options: str) -> subprocess.Popen[str]:
+def sweep(folder: Path, *options: str, study: str = "faults.toml", steps: int = 4) -> subprocess.Popen[str]:
     """`vcppo sweep` as a user has it running."""
     folder.mkdir(exist_ok=True)
     (folder / "faults.toml").write_text(STUDY)
-    shared = [text for text in (*ASSIGNMENTS, "steps=40") if not text.startswith("pretrain.steps")]
+    more = (f"steps={steps}", "pretrain.max_steps=20")
+    shared = [text for text in (*ASSIGNMENTS, *more) if not text.startswith("pretrain.steps")]
     settings = [word for text in shared for word in ("--set", text)]
-    command = [sys.executable, "-m", "vcppo", "sweep", "faults.toml", "--workers", "2", "--out", "runs", *settings]
+    command = [sys.executable, "-m", "vcppo", "sweep", study, "--workers", "2", "--out", "runs", *settings]
     return subprocess.Popen([*command, *options], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -78,18 +81,21 @@ def rl_records(folder: Path) -> int:
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
-    for file in (folder / "runs" / "studies" / "faults" / "cells").glob("*/cell.json"):
+    for file in (folder / "runs" / "studies").glob("*/cells/*/cell.json"):
         record = json.loads(file.read_text())
         found[file.parent.name] = {name: value for name, value in record.items() if name not in TAKEN}
     return found
 
 
 def test_killing_nodes_and_the_studys_process_changes_nothing(nodes: Nodes, tmp_path: Path) -> None:
+    """Study `components`, a base and a seed of it, made small."""
     draws = random.Random(KILLS)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    ended(sweep(undisturbed))
-    on_ray = ("--executor", "ray", "--address", nodes.address)
-    process, restart_at = sweep(disturbed, *on_ray), KILLS // 2
+    shipped = partial(sweep, study="components", steps=10 + KILLS)
+    one_of_each = ("--bases", "1", "--seeds", "1")
+    ended(shipped(undisturbed, *one_of_each))
+    on_ray = (*one_of_each, "--executor", "ray", "--address", nodes.address)
+    process, restart_at = shipped(disturbed, *on_ray), KILLS // 2
     for kill in range(KILLS):
         seen = rl_records(disturbed)
         until(lambda: rl_records(disturbed) > seen or process.poll() is not None, "the study to go on")  # noqa: B023
@@ -98,9 +104,10 @@ def test_killing_nodes_and_the_studys_process_changes_nothing(nodes: Nodes, tmp_
         nodes.add()
         if kill == restart_at:
             killed(process)
-            process = sweep(disturbed, *on_ray)
+            process = shipped(disturbed, *on_ray)
     ended(process)
     assert measured(disturbed / "runs") == measured(undisturbed / "runs")
+    assert len(records(disturbed)) == CELLS
     assert records(disturbed) == records(undisturbed)
     assert not workers_in(disturbed)
 

@@ -193,7 +193,7 @@ def run_sweep(options: SweepOptions) -> int:
             addresses_of=runner.addresses,
             make_pool=machines.make_pool,
         )
-        with ProgressView() as view:
+        with ProgressView(planned=runner.planned(study, seeds, out)) as view:
             outcome = run_study(study, execution, on_event=view, uploader=uploader)
     print_notices(uploader)
     for cell, error in outcome.failures:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from vcppo.store.cell_folders import CellFolder, State
 from vcppo.studies.watch import CellWatch, Glance
+from vcppo.studies.work_left import PlannedStage, WorkLeft
 from vcppo.system.terminal import SummaryTimer, duration, progress_console
 
 
@@ -86,15 +87,24 @@ class ProgressView:
     """Shows events: a live picture on a terminal; elsewhere a line for each ended cell and a summary now and then.
 
     Use as a context; call with each event, from one thread.
+
+    Args:
+        planned: what each cell has to run, where that is known before; else the time left goes by numbers of cells.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = console or progress_console()
+    def __init__(
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        planned: Mapping[str, Sequence[PlannedStage]] | None = None,
+    ) -> None:
+        self.console, self._planned = console or progress_console(), planned or {}
         self._clock = clock
         self._began = clock()
         self._summary = SummaryTimer(clock)
         self._title = ""
         self._total = self._before = 0
+        self._work = WorkLeft({}, 0)
         self._ended: dict[State, int] = {"done": 0, "failed": 0, "pruned": 0}
         self._workers: dict[int, tuple[str, Glance]] = {}  # replaced, never changed: the live picture has a thread
         self._live: Live | None = None
@@ -116,14 +126,17 @@ class ProgressView:
                 self._title, self._total = f"{event.study}: {event.title}", event.total
                 self._ended = {"done": event.done, "failed": event.failed, "pruned": event.pruned}
                 self._before = sum(self._ended.values())
+                self._work = WorkLeft(self._planned, self._total - self._before)
                 self._print(f"{self._title}: {event.total} cells, {self._before} ended before, {event.workers} workers")
             case CellStarted():
                 self._workers = self._workers | {event.worker: (event.cell, Glance())}
             case CellProgress():
                 self._workers = self._workers | {event.worker: (event.cell, event.glance)}
+                self._work.see(event.cell, event.glance)
             case CellEnded():
                 self._ended[event.state] += 1
                 self._forget(event.cell)
+                self._work.end(event.cell)
                 self._print(f"[{sum(self._ended.values())}/{self._total}] {ending(event)}")
             case WorkerDied():
                 self._forget(event.cell)
@@ -149,23 +162,15 @@ class ProgressView:
     def _print(self, line: str) -> None:
         self.console.print(Text(line))
 
-    def _progress(self) -> float:
-        """Return cells done since the beginning, running ones by their share of RL iterations."""
-        rl = [glance for _, glance in self._workers.values() if glance.stage == "rl" and glance.total]
-        return sum(self._ended.values()) - self._before + sum(glance.step / (glance.total or 1) for glance in rl)
-
     def _seconds_left(self) -> float | None:
-        progress = self._progress()
-        if progress < 0.5 or self._total == 0:  # sooner, the stages that all cells share distort it
-            return None
-        return (self._clock() - self._began) * max(0.0, self._total - self._before - progress) / progress
+        return self._work.seconds(self._clock() - self._began)
 
     def _picture(self) -> Group:
         table = Table.grid(padding=(0, 2))
         for index, (cell, glance) in sorted(self._workers.items()):
             bar = ProgressBar(total=glance.total, completed=glance.step, width=20) if glance.total else Text("")
             table.add_row(Text(str(index), style="dim"), Text(cell, style="bold"), bar, Text(describe(glance)))
-        overall = ProgressBar(total=max(1, self._total), completed=self._before + self._progress(), width=40)
+        overall = ProgressBar(total=max(1, self._total), completed=sum(self._ended.values()), width=40)
         failed = f"{self._ended['failed']} failed" if self._ended["failed"] else ""
         eta = self._seconds_left()
         line = Table.grid(padding=(0, 2))

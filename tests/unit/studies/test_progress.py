@@ -65,12 +65,13 @@ def test_without_a_terminal_each_ended_cell_has_a_line() -> None:
 
 
 def test_a_summary_comes_every_half_minute_with_a_line_of_each_worker() -> None:
+    begun = CellProgress("ppo-s0", 0, Glance("rl", 0, 60))
     at = CellProgress("ppo-s0", 0, Glance("rl", 30, 60, 0.5, 80.4))
-    lines = shown(STARTED, CellStarted("ppo-s0", 0, 1), at, at, at, seconds=15.0).splitlines()
+    lines = shown(STARTED, CellStarted("ppo-s0", 0, 1), begun, at, at, seconds=10.0).splitlines()
     assert lines[1] == (
         "0 of 4 cells, 30 s gone, about 3 min 30 s left | 0: ppo-s0 rl 30/60 accuracy 0.50 length 80"
     )  # half a cell took 30 s, three and a half are left
-    assert len(lines) == 3
+    assert len(lines) == 2
 
 
 def test_an_early_warning_is_shown_while_a_cell_runs_and_when_it_ends() -> None:

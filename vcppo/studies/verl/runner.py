@@ -9,6 +9,7 @@ from vcppo.errors import ConfigError
 if TYPE_CHECKING:
     from vcppo.settings.run import RunSettings
     from vcppo.studies.study import Study
+    from vcppo.studies.work_left import PlannedStage
 
 
 class VerlRunner:
@@ -42,6 +43,10 @@ class VerlRunner:
                 yield f"  {run.stage} ({run.address.key}): {words}"
         for note in self.notes(study, seeds, workers, out):
             yield f"\n{note}"
+
+    def planned(self, study: "Study", seeds: Sequence[int], out: Path) -> Mapping[str, Sequence["PlannedStage"]]:
+        """See CellRunner: how fast verl is here is not known."""
+        return {}
 
     def notes(self, study: "Study", seeds: Sequence[int], workers: int, out: Path) -> list[str]:
         """See CellRunner: verl's settings say where and how much it writes."""
