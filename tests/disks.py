@@ -5,11 +5,14 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+PATIENCE_S = 30.0
 
 
 @contextmanager
@@ -75,6 +78,9 @@ class PowerCut:
             os.close(descriptor)
 
     def unmount(self) -> None:
-        """Unmount it, if it is mounted."""
-        if os.path.ismount(self.folder):
-            subprocess.run(["umount", str(self.folder)], check=True)
+        """Unmount it, if it is mounted; what was killed may take some seconds to let its files go."""
+        deadline = time.monotonic() + PATIENCE_S
+        while os.path.ismount(self.folder):
+            late = time.monotonic() > deadline
+            if subprocess.run(["umount", str(self.folder)], check=late, capture_output=not late).returncode:
+                time.sleep(0.2)

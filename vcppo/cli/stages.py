@@ -165,6 +165,10 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     from vcppo.system.disk import describe_bytes
 
     print(describe_settings(settings))
+    if settings.model.path is not None and Path(settings.model.path).is_dir():
+        from vcppo.stages.shared.critic_start import check_critic
+
+        check_critic(settings)
     disks, costs = stages_on_disk(settings, out, until), estimate_costs(settings, out)
     stages = [cost.stage for cost in costs]
     costs = costs[: stages.index(until) + 1] if until in stages else costs

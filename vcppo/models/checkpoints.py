@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, Shard, empty
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.dynamic_module_utils import custom_object_save
 
 from vcppo.errors import CheckpointError, DiskError
 from vcppo.models.distributed import mesh, world
@@ -31,6 +32,7 @@ from vcppo.system.files import sync_tree, whole_file, whole_folder
 
 # What keeps a whole file from being read: no right, too many open files, a server of files that is away.
 PASSING = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+OF_A_CHECKPOINT = "transformers_modules."  # where transformers puts the code that came with a model
 SHARDS = "shards"  # key of a state that names the folder its shards are in
 
 
@@ -53,6 +55,8 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path:
                 model.generation_config.save_pretrained(folder)
             save_torch_state_dict(weights, folder)
             tokenizer.save_pretrained(folder)
+            if base_class(model).__module__.startswith(OF_A_CHECKPOINT):
+                custom_object_save(model, folder, config=model.config)
     world().wait()
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 # How families name the number of their positions; GPT-2's n_positions and the like answer to the first name too.
+ORIGINAL = "original_max_position_embeddings"
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
 
 
@@ -17,9 +18,14 @@ def end_tokens(policy: PreTrainedModel) -> tuple[int, ...]:
 
     `models.load_policy` has put the end of the policy's tokenizer among them.
     """
-    configured = [policy.config.eos_token_id, getattr(policy.generation_config, "eos_token_id", None)]
-    ends = (end for ids in configured for end in token_ids(ids) if 0 <= end < policy.config.vocab_size)
-    return tuple(dict.fromkeys(ends))
+    known = range(policy.get_input_embeddings().num_embeddings)
+    return tuple(dict.fromkeys(end for end in configured_ends(policy) if end in known))
+
+
+def configured_ends(policy: PreTrainedModel) -> tuple[int, ...]:
+    """All that `config`, that of a multimodal model's text, and `generation_config` name as an end."""
+    places = (policy.config, policy.config.get_text_config(decoder=True), policy.generation_config)
+    return tuple(end for place in places for end in token_ids(getattr(place, "eos_token_id", None)))
 
 
 def token_ids(configured: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -34,11 +40,15 @@ def token_ids(configured: int | Sequence[int] | None) -> tuple[int, ...]:
 def positions(config: PretrainedConfig) -> int | None:
     """Tokens that a prompt and its response may have together; None if the model bounds them nowhere.
 
-    For a multimodal model the `text_config` (or its like) decides.
+    For a multimodal model the `text_config` (or its like) decides. LongRoPE (Phi-3, Phi-4-mini) is good for the length
+    before it was stretched: beyond, what it makes of a response depends on how long those beside it are.
     """
     text_config = config.get_text_config(decoder=True)
-    limits = [limit for name in POSITIONS if isinstance(limit := getattr(text_config, name, None), int) and limit > 0]
-    return min(limits, default=None)
+    limits = [getattr(text_config, name, None) for name in POSITIONS]
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        limits += [rope.get(ORIGINAL), getattr(text_config, ORIGINAL, None)]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
 
 
 def model_label(model: PreTrainedModel) -> str:

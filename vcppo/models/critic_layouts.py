@@ -26,12 +26,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
@@ -39,6 +34,7 @@ from transformers.models.auto.modeling_auto import (
 
 from vcppo.errors import CheckpointError
 from vcppo.models.critic_folders import CriticFolder, saved_file, weight_files, weight_names
+from vcppo.models.critic_kinds import classifier_with_bias
 from vcppo.models.distributed import world
 from vcppo.models.forward import value_head
 from vcppo.system.files import read_json
@@ -140,18 +136,15 @@ def find_layout(folder: CriticFolder, path: Path | str) -> CriticLayout:
 
 
 def kind_that_takes(head: Head, config: PretrainedConfig, path: Path | str) -> Any:
-    """Auto class for a body with this head: a token classifier, whose head has a bias, where there is one."""
+    """Class for a body with this head: one whose own has a bias, but for a product in a sequence classifier's place."""
     kind = config.model_type
-    if kind in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES:
-        return AutoModelForTokenClassification
-    if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:  # unknown to transformers: by its own code
-        return AutoModelForTokenClassification
-    if head.has_bias:
-        raise CheckpointError(
-            f"{path}: its head {head.name} has a bias or a mean, and {kind} has no token classifier that could take "
-            "one; expected a product alone"
-        )
-    return AutoModelForSequenceClassification
+    sequences_alone = (
+        kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+        and kind not in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
+    )
+    if sequences_alone and not head.has_bias:
+        return AutoModelForSequenceClassification
+    return classifier_with_bias(config, path)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ Batches live on the CPU; a pass moves its micro-batch to the model's device and 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -21,6 +22,8 @@ from vcppo.models.prepared import compute_of, preparation_of
 from vcppo.models.token_count import count_tokens
 from vcppo.types import TokenBatch
 
+PROBED = 8  # tokens, spread over the vocabulary
+SAME_LOGITS = 1e-3  # relative difference of logits in float32 that a product with the head stays below
 SAME_HIDDEN = 0.05  # relative difference of hidden states that bfloat16 passes in other shapes stay below
 
 
@@ -76,6 +79,26 @@ def check_packing(model: PreTrainedModel) -> None:
         raise ConfigError(
             f"compute.packing = true: in a line of several responses {model_label(model)} lets them see each other; "
             "set compute.packing=false"
+        )
+
+
+@torch.no_grad()
+def check_plain_logits(policy: PreTrainedModel, path: Path | str) -> None:
+    """Check that a policy's logits are the product with its output head that losses compute, a part at a time.
+
+    Some families cap them (Gemma 2), scale them (Cohere, Granite, Falcon-H1) or have a layer before the head.
+
+    Raises:
+        CheckpointError: they are more than that.
+    """
+    line = (torch.arange(PROBED) * policy.get_input_embeddings().num_embeddings // PROBED)[None]
+    head: Any = policy.get_output_embeddings()
+    product = head(_hidden(policy, line, None))
+    logits = policy(input_ids=line, use_cache=False).logits.flatten(0, 1)
+    if product.shape != logits.shape or (product - logits).norm() > SAME_LOGITS * logits.norm():
+        raise CheckpointError(
+            f"{path}: the logits of {type(policy).__name__} are not those of its output head: it caps or scales them, "
+            "or has a layer between; expected plain logits"
         )
 
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from vcppo.errors import CheckpointError, ConfigError, first_line
 from vcppo.models.checkpoints import save_model
 from vcppo.models.configurations import end_tokens, positions
-from vcppo.models.loading import name_ends
+from vcppo.models.response_ends import name_ends
 from vcppo.system.temporaries import sweep_beside
 
 MAGIC = b"GGUF"

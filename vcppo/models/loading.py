@@ -14,8 +14,6 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
@@ -30,12 +28,14 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from vcppo.errors import CheckpointError, ConfigError, first_line
-from vcppo.models.configurations import positions, token_ids
-from vcppo.models.critic_folders import CriticFolder, find_folder
+from vcppo.models.configurations import positions
+from vcppo.models.critic_folders import CriticFolder, find_folder, weight_files
+from vcppo.models.critic_kinds import classifier_with_bias, saved_classifier
 from vcppo.models.critic_layouts import CriticLayout, find_layout, kind_that_takes, put_head
 from vcppo.models.distributed import world
-from vcppo.models.forward import value_head
+from vcppo.models.forward import check_plain_logits, value_head
 from vcppo.models.limits import Room
+from vcppo.models.response_ends import name_ends
 from vcppo.seeding import seed_for
 from vcppo.settings.critic import NewCriticSettings
 from vcppo.settings.critic_size import Size, size_of
@@ -102,9 +102,8 @@ def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrai
     policy = _load(AutoModelForCausalLM, config, path, what, trust_remote_code=trust_remote_code)
     if not world().is_main:
         policy.generation_config = _generation_of(path) or policy.generation_config
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(policy.config, name, None) not in (None, 1.0):
-            raise CheckpointError(f"{path}: {name} = {getattr(policy.config, name)}: expected plain logits")
+    if world().is_main:
+        check_plain_logits(policy, path)
     tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
     known = policy.get_input_embeddings().num_embeddings
     if tokenizer.eos_token_id >= known:
@@ -114,23 +113,6 @@ def load_policy(path: Path | str, *, trust_remote_code: bool = False) -> PreTrai
         )
     name_ends(policy, tokenizer)
     return policy
-
-
-def name_ends(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write every token that ends a response into a policy's configuration, which is saved with it.
-
-    These are the tokenizer's end, which demonstrations close with, and all that `generation_config` and `config` name
-    beside it and the policy can generate. An end that only the architecture's default names counts if the tokenizer
-    takes it for more than text: Llama's is token 2, in many vocabularies a word.
-    """
-    config, generation = policy.config, policy.generation_config
-    configured = {*token_ids(config.eos_token_id), *token_ids(generation.eos_token_id)}
-    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    by_default = set(token_ids(getattr(type(config), "eos_token_id", None)))
-    known = range(policy.get_input_embeddings().num_embeddings)
-    others = sorted(id for id in configured - (by_default - special) - {tokenizer.eos_token_id} if id in known)
-    ends = [tokenizer.eos_token_id, *others]
-    config.eos_token_id = generation.eos_token_id = ends if others else ends[0]
 
 
 def _generation_of(path: Path | str) -> GenerationConfig | None:
@@ -167,7 +149,10 @@ def load_critic(
     folder = find_folder(path) if head_seed is None else CriticFolder(path, path)
     config = load_config(folder.weights, CRITIC, trust_remote_code=trust_remote_code)
     _refuse_to_look_ahead(config, path)
-    kind: Any = AutoModelForTokenClassification if head_seed is not None else _kind_of_critic(config, path)
+    if head_seed is None:
+        kind = saved_classifier(config, frozenset(weight_files(folder.weights)), path)
+    else:
+        kind = classifier_with_bias(config, path)
     layout = find_layout(folder, path) if head_seed is None else CriticLayout("none")
     head = layout.head
     if head is not None:
@@ -229,9 +214,8 @@ def new_critic(
     config = type(config)(**{**named, **sized})
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if world().is_main else "meta"):
         torch.manual_seed(seed)
-        made: PreTrainedModel = AutoModelForTokenClassification.from_config(
-            config, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
+        kind = classifier_with_bias(config, policy)
+        made: PreTrainedModel = kind.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
         if bounds is not None:
             made.config.value_range = list(bounds)
         _draw_head(made, initial_value, bounds)
@@ -242,15 +226,6 @@ def _draw_head(critic: PreTrainedModel, initial_value: float, bounds: tuple[floa
     head = value_head(critic)
     torch.nn.init.normal_(head.weight, std=1.0 / (head.in_features + 1))
     torch.nn.init.constant_(head.bias, initial_value if bounds is None else _logit(initial_value, bounds))
-
-
-def _kind_of_critic(config: PretrainedConfig, path: Path | str) -> Any:
-    """Auto class that loads a saved critic, by the architecture in its configuration."""
-    (architecture, *_) = config.architectures or ("",)
-    is_sequence_classifier = architecture.endswith("ForSequenceClassification")
-    if (is_sequence_classifier or architecture.endswith("ForTokenClassification")) and config.num_labels != 1:
-        raise CheckpointError(f"{path}: {architecture} with {config.num_labels} labels, expected {CRITIC}")
-    return AutoModelForSequenceClassification if is_sequence_classifier else AutoModelForTokenClassification
 
 
 def _refuse_to_look_ahead(config: PretrainedConfig, path: Path | str) -> None:

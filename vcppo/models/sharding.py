@@ -46,10 +46,7 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         model.train()
         for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            if hasattr(module, "attention_dropout"):
-                module.attention_dropout = 0.0
+            drop_nothing(module)
     if world().size % compute.replicas:
         raise ConfigError(f"compute.replicas = {compute.replicas}: expected a divisor of the {world().size} processes")
     declare(model, compute, world().device)
@@ -58,6 +55,16 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
     if compute.packing:
         check_packing(prepared)
     return prepared
+
+
+def drop_nothing(module: nn.Module) -> None:
+    """Set a module's dropout to 0, wherever its family keeps it: in a layer, in numbers, or in its configuration."""
+    if isinstance(module, nn.Dropout):
+        module.p = 0.0
+    for place in (module, getattr(module, "config", None)):
+        for name, value in list(vars(place).items()) if place is not None else ():
+            if ("drop" in name or name.endswith("pdrop")) and isinstance(value, int | float) and value:
+                setattr(place, name, 0.0)
 
 
 def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> None:
@@ -227,7 +234,8 @@ def _targets(model: PreTrainedModel, names: str | list[str]) -> list[str]:
     chosen = linear if names == "all-linear" else [name for name in linear if name.rsplit(".", 1)[-1] in names]
     if not chosen:
         known = sorted({name.rsplit(".", 1)[-1] for name in linear})
-        raise ConfigError(f"lora.targets = {names}: no such layer; this model has {', '.join(known)}")
+        there = f"this model has {', '.join(known)}" if known else "adapters go beside linear layers of a list `layers`"
+        raise ConfigError(f"lora.targets = {names}: no such layer in {type(model).__name__}; {there}")
     return chosen
 
 

@@ -13,6 +13,8 @@ from vcppo.settings.model import ModelSettings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsTaskSettings, TaskSettings
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # in configurations of mixtures of experts
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -222,6 +224,8 @@ def shapes_in(config: Mapping[str, Any], source: Path | str) -> Shapes:
     Raises:
         CheckpointError: it lacks something; `source` is where it is from.
     """
+    if any((config.get(name) or 0) > 1 for name in EXPERTS):
+        raise CheckpointError(f"{source}: a mixture of experts, whose weights are not counted here")
     try:
         if config.get("model_type") == "gpt2":
             config = _with_usual_names(config)

@@ -33,7 +33,8 @@ def push_metrics(
         return {}
     sums = []
     for row in rows.tolist():
-        pieces = tokenizer.convert_ids_to_tokens(list(rollouts[row].generation.tokens))
+        names = tokenizer.convert_ids_to_tokens(list(rollouts[row].generation.tokens))
+        pieces = [name or "" for name in names]  # a model may have more tokens than names for them
         total = 0.0
         for place, stopped in task.stop_decisions(pieces):
             other = -math.expm1(float(batch.old_logprobs[row, place]))  # chance of the other choice

@@ -59,8 +59,12 @@ class Sampler:
 
 
 def step_starts(responses: Sequence[Sequence[int]], task: Task, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    """Return where the reasoning steps of each response (token ids) begin, in tokens, 0 first."""
-    return [task.step_starts(tokenizer.convert_ids_to_tokens(list(response))) for response in responses]
+    """Return where the reasoning steps of each response (token ids) begin, in tokens, 0 first.
+
+    A model may have more tokens than its tokenizer has names for: those are no text.
+    """
+    names = (tokenizer.convert_ids_to_tokens(list(response)) for response in responses)
+    return [task.step_starts([name or "" for name in pieces]) for pieces in names]
 
 
 def collate(rollouts: Sequence[Rollout], scores: Tensor) -> RolloutBatch:

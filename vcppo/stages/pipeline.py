@@ -19,6 +19,7 @@ from vcppo.stages.evaluation import evaluation
 from vcppo.stages.forecast import forecast, forecast_responses
 from vcppo.stages.reward_model import reward_model
 from vcppo.stages.rl import rl
+from vcppo.stages.shared.critic_start import check_critic
 from vcppo.stages.shared.token_progress import shown
 from vcppo.stages.value_pretraining import value_pretraining
 from vcppo.store.cache import Address, StageFolder, addresses, is_complete, is_intact, move_damaged_aside
@@ -71,6 +72,7 @@ def run_stages(
     Raises:
         ConfigError: a prompt, or a response as long as requested, does not fit the model, or RL is to imitate
             demonstrations that the task has not; before anything is run.
+        CheckpointError: of the model that is given no critic can be made; before anything is run.
         TrainingError: a number is not finite, or another failure of training, with the stage in which it came up.
         DiskError: the disk is full, or refuses; the same call goes on from the last checkpoint.
     """
@@ -78,6 +80,8 @@ def run_stages(
     uses: dict[str, StageUse] = {}
     _check_response_limits(StageContext(settings, StageFolder(out, stage_addresses["cold-start"]), {}), until)
     needed = _up_to(until, stage_addresses)
+    if any(stage in needed for stage in ("reward-model", "value-pretraining", "rl")):
+        check_critic(settings)
     if settings.policy.demonstration_nll and "rl" in needed:  # a task without any says so now, not after hours
         make_task(settings.task).demonstrations(1, rng_for(settings.base_seed, "check"))
     folders = [StageFolder(out, stage_addresses[stage]) for stage in needed]

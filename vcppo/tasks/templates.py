@@ -23,10 +23,10 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, settings: M
         ConfigError: the tokenizer has no chat template, or drops the end of a thought from what it decodes.
         CheckpointError: the template or the tokenizer makes nothing of a prompt.
     """
-    if settings.think and settings.think_close in tokenizer.all_special_tokens:
+    if settings.think and not _survives_decoding(settings.think_close, tokenizer):
         raise ConfigError(
-            f"task.maths.think_close = {settings.think_close}: to this tokenizer it is a special token, which decoded "
-            "responses leave out; the end of a thought could not be seen"
+            f"task.maths.think_close = {settings.think_close}: this tokenizer leaves it out of decoded responses, as a "
+            "special token; the end of a thought could not be seen"
         )
     chat = settings.template == "chat"
     framed = [_chat(text, tokenizer, settings) if chat else f"{text}\n\n" for text in texts]
@@ -37,6 +37,12 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, settings: M
         if not row:
             raise CheckpointError(f"{tokenizer.name_or_path}: its tokenizer makes no token of the prompt {text[:60]!r}")
     return ids
+
+
+def _survives_decoding(text: str, tokenizer: PreTrainedTokenizerFast) -> bool:
+    """True if a text is still there when its tokens are decoded as those of responses are."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return text in tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def _chat(text: str, tokenizer: PreTrainedTokenizerFast, settings: MathsSettings) -> str:

@@ -10,12 +10,16 @@ from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError
 from vcppo.maths.diagnostics import fitted_line
+from vcppo.models.critic_folders import find_folder
+from vcppo.models.critic_kinds import classifier_with_bias
 from vcppo.models.distributed import world
 from vcppo.models.forward import rescale_values
+from vcppo.models.loading import load_config, load_tokenizer
 from vcppo.rl.critic_update import read_final_values
 from vcppo.rl.pretraining_targets import rows_with_targets
 from vcppo.rl.rewards import Shaping, returns_known, score_range
 from vcppo.seeding import seed_for
+from vcppo.settings.run import RunSettings
 from vcppo.stages.context import StageContext
 from vcppo.stages.shared.saved_responses import load_responses
 from vcppo.store.pretrained_critics import chosen_step, critic_folder
@@ -52,6 +56,18 @@ def start_of_critic(context: StageContext) -> PreTrainedModel:
             assert_never(chosen.init)
 
 
+def check_critic(settings: RunSettings) -> None:
+    """Check that a critic can be made of the model that is given, before anything is run.
+
+    Raises:
+        CheckpointError: transformers has no classifier for it, or it is not there.
+    """
+    model, made = settings.model, settings.critic.init not in ("saved", "exact")
+    if settings.has_value_model and made and model.path is not None:
+        config = load_config(model.path, trust_remote_code=model.trust_remote_code)
+        classifier_with_bias(config, f"critic.init = {settings.critic.init}, model.path = {model.path}")
+
+
 def _refuse_other_tokens(critic: PreTrainedModel, path: str, context: StageContext) -> PreTrainedModel:
     known, largest = critic.get_input_embeddings().num_embeddings, max(context.tokenizer.get_vocab().values())
     if largest >= known:
@@ -59,6 +75,17 @@ def _refuse_other_tokens(critic: PreTrainedModel, path: str, context: StageConte
             f"{path}: this critic knows {known} tokens, the policy's tokenizer writes token "
             f"{largest}; expected a critic that reads with the policy's tokenizer"
         )
+    try:
+        theirs = load_tokenizer(find_folder(path).tokenizer, trust_remote_code=context.settings.model.trust_remote_code)
+    except CheckpointError:  # saved without one
+        return critic
+    ours, added = context.tokenizer.get_vocab(), theirs.get_added_vocab()
+    for word, number in theirs.get_vocab().items():
+        if word not in added and ours.get(word, number) != number:
+            raise CheckpointError(
+                f"{path}: its tokenizer has {word!r} as token {number}, the policy's as token {ours[word]}; expected a "
+                "critic that reads with the policy's tokenizer"
+            )
     return critic
 
 
