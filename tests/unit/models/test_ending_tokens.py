@@ -16,6 +16,7 @@ from vcppo.models import loading
 from vcppo.models.checkpoints import save_model
 from vcppo.models.configurations import end_tokens
 from vcppo.models.distributed import World
+from vcppo.models.response_ends import turn_end
 from vcppo.tasks import make_task
 
 PAD, TURN, END = range(3)  # of the tokenizer in arithmetic.py: <|endoftext|>, <|im_start|>, and <|im_end|>, its end
@@ -79,6 +80,41 @@ def test_what_an_architecture_ends_with_unless_told_counts_where_it_is_no_word(t
     policy.config.eos_token_id = policy.generation_config.eos_token_id = 2
     save_model(policy, tokenizer, tmp_path / "word")
     assert end_tokens(loading.load_policy(tmp_path / "word")) == (tokenizer.eos_token_id,)
+
+
+def base_model(folder: Path, **tokenizer: Any) -> Path:
+    """One that names <|endoftext|> everywhere, and whose chat template closes turns with <|im_end|>."""
+    edit(with_ends(folder, PAD, PAD) / "tokenizer_config.json", eos_token=arithmetic.PAD, **tokenizer)
+    return folder
+
+
+def test_what_closes_a_turn_ends_the_responses_of_a_base_model_too(tmp_path: Path) -> None:
+    policy = loading.load_policy(base_model(tmp_path / "policy"))
+    assert end_tokens(policy) == (PAD, END)
+    save_model(policy, loading.load_tokenizer(tmp_path / "policy"), tmp_path / "saved")
+    assert end_tokens(loading.load_policy(tmp_path / "saved")) == (PAD, END)
+
+
+OF_A_ROLE = "{{ 'A: ' if message['role'] == 'assistant' else 'Q: ' }}{{ message['content'] }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (f"{{% for message in messages %}}{OF_A_ROLE} <|im_end|>{{% endfor %}}", END),
+        (f"{{% for message in messages %}}{OF_A_ROLE}\n{{% endfor %}}", None),
+        (f"{{% for message in messages %}}{OF_A_ROLE} so <|im_end|>{{% endfor %}}", None),
+        ("{{ raise_exception('no') }}", None),
+        ("always the same", None),
+        (None, None),
+    ],
+)
+def test_the_end_of_a_turn_is_more_than_text_and_comes_at_once(
+    template: str | None, end: int | None, tmp_path: Path
+) -> None:
+    tokenizer = loading.load_tokenizer(base_model(tmp_path / "policy"))
+    tokenizer.chat_template = template
+    assert turn_end(tokenizer) == end
 
 
 def test_a_tokenizer_that_pads_with_its_end_ends_responses_all_the_same(tmp_path: Path) -> None:

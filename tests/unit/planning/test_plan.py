@@ -358,3 +358,14 @@ def test_a_configuration_that_is_no_object_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(CheckpointError, match=r"config\.json: list, expected an object"):
         read_shapes(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", ["num_experts", "num_local_experts", "n_routed_experts"])
+def test_a_mixture_of_experts_is_not_counted_as_if_it_had_one(name: str, tmp_path: Path) -> None:
+    config = {"model_type": "qwen3_moe", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    config |= {"num_attention_heads": 4, "vocab_size": 100}
+    (tmp_path / "config.json").write_text(json.dumps(config | {name: 8}))
+    with pytest.raises(CheckpointError, match="a mixture of experts, whose weights are not counted here"):
+        read_shapes(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(json.dumps(config | {name: None}))
+    assert read_shapes(tmp_path / "config.json").hidden_size == 64

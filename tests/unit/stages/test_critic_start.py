@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
 from tiny import new_policy, plainly, random_batch, tiny
-from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
+from transformers import GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
+from vcppo.cli.main import main
 from vcppo.errors import CheckpointError
 from vcppo.models import loading
 from vcppo.models.checkpoints import save_model
@@ -19,7 +22,9 @@ from vcppo.rl.costs import Costs
 from vcppo.rl.critic_update import read_final_values, read_values
 from vcppo.rl.models import Models
 from vcppo.rl.reading import read_outputs
+from vcppo.settings.loading import load_settings
 from vcppo.stages.context import StageContext
+from vcppo.stages.pipeline import run_stages
 from vcppo.stages.shared import critic_start
 from vcppo.stages.shared.critic_start import LINE_FILE, critic_for
 from vcppo.stages.shared.saved_responses import load_responses, responses_file
@@ -142,3 +147,20 @@ def test_a_profile_is_added_to_what_is_read_by_position_and_the_critic_is_left_a
     torch.testing.assert_close(imposed - plain, torch.where(batch.response_mask, on_tokens, 0.0))
     assert torch.equal(same, unchanged)
     torch.testing.assert_close(moved - last, torch.tensor([1.0, 0.0, 1.0]))  # after 5, 2 and 6 tokens
+
+
+def test_a_model_that_can_have_no_critic_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    tokenizer = make_task(tiny().task).tokenizer()
+    shapes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model = tmp_path / "granite"
+    save_model(GraniteForCausalLM(GraniteConfig(vocab_size=len(tokenizer), **ends, **shapes)), tokenizer, model)
+    words = (f"model.path={model}", "task.chain_length=3", "task.digits=2", "task.held_out=10")
+    said = f"critic.init = policy, model.path = {model}: transformers has no classifier for granite models, so they"
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        run_stages(load_settings(assignments=[*words, "critic.init=policy"]), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    dry = CliRunner().invoke(main, ["train", "--dry-run", *(w for word in words for w in ("--set", word))])
+    assert dry.exit_code == 2
+    assert "no classifier for granite models" in dry.output
+    critic_start.check_critic(load_settings(assignments=[*words, "method=grpo"]))

@@ -7,6 +7,7 @@ from pathlib import Path
 import arithmetic
 import pytest
 import torch
+from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from vcppo.engines.base import Sampling
@@ -244,12 +245,15 @@ def test_a_tokenizer_that_does_not_serve_is_told(files: dict[str, str]) -> None:
     broken.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(CheckpointError, match="its chat template fails"):
         task(files).encode(ASK, broken)
-    special = arithmetic.make_tokenizer()
+    special, loaded = arithmetic.make_tokenizer(), arithmetic.make_tokenizer()
     special.add_special_tokens({"additional_special_tokens": ["</think>"]})
-    with pytest.raises(
-        ConfigError, match=r"task.maths.think_close = </think>: to this tokenizer it is a special token"
-    ):
-        task(files, think=True).encode(ASK, special)
+    loaded.add_tokens([AddedToken("</think>", special=True)])  # as tokenizer.json alone may say it
+    assert "</think>" not in loaded.all_special_tokens
+    for tokenizer in (special, loaded):
+        with pytest.raises(
+            ConfigError, match=r"think_close = </think>: this tokenizer leaves it out of decoded"
+        ):
+            task(files, think=True).encode(ASK, tokenizer)
     with pytest.raises(ConfigError, match=r"model.path = none"):
         task(files).tokenizer()
 

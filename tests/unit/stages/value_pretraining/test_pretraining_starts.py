@@ -1,6 +1,8 @@
 """Where a critic starts: fresh, saved, a reward model of others, of its own size, bounded."""
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,22 @@ def test_a_reward_model_of_others_is_pretrained_on(before: Path, tmp_path: Path)
     small = context(before, tmp_path, "critic.init=saved", f"critic.path={tmp_path / 'small'}")
     with pytest.raises(CheckpointError, match=rf"knows {tokens - 1} tokens, .* writes token {tokens - 1}; expected"):
         start_of_critic(small)
+
+
+def test_a_critic_of_another_tokenizer_is_refused_though_it_knows_as_many_tokens(before: Path, tmp_path: Path) -> None:
+    first = context(before, tmp_path)
+    value_pretraining(first)
+    path = tmp_path / "theirs"
+    shutil.copytree(critic_folder(first.folder.path, 4), path)
+    tokens = json.loads((path / "tokenizer.json").read_text())
+    words = tokens["model"]["vocab"]
+    words["0"], words["1"] = words["1"], words["0"]
+    (path / "tokenizer.json").write_text(json.dumps(tokens))
+    other = context(before, tmp_path, "critic.init=saved", f"critic.path={path}")
+    with pytest.raises(
+        CheckpointError, match=r"its tokenizer has '[01]' as token \d+, the policy's as token \d+;"
+    ):
+        start_of_critic(other)
 
 
 def test_a_bounded_critic_learns_and_stays_bounded(before: Path, tmp_path: Path) -> None:
