@@ -38,17 +38,24 @@ DROPOUT = (
     *("dropout", "attention_dropout", "hidden_dropout", "residual_dropout", "embedding_dropout", "activation_dropout"),
     *("attn_pdrop", "resid_pdrop", "embd_pdrop"),
 )
-THEIRS = """
-from transformers import LlamaConfig, LlamaForCausalLM
+CODE = {
+    "configuration_theirs.py": """
+from transformers import LlamaConfig
 
 
 class TheirConfig(LlamaConfig):
     model_type = "theirs"
+""",
+    "modeling_theirs.py": """
+from transformers import LlamaForCausalLM
+
+from .configuration_theirs import TheirConfig
 
 
 class Theirs(LlamaForCausalLM):
     config_class = TheirConfig
-"""
+""",
+}
 
 
 def model_of(kind: str, **more: Any) -> PreTrainedModel:
@@ -128,9 +135,10 @@ def test_recomputed_passes_drop_nothing(kind: str) -> None:
 
 def test_code_that_came_with_a_model_is_saved_with_it(tokenizer: Any, tmp_path: Path) -> None:
     save_model(model_of("llama"), tokenizer, tmp_path / "given")
-    (tmp_path / "given" / "modeling_theirs.py").write_text(THEIRS)
+    for name, code in CODE.items():
+        (tmp_path / "given" / name).write_text(code)
     path = tmp_path / "given" / "config.json"
-    names = {"AutoConfig": "modeling_theirs.TheirConfig", "AutoModelForCausalLM": "modeling_theirs.Theirs"}
+    names = {"AutoConfig": "configuration_theirs.TheirConfig", "AutoModelForCausalLM": "modeling_theirs.Theirs"}
     config = json.loads(path.read_text()) | {"model_type": "theirs", "auto_map": names}
     path.write_text(json.dumps(config))
     policy = loading.load_policy(tmp_path / "given", trust_remote_code=True)
