@@ -23,8 +23,8 @@ def end_tokens(policy: PreTrainedModel) -> tuple[int, ...]:
 
 
 def configured_ends(policy: PreTrainedModel) -> tuple[int, ...]:
-    """All that `config`, that of a multimodal model's text, and `generation_config` name as an end."""
-    places = (policy.config, policy.config.get_text_config(decoder=True), policy.generation_config)
+    """All that `config` and `generation_config` name as an end; a multimodal model's `config` may name none."""
+    places = (policy.config, policy.generation_config)
     return tuple(end for place in places for end in token_ids(getattr(place, "eos_token_id", None)))
 
 
