@@ -5,11 +5,12 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pyarrow.parquet as pq
 from study_processes import ABOUT_THE_RUN, processes
 
@@ -133,7 +134,12 @@ def temporary_in(folder: Path) -> str | None:
 
 def processes_in(folder: Path) -> list[str]:
     """Return the processes that were started in a folder or below it, and live."""
-    return [" ".join(p.cmdline()) for p in processes() if p.cmdline() and Path(p.cwd()).is_relative_to(folder)]
+    living = []
+    for process in processes():
+        with suppress(psutil.Error):  # it ends while it is looked at
+            if (words := process.cmdline()) and Path(process.cwd()).is_relative_to(folder):
+                living.append(" ".join(words))
+    return living
 
 
 def said_in(folder: Path, words: str) -> str | None:
