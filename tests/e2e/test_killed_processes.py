@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,3 +97,33 @@ def test_processes_of_a_cell_end_with_their_worker_and_with_the_sweep(tmp_path: 
     assert (record.state, record.attempts) == ("done", 4)
     assert not started_by(tmp_path)
     assert not list(tmp_path.rglob(".*~*.tmp"))
+
+
+AGENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-m", "vcppo", "train", "--out", "runs"])
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.e2e
+def test_a_process_of_torchrun_that_waits_for_the_others_ends_with_it(tmp_path: Path) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # where nobody listens
+        others = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
+        others |= {"MASTER_PORT": str(reserved.getsockname()[1]), "TORCHELASTIC_RUN_ID": "some"}
+        agent = subprocess.Popen(
+            [sys.executable, "-c", AGENT], cwd=tmp_path, env={**os.environ, **others}, stdout=subprocess.PIPE, text=True
+        )
+        assert agent.stdout is not None
+        child = psutil.Process(int(agent.stdout.readline()))
+        try:
+            until(lambda: any("torch" in mapped.path for mapped in child.memory_maps()))
+            agent.kill()
+            agent.wait()
+            until(lambda: not any_lives([child]), SOON_S)
+        finally:
+            if any_lives([child]):
+                child.kill()
+            agent.stdout.close()
