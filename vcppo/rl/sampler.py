@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from vcppo.engines.base import Engine, Sampling
 from vcppo.models.distributed import world
 from vcppo.tasks.base import Task
+from vcppo.tasks.judging import judge
 from vcppo.types import Judgement, Prompt, Rollout, RolloutBatch, Verdict
 
 
@@ -36,7 +37,7 @@ class Sampler:
         generations = self.engine.generate(encoded, self.sampling, seed=seed, first=first)
         texts = self.texts([generation.tokens for generation in generations])
         share = ranks.share(len(prompts))
-        judgements = ranks.gather(self.task.judge(texts[share.start : share.stop], prompts[share.start : share.stop]))
+        judgements = ranks.gather(judge(self.task, texts[share.start : share.stop], prompts[share.start : share.stop]))
         return [
             Rollout(prompt, ids, generation, text, *judgement)
             for prompt, ids, generation, text, judgement in zip(
@@ -51,7 +52,7 @@ class Sampler:
 
     def judge(self, responses: Sequence[Sequence[int]], prompts: Sequence[Prompt]) -> Sequence[Judgement]:
         """Verdicts on responses that are given as token ids."""
-        return self.task.judge(self.texts(responses), prompts)
+        return judge(self.task, self.texts(responses), prompts)
 
     def step_starts(self, responses: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return where the reasoning steps of each response begin, in tokens, 0 first."""

@@ -8,6 +8,7 @@ from tiny import new_policy, random_batch, tiny
 
 from vcppo.engines.base import Engine, Sampling
 from vcppo.engines.torch.engine import TorchEngine
+from vcppo.errors import DataError
 from vcppo.models.forward import split_rows
 from vcppo.rl.rewards import place_scores, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
@@ -98,3 +99,15 @@ def test_micro_batches_hold_every_row_once_and_fit(bound: int) -> None:
     assert cells <= max(50 * 29, int(lengths.sum()))
     if bound == 1000:
         assert len(groups) == 1 or cells < 50 * 29  # rows of like length stand together
+
+
+def test_a_verdict_in_a_plain_word_is_a_verdict_and_another_word_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything after it asks by `is`, and takes what is no Verdict for wrong."""
+    task = type(make_task(tiny().task))
+    monkeypatch.setattr(task, "judge", lambda self, texts, prompts: [("correct",) for _ in texts])
+    rollouts = scripted("#1 1 1 = {} <eos>")
+    assert verdict_scores(rollouts, WORTH).tolist() == [2.0]
+    assert collate(rollouts, torch.zeros(1)).correct.tolist() == [True]
+    monkeypatch.setattr(task, "judge", lambda self, texts, prompts: [("right",) for _ in texts])
+    with pytest.raises(DataError, match="verdict = 'right', expected correct, wrong, unreadable, for response 1 of 1"):
+        scripted("#1 1 1 = {} <eos>")
