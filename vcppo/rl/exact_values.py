@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from vcppo.errors import DataError
 from vcppo.models import forward
 from vcppo.rl.sampler import Sampler
 from vcppo.rl.ways import Way, Ways, look_up
 from vcppo.settings.critic import Unseen
 from vcppo.settings.reward import RewardSettings
 from vcppo.tasks.base import ExactTask
-from vcppo.types import DecisionPath, Prompt, Rollout
+from vcppo.types import DecisionPath, Prompt, Rollout, RolloutBatch
 
 
 class Response(NamedTuple):
@@ -63,6 +64,25 @@ class ExactValues:
         return values.float()
 
 
+def refuse_credit(batch: RolloutBatch, reward: RewardSettings) -> None:
+    """Refuse responses whose scores are not those of their verdicts: nobody computes what credit they may expect.
+
+    Args:
+        batch: its scores, shaped or not: `has_exact_values` holds of the settings, so there is no shaping.
+    Raises:
+        DataError: there is partial credit.
+    """
+    plain = torch.where(batch.correct, reward.correct, reward.wrong)
+    rows = (batch.scores != plain).nonzero()[:, 0].tolist()
+    if rows:
+        given, wanted = float(batch.scores[rows[0]]), float(plain[rows[0]])
+        raise DataError(
+            f"exact values with partial credit: {len(rows)} of {len(plain)} responses have another score than their "
+            f"verdict's, the first {given:g} in place of {wanted:g}, and exact values know the chance of a correct "
+            "verdict alone; expected a task that gives no credit, or none with decision_path (docs/critics.md)"
+        )
+
+
 def in_reward(chance: Tensor, reward: RewardSettings) -> Tensor:
     """Expected score of a response that is judged correct with some chance, and is wrong otherwise."""
     return reward.wrong + (reward.correct - reward.wrong) * chance
@@ -82,7 +102,8 @@ def exact_values(
     Every process calls it alike, and they share the passes.
 
     Args:
-        sampler: of responses of this policy; `has_exact_values` holds of its settings.
+        sampler: of responses of this policy; `has_exact_values` holds of its settings, and `refuse_credit` refuses
+            nothing.
         max_tokens: cells of a forward pass.
         rows: [K] of the responses, at least one; values of others are 0. All by default.
     """

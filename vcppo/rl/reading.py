@@ -12,7 +12,7 @@ from vcppo.rl.continuations import StepValues, segments_of
 from vcppo.rl.costs import Costs
 from vcppo.rl.critic_update import read_final_values, read_values
 from vcppo.rl.exact_critic import exact_critic_values
-from vcppo.rl.exact_values import Response, exact_values
+from vcppo.rl.exact_values import Response, exact_values, refuse_credit
 from vcppo.rl.models import Models
 from vcppo.rl.outputs import ModelOutputs, compared_rows
 from vcppo.rl.policy_update import read_logprobs
@@ -42,6 +42,8 @@ def read_outputs(
         rows: [K] that will be trained on.
         value_moments: of returns, where the critic learns them normalised.
         step: of the run, by which a noise of the exact critic is drawn. costs: its forward tokens are added to.
+    Raises:
+        DataError: responses have partial credit, and the critic is exact.
     """
     limit, temperature = settings.micro_batch_tokens, settings.rollout.temperature
     compared = compared_rows(batch, rows, settings)
@@ -66,6 +68,7 @@ def read_outputs(
             costs.forward_tokens += int(batch.total_lengths[rows].sum())
     exact = None
     if settings.has_critic and settings.critic.init == "exact" and len(rows):
+        refuse_credit(batch, settings.reward)
         responses = [Response.of(rollout) for rollout in rollouts]
         exact = exact_values(
             models.rollout_policy, responses, sampler=sampler, reward=settings.reward, max_tokens=limit, rows=rows

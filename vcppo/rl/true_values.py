@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from vcppo.maths.diagnostics import explained_variance, root_mean_square, value_bias
 from vcppo.rl.continuations import StepValues, mean_scores, merged
-from vcppo.rl.exact_values import Response, exact_values
+from vcppo.rl.exact_values import Response, exact_values, refuse_credit
 from vcppo.rl.experience import Experience
 from vcppo.rl.outputs import ModelOutputs
 from vcppo.rl.rewards import Shaping
@@ -63,6 +63,8 @@ def measure_truth(
 
     Args:
         policy: that sampled, and that the sampler samples from.
+    Raises:
+        DataError: values can be computed, and responses have partial credit.
     """
     record, rollouts, rows = settings.record, experience.rollouts, experience.rows
     outputs, steps = experience.outputs, experience.steps
@@ -72,6 +74,7 @@ def measure_truth(
         return Truth()
     truth, metrics = None, dict[str, float]()
     if has_exact_values(settings):
+        refuse_credit(experience.batch, settings.reward)
         exact = outputs.exact or exact_values(
             policy,
             [Response.of(rollout) for rollout in rollouts],

@@ -29,7 +29,7 @@ from vcppo.models.optimiser import Optimiser
 from vcppo.models.sharding import load_weights
 from vcppo.rl.critic_tables import critic_tables
 from vcppo.rl.critic_update import read_values, update_critic
-from vcppo.rl.exact_values import Response, exact_values
+from vcppo.rl.exact_values import Response, exact_values, refuse_credit
 from vcppo.rl.pretraining_targets import (
     TokenRewardModels,
     ValueTargets,
@@ -107,10 +107,12 @@ class Pretraining:
 
         Raises:
             CheckpointError: the responses are not to the prompts that the settings draw.
+            DataError: they have partial credit.
         """
         if not has_exact_values(self.settings):
             return None
         context, batch = self.context, self.held_out.batch
+        refuse_credit(batch, self.settings.reward)
         prompts = response_prompts(context)
         asked = [prompts[row] for row in self.held_out_rows.tolist()]
         ends = zip(batch.prompt_lengths.tolist(), batch.total_lengths.tolist(), strict=True)

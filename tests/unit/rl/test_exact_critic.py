@@ -1,7 +1,10 @@
 """Exact values of a policy against its own responses, and the critic that they make."""
 
 import itertools
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from transformers import PreTrainedModel
 
 from vcppo.engines import make_engine
 from vcppo.engines.base import Sampling
+from vcppo.errors import DataError
 from vcppo.models import forward
 from vcppo.models.checkpoints import save_model
 from vcppo.rl.continuations import mean_scores
@@ -21,13 +25,14 @@ from vcppo.rl.exact_values import ExactValues, Response, exact_values, expected_
 from vcppo.rl.rewards import Shaping, verdict_scores
 from vcppo.rl.sampler import Sampler, collate
 from vcppo.rl.trainer import Trainer
+from vcppo.rl.true_values import measure_truth
 from vcppo.settings.critic import ExactCriticSettings
 from vcppo.stages.context import StageContext
 from vcppo.stages.rl import assemble
 from vcppo.store.cache import Address, StageFolder
 from vcppo.tasks import make_task
 from vcppo.tasks.digits import DigitsTask
-from vcppo.types import DecisionPath, Prompt, Rollout, Verdict
+from vcppo.types import DecisionPath, Judgement, Prompt, Rollout, Verdict
 
 SHAPE = ("task.chain_length=2", "model.hidden_size=32", "model.layers=2", "task.held_out=4")
 SETTINGS = tiny(*SHAPE)
@@ -258,6 +263,45 @@ def test_an_iteration_with_the_exact_critic(policy: PreTrainedModel, tmp_path: P
     again = trainer.iterate()
     assert "value/loss" not in again.metrics
     assert again.metrics["value/true_error"] == 0  # by the policy as it is now
+
+
+CREDIT = (
+    "exact values with partial credit: {} of 8 responses have another score than their verdict's, the first -0.5 in "
+    "place of -1, and exact values know the chance of a correct verdict alone; expected a task that gives no credit, "
+    "or none with decision_path (docs/critics.md)"
+)
+
+
+def test_partial_credit_is_nothing_that_they_know_of(
+    policy: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the exact critic nor the metrics beside another one."""
+    trainer = trainer_of(policy, tmp_path, "rollout.prompts=8", "record.truth_every=1")
+    done = trainer.iterate()
+    models, sampler = trainer.models, trainer.sampler
+    truth_of = partial(measure_truth, policy=models.policy, sampler=sampler, settings=trainer.settings, step=0)
+    credited = done.batch.scores.index_fill(0, (~done.batch.correct).nonzero()[-2:, 0], -0.5)
+    with pytest.raises(DataError, match=f"^{re.escape(CREDIT.format(2))}$"):
+        truth_of(replace(done, batch=replace(done.batch, scores=credited)), trainer.shaping)
+
+    def a_quarter(self: DigitsTask, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
+        return [Judgement(Verdict.WRONG, credit=0.25) for _ in texts]
+
+    monkeypatch.setattr(DigitsTask, "judge", a_quarter)
+    with pytest.raises(DataError, match=f"^{re.escape(CREDIT.format(8))}$"):
+        trainer.iterate()
+
+
+def test_credit_that_says_what_the_verdict_says_is_none(
+    policy: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = DigitsTask.judge
+
+    def credited(self: DigitsTask, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
+        return [one._replace(credit=float(one.verdict is Verdict.CORRECT)) for one in judge(self, texts, prompts)]
+
+    monkeypatch.setattr(DigitsTask, "judge", credited)
+    assert trainer_of(policy, tmp_path).iterate().metrics["value/true_error"] == 0
 
 
 def test_the_error_of_a_critic_made_worse_is_measured(policy: PreTrainedModel, tmp_path: Path) -> None:

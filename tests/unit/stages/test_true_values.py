@@ -1,13 +1,15 @@
 """Value pretraining beside the truth: true values of its held-out responses, computed once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from tiny import tiny
+from torch import Tensor
 
-from vcppo.errors import CheckpointError
+from vcppo.errors import CheckpointError, DataError
 from vcppo.maths.diagnostics import explained_variance, value_bias
 from vcppo.rl.critic_update import read_values
 from vcppo.rl.exact_values import Response, exact_values
@@ -67,12 +69,21 @@ def test_each_measurement_has_the_error_against_them_and_the_ceiling(here: Stage
     assert sum("pretrain/true_error" in r["values"] for r in records) == 2
 
 
-def test_responses_to_other_prompts_are_told(here: StageContext, tmp_path: Path) -> None:
-    moved = StageFolder(tmp_path, here.earlier["answers"].address)
+def with_answers(here: StageContext, path: Path, change: Callable[[str, Tensor], Tensor]) -> StageContext:
+    moved = StageFolder(path, here.earlier["answers"].address)
     moved.path.mkdir(parents=True)
     batch = load_responses(here.earlier["answers"].path)
-    turned = {name: x.roll(1, dims=0).contiguous() for name, x in vars(batch).items()}
-    save_file(turned, responses_file(moved.path))
-    other = StageContext(SETTINGS, StageFolder(tmp_path, here.folder.address), {**here.earlier, "answers": moved})
+    save_file({name: change(name, x).contiguous() for name, x in vars(batch).items()}, responses_file(moved.path))
+    return StageContext(SETTINGS, StageFolder(path, here.folder.address), {**here.earlier, "answers": moved})
+
+
+def test_responses_to_other_prompts_are_told(here: StageContext, tmp_path: Path) -> None:
+    other = with_answers(here, tmp_path, lambda name, x: x.roll(1, dims=0))
     with pytest.raises(CheckpointError, match=r"answers.safetensors: not responses to the prompts that its sett"):
+        _ = stage.Pretraining(other).true_values
+
+
+def test_responses_with_partial_credit_are_told(here: StageContext, tmp_path: Path) -> None:
+    other = with_answers(here, tmp_path, lambda name, x: x / 2 if name == "scores" else x)
+    with pytest.raises(DataError, match=r"^exact values with partial credit: 32 of 32 responses have another score"):
         _ = stage.Pretraining(other).true_values
