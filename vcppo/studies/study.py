@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from vcppo.errors import ConfigError
 from vcppo.settings.base import Settings
@@ -34,13 +34,13 @@ Model = TypeVar("Model", bound=Settings)
 SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$"
 SET_BY_STUDY = {"arm": "an arm's `name`", "seed": "`seeds` and `first_seed`"}
 SET_BY_BASES = {"base_seed": "`bases` and `first_base`"}  # of a study that gives them; else it is a setting as others
+GONE = {"label": "figures call an arm by its name; expected a comment"}  # keys that files of before may have
 
 
 class ArmSettings(Settings):
     """One configuration with a name of its own."""
 
     name: str = Field(pattern=SAFE_NAME, description="in tables, figures and folders")
-    label: str | None = Field(None, description="how figures call it, if not by its name")
     set: dict[str, Any] = Field({}, description="dotted settings that make this arm what it is")
     grid: dict[str, Any] = Field({}, description="lists of values that this arm alone goes through, beside [grid]")
 
@@ -74,17 +74,24 @@ class Study(Settings):
     title: str = Field(min_length=1, description="one line")
     why: str = Field("", description="the question, and the table or figure that answers it")
     seeds: Numbers = Field(2, description="how many, from first_seed on; or which")
-    first_seed: int = Field(0, ge=0)
+    first_seed: int = Field(0, ge=0, description="where a count of seeds begins")
     bases: Numbers | None = Field(
         None, description="how many base seeds, from first_base on, or which; each with all seeds. By default one base"
     )
-    first_base: int = Field(0, ge=0)
+    first_base: int = Field(0, ge=0, description="where a count of bases begins")
     base: dict[str, Any] = Field({}, description="dotted settings common to every run")
     arms: tuple[ArmSettings, ...] = ()
     grid: dict[str, Any] = Field({}, description="dotted setting -> list of values; every combination runs")
     search: SearchSettings | None = None
     _cells: dict[Any, Any] = PrivateAttr(default_factory=dict)  # laid out so far, by seeds: (study, cells)
     _on_base: tuple[Layer, ...] = PrivateAttr(())  # what a command gives beside the file, over its [base]
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _has_tables(cls, arms: Any) -> Any:
+        if isinstance(arms, Mapping):
+            raise ValueError("[arms] is one table; expected [[arms]], with two brackets, for each arm")
+        return arms
 
     @model_validator(mode="after")
     def _is_a_study(self) -> Self:
@@ -355,8 +362,10 @@ def _explain(detail: Any) -> str:
         return f"{where} is missing"
     if detail["type"] == "extra_forbidden":
         models = (Study, ArmSettings, SearchSettings, PrunerSettings, Dimension)
-        close = difflib.get_close_matches(where.split(".")[-1], [key for model in models for key in model.model_fields])
-        return f"{where}: no such key" + (f"; did you mean {close[0]}?" if close else "")
+        key = where.split(".")[-1]
+        close = difflib.get_close_matches(key, [known for model in models for known in model.model_fields], n=1)
+        hint = GONE.get(key) or (f"did you mean {close[0]}?" if close else "")
+        return f"{where}: no such key" + (f"; {hint}" if hint else "")
     return f"{where} = {detail['input']!r}: {message[0].lower()}{message[1:]}" if where else message
 
 

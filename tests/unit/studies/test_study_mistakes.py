@@ -25,7 +25,13 @@ MISTAKES = {
     "combination": ({"grid": {"rollout.prompts": [96, 3]}}, "policy.minibatches = 4: expected at most the 3 responses"),
     "misspelt key": ({"amrs": []}, "x.toml: amrs: no such key; did you mean arms?"),
     "misspelt key of an arm": (
-        {"arms": [{"name": "a", "lable": "A"}]}, "arms.0.lable: no such key; did you mean label?"),
+        {"arms": [{"name": "a", "grids": {}}]}, "arms.0.grids: no such key; did you mean grid?"),
+    "a label, which nobody read": (
+        {"arms": [{"name": "a", "label": "A"}]},
+        "x.toml: arms.0.label: no such key; figures call an arm by its name; expected a comment"),
+    "one bracket": (
+        {"arms": {"name": "a"}},
+        "arms = {'name': 'a'}: [arms] is one table; expected [[arms]], with two brackets, for each arm"),
     "no name": ({"arms": [{"set": {}}]}, "x.toml: arms.0.name is missing"),
     "unsafe name": ({"arms": [{"name": "../a"}]}, "arms.0.name = '../a'"),
     "nothing varied": ({}, "nothing is varied"),
