@@ -23,22 +23,39 @@ A fresh head is no V* + c but one value v everywhere: only the last difference R
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from vcppo.errors import DataError
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The task and its policy as the law sees them; defaults are the embedded task's but for lines and hazard."""
+    """The task and its policy as the law sees them; defaults are the embedded task's but for lines and hazard.
+
+    Raises:
+        DataError: a number is out of its range; chances are shares of 1, not percentages.
+    """
 
     lines: int  # that a right response needs, n
     hazard: float  # chance to stop after each line but the last, h
     line_tokens: int = 4  # the line's number and three digits
     tokens_after_stop: int = 4  # of an answer, after the token that begins it: three digits and the end
     right: float = 1.0  # chance that a response with all lines is right, q
+
+    def __post_init__(self) -> None:
+        for name, least in {"lines": 2, "line_tokens": 1, "tokens_after_stop": 0}.items():
+            count = getattr(self, name)
+            if not isinstance(count, Integral) or count < least:
+                raise DataError(f"Chain.{name} = {count}: expected a whole number, {least} or more")
+        if not 0.0 <= self.hazard < 1.0:
+            raise DataError(f"Chain.hazard = {self.hazard}: expected a chance, 0 or more and below 1")
+        if not 0.0 < self.right <= 1.0:
+            raise DataError(f"Chain.right = {self.right}: expected a chance, above 0 and at most 1")
 
     @property
     def accuracy(self) -> float:
@@ -89,9 +106,13 @@ def true_push(chain: Chain) -> float:
 def constant_gain(chain: Chain, gae_lambda: float) -> float:
     """K(lambda): the push of V* + c gains -c K.
 
+    Raises:
+        DataError: lambda is not in [0, 1].
+
     >>> [round(constant_gain(Chain(30, 0.09), gae_lambda), 3) for gae_lambda in (0.9, 0.95, 0.99, 1.0)]
     [0.471, 0.483, 0.229, 0.0]
     """
+    _check_lambda(gae_lambda)
     h, total = chain.hazard, 0.0
     at_stop = ahead = gae_lambda**chain.tokens_after_stop  # ahead: E lambda^(tokens after the decision's) at line i + 1
     line = gae_lambda**chain.line_tokens
@@ -105,6 +126,9 @@ def constant_gain(chain: Chain, gae_lambda: float) -> float:
 def turning_offset(chain: Chain, gae_lambda: float) -> float:
     """c*: with V* + c below it the policy learns to stop, -inf where no offset does.
 
+    Raises:
+        DataError: lambda is not in [0, 1].
+
     >>> [round(turning_offset(Chain(30, 0.09), gae_lambda), 2) for gae_lambda in (0.9, 0.95, 0.99, 1.0)]
     [-0.72, -0.7, -1.48, -inf]
     """
@@ -113,12 +137,19 @@ def turning_offset(chain: Chain, gae_lambda: float) -> float:
 
 
 def push_of_constant(chain: Chain, value: float, gae_lambda: float) -> float:
-    """Push of a critic that says `value` everywhere."""
+    """Push of a critic that says `value` everywhere.
+
+    Raises:
+        DataError: lambda is not in [0, 1].
+    """
     return -(1.0 + value) * constant_gain(chain, gae_lambda) + _push_of_whole(chain, gae_lambda)
 
 
 def turning_value(chain: Chain, gae_lambda: float) -> float:
     """v*: with one value below it everywhere the policy learns to stop, -inf where none does.
+
+    Raises:
+        DataError: lambda is not in [0, 1].
 
     >>> [round(turning_value(Chain(30, 0.09), gae_lambda), 2) for gae_lambda in (0.9, 0.95, 0.99, 1.0)]
     [-1.03, -1.09, -1.82, -inf]
@@ -132,7 +163,10 @@ def push_of_error(chain: Chain, error: ArrayLike, gae_lambda: float) -> float:
 
     Args:
         error: one number, or [T] with T at least the tokens of a whole response.
+    Raises:
+        DataError: lambda is not in [0, 1].
     """
+    _check_lambda(gae_lambda)
     longest = chain.tokens(chain.lines)
     offsets = np.broadcast_to(np.asarray(error, dtype=np.float64), (longest,)) if np.ndim(error) == 0 else error
     by_token = np.asarray(offsets, dtype=np.float64)
@@ -149,6 +183,11 @@ def push_of_error(chain: Chain, error: ArrayLike, gae_lambda: float) -> float:
         scores = np.where(decisions == stop, 1.0 - chain.hazard, -chain.hazard)
         total += float(chance * (advantages[chain.line_tokens * decisions] * scores).sum())
     return total
+
+
+def _check_lambda(gae_lambda: float) -> None:
+    if not 0.0 <= gae_lambda <= 1.0:
+        raise DataError(f"gae_lambda = {gae_lambda}: expected a number in [0, 1]")
 
 
 def _push_of_whole(chain: Chain, gae_lambda: float) -> float:

@@ -131,3 +131,40 @@ def test_a_race_is_lost_far_below_the_threshold_and_won_above_it_or_at_lambda_on
     assert bool(ended.lengths[2] > ended.lengths[0]) is grows
     assert (ended.accuracy > 0.5) is grows
     assert grows or ended.accuracy < 0.01
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"lines": 1}, "lines = 1: expected a whole number, 2 or more"),
+        ({"lines": -3}, "lines = -3: expected a whole number, 2 or more"),
+        ({"lines": 30.5}, "lines = 30.5: expected a whole number, 2 or more"),
+        ({"line_tokens": 0}, "line_tokens = 0: expected a whole number, 1 or more"),
+        ({"tokens_after_stop": -1}, "tokens_after_stop = -1: expected a whole number, 0 or more"),
+        ({"hazard": 9}, "hazard = 9: expected a chance, 0 or more and below 1"),
+        ({"hazard": 1.0}, "hazard = 1.0: expected a chance, 0 or more and below 1"),
+        ({"hazard": math.nan}, "hazard = nan: expected a chance, 0 or more and below 1"),
+        ({"right": 0}, "right = 0: expected a chance, above 0 and at most 1"),
+        ({"right": 97.75}, "right = 97.75: expected a chance, above 0 and at most 1"),
+    ],
+)
+def test_a_chain_in_other_units_is_refused(numbers: dict[str, float], words: str) -> None:
+    """Of 9 for 9 % the law would say that no offset makes it collapse."""
+    with pytest.raises(ValueError, match=f"^Chain.{words}$"):
+        replace(LONG, **numbers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("gae_lambda", [95, -0.1, math.nan])
+def test_a_lambda_in_other_units_is_refused(gae_lambda: float) -> None:
+    said = rf"^gae_lambda = {gae_lambda}: expected a number in \[0, 1\]$"
+    for law in (constant_gain, turning_offset, turning_value):
+        with pytest.raises(ValueError, match=said):
+            law(LONG, gae_lambda)
+    for push in (push_of_constant, push_of_error):
+        with pytest.raises(ValueError, match=said):
+            push(LONG, -1.0, gae_lambda)
+
+
+def test_the_ends_of_the_ranges_are_chains() -> None:
+    assert turning_offset(Chain(2, 0.0), 0.95) == -math.inf
+    assert constant_gain(Chain(np.int64(30), 0.09), 0.0) == 0.0  # type: ignore[arg-type]
