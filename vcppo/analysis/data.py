@@ -55,6 +55,14 @@ class NoDataError(LookupError):
     """A figure cannot be drawn for lack of data; the message ends with the command that makes it."""
 
 
+class NoStudyError(NoDataError):
+    """The results folder has nothing of the study that a figure is of."""
+
+    def __init__(self, reason: str, study: str) -> None:
+        super().__init__(reason)
+        self.study = study
+
+
 @dataclass(frozen=True)
 class Study:
     """The exported runs of one study.
@@ -117,9 +125,10 @@ class Results:
         return value, low, high
 
     def study(self, name: str, figure: str, seeds: int = 5) -> Study:
-        """Return a study that has at least one run; NoDataError with the command that makes it otherwise."""
+        """Return a study that has at least one run; NoStudyError with the command that makes it otherwise."""
         if name not in self.studies:
-            raise NoDataError(f"{figure}: no {self.root / name}; make it with: {make_command(name, seeds=seeds)}")
+            command = make_command(name, seeds=seeds)
+            raise NoStudyError(f"{figure}: no {self.root / name}; make it with: {command}", name)
         return self.studies[name]
 
     def published(self, name: str) -> pd.DataFrame:
@@ -213,11 +222,14 @@ def read_results(root: Path) -> Results:
     """Read and check every table below a results folder.
 
     Raises:
-        BadResultsError: no such folder, or a file lacks a column, holds text where a number belongs, an unknown
-            status, the wrong origin, or two rows for one run.
+        BadResultsError: no such folder, or that of one study, or a file lacks a column, holds text where a number
+            belongs, an unknown status, the wrong origin, or two rows for one run.
     """
     if not root.is_dir():
         raise BadResultsError(f"{root}: no such folder; expected one with <study>/runs.csv in it")
+    if (root / "runs.csv").exists():
+        above = root.resolve().parent
+        raise BadResultsError(f"{root}: the folder of one study; expected the one that it lies in: --results {above}")
     folders = sorted(path.parent for path in root.glob("*/runs.csv"))
     paper = root / "paper" if (root / "paper").is_dir() else shipped("paper")
     return Results(

@@ -6,7 +6,7 @@ Everything is read and checked before the first file is written, and each file i
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +46,7 @@ from vcppo.analysis import (
     vine,
 )
 from vcppo.analysis.critic_worth import compares
-from vcppo.analysis.data import BadResultsError, NoDataError, Results, read_results
+from vcppo.analysis.data import BadResultsError, NoDataError, NoStudyError, Results, read_results
 from vcppo.analysis.picture import Picture
 from vcppo.analysis.table_text import Table, render
 
@@ -151,27 +151,47 @@ def redraw(results: Results, out: Path, report: Callable[[str], None]) -> None:
     """Write every figure (PDF, PNG), every table (Markdown, CSV, LaTeX) and captions.md into `out`.
 
     Args:
-        report: receives one line for each figure and table: the files written, or why there is none.
+        report: receives one line for each figure and table, the files written or why there is none; for those of
+            studies that are not there one line together.
+    Raises:
+        BadResultsError: there is nothing to draw.
     """
-    captions, skipped = [], []
+    captions: list[str] = []
+    tables, skipped = 0, list[NoDataError]()
     for make_figure in figures_of(results).values():
         try:
             picture = _write_figure(make_figure, results, out, report)
         except NoDataError as reason:
-            report(f"skipped {reason}")
-            skipped.append(str(reason))
+            skipped.append(reason)
             continue
         captions.append(f"## {picture.name}\n\n![{picture.name}]({picture.name}.png)\n\n{picture.caption}\n")
     for make_table in tables_of(results).values():
         try:
             _write_table(make_table, results, out, report)
         except NoDataError as reason:
-            report(f"skipped {reason}")
-            skipped.append(str(reason))
+            skipped.append(reason)
+            continue
+        tables += 1
+    if not captions and not tables:
+        raise BadResultsError(
+            f"{results.root}: nothing to draw in it; expected <study>/runs.csv, as every sweep and `vcppo export` write"
+        )
+    for line in _not_drawn(skipped, results.root, out):
+        report(line)
     head = "# Captions\n\nEvery figure and table here is redrawn from the exported files alone by `make figures`.\n"
     tail = ["## Not drawn\n\n" + "".join(f"- {reason}\n" for reason in skipped)] if skipped else []
     write_all(out, "captions", {"md": "\n".join([head, *captions, *tail]).encode()})
     report(f"wrote {out / 'captions.md'}")
+
+
+def _not_drawn(skipped: Sequence[NoDataError], root: Path, out: Path) -> Iterator[str]:
+    absent = [reason.study for reason in skipped if isinstance(reason, NoStudyError)]
+    yield from (f"skipped {reason}" for reason in skipped if not isinstance(reason, NoStudyError))
+    if absent:
+        yield (
+            f"skipped {len(absent)} figures and tables of studies that are not in {root}: "
+            f"{', '.join(dict.fromkeys(absent))}; {out / 'captions.md'} has the commands that make them"
+        )
 
 
 def redraw_one(results: Results, name: str, out: Path, report: Callable[[str], None]) -> None:
@@ -219,7 +239,10 @@ def write_all(out: Path, name: str, files: Mapping[str, bytes]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 when all that has data was drawn; 2 with one line on standard error when a file under results is bad."""
+    """Return 0 when all that has data was drawn.
+
+    2 with one line on standard error when nothing has, or a file under results is bad.
+    """
     parser = argparse.ArgumentParser(prog="python -m vcppo.analysis", description="Redraw every figure and table.")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with <study>/*.csv (results)")
     parser.add_argument("--out", type=Path, help="where figures go (RESULTS/figures)")

@@ -12,7 +12,7 @@ from vcppo.system.processes import call
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
-    help="CSV files. [default: results, or runs/results where there is no such folder]",
+    help="Folder with STUDY/runs.csv in it. [default: results, or runs/results where there is no such folder]",
 )
 @click.option(
     "--to", "destination", type=click.Path(path_type=Path, file_okay=False), help="Folder. [default: RESULTS/figures]"

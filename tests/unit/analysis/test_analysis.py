@@ -52,10 +52,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return root, "\n".join(lines)
 
 
+def not_drawn(figures: Path) -> list[str]:
+    """Lines of captions.md on what there is no data for."""
+    return (figures / "captions.md").read_text().split("\n## Not drawn\n\n")[1].splitlines()
+
+
 def test_every_figure_and_table_is_drawn_and_said(drawn: tuple[Path, str]) -> None:
     root, said = drawn
-    skipped = {line.split()[1].rstrip(":") for line in said.splitlines() if line.startswith("skipped")}
-    assert skipped == {
+    assert {line.split()[1].rstrip(":") for line in not_drawn(root / "figures")} == {
         *OTHER_STUDIES,
         *OF_THE_LAW,
         *OF_CRITICS,
@@ -66,6 +70,14 @@ def test_every_figure_and_table_is_drawn_and_said(drawn: tuple[Path, str]) -> No
         "lambda-critic",
         "table",
     }
+    *skipped, absent = [line for line in said.splitlines() if line.startswith("skipped")]
+    assert [line.split(":")[0] for line in skipped] == [
+        "skipped push",
+        "skipped critic-pays",
+        "skipped table collapse-law",
+    ]
+    assert absent.startswith(f"skipped 26 figures and tables of studies that are not in {root}: methods, cppo, vine, ")
+    assert absent.endswith(f"; {root / 'figures' / 'captions.md'} has the commands that make them")
     figures = ["headline", "figure1", "figure2", "figure3", "figure4", "figure6", "lengths", "critic-error",
                "calibration", "lambda-grid", "outcomes", "improvement", "tables-beside"]  # fmt: skip
     figures += [f"{kind}-{study}" for kind in ("accuracy", "lengths", "outcomes")
@@ -117,12 +129,12 @@ def test_one_seed_is_drawn_without_interval_and_what_lacks_data_is_named(
     monkeypatch.setattr(style, "render", coarse)
     write_study(tmp_path, "components", ["ppo", "vcppo", "grpo"], seeds=1, steps=4, problems=3)
     assert main(["--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
+    assert capsys.readouterr().out.count("of studies that are not in") == 1
+    reasons = not_drawn(tmp_path / "out")
     command = "vcppo sweep lambda-grid --seeds 3 && vcppo export lambda-grid"
-    assert f"skipped lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in said
+    assert f"- lambda-grid: no {tmp_path / 'lambda-grid'}; make it with: {command}" in reasons
     assert (
-        said.count("skipped")
-        == 3 + 1 + 5 + 4 + sum(map(len, (OF_THE_LAW, OF_CRITICS, OF_SHIFTED, OF_A_REAL_MODEL))) + 3
+        len(reasons) == 3 + 1 + 5 + 4 + sum(map(len, (OF_THE_LAW, OF_CRITICS, OF_SHIFTED, OF_A_REAL_MODEL))) + 3
     )  # from 5 on: figures and tables of other studies
     rows = [line.split("|") for line in (tmp_path / "out" / "components.md").read_text().splitlines() if "|" in line]
     cells = [cell.strip() for row in rows for cell in row if "[" in cell]
@@ -149,6 +161,22 @@ def test_figures_without_value_pretraining_name_the_command(
     )
     for name in ("figure2", "calibration", "headline", "improvement"):
         assert f"skipped {name}: " in said
+
+
+def test_a_folder_of_one_study_or_of_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_study(tmp_path / "results", "mine", ["ppo"], seeds=1, steps=2, problems=2)
+    assert main(["--results", str(folder)]) == 2
+    assert capsys.readouterr().err == (
+        f"BadResultsError: {folder}: the folder of one study; expected the one that it lies in: "
+        f"--results {tmp_path / 'results'}\n"
+    )
+    (tmp_path / "empty").mkdir()
+    assert main(["--results", str(tmp_path / "empty")]) == 2
+    assert capsys.readouterr().err == (
+        f"BadResultsError: {tmp_path / 'empty'}: nothing to draw in it; expected <study>/runs.csv, as every sweep and "
+        "`vcppo export` write\n"
+    )
+    assert not list((tmp_path / "empty").iterdir())
 
 
 BAD: Mapping[str, tuple[str, Any, str]] = {
