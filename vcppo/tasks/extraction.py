@@ -1,7 +1,9 @@
 """Extract the final answer of a text: the last box, numbers as digits. Linear in the text's length, always."""
 
 import re
+import unicodedata
 
+LONGEST = 1000  # characters of an expression that is compared
 BOX = "\\boxed"
 FRAME = "\\fbox"  # of text; models write it for a box now and then
 _TOKENS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
@@ -59,6 +61,24 @@ def _last(command: str, text: str) -> str | None:
             if start is not None and (span is None or span[0] < start):
                 span = (start, token.start())
     return None if span is None else text[span[0] : span[1]].strip()
+
+
+def unreadable_note(answer: str) -> str | None:
+    """Return why nothing is made of an answer whatever it says, in a word or two; None if something may be.
+
+    >>> unreadable_note("9" * 1001), unreadable_note("1\\0"), unreadable_note("٢"), unreadable_note("2")
+    ('too long', 'unprintable', 'other digits', None)
+    """
+    if len(answer) > LONGEST:
+        return "too long"
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t" for c in answer):
+        return "unprintable"
+    return "other digits" if any(map(is_other_digit, answer)) else None
+
+
+def is_other_digit(c: str) -> bool:
+    """True of a digit that is none of 0 to 9, such as ２ or ²."""
+    return c.isdigit() and not c.isascii()
 
 
 def last_number(text: str, start: int = 0) -> str | None:

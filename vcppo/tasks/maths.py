@@ -28,14 +28,13 @@ from vcppo.errors import ConfigError
 from vcppo.settings.evaluation import Problems
 from vcppo.settings.known_sets import form_of, label
 from vcppo.settings.task import MathsSettings
-from vcppo.tasks.extraction import after_thought, as_integer, last_box, last_number
+from vcppo.tasks.extraction import after_thought, as_integer, is_other_digit, last_box, last_number, unreadable_note
 from vcppo.tasks.lines import line_starts
 from vcppo.tasks.problems import Problem, evaluation_problems, problem_sets
 from vcppo.tasks.templates import encode, with_instruction
 from vcppo.tasks.verifier import Comparison, shared_verifier
 from vcppo.types import Demonstration, Judgement, Prompt, Verdict
 
-LONGEST = 1000  # characters of an expression that is compared
 BOXED = "\\boxed{17}"  # what every tokenizer has to write
 TAIL = 2000  # characters at the end of a response that are searched for an answer without a box
 
@@ -131,12 +130,8 @@ class MathsTask:
             answer = last_number(_cleaned(final_text[-TAIL - 1 :]), start=int(len(final_text) > TAIL))
         if not answer:
             return _unreadable("no answer")
-        if len(answer) > LONGEST:
-            return _unreadable("too long")
-        if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t" for c in answer):
-            return _unreadable("unprintable")
-        if any(_is_other_digit(c) for c in answer):
-            return _unreadable("other digits")
+        if (note := unreadable_note(answer)) is not None:
+            return _unreadable(note)
         number, wanted = as_integer(answer), as_integer(reference)
         if number is not None and wanted is not None:
             return Judgement(Verdict.CORRECT if number == wanted else Verdict.WRONG)
@@ -162,15 +157,11 @@ def _unreadable(note: str) -> Judgement:
     return Judgement(Verdict.UNREADABLE, note)
 
 
-def _is_other_digit(c: str) -> bool:
-    return c.isdigit() and not c.isascii()
-
-
 def _cleaned(text: str) -> str:
     """Replace characters that no answer can hold, so that the text is searched like any other."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}"
-        if _is_other_digit(c) or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t")
+        if is_other_digit(c) or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t")
         else c
         for c in text
     )

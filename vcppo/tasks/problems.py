@@ -7,7 +7,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from vcppo.errors import ConfigError, DataError
 from vcppo.settings.known_sets import FILES, KNOWN, is_file, label
 from vcppo.settings.plugin import PluginTaskSettings
 from vcppo.system.fingerprints import fingerprint
+from vcppo.tasks.doubts import doubts, in_one_writing
 from vcppo.tasks.extraction import as_integer, last_box
 from vcppo.tasks.plugin_address import plugin_address
 from vcppo.tasks.rows import Row, file_rows, hub_rows, plain_number, reach, reference_cell, short, text_cell
@@ -40,6 +41,7 @@ class Problem:
     question: str
     answer: str
     solution: str | None
+    place: str = field(default="", compare=False)  # in the source, for messages
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ def _read(settings: MathsSettings, use: str) -> list[Problem]:
         if settings.name_column and source not in KNOWN:
             raise DataError(f"{message}; task.maths.name_column = {settings.name_column} must tell them apart")
         problems = [_problem(row, columns, f"{label(source)}-{i:05d}", named=False) for i, row in enumerate(rows, 1)]
+    for line in doubts(source, ((problem.place, problem.answer, problem.solution) for problem in problems)):
+        _logger.warning("%s", line)
     return problems
 
 
@@ -207,8 +211,12 @@ def _columns(
         if role == "solution" and use == "evaluate" and not _has(first, column or ""):
             column = None  # problems of evaluation need none
         if column is not None and not _has(first, column):
-            what = f"task.maths.{role}_column = {column}" if not known else f"the column {column}"
-            raise DataError(f"{what}: {source} has none of that name, it has {there}")
+            if known:
+                raise DataError(f"the column {column}: {source} has none of that name, it has {there}")
+            raise DataError(
+                f"task.maths.{role}_column = {column}: {source} (task.maths.{use}) has none of that name, it has "
+                f"{there}; a column that is named is looked for in task.maths.train and in task.maths.evaluate"
+            )
         by_lower = {str(name).lower(): str(name) for name in first}
         names = [name for name in (by_lower.get(usual_name, usual_name) for usual_name in usual) if _has(first, name)]
         columns[role] = column or (None if known or not names else names[0])
@@ -244,6 +252,7 @@ def _problem(row: Row, columns: Mapping[str, str | None], numbered: str, *, name
         question=at["question"],
         answer=reference,
         solution=None if same or not worked else tidy_solution(worked, reference),
+        place=row.place,
     )
 
 
@@ -275,14 +284,22 @@ def tidy_solution(text: str, reference: str) -> str:
 
 
 def _once(problems: list[Problem], source: str) -> list[Problem]:
-    """Drop problems whose question came before."""
+    """Drop problems whose question came before; those that contradict it are told beside."""
     seen: dict[str, Problem] = {}
+    contradictions: list[tuple[Problem, Problem]] = []
     for problem in problems:
-        seen.setdefault(_sameness(problem.question), problem)
+        before = seen.setdefault(_sameness(problem.question), problem)
+        if before.answer != problem.answer and in_one_writing(before.answer) != in_one_writing(problem.answer):
+            contradictions.append((before, problem))
     if len(seen) < len(problems):
-        _logger.warning(
-            "%s: %d of %d problems are repeated, left out", source, len(problems) - len(seen), len(problems)
-        )
+        message = f"{source}: {len(problems) - len(seen)} of {len(problems)} problems are repeated, left out"
+        if contradictions:
+            before, after = contradictions[0]
+            message += (
+                f"; {len(contradictions)} of them with another answer, the first, {after.place}: "
+                f"{short(after.answer)} where {before.place} has {short(before.answer)}"
+            )
+        _logger.warning("%s", message)
     return list(seen.values())
 
 

@@ -17,7 +17,8 @@ from vcppo.rl.metrics import rollout_metrics, samples_table
 from vcppo.settings.reward import RewardSettings
 from vcppo.settings.task import MathsSettings, MathsTaskSettings
 from vcppo.tasks import make_task
-from vcppo.tasks.maths import LONGEST, TAIL, MathsTask
+from vcppo.tasks.extraction import LONGEST
+from vcppo.tasks.maths import TAIL, MathsTask
 from vcppo.types import Generation, Judgement, Prompt, Rollout, Verdict
 
 CORRECT, WRONG = Judgement(Verdict.CORRECT), Judgement(Verdict.WRONG)

@@ -106,7 +106,7 @@ def test_a_bad_line_is_told_by_its_number(tmp_path: Path, measured: str, line: s
         (
             {"problem": "a", "answer": "1"},
             {"solution_column": "proof"},
-            "task.maths.solution_column = proof: {t} has none of that name, it has answer, problem",
+            "task.maths.solution_column = proof: {t} (task.maths.train) has none of that name, it has answer, problem",
         ),
         (
             {"problem": "a", "solution": "no box"},
