@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from vcppo.errors import ConfigError
 from vcppo.settings.digests import digest
 from vcppo.settings.plugin import PluginTaskSettings, options_of, task_class
 from vcppo.system.fingerprints import fingerprint
+
+KNOWN = {"vcppo", *sys.stdlib_module_names}  # packages that a class may inherit from without being of another source
 
 
 def plugin_address(settings: PluginTaskSettings) -> dict[str, Any]:
@@ -34,14 +37,28 @@ def plugin_address(settings: PluginTaskSettings) -> dict[str, Any]:
 
 
 def source_digest(name: str) -> str:
-    """Return 12 hex digits of the source behind a class: all of the outermost package it lies in, or its module."""
-    module = name.partition(":")[0]
+    """Return 12 hex digits of the source behind a class, and behind those it inherits from outside vcppo and Python.
+
+    Of each it is all of the outermost package that it lies in, or its module.
+
+    Raises:
+        ConfigError: there is no such class, or no source of one.
+    """
+    inherited = [kind.__module__ for kind in task_class(name).__mro__]
+    modules = [name.partition(":")[0], *(module for module in inherited if module.partition(".")[0] not in KNOWN)]
+    sources = dict(_source(name, module) for module in modules)
+    return digest(sources) if len(sources) > 1 else next(iter(sources.values()))
+
+
+def _source(name: str, module: str) -> tuple[str, str]:
+    """The outermost package that a module lies in, or the module, and the digest of its source."""
     parts = module.split(".")
     for count in range(1, len(parts) + 1):
-        spec = importlib.util.find_spec(".".join(parts[:count]))
+        outermost = ".".join(parts[:count])
+        spec = importlib.util.find_spec(outermost)
         if spec is not None and spec.origin is not None and spec.has_location:  # a folder without __init__.py has none
             file = Path(spec.origin)
-            return _digest_of_package(file.parent) if file.name == "__init__.py" else fingerprint(file)
+            return outermost, _digest_of_package(file.parent) if file.name == "__init__.py" else fingerprint(file)
     raise ConfigError(f"task.name = {name}: {module} has no source; expected a class method `fingerprint` of its class")
 
 

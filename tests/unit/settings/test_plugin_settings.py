@@ -16,6 +16,7 @@ from vcppo.settings.plugin import OUTSIDE, PluginTaskSettings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import addresses
 from vcppo.studies.study import parse_study
+from vcppo.system.fingerprints import fingerprint
 from vcppo.tasks import make_task
 from vcppo.tasks import plugin_address as plugin_address_module
 from vcppo.tasks.base import Task
@@ -205,6 +206,32 @@ def test_a_class_in_a_package_is_made_of_all_of_it(tmp_path: Path, monkeypatch: 
     (tmp_path / "plugin_package" / "rules.py").write_text("LIMIT = 3\n")
     plugin_address_module._digest_of_package.cache_clear()  # as in the next process
     assert plugin_address(settings) != before
+
+
+def test_a_class_is_made_of_those_that_it_inherits_from_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a verifier that a class inherits could change, and its old rewards would be found again."""
+    base = module(tmp_path, monkeypatch, "plugin_heir_base", READER)
+    file = module(
+        tmp_path, monkeypatch, "plugin_heir", "from plugin_heir_base import Reader\nclass Heir(Reader): ...\n"
+    )
+    settings = PluginTaskSettings(name="plugin_heir:Heir")
+    before = plugin_address(settings)
+    base.write_text(f"{READER}# changed\n")
+    after = plugin_address(settings)
+    assert after != before
+    file.write_text(f"{file.read_text()}# changed\n")
+    assert plugin_address(settings) not in (before, after)
+
+
+def test_the_address_of_a_class_of_one_module_is_the_digest_of_that_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it has been, whatever vcppo and Python give it: results of before are found."""
+    mixed = READER.replace("(PluginTask)", "(PluginTask, UserDict, Generic[T])").replace(
+        "from vcppo.types", "from collections import UserDict\nfrom typing import Generic, TypeVar\nfrom vcppo.types"
+    )
+    file = module(tmp_path, monkeypatch, "plugin_alone", mixed.replace("class", "T = TypeVar('T')\n\nclass"))
+    assert plugin_address(PluginTaskSettings(name="plugin_alone:Reader"))["made_of"] == {"source": fingerprint(file)}
 
 
 def test_what_estimates_are_made_of_has_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
