@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from vcppo.maths.masks import check_mask
+
 CHUNK = 32  # columns summed by one small matrix product; longer rows recurse over chunks
 CELLS_AT_ONCE = 2**18  # rows go through in blocks of about so many cells, which stay in a processor's cache
 
@@ -54,7 +56,10 @@ def gae(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float,
         gae_lambda: one number, or [B] for one a row (length-adaptive lambda).
     Returns:
         [B, T] advantages in units of reward, not normalised, 0 where the mask is False.
+    Raises:
+        DataError: the mask is not of torch.bool.
     """
+    check_mask(response_mask)
     decay = gamma * torch.as_tensor(gae_lambda, dtype=values.dtype, device=values.device)
     rows, width = values.shape
     block = max(1, CELLS_AT_ONCE // width)

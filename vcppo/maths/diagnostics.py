@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vcppo.maths.masks import check_mask
+
 Table = dict[str, list[float]]  # columns of equal length
 
 
@@ -22,6 +24,8 @@ def explained_variance(values: Tensor, returns: Tensor, response_mask: Tensor) -
 
     Args:
         values, returns: [B, T] float. response_mask: [B, T] bool.
+    Raises:
+        DataError: the mask is not of torch.bool.
     """
     value, target = _live(response_mask, values, returns)
     one_bin = torch.zeros(len(target), dtype=torch.long)
@@ -163,7 +167,8 @@ def real_reward_share(response_mask: Tensor, *, gamma: float, gae_lambda: float 
 
 
 def _live(response_mask: Tensor, *tensors: Tensor) -> list[Tensor]:
-    """The True cells of each tensor: [N] float64 on the CPU."""
+    """The True cells of each tensor: [N] float64 on the CPU; DataError if the mask is not of torch.bool."""
+    check_mask(response_mask)
     return [x.detach()[response_mask].cpu().to(torch.float64) for x in tensors]
 
 
