@@ -1,6 +1,9 @@
 """Judgements as a task gives them, held to their form: what is no Judgement goes no further, and is told in a line."""
 
-from collections.abc import Iterable, Sequence
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 
 from vcppo.errors import DataError, VcppoError
@@ -8,16 +11,21 @@ from vcppo.tasks.base import Task
 from vcppo.types import Judgement, Prompt, Verdict
 
 SHOWN = 60  # characters of what came instead
+SLOW_S = 60.0  # after which a line says who is waited for
+_logger = logging.getLogger(__name__)
 
 
 def judge(task: Task, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
     """Return the task's judgements, one for each response; a verdict that is a plain word has become a Verdict.
 
+    There is no limit of time; a judge that takes longer than SLOW_S is named in the log.
+
     Raises:
         DataError: there are more or fewer than responses, one is no Judgement, or the `judge` of a class from outside
             raises, by whatever but Ctrl-C.
     """
-    given = _answered(task, texts, prompts)
+    with _named_if_slow(task, len(texts)):
+        given = _answered(task, texts, prompts)
     if len(given) != len(texts):
         raise DataError(f"{_where(task)} gave {len(given)} judgements of {len(texts)} responses, expected one for each")
     judgements = []
@@ -65,6 +73,18 @@ def _judgement(one: object) -> Judgement:
     if not isinstance(credit, Real) or not 0.0 <= credit <= 1.0:
         raise DataError(f"credit = {_shown(credit)}, expected None or a number in [0, 1]")
     return Judgement(verdict, note, float(credit))
+
+
+@contextmanager
+def _named_if_slow(task: Task, responses: int) -> Iterator[None]:
+    words = "%s is at %d responses for %g s now; it has no limit of time but its own"
+    timer = threading.Timer(SLOW_S, _logger.warning, (words, _where(task), responses, SLOW_S))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _where(task: Task) -> str:

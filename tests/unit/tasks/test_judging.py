@@ -1,5 +1,6 @@
 """What a class from outside gives for judgements: taken where it is one in other words, else refused in one line."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from tiny import tiny
 
 from vcppo.errors import DataError, TrainingError
 from vcppo.rl.sampler import Sampler
-from vcppo.tasks import make_task
+from vcppo.tasks import judging, make_task
 from vcppo.tasks.judging import judge
 from vcppo.types import Judgement, Prompt, Verdict
 
@@ -119,6 +120,19 @@ def test_what_it_raises_is_one_line_with_its_cause(error: BaseException, what: s
 def test_ctrl_c_and_errors_that_say_what_they_are_go_through(error: BaseException) -> None:
     with pytest.raises(type(error)):
         given(raising(error))
+
+
+def test_a_judge_that_does_not_come_back_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, texts = threading.Event(), list[str]()
+    monkeypatch.setattr(judging, "SLOW_S", 0.01)
+    monkeypatch.setattr(judging._logger, "warning", lambda words, *values: texts.append(words % values) or said.set())
+
+    def waiting() -> list[Judgement]:
+        assert said.wait(60)
+        return [WRONG, WRONG]
+
+    assert given(waiting) == [WRONG, WRONG]
+    assert texts == [f"{WHERE} is at 2 responses for 0.01 s now; it has no limit of time but its own"]
 
 
 def test_a_fault_of_ours_keeps_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
