@@ -68,7 +68,8 @@ class Task(Protocol):
     def judge(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Judgement]:
         """Judge the texts of responses, each against its prompt; never raises on what a policy may write.
 
-        A prompt is known by its name, text and reference answer. With partial credit, see `Judgement.credit`.
+        A prompt is known by its name, text and reference answer. With partial credit, see `Judgement.credit`. Nobody
+        limits the time that it takes; vcppo/tasks/judging.py holds what it returns to its form.
         """
         ...
 
@@ -77,7 +78,7 @@ class Task(Protocol):
 class ExactTask(Task, Protocol):
     """A task whose values can be computed (docs/critics.md): it knows which decisions a right response is made of.
 
-    Its settings say so too, by `exact_values`.
+    Its settings say so too, by `exact_values`. It gives no partial credit: values are computed of verdicts.
     """
 
     def decision_path(self, prompt: Prompt, pieces: Sequence[str]) -> DecisionPath:
