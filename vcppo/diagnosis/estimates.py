@@ -8,14 +8,16 @@ from vcppo.diagnosis.schema import Estimate
 from vcppo.maths.prompt_bootstrap import Array, Measured, PromptBootstrap
 
 ONE_PROMPT = "no interval: all responses are to one prompt"
-ALIKE = "no interval: it comes out the same, or is not defined, whichever prompts are drawn"
+ALIKE = "no interval: it comes out the same whichever prompts are drawn"
+UNDEFINED = "no interval: it is not defined in more than a tenth of the draws of prompts"
 
 
 def estimates(measured: Measured, bootstrap: PromptBootstrap, why: str) -> tuple[Estimate, ...]:
     """One for each number; `why` is said of those that could not be measured."""
+    none = ONE_PROMPT if bootstrap.units == 1 else UNDEFINED
     return tuple(
-        _one(float(value), float(low), float(high), bootstrap.units, why)
-        for value, low, high in zip(measured.value, measured.low, measured.high, strict=True)
+        _one(float(value), float(low), float(high), ALIKE if agree else none, why)
+        for value, low, high, agree in zip(measured.value, measured.low, measured.high, measured.agree, strict=True)
     )
 
 
@@ -30,9 +32,9 @@ def number(x: Array | float) -> float | None:
     return float(x) if np.isfinite(x) else None
 
 
-def _one(value: float, low: float, high: float, units: int, why: str) -> Estimate:
+def _one(value: float, low: float, high: float, without: str, why: str) -> Estimate:
     if not math.isfinite(value):
         return Estimate(value=None, why=why)
     if not math.isfinite(low):
-        return Estimate(value=value, why=ONE_PROMPT if units == 1 else ALIKE)
+        return Estimate(value=value, why=without)
     return Estimate(value=value, low=low, high=high)

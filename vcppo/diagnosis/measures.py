@@ -51,6 +51,7 @@ class Tokens:
     row: Index  # [N] of its response
     position: Index  # [N] from the start, from 0
     lengths: Index  # [B]
+    state: Index  # [B] of its first state
     bootstrap: PromptBootstrap
 
     @cached_property
@@ -122,6 +123,14 @@ def finite_cells(reading: Reading) -> NDArray[np.bool_]:
     return result
 
 
+def first_states(reading: Reading) -> Index:
+    """[B] numbers from 0, equal for responses to one prompt that begin in one state of one critic."""
+    state = reading.problem if reading.first_state is None else reading.first_state
+    pairs = torch.stack([reading.problem, state], dim=1)
+    result: Index = torch.unique(pairs, dim=0, return_inverse=True)[1].numpy()
+    return result
+
+
 def tokens_of(reading: Reading, *, seed: int, resamples: int = RESAMPLES) -> Tokens:
     """The tokens whose value is known, and the draws of prompts that every interval comes from.
 
@@ -138,6 +147,7 @@ def tokens_of(reading: Reading, *, seed: int, resamples: int = RESAMPLES) -> Tok
         row=row.astype(np.int64),
         position=position.astype(np.int64),
         lengths=reading.response_mask.sum(dim=1).numpy(),
+        state=first_states(reading),
         bootstrap=drawn_prompts(reading.problem, seed=seed, resamples=resamples),
     )
 
@@ -258,13 +268,16 @@ def _composition(tokens: Tokens) -> Composition:
     at = np.searchsorted(places, tokens.position)
     here = places[np.minimum(at, len(places) - 1)] == tokens.position
     prompt = tokens.bootstrap.prompt[tokens.row[here]]
-    return composition(tokens.value[here], tokens.target[here], at[here], prompt, tokens.bootstrap)
+    state = tokens.state[tokens.row[here]]
+    return composition(tokens.value[here], tokens.target[here], at[here], prompt, state, tokens.bootstrap)
 
 
 def _reacts(parts: Composition, bootstrap: PromptBootstrap) -> Reacts:
     position, prompt, neither = estimates(parts.measured, bootstrap, "all values are equal")[:3]
     if position.value is not None:
-        prompt, neither = (x.model_copy(update={"why": x.why and ONE_RESPONSE}) for x in (prompt, neither))
+        prompt, neither = (
+            x if x.value is not None else Estimate(value=None, why=ONE_RESPONSE) for x in (prompt, neither)
+        )
     return Reacts(position=position, prompt=prompt, neither=neither)
 
 
@@ -280,10 +293,11 @@ def _timing(reading: Reading, parts: Composition, bootstrap: PromptBootstrap) ->
     nothing, pairs = Estimate(value=None, why="the token ids are not known"), np.zeros((0, 3), dtype=np.int64)
     split, rounding = (nothing, nothing, nothing), None
     if reading.tokens is not None:
-        pairs = splits(reading.tokens.numpy(), reading.response_mask.numpy(), bootstrap.prompt)
+        pairs = splits(reading.tokens.numpy(), reading.response_mask.numpy(), first_states(reading))
         why = "no two responses to a prompt part at known values, or all values are equal there"
         before, at, after, rounded = estimates(timing(values, finite, pairs, bootstrap), bootstrap, why)
         split, rounding = (before, at, after), rounded.value
+    beside = bootstrap.prompt[_with_another(first_states(reading), finite[:, 0])]
     return Timing(
         before_split=split[0],
         at_split=split[1],
@@ -291,5 +305,13 @@ def _timing(reading: Reading, parts: Composition, bootstrap: PromptBootstrap) ->
         first_token=first,
         roughness=rough,
         pairs=len(pairs),
+        pair_prompts=len(np.unique(bootstrap.prompt[pairs[:, 0]])),
+        first_prompts=len(np.unique(beside)),
         rounding=rounding,
     )
+
+
+def _with_another(state: Index, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """[B] responses that are known, and another one from their first state."""
+    result: NDArray[np.bool_] = known & (np.bincount(state, weights=known)[state] > 1)
+    return result

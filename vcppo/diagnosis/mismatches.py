@@ -14,8 +14,7 @@ def misread(critic: CriticPart, *, signal: bool) -> list[Verdict]:
     timing = critic.timing
     if timing is None:
         return []
-    before, at, after = ends(timing.before_split), ends(timing.at_split), ends(timing.after_split)
-    first = ends(timing.first_token)
+    before, at, after, first = _at_splits(timing)
     small = limit("read_ahead") + (timing.rounding or 0.0)
     advice = "Read V for a token from the hidden state of the token before it: the prompt's last one for the first."
     if signal and before and before[0] > small:
@@ -64,6 +63,14 @@ def misread(critic: CriticPart, *, signal: bool) -> list[Verdict]:
             )
         ]
     return []
+
+
+def _at_splits(timing: Timing) -> tuple[tuple[float, float] | None, ...]:
+    """Intervals before, at and after the split, and at the first token; none of pairs of too few prompts."""
+    fewest = limit("prompts")
+    splits = (timing.before_split, timing.at_split, timing.after_split)
+    first = ends(timing.first_token) if timing.first_prompts >= fewest else None
+    return (*(ends(one) if timing.pair_prompts >= fewest else None for one in splits), first)
 
 
 def no_signal(critic: CriticPart) -> list[Verdict]:
@@ -118,7 +125,7 @@ def _cause(timing: Timing | None) -> tuple[str, str, str, str]:
             "has only ever scored whole responses, as a reward model has.",
         )
     small = limit("read_ahead") + (timing.rounding or 0.0 if timing else 0.0)
-    before, first = (ends(timing.before_split), ends(timing.first_token)) if timing else (None, None)
+    before, _, _, first = _at_splits(timing) if timing else (None,) * 4
     if (before and before[0] > small) or (first and first[0] > limit("read_ahead")):
         return (
             "shuffled",

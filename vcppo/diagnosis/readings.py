@@ -1,6 +1,7 @@
 """Values of a critic at every state of a dump's responses, beside the returns that followed."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +26,8 @@ Progress = Callable[[int, int], None]  # tokens read so far, tokens in all
 def read_logged(dump: Dump, name: str = "logged values") -> Reading:
     """Return the dump's own values; responses without any are left out, and a note says so.
 
+    Each was given by the critic of its step, so that responses of several steps have no first state in common.
+
     Raises:
         DataError: no response has values, or values, tokens and rewards of one differ in number.
     """
@@ -40,9 +43,17 @@ def read_logged(dump: Dump, name: str = "logged values") -> Reading:
         values.append(logged)
         returns.append(_returns(dump, row, len(logged), own_tokens=True))
     missing = len(dump.responses) - len(rows)
-    notes = (f"{missing:,} of {len(dump.responses):,} responses have no values and are left out",) if missing else ()
+    notes: tuple[str, ...] = ()
+    if missing:
+        notes += (f"{missing:,} of {len(dump.responses):,} responses have no values and are left out",)
+    if (steps := len({dump.responses[row].step for row in rows})) > 1:
+        notes += (
+            f"values of {steps:,} steps are pooled, of a critic that changed between them; where they are read is told "
+            "from responses of one step",
+        )
+    states = [_logged_state(dump.responses[row]) for row in rows]
     tokens = [ids for row in rows if (ids := dump.responses[row].tokens) is not None]
-    return _reading(name, dump, rows, values, returns, notes, tokens if len(tokens) == len(rows) else None)
+    return _reading(name, dump, rows, values, returns, notes, states, tokens if len(tokens) == len(rows) else None)
 
 
 def read_critic(
@@ -80,7 +91,8 @@ def read_critic(
             _returns(dump, row, len(tokens), own_tokens=logged)
             for row, tokens, logged in zip(tokenized.rows, tokenized.responses, is_logged, strict=True)
         ]
-        return _reading(name, dump, tokenized.rows, values, returns, notes + tokenized.notes, tokenized.responses)
+        said = notes + tokenized.notes
+        return _reading(name, dump, tokenized.rows, values, returns, said, tokenized.prompts, tokenized.responses)
     texts = _as_text(dump, logged_tokenizer)
     tokenized = _readable(critic, tokenize(texts, tokenizer, use_ids=False), dump)
     logged = tokenize(texts, logged_tokenizer, use_ids=True)
@@ -226,6 +238,7 @@ def _at_shared_boundaries(
         [row[at.own] for row, at in zip(values, places, strict=True)],
         returns,
         (*notes, *tokenized.notes, note),
+        tokenized.prompts,
     )
     columns = pad_sequence([torch.tensor(at.logged) for at in places], batch_first=True)
     return replace(reading, columns=columns)
@@ -262,21 +275,37 @@ def _reading(
     values: Sequence[Tensor],
     returns: Sequence[Tensor],
     notes: tuple[str, ...],
+    states: Sequence[Hashable],
     tokens: Sequence[Sequence[int]] | None = None,
 ) -> Reading:
+    """Pad rows; `states`: equal where V before the first token is that of one state, by one critic."""
     lengths = torch.tensor([len(row) for row in values])
-    numbers: dict[str, int] = {}
+    problems = [dump.responses[row].problem for row in rows]
     return Reading(
         critic=name,
         values=pad_sequence(list(values), batch_first=True),
         returns=pad_sequence(list(returns), batch_first=True),
         response_mask=torch.arange(int(lengths.max())) < lengths[:, None],
         scores=torch.tensor([dump.responses[row].score for row in rows], dtype=torch.float32),
-        problem=torch.tensor([numbers.setdefault(dump.responses[row].problem, len(numbers)) for row in rows]),
+        problem=_numbered(problems),
         notes=notes,
         rows=torch.tensor(list(rows)),
         tokens=None if tokens is None else pad_sequence([torch.tensor(row) for row in tokens], batch_first=True),
+        first_state=_numbered(list(zip(problems, states, strict=True))),
     )
+
+
+def _logged_state(response: LoggedResponse) -> Hashable:
+    """Prompt with all that stands before the response, as it was logged, and the step of training."""
+    messages = json.dumps([dict(message) for message in response.messages or ()], sort_keys=True, default=str)
+    context = response.prompt or (messages if response.messages else response.prompt_tokens)
+    return context, response.step
+
+
+def _numbered(names: Sequence[Hashable]) -> Tensor:
+    """[N] int64: the number of each name, equal names alike."""
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
 
 
 def _where(dump: Dump, row: int) -> str:

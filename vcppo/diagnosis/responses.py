@@ -50,6 +50,9 @@ class Dump:
     encode: Encoder | None = None  # prompts that are text as the policy had them, in their template; None: as they are
 
 
+_BY_RESPONSE = ("scores", "problem", "rows", "first_state")  # columns of a reading that are [B]
+
+
 @dataclass(frozen=True)
 class Reading:
     """One critic's values of every state of a dump's responses. B responses, T tokens of the longest."""
@@ -64,6 +67,7 @@ class Reading:
     rows: Tensor | None = None  # [B] int64       which of the dump's responses; None: all, in their order
     columns: Tensor | None = None  # [B, T] int64   which token of its response a column stands before; None: the t-th
     tokens: Tensor | None = None  # [B, T] int64    ids that the values stand before; None: not known of all
+    first_state: Tensor | None = None  # [B] int64   equal where V before the first token must be; None: `problem`
 
     def __post_init__(self) -> None:
         rows, width = self.response_mask.shape
@@ -71,7 +75,7 @@ class Reading:
             if column.name in ("critic", "notes") or getattr(self, column.name) is None:
                 continue
             got = tuple(getattr(self, column.name).shape)
-            want: tuple[int, ...] = (rows,) if column.name in ("scores", "problem", "rows") else (rows, width)
+            want: tuple[int, ...] = (rows,) if column.name in _BY_RESPONSE else (rows, width)
             if got != want:
                 raise ShapeError(f"Reading.{column.name}: shape {got}, expected {want} beside response_mask")
 

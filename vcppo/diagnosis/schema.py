@@ -123,9 +123,11 @@ class Timing(Part):
     before_split: Estimate  # V before the tokens that both share: differs if values are of other responses, or noise
     at_split: Estimate  # V before the token where they part: differs also if read one token ahead
     after_split: Estimate  # V before the next: does not differ if read one token late
-    first_token: Estimate  # variance between responses to one prompt at the first token, over that at all tokens
+    first_token: Estimate  # variance between responses from one first state at their first token, over that at all
     roughness: Estimate  # mean squared step from token to token over twice the variance: 1 of noise
     pairs: int  # of responses to one prompt that part
+    pair_prompts: int = 0  # prompts that these pairs are of
+    first_prompts: int = 0  # prompts with two responses from one first state, whose first values are known
     rounding: float | None = None  # what arithmetic in bfloat16 could make of the first two, in their units
 
 

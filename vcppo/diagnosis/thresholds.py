@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import scipy  # scipy.stats takes half a second to load, and is at its first use
 
+from vcppo.diagnosis.estimates import ALIKE
 from vcppo.diagnosis.schema import Estimate
 from vcppo.maths.prompt_bootstrap import CONFIDENCE
 
@@ -101,7 +102,7 @@ def beyond(estimate: Estimate, low: float, high: float) -> int:
 
 
 def ends(estimate: Estimate) -> tuple[float, float] | None:
-    """The widened interval; of a number that no draw of prompts changes, that number twice."""
-    if estimate.value is not None and estimate.low is None:
+    """The widened interval; of a number that no draw of prompts changes, that number twice; None without either."""
+    if estimate.value is not None and estimate.why == ALIKE:
         return estimate.value, estimate.value
     return widened(estimate)

@@ -1,8 +1,9 @@
-"""Are values read at the right token? Two responses to one prompt share their values until they part, and no longer.
+"""Are values read at the right token? Two responses share their values until they part, and no longer.
 
-V(s_t) knows the prompt and the tokens before t. If two responses to a prompt have the same tokens before token d and
-different ones there, then V_d is the same of both and V_(d+1) is not. Read one token ahead, V_d differs already; read
-one token late, V_(d+1) does not differ yet; values of other responses, or noise, differ before d. This needs no return.
+V(s_t) knows the prompt, all else that stood before the response, and its tokens before t. If two responses that begin
+in one such state have the same tokens before token d and different ones there, then V_d is the same of both and V_(d+1)
+is not. Read one token ahead, V_d differs already; read one token late, V_(d+1) does not differ yet; values of other
+responses, or noise, differ before d. This needs no return.
 """
 
 import numpy as np
@@ -15,21 +16,21 @@ TIMING = ("before_split", "at_split", "after_split", "rounding")
 ROUNDED = 2.0**-7  # of a value: what arithmetic in bfloat16 may make of it
 
 
-def splits(tokens: Index, live: NDArray[np.bool_], prompt: Index) -> Index:
-    """Pairs of responses to one prompt that follow each other when sorted, and where they part.
+def splits(tokens: Index, live: NDArray[np.bool_], state: Index) -> Index:
+    """Pairs of responses from one first state that follow each other when sorted, and where they part.
 
     Sorted by tokens, neighbours share the most. Pairs that are equal to the end of either, or part fewer than three
     tokens before it, are left out.
 
     Args:
-        tokens: [B, T] int. live: [B, T] bool, True on a prefix of each row. prompt: [B] int.
+        tokens: [B, T] int. live: [B, T] bool, True on a prefix of each row. state: [B] int, of each response's start.
     Returns:
         [pairs, 3]: two rows and the place.
     """
     known = np.where(live, tokens, -1)
-    order = np.lexsort((*known.T[::-1], prompt))
+    order = np.lexsort((*known.T[::-1], state))
     one, other = order[:-1], order[1:]
-    alike = prompt[one] == prompt[other]
+    alike = state[one] == state[other]
     one, other = one[alike], other[alike]
     if not len(one):
         return np.zeros((0, 3), dtype=np.int64)

@@ -2,17 +2,18 @@
 
 The components enter in a fixed order (a nested analysis of variance): first the position, counted from the response's
 start, which is all of a position that a critic can know, since how many tokens are still to come it cannot; then the
-prompt, alone and with position; what is left is between responses to one prompt at one position.
+prompt, alone and with position; what is left is between responses to one prompt at one position. The prompt is here
+all that stands before a response, its first state: of a response of several turns the earlier ones too.
 All three come from mean squared differences of pairs, which are unbiased however few responses a prompt has (Searle,
 Casella & McCulloch 1992, chapter 3, for the one-way case):
 
     total    = 1/2 E (v - v')^2    two tokens of different prompts, any positions
     within   = 1/2 E (v - v')^2    two tokens of different prompts at one position, mean over tokens' positions
-    neither  = 1/2 E (v - v')^2    two responses to one prompt at one position, likewise
+    neither  = 1/2 E (v - v')^2    two responses from one first state at one position, likewise
     position = total - within,  prompt = within - neither
 
-so shares of the total sum to 1; being unbiased, a share that is 0 may come out slightly below. Where no prompt has two
-responses, prompt and neither cannot be told apart.
+so shares of the total sum to 1; being unbiased, a share that is 0 may come out slightly below. Where no first state has
+two responses, prompt and neither cannot be told apart.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Composition:
     """M = 6 numbers over tokens, see COMPOSITION, and the pairs behind `neither`."""
 
     measured: Measured
-    pairs: float  # degrees of freedom of the variance between responses to one prompt at one position
+    pairs: float  # degrees of freedom of the variance between responses from one first state at one position
 
 
 COMPOSITION = ("position", "prompt", "neither", "first_token", "correlation", "slope")
@@ -47,16 +48,18 @@ def looked_at(longest: int, prompts: int) -> Index:
     return np.unique(np.linspace(0, longest - 1, min(longest, most)).round().astype(np.int64))
 
 
-def composition(value: Array, target: Array, position: Index, prompt: Index, bootstrap: PromptBootstrap) -> Composition:
+def composition(
+    value: Array, target: Array, position: Index, prompt: Index, state: Index, bootstrap: PromptBootstrap
+) -> Composition:
     """Shares of the variance of the values, and what the part beyond the position says of the return.
 
     Args:
-        value, target, position, prompt: [N], tokens at the positions looked at, `position` numbered from 0; a response
-            has one token at each.
+        value, target, position, prompt, state: [N], tokens at the positions looked at, `position` numbered from 0; a
+            response has one token at each. state: of each response's start, equal for one prompt only.
     Returns:
-        position, prompt, neither: shares that sum to 1; prompt and neither NaN without two responses to a prompt.
-        first_token: variance between responses to one prompt at position 0 over that at all positions: 0, for V(s_0)
-            knows the prompt alone.
+        position, prompt, neither: shares that sum to 1; prompt and neither NaN without two responses from a state.
+        first_token: variance between responses from one first state at position 0 over that at all positions: 0, for
+            V(s_0) knows that state alone.
         correlation, slope: of value with return, of return on value, both less their mean at the position. NaN where
             the position explains all values; the slope is 1 if what the critic says beyond the position is calibrated.
     """
@@ -68,10 +71,9 @@ def composition(value: Array, target: Array, position: Index, prompt: Index, boo
         for column in (np.ones_like(v), v, v * v)
     )
     alike = count * second - first**2  # [P, places], sum of squared differences over pairs of responses to one prompt
-    squares, freedom = alike / np.maximum(count, 1), np.maximum(count - 1, 0)
-    squares = np.where(squares > 1e-12 * second, squares, 0.0)
+    squares, freedom = _about_their_mean(v, state * places + position)
     sums = bootstrap.sums(bootstrap.unit[prompt], [np.ones_like(v), v, v * v, g, g * g, v * g], places, position)
-    own = bootstrap.per_unit(np.stack([squares, freedom], axis=-1))
+    own = bootstrap.sums(bootstrap.unit[prompt], [squares, freedom], places, position)
     everywhere = [count.sum(axis=1), first.sum(axis=1), second.sum(axis=1)]
     same = bootstrap.per_unit(
         np.concatenate(
@@ -98,8 +100,7 @@ def between_prompts(score: Array, bootstrap: PromptBootstrap) -> Measured:
         [1]; NaN without two responses to a prompt, or where all scores are equal.
     """
     place = np.zeros(len(score), dtype=np.int64)
-    result = composition(score, score, place, bootstrap.prompt, bootstrap).measured
-    return Measured(result.value[1:2], result.low[1:2], result.high[1:2])
+    return composition(score, score, place, bootstrap.prompt, bootstrap.prompt, bootstrap).measured.only(1)
 
 
 def roughness(values: Array, live: NDArray[np.bool_], bootstrap: PromptBootstrap) -> Measured:
@@ -152,6 +153,14 @@ def _composition(drawn: Array, own: Array, same: Array) -> Array:
             ],
             axis=1,
         )
+
+
+def _about_their_mean(v: Array, cell: Index) -> tuple[Array, Array]:
+    """[N] squared deviations from the mean of each one's cell, and degrees of freedom, which sum to a cell's n - 1."""
+    _, cell = np.unique(cell, return_inverse=True)
+    count, first, second = (np.bincount(cell, weights=column)[cell] for column in (np.ones_like(v), v, v * v))
+    squares = (v - first / count) ** 2
+    return np.where(squares > 1e-12 * second, squares, 0.0), 1 - 1 / count
 
 
 def _half_square(n: Array, first: Array, second: Array, alike: Array, pairs: Array) -> Array:

@@ -31,6 +31,12 @@ class Measured:
     value: Array  # [M]
     low: Array  # [M]
     high: Array  # [M]
+    agree: NDArray[np.bool_]  # [M] no interval because it comes out the same whichever prompts are drawn
+
+    def only(self, at: int) -> "Measured":
+        """One of the numbers, [1]."""
+        one = slice(at, at + 1)
+        return Measured(self.value[one], self.low[one], self.high[one], self.agree[one])
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,14 @@ class PromptBootstrap:
             value: [M], of the data. resampled: [R, M].
         Returns:
             Without an interval: of a single unit, where the value is NaN, where it is in more than a tenth of the
-            resamples, and where all resamples agree, which says nothing of the prompts that were not drawn.
+            resamples, and where all resamples agree, which `agree` tells from the others, and which says nothing of
+            the prompts that were not drawn.
         """
         value, resampled = np.atleast_1d(value), resampled.reshape(len(resampled), -1)
         low, high = np.full((2, len(value)), math.nan)
+        agree = np.zeros(len(value), dtype=bool)
         if self.units == 1:
-            return Measured(value, low, high)
+            return Measured(value, low, high, agree)
         known = np.isfinite(resampled)
         usable = np.isfinite(value) & (known.mean(axis=0) >= FEWEST_DEFINED)
         if usable.any():
@@ -110,8 +118,9 @@ class PromptBootstrap:
             tail = outer_tail(self.units, CONFIDENCE)
             ends = np.nanquantile(rows, [tail, 1 - tail], axis=0)
             apart = np.nanmax(rows, axis=0) - np.nanmin(rows, axis=0)
-            low[usable], high[usable] = np.where(apart > ROUNDING * np.abs(value[usable]), ends, math.nan)
-        return Measured(value, low, high)
+            agree[usable] = apart <= ROUNDING * np.abs(value[usable])
+            low[usable], high[usable] = np.where(agree[usable], math.nan, ends)
+        return Measured(value, low, high, agree)
 
 
 def prompt_bootstrap(problem: ArrayLike, *, resamples: int, rng: np.random.Generator) -> PromptBootstrap:

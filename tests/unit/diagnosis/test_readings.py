@@ -352,6 +352,35 @@ def test_logged_values_that_do_not_fit_are_one_line() -> None:
         read_logged(dump_of(response(3, values=(0.0, 1.0), rewards=(1.0,))))
 
 
+def test_logged_values_begin_alike_in_one_context_at_one_step() -> None:
+    """Of one problem: twice the same, then another step, then what was said before is another."""
+    one = replace(response(0, tokens=(1, 2), values=(0.1, 0.2)), prompt="", prompt_tokens=(7, 8), step=1)
+    others = (one, replace(one, step=2), replace(one, prompt_tokens=(7, 9)))
+    reading = read_logged(dump_of(one, *others))
+    assert reading.problem.tolist() == [0, 0, 0, 0]
+    assert reading.first_state is not None
+    assert reading.first_state.tolist() == [0, 0, 1, 2]
+    (note,) = reading.notes
+    assert note.startswith("values of 2 steps are pooled")
+    assert read_logged(dump_of(one, others[2])).notes == ()
+
+
+def test_logged_values_after_messages_begin_alike_after_the_same_ones() -> None:
+    one = replace(response(0, values=(0.1, 0.2)), prompt="", messages=({"role": "user", "content": "a"},))
+    other = replace(one, messages=({"role": "user", "content": "b"},))
+    state = read_logged(dump_of(one, other, one)).first_state
+    assert state is not None
+    assert state.tolist() == [0, 1, 0]
+
+
+def test_a_critic_begins_alike_in_one_context_at_any_step(critic: PreTrainedModel) -> None:
+    one = replace(response(0, tokens=(5, 6)), prompt="", prompt_tokens=(7, 8), step=1)
+    reading = read(critic, dump_of(one, replace(one, step=2), replace(one, prompt_tokens=(7, 9))))
+    assert reading.first_state is not None
+    assert reading.first_state.tolist() == [0, 0, 1]
+    assert reading.values[0, 0] == pytest.approx(float(reading.values[1, 0]), abs=1e-6)
+
+
 def test_the_ids_that_values_stand_before_are_known_if_all_were_logged() -> None:
     one = LoggedResponse(problem="a", score=1.0, values=(0.1, 0.2), tokens=(7, 8))
     other = LoggedResponse(problem="a", score=0.0, values=(0.1,), tokens=(7,))

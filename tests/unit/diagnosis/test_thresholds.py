@@ -2,6 +2,7 @@
 
 import pytest
 
+from vcppo.diagnosis.estimates import ALIKE, UNDEFINED
 from vcppo.diagnosis.knobs import KNOBS, LOOKED_AT, knobs_for
 from vcppo.diagnosis.schema import Estimate
 from vcppo.diagnosis.thresholds import THRESHOLDS, beyond, ends, stretch, widened
@@ -26,7 +27,9 @@ def test_without_an_interval_nothing_lies_beyond() -> None:
     alone = Estimate(value=5.0, why="one prompt")
     assert widened(alone) is None
     assert beyond(alone, -1, 1) == 0
-    assert ends(alone) == (5.0, 5.0)
+    assert ends(alone) is None
+    assert ends(Estimate(value=5.0, why=UNDEFINED)) is None
+    assert ends(Estimate(value=5.0, why=ALIKE)) == (5.0, 5.0), "all resamples agree"
     assert ends(Estimate(value=None, why="nothing")) is None
 
 

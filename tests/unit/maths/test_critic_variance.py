@@ -17,7 +17,7 @@ VALUE, TARGET = rng.standard_normal((2, len(ROW)))
 
 
 def numbers(bootstrap: PromptBootstrap, value: Array = VALUE, target: Array = TARGET) -> dict[str, float]:
-    result = composition(value, target, POSITION, PROMPT_OF[ROW], bootstrap)
+    result = composition(value, target, POSITION, PROMPT_OF[ROW], PROMPT_OF[ROW], bootstrap)
     return dict(zip(COMPOSITION, result.measured.value.tolist(), strict=True))
 
 
@@ -61,7 +61,7 @@ def test_signal_is_that_of_deviations_from_the_position() -> None:
 def test_a_resample_is_its_prompts_copied_without_pairs_of_one_prompt() -> None:
     """Prompt 2 twice and prompt 0 once, against the formula on weights."""
     bootstrap = PromptBootstrap(PROMPT_OF, np.arange(3), np.array([[1.0, 1, 1], [1, 0, 2]]))
-    result = composition(VALUE, TARGET, POSITION, PROMPT_OF[ROW], bootstrap).measured
+    result = composition(VALUE, TARGET, POSITION, PROMPT_OF[ROW], PROMPT_OF[ROW], bootstrap).measured
     other = result.low + result.high - result.value
     selected = [i for i in range(len(ROW)) if PROMPT_OF[ROW[i]] != 1]
     weight = {0: 1, 2: 2}
@@ -95,7 +95,9 @@ def test_one_planted_effect_has_all_the_variance(name: str, share: int) -> None:
     prompt = np.repeat(np.arange(prompts), samples)
     row, position = np.divmod(np.arange(len(value)), places)
     bootstrap = prompt_bootstrap(prompt, resamples=20, rng=draw)
-    result = composition(value, draw.standard_normal(len(value)), position, prompt[row], bootstrap).measured.value
+    result = composition(
+        value, draw.standard_normal(len(value)), position, prompt[row], prompt[row], bootstrap
+    ).measured.value
     assert result[share] == pytest.approx(1, abs=0.15), name  # 60 prompts may look a little apart by chance
     assert result[:3].sum() == pytest.approx(1)
 
@@ -108,14 +110,14 @@ def test_many_small_groups_have_no_bias() -> None:
         value = np.repeat(draw.standard_normal(40), 2) + draw.standard_normal(80)
         bootstrap = prompt_bootstrap(prompt, resamples=2, rng=draw)
         place = np.zeros(80, dtype=np.int64)
-        result.append(composition(value, value, place, prompt, bootstrap).measured.value[1])
+        result.append(composition(value, value, place, prompt, prompt, bootstrap).measured.value[1])
     assert np.mean(result) == pytest.approx(0.5, abs=0.05)
 
 
 def test_one_response_to_each_prompt_cannot_tell_prompt_from_response() -> None:
     prompt = np.arange(ROWS)
     bootstrap = prompt_bootstrap(prompt, resamples=20, rng=np.random.default_rng(0))
-    result = composition(VALUE, TARGET, POSITION, prompt[ROW], bootstrap)
+    result = composition(VALUE, TARGET, POSITION, prompt[ROW], prompt[ROW], bootstrap)
     assert np.isfinite(result.measured.value[0])
     assert np.isnan(result.measured.value[1:4]).all()
     assert result.pairs == 0
@@ -138,6 +140,19 @@ def test_the_first_token_of_one_prompt() -> None:
     value = np.where(POSITION == 0, PROMPT_OF[ROW] * 1.0, VALUE)
     assert numbers(plain(), value)["first_token"] == pytest.approx(0, abs=1e-12)
     assert numbers(plain())["first_token"] > 0.1
+
+
+def test_responses_of_one_prompt_from_other_states_are_no_pairs() -> None:
+    """Half of each prompt's values 1 higher, as after another tool's output: that counts as prompt, not as response."""
+    state = 2 * PROMPT_OF + np.array([0, 1, 0, 1, 0, 1, 0, 1, 0])
+    value = state[ROW] * 1.0
+    apart = composition(value, TARGET, POSITION, PROMPT_OF[ROW], state[ROW], plain()).measured.value
+    assert apart[2:4] == pytest.approx([0, np.nan], nan_ok=True)
+    alike = composition(value, TARGET, POSITION, PROMPT_OF[ROW], PROMPT_OF[ROW], plain()).measured.value
+    assert alike[2] > 0
+    alone = composition(value, TARGET, POSITION, PROMPT_OF[ROW], np.arange(ROWS)[ROW], plain())
+    assert np.isnan(alone.measured.value[1:4]).all()
+    assert alone.pairs == 0
 
 
 def test_scores_between_prompts() -> None:

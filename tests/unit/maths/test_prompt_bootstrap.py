@@ -106,3 +106,21 @@ def test_the_only_other_resample_can_be_read_from_both_ends() -> None:
     result = bootstrap.measured(mean, np.array([[1.0, 5.0], [1.0, 9.0]]))
     assert result.value.tolist() == [7.0]
     assert resampled_value(bootstrap, result) == pytest.approx(5.0)
+
+
+def test_agreeing_resamples_are_told_from_a_number_that_is_often_undefined() -> None:
+    """Of ten prompts one has a pair: it is drawn in 65 % of resamples, and its number is the same in all of them."""
+    bootstrap = prompt_bootstrap(np.arange(10), resamples=200, rng=np.random.default_rng(0))
+    one = np.stack([np.eye(10)[0], 3 * np.eye(10)[0]], axis=1)
+    every = np.stack([np.ones(10), np.full(10, 3.0)], axis=1)
+
+    def ratio(total: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            result: Array = total[..., 1:] / total[..., :1]
+        return result
+
+    for sums, agrees in ((one, False), (every, True)):
+        result = bootstrap.measured(ratio, sums)
+        assert result.value.tolist() == [3.0]
+        assert np.isnan([result.low, result.high]).all()
+        assert result.agree.tolist() == [agrees]
