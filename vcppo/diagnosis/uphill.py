@@ -98,7 +98,9 @@ def _collapse(away: Sequence[Alignment], towards: Sequence[Alignment], by: str) 
 
 
 def _lost(along: Sequence[Alignment], best: float | None) -> list[Verdict]:
-    """The λ at which an update learns less than one without a critic would."""
+    """The λ at which an update learns less than one without a critic would; a surrogate does not know how much."""
+    if along[0].method not in WHOLE:
+        return []
     looks = len(along)
     lost = [
         (one, gain)
@@ -112,15 +114,18 @@ def _lost(along: Sequence[Alignment], best: float | None) -> list[Verdict]:
         return []
     listed = ", ".join(f"{shown(gain)} at λ = {one.gae_lambda:g}" for one, gain in lost)
     cut = ", and λ cuts off the return that would tell" if any(one.gae_lambda < 1 for one, _ in lost) else ""
+    away = [one for one, gain in lost if (ends := widened(gain, looks)) and ends[1] < 0]
+    goes = f" At λ = {_lambdas(away)} that is below 0: it goes away from reward." if away else ""
+    how = "goes away from reward" if len(away) == len(lost) else "learns less than it would without this critic"
     selected = best is not None and best not in {one.gae_lambda for one, _ in lost}
     return [
         verdict(
             "signal-lost",
             "warning",
-            f"At λ = {_lambdas([one for one, _ in lost])} an update learns less than it would without this critic",
+            f"At λ = {_lambdas([one for one, _ in lost])} an update {how}",
             f"The expected gain in score of an update of {lost[0][0].batch_size:,} responses is {listed} of that of "
-            "Monte-Carlo returns with a baseline. A critic that does not see what a decision changed passes on noise"
-            f"{cut}.",
+            f"Monte-Carlo returns with a baseline.{goes} A critic that does not see what a decision changed passes on "
+            f"noise{cut}.",
             "Pretrain the value model further" + (f", or use λ = {best:g} for the policy." if selected else "."),
             "value-pretraining",
             *(("lambda-actor",) if selected else ()),

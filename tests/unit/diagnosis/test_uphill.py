@@ -121,3 +121,20 @@ def test_the_method_nearest_to_an_optimiser_is_judged_by_and_none_has_none() -> 
     plain, scaled = at(0.95, cosine(-0.9)), at(0.95, cosine(0.9)).model_copy(update={"method": "preconditioned"})
     assert [one.code for one in uphill(critic(plain, scaled))] == ["uphill"]
     assert [one.code for one in uphill(critic(at(0.95, cosine(-0.9), method="surrogate"), scaled))] == ["uphill"]
+
+
+def test_a_surrogate_does_not_tell_how_much_is_lost() -> None:
+    lost = gaining(0.95, Estimate(value=0.3, low=0.2, high=0.4))
+    assert [one.code for one in uphill(critic(lost))] == ["uphill", "signal-lost"]
+    assert [one.code for one in uphill(critic(lost.model_copy(update={"method": "surrogate"})))] == ["uphill"]
+
+
+def test_a_gain_below_nothing_goes_away() -> None:
+    """Its cosine may not be known where the length of its gradient is not, and the sign of the gain is all the same."""
+    unknown = {"with_reward": Estimate(value=None, why="noise")}
+    away = gaining(0.9, Estimate(value=-0.3, low=-0.5, high=-0.1)).model_copy(update=unknown)
+    (_, alone) = uphill(critic(away))
+    assert alone.title == "At λ = 0.9 an update goes away from reward"
+    _, both = uphill(critic(away, gaining(0.95, Estimate(value=0.3, low=0.2, high=0.4))))
+    assert both.title == "At λ = 0.9, 0.95 an update learns less than it would without this critic"
+    assert "At λ = 0.9 that is below 0: it goes away from reward." in both.sentence
