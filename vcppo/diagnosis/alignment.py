@@ -5,7 +5,7 @@ length: V kinds of advantages cost V + 1 backward passes, the last one for secon
 kept in a folder, so that a run that was stopped goes on where it was.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,7 +71,7 @@ def measure_alignments(
     if isinstance(known, str):
         return [CriticAlignment((), None, (), known)] * len(readings)
     part = batch.take(known.rows)
-    kinds = padded_to(part, _kinds(readings, lambdas, known))
+    kinds = padded_to(part, torch.stack(list(_kinds(readings, lambdas, known))))
     chunk = known.chunk
     groups = [(chunk == number).nonzero()[:, 0] for number in range(int(chunk.max()) + 1)]
     plain, scaled, passes = products_of_chunks(policy, part, kinds, groups, settings, progress)
@@ -100,7 +100,7 @@ def surrogate_alignments(
     known = _comparable(readings, chunks)
     if isinstance(known, str):
         return [CriticAlignment((), None, (), known)] * len(readings)
-    kinds = _kinds(readings, lambdas, known).double().numpy()
+    kinds = (kind.double().numpy() for kind in _kinds(readings, lambdas, known))
     gradients = later_length_gradients(kinds, known.response_mask.numpy(), known.chunk.numpy())
     counts, rng = np.bincount(known.chunk.numpy()), np.random.default_rng(seed)
     result = Alignments(products_of(gradients), counts, rng=rng, resamples=GRADIENT_RESAMPLES)
@@ -146,14 +146,13 @@ def _comparable(
     return _Comparable(rows, mask, chunk, baseline_of(problem), tuple(notes), _unit(scores))
 
 
-def _kinds(readings: Sequence[Reading], lambdas: Sequence[float], known: _Comparable) -> Tensor:
-    """[V, K, T] advantages: Monte-Carlo returns, length, then every critic at every lambda."""
+def _kinds(readings: Sequence[Reading], lambdas: Sequence[float], known: _Comparable) -> Iterator[Tensor]:
+    """V times [K, T] advantages: Monte-Carlo returns, length, then every critic at every lambda."""
     rows, mask, problem = known.rows, known.response_mask, readings[0].problem[known.rows]
-    kinds = [truth_advantages(readings[0].returns[rows], mask, problem, known.chunk, baseline=known.baseline)]
+    yield from truth_advantages(readings[0].returns[rows], mask, problem, known.chunk, baseline=known.baseline)
     for reading in readings:
         values, returns = reading.values[rows], reading.returns[rows]
-        kinds.append(torch.stack([advantages_of(returns, values, mask, gae_lambda) for gae_lambda in lambdas]))
-    return torch.cat(kinds)
+        yield from (advantages_of(returns, values, mask, gae_lambda) for gae_lambda in lambdas)
 
 
 def _parts(

@@ -21,6 +21,8 @@ needs the policy. Tried there without success: cells of position and token, and 
 means depend on states that they do not tell apart.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,11 +30,14 @@ Floats = NDArray[np.float64]
 POSITIONS, LENGTHS = 16, 8  # cells are quantiles: about as many tokens in each; 8 x 4 to 32 x 16 say the same
 
 
-def later_length_gradients(advantages: Floats, response_mask: NDArray[np.bool_], chunk: NDArray[np.int64]) -> Floats:
+def later_length_gradients(
+    advantages: Iterable[Floats], response_mask: NDArray[np.bool_], chunk: NDArray[np.int64]
+) -> Floats:
     """[V, C, cells] gradients of the module's policy.
 
     Args:
-        advantages: [V, B, T]. response_mask: [B, T], True on a prefix of each row. chunk: [B], 0 to C - 1.
+        advantages: V times [B, T], one after the other, so that they need not be held at once.
+        response_mask: [B, T], True on a prefix of each row. chunk: [B], 0 to C - 1.
     """
     width, chunks = response_mask.shape[1], int(chunk.max()) + 1
     row, position = np.nonzero(response_mask)
@@ -43,8 +48,8 @@ def later_length_gradients(advantages: Floats, response_mask: NDArray[np.bool_],
     elsewhere, cells = counts.sum(axis=0) - counts, POSITIONS * LENGTHS
     shares = np.bincount(position * cells + cell, minlength=width * cells).reshape(width, cells)
     shares = shares / np.maximum(counts.sum(axis=0), 1)[:, None]
-    gradients = np.zeros((len(advantages), chunks, cells))
-    for kind, of_kind in enumerate(advantages):
+    gradients = []
+    for of_kind in advantages:
         live = of_kind[row, position]
         sums = np.bincount(place, live, minlength=chunks * width).reshape(chunks, width)
         others = sums.sum(axis=0) - sums
@@ -52,8 +57,8 @@ def later_length_gradients(advantages: Floats, response_mask: NDArray[np.bool_],
         left = live - mean[of, position]
         in_cells = np.bincount(of * cells + cell, left, minlength=chunks * cells).reshape(chunks, cells)
         at_positions = np.bincount(place, left, minlength=chunks * width).reshape(chunks, width)
-        gradients[kind] = in_cells - at_positions @ shares
-    return gradients
+        gradients.append(in_cells - at_positions @ shares)
+    return np.stack(gradients)
 
 
 def products_of(gradients: Floats) -> Floats:

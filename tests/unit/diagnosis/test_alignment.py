@@ -1,15 +1,18 @@
 """Alignments of critics with the truth: against explicit gradients, and the law of the collapse."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tiny import new_policy, random_batch, tiny
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from vcppo.diagnosis import alignment
 from vcppo.diagnosis.alignment import advantages_of, measure_alignments, surrogate_alignments
 from vcppo.diagnosis.gradient_passes import GradientSettings
 from vcppo.diagnosis.responses import Reading
@@ -256,3 +259,21 @@ def test_a_constant_error_far_below_the_laws_turns_the_gradient_round(
     without_policy = surrogate_alignments(readings, [0.95], batch_size=48, chunks=32)
     assert interval(of(without_policy[0].alignments, "surrogate", 0.95).batch_length_change)[0] > 0
     assert interval(of(without_policy[1].alignments, "surrogate", 0.95).batch_length_change)[2] < 0
+
+
+def test_the_surrogate_has_its_advantages_held_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Responses are padded to the longest: all kinds at once would take 2 + CL times that in float64."""
+    given: list[object] = []
+
+    def gradients(advantages: object, *_: object) -> NDArray[np.float64]:
+        given.append(advantages)
+        return np.random.default_rng(0).standard_normal((4, 8, 3))
+
+    monkeypatch.setattr(alignment, "later_length_gradients", gradients)
+    mask = torch.ones(16, 3, dtype=torch.bool)
+    scores = torch.arange(16) % 2 * 1.0
+    read = Reading("c", torch.zeros(16, 3), scores[:, None].expand(16, 3), mask, scores, torch.arange(16))
+    surrogate_alignments([read], [0.9, 1.0], batch_size=48, chunks=8)
+    (advantages,) = given
+    assert isinstance(advantages, Iterator)
+    assert [kind.shape for kind in advantages] == [(16, 3)] * 4

@@ -1,5 +1,8 @@
 """The surrogate without a policy, on responses drawn from the chain of the collapse law."""
 
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -67,3 +70,17 @@ def test_responses_of_one_length_tell_nothing() -> None:
     assert not result.gain(2, REWARD, batch=96).is_positive
     assert result.product(REWARD, REWARD).value == pytest.approx(0.0, abs=1e-12)
     assert result.product(LENGTH, LENGTH).value == pytest.approx(0.0, abs=1e-12)
+
+
+def test_kinds_of_advantages_are_held_one_after_the_other() -> None:
+    mask, held = np.ones((4, 3), dtype=bool), list[weakref.ref[NDArray[np.float64]]]()
+
+    def kinds() -> Iterator[NDArray[np.float64]]:
+        for number in range(5):
+            kind = np.full((4, 3), float(number))
+            held.append(weakref.ref(kind))
+            yield kind
+            del kind
+            assert sum(one() is not None for one in held) <= 1
+
+    assert len(later_length_gradients(kinds(), mask, np.array([0, 0, 1, 1]))) == 5
