@@ -277,3 +277,18 @@ def test_scores_in_every_dress(described: Any, score: float, tmp_path: Path) -> 
 def test_truncation_in_every_dress(described: Any, cut: bool, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(lines(line(finish_reason=described)))
     assert read_dump([tmp_path / "a.jsonl"]).responses[0].truncated is cut
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"score": 1e39}, '"score" is 1e+39'),
+        ({"score": 1, "rewards": [0, -1e300]}, '"rewards" is -1e+300 at token 2'),
+        ({"rewards": [3e38, 3e38]}, '"sum of rewards" is 6e+38'),
+    ],
+)
+def test_what_is_infinite_in_float32_is_one_line(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": "p", "response": "r"} | row) + "\n")
+    with pytest.raises(DataError, match=re.escape(f"{path} line 1: {said}; expected a number of size 3.4e+38 at most")):
+        read_dump([path])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from vcppo.diagnosis.dumps import values
-from vcppo.diagnosis.dumps.form import Cells, Notes, Role
+from vcppo.diagnosis.dumps.form import Cell, Cells, Notes, Role
 from vcppo.diagnosis.dumps.masks import Stretch, last_stretch
 from vcppo.diagnosis.responses import LoggedResponse
 from vcppo.errors import DataError
@@ -89,7 +89,7 @@ def _score(place: str, cells: Cells, rewards: Sequence[float] | None, notes: Not
     if rewards is None:
         raise DataError(f"{place}: no score; expected a number, or rewards of its tokens")
     notes.say("there is no score: the sum of a response's rewards is taken")
-    return sum(rewards)
+    return values.number(place, Cell(f"sum of {cells['rewards'].column}", sum(rewards)))
 
 
 def _digest(key: Any) -> str:

@@ -11,6 +11,7 @@ from vcppo.tasks.rows import short
 
 TRUE = ("true", "correct", "right", "yes", "pass", "passed")
 FALSE = ("false", "wrong", "incorrect", "unreadable", "no", "fail", "failed")
+LARGEST = 3.4e38  # in size, of float32
 CUT = ("length", "max_tokens", "max_length", "truncated")  # reasons to stop
 
 
@@ -31,6 +32,8 @@ def number(place: str, cell: Cell) -> float:
     result = _float(value)
     if not math.isfinite(result):
         raise DataError(f'{place}: "{cell.column}" is {result}; expected a finite number')
+    if abs(result) > LARGEST:
+        raise DataError(f'{place}: "{cell.column}" is {result:g}; expected a number of size {LARGEST:g} at most')
     return result
 
 
@@ -64,12 +67,16 @@ def numbers(place: str, cell: Cell) -> tuple[float, ...]:
 
 
 def refuse_not_finite(place: str, cell: Cell, row: Sequence[float]) -> None:
-    """Refuse NaN and infinity.
+    """Refuse NaN, infinity and what is infinite in float32.
 
     Raises:
         DataError: there is one.
     """
     for at, value in enumerate(row, 1):
+        if math.isfinite(value) and abs(value) > LARGEST:
+            raise DataError(
+                f'{place}: "{cell.column}" is {value:g} at token {at}; expected a number of size {LARGEST:g} at most'
+            )
         if not math.isfinite(value):
             raise DataError(f'{place}: "{cell.column}" is {value} at token {at}; expected a finite number')
 
