@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vcppo.diagnosis.estimates import estimate
@@ -15,6 +16,10 @@ from vcppo.maths.statistics import exact_interval
 
 RESAMPLES = 1000
 RARE, MANY_LEVELS = 0.02, 10  # a highest score that fewer reach, of more levels than this, is no mark of being right
+OUTER = (0.01, 0.99)  # levels of the range of returns: beyond are outliers
+ROUNDING = 1e-6  # of returns, as a share of their size: float32 sums that differ by less are equal
+SAME = 1e-3  # of the range: rewards whose sum differs from the score by more are of something else
+UNDISCOUNTED = "returns are undiscounted (gamma 1): beside them values of a run with gamma < 1 look low and narrow"
 ONE_RESPONSE = "one response to each prompt: at least two are needed to tell the prompt from the response"
 
 
@@ -47,6 +52,15 @@ def measure_data(dump: Dump, reading: Reading, *, seed: int, resamples: int = RE
         notes.append(
             f"scores have many levels: for ranking, a response counts as right from {threshold:.4g} on, the median"
         )
+    returns, rows = first_returns(reading)
+    low, high = robust_range(returns)
+    unit = max(high - low, highest - lowest) or max(abs(highest), 1.0)
+    if differ := int((np.abs(returns - scores[rows]) > SAME * unit).sum()):
+        notes.append(
+            f"rewards of {differ:,} of {len(scores):,} responses sum to another number than their score: returns are "
+            "those of rewards, right and wrong are by the score"
+        )
+    notes.append(UNDISCOUNTED)
     between = between_prompts(scores, bootstrap) if known.all() else None
     return DataPart(
         source=dump.source,
@@ -65,8 +79,38 @@ def measure_data(dump: Dump, reading: Reading, *, seed: int, resamples: int = RE
         correct=_mean((scores[known] == highest).astype(np.float64), prompt, bootstrap),
         score_length_correlation=_correlation(scores[known], lengths[known], prompt, bootstrap),
         score_between_prompts=None if between is None else estimate(between, bootstrap, ONE_RESPONSE),
+        return_low=low,
+        return_high=high,
+        rarer_prompts=_rarer(bootstrap.prompt[rows], returns > (low + high) / 2),
         notes=tuple(notes),
     )
+
+
+def first_returns(reading: Reading) -> tuple[Array, Index]:
+    """Finite returns at the first token, [K], and whose they are; of a response without a token its score."""
+    begun = reading.response_mask[:, :1].any(dim=1)
+    first = reading.scores.clone()
+    first[begun] = reading.returns[begun, 0]
+    known = (first.isfinite() & reading.scores.isfinite()).numpy()
+    return first.numpy()[known].astype(np.float64), np.flatnonzero(known).astype(np.int64)
+
+
+def robust_range(x: Array) -> tuple[float, float]:
+    """Lowest and highest number where there are two, of more the 1 and 99 % quantiles, which no outlier moves.
+
+    Where these agree it is the lowest and the highest again; sums that differ by rounding alone are one number.
+    """
+    if not len(x):
+        return math.nan, math.nan
+    low, high = (float(end) for end in np.quantile(x, OUTER))
+    if low == high or len(np.unique(x)) == 2:
+        low, high = float(x.min()), float(x.max())
+    return (low, high) if high - low > ROUNDING * max(abs(low), abs(high)) else (low, low)
+
+
+def _rarer(prompt: Index, high: NDArray[np.bool_]) -> int:
+    """Prompts with a response on the one side, or on the other where those are fewer."""
+    return min(len(np.unique(prompt[high])), len(np.unique(prompt[~high])))
 
 
 def right_from(scores: Array) -> float:

@@ -3,7 +3,7 @@
 Each fires if its widened interval lies beyond its threshold (`thresholds`), never on the number alone.
 """
 
-from vcppo.diagnosis.schema import CriticPart, DataPart, Estimate, Regressor, Verdict
+from vcppo.diagnosis.schema import CriticPart, DataPart, Reacts, Regressor, Verdict
 from vcppo.diagnosis.thresholds import beyond, ends, limit, widened
 from vcppo.diagnosis.wording import percent, short, shown, verdict
 
@@ -11,12 +11,14 @@ PRETRAIN = (
     "Pretrain the value model on Monte-Carlo returns before the policy learns, or use λ = 1 for the policy until then."
 )
 
+GAMMA = "Returns are undiscounted: values of a run with gamma < 1 lie nearer to 0, which is no fault of the critic."
+
 
 def constant(data: DataPart, critic: CriticPart) -> list[Verdict]:
     """Values that hardly vary. Needs no interval."""
     numbers = numbers_of(critic)
     spread, returns = numbers.value_std, numbers.return_std
-    against = returns or data.score_high - data.score_low or max(abs(data.score_high), 1.0)
+    against = returns or data.return_high - data.return_low or max(abs(data.return_high), 1.0)
     if spread is None or spread > limit("constant") * against:
         return []
     beside = f", where returns vary by {short(returns)}" if returns else ""
@@ -57,7 +59,7 @@ def offset(data: DataPart, critic: CriticPart) -> list[Verdict]:
             "alarm",
             f"Values are {short(abs(numbers.bias.value or 0.0))} too {which} {where}",
             f"Values are {shown(numbers.bias, size=True)} too {which} {where}, in units of reward; that is {share}. "
-            + consequence,
+            f"{consequence} {GAMMA}".replace("  ", " "),
             PRETRAIN,
             "value-pretraining",
             "lambda-actor",
@@ -67,15 +69,15 @@ def offset(data: DataPart, critic: CriticPart) -> list[Verdict]:
 
 def probability(data: DataPart, critic: CriticPart) -> list[Verdict]:
     """Values are chances of being right where scores are in other units."""
-    numbers, across = numbers_of(critic), data.score_high - data.score_low
-    same_units = abs(across - 1) < 0.1 and abs(data.score_low) < 0.1
-    if same_units or numbers.value_low is None or numbers.value_high is None or not _beyond_scale(numbers.slope):
+    numbers, low, across = numbers_of(critic), data.return_low, data.return_high - data.return_low
+    same_units = abs(across - 1) < 0.1 and abs(low) < 0.1
+    if same_units or numbers.value_low is None or numbers.value_high is None or not _beyond_scale(data, numbers):
         return []
     slope, intercept = widened(numbers.slope), widened(numbers.intercept)
     within = numbers.value_low >= -0.02 and numbers.value_high <= 1.02
     if not within or slope is None or intercept is None:
         return []
-    if not (slope[0] <= across <= slope[1] and intercept[0] <= data.score_low <= intercept[1]):
+    if not (slope[0] <= across <= slope[1] and intercept[0] <= low <= intercept[1]):
         return []
     return [
         verdict(
@@ -84,21 +86,20 @@ def probability(data: DataPart, critic: CriticPart) -> list[Verdict]:
             "Values are probabilities, not rewards",
             f"All values lie between 0 and 1, and the return is {shown(numbers.intercept)} plus {shown(numbers.slope)} "
             "times "
-            f"the value, which fits a chance of being right, {data.score_low:g} + {across:g} V: scores are from "
-            f"{data.score_low:g} to {data.score_high:g}. In these units values are off by {shown(numbers.bias)} on "
+            f"the value, which fits a chance of being right, {low:g} + {across:g} V: returns are from "
+            f"{low:g} to {data.return_high:g}. In these units values are off by {shown(numbers.bias)} on "
             "average.",
-            f"Take {data.score_low:g} + {across:g} V for the values, give scores of 0 and 1, or let the critic learn "
-            "returns.",
+            f"Take {low:g} + {across:g} V for the values, give scores of 0 and 1, or let the critic learn returns.",
             "reward-units",
             "value-pretraining",
         )
     ]
 
 
-def scale(critic: CriticPart) -> list[Verdict]:
+def scale(data: DataPart, critic: CriticPart) -> list[Verdict]:
     """Values spread too wide or too narrow."""
     numbers = numbers_of(critic)
-    side = _beyond_scale(numbers.slope)
+    side = _beyond_scale(data, numbers)
     if not side:
         return []
     slope = numbers.slope.value or 0.0
@@ -116,7 +117,8 @@ def scale(critic: CriticPart) -> list[Verdict]:
             + (
                 f"Explained variance {shown(numbers.explained_variance)}; below 0 a constant would do better."
                 if wide
-                else "The critic knows more than it says: its head is in other units, or has not learnt long enough."
+                else "The critic knows more than it says: its head is in other units, or has not learnt long enough. "
+                + GAMMA
             ),
             "Train the critic on, on Monte-Carlo returns of other responses"
             + (
@@ -132,7 +134,7 @@ def scale(critic: CriticPart) -> list[Verdict]:
 
 def knows_only(data: DataPart, critic: CriticPart) -> list[Verdict]:
     """Values that vary with the position alone, or with position and prompt alone."""
-    if critic.reacts is None:
+    if critic.reacts is None or not _are_shares(critic.reacts):
         return []
     reacts, between = critic.reacts, data.score_between_prompts
     position = ends(reacts.position)
@@ -176,10 +178,20 @@ def knows_only(data: DataPart, critic: CriticPart) -> list[Verdict]:
 
 def allowed_bias(data: DataPart, numbers: Regressor) -> float:
     """The size up to which a mean error is none, in units of reward."""
-    across = data.score_high - data.score_low
+    across = data.return_high - data.return_low
     if not across:
-        return limit("bias") * max(abs(data.score_high), 1.0)
-    return max(limit("bias") * (numbers.return_std or 0.0), limit("bias_of_range") * across)
+        return limit("bias") * max(abs(data.return_high), 1.0)
+    return max(small_bias(data, numbers), limit("bias_of_range") * across)
+
+
+def small_bias(data: DataPart, numbers: Regressor) -> float:
+    """A tenth of the returns' standard deviation, which is at most half a range; outliers make it more."""
+    return limit("bias") * min(numbers.return_std or 0.0, (data.return_high - data.return_low) / 2)
+
+
+def rare(data: DataPart) -> bool:
+    """True where returns of one side are so rare that no slope on them can be trusted."""
+    return data.rarer_prompts < limit("prompts")
 
 
 def numbers_of(critic: CriticPart) -> Regressor:
@@ -188,8 +200,14 @@ def numbers_of(critic: CriticPart) -> Regressor:
     return critic.regressor
 
 
-def _beyond_scale(slope: Estimate) -> int:
-    return beyond(slope, limit("slope_low"), limit("slope_high"))
+def _beyond_scale(data: DataPart, numbers: Regressor) -> int:
+    return 0 if rare(data) else beyond(numbers.slope, limit("slope_low"), limit("slope_high"))
+
+
+def _are_shares(reacts: Reacts) -> bool:
+    """False of numbers that no shares are, by more than chance makes of an estimate that is right on average."""
+    known = [one.value for one in (reacts.position, reacts.prompt, reacts.neither) if one.value is not None]
+    return all(-limit("no_share") <= value <= 1 + limit("no_share") for value in known)
 
 
 def _everywhere(numbers: Regressor, sign: int) -> str:

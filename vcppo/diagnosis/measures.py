@@ -34,11 +34,12 @@ from vcppo.errors import DataError
 from vcppo.maths.critic_error import ErrorParts, error_columns, error_parts, stacked
 from vcppo.maths.critic_opinion import opinion
 from vcppo.maths.critic_ranking import auc_across, auc_within
-from vcppo.maths.critic_timing import splits, timing
+from vcppo.maths.critic_timing import first_gaps, splits, timing
 from vcppo.maths.critic_variance import Composition, composition, looked_at, roughness
 from vcppo.maths.prompt_bootstrap import Array, Index, PromptBootstrap
 
 FRACTIONS = (0.1, 0.25, 0.5, 0.75)
+SAME = 1e-6  # of values and returns: a critic's own are never as near on all tokens
 SECTIONS = (("first half", 0.0, 0.5), ("middle", 0.5, 0.9), ("last tenth", 0.9, 1.0))
 
 
@@ -112,6 +113,7 @@ def measure_critic(
             "signal": _signal(parts, tokens.bootstrap),
             "timing": _timing(reading, parts, tokens.bootstrap),
             "lambdas": lambda_shares(reading, lambdas, seed=seed, resamples=resamples),
+            "values_are_returns": _are_returns(tokens),
         }
     )
 
@@ -158,11 +160,11 @@ def regressor(tokens: Tokens) -> Regressor:
     whole = error_parts(sums.sum(axis=0), tokens.shift)
     result = _by_name(tokens, sums)
     constant, alike = "all values are equal", "all returns are equal"
-    nothing = "no error to be split"
+    nothing, sloping = "no error to be split", alike if whole.value_std > 0 else constant
     return Regressor(
         bias=result("bias"),
-        slope=result("slope", constant),
-        intercept=result("intercept", constant),
+        slope=result("slope", sloping),
+        intercept=result("intercept", sloping),
         rmse=result("rmse"),
         share_offset=result("share_offset", nothing),
         share_slope=result("share_slope", nothing),
@@ -239,6 +241,18 @@ def _by_name(tokens: Tokens, sums: Array) -> Callable[..., Estimate]:
     return result
 
 
+def _are_returns(tokens: Tokens) -> bool:
+    """True where values are the returns, and know at the first token already which of several responses it will be."""
+    if np.abs(tokens.value - tokens.target).max() >= SAME:
+        return False
+    first = tokens.position == 0
+    state, target = tokens.state[tokens.row[first]], tokens.target[first]
+    low, high = np.full(len(tokens.lengths), np.inf), np.full(len(tokens.lengths), -np.inf)
+    np.minimum.at(low, state, target)
+    np.maximum.at(high, state, target)
+    return bool((high - low > SAME).any())
+
+
 def _sections(tokens: Tokens) -> tuple[Section, ...]:
     result = []
     parts = [(name, (tokens.fraction >= start) & (tokens.fraction < end)) for name, start, end in SECTIONS]
@@ -253,7 +267,7 @@ def _sections(tokens: Tokens) -> tuple[Section, ...]:
                     "name": name,
                     "n": int(here.sum()),
                     "bias": of("bias"),
-                    "slope": of("slope", "all values are equal"),
+                    "slope": of("slope", "all values are equal, or all returns"),
                     "explained_variance": of("explained_variance", "all returns are equal"),
                     "correlation": of("correlation", "all values are equal, or all returns"),
                     "spread": number(error_parts(sums.sum(axis=0), tokens.shift).value_std),
@@ -264,7 +278,7 @@ def _sections(tokens: Tokens) -> tuple[Section, ...]:
 
 
 def _composition(tokens: Tokens) -> Composition:
-    places = looked_at(int(tokens.position.max()) + 1, tokens.bootstrap.prompts)
+    places = looked_at(tokens.position, tokens.bootstrap.prompts)
     at = np.searchsorted(places, tokens.position)
     here = places[np.minimum(at, len(places) - 1)] == tokens.position
     prompt = tokens.bootstrap.prompt[tokens.row[here]]
@@ -291,11 +305,16 @@ def _timing(reading: Reading, parts: Composition, bootstrap: PromptBootstrap) ->
     first = estimates(parts.measured, bootstrap, ONE_RESPONSE)[3]
     rough = estimate(roughness(values, finite, bootstrap), bootstrap, "all values are equal")
     nothing, pairs = Estimate(value=None, why="the token ids are not known"), np.zeros((0, 3), dtype=np.int64)
-    split, rounding = (nothing, nothing, nothing), None
+    split, rounding, gap, share = (nothing, nothing, nothing), None, None, None
     if reading.tokens is not None:
         pairs = splits(reading.tokens.numpy(), reading.response_mask.numpy(), first_states(reading))
         why = "no two responses to a prompt part at known values, or all values are equal there"
-        before, at, after, rounded = estimates(timing(values, finite, pairs, bootstrap), bootstrap, why)
+        gaps = first_gaps(values, finite, pairs)
+        if len(gaps):
+            gap = int(np.bincount(gaps + 1).argmax()) - 1
+            share = float((gaps == gap).mean())
+        unit = max(2, gap or 0)
+        before, at, after, rounded = estimates(timing(values, finite, pairs, bootstrap, unit=unit), bootstrap, why)
         split, rounding = (before, at, after), rounded.value
     beside = bootstrap.prompt[_with_another(first_states(reading), finite[:, 0])]
     return Timing(
@@ -305,6 +324,8 @@ def _timing(reading: Reading, parts: Composition, bootstrap: PromptBootstrap) ->
         first_token=first,
         roughness=rough,
         pairs=len(pairs),
+        first_gap=gap,
+        first_gap_share=share,
         pair_prompts=len(np.unique(bootstrap.prompt[pairs[:, 0]])),
         first_prompts=len(np.unique(beside)),
         rounding=rounding,

@@ -3,7 +3,7 @@
 As in `faults`, each is an empty list or the verdict, and fires on widened intervals only.
 """
 
-from vcppo.diagnosis.faults import PRETRAIN, allowed_bias, numbers_of
+from vcppo.diagnosis.faults import PRETRAIN, allowed_bias, numbers_of, rare
 from vcppo.diagnosis.schema import CriticPart, DataPart, Section, Timing, Verdict
 from vcppo.diagnosis.thresholds import beyond, ends, limit, widened
 from vcppo.diagnosis.wording import short, shown, verdict
@@ -49,20 +49,29 @@ def misread(critic: CriticPart, *, signal: bool) -> list[Verdict]:
                 advice,
             )
         ]
-    if at and after and at[1] < limit("read_late") and after[1] < limit("read_late"):
+    if (late := _late(timing)) and at and after and at[1] < limit("read_late") and after[1] < limit("read_late"):
+        tokens = "one token" if late == 1 else f"{late} tokens"
         return [
             verdict(
                 "off-by-one",
                 "alarm",
-                "Values are read one token late",
+                f"Values are read {tokens} late",
                 f"Two responses to a prompt have the same value after the token where they part ({timing.pairs} pairs, "
-                f"{shown(timing.after_split)} of what they differ by one token later, in mean square): values have not "
-                "seen "
-                "the last token.",
+                f"{shown(timing.after_split)} of what they differ by {tokens} later, in mean square): values have not "
+                f"seen the last {'token' if late == 1 else tokens}.",
                 advice,
             )
         ]
     return []
+
+
+def _late(timing: Timing) -> int:
+    """By how many tokens values would be late: 1, or more where nearly all pairs begin to differ at one distance.
+
+    A task may have tokens that change no value, at any distance from those that do; reading late shifts all alike.
+    """
+    late = max((timing.first_gap or 0) - 1, 1)
+    return late if late == 1 or (timing.first_gap_share or 0.0) > limit("at_one_distance") else 0
 
 
 def _at_splits(timing: Timing) -> tuple[tuple[float, float] | None, ...]:
@@ -73,9 +82,9 @@ def _at_splits(timing: Timing) -> tuple[tuple[float, float] | None, ...]:
     return (*(ends(one) if timing.pair_prompts >= fewest else None for one in splits), first)
 
 
-def no_signal(critic: CriticPart) -> list[Verdict]:
+def no_signal(data: DataPart, critic: CriticPart) -> list[Verdict]:
     """Values that vary and say nothing of the scores, or the opposite."""
-    if critic.signal is None:
+    if critic.signal is None or rare(data):
         return []
     slope, correlation = widened(critic.signal.slope), widened(critic.signal.correlation)
     if slope is None or correlation is None or correlation[0] > 0 or slope[1] >= limit("no_signal"):
@@ -171,7 +180,7 @@ def end_only(data: DataPart, critic: CriticPart) -> list[Verdict]:
     allowed = allowed_bias(data, numbers)
     off = bool(beyond(numbers.bias, -allowed, allowed))
     better = abs(end.bias.value or 0.0) < limit("end_better") * abs(start.bias.value or 0.0)
-    useless = (whole is not None and whole[1] < 0) or (off and better) or bool(no_signal(critic))
+    useless = (whole is not None and whole[1] < 0) or (off and better) or bool(no_signal(data, critic))
     if not (silent or (blind and useless)):
         return []
     what = (

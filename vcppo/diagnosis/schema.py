@@ -117,7 +117,8 @@ class Timing(Part):
     """Signs of values read at the wrong token, which need no returns: mean squares of differences of values.
 
     The first three compare two responses to one prompt before, at and after the token where they part, in units of
-    two tokens after it: 0, 0 and about 1 of a critic that is read in the right place.
+    two tokens after it, or of the first gap where that is later: 0, 0 and about 1 of a critic that is read in the right
+    place.
     """
 
     before_split: Estimate  # V before the tokens that both share: differs if values are of other responses, or noise
@@ -126,6 +127,8 @@ class Timing(Part):
     first_token: Estimate  # variance between responses from one first state at their first token, over that at all
     roughness: Estimate  # mean squared step from token to token over twice the variance: 1 of noise
     pairs: int  # of responses to one prompt that part
+    first_gap: int | None = None  # tokens from where most pairs part to where their values do; in place 1
+    first_gap_share: float | None = None  # of the pairs whose values part at all
     pair_prompts: int = 0  # prompts that these pairs are of
     first_prompts: int = 0  # prompts with two responses from one first state, whose first values are known
     rounding: float | None = None  # what arithmetic in bfloat16 could make of the first two, in their units
@@ -204,6 +207,7 @@ class CriticPart(Part):
     why: str | None = None  # if it could not be measured at all
     signal: Signal | None = None
     timing: Timing | None = None
+    values_are_returns: bool = False  # on all tokens, where returns differ between responses from one first state
 
 
 class DataPart(Part):
@@ -225,6 +229,9 @@ class DataPart(Part):
     correct: Estimate  # share of responses with the highest score
     score_length_correlation: Estimate
     score_between_prompts: Estimate | None = None  # share of the scores' variance: what can be known before any token
+    return_low: float  # of returns at the first token the lower of two, or of more the 1 % quantile
+    return_high: float  # likewise; of all returns where these two would be the same
+    rarer_prompts: int  # prompts with a return on the rarer side of the middle between these two
     notes: tuple[str, ...] = ()
 
 

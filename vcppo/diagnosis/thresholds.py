@@ -31,7 +31,7 @@ THRESHOLDS = {
         "at which PPO at λ = 0.95 collapses on the embedded task, where returns vary by 0.5 to 1",
     ),
     "bias_of_range": Threshold(
-        0.02, "of the scores' range, where that is more: rare successes make the deviation small, not the range"
+        0.02, "of the returns' range, where that is more: rare successes make the deviation small, not the range"
     ),
     "slope_low": Threshold(0.8, "values a quarter too wide; a learned critic of held-out responses stays above"),
     "slope_high": Threshold(1.25, "values a fifth too narrow; the same distance as slope_low, as a ratio"),
@@ -46,10 +46,16 @@ THRESHOLDS = {
     ),
     "one_thing": Threshold(0.9, "share of the values' variance: above, the critic knows that thing and nothing else"),
     "other_thing": Threshold(0.1, "share of the variance that the prompt must have for `prompt-only`"),
+    "no_share": Threshold(
+        0.1, "a share as far below 0 or above 1: its parts are of other tokens, and no verdict rests on them"
+    ),
     "read_ahead": Threshold(
         0.05, "difference where none can be, in units of an ordinary one, above what rounding makes"
     ),
     "read_late": Threshold(0.01, "difference where one must be: two other tokens that leave a value alone to a tenth"),
+    "at_one_distance": Threshold(
+        0.9, "share of pairs whose values part at one distance: above, reading late makes it and not what tokens say"
+    ),
     "rough": Threshold(0.5, "step from token to token: 1 of noise, below 0.2 of any critic that follows a response"),
     "end_correlation": Threshold(
         0.5, "correlation with the return at the last token: above, the critic knows the outcome there"
@@ -93,9 +99,9 @@ def stretch(looks: int) -> float:
     return float(scipy.stats.norm.ppf(1 - alpha / 2 / looks) / scipy.stats.norm.ppf(1 - alpha / 2))
 
 
-def beyond(estimate: Estimate, low: float, high: float) -> int:
+def beyond(estimate: Estimate, low: float, high: float, looks: int = LOOKS) -> int:
     """-1 or 1 if the widened interval lies below low or above high, else 0."""
-    wide = widened(estimate)
+    wide = widened(estimate, looks)
     if wide is None:
         return 0
     return -1 if wide[1] < low else 1 if wide[0] > high else 0

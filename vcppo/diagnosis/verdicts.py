@@ -6,10 +6,10 @@ policy gradient.
 
 import math
 
-from vcppo.diagnosis.faults import allowed_bias, constant, knows_only, offset, probability, scale
+from vcppo.diagnosis.faults import allowed_bias, constant, knows_only, offset, probability, rare, scale, small_bias
 from vcppo.diagnosis.mismatches import end_only, misread, no_signal
 from vcppo.diagnosis.schema import CriticPart, DataPart, Verdict
-from vcppo.diagnosis.thresholds import limit, widened
+from vcppo.diagnosis.thresholds import beyond, limit, widened
 from vcppo.diagnosis.uphill import uphill
 from vcppo.diagnosis.wording import shown, verdict
 
@@ -39,6 +39,8 @@ def _values(data: DataPart, critic: CriticPart) -> list[Verdict]:
     broken = _not_finite(data, critic)
     if critic.regressor is None:
         return broken or [verdict("cannot-tell", "unknown", "Nothing could be measured", f"{critic.why}.")]
+    if critic.values_are_returns:
+        return [*broken, _returns_as_values()]
     if data.problems == 1:
         return [*broken, *_certain(data, critic), _one_prompt(data)]
     if data.problems < limit("prompts"):
@@ -56,13 +58,13 @@ def _faults(data: DataPart, critic: CriticPart) -> list[Verdict]:
         return [*dead, *offset(data, critic)]
     if late := end_only(data, critic):
         return late
-    if data.score_high == data.score_low:
+    if data.return_high == data.return_low:
         return [*offset(data, critic), *misread(critic, signal=False)]
-    if nothing := no_signal(critic):
+    if nothing := no_signal(data, critic):
         return [*nothing, *offset(data, critic)]
     only = knows_only(data, critic)
-    units = probability(data, critic) or [*offset(data, critic), *scale(critic)]
-    return [*only, *misread(critic, signal=True), *units]
+    units = probability(data, critic) or [*offset(data, critic), *scale(data, critic)]
+    return [*only, *misread(critic, signal=not rare(data)), *units]
 
 
 def _certain(data: DataPart, critic: CriticPart) -> list[Verdict]:
@@ -89,16 +91,29 @@ def _not_finite(data: DataPart, critic: CriticPart) -> list[Verdict]:
     ]
 
 
+def _returns_as_values() -> Verdict:
+    return verdict(
+        "returns-as-values",
+        "alarm",
+        "Values are the returns themselves",
+        "On every token the value is the return that followed, at the first one too, where responses to one prompt "
+        "have different returns: no critic can know that. The column holds returns, or targets of the critic.",
+        "Log what the critic gave before the update, V before each token, or name its column (--column values=NAME).",
+    )
+
+
 def _all_alike(data: DataPart) -> list[Verdict]:
-    if data.score_high != data.score_low:
+    if data.return_high != data.return_low:
         return []
-    right, known = data.score_high == 1, data.score_high in (-1, 0, 1)  # 0.1 may be a wrong response in good form
+    same = data.return_high
+    what = "score" if data.score_low == data.score_high == same else "return"
+    right, known = same == 1, same in (-1, 0, 1)  # 0.1 may be a wrong response in good form
     return [
         verdict(
             ("all-right" if right else "all-wrong") if known else "all-alike",
             "unknown",
-            f"All responses have the score {data.score_high:g}",
-            f"All {data.responses} responses have the score {data.score_high:g}: what the critic knows of right and "
+            f"All responses have the {what} {same:g}",
+            f"All {data.responses} responses have the {what} {same:g}: what the critic knows of right and "
             "wrong "
             "cannot be seen, and the policy gradient of a group baseline is 0 on them.",
             f"Take {('harder' if right else 'easier') if known else 'other'} problems, or more responses to each.",
@@ -137,16 +152,20 @@ def _more_for_prompts(data: DataPart) -> int:
 
 def _healthy_or_not(data: DataPart, critic: CriticPart) -> Verdict:
     """Healthy if the intervals shut out what would be ill, else how many responses would make them."""
+    if rare(data):
+        return _rare(data)
     assert critic.regressor is not None
     numbers, signal = critic.regressor, critic.signal
     allowed = 2 * allowed_bias(data, numbers)
     bias, slope = widened(numbers.bias), widened(signal.slope if signal else None)
     known = bias is not None and -allowed <= bias[0] and bias[1] <= allowed
+    small = small_bias(data, numbers)
+    biased = bool(beyond(numbers.bias, -small, small, looks=1))
     says = slope is not None and slope[0] > 0 and slope[1] > limit("no_signal")
-    if known and says and signal is not None:
+    if known and says and signal is not None and not biased:
         unseen = (
             ""
-            if critic.timing and critic.timing.pairs
+            if critic.timing and critic.timing.after_split.value is not None
             else (
                 " Whether values are read one token late cannot be seen without several responses to a prompt and "
                 "their token ids."
@@ -165,11 +184,25 @@ def _healthy_or_not(data: DataPart, critic: CriticPart) -> Verdict:
     return verdict(
         "cannot-tell",
         "unknown",
-        "Too few responses to tell",
+        "Too few responses to tell" if more else "Whether this bias is a fault is open",
         f"No fault is certain and none is ruled out: the bias is {shown(numbers.bias)}, the slope beyond the position "
         f"{shown(signal.slope) if signal else 'unknown'} where 1 is calibrated and 0 says nothing.",
         f"About {more} more responses, to other prompts, would tell." if more else "",
         more=more or None,
+    )
+
+
+def _rare(data: DataPart) -> Verdict:
+    """Of how few prompts the rarer outcome is, and how many responses would show it to enough of them."""
+    more = math.ceil((limit("prompts") / max(data.rarer_prompts, 1) - 1) * data.responses)
+    return verdict(
+        "cannot-tell",
+        "unknown",
+        f"Only {data.rarer_prompts} prompts have the rarer outcome",
+        f"Returns are from {data.return_low:g} to {data.return_high:g}, and responses to {data.rarer_prompts} of "
+        f"{data.problems} prompts are on the rarer side: what the critic knows of right and wrong rests on these.",
+        f"About {more} more responses, to other prompts, would tell, or easier or harder problems.",
+        more=more,
     )
 
 

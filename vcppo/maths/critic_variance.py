@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from vcppo.maths.prompt_bootstrap import Array, Index, Measured, PromptBootstrap
 
-MOST_POSITIONS = 256  # of longer responses so many are looked at, evenly spread,
+MOST_POSITIONS = 256  # of longer responses so many are looked at, most where most tokens are,
 MOST_CELLS = 10**6  # and fewer where prompts times positions would be more than this
 
 
@@ -38,14 +38,22 @@ class Composition:
 COMPOSITION = ("position", "prompt", "neither", "first_token", "correlation", "slope")
 
 
-def looked_at(longest: int, prompts: int) -> Index:
-    """Positions that `composition` looks at: all of up to 256, else so many from the first to the last.
+def looked_at(position: Index, prompts: int) -> Index:
+    """Positions that `composition` looks at: all of up to 256, else so many quantiles of those of all tokens.
 
-    >>> looked_at(3, 10).tolist(), len(looked_at(5_000, 1_000)), len(looked_at(5_000, 50_000))
-    ([0, 1, 2], 256, 20)
+    A few responses that run on to a limit have few of them so, where no two responses to a prompt would meet.
+
+    Args:
+        position: [N] of each token.
+
+    >>> looked_at(np.array([0, 1, 0, 2, 1]), 10).tolist(), len(looked_at(np.arange(5_000), 50_000))
+    ([0, 1, 2], 20)
     """
     most = min(MOST_POSITIONS, max(2, MOST_CELLS // prompts))
-    return np.unique(np.linspace(0, longest - 1, min(longest, most)).round().astype(np.int64))
+    places = np.unique(position)
+    if len(places) <= most:
+        return places
+    return np.unique(np.quantile(position, np.linspace(0, 1, most), method="nearest"))
 
 
 def composition(
@@ -61,7 +69,8 @@ def composition(
         first_token: variance between responses from one first state at position 0 over that at all positions: 0, for
             V(s_0) knows that state alone.
         correlation, slope: of value with return, of return on value, both less their mean at the position. NaN where
-            the position explains all values; the slope is 1 if what the critic says beyond the position is calibrated.
+            the position explains all values, or all returns; the slope is 1 if what the critic says beyond the position
+            is calibrated.
     """
     places, prompts = int(position.max()) + 1, bootstrap.prompts
     v, g = value - np.median(value), target - np.median(target)
@@ -136,10 +145,12 @@ def _composition(drawn: Array, own: Array, same: Array) -> Array:
         total = _half_square(n.sum(1), v.sum(1), vv.sum(1), same[:, -2], same[:, -1])
         within = _weighted(_half_square(n, v, vv, same[:, :places], same[:, places:-2]), n)
         apart = np.where(own[..., 1] > 0, own[..., 0] / own[..., 1], np.nan)
-        neither = _weighted(apart, n)
+        beyond = (own[:, 1:, 1] > 0).any(axis=1) | (places == 1)  # at their first token responses cannot differ yet
+        neither = np.where(beyond, _weighted(apart, n), np.nan)
         mean = np.maximum(n, 1)
         spread, covariance = (vv - v * v / mean).sum(1), (vg - v * g / mean).sum(1)
         returns = (gg - g * g / mean).sum(1)
+        returns = np.where(returns > 1e-9 * gg.sum(1), returns, np.nan)
         some = np.where(total > 0, total, np.nan)
         spread = np.where(spread > 1e-9 * vv.sum(1), spread, np.nan)
         return np.stack(
@@ -148,8 +159,8 @@ def _composition(drawn: Array, own: Array, same: Array) -> Array:
                 (within - neither) / some,
                 neither / some,
                 apart[:, 0] / np.where(neither > 0, neither, np.nan),
-                covariance / np.sqrt(spread * np.where(returns > 0, returns, np.nan)),
-                covariance / spread,
+                covariance / np.sqrt(spread * returns),
+                np.where(returns > 0, covariance, np.nan) / spread,
             ],
             axis=1,
         )

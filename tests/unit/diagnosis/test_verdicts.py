@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from judging import codes, judged, verdicts
 from planted_critics import PLANTED, late, opposite, reading_of, too_low
 
 from vcppo.diagnosis.data_measures import measure_data
 from vcppo.diagnosis.measures import measure_critic
 from vcppo.diagnosis.responses import Dump, Reading
-from vcppo.diagnosis.schema import Alignment, CriticPart, Estimate, Verdict
+from vcppo.diagnosis.schema import Alignment, Estimate
 from vcppo.diagnosis.verdicts import ILL, judge
 from vcppo.diagnosis.wording import headline
 
@@ -30,20 +31,6 @@ EXPECTED = {
     "not a number": {"not-finite"},
 }
 BESIDE = {"offset"}  # of a critic that knows nothing of these scores, the mean may be off as well
-
-
-def judged(reading: Reading, resamples: int = 400) -> tuple[CriticPart, tuple[Verdict, ...]]:
-    data = measure_data(Dump("here", "verl", ()), reading, seed=0, resamples=resamples)
-    critic = measure_critic(reading, source="here", layout=None, lambdas=(), seed=0, resamples=resamples)
-    return critic, judge(data, critic)
-
-
-def verdicts(reading: Reading) -> tuple[Verdict, ...]:
-    return judged(reading)[1]
-
-
-def codes(reading: Reading) -> list[str]:
-    return [verdict.code for verdict in verdicts(reading)]
 
 
 def test_every_planted_critic_has_an_expected_verdict() -> None:

@@ -63,9 +63,10 @@ def test_a_perfect_critic_has_no_error_to_split() -> None:
 
 def test_returns_that_are_all_equal_explain_nothing() -> None:
     result = parts([0, 1, 3], [2, 2, 2])
-    assert math.isnan(result.explained_variance)
-    assert result.slope == pytest.approx(0)
+    assert np.isnan([result.explained_variance, result.slope, result.intercept]).all()
     assert result.bias == pytest.approx(-2 / 3)
+    shares = (result.share_offset, result.share_slope, result.share_rest)
+    assert shares == pytest.approx((2 / 9, 7 / 9, 0)), "of 4/9 and 14/9: a line through the values would be level"
 
 
 def test_no_token_is_nothing() -> None:

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from vcppo.maths.critic_timing import splits, timing
-from vcppo.maths.prompt_bootstrap import Array, prompt_bootstrap
+from vcppo.maths.critic_timing import first_gaps, splits, timing
+from vcppo.maths.prompt_bootstrap import Array, Index, prompt_bootstrap
 
 LIVE = np.arange(6) < np.array([6, 6, 5, 6])[:, None]
 TOKENS = np.array([[1, 2, 3, 9, 9, 9], [1, 2, 4, 9, 9, 9], [1, 7, 3, 9, 9, -5], [1, 2, 3, 9, 9, 9]])
@@ -72,3 +73,34 @@ def test_values_that_are_not_known_are_left_out() -> None:
     bootstrap = prompt_bootstrap(PROMPT, resamples=5, rng=np.random.default_rng(0))
     result = timing(values, LIVE & np.isfinite(values), splits(TOKENS, LIVE, PROMPT), bootstrap)
     assert result.value[:3] == pytest.approx([0, 0, 1])
+
+
+def walk(late: int) -> tuple[Array, NDArray[np.bool_], Index]:
+    """12 responses of 30 tokens that part at once, each of which counts, and values so many tokens late."""
+    tokens = np.tile(np.arange(12)[:, None], (1, 30))
+    exact = np.concatenate([np.ones((12, 1)), 1 + tokens.cumsum(axis=1)[:, :-1]], axis=1)
+    values = np.concatenate([np.repeat(exact[:, :1], late, axis=1), exact[:, : 30 - late]], axis=1)
+    live = np.ones((12, 30), dtype=bool)
+    return values, live, splits(tokens, live, np.zeros(12, dtype=np.int64))
+
+
+@pytest.mark.parametrize("late", [0, 1, 2, 5])
+def test_values_that_are_late_begin_to_differ_late(late: int) -> None:
+    values, live, pairs = walk(late)
+    assert set(first_gaps(values, live, pairs).tolist()) == {late + 1}
+    bootstrap = prompt_bootstrap(np.zeros(12, dtype=np.int64), resamples=5, rng=np.random.default_rng(0))
+    two_after = timing(values, live, pairs, bootstrap).value
+    assert np.isnan(two_after).all() == (late >= 2)
+    told = timing(values, live, pairs, bootstrap, unit=max(2, late + 1)).value
+    assert told[:2].tolist() == [pytest.approx(np.nan, nan_ok=True), 0]
+    assert (told[2] == 0) == (late >= 1)
+
+
+def test_rounding_and_unknown_values_are_no_first_difference() -> None:
+    values, live, pairs = walk(0)
+    values[:, 1] = 1 + 0.001 * np.arange(12)
+    assert set(first_gaps(values, live, pairs).tolist()) == {2}
+    known = live.copy()
+    known[:, 2] = False
+    assert set(first_gaps(np.where(known, values, np.nan), known, pairs).tolist()) == {3}
+    assert len(first_gaps(np.ones((12, 30)), live, pairs)) == 0

@@ -176,7 +176,29 @@ def test_roughness_by_pencil() -> None:
 
 
 def test_positions_looked_at() -> None:
-    assert looked_at(5, 10).tolist() == [0, 1, 2, 3, 4]
-    many = looked_at(16_000, 100)
+    assert looked_at(np.array([4, 0, 1, 0, 3, 2]), 10).tolist() == [0, 1, 2, 3, 4]
+    many = looked_at(np.arange(16_000), 100)
     assert (len(many), many[0], many[-1]) == (256, 0, 15_999)
-    assert looked_at(1, 1).tolist() == [0]
+    assert looked_at(np.array([0]), 1).tolist() == [0]
+
+
+def test_positions_are_looked_at_where_tokens_are() -> None:
+    """800 responses of 60 tokens and two that run on to 16,384: evenly spread, one position in 64 was looked at."""
+    short, long = np.tile(np.arange(60), 800), np.tile(np.arange(16_384), 2)
+    places = looked_at(np.concatenate([short, long]), 100)
+    assert (places < 60).sum() == 60
+    assert places.max() == 16_383
+
+
+def test_pairs_at_the_first_token_alone_do_not_tell_prompt_from_response() -> None:
+    """There responses cannot differ yet."""
+    place = np.array([0, 0, 1, 0, 0, 2])
+    prompt = np.array([0, 0, 0, 1, 1, 1])
+    value = np.array([1.0, 1.0, 3.0, 2.0, 2.0, 5.0])
+    bootstrap = prompt_bootstrap([0, 1], resamples=5, rng=np.random.default_rng(0))
+    parts = composition(value, value, place, prompt, prompt, bootstrap).measured
+    assert np.isnan(parts.value[1:3]).all()
+
+
+def test_without_variance_of_returns_there_is_no_slope() -> None:
+    assert np.isnan(numbers(plain(), VALUE, np.ones(len(VALUE)))["slope"])
