@@ -90,7 +90,8 @@ def first_returns(reading: Reading) -> tuple[Array, Index]:
     """Finite returns at the first token, [K], and whose they are; of a response without a token its score."""
     begun = reading.response_mask[:, :1].any(dim=1)
     first = reading.scores.clone()
-    first[begun] = reading.returns[begun, 0]
+    if begun.any():
+        first[begun] = reading.returns[begun, 0]
     known = (first.isfinite() & reading.scores.isfinite()).numpy()
     return first.numpy()[known].astype(np.float64), np.flatnonzero(known).astype(np.int64)
 
