@@ -45,6 +45,7 @@ def offset(data: DataPart, critic: CriticPart) -> list[Verdict]:
         return []
     which, where = ("low", "high")[side > 0], _everywhere(numbers, side)
     share = f"{percent(numbers.share_offset)} of the mean square error"
+    measured = f"Values are {shown(numbers.bias, size=True)} too {which} {where}, in units of reward; that is {share}."
     consequence = _profile(numbers)
     if where == "everywhere":
         consequence = (
@@ -58,8 +59,7 @@ def offset(data: DataPart, critic: CriticPart) -> list[Verdict]:
             "offset",
             "alarm",
             f"Values are {short(abs(numbers.bias.value or 0.0))} too {which} {where}",
-            f"Values are {shown(numbers.bias, size=True)} too {which} {where}, in units of reward; that is {share}. "
-            f"{consequence} {GAMMA}".replace("  ", " "),
+            " ".join(part for part in (measured, consequence, GAMMA) if part),
             PRETRAIN,
             "value-pretraining",
             "lambda-actor",

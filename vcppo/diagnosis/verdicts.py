@@ -26,10 +26,13 @@ def judge(data: DataPart, critic: CriticPart) -> tuple[Verdict, ...]:
 
 
 def _tempered(values: list[Verdict], direction: list[Verdict], critic: CriticPart) -> list[Verdict]:
-    """Verdicts on values, where the policy's gradient is known to be sound: then no fault of them is an alarm."""
+    """Verdicts on values, where the policy's gradient is known to be sound: then no fault of them is an alarm.
+
+    Unless they are no critic's at all.
+    """
     saw_policy = any(one.method != "surrogate" for one in critic.alignment)
     codes = {one.code for one in direction}
-    if not saw_policy or "uphill" not in codes or "signal-lost" in codes:
+    if not saw_policy or "uphill" not in codes or "signal-lost" in codes or critic.values_are_returns:
         return values
     return [one.model_copy(update={"severity": "warning"}) if one.severity == "alarm" else one for one in values]
 

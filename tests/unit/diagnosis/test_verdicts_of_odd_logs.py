@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vcppo.diagnosis.faults import allowed_bias, knows_only
 from vcppo.diagnosis.responses import Reading
-from vcppo.diagnosis.schema import Estimate
+from vcppo.diagnosis.schema import Alignment, Estimate
 from vcppo.diagnosis.verdicts import judge
 
 
@@ -218,6 +218,12 @@ def test_values_that_are_the_returns_are_called_that() -> None:
     reading = reading_of(100, 8)
     (result,) = verdicts(replace(reading, values=reading.returns.clone()))
     assert (result.code, result.severity) == ("returns-as-values", "alarm")
+    near = Estimate(value=0.9, low=0.89, high=0.91)
+    whole = dict.fromkeys(("with_reward", "with_length", "reward_ceiling", "accuracy_change", "length_change"), near)
+    sound = Alignment.model_validate({"gae_lambda": 0.95, "method": "preconditioned", **whole})
+    critic, _ = judged(replace(reading, values=reading.returns.clone()))
+    verdict, *_ = judge(data_of(reading), critic.model_copy(update={"alignment": (sound,)}))
+    assert verdict.severity == "alarm", "where the gradient is sound too: it is of no critic"
     known = reading.scores[reading.problem * 8]  # what a prompt's outcome is, if it is certain
     sure = replace(reading, scores=known, returns=torch.where(reading.response_mask, known[:, None], torch.nan))
     assert "returns-as-values" not in codes(replace(sure, values=sure.returns.clone()))
