@@ -251,9 +251,7 @@ def test_a_tokenizer_that_does_not_serve_is_told(files: dict[str, str]) -> None:
     loaded.add_tokens([AddedToken("</think>", special=True)])  # as tokenizer.json alone may say it
     assert "</think>" not in loaded.all_special_tokens
     for tokenizer in (special, loaded):
-        with pytest.raises(
-            ConfigError, match=r"think_close = </think>: this tokenizer leaves it out of decoded"
-        ):
+        with pytest.raises(ConfigError, match=r"think_close = </think>: this tokenizer leaves it out of decoded"):
             task(files, think=True).encode(ASK, tokenizer)
     with pytest.raises(ConfigError, match=r"model.path = none"):
         task(files).tokenizer()

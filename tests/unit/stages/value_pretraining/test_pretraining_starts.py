@@ -96,9 +96,7 @@ def test_a_critic_of_another_tokenizer_is_refused_though_it_knows_as_many_tokens
     words["0"], words["1"] = words["1"], words["0"]
     (path / "tokenizer.json").write_text(json.dumps(tokens))
     other = context(before, tmp_path, "critic.init=saved", f"critic.path={path}")
-    with pytest.raises(
-        CheckpointError, match=r"its tokenizer has '[01]' as token \d+, the policy's as token \d+;"
-    ):
+    with pytest.raises(CheckpointError, match=r"its tokenizer has '[01]' as token \d+, the policy's as token \d+;"):
         start_of_critic(other)
 
 
