@@ -10,6 +10,7 @@ from planted_critics import PLANTED, ahead, reading_of
 from torch.nn.utils.rnn import pad_sequence
 
 from vcppo.diagnosis.faults import allowed_bias, knows_only
+from vcppo.diagnosis.mismatches import misread
 from vcppo.diagnosis.responses import Reading
 from vcppo.diagnosis.schema import Alignment, Estimate
 from vcppo.diagnosis.verdicts import judge
@@ -99,6 +100,16 @@ def lagging(reading: Reading, tokens: int) -> Reading:
 def test_values_that_lag_by_several_tokens(tokens: int) -> None:
     (result,) = verdicts(lagging(reading_of(150, 8, seed=3), tokens))
     assert (result.code, result.title) == ("off-by-one", f"Values are read {tokens} tokens late")
+
+
+def test_first_differences_at_several_distances_are_no_lag() -> None:
+    """Two tokens after every split values are the same, and begin to differ at one distance in half of the pairs."""
+    critic, _ = judged(lagging(reading_of(150, 8, seed=3), 3))
+    assert critic.timing is not None
+    assert (critic.timing.first_gap, critic.timing.first_gap_share) == (4, 1.0)
+    assert [one.title for one in misread(critic, signal=True)] == ["Values are read 3 tokens late"]
+    scattered = critic.timing.model_copy(update={"first_gap_share": 0.5})
+    assert misread(critic.model_copy(update={"timing": scattered}), signal=True) == []
 
 
 def test_tokens_that_change_no_value_are_no_lag() -> None:
