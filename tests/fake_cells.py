@@ -106,7 +106,8 @@ class Bench:
 
     def log(self, event: str) -> list[dict[str, Any]]:
         file = self.out / "log.jsonl"
-        records = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        text = file.read_text() if file.exists() else ""
+        records = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]  # whole ones
         return [record for record in records if record["event"] == event]
 
     def ends(self) -> Counter[str]:

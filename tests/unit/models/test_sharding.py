@@ -95,7 +95,8 @@ def test_adapters_go_where_they_are_told() -> None:
 
 def test_a_target_that_no_layer_has_is_told_with_those_there_are() -> None:
     with pytest.raises(
-        ConfigError, match=r"lora.targets = .*no such layer; this model has down_proj, gate_proj, k_proj"
+        ConfigError,
+        match=r"lora.targets = .*no such layer in LlamaForCausalLM; this model has down_proj, gate_proj, k_proj",
     ):
         prepare(new_policy(), ComputeSettings(), LoraSettings(rank=2, targets="query"), seed=0)
 

@@ -111,7 +111,7 @@ def others(parts: Iterable[Part | None], named: Iterable[str]) -> list[tuple[str
         if part is not None
         for field, value in part
         if field not in known
-        and (isinstance(value, Estimate) or (isinstance(value, int | float) and value is not True))
+        and (isinstance(value, Estimate) or (isinstance(value, int | float) and not isinstance(value, bool)))
     }
     return [(name, field) for field, name in result.items()]
 
