@@ -27,8 +27,8 @@ class Nodes:
         for _ in range(count):
             self.add()
 
-    def add(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
+    def add(self, cpus: int = 1) -> Any:
+        return self._cluster.add_node(num_cpus=cpus, object_store_memory=MEMORY)
 
     def alive(self) -> int:
         """Count the nodes, the head among them, as the cluster does."""

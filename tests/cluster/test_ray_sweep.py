@@ -31,14 +31,16 @@ PATIENCE_S = 400.0
 TAKEN = ("attempts", "started", "finished", "stages")  # of a cell's record: how often, when and beside whom it ran
 
 
-def sweep(folder: Path, *options: str, study: str = "faults.toml", steps: int = 4) -> subprocess.Popen[str]:
+def sweep(
+    folder: Path, *options: str, study: str = "faults.toml", steps: int = 4, workers: int = 2
+) -> subprocess.Popen[str]:
     """`vcppo sweep` as a user has it running."""
     folder.mkdir(exist_ok=True)
     (folder / "faults.toml").write_text(STUDY)
     more = (f"steps={steps}", "pretrain.max_steps=20")
     shared = [text for text in (*ASSIGNMENTS, *more) if not text.startswith("pretrain.steps")]
     settings = [word for text in shared for word in ("--set", text)]
-    command = [sys.executable, "-m", "vcppo", "sweep", study, "--workers", "2", "--out", "runs", *settings]
+    command = [sys.executable, "-m", "vcppo", "sweep", study, "--workers", str(workers), "--out", "runs", *settings]
     return subprocess.Popen([*command, *options], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -110,6 +112,19 @@ def test_killing_nodes_and_the_studys_process_changes_nothing(nodes: Nodes, tmp_
     assert len(records(disturbed)) == CELLS
     assert records(disturbed) == records(undisturbed)
     assert not workers_in(disturbed)
+
+
+def test_the_processes_of_a_cell_are_on_one_node_and_compute_what_they_do_here(nodes: Nodes, tmp_path: Path) -> None:
+    ended(sweep(tmp_path / "here", "--processes", "2", "--seeds", "1", workers=1))
+    roomy = nodes.add(cpus=2)
+    on_ray = ("--processes", "2", "--seeds", "1", "--executor", "ray", "--address", nodes.address)
+    there = sweep(tmp_path / "there", *on_ray, workers=1)
+    try:
+        ended(there)
+    finally:
+        nodes.kill(roomy)
+    assert measured(tmp_path / "there" / "runs") == measured(tmp_path / "here" / "runs")
+    assert records(tmp_path / "there") == records(tmp_path / "here")
 
 
 def test_a_cell_that_kills_its_worker_is_given_up_as_on_one_machine(played: "Played") -> None:
