@@ -91,8 +91,8 @@ def read_critic(
             _returns(dump, row, len(tokens), own_tokens=logged)
             for row, tokens, logged in zip(tokenized.rows, tokenized.responses, is_logged, strict=True)
         ]
-        said = notes + tokenized.notes
-        return _reading(name, dump, tokenized.rows, values, returns, said, tokenized.prompts, tokenized.responses)
+        notes += tokenized.notes
+        return _reading(name, dump, tokenized.rows, values, returns, notes, tokenized.prompts, tokenized.responses)
     texts = _as_text(dump, logged_tokenizer)
     tokenized = _readable(critic, tokenize(texts, tokenizer, use_ids=False), dump)
     logged = tokenize(texts, logged_tokenizer, use_ids=True)

@@ -60,7 +60,7 @@ def error_parts(sums: Array, shift: float) -> ErrorParts:
         covariance = np.where((value_variance > 0) & (return_variance > 0), vg - v * g, 0.0 * n)
         bias = v - g
         slope = np.where(value_variance > 0, covariance / value_variance, np.nan)
-        told = np.where(return_variance > 0, slope, np.nan)
+        identified = np.where(return_variance > 0, slope, np.nan)
         known = np.where(value_variance > 0, covariance**2 / value_variance, 0.0)
         slope_error = np.where(value_variance > 0, (1 - slope) ** 2 * value_variance, 0.0 * n)
         rest = np.maximum(return_variance - known, 0.0)
@@ -70,8 +70,8 @@ def error_parts(sums: Array, shift: float) -> ErrorParts:
         spreads = np.sqrt(value_variance * return_variance)
         return ErrorParts(
             bias=bias,
-            slope=told,
-            intercept=(g + shift) - told * (v + shift),
+            slope=identified,
+            intercept=(g + shift) - identified * (v + shift),
             rmse=np.sqrt(total),
             share_offset=bias**2 / some,
             share_slope=slope_error / some,

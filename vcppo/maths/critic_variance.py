@@ -82,7 +82,7 @@ def composition(
     alike = count * second - first**2  # [P, places], sum of squared differences over pairs of responses to one prompt
     squares, freedom = _about_their_mean(v, state * places + position)
     sums = bootstrap.sums(bootstrap.unit[prompt], [np.ones_like(v), v, v * v, g, g * g, v * g], places, position)
-    own = bootstrap.sums(bootstrap.unit[prompt], [squares, freedom], places, position)
+    of_responses = bootstrap.sums(bootstrap.unit[prompt], [squares, freedom], places, position)
     everywhere = [count.sum(axis=1), first.sum(axis=1), second.sum(axis=1)]
     same = bootstrap.per_unit(
         np.concatenate(
@@ -93,7 +93,7 @@ def composition(
 
     def of(counts: Array) -> Array:
         drawn = (counts @ sums.reshape(len(sums), -1)).reshape(len(counts), places, 6)
-        pairs = (counts @ own.reshape(len(own), -1)).reshape(shape)
+        pairs = (counts @ of_responses.reshape(len(of_responses), -1)).reshape(shape)
         return _composition(drawn, pairs, counts**2 @ same)
 
     value_of = of(np.ones((1, bootstrap.units)))[0]

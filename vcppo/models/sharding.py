@@ -58,12 +58,15 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
 
 
 def drop_nothing(module: nn.Module) -> None:
-    """Set a module's dropout to 0, wherever its family keeps it: in a layer, in numbers, or in its configuration."""
+    """Set a module's dropout to 0, wherever its family keeps it: in a layer, in numbers, or in its configuration.
+
+    The configuration is saved so, with the model.
+    """
     if isinstance(module, nn.Dropout):
         module.p = 0.0
     for place in (module, getattr(module, "config", None)):
         for name, value in list(vars(place).items()) if place is not None else ():
-            if ("drop" in name or name.endswith("pdrop")) and isinstance(value, int | float) and value:
+            if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool):
                 setattr(place, name, 0.0)
 
 

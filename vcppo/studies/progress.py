@@ -170,7 +170,8 @@ class ProgressView:
         for index, (cell, glance) in sorted(self._workers.items()):
             bar = ProgressBar(total=glance.total, completed=glance.step, width=20) if glance.total else Text("")
             table.add_row(Text(str(index), style="dim"), Text(cell, style="bold"), bar, Text(describe(glance)))
-        overall = ProgressBar(total=max(1, self._total), completed=sum(self._ended.values()), width=40)
+        completed = self._before + self._work.share * (self._total - self._before)
+        overall = ProgressBar(total=max(1, self._total), completed=completed, width=40)
         failed = f"{self._ended['failed']} failed" if self._ended["failed"] else ""
         eta = self._seconds_left()
         line = Table.grid(padding=(0, 2))

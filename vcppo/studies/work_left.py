@@ -1,5 +1,6 @@
 """Time that a study has left, by the planned minutes of the stages that it still has to run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,11 +28,13 @@ class WorkLeft:
     """
 
     def __init__(self, planned: Mapping[str, Sequence[PlannedStage]], cells: int) -> None:
-        self._planned = planned
         minutes = {stage.address: stage.minutes for stages in planned.values() for stage in stages}
-        self._all = sum(minutes.values()) if planned else float(cells)
-        self._enough = LEAST_DONE * self._all if planned else 0.5  # of a cell: sooner, stages that all share distort it
-        self._minutes, self._before, self._shares = minutes, dict[str, float](), dict[str, float]()
+        known = bool(planned) and math.isfinite(sum(minutes.values()))
+        self._planned, self._minutes = (planned, minutes) if known else ({}, {})
+        self._all = sum(minutes.values()) if known else float(cells)
+        self._enough = LEAST_DONE * self._all if known else 0.5  # of a cell: sooner, stages that all share distort it
+        # both are replaced, never changed: a live picture reads them from a thread of its own
+        self._before, self._shares = dict[str, float](), dict[str, float]()
 
     def see(self, cell: str, glance: Glance) -> None:
         """Take note of where a running cell is: stages before its present one are done."""
@@ -39,25 +42,31 @@ class WorkLeft:
         names = [stage.stage for stage in stages]
         if glance.stage not in names:
             return
-        present = names.index(glance.stage)
-        for stage in stages[:present]:
-            self._shares[stage.address] = 1.0
-        address = stages[present].address
+        *earlier, present = stages[: names.index(glance.stage) + 1]
         share = min(glance.step / glance.total, 1.0) if glance.total else 0.0
-        self._before.setdefault(address, share)  # it may go on from a checkpoint
-        self._shares[address] = max(share, self._shares.get(address, 0.0))
+        self._before = {present.address: share} | self._before  # it may go on from a checkpoint
+        share = max(share, self._shares.get(present.address, 0.0))
+        self._shares = self._shares | {stage.address: 1.0 for stage in earlier} | {present.address: share}
 
     def end(self, cell: str) -> None:
         """Take note that a cell has ended, however it did."""
-        self._shares |= dict.fromkeys((stage.address for stage in self._stages(cell)), 1.0)
+        self._shares = self._shares | {stage.address: 1.0 for stage in self._stages(cell)}
+
+    @property
+    def share(self) -> float:
+        """Share of the work that is done, in [0, 1]."""
+        return min(self._worth(self._shares) / self._all, 1.0) if self._all else 0.0
 
     def seconds(self, gone: float) -> float | None:
         """Seconds left after `gone` seconds; None while too little is done to say."""
-        done = sum(share * self._minutes.get(address, 1.0) for address, share in self._shares.items())
-        now = done - sum(share * self._minutes.get(address, 1.0) for address, share in self._before.items())
-        if not now >= self._enough or now <= 0.0:  # or the plan is NaN, of a model that is not known here
+        done = self._worth(self._shares)
+        now = done - self._worth(self._before)
+        if now <= 0.0 or now < self._enough:
             return None
         return gone * max(self._all - done, 0.0) / now
+
+    def _worth(self, shares: Mapping[str, float]) -> float:
+        return sum(share * self._minutes.get(address, 1.0) for address, share in shares.items())
 
     def _stages(self, cell: str) -> Sequence[PlannedStage]:
         return self._planned.get(cell) or (PlannedStage("rl", cell, 1.0),)

@@ -49,8 +49,8 @@ def _answered(task: Task, texts: Sequence[str], prompts: Sequence[Prompt]) -> li
     except (Exception, SystemExit) as error:  # classes of others raise whatever they like
         if _is_own(task):  # a fault of ours, for its traceback
             raise
-        said = " ".join(str(error).split())
-        raised = f"{type(error).__name__}: {said[: 3 * SHOWN]}".removesuffix(": ")
+        message = " ".join(str(error).split())
+        raised = f"{type(error).__name__}: {message[: 3 * SHOWN]}".removesuffix(": ")
         raise DataError(
             f"{_where(task)} raised {raised}; expected a judgement of whatever a policy may write"
         ) from error

@@ -39,19 +39,20 @@ def test_what_a_stage_had_done_before_is_no_speed_of_today() -> None:
     assert work.seconds(60.0) == pytest.approx(240.0)
 
 
-@pytest.mark.parametrize("minutes", [math.nan, 0.0])
-def test_a_plan_that_says_nothing_promises_nothing(minutes: float) -> None:
-    work = WorkLeft({"a": [PlannedStage("rl", "a", minutes)]}, 1)
-    work.see("a", Glance("rl", 0, 100))
-    work.see("a", Glance("rl", 60, 100))
-    assert work.seconds(60.0) is None
+def test_a_plan_of_no_work_promises_nothing() -> None:
+    work = WorkLeft({"a": [PlannedStage("rl", "a", 0.0)]}, 1)
+    for step in (0, 60):
+        work.see("a", Glance("rl", step, 100))
+    assert (work.seconds(60.0), work.share) == (None, 0.0)
 
 
-def test_without_a_plan_cells_are_counted() -> None:
-    work = WorkLeft({}, 4)
+@pytest.mark.parametrize("planned", [{}, {cell: [PlannedStage("rl", cell, math.nan)] for cell in "abcd"}])
+def test_without_a_plan_cells_are_counted(planned: dict[str, list[PlannedStage]]) -> None:
+    work = WorkLeft(planned, 4)
     work.see("a", Glance("value-pretraining", 30, 60))
     assert work.seconds(60.0) is None
     work.end("a")
     work.see("b", Glance("rl", 0, 10))
     work.see("b", Glance("rl", 5, 10))
     assert work.seconds(60.0) == pytest.approx(60.0 * 2.5 / 1.5)
+    assert work.share == 1.5 / 4
