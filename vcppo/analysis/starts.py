@@ -1,9 +1,12 @@
-"""Beginning of runs: the critic's bias and the push on the decision to stop before any update, and the first moves."""
+"""Beginning of runs: the critic's bias, the push on the decision to stop before any update, the first moves."""
+
+import math
 
 import numpy as np
 import pandas as pd
 
-from vcppo.analysis.data import Study, run_key
+from vcppo.analysis.data import ACCURACY, LAMBDA, Study, run_key
+from vcppo.maths.collapse_law import Chain, push_of_error
 
 FIRST_ITERATIONS = 3  # updates of which the first moves are seen
 BIAS, PUSH, PUSH_ERROR, LENGTH = "value/value_bias", "policy/push", "policy/push_error", "rollout/length_tokens"
@@ -27,3 +30,50 @@ def starts(study: Study) -> pd.DataFrame:
         runs = runs.merge(at[[*key, "value"]].rename(columns={"value": name}), on=key, how="left")
     runs["length"] = runs.pop("length_after") / runs.pop("length_before")
     return runs
+
+
+def computed_push(study: Study) -> "pd.Series[float]":
+    """Return the push that the law computes for each run's bias, were its critic wrong by as much at every token.
+
+    A chain is the base's own: lines and digits from the names of its problems, `30/123`, the chance to stop and that to
+    be right from the length and the accuracy of its first responses.
+
+    Returns:
+        By arm, base and seed, of finished runs of `digits` whose bias and λ_actor are known; empty where none is.
+    """
+    runs = starts(study)
+    key = ["arm", *run_key(runs)]
+    named = study.problems["problem"].astype(str).str.extract(r"^(\d+)/(\d+)$").dropna()
+    if LAMBDA not in runs or named.empty or len(named) < len(study.problems) or study.curves.empty:
+        return pd.Series(dtype=float)
+    lines, digits = round(named[0].astype(int).mean()), len(named[1].iloc[0])
+    first = study.curves[study.curves["step"] == 0].groupby(["metric", *run_key(runs)[:-1]])["value"].mean()
+    pushes = {}
+    for run in runs.dropna(subset=["bias", LAMBDA]).to_dict("records"):
+        base = [run[name] for name in run_key(runs)[:-1]]
+        length, accuracy = (float(first.get((name, *base), math.nan)) for name in (LENGTH, ACCURACY))
+        chain = fitted_chain(lines, digits, length, accuracy)
+        if chain is not None:
+            pushes[tuple(run[name] for name in key)] = push_of_error(chain, run["bias"], run[LAMBDA])
+    return pd.Series(pushes, dtype=float)
+
+
+def fitted_chain(lines: int, digits: int, length: float, accuracy: float) -> Chain | None:
+    """Return the chain of `digits` whose responses have this mean length (tokens) and accuracy, None if there is none.
+
+    >>> fitted_chain(30, 3, Chain(30, 0.09).mean_tokens, Chain(30, 0.09).accuracy)
+    Chain(lines=30, hazard=0.09, line_tokens=4, tokens_after_stop=4, right=1.0)
+    """
+
+    def of(hazard: float) -> Chain:
+        return Chain(lines, hazard, line_tokens=digits + 1, tokens_after_stop=digits + 1)
+
+    low, high = 0.0, 1.0 - 1e-9
+    if lines < 2 or not of(high).mean_tokens < length < of(low).mean_tokens or not accuracy > 0:
+        return None
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if of(middle).mean_tokens > length else (low, middle)
+    hazard = round((low + high) / 2, 9)
+    right = accuracy / of(hazard).accuracy
+    return Chain(lines, hazard, digits + 1, digits + 1, right=min(1.0, round(right, 9)))

@@ -13,7 +13,7 @@ import pandas as pd
 from vcppo.analysis import summary
 from vcppo.analysis.data import REFERENCE, NoDataError, Results, Study, bases_of, read_study, run_key, sort_arms
 from vcppo.analysis.picture import bases, over
-from vcppo.analysis.starts import starts
+from vcppo.analysis.starts import computed_push, starts
 from vcppo.analysis.style import arm_label
 from vcppo.analysis.table_text import NOTHING, Table, terminal
 from vcppo.maths import run_statistics
@@ -130,6 +130,8 @@ def components(study: Study) -> Table:
     """Return the outcome of each arm: scores, lowest points during training, how often it beats PPO."""
     numbers = measured(study, study.arms)
     began = starts(study).groupby("arm")[["bias", "push"]].mean()
+    by_law = computed_push(study)
+    began["law"] = by_law.groupby(level=0).mean() if len(by_law) else math.nan
     extra = [_start(began, arm) | _collapse(study, arm) | _improvement(study, arm) for arm in study.arms]
     numbers = pd.concat([numbers, pd.DataFrame(extra)], axis=1)
     k = samples_behind(numbers)
@@ -140,6 +142,7 @@ def components(study: Study) -> Table:
             f"pass@{k} (%)": scores(numbers, "pass", 0),
             BELOW: of_runs(numbers, "below"),
             "critic's bias at the start": [number(x, 2) for x in numbers["bias"]],
+            "push by the law at that bias": [number(x, 2) for x in numbers["law"]],
             "push on stopping at the start": [number(x, 2) for x in numbers["push"]],
             "shortest / start": [number(x, 2) for x in numbers["min_length"]],
             "lowest accuracy (%)": [number(x, 1) for x in numbers["min_accuracy"]],
@@ -155,7 +158,11 @@ def components(study: Study) -> Table:
     )
     if REFERENCE not in study.arms:
         shown = shown.drop(columns=["P(better than PPO)", "p", "pairs won"])
-    unknown = {"bias": "critic's bias at the start", "push": "push on stopping at the start"}
+    unknown = {
+        "bias": "critic's bias at the start",
+        "law": "push by the law at that bias",
+        "push": "push on stopping at the start",
+    }
     shown = shown.drop(columns=[column for name, column in unknown.items() if numbers[name].isna().all()])
     notes = [
         interval_note(study) + f" {number(numbers['problems'].max(), 0)} problems, {k} answers each.",
@@ -170,6 +177,11 @@ def components(study: Study) -> Table:
             "At the start: before the first update. Bias: mean of value less Monte-Carlo return. Push: gradient of the "
             "decision to stop, mean over answers; above 0 the first updates will make answers shorter "
             "(vcppo/maths/collapse_law.py)."
+        )
+    if numbers["law"].notna().any():
+        notes.append(
+            "Push by the law: what a critic with that bias at every token would give, on the chain that the first "
+            "responses of the base show; mean over runs. Where it is above 0 responses get shorter by the law."
         )
     if REFERENCE in study.arms:
         within = ", within bases" if len(bases(study.runs)) > 1 else ""
@@ -267,7 +279,7 @@ def _wide(published: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def _start(began: pd.DataFrame, arm: str) -> dict[str, object]:
-    return {name: began[name].get(arm, math.nan) for name in ("bias", "push")}
+    return {name: began[name].get(arm, math.nan) for name in ("bias", "law", "push")}
 
 
 def _collapse(study: Study, arm: str) -> dict[str, object]:
