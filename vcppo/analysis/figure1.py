@@ -62,7 +62,8 @@ def make(results: Results) -> Picture:
     inputs = load(results)
     text = (
         "Mean length of a sampled answer (a) and share of right answers (b) while PPO trains from a critic that is the "
-        "reward model, both λ 0.95; (c, d) the same in the paper, another model, task and scale."
+        "reward model, both λ 0.95; (c, d) the same symptom in the paper, of another model, task and scale, and of "
+        "another cause (docs/results.md)."
     )
     return Picture(
         "figure1",

@@ -55,7 +55,10 @@ def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]]) -> Any:
 def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     study, curves = load(results)
-    text = "Mean length of a sampled answer (a) and share of right answers (b) along training, PPO and VC-PPO."
+    text = (
+        "Mean length of a sampled answer (a) and share of right answers (b) along training, PPO and VC-PPO. The "
+        "symptom is that of arXiv 2503.01491, the cause here another (docs/results.md)."
+    )
     compared = summary.improvement(study.runs, ARMS[1], ARMS[0])
     text += (
         f" A run of VC-PPO ends above one of PPO in {compared.won:g} of {compared.pairs} pairs; p of a permutation "

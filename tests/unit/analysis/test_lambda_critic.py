@@ -74,8 +74,8 @@ def test_a_run_that_was_lost_leaves_the_others_pairs(tmp_path: Path) -> None:
 def test_the_table_says_it_in_words_and_names_what_is_missing(tmp_path: Path) -> None:
     write(tmp_path)
     shown = lambda_critic.table(read_results(tmp_path)).shown
-    assert shown["runs above"].tolist() == ["–", "0 of 4", "–", "4 of 4"]  # fitted, then raw
-    assert shown["less that at 0.95"].tolist()[3] == "55.0 [50.0, 60.0]"
+    assert shown["runs above 0.95"].tolist() == ["–", "0 of 4", "–", "4 of 4"]  # fitted, then raw
+    assert shown["less 0.95, by base"].tolist() == ["–", "-10.0, -10.0", "–", "50.0, 60.0"]
     write(tmp_path / "other", lambdas=(1.0,))
     with pytest.raises(NoDataError, match=r"no arm with gae\.lambda_critic = 0\.95"):
         lambda_critic.table(read_results(tmp_path / "other"))
