@@ -20,13 +20,14 @@ from transformers.models.auto.modeling_auto import (
 from vcppo.errors import CheckpointError
 
 
-def classifier_with_bias(config: PretrainedConfig, path: object) -> Any:
-    """Class for a critic whose head adds a constant: a token classifier, else a sequence classifier that is given one.
+def classifier_of(config: PretrainedConfig, path: object, *, biased: bool = True) -> Any:
+    """Class for a critic with another head: a token classifier, whose head adds a constant, else a sequence classifier.
 
     Of OLMo, Gemma 3 and some others transformers has a sequence classifier alone.
 
     Args:
         path: for messages.
+        biased: whether the head adds a constant; a sequence classifier is then given one, which transformers' has not.
     Raises:
         CheckpointError: transformers has neither for such a model.
     """
@@ -34,6 +35,8 @@ def classifier_with_bias(config: PretrainedConfig, path: object) -> Any:
     if kind in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES or kind not in MODEL_MAPPING_NAMES:
         return AutoModelForTokenClassification  # of one that transformers does not know, by its own code
     if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        if not biased:
+            return AutoModelForSequenceClassification
         return _with_bias(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])
     raise CheckpointError(
         f"{path}: transformers has no classifier for {kind} models, so they have no critic; expected another model, "
@@ -56,7 +59,7 @@ def saved_classifier(config: PretrainedConfig, weights: frozenset[str], path: ob
         )
     if not is_sequence_classifier:
         return AutoModelForTokenClassification
-    return classifier_with_bias(config, path) if "score.bias" in weights else AutoModelForSequenceClassification
+    return classifier_of(config, path) if "score.bias" in weights else AutoModelForSequenceClassification
 
 
 @functools.cache

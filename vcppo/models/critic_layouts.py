@@ -26,15 +26,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-)
+from transformers import PreTrainedModel
 
 from vcppo.errors import CheckpointError
 from vcppo.models.critic_folders import CriticFolder, saved_file, weight_files, weight_names
-from vcppo.models.critic_kinds import classifier_with_bias
 from vcppo.models.distributed import world
 from vcppo.models.forward import value_head
 from vcppo.system.files import read_json
@@ -133,18 +128,6 @@ def find_layout(folder: CriticFolder, path: Path | str) -> CriticLayout:
         renamed={f"^{re.escape(WRAPPED)}": ""} if any(weight.startswith(WRAPPED) for weight in files) else None,
         notes=notes,
     )
-
-
-def kind_that_takes(head: Head, config: PretrainedConfig, path: Path | str) -> Any:
-    """Class for a body with this head: one whose own has a bias, but for a product in a sequence classifier's place."""
-    kind = config.model_type
-    sequences_alone = (
-        kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-        and kind not in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
-    )
-    if sequences_alone and not head.has_bias:
-        return AutoModelForSequenceClassification
-    return classifier_with_bias(config, path)
 
 
 @torch.no_grad()

@@ -30,8 +30,8 @@ from transformers.utils import logging
 from vcppo.errors import CheckpointError, ConfigError, first_line
 from vcppo.models.configurations import positions
 from vcppo.models.critic_folders import CriticFolder, find_folder, weight_files
-from vcppo.models.critic_kinds import classifier_with_bias, saved_classifier
-from vcppo.models.critic_layouts import CriticLayout, find_layout, kind_that_takes, put_head
+from vcppo.models.critic_kinds import classifier_of, saved_classifier
+from vcppo.models.critic_layouts import CriticLayout, find_layout, put_head
 from vcppo.models.distributed import world
 from vcppo.models.forward import check_plain_logits, value_head
 from vcppo.models.limits import Room
@@ -151,12 +151,12 @@ def load_critic(
     _refuse_to_look_ahead(config, path)
     if head_seed is None:
         kind = saved_classifier(config, frozenset(weight_files(folder.weights)), path)
+        layout = find_layout(folder, path)
     else:
-        kind = classifier_with_bias(config, path)
-    layout = find_layout(folder, path) if head_seed is None else CriticLayout("none")
+        kind, layout = classifier_of(config, path), CriticLayout("none")
     head = layout.head
     if head is not None:
-        kind = kind_that_takes(head, config, path)
+        kind = classifier_of(config, path, biased=head.has_bias)
     new = ("score.", "classifier.") if head is not None or head_seed is not None else ()
     config.update({"num_labels": 1, "classifier_dropout": 0.0})
     with torch.random.fork_rng(devices=[]):
@@ -214,7 +214,7 @@ def new_critic(
     config = type(config)(**{**named, **sized})
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if world().is_main else "meta"):
         torch.manual_seed(seed)
-        kind = classifier_with_bias(config, policy)
+        kind = classifier_of(config, policy)
         made: PreTrainedModel = kind.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
         if bounds is not None:
             made.config.value_range = list(bounds)

@@ -167,6 +167,7 @@ def test_where_there_is_no_token_classifier_a_head_becomes_a_sequence_classifier
     openrlhf("value_head")(theirs, tmp_path / "product")
     critic = plainly(loading.load_critic(tmp_path / "product"))
     assert type(critic).__name__ == "OPTForSequenceClassification"
+    assert forward.value_head(critic).bias is None  # as transformers has it, and others load it
     torch.testing.assert_close(read_values(critic, BATCH, 100), theirs.values(), rtol=0, atol=1e-6)
     with_bias("v_head.summary", "OPTForCausalLM")(theirs, tmp_path / "more")
     critic = plainly(loading.load_critic(tmp_path / "more"))

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from vcppo.errors import CheckpointError
 from vcppo.maths.diagnostics import fitted_line
 from vcppo.models.critic_folders import find_folder
-from vcppo.models.critic_kinds import classifier_with_bias
+from vcppo.models.critic_kinds import classifier_of
 from vcppo.models.distributed import world
 from vcppo.models.forward import rescale_values
 from vcppo.models.loading import load_config, load_tokenizer
@@ -65,7 +65,7 @@ def check_critic(settings: RunSettings) -> None:
     model, made = settings.model, settings.critic.init not in ("saved", "exact")
     if settings.has_value_model and made and model.path is not None:
         config = load_config(model.path, trust_remote_code=model.trust_remote_code)
-        classifier_with_bias(config, f"critic.init = {settings.critic.init}, model.path = {model.path}")
+        classifier_of(config, f"critic.init = {settings.critic.init}, model.path = {model.path}")
 
 
 def _refuse_other_tokens(critic: PreTrainedModel, path: str, context: StageContext) -> PreTrainedModel:
