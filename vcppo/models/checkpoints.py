@@ -25,6 +25,7 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from vcppo.errors import CheckpointError, DiskError
 from vcppo.models.distributed import mesh, world
+from vcppo.models.own_code import OF_A_CHECKPOINT
 from vcppo.models.shard_metadata import ShardReader
 from vcppo.models.sharding import base_class, named_weights
 from vcppo.system.disk import RESERVE_BYTES, check_room, free_bytes, writing
@@ -32,7 +33,6 @@ from vcppo.system.files import sync_tree, whole_file, whole_folder
 
 # What keeps a whole file from being read: no right, too many open files, a server of files that is away.
 PASSING = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
-OF_A_CHECKPOINT = "transformers_modules."  # where transformers puts the code that came with a model
 SHARDS = "shards"  # key of a state that names the folder its shards are in
 
 
@@ -55,7 +55,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path:
                 model.generation_config.save_pretrained(folder)
             save_torch_state_dict(weights, folder)
             tokenizer.save_pretrained(folder)
-            if base_class(model).__module__.startswith(OF_A_CHECKPOINT):
+            if base_class(model).__module__.startswith(f"{OF_A_CHECKPOINT}."):
                 custom_object_save(model, folder, config=model.config)
     world().wait()
 

@@ -35,6 +35,7 @@ from vcppo.models.critic_layouts import CriticLayout, find_layout, put_head
 from vcppo.models.distributed import world
 from vcppo.models.forward import check_plain_logits, value_head
 from vcppo.models.limits import Room
+from vcppo.models.own_code import failure_of_code
 from vcppo.models.response_ends import name_ends
 from vcppo.seeding import seed_for
 from vcppo.settings.critic import NewCriticSettings
@@ -215,7 +216,10 @@ def new_critic(
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if world().is_main else "meta"):
         torch.manual_seed(seed)
         kind = classifier_of(config, policy)
-        made: PreTrainedModel = kind.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        try:
+            made: PreTrainedModel = kind.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        except (ImportError, SyntaxError) as error:
+            raise failure_of_code(error, policy) from None
         if bounds is not None:
             made.config.value_range = list(bounds)
         _draw_head(made, initial_value, bounds)
@@ -259,6 +263,8 @@ def load_tokenizer(path: Path | str, *, trust_remote_code: bool = False) -> PreT
         tokenizer: PreTrainedTokenizerFast = kind.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: no tokenizer there ({first_line(error)})") from None
+    except (ImportError, SyntaxError) as error:
+        raise failure_of_code(error, path) from None
     if tokenizer.eos_token_id is None:
         raise CheckpointError(
             f"{path}: its tokenizer has no eos_token, expected the token that ends a response; name it in "
@@ -293,6 +299,8 @@ def load_config(path: Path | str, what: str = "a model", *, trust_remote_code: b
         config: PretrainedConfig = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: expected {what} in transformers format ({first_line(error)})") from None
+    except (ImportError, SyntaxError) as error:
+        raise failure_of_code(error, path) from None
     return config
 
 
@@ -330,6 +338,8 @@ def _load(
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: expected {what} in transformers format ({first_line(error)})") from None
+    except (ImportError, SyntaxError) as error:
+        raise failure_of_code(error, path) from None
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
     if missing:
         raise CheckpointError(f"{path}: expected {what}, but {len(missing)} of its weights are missing: {missing[0]}")

@@ -1,6 +1,7 @@
 """Families without a token classifier, with other logits, dropout elsewhere, or code of their own."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import arithmetic
 import pytest
 import torch
+from click.testing import CliRunner
 from refusals import message
 from tiny import plainly, random_batch, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
+from vcppo.cli.main import main
 from vcppo.errors import CheckpointError, ConfigError
 from vcppo.models import forward, loading
 from vcppo.models.checkpoints import save_model
@@ -133,14 +136,55 @@ def test_recomputed_passes_drop_nothing(kind: str) -> None:
     torch.testing.assert_close(read, forward.response_logprobs(plainly(plain), batch, 1.0)[0])
 
 
-def test_code_that_came_with_a_model_is_saved_with_it(tokenizer: Any, tmp_path: Path) -> None:
-    save_model(model_of("llama"), tokenizer, tmp_path / "given")
-    for name, code in CODE.items():
-        (tmp_path / "given" / name).write_text(code)
-    path = tmp_path / "given" / "config.json"
+def write_with_code(folder: Path, tokenizer: Any, **code: str) -> None:
+    save_model(model_of("llama"), tokenizer, folder)
+    for name, content in (CODE | {f"{name}.py": content for name, content in code.items()}).items():
+        (folder / name).write_text(content)
+    path = folder / "config.json"
     names = {"AutoConfig": "configuration_theirs.TheirConfig", "AutoModelForCausalLM": "modeling_theirs.Theirs"}
     config = json.loads(path.read_text()) | {"model_type": "theirs", "auto_map": names}
     path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("broken", "code", "said"),
+    [
+        ("configuration_theirs", "class TheirConfig(:\n", r"configuration_theirs.py, line 1 \(class TheirConfig\(:\)"),
+        ("modeling_theirs", "\nclass Theirs\n", r"modeling_theirs.py, line 2 \(class Theirs\): expected ':'"),
+        ("modeling_theirs", "import nowhere_to_be_found\n", "imports what is not here .*nowhere_to_be_found"),
+        (
+            "modeling_theirs",
+            "import torch\nfrom transformers import LlamaForNobody\n",
+            "its code, modeling_theirs.py, line 2, imports what is not here .*LlamaForNobody",
+        ),
+    ],
+)
+def test_code_of_a_model_that_cannot_be_read_is_one_line(
+    broken: str, code: str, said: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    write_with_code(tmp_path, tokenizer, **{broken: code})
+    done = CliRunner().invoke(
+        main,
+        [
+            *(
+                "cold-start",
+                "--tracking-uri",
+                "none",
+                "--out",
+                str(tmp_path / "out"),
+                "--set",
+                f"model.path={tmp_path}",
+            ),
+            *("--set", "model.trust_remote_code=true", "--set", "task.name=vcppo.tasks.sums:SumsTask"),
+        ],
+    )
+    assert done.exit_code == 2, done.output
+    (line,) = [line for line in done.output.splitlines() if line.startswith("CheckpointError")] or [done.output]
+    assert re.search(f"{tmp_path}: .*{said}.*; expected ", line)
+
+
+def test_code_that_came_with_a_model_is_saved_with_it(tokenizer: Any, tmp_path: Path) -> None:
+    write_with_code(tmp_path / "given", tokenizer)
     policy = loading.load_policy(tmp_path / "given", trust_remote_code=True)
     save_model(policy, tokenizer, tmp_path / "saved")
     shutil.rmtree(tmp_path / "given")
