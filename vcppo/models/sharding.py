@@ -6,7 +6,9 @@ too: that is how passes in bfloat16 keep float32 weights, and how weights can wa
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -45,8 +47,7 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
         enable: Any = getattr(model, "activation_checkpointing_enable", None)  # its name since transformers 5.23
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         model.train()
-        for module in model.modules():
-            drop_nothing(module)
+        drop_nothing(model)
     if world().size % compute.replicas:
         raise ConfigError(f"compute.replicas = {compute.replicas}: expected a divisor of the {world().size} processes")
     declare(model, compute, world().device)
@@ -57,17 +58,43 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
     return prepared
 
 
-def drop_nothing(module: nn.Module) -> None:
-    """Set a module's dropout to 0, wherever its family keeps it: in a layer, in numbers, or in its configuration.
+_own_dropouts: WeakKeyDictionary[PreTrainedModel, list[tuple[Any, str, float]]] = WeakKeyDictionary()
 
-    The configuration is saved so, with the model.
+
+def drop_nothing(model: PreTrainedModel) -> None:
+    """Set every dropout to 0, wherever a family keeps it: in a layer, in numbers of a module, or in a configuration.
+
+    What configurations said is kept for `own_dropouts`.
     """
-    if isinstance(module, nn.Dropout):
-        module.p = 0.0
-    for place in (module, getattr(module, "config", None)):
-        for name, value in list(vars(place).items()) if place is not None else ():
-            if "drop" in name and isinstance(value, int | float) and not isinstance(value, bool):
-                setattr(place, name, 0.0)
+    own = _own_dropouts.setdefault(model, [])
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, _ in _dropouts(module):
+            setattr(module, name, 0.0)
+        config = getattr(module, "config", None)  # one object for all modules, or one for each part of the model
+        for name, value in _dropouts(config):
+            if value:
+                own.append((config, name, value))
+            setattr(config, name, 0.0)
+
+
+def _dropouts(place: Any) -> list[tuple[str, float]]:
+    numbers = list(vars(place).items()) if place is not None else []
+    return [(x, p) for x, p in numbers if "drop" in x and isinstance(p, int | float) and not isinstance(p, bool)]
+
+
+@contextmanager
+def own_dropouts(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model's configurations say what they said before `drop_nothing`, as whoever loads it has to know."""
+    own = _own_dropouts.get(model, [])
+    for config, name, value in own:
+        setattr(config, name, value)
+    try:
+        yield
+    finally:
+        for config, name, _ in own:
+            setattr(config, name, 0.0)
 
 
 def add_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> None:

@@ -136,6 +136,18 @@ def test_recomputed_passes_drop_nothing(kind: str) -> None:
     torch.testing.assert_close(read, forward.response_logprobs(plainly(plain), batch, 1.0)[0])
 
 
+@pytest.mark.parametrize("kind", ["opt", "falcon", "gemma3_text"])
+def test_a_model_that_was_recomputed_is_saved_with_its_own_dropout(kind: str, tokenizer: Any, tmp_path: Path) -> None:
+    model = model_of(kind, **dict.fromkeys(DROPOUT, 0.5), ffn_dim=32, word_embed_proj_dim=16)
+    save_model(model, tokenizer, tmp_path / "before")
+    model = prepare(model, ComputeSettings(gradient_checkpointing=True), LoraSettings(), seed=0)
+    save_model(model, tokenizer, tmp_path / "after")
+    before, after = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("before", "after"))
+    assert after == before
+    assert after["attention_dropout"] == 0.5
+    assert model.config.attention_dropout == 0.0  # it goes on without
+
+
 def write_with_code(folder: Path, tokenizer: Any, **code: str) -> None:
     save_model(model_of("llama"), tokenizer, folder)
     for name, content in (CODE | {f"{name}.py": content for name, content in code.items()}).items():
