@@ -96,6 +96,7 @@ def _calibrate(config: Path | None, assignments: tuple[str, ...]) -> None:
     print_notes(lines(resolved.notes))
     from vcppo.planning.speed_store import speeds_file, store_speed
     from vcppo.planning.time_estimate import networks_of
+    from vcppo.planning.writing import training_writing
 
     policy, _ = networks_of(resolved.settings)  # what is not known here is told before torch is loaded
     click.echo("measuring for about a minute", err=True)
@@ -104,7 +105,7 @@ def _calibrate(config: Path | None, assignments: tuple[str, ...]) -> None:
     speed = calibrate(resolved.settings)
     store_speed(policy, resolved.settings, speed)
     for name, seconds in (
-        ("written", speed.generate_s),
+        ("written", speed.writing_s(training_writing("rl", resolved.settings))),
         ("read", speed.read_s),
         ("trained", speed.train_s),
     ):

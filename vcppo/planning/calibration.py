@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from vcppo.engines.base import Sampling
-from vcppo.engines.torch.engine import TorchEngine
+from vcppo.engines.torch.engine import TorchEngine, outside_nucleus
 from vcppo.errors import ConfigError
 from vcppo.models.configurations import positions
 from vcppo.models.forward import micro_batches_of_rank, response_logprobs
@@ -28,7 +28,9 @@ from vcppo.tasks import make_task
 from vcppo.types import TokenBatch
 
 ROWS = 64  # responses written together, at most
+FEW = 4  # and at least: what a step takes however many they are is told by the two
 SHARE = 0.25  # of the budget for each of three measurements; the rest is the model's making and the updates
+NUCLEUS_SHARE, SPREAD = 0.9, 10.0  # of logits: a trained model has some likely tokens, and that is what a nucleus takes
 REPEATS = 3  # of each measurement, at least; the median counts
 
 
@@ -60,7 +62,10 @@ def calibrate(
             logprobs, _ = response_logprobs(policy, batch.take(micro_batch.rows), 1.0)
             (-logprobs.mean()).backward()
 
-    generate_s = _generation(policy, settings, lengths, share, clock)
+    rows = max(min(settings.responses_per_iteration, ROWS, GENERATOR_ROWS), 2 * FEW)
+    many, few = (_generation(policy, settings, lengths, count, share / 2, clock) for count in (rows, FEW))
+    step_s = max(few - many, 0.0) / (1 / FEW - 1 / rows)  # a token takes generate_s + step_s / rows
+    generate_s = max(many - step_s / rows, 1e-9)
     read_s = _median(read, share, clock) / cells
     train_s = _median(train, share, clock) / cells
     optimiser = Optimiser(policy, settings.cold_start, 10**6)
@@ -71,7 +76,8 @@ def calibrate(
                 parameter.grad = torch.zeros_like(parameter)
         optimiser.step()
 
-    return Speed(generate_s, read_s, train_s, _median(update, share / 3, clock), date.today().isoformat())
+    update_s, nucleus_s = _median(update, share / 3, clock), _nucleus(policy, share / 10, clock)
+    return Speed(generate_s, step_s, nucleus_s, read_s, train_s, update_s, date.today().isoformat())
 
 
 def _policy(settings: RunSettings, lengths: Lengths) -> PreTrainedModel:
@@ -106,19 +112,19 @@ def _generation(
     policy: PreTrainedModel,
     settings: RunSettings,
     lengths: Lengths,
+    rows: int,
     share: float,
     clock: Callable[[], float],
 ) -> float:
-    """Seconds a token of responses, prompts apart: what more tokens take, over how many more they are."""
-    rows = max(min(settings.responses_per_iteration, ROWS, GENERATOR_ROWS), 1)
+    """Seconds a token of so many responses, prompts apart: what more tokens take, over how many more they are."""
     rng = torch.Generator().manual_seed(1)
     prompts = torch.randint(policy.config.vocab_size, (rows, lengths.prompt), generator=rng).tolist()
     engine = TorchEngine(policy)
-    sampled = settings.rollout
+    temperature = settings.rollout.temperature
 
     def seconds(tokens: int) -> float:
         began = clock()
-        engine.generate(prompts, Sampling(sampled.temperature, sampled.top_p, tokens), seed=0)
+        engine.generate(prompts, Sampling(temperature, 1.0, tokens), seed=0)
         return clock() - began
 
     first = min(seconds(1) for _ in range(REPEATS))
@@ -127,6 +133,17 @@ def _generation(
         if whole - first > share / 3 or tokens == lengths.written:
             break
     return max(whole - first, 1e-9) / (rows * (tokens - 1)) if tokens > 1 else first / rows
+
+
+def _nucleus(policy: PreTrainedModel, share: float, clock: Callable[[], float]) -> float:
+    """Seconds a token that the search for a nucleus takes, among probabilities of random logits."""
+    rng = torch.Generator().manual_seed(2)
+    weights = (SPREAD * torch.randn((FEW, policy.config.vocab_size), generator=rng)).softmax(dim=-1)
+
+    def find() -> None:
+        outside_nucleus(weights, NUCLEUS_SHARE)
+
+    return _median(find, share, clock) / FEW
 
 
 def _growing(most: int) -> Iterator[int]:

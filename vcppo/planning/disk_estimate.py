@@ -13,7 +13,7 @@ from pathlib import Path
 from vcppo.planning.lengths import lengths_of
 from vcppo.planning.memory_estimate import MOMENTS, WIDE, Network
 from vcppo.planning.shapes import critic_shapes_of, shapes_of
-from vcppo.planning.time_estimate import held_out_problems
+from vcppo.planning.writing import held_out_problems
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
 from vcppo.store.cache import StageFolder, addresses, is_complete

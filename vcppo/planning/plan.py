@@ -23,17 +23,14 @@ from vcppo.planning.memory_estimate import (
     held,
     refresh,
     resting,
+    torch_generator,
     train,
 )
 from vcppo.planning.shapes import Shapes, critic_shapes_of, shapes_of
-from vcppo.planning.time_estimate import critic_tokens, stage_tokens
+from vcppo.planning.time_estimate import critic_tokens, stage_tokens, written_tokens
+from vcppo.planning.writing import Writing, evaluation_writing, training_writing
 from vcppo.settings.engine import VllmEngineSettings
-from vcppo.settings.fixed import (
-    GENERATOR_ROWS,
-    PAIRED_PROMPTS_AT_ONCE,
-    RESPONSES_AT_ONCE,
-    VLLM_SHARE,
-)
+from vcppo.settings.fixed import GENERATOR_ROWS, VLLM_SHARE
 from vcppo.settings.loading import override
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
@@ -217,12 +214,11 @@ class _Layout:
                 stage, "update", held(self.policy, learns=True) + self._train(self.policy, s.cold_start.batch_tokens)
             )
         elif stage == "reward-model":
-            rows = min(PAIRED_PROMPTS_AT_ONCE * s.reward_model.responses_per_prompt, s.reward_model.responses)
-            yield self._generate(stage, held(self.policy, learns=False), rows)
+            yield self._generate(stage, held(self.policy, learns=False))
             pairs = 2 * s.reward_model.pairs * self.longest
             yield Phase(stage, "update", held(self.critic, learns=True) + self._train(self.critic, pairs))
         elif stage == "answers":
-            yield self._generate(stage, held(self.policy, learns=False), min(RESPONSES_AT_ONCE, sum(s.fixed_responses)))
+            yield self._generate(stage, held(self.policy, learns=False))
         elif stage == "value-pretraining":
             learner = held(self.critic, learns=True)
             if s.token_reward.kind != "none":  # the reference and RTO's DPO policy score the responses
@@ -231,12 +227,11 @@ class _Layout:
                 yield Phase(stage, "score", learner + judges + forward_pass(self.policy, *cells))
                 learner += judges if s.pretrain.fresh_rollouts else Memory()
             if s.pretrain.fresh_rollouts:
-                yield self._generate(stage, learner + held(self.policy, learns=False), s.pretrain.batch)
+                yield self._generate(stage, learner + held(self.policy, learns=False))
                 learner += held(self.policy, learns=False)
             yield Phase(stage, "update", learner + self._train(self.critic, s.pretrain.batch * self.longest))
         elif stage == "forecast-answers":
-            rows = min(RESPONSES_AT_ONCE, s.record.forecast_responses)
-            yield self._generate(stage, held(self.policy, learns=False), rows)
+            yield self._generate(stage, held(self.policy, learns=False))
         elif stage == "forecast":
             base = sum((held(net, learns=False) for net, _ in self.resident()), Memory())
             rows = s.record.forecast_responses * self.longest
@@ -247,14 +242,18 @@ class _Layout:
         elif stage == "rl":
             yield from self._rl()
         else:
-            yield self._generate(stage, held(self.policy, learns=False), RESPONSES_AT_ONCE)
+            writing = evaluation_writing(s, s.evaluation.samples)
+            yield self._generate(stage, held(self.policy, learns=False), writing)
 
     def _rl(self) -> Iterator[Phase]:
         settings, models = self.settings, self.resident()
         base = sum((held(net, learns=learns) for net, learns in models), Memory())
         frozen = sum((resting(net) for net, learns in models if not learns), Memory())  # since their last pass
-        yield self._generate("rl", base + frozen, settings.responses_per_iteration)
-        awake = base if self.vllm and self.sleeps else base + self._generator(0)
+        yield self._generate("rl", base + frozen)
+        awake = base if self.vllm and self.sleeps else base + self._generator()
+        if settings.evaluation.every and not self.vllm:  # by a generator of its own, beside that of the rollouts
+            writing = evaluation_writing(settings, settings.evaluation.samples_during)
+            yield Phase("rl", "evaluate", awake + frozen + self._generator(writing))
         cells = self._cells(settings.responses_per_iteration * self.longest)
         readers = [self.policy] * settings.checks_mismatch + [net for net, _ in models[1:]]
         if readers:
@@ -288,25 +287,26 @@ class _Layout:
         share = -(-rows // groups)
         return share if self.vllm else min(share, GENERATOR_ROWS)
 
-    def _generator(self, rows: int) -> Memory:
-        """Return what the generator takes of a GPU for so many responses."""
+    def _generator(self, writing: Writing | None = None) -> Memory:
+        """Return what the generator takes of a GPU while it writes so; None: between two calls."""
         if self.apart:
             return Memory()
         if self.vllm:
             weights = float(self.vllm_width) * self.shapes.policy_weights / self.tensor_parallel
             return Memory(generator=weights, cache=max(self.share * self.machine.memory - weights, 0.0))
-        nucleus = self.settings.rollout.top_p < 1
-        memory = generate(self.policy, rows, self.prompt, self.response, nucleus=nucleus)
-        return memory if rows else Memory(generator=memory.generator)
+        if writing is None:
+            return Memory(generator=torch_generator(self.policy))
+        rows = self._rows(writing.rows)
+        return generate(self.policy, rows, self.prompt, self.response, nucleus=writing.nucleus)
 
-    def _generate(self, stage: str, others: Memory, rows: int) -> Phase:
-        note = ""
-        if self.vllm and not self.apart and self._generator(0).cache < GIB:
+    def _generate(self, stage: str, others: Memory, writing: Writing | None = None) -> Phase:
+        note, writing = "", writing or training_writing(stage, self.settings)
+        if self.vllm and not self.apart and self._generator().cache < GIB:
             note = (
                 f"engine.memory_share = {self.share:g} of {self.machine.memory / GIB:g} GiB leaves vLLM no room beside "
-                f"{self._generator(0).generator / GIB:.1f} GiB of weights"
+                f"{self._generator().generator / GIB:.1f} GiB of weights"
             )
-        return Phase(stage, "generate", others + self._generator(self._rows(rows)), note)
+        return Phase(stage, "generate", others + self._generator(writing), note)
 
     def _forward_flops(self, shapes: Shapes) -> float:
         """Return the floating-point operations of one token's forward pass, the output head's as if of a policy."""
@@ -323,13 +323,14 @@ class _Layout:
         rate = FLOPS[s.compute.dtype] * ARITHMETIC_SHARE * self.machine.processes
         passes = forward * (scored + (3 + again) * trained) + (of_critic - forward) * (valued + (3 + again) * learnt)
         pass_s = passes / rate
-        rows = self._rows(
-            {"rl": s.responses_per_iteration, "preference": s.responses_per_iteration}.get(stage, RESPONSES_AT_ONCE)
-        )
         width = self.vllm_width if self.vllm else WIDE
         weights = width * shapes.policy_weights / self.tensor_parallel
         column = 2.0 * shapes.layers * shapes.kv_heads * shapes.head_dim * width / self.tensor_parallel
-        step_s = (weights + rows * column * (self.prompt + self.written / 2)) / (BYTES_PER_S * BANDWIDTH_SHARE)
-        step_s += 0.0 if self.vllm else shapes.layers * KERNELS_A_LAYER * KERNEL_S
-        steps = generated / (rows * max(self.machine.processes // self.tensor_parallel, 1))
-        return StageTime(stage, generated, scored, trained, steps * step_s / 3600, pass_s / 3600)
+        kernels_s = 0.0 if self.vllm else shapes.layers * KERNELS_A_LAYER * KERNEL_S
+        writing_s = 0.0
+        for writing, tokens in written_tokens(stage, s, self.written):
+            rows = self._rows(writing.rows)
+            step_s = (weights + rows * column * (self.prompt + self.written / 2)) / (BYTES_PER_S * BANDWIDTH_SHARE)
+            steps = tokens / (rows * max(self.machine.processes // self.tensor_parallel, 1))
+            writing_s += steps * (step_s + kernels_s)
+        return StageTime(stage, generated, scored, trained, writing_s / 3600, pass_s / 3600)

@@ -13,13 +13,13 @@ from vcppo.planning.memory_estimate import Network
 from vcppo.planning.shapes import critic_shapes_of, shapes_of
 from vcppo.planning.speed_store import stored_speed
 from vcppo.planning.speeds import Machine, Speed, estimated_speed
-from vcppo.settings.fixed import DEMONSTRATIONS_AT_ONCE, GENERATOR_ROWS, RESPONSES_AT_ONCE, WRITTEN_LINES
+from vcppo.planning.writing import Writing, evaluation_writing, held_out_problems, training_writing
+from vcppo.settings.fixed import DEMONSTRATIONS_AT_ONCE, WRITTEN_LINES
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.task import MathsTaskSettings
 from vcppo.store.cache import StageFolder, addresses, is_complete
 from vcppo.system.terminal import duration
-from vcppo.tasks.problems import evaluation_size
 
 NVIDIA = Path("/proc/driver/nvidia/version")  # there where its driver is loaded
 
@@ -103,8 +103,7 @@ def speeds_of(settings: RunSettings, machine: Machine | None = None) -> tuple[Sp
     if (measured := stored_speed(policy, settings)) is not None:
         return measured, measured.for_network(policy, critic)
     machine = machine or Machine.here()
-    rows = min(settings.responses_per_iteration, GENERATOR_ROWS, RESPONSES_AT_ONCE)
-    return estimated_speed(policy, machine, rows=rows), estimated_speed(critic, machine, rows=rows)
+    return estimated_speed(policy, machine), estimated_speed(critic, machine)
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class StageWork:
     """Work of a stage, in tokens and optimiser steps; of what it scores and trains, a part is the critic's."""
 
     prompts: int
-    generated: int
+    written: tuple[tuple[Writing, int], ...]  # tokens of responses that are written alike
     scored: int
     trained: int
     scored_by_critic: int
@@ -120,11 +119,15 @@ class StageWork:
     updates: int = 0
     updates_of_critic: int = 0
 
+    @property
+    def generated(self) -> int:
+        """Tokens of all responses that are written."""
+        return sum(tokens for _, tokens in self.written)
+
     def seconds(self, policy: Speed, critic: Speed) -> float:
         """Seconds that it takes at these speeds."""
-        by_policy = policy.generate_s * self.generated + policy.read_s * (
-            self.prompts + self.scored - self.scored_by_critic
-        )
+        by_policy = sum(policy.writing_s(writing) * tokens for writing, tokens in self.written)
+        by_policy += policy.read_s * (self.prompts + self.scored - self.scored_by_critic)
         by_policy += policy.train_s * (self.trained - self.trained_by_critic) + policy.update_s * self.updates
         by_critic = critic.read_s * self.scored_by_critic + critic.train_s * self.trained_by_critic
         return by_policy + by_critic + critic.update_s * self.updates_of_critic
@@ -133,10 +136,22 @@ class StageWork:
 def stage_work(stage: str, settings: RunSettings, lengths: Lengths) -> StageWork:
     """Return what a stage does at most: generation of responses, and passes over prompts with them."""
     prompts, _, _ = stage_tokens(stage, settings, lengths.prompt)
-    generated, _, _ = stage_tokens(stage, settings, lengths.written)
     _, scored, trained = stage_tokens(stage, settings, lengths.prompt + lengths.written)
     by_critic = critic_tokens(stage, settings, lengths.prompt + lengths.written)
-    return StageWork(prompts, generated, scored, trained, *by_critic, *_updates(stage, settings))
+    written = tuple(written_tokens(stage, settings, lengths.written))
+    return StageWork(prompts, written, scored, trained, *by_critic, *_updates(stage, settings))
+
+
+def written_tokens(stage: str, settings: RunSettings, response_tokens: int) -> list[tuple[Writing, int]]:
+    """Return a stage's generated tokens by how they are written: evaluations have their own rows and nucleus."""
+    if stage == "preference":
+        return written_tokens("rl", preference_settings(settings), response_tokens)
+    generated, _, _ = stage_tokens(stage, settings, response_tokens)
+    if stage == "evaluation":
+        return [(evaluation_writing(settings, settings.evaluation.samples), generated)]
+    evaluated = evaluated_tokens(settings, response_tokens) if stage == "rl" else 0
+    during = evaluation_writing(settings, settings.evaluation.samples_during)
+    return [(training_writing(stage, settings), generated - evaluated), (during, evaluated)]
 
 
 def _updates(stage: str, settings: RunSettings) -> tuple[int, int]:
@@ -229,9 +244,7 @@ def forecast_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, i
 def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, int]:
     """Return the same of the RL stage. Dynamic sampling and early stops depend on the policy: as if there were none."""
     tokens = settings.steps * settings.responses_per_iteration * response_tokens
-    every = settings.evaluation.every
-    evaluations = -(-settings.steps // every) if every else 0
-    evaluated = evaluations * held_out_problems(settings) * settings.evaluation.samples_during * response_tokens
+    evaluated = evaluated_tokens(settings, response_tokens)
     retained = tokens * (1.0 - settings.select.prune_rate)
     pairs, vine = settings.loss.pairs, settings.samples_continuations
     readers = settings.has_critic + settings.needs_reference + (settings.token_reward.kind != "none")
@@ -244,16 +257,15 @@ def rl_tokens(settings: RunSettings, response_tokens: int) -> tuple[int, int, in
     return int(tokens + evaluated + continued), int(scored), int(retained * settings.policy.epochs * networks)
 
 
+def evaluated_tokens(settings: RunSettings, response_tokens: int) -> int:
+    """Return tokens that are generated in evaluations between iterations."""
+    every = settings.evaluation.every
+    evaluations = -(-settings.steps // every) if every else 0
+    return evaluations * held_out_problems(settings) * settings.evaluation.samples_during * response_tokens
+
+
 def steps_of(settings: RunSettings) -> int:
     """Return states of a response that continuations start from; how many lines a model writes is not known before."""
     at_most = settings.vine.max_steps
     steps = at_most or WRITTEN_LINES if isinstance(settings.task, MathsTaskSettings) else settings.task.steps_of_thought
     return min(at_most or steps, steps)
-
-
-def held_out_problems(settings: RunSettings) -> int:
-    """Return the number of problems of an evaluation."""
-    task = settings.task
-    if isinstance(task, MathsTaskSettings):
-        return evaluation_size(task.maths)
-    return task.problems(settings.evaluation.problems)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from vcppo.settings.base import Settings
+from vcppo.settings.fixed import PROBLEMS_OF_A_SEED
 from vcppo.settings.rollout import not_too_cold
 
 Problems = Literal["report", "search"]
@@ -36,3 +37,7 @@ class EvaluationSettings(Settings):
     )
 
     _cold = field_validator("temperature")(not_too_cold)
+
+    def problems_at_once(self, samples: int) -> int:
+        """Problems whose responses are written together: whole ones, of one seed, at least one."""
+        return min(max(1, self.responses_at_once // samples), PROBLEMS_OF_A_SEED)

@@ -9,6 +9,7 @@ SLACK_LINES: Final = 4  # a response to the embedded task may be this much longe
 
 RESPONSES_AT_ONCE: Final = 256  # sampled together by the stages that sample for later ones
 PAIRED_PROMPTS_AT_ONCE: Final = 16  # the reward model's, with all their responses
+PROBLEMS_OF_A_SEED: Final = 32  # of an evaluation: their responses share a seed and differ by their numbers
 DEMONSTRATIONS_AT_ONCE: Final = 16  # drawn until they have an update's tokens
 
 # Of the torch generator.

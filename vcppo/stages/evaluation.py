@@ -11,12 +11,11 @@ from vcppo.models.distributed import world
 from vcppo.rl.sampler import Sampler
 from vcppo.seeding import seed_for
 from vcppo.settings.evaluation import EvaluationSettings
+from vcppo.settings.fixed import PROBLEMS_OF_A_SEED
 from vcppo.stages.context import StageContext
 from vcppo.store.samples import SampledProblem, SampleFolder, any_credit
 from vcppo.tasks.base import Task
 from vcppo.types import Verdict
-
-PROBLEMS_OF_A_SEED = 32  # their responses share a seed and differ by their numbers
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Group:
 
 def groups(problems: int, samples: int, settings: EvaluationSettings) -> Iterator[Group]:
     """Group all problems in their order, as many at a time as `responses_at_once` has room for, at least one."""
-    size = max(1, settings.responses_at_once // samples)
+    size = settings.problems_at_once(samples)
     for start in range(0, problems, PROBLEMS_OF_A_SEED):
         end = min(start + PROBLEMS_OF_A_SEED, problems)
         for begin in range(start, end, size):

@@ -28,7 +28,9 @@ from vcppo.tasks import make_task
 from vcppo.tasks.maths import MathsTask
 
 GIGA = Machine(flops_per_s=4e9, bytes_per_s=math.inf)  # a quarter of it is reached: 1e9 a second
-SPEED = Speed(generate_s=4.0, read_s=1.0, train_s=3.0, update_s=100.0, measured="2026-01-02")
+SPEED = Speed(
+    generate_s=4.0, step_s=32.0, nucleus_s=0.5, read_s=1.0, train_s=3.0, update_s=100.0, measured="2026-01-02"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +203,7 @@ def test_what_was_measured_here_is_counted_with(model: Path, tmp_path: Path) -> 
     share = work / (work + policy.shapes.embedding)  # a critic has no head to multiply with
     passes = share * (rated.forward_tokens + 3.0 * rated.trained_tokens)
     updates = 5 * 100.0 * critic.learning / policy.learning
-    generation = 4.0 * rated.generated_tokens + rated.prompt_tokens
+    generation = (4.0 + 32.0 / 64) * rated.generated_tokens + rated.prompt_tokens  # 64 are written together
     assert rated.minutes * 60 == pytest.approx(generation + passes + updates)
 
 
@@ -238,7 +240,8 @@ def test_the_command_measures_and_a_dry_run_says_so(
 
 def test_a_fresh_model_is_measured_too() -> None:
     speed = calibrate(tiny(), budget_s=0.0)
-    assert min(speed.read_s, speed.train_s, speed.generate_s, speed.update_s) > 0
+    assert min(speed.read_s, speed.train_s, speed.generate_s, speed.nucleus_s, speed.update_s) > 0
+    assert speed.step_s >= 0
 
 
 def test_another_engine_is_not_measured() -> None:
