@@ -91,7 +91,7 @@ def _run_one(
         return
     if is_main():
         disks = stages_on_disk(settings, out, until)
-        print_notes(notes_on_room(None if disks is None else together(disks, workers=1), out))
+        print_notes(notes_on_room(None if disks is None else together([disks], workers=1), out))
     sys.exit(run_one(command, settings, out, until=until, tracking_uri=tracking_uri))
 
 
@@ -175,7 +175,7 @@ def print_plan(settings: RunSettings, out: Path, *, until: str = "evaluation") -
     _cost_table(costs, {disk.stage: describe_bytes(disk.stays) for disk in disks or ()})
     print(
         f"{time_words(sum(cost.minutes for cost in costs))} here; "
-        f"{memory_words([settings])}; {disk_words(None if disks is None else together(disks, workers=1), out)}"
+        f"{memory_words([settings])}; {disk_words(None if disks is None else together([disks], workers=1), out)}"
     )
     print(basis(settings))
 

@@ -100,7 +100,7 @@ def _stage_lines(plan: Plan, disks: Sequence[StageDisk], dtype: str) -> Iterator
             + (f"{time.generate_h:12.2f}{time.pass_h:12.2f}" if timed else "")
             + f"{describe_bytes(disk.stays):>12}{describe_bytes(disk.fullest):>12}"
         )
-    total = together(disks, workers=1)
+    total = together([disks], workers=1)
     on_disk = f"{describe_bytes(total.stays):>12}{describe_bytes(total.fullest):>12}"
     if not timed:
         yield f"{'together':18}{'':36}{on_disk}"

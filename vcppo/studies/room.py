@@ -17,8 +17,8 @@ SURE = 0.85  # share of the estimate that a study takes at least
 def disk_of(cells: Iterable[Cell], out: Path, workers: int) -> StudyDisk | None:
     """Return what is still to be written by the cells of a study, None where a model's shapes are not known before."""
     known: Known = {}
-    disks = [stages_on_disk(cell.settings, out, known=known) for cell in cells]
-    return None if None in disks else together((disk for stages in disks for disk in stages or ()), workers)
+    runs = [stages_on_disk(cell.settings, out, known=known) for cell in cells]
+    return None if None in runs else together([stages for stages in runs if stages is not None], workers)
 
 
 def stages_on_disk(
