@@ -46,7 +46,10 @@ def test_the_study_ends_with_its_figure_and_a_second_call_runs_nothing(tmp_path:
     assert "[2/2]" in said
     results = tmp_path / "runs" / "results"
     assert (results / "figures" / "real-critic.png").stat().st_size > 10_000
-    assert "not over bases" in (results / "figures" / "captions.md").read_text()
+    captions = (results / "figures" / "captions.md").read_text()
+    assert "not over bases" in captions
+    assert "`vcppo sweep real-critic --set model.path=PATH/model --set task.options.terms=2 " in captions
+    assert str(tmp_path) not in captions
     rows = pd.read_parquet(results / "real-critic" / "positions.parquet")
     measured = rows[rows["stage"] == "value-pretraining"]
     assert {*zip(measured["arm"], measured["step"], strict=True)} == {(arm, step) for arm in LOOKS for step in (0, 4)}

@@ -242,7 +242,8 @@ class StudyLedger:
         definition = self.study.model_dump(mode="json")
         counted = {"seeds": list(self.seeds)} | ({"bases": bases} if (bases := self._bases()) is not None else {})
         identity = {"definition": definition, **counted, "optuna_study": name, "space": space}
-        write_json(file, summary | identity)
+        given = {"given": self.study.given} if self.study.given else {}
+        write_json(file, summary | identity | given)
         return str(name)
 
     def _refuse_another_kind(self) -> None:

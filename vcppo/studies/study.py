@@ -26,6 +26,7 @@ from vcppo.settings.reading import read_toml
 from vcppo.settings.renamed import current_name
 from vcppo.settings.search_space import Dimension, misfits
 from vcppo.studies.cells import Cell, as_name, at, cell_name, no_use, refuse_twins, set_for_cell, shortened, values_of
+from vcppo.studies.given import given_options
 from vcppo.studies.seeds import Numbers, chosen, refused
 from vcppo.system.shipped import shipped
 
@@ -152,6 +153,11 @@ class Study(Settings):
         study = self.model_copy()
         study._on_base = (*self._on_base, *(replace(layer, shared=True) for layer in layers))
         return study
+
+    @property
+    def given(self) -> str:
+        """Options of the command line that `with_base` has been given, as others may see them; empty without any."""
+        return given_options(self._on_base)
 
     def cells(self, seeds: Sequence[int] | None = None) -> list[Cell]:
         """Return every run of an arms or grid study, all arms of a seed before the next seed, all seeds of a base.

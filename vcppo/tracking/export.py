@@ -63,7 +63,8 @@ def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = 
 
     n is the number of responses behind a row of runs.csv and curves.parquet, of tokens in positions.parquet
     and calibration.csv, of responses to the problem in problems.csv. Runs that failed or were pruned have a row in
-    runs.csv, without scores, and no other. The same study gives the same bytes.
+    runs.csv, without scores, and no other. The same study gives the same bytes. The column `given` is there where the
+    study was given settings on the command line: those, as options.
 
     Args:
         destination: the folder of the files, results/<study>.
@@ -72,13 +73,17 @@ def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = 
     name, cells = study.name, study.cells
     done = [cell for cell in cells if cell.done]
     swept = sorted({key for cell in cells for key in cell.swept} - {"base_seed"})  # which has a column anyway
+    given = {"given": study.given} if study.given else {}
     truth = [row for cell in done for row in truth_rows(name, cell)]
     truth_columns = (*KEY, "step", *TRUTH_COLUMNS, *PROVENANCE)
     return write_files(
         destination,
         {
             **({"truth.csv": (truth_columns, truth)} if truth else {}),
-            "runs.csv": (run_columns(swept), [run_row(name, cell, swept) for cell in cells]),
+            "runs.csv": (
+                run_columns(swept, given=bool(given)),
+                [run_row(name, cell, swept) | given for cell in cells],
+            ),
             "curves.parquet": (
                 (*KEY, "step", "metric", "value", *PROVENANCE),
                 (row for cell in done for row in curve_rows(name, cell, metrics)),
@@ -93,7 +98,7 @@ def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = 
     )
 
 
-def run_columns(swept: Sequence[str]) -> tuple[str, ...]:
+def run_columns(swept: Sequence[str], *, given: bool = False) -> tuple[str, ...]:
     """Return the header of runs.csv."""
     return (
         "study",
@@ -107,6 +112,7 @@ def run_columns(swept: Sequence[str]) -> tuple[str, ...]:
         "steps",
         *swept,
         *SCORES,
+        *(("given",) if given else ()),
         *PROVENANCE,
     )
 

@@ -41,7 +41,9 @@ def read_study(out: Path, study: str, *, allow_incomplete: bool = False) -> Meas
     refuse_empty(study, str(folder.path), len(ended))
     pretrainings: dict[str, Pretraining] = {}  # by address: journals are read once
     runs = run_ids(folder)
-    return MeasuredStudy.of(study, [_read_cell(folder, cell, record, runs, pretrainings) for cell, record in ended])
+    given = str(read_object(folder.path / "study.json").get("given", ""))
+    measured = [_read_cell(folder, cell, record, runs, pretrainings) for cell, record in ended]
+    return MeasuredStudy.of(study, measured, given)
 
 
 def _state(record: CellRecord, *, running: bool) -> str:

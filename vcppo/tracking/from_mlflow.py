@@ -52,7 +52,8 @@ def read_study(
         for run in sorted(runs, key=lambda run: len(run.metrics))  # of twins the one that has them counts
         if run.tags["vcppo.kind"] == "stage" and run.tags["stage"] == "value-pretraining"
     }
-    return MeasuredStudy.of(name, [_read_cell(store, run, pretrainings) for run in ended])
+    given = str(json.loads(store.read(parent, "study.json") or "{}").get("given", ""))
+    return MeasuredStudy.of(name, [_read_cell(store, run, pretrainings) for run in ended], given)
 
 
 def find_study(store: MlflowStore, study: str | None = None, instance: str | None = None) -> Run:

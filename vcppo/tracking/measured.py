@@ -105,11 +105,12 @@ class MeasuredStudy:
 
     name: str
     cells: tuple[MeasuredCell, ...]
+    given: str = ""  # options of the command line, `--set` among them, as study.json has them
 
     @classmethod
-    def of(cls, name: str, cells: Sequence[MeasuredCell]) -> "MeasuredStudy":
+    def of(cls, name: str, cells: Sequence[MeasuredCell], given: str = "") -> "MeasuredStudy":
         """Build it with the cells sorted."""
-        return cls(name, tuple(sorted(cells, key=lambda cell: (cell.arm, cell.base_seed, cell.seed, cell.cell))))
+        return cls(name, tuple(sorted(cells, key=lambda cell: (cell.arm, cell.base_seed, cell.seed, cell.cell))), given)
 
 
 def refuse_unfinished(study: str, states: dict[str, str], remedy: str) -> None:
