@@ -41,7 +41,7 @@ from vcppo.settings.run import RunSettings
 from vcppo.stages.pipeline import run_stages
 from vcppo.tasks import make_task
 from vcppo.tasks.base import ExactTask
-from vcppo.types import Rollout, Verdict
+from vcppo.types import DecisionPath, Rollout, Verdict
 
 STATES_OF_ONE, PROBLEMS, BATCHES, DIRECTIONS = 4, 50, 40, 200
 WORST = 4.0  # standard errors
@@ -99,10 +99,12 @@ class Comparison:
         return worst <= WORST
 
     def _is_astray(self, rollout: Rollout) -> bool:
-        """True where a response has left its way before its end, other than by an exit."""
-        task, pieces = self.task, self.sampler.tokenizer.convert_ids_to_tokens(list(rollout.generation.tokens))
-        path = task.decision_path(rollout.prompt, pieces)
-        return path.written < len(pieces) and pieces[path.written] not in path.exits.get(path.written, {})
+        """True where a response has left its way for good, before its end."""
+        pieces = self.sampler.tokenizer.convert_ids_to_tokens(list(rollout.generation.tokens))
+        path = self.task.decision_path(rollout.prompt, pieces)
+        while isinstance(left_for := path.left_for(pieces), DecisionPath):
+            path, pieces = left_for, pieces[path.written + 1 :]
+        return path.written < len(pieces) and left_for is None
 
     def _chance(self, score: float) -> float:
         return (score - self.reward.wrong) / (self.reward.correct - self.reward.wrong)

@@ -5,7 +5,8 @@ response.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal, NamedTuple, Self
@@ -86,7 +87,7 @@ class DecisionPath:
     """
 
     tokens: tuple[str, ...]  # as the tokenizer names them: what the response wrote while on its way, then a right end
-    written: int  # how many of them the response wrote; one that wrote more has failed, or taken an exit, there
+    written: int  # how many of them the response wrote; one that wrote more has left its way there (`left_for`)
     errors: Mapping[int, Mapping[str, int]] = field(
         default_factory=dict
     )  # by place: every token after which the way goes on unchanged, and the errors it adds; elsewhere tokens[place], 0
@@ -96,6 +97,35 @@ class DecisionPath:
     errors_allowed: int = 0  # a response is right with no more of them
     correct_if_right: float = 1.0  # chance that a right response is judged correct
     correct_if_failed: float = 0.0  # the same of one that has failed
+    lasting: bool = False  # what is tolerated changes what the policy does later: tokens are those of the best way, a
+    # response that writes another one has left it for a detour, and Ways reads what that costs
+
+    def left_for(self, pieces: Sequence[str]) -> "float | DecisionPath | None":
+        """What a response has left its way for: an exit's worth, or a way; None where it has not, or for good.
+
+        Args:
+            pieces: its tokens by name, or those that it wrote since this way began.
+        """
+        if len(pieces) <= self.written:
+            return None
+        token = pieces[self.written]
+        if self.lasting and token in self.errors.get(self.written, {}):
+            return self.detour(self.written, pieces[self.written + 1 :])
+        return self.exits.get(self.written, {}).get(token)
+
+    def detour(self, place: int, pieces: Sequence[str]) -> Self:
+        """The rest of the way, behind another token than `tokens[place]`; errors made before are not counted on it.
+
+        Args:
+            pieces: what a response wrote behind that token.
+        """
+        tokens = self.tokens[place + 1 :]
+        agree = itertools.takewhile(lambda both: both[0] == both[1], zip(tokens, pieces, strict=False))
+        errors, exits = (
+            {later - place - 1: listed for later, listed in by_place.items() if later > place}
+            for by_place in (self.errors, self.exits)
+        )
+        return dataclasses.replace(self, tokens=tokens, written=len(list(agree)), errors=errors, exits=exits)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ as far as the task lists all that may be judged correct. bench/exact_values.py m
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -115,12 +115,14 @@ def exact_values(
         response = responses[row]
         pieces = tokenizer.convert_ids_to_tokens(list(response.tokens))
         path = task.decision_path(response.prompt, pieces)
-        paths[row] = ways.add(response.prompt_tokens, path), path, pieces
-    batch = ways.batch
-    logprobs = forward.gather_token_logprobs(policy, batch, max_tokens, *ways.asked, sampling.temperature)
+        paths[row] = ways.add(response.prompt_tokens, path, pieces), path, pieces
+
+    def read() -> Tensor:
+        return forward.gather_token_logprobs(policy, ways.batch, max_tokens, *ways.asked, sampling.temperature)
+
+    chances = _chances(ways, read)
     shape = len(responses), max(len(response.tokens) for response in responses)
-    read_tokens = int(batch.total_lengths.sum())
-    return ExactValues(ways, paths, logprobs.double().exp(), shape, reward, read_tokens)
+    return ExactValues(ways, paths, chances, shape, reward, ways.read_tokens)
 
 
 def expected_score(
@@ -133,11 +135,27 @@ def expected_score(
     task, tokenizer, sampling = sampler.task, sampler.tokenizer, sampler.sampling
     assert isinstance(task, ExactTask)
     ways, encoded = Ways(tokenizer.get_vocab(), sampling.max_tokens), task.encode(prompts, tokenizer)
-    starts = [ways.add(ids, task.decision_path(prompt, [])) for prompt, ids in zip(prompts, encoded, strict=True)]
-    parts = list(_read_all(policy, ways, sampling.temperature, max_tokens))
-    order = torch.cat([numbers for numbers, _ in parts]).argsort()
-    chances = torch.cat([logprobs for _, logprobs in parts])[order].double().exp()
+    starts = [ways.add(ids, task.decision_path(prompt, []), []) for prompt, ids in zip(prompts, encoded, strict=True)]
+
+    def read() -> Tensor:
+        parts = list(_read_all(policy, ways, sampling.temperature, max_tokens))
+        order = torch.cat([numbers for numbers, _ in parts]).argsort()
+        return torch.cat([logprobs for _, logprobs in parts])[order]
+
+    chances = _chances(ways, read)
     return in_reward(ways.worth(chances)[0][[way.number for way in starts], 0, 0], reward).mean()
+
+
+def _chances(ways: Ways, read: Callable[[], Tensor]) -> Tensor:
+    """Chances of all that some ways ask for, and then of the detours that are drawn by them: [N] float64.
+
+    Args:
+        read: what is asked now, as log-probabilities: [K] float32, the same in every process.
+    """
+    chances = read().double().exp()
+    if ways.draw_detours(chances):
+        chances = torch.cat([chances, read().double().exp()])
+    return chances
 
 
 def _read_all(

@@ -3,11 +3,17 @@
 A `DecisionPath` names tokens; here it becomes a way of token ids behind what was written before it, with the ways that
 branch off from it. Ways that are the same are read once, as those of all responses to a prompt are where one response
 is right. Branches are a level of their own, which is worked out before the one that they branch off from.
+
+Where what is tolerated changes what the policy does later (`DecisionPath.lasting`), each such token begins a detour.
+They are too many to read: on `digits` each problem has some 140 with a chance above 1e-4. So some are read, as if
+the policy had drawn them, and what a detour leaves of a way's chance of success is taken to be the mean over these,
+wherever it begins; and on a detour the next one leaves as much again.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +21,11 @@ from torch import Tensor
 from vcppo.maths.exact_values import chances_of_success, error_shares
 from vcppo.settings.critic import Unseen
 from vcppo.types import DecisionPath, TokenBatch
+
+# On digits what detours leave has a spread of 0.25: a way's worth is then known to 0.25 of DETOUR_CHANCE, 0.25 %.
+DETOUR_CHANCE: Final = 0.01  # of a way's chance of success through detours, where one is read; n^2 where it is n-fold
+MOST_DETOURS: Final = 64  # that are read, for up to 8 % of it
+DETOURS_IN_TURN: Final = 4  # that are told apart on one response: of 6 %, 40 % of what is left goes through a second
 
 
 class State(NamedTuple):
@@ -33,8 +44,32 @@ class Way:
     level: int
     number: int  # among those of its level
     path: DecisionPath  # of a response that has it; how far another one has come on it is another's to say
-    places: int  # tokens of it that the length limit leaves
+    prefix: tuple[int, ...]  # token ids before it, a prompt's first
+    before: int  # how many of them are the response's
+    ids: tuple[int, ...]  # of its tokens, as far as the length limit leaves them
     branches: dict[int, dict[str, "Way"]] = field(default_factory=dict)  # by place, and the token that leads there
+
+    @property
+    def places(self) -> int:
+        """Tokens of it that the length limit leaves."""
+        return len(self.ids)
+
+
+@dataclass
+class _Reading:
+    """What is read at once. Chances are numbered through all readings: `asked` first, then those of `tolerant`."""
+
+    first: int  # number of its first chance
+    ways: list[Way] = field(default_factory=list)  # in the order of rows
+    asked: list[tuple[int, int, int]] = field(default_factory=list)  # (row, column, token), one a chance that is read
+    tolerant: dict[int, tuple[Mapping[str, int], list[tuple[int, int, int, int]]]] = field(
+        default_factory=dict
+    )  # by what is listed: that, and (level, way, place, row) wherever it is
+
+    def ask(self, row: int, column: int, token: int) -> int:
+        """Ask for a chance; its number."""
+        self.asked.append((row, column, token))
+        return self.first + len(self.asked) - 1
 
 
 class Ways:
@@ -50,18 +85,21 @@ class Ways:
         self.levels: list[list[Way]] = []
         self._known: dict[object, Way] = {}
         self._contents: dict[int, tuple[Mapping[str, int], object]] = {}  # what is tolerated, often one for many places
-        self._prefixes: list[tuple[int, ...]] = []  # of each way that is read, in order
-        self._tokens: list[tuple[int, ...]] = []
-        self._asked: list[tuple[int, int, int]] = []  # (row, column, token), one a chance that is read
-        self._on: list[tuple[int, int, int, int, int]] = []  # (level, way, place, errors, number of the chance)
-        self._tolerant: dict[int, tuple[Mapping[str, int], list[tuple[int, int, int, int]]]] = {}  # by what is listed
-        self._exits: list[tuple[int, int, int, int, float | Way]] = []  # the same, and what it is worth
+        self._readings = [_Reading(0)]
+        self._on: list[tuple[int, int, int, int, int, int]] = []  # see `_steps`
+        self._exits: list[tuple[int, int, int, int, float | Way]] = []  # (level, way, place, number, what it is worth)
+        self._detours: list[tuple[Way, int, Way]] = []  # drawn: the way, the place where it is left, and the rest
 
-    def add(self, prompt_tokens: tuple[int, ...], path: DecisionPath) -> Way:
-        """Add a response's way; ways that are the same are read once."""
+    def add(self, prompt_tokens: tuple[int, ...], path: DecisionPath, pieces: Sequence[str]) -> Way:
+        """Add a response's way, and the detours that it took; ways that are the same are read once."""
         key = (prompt_tokens, self._identity(path))
         if key not in self._known:
             self._known[key] = self._laid_out(prompt_tokens, path, level=0, before=0)
+        way = self._known[key]
+        while isinstance(left_for := path.left_for(pieces), DecisionPath):
+            place = path.written
+            way = self._branch(way, place, pieces[place], left_for)
+            path, pieces = left_for, pieces[place + 1 :]
         return self._known[key]
 
     def _identity(self, path: DecisionPath) -> object:
@@ -72,7 +110,8 @@ class Ways:
             for place, listed in sorted(path.exits.items())
             for token, worth in listed.items()
         )
-        return path.tokens, errors, exits, path.errors_allowed, path.correct_if_right, path.correct_if_failed
+        ends = path.errors_allowed, path.correct_if_right, path.correct_if_failed
+        return path.tokens, errors, exits, ends, path.lasting
 
     def _content(self, listed: Mapping[str, int]) -> object:
         if id(listed) not in self._contents:
@@ -82,64 +121,119 @@ class Ways:
     def _laid_out(self, prefix: tuple[int, ...], path: DecisionPath, *, level: int, before: int) -> Way:
         if level == len(self.levels):
             self.levels.append([])
-        ids = tuple(self.vocabulary[token] for token in path.tokens)
-        way = Way(level, len(self.levels[level]), path, max(min(len(ids), self.limit - before), 0))
+        ids = tuple(self.vocabulary[token] for token in path.tokens)[: max(self.limit - before, 0)]
+        way = Way(level, len(self.levels[level]), path, prefix, before, ids)
         self.levels[level].append(way)
-        row = len(self._prefixes)
-        self._prefixes.append(prefix)
-        self._tokens.append(ids[: way.places])
+        now = self._readings[-1]
+        row = len(now.ways)
+        now.ways.append(way)
         for place in range(way.places):
             if (listed := path.errors.get(place)) is None:
-                self._on.append((level, way.number, place, 0, len(self._asked)))
-                self._asked.append((row, place, ids[place]))
+                self._on.append((level, way.number, place, 0, now.ask(row, place, ids[place]), False))
             else:
-                self._tolerant.setdefault(id(listed), (listed, []))[1].append((level, way.number, place, row))
+                now.tolerant.setdefault(id(listed), (listed, []))[1].append((level, way.number, place, row))
             for token, worth in path.exits.get(place, {}).items():
                 if token not in self.vocabulary:
                     continue
-                number = len(self._asked)
-                self._asked.append((row, place, self.vocabulary[token]))
+                number = now.ask(row, place, self.vocabulary[token])
                 if isinstance(worth, DecisionPath):
-                    taken = (*prefix, *ids[:place], self.vocabulary[token])
-                    branch = self._laid_out(taken, worth, level=level + 1, before=before + place + 1)
-                    way.branches.setdefault(place, {})[token] = branch
-                    self._exits.append((level, way.number, place, number, branch))
-                else:
-                    self._exits.append((level, way.number, place, number, worth))
+                    worth = self._branch(way, place, token, worth)
+                self._exits.append((level, way.number, place, number, worth))
         return way
+
+    def _branch(self, way: Way, place: int, token: str, path: DecisionPath) -> Way:
+        """The way that a token at some place of another one leads to, laid out once."""
+        branches = way.branches.setdefault(place, {})
+        if token not in branches:
+            prefix = (*way.prefix, *way.ids[:place], self.vocabulary[token])
+            branches[token] = self._laid_out(prefix, path, level=way.level + 1, before=way.before + place + 1)
+        return branches[token]
+
+    def draw_detours(self, chances: Tensor) -> bool:
+        """Draw the detours that are read to see what one leaves; False if there are none, and all is read.
+
+        They are spread evenly over the chance of success that goes through each, as far as it goes on unchanged there.
+        No draw is at random: processes that have the same chances, to the bit, read the same.
+
+        Args:
+            chances: [N] float64, of what was `asked`, with gradient or without.
+        """
+        reading, listings, shares = self._readings[0], list[tuple[list[tuple[Way, int]], list[str]]](), list[Tensor]()
+        number = len(reading.asked)
+        for listed, places in reading.tolerant.values():
+            ids, _ = self._of_vocabulary(listed)
+            going_on = chances[number : number + len(places) * len(ids)].detach().reshape(len(places), len(ids))
+            number += going_on.numel()
+            of_responses = torch.tensor([level == 0 for level, _, _, _ in places])
+            share = (going_on / going_on.sum(dim=1, keepdim=True)).nan_to_num(0.0)
+            shares.append((share * (self._leaves(places, ids) & of_responses[:, None])).flatten())
+            tokens = [token for token in listed if token in self.vocabulary]
+            listings.append(([(self.levels[level][way], place) for level, way, place, _ in places], tokens))
+        lasting = sum(way.path.lasting for way in self.levels[0])
+        through = torch.cat([torch.zeros(1, dtype=torch.float64), *shares]).cumsum(0)
+        count = min(math.ceil((float(through[-1]) / max(lasting, 1) / DETOUR_CHANCE) ** 2), MOST_DETOURS)
+        self._readings.append(_Reading(len(chances)))
+        drawn = torch.searchsorted(through, (torch.arange(count) + 0.5) / max(count, 1) * through[-1]) - 1
+        for index in drawn.tolist():
+            for places, tokens in listings:
+                if index < len(places) * len(tokens):
+                    way, place = places[index // len(tokens)]
+                    token = tokens[index % len(tokens)]
+                    self._detours.append((way, place, self._branch(way, place, token, way.path.detour(place, ()))))
+                    break
+                index -= len(places) * len(tokens)
+        return bool(self._readings[-1].ways)
+
+    def _leaves(self, places: Sequence[tuple[int, int, int, int]], ids: Tensor) -> Tensor:
+        """[places, tokens] bool: where a tolerated token is the beginning of a detour."""
+        ways = [self.levels[level][way] for level, way, _, _ in places]
+        own = torch.tensor([way.ids[place] for way, (_, _, place, _) in zip(ways, places, strict=True)])
+        return torch.tensor([way.path.lasting for way in ways])[:, None] & (ids != own[:, None])
 
     @property
     def batch(self) -> TokenBatch:
-        """All that is to be read: each way as a response to what was written before it."""
-        lengths = torch.tensor([len(tokens) for tokens in self._tokens])
-        whole = [torch.tensor(prefix + ids) for prefix, ids in zip(self._prefixes, self._tokens, strict=True)]
+        """What is to be read now: each way as a response to what was written before it."""
+        ways = self._readings[-1].ways
+        lengths = torch.tensor([way.places for way in ways])
+        whole = [torch.tensor(way.prefix + way.ids) for way in ways]
         return TokenBatch(
             input_ids=torch.nn.utils.rnn.pad_sequence(whole, batch_first=True),
-            prompt_lengths=torch.tensor([len(prefix) for prefix in self._prefixes]),
+            prompt_lengths=torch.tensor([len(way.prefix) for way in ways]),
             response_mask=torch.arange(max(int(lengths.max()), 1)) < lengths[:, None],
         )
 
     @property
     def asked(self) -> tuple[Tensor, Tensor, Tensor]:
         """([N] rows, [N] columns, [N] tokens) of `batch` whose chances are to be read."""
-        rows, columns, tokens = _rows(self._asked, 3).unbind(dim=1)
+        now = self._readings[-1]
+        rows, columns, tokens = _rows(now.asked, 3).unbind(dim=1)
         parts = [(rows, columns, tokens)]
-        for listed, places in self._tolerant.values():
+        for listed, places in now.tolerant.values():
             ids, _ = self._of_vocabulary(listed)
             _, _, place, row = _rows(places, 4).repeat_interleave(len(ids), dim=0).unbind(dim=1)
             parts.append((row, place, ids.repeat(len(places))))
         rows, columns, tokens = map(torch.cat, zip(*parts, strict=True))
         return rows, columns, tokens
 
+    @property
+    def read_tokens(self) -> int:
+        """Tokens of all ways, each with what was written before it."""
+        return sum(len(way.prefix) + way.places for ways in self.levels for way in ways)
+
     def _steps(self) -> Tensor:
-        """[M, 5] int64: level, way, place, errors added and number of the chance of every step that goes on."""
-        parts, number = [_rows(self._on, 5)], len(self._asked)
-        for listed, places in self._tolerant.values():
-            ids, errors = self._of_vocabulary(listed)
-            where = _rows(places, 4)[:, :3].repeat_interleave(len(ids), dim=0)
-            numbers = number + torch.arange(len(where))
-            parts.append(torch.cat([where, errors.repeat(len(places))[:, None], numbers[:, None]], dim=1))
-            number += len(where)
+        """[M, 6] int64: level, way, place, errors added, number of the chance of every step, and if it is a detour."""
+        parts = [_rows(self._on, 6)]
+        for reading in self._readings:
+            number = reading.first + len(reading.asked)
+            for listed, places in reading.tolerant.values():
+                ids, errors = self._of_vocabulary(listed)
+                where = _rows(places, 4)[:, :3].repeat_interleave(len(ids), dim=0)
+                numbers = number + torch.arange(len(where))
+                leaves = self._leaves(places, ids).flatten()
+                parts.append(
+                    torch.cat([where, *(x[:, None] for x in (errors.repeat(len(places)), numbers, leaves))], dim=1)
+                )
+                number += len(where)
         return torch.cat(parts)
 
     def _of_vocabulary(self, listed: Mapping[str, int]) -> tuple[Tensor, Tensor]:
@@ -155,10 +249,24 @@ class Ways:
             chances: [N] float64, of what is `asked`.
             unseen: "errors": what a critic would say that does not know how many were made (`error_shares`).
         """
-        by_level, steps = list[Tensor](), self._steps()
+        steps, left = self._steps(), chances.new_ones(())
+        for _ in range(DETOURS_IN_TURN if self._detours else 0):
+            worth = self._worth(chances, steps, left, "none")
+            parts = [
+                (worth[branch.level][branch.number, 0, 0], worth[way.level][way.number, place + 1, 0])
+                for way, place, branch in self._detours
+            ]
+            detours, unchanged = torch.stack([one for one, _ in parts]), torch.stack([other for _, other in parts])
+            known = unchanged > 0
+            left = torch.where(known, detours / torch.where(known, unchanged, 1.0), 1.0).mean()
+        return self._worth(chances, steps, left, unseen)
+
+    def _worth(self, chances: Tensor, steps: Tensor, left: Tensor, unseen: Unseen) -> list[Tensor]:
+        """What `worth` says, where a detour leaves so much of the chance of success that its way has unchanged."""
+        by_level = list[Tensor]()
         starts = chances.new_zeros(0)  # of the level above, from which branches are worth what they are
         for level in reversed(range(len(self.levels))):
-            on, exits, right, failed = self._terms(level, steps[steps[:, 0] == level], chances, starts)
+            on, exits, right, failed = self._terms(level, steps[steps[:, 0] == level], chances, left, starts)
             worth = chances_of_success(on, exits, right, failed)
             starts = worth[:, 0, 0]
             if unseen == "errors":
@@ -168,12 +276,12 @@ class Ways:
         return by_level[::-1]
 
     def _terms(
-        self, level: int, steps: Tensor, chances: Tensor, starts: Tensor
+        self, level: int, steps: Tensor, chances: Tensor, left: Tensor, starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the arguments of `chances_of_success`."""
         ways = self.levels[level]
         rows, places = len(ways), max(max(way.places for way in ways), 1)
-        left = [step for step in self._exits if step[0] == level]
+        exiting = [step for step in self._exits if step[0] == level]
         most = int(steps[:, 3].max()) + 1 if len(steps) else 1
         counts = torch.arange(max(way.path.errors_allowed for way in ways) + 2)
         failed = chances.new_tensor([way.path.correct_if_failed for way in ways])
@@ -181,12 +289,13 @@ class Ways:
         on = chances.new_zeros((rows, places, most))
         ends = torch.tensor([way.places for way in ways])
         on[..., 0].masked_fill_(torch.arange(places) >= ends[:, None], 1.0)
-        _, way, place, errors, number = steps.unbind(dim=1)
-        on = on.index_put((way, place, errors), chances[number], accumulate=True)
+        _, way, place, errors, number, detour = steps.unbind(dim=1)
+        going_on = chances[number] * torch.where(detour > 0, left, 1.0)
+        on = on.index_put((way, place, errors), going_on, accumulate=True)
 
-        _, way, place, number = _rows([step[:4] for step in left], 4).unbind(dim=1)
-        of_branches = torch.tensor([step[4].number if isinstance(step[4], Way) else -1 for step in left]).long()
-        known = chances.new_tensor([0.0 if isinstance(step[4], Way) else step[4] for step in left])
+        _, way, place, number = _rows([step[:4] for step in exiting], 4).unbind(dim=1)
+        of_branches = torch.tensor([step[4].number if isinstance(step[4], Way) else -1 for step in exiting]).long()
+        known = chances.new_tensor([0.0 if isinstance(step[4], Way) else step[4] for step in exiting])
         worth = known
         if len(starts):
             worth = torch.where(of_branches >= 0, starts[of_branches.clamp(min=0)], known)
@@ -215,16 +324,15 @@ class Ways:
                 errors += path.errors.get(place, {}).get(path.tokens[place], 0)
         if len(pieces) <= path.written + 1:
             return states
-        later = range(path.written + 1, len(pieces))
-        if unseen == "departures":
+        place, left_by, rest = path.written, pieces[path.written], pieces[path.written + 1 :]
+        if unseen == "departures" and left_by not in path.errors.get(place, {}):  # what is tolerated is none
             last = max(way.places - 1, 0)
-            return states + [State(way.level, way.number, min(place, last), errors) for place in later]
-        left_by = pieces[path.written]
-        taken = path.exits.get(path.written, {}).get(left_by)
-        if isinstance(taken, DecisionPath):
-            branch = way.branches[path.written][left_by]
-            return states + self.states(branch, taken, pieces[path.written + 1 :], unseen)
-        return states + [path.correct_if_failed if taken is None else taken] * len(later)
+            later = range(place + 1, len(pieces))
+            return states + [State(way.level, way.number, min(there, last), errors) for there in later]
+        left_for = path.left_for(pieces)
+        if isinstance(left_for, DecisionPath):
+            return states + self.states(way.branches[place][left_by], left_for, rest, unseen)
+        return states + [path.correct_if_failed if left_for is None else left_for] * len(rest)
 
 
 def _if_ended(way: Way) -> float:

@@ -23,6 +23,7 @@ from vcppo.settings.evaluation import Problems
 from vcppo.settings.fixed import SLACK_LINES
 from vcppo.settings.task import DigitsTaskSettings
 from vcppo.tasks import words
+from vcppo.tasks.chains import on_the_way
 from vcppo.tasks.held_out import divided
 from vcppo.tasks.words import ANSWER, ASK, END, PAD
 from vcppo.types import DecisionPath, Demonstration, Judgement, Prompt, Verdict
@@ -94,15 +95,10 @@ class DigitsTask:
         correct, by a second mistake that makes up for the first. This counts as failing at the first.
         """
         target, _, seed = prompt.name.partition("/")
-        tokens, width = _response(seed, int(target)).split(), self.settings.digits + 1
+        way, width = _response(seed, int(target)).split(), self.settings.digits + 1
+        tokens, wrote = on_the_way(pieces, way, {})
         numbered = dict.fromkeys(range(0, int(target) * width, width), self._numbers)
-        written = 0
-        for wanted, got in zip(tokens, pieces, strict=False):
-            if got != wanted and got not in numbered.get(written, {}):
-                break
-            tokens[written] = got
-            written += 1
-        return DecisionPath(tuple(tokens), written, errors=numbered)
+        return DecisionPath(tokens, wrote, errors=numbered, lasting=True)
 
     def step_starts(self, pieces: Sequence[str]) -> list[int]:
         """See Task."""

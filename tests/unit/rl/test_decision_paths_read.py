@@ -94,7 +94,7 @@ def path_of(response: Sequence[str]) -> DecisionPath:
 
 def chances_of(response: list[str], unseen: Unseen = "none", limit: int = LIMIT) -> list[float]:
     ways, path = Ways(VOCABULARY, limit), path_of(response)
-    way = ways.add((0, 1), path)
+    way = ways.add((0, 1), path, response)
     rows, columns, tokens = ways.asked
     places = ways.batch.prompt_lengths[rows] - 2 + columns  # of the whole response
     worth = ways.worth(policy()[places, tokens], unseen)
@@ -115,8 +115,8 @@ def test_what_is_read_ends_before_the_response() -> None:
 def test_ways_that_are_the_same_are_read_once() -> None:
     ways = Ways(VOCABULARY, LIMIT)
     for response in ("aaba", "aa", "ab", "baba", "ada"):
-        ways.add((0,), path_of(list(response)))
-    ways.add((1,), path_of(["a"]))
+        ways.add((0,), path_of(list(response)), list(response))
+    ways.add((1,), path_of(["a"]), ["a"])
     # aaba, aa, ab and ada are on one way, baba on another, and (1,) is another prompt; each has one that branches off.
     assert [len(level) for level in ways.levels] == [3, 3]
     assert len(ways.batch.response_mask) == 6
