@@ -5,9 +5,9 @@ branch off from it. Ways that are the same are read once, as those of all respon
 is right. Branches are a level of their own, which is worked out before the one that they branch off from.
 
 Where what is tolerated changes what the policy does later (`DecisionPath.lasting`), each such token begins a detour.
-They are too many to read: on `digits` each problem has some 140 with a chance above 1e-4. So some are read, as if
-the policy had drawn them, and what a detour leaves of a way's chance of success is taken to be the mean over these,
-wherever it begins; and on a detour the next one leaves as much again.
+They are too many to read: a problem of `digits` has some 140 with a share of its chance of success above 1e-4. So a
+few are read, as if the policy had drawn them, and every detour is taken to keep the share of its way's chance of
+success that these keep on average. So is one that begins on another.
 """
 
 import math
@@ -22,10 +22,11 @@ from vcppo.maths.exact_values import chances_of_success, error_shares
 from vcppo.settings.critic import Unseen
 from vcppo.types import DecisionPath, TokenBatch
 
-# On digits what detours leave has a spread of 0.25: a way's worth is then known to 0.25 of DETOUR_CHANCE, 0.25 %.
-DETOUR_CHANCE: Final = 0.01  # of a way's chance of success through detours, where one is read; n^2 where it is n-fold
-MOST_DETOURS: Final = 64  # that are read, for up to 8 % of it
-DETOURS_IN_TURN: Final = 4  # that are told apart on one response: of 6 %, 40 % of what is left goes through a second
+# What a detour keeps differs, on `digits` with a standard deviation of 0.25. A way's chance of success is then known to
+# 0.25 of DETOUR_CHANCE, a quarter of a per cent of itself, as far as MOST_DETOURS allows: up to 8 % through detours.
+DETOUR_CHANCE: Final = 0.01  # through detours, of a way's success: one is read; where it is n times that, n^2 are
+MOST_DETOURS: Final = 64
+DETOURS_IN_TURN: Final = 3  # one on another, that are counted: on `digits` each has a third of the effect of the last
 
 
 class State(NamedTuple):
@@ -129,66 +130,51 @@ class Ways:
         now.ways.append(way)
         for place in range(way.places):
             if (listed := path.errors.get(place)) is None:
-                self._on.append((level, way.number, place, 0, now.ask(row, place, ids[place]), False))
+                self._on.append((level, way.number, place, 0, now.ask(row, place, ids[place]), -1))
             else:
                 now.tolerant.setdefault(id(listed), (listed, []))[1].append((level, way.number, place, row))
             for token, worth in path.exits.get(place, {}).items():
                 if token not in self.vocabulary:
                     continue
                 number = now.ask(row, place, self.vocabulary[token])
-                if isinstance(worth, DecisionPath):
-                    worth = self._branch(way, place, token, worth)
-                self._exits.append((level, way.number, place, number, worth))
+                leads_to = self._branch(way, place, token, worth) if isinstance(worth, DecisionPath) else worth
+                self._exits.append((level, way.number, place, number, leads_to))
         return way
 
     def _branch(self, way: Way, place: int, token: str, path: DecisionPath) -> Way:
         """The way that a token at some place of another one leads to, laid out once."""
         branches = way.branches.setdefault(place, {})
         if token not in branches:
-            prefix = (*way.prefix, *way.ids[:place], self.vocabulary[token])
-            branches[token] = self._laid_out(prefix, path, level=way.level + 1, before=way.before + place + 1)
+            taken = (*way.prefix, *way.ids[:place], self.vocabulary[token])
+            branches[token] = self._laid_out(taken, path, level=way.level + 1, before=way.before + place + 1)
         return branches[token]
 
     def draw_detours(self, chances: Tensor) -> bool:
-        """Draw the detours that are read to see what one leaves; False if there are none, and all is read.
+        """Draw the detours that are read to see what one keeps; False if there are none, and all is read.
 
         They are spread evenly over the chance of success that goes through each, as far as it goes on unchanged there.
-        No draw is at random: processes that have the same chances, to the bit, read the same.
+        Nothing is drawn at random: processes that have the same chances, to the bit, read the same.
 
         Args:
             chances: [N] float64, of what was `asked`, with gradient or without.
         """
-        reading, listings, shares = self._readings[0], list[tuple[list[tuple[Way, int]], list[str]]](), list[Tensor]()
-        number = len(reading.asked)
-        for listed, places in reading.tolerant.values():
-            ids, _ = self._of_vocabulary(listed)
-            going_on = chances[number : number + len(places) * len(ids)].detach().reshape(len(places), len(ids))
-            number += going_on.numel()
-            of_responses = torch.tensor([level == 0 for level, _, _, _ in places])
-            share = (going_on / going_on.sum(dim=1, keepdim=True)).nan_to_num(0.0)
-            shares.append((share * (self._leaves(places, ids) & of_responses[:, None])).flatten())
-            tokens = [token for token in listed if token in self.vocabulary]
-            listings.append(([(self.levels[level][way], place) for level, way, place, _ in places], tokens))
         lasting = sum(way.path.lasting for way in self.levels[0])
-        through = torch.cat([torch.zeros(1, dtype=torch.float64), *shares]).cumsum(0)
-        count = min(math.ceil((float(through[-1]) / max(lasting, 1) / DETOUR_CHANCE) ** 2), MOST_DETOURS)
+        if not lasting:
+            return False
+        steps = self._steps()
+        _, number, place, _, of_chance, token = steps[steps[:, 0] == 0].unbind(dim=1)
+        chance = chances.detach()[of_chance]
+        going_on = chance.new_zeros(len(self.levels[0]), int(place.max()) + 1)
+        going_on = going_on.index_put((number, place), chance, accumulate=True)
+        through = torch.where(token >= 0, chance / going_on[number, place], 0.0).nan_to_num(0.0).cumsum(0)
+        count = min(math.ceil((float(through[-1]) / lasting / DETOUR_CHANCE) ** 2), MOST_DETOURS)
+        drawn = torch.searchsorted(through, (torch.arange(count) + 0.5) / max(count, 1) * through[-1])
+        names = {i: name for name, i in self.vocabulary.items()}
         self._readings.append(_Reading(len(chances)))
-        drawn = torch.searchsorted(through, (torch.arange(count) + 0.5) / max(count, 1) * through[-1]) - 1
-        for index in drawn.tolist():
-            for places, tokens in listings:
-                if index < len(places) * len(tokens):
-                    way, place = places[index // len(tokens)]
-                    token = tokens[index % len(tokens)]
-                    self._detours.append((way, place, self._branch(way, place, token, way.path.detour(place, ()))))
-                    break
-                index -= len(places) * len(tokens)
+        for i, at, left_by in torch.stack([number, place, token], dim=1)[drawn].tolist():
+            way = self.levels[0][i]
+            self._detours.append((way, at, self._branch(way, at, names[left_by], way.path.detour(at, ()))))
         return bool(self._readings[-1].ways)
-
-    def _leaves(self, places: Sequence[tuple[int, int, int, int]], ids: Tensor) -> Tensor:
-        """[places, tokens] bool: where a tolerated token is the beginning of a detour."""
-        ways = [self.levels[level][way] for level, way, _, _ in places]
-        own = torch.tensor([way.ids[place] for way, (_, _, place, _) in zip(ways, places, strict=True)])
-        return torch.tensor([way.path.lasting for way in ways])[:, None] & (ids != own[:, None])
 
     @property
     def batch(self) -> TokenBatch:
@@ -221,18 +207,23 @@ class Ways:
         return sum(len(way.prefix) + way.places for ways in self.levels for way in ways)
 
     def _steps(self) -> Tensor:
-        """[M, 6] int64: level, way, place, errors added, number of the chance of every step, and if it is a detour."""
+        """[M, 6] int64, every step that goes on or begins a detour.
+
+        Level, way, place, errors added, number of its chance; and the token with which a detour begins, else -1.
+        """
         parts = [_rows(self._on, 6)]
         for reading in self._readings:
             number = reading.first + len(reading.asked)
             for listed, places in reading.tolerant.values():
                 ids, errors = self._of_vocabulary(listed)
+                ways = [self.levels[level][way] for level, way, _, _ in places]
+                own = torch.tensor([way.ids[place] for way, (_, _, place, _) in zip(ways, places, strict=True)])
+                lasting = torch.tensor([way.path.lasting for way in ways])
+                token = torch.where(lasting[:, None] & (ids != own[:, None]), ids, -1).flatten()
                 where = _rows(places, 4)[:, :3].repeat_interleave(len(ids), dim=0)
                 numbers = number + torch.arange(len(where))
-                leaves = self._leaves(places, ids).flatten()
-                parts.append(
-                    torch.cat([where, *(x[:, None] for x in (errors.repeat(len(places)), numbers, leaves))], dim=1)
-                )
+                columns = (errors.repeat(len(places)), numbers, token)
+                parts.append(torch.cat([where, torch.stack(columns, dim=1)], dim=1))
                 number += len(where)
         return torch.cat(parts)
 
@@ -249,24 +240,24 @@ class Ways:
             chances: [N] float64, of what is `asked`.
             unseen: "errors": what a critic would say that does not know how many were made (`error_shares`).
         """
-        steps, left = self._steps(), chances.new_ones(())
+        steps, kept = self._steps(), chances.new_ones(())
         for _ in range(DETOURS_IN_TURN if self._detours else 0):
-            worth = self._worth(chances, steps, left, "none")
+            worth = self._worth(chances, steps, kept, "none")
             parts = [
                 (worth[branch.level][branch.number, 0, 0], worth[way.level][way.number, place + 1, 0])
                 for way, place, branch in self._detours
             ]
             detours, unchanged = torch.stack([one for one, _ in parts]), torch.stack([other for _, other in parts])
             known = unchanged > 0
-            left = torch.where(known, detours / torch.where(known, unchanged, 1.0), 1.0).mean()
-        return self._worth(chances, steps, left, unseen)
+            kept = torch.where(known, detours / torch.where(known, unchanged, 1.0), 1.0).mean()
+        return self._worth(chances, steps, kept, unseen)
 
-    def _worth(self, chances: Tensor, steps: Tensor, left: Tensor, unseen: Unseen) -> list[Tensor]:
-        """What `worth` says, where a detour leaves so much of the chance of success that its way has unchanged."""
+    def _worth(self, chances: Tensor, steps: Tensor, kept: Tensor, unseen: Unseen) -> list[Tensor]:
+        """What `worth` says, where a detour keeps so much of the chance of success that its way has there."""
         by_level = list[Tensor]()
         starts = chances.new_zeros(0)  # of the level above, from which branches are worth what they are
         for level in reversed(range(len(self.levels))):
-            on, exits, right, failed = self._terms(level, steps[steps[:, 0] == level], chances, left, starts)
+            on, exits, right, failed = self._terms(level, steps[steps[:, 0] == level], chances, kept, starts)
             worth = chances_of_success(on, exits, right, failed)
             starts = worth[:, 0, 0]
             if unseen == "errors":
@@ -276,7 +267,7 @@ class Ways:
         return by_level[::-1]
 
     def _terms(
-        self, level: int, steps: Tensor, chances: Tensor, left: Tensor, starts: Tensor
+        self, level: int, steps: Tensor, chances: Tensor, kept: Tensor, starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the arguments of `chances_of_success`."""
         ways = self.levels[level]
@@ -289,8 +280,8 @@ class Ways:
         on = chances.new_zeros((rows, places, most))
         ends = torch.tensor([way.places for way in ways])
         on[..., 0].masked_fill_(torch.arange(places) >= ends[:, None], 1.0)
-        _, way, place, errors, number, detour = steps.unbind(dim=1)
-        going_on = chances[number] * torch.where(detour > 0, left, 1.0)
+        _, way, place, errors, number, token = steps.unbind(dim=1)
+        going_on = torch.where(token >= 0, kept, 1.0) * chances[number]
         on = on.index_put((way, place, errors), going_on, accumulate=True)
 
         _, way, place, number = _rows([step[:4] for step in exiting], 4).unbind(dim=1)

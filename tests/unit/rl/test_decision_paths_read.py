@@ -4,12 +4,13 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from vcppo.rl.ways import Ways, look_up
+from vcppo.rl.ways import MOST_DETOURS, Ways, look_up
 from vcppo.settings.critic import Unseen
 from vcppo.types import DecisionPath
 
@@ -156,3 +157,108 @@ def test_a_way_longer_than_the_limit_has_failed_but_for_exits_before_it() -> Non
     on = first[VOCABULARY["a"]] + first[VOCABULARY["b"]]
     chances = chances_of(["a", "a"], limit=2)
     assert chances == pytest.approx([on * exits + (1 - on) * 0.05, exits])
+
+
+# ---- detours: what is tolerated changes what the policy does later ----
+
+# A response writes a, then a, twice; in place of the first a of each pair other tokens are tolerated.
+LASTING = DecisionPath(
+    ("a", "a", "a", "a"), written=0, errors={0: dict.fromkeys("abcd", 0), 2: dict.fromkeys("abc", 0)}, lasting=True
+)
+KEPT = {0: 1.0, 1: 0.5, 2: 0.5, 3: 0.5}  # of the chance of the second a of a pair, by what its first token was
+
+
+def read(ways: Ways, kept: dict[int, float]) -> Tensor:
+    """The chances that are asked for, of a policy that writes the second a of a pair as the first token has it."""
+    table, batch, chances = policy().tolist(), ways.batch, []
+    for row, column, token in zip(*(asked.tolist() for asked in ways.asked), strict=True):
+        text = batch.input_ids[row, 2 : int(batch.prompt_lengths[row]) + column].tolist()
+        chances.append(table[len(text)][token] * (kept[text[-1]] if len(text) % 2 else 1.0))
+    return torch.tensor(chances, dtype=torch.float64)
+
+
+def read_whole(ways: Ways, kept: dict[int, float]) -> Tensor:
+    chances = read(ways, kept)
+    return torch.cat([chances, read(ways, kept)]) if ways.draw_detours(chances) else chances
+
+
+def on_the_way(pieces: Sequence[str], right: str) -> int:
+    return len(list(itertools.takewhile(lambda both: both[0] == both[1], zip(pieces, right, strict=False))))
+
+
+def lasting_states(pieces: Sequence[str], kept: dict[int, float], unseen: Unseen = "none") -> list[float]:
+    ways, path = Ways(VOCABULARY, LIMIT), replace(LASTING, written=on_the_way(pieces, "aaaa"))
+    way = ways.add((0, 1), path, pieces)
+    worth = ways.worth(read_whole(ways, kept), unseen)
+    chances: list[float] = look_up(worth, ways.states(way, path, pieces, unseen)).tolist()
+    return chances
+
+
+def lasting_truth(pieces: Sequence[str], kept: dict[int, float]) -> float:
+    """By enumeration of all responses that begin so."""
+    table, total = policy().tolist(), 0.0
+    for rest in itertools.product(VOCABULARY, repeat=4 - len(pieces)):
+        whole, chance = [*pieces, *rest], 1.0
+        for place in range(len(pieces), 4):
+            keeps = kept[VOCABULARY[whole[place - 1]]] if place % 2 else 1.0
+            chance *= table[place][VOCABULARY[whole[place]]] * keeps
+        total += chance * (whole[1] == "a" and whole[2] in "abc" and whole[3] == "a")
+    return total
+
+
+@pytest.mark.parametrize("response", ["aaaa", "baaa", "caca", "aaba", "dada", "bb", "aabb"])
+def test_what_detours_keep_is_read_and_holds_of_all(response: str) -> None:
+    """Also of the states of responses that took some, and of a second one after a first."""
+    want = [lasting_truth(response[:t], KEPT) for t in range(on_the_way_with_detours(response))]
+    assert lasting_states(response, KEPT)[: len(want)] == pytest.approx(want, abs=1e-12)
+    assert not any(lasting_states(response, KEPT)[len(want) :])  # it has left for good
+    assert want[0] < 0.9 * lasting_truth("", dict.fromkeys(KEPT, 1.0))  # else nothing was tested
+
+
+def on_the_way_with_detours(response: str) -> int:
+    """States before the first token that is wrong, that one's included."""
+    wrong = [place for place, token in enumerate(response) if token not in ("abcd", "a", "abc", "a")[place]]
+    return min([*wrong, len(response) - 1]) + 1
+
+
+def test_detours_are_drawn_as_often_as_the_policy_takes_them() -> None:
+    """Here each at either place has its own share to keep; 64 are drawn, evenly, so that each counts to 1/64."""
+    ways = Ways(VOCABULARY, LIMIT)
+    kept = {0: 1.0, 1: 0.1, 2: 0.9, 3: 0.5}
+    way = ways.add((0, 1), replace(LASTING, tokens=("a", "a"), errors={0: LASTING.errors[0]}), [])
+    worth = ways.worth(read_whole(ways, kept))
+    first, second = policy().tolist()[:2]
+    want = second[0] * sum(chance * kept[token] for token, chance in enumerate(first))
+    assert float(worth[0][way.number, 0, 0]) == pytest.approx(want, rel=1 / 64)
+    assert [len(level) for level in ways.levels] == [1, 3]  # each of the three is read once
+    plainly = sum(kept[token] for token in (1, 2, 3)) / 3
+    by_count = second[0] * (first[0] + plainly * sum(first[1:]))
+    assert by_count != pytest.approx(want, rel=2 / 64)  # else nothing was tested
+
+
+def test_so_many_detours_are_read_as_their_chance_asks_for() -> None:
+    def detours(rare: float) -> int:
+        ways = Ways(VOCABULARY, LIMIT)
+        ways.add((0, 1), replace(LASTING, tokens=("a",) * 4), [])
+        number = [column in (0, 2) and token != 0 for _, column, token in zip(*ways.asked, strict=True)]
+        chances = torch.where(torch.tensor(number), rare, 1.0).double()
+        ways.draw_detours(chances)
+        return len(ways._detours)
+
+    assert detours(0.0) == 0
+    assert detours(0.001) == 1  # five tokens come to half a per cent
+    assert detours(0.01) == 24  # to 3 * 0.01 / 1.03 + 2 * 0.01 / 1.02 = 0.0487, and 4.87 squared is 23.7
+    assert detours(0.1) == MOST_DETOURS
+
+
+def test_a_detour_is_no_departure_and_one_from_it_is() -> None:
+    """To a critic that does not see departures."""
+    seen = lasting_states("baaa", KEPT)
+    assert lasting_states("bb", KEPT, "departures") == pytest.approx(seen[:2])
+    assert lasting_states("bbaa", KEPT, "departures") == pytest.approx(seen)
+
+
+def test_ways_without_detours_are_read_in_one_go() -> None:
+    ways = Ways(VOCABULARY, LIMIT)
+    ways.add((0, 1), PATH, [])
+    assert not ways.draw_detours(torch.ones(len(ways.asked[0]), dtype=torch.float64))

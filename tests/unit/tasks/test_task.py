@@ -19,7 +19,7 @@ from vcppo.stages.pipeline import run_stages
 from vcppo.tasks import make_task
 from vcppo.tasks.base import ExactTask
 from vcppo.tasks.digits import DigitsTask
-from vcppo.types import Prompt, Verdict
+from vcppo.types import DecisionPath, Prompt, Verdict
 
 SETTINGS = DigitsTaskSettings(chain_length=6, spread=2, digits=2, held_out=40, stop_hazard=0.2)
 
@@ -38,26 +38,42 @@ def test_a_chain_by_pencil() -> None:
 
 
 def test_the_way_of_a_response_by_pencil() -> None:
-    """Of 123 to line 2, a chain as above; a response is on its way up to a token that is no other number of a line."""
+    """Of 123 to line 2, a chain as above; a response is on its way up to the first token that is not a right one's."""
     task = DigitsTask(DigitsTaskSettings(chain_length=2, digits=3, held_out=1, stop_hazard=0.0))
     assert isinstance(task, ExactTask)
-    asked = Prompt("2/123", "#2 1 2 3 ?", "346")
-    for response, written, way in (
-        ("", 0, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
-        ("#1 2 3", 3, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
-        ("#1 2 3 4 = 2 3 4 <eos>", 4, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
-        ("#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>", 13, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
-        ("#1 2 3 4 #2 3 4 6 = 3 4 6 = 3 4 6 <eos>", 12, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
-        ("#2 2 3 4 #1 3 #1", 6, "#2 2 3 4 #1 3 4 6 = 3 4 6 <eos>"),
-        ("=", 0, "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"),
+    asked, right = Prompt("2/123", "#2 1 2 3 ?", "346"), "#1 2 3 4 #2 3 4 6 = 3 4 6 <eos>"
+    numbers = {f"#{i}" for i in range(1, 2 + SLACK_LINES + 1)}
+    for response, written in (
+        ("", 0),
+        ("#1 2 3", 3),
+        ("#1 2 3 4 = 2 3 4 <eos>", 4),
+        (right, 13),
+        ("#1 2 3 4 #2 3 4 6 = 3 4 6 = 3 4 6 <eos>", 12),
+        ("=", 0),
     ):
         path = task.decision_path(asked, response.split())
-        assert (path.tokens, path.written) == (tuple(way.split()), written)
-        assert {place: listed.keys() for place, listed in path.errors.items()} == {
-            place: {f"#{i}" for i in range(1, 2 + SLACK_LINES + 1)} for place in (0, 4)
-        }
+        assert (path.tokens, path.written) == (tuple(right.split()), written)
+        assert {place: listed.keys() for place, listed in path.errors.items()} == {0: numbers, 4: numbers}
         assert not any(errors for listed in path.errors.values() for errors in listed.values())
         assert not path.exits
+        assert path.left_for(response.split()) is None
+
+
+def test_a_wrong_number_begins_a_detour_by_pencil() -> None:
+    """And a second one, another; behind it lines have their own numbers again."""
+    task = DigitsTask(DigitsTaskSettings(chain_length=2, digits=3, held_out=1, stop_hazard=0.0))
+    pieces = "#2 2 3 4 #1 3 #1".split()
+    path = task.decision_path(Prompt("2/123", "#2 1 2 3 ?", "346"), pieces)
+    assert path.written == 0
+    first = path.left_for(pieces)
+    assert isinstance(first, DecisionPath)
+    assert (first.tokens, first.written) == (tuple("2 3 4 #2 3 4 6 = 3 4 6 <eos>".split()), 3)
+    assert first.errors == {3: path.errors[4]}
+    second = first.left_for(pieces[1:])
+    assert isinstance(second, DecisionPath)
+    assert (second.tokens, second.written) == (tuple("3 4 6 = 3 4 6 <eos>".split()), 1)
+    assert not second.errors
+    assert second.left_for(pieces[5:]) is None
 
 
 def test_prompts_ask_for_the_last_line(task: DigitsTask) -> None:
