@@ -97,8 +97,8 @@ class DecisionPath:
     errors_allowed: int = 0  # a response is right with no more of them
     correct_if_right: float = 1.0  # chance that a right response is judged correct
     correct_if_failed: float = 0.0  # the same of one that has failed
-    lasting: bool = False  # what is tolerated changes what the policy does later: tokens are those of the best way, a
-    # response that writes another one has left it for a detour, and Ways reads what that costs
+    lasting: bool = False  # what is tolerated changes what the policy does later: another token than tokens[place] is
+    # none of the response's `written`, it begins a `detour`, and what detours cost is read (vcppo/rl/ways.py)
 
     def left_for(self, pieces: Sequence[str]) -> "float | DecisionPath | None":
         """What a response has left its way for: an exit's worth, or a way; None where it has not, or for good.
@@ -121,10 +121,8 @@ class DecisionPath:
         """
         tokens = self.tokens[place + 1 :]
         agree = itertools.takewhile(lambda both: both[0] == both[1], zip(tokens, pieces, strict=False))
-        errors, exits = (
-            {later - place - 1: listed for later, listed in by_place.items() if later > place}
-            for by_place in (self.errors, self.exits)
-        )
+        errors = {later - place - 1: listed for later, listed in self.errors.items() if later > place}
+        exits = {later - place - 1: listed for later, listed in self.exits.items() if later > place}
         return dataclasses.replace(self, tokens=tokens, written=len(list(agree)), errors=errors, exits=exits)
 
 

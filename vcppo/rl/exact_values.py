@@ -3,7 +3,9 @@
 A task says which decisions a right response is made of (`DecisionPath`); here the policy's chances of each are read in
 forward passes, and vcppo/rl/ways.py puts them together. Chances of later decisions are read along the response's own
 tokens: the values are exact as far as those do not depend on which of several tolerated tokens was written before, and
-as far as the task lists all that may be judged correct. bench/exact_values.py measures both against continuations.
+as far as the task lists all that may be judged correct. Where they do depend on it, and the path says so, the mean
+effect is read beside them, on ways that these responses do not take: on how many there are of them, values then depend
+a little. bench/exact_values.py measures all of it against continuations.
 """
 
 import itertools

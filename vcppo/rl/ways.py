@@ -26,7 +26,7 @@ from vcppo.types import DecisionPath, TokenBatch
 # 0.25 of DETOUR_CHANCE, a quarter of a per cent of itself, as far as MOST_DETOURS allows: up to 8 % through detours.
 DETOUR_CHANCE: Final = 0.01  # through detours, of a way's success: one is read; where it is n times that, n^2 are
 MOST_DETOURS: Final = 64
-DETOURS_IN_TURN: Final = 3  # one on another, that are counted: on `digits` each has a third of the effect of the last
+DETOURS_IN_TURN: Final = 3  # one on another, that are counted: on `digits` each has a quarter of the effect of the last
 
 
 class State(NamedTuple):

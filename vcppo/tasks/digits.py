@@ -93,6 +93,9 @@ class DigitsTask:
 
         The verifier reads the answer alone, so that a response with a wrong digit in a line can still be judged
         correct, by a second mistake that makes up for the first. This counts as failing at the first.
+
+        A wrong number is no error, but after it a policy may count on from it, and so stop at another line: it begins
+        a detour. There the later lines have their own numbers, and any other begins another one.
         """
         target, _, seed = prompt.name.partition("/")
         way, width = _response(seed, int(target)).split(), self.settings.digits + 1
