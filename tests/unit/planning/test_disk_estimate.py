@@ -59,8 +59,10 @@ def test_stages_take_at_their_fullest_moment_what_is_planned(tmp_path: Path, mon
 
     monkeypatch.setattr(files, "sync", look)
     run_stages(settings, tmp_path)
-    for stage in ("cold-start", "reward-model", "value-pretraining", "rl"):
-        assert of_stage(settings, stage).fullest == pytest.approx(most[stage], rel=CLOSE), stage
+    stages = ("cold-start", "reward-model", "value-pretraining", "rl")
+    shares = {stage: of_stage(settings, stage).fullest / most[stage] for stage in stages}
+    assert shares.pop("reward-model") == pytest.approx(1.0, abs=CLOSE)  # its state has responses too: 8 % of so little
+    assert shares == pytest.approx(dict.fromkeys(shares, 1.0), abs=0.03)
 
 
 def test_of_one_iteration_there_is_one_state_and_of_one_measurement_one_critic() -> None:
