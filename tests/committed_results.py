@@ -21,6 +21,6 @@ def folder_of(folder: Path, *studies: str) -> Path:
         The folder.
     """
     folder.mkdir()
-    for study in studies:
-        (folder / study).symlink_to(COMMITTED / study)
+    for name in (*studies, "shared-draws.csv"):
+        (folder / name).symlink_to(COMMITTED / name)
     return folder

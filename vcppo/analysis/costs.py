@@ -121,18 +121,23 @@ def first_cost(cost: ArrayLike, accuracy: ArrayLike, target: float = TARGET) -> 
     return float(np.asarray(cost, dtype=np.float64)[reached[0]]) if len(reached) else math.inf
 
 
-def mean_interval(values: "pd.Series[float]", *purpose: object, apart: float = math.inf) -> tuple[float, Interval]:
+def mean_interval(
+    values: "pd.Series[float]", *purpose: object, shared_draws: bool, apart: float = math.inf
+) -> tuple[float, Interval]:
     """Return the mean over runs and its 95 % bootstrap, of seeds within bases as `nested_bootstrap`.
 
     Args:
-        values: one number a run, indexed as `by_run` does. NaN where there are none.
+        values: one number a run, indexed as `by_run` does. NaN where there are none. shared_draws: of the study.
         apart: where runs lie further apart than this there is no interval, since no mean describes them.
     """
     if not len(values):
         return math.nan, UNKNOWN
     if far_apart(values, apart):
         return float(values.mean()), UNKNOWN
-    return float(values.mean()), nested_bootstrap(summary.by_base(values), rng=summary.rng_for(*purpose))
+    known = summary.seeds_of(values.index, shared_draws)
+    seeds = None if known is None else summary.by_base(pd.Series(known, index=values.index))
+    interval = nested_bootstrap(summary.by_base(values), seeds_by_base=seeds, rng=summary.rng_for(*purpose))
+    return float(values.mean()), interval
 
 
 def median_reached(values: ArrayLike) -> float:

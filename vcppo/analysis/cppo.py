@@ -77,7 +77,7 @@ def compute(study: Study, times: pd.DataFrame) -> tuple[pd.DataFrame, tuple[floa
     prunable = (times["score_s"] + times["update_s"]) / times["iteration_s"]
     key = run_key(times)
     shares = prunable.set_axis(times.set_index(key).index)[(times["arm"] == UNPRUNED).to_numpy()]
-    share, interval = costs.mean_interval(shares, NAME, "share")
+    share, interval = costs.mean_interval(shares, NAME, "share", shared_draws=study.shared_draws)
     unpruned = times[times["arm"] == UNPRUNED].set_index(key)["response_s"]
     rows = []
     for arm in study.arms:
@@ -86,7 +86,7 @@ def compute(study: Study, times: pd.DataFrame) -> tuple[pd.DataFrame, tuple[floa
         if kind is None or runs.empty:
             continue
         faster = (unpruned / runs["response_s"]).dropna()
-        middle, ends = costs.mean_interval(faster, NAME, "speed-up", arm)
+        middle, ends = costs.mean_interval(faster, NAME, "speed-up", arm, shared_draws=study.shared_draws)
         score = tables.measured(study, [arm]).iloc[0]
         rows.append({
             "arm": arm, "rate": kind[0], "refill": kind[1],

@@ -64,7 +64,8 @@ def compute(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     for (arm, rate), some in runs.groupby(["arm", "rate"], sort=True):
         row = {"arm": arm, "rate": rate, "runs": len(some)}
         for name in MEASURES:
-            row[name], row[f"{name}_low"], row[f"{name}_high"] = mean_gain(some, name, study.name, arm, rate)
+            middle, low, high = mean_gain(some, name, study.name, arm, rate, shared_draws=study.shared_draws)
+            row |= {name: middle, f"{name}_low": low, f"{name}_high": high}
         means.append(row)
     return runs, pd.DataFrame(means)
 

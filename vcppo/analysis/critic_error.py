@@ -30,7 +30,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
     return study, rows
 
 
-def compute(rows: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
+def compute(rows: pd.DataFrame, apart: Collection[str] = (), *, shared_draws: bool) -> pd.DataFrame:
     """Return arm, step, quantity, position, centre, low, high, seeds at four iterations spread over training."""
     steps = np.sort(rows["step"].unique())
     chosen = sorted({float(steps[np.abs(steps - place * steps[-1]).argmin()]) for place in PLACES})
@@ -41,7 +41,7 @@ def compute(rows: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
     long = rows.melt(id_vars=key, value_vars=names, var_name="quantity").dropna()
     long["curve"] = long["arm"] + "|" + long["step"].astype(int).astype(str) + "|" + long["quantity"]
     split = set(long.loc[long["arm"].isin(list(apart)), "curve"])
-    curves = summary.over_seeds(long, ["curve", "position"], split)
+    curves = summary.over_seeds(long, ["curve", "position"], split, shared_draws=shared_draws)
     curves[["arm", "step", "quantity"]] = curves.pop("curve").str.split("|", expand=True).to_numpy().reshape(-1, 3)
     return curves.astype({"step": int})[["arm", "step", "quantity", "position", *summary.SUMMARY]]
 
@@ -74,7 +74,7 @@ def draw(computed: pd.DataFrame) -> Any:
 def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     study, rows = load(results)
-    computed = compute(rows, summary.arms_apart(study.runs))
+    computed = compute(rows, summary.arms_apart(study.runs), shared_draws=study.shared_draws)
     text = (
         "Value bias, mean of value minus Monte-Carlo return (top), and explained variance of those returns (bottom), "
         f"by token position, at iterations {', '.join(map(str, sorted(computed['step'].unique())))}. Explained "

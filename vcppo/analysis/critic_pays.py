@@ -9,7 +9,7 @@ import pandas as pd
 from vcppo.analysis import style
 from vcppo.analysis.critic_worth import compares, mean_gain, sizes, task_of, worth
 from vcppo.analysis.data import NoDataError, Results, Study, run_key
-from vcppo.analysis.picture import Picture, bases, commits
+from vcppo.analysis.picture import Picture, commits, over_all
 
 NAME, TASK, LINES = "critic-pays", "labels", "task.lines"
 STUDY = "credit-lines"  # that makes the most of it
@@ -67,11 +67,11 @@ def compute(studies: list[Study], noise: pd.DataFrame) -> tuple[pd.DataFrame, pd
     runs = pd.concat(parts or [pd.DataFrame(columns=["study", "arm", "lines", *MEASURES])], ignore_index=True)
     runs["decisions"] = np.interp(runs["lines"], size["lines"], size["decisions"], left=np.nan, right=np.nan)
     runs = runs.dropna(subset=["decisions", "gain_mean"])
-    centres = []
+    centres, shared = [], {study.name for study in studies if study.shared_draws}
     for (study_name, arm, decisions), some in runs.groupby(["study", "arm", "decisions"], sort=True):
         row = {"study": study_name, "arm": arm, "decisions": decisions, "runs": len(some)}
         for name in MEASURES:
-            middle, low, high = mean_gain(some, name, study_name, arm, decisions)
+            middle, low, high = mean_gain(some, name, study_name, arm, decisions, shared_draws=study_name in shared)
             row |= {name: middle, f"{name}_low": low, f"{name}_high": high}
         centres.append(row)
     signal = noise.pivot(index="decisions", columns="advantages", values="signal_to_noise")
@@ -142,8 +142,6 @@ def make(results: Results) -> Picture:
             f"&& vcppo export {STUDY}"
         )
     used = [study for study in studies if study.name in set(runs["study"])]
-    several = max(len(bases(study.runs)) for study in used)
-    over = "bases and the seeds within them" if several > 1 else "seeds, all of one base"
     named = ", ".join(f"`{study.name}`{commits(study)}" for study in used)
     text = (
         "**When a critic pays.** Accuracy less that of GRPO of the same base and seed, at equal responses of RL (those "
@@ -155,7 +153,7 @@ def make(results: Results) -> Picture:
         f"{100 * noise['right'].min():.0f} to {100 * noise['right'].max():.0f} %). "
         f"Origin: measured, studies {named}, {len(runs)} runs with "
         f"their GRPO, and computed, decision-noise.csv. Marker: mean over runs; bar: 95 % percentile bootstrap over "
-        f"{over}, none with one run or where runs lie more than 50 points apart; dots: runs. Data made by "
+        f"{over_all(used)}, none with one run or where runs lie more than 50 points apart; dots: runs. Data made by "
         + ", ".join(f"`{study.command}`" for study in used)
         + f" and `{MADE_BY}`."
     )

@@ -104,8 +104,8 @@ def seen(study: Study) -> pd.DataFrame:
     return critics[SEEN]
 
 
-def mean_gain(rows: pd.DataFrame, column: str, *purpose: object) -> tuple[float, float, float]:
+def mean_gain(rows: pd.DataFrame, column: str, *purpose: object, shared_draws: bool) -> tuple[float, float, float]:
     """Return the mean of a column over runs and its interval, of seeds within bases; NaN where runs lie far apart."""
     values = rows.set_index(run_key(rows))[column].dropna()
-    middle, interval = costs.mean_interval(values, column, *purpose, apart=APART)
+    middle, interval = costs.mean_interval(values, column, *purpose, shared_draws=shared_draws, apart=APART)
     return middle, interval.low, interval.high

@@ -120,7 +120,9 @@ def at_budget(study: Study, steps: pd.DataFrame, spent: pd.DataFrame, budget: fl
     index = pd.MultiIndex.from_tuples(list(values), names=key)
     runs = pd.Series(list(values.values()), index=index, dtype=float)
     runs.index = index if len(key) > 1 else index.get_level_values(0)
-    middle, interval = costs.mean_interval(runs, "budget", study.name, arm, apart=APART)
+    middle, interval = costs.mean_interval(
+        runs, "budget", study.name, arm, shared_draws=study.shared_draws, apart=APART
+    )
     result = {"budget": middle, "budget_low": interval.low, "budget_high": interval.high}
     return {**result, "budget_runs": tuple(sorted(runs)), "begun": begun}
 

@@ -12,8 +12,8 @@ from vcppo.analysis import style
 from vcppo.analysis.critic_worth import REFERENCE, mean_gain, needed, worth
 from vcppo.analysis.data import NoDataError, Results, Study, bases_of, run_key, sort_arms
 from vcppo.analysis.picture import Picture, caption, over
-from vcppo.analysis.summary import RESAMPLES, rng_for
-from vcppo.maths.run_statistics import nested_weights
+from vcppo.analysis.summary import RESAMPLES, rng_for, seeds_of
+from vcppo.maths.run_statistics import run_weights
 from vcppo.maths.statistics import Interval
 
 GAIN = "gain_mean"
@@ -39,7 +39,7 @@ def compute(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     for gae_lambda, some in runs.groupby("gae_lambda", sort=True):
         for quality in QUALITIES:
             crossed = crossing(some[quality], some[GAIN])
-            interval = crossing_interval(some, quality, study.name, gae_lambda)
+            interval = crossing_interval(some, quality, study.name, gae_lambda, shared_draws=study.shared_draws)
             row = {"gae_lambda": gae_lambda, "quality": quality, "runs": len(some), **crossed._asdict()}
             rows.append({**row, "low": interval.low, "high": interval.high})
     selected = ["arm", *run_key(runs), "gae_lambda", *QUALITIES, GAIN]
@@ -84,8 +84,8 @@ def crossing(quality: ArrayLike, gain: ArrayLike, weights: ArrayLike | None = No
     return Crossing(float(x[after - 1]), float(at), float(x[after]))
 
 
-def crossing_interval(runs: pd.DataFrame, quality: str, *purpose: object) -> Interval:
-    """Return the 95 % interval of the crossing: bases resampled, then seeds within them, with all arms of each.
+def crossing_interval(runs: pd.DataFrame, quality: str, *purpose: object, shared_draws: bool) -> Interval:
+    """Return the 95 % interval of the crossing: runs resampled as `run_draws` does, with all arms of each.
 
     From the 2.5 % quantile of `loses` to the 97.5 % quantile of `gains`; its ends may be infinite. With one base and
     seed the two themselves.
@@ -97,14 +97,15 @@ def crossing_interval(runs: pd.DataFrame, quality: str, *purpose: object) -> Int
     if len(named) == 1:
         crossed = crossing(x, y)
         return Interval(crossed.loses, crossed.gains)
-    shares = nested_weights(bases_of(named), rng=rng_for("crossing", quality, *purpose), resamples=RESAMPLES)
+    seeds, rng = seeds_of(named, shared_draws), rng_for("crossing", quality, *purpose)
+    shares = run_weights(bases_of(named), seeds, rng=rng, resamples=RESAMPLES)
     drawn = [crossing(x, y, share[place]) for share in shares]
     low = np.quantile([one.loses for one in drawn], 0.025, method="inverted_cdf")
     high = np.quantile([one.gains for one in drawn], 0.975, method="inverted_cdf")
     return Interval(float(low), float(high))
 
 
-def draw(runs: pd.DataFrame, crossings: pd.DataFrame, study_name: str) -> Any:
+def draw(runs: pd.DataFrame, crossings: pd.DataFrame, study: Study) -> Any:
     """Draw a column for each λ of the actor, above quality at the start, below along RL; a point a run, arms marked."""
     lambdas = sorted(runs["gae_lambda"].unique())
     figure, axes = style.new_figure(style.PAGE, 4.3, len(QUALITIES), len(lambdas), sharex=True, sharey=True)
@@ -115,7 +116,7 @@ def draw(runs: pd.DataFrame, crossings: pd.DataFrame, study_name: str) -> Any:
         for column, gae_lambda in enumerate(lambdas):
             panel, here = axes[row, column], runs[runs["gae_lambda"] == gae_lambda]
             for arm in sort_arms(here["arm"].unique()):
-                _arm(panel, here[here["arm"] == arm], quality, looks[arm], study_name, arm)
+                _arm(panel, here[here["arm"] == arm], quality, looks[arm], study, arm)
             crossed = crossings[(crossings["gae_lambda"] == gae_lambda) & (crossings["quality"] == quality)].iloc[0]
             if math.isfinite(crossed["at"]):
                 panel.axvline(crossed["at"], color="black", linewidth=0.9, zorder=1)
@@ -135,12 +136,12 @@ def draw(runs: pd.DataFrame, crossings: pd.DataFrame, study_name: str) -> Any:
     return figure
 
 
-def _arm(panel: Any, runs: pd.DataFrame, quality: str, look: style.ArmStyle, *purpose: str) -> None:
+def _arm(panel: Any, runs: pd.DataFrame, quality: str, look: style.ArmStyle, study: Study, arm: str) -> None:
     """Draw the runs of an arm as open points, and their mean with its intervals."""
     panel.plot(runs[quality], runs[GAIN], linestyle="none", marker=look.marker, markersize=3.4, alpha=0.7, zorder=2,
                markerfacecolor="none", markeredgecolor=look.colour, markeredgewidth=0.6)  # fmt: skip
-    x, x_low, x_high = mean_gain(runs, quality, *purpose)
-    y, y_low, y_high = mean_gain(runs, GAIN, *purpose)
+    x, x_low, x_high = mean_gain(runs, quality, study.name, arm, shared_draws=study.shared_draws)
+    y, y_low, y_high = mean_gain(runs, GAIN, study.name, arm, shared_draws=study.shared_draws)
     panel.plot([x_low, x_high], [y, y], color=look.colour, linewidth=1.0, zorder=3)
     panel.plot([x, x], [y_low, y_high], color=look.colour, linewidth=1.0, zorder=3)
     panel.plot(x, y, linestyle="none", marker=look.marker, markersize=5.4, color=look.colour,
@@ -180,7 +181,7 @@ def make(results: Results, study_name: str, name: str) -> Picture:
     )
     return Picture(
         name,
-        draw(runs, crossings, study_name),
+        draw(runs, crossings, study),
         caption("When a critic is worse than none.", text, study, interval="Every run is drawn."),
     )
 

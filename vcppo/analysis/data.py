@@ -43,6 +43,7 @@ NEVER_EMPTY = ("base_seed", "seed", "step", "position", "samples", "correct", "a
 BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {"truth": {"fraction": (0, 1)}}
 BASE_COLUMNS = ("quantity", "value", "low", "high", "n", "commit", "origin")  # of base-policy.csv
 NOISE_COLUMNS = ("task", "lines", "decisions", "right", "advantages", "signal_to_noise", "commit", "origin")
+SHARED_COLUMNS = ("commit", "studies", "origin")  # of shared-draws.csv
 PAPER_COLUMNS = ("metric", "value", "unit", "n", "origin", "confidence", "source")
 PAPER_NUMBERS = ("step", "position", "token", "distance_tokens", "lambda", "value")
 
@@ -68,7 +69,8 @@ class Study:
     """The exported runs of one study.
 
     `runs` has every run whatever its status; the other frames hold finished runs only, so that half a run
-    enters no average. A file that was not exported is an empty frame.
+    enters no average. A file that was not exported is an empty frame. `shared_draws`: runs of one seed drew their first
+    batches alike on all bases, so an interval over runs resamples bases and seeds crossed.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Study:
     calibration: pd.DataFrame
     problems: pd.DataFrame
     truth: pd.DataFrame = field(default_factory=pd.DataFrame)
+    shared_draws: bool = field(default=False, kw_only=True)
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -251,7 +254,10 @@ def read_results(root: Path) -> Results:
 
 
 def read_study(folder: Path) -> Study:
-    """Read one study's folder; raises as `read_results`."""
+    """Read one study's folder, and in shared-draws.csv beside it whether it was run at such a commit.
+
+    Raises as `read_results`.
+    """
     if not (folder / "runs.csv").exists():
         raise BadResultsError(f"{folder}: no runs.csv in it; make it with: vcppo export {folder.name}")
     frames = {kind: _read_measured(file_of(folder, kind), kind) for kind in NUMBERS}
@@ -262,7 +268,9 @@ def read_study(folder: Path) -> Study:
     for row in np.flatnonzero(runs.duplicated(list(RUN))):
         raise BadResultsError(f"{folder / 'runs.csv'} line {row + 2}: a second row for {_named(runs.iloc[row])}")
     done = runs.loc[runs["status"] == "done", list(RUN)]
-    study = Study(folder.name, runs, *(frames[kind].merge(done, on=list(RUN)) for kind in frames if kind != "runs"))
+    finished = [frames[kind].merge(done, on=list(RUN)) for kind in frames if kind != "runs"]
+    shared = _read_beside(folder.parent / "shared-draws.csv", SHARED_COLUMNS, "computed", ())
+    study = Study(folder.name, runs, *finished, shared_draws=bool(runs["commit"].isin(shared["commit"]).any()))
     _check_problems(folder / "problems.csv", study.problems)
     return study
 

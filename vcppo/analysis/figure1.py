@@ -32,10 +32,12 @@ def load(results: Results) -> Inputs:
     return Inputs(study, curves, (results.published("figure1a"), results.published("figure1b")))
 
 
-def compute(curves: pd.DataFrame, apart: Collection[str] = ()) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+def compute(
+    curves: pd.DataFrame, apart: Collection[str] = (), *, shared_draws: bool
+) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """Return length in tokens, then accuracy in per cent: each as (runs, summary over them) of the arm ppo."""
     seeds = [summary.metric(curves, name, ["ppo"], scale) for name, scale in zip(METRICS, (1, 100), strict=True)]
-    return [(values, summary.over_seeds(values, ["arm", "step"], apart)) for values in seeds]
+    return [(values, summary.over_seeds(values, ["arm", "step"], apart, shared_draws=shared_draws)) for values in seeds]
 
 
 def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]], published: tuple[pd.DataFrame, pd.DataFrame]) -> Any:
@@ -60,6 +62,8 @@ def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]], published: tuple[pd.
 def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     inputs = load(results)
+    apart = summary.arms_apart(inputs.study.runs)
+    computed = compute(inputs.curves, apart, shared_draws=inputs.study.shared_draws)
     text = (
         "Mean length of a sampled answer (a) and share of right answers (b) while PPO trains from a critic that is the "
         "reward model, both λ 0.95; (c, d) the same symptom in the paper, of another model, task and scale, and of "
@@ -67,7 +71,7 @@ def make(results: Results) -> Picture:
     )
     return Picture(
         "figure1",
-        draw(compute(inputs.curves, summary.arms_apart(inputs.study.runs)), inputs.published),
+        draw(computed, inputs.published),
         caption("Figure 1, PPO's collapse.", text, inputs.study, arms=["ppo"],
                 interval=curve_interval(inputs.study, ["ppo"]),
                 published="arXiv 2503.01491, figure 1, digitised; single run."),

@@ -41,7 +41,7 @@ def pretraining_ends(positions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([before, after], ignore_index=True).drop(columns="last")
 
 
-def compute(positions: pd.DataFrame) -> pd.DataFrame:
+def compute(positions: pd.DataFrame, *, shared_draws: bool) -> pd.DataFrame:
     """Return columns quantity, when, position, centre, low, high, seeds, for the bins that are not rare.
 
     Quantities: value_mean, advantage_mean (return - value: lambda 1, not whitened), return_mean (from `before` alone).
@@ -53,7 +53,7 @@ def compute(positions: pd.DataFrame) -> pd.DataFrame:
     long = ends.melt(id_vars=[*key, "position"], value_vars=list(COLUMNS), var_name="quantity")
     long = long[(long["quantity"] != "return_mean") | (long["when"] == "before")].dropna(subset=["value"])
     long["curve"] = long["quantity"] + " " + long["when"]
-    curves = summary.over_seeds(long, ["curve", "position"])
+    curves = summary.over_seeds(long, ["curve", "position"], shared_draws=shared_draws)
     curves[["quantity", "when"]] = curves.pop("curve").str.split(" ", expand=True).to_numpy().reshape(-1, 2)
     return curves[["quantity", "when", "position", *summary.SUMMARY]]
 
@@ -87,7 +87,7 @@ def draw(computed: pd.DataFrame, paper: pd.DataFrame) -> Any:
 def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     study, positions, paper = load(results)
-    computed = compute(positions)
+    computed = compute(positions, shared_draws=study.shared_draws)
     if computed.empty:
         raise NoDataError(
             f"figure2: no value-pretraining rows in components/positions.parquet; make it with: {study.command}"

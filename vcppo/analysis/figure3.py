@@ -40,7 +40,7 @@ def decay(lambdas: tuple[float, ...] = LAMBDAS, tokens: int = TOKENS) -> pd.Data
     )
 
 
-def compute(curves: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
+def compute(curves: pd.DataFrame, apart: Collection[str] = (), *, shared_draws: bool) -> pd.DataFrame:
     """Return the real reward's share in an advantage (%), columns arm, when (start, end), centre, low, high, seeds.
 
     Start: iteration 0; end: mean of the last iterations of each seed.
@@ -49,7 +49,8 @@ def compute(curves: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
     start = shares[shares["step"] == 0].assign(when="start")
     key = ["arm", *run_key(shares)]
     end = shares.groupby(key).tail(LAST_ITERATIONS).groupby(key, as_index=False)["value"].mean()
-    return summary.over_seeds(pd.concat([start, end.assign(when="end")]), ["arm", "when"], apart)
+    both = pd.concat([start, end.assign(when="end")])
+    return summary.over_seeds(both, ["arm", "when"], apart, shared_draws=shared_draws)
 
 
 def draw(computed: pd.DataFrame, paper: pd.DataFrame) -> Any:
@@ -90,7 +91,7 @@ def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     study, curves, paper = load(results)
     apart = summary.arms_apart(study.runs)
-    computed = compute(curves, apart)
+    computed = compute(curves, apart, shared_draws=study.shared_draws)
     if computed.empty:
         raise NoDataError(f"figure3: no {METRIC} in the curves of components; make it with: {study.command}")
     text = (

@@ -24,7 +24,7 @@ def load(results: Results) -> tuple[Study, pd.DataFrame, pd.DataFrame]:
     raise NoDataError(f"figure6: no {METRICS[0]} in {results.root / STUDIES[0]}; make it with: {missing}")
 
 
-def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+def compute(curves: pd.DataFrame, *, shared_draws: bool) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """Return held-out loss, then explained variance: each as (runs, summary over them).
 
     Arms of one base and seed share one pretraining, stopped at different counts, so the longest stands for it.
@@ -34,7 +34,7 @@ def compute(curves: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     furthest = rows.sort_values(["step", "arm"]).groupby(key).tail(1)[[*key, "arm"]]
     longest = rows.merge(furthest, on=[*key, "arm"]).assign(arm="critic")
     both = [summary.metric(longest, name) for name in METRICS]
-    return [(values, summary.over_seeds(values, ["arm", "step"])) for values in both]
+    return [(values, summary.over_seeds(values, ["arm", "step"], shared_draws=shared_draws)) for values in both]
 
 
 def draw(
@@ -70,7 +70,7 @@ def draw(
 def make(results: Results) -> Picture:
     """load -> compute -> draw."""
     study, curves, paper = load(results)
-    computed, ceiling = compute(curves), results.of_base(CEILING)
+    computed, ceiling = compute(curves, shared_draws=study.shared_draws), results.of_base(CEILING)
     seeds = int(computed[0][1]["seeds"].max())
     text = (
         "Value pretraining on Monte-Carlo returns of the fixed policy: loss (a) and explained variance (b) on held-out "

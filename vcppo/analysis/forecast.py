@@ -15,7 +15,7 @@ from vcppo.analysis.picture import Picture
 from vcppo.analysis.summary import RESAMPLES
 from vcppo.analysis.table_text import NOTHING, Table
 from vcppo.maths.forecast_skill import VERDICTS, Logistic, auc, balanced_accuracy, best_threshold, brier
-from vcppo.maths.run_statistics import nested_draws
+from vcppo.maths.run_statistics import run_draws
 from vcppo.maths.statistics import UNKNOWN, Array, percentiles
 
 Statistic = Callable[[Array, NDArray[np.bool_]], float]
@@ -71,7 +71,7 @@ def draws(runs: pd.DataFrame) -> list[NDArray[np.int64]]:
     """Return the runs as they are, then resamples of them, as row numbers: bases first, then the runs of each."""
     if runs.empty:
         return []
-    drawn = nested_draws(runs["base_seed"].tolist(), rng=np.random.default_rng(0), resamples=RESAMPLES)
+    drawn = run_draws(runs["base_seed"].tolist(), rng=np.random.default_rng(0), resamples=RESAMPLES)
     return [np.arange(len(runs)), *(row[row >= 0] for row in np.stack(list(drawn), axis=1))]
 
 

@@ -25,9 +25,14 @@ def load(results: Results) -> tuple[Study, pd.DataFrame]:
     return study, curves
 
 
-def compute(curves: pd.DataFrame, apart: Collection[str] = ()) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+def compute(
+    curves: pd.DataFrame, apart: Collection[str] = (), *, shared_draws: bool
+) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """Return length, then accuracy: each as (runs, summary over them)."""
-    return [training.compute(curves, kind, apart) for kind in (training.LENGTH, training.ACCURACY)]
+    return [
+        training.compute(curves, kind, apart, shared_draws=shared_draws)
+        for kind in (training.LENGTH, training.ACCURACY)
+    ]
 
 
 def draw(computed: list[tuple[pd.DataFrame, pd.DataFrame]]) -> Any:
@@ -66,6 +71,6 @@ def make(results: Results) -> Picture:
     )
     return Picture(
         "headline",
-        draw(compute(curves, summary.arms_apart(study.runs))),
+        draw(compute(curves, summary.arms_apart(study.runs), shared_draws=study.shared_draws)),
         caption("PPO and VC-PPO.", text, study, arms=ARMS, interval=curve_interval(study, ARMS)),
     )

@@ -44,7 +44,7 @@ def compute(study: Study) -> pd.DataFrame:
         other = reference.get(arm.split(",")[0], arm)
         if other != arm:
             less = (along - 100 * _mean(accuracy, other)).dropna()
-            row["less"], interval = costs.mean_interval(less, NAME, arm)
+            row["less"], interval = costs.mean_interval(less, NAME, arm, shared_draws=study.shared_draws)
             row |= {"less_low": interval.low, "less_high": interval.high, "pairs": len(less)}
             row["above"] = int((less > 0).sum())
             by_base = summary.by_base(less).values()

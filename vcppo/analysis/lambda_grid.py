@@ -39,7 +39,9 @@ def compute(study: Study) -> pd.DataFrame:
         scores = summary.final_scores(runs, arm)
         table = summary.accuracy_table(study.problems, arm)
         apart = ends_apart(scores)
-        interval = summary.crossed_interval(table, "lambda-grid", arm) if len(table) and not apart else UNKNOWN
+        interval = UNKNOWN
+        if len(table) and not apart:
+            interval = summary.crossed_interval(table, "lambda-grid", arm, shared_draws=study.shared_draws)
         low, high = (100 * interval.low, 100 * interval.high)
         centre = 100 * (scores.median() if apart else scores.mean()) if len(scores) else np.nan
         below = int((100 * scores < BELOW).sum()) if apart else 0

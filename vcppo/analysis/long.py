@@ -113,7 +113,12 @@ def draw(study: Study, curves: pd.DataFrame, computed: pd.DataFrame) -> Any:
         values = summary.metric(curves, kind.metric, scale=kind.scale)
         for arm in arms:
             one = values[values["arm"] == arm]
-            style.band(panel, summary.over_seeds(one, ["arm", "step"], apart), "step", looks[arm])
+            style.band(
+                panel,
+                summary.over_seeds(one, ["arm", "step"], apart, shared_draws=study.shared_draws),
+                "step",
+                looks[arm],
+            )
             if arm in apart:
                 style.seed_lines(panel, one, "step", looks[arm], alone=True)
         style.title(panel, letter, "")

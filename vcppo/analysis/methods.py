@@ -33,7 +33,7 @@ def compute(study: Study, points: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for arm in study.arms:
         along = costs.by_run(points, arm, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
-        middle, interval = costs.mean_interval(along, "along", study.name, arm)
+        middle, interval = costs.mean_interval(along, "along", study.name, arm, shared_draws=study.shared_draws)
         rows.append({
             "arm": arm, "family": family(arm), "end": ends.loc[arm, "avg"], "end_low": ends.loc[arm, "avg_low"],
             "end_high": ends.loc[arm, "avg_high"], "end_seeds": tuple(100 * summary.final_scores(study.runs, arm)),

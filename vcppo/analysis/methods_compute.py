@@ -42,7 +42,9 @@ def along_compute(points: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(curves, ignore_index=True) if curves else points[["arm", *key]].assign(compute=[], value=[])
 
 
-def compute(points: pd.DataFrame, apart: Collection[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compute(
+    points: pd.DataFrame, apart: Collection[str] = (), *, shared_draws: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return curves and ends, accuracy in per cent, compute in millions of token forward passes.
 
     Returns:
@@ -54,7 +56,7 @@ def compute(points: pd.DataFrame, apart: Collection[str] = ()) -> tuple[pd.DataF
         spent = costs.by_run(points, arm, lambda run: float(run["compute_tokens"].iloc[-1]))
         along = costs.by_run(points, arm, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
         ends.append((arm, spent.mean() / MILLION, along.mean()))
-    summarised = summary.over_seeds(along_compute(points), ["arm", "compute"], apart)
+    summarised = summary.over_seeds(along_compute(points), ["arm", "compute"], apart, shared_draws=shared_draws)
     return summarised, front(pd.DataFrame(ends, columns=["arm", "compute", "along"]))
 
 
@@ -158,6 +160,6 @@ def make(results: Results) -> Picture:
     interval = curve_interval(study, lines=False) + (" Thin lines: their single runs." if apart else "")
     return Picture(
         NAME,
-        draw(runs, *compute(points, apart)),
+        draw(runs, *compute(points, apart, shared_draws=study.shared_draws)),
         caption("Accuracy against compute.", text, study, interval=interval),
     )

@@ -113,7 +113,9 @@ def compute_budget(points: pd.DataFrame) -> float:
 def _along(study: Study, points: pd.DataFrame, arm: str) -> dict[str, object]:
     """Return an arm's mean along training, its worst end, and the costs to the target."""
     along = costs.by_run(points, arm, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
-    middle, interval = costs.mean_interval(along, "along", study.name, arm, apart=tables.APART)
+    middle, interval = costs.mean_interval(
+        along, "along", study.name, arm, shared_draws=study.shared_draws, apart=tables.APART
+    )
     tokens = costs.by_run(points, arm, lambda run: costs.first_cost(run["generated_tokens"], run["accuracy"]))
     seconds = costs.by_run(points, arm, lambda run: costs.first_cost(run["elapsed_s"], run["accuracy"]))
     ends = study.finished.loc[study.finished["arm"] == arm, "avg_at_k"]
@@ -151,7 +153,9 @@ def _cut(study: Study, points: pd.DataFrame, arm: str, budget: float) -> dict[st
     accuracy = costs.by_run(points, arm, at_budget)
     row: dict[str, object] = {"arm": arm, "family": family(arm)}
     for name, values in (("accuracy", accuracy), ("along", costs.by_run(points, arm, up_to_budget))):
-        middle, interval = costs.mean_interval(values, "equal compute", name, study.name, arm, apart=tables.APART)
+        middle, interval = costs.mean_interval(
+            values, "equal compute", name, study.name, arm, shared_draws=study.shared_draws, apart=tables.APART
+        )
         row |= {name: middle, f"{name}_low": interval.low, f"{name}_high": interval.high}
         row[f"{name}_runs"] = tuple(sorted(values))
     target = costs.by_run(points, arm, to_target)

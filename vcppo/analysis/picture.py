@@ -11,6 +11,8 @@ from vcppo.analysis.style import MAX_PANELS, arm_label
 from vcppo.analysis.summary import arms_apart
 from vcppo.maths.run_statistics import TWO_ENDS
 
+CROSSED = " (resampled crossed, since runs of a seed share draws)"
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -37,7 +39,20 @@ def over(study: Study) -> str:
 
     With one base an interval holds for other seeds of it, and says nothing of other bases.
     """
-    return "bases and the seeds within them" if len(bases(study.runs)) > 1 else "seeds, all of one base"
+    if len(bases(study.runs)) == 1:
+        return "seeds, all of one base"
+    crossed = study.shared_draws and study.runs["seed"].nunique() > 1
+    return f"bases and seeds{CROSSED}" if crossed else "bases and the seeds within them"
+
+
+def over_all(studies: Sequence[Study]) -> str:
+    """Describe what runs of several studies are resampled over, each within its own."""
+    named: dict[str, list[str]] = {}
+    for study in studies:
+        named.setdefault(over(study), []).append(f"`{study.name}`")
+    if len(named) == 1:
+        return next(iter(named))
+    return ", ".join(f"{what} in {' and '.join(names)}" for what, names in named.items())
 
 
 def bases(runs: pd.DataFrame) -> list[float]:

@@ -56,7 +56,10 @@ def compute(study: Study) -> Computed:
     settled = converged.sort_values("step").groupby(["arm", *key], as_index=False).last()
     along = worth(study)
     gains = along.loc[along["arm"].isin(WORTH), ["arm", *key, "gain_mean"]].dropna()
-    means = [(arm, *mean_gain(some, "gain_mean", study.name, arm)) for arm, some in gains.groupby("arm", sort=True)]
+    means = [
+        (arm, *mean_gain(some, "gain_mean", study.name, arm, shared_draws=study.shared_draws))
+        for arm, some in gains.groupby("arm", sort=True)
+    ]
     return Computed(
         variance[variance["arm"].isin(LEARNT)],
         float(summary.metric(curves, PRETRAINED_CEILING)["value"].mean()),
@@ -80,7 +83,7 @@ def _paid(study: Study) -> pd.DataFrame:
     return accuracy[[*key, "step", "value"]].reset_index(drop=True)
 
 
-def draw(computed: Computed) -> Any:
+def draw(computed: Computed, *, shared_draws: bool) -> Any:
     """Draw what critics come to explain, what each is worth, and accuracy against all responses."""
     figure, axes = style.new_figure(style.PAGE, 2.4, 1, 3)
     learnt, worths, paid = axes[0]
@@ -88,7 +91,7 @@ def draw(computed: Computed) -> Any:
         look = style.ArmStyle(LABELS[arm], COLOURS[arm], "-", "o")
         some = computed.learnt[computed.learnt["arm"] == arm]
         style.seed_lines(learnt, some, "step", look)
-        style.band(learnt, summary.over_seeds(some, ["arm", "step"]), "step", look)
+        style.band(learnt, summary.over_seeds(some, ["arm", "step"], shared_draws=shared_draws), "step", look)
     learnt.plot(computed.settled["step"], computed.settled["value"], marker="X", markersize=5, linestyle="none",
                 color=COLOURS["converge"], markeredgecolor="white", markeredgewidth=0.4, zorder=4,
                 label="the stop rule's end")  # fmt: skip
@@ -114,7 +117,7 @@ def draw(computed: Computed) -> Any:
         look = style.ArmStyle(name, style.KNOWN["vcppo" if arm == "vcppo" else "grpo"].colour, "-", "o")
         some = computed.paid[computed.paid["arm"] == arm]
         style.seed_lines(paid, some, "step", look)
-        style.band(paid, summary.over_seeds(some, ["arm", "step"]), "step", look)
+        style.band(paid, summary.over_seeds(some, ["arm", "step"], shared_draws=shared_draws), "step", look)
     paid.set(xlabel="responses, value pretraining's among them (thousands)", ylabel="accuracy (%)", xlim=(0, None))
     style.percent(paid)
     paid.legend(loc="lower right")
@@ -137,4 +140,5 @@ def make(results: Results) -> Picture:
         f"Line or marker: mean over runs; band or bar: 95 % percentile bootstrap over {over(study)}, none where runs "
         f"lie more than {100 * APART:g} points apart; thin lines and dots: runs."
     )
-    return Picture(NAME, draw(computed), caption("What value pretraining is to be.", text, study, interval=interval))
+    figure = draw(computed, shared_draws=study.shared_draws)
+    return Picture(NAME, figure, caption("What value pretraining is to be.", text, study, interval=interval))

@@ -1,9 +1,10 @@
 """Runs to centres and intervals: what several figures and tables compute alike.
 
 Intervals are 95 % percentile bootstraps, but for the exact ones of counts and of a probability of improvement. Where
-runs began with several bases, bases are resampled and then the seeds within each; with one base it is its seeds. Arms
-that end in two ways have no interval of a mean (`apart`). Random numbers come from a generator named after what they
-are for, so that a redraw gives the same digits whatever else is drawn.
+runs began with several bases, bases are resampled and then the seeds within each; with one base it is its seeds. Of a
+study whose runs of a seed share draws (`Study.shared_draws`) bases and seeds are resampled crossed; every function that
+resamples runs is told which. Arms that end in two ways have no interval of a mean (`apart`). Random numbers come from a
+generator named after what they are for, so that a redraw gives the same digits whatever else is drawn.
 """
 
 import math
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from vcppo.analysis.data import bases_of, run_key
-from vcppo.maths.run_statistics import ends_apart, nested_interval, nested_weights, permutation_p
+from vcppo.maths.run_statistics import ends_apart, nested_interval, permutation_p, run_weights
 from vcppo.maths.statistics import (
     UNKNOWN,
     Interval,
@@ -40,7 +41,9 @@ def metric(curves: pd.DataFrame, name: str, arms: Sequence[str] | None = None, s
     return rows[["arm", *run_key(rows), "step", "value"]].assign(value=rows["value"] * scale).reset_index(drop=True)
 
 
-def over_seeds(values: pd.DataFrame, by: Sequence[str], apart: Collection[str] = ()) -> pd.DataFrame:
+def over_seeds(
+    values: pd.DataFrame, by: Sequence[str], apart: Collection[str] = (), *, shared_draws: bool
+) -> pd.DataFrame:
     """Return the centre over runs and its interval, at each point of a curve.
 
     The mean, since a trimmed one hides the one run of five that collapses; the median of curves that are `apart`, which
@@ -49,11 +52,12 @@ def over_seeds(values: pd.DataFrame, by: Sequence[str], apart: Collection[str] =
 
     Args:
         values: columns of `by`, base_seed (none: one base), seed, value. by: the curve's name first, then its abscissa,
-            for example arm, step. apart: names of curves whose runs end in two ways, see `arms_apart`.
+            for example arm, step. apart: names of curves whose runs end in two ways, see `arms_apart`. shared_draws:
+            of the study.
     Returns:
         Columns of `by`, centre, low, high, seeds (how many runs); sorted by `by`.
     """
-    curves = [_one_curve(key, curve, by, key in apart) for key, curve in values.groupby(by[0], sort=True)]
+    curves = [_one_curve(key, curve, by, key in apart, shared_draws) for key, curve in values.groupby(by[0], sort=True)]
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=[*by, *SUMMARY])
 
 
@@ -82,20 +86,25 @@ def solved_table(problems: pd.DataFrame, arm: str) -> pd.DataFrame:
     return solved.pivot(index=run_key(rows), columns="problem", values="solved")
 
 
-def crossed_interval(table: pd.DataFrame, *purpose: object) -> Interval:
+def crossed_interval(table: pd.DataFrame, *purpose: object, shared_draws: bool) -> Interval:
     """Return the interval of the mean of a [runs, problems] table, runs within bases and problems resampled.
 
     NaN with one run.
     """
-    cells = table.to_numpy(dtype=np.float64)
-    return _crossed_interval(cells.tobytes(), cells.shape, tuple(bases_of(table.index)), purpose)
+    cells, seeds = table.to_numpy(dtype=np.float64), seeds_of(table.index, shared_draws)
+    known = tuple(bases_of(table.index)), None if seeds is None else tuple(seeds)
+    return _crossed_interval(cells.tobytes(), cells.shape, *known, purpose)
 
 
 @cache  # tables and figures of one study ask for the same ones
 def _crossed_interval(
-    cells: bytes, shape: tuple[int, ...], bases: tuple[Any, ...], purpose: tuple[object, ...]
+    cells: bytes,
+    shape: tuple[int, ...],
+    bases: tuple[Any, ...],
+    seeds: tuple[Any, ...] | None,
+    purpose: tuple[object, ...],
 ) -> Interval:
-    return nested_interval(np.frombuffer(cells).reshape(shape), bases, rng=rng_for(*purpose))
+    return nested_interval(np.frombuffer(cells).reshape(shape), bases, seeds, rng=rng_for(*purpose))
 
 
 class Improvement(NamedTuple):
@@ -135,9 +144,13 @@ def by_base(values: "pd.Series[float]") -> dict[Any, list[float]]:
     return {base: list(runs) for base, runs in values.groupby(bases_of(values.index))}
 
 
-def _one_curve(key: Any, curve: pd.DataFrame, by: Sequence[str], apart: bool) -> pd.DataFrame:
+def seeds_of(runs: pd.Index, shared_draws: bool) -> list[Any] | None:
+    """Return [runs] the seed of each run of an index, as `run_draws` takes them; None where runs share no draws."""
+    return list(runs.get_level_values("seed")) if shared_draws else None
+
+
+def _one_curve(key: Any, curve: pd.DataFrame, by: Sequence[str], apart: bool, shared_draws: bool) -> pd.DataFrame:
     points = curve.pivot_table(index=list(by[1:]), columns=run_key(curve), values="value", sort=True)
-    bases = np.array(bases_of(points.columns))
     table = points.to_numpy(dtype=np.float64)  # [points, runs], NaN where a run has no such point
     present = ~np.isnan(table)
     centre, low, high = (np.full(len(table), np.nan) for _ in range(3))
@@ -146,7 +159,9 @@ def _one_curve(key: Any, curve: pd.DataFrame, by: Sequence[str], apart: bool) ->
         values = table[np.ix_(rows, pattern)]
         centre[rows] = np.median(values, axis=1) if apart else values.mean(axis=1)
         if values.shape[1] > 1 and not apart:
-            weights = nested_weights(bases[pattern].tolist(), rng=rng_for(key, *by), resamples=RESAMPLES)
+            runs = points.columns[pattern]
+            seeds = seeds_of(runs, shared_draws)
+            weights = run_weights(bases_of(runs), seeds, rng=rng_for(key, *by), resamples=RESAMPLES)
             low[rows], high[rows] = np.quantile(values @ weights.T, [0.025, 0.975], axis=1)
     frame = pd.DataFrame({"centre": centre, "low": low, "high": high, "seeds": present.sum(axis=1)}, index=points.index)
     frame = frame.reset_index()

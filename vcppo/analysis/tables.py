@@ -59,7 +59,9 @@ def measured(study: Study, arms: Iterable[str]) -> pd.DataFrame:
             row[name] = 100 * float(scores.mean()) if len(scores) else math.nan
             low, high = math.nan, math.nan
             if len(table) and not run_statistics.ends_apart(scores):
-                interval = summary.crossed_interval(table, "table", study.name, name, arm)
+                interval = summary.crossed_interval(
+                    table, "table", study.name, name, arm, shared_draws=study.shared_draws
+                )
                 low, high = 100 * interval.low, 100 * interval.high
             row |= {f"{name}_low": low, f"{name}_high": high, f"{name}_median": 100 * float(scores.median())}
             row[f"{name}_runs"] = tuple(sorted(100 * scores))

@@ -59,7 +59,9 @@ def along(study: Study, arms: Sequence[str]) -> pd.DataFrame:
     for arm in arms:
         of_arm = curve[curve["arm"] == arm]
         runs = 100 * of_arm.groupby(run_key(of_arm), sort=True)["value"].mean().dropna()
-        middle, interval = costs.mean_interval(runs, "along", study.name, arm, apart=APART)
+        middle, interval = costs.mean_interval(
+            runs, "along", study.name, arm, shared_draws=study.shared_draws, apart=APART
+        )
         rows.append(
             {"arm": arm, "along": middle, "along_low": interval.low, "along_high": interval.high,
              "along_runs": tuple(sorted(runs))}

@@ -37,10 +37,12 @@ def load(results: Results, study_name: str, figure: str) -> tuple[Study, pd.Data
     return study, study.need("curves", figure)
 
 
-def compute(curves: pd.DataFrame, kind: Kind, apart: Collection[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compute(
+    curves: pd.DataFrame, kind: Kind, apart: Collection[str] = (), *, shared_draws: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return (arm, base_seed, seed, step, value) and its summary over runs; of arms that are `apart` the median."""
     values = summary.metric(curves, kind.metric, scale=kind.scale)
-    return values, summary.over_seeds(values, ["arm", "step"], apart)
+    return values, summary.over_seeds(values, ["arm", "step"], apart, shared_draws=shared_draws)
 
 
 def draw(
@@ -104,7 +106,7 @@ def draw(
 def make(results: Results, study_name: str, kind: Kind, name: str) -> Picture:
     """load -> compute -> draw; beside the study `components` stands the published curve."""
     study, curves = load(results, study_name, name)
-    values, centres = compute(curves, kind, summary.arms_apart(study.runs))
+    values, centres = compute(curves, kind, summary.arms_apart(study.runs), shared_draws=study.shared_draws)
     if values.empty:
         raise NoDataError(f"{name}: no {kind.metric} in the curves of {study.name}; make it with: {study.command}")
     source = "figure4" if kind is ACCURACY else "figure1a"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vcppo.analysis import summary
 from vcppo.analysis.data import run_key
-from vcppo.maths.run_statistics import nested_draws
+from vcppo.maths.run_statistics import run_draws
 
 TRUTH_SAMPLES = 256  # rollouts behind each truth
 SUMS = ("n", "squared", "absolute", "spread")
@@ -66,11 +66,13 @@ def sums_by_response(states: pd.DataFrame) -> dict[Any, NDArray[np.float64]]:
     return {run: rows.to_numpy(dtype=np.float64) for run, rows in totals.groupby(level=key, sort=True)}
 
 
-def interval(states: pd.DataFrame, statistic: Statistic, *purpose: object) -> tuple[float, float, float]:
+def interval(
+    states: pd.DataFrame, statistic: Statistic, *purpose: object, shared_draws: bool
+) -> tuple[float, float, float]:
     """Return the statistic of all states, and both ends of its 95 % bootstrap over runs and responses within them.
 
-    Each resample draws bases, seeds within them (with one base seeds alone), then as many responses of each drawn run
-    as it has. NaN ends with one run.
+    Each resample draws runs as `run_draws` does, then as many responses of each drawn run as it has. NaN ends with one
+    run.
     """
     runs = sums_by_response(states)
     centre = float(statistic(np.sum([responses.sum(axis=0) for responses in runs.values()], axis=0)))
@@ -79,7 +81,8 @@ def interval(states: pd.DataFrame, statistic: Statistic, *purpose: object) -> tu
     rng = summary.rng_for("values", *purpose)
     drawn = np.zeros((summary.RESAMPLES, len(SUMS)))
     bases = [run[0] if len(run) > 1 else 0 for run in runs]
-    for chosen in nested_draws(bases, rng=rng, resamples=summary.RESAMPLES):
+    seeds = [run[-1] for run in runs] if shared_draws else None
+    for chosen in run_draws(bases, seeds, rng=rng, resamples=summary.RESAMPLES):
         for place, responses in enumerate(runs.values()):
             rows = np.flatnonzero(chosen == place)
             counts = rng.multinomial(len(responses), np.full(len(responses), 1 / len(responses)), size=len(rows))
@@ -88,9 +91,11 @@ def interval(states: pd.DataFrame, statistic: Statistic, *purpose: object) -> tu
     return centre, float(low), float(high)
 
 
-def summarise(states: pd.DataFrame, by: list[str], statistic: Statistic, name: str) -> pd.DataFrame:
+def summarise(
+    states: pd.DataFrame, by: list[str], statistic: Statistic, name: str, *, shared_draws: bool
+) -> pd.DataFrame:
     """Return columns of `by`, then centre, low, high, states: the statistic of each group."""
     rows = []
     for key, group in states.groupby(by, sort=True, observed=True):
-        rows.append((*key, *interval(group, statistic, name, *key), len(group)))
+        rows.append((*key, *interval(group, statistic, name, *key, shared_draws=shared_draws), len(group)))
     return pd.DataFrame(rows, columns=[*by, "centre", "low", "high", "states"])

@@ -67,11 +67,15 @@ def differences(study: Study, points: pd.DataFrame, arm: str) -> dict[str, float
         return nothing
     table = 100 * (without.loc[runs] - whole.loc[runs])
     apart = far_apart(table.mean(axis=1), tables.APART)
-    interval = UNKNOWN if apart else summary.crossed_interval(table, "vapo", "end", arm)
+    interval = (
+        UNKNOWN if apart else summary.crossed_interval(table, "vapo", "end", arm, shared_draws=study.shared_draws)
+    )
     areas = [costs.by_run(points, one, lambda run: costs.mean_along(run["answers"], run["accuracy"]))
              for one in (arm, WHOLE)]  # fmt: skip
     between = (areas[0] - areas[1]).dropna()  # of runs that both have
-    along, along_interval = costs.mean_interval(between, "vapo", "along", arm, apart=tables.APART)
+    along, along_interval = costs.mean_interval(
+        between, "vapo", "along", arm, shared_draws=study.shared_draws, apart=tables.APART
+    )
     return {
         "end": float(table.to_numpy().mean()), "end_low": interval.low, "end_high": interval.high,
         "along": along, "along_low": along_interval.low, "along_high": along_interval.high, "pairs": len(runs),

@@ -59,25 +59,25 @@ def rollouts_of(arm: str) -> int | None:
 
 def compute(study: Study, truth: pd.DataFrame, points: pd.DataFrame) -> Computed:
     """Return errors by arm, fraction of the response and iteration; estimates by truth; scores; curves over compute."""
-    states = values.with_errors(truth)
+    states, shared = values.with_errors(truth), {"shared_draws": study.shared_draws}
     edges = np.linspace(0, 1, BINS + 1)
     places = np.clip(np.digitize(states["fraction"], edges) - 1, 0, BINS - 1)
     states["middle"] = (edges[places] + edges[places + 1]) / 2
     sampled = states[states["arm"].map(rollouts_of).notna()]
     base = sampled if len(sampled) else states
     errors = pd.concat([
-        values.summarise(states, ["arm"], statistic, name).assign(measure=name)
+        values.summarise(states, ["arm"], statistic, name, **shared).assign(measure=name)
         for name, statistic in (("rms", values.root_mean_square), ("mae", values.mean_absolute))
     ], ignore_index=True)  # fmt: skip
     return Computed(
         errors=errors,
         rollout=float(values.one_rollout(base[list(values.SUMS)].sum().to_numpy(dtype=np.float64))),
-        fraction=_frequent(values.summarise(states, ["arm", "middle"], values.root_mean_square, "fraction")),
-        training=_frequent(values.summarise(states, ["arm", "step"], values.worth, "training")),
+        fraction=_frequent(values.summarise(states, ["arm", "middle"], values.root_mean_square, "fraction", **shared)),
+        training=_frequent(values.summarise(states, ["arm", "step"], values.worth, "training", **shared)),
         estimates=against_truth(states),
         scores=tables.measured(study, sort_arms(states["arm"].unique())),
         seeds={arm: list(100 * summary.final_scores(study.runs, arm)) for arm in study.arms},
-        curves=methods_compute.compute(points, summary.arms_apart(study.runs))[0],
+        curves=methods_compute.compute(points, summary.arms_apart(study.runs), **shared)[0],
         runs=methods_compute.along_compute(points[points["arm"].isin(summary.arms_apart(study.runs))]),
     )
 
@@ -247,10 +247,10 @@ def make(results: Results) -> Picture:
 def table(results: Results) -> Table:
     """Return errors of every arm's values, their worth in rollouts, and how the arm ended."""
     study, truth, _ = load(results, "vine-values")
-    states = values.with_errors(truth)
+    states, shared = values.with_errors(truth), {"shared_draws": study.shared_draws}
     numbers = tables.measured(study, sort_arms(states["arm"].unique()))
     for name, statistic in (("rms", values.root_mean_square), ("mae", values.mean_absolute), ("worth", values.worth)):
-        errors = values.summarise(states, ["arm"], statistic, name).set_index("arm").loc[numbers["arm"]]
+        errors = values.summarise(states, ["arm"], statistic, name, **shared).set_index("arm").loc[numbers["arm"]]
         numbers[name] = errors["centre"].to_numpy()
         numbers[[f"{name}_low", f"{name}_high"]] = errors[["low", "high"]].to_numpy()
         numbers["states"] = errors["states"].to_numpy()

@@ -2,7 +2,9 @@
 
 A run has a base, the cold start and reward model that it begins with, and a seed within it. Other bases would have
 given other runs, so an interval that shall hold for them resamples bases first, then the seeds of each that was drawn,
-and problems apart from both, since all runs answer the same ones. NumPy and SciPy only, as in `statistics`.
+and problems apart from both, since all runs answer the same ones. Where the runs of one seed share their draws on all
+bases, seeds are no more nested in bases than problems are: both are resampled, crossed. NumPy and SciPy only, as in
+`statistics`.
 """
 
 import math
@@ -26,6 +28,7 @@ def nested_bootstrap(
     values_by_base: Mapping[Any, Sequence[float]],
     *,
     rng: np.random.Generator,
+    seeds_by_base: Mapping[Any, Sequence[Hashable]] | None = None,
     confidence: float = 0.95,
     resamples: int = 10_000,
 ) -> Interval:
@@ -39,10 +42,12 @@ def nested_bootstrap(
 
     Args:
         values_by_base: base -> one number a run, as many of each base as there are; the mean is over all runs.
+        seeds_by_base: base -> the seed of each of its runs, where the runs of a seed share their draws on all bases:
+            then bases and seeds are resampled crossed, as `run_draws` says. None: each run has draws of its own.
     Returns:
         Unknown (NaN) for a single run, for several bases that all have the same mean and no spread, or a NaN value.
     Raises:
-        DataError: no base, or one without a run.
+        DataError: no base, or one without a run, or another number of seeds than runs.
 
     >>> interval = nested_bootstrap({0: [0.0, 0.0], 1: [1.0, 1.0]}, rng=np.random.default_rng(0))
     >>> interval.low, interval.high
@@ -56,13 +61,15 @@ def nested_bootstrap(
     runs = np.concatenate(bases)
     if np.isnan(runs).any() or (runs == runs[0]).all():
         return UNKNOWN
-    labels = np.repeat(np.arange(len(bases)), [len(base) for base in bases])
-    return percentiles(nested_weights(labels.tolist(), rng=rng, resamples=resamples) @ runs, confidence)
+    labels = np.repeat(np.arange(len(bases)), [len(base) for base in bases]).tolist()
+    seeds = None if seeds_by_base is None else [seed for base in values_by_base for seed in seeds_by_base[base]]
+    return percentiles(run_weights(labels, seeds, rng=rng, resamples=resamples) @ runs, confidence)
 
 
 def nested_interval(
     table: ArrayLike,
     bases: Sequence[Hashable],
+    seeds: Sequence[Hashable] | None = None,
     *,
     rng: np.random.Generator,
     confidence: float = 0.95,
@@ -74,7 +81,8 @@ def nested_interval(
     base: then it holds for other seeds of that base.
 
     Args:
-        table: [runs, problems], the accuracy of each. bases: [runs], which base each run began with.
+        table: [runs, problems], the accuracy of each. bases: [runs], which base each run began with. seeds: [runs] or
+            None, as in `run_draws`.
     Returns:
         Of the mean over all cells. Unknown (NaN) with one run, one problem, cells that are all equal, or a NaN cell.
     Raises:
@@ -90,33 +98,59 @@ def nested_interval(
         return two_level_interval(cells, rng=rng, confidence=confidence, resamples=resamples)
     if cells.shape[1] == 1 or np.isnan(cells).any() or (cells == cells[0, 0]).all():
         return UNKNOWN
-    runs = nested_weights(bases, rng=rng, resamples=resamples)
+    runs = run_weights(bases, seeds, rng=rng, resamples=resamples)
     count = cells.shape[1]
     problems = rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count
     return percentiles(((runs @ cells) * problems).sum(axis=1), confidence)
 
 
-def nested_weights(bases: Sequence[Hashable], *, rng: np.random.Generator, resamples: int) -> Array:
-    """Return [resamples, runs], the share of each run in each resample; rows add up to 1."""
+def run_weights(
+    bases: Sequence[Hashable],
+    seeds: Sequence[Hashable] | None = None,
+    *,
+    rng: np.random.Generator,
+    resamples: int,
+) -> Array:
+    """Return [resamples, runs], the share of each run in each resample of `run_draws`; rows add up to 1."""
     counts = np.zeros((resamples, len(bases)))
     rows = np.arange(resamples)
-    for chosen in nested_draws(bases, rng=rng, resamples=resamples):
+    for chosen in run_draws(bases, seeds, rng=rng, resamples=resamples):
         drawn = chosen >= 0
         counts[rows[drawn], chosen[drawn]] += 1
     weights: Array = counts / counts.sum(axis=1, keepdims=True)
     return weights
 
 
-def nested_draws(bases: Sequence[Hashable], *, rng: np.random.Generator, resamples: int) -> Iterator[NDArray[np.int64]]:
+def run_draws(
+    bases: Sequence[Hashable],
+    seeds: Sequence[Hashable] | None = None,
+    *,
+    rng: np.random.Generator,
+    resamples: int,
+) -> Iterator[NDArray[np.int64]]:
     """Yield [resamples] arrays, the number of the run that each resample draws next, -1 where it draws none.
 
     As many bases are drawn as there are, each with as many of its runs as it has. With one base that is a draw of
     runs, one for each that there is.
 
+    Where `seeds` are given, runs of a seed share their draws on all bases, and differ from other seeds together: as
+    many bases are drawn as there are, as many seeds as there are, and the runs of every base and seed that was drawn
+    (the pigeonhole bootstrap, Owen 2007, The Annals of Applied Statistics 1, 386). With one seed or one base that is
+    the draw of the others alone.
+
     Args:
         bases: [runs], which base each run began with.
+        seeds: [runs], which draws each run shares with those of other bases; None where every run has its own.
+    Raises:
+        DataError: another number of seeds than of bases, or two runs of one base and seed.
     """
     runs_of = [np.flatnonzero([base == one for base in bases]) for one in dict.fromkeys(bases)]
+    if seeds is not None:
+        if len(seeds) != len(bases) or len(set(zip(bases, seeds, strict=True))) < len(bases):
+            raise DataError(f"run_draws: {len(seeds)} seeds beside {len(bases)} bases: expected one run of each pair")
+        if len(runs_of) > 1 and len(set(seeds)) > 1:
+            yield from _crossed_draws(bases, seeds, rng, resamples)
+            return
     sizes = np.array([len(runs) for runs in runs_of])
     if len(runs_of) == 1:
         for _ in bases:
@@ -207,6 +241,21 @@ def far_apart(values: ArrayLike, apart: float) -> bool:
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     return bool(len(known)) and bool(known.max() - known.min() > apart)
+
+
+def _crossed_draws(
+    bases: Sequence[Hashable], seeds: Sequence[Hashable], rng: np.random.Generator, resamples: int
+) -> Iterator[NDArray[np.int64]]:
+    rows, columns = (list(dict.fromkeys(labels)) for labels in (bases, seeds))
+    run_at = np.full((len(rows), len(columns)), -1)
+    for run, (base_seed, seed) in enumerate(zip(bases, seeds, strict=True)):
+        run_at[rows.index(base_seed), columns.index(seed)] = run
+    chosen = np.full((resamples, len(rows), len(columns)), -1)
+    while len(empty := np.flatnonzero((chosen < 0).all(axis=(1, 2)))):  # drawn anew: a mean of no run is none
+        row = rng.integers(len(rows), size=(len(empty), len(rows), 1))
+        column = rng.integers(len(columns), size=(len(empty), 1, len(columns)))
+        chosen[empty] = run_at[row, column]
+    yield from chosen.reshape(resamples, -1).T
 
 
 def _sums(runs: Array, size: int) -> Array:

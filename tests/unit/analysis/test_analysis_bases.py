@@ -82,11 +82,13 @@ def test_an_interval_over_bases_is_as_wide_as_bases_differ(study: Study) -> None
     wanted = nested_bootstrap(by_base, rng=np.random.default_rng(0))
     assert (numbers["avg_low"], numbers["avg_high"]) == pytest.approx((100 * wanted.low, 100 * wanted.high), abs=0.3)
     values = summary.metric(study.curves, "rollout/accuracy", ["vcppo"])
-    last = summary.over_seeds(values, ["arm", "step"]).iloc[-1]
+    last = summary.over_seeds(values, ["arm", "step"], shared_draws=False).iloc[-1]
     assert (last["low"], last["high"]) == pytest.approx((wanted.low, wanted.high), abs=0.003)
     assert (last["centre"], last["seeds"]) == (pytest.approx(0.89), BASES * SEEDS)
     points = values.assign(accuracy=values["value"])
-    middle, interval = mean_interval(by_run(points, "vcppo", lambda run: run["accuracy"].iloc[-1]), "x")
+    middle, interval = mean_interval(
+        by_run(points, "vcppo", lambda run: run["accuracy"].iloc[-1]), "x", shared_draws=False
+    )
     assert middle == pytest.approx(0.89)
     assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high), abs=0.003)
 
@@ -107,7 +109,9 @@ def test_an_arm_that_ends_in_two_ways_is_counted_and_has_no_band(study: Study) -
 
 
 def test_the_line_of_an_arm_with_two_ends_is_its_median_with_every_run_beside(study: Study) -> None:
-    values, centres = training.compute(study.curves, training.ACCURACY, summary.arms_apart(study.runs))
+    values, centres = training.compute(
+        study.curves, training.ACCURACY, summary.arms_apart(study.runs), shared_draws=False
+    )
     of_ppo = centres[centres["arm"] == "ppo"]
     assert of_ppo["centre"].tolist() == [0] * STEPS  # the mean would end at 5
     assert of_ppo[["low", "high"]].isna().all(axis=None)

@@ -46,7 +46,7 @@ def test_a_centre_is_the_mean_of_the_seeds_that_have_the_point() -> None:
         a 1 1 9
         b 0 0 5
     """)
-    found = summary.over_seeds(values, ["arm", "step"])
+    found = summary.over_seeds(values, ["arm", "step"], shared_draws=False)
     assert found["centre"].tolist() == [75, 8, 5], "one collapse in five is seen in the line"
     assert found["seeds"].tolist() == [5, 2, 1]
     assert list(found.loc[1, ["low", "high"]]) == [7, 9]
@@ -56,7 +56,7 @@ def test_a_centre_is_the_mean_of_the_seeds_that_have_the_point() -> None:
 def test_a_curve_s_interval_is_the_95_percent_bootstrap_of_its_mean() -> None:
     numbers = np.random.default_rng(0).normal(size=20)
     found = summary.over_seeds(
-        pd.DataFrame({"arm": "a", "seed": range(20), "step": 0, "value": numbers}), ["arm", "step"]
+        pd.DataFrame({"arm": "a", "seed": range(20), "step": 0, "value": numbers}), ["arm", "step"], shared_draws=False
     )
     wanted = bootstrap_interval(numbers, np.mean, rng=np.random.default_rng(1))
     assert list(found.loc[0, ["low", "high"]]) == pytest.approx([wanted.low, wanted.high], abs=0.05)  # 2000 resamples
@@ -65,13 +65,13 @@ def test_a_curve_s_interval_is_the_95_percent_bootstrap_of_its_mean() -> None:
 def test_an_interval_does_not_depend_on_what_else_is_drawn() -> None:
     values = pd.DataFrame({"arm": "a", "seed": range(5), "step": 0, "value": [1.0, 4, 2, 8, 5]})
     more = pd.concat([values, values.assign(arm="b", value=0.0)])
-    alone, beside = (summary.over_seeds(v, ["arm", "step"]) for v in (values, more))
+    alone, beside = (summary.over_seeds(v, ["arm", "step"], shared_draws=False) for v in (values, more))
     pd.testing.assert_frame_equal(alone, beside[beside["arm"] == "a"])
 
 
 def test_a_metric_that_was_not_finite_is_left_out_and_accuracy_becomes_per_cent() -> None:
     curves = frame("arm seed step metric value\n a 0 0 rollout/accuracy 0.25\n a 0 1 rollout/accuracy nan")
-    seeds, centres = training.compute(curves, training.ACCURACY)
+    seeds, centres = training.compute(curves, training.ACCURACY, shared_draws=False)
     assert seeds["value"].tolist() == centres["centre"].tolist() == [25]
 
 
@@ -89,7 +89,7 @@ POSITIONS = """
 
 
 def test_figure_2_shows_the_first_and_last_critic_of_the_longest_pretraining_without_rare_bins() -> None:
-    found = figure2.compute(frame(POSITIONS)).set_index(["quantity", "when", "position"])["centre"]
+    found = figure2.compute(frame(POSITIONS), shared_draws=False).set_index(["quantity", "when", "position"])["centre"]
     assert found.to_dict() == {
         ("advantage_mean", "after", 0): 0.5,
         ("advantage_mean", "after", 10): -0.5,
@@ -108,7 +108,7 @@ def test_figure_1_is_ppo_alone_length_in_tokens_and_accuracy_in_per_cent() -> No
         ppo 0 0 rollout/accuracy 0.25
         vcppo 0 0 rollout/accuracy 0.75
     """)
-    (lengths, _), (accuracies, _) = figure1.compute(curves)
+    (lengths, _), (accuracies, _) = figure1.compute(curves, shared_draws=False)
     assert lengths["value"].tolist() == [110]
     assert accuracies["value"].tolist() == [25]
 
@@ -116,7 +116,7 @@ def test_figure_1_is_ppo_alone_length_in_tokens_and_accuracy_in_per_cent() -> No
 def test_figure_3_compares_the_start_with_the_mean_of_the_last_five_iterations() -> None:
     shares = [0.9, 0.5, 0.1, 0.2, 0.3, 0.4, 0.5]
     curves = pd.DataFrame({"arm": "ppo", "seed": 0, "step": range(7), "metric": figure3.METRIC, "value": shares})
-    found = figure3.compute(curves).set_index("when")["centre"]
+    found = figure3.compute(curves, shared_draws=False).set_index("when")["centre"]
     assert found["start"] == 90
     assert found["end"] == pytest.approx(30)
 
@@ -132,7 +132,7 @@ def test_figure_6_takes_the_longest_pretraining_of_each_seed() -> None:
         pretrain.steps=20 0 20 pretrain/explained_variance 0.75
         pretrain.steps=20 0 20 policy/loss 7
     """)
-    (loss, _), (variance, _) = figure6.compute(curves)
+    (loss, _), (variance, _) = figure6.compute(curves, shared_draws=False)
     assert loss["value"].tolist() == [1, 0.5, 0.25]
     assert variance["value"].tolist() == [0.75]
 
@@ -140,7 +140,7 @@ def test_figure_6_takes_the_longest_pretraining_of_each_seed() -> None:
 def test_the_critic_is_looked_at_four_times_spread_over_training() -> None:
     rows = pd.DataFrame({"arm": "ppo", "seed": 0, "step": range(0, 61, 5), "position": 0, "n": 10, "value_bias": 0.5,
                          "explained_variance": math.nan})  # fmt: skip
-    found = critic_error.compute(rows)
+    found = critic_error.compute(rows, shared_draws=False)
     assert found["step"].tolist() == [0, 10, 30, 60]
     assert set(found["quantity"]) == {"value_bias"}
 

@@ -151,7 +151,7 @@ def test_a_curve_over_compute_ends_with_its_shortest_run() -> None:
         a 1 0 0 0 0
         a 1 2 100 10 4e6
     """)
-    curves, ends = methods_compute.compute(points)
+    curves, ends = methods_compute.compute(points, shared_draws=False)
     assert curves["compute"].iloc[[0, -1]].tolist() == pytest.approx([0.1, 2])
     assert curves["centre"].iloc[-1] == pytest.approx((100 + 50) / 2)
     assert curves["seeds"].eq(2).all()
@@ -232,13 +232,13 @@ def test_worth_is_bounded_by_the_truth_and_unknown_where_nothing_is_uncertain() 
 def test_the_interval_of_an_error_draws_seeds_and_responses_within_them() -> None:
     worth = np.zeros(40)
     apart = values.with_errors(states(worth, np.where(np.arange(40) % 2, 0.5, 0.1)))  # seeds differ, responses do not
-    centre, low, high = values.interval(apart, values.mean_absolute, "t")
+    centre, low, high = values.interval(apart, values.mean_absolute, "t", shared_draws=False)
     assert (centre, low, high) == pytest.approx((0.3, 0.1, 0.5))
     within = values.with_errors(states(worth, np.where(np.arange(40) // 2 % 2, 0.5, 0.1)))  # responses differ
-    centre, low, high = values.interval(within, values.mean_absolute, "t")
+    centre, low, high = values.interval(within, values.mean_absolute, "t", shared_draws=False)
     assert centre == pytest.approx(0.3)
     assert 0.1 < low < 0.27 < 0.33 < high < 0.5
-    one = values.interval(apart[apart["seed"] == 0], values.mean_absolute, "t")
+    one = values.interval(apart[apart["seed"] == 0], values.mean_absolute, "t", shared_draws=False)
     assert one[0] == pytest.approx(0.1)
     assert np.isnan(one[1:]).all()
 

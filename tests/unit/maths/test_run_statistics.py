@@ -1,5 +1,6 @@
 """Statistics of runs within bases, by pencil and by small simulations."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,10 +11,10 @@ from vcppo.errors import DataError
 from vcppo.maths.run_statistics import (
     ends_apart,
     nested_bootstrap,
-    nested_draws,
     nested_interval,
-    nested_weights,
     permutation_p,
+    run_draws,
+    run_weights,
 )
 from vcppo.maths.statistics import bootstrap_interval, exact_interval, two_level_interval
 
@@ -43,7 +44,7 @@ def test_bases_that_differ_and_seeds_that_do_not_are_as_many_draws_as_there_are_
 
 def test_resamples_vary_as_bases_and_seeds_within_them_do_by_pencil() -> None:
     """Means of bases 1, 12, 5: variance 62 / 3. Within them 1, 4, 0: mean 5 / 3, half of it for two seeds."""
-    weights = nested_weights([0, 0, 1, 1, 2, 2], rng=rng(), resamples=40_000)
+    weights = run_weights([0, 0, 1, 1, 2, 2], rng=rng(), resamples=40_000)
     means = weights @ np.array([0.0, 2.0, 10.0, 14.0, 5.0, 5.0])
     assert means.var() == pytest.approx((62 / 3 + 5 / 6) / 3, rel=0.03)
     assert means.mean() == pytest.approx(6.0, abs=0.05)
@@ -51,14 +52,14 @@ def test_resamples_vary_as_bases_and_seeds_within_them_do_by_pencil() -> None:
 
 def test_every_resample_draws_as_many_runs_of_a_base_as_it_has() -> None:
     bases = ["a", "b", "b", "b"]
-    drawn = np.array(list(nested_draws(bases, rng=rng(), resamples=200)))  # [draws, resamples]
+    drawn = np.array(list(run_draws(bases, rng=rng(), resamples=200)))  # [draws, resamples]
     assert drawn.shape == (6, 200)
     for column in drawn.T:
         for turns in (column[:3], column[3:]):  # two bases drawn
             runs = turns[turns >= 0]
             assert len(runs) == (1 if bases[runs[0]] == "a" else 3)
             assert {bases[run] for run in runs} == {bases[runs[0]]}
-    weights = nested_weights(bases, rng=rng(), resamples=200)
+    weights = run_weights(bases, rng=rng(), resamples=200)
     assert weights.sum(axis=1) == pytest.approx(1.0)
 
 
@@ -96,6 +97,68 @@ def test_five_bases_of_three_seeds_cover_where_a_plain_bootstrap_of_fifteen_runs
         plainly += plain.low <= 0 <= plain.high
     assert 0.78 <= held / 200 <= 0.92
     assert plainly / 200 < 0.72
+
+
+# ---- bases and seeds crossed ----
+
+CROSSED = [(base, seed) for base in "abc" for seed in (0, 1)]  # runs of three bases, two seeds each
+
+
+def test_crossed_resamples_are_all_ways_to_draw_bases_and_seeds_each_as_often() -> None:
+    """By brute force: 27 ways to draw three bases, 4 to draw two seeds, and the runs of each pair."""
+    bases, seeds = (list(labels) for labels in zip(*CROSSED, strict=True))
+    values = np.array([0.0, 3.0, 1.0, 9.0, 2.0, 30.0])
+    at = dict(zip(CROSSED, values, strict=True))
+    means = sorted(
+        float(np.mean([at[base, seed] for base in drawn for seed in with_seeds]))
+        for drawn in itertools.product("abc", repeat=3)
+        for with_seeds in itertools.product((0, 1), repeat=2)
+    )
+    weights = run_weights(bases, seeds, rng=rng(), resamples=40_000)
+    assert weights.sum(axis=1) == pytest.approx(1.0)
+    drawn, counts = np.unique((weights @ values).round(9), return_counts=True)
+    wanted, ways = np.unique(np.round(means, 9), return_counts=True)
+    assert drawn.tolist() == wanted.tolist()
+    assert counts / 40_000 == pytest.approx(ways / 108, abs=0.006)
+    by_base = {base: [at[base, 0], at[base, 1]] for base in "abc"}
+    found = nested_bootstrap(by_base, seeds_by_base=dict.fromkeys("abc", [0, 1]), rng=rng())
+    assert (found.low, found.high) == tuple(np.quantile(means, [0.025, 0.975], method="inverted_cdf"))
+
+
+def test_an_effect_of_the_seed_that_all_bases_share_widens_crossed_intervals_alone() -> None:
+    """Seeds 0, 1, 2 end at 0, 1, 2 on each of five bases: three draws, not fifteen. Nested intervals take fifteen."""
+    values, seeds = {base: [0.0, 1.0, 2.0] for base in range(5)}, {base: [0, 1, 2] for base in range(5)}
+    nested = nested_bootstrap(values, rng=rng())
+    crossed = nested_bootstrap(values, seeds_by_base=seeds, rng=rng())
+    assert crossed.low == 0
+    assert crossed.high == 2
+    assert nested.high - nested.low < 1.0
+    table = np.array([[x, x + 0.001] for base in values.values() for x in base])
+    bases = [base for base in values for _ in range(3)]
+    assert nested_interval(table, bases, [0, 1, 2] * 5, rng=rng()).high == pytest.approx(2, abs=0.01)
+    assert nested_interval(table, bases, rng=rng()).high < 1.6
+
+
+def test_with_one_seed_or_one_base_crossed_is_nested_to_the_digit() -> None:
+    by_base = {0: [1.0], 1: [4.0], 2: [9.0]}
+    one_seed = nested_bootstrap(by_base, seeds_by_base=dict.fromkeys(by_base, [7]), rng=rng())
+    assert one_seed == nested_bootstrap(by_base, rng=rng())
+    table = np.random.default_rng(1).random((3, 5))
+    assert nested_interval(table, [0, 0, 0], [1, 2, 3], rng=rng()) == nested_interval(table, [0, 0, 0], rng=rng())
+
+
+def test_runs_that_are_not_there_are_not_drawn_and_no_resample_is_empty() -> None:
+    bases, seeds = ["a", "b", "c"], [0, 1, 2]  # one run of nine pairs a base: most draws meet few of them
+    drawn = np.array(list(run_draws(bases, seeds, rng=rng(), resamples=500)))
+    assert drawn.shape == (9, 500)
+    assert (drawn >= 0).any(axis=0).all()
+    assert run_weights(bases, seeds, rng=rng(), resamples=500).sum(axis=1) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("bases", "seeds"), [(["a", "b"], [0]), (["a", "a"], [0, 0])])
+def test_seeds_that_do_not_tell_the_runs_of_a_base_apart_are_refused(bases: list[str], seeds: list[int]) -> None:
+    with pytest.raises(DataError, match="expected one run of each pair"):
+        run_weights(bases, seeds, rng=rng(), resamples=10)
 
 
 # ---- exact interval ----
