@@ -121,7 +121,7 @@ def test_crossed_resamples_are_all_ways_to_draw_bases_and_seeds_each_as_often() 
     assert drawn.tolist() == wanted.tolist()
     assert counts / 40_000 == pytest.approx(ways / 108, abs=0.006)
     by_base = {base: [at[base, 0], at[base, 1]] for base in "abc"}
-    found = nested_bootstrap(by_base, seeds_by_base=dict.fromkeys("abc", [0, 1]), rng=rng())
+    found = nested_bootstrap(by_base, seeds_by_base={base: [0, 1] for base in "abc"}, rng=rng())
     assert (found.low, found.high) == tuple(np.quantile(means, [0.025, 0.975], method="inverted_cdf"))
 
 
@@ -141,7 +141,7 @@ def test_an_effect_of_the_seed_that_all_bases_share_widens_crossed_intervals_alo
 
 def test_with_one_seed_or_one_base_crossed_is_nested_to_the_digit() -> None:
     by_base = {0: [1.0], 1: [4.0], 2: [9.0]}
-    one_seed = nested_bootstrap(by_base, seeds_by_base=dict.fromkeys(by_base, [7]), rng=rng())
+    one_seed = nested_bootstrap(by_base, seeds_by_base={base: [7] for base in by_base}, rng=rng())
     assert one_seed == nested_bootstrap(by_base, rng=rng())
     table = np.random.default_rng(1).random((3, 5))
     assert nested_interval(table, [0, 0, 0], [1, 2, 3], rng=rng()) == nested_interval(table, [0, 0, 0], rng=rng())
