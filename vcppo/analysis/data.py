@@ -271,7 +271,7 @@ def read_study(folder: Path) -> Study:
     finished = [frames[kind].merge(done, on=list(RUN)) for kind in frames if kind != "runs"]
     shared = _read_beside(folder.parent / "shared-draws.csv", SHARED_COLUMNS, "computed", ())
     study = Study(folder.name, runs, *finished, shared_draws=bool(runs["commit"].isin(shared["commit"]).any()))
-    _check_problems(folder / "problems.csv", study.problems)
+    _check_problems(file_of(folder, "problems"), study.problems)
     return study
 
 

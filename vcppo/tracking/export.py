@@ -1,4 +1,4 @@
-"""Tidy files of a study's measurements, from which figures are drawn: curves as Parquet, tables as CSV."""
+"""Tidy files of a study's measurements, from which figures are drawn: Parquet where rows are many, else CSV."""
 
 import math
 import re
@@ -56,13 +56,13 @@ PROBLEM_COLUMNS = ("problem", "samples", "correct", "unreadable", "length_tokens
 
 
 def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = ()) -> list[Path]:
-    """Write runs.csv, curves.parquet, positions.parquet, calibration.csv and problems.csv of a study.
+    """Write runs.csv, curves.parquet, positions.parquet, calibration.csv and problems.parquet of a study.
 
     Where runs measured true values, truth.csv too. All files are replaced, or none; files of an
     earlier export without rows in this one are removed.
 
     n is the number of responses behind a row of runs.csv and curves.parquet, of tokens in positions.parquet
-    and calibration.csv, of responses to the problem in problems.csv. Runs that failed or were pruned have a row in
+    and calibration.csv, of responses to the problem in problems.parquet. Runs that failed or were pruned have a row in
     runs.csv, without scores, and no other. The same study gives the same bytes. The column `given` is there where the
     study was given settings on the command line: those, as options.
 
@@ -90,7 +90,7 @@ def export(study: MeasuredStudy, destination: Path, *, metrics: Sequence[str] = 
             ),
             "positions.parquet": critic_table(name, done, "critic_by_position", POSITION_COLUMNS),
             "calibration.csv": critic_table(name, done, "critic_calibration", CALIBRATION_COLUMNS),
-            "problems.csv": (
+            "problems.parquet": (
                 (*KEY, *PROBLEM_COLUMNS, *PROVENANCE),
                 (row for cell in done for row in problem_rows(name, cell)),
             ),
@@ -219,7 +219,7 @@ def table_rows(study: str, cell: MeasuredCell, stage: str, tables: Tables, colum
 
 
 def problem_rows(study: str, cell: MeasuredCell) -> list[Row]:
-    """Rows of problems.csv: the final evaluation."""
+    """Rows of problems.parquet: the final evaluation."""
     tables = cell.tables.get("problems")
     if not tables:
         return []

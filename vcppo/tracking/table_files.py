@@ -18,15 +18,16 @@ from vcppo.system.files import scratch_folder, sync, sync_tree
 
 Row = dict[str, Any]
 
-# Of an export; curves and positions were CSV in earlier versions.
+# Of an export; curves, positions and problems were CSV in earlier versions.
 FILES = (
     *("runs.csv", "curves.parquet", "curves.csv", "positions.parquet", "positions.csv"),
-    *("calibration.csv", "problems.csv", "truth.csv"),
+    *("calibration.csv", "problems.parquet", "problems.csv", "truth.csv"),
 )
 KINDS: Mapping[str, Any] = {  # of the columns of a Parquet file; those of others are text
-    **dict.fromkeys(("base_seed", "seed", "step", "n", "position"), pa.int64()),
+    **dict.fromkeys(("base_seed", "seed", "step", "n", "position", "samples", "correct", "unreadable"), pa.int64()),
     **dict.fromkeys(
-        ("value", "value_mean", "return_mean", "value_bias", "explained_variance", "advantage_mean"), pa.float32()
+        ("value", "value_mean", "return_mean", "value_bias", "explained_variance", "advantage_mean", "length_tokens"),
+        pa.float32(),
     ),
     "from_end": pa.bool_(),
 }

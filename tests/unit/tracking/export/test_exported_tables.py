@@ -118,9 +118,9 @@ def test_positions_and_calibration_come_from_both_stages(
     assert [row["return_mean"] for row in files["calibration.csv"]] == ["-0.6", "0.1"]
 
 
-def test_problems_csv_is_the_final_evaluation(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
+def test_problems_are_those_of_the_final_evaluation(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
     study.finished_cell("ppo-s0", arm="ppo", seed=0, accuracies=ACCURACIES, lengths=LENGTHS)
-    rows = exported()["problems.csv"]
+    rows = exported()["problems.parquet"]
     keys = ("arm", "seed", "problem", "samples", "correct", "unreadable", "length_tokens", "n")
     assert [tuple(row[key] for key in keys) for row in rows] == [
         ("ppo", "0", "p0", "4", "3", "0", "80.0", "4"),
@@ -149,7 +149,7 @@ def test_an_export_again_is_the_same_to_the_byte_and_leaves_nothing_behind(
     before = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
     exported()
     assert {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()} == before
-    assert sorted(before) == ["calibration.csv", "curves.parquet", "positions.parquet", "problems.csv", "runs.csv"]
+    assert sorted(before) == ["calibration.csv", "curves.parquet", "positions.parquet", "problems.parquet", "runs.csv"]
 
 
 def test_runs_of_several_bases_are_told_apart(study: FakeStudy, exported: Callable[..., dict[str, Rows]]) -> None:
