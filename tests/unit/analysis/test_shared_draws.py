@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from committed_results import COMMITTED
 
-from tests.committed_results import COMMITTED
 from vcppo.analysis import costs, critic_worth, crossover, picture, summary, tables, task_tables, values
 from vcppo.analysis.data import ACCURACY, BadResultsError, Study, read_study
 from vcppo.analysis.table_text import markdown
