@@ -3,6 +3,7 @@
 A cell's state is that of its folder; the states here are read from there, and Optuna's trials follow them.
 """
 
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,11 +53,20 @@ class StudyLedger:
 
     Args:
         warn: receives proposals that are no valid configuration, and what became of cells that the study has no more.
+        interrupted: set when the storage is not to be waited for any more.
     Raises:
         StudyError: the study has changed under its cells, or the storage cannot be opened.
+        KeyboardInterrupt: the study was interrupted while the storage was opened.
     """
 
-    def __init__(self, study: Study, execution: Execution, *, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        execution: Execution,
+        *,
+        warn: Callable[[str], None],
+        interrupted: threading.Event | None = None,
+    ) -> None:
         self.study, self.seeds, self.out = study, execution.seeds, execution.out
         self.folder = self.out / "studies" / study.name
         self.queue: list[Cell] = []
@@ -80,6 +90,7 @@ class StudyLedger:
         self.mirror = TrialMirror(
             lambda: Scoreboard(open_storage(execution.storage, self.folder, warn), name, study, space),
             folder=self.folder,
+            interrupted=interrupted,
         )
         for cell in grid:
             self._enlist(TrialCells(cell.name, grid_params(cell, space), [cell]))

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 OF_STORAGE = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, OSError)  # errors after which it is tried again
 OPENING_S = 90.0  # for the first reply, without which no study begins
+POLL_S = 0.25  # between looks at whether the study has been interrupted
 LONGEST_REASON = 200  # characters
 GOES_ON = "cells go on, and their trials wait on disk; a search proposes nothing until it is back"
 
@@ -46,12 +48,17 @@ class TrialMirror:
     Args:
         open_board: opens the storage; called in the mirror's thread.
         folder: of the study, for what the storage is owed.
+        interrupted: set when nobody is to wait for a reply any more.
     Raises:
         StudyError: the storage cannot be opened, or does not answer.
+        KeyboardInterrupt: the study was interrupted before it did.
     """
 
-    def __init__(self, open_board: Callable[[], Scoreboard], folder: Path) -> None:
+    def __init__(
+        self, open_board: Callable[[], Scoreboard], folder: Path, interrupted: threading.Event | None = None
+    ) -> None:
         self._open_board, self._folder = open_board, folder
+        self._interrupted = interrupted or threading.Event()
         self._jobs: deque[_Job] = deque()
         self._changed, self._writing = threading.Condition(), threading.Lock()
         self._closing = self._given_up = False
@@ -80,14 +87,19 @@ class TrialMirror:
 
         Raises:
             StudyError: it does not come in time.
+            KeyboardInterrupt: the study is interrupted before it comes.
         """
-        try:
-            return future.result(timeout_s)
-        except TimeoutError:
-            raise StudyError(
-                f"the storage of the study in {self._folder} has not answered for {timeout_s:.0f} s; what its cells "
-                "did is safe there: the same command goes on when it is back"
-            ) from None
+        deadline = time.monotonic() + timeout_s
+        while not future.done():
+            if self._interrupted.is_set():
+                raise KeyboardInterrupt
+            if (left := deadline - time.monotonic()) <= 0:
+                raise StudyError(
+                    f"the storage of the study in {self._folder} has not answered for {timeout_s:.0f} s; what its "
+                    "cells did is safe there: the same command goes on when it is back"
+                )
+            wait_for([future], min(POLL_S, left))
+        return future.result()
 
     def news(self) -> list[str]:
         """Return lines for the user, each once: the storage is away, does not answer, is back."""

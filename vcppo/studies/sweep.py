@@ -90,6 +90,7 @@ def run_study(
         StudyError: another process runs this study, or a worker that it left on another machine; the study has changed
             under its cells, the storage cannot be opened, or workers cannot start.
         DiskError: the disk is full, or refuses; the same call goes on.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came before any cell could be begun.
     """
     study.validate_all()
     execution = replace(execution, out=execution.out.resolve())
@@ -97,11 +98,11 @@ def run_study(
     began = time.monotonic()
     logs = folder / "logs"
     with locked(folder) as lock, interrupts() as interrupted:
-        await_workers(logs)
+        await_workers(logs, interrupted)
         if execution.fresh:
             move_aside(folder)
         try:
-            ledger = StudyLedger(study, execution, warn=lambda text: on_event(Notice(text)))
+            ledger = StudyLedger(study, execution, warn=lambda text: on_event(Notice(text)), interrupted=interrupted)
             sources = [ledger.mirror.news, *([uploader.news] if uploader is not None else [])]
             reporter = SweepReporter(ledger, on_event, lambda: [line for news in sources for line in news()])
             reporter.study_started(execution.workers)

@@ -6,6 +6,7 @@ that says who they are.
 """
 
 import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -49,15 +50,18 @@ def node_and_host(logs: Path, index: int) -> tuple[str, str]:
     return node, host
 
 
-def await_free(locks: Iterable[Path]) -> None:
+def await_free(locks: Iterable[Path], interrupted: threading.Event | None = None) -> None:
     """Wait a little until nobody holds any of these locks.
 
     Raises:
         StudyError: somebody still does.
+        KeyboardInterrupt: `interrupted` was set meanwhile.
     """
     deadline = time.monotonic() + PREDECESSOR_S
     for lock in locks:
         while is_locked(lock):
+            if interrupted is not None and interrupted.is_set():
+                raise KeyboardInterrupt
             if time.monotonic() > deadline:
                 raise StudyError(held(lock))
             time.sleep(LOOK_S)
@@ -72,12 +76,13 @@ def held(lock: Path) -> str:
     )
 
 
-def await_workers(logs: Path) -> None:
+def await_workers(logs: Path, interrupted: threading.Event | None = None) -> None:
     """Wait a little until no worker of a study is left on another machine, now that the process it served is gone.
 
     The caller holds the study's lock.
 
     Raises:
         StudyError: one still runs.
+        KeyboardInterrupt: `interrupted` was set meanwhile.
     """
-    await_free(sorted(logs.glob("worker-*.lock")))
+    await_free(sorted(logs.glob("worker-*.lock")), interrupted)
