@@ -79,8 +79,9 @@ def lines(standing: "StudyStatus") -> list[str]:
     shown = [cell for cell in standing.cells if cell.state not in ("done", "pruned") and cell.attempts]
     for cell in shown[:LISTED]:
         words = [cell.state, f"attempt {cell.attempts}", cell.stage or "no stage yet"]
-        words += [f"{duration(ago(cell.last_sign_s))} ago", *([cell.error] if cell.error else [])]
+        words += [f"{duration(ago(cell.last_sign_s))} ago", *(word for word in (cell.error, cell.waits) if word)]
         text.append(f"  {cell.cell:40} {', '.join(words)}")
+        text += [f"    {cell.silence}"] if cell.silence else []
     return text + ([f"  and {len(shown) - LISTED} more; --json lists all"] if len(shown) > LISTED else [])
 
 

@@ -39,6 +39,10 @@ PROCESS_START_S: Final = 120.0  # to import what they need, on a busy machine
 GOODBYE_S: Final = 5.0  # to end by themselves
 FAILED_STARTS: Final = 3  # of one in a row: then something is wrong with all
 
+# Of a running cell that writes nothing: the tokens that it goes through are written every other second, so that only
+# loading, compiling or saving a large model, or generating much at once, is silent for minutes. Then the user is told.
+SILENT_CELL_S: Final = 600.0
+
 # Of MLflow and of Optuna's storage.
 SILENT_S: Final = 30.0  # without a reply, after which the user is told
 FIRST_RETRY_S: Final = 1.0  # until what failed is tried again; twice as long after each failure

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vcppo.errors import TrainingError
@@ -59,6 +60,8 @@ def run_stages(
     until: str = "evaluation",
     on_stage: Callable[[str, str, bool], None] = lambda stage, address, ran: None,
     notice: Callable[[str], None] = print_notice,
+    cell: str = "",
+    on_wait: Callable[[str, str, str], None] = lambda stage, address, holder: None,
 ) -> dict[str, StageUse]:
     """Run every stage up to `until` whose result is not in the cache.
 
@@ -69,6 +72,8 @@ def run_stages(
     Args:
         on_stage: called with (stage, address, will run) when a stage is about to run or is already complete.
         notice: receives a line for each result that was damaged, and is computed again.
+        cell: the run's name, as STUDY/CELL, for other processes that have to wait for a stage of it.
+        on_wait: called with (stage, address, who) when another process works on a stage that this run needs.
     Raises:
         ConfigError: a prompt, or a response as long as requested, does not fit the model, or RL is to imitate
             demonstrations that the task has not; before anything is run.
@@ -97,35 +102,35 @@ def run_stages(
         if complete and here.is_main:
             on_stage(stage, folder.address.key, False)
         if not complete:
-            complete = _run_stage(context, on_stage)
+            with folder.lock(cell, partial(on_wait, stage, folder.address.key)):
+                complete = _run_stage(context, on_stage)
         uses[stage] = StageUse(folder, not complete)
     return uses
 
 
 def _run_stage(context: StageContext, on_stage: Callable[[str, str, bool], None]) -> bool:
-    """Run a stage, unless another process has completed it by the time that this one holds its lock; whether it had."""
+    """Run a stage, unless another process has completed it by the time that the caller holds its lock; whether so."""
     folder, settings, here = context.folder, context.settings, world()
     stage, key = folder.address.stage, folder.address.key
-    with folder.lock():
-        if here.is_main:
-            move_damaged_aside(folder, settings, context.notice)
-        complete = here.from_main(here.is_main and is_complete(folder, settings) and folder.result is not None)
-        if here.is_main:
-            on_stage(stage, key, not complete)
-        if complete:
-            return True
-        if here.is_main:
-            folder.describe(context.notice)
-        here.wait()
-        began = time.perf_counter()
-        try:
-            with shown(context):
-                result = STAGES[stage](context)
-        except TrainingError as error:
-            raise TrainingError(f"{stage}: {error}") from None
-        if here.is_main:
-            folder.finish(result, time.perf_counter() - began)
-        here.wait()
+    if here.is_main:
+        move_damaged_aside(folder, settings, context.notice)
+    complete = here.from_main(here.is_main and is_complete(folder, settings) and folder.result is not None)
+    if here.is_main:
+        on_stage(stage, key, not complete)
+    if complete:
+        return True
+    if here.is_main:
+        folder.describe(context.notice)
+    here.wait()
+    began = time.perf_counter()
+    try:
+        with shown(context):
+            result = STAGES[stage](context)
+    except TrainingError as error:
+        raise TrainingError(f"{stage}: {error}") from None
+    if here.is_main:
+        folder.finish(result, time.perf_counter() - began)
+    here.wait()
     return False
 
 
@@ -161,8 +166,12 @@ def run_cell(cell: Path, out: Path, *, until: str = "evaluation") -> dict[str, f
         print_notice(line)
         folder.add_notice(line)
 
-    settings = load_settings(cell / "settings.json")
-    uses = run_stages(settings, out, until=until, on_stage=on_stage, notice=notice)
+    def on_wait(stage: str, address: str, holder: str) -> None:
+        folder.add_wait(stage, address, holder)
+
+    settings, record = load_settings(cell / "settings.json"), folder.read()
+    name = f"{record.study}/{record.cell}"
+    uses = run_stages(settings, out, until=until, on_stage=on_stage, notice=notice, cell=name, on_wait=on_wait)
     last = uses[until].folder.result or {}
     if (
         until == "value-pretraining"

@@ -23,9 +23,9 @@ from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal
 from vcppo.store.manifest import DONE, JOURNAL, NAME, faults, record_files
 from vcppo.store.pretrained_critics import chosen_step, critic_folder, pretraining_is_done
+from vcppo.store.stage_lock import stage_lock
 from vcppo.system import disk
 from vcppo.system.files import (
-    file_lock,
     is_locked,
     json_bytes,
     make_folder,
@@ -235,11 +235,14 @@ class StageFolder:
         return Journal(self.path / JOURNAL, silent=not is_main())
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, cell: str = "", on_wait: Callable[[str], object] = lambda holder: None) -> Iterator[None]:
         """Lock the address: another process that wants it waits here; the lock of a dead process is released.
 
         What a killed holder was writing is removed. Of processes that work together the main one locks it for all.
 
+        Args:
+            cell: as STUDY/CELL, which the stage is computed for; others who wait learn it.
+            on_wait: receives who holds it and why, where it has to be waited for.
         Raises:
             DiskError: the folder is read only, or another user's.
         """
@@ -249,7 +252,7 @@ class StageFolder:
         with ExitStack() as stack:
             with disk.writing(self.path):
                 make_folder(self.path)
-                stack.enter_context(file_lock(self.path / "lock"))
+                stack.enter_context(stage_lock(self.path, cell, on_wait))
             sweep(self.path, below=True)
             yield
 

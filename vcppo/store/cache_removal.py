@@ -123,7 +123,8 @@ def remove(plan: Plan) -> Iterator[tuple[Removal, str | None]]:
             if removal.of.state == "aside":
                 remove_folder(path)
             else:
-                with file_lock(path / "lock", wait=False):
+                with file_lock(path / "lock", wait=False) as lock:
+                    lock.truncate(0)  # its last holder's signature: who waits now does not wait for that
                     sweep(path, below=True)
                     _remove(removal)
         except BlockingIOError:

@@ -28,6 +28,18 @@ class StageRecord(BaseModel):
     ran: bool
 
 
+class Waiting(BaseModel):
+    """What a cell waits for: a stage, and who holds it and why, as in `process 7 on host computes for study/cell`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    stage: str
+    address: str
+    holder: str
+
+    def __str__(self) -> str:
+        return f"waits for {self.stage}/{self.address}, which {self.holder}"
+
+
 class CellRecord(BaseModel):
     """Content of cell.json. Times are seconds since the epoch; a result that is not a finite number is null."""
 
@@ -45,6 +57,7 @@ class CellRecord(BaseModel):
     finished: float | None = None
     result: dict[str, float | None] = {}
     notices: tuple[str, ...] = ()  # lines for the user on what was damaged, and made again
+    waits: Waiting | None = None
 
 
 class CellFolder:
@@ -106,7 +119,9 @@ class CellFolder:
         return load_settings(self.path / "settings.json")
 
     def update(self, **fields: Any) -> CellRecord:
-        """Replace fields of the record, on disk at once or not at all."""
+        """Replace fields of the record, on disk at once or not at all. A cell in a new state waits for nobody."""
+        if "state" in fields:
+            fields.setdefault("waits", None)
         record = CellRecord.model_validate({**self.read().model_dump(), **fields})
         write_json(self.path / "cell.json", record.model_dump(mode="json"))
         return record
@@ -121,7 +136,11 @@ class CellFolder:
         before = [known for known in record.stages if known.stage == stage and known.address == address]
         others = [known for known in record.stages if known.stage != stage]
         ran = ran or any(known.ran for known in before)
-        return self.update(stages=[*others, StageRecord(stage=stage, address=address, ran=ran)])
+        return self.update(stages=[*others, StageRecord(stage=stage, address=address, ran=ran)], waits=None)
+
+    def add_wait(self, stage: str, address: str, holder: str) -> CellRecord:
+        """Record that the cell waits for a stage which another process works on, until it enters one."""
+        return self.update(waits=Waiting(stage=stage, address=address, holder=holder))
 
 
 def _is_json(file: Path) -> bool:

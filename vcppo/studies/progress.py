@@ -200,15 +200,17 @@ def ending(event: CellEnded) -> str:
 
 def describe(glance: Glance) -> str:
     """Describe where a cell is, in a few words."""
+    silent = "" if glance.silent_s is None else f"no sign of life for {duration(glance.silent_s)}"
     if glance.stage is None:
-        return "starting"
-    words = [glance.stage, f"{glance.step}/{glance.total}" if glance.total else ""]
+        return " ".join(word for word in ("starting", silent) if word)
+    at = f"{glance.step}/{glance.total}" if glance.total else ""
+    words = [glance.stage if glance.waits is None else f"{glance.waits}:" if at else glance.waits, at]
     words += [f"accuracy {glance.accuracy:.2f}"] if glance.accuracy is not None else []
     words += [f"length {glance.length_tokens:.0f}"] if glance.length_tokens is not None else []
     words += [f"{glance.tokens_per_s:,.0f} tokens/s"] if glance.tokens_per_s is not None else []
     words += [f"at most {duration(glance.seconds_left)} left in it"] if glance.seconds_left is not None else []
     words += [f"early warning at {glance.warned_at}"] if glance.warned_at is not None else []
-    return " ".join(word for word in words if word)
+    return " ".join(word for word in (*words, silent) if word)
 
 
 @contextmanager
@@ -225,7 +227,7 @@ def following(
     def follow() -> None:
         while not ended.wait(every):
             on_event(CellProgress(name, 0, watch.look()))
-            for text in news():
+            for text in (*watch.remarks(), *news()):
                 on_event(Notice(text))
 
     on_event(StudyStarted(folder.read().study, name, 1, 0, 0, 0, 1))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from vcppo.store.cell_folders import CellRecord
 from vcppo.studies.cell_states import StudyLedger
+from vcppo.studies.pool import log_of
 from vcppo.studies.progress import CellEnded, CellProgress, CellStarted, Event, Notice, StudyStarted, WorkerDied
 from vcppo.studies.watch import CellWatch
 
@@ -31,7 +32,7 @@ class SweepReporter:
     def cell_started(self, cell: str, worker: int) -> None:
         """Report that a worker is about to be given a cell."""
         folder = self._ledger.folder_of(cell)
-        self._watches[cell] = CellWatch(folder, self._ledger.out)
+        self._watches[cell] = CellWatch(folder, self._ledger.out, log=log_of(self._ledger.folder / "logs", worker))
         self._on_event(CellStarted(cell, worker, folder.read().attempts + 1))
 
     def cell_ended(self, record: CellRecord) -> None:
@@ -54,6 +55,8 @@ class SweepReporter:
         self.report_news()
         for cell, worker in running.items():
             self._on_event(CellProgress(cell, worker, self._watches[cell].look()))
+            for text in self._watches[cell].remarks():
+                self.notice(text)
 
     def report_news(self) -> None:
         """Report what is new of the mirrors."""

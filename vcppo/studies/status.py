@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vcppo.errors import StudyError
+from vcppo.settings.fixed import SILENT_CELL_S
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord
 from vcppo.store.study_folders import StudyFolder, read_object
 from vcppo.studies.outbox import owed_trials
+from vcppo.studies.signs import signs_of, silence_words
 from vcppo.system.processes import holder_of
 from vcppo.tracking.ledger import Ledger
 from vcppo.tracking.off import MARK
@@ -29,6 +31,8 @@ class CellStatus:
     stage: str | None
     last_sign_s: float
     error: str | None
+    waits: str | None = None  # for which stage, that another process works on, and who that is
+    silence: str | None = None  # of a running cell that has written nothing for long: how long, and what can be done
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,17 @@ def _cell_status(study: StudyFolder, cell: CellFolder, record: CellRecord, *, ru
     begun = record.state == "running" or (record.state == "queued" and record.attempts > 0)
     if begun and not running and not study.is_held(cell):
         state = "interrupted"
-    files = [cell.path / "cell.json", *(stage.journal for stage in stages)]
-    last_sign_s = max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+    last_sign_s = max((at for at, _ in signs_of(cell, study.out, record).values()), default=0) / 1e9
+    runs, silent_s = state == "running", ago(last_sign_s)
     return CellStatus(
-        record.cell, state, record.attempts, stages[-1].name if stages else None, last_sign_s, record.error
+        record.cell,
+        state,
+        record.attempts,
+        stages[-1].name if stages else None,
+        last_sign_s,
+        record.error,
+        waits=str(record.waits) if runs and record.waits is not None else None,
+        silence=silence_words(record, study.out, silent_s) if runs and silent_s >= SILENT_CELL_S else None,
     )
 
 

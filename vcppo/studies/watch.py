@@ -1,14 +1,18 @@
 """Progress of a running cell: its stage, its step, its latest accuracy and length, and whether it warns."""
 
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vcppo.settings.fixed import SILENT_CELL_S
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import JournalTail
 from vcppo.store.stage_progress import read_progress
 from vcppo.store.summary import EARLY_WARNING, LAST_ITERATIONS
+from vcppo.studies.signs import Silence, signs_of, silence_words, stages_in_view
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,19 @@ class Glance:
     warned_at: int | None = None  # the first iteration with an early warning
     tokens_per_s: float | None = None
     seconds_left: float | None = None  # at most: as if every response were as long as it may be
+    waits: str | None = None  # for which stage, that another process works on, and who that is
+    silent_s: float | None = None  # without a sign of life, once that is worth telling
 
 
 class CellWatch:
     """Follows one cell through its stages by its record and their journals."""
 
-    def __init__(self, folder: CellFolder, out: Path) -> None:
-        self.folder, self.out = folder, out
+    def __init__(
+        self, folder: CellFolder, out: Path, clock: Callable[[], float] = time.monotonic, log: Path | None = None
+    ) -> None:
+        self.folder, self.out, self._clock, self._log = folder, out, clock, log
+        self._silence, self._remarks = Silence(clock()), list[str]()
+        self._waits: str | None = None
         self.settings = folder.settings()
         self.accuracy: dict[int, float] = {}  # by RL iteration
         self._tails: dict[str, JournalTail] = {}
@@ -42,7 +52,8 @@ class CellWatch:
 
     def look(self) -> Glance:
         """Return the state of the cell now."""
-        stages = self.folder.read().stages
+        cell = self.folder.read()
+        stages = stages_in_view(cell)
         for record in stages:
             journal = self.out / "cache" / record.stage / record.address / "journal.jsonl"
             tail = self._tails.setdefault(f"{record.stage}/{record.address}", JournalTail(journal))
@@ -52,14 +63,28 @@ class CellWatch:
             for entry in entries:
                 if entry["kind"] == "metrics":
                     self._take(record.stage, entry["step"], entry["values"])
+        waits = None if cell.waits is None else str(cell.waits)
+        if waits is not None and waits != self._waits:
+            self._remarks.append(waits)
+        self._waits = waits
+        runs = cell.state == "running"  # a worker on a cluster may have to wait for a place first
+        silent_s = self._silence.seconds(signs_of(self.folder, self.out, cell), self._clock()) if runs else 0.0
+        if self._silence.is_news(silent_s):
+            self._remarks.append(silence_words(cell, self.out, silent_s, self._log))
+        shown_s = silent_s if silent_s >= SILENT_CELL_S else None
         if not stages:
-            return Glance()
+            return Glance(silent_s=shown_s)
         stage = stages[-1].stage
         latest = self.accuracy[max(self.accuracy)] if self.accuracy else None
         total = stage_steps(self.settings, stage)
         progress = read_progress(self.out / "cache" / stage / stages[-1].address)
         rates = (None, None) if progress is None else (progress.tokens_per_s, progress.seconds_left)
-        return Glance(stage, self._steps[stage], total, latest, self._length, self._warned_at, *rates)
+        return Glance(stage, self._steps[stage], total, latest, self._length, self._warned_at, *rates, waits, shown_s)
+
+    def remarks(self) -> list[str]:
+        """Return what the user should read since the last call: whom the cell waits for, that it has been silent."""
+        remarks, self._remarks = self._remarks, []
+        return [f"{self.folder.path.name} {line}" for line in remarks]
 
     def recent_accuracy(self, step: int) -> float | None:
         """Return the mean over the last iterations up to `step`; None before the cell has reached it."""

@@ -148,8 +148,8 @@ def test_who_waits_for_a_folder_that_is_removed_works_in_a_new_one(tmp_path: Pat
         thread = threading.Thread(target=wait)
         thread.start()
         time.sleep(0.2)
-        files.remove_folder(orphan.path)
         assert not locked
+        files.remove_folder(orphan.path)
     thread.join(timeout=60)
     assert locked == [True]
     assert orphan.result is None

@@ -79,10 +79,12 @@ def test_what_is_left_is_shown_with_attempts_and_signs_of_life(study: FakeStudy)
     now = time.time()
     os.utime(running.path / "cell.json", (now - 500, now - 500))
     os.utime(stage.folder / "journal.jsonl", (now - 90, now - 90))
+    os.utime(stage.folder, (now - 95, now - 95))
     for cell in ("ppo-s0", "ppo-s2"):
         os.utime(queued.path.parent / cell / "cell.json", (now - 999, now - 999))
     for journal in study.out.glob("cache/*/*-ppo-s0/journal.jsonl"):
         os.utime(journal, (now - 999, now - 999))
+        os.utime(journal.parent, (now - 999, now - 999))
     with locked(study.out / "studies" / "components"):
         done = asked(study)
         assert done.exit_code == 5

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,14 @@ def run_cell(cell: Path, out: Path) -> dict[str, float]:
     from vcppo.stages.pipeline import rl_result
 
     folder = CellFolder(cell)
-    settings = folder.settings()
+    settings, record = folder.settings(), folder.read()
     critic: Path | None = None
     result: dict[str, float] = {}
     runs = runs_of(settings, read_words(cell.parent.parent))
     write_json(cell / "verl.json", {run.stage: [*command_line(run.overrides), *run.words] for run in runs})
     for run in runs:
         stage = StageFolder(out, run.address)
-        with stage.lock():
+        with stage.lock(f"{record.study}/{record.cell}", partial(folder.add_wait, run.stage, run.address.key)):
             before = stage.result
             folder.add_stage(run.stage, run.address.key, ran=before is None)
             if before is None:
