@@ -335,6 +335,8 @@ def _refuse_plugin(settings: RunSettings, task: PluginTaskSettings, layers: Sequ
 
 
 def _model_notes(settings: RunSettings, given: Set[str]) -> Iterator[Note]:
+    if settings.model.path is None:
+        return
     for name, value in defaults_of_model(settings.model_dump(mode="json")).items():
         if name not in given and unused(settings, name) is None:
             yield Note(f"model.path = {settings.model.path} is given, so unless set ", f"{name} = {value}")

@@ -4,8 +4,9 @@ An address is a hash of (stage, version of its code, the settings that matter to
 addresses of a run follow from its settings alone, before anything is computed.
 """
 
+import functools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +76,13 @@ VERDICTS = ("correct", "wrong", "unreadable")  # settings of the reward for each
 
 @dataclass(frozen=True)
 class Address:
-    """Address of a stage's result: all that it depends on."""
+    """Address of a stage's result: all that it depends on. Nothing in it changes, so its key is made once."""
 
     stage: str
     settings: dict[str, Any]
     parents: dict[str, str]
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Digest of the address, 12 hex digits."""
         return digest([self.stage, VERSIONS[self.stage], self.settings, self.parents])
@@ -99,7 +100,13 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     if settings.base_seed:  # base 0 draws as it did when all bases of a seed drew alike, and has the addresses of then
         everything["seed"] = [settings.seed, settings.base_seed]
 
-    def address(stage: str, names: list[str], parents: list[str], without: dict[str, set[str]] | None = None) -> None:
+    def address(
+        stage: str,
+        names: Sequence[str],
+        parents: Sequence[str],
+        without: Mapping[str, set[str]] | None = None,
+        also: Mapping[str, Any] | None = None,
+    ) -> None:
         chosen = {name: everything[name] for name in names}
         if "micro_batch_tokens" in chosen:  # the stage trains
             chosen["dtype"], chosen["lora"] = everything["compute"]["dtype"], everything["lora"]
@@ -107,9 +114,8 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
             chosen["engine"] = engine_address(settings.engine)
         for section, left_out in (without or {}).items():
             chosen[section] = {k: v for k, v in chosen[section].items() if k not in left_out}
-        by_stage[stage] = Address(
-            stage, chosen, {parent: by_stage[parent].key for parent in parents if parent in by_stage}
-        )
+        keys = {parent: by_stage[parent].key for parent in parents if parent in by_stage}
+        by_stage[stage] = Address(stage, {**chosen, **(also or {})}, keys)
 
     by_stage: dict[str, Address] = {}
     speed_only = {"evaluation": {RENAMED["evaluation.responses_at_once"].split(".")[1]}}
@@ -119,47 +125,48 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         ["base_seed", "task", "model", "cold_start", "micro_batch_tokens"],
         [],
         {"model": {"trust_remote_code"}},
+        also=_untrained() if settings.model.path is not None and settings.cold_start.steps == 0 else None,
     )
-    if settings.model.path is not None and settings.cold_start.steps == 0:
-        by_stage["cold-start"].settings.update(_untrained())
     if settings.has_critic and settings.critic.init == "reward-model":
-        address("reward-model", ["base_seed", "task", "reward_model", "micro_batch_tokens"], ["cold-start"])
-        if settings.rollout.sampling != RolloutSettings().sampling:  # at the defaults the address of before stays valid
-            by_stage["reward-model"].settings["rollout"] = settings.rollout.sampling
+        sampling, before = settings.rollout.sampling, RolloutSettings().sampling  # which has the address of before
+        names = ["base_seed", "task", "reward_model", "micro_batch_tokens"]
+        address("reward-model", names, ["cold-start"], also={"rollout": sampling} if sampling != before else None)
     if settings.token_reward.kind != "none":
         of_dpo = addresses(preference_settings(settings))["rl"]
         by_stage["preference"] = Address("preference", of_dpo.settings, of_dpo.parents)
     sampled = {"rollout": {"prompts", "samples_per_prompt", "refresh_every"}}
     pool, held_out = settings.fixed_responses
+    verdicts = {name: everything["reward"][name] for name in VERDICTS}
     if held_out:
-        address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled)
-        by_stage["answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
-        by_stage["answers"].settings["pool"] = [pool, held_out]
+        also = {"reward": verdicts, "pool": [pool, held_out]}
         if pretrains and settings.pretrain.held_out_prompts != "shared":
-            by_stage["answers"].settings["held_out_prompts"] = settings.pretrain.held_out_prompts
+            also["held_out_prompts"] = settings.pretrain.held_out_prompts
+        address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled, also)
     if pretrains:
-        address(
-            "value-pretraining",
-            ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
-            ["cold-start", "reward-model", "preference", "answers"],
-            sampled | {"pretrain": {"steps", "patience", "tolerance", "checkpoints"}},
-        )
-        by_stage["value-pretraining"].settings["critic"] = {
+        critic = {
             **{name: everything["critic"][name] for name in ("init", "path", "initial_value", "bounded")},
             **{name: everything["critic"][name] for name in ("scores", *CRITIC_SIZE) if name in everything["critic"]},
             "aggregation": settings.critic.aggregation,
             "gamma": settings.gae.gamma,
         }
-        by_stage["value-pretraining"].settings["targets"] = {
+        targets = {
             "cut_answers": not (bootstraps(settings) or settings.select.drop_truncated),
             "token_reward": everything["token_reward"] if settings.token_reward.kind != "none" else None,
         }
+        address(
+            "value-pretraining",
+            ["seed", "task", "rollout", "reward", "pretrain", "micro_batch_tokens"],
+            ["cold-start", "reward-model", "preference", "answers"],
+            sampled | {"pretrain": {"steps", "patience", "tolerance", "checkpoints"}},
+            {"critic": critic, "targets": targets},
+        )
     before_rl = ["cold-start", "reward-model", "preference", "value-pretraining" if pretrains else "answers"]
+    pretrained = {"pretrained": _pretrained(everything["pretrain"])} if pretrains else None
     if settings.forecasts:
-        address("forecast-answers", ["base_seed", "task", "rollout", "reward"], ["cold-start"], FORECAST_SAMPLING)
-        by_stage["forecast-answers"].settings["reward"] = {name: everything["reward"][name] for name in VERDICTS}
-        by_stage["forecast-answers"].settings["responses"] = settings.record.forecast_responses
-        address("forecast", FORECAST, [*before_rl, "forecast-answers"], {"gae": {"lambda_critic"}})
+        also = {"reward": verdicts, "responses": settings.record.forecast_responses}
+        names = ["base_seed", "task", "rollout", "reward"]
+        address("forecast-answers", names, ["cold-start"], FORECAST_SAMPLING, also)
+        address("forecast", FORECAST, [*before_rl, "forecast-answers"], {"gae": {"lambda_critic"}}, pretrained)
     excluded = {"arm", "method", "base_seed", "model", "cold_start", "reward_model", "pretrain"}  # of earlier stages
     excluded |= {"compute", "lora", "engine"}  # `address` adds what changes numbers
     address(
@@ -167,18 +174,18 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
         [name for name in everything if name not in excluded],
         before_rl,
         speed_only | {"record": {"checkpoint_every_s", "forecast_responses"}},
+        pretrained,
     )
-    if pretrains:
-        chosen = {k: everything["pretrain"][k] for k in ("steps", "max_steps")}
-        if chosen["steps"] == "converge":
-            chosen |= {k: everything["pretrain"][k] for k in ("patience", "tolerance")} | {"rule": STOP_RULE}
-        else:
-            chosen |= NO_STOP_RULE
-        for stage in ("forecast", "rl"):
-            if stage in by_stage:
-                by_stage[stage].settings["pretrained"] = chosen
     address("evaluation", ["task", "evaluation", "rollout"], ["rl"], speed_only)
     return by_stage
+
+
+def _pretrained(pretrain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which critic of a pretraining RL starts from."""
+    chosen = {k: pretrain[k] for k in ("steps", "max_steps")}
+    if chosen["steps"] == "converge":
+        return {**chosen, **{k: pretrain[k] for k in ("patience", "tolerance")}, "rule": STOP_RULE}
+    return {**chosen, **NO_STOP_RULE}
 
 
 def engine_address(engine: EngineSettings) -> str | dict[str, Any]:
@@ -190,6 +197,7 @@ def engine_address(engine: EngineSettings) -> str | dict[str, Any]:
     return {name: getattr(engine, name) for name in ("kind", *given)} if given else engine.kind
 
 
+@functools.cache
 def _untrained() -> dict[str, Any]:
     """Settings of training in the address of a cold start of no steps: the same, however later stages train.
 

@@ -77,7 +77,8 @@ def no_use(cell: Cell, name: str) -> str | None:
 
 def values_of(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:
     """Return the values of dotted settings, as JSON; None for one that no record has but those of another kind."""
-    dump = settings.model_dump(mode="json")
+    names = list(names)
+    dump = settings.model_dump(mode="json", include={name.partition(".")[0] for name in names})
     values = {}
     for name in names:
         value: Any = dump
