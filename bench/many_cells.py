@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vcppo.store.cache import keys_of
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import Journal
 from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.execution import Execution
-from vcppo.studies.outdated import pipeline_addresses
 from vcppo.studies.study import Study, parse_study
 from vcppo.tracking.export import export
 from vcppo.tracking.from_disk import read_study
@@ -44,7 +44,7 @@ def opened(study: Study, out: Path) -> StudyLedger:
 def play(folder: CellFolder, out: Path) -> None:
     """Leave what a cell leaves when it has run."""
     stages = []
-    for stage, address in pipeline_addresses(folder.settings()).items():
+    for stage, address in keys_of(folder.settings()).items():
         stages.append({"stage": stage, "address": address, "ran": True})
         if stage == "rl":
             values = {f"m/{n}": n / 7 for n in range(METRICS)}

@@ -21,7 +21,7 @@ from vcppo.planning.writing import held_out_problems
 from vcppo.settings.fixed import RESPONSES_AT_ONCE
 from vcppo.settings.preference import preference_settings
 from vcppo.settings.run import RunSettings
-from vcppo.store.cache import StageFolder, addresses, is_complete
+from vcppo.store.cache import CachedStage, is_complete, keys_of
 
 TOKENIZER = 75  # bytes of tokenizer.json for each token: 11 MB at 152 k
 RESPONSE_PLACE = 8 + 1 + 4  # of a stored response: id, mask, log-probability
@@ -64,25 +64,31 @@ class StudyDisk:
 Known = dict[tuple[str, str, object], StageDisk]  # by stage, address, and which critic is wanted
 
 
-def estimate_disk(settings: RunSettings, out: Path | None = None, known: Known | None = None) -> list[StageDisk]:
+def estimate_disk(
+    settings: RunSettings,
+    out: Path | None = None,
+    known: Known | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> list[StageDisk]:
     """Return the disk that the stages of a run take, in order; of those in the cache of `out` too.
 
     Args:
         known: stages of other runs, which are not looked at again; those of this one are added.
+        keys: those of the run's addresses by their stages, where they have been made already.
     Raises:
         ConfigError: the model's shapes are unknown.
         CheckpointError: its configuration cannot be read.
     """
     known, disks = {} if known is None else known, []
     chosen, files = settings.pretrain, functools.cache(lambda: _Files(settings))
-    for stage, address in addresses(settings).items():
+    for stage, address in (keys_of(settings) if keys is None else keys).items():
         pretrains = stage == "value-pretraining"
         critic = (chosen.steps, chosen.patience, chosen.min_delta, chosen.checkpoints) if pretrains else None
-        key = (stage, address.key, critic)
+        key = (stage, address, critic)
         if key not in known:
             parts, running = files().of(stage)
-            cached = out is not None and is_complete(StageFolder(out, address), settings)
-            known[key] = StageDisk(stage, address.key, cached, {**parts, "small files": DESCRIPTION}, running)
+            cached = out is not None and is_complete(CachedStage(out, stage, address), settings)
+            known[key] = StageDisk(stage, address, cached, {**parts, "small files": DESCRIPTION}, running)
         disks.append(known[key])
     return disks
 

@@ -42,9 +42,15 @@ class Kinds:
         """The dotted name of the setting that decides."""
         return f"{self.section}.{self.by}"
 
+    @functools.cached_property
+    def _with_setting(self) -> Mapping[str, tuple[str, ...]]:
+        leaves = dict.fromkeys(leaf for model in self.all_models.values() for leaf in model.model_fields)
+        models = self.all_models.items()
+        return {leaf: tuple(word for word, model in models if leaf in model.model_fields) for leaf in leaves}
+
     def with_setting(self, leaf: str) -> tuple[str, ...]:
         """The kinds that have a setting or a subsection."""
-        return tuple(word for word, model in self.all_models.items() if leaf in model.model_fields)
+        return self._with_setting.get(leaf, ())
 
     def everywhere(self, leaf: str) -> bool:
         """True if records of all kinds have a setting or a subsection."""
@@ -227,7 +233,9 @@ def flat_layout(tree: Mapping[str, Any], of_other_kinds: Mapping[str, Mapping[st
     for section in flat.keys() & KINDS.keys():
         others = dict(_everywhere(section))
         others |= {leaf: value for leaf, value in of_other_kinds.get(section, {}).items() if leaf in others}
-        flat[section] = {**_copied(others), **flat[section]}
+        chosen = flat[section]
+        not_chosen = {leaf: chosen[leaf] if leaf in chosen else _copied(value) for leaf, value in others.items()}
+        flat[section] = {**not_chosen, **chosen}
     return flat
 
 

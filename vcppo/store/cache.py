@@ -138,7 +138,7 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     pool, held_out = settings.fixed_responses
     verdicts = {name: everything["reward"][name] for name in VERDICTS}
     if held_out:
-        also = {"reward": verdicts, "pool": [pool, held_out]}
+        also: dict[str, Any] = {"reward": verdicts, "pool": [pool, held_out]}
         if pretrains and settings.pretrain.held_out_prompts != "shared":
             also["held_out_prompts"] = settings.pretrain.held_out_prompts
         address("answers", ["seed", "task", "rollout", "reward"], ["cold-start"], sampled, also)
@@ -180,6 +180,11 @@ def addresses(settings: RunSettings) -> dict[str, Address]:
     return by_stage
 
 
+def keys_of(settings: RunSettings) -> dict[str, str]:
+    """Return the keys of a run's addresses, by stage, in order."""
+    return {stage: address.key for stage, address in addresses(settings).items()}
+
+
 def _pretrained(pretrain: Mapping[str, Any]) -> dict[str, Any]:
     """Return which critic of a pretraining RL starts from."""
     chosen = {k: pretrain[k] for k in ("steps", "max_steps")}
@@ -213,12 +218,12 @@ def _untrained() -> dict[str, Any]:
     }
 
 
-class StageFolder:
-    """The folder of one address: a journal, a state to resume from, results and their manifest, `done.json` at last."""
+class CachedStage:
+    """A stage's folder to be read, by the stage's name and the key of its address."""
 
-    def __init__(self, out: Path, address: Address) -> None:
-        self.address = address
-        self.path = out / "cache" / address.stage / address.key
+    def __init__(self, out: Path, stage: str, key: str) -> None:
+        self.stage = stage
+        self.path = out / "cache" / stage / key
 
     @property
     def result(self) -> dict[str, float] | None:
@@ -236,6 +241,14 @@ class StageFolder:
     def was_left(self) -> bool:
         """True if `done.json` is missing and nobody is at work, though a requested critic may be there."""
         return self.result is None and not is_locked(self.path / "lock")
+
+
+class StageFolder(CachedStage):
+    """The folder of one address: a journal, a state to resume from, results and their manifest, `done.json` at last."""
+
+    def __init__(self, out: Path, address: Address) -> None:
+        super().__init__(out, address.stage, address.key)
+        self.address = address
 
     @property
     def journal(self) -> Journal:
@@ -320,12 +333,12 @@ class StageFolder:
         return aside
 
 
-def is_complete(folder: StageFolder, settings: RunSettings) -> bool:
+def is_complete(folder: CachedStage, settings: RunSettings) -> bool:
     """True if the cache holds what these settings request of a stage, each file in the size that it had then."""
     return _is_marked_complete(folder, settings) and not _faults(folder, settings, digests=False)
 
 
-def is_intact(folder: StageFolder, settings: RunSettings) -> bool:
+def is_intact(folder: CachedStage, settings: RunSettings) -> bool:
     """True if it is complete, and each file has the bytes that it was written with; a process reads a file once."""
     return _is_marked_complete(folder, settings) and not _faults(folder, settings, digests=True)
 
@@ -341,7 +354,7 @@ def move_damaged_aside(folder: StageFolder, settings: RunSettings, notice: Calla
     if not damage:
         return
     names = None
-    if folder.address.stage == "value-pretraining" and not any(line.startswith((JOURNAL, NAME)) for line in damage):
+    if folder.stage == "value-pretraining" and not any(line.startswith((JOURNAL, NAME)) for line in damage):
         names = [_chosen_critic(folder, settings)]
     aside = folder.move_aside(names)
     more = f", and {len(damage) - 1} more" if len(damage) > 1 else ""
@@ -360,8 +373,8 @@ def unfinished(out: Path, settings: RunSettings) -> set[str]:
     }
 
 
-def _is_marked_complete(folder: StageFolder, settings: RunSettings) -> bool:
-    if folder.address.stage != "value-pretraining":
+def _is_marked_complete(folder: CachedStage, settings: RunSettings) -> bool:
+    if folder.stage != "value-pretraining":
         return folder.result is not None
     try:
         return pretraining_is_done(folder.path, settings.pretrain)
@@ -369,14 +382,14 @@ def _is_marked_complete(folder: StageFolder, settings: RunSettings) -> bool:
         return False
 
 
-def _faults(folder: StageFolder, settings: RunSettings, *, digests: bool) -> list[str]:
+def _faults(folder: CachedStage, settings: RunSettings, *, digests: bool) -> list[str]:
     used = None  # all of them
-    if folder.address.stage == "value-pretraining":  # a folder of many critics, of which these settings use one
+    if folder.stage == "value-pretraining":  # a folder of many critics, of which these settings use one
         used = [JOURNAL, _chosen_critic(folder, settings)]
     return faults(folder.path, digests=digests, of=used)
 
 
-def _chosen_critic(folder: StageFolder, settings: RunSettings) -> str:
+def _chosen_critic(folder: CachedStage, settings: RunSettings) -> str:
     step = chosen_step(folder.path, settings.pretrain)
     assert step is not None  # it is marked complete
     return critic_folder(folder.path, step).name

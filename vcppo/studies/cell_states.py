@@ -16,7 +16,6 @@ from optuna.trial import TrialState
 
 from vcppo.errors import ConfigError, StudyError
 from vcppo.settings.run import RunSettings
-from vcppo.store.cache import addresses
 from vcppo.store.cell_folders import ENDED, CellFolder, CellRecord, State, check_same_settings
 from vcppo.store.study_folders import StudyFolder
 from vcppo.studies.cells import Cell
@@ -71,7 +70,6 @@ class StudyLedger:
         self.folder = self.out / "studies" / study.name
         self.queue: list[Cell] = []
         self.states: dict[str, State] = {}
-        self._stages: dict[str, set[str]] = {}
         self._execution, self._warn = execution, warn
         self._proposal: Future[tuple[str, dict[str, Any]]] | None = None
         self._judgements: dict[str, Future[bool]] = {}  # of trials, by the pruner
@@ -79,9 +77,10 @@ class StudyLedger:
         self._trial_of: dict[str, TrialCells] = {}
         sweep(self.folder, below=True)
         self._refuse_another_kind()
+        for folder in StudyFolder(self.out, study.name).cells():
+            folder.move_unreadable_aside(warn)
         grid = study.cells(self.seeds) if study.search is None else []
         for cell in grid:
-            self.folder_of(cell.name).move_unreadable_aside(warn)
             if self.folder_of(cell.name).exists():
                 check_same_settings(self.folder_of(cell.name), cell.settings)
         self._settle_earlier_cells({cell.name: cell.settings for cell in grid})
@@ -108,9 +107,7 @@ class StudyLedger:
 
     def stages_of(self, cell: Cell) -> set[str]:
         """Return the stages of a cell, as stage/address."""
-        if cell.name not in self._stages:
-            self._stages[cell.name] = {f"{a.stage}/{a.key}" for a in addresses(cell.settings).values()}
-        return self._stages[cell.name]
+        return {f"{stage}/{key}" for stage, key in cell.keys.items()}
 
     def folder_of(self, cell: str) -> CellFolder:
         """Return the folder of a cell, made or not."""
@@ -211,9 +208,6 @@ class StudyLedger:
     def _settle_earlier_cells(self, grid: Mapping[str, RunSettings]) -> None:
         """Make what lies in the folder fit for one table: refuse, queue again or put aside what would not."""
         folders = StudyFolder(self.out, self.study.name).cells()
-        for folder in folders:
-            folder.move_unreadable_aside(self._warn)
-        folders = [folder for folder in folders if folder.exists()]
         outdated = outdated_cells(folders, grid, self._execution.addresses_of)
         if not self._execution.recompute:
             refuse_outdated(self.study.name, outdated)
@@ -304,7 +298,6 @@ class StudyLedger:
         proposed: dict[str, dict[str, Any]] = {}
         for path in sorted((self.folder / "cells").glob("*")):
             folder = CellFolder(path)
-            folder.move_unreadable_aside(self._warn)
             if folder.exists():
                 record = folder.read()
                 proposed[record.arm] = {name: record.swept[name] for name in space}
@@ -333,7 +326,6 @@ class StudyLedger:
 
     def _prepare(self, cell: Cell) -> State:
         folder = self.folder_of(cell.name)
-        folder.move_unreadable_aside(self._warn)
         if not folder.exists():
             record = CellRecord(study=self.study.name, cell=cell.name, arm=cell.arm, seed=cell.seed, swept=cell.swept)
             CellFolder.create(folder.path, record, cell.settings)
@@ -343,7 +335,8 @@ class StudyLedger:
         state = self._scored(folder.read()).state
         if state in ENDED and not (state == "failed" and self._execution.retry_failed):
             return state
-        folder.update(state="queued")
+        if state != "queued":
+            folder.update(state="queued")
         return "queued"
 
     def _scored(self, record: CellRecord) -> CellRecord:

@@ -1,5 +1,6 @@
 """A cell, one run of a study: a configuration with a seed; its name, and what no two cells of a study may share."""
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from vcppo.settings.digests import digest
 from vcppo.settings.loading import Layer, Resolved
 from vcppo.settings.run import RunSettings
 from vcppo.settings.unused import unused
+from vcppo.store.cache import keys_of
 
 LONGEST_NAME = 120  # characters; a folder's name may have 255 bytes, and others build on ours
 
@@ -28,6 +30,11 @@ class Cell:
     def settings(self) -> RunSettings:
         """The settings that it runs with."""
         return self.resolved.settings
+
+    @functools.cached_property
+    def keys(self) -> dict[str, str]:
+        """The keys of its addresses in the cache, by stage: made once, for every setting is hashed for them."""
+        return keys_of(self.settings)
 
     @property
     def base_seed(self) -> int:

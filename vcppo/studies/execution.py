@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vcppo.store.cache import keys_of
 from vcppo.studies.local_pool import WorkerPool
-from vcppo.studies.outdated import AddressesOf, pipeline_addresses
+from vcppo.studies.outdated import AddressesOf
 from vcppo.studies.pool import MakePool
 from vcppo.studies.worker import PIPELINE
 
@@ -34,5 +35,5 @@ class Execution:
     fresh: bool = False
     runner: str = PIPELINE
     processes: int = 1
-    addresses_of: AddressesOf = pipeline_addresses
+    addresses_of: AddressesOf = keys_of
     make_pool: MakePool = WorkerPool

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from vcppo.errors import StudyError
 from vcppo.settings.run import RunSettings
-from vcppo.store.cache import addresses
 from vcppo.store.cell_folders import CellFolder
 
 AddressesOf = Callable[[RunSettings], Mapping[str, str]]  # of a run's stages, in their order, by their names
@@ -32,11 +31,6 @@ class OutdatedCell:
     def name(self) -> str:
         """The cell's name, that of its folder."""
         return self.folder.path.name
-
-
-def pipeline_addresses(settings: RunSettings) -> dict[str, str]:
-    """Return the addresses of a run of this library's stages."""
-    return {stage: address.key for stage, address in addresses(settings).items()}
 
 
 def outdated_cells(

@@ -17,19 +17,19 @@ SURE = 0.85  # share of the estimate that a study takes at least
 def disk_of(cells: Iterable[Cell], out: Path, workers: int) -> StudyDisk | None:
     """Return what is still to be written by the cells of a study, None where a model's shapes are not known before."""
     known: Known = {}
-    runs = [stages_on_disk(cell.settings, out, known=known) for cell in cells]
-    return None if None in runs else together([stages for stages in runs if stages is not None], workers)
+    try:
+        return together([estimate_disk(cell.settings, out, known, cell.keys) for cell in cells], workers)
+    except (ConfigError, CheckpointError):
+        return None
 
 
-def stages_on_disk(
-    settings: RunSettings, out: Path, until: str | None = None, known: Known | None = None
-) -> list[StageDisk] | None:
+def stages_on_disk(settings: RunSettings, out: Path, until: str | None = None) -> list[StageDisk] | None:
     """Return what each stage of a run takes, up to one of them if it is among them.
 
     None where a model's shapes are not known before it is loaded.
     """
     try:
-        disks = estimate_disk(settings, out, known)
+        disks = estimate_disk(settings, out)
     except (ConfigError, CheckpointError):
         return None
     names = [disk.stage for disk in disks]

@@ -147,14 +147,14 @@ class PipelineRunner:
         from vcppo.studies.worker import PIPELINE
 
         if study.search is None:
-            request_critics(out, [cell.settings for cell in study.cells(seeds)])
+            request_critics(out, ((cell.settings, cell.keys) for cell in study.cells(seeds)))
         return PIPELINE if self.processes is None else RUNNER
 
     def addresses(self, settings: "RunSettings") -> Mapping[str, str]:
         """See CellRunner."""
-        from vcppo.studies.outdated import pipeline_addresses
+        from vcppo.store.cache import keys_of
 
-        return pipeline_addresses(settings)
+        return keys_of(settings)
 
 
 def _one_of_each(cells: "Iterable[Cell]") -> list["RunSettings"]:

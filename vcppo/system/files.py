@@ -55,7 +55,7 @@ def write_bytes(path: Path, content: bytes, *, synced: bool = True) -> None:
     Raises:
         DiskError: the disk is full, or refuses.
     """
-    with whole_file(path, synced=synced) as temporary:
+    with _named_when_whole(path, synced=synced) as temporary:
         temporary.write_bytes(content)
 
 
@@ -104,10 +104,17 @@ def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
     Raises:
         DiskError: the disk is full, or refuses.
     """
+    with _named_when_whole(path, synced=synced) as temporary:
+        yield temporary
+        _make_readable(temporary)
+
+
+@contextmanager
+def _named_when_whole(path: Path, *, synced: bool) -> Iterator[Path]:
+    """`whole_file` of what is as readable as the umask allows already."""
     with disk.writing(path), _removed_unless_done(temporary_for(path)) as temporary:
         make_folder(path.parent)
         yield temporary
-        _make_readable(temporary)
         if synced:
             sync(temporary)
         os.replace(temporary, path)

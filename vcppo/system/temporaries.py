@@ -4,6 +4,7 @@ A name is `.NAME~HOST~PID~STARTED.tmp`, STARTED being what the kernel says of th
 is given again, and a folder may be shared by several machines.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ ABANDONED_S = 24 * 3600.0  # without a change: then a temporary of a process on 
 
 def temporary_for(path: Path) -> Path:
     """Return the name beside `path` under which this process writes it."""
-    return path.with_name(f".{path.name}~{_host()}~{os.getpid()}~{_started(os.getpid())}.tmp")
+    return path.with_name(f".{path.name}~{_host()}~{os.getpid()}~{_own_start(os.getpid())}.tmp")
 
 
 def is_temporary(path: Path) -> bool:
@@ -95,6 +96,12 @@ def _age_s(path: Path) -> float:
 
 def _host() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())[:64]
+
+
+@functools.cache
+def _own_start(pid: int) -> int:
+    """Start of this process; a child that was forked asks with its own number."""
+    return _started(pid)
 
 
 def _started(pid: int) -> int:

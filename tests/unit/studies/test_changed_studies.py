@@ -11,10 +11,11 @@ from vcppo.cli.export import export_study
 from vcppo.errors import StudyError
 from vcppo.settings.run import RunSettings
 from vcppo.store import cache
+from vcppo.store.cache import keys_of
 from vcppo.store.cell_folders import State
 from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.execution import Execution
-from vcppo.studies.outdated import AddressesOf, pipeline_addresses
+from vcppo.studies.outdated import AddressesOf
 from vcppo.studies.study import Study, parse_study
 
 GRID = {"name": "grid", "title": "t", "grid": {"gae.lambda_actor": [0.9, 1.0]}}
@@ -50,11 +51,11 @@ class Calls:
         while ledger.queue:
             cell = ledger.queue.pop(0)
             ledger.begin(cell)
-            self.end(ledger, cell.name, "done", options.get("addresses_of", pipeline_addresses))
+            self.end(ledger, cell.name, "done", options.get("addresses_of", keys_of))
             ledger.propose()
         return ledger
 
-    def end(self, ledger: StudyLedger, cell: str, state: State, addresses_of: AddressesOf = pipeline_addresses) -> None:
+    def end(self, ledger: StudyLedger, cell: str, state: State, addresses_of: AddressesOf = keys_of) -> None:
         folder = ledger.folder_of(cell)
         stages = [{"stage": name, "address": key, "ran": True} for name, key in addresses_of(folder.settings()).items()]
         record = folder.update(
