@@ -1,18 +1,24 @@
 """Cost of a study of many cells before it runs and after: python bench/many_cells.py, without training anything.
 
-Three times per number of cells: laying out and opening the study as `vcppo sweep` does before its first line, opening
-it again when every cell has ended, and the export of journals of 10 iterations and 30 metrics each. The last column is
-the size of Optuna's journal. Costs that grow linearly show the same microseconds a cell in every row.
+Three times per number of cells: `vcppo sweep FILE --tracking-uri none` from its start to the first line of its
+progress, imports included, where it is stopped; the same when every cell has ended; and the export of journals of 10
+iterations and 30 metrics each. The last column is the size of Optuna's journal. Costs that grow linearly show the same
+microseconds a cell in every row.
 """
 
 import argparse
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vcppo.store.cache import keys_of
 from vcppo.store.cell_folders import CellFolder
@@ -26,7 +32,32 @@ from vcppo.tracking.from_disk import read_study
 ITERATIONS, METRICS = 10, 30
 
 
-def tree(cells: int, seeds: int) -> dict[str, object]:
+def file_of(study: dict[str, Any], file: Path) -> str:
+    """Write the study as a file, and return its text's place."""
+    arms = "".join(
+        f'[[arms]]\nname = "{arm["name"]}"\nset = {{ "policy.learning_rate" = {arm["set"]["policy.learning_rate"]} }}\n'
+        for arm in study["arms"]
+    )
+    head = f'name = "{study["name"]}"\ntitle = "{study["title"]}"\nseeds = {study["seeds"]}\n'
+    file.write_text(f"{head}[base]\nsteps = {ITERATIONS}\n{arms}", encoding="utf-8")
+    return str(file)
+
+
+def until_its_first_line(file: str, out: Path) -> float:
+    """Return the seconds of processor time that `vcppo sweep` takes, user and system, until it says something."""
+    command = [sys.executable, "-m", "vcppo", "sweep", file, "--out", str(out), "--workers", "1"]
+    command += ["--tracking-uri", "none"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        os.killpg(process.pid, signal.SIGKILL)
+    if not line.startswith(b"many: "):
+        raise RuntimeError(f"expected the first line of a study's progress, got {line!r}")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def tree(cells: int, seeds: int) -> dict[str, Any]:
     """Return a study of as many cells, its arms all different."""
     count = cells // seeds
     arms = [{"name": f"arm-{n:05d}", "set": {"policy.learning_rate": 1e-4 * (1 + n / count)}} for n in range(count)]
@@ -34,7 +65,7 @@ def tree(cells: int, seeds: int) -> dict[str, object]:
 
 
 def opened(study: Study, out: Path) -> StudyLedger:
-    """Open it as `vcppo sweep` does."""
+    """Open it as `vcppo sweep` does, to have its cells played."""
     (out / "studies" / study.name).mkdir(parents=True, exist_ok=True)
     ledger = StudyLedger(study, Execution(tuple(study.seed_list()), out), warn=print)
     ledger.mirror.wait(ledger.mirror.ask(lambda board: None), 600)
@@ -69,9 +100,10 @@ def main() -> None:
     options = parser.parse_args()
     print("  cells   start s  us/cell   again s  us/cell  export s  us/cell   journal MB")
     for cells in options.cells:
-        out, seconds = Path(tempfile.mkdtemp(prefix="vcppo-many-")), list[float]()
-        with timed(seconds):
-            ledger = opened(parse_study(tree(cells, options.seeds), "bench"), out)
+        out, study = Path(tempfile.mkdtemp(prefix="vcppo-many-")), tree(cells, options.seeds)
+        file = file_of(study, out / "many.toml")
+        seconds = [until_its_first_line(file, out)]
+        ledger = opened(parse_study(study, "bench"), out)
         while ledger.queue:
             cell = ledger.queue.pop()
             ledger.begin(cell)
@@ -79,8 +111,7 @@ def main() -> None:
             ledger.end(ledger.folder_of(cell.name).read())
             ledger.settle(ledger.trial_of(cell.name))
         ledger.mirror.close(600)
-        with timed(seconds):
-            opened(parse_study(tree(cells, options.seeds), "bench"), out).mirror.close(600)
+        seconds.append(until_its_first_line(file, out))
         with timed(seconds):
             export(read_study(out, "many"), out / "results" / "many")
         journal = (out / "studies" / "many" / "optuna.journal").stat().st_size / 1e6
