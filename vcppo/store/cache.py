@@ -23,7 +23,7 @@ from vcppo.settings.rules import bootstraps
 from vcppo.settings.run import RunSettings
 from vcppo.store.journal import Journal
 from vcppo.store.manifest import DONE, JOURNAL, NAME, faults, record_files
-from vcppo.store.pretrained_critics import chosen_step, critic_folder, pretraining_is_done
+from vcppo.store.pretrained_critics import REQUESTS, chosen_step, critic_folder, pretraining_is_done
 from vcppo.store.stage_lock import stage_lock
 from vcppo.system import disk
 from vcppo.system.files import (
@@ -274,7 +274,7 @@ class StageFolder(CachedStage):
             with disk.writing(self.path):
                 make_folder(self.path)
                 stack.enter_context(stage_lock(self.path, cell, on_wait))
-            sweep(self.path, below=True)
+            sweep(self.path, below=True, own=lambda path: path.parent.name != REQUESTS)
             yield
 
     def describe(self, notice: Callable[[str], None] = lambda line: None) -> None:

@@ -21,6 +21,7 @@ from vcppo.store.manifest import ManifestError, forget_files, read_manifest
 from vcppo.system.files import read_json, remove_folder, write_json
 
 REQUESTED = ("steps", "max_steps", "patience", "min_delta", "checkpoints")  # settings that say which critic is wanted
+REQUESTS = "requests"  # a folder that runs write to without the lock
 HALF_GONE = ".critic-*.removed"  # critics whose removal was killed
 STATE, MARK = "state.pt", "saved"  # with the optimiser's moments; in its place once those have gone
 
@@ -99,7 +100,7 @@ def add_request(folder: Path, settings: PretrainSettings) -> None:
     Critics of an earlier version, which noted no requests, all count as requested. In a folder that cannot be written
     to nothing is noted, for nothing is removed there either.
     """
-    requests = folder / "requests"
+    requests = folder / REQUESTS
     if any(path.exists() and not os.access(path, os.W_OK) for path in (folder, requests)):
         return
     earlier = [] if requests.exists() else saved_steps(folder)
@@ -114,7 +115,7 @@ def requests_in(folder: Path) -> list[PretrainSettings]:
     A request that cannot be read is none: what it wanted is trained again if it is wanted still.
     """
     requests = []
-    for path in sorted((folder / "requests").glob("*.json")):
+    for path in sorted((folder / REQUESTS).glob("*.json")):
         try:
             requests.append(PretrainSettings.model_validate_json(path.read_bytes()))
         except (OSError, ValueError):
@@ -209,9 +210,9 @@ def remove_last_moments(folder: Path) -> None:
 def replace_requests(folder: Path, requests: Sequence[PretrainSettings]) -> None:
     """Let these be the only requests of a folder."""
     for settings in requests:
-        _write_request(folder / "requests", settings)
+        _write_request(folder / REQUESTS, settings)
     names = {_request_name(settings) for settings in requests}
-    for path in (folder / "requests").glob("*.json"):
+    for path in (folder / REQUESTS).glob("*.json"):
         if path.name not in names:
             path.unlink()
 

@@ -267,3 +267,15 @@ def test_a_pretraining_that_ended_early_for_another_cell_is_still_to_be_computed
         names["value-pretraining"],
     }
     assert names["value-pretraining"] in unfinished(tmp_path, many)
+
+
+def test_who_locks_a_stage_removes_what_a_crash_on_another_machine_left_there(tmp_path: Path) -> None:
+    """But not from where others write without the lock: a study elsewhere may be noting a request."""
+    folder = StageFolder(tmp_path, addresses(tiny())["value-pretraining"])
+    state = folder.path / "critic-000001" / ".state.pt~pod-7c9d-x2~41~123.tmp"
+    request = folder.path / "requests" / ".0123456789ab.json~login-node~41~123.tmp"
+    for path in (state, request):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    with folder.lock():
+        assert (state.exists(), request.exists()) == (False, True)
