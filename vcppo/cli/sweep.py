@@ -44,6 +44,7 @@ class SweepOptions:
     executor: str = "local"
     address: str | None = None
     processes: int | None = None
+    gpus_per_worker: int | None = None
     verl_settings: tuple[str, ...] = ()  # KEY=VALUE
     config: Path | None = None
     assignments: tuple[str, ...] = ()
@@ -124,6 +125,12 @@ def _runner_flag(context: click.Context, parameter: click.Parameter, value: str)
 @click.option(
     "--processes", type=click.IntRange(1), help="Processes that run each cell together, as torchrun would. [default: 1]"
 )
+@click.option(
+    "--gpus-per-worker",
+    type=click.IntRange(0),
+    help="GPUs that a worker asks a Ray cluster for. [default: one for each process of a cell, where a node has as many "
+    "when the command starts, else none]",
+)
 @click.option("--verl", "verl_settings", multiple=True, metavar="KEY=VALUE", help="A setting of verl; repeat.")
 @run_options
 def sweep(**given: Any) -> None:
@@ -164,7 +171,10 @@ def run_sweep(options: SweepOptions) -> int:
     runner = RUNNERS[options.runner](processes=options.processes, verl_settings=options.verl_settings)
     runner.check(study, seeds)
     executor = EXECUTORS[options.executor](
-        workers=options.workers, processes=options.processes, address=options.address
+        workers=options.workers,
+        processes=options.processes,
+        address=options.address,
+        gpus_per_worker=options.gpus_per_worker,
     )
     executor.check(options.runner)
     print_notes(study.notes(seeds))

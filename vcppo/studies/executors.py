@@ -40,13 +40,20 @@ class Executor(Protocol):
 class LocalExecutor:
     """This machine."""
 
-    def __init__(self, *, workers: int | None, processes: int | None, address: str | None) -> None:
-        self.workers, self.address = workers, address
+    def __init__(
+        self, *, workers: int | None, processes: int | None, address: str | None, gpus_per_worker: int | None
+    ) -> None:
+        self.workers, self.address, self.gpus_per_worker = workers, address, gpus_per_worker
 
     def check(self, runner: str) -> None:
         """See Executor."""
         if self.address is not None:
             raise ConfigError(f"--address {self.address}: it would be ignored, expected --executor ray beside it")
+        if self.gpus_per_worker is not None:
+            raise ConfigError(
+                f"--gpus-per-worker {self.gpus_per_worker}: it would be ignored, expected --executor ray beside it; "
+                "here a worker has a GPU for each process of a cell where there are as many"
+            )
 
     @contextmanager
     def machines(self, runner: "CellRunner", out: Path) -> Iterator[Machines]:
@@ -59,8 +66,11 @@ class LocalExecutor:
 class RayExecutor:
     """The nodes of a Ray cluster that runs already, and that this machine is part of."""
 
-    def __init__(self, *, workers: int | None, processes: int | None, address: str | None) -> None:
+    def __init__(
+        self, *, workers: int | None, processes: int | None, address: str | None, gpus_per_worker: int | None
+    ) -> None:
         self.workers, self.processes, self.address = workers, processes or 1, address or "auto"
+        self.gpus_per_worker = gpus_per_worker
 
     def check(self, runner: str) -> None:
         """See Executor."""
@@ -79,12 +89,13 @@ class RayExecutor:
         """See Executor."""
         from vcppo.studies.ray.cluster import connected
 
-        with connected(self.address, self.processes, out.resolve()) as cluster:
+        with connected(self.address, self.processes, out.resolve(), self.gpus_per_worker) as cluster:
             workers = self.workers or cluster.workers
             if not workers:
+                and_gpus = f" and {self.gpus_per_worker} GPUs" if self.gpus_per_worker else ""
                 raise ConfigError(
-                    f"--executor ray: no node of the cluster has {self.processes} CPUs; expected --workers N where "
-                    "an autoscaler will bring such nodes"
+                    f"--executor ray: no node of the cluster has {self.processes} CPUs{and_gpus}; expected --workers N "
+                    "where an autoscaler will bring such nodes"
                 )
             yield Machines(workers, cluster.make_pool)
 
@@ -92,7 +103,9 @@ class RayExecutor:
 class MakeExecutor(Protocol):
     """Makes an executor from the command line's options for all of them."""
 
-    def __call__(self, *, workers: int | None, processes: int | None, address: str | None) -> Executor:
+    def __call__(
+        self, *, workers: int | None, processes: int | None, address: str | None, gpus_per_worker: int | None
+    ) -> Executor:
         """Return the executor."""
         ...
 

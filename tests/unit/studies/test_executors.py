@@ -41,6 +41,11 @@ def swept(*arguments: str) -> Result:
             ["--executor", "ray"],
             "--executor ray: Ray is not installed; expected pip install 'vcppo[ray]', on every node",
         ),
+        (
+            ["--gpus-per-worker", "1"],
+            "--gpus-per-worker 1: it would be ignored, expected --executor ray beside it; "
+            "here a worker has a GPU for each process of a cell where there are as many",
+        ),
         (["--address", "head:6379"], "--address head:6379: it would be ignored, expected --executor ray beside it"),
         (
             ["--executor", "ray", "--address", "ray://head:10001"],

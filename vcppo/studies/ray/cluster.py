@@ -26,20 +26,22 @@ LOOK_S = 120.0  # for all nodes to look at the folder: each starts a process tha
 
 
 @contextmanager
-def connected(address: str, processes: int, out: Path) -> Iterator[Machines]:
+def connected(address: str, processes: int, out: Path, gpus: int | None = None) -> Iterator[Machines]:
     """Connect to a cluster whose nodes share the folder `out`.
 
-    A worker asks for a CPU for each process of a cell, and for a GPU too where a node has as many. They are of one
-    node, as the processes of a cell are.
+    A worker asks for a CPU for each process of a cell, and for as many GPUs where a node has them by now. They are of
+    one node, as the processes of a cell are.
 
+    Args:
+        gpus: that a worker asks for, whatever nodes have by now: an autoscaler may bring them later.
     Raises:
         StudyError: there is no cluster at the address, or a node does not see the folder, or has another vcppo.
     """
     _connect(address)
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        needs = {"num_cpus": processes, "num_gpus": processes}
-        if not any(_room(node, needs) for node in nodes):
+        needs = {"num_cpus": processes, "num_gpus": processes if gpus is None else gpus}
+        if gpus is None and not any(_room(node, needs) for node in nodes):
             needs["num_gpus"] = 0
         room = {node["NodeID"]: count for node in nodes if (count := _room(node, needs))}
         yield Machines(sum(room[node] for node in _sharing(out, room)), partial(RayPool, needs=needs))
