@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,13 +34,13 @@ from vcppo.system.processes import locked
 SHORT = "cold_start.steps=2"
 HOST = socket.gethostname()
 HOLD = """
-import sys, time
+import select, sys
 from pathlib import Path
 from vcppo.store.stage_lock import stage_lock
 Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
 with stage_lock(Path(sys.argv[1]), sys.argv[2], print):
     print("held", flush=True)
-    sys.stdin.read()
+    select.select([sys.stdin], [], [], 20)
 """
 
 
@@ -100,8 +101,10 @@ def test_it_is_said_again_when_it_is_somebody_else_and_not_of_one_who_signs_noth
             if not lock.closed:
                 lock.flush()
 
+        patience = threading.Timer(20, lock.close)  # where nothing is said
+        patience.start()
         with stage.lock("", on_wait):
-            pass
+            patience.cancel()
     assert said == ["another process holds", "process 7 on h computes"]
 
 
@@ -247,7 +250,7 @@ def test_whatever_it_writes_is_a_sign_of_life(tmp_path: Path, what: str) -> None
 
 def test_the_next_silence_is_told_when_it_is_twice_as_long(tmp_path: Path) -> None:
     _, folder, clock, watch = watched(tmp_path)
-    told = []
+    told: list[int] = []
     for silent_s in (1.0, 1.5, 2.0, 3.0):
         write_progress(folder, tokens=len(told), expected=2, seconds=clock.now)
         watch.look()
