@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from vcppo.analysis.commands import command_of, make_command
 from vcppo.errors import DataError
 from vcppo.system.shipped import shipped
 
@@ -178,36 +179,6 @@ def family(arm: str) -> str:
     ('Group baseline', 'Other')
     """
     return next((name for name, arms in FAMILIES.items() if arm in arms), OTHER_FAMILY)
-
-
-def make_command(
-    study: str, *, seeds: int, first_seed: int = 0, bases: int = 1, first_base: int = 0, given: str = ""
-) -> str:
-    """Return the commands that make results/<study>.
-
-    >>> make_command("components", seeds=1, first_seed=10, bases=5)
-    'vcppo sweep components --bases 5 --seeds 1 --first-seed 10 && vcppo export components'
-    """
-    counts = (("bases", bases, 1), ("first-base", first_base, 0), ("seeds", seeds, None), ("first-seed", first_seed, 0))
-    options = [f"--{name} {count}" for name, count, default in counts if count != default]
-    return f"vcppo sweep {' '.join([study, *filter(None, [given]), *options])} && vcppo export {study}"
-
-
-def command_of(study: str, runs: pd.DataFrame) -> str:
-    """Return the commands that make these runs of a study: as many bases and seeds, from the first of each on.
-
-    With the settings that it was given on the command line; of a local path these have the last part alone.
-    """
-    given = sorted({text for text in runs["given"].dropna() if text}) if "given" in runs else []
-    bases = runs.groupby("base_seed")["seed"].nunique() if "base_seed" in runs else pd.Series([runs["seed"].nunique()])
-    return make_command(
-        study,
-        seeds=int(bases.max()),
-        first_seed=int(runs["seed"].min()),
-        bases=len(bases),
-        first_base=int(bases.index.min()),
-        given=" ".join(given[:1]),  # of a study that was run in two ways it is not known which made what
-    )
 
 
 def run_key(frame: pd.DataFrame) -> list[str]:

@@ -5,7 +5,8 @@ from typing import Any
 import pandas as pd
 
 from vcppo.analysis import style, summary
-from vcppo.analysis.data import NoDataError, Results, Study, make_command, run_key
+from vcppo.analysis.commands import make_command
+from vcppo.analysis.data import NoDataError, Results, Study, run_key
 from vcppo.analysis.picture import Picture, caption, curve_interval
 
 STUDIES = ("pretrain-steps", "components")  # searched for value pretraining, in this order

@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from vcppo.analysis import style
-from vcppo.analysis.data import Results, command_of
+from vcppo.analysis.commands import command_of
+from vcppo.analysis.data import Results
 from vcppo.analysis.forecast_runs import HALF, PREDICTORS, Family, available, scored
 from vcppo.analysis.picture import Picture
 from vcppo.analysis.summary import RESAMPLES

@@ -128,8 +128,8 @@ def _runner_flag(context: click.Context, parameter: click.Parameter, value: str)
 @click.option(
     "--gpus-per-worker",
     type=click.IntRange(0),
-    help="GPUs that a worker asks a Ray cluster for. [default: one for each process of a cell, where a node has as many "
-    "when the command starts, else none]",
+    help="GPUs that a worker asks a Ray cluster for. [default: one for each process of a cell, where a node has as "
+    "many when the command starts, else none]",
 )
 @click.option("--verl", "verl_settings", multiple=True, metavar="KEY=VALUE", help="A setting of verl; repeat.")
 @run_options

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vcppo.analysis.data import command_of
+from vcppo.analysis.commands import command_of
 from vcppo.cli.recipes import settings_file
 from vcppo.cli.sweep import with_settings
 from vcppo.store.cell_folders import CellFolder
