@@ -1,5 +1,8 @@
 """A part of the torture for every run of the tests, and a larger one for those that take long."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,26 @@ def test_faults_at_some_writes_change_nothing(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_to_sync_or_remove_is_one_line(tmp_path: Path) -> None:
     outcomes = tortured(tmp_path, "EIO", every=147, first=52)
     assert counts(outcomes.all) == (2, 2)
+
+
+@pytest.mark.parametrize(("kind", "first"), [("clock-back", 43), ("users", 1)])
+def test_one_case_of_a_clock_set_back_and_of_a_second_user_changes_nothing(kind: str, first: int) -> None:
+    """In a process of its own: of a second user's commands the output is read, which pytest would take."""
+    here = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}:{here}"}
+    command = [sys.executable, "-m", "torture.harness", "--kinds", kind, "--every", "1000", "--first", str(first)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    if "not tried" in done.stdout:
+        pytest.skip(done.stdout.splitlines()[0])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{kind}: 1 faults, 1 survived" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["study", "proxy", "torchrun"])
+def test_one_round_of_what_is_drawn_at_random_changes_nothing(tmp_path: Path, kind: str) -> None:
+    outcomes = tortured(tmp_path, kind, rounds=1)
+    assert [outcome.wrong for outcome in outcomes.all] == [None]
 
 
 @pytest.mark.long
