@@ -15,6 +15,7 @@ from tiny import ASSIGNMENTS, tiny
 
 from vcppo.cli.doctor import vllm
 from vcppo.cli.main import main
+from vcppo.cli.sweep import conclude
 from vcppo.store.cache import StageFolder, addresses
 from vcppo.system.processes import INTERRUPTED, STOPPED
 
@@ -30,6 +31,7 @@ def invoke(*arguments: str) -> Result:
 FRESH = f"""
 import json, sys
 from vcppo.cli.main import main
+from vcppo.cli.sweep import conclude
 
 told = []
 for arguments in json.load(sys.stdin):
@@ -243,3 +245,25 @@ def test_a_study_tells_it_for_all_its_arms(tmp_path: Path) -> None:
         f"note: pretrain.steps = 40 (from {file}) gives way to 0 of method ppo, apa, named after it; say it with the "
         "method or later to keep it"
     ]
+
+
+@pytest.mark.parametrize(
+    ("within", "command"),
+    [
+        ("vcppo.cli.export.export_study", ("export", "try", "--to", "{folder}/results")),
+        ("vcppo.cli.figures.call", ("figures", "--results", "{folder}", "--to", "{folder}/figures")),
+        ("vcppo.cli.sweep.call", ("sweep", "try")),  # while it draws, once all cells are done
+    ],
+)
+def test_ctrl_c_in_an_export_and_in_drawing_is_one_line(
+    within: str, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object, **keywords: object) -> int:
+        raise KeyboardInterrupt
+
+    if command[0] == "sweep":
+        monkeypatch.setattr("vcppo.cli.export.export_study", lambda *arguments, **keywords: [])
+        monkeypatch.setattr("vcppo.cli.sweep.run_sweep", lambda options: conclude("try", tmp_path))
+    monkeypatch.setattr(within, stopped)
+    done = invoke(*(word.format(folder=tmp_path) for word in command))
+    assert (done.exit_code, done.output) == (INTERRUPTED, f"{STOPPED}\n")

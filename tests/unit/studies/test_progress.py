@@ -3,6 +3,7 @@
 import io
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,7 @@ from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder, CellRecord
 from vcppo.store.journal import Journal, JournalTail
 from vcppo.studies.cell_run import run_and_record
+from vcppo.studies.cell_states import StudyLedger
 from vcppo.studies.dispatcher import pick
 from vcppo.studies.progress import (
     CellEnded,
@@ -25,6 +27,7 @@ from vcppo.studies.progress import (
     ending,
     following,
 )
+from vcppo.studies.reporting import SweepReporter
 from vcppo.studies.watch import CellWatch, Glance
 
 STARTED = StudyStarted("components", "each part", total=4, done=0, failed=0, pruned=0, workers=2)
@@ -112,6 +115,14 @@ def test_a_terminal_shows_workers_and_the_whole() -> None:
 def cell(tmp_path: Path) -> CellFolder:
     record = CellRecord(study="s", cell="a-s0", arm="a", seed=0)
     return CellFolder.create(tmp_path / "a-s0", record, RunSettings(steps=60))
+
+
+def test_a_cell_whose_clock_was_set_back_took_no_time(cell: CellFolder, tmp_path: Path) -> None:
+    events: list[Event] = []
+    with following(cell, tmp_path, events.append, every=60):
+        cell.update(state="done", started=7200.0, finished=3600.0)
+    SweepReporter(cast("StudyLedger", None), events.append).cell_ended(cell.read())
+    assert [event.seconds for event in events if isinstance(event, CellEnded)] == [0.0, 0.0]
 
 
 def journal(out: Path, stage: str) -> Journal:
