@@ -111,17 +111,17 @@ def draw(computed: Computed, *, shared_draws: bool) -> Any:
         worths.plot(one["gain_mean"], [place], marker="o", markersize=4, color=look.colour, zorder=3)
     worths.axvline(0, **style.REFERENCE_LINE)
     worths.set_yticks(range(len(WORTH)), [LABELS[arm] for arm in reversed(WORTH)])
-    worths.set(xlabel="mean along training, less GRPO's (points)")
+    worths.set(xlabel="accuracy along, less GRPO's (points)")
     style.title(worths, "b", "what it is worth in RL")
     for arm, name in zip(PAID, ("VC-PPO", LABELS["grpo-long"]), strict=True):
         look = style.ArmStyle(name, style.KNOWN["vcppo" if arm == "vcppo" else "grpo"].colour, "-", "o")
         some = computed.paid[computed.paid["arm"] == arm]
         style.seed_lines(paid, some, "step", look)
         style.band(paid, summary.over_seeds(some, ["arm", "step"], shared_draws=shared_draws), "step", look)
-    paid.set(xlabel="responses, value pretraining's among them (thousands)", ylabel="accuracy (%)", xlim=(0, None))
+    paid.set(xlabel="all responses taken (thousands)", ylabel="accuracy (%)", xlim=(0, None))
     style.percent(paid)
     paid.legend(loc="lower right")
-    style.title(paid, "c", "with the pretraining counted")
+    style.title(paid, "c", "pretraining counted")
     return figure
 
 

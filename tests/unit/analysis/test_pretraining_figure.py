@@ -77,7 +77,7 @@ def test_the_figure_has_three_panels_and_says_the_ceiling() -> None:
     assert [panel.get_title(loc="left") for panel in picture.figure.axes] == [
         "(a) what the critic explains",
         "(b) what it is worth in RL",
-        "(c) with the pretraining counted",
+        "(c) pretraining counted",
     ]
     assert "exact values', 0.40." in picture.caption
 
