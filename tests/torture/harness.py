@@ -8,6 +8,7 @@ A line is printed for each kind, and one for whatever was not survived, as soon 
 """
 
 import argparse
+import errno
 import signal
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from torture import parent_faults, stage_faults, study_faults, torchrun_faults, user_faults
+from torture import call_faults, parent_faults, stage_faults, study_faults, torchrun_faults, user_faults
 from torture.faults import BAD_DISK, CLOCK_BACK, CLOCK_ON, NO_SPACE, killed
 from torture.kinds import Extent, Kind
 from torture.tally import Outcome, Outcomes, counts, line, table
@@ -28,6 +29,8 @@ KINDS = {
     "kill": Kind("SIGKILL at a write of a run", stage_faults.at_writes(killed, *KILLED)),
     "ENOSPC": Kind("a full disk at a write of a run", stage_faults.at_writes(NO_SPACE, *OF_A_RUN)),
     "EIO": Kind("a disk that refuses a write of a run", stage_faults.at_writes(BAD_DISK, *OF_A_RUN)),
+    "call-ENOSPC": Kind("a full disk at a system call of a run", call_faults.at_calls(errno.ENOSPC, *OF_A_RUN)),
+    "call-EIO": Kind("a disk that refuses a system call of a run", call_faults.at_calls(errno.EIO, *OF_A_RUN)),
     "EINTR": Kind("a run with a signal every millisecond", stage_faults.signals),
     "power": Kind("a power cut at a write of a run", stage_faults.power_cuts),
     "parent-kill": Kind("SIGKILL at a write of a study's process", parent_faults.at_writes(killed, *KILLED)),
@@ -72,6 +75,8 @@ def main() -> int:
     parser.add_argument("--outcomes", type=Path, metavar="FILE", help="keep outcomes here, and go on from them")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table here, as Markdown")
     given = parser.parse_args()
+    if any(name.startswith("call-") for name in given.kinds):
+        call_faults.start_again_with_library("torture.harness", sys.argv[1:])
     outcomes = Outcomes(given.outcomes)
     with terminable(), tempfile.TemporaryDirectory(prefix="torture-") as folder:
         place = Path(folder)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ class Result:
     wrong: str | None
     faults: int = 1
     seconds_lost: float = 0.0
+
+
+class Counted(Protocol):
+    """What counts the writes of a process, and disturbs one of them."""
+
+    @property
+    def count(self) -> int:
+        """The writes so far."""
+        ...
 
 
 Case = tuple[str, Callable[[], Result]]

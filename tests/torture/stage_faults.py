@@ -20,7 +20,7 @@ from disks import PowerCut
 from tiny import tiny
 from torture import oracle
 from torture.faults import Fault, Writes, killed
-from torture.kinds import Case, Extent, Result
+from torture.kinds import Case, Cases, Counted, Extent, Result
 
 from vcppo.errors import DiskError
 from vcppo.settings.run import RunSettings
@@ -87,12 +87,12 @@ def end_of(log: Path) -> str:
 class StageRuns:
     """Runs below a folder, and the undisturbed one that they are compared with."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, counting: Callable[[Path], Counted] = Writes) -> None:
         self.place, self.out, self.log, self.begun = place, place / "out", place / "log.txt", place / "begun"
         counted, whole = place / "count.txt", place / "whole"
 
         def undisturbed() -> None:
-            writes = Writes(whole)
+            writes = counting(whole)
             run_stages(settings(), whole)
             counted.write_text(str(writes.count))
 
@@ -130,16 +130,21 @@ class StageRuns:
         )
 
 
-def at_writes(fault: Fault, *codes: int) -> Callable[[Path, Extent], Iterator[Case]]:
+def at_writes(fault: Fault, *codes: int) -> Cases:
     """Return the cases of a fault at each write; the run then ends with one of these codes."""
+    return at_each(partial(Writes, fault=fault), Writes, codes)
+
+
+def at_each(disturb: Callable[..., Counted], counting: Callable[[Path], Counted], codes: tuple[int, ...]) -> Cases:
+    """Return the cases of a run of which each write that is counted is disturbed, by its number."""
 
     def cases(place: Path, extent: Extent) -> Iterator[Case]:
-        runs = StageRuns(place)
+        runs = StageRuns(place, counting)
 
         def case(at: int) -> Result:
             runs.clean()
             began = time.monotonic()
-            wrong = runs.disturbed(lambda: Writes(runs.out, fault, at, runs.begun), codes) or runs.goes_on()
+            wrong = runs.disturbed(lambda: disturb(runs.out, at=at, begun=runs.begun), codes) or runs.goes_on()
             return Result(wrong, int(runs.begun.exists()), time.monotonic() - began - runs.seconds)
 
         for at in extent.writes(runs.count):
