@@ -16,7 +16,8 @@ NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 RESERVE_BYTES = 4 << 20  # left free beside a checkpoint: journals and records go on meanwhile
 # libraries in Rust and C++ say it in words of their own
 _IN_WORDS = re.compile(
-    r"No space left on device|Disk quota exceeded|File too large|os error (28|122|27)\b|file write failed"
+    r"No space left on device|Disk quota exceeded|File too large|Input/output error|os error (28|122|27|5)\b|"
+    "file write failed"
 )
 
 
@@ -54,7 +55,8 @@ def disk_error(error: BaseException, path: Path | None = None) -> DiskError:
         words = _IN_WORDS.search(str(error))
         reason = os.strerror(number) if number is not None else words[0] if words is not None else str(error)
         room = "" if name is None else f"; {describe_bytes(free_bytes(Path(str(name))))} are free there"
-        remedy = "look after the disk" if number == errno.EIO else "make room"
+        refuses = number == errno.EIO or reason in ("Input/output error", "os error 5")
+        remedy = "look after the disk" if refuses else "make room"
         line = f"{where}: cannot be written ({reason}{room}); {remedy}, then the same command goes on"
     refused = DiskError(line)
     refused.errno = number  # for those who ask which it was

@@ -264,3 +264,8 @@ def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: py
         pass
     with pytest.raises(DiskError, match="keeps no locks"):
         is_locked(tmp_path / "lock")
+
+
+def test_what_a_library_says_of_a_disk_that_refuses_advises_to_look_after_it(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="look after the disk"), disk.writing(tmp_path):
+        raise RuntimeError("Input/output error (os error 5)")
