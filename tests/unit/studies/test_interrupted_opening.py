@@ -39,10 +39,16 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def signals_then_waits(number: int, over: threading.Event) -> Callable[..., Any]:
-    """Called in the mirror's thread: a signal comes while the study's thread waits for a reply that never comes."""
+    """Called in the mirror's thread: a signal comes while the study's thread waits for a reply that never comes.
+
+    One signal: the mirror asks again when the test is over, and nobody hears the next but pytest.
+    """
+    sent = threading.Event()
 
     def work(*arguments: Any, **named: Any) -> Any:
-        os.kill(os.getpid(), number)
+        if not sent.is_set():
+            sent.set()
+            os.kill(os.getpid(), number)
         over.wait()
         raise OSError("the test is over")
 
