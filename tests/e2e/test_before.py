@@ -23,7 +23,7 @@ from vcppo.store.cache import StageFolder, addresses
 from vcppo.store.cell_folders import CellFolder
 from vcppo.store.journal import read_journal
 from vcppo.store.summary import curves_of
-from vcppo.tracking.export import POSITION_COLUMNS, critic_table, curve_rows
+from vcppo.tracking.export import POSITION_COLUMNS, critic_table, curve_rows, problem_rows
 from vcppo.tracking.from_disk import read_study
 from vcppo.tracking.table_files import as_csv
 
@@ -56,6 +56,8 @@ def test_a_study_that_ended_is_exported_as_it_was_then(out: Path, tmp_path: Path
     names, positions = critic_table("finished", measured.cells, "critic_by_position", POSITION_COLUMNS)
     texts["curves.csv"] = as_csv(list(curves[0]), curves)  # CSV files then, Parquet now
     texts["positions.csv"] = as_csv(names, positions)
+    problems = [row for cell in measured.cells for row in problem_rows("finished", cell)]
+    texts["problems.csv"] = as_csv(list(problems[0]), problems)
     assert {name: digest_of_then(text) for name, text in texts.items()} == EXPECTED["finished"]
     table = pq.read_table(tmp_path / "results" / "curves.parquet")
     assert table.column_names == list(curves[0])
