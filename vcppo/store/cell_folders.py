@@ -12,7 +12,7 @@ from vcppo.settings.kinds import layout
 from vcppo.settings.loading import flatten, load_settings
 from vcppo.settings.run import RunSettings
 from vcppo.settings.unused import unused
-from vcppo.system.files import rename_aside, write_json
+from vcppo.system.files import json_bytes_of_sections, rename_aside, write_bytes, write_json
 from vcppo.system.redaction import redacted
 
 State = Literal["queued", "running", "done", "failed", "pruned"]
@@ -76,7 +76,7 @@ class CellFolder:
         A study may have thousands, and one that has not run costs nothing to make again: nothing waits for the disk.
         """
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "settings.json", settings.model_dump(mode="json"), synced=False)
+        write_bytes(path / "settings.json", json_bytes_of_sections(settings.model_dump(mode="json")), synced=False)
         write_json(path / "cell.json", record.model_dump(mode="json"), synced=False)
         return cls(path)
 

@@ -11,6 +11,7 @@ from vcppo.settings.loading import override
 from vcppo.settings.run import RunSettings
 from vcppo.store.cell_folders import CellFolder, CellRecord, check_same_settings
 from vcppo.studies.cell_run import run_and_record
+from vcppo.system.files import json_bytes
 
 
 @pytest.fixture
@@ -22,6 +23,13 @@ def cell(tmp_path: Path) -> CellFolder:
 def test_a_folder_gives_back_its_settings_and_its_record(cell: CellFolder) -> None:
     assert cell.settings() == RunSettings(steps=3)
     assert cell.read() == CellRecord(study="s", cell="a-s0", arm="a", seed=0)
+
+
+@pytest.mark.parametrize("arm", ["a", 'quoted "\\n" \u00fc\nline'])
+def test_settings_lie_there_as_any_json_of_ours_does(tmp_path: Path, arm: str) -> None:
+    settings = RunSettings(arm=arm, task={"name": "maths"}, model={"path": "a/b"}, steps=7)
+    folder = CellFolder.create(tmp_path / "a", CellRecord(study="s", cell="a", arm="a", seed=0), settings)
+    assert (folder.path / "settings.json").read_bytes() == json_bytes(settings.model_dump(mode="json"))
 
 
 def test_an_update_changes_only_what_it_names(cell: CellFolder) -> None:
