@@ -143,5 +143,7 @@ def study_of(runs: str, problems: str = "arm seed problem samples correct", **fr
     for column in ("pass_at_k", "min_length_fraction", "min_accuracy"):
         made[column] = made.get(column, math.nan)
     made = made.assign(k=made.get("k", 4), problems=made.get("problems", 2), commit="abc")
-    others = {kind: frame(frames.get(kind, "arm seed")) for kind in ("curves", "positions", "calibration")}
-    return Study("components", made, problems=frame(problems), **others)
+    curves, positions, calibration = (
+        frame(frames.get(kind, "arm seed")) for kind in ("curves", "positions", "calibration")
+    )
+    return Study("components", made, curves, positions, calibration, frame(problems))

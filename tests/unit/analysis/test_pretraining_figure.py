@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from committed_results import committed_results
 
-from vcppo.analysis import pretraining, style
+from vcppo.analysis import costs, pretraining, style
 from vcppo.analysis.data import NoDataError, Results, Study
 
 UPDATES = {"first-phase": 60, "vcppo": 220, "converge": 300, "beyond": 880, "fresh": 220, "mixed-returns": 220}
@@ -29,7 +29,7 @@ def study() -> Study:
             metrics += [("cost/elapsed_s", step, float(step)) for step in range(30)]
             if arm == "grpo-long":  # its costs go on as its iterations do
                 metrics = [row for row in metrics if not row[0].startswith("cost/")]
-                metrics += [(f"cost/{cost}", step, float(ANSWERS * (step + 1))) for cost in pretraining.costs.COSTS
+                metrics += [(f"cost/{cost}", step, float(ANSWERS * (step + 1))) for cost in costs.COSTS
                             for step in range(60)]  # fmt: skip
             if arm in UPDATES:
                 metrics += [
