@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 
 from vcppo.analysis.data import ACCURACY, LAMBDA, Study, run_key
 from vcppo.maths.collapse_law import Chain, push_of_error
@@ -35,8 +36,8 @@ def starts(study: Study) -> pd.DataFrame:
 def computed_push(study: Study) -> "pd.Series[float]":
     """Return the push that the law computes for each run's bias, were its critic wrong by as much at every token.
 
-    A chain is the base's own: lines and digits from the names of its problems, `30/123`, the chance to stop and that to
-    be right from the length and the accuracy of its first responses.
+    Each base has a chain: lines and digits from the names of its problems, `30/123`, the chance to stop and that to be
+    right from the length and the accuracy of its first responses.
 
     Returns:
         By arm, base and seed, of finished runs of `digits` whose bias and λ_actor are known; empty where none is.
@@ -71,9 +72,6 @@ def fitted_chain(lines: int, digits: int, length: float, accuracy: float) -> Cha
     low, high = 0.0, 1.0 - 1e-9
     if lines < 2 or not of(high).mean_tokens < length < of(low).mean_tokens or not accuracy > 0:
         return None
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if of(middle).mean_tokens > length else (low, middle)
-    hazard = round((low + high) / 2, 9)
+    hazard = round(float(brentq(lambda h: of(h).mean_tokens - length, low, high, xtol=1e-13)), 9)
     right = accuracy / of(hazard).accuracy
     return Chain(lines, hazard, digits + 1, digits + 1, right=min(1.0, round(right, 9)))

@@ -25,9 +25,9 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from vcppo.errors import CheckpointError, DiskError
 from vcppo.models.distributed import mesh, world
-from vcppo.models.own_code import OF_A_CHECKPOINT
+from vcppo.models.remote_code import OF_A_CHECKPOINT
 from vcppo.models.shard_metadata import ShardReader
-from vcppo.models.sharding import base_class, named_weights, own_dropouts
+from vcppo.models.sharding import base_class, configured_dropouts, named_weights
 from vcppo.system.disk import RESERVE_BYTES, check_room, free_bytes, writing
 from vcppo.system.files import sync_tree, whole_file, whole_folder
 
@@ -50,7 +50,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path:
         check_room(path, sum(weight.nbytes for weight in weights.values()))
         model.config.architectures = [base_class(model).__name__]
         with whole_folder(path) as folder:
-            with own_dropouts(model):
+            with configured_dropouts(model):
                 model.config.save_pretrained(folder)
             if model.can_generate():
                 model.generation_config.save_pretrained(folder)

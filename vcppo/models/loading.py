@@ -35,7 +35,7 @@ from vcppo.models.critic_layouts import CriticLayout, find_layout, put_head
 from vcppo.models.distributed import world
 from vcppo.models.forward import check_plain_logits, value_head
 from vcppo.models.limits import Room
-from vcppo.models.own_code import failure_of_code
+from vcppo.models.remote_code import failure_of_code
 from vcppo.models.response_ends import name_ends
 from vcppo.seeding import seed_for
 from vcppo.settings.critic import NewCriticSettings

@@ -58,15 +58,15 @@ def prepare(model: PreTrainedModel, compute: ComputeSettings, lora: LoraSettings
     return prepared
 
 
-_own_dropouts: WeakKeyDictionary[PreTrainedModel, list[tuple[Any, str, float]]] = WeakKeyDictionary()
+_configured_dropouts: WeakKeyDictionary[PreTrainedModel, list[tuple[Any, str, float]]] = WeakKeyDictionary()
 
 
 def drop_nothing(model: PreTrainedModel) -> None:
     """Set every dropout to 0, wherever a family keeps it: in a layer, in numbers of a module, or in a configuration.
 
-    What configurations said is kept for `own_dropouts`.
+    What configurations said is kept for `configured_dropouts`.
     """
-    own = _own_dropouts.setdefault(model, [])
+    configured = _configured_dropouts.setdefault(model, [])
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -75,7 +75,7 @@ def drop_nothing(model: PreTrainedModel) -> None:
         config = getattr(module, "config", None)  # one object for all modules, or one for each part of the model
         for name, value in _dropouts(config):
             if value:
-                own.append((config, name, value))
+                configured.append((config, name, value))
             setattr(config, name, 0.0)
 
 
@@ -85,15 +85,15 @@ def _dropouts(place: Any) -> list[tuple[str, float]]:
 
 
 @contextmanager
-def own_dropouts(model: PreTrainedModel) -> Iterator[None]:
+def configured_dropouts(model: PreTrainedModel) -> Iterator[None]:
     """Let the model's configurations say what they said before `drop_nothing`, as whoever loads it has to know."""
-    own = _own_dropouts.get(model, [])
-    for config, name, value in own:
+    configured = _configured_dropouts.get(model, [])
+    for config, name, value in configured:
         setattr(config, name, value)
     try:
         yield
     finally:
-        for config, name, _ in own:
+        for config, name, _ in configured:
             setattr(config, name, 0.0)
 
 

@@ -251,7 +251,7 @@ class _Layout:
         frozen = sum((resting(net) for net, learns in models if not learns), Memory())  # since their last pass
         yield self._generate("rl", base + frozen)
         awake = base if self.vllm and self.sleeps else base + self._generator()
-        if settings.evaluation.every and not self.vllm:  # by a generator of its own, beside that of the rollouts
+        if settings.evaluation.every and not self.vllm:  # by another generator, beside that of the rollouts
             writing = evaluation_writing(settings, settings.evaluation.samples_during)
             yield Phase("rl", "evaluate", awake + frozen + self._generator(writing))
         cells = self._cells(settings.responses_per_iteration * self.longest)

@@ -274,7 +274,7 @@ class StageFolder(CachedStage):
             with disk.writing(self.path):
                 make_folder(self.path)
                 stack.enter_context(stage_lock(self.path, cell, on_wait))
-            sweep(self.path, below=True, own=lambda path: path.parent.name != REQUESTS)
+            sweep(self.path, below=True, exclusive=lambda path: path.parent.name != REQUESTS)
             yield
 
     def describe(self, notice: Callable[[str], None] = lambda line: None) -> None:

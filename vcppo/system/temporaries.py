@@ -29,7 +29,7 @@ def is_temporary(path: Path) -> bool:
     return _NAME.fullmatch(path.name) is not None
 
 
-def sweep(folder: Path, *, below: bool = False, own: Callable[[Path], bool] = lambda path: False) -> list[Path]:
+def sweep(folder: Path, *, below: bool = False, exclusive: Callable[[Path], bool] = lambda path: False) -> list[Path]:
     """Remove temporaries of processes that are gone; return what was removed.
 
     Those of a process that lives stay; those of another machine, whose processes cannot be seen from here, stay until
@@ -37,10 +37,10 @@ def sweep(folder: Path, *, below: bool = False, own: Callable[[Path], bool] = la
 
     Args:
         below: in every folder below it, too.
-        own: true of what nobody writes without the lock, on whatever machine: of that, what another machine left goes
-            at once. A pod that starts again has another name, and would add the rest of a state at each start.
+        exclusive: true of what nobody writes without the lock, on whatever machine: of that, what another machine left
+            goes at once. A pod that starts again has another name, and would add the rest of a state at each start.
     """
-    removed = [path for path in _candidates(folder, below=below) if _is_abandoned(path, own=own(path))]
+    removed = [path for path in _candidates(folder, below=below) if _is_abandoned(path, exclusive=exclusive(path))]
     for path in removed:
         remove(path)
     return removed
@@ -77,11 +77,11 @@ def _candidates(folder: Path, *, below: bool) -> Iterator[Path]:
             yield from _candidates(Path(entry.path), below=True)
 
 
-def _is_abandoned(path: Path, *, own: bool = False) -> bool:
+def _is_abandoned(path: Path, *, exclusive: bool = False) -> bool:
     if (named := _NAME.fullmatch(path.name)) is not None:
         if named["host"] == _host():
             return _started(int(named["pid"])) != int(named["started"])
-        return own or _age_s(path) > ABANDONED_S
+        return exclusive or _age_s(path) > ABANDONED_S
     if (earlier := _EARLIER.fullmatch(path.name)) is not None:
         return _started(int(earlier["pid"])) == 0 and _age_s(path) > ABANDONED_S
     return False

@@ -42,5 +42,5 @@ def _unreadable_file(error: SyntaxError, path: Path | str) -> str:
 def _where(error: ImportError) -> str:
     """The last line of a model's own code on the way to the error; none where transformers found out by itself."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if OF_A_CHECKPOINT in Path(frame.filename).parts]
-    return f"its code, {Path(own[-1].filename).name}, line {own[-1].lineno}," if own else "it"
+    its = [frame for frame in frames if OF_A_CHECKPOINT in Path(frame.filename).parts]
+    return f"its code, {Path(its[-1].filename).name}, line {its[-1].lineno}," if its else "it"
